@@ -32,7 +32,13 @@ from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Unpruned, read_strategy
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.answers import AnswerKey
-from tokenprune.evals.storage.provenance import model_identity, tasks_identity, versions
+from tokenprune.evals.storage.provenance import (
+    class_identity,
+    model_identity,
+    processor_digest,
+    tasks_identity,
+    versions,
+)
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.task import NoSplitError
@@ -131,6 +137,7 @@ def adapt(
         identity = {
             "strategy": name_of(type(base)),
             "settings": changed_settings(base),
+            **class_identity(base),
             "ratios": asdict(ratios),
             "labels": labels,
             "part": part,
@@ -140,7 +147,7 @@ def adapt(
             "per_image": max(map(len, groups)),
             "accumulate": accumulate,
             "learning_rate": learning_rate,
-            "model": model_identity(loaded),
+            "model": {**model_identity(loaded), "processor": processor_digest(processor)},
             "data": tasks_identity(questions),
             "versions": versions(),
         }

@@ -16,7 +16,7 @@ from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import OnError, Runner
 from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, Setup
 from tokenprune.evals.storage.answers import Answer
-from tokenprune.evals.storage.provenance import model_identity, versions
+from tokenprune.evals.storage.provenance import model_identity, processor_digest, versions
 
 
 class Answering(ABC):
@@ -74,7 +74,8 @@ class InProcess(Answering):
         return downsample.any_resolution(self.model) if self.resized else nullcontext()
 
     def identity(self) -> dict[str, Any]:
-        return {"model": model_identity(self.model), "versions": versions()}
+        model = {**model_identity(self.model), "processor": processor_digest(self.processor)}
+        return {"model": model, "versions": versions()}
 
     def ask(self, parts: Sequence[Part], group: Sequence[Setup]) -> Iterator[list[Answer]]:
         runner = Runner(self.model, self.processor, group, self.batch_tokens, self.on_error)

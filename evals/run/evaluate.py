@@ -151,7 +151,7 @@ def evaluate(
                 identity = {
                     "model": found["model"],
                     "data": {"split": split, "limit": limit, **tasks_identity(questions)},
-                    "setups": {str(setup.key): setup.settings() for setup in compared},
+                    "setups": {str(setup.key): setup.identity() for setup in compared},
                     "batch_tokens": batch_tokens,
                     "versions": found["versions"],
                 }

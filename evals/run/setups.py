@@ -15,6 +15,7 @@ from tokenprune.evals.run import downsample
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.search.calibration import calibrated_on
 from tokenprune.evals.storage.answers import SetupKey
+from tokenprune.evals.storage.provenance import class_identity
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.settings import SettingsFile
@@ -60,6 +61,10 @@ class Setup(ABC):
         """Return all settings of the strategy, for the results file; {} if nothing is pruned."""
         return {}
 
+    def identity(self) -> dict[str, Any]:
+        """Return everything that decides its answers."""
+        return self.settings()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unpruned(Setup):
@@ -84,6 +89,9 @@ class Pruned(Setup):
 
     def settings(self) -> dict[str, Any]:
         return asdict(self.strategy)
+
+    def identity(self) -> dict[str, Any]:
+        return self.settings() | class_identity(self.strategy)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Identify a run: everything that decides its answers, for `run.json`."""
 
 import hashlib
+import inspect
 import json
 import platform
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from tokenprune.evals.models.devices import input_device, offloaded_weights
 from tokenprune.evals.models.tensors import stored
 from tokenprune.evals.tasks.base.question import Question
 
+#: Packages whose classes are what their versions say.
+KNOWN = {"tokenprune", "builtins", "abc", "typing"}
 #: Values of each weight that enter the digest.
 SAMPLED = 64
 
@@ -55,6 +58,28 @@ def weights_digest(model: Any) -> str:
                 values = part.flatten()[:: max(1, part.numel() // SAMPLED)][:SAMPLED]
                 digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def processor_digest(processor: Any) -> str:
+    """Return a digest of what a processor is set to: sizes, normalisation, chat template; not of its vocabulary."""
+    settings = {**processor.to_dict(), "chat_template": getattr(processor, "chat_template", None)}
+    described = json.dumps(settings, sort_keys=True, default=lambda value: type(value).__name__)
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
+
+
+def class_identity(strategy: tokenprune.Strategy | type[tokenprune.Strategy]) -> dict[str, str]:
+    """Return a digest of the source of a strategy's class, by "class"; {} if it is tokenprune's own, whose version says
+    what it does, or has no source, as in an interactive session.
+
+    Of a `Compose`, of its steps. Functions that the class calls are not in it.
+    """
+    kinds = [one if isinstance(one, type) else type(one) for one in (strategy, *getattr(strategy, "steps", ()))]
+    own = [one for kind in kinds for one in kind.__mro__ if one.__module__.partition(".")[0] not in KNOWN]
+    try:
+        sources = [inspect.getsource(one) for one in own]
+    except (OSError, TypeError):
+        return {}
+    return {"class": hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]} if sources else {}
 
 
 def device_name(device: torch.device) -> str:

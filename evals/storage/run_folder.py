@@ -78,7 +78,7 @@ class RunFolder:
         words = {
             f"data.{task}.digest": f"other {task} questions, right answers, images or frames" for task in found["data"]
         }
-        words["model.weights"] = "other weights of the model"
+        words |= {"model.weights": "other weights of the model", "model.processor": "other settings of its processor"}
         files.check_same(others[0], others[1], holds, instead, words)
         unnamed = [key for key in found["setups"] if key not in now["setups"]]
         if unnamed:
@@ -87,7 +87,8 @@ class RunFolder:
             raise SettingError(f"{holds}, with setups that are not named now: {listed}{further}. {instead}")
         for key, was in found["setups"].items():
             is_now = {"settings": now["setups"][key]}
-            files.check_same(_flat({"settings": was}), _flat(is_now), f"{holds}, in which {key} was measured", instead)
+            measured, code = f"{holds}, in which {key} was measured", {"settings.class": "other code of the strategy"}
+            files.check_same(_flat({"settings": was}), _flat(is_now), measured, instead, code)
 
     def _write(self, identity: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         self.drop_results()

@@ -25,7 +25,13 @@ from tokenprune.evals.run.questions import left_out, limit_questions, load_quest
 from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import held_study
 from tokenprune.evals.storage import files
-from tokenprune.evals.storage.provenance import model_identity, tasks_identity, versions
+from tokenprune.evals.storage.provenance import (
+    class_identity,
+    model_identity,
+    processor_digest,
+    tasks_identity,
+    versions,
+)
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune import page, plot
 from tokenprune.evals.tune.asking import Asker, Compare, held_answers, measure_of
@@ -136,7 +142,7 @@ def tune(
         plan = SearchPlan(max_loss, generations, size, len(fresh.questions), seed)
         identity = {
             "max_loss": max_loss,
-            "strategies": list(space.possible),
+            "strategies": {text: class_identity(space.specs[text].strategy_class) for text in space.possible},
             "keep_ratios": list(keep_ratios),
             "cost": cost,
             "measure": measure,
@@ -145,7 +151,7 @@ def tune(
             "size": size,
             "seed": seed,
             "batch_tokens": batch_tokens,
-            "model": model_identity(loaded),
+            "model": {**model_identity(loaded), "processor": processor_digest(processor)},
             "data": tasks_identity(questions),
             "versions": versions(),
         }

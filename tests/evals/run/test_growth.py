@@ -1,15 +1,19 @@
 """A run's folder takes more strategies and tasks, and asks again what failed."""
 
+import importlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.commands import command
-from helpers.files.evals import saved, write_refcoco, write_vqav2
+from helpers.files.evals import saved, tiny_processor, write_refcoco, write_vqav2
 from helpers.tiny import tiny_llava
+from transformers import AutoProcessor
 
 from tokenprune.errors import SettingError
+from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer
@@ -99,6 +103,51 @@ def test_what_failed_is_asked_again(tiny: list[Any], tmp_path: Path, monkeypatch
     whole = RunFolder(tmp_path / "whole")
     assert command("eval", *tiny, *SMALL, "--output", whole.path) == 0
     assert unlike_time(run) == unlike_time(whole)
+
+
+def test_other_settings_of_the_processor_are_another_run(tmp_path: Path) -> None:
+    """They change what the model sees, and so its answers."""
+    write_vqav2(tmp_path / "scenes", 2)
+    run: dict[str, Any] = {"output": tmp_path / "run", "data": tmp_path / "scenes", "strategies": []}
+    run |= {"baselines": ["unpruned"]}
+    model = saved(tiny_llava(), tmp_path / "model")
+    evaluate((tiny_llava(), tiny_processor()), **run)
+    evaluate((tiny_llava(), AutoProcessor.from_pretrained(model)), **run)  # the same, from a file
+    in_other_words = tiny_processor()
+    in_other_words.chat_template = f"{in_other_words.chat_template} please"
+    for other in (tiny_processor(image_mean=[0.0, 0.0, 0.0]), in_other_words):
+        with pytest.raises(SettingError, match="holds another run, with other settings of its processor"):
+            evaluate((tiny_llava(), other), **run)
+
+
+OWN = """
+from dataclasses import dataclass
+from tokenprune.strategy import ScoreStrategy
+
+@dataclass(frozen=True)
+class Mine(ScoreStrategy):
+    def score(self, tokens):
+        return tokens.features.norm(dim=-1)
+"""
+
+
+def test_another_version_of_an_own_strategy_is_another_run(
+    tiny: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answers would be those of the code before. Whatever else is in the file may change."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def said(code: str) -> Any:
+        sys.modules.pop("mine", None)
+        (tmp_path / "mine.py").write_text(code)
+        importlib.invalidate_caches()
+        own = [*QUICK, "--tasks", "vqa", "--strategy", "mine:Mine", "--keep-ratio", 0.25]
+        return command("eval", *tiny, *own, "--output", tmp_path / "run")
+
+    assert said(OWN) == 0
+    assert said(f"SEED = 0\n{OWN}") == 0
+    changed = said(OWN.replace("norm(dim=-1)", "norm(dim=-1).neg()"))
+    assert "in which Mine, keep ratio 0.25, position IDs original was measured, with other code of the str" in changed
 
 
 def test_what_differs_is_named_before_setups(tmp_path: Path) -> None:
