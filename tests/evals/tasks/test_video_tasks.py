@@ -94,8 +94,11 @@ def test_metrics_of_mvbench(tmp_path: Path) -> None:
     questions = loaded(tmp_path, "mvbench")
     answers = ["B" if question.category == "moving_count" else "A" for question in questions]
     metrics = TASKS["mvbench"].metrics(list(zip(questions, answers, strict=True)))
-    assert next(iter(metrics)) == "mean of tasks"
-    assert metrics["mean of tasks"].value == pytest.approx(1 / 3)
+    assert next(iter(metrics)) == TASKS["mvbench"].metric == "accuracy"
+    assert metrics["mean of tasks"].value == metrics["accuracy"].value == pytest.approx(1 / 3)
+    again = [(question, answer) for question, answer in zip(questions, answers, strict=True) if answer == "B"]
+    metrics = TASKS["mvbench"].metrics([*zip(questions, answers, strict=True), *again, *again])
+    assert (metrics["accuracy"].value, metrics["mean of tasks"].value) == (3 / 5, pytest.approx(1 / 3))
     assert metrics["moving count"].value == 1
 
 
