@@ -21,10 +21,10 @@ from tokenprune.evals.reading.coco import check_pixels, from_corner
 from tokenprune.evals.reading.hub import table_records
 from tokenprune.evals.reading.images import StoredImage, size_of
 from tokenprune.evals.reading.records import Record, line_records
-from tokenprune.evals.tasks.base.metric import Metric
+from tokenprune.evals.tasks.base.metric import Metric, Ratio
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer, exact
-from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, of_each_category
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, points
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 KEYS = ("image", "question", "answer", "box", "kind", "split", "id")
@@ -81,7 +81,7 @@ class Own(FileTask[Question]):
         if "box" in record:
             return _grounding(record, question, style, about)
         answers = _texts(record, "answer") if "answer" in record else ()
-        if self.labels and not answers:
+        if self.labels and not any(map(str.strip, answers)):
             raise DataError(
                 f"{record.where}: no answer. Add one, or write --no-labels with `tokenprune tune` or `adapt`, which "
                 "then take the unpruned model's own answers"
@@ -90,9 +90,9 @@ class Own(FileTask[Question]):
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
         """Return the accuracy, and that of each `kind`."""
-        kinds = {question.category for question, _ in answered}
-        each = of_each_category(answered).items() if kinds != {""} else ()
-        return super().metrics(answered) | {f"{kind or 'other'} accuracy": Metric.of(ratio) for kind, ratio in each}
+        kinds = [question.category or "other" for question, _ in answered]
+        each = Ratio.mean(points(answered)).of_each(kinds) if any(one.category for one, _ in answered) else {}
+        return super().metrics(answered) | {f"{kind} accuracy": Metric.of(ratio) for kind, ratio in each.items()}
 
 
 def _grounding(record: Record, description: str, style: Style, about: dict[str, Any]) -> RefCocoQuestion:

@@ -32,6 +32,19 @@ def test_lines(tmp_path: Path) -> None:
     assert (first.score("A box."), first.score("a cup"), second.score("yes")) == (1.0, 0.0, 1.0)
 
 
+def test_questions_without_a_kind_are_other_ones(tmp_path: Path) -> None:
+    """And counted together with those whose kind is called so."""
+    line = {"image": "1.png", "question": "What is it?", "answer": "a box"}
+    own = load_questions(write(tmp_path, line, line | {"kind": "other"}, line | {"kind": "naming"}))
+    metrics = TASKS["own"].metrics(list(zip(own, ["a box", "a cup", "a box"], strict=True)))
+    assert {name: metric.value for name, metric in metrics.items()} == {
+        "accuracy": pytest.approx(2 / 3),
+        "other accuracy": 0.5,
+        "naming accuracy": 1,
+    }
+    assert list(TASKS["own"].metrics([(own[0], "a box")])) == ["accuracy"]
+
+
 def test_a_box_is_asked_for_as_the_model_writes_it(tmp_path: Path) -> None:
     line = {"image": "1.png", "question": "the orange box", "box": [30, 10, 45, 30]}
     (question,) = load_questions(write(tmp_path, line), style=STYLES["qwen3-vl"])
@@ -66,6 +79,8 @@ def test_splits(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ({"image": "1.png", "question": "What?"}, "line 1: no answer. Add one, or .* --no-labels"),
+        ({"image": "1.png", "question": "What?", "answer": " "}, "line 1: no answer. Add one, or .* --no-labels"),
+        ({"image": "1.png", "question": "What?", "answer": ["", ""]}, "line 1: no answer"),
         ({"image": "2.png", "question": "What?", "answer": "x"}, r"line 1: .*2\.png"),
         ({"image": "1.png", "answer": "x"}, "line 1: no 'question'; it has .*'image', 'answer'"),
         ({"image": 7, "question": "What?", "answer": "x"}, "line 1, 'image': expected a text or a list of texts"),
