@@ -14,12 +14,13 @@ def generate_greedily(model: Any, inputs: Any, max_new_tokens: int) -> torch.Ten
     UnsupportedError where a first token has NaN for logits: `generate` would choose one all the same, and the answer
     would count as wrong.
     """
-    processors = LogitsProcessorList([_FirstLogits()])
+    processors = LogitsProcessorList([FirstLogits()])
     return model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens, logits_processor=processors)
 
 
-class _FirstLogits(LogitsProcessor):
-    """Looks at the first token of an answer only: where a number overflows, the prompt is enough."""
+class FirstLogits(LogitsProcessor):
+    """Raises UnsupportedError for NaN. It looks at the first token of an answer only: where a number overflows, the
+    prompt is enough."""
 
     def __init__(self) -> None:
         self.seen = False

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import LogitsProcessorList
 
+from tokenprune.evals.models.greedy import FirstLogits
 from tokenprune.evals.run.batches import DecodedQuestion
 from tokenprune.evals.run.costs import visual_costs
 from tokenprune.evals.run.runner import Runner
@@ -60,7 +62,12 @@ class FirstTokens(Runner):
 
     def _distribution(self, inputs: Any) -> Float[Tensor, "row token"]:
         found = self.model.generate(
-            **inputs, do_sample=False, max_new_tokens=1, output_logits=True, return_dict_in_generate=True
+            **inputs,
+            do_sample=False,
+            max_new_tokens=1,
+            output_logits=True,
+            return_dict_in_generate=True,
+            logits_processor=LogitsProcessorList([FirstLogits()]),
         )
         return found.logits[0].float().softmax(-1)
 

@@ -11,9 +11,11 @@ import torch
 from helpers.commands import command
 from helpers.files.evals import tiny_processor
 from helpers.files.search import deep_llava, scenes, write_scenes
+from helpers.tiny import tiny_llava
 
 from tokenprune import FoPru, SettingError
 from tokenprune.evals.run.plan import Part
+from tokenprune.evals.run.runner import QuestionError
 from tokenprune.evals.run.setups import Pruned, Setup
 from tokenprune.evals.storage.answers import AnswerKey
 from tokenprune.evals.storage.run_folder import RunFolder
@@ -60,6 +62,18 @@ def test_scores_are_the_overlap_with_the_unpruned_model(tmp_path: Path) -> None:
         assert few.n_kept < few.n_visual == everything.n_kept == unpruned.n_kept
         token = int(distribution(question, UNPRUNED).argmax())
         assert unpruned.text == tiny_processor().decode([token]).strip()
+
+
+def test_a_model_that_computes_nan_is_not_compared(tmp_path: Path) -> None:
+    """As many models do in float16: its overlap would be NaN, too."""
+    model = tiny_llava()
+    with torch.no_grad():
+        model.lm_head.weight[5] = torch.nan
+    questions = list(scenes(tmp_path, 1))
+    missing = {AnswerKey(one.task, one.id, UNPRUNED.key) for one in questions}
+    runner = FirstTokens(model, tiny_processor(), [UNPRUNED], batch_tokens=200)
+    with pytest.raises(QuestionError, match="NaN instead of logits"):
+        list(runner.ask(Part(questions, missing, first_id="")))
 
 
 def test_a_tuning_by_first_tokens(tmp_path: Path) -> None:
