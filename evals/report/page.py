@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image
 
 from tokenprune.evals.models.boxes import Box
-from tokenprune.evals.reading.images import StoredImage
 from tokenprune.evals.report.regressions import Loss
 from tokenprune.evals.report.rendering import data_url, jpeg_url, render
 from tokenprune.evals.storage.answers import KeptTokens
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
 
-StoredImages: TypeAlias = tuple[StoredImage, ...]
+#: What tells apart what questions show, and the number of the image in it.
+Shown: TypeAlias = tuple[tuple[object, ...], int]
 SIDE = 320  # pixels of an embedded image's longer side
 CELL = 10  # pixels of a visual token that is drawn without its image
 MOST = 8  # panels of a card; a video has more
@@ -67,7 +67,7 @@ def page(
     note: str = "",
 ) -> str:
     """Return the page. `sections` are paragraphs and tables; `note` says why losses have no images, if so."""
-    images: dict[tuple[StoredImages, int], EmbeddedImage] = {}
+    images: dict[Shown, EmbeddedImage] = {}
     cards = [_card(loss, questions.get(loss.question), images) for loss in losses]
     return render(
         "page.html",
@@ -82,21 +82,22 @@ def page(
     )
 
 
-def _card(loss: Loss, question: Question | None, images: dict[tuple[StoredImages, int], EmbeddedImage]) -> Card:
+def _card(loss: Loss, question: Question | None, images: dict[Shown, EmbeddedImage]) -> Card:
     answer = loss.pruned
     card = Card(loss, f"{answer.strategy}, {100 * answer.keep_ratio:g} %, {answer.position_ids} position IDs")
     if question is None:
         return card
     card.question = question.text
-    if (question.images, 0) not in images:
-        for number, shown in enumerate(question.open_images()):
-            images[question.images, number] = _embedded(shown, f"image-{len(images)}")
+    shown = _shown(question)
+    if (shown, 0) not in images:
+        for number, image in enumerate(question.open_images()):
+            images[shown, number] = _embedded(image, f"image-{len(images)}")
     panels: list[Panel] = []
     if isinstance(question, VideoQuestion):
-        frames = [image for (name, _), image in images.items() if name == question.images]
+        frames = [image for (name, _), image in images.items() if name == shown]
         panels = _frames(frames, answer.kept[0] if len(answer.kept) == 1 else None)
     for number in range(0 if panels else len(question.images)):
-        image = images[question.images, number]
+        image = images[shown, number]
         kept = answer.kept[number] if len(answer.kept) == len(question.images) else None
         of_image = _panels(image, kept, _window(question, image))
         if len(question.images) > 1:
@@ -108,6 +109,12 @@ def _card(loss: Loss, question: Question | None, images: dict[tuple[StoredImages
     if len(panels) > MOST:
         card.note = f"{len(panels) - MOST} more not drawn"
     return card
+
+
+def _shown(question: Question) -> tuple[object, ...]:
+    """What a question shows: its images, or a part of a video."""
+    part = (question.n_frames, question.start, question.end) if isinstance(question, VideoQuestion) else ()
+    return (*question.images, *part)
 
 
 def _frames(images: Sequence[EmbeddedImage], kept: KeptTokens | None) -> list[Panel]:
