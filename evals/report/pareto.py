@@ -36,14 +36,17 @@ class Axis:
 def draw(rows: Sequence[TaskResult], folder: Path, scenes: str) -> list[Path]:
     """Write the plots of the set called `scenes` as PNG and SVG, and return their paths.
 
-    There is no plot against time if no time was measured, and none at all if every question failed.
+    There is no plot against time if no time was measured, or those of a task elsewhere or with other packages, and none
+    at all if every question failed.
     """
     rows = [row for row in rows if row.n]
     if not rows:
         return []
     axes = {"tokens": Axis("visual tokens that a decoder layer sees (mean)", lambda row: row.n_mean, is_tokens=True)}
     unpruned = {row.task: row.seconds for row in rows if row.strategy == UNPRUNED and row.seconds}
-    if all(row.seconds and row.task in unpruned for row in rows):
+    places = {(row.task, row.device, row.dtype, *row.versions.items()) for row in rows}
+    alike = len(places) == len({row.task for row in rows})
+    if alike and all(row.seconds and row.task in unpruned for row in rows):
         axes["time"] = Axis(
             "time to answer, relative to unpruned", lambda row: (row.seconds or 0) / (unpruned[row.task] or 1)
         )

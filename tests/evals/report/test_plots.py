@@ -1,0 +1,25 @@
+"""What the report's plots compare."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.files.rows import row
+
+from tokenprune.evals.report import pareto
+
+RIGHT = [1.0] * 12
+
+
+@pytest.mark.parametrize("other", [{"device": "NVIDIA H100"}, {"dtype": "float32"}, {"versions": {"vllm": "0.33"}}])
+def test_times_of_several_machines_are_not_compared(other: dict[str, Any], tmp_path: Path) -> None:
+    rows = [
+        row("unpruned", "original", 1.0, {"": RIGHT}, seconds=2.0),
+        row("Grid", "original", 0.5, {"": RIGHT}, seconds=1.0),
+    ]
+    both = [*rows, *(replace(one, task="vqa", **other) for one in rows)]  # each task is compared with itself
+    for plotted, n_plots in ((rows, 2), (both, 2), ([rows[0], replace(rows[1], **other)], 1)):
+        assert len(pareto.draw(plotted, tmp_path, "a")) == 2 * n_plots
