@@ -44,7 +44,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.reading.allowed import allowing
     from tokenprune.evals.reading.text import read_text
     from tokenprune.evals.report.report import put_into, read, report, write
-    from tokenprune.evals.storage.files import check_folder
+    from tokenprune.evals.storage.files import check_folder, replace
 
     if options.into is None:
         check_folder(options.output)
@@ -53,7 +53,7 @@ def run(options: Namespace) -> None:
         rows = [row.of_split(options.split) for row in rows]
     if options.into is not None:
         text = put_into(read_text(options.into), rows, baseline=options.baseline)
-        options.into.write_text(text, encoding="utf-8")
+        replace(options.into.resolve(), text)  # a link stays one
         return
     print(report(rows, baseline=options.baseline))
     with allowing(options.image_root, options.max_image_pixels):

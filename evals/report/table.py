@@ -9,11 +9,15 @@ NOTHING = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text; `str` gives Markdown."""
+    """Cells of text; `str` gives Markdown, in which a bar or a line break of a cell does not end it."""
 
     headings: Sequence[str]
     lines: Sequence[Sequence[str]]
 
     def __str__(self) -> str:
         rule = ["---"] * len(self.headings)
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in (self.headings, rule, *self.lines))
+        return "\n".join(f"| {' | '.join(map(_inside, cells))} |" for cells in (self.headings, rule, *self.lines))
+
+
+def _inside(cell: str) -> str:
+    return " ".join(cell.splitlines()).replace("|", r"\|")
