@@ -138,8 +138,9 @@ def _by_kind(shown: Sequence[Tried], asker: Asker, questions: Sequence[Question]
         cells = [kind, str(count), f"{100 * math.fsum(base[place] for place in at) / count:.1f}"]
         for scores in own:
             found = paired([scores[i] for i in at], [base[i] for i in at], [numbers[i] for i in at])
-            low, high = found.interval
-            cells.append(f"{100 * found.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
+            low, high = (100 * bound for bound in found.interval)
+            interval = f" [{low:+.1f}, {high:+.1f}]" if math.isfinite(low) else ""  # a single image gives none
+            cells.append(f"{100 * found.difference:+.1f}{interval}")
         lines.append(cells)
     return str(Table(["kind", "n", "unpruned, %", *(f"`{_setting(one)}`, points gained" for one in shown)], lines))
 

@@ -1,0 +1,41 @@
+"""The page of a tuning: losses by kind of question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from helpers.files.tasks import SETS
+
+from tokenprune.evals.run.setups import Pruned, Setup, make_setups
+from tokenprune.evals.tasks import TASKS
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tune import page
+from tokenprune.evals.tune.asking import UNPRUNED, Asker
+from tokenprune.evals.tune.bounds import Loss
+from tokenprune.evals.tune.search import Tried
+
+
+class AllLost(Asker):
+    """Answers that are right unpruned only."""
+
+    def __init__(self) -> None:
+        pass
+
+    def scores(self, setup: Setup, questions: Sequence[Question]) -> list[float]:
+        return [float(setup == UNPRUNED)] * len(questions)
+
+
+def test_a_kind_about_a_single_image_has_no_interval(tmp_path: Path) -> None:
+    SETS["own", "published"](tmp_path)
+    first, other = TASKS["own"].load(tmp_path)
+    questions = [replace(first, id=f"own-{n}", images=(tmp_path / f"{n}.png",)) for n in range(20)] + [other]
+    (setup,) = (one for one in make_setups(["grid"], [0.5], ["original"], []) if isinstance(one, Pruned))
+    tried = Tried(setup, 0.5, Loss.of([0.0] * 8, [1.0] * 8, range(8)), 0.0, True)
+    _, _, *lines = page._by_kind([tried], AllLost(), questions).splitlines()
+    assert lines == [
+        "| all | 21 | 100.0 | -100.0 [-100.0, -100.0] |",
+        "| own: names | 20 | 100.0 | -100.0 [-100.0, -100.0] |",
+        "| own: other | 1 | 100.0 | -100.0 |",
+    ]
