@@ -128,11 +128,13 @@ def measure_of(labels: bool, compare: str | None) -> Measure:
 def agreement(question: Question, answer: str, unpruned: str) -> float:
     """Whether an answer says what the unpruned model says: a box that overlaps its box by an IoU of 0.5, or the same
     words in any case."""
+    if plain(answer) == plain(unpruned):  # also a box without an area, which overlaps nothing
+        return 1.0
     if isinstance(question, BoxQuestion):
         boxes = question.answered_box(answer), question.answered_box(unpruned)
         if boxes[0] is not None and boxes[1] is not None:
             return float(iou(boxes[0], boxes[1]) >= HIT)
-    return float(plain(answer) == plain(unpruned))
+    return 0.0
 
 
 @contextmanager

@@ -1,0 +1,31 @@
+"""Whether an answer says what the unpruned model's says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.files.search import scenes
+
+from tokenprune.evals.tune.asking import agreement
+
+POINT, BOX, NEAR, FAR = "[0.5, 0.5, 0.5, 0.5]", "[0.2, 0.2, 0.6, 0.6]", "[0.2, 0.2, 0.6, 0.5]", "[0.7, 0.7, 0.9, 0.9]"
+
+
+@pytest.mark.parametrize(
+    ("answer", "unpruned", "agrees"),
+    [
+        (BOX, BOX, 1),
+        (NEAR, BOX, 1),
+        (FAR, BOX, 0),
+        (POINT, POINT, 1),  # a box without an area, which overlaps nothing, itself included
+        (POINT, BOX, 0),
+        ("Nowhere.", "nowhere", 1),
+        ("nowhere", BOX, 0),
+    ],
+)
+def test_boxes_agree_by_their_overlap_and_words_by_themselves(
+    answer: str, unpruned: str, agrees: int, tmp_path: Path
+) -> None:
+    (question,) = scenes(tmp_path, 1)
+    assert agreement(question, answer, unpruned) == agrees
