@@ -79,6 +79,7 @@ def adapt(
     limit: int | None = None,
     seed: int = 0,
     dtype: str = "auto",
+    batch_tokens: int = BATCH_TOKENS,
     image_roots: Sequence[str | Path] = (),
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     console: Console | None = None,
@@ -97,13 +98,14 @@ def adapt(
         the first two, so that one adapter works at all of them.
     labels: learn the right answers; False: what the unpruned model would answer, see `tokenprune.evals.adapt.teaching`.
     part, rank: what is trained, see `tokenprune.evals.adapt.lora`.
+    batch_tokens: tokens in a batch of the questions that the unpruned model answers, without labels.
     batch, per_image, accumulate: rows in a forward, questions about one image in a row, see
         `tokenprune.evals.adapt.rows`, and forwards in a step. If the model or the strategy does not allow several
         questions in a row, there is one, and the reason is printed.
     """
     output, data, console = Path(output), Path(data), console or Console()
     counts = {"steps": steps, "batch": batch, "per_image": per_image, "accumulate": accumulate, "rank": rank}
-    for name, value in {**counts, "save_every": save_every}.items():
+    for name, value in {**counts, "save_every": save_every, "batch_tokens": batch_tokens}.items():
         if value < 1:
             raise SettingError(f"{name}={value} is less than 1.")
     if not 0 < learning_rate < math.inf:
@@ -150,12 +152,13 @@ def adapt(
             "model": {**model_identity(loaded), "processor": processor_digest(processor)},
             "data": tasks_identity(questions),
             "versions": versions(),
+            **({} if labels else {"batch_tokens": batch_tokens}),
         }
         output.mkdir(parents=True, exist_ok=True)
         with files.lock_for_appending(output / LOSSES, "another training is writing it"):
             files.begin(output / IDENTITY, identity, "another training")
             if answers is None:
-                answers = _distilled(loaded, processor, questions, output / "answers", console)
+                answers = _distilled(loaded, processor, questions, output / "answers", console, batch_tokens)
             rows = [tuple(Example(one, answers[_key(one)]) for one in group if answers[_key(one)]) for group in groups]
             return _train(
                 loaded,
@@ -240,13 +243,13 @@ def _train(
 
 
 def _distilled(
-    model: Any, processor: Any, questions: Sequence[Question], folder: Path, console: Console
+    model: Any, processor: Any, questions: Sequence[Question], folder: Path, console: Console, batch_tokens: int
 ) -> dict[tuple[str, str], str]:
     """The unpruned model's answers by the questions' tasks and IDs, "" where it has none. They are on disk and not
     asked again. DataError if there are none at all."""
     setup, run = Unpruned(), RunFolder(folder)
     with run.writing() as write, progress_bar(console) as progress:
-        runner, done = Runner(model, processor, [setup], BATCH_TOKENS), run.answers().keys()
+        runner, done = Runner(model, processor, [setup], batch_tokens), run.answers().keys()
         bar = progress.add_task("unpruned answers", total=len(questions), completed=len(done))
         for part in Plan(questions, [setup]).parts(done):
             for answers in runner.ask(part):

@@ -45,6 +45,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--save-every", type=at_least(1), default=50, metavar="N", help="steps between checkpoints")
     shared.add_seed(parser)
     shared.add_dtype(parser)
+    shared.add_batch_tokens(parser, "in a batch of the questions that the unpruned model answers with --no-labels")
     parser.add_argument(
         "--output",
         type=Path,
@@ -89,6 +90,7 @@ def run(options: Namespace) -> None:
         limit=options.limit,
         seed=options.seed,
         dtype=options.dtype,
+        batch_tokens=options.batch_tokens,
         image_roots=options.image_root,
         max_image_pixels=options.max_image_pixels,
         console=screen,

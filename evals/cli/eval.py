@@ -48,13 +48,7 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="MAP",
         help="auto spreads a model that is too large for one device across all (default: one device)",
     )
-    parser.add_argument(
-        "--batch-tokens",
-        type=at_least(1),
-        default=4096,
-        metavar="N",
-        help="maximum number of tokens in a batch, before pruning and with padding",
-    )
+    shared.add_batch_tokens(parser)
     parser.add_argument(
         "--on-error",
         choices=("stop", "record"),

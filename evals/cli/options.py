@@ -132,6 +132,16 @@ def add_dtype(parser: ArgumentParser, default: str = "auto") -> None:
         parser.add_argument("--dtype", choices=DTYPES[1:], default=default, help="data type of the model")
 
 
+def add_batch_tokens(parser: ArgumentParser, use: str = "in a batch") -> None:
+    parser.add_argument(
+        "--batch-tokens",
+        type=at_least(1),
+        default=4096,
+        metavar="N",
+        help=f"maximum number of tokens {use}, before pruning and with padding",
+    )
+
+
 def add_strategies(parser: ArgumentParser, default: Sequence[str], also: str = "") -> None:
     option: Any = parser.add_argument(
         "--strategy",

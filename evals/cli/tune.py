@@ -56,6 +56,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     shared.add_seed(parser)
     shared.add_dtype(parser)
+    shared.add_batch_tokens(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -100,6 +101,7 @@ def run(options: Namespace) -> None:
         size=options.size,
         seed=options.seed,
         dtype=options.dtype,
+        batch_tokens=options.batch_tokens,
         image_roots=options.image_root,
         max_image_pixels=options.max_image_pixels,
         console=screen,

@@ -81,7 +81,7 @@ class Runner:
                 names = ", ".join(one.question.id for one in batch)
                 raise QuestionError(
                     f"{setup.key}: stopped at {names}: {_described(error)}. Each of them succeeds alone, so the batch "
-                    f"is too large: lower --batch-tokens, which is {self.batch_tokens}."
+                    f"is too large: lower --batch-tokens, which is {self.batch_tokens}, and name another --output."
                 ) from error
             return answers
 
@@ -125,8 +125,8 @@ def failed(question: Question, setup: Setup, error: Exception, on_error: OnError
         reason, images = _described(error), [str(image) for image in question.images]
         named = "" if all(image in reason for image in images) else f" ({', '.join(images)})"
         raise QuestionError(
-            f"{setup.key}: stopped at {question.id}{named}: {reason}. Correct it and type the same again, or leave "
-            f"such questions out: --on-error record."
+            f"{setup.key}: stopped at {question.id}{named}: {reason}. Correct it and type the same again; if that "
+            f"changed questions or images, name another --output. `tokenprune eval --on-error record` leaves them out."
         ) from error
     return Answer(
         task=question.task,

@@ -112,7 +112,8 @@ def broken(folder: Path) -> Question:
 
 def test_a_broken_image_stops_the_run(questions: list[Question], folder: Path) -> None:
     with pytest.raises(
-        QuestionError, match=r"unpruned, .*: stopped at 7: .*broken\.jpg: truncated.* --on-error record"
+        QuestionError,
+        match=r"unpruned, .*: stopped at 7: .*broken\.jpg: truncated.* `tokenprune eval --on-error record`",
     ):
         ask(tiny_llava(), [questions[0], broken(folder)], [Unpruned()])
 
@@ -170,7 +171,8 @@ def test_a_batch_that_is_too_large(questions: list[Question], monkeypatch: pytes
     monkeypatch.setattr(model, "generate", short_of_memory)
     for on_error in ("stop", "record"):
         with pytest.raises(
-            QuestionError, match=r"1: OutOfMemoryError: no memory left\. .*lower --batch-tokens, which is 4096"
+            QuestionError,
+            match=r"1: OutOfMemoryError: no memory left\. .*lower --batch-tokens, which is 4096, and name another",
         ):
             ask(model, questions, [Unpruned()], on_error=on_error)
     assert len(ask(model, questions, [Unpruned()], batch_tokens=60)) == 3

@@ -160,7 +160,7 @@ def test_bad_input_is_a_sentence(scenes: Path, tmp_path: Path) -> None:
     def said(data: Path, *options: object) -> str:
         return command("tune", "--model", model, "--data", data, "--output", tmp_path / "out", *options)
 
-    assert "no questions; it needs your own in questions.jsonl" in said(tmp_path / "empty")
+    assert "no questions; it needs your own in questions.jsonl" in said(tmp_path / "empty", "--batch-tokens", 512)
     assert "3 questions about 3 images: tuning searches on one half" in said(scenes, "--limit", 3)
     assert "max_loss=0 is not between 0 and 100 points" in said(scenes, "--max-loss", 0)
     assert "write the lower first" in said(scenes, "--keep-ratio", 0.9, 0.1)
