@@ -9,12 +9,14 @@ import torch
 
 from tokenprune.errors import TokenPruneError
 from tokenprune.evals.models.greedy import generate_greedily
+from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.run.batches import DecodedQuestion, batches, encode_batch, group_by_encoding
 from tokenprune.evals.run.costs import kv_cache_bytes, visual_costs
 from tokenprune.evals.run.plan import Part
-from tokenprune.evals.run.setups import Setup
+from tokenprune.evals.run.setups import Setup, read_by
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.video import VideoQuestion
 
 OnError = Literal["stop", "record"]
 
@@ -40,14 +42,18 @@ class Runner:
 
     def ask(self, part: Part) -> Iterator[list[Answer]]:
         """Yield the missing answers of a part, a few at a time."""
+        setups = self.setups
+        if isinstance(part.questions[0], VideoQuestion):  # all of a task are, or none
+            of_clips = adapter_for_clips(self.model, self.processor)
+            setups = setups if of_clips is None else read_by(of_clips, setups)
         decoded: list[DecodedQuestion] = []
         for question in part.questions:
             try:
                 decoded.append(DecodedQuestion.of(question, self.processor))
             except Exception as error:  # noqa: BLE001  # raised again by _failed, or recorded
-                asked = [setup for setup in self.setups if _answer_key(question, setup) in part.missing]
+                asked = [setup for setup in setups if _answer_key(question, setup) in part.missing]
                 yield [self._failed(question, setup, error) for setup in asked]
-        groups = group_by_encoding(self.processor, self.setups)
+        groups = group_by_encoding(self.processor, setups)
         for batch in batches(decoded, self.batch_tokens):
             for group in groups:
                 yield from self._ask_batch(batch, group, part)

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 from optuna.trial import BaseTrial
 
-import tokenprune
+from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import SettingError, TokenPruneError
 from tokenprune.evals.run.setups import Pruned, read_strategy
 from tokenprune.serving.vllm.refusals import check_strategy
@@ -61,6 +61,7 @@ class Space:
     strategies: as in `--strategy`; settings in the text stay as they are.
     keep_ratios: the lowest and the highest.
     servable: leave out what vLLM cannot run.
+    adapter: how the model is read, as in `patch`.
     """
 
     model: Any
@@ -68,6 +69,7 @@ class Space:
     strategies: Sequence[str]
     keep_ratios: tuple[float, float] = KEEP_RATIOS
     servable: bool = False
+    adapter: type[ModelAdapter] | None = None
 
     def __post_init__(self) -> None:
         check_named(self.strategies, self.keep_ratios)
@@ -146,7 +148,8 @@ class Space:
         changed = {name: value for name, value in settings.items() if value != self.choices(text)[name][0]}
         words = ",".join(f"{name}={value}" for name, value in changed.items())
         joint = "," if ":" in text else ":"
-        return Pruned(label=f"{text}{joint}{words}" if words else text, keep_ratio=float(ratio), strategy=strategy)
+        label = f"{text}{joint}{words}" if words else text
+        return Pruned(label=label, keep_ratio=float(ratio), strategy=strategy, adapter=self.adapter)
 
     def error_of(self, setup: Pruned | TokenPruneError) -> TokenPruneError | None:
         """Why a setup cannot be tried."""
@@ -155,7 +158,7 @@ class Space:
         try:
             if self.servable:
                 check_strategy(setup.strategy, self.n_layers)
-            with tokenprune.patch(self.model, setup.strategy):
+            with setup.patched(self.model):
                 return None
         except TokenPruneError as error:
             return error

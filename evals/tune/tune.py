@@ -17,6 +17,7 @@ import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.models.loading import load_model, name_and_style
+from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run.arguments import Model, as_model, check_counts, check_lists
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
@@ -33,6 +34,7 @@ from tokenprune.evals.storage.provenance import (
     versions,
 )
 from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.evals.tune import page, plot
 from tokenprune.evals.tune.asking import Asker, Compare, held_answers, measure_of
 from tokenprune.evals.tune.confirm import MOST, Tested, confirm, sequence
@@ -136,7 +138,9 @@ def tune(
         n_layers = len(adapter_for(loaded).layers)
         if servable:
             architecture_of(loaded.config.to_dict())  # raises for a model that vLLM cannot prune
-        space = Space(loaded, n_layers, tuple(strategies), keep_ratios, servable)
+        of_videos = all(isinstance(one, VideoQuestion) for one in questions)
+        adapter = adapter_for_clips(loaded, processor) if of_videos else None
+        space = Space(loaded, n_layers, tuple(strategies), keep_ratios, servable, adapter)
         for text, why in space.refused.items():
             console.print(f"Leaving out {text}: {why}")
         plan = SearchPlan(max_loss, generations, size, len(fresh.questions), seed)

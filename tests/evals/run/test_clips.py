@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.files.evals import saved
+from helpers.files.evals import saved, write_vqav2
 from helpers.files.video_sets import activitynetqa
 from helpers.models.video_models import saved_qwen
 from helpers.tiny import tiny_llava
@@ -49,6 +50,30 @@ def test_a_run(tmp_path: Path, name: str, n_visual: int) -> None:
         assert answer.n_kept == (n_visual if answer.strategy == "unpruned" else n_visual // 2)
     again = run(tmp_path, model)  # nothing is asked twice
     assert [result.metrics for result in again] == [result.metrics for result in results]
+
+
+def test_videos_are_pruned_alike_whatever_else_is_asked(tmp_path: Path) -> None:
+    """Such as a task about images: a run may grow by one."""
+    model = saved(tiny_llava(), tmp_path / "model")
+    activitynetqa(tmp_path / "sets" / "activitynetqa")
+    write_vqav2(tmp_path / "sets" / "vqa", 2)
+    found = []
+    for name, tasks in (("alone", ["activitynetqa"]), ("both", ["activitynetqa", "vqa"])):
+        evaluate(
+            model,
+            output=tmp_path / name,
+            strategies=["fopru"],
+            keep_ratios=[0.25],
+            position_ids=["original"],
+            baselines=[],
+            tasks=tasks,
+            data=tmp_path / "sets",
+            frames=4,
+            console=QUIET,
+        )
+        answers = RunFolder(tmp_path / name).answers().values()
+        found.append([replace(one, seconds=0.0) for one in answers if one.task == "activitynetqa"])
+    assert found[0] == found[1]
 
 
 def test_every_frame_is_downsampled(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from helpers.files.search import LAYERS, deep_llava
 from optuna.trial import FixedTrial
 
+from tokenprune.adapters.frames import LlavaFramesAdapter
 from tokenprune.evals.tune.space import Space
 
 
@@ -26,6 +27,16 @@ def test_a_search_begins_with_every_strategy_at_its_defaults_and_then_with_other
     assert setups[4] is not None
     assert setups[4].label.startswith("mosaic:")
     assert "attention_bias=size" in setups[4].label
+
+
+def test_frames_are_compared_where_the_model_is_read_so() -> None:
+    """LLaVA gets the frames of a video as images."""
+    assert "EVS" in space("evs", "fopru").refused["evs"]
+    of_videos = Space(deep_llava(), LAYERS, ("evs",), (0.1, 0.9), adapter=LlavaFramesAdapter)
+    assert not of_videos.refused
+    setup = of_videos.suggest(FixedTrial(of_videos.start(0)))
+    assert setup is not None
+    assert setup.adapter is LlavaFramesAdapter
 
 
 def test_what_is_given_is_not_searched() -> None:
