@@ -122,6 +122,11 @@ def evaluate(
         if engine is not None:
             if image_size is not None:
                 raise SettingError("an engine resizes images itself: leave out --image-size")
+            if device_map is not None:
+                raise SettingError(
+                    "device_map (--device-map) spreads a model in this process: leave it out. For vLLM on several "
+                    """devices, write --engine-options '{"tensor_parallel_size": 2}'"""
+                )
             if videos := [one.id for one in asked if isinstance(one, VideoQuestion)]:
                 raise SettingError(f"{videos[0]} is about a video, but engines get questions about images only")
             answering = in_engine(engine, model, dtype, engine_options or {}, on_error)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.files.evals import saved
+from helpers.files.evals import saved, write_vqav2
 from helpers.tiny import tiny_llava
 
 from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.evals import evaluate
 from tokenprune.evals.engines import answering
 from tokenprune.evals.engines.offline import Offline
 from tokenprune.evals.run.setups import make_setups
@@ -44,6 +45,12 @@ def test_a_later_strategy_is_refused_before_the_first_engine_starts(model: str, 
 def test_options_that_the_command_has_already(model: str, name: str) -> None:
     with pytest.raises(SettingError, match=rf"engine-options\): '{name}' follows from --\w+\. Leave it out"):
         Offline(model, "auto", {name: "x"})
+
+
+def test_a_device_map_is_for_this_process(model: str, tmp_path: Path) -> None:
+    write_vqav2(tmp_path / "data")
+    with pytest.raises(SettingError, match=r"--device-map\) spreads a model in this process: .*tensor_parallel_size"):
+        evaluate(model, data=tmp_path / "data", output=tmp_path / "run", engine="vllm", device_map="auto")
 
 
 def test_without_vllm(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
