@@ -33,14 +33,18 @@ def to_line(result: TaskResult) -> str:
 
 
 def read(paths: Sequence[Path]) -> list[TaskResult]:
-    """Return the results of all files. DataError if one appears twice with different scores."""
+    """Return the results of all files. DataError if one appears twice with different scores, or if one name stands for
+    setups with different settings."""
     results: dict[Any, TaskResult] = {}
+    setups: dict[Any, tuple[TaskResult, str]] = {}
     places: dict[Any, str] = {}
     for path in paths:
         for number, line in enumerate(read_text(path).splitlines(), start=1):
             where = f"{path}, line {number}"
             result = _from_line(line, where)
-            name = result.scenes, result.model, result.task, result.key
+            setup = result.scenes, result.model, result.key
+            _check_settings(result, where, *setups.setdefault(setup, (result, where)))
+            name = *setup, result.task
             twin, first = results.setdefault(name, result), places.setdefault(name, where)
             if (twin.questions, twin.scores) != (result.questions, result.scores):
                 raise DataError(
@@ -50,6 +54,18 @@ def read(paths: Sequence[Path]) -> list[TaskResult]:
     if not results:
         raise DataError(f"{', '.join(map(str, paths))}: no results")
     return list(results.values())
+
+
+def _check_settings(result: TaskResult, where: str, other: TaskResult, there: str) -> None:
+    """Raise DataError for another value of a setting that both have: newer versions have more of them."""
+    own, others = result.settings, other.settings
+    for setting in own.keys() & others.keys():
+        if own[setting] != others[setting]:
+            raise DataError(
+                f"{where}: {result.key} has {setting}={own[setting]!r}, and {setting}={others[setting]!r} in {there}, "
+                "so one name stands for two setups. Report on one of them at a time; a settings file may also be "
+                "renamed and measured again"
+            )
 
 
 def _from_line(line: str, where: str) -> TaskResult:

@@ -72,8 +72,15 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
             f"{to_line(RIGHT_AND_WRONG)}\n{to_line(row('Grid', 'original', 0.25, {'val': [1.0]}))}",
             r"line 2: rec, Grid appears twice, with different scores, first in .*line 1\. Leave out one",
         ),
+        (  # of another task, so that both would be in one line of a table
+            "\n".join(
+                to_line(row("FoPru 2", "original", 0.25, {"": [1.0]}, task=task, settings={"keep_ratio": 0.25} | other))
+                for task, other in (("rec", {"layer": 2, "cells": None}), ("vqa", {"layer": None, "cells": 2}))
+            ),
+            r"line 2: FoPru 2, .* and (cells|layer)=(2|None) in .*line 1, so one name stands for two setups\. Report",
+        ),
     ],
-    ids=["cut off", "other file", "empty", "version 0.1", "twice"],
+    ids=["cut off", "other file", "empty", "version 0.1", "twice", "other settings"],
 )
 def test_broken(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "rows.jsonl"
