@@ -114,6 +114,7 @@ def adapt(
         raise SettingError(unknown("part to train", part, PARTS))
     ratios = Ratios(keep_ratio, up_to, whole, seed)
     base = read_strategy(strategy).make({"keep_ratio": keep_ratio})
+    files.check_folder(output)
     with allowing(image_roots, max_image_pixels):
         style = style_of(*load_processor(model))
         asked = limit_questions(_load(data, tasks, split, style=style, labels=labels, console=console), limit)

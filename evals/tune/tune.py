@@ -128,6 +128,7 @@ def tune(
     if cost not in COSTS:
         raise SettingError(unknown("cost", cost, COSTS))
     check_named(strategies, keep_ratios)
+    files.check_folder(output)
     with allowing(image_roots, max_image_pixels):
         name, style = name_and_style(model)
         questions = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)

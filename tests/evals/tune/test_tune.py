@@ -186,6 +186,7 @@ def test_a_model_that_vllm_cannot_prune_has_no_servable_settings(
         ({"strategies": ("fopru", "fopru")}, "named twice"),
         ({"keep_ratios": (0.9, 0.1)}, "write the lower first"),
         ({"cost": "flop"}, "Did you mean 'flops'"),
+        ({"output": __file__}, "test_tune.py: cannot be a folder, because it is a file. Name another --output"),
     ],
 )
 def test_mistakes_are_said_before_the_weights_load(
@@ -194,7 +195,7 @@ def test_mistakes_are_said_before_the_weights_load(
     model = saved(deep_llava(), tmp_path / "model")
     monkeypatch.setattr("tokenprune.evals.tune.tune.load_model", lambda *_: pytest.fail("loaded"))
     with pytest.raises(SettingError, match=message):
-        tune(model, data=scenes, output=tmp_path / "out", **options)
+        tune(model, data=scenes, **{"output": tmp_path / "out", **options})
 
 
 def test_the_package_has_it() -> None:
