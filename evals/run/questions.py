@@ -42,7 +42,7 @@ def load_questions(
         alone = [OWN] if TASKS[OWN].is_in(folder) else []
         tasks = alone or found + [name for name in ANY_SET if TASKS[name].is_in(folder)]
     questions: list[Question] = []
-    for name in tasks:
+    for name in dict.fromkeys(tasks):
         task = TASKS[name] if labels else TASKS[name].unlabelled()
         questions += task.load(folder / name if name in found else folder, split, style)
     if not questions:

@@ -50,6 +50,11 @@ def test_split_is_of_both_tasks(tmp_path: Path) -> None:
         load_questions(tmp_path, split="testA")
 
 
+def test_a_task_that_is_named_twice_is_asked_once(tmp_path: Path) -> None:
+    write_vqav2(tmp_path)
+    assert load_questions(tmp_path, ["vqa", "vqa"]) == load_questions(tmp_path, ["vqa"])
+
+
 def test_limit_is_spread_evenly() -> None:
     numbers: Any = list(range(10))
     assert evenly(numbers, 5) == [0, 2, 4, 6, 8]
