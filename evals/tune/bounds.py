@@ -31,6 +31,8 @@ POWER = 0.8
 #: Agresti and Min's added pairs: how many questions each is worth, and the points that it loses.
 ADDED = ((0.5, 0.0), (0.5, 0.0), (0.5, 50.0), (0.5, -50.0))
 RESAMPLES, SEED = 2000, 0
+#: Numbers of images that are drawn at once: BCa leaves out each image in turn, which is as many as their square.
+DRAWN = 2**22
 #: The factor by which `questions_needed` raises its estimate, and from how many images on it need not, because the mean
 #: is normally distributed.
 STEP, MANY = 1.05, 10**7
@@ -95,6 +97,7 @@ class Loss:
             vectorized=True,
             confidence_level=2 * CONFIDENCE - 1,
             n_resamples=RESAMPLES,
+            batch=max(1, DRAWN // len(counts)),
             method="BCa",
             rng=np.random.default_rng(SEED),
         ).confidence_interval

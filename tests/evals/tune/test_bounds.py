@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,21 @@ def test_equal_answers_prove_little_while_they_are_few() -> None:
     assert few.points == many.points == 0
     assert not few.passes(1.0)
     assert many.passes(1.0)
+
+
+def test_many_images_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them at once would take the square of their number, with the same bound."""
+    n = 6000
+    rng = np.random.default_rng(0)
+    pruned, unpruned = (rng.random(n) < share for share in (0.6, 0.65))
+    tracemalloc.start()
+    assert loss_of(pruned, unpruned, range(n)).passes(10.0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * n**2
+    few = loss_of(pruned[:50], unpruned[:50], range(50))
+    monkeypatch.setattr("tokenprune.evals.tune.bounds.DRAWN", 500)
+    assert replace(few).interval == few.interval
 
 
 def test_questions_about_one_image_count_less() -> None:
