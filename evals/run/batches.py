@@ -12,15 +12,19 @@ from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.models.video_prompts import encode_clips
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.zoom.prompts import encode_chat
+
+#: Pixels of a question's images that are held until it is asked: 50 MB in RGB.
+MOST_HELD = 2**24
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedQuestion:
     """A question with its decoded images; `n_tokens` is the length of its prompt without pruning.
 
-    A video is decoded again when it is asked about: `images` is None, because the clips of many questions do not fit
-    into memory.
+    Large images, and a video, are decoded again when they are asked about: `images` is None, because those of many
+    questions do not fit into memory.
     """
 
     question: Question
@@ -33,7 +37,17 @@ class DecodedQuestion:
         if clip is not None:
             return cls(question, None, encode_clips(processor, [clip], [question.text])["input_ids"].shape[1])
         images = question.open_images()
-        return cls(question, images, encode_chat(processor, [images], [question.text])["input_ids"].shape[1])
+        n_tokens = encode_chat(processor, [images], [question.text])["input_ids"].shape[1]
+        is_small = sum(image.width * image.height for image in images) <= MOST_HELD
+        return cls(question, images if is_small else None, n_tokens)
+
+    @property
+    def is_clip(self) -> bool:
+        return isinstance(self.question, VideoQuestion)
+
+    def shown(self) -> list[Image.Image]:
+        """Its images, decoded."""
+        return self.question.open_images() if self.images is None else self.images
 
 
 def batches(decoded: Sequence[DecodedQuestion], batch_tokens: int) -> Iterator[list[DecodedQuestion]]:
@@ -43,7 +57,7 @@ def batches(decoded: Sequence[DecodedQuestion], batch_tokens: int) -> Iterator[l
     """
     batch: list[DecodedQuestion] = []
     for one in sorted(decoded, key=lambda one: -one.n_tokens):
-        mixed = batch and (one.images is None) != (batch[0].images is None)
+        mixed = batch and one.is_clip != batch[0].is_clip
         if batch and (mixed or batch[0].n_tokens * (len(batch) + 1) > batch_tokens):
             yield batch
             batch = []
@@ -55,12 +69,11 @@ def batches(decoded: Sequence[DecodedQuestion], batch_tokens: int) -> Iterator[l
 def encode_batch(model: Any, processor: Any, batch: Sequence[DecodedQuestion], setup: Setup) -> Any:
     """Return the inputs of a batch on the model's device."""
     questions, options = [one.question.text for one in batch], setup.processor_options(processor)
-    images = [one.images for one in batch if one.images is not None]
-    if images:
-        inputs = encode_chat(processor, images, questions, **options)
-    else:
+    if batch[0].is_clip:
         clips = [clip for one in batch if (clip := one.question.open_clip()) is not None]
         inputs = encode_clips(processor, clips, questions, **options)
+    else:
+        inputs = encode_chat(processor, [one.shown() for one in batch], questions, **options)
     return inputs.to(input_device(model), model.dtype)
 
 

@@ -1,5 +1,6 @@
 """The runner on a tiny random model: batches, what is asked, and what happens when a question cannot be."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from helpers.asking import Echo, ask, identity, unlike_time
 from helpers.files.evals import tiny_processor
 from helpers.files.search import LAYERS, deep_llava
 from helpers.tiny import tiny_llava
+from PIL import Image
 
 import tokenprune
 from tokenprune.evals.run import aggregate
@@ -49,6 +51,20 @@ def test_tokens_of_a_strategy_that_drops_on_the_way(questions: list[Question]) -
 def test_batches_do_not_change_answers(questions: list[Question]) -> None:
     model, compared = tiny_llava(), make_setups(["fopru", "downsample"], [0.25])
     assert unlike_time(ask(model, questions, compared)) == unlike_time(ask(model, questions, compared, batch_tokens=1))
+
+
+def test_large_images_are_decoded_again(
+    questions: list[Question], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a whole part of the questions would not fit into memory."""
+    Image.new("RGB", (5000, 4000), "seagreen").save(folder / "large.png")
+    large = replace(questions[0], id="large", images=(folder / "large.png",))
+    assert DecodedQuestion.of(large, tiny_processor()).images is None
+    assert DecodedQuestion.of(questions[0], tiny_processor()).images is not None
+    compared = make_setups(["fopru", "downsample"], [0.25])
+    expected = unlike_time(ask(tiny_llava(), questions, compared))
+    monkeypatch.setattr(batching, "MOST_HELD", 0)
+    assert unlike_time(ask(tiny_llava(), questions, compared)) == expected
 
 
 def test_batches_are_counted_in_tokens(questions: list[Question]) -> None:
