@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.encoded import EncodedImage
 from tokenprune.engine.cache.index import CacheIndex
-from tokenprune.engine.cache.pruned import physical_view
+from tokenprune.engine.cache.pruned import Views, physical_view
 from tokenprune.errors import PruningError
 from tokenprune.sequence.input_masks import Mask, is_pattern, padding_of, prunable_mask
 from tokenprune.sequence.masks import MaskRequest
@@ -41,6 +41,7 @@ CACHE_NAMES = ("cache", "past_key_values")
 class CallContext(threading.local):
     """The call in progress, one per thread. When the base model returns, `drop` forgets it as a whole.
 
+    views: those of pruned caches that language models may be using; shared by all threads.
     encoding: the call of a feature function; None outside of one.
     tower, row: the call of the vision tower, if the strategy prunes in it or before it: of one that takes a batch of
         tiles, or all patches in one row.
@@ -55,7 +56,8 @@ class CallContext(threading.local):
     A copy or pickle of it is empty.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, views: Views) -> None:
+        self.views = views
         self.packing: Packing | None = None
         self.report: Report | None = None
         self.drop()
@@ -71,8 +73,8 @@ class CallContext(threading.local):
         self.forward: Forward | None = None
         self.actions: ActionSteps | None = None
 
-    def __reduce__(self) -> tuple[type[CallContext], tuple[()]]:
-        return type(self), ()
+    def __reduce__(self) -> tuple[type[CallContext], tuple[Views]]:
+        return type(self), (Views(),)
 
 
 @dataclass

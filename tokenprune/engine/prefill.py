@@ -159,7 +159,7 @@ class Prefill:
             if forward.cache is not None:
                 begin_pruning(forward.cache, forward.new_index, partial(self._interrupted_index, forward))
         # The masks that came in are over logical columns; the language model's are over physical slots, as its cache.
-        forward.view = None if forward.cache is None else pass_view(kwargs, forward.cache)
+        forward.view = None if forward.cache is None else pass_view(kwargs, forward.cache, self._context.views)
         withhold_ids(forward, self.adapter, self._context)
         if forward.packing is None:
             kwargs["position_ids"] = ids

@@ -23,6 +23,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import CONTINUOUS_BATCHING, PROPOSING, READS_PROMPT, loss_function
 from tokenprune.adapters.decoder.denoising import BlockDiffusion, Policy
 from tokenprune.adapters.towers.layers import TowerLayers
+from tokenprune.engine.cache.pruned import Views
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import unwatch_hooks, watch_hooks
 from tokenprune.engine.denoising.canvas import CanvasSteps
@@ -57,7 +58,7 @@ class Pruner:
         adapter.decoder.check_numbering(position_ids)
         if strategy.biases_attention:
             adapter.decoder.check_bias()
-        context = CallContext()
+        context = CallContext(Views())
         self._context = context
         self._handles: list[Any] = []  # no ExitStack: a copy of one undoes the original
         self.prefill = Prefill(model, adapter, strategy, position_ids, context)
@@ -103,6 +104,14 @@ class Pruner:
         if pruner_of(self.model) is self:
             del vars(self.model)[PRUNER_ATTRIBUTE]
         unwatch_hooks(self)
+
+    def end(self) -> None:
+        """Remove it for good. Calls that other threads are in the middle of raise PruningError, unless another patch
+        has replaced this one."""
+        self.ended = True
+        self.remove()
+        if pruner_of(self.model) is None:
+            self._context.views.withdraw()
 
     def _register(self, register: Any) -> list[nn.Module]:
         """Register everything; return the modules that show attention."""

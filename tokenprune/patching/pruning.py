@@ -62,8 +62,7 @@ class PatchHandle(Handle):
     def remove(self) -> None:
         """Restore the unpatched model. Has no effect the second time. Another patch, or a probe, that has replaced this
         one stays, and this one does not come back after it."""
-        self._pruner.ended = True
-        self._pruner.remove()
+        self._pruner.end()
 
     def __enter__(self) -> PatchHandle:
         super().__enter__()
@@ -168,8 +167,7 @@ def unpatch(model: nn.Module) -> None:
     check_model(model)
     pruner = pruner_of(unwrap_model(model))
     if pruner is not None:
-        pruner.ended = True
-        pruner.remove()
+        pruner.end()
 
 
 def _object(strategy: Strategy, settings: dict[str, Any]) -> Strategy:

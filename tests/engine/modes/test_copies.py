@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,6 +110,28 @@ def test_threads_do_not_see_each_other(llava: Any) -> None:
                 together = pool.map(lambda inputs: answer(llava, inputs).sequences, prompts)
                 assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
         assert handle.report.n_kept == 9
+
+
+@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("part", ["layers.0.self_attn", "layers.1", "norm"])
+def test_a_patch_that_is_removed_while_another_thread_answers(llava: Any, part: str, step: int) -> None:
+    """The hook that returns the pruned cache goes with it: the next tokens would see each other at wrong places."""
+    handle, called = tokenprune.patch(llava, STRATEGY), []
+
+    def remove(*_: Any) -> None:
+        called.append(part)
+        if len(called) == step + 1:
+            thread = threading.Thread(target=handle.remove)
+            thread.start()
+            thread.join()
+
+    hook = llava.model.language_model.get_submodule(part).register_forward_pre_hook(remove)
+    try:
+        with pytest.raises(tokenprune.PruningError, match=r"holds a pruned prompt, and the model .* is not patched"):
+            answer(llava, prompt([1, 2]))
+    finally:
+        hook.remove()
+    assert n_logits(llava, prompt([1])) == WHOLE
 
 
 def test_inference_mode(llava: Any) -> None:

@@ -10,7 +10,9 @@ and forth, so whatever interrupts a call leaves the cache unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
+from weakref import ref
 
 from torch import Tensor
 
@@ -91,6 +93,28 @@ class PrunedCache:
         self._index = self._index.with_rows(lambda rows: rows[indices])
 
 
+class Views:
+    """The view that the language model of each thread may be using."""
+
+    def __init__(self) -> None:
+        self._views: dict[int, ref[Any]] = {}
+        self._withdrawn = False
+
+    def add(self, view: Any) -> None:
+        self._views[get_ident()] = ref(view)
+        if self._withdrawn:
+            self.withdraw()
+
+    def withdraw(self) -> None:
+        """Make those in use pruned caches, and what is added from now on: an unpatched model refuses them. With the
+        patch goes the hook that would return the cache in place of a view, and no view says what was dropped."""
+        self._withdrawn = True
+        for reference in list(self._views.values()):  # a copy: other threads add to them
+            view: Any = reference()
+            if getattr(view, "_index", None) is not None:
+                view.__class__ = _pruned_classes[view._unpruned_class]
+
+
 _pruned_classes: dict[type, type] = {}
 
 
@@ -148,9 +172,12 @@ def physical_view(cache: Any) -> Any:
     return view
 
 
-def pass_view(kwargs: dict[str, Any], cache: Any) -> Any:
-    """Put the physical view of a cache in its place in the language model's arguments, and return it."""
+def pass_view(kwargs: dict[str, Any], cache: Any, views: Views) -> Any:
+    """Put the physical view of a cache in its place in the language model's arguments, add it to `views`, and return
+    it."""
     view = physical_view(cache)
+    if view is not cache:
+        views.add(view)
     for name, value in kwargs.items():
         if value is cache:
             kwargs[name] = view
