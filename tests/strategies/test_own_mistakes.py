@@ -10,7 +10,8 @@ import torch
 from helpers.tiny import prompt
 
 import tokenprune
-from tokenprune import PruningError, ScoreStrategy, SettingError
+from tokenprune import PruningError, ScoreStrategy, Selection, SettingError
+from tokenprune.selection import Merge
 from tokenprune.strategy import DenoisingStage, Stage
 
 
@@ -63,6 +64,39 @@ def test_a_stage_with_an_impossible_budget(budget: dict[str, Any], message: str)
     for stage in (Stage, DenoisingStage):
         with pytest.raises(SettingError, match=message):
             stage(1, **budget)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("layer", [1.0, "1", None, True])
+def test_a_stage_from_no_layer(layer: Any) -> None:
+    """Half of the layers is a float."""
+    with pytest.raises(
+        SettingError, match=rf"^Stage: layer={layer!r} is not the number of a decoder layer.*n_layers // 2"
+    ):
+        Stage(layer, keep_ratio=0.5)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_selections_of_lists() -> None:
+    wrong: Any = [0, 1, 2, 3]
+    with pytest.raises(PruningError, match=r"Selection.kept must be a one-axis LongTensor .*, not a list"):
+        Selection(wrong, 4)
+    with pytest.raises(PruningError, match=r"Selection.scores is a list; it needs .* 4 visual tokens, in a tensor"):
+        Selection(torch.arange(2), 4, wrong)
+
+
+@pytest.mark.parametrize(
+    ("target", "source", "weight"),
+    [(2, 0, 1.0), (-1, 0, 1.0), (0, 4, 1.0), (0, -1, 1.0), (0, 3, torch.nan), (0, 3, torch.inf)],
+)
+def test_merges_that_cannot_be(target: int, source: int, weight: float) -> None:
+    """A negative index would be that of another token, and NaN would go through the whole language model."""
+    merge = Merge(torch.tensor([0, target]), torch.tensor([1, source]), torch.tensor([0.5, weight]))
+    message = (
+        r"weights that are not finite, or merges other tokens than sources 0\.\.3 into targets 0\.\.1\. Targets are"
+    )
+    with pytest.raises(PruningError, match=message):
+        Selection(torch.tensor([1, 2]), 4, merged=merge)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.selection.precision import without_autocast
@@ -42,6 +42,13 @@ class Merge:
         positive."""
         totals = importance.new_zeros(n_kept).index_add(0, targets, importance)
         return cls(targets, sources, importance / totals[targets])
+
+    def fits(self, n_visual: int, n_kept: int) -> Bool[Tensor, ""]:
+        """Whether sources are among `n_visual` tokens, targets among `n_kept` ones, and weights finite numbers. A GPU
+        is not waited for."""
+        sources, targets = self.sources, self.targets
+        inside = (sources >= 0) & (sources < n_visual) & (targets >= 0) & (targets < n_kept)
+        return (inside & self.weights.isfinite()).all()
 
     @classmethod
     def concat(cls, parts: Sequence[Merge]) -> Merge:

@@ -27,23 +27,30 @@ class Selection:
     scores: Float[Tensor, " visual"] | None = None
     merged: Merge | None = None
     steps: tuple[StepReport, ...] = ()
-    trusted: InitVar[bool] = False  # kept is right by construction, so no GPU has to be waited for to check it
+    trusted: InitVar[bool] = False  # kept and merged are right by construction: no GPU is waited for to check them
 
     def __post_init__(self, trusted: bool) -> None:
-        kept = self.kept
-        if self.scores is not None and self.scores.requires_grad:
+        kept, merged = self.kept, None if trusted else self.merged
+        if isinstance(self.scores, Tensor) and self.scores.requires_grad:
             object.__setattr__(self, "scores", self.scores.detach())
         if trusted and self.scores is None:
             return
-        if kept.ndim != 1 or kept.dtype != torch.long or len(kept) == 0:
+        if not isinstance(kept, Tensor) or kept.ndim != 1 or kept.dtype != torch.long or len(kept) == 0:
             raise PruningError(
-                f"Selection.kept must be a one-axis LongTensor with at least one index, not {tuple(kept.shape)} of "
-                f"{kept.dtype}. From a mask: mask.nonzero()[:, 0]."
+                f"Selection.kept must be a one-axis LongTensor with at least one index, not {_described(kept)}. From a "
+                f"mask: mask.nonzero()[:, 0]."
+            )
+        if self.scores is not None and (not isinstance(self.scores, Tensor) or self.scores.shape != (self.n_visual,)):
+            raise PruningError(
+                f"Selection.scores is {_described(self.scores)}; it needs one score for each of the {self.n_visual} "
+                f"visual tokens, in a tensor."
             )
         facts = [] if self.scores is None else [self.scores.isnan().any().to(kept.device)]
+        facts += [] if merged is None else [merged.fits(self.n_visual, len(kept)).to(kept.device)]
         facts += [] if trusted else [(kept[1:] > kept[:-1]).all(), kept[0], kept[-1]]
-        answers = torch.stack(facts).tolist() if facts else []  # one wait for a GPU, not four
+        answers = torch.stack(facts).tolist() if facts else []  # one wait for a GPU, not five
         nan = self.scores is not None and bool(answers.pop(0))
+        fits = merged is None or bool(answers.pop(0))
         ascending, first, last = answers or (True, 0, self.n_visual - 1)
         if not ascending:
             raise PruningError("Selection.kept must be ascending and unique: write kept.unique().")
@@ -52,13 +59,14 @@ class Selection:
                 f"Selection.kept has indices in {first}..{last}, but the image has visual tokens "
                 f"0..{self.n_visual - 1}. Indices count within one image, not within the prompt."
             )
-        if self.scores is not None and self.scores.shape != (self.n_visual,):
-            raise PruningError(
-                f"Selection.scores has shape {tuple(self.scores.shape)}; it needs one score for each of the "
-                f"{self.n_visual} visual tokens."
-            )
         if nan:
             raise PruningError("importance scores must be numbers, and some are NaN.")
+        if not fits:
+            raise PruningError(
+                f"Selection.merged has weights that are not finite, or merges other tokens than sources 0.."
+                f"{self.n_visual - 1} into targets 0..{len(kept) - 1}. Targets are places within kept: "
+                f"torch.searchsorted(kept, tokens)."
+            )
 
     def sizes(self, before: Float[Tensor, " visual"] | None = None) -> Float[Tensor, " kept"]:
         """How many tokens each kept one stands for: itself, and those merged into it that are not kept.
@@ -103,3 +111,8 @@ class Selection:
     def all(cls, n_visual: int, device: torch.device, scores: Float[Tensor, " visual"] | None = None) -> Selection:
         """Every token."""
         return cls(torch.arange(n_visual, device=device), n_visual, scores, trusted=True)
+
+
+def _described(given: object) -> str:
+    """What was given instead of a tensor of the right kind."""
+    return f"{tuple(given.shape)} of {given.dtype}" if isinstance(given, Tensor) else f"a {type(given).__name__}"

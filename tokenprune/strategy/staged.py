@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
-from tokenprune.checks import check_budget
-from tokenprune.errors import PruningError
+from tokenprune.checks import check_budget, is_integer
+from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, budget
 from tokenprune.strategy.base import Strategy
 from tokenprune.tokens.visual import StageTokens
@@ -36,6 +36,14 @@ class Stage(StageBudget):
     keep_ratio: float | None = None
     keep: int | None = None
     at_most: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_integer(self.layer):
+            raise SettingError(
+                f"Stage: layer={self.layer!r} is not the number of a decoder layer; write an integer, such as "
+                f"n_layers // 2."
+            )
 
 
 @dataclass(frozen=True)
