@@ -205,6 +205,15 @@ def test_layers_that_do_not_come_before_the_features(at: tuple[int, ...]) -> Non
         tokenprune.patch(tiny_llava(), Wandering(at=at))
 
 
+@pytest.mark.parametrize("at", [(1, 0), (0, 0)])
+def test_layers_in_another_order(at: tuple[int, ...]) -> None:
+    """The first would be taken for the first that is called, and so select by the attention of another one."""
+    with pytest.raises(
+        SettingError, match=r"tower_layers returned .* 0\.\.3\. Return some of them, in ascending order"
+    ):
+        tokenprune.patch(Deep("llava-clip").build(), Wandering(at=at))
+
+
 def test_attention_over_all_patches_is_not_to_be_had_as_well() -> None:
     @dataclass(frozen=True)
     class Both(Wandering):

@@ -93,14 +93,15 @@ class TileSelection:
             )
         n_layers = len(layers.after)
         chosen = strategy.tower_layers(n_layers)
-        if not chosen or not set(chosen) <= set(range(n_layers)):
+        numbers = [number for number in range(n_layers) if number in chosen]
+        if not numbers or list(chosen) != numbers:
             raise SettingError(
                 f"{name}.tower_layers returned {chosen}; in this tower, visual tokens can be dropped after {n_layers} "
-                f"layers, counted 0..{n_layers - 1}."
+                f"layers, counted 0..{n_layers - 1}. Return some of them, in ascending order."
             )
         self.strategy, self.n_prefix = strategy, adapter.tower.n_prefix
         self._scale = adapter.tower.scale(adapter.vision_tower)
-        self.after = tuple(layers.after[number] for number in chosen)
+        self.after = tuple(layers.after[number] for number in numbers)
         self._n_later_layers = {layer: n_layers - number - 1 for number, layer in enumerate(layers.after)}
 
     def select(
