@@ -47,6 +47,10 @@ def test_every_strategy_goes_through_a_file(strategy: str, tmp_path: Path) -> No
     [
         ('{"strategy": "fopru",\n "settings": }', r"line 2, column 14: broken JSON"),
         ("[]", r"expected an object, found \[\]"),
+        (
+            '{"strategy": "fopru", "settings": {"keep_ratio": 0.5, "keep_ratio": 0.25}}',
+            r'"keep_ratio" is there twice\. Leave',
+        ),
         ({"strategy": "fopru"}, 'no "settings"'),
         ({"settings": {}}, 'no "strategy"'),
         ({**GOOD, "setings": {}}, r"unknown key 'setings'. Did you mean 'settings'\?"),

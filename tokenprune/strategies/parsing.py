@@ -134,5 +134,7 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
         if not equals:
             form = f"{name},key=value" if ":" in name else "name:key=value,key=value"
             raise SettingError(f"strategy {text!r}: {word!r} is not a setting. Write settings as {form}")
+        if key in settings:
+            raise SettingError(f"strategy {text!r}: {key} is there twice. Leave one of them out.")
         settings[key] = value
     return name, settings

@@ -81,15 +81,24 @@ class SettingsFile:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise SettingError(f"{path}: no such settings file. `tokenprune tune` and `optimize` make one.") from error
     except json.JSONDecodeError as error:
         raise SettingError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise SettingError(f"{path}, byte {error.start}: not UTF-8. Save the file as UTF-8.") from error
-    except (RecursionError, ValueError) as error:  # nested too deeply, or an integer of thousands of digits
+    except (RecursionError, ValueError) as error:  # too deep, an integer of thousands of digits, or a key twice
         raise SettingError(f"{path}: broken JSON: {error}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file. Raises ValueError for a key that it has twice, of which Python would take the last."""
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f'"{twice}" is there twice. Leave one of them out.')
+    return dict(pairs)
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
