@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
+from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, StageReport, StepReport
 from tokenprune.sequence.masks import Contract
 from tokenprune.tokens.layout import Grid3, Layout
@@ -118,7 +119,13 @@ class ImageReport:
         return len(stages[-1].kept) if stages else self.n_kept
 
     def kept_at(self, layer: int) -> Int[Tensor, " left"]:
-        """The visual tokens that decoder layer `layer` sees."""
+        """The visual tokens that decoder layer `layer` sees, counted from 0. Raises SettingError for a negative number:
+        a report does not know how many layers there are."""
+        if layer < 0:
+            raise SettingError(
+                f"kept_at(layer={layer}): decoder layers count from 0. Write kept_at(n_layers - 1) for what the last "
+                f"one sees."
+            )
         return next((stage.kept for stage in reversed(self.stages) if stage.layer <= layer), self.kept)
 
     def __repr__(self) -> str:

@@ -38,6 +38,10 @@ def test_every_mode(mode: str, attention: str, ragged: bool) -> None:
         assert [
             (len(image.kept_at(0)), len(image.kept_at(2)), len(image.kept_at(4))) for image in report.images[:1]
         ] == [(22, 14, 7)]
+        with pytest.raises(
+            SettingError, match=r"kept_at\(layer=-1\): decoder layers count from 0. Write kept_at\(n_la"
+        ):
+            report.images[0].kept_at(-1)
     ids = torch.cat([run.inputs["input_ids"], run.answers], 1)
     real = torch.cat([run.inputs["attention_mask"], torch.ones_like(run.answers)], 1)
     logits = expected(model, ids, real, run.inputs["pixel_values"], [report])
