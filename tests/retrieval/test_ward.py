@@ -57,3 +57,11 @@ def test_half_precision_is_clustered_in_float32() -> None:
     points = normalize(torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), dim=-1).half()
     assert torch.equal(clusters_of(points, 8), clusters_of(points.float(), 8))
     assert merge_clusters(points, 5).dtype == torch.float16
+
+
+def test_autocast_changes_no_cluster() -> None:
+    """On a CPU it would round the products to bfloat16, which scipy cannot read."""
+    points = normalize(torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    expected = merge_clusters(points, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(merge_clusters(points, 5), expected)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tokenprune.errors import PruningError
+from tokenprune.selection.precision import without_autocast
 
 
 def merge_clusters(embeddings: Float[Tensor, "n width"], factor: int) -> Float[Tensor, "clusters width"]:
@@ -40,7 +41,9 @@ def clusters_of(embeddings: Float[Tensor, "n width"], n_clusters: int) -> Int[Te
     from scipy.spatial.distance import pdist
 
     unit = embeddings.detach().float().cpu()
-    tree = linkage(pdist((1 - unit @ unit.T).numpy()), method="ward")
+    with without_autocast(unit.device):
+        rows = 1 - unit @ unit.T
+    tree = linkage(pdist(rows.numpy()), method="ward")
     labels = fcluster(tree, n_clusters, criterion="maxclust").tolist()
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     return torch.tensor([numbers[label] for label in labels], device=embeddings.device)
