@@ -17,6 +17,7 @@ from tokenprune.engine.cache.pruned import n_slots
 from tokenprune.engine.call import find_cache, new_size
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.stages.reading import RowReader, attention_reader
+from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
 from tokenprune.sequence.input_masks import padding_of, prunable_mask
 from tokenprune.sequence.packing import PromptTokens
@@ -58,7 +59,15 @@ class DecoderReader:
         self._captured, self._prompt, self._layers = None, None, {}
 
     def begin(self, kwargs: Mapping[str, Any], visual: Mapping[str, Bool[Tensor, "batch new"]]) -> None:
-        """Start a forward of the base model with these arguments, whose `visual` tokens are given by modality."""
+        """Start a forward of the base model with these arguments, whose `visual` tokens are given by modality.
+
+        Raises PruningError if modules that show attention were replaced since the reader was made.
+        """
+        if any(text_capture_points(self._adapter.layers[layer]) != points for layer, points in self._points.items()):
+            raise PruningError(
+                "modules whose attention is read were replaced after probe(). Call probe() again, after "
+                "get_peft_model, merge_and_unload and the like."
+            )
         cache = find_cache(kwargs)
         n_columns = 0 if cache is None else int(cache.get_seq_length())  # dropped tokens included
         padding = padding_of(prunable_mask(kwargs.get("attention_mask")), n_columns, new_size(kwargs)[1])

@@ -164,6 +164,7 @@ class Probe(Handle):
 
     @dynamo_disabled
     def _before_core(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._reader.end()  # of a forward that was interrupted
         kwargs = named_arguments(module, args, kwargs)
         masks = {modality.name: self._adapter.visual_mask(modality, kwargs) for modality in self._adapter.modalities}
         visual = {name: mask for name, mask in masks.items() if mask is not None}

@@ -1,0 +1,46 @@
+"""What happens to a probed model between two forwards: one is interrupted, or modules are replaced."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny import prompt, tiny_llava
+
+import tokenprune
+from tokenprune import PruningError
+
+
+def test_text_after_an_interrupted_forward_is_not_read(llava: Any) -> None:
+    """It would take the place of the attention in the image's prompt."""
+    inputs = prompt([1])
+    with torch.no_grad(), tokenprune.probe(llava, decoder_layers=[0]) as seen:
+        (image,) = seen.run(**inputs)
+        hook = llava.model.language_model.layers[1].register_forward_pre_hook(interrupt)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                llava(**inputs)
+        finally:
+            hook.remove()
+        llava(input_ids=torch.randint(2, 80, inputs["input_ids"].shape))
+        (after,) = seen.images
+    assert torch.equal(after.text_attention[0].from_last(), image.text_attention[0].from_last())
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_projections_that_were_replaced_meanwhile() -> None:
+    """As an adapter replaces them, whose base layer does not return what the attention gets."""
+    model: Any = tiny_llava()
+    attention = model.model.language_model.layers[0].self_attn
+    with tokenprune.probe(model, decoder_layers=[0]) as seen:
+        seen.run(**prompt([1]))
+        attention.q_proj = copy.deepcopy(attention.q_proj)
+        with pytest.raises(PruningError, match=r"replaced after probe\(\). Call probe\(\) again, after get_peft_model"):
+            seen.run(**prompt([1]))
+    with tokenprune.probe(model, decoder_layers=[0]) as seen:
+        seen.run(**prompt([1]))
