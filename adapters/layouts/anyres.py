@@ -58,8 +58,10 @@ def canvas_places(rows: int, columns: int, side: int) -> tuple[Float[Tensor, "ti
 def to_tokens_with_newlines(
     values: Float[Tensor, "tiles patches"], pack: Pack, newlines: Bool[Tensor, " visual"], rows: Int[Tensor, " visual"]
 ) -> Float[Tensor, " visual"]:
-    """Pack a map as features are packed; a newline token stands for its row, so it gets the row's highest value."""
+    """Pack a map as features are packed; a newline token stands for its row, so it gets the row's highest value, or the
+    lowest of all where nothing else is left of the row."""
     packed = pack(values, -inf)
     rows, newlines = rows.to(packed.device), newlines.to(packed.device)
     best = packed.new_full((int(rows.max()) + 1,), -inf).scatter_reduce(0, rows, packed, "amax")
+    best = torch.where(best == -inf, packed.masked_fill(newlines, inf).amin(), best)
     return torch.where(newlines, best[rows], packed)

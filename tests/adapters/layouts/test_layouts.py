@@ -165,6 +165,9 @@ def test_images_that_are_nearly_a_line(size: tuple[int, int]) -> None:
     assert image.n_kept == image.n_visual // 2
     oracle = family.oracle(model, inputs, dropped_columns(inputs["input_ids"], [handle.report]))
     assert_close(logits, oracle[:, -1])
+    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=1.0, mass=0.9)) as handle:
+        model(**inputs)  # whose newline tokens have scores of at least 0 too
+    assert handle.report.n_kept < handle.report.n_visual
 
 
 @pytest.mark.parametrize(("name", "video"), IMAGES + VIDEOS)
