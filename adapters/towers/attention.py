@@ -33,7 +33,7 @@ class RowAttention:
 
     points: Callable[[Any], CapturePoints]
     project: Callable[[Any, Mapping[str, Tensor], Rotation], Projected]
-    attend: Callable[[Any, Tensor, Tensor, Rotation, Tensor], Tensor] | None = None
+    attend: Callable[[Any, Tensor, Tensor, Rotation, Tensor], Tensor | tuple[Tensor, None]] | None = None
 
 
 def project_joint(attention: Any, captured: Mapping[str, Tensor], rotation: Rotation) -> Projected:

@@ -61,13 +61,13 @@ def run(options: Namespace) -> None:
         if part_of_it is not None and CHECKPOINT.fullmatch(wanted):
             print(f"{wanted} is taken for a {part_of_it}.")
             chosen = {key: one for key, one in families.items() if part_of_it in (one.class_name, one.model_type)}
-    if not chosen and not refused:
-        close = [part_of_it] if part_of_it else get_close_matches(wanted.lower(), sorted(names), 1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise SystemExit(
-            f"Error: no class or model type has {wanted!r} in its name.{hint} Look for model_type in the model's "
-            f"config.json, or type: tokenprune models"
-        )
+        if not chosen:
+            close = [part_of_it] if part_of_it else get_close_matches(wanted.lower(), sorted(names), 1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise SystemExit(
+                f"Error: no class or model type has {wanted!r} in its name.{hint} Look for model_type in the model's "
+                f"config.json, or type: tokenprune models"
+            )
     for family, one in chosen.items():
         _print_one(family, one)
     if refused:

@@ -31,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     fetch_sources(args.sources)
     cutouts = load_assets(args.sources, held_out_cutouts=False, held_out_backgrounds=True).cutouts
-    write_large(cutouts, next(photographs(args.sources / "downloads", SIDE)).picture, args.output)
+    write_large(cutouts, next(photographs(args.sources / "downloads", SIDE)).image, args.output)
 
 
 def write_large(cutouts: list[CutOut], photograph: Image.Image, output: Path) -> None:

@@ -115,6 +115,12 @@ def test_links_are_links() -> None:
         assert (ROOT / "tokenprune" / name).readlink() == Path("..") / name
 
 
+def test_types_are_checked_behind_the_links() -> None:
+    """pyright follows none that it finds, only those that it is given."""
+    links = {f"tokenprune/{path.name}" for path in (ROOT / "tokenprune").iterdir() if path.is_symlink()}
+    assert links <= set(SETTINGS["tool"]["pyright"]["include"])
+
+
 @pytest.mark.parametrize("name", ["adapters", "evals"])
 def test_the_short_name_is_refused(name: str) -> None:
     command = [sys.executable, "-c", f"import {name}"]

@@ -42,13 +42,13 @@ from tokenprune.tokens.cells import cell_side, order_by_cell, rank_within, selec
 SIDE, WIDTH, SEEDS = 24, 64, 8
 
 
-class InOrder(dict):
+class InOrder(dict[Any, None]):
     """A set that is gone through in the order in which its members came, unlike Python's."""
 
     def __init__(self, members: Any = ()) -> None:
         super().__init__(dict.fromkeys(members))
 
-    def update(self, members: Any) -> None:
+    def update(self, members: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # as a set does
         super().update(dict.fromkeys(members))
 
     def difference_update(self, members: Any) -> None:
@@ -70,7 +70,8 @@ def source_of(repository: str, path: str) -> str:
 def taken(repository: str, path: str, *names: str, **given: Any) -> dict[str, Any]:
     """The functions and classes of these names in a file of a repository's last commit, without its imports; `given`
     are further names that they use."""
-    found = [node for node in ast.walk(ast.parse(source_of(repository, path))) if getattr(node, "name", None) in names]
+    nodes = ast.walk(ast.parse(source_of(repository, path)))
+    found: list[Any] = [node for node in nodes if getattr(node, "name", None) in names]
     space: dict[str, Any] = {"torch": torch, "nn": torch.nn, "F": functional, "math": math, "os": os, "set": InOrder}
     space.update(LlamaConfig=object, Optional=Optional, **given)
     exec(compile(ast.Module(found, []), path, "exec"), space)

@@ -140,6 +140,7 @@ def build_model(
     """
     torch.manual_seed(seed)
     ids = processor.tokenizer.convert_tokens_to_ids
+    special: dict[str, Any] = {"bos_token_id": ids("<s>"), "eos_token_id": ids("</s>"), "pad_token_id": ids("<pad>")}
     shape = {
         "hidden_size": 512,
         "intermediate_size": 1408,
@@ -153,9 +154,7 @@ def build_model(
         **(shape | language),
         vocab_size=len(processor.tokenizer),
         max_position_embeddings=2048,
-        bos_token_id=ids("<s>"),
-        eos_token_id=ids("</s>"),
-        pad_token_id=ids("<pad>"),
+        **special,
         tie_word_embeddings=True,
     )
     config = LlavaConfig(
@@ -165,9 +164,7 @@ def build_model(
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         tie_word_embeddings=True,
-        bos_token_id=ids("<s>"),
-        eos_token_id=ids("</s>"),
-        pad_token_id=ids("<pad>"),
+        **special,
     )
     model = LlavaForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(tower.state_dict())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -54,8 +55,12 @@ def _open(file: Path, mode: str) -> Image.Image:
         ) from None
 
 
+def _full_where_solid(alpha: Any) -> Any:
+    return 255 * (alpha > SOLID)
+
+
 def _cropped(picture: Image.Image) -> Image.Image:
-    solid = picture.getchannel("A").point(lambda alpha: 255 * (alpha > SOLID))
+    solid = picture.getchannel("A").point(_full_where_solid)
     return picture.crop(solid.getbbox())
 
 

@@ -137,7 +137,8 @@ class Packer:
         kinds: list[list[str | None]] = []
         patch_noun = torch.full((b, VISUAL), -100)
         for row, one in enumerate(seen):
-            at, kind = 0, [None] * TEXT_LENGTH
+            at = 0
+            kind: list[str | None] = [None] * TEXT_LENGTH
             for question in self.questions(one.scene):
                 prompt = self.ids(f"{question.text} ASSISTANT:")
                 answer = [*self.ids(question.answer), self.eos]

@@ -7,6 +7,7 @@ look: answer rows attend to the patches of their thing. align: a patch's visual 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,9 @@ class Losses:
 
 class Trainee(nn.Module):
     """The model without its tower, and the aids' own parameters (`place_head`), which are thrown away afterwards."""
+
+    head_ids: Tensor
+    places: Tensor
 
     def __init__(self, model: LlavaForConditionalGeneration, head_ids: list[int], first_number: int):
         super().__init__()
@@ -90,7 +94,7 @@ class Trainee(nn.Module):
         numbers = logs[is_number, self.first_number : self.first_number + 100]
         return torch.cat([loss[~is_number], -(bell * numbers).sum(-1)]).mean()
 
-    def look_loss(self, layer: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
+    def look_loss(self, layer: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
         """-log of the attention mass that answer rows put on the patches of their thing, in half of the heads."""
         attention = layer.self_attn
         size = attention.head_dim

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torchvision.ops import box_iou
 from tqdm import tqdm
+from transformers import LlavaForConditionalGeneration
 
 from tokenprune.evals.dev.train.start.dinov2 import load_tower, native_positions
 from tokenprune.evals.dev.train.start.llava import build_model, build_processor, export
@@ -160,7 +161,13 @@ def check(trainee: Trainee, batches: list) -> dict[str, float]:
 
 
 def _save(
-    folder: Path, step: int, model: nn.Module, trainee: Trainee, optimisers: list, packer: Packer, source: SceneSource
+    folder: Path,
+    step: int,
+    model: LlavaForConditionalGeneration,
+    trainee: Trainee,
+    optimisers: list,
+    packer: Packer,
+    source: SceneSource,
 ) -> None:
     state = {
         "step": step,
@@ -174,7 +181,12 @@ def _save(
 
 
 def _resume(
-    folder: Path, model: nn.Module, trainee: Trainee, optimisers: list, packer: Packer, source: SceneSource
+    folder: Path,
+    model: LlavaForConditionalGeneration,
+    trainee: Trainee,
+    optimisers: list,
+    packer: Packer,
+    source: SceneSource,
 ) -> int | None:
     """The step to go on with; None when there is nothing to go on with."""
     file = folder / "state.pt"
