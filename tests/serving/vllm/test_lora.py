@@ -12,6 +12,7 @@ import torch
 import transformers
 from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
 from helpers.served.families import FAMILIES, FOPRU, Family
+from helpers.served.marked import save_mistral3
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -20,6 +21,15 @@ NAMES = ("llava-clip", "qwen2_5_vl", "qwen3_vl", "mistral3", "gemma3")
 RANK = 4
 #: What PEFT puts before the names of a model's modules.
 PREFIX = "base_model.model."
+
+
+def write_adapter(adapter: Path, weights: dict[str, Tensor]) -> None:
+    """In PEFT's format; what is adapted is the name before `lora_`."""
+    targets = sorted({name.partition(".lora_")[0].rpartition(".")[2] for name in weights})
+    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "target_modules": targets, "bias": "none"}
+    adapter.mkdir()
+    save_file(weights, adapter / "adapter_model.safetensors", {"format": "pt"})
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
 
 
 def adapted(folder: Path, adapter: Path, merged: Path, seed: int) -> None:
@@ -35,13 +45,27 @@ def adapted(folder: Path, adapter: Path, merged: Path, seed: int) -> None:
             up = torch.randn(module.out_features, RANK, generator=generator) * 0.1
             module.weight += up @ down
             weights |= {f"{PREFIX}{name}.lora_A.weight": down, f"{PREFIX}{name}.lora_B.weight": up}
-    targets = sorted({name.removesuffix(".lora_A.weight").rpartition(".")[2] for name in weights if "lora_A" in name})
-    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "target_modules": targets, "bias": "none"}
-    adapter.mkdir()
-    save_file(weights, adapter / "adapter_model.safetensors", {"format": "pt"})
-    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    write_adapter(adapter, weights)
     shutil.copytree(folder, merged)
     model.save_pretrained(merged)
+
+
+def test_adapted_embeddings_beside_markers_are_refused(tmp_path: Path) -> None:
+    """vLLM itself refuses them. It would be wrong to take them: the embeddings of markers are cached with the image, for
+    requests with and without the adapter."""
+    from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]
+
+    save_mistral3(tmp_path / "model")
+    adapter, name = tmp_path / "adapter", f"{PREFIX}model.language_model.embed_tokens.lora_embedding"
+    model: Any = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "model")
+    n_tokens, width = model.get_input_embeddings().weight.shape
+    write_adapter(adapter, {f"{name}_A": torch.ones(RANK, n_tokens), f"{name}_B": torch.ones(width, RANK)})
+    settings: dict[str, Any] = {"max_model_len": 256, "enable_lora": True, "max_lora_rank": 8}
+    with (
+        engine(tmp_path / "model", "TokenPruneMistral3", FOPRU, **settings) as llm,
+        pytest.raises(ValueError, match="embed_tokens"),
+    ):
+        llm.llm_engine.add_lora(LoRARequest("embeddings", 1, str(adapter)))
 
 
 @pytest.mark.parametrize("family", [one for one in FAMILIES if one.name in NAMES], ids=lambda one: one.name)
