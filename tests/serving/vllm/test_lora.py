@@ -51,8 +51,8 @@ def adapted(folder: Path, adapter: Path, merged: Path, seed: int) -> None:
 
 
 def test_adapted_embeddings_beside_markers_are_refused(tmp_path: Path) -> None:
-    """vLLM itself refuses them. It would be wrong to take them: the embeddings of markers are cached with the image, for
-    requests with and without the adapter."""
+    """vLLM itself refuses them. They could not be right: the embeddings of markers are cached with the image, whatever
+    adapter a request has."""
     from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]
 
     save_mistral3(tmp_path / "model")
