@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
-from helpers.served.models import QWEN_IMAGE, save_llava, save_qwen
+from helpers.served.families import FAMILIES, Family
+from helpers.served.models import save_llava
 from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 A, B = (1, 100, 100), (2, 150, 80)
-QWENS = {"qwen2_5_vl": "TokenPruneQwen2_5_VL", "qwen3_vl": "TokenPruneQwen3VL"}
+OF_PATCHES = [family for family in FAMILIES if family.name in ("qwen2_5_vl", "qwen3_vl", "paddleocr_vl")]
 REQUESTS = (
     Request("w1 w2 <image> w3 w4", (A,)),
     Request("<image> w5 <image> w6 w7", (A, B)),
@@ -48,13 +49,13 @@ def test_strategy(llava: Path, settings: dict[str, Any]) -> None:
             check_equal(output, answer)
 
 
-@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
-def test_colors_of_patches(kind: str, tmp_path: Path) -> None:
-    """The tower gets them before they are normalised."""
-    save_qwen(tmp_path, kind)
+@pytest.mark.parametrize("family", OF_PATCHES, ids=[family.name for family in OF_PATCHES])
+def test_colors_of_patches(family: Family, tmp_path: Path) -> None:
+    """The tower gets them as patches, and in Qwen-VL before they are normalised."""
+    family.save(tmp_path)
     settings = {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 1.0, "cell": 2.0}
-    requests = [Request(f"w1 w2 {QWEN_IMAGE} w3", (image,)) for image in (A, B)]
+    requests = [Request(f"w1 w2 {family.image} w3", (image,)) for image in (A, B)]
     answers = expected(tmp_path, settings, requests)
-    with engine(tmp_path, QWENS[kind], settings) as llm:
+    with engine(tmp_path, family.architecture, settings) as llm:
         for output, answer in zip(served(llm, requests), answers, strict=True):
             check_equal(output, answer)

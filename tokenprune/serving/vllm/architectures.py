@@ -76,6 +76,13 @@ ARCHITECTURES = {
             "TokenPruneGlm4vMoe", "glm4v:PrunedGlm4vMoe", "Glm4vMoeForConditionalGeneration", "glm4v_moe", True
         ),
         Architecture("TokenPruneGlmOcr", "glm4v:PrunedGlmOcr", "GlmOcrForConditionalGeneration", "glm_ocr", True),
+        Architecture(
+            "TokenPrunePaddleOCRVL",
+            "paddleocr_vl:PrunedPaddleOCRVL",
+            "PaddleOCRVLForConditionalGeneration",
+            "paddleocr_vl",
+            True,
+        ),
         Architecture("TokenPruneMistral3", "mistral3:PrunedMistral3", "Mistral3ForConditionalGeneration", "mistral3"),
         Architecture("TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3"),
         Architecture("TokenPruneSmolVLM", "idefics3:PrunedSmolVLM", "SmolVLMForConditionalGeneration", "smolvlm"),

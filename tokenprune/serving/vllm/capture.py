@@ -37,9 +37,17 @@ class Capture:
     def heads(self) -> tuple[Float[Tensor, "tiles heads tokens width"], Float[Tensor, "tiles heads tokens width"]]:
         """The queries and the keys of all calls, whose tiles have equally many tokens. Raises PruningError if there was
         no call."""
+        return self._joined(0)
+
+    def row(self) -> tuple[Float[Tensor, "heads patches width"], Float[Tensor, "heads patches width"]]:
+        """The same of a tower that gets the patches of all images in one sequence, or of each image by itself."""
+        queries, keys = self._joined(2)
+        return queries[0], keys[0]
+
+    def _joined(self, dim: int) -> tuple[Tensor, Tensor]:
         if not self._calls:
             raise PruningError("the vision tower did not call the attention layer that the strategy reads.")
-        queries, keys = (torch.cat([self._split(call[part]) for call in self._calls]) for part in (0, 1))
+        queries, keys = (torch.cat([self._split(call[part]) for call in self._calls], dim) for part in (0, 1))
         return queries, keys
 
     def _hold(self, queries: Tensor, keys: Tensor) -> None:

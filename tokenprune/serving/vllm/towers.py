@@ -7,6 +7,7 @@ from typing import Any
 from tokenprune.adapters.families import gemma4
 from tokenprune.adapters.towers import Tower, tower_of
 from tokenprune.adapters.towers.qwen import NORMED_TOWER, QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
+from tokenprune.adapters.towers.siglip_packed import PADDLE_TOWER
 from tokenprune.errors import UnsupportedError
 
 #: Towers that get the patches of all images in one sequence, by the model's type.
@@ -21,14 +22,15 @@ SEQUENCE_TOWERS = {
     "glm4v_moe": QWEN2_TOWER,
     "glm_ocr": NORMED_TOWER,
 }
+#: Others that only their families have.
+OWN_TOWERS = {"gemma4": gemma4.TOWER, "paddleocr_vl": PADDLE_TOWER}
 
 
 def tower_of_config(config: Any) -> Tower:
     """How the vision tower of a model is read."""
-    if config.model_type in SEQUENCE_TOWERS:
-        return SEQUENCE_TOWERS[config.model_type]
-    if config.model_type == "gemma4":
-        return gemma4.TOWER
+    known = {**SEQUENCE_TOWERS, **OWN_TOWERS}
+    if config.model_type in known:
+        return known[config.model_type]
     return tower_of(config.vision_config.model_type, config.architectures[0])
 
 

@@ -59,13 +59,11 @@ class PrunedQwenVL(PrunedModel):
         layouts = [layout(1, h, w, vision.spatial_merge_size) for t, h, w in grids.tolist() for _ in range(t)]
         statistics: list[dict[str, Any]] = [{} for _ in layouts]
         if pixels is not None and self.capture is not None:
-            queries, keys = (self._by_frame(part[0], grids) for part in self.capture.heads())
+            queries, keys = (self.by_frame(part, grids) for part in self.capture.row())
             for found, one, query, key in zip(statistics, layouts, queries, keys, strict=True):
                 found["vision_attention"] = VisionAttention(query[None], key[None], self.capture.scale, 0, one)
         if pixels is not None and needs & {"pixels", "colors"}:
-            pixels = self.visual.input_norm(pixels, torch.float32)  # the tower itself normalises them
-            images = frame_pixels({"hidden_states": pixels, "grid_thw": grids}, vision)
-            for found, image in zip(statistics, images, strict=True):
+            for found, image in zip(statistics, self.frame_pixels(pixels, grids), strict=True):
                 found.update(image_statistics(needs, tower_of_config(self.config), image[None]))
         return [EncodedImage(one, found) for one, found in zip(layouts, statistics, strict=True)]
 
@@ -78,10 +76,15 @@ class PrunedQwenVL(PrunedModel):
     def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
         return image.layout.coordinates()[:, 1:]
 
-    def _by_frame(
+    def frame_pixels(self, pixels: Any, grids: Int[Tensor, "images 3"]) -> list[Float[Tensor, "channels height width"]]:
+        """Every frame, put together from its patches; an image is one."""
+        normed = self.visual.input_norm(pixels, torch.float32)  # the tower itself normalises them
+        return frame_pixels({"hidden_states": normed, "grid_thw": grids}, self.config.vision_config)
+
+    def by_frame(
         self, states: Float[Tensor, "heads patches width"], grids: Int[Tensor, "images 3"]
     ) -> list[Float[Tensor, "heads frame_patches width"]]:
-        """Queries or keys of every frame in raster order; an image is one."""
+        """Queries or keys of every frame in raster order."""
         vision = self.config.vision_config
         merge = vision.spatial_merge_size
         row = rearrange(states, "head patch width -> patch head width")

@@ -1,0 +1,49 @@
+"""PaddleOCR-VL: images of any size, encoded one by one, whose patches are merged after the vision tower."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+from vllm.model_executor.models import paddleocr_vl
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from tokenprune.adapters.towers.qwen import assembled, by_frame
+from tokenprune.serving.vllm.models.qwen_vl import PrunedQwenVL
+from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.towers import encoder_layer
+
+
+class PaddleOCRVLProcessor(PruningProcessor, paddleocr_vl.PaddleOCRVLMultiModalProcessor): ...
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    PaddleOCRVLProcessor,
+    info=paddleocr_vl.PaddleOCRVLProcessingInfo,
+    dummy_inputs=paddleocr_vl.PaddleOCRVLDummyInputsBuilder,
+)
+class PrunedPaddleOCRVL(PrunedQwenVL, paddleocr_vl.PaddleOCRVLForConditionalGeneration):
+    """vLLM's PaddleOCR-VL, pruned. Its patches are in raster order, and it takes no videos."""
+
+    pruned = ("image",)
+
+    def attention_module(self) -> Any:
+        layers = self.visual.vision_model.encoder.layers
+        return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].self_attn.attn
+
+    def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
+        return {}
+
+    def frame_pixels(self, pixels: Any, grids: Int[Tensor, "images 3"]) -> list[Float[Tensor, "channels height width"]]:
+        return assembled(torch.cat(list(pixels)), grids, 1)
+
+    def by_frame(
+        self, states: Float[Tensor, "heads patches width"], grids: Int[Tensor, "images 3"]
+    ) -> list[Float[Tensor, "heads frame_patches width"]]:
+        return by_frame(rearrange(states, "head patch width -> patch head width"), grids, 1)
