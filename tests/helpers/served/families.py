@@ -21,7 +21,7 @@ from helpers.served.models import (
     save_llava_onevision,
     save_qwen,
 )
-from helpers.served.packed import PADDLE_IMAGE, save_paddleocr_vl
+from helpers.served.packed import PADDLE_IMAGE, save_exaone4_5, save_paddleocr_vl
 from helpers.served.reference import Request
 
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
@@ -126,6 +126,15 @@ FAMILIES = (
     Family("glm4v_moe", "TokenPruneGlm4vMoe", partial(save_glm, kind="glm4v_moe"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
     Family("glm_ocr", "TokenPruneGlmOcr", partial(save_glm, kind="glm_ocr"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
     Family("paddleocr_vl", "TokenPrunePaddleOCRVL", save_paddleocr_vl, PADDLE_IMAGE, far=FAR_MROPE),
+    Family(
+        "exaone4_5",
+        "TokenPruneExaone4_5",
+        save_exaone4_5,
+        QWEN_IMAGE,
+        QWEN_VIDEO,
+        far=Far(64, 6, (196, 196)),
+        n_blocks=30,
+    ),
     Family("mistral3", "TokenPruneMistral3", save_mistral3, MISTRAL_IMAGE, far=Far(256, 8, (196, 196))),
     Family("idefics3", "TokenPruneIdefics3", partial(save_idefics3, kind="idefics3")),
     Family("smolvlm", "TokenPruneSmolVLM", partial(save_idefics3, kind="smolvlm")),

@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from helpers.served.models import CHAT, PATCH, decoder, save, tokenizer, tower
+from helpers.served.models import CHAT, N_LAYERS, PATCH, QWEN_IMAGE, QWEN_VIDEO, decoder, save, tokenizer, tower
 
 PADDLE_IMAGE = "<|IMAGE_START|> <|IMAGE_PLACEHOLDER|> <|IMAGE_END|>"
 #: The fewest and the most pixels of an image.
@@ -40,3 +40,25 @@ def save_paddleocr_vl(folder: Path, **settings: Any) -> None:
 def without_position_embeddings(name: str, weight: Tensor) -> tuple[str, Tensor]:
     """vLLM resizes those of PaddleOCR-VL's tower otherwise than transformers does, which leaves the rotary ones."""
     return name, torch.zeros_like(weight) if "position_embedding" in name else weight
+
+
+def save_exaone4_5(folder: Path, window: int = 4096, **settings: Any) -> None:
+    """EXAONE 4.5. One of three layers of its tower has windows, of 2 x 2 visual tokens; one of three decoder layers has
+    none, and does not rotate."""
+    words = tokenizer(*QWEN_IMAGE.split(), *QWEN_VIDEO.split())
+    _, image, _ = words.convert_tokens_to_ids(QWEN_IMAGE.split())
+    _, video, _ = words.convert_tokens_to_ids(QWEN_VIDEO.split())
+    vision = {"depth": N_LAYERS, "num_heads": 4, "num_key_value_heads": 2, "hidden_size": 64, "intermediate_size": 96}
+    vision |= {"patch_size": PATCH, "window_size": 4 * PATCH, "fullatt_block_indexes": [0, 2], "out_hidden_size": 64}
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    text = decoder(len(words), model_type="exaone4", sliding_window=window, layer_types=kinds, **settings)
+    config = transformers.Exaone4_5_Config(
+        vision_config=vision, text_config=text, image_token_id=image, video_token_id=video, tie_word_embeddings=False
+    )
+    processor = transformers.Exaone4_5_Processor(
+        image_processor=transformers.Qwen2VLImageProcessor(patch_size=PATCH, size=SIZES),
+        tokenizer=words,
+        video_processor=transformers.Qwen2VLVideoProcessor(patch_size=PATCH),
+        chat_template=CHAT.replace("IMAGE", QWEN_IMAGE),
+    )
+    save(transformers.Exaone4_5_ForConditionalGeneration(config), processor, folder)

@@ -83,6 +83,9 @@ ARCHITECTURES = {
             "paddleocr_vl",
             True,
         ),
+        Architecture(
+            "TokenPruneExaone4_5", "exaone4_5:PrunedExaone4_5", "Exaone4_5_ForConditionalGeneration", "exaone4_5"
+        ),
         Architecture("TokenPruneMistral3", "mistral3:PrunedMistral3", "Mistral3ForConditionalGeneration", "mistral3"),
         Architecture("TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3"),
         Architecture("TokenPruneSmolVLM", "idefics3:PrunedSmolVLM", "SmolVLMForConditionalGeneration", "smolvlm"),

@@ -48,14 +48,14 @@ class Capture:
         if not self._calls:
             raise PruningError("the vision tower did not call the attention layer that the strategy reads.")
         queries, keys = (torch.cat([self._split(call[part]) for call in self._calls], dim) for part in (0, 1))
-        return queries, keys
+        return queries, keys.repeat_interleave(queries.shape[1] // keys.shape[1], 1)  # queries may share keys
 
     def _hold(self, queries: Tensor, keys: Tensor) -> None:
         self._calls.append((queries.detach(), keys.detach()))
 
     def _split(self, states: Tensor) -> Float[Tensor, "tiles heads tokens width"]:
         """(tiles, tokens, heads * width) or (tiles, tokens, heads, width) by head, with those of all ranks."""
-        by_head = states.unflatten(-1, (self._n_local, self._width)) if states.ndim == 3 else states
+        by_head = states.unflatten(-1, (-1, self._width)) if states.ndim == 3 else states
         by_head = by_head.transpose(1, 2)
         if self._split_over_ranks:
             by_head = tensor_model_parallel_all_gather(by_head.contiguous(), dim=1)

@@ -21,6 +21,7 @@ SEQUENCE_TOWERS = {
     "glm4v": QWEN2_TOWER,
     "glm4v_moe": QWEN2_TOWER,
     "glm_ocr": NORMED_TOWER,
+    "exaone4_5": QWEN2_5_TOWER,
 }
 #: Others that only their families have.
 OWN_TOWERS = {"gemma4": gemma4.TOWER, "paddleocr_vl": PADDLE_TOWER}
