@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,7 +43,7 @@ def test_what_is_between() -> None:
     assert markers_between(ids[:3], torch.tensor(ids[:3]) == VISUAL) == ()
 
 
-def shortened(ids: list[int], has_markers: bool, n_frames: int = 1) -> tuple[Any, Any]:
+def shortened(ids: list[int], has_markers: bool, parts: Sequence[int]) -> tuple[Any, Any]:
     """A placeholder of which half of the visual tokens are kept, and what is asked for it."""
     from vllm.multimodal.processing import PromptUpdateDetails  # pyright: ignore[reportMissingImports]
     from vllm.multimodal.processing.processor import (  # pyright: ignore[reportMissingImports]
@@ -56,8 +57,8 @@ def shortened(ids: list[int], has_markers: bool, n_frames: int = 1) -> tuple[Any
     update = ResolvedPromptUpdate("image", 0, UpdateMode.REPLACE, [VISUAL], content)
     item: dict[str, Any] = {}
     settings = Settings.read({"strategy": "grid", "keep_ratio": 0.5})
-    processor: Any = SimpleNamespace(settings=settings, has_markers=has_markers)
-    found = PruningProcessor._shortened(processor, update, None, item, n_frames).content
+    processor: Any = SimpleNamespace(settings=settings, has_markers=has_markers, parts=lambda *_: parts)
+    found = PruningProcessor._shortened(processor, update, None, item, "image").content
     return found, Asked.read(item[FIELD].data)
 
 
@@ -65,22 +66,23 @@ def shortened(ids: list[int], has_markers: bool, n_frames: int = 1) -> tuple[Any
 def test_a_placeholder_has_as_many_tokens_as_are_left() -> None:
     ids = [START, *[VISUAL, VISUAL, VISUAL, ROW] * 2, END]
     ids[-2] = END
-    found, asked = shortened(ids, has_markers=True)
+    found, asked = shortened(ids, True, [6])
     assert found.full == [START, VISUAL, VISUAL, VISUAL, VISUAL, END, END]
     assert found.is_embed(found.full).tolist() == [False, True, True, True, True, False, False]
     assert (found.n_visual, found.n_kept) == (6, 3)
-    assert (asked.n_visual, asked.markers, asked.n_places) == (6, ((3, ROW),), 7)
+    assert (asked.n_visual, asked.markers) == (6, ((3, ROW),))
+    assert asked.places(Settings.read({"strategy": "grid", "keep_ratio": 0.5})) == [(7, 4)]
 
 
 @needs_vllm
 def test_families_without_markers() -> None:
-    """Text between the frames of a video stays; text where none was tested is refused."""
-    found, asked = shortened([START, VISUAL, VISUAL, END] * 2, has_markers=False, n_frames=2)
-    assert found.full == [START, VISUAL, END] * 2
-    assert (asked.n_frames, asked.markers) == (2, ())
-    for n_frames in (1, 2):
+    """Text between the parts of an image or a video stays; text where none was tested is refused."""
+    found, asked = shortened([START, VISUAL, VISUAL, END, *[VISUAL] * 4, END], False, [2, 4])
+    assert found.full == [START, VISUAL, END, VISUAL, VISUAL, END]
+    assert (asked.parts, asked.markers) == ((2, 4), ())
+    for parts in ([2], [2, 2]):
         with pytest.raises(UnsupportedError, match="text between the visual tokens of an image"):
-            shortened([START, VISUAL, ROW, VISUAL, END] * n_frames, has_markers=False, n_frames=n_frames)
+            shortened([START, VISUAL, ROW, VISUAL, END] * len(parts), False, parts)
 
 
 @needs_vllm

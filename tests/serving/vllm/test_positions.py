@@ -39,7 +39,7 @@ def test_offsets_survive_every_dtype() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_prompt_with_images_and_videos(seed: int) -> None:
-    """With markers around images and frames or not, beside items that are not pruned."""
+    """With text around images and their parts or not, beside items that are not pruned."""
     from vllm.multimodal.inputs import (  # pyright: ignore[reportMissingImports]
         MultiModalFeatureSpec,
         PlaceholderRange,
@@ -61,14 +61,15 @@ def test_prompt_with_images_and_videos(seed: int) -> None:
 
     for number in range(4):
         write([draw.randrange(9) for _ in range(draw.randrange(5))])
-        n, markers, n_frames = draw.randrange(1, 9), draw.randrange(3), draw.randrange(1, 4)
-        k, start, pruned = draw.randrange(1, n + 1), len(ids), draw.random() < 0.8
+        markers, n_parts = draw.randrange(3), draw.randrange(1, 4)
+        parts = [(n := draw.randrange(1, 9), draw.randrange(1, n + 1)) for _ in range(n_parts)]
+        start, pruned = len(ids), draw.random() < 0.8
         if not pruned:
-            write([VISUAL] * n)
+            write([VISUAL] * parts[0][0])
             mask = None
         else:
-            of_item = []
-            for _ in range(n_frames):
+            of_item, is_visual = [], []
+            for n, k in parts:
                 write([MARKER] * markers)
                 kept = sorted(draw.sample(range(n), k))
                 original.extend(len(whole) + place for place in kept)
@@ -77,12 +78,12 @@ def test_prompt_with_images_and_videos(seed: int) -> None:
                 whole.extend([VISUAL] * n)
                 visual.extend([True] * k)
                 write([MARKER] * markers)
+                is_visual += [False] * markers + [True] * k + [False] * markers
             offsets.append(torch.tensor(of_item)[:, None])
-            frame = [False] * markers + [True] * k + [False] * markers
-            mask = torch.tensor(frame * n_frames) if markers else None
+            mask = torch.tensor(is_visual) if markers else None
         where = PlaceholderRange(start, len(ids) - start, is_embed=mask)
         features.append(MultiModalFeatureSpec(None, "image", str(number), where))
-        counts[str(number)] = (n * n_frames, n_frames) if pruned else None
+        counts[str(number)] = parts if pruned else None
     write([draw.randrange(9) for _ in range(3)])
 
     found, moved, places = unpruned_prompt(ids, features, lambda feature: counts[feature.identifier])
@@ -91,7 +92,7 @@ def test_prompt_with_images_and_videos(seed: int) -> None:
         where, count = one.mm_position, counts[one.identifier]
         tokens = torch.tensor(found[where.offset : where.offset + where.length])
         assert len(tokens) == where.length
-        assert count is None or int((tokens == VISUAL).sum()) == count[0]
+        assert count is None or int((tokens == VISUAL).sum()) == sum(n for n, _ in count)
         assert where.is_embed is None or torch.equal(tokens == VISUAL, where.is_embed)
     positions, delta = pruned_ids(*compact_ids(len(found)), places)
     step = StepPositions(1, 200, width=5, adds=True)
@@ -131,7 +132,7 @@ def test_features_that_are_no_numbers(n_broken: int, wanted: list[int], caplog: 
     features = torch.randn(6, 2)
     features[1 : 1 + n_broken] = torch.nan
     selector = ImageSelector(Settings(DivPrune(keep=3)), 2, reports=False)
-    rows, kept = selector.select(features, EncodedImage(Layout.raster((1, 2, 3)), {}), Asked(6, None, 0))
+    rows, kept = selector.select(features, EncodedImage(Layout.raster((1, 2, 3)), {}), Asked((6,), None, 0))
     logger.removeHandler(caplog.handler)
     assert kept.tolist() == wanted
     assert torch.equal(rows, features[kept].nan_to_num())
@@ -147,11 +148,11 @@ def test_a_strategy_that_keeps_fewer_is_filled_up(caplog: pytest.LogCaptureFixtu
     features = torch.tensor([[5.0, 0], [1, 1], [4, 2], [3, 3], [0, 4], [2, 5]])
     image = EncodedImage(Layout.raster((1, 2, 3)), {})
     for _ in range(2):
-        rows, kept = selector.select(features, image, Asked(6, None, 0))
+        rows, kept = selector.select(features, image, Asked((6,), None, 0))
         assert kept.tolist() == [0, 2, 3]
         assert torch.equal(rows, features[kept])
     assert sum("kept fewer visual tokens than its budget" in one.message for one in caplog.records) <= 1
-    rows, kept = selector.select(features, image, Asked(6, 1.0, 0))
+    rows, kept = selector.select(features, image, Asked((6,), 1.0, 0))
     assert kept.tolist() == list(range(6))
 
 
@@ -168,7 +169,12 @@ def test_an_item_says_what_is_asked() -> None:
     def feature(data: Any, modality: str = "image") -> Any:
         return MultiModalFeatureSpec(data, modality, "name", PlaceholderRange(0, 9))
 
-    for asked in (Asked(36, None, 2**53 - 1), Asked(576, 0.1, 3, 4), Asked(9, None, 3, 1, ((3, 2**17), (7, 0)))):
+    several = (
+        Asked((36,), None, 2**53 - 1),
+        Asked((576, 300, 2), 0.1, 3),
+        Asked((9,), None, 3, ((3, 2**17), (7, 0))),
+    )
+    for asked in several:
         assert Asked.read(asked.element().data) == asked
         assert Asked.of(feature(MultiModalKwargsItem({FIELD: asked.element()})), ["image"]) == asked
     assert Asked.of(feature(None, "video"), ["image"]) is None
@@ -193,7 +199,7 @@ def test_items_that_share_a_token() -> None:
         MultiModalFeatureSpec(None, "image", name, PlaceholderRange(starts[name], len(mask), torch.tensor(mask) > 0))
         for name, mask in masks.items()
     ]
-    counts = {"a": (4, 1), "b": None, "c": (3, 1)}
+    counts = {"a": [(4, 2)], "b": None, "c": [(3, 1)]}
     found, moved, places = unpruned_prompt(ids, features, lambda feature: counts[feature.identifier])
     assert found == [1, MARKER, *[VISUAL] * 4, MARKER, VISUAL, MARKER, MARKER, *[VISUAL] * 3, MARKER, 2]
     assert [(one.mm_position.offset, one.mm_position.length) for one in moved] == [(1, 6), (6, 3), (9, 5)]

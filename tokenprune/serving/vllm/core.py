@@ -63,7 +63,7 @@ class ImageSelector:
     def select(
         self, features: Float[Tensor, "visual columns"], image: EncodedImage, asked: Asked
     ) -> tuple[Float[Tensor, "kept columns"], Int[Tensor, " kept"]]:
-        """The features of the kept tokens of an image or a frame, after merging, and their indices."""
+        """The features of the kept tokens of an image or a part, after merging, and their indices."""
         strategy = self.settings.strategy_at(asked.keep_ratio)
         if strategy is None:
             kept = torch.arange(len(features), device=features.device)
@@ -136,7 +136,7 @@ class PrunedModel(Base):
     """Mixed in before a vLLM model class.
 
     n_components: how many components a position ID has.
-    pruned: the modalities that are pruned; each frame of a video is pruned as an image is.
+    pruned: the modalities that are pruned.
     """
 
     supports_mrope: ClassVar = True
@@ -178,8 +178,8 @@ class PrunedModel(Base):
         raise NotImplementedError
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
-        """The layout and the declared statistics of every image, or frame of every video, in a call of
-        `embed_multimodal`. `features` are those of the images, or videos."""
+        """The layout and the declared statistics of every image, or of every part that is pruned by itself, in a call
+        of `embed_multimodal`. `features` are those of the images, or videos."""
         raise NotImplementedError
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
@@ -188,7 +188,7 @@ class PrunedModel(Base):
         return {}
 
     def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
-        """How much higher the position ID of each visual token is than that of the first of the image or frame."""
+        """How much higher the position ID of each visual token is than that of the first of the image or part."""
         return torch.arange(image.layout.n_visual)[:, None]
 
     # What vLLM calls.
@@ -209,11 +209,11 @@ class PrunedModel(Base):
             if self.capture is not None:
                 self.capture.clear()
             found = list(super().embed_multimodal(**arguments))
-            frames = iter(self.encoded_images(arguments, found))
+            images = iter(self.encoded_images(arguments, found))
             if self.capture is not None:
                 self.capture.clear()
             for features, one in zip(found, asked[batch], strict=True):
-                placed.append(self._placed(features, list(islice(frames, one.n_frames)), one))
+                placed.append(self._placed(features, list(islice(images, len(one.parts))), one))
         return placed
 
     def embed_input_ids(
@@ -243,11 +243,11 @@ class PrunedModel(Base):
         self._name(mm_features, asked)
         if self.settings.position_ids == "compact":
             pruned = any(
-                one is not None and one.n_places > len(visual_places(feature.mm_position))
+                one is not None and one.n_visual + len(one.markers) > len(visual_places(feature.mm_position))
                 for feature, one in zip(mm_features, asked.values(), strict=True)
             )
             return compact_ids(len(input_tokens)) if pruned else self.unpruned_ids(input_tokens, mm_features)
-        counts = {key: None if one is None else (one.n_places, one.n_frames) for key, one in asked.items()}
+        counts = {key: None if one is None else one.places(self.settings) for key, one in asked.items()}
         ids, features, places = unpruned_prompt(input_tokens, mm_features, lambda feature: counts[id(feature)])
         return pruned_ids(*self.unpruned_ids(ids, features), places)
 
@@ -262,16 +262,16 @@ class PrunedModel(Base):
             if one is not None and self.selector.file is not None:
                 self.selector.file.name(one.key, feature.identifier)
 
-    def _placed(self, features: Tensor, frames: Sequence[EncodedImage], asked: Asked) -> Tensor:
-        parts, indices = [], []
-        n = asked.n_visual // asked.n_frames
-        for number, (part, frame) in enumerate(zip(features.split(n), frames, strict=True)):
-            rows, kept = self.selector.select(part, frame, asked)
-            offsets = self.offsets(frame).to(kept.device)[kept]
+    def _placed(self, features: Tensor, images: Sequence[EncodedImage], asked: Asked) -> Tensor:
+        parts, indices, start = [], [], 0
+        for part, image in zip(features.split(asked.parts), images, strict=True):
+            rows, kept = self.selector.select(part, image, asked)
+            offsets = self.offsets(image).to(kept.device)[kept]
             if asked.markers:
                 rows, offsets = self._among_markers(rows, kept, asked)
             parts.append(append_offsets(rows, offsets))
-            indices.append(kept + number * n)
+            indices.append(kept + start)
+            start += len(part)
         self.selector.record(asked, torch.cat(indices))
         placed = torch.cat(parts)
         if get_tensor_model_parallel_world_size() > 1:

@@ -85,8 +85,8 @@ class StepPositions:
 
 @dataclass(frozen=True)
 class Place:
-    """The visual tokens of an image, or of a frame, in a prompt and in the unpruned prompt, where they start at
-    `unpruned_start`."""
+    """The visual tokens of an image, or of a part of one or of a video, in a prompt and in the unpruned prompt, where
+    they start at `unpruned_start`."""
 
     n_kept: int
     unpruned_start: int
@@ -96,13 +96,13 @@ class Place:
 def unpruned_prompt(
     ids: list[int],
     features: Sequence[MultiModalFeatureSpec],
-    counts: Callable[[MultiModalFeatureSpec], tuple[int, int] | None],
+    counts: Callable[[MultiModalFeatureSpec], Sequence[tuple[int, int]] | None],
 ) -> tuple[list[int], list[MultiModalFeatureSpec], list[Place]]:
-    """The prompt as it would be without pruning: its token IDs, its images and videos, and the places of all images and
-    frames that are pruned.
+    """The prompt as it would be without pruning: its token IDs, its images and videos, and the places of all that is
+    pruned by itself.
 
-    counts: how many visual tokens an item had, markers between them included, and how many frames; None for one that is
-        not pruned.
+    counts: how many visual tokens each part of an item had, markers between them included, and how many it has; None
+        for an item that is not pruned.
     """
     prompt: list[int] = []
     moved, places, done = [], [], 0
@@ -116,13 +116,13 @@ def unpruned_prompt(
             moved.append(replace(feature, mm_position=replace(where, offset=start)))
             prompt += ids[where.offset + shared : done]
             continue
-        n_places, n_frames = count
-        frames = visual_places(where).view(n_frames, -1)
-        n_kept, n = frames.shape[1], n_places // n_frames
-        for number, first in enumerate(frames[:, 0].tolist()):
-            places.append(Place(n_kept, start + first + number * (n - n_kept), n))
-        # Every frame's first token stands for those that it lost, too.
-        index = index.repeat_interleave(torch.ones_like(index).index_fill_(0, frames[:, 0], 1 + n - n_kept))
+        repeats, dropped = torch.ones_like(index), 0
+        for part, (n, n_kept) in zip(visual_places(where).split([kept for _, kept in count]), count, strict=True):
+            first = int(part[0])
+            places.append(Place(n_kept, start + first + dropped, n))
+            repeats[first] += n - n_kept  # the part's first token stands for those that it lost, too
+            dropped += n - n_kept
+        index = index.repeat_interleave(repeats)
         mask = None if where.is_embed is None else where.is_embed[index]
         moved.append(replace(feature, mm_position=PlaceholderRange(start, len(index), is_embed=mask)))
         prompt += [ids[where.offset + place] for place in index[shared:].tolist()]

@@ -1,5 +1,5 @@
-"""In the API server: an image, or a frame of a video, gets one placeholder token for each token that will be kept,
-before it is encoded."""
+"""In the API server: an image, or each part of one or of a video that is pruned by itself, gets one placeholder token
+for each token that will be kept, before it is encoded."""
 
 # pyright: reportMissingImports=false
 
@@ -33,37 +33,43 @@ LARGEST: Mapping[str, object] = {KEEP_RATIO: 1.0}
 class Asked:
     """What is asked for one image or video.
 
-    n_visual: how many visual tokens it has.
+    parts: how many visual tokens each of its parts has, which are pruned one by one: the frames of a video, or the
+        tiles of an image; most images are one part.
     keep_ratio: that of its request; None for the engine's own budget.
     key: a number that distinguishes it from others, below 2**53.
-    n_frames: how many frames it has, of as many tokens each, which are pruned one by one; 1 for an image.
-    markers: the text between the visual tokens of an image, which has placeholder tokens too.
+    markers: the text between the visual tokens of an image of one part, which has placeholder tokens too.
     """
 
-    n_visual: int
+    parts: tuple[int, ...]
     keep_ratio: float | None
     key: int
-    n_frames: int = 1
     markers: Markers = ()
 
     @property
-    def n_places(self) -> int:
-        """How many placeholder tokens it would have if it were not pruned."""
-        return self.n_visual + len(self.markers)
+    def n_visual(self) -> int:
+        """How many visual tokens it has."""
+        return sum(self.parts)
+
+    def places(self, settings: Settings) -> list[tuple[int, int]]:
+        """How many placeholder tokens each part would have if it were not pruned, and how many it has."""
+        more = len(self.markers)
+        return [(n + more, settings.budget(n, self.keep_ratio) + more) for n in self.parts]
 
     def element(self) -> MultiModalFieldElem:
         """The same as a field of a vLLM item. It stays on the CPU, and vLLM keeps it for a cached image."""
         ratio = float("nan") if self.keep_ratio is None else self.keep_ratio
-        numbers = (self.n_visual, ratio, self.key, self.n_frames, *chain.from_iterable(self.markers))
+        numbers = (ratio, self.key, len(self.parts), *self.parts, *chain.from_iterable(self.markers))
         data = torch.tensor(numbers, dtype=torch.float64)
         return MultiModalFieldElem(data=data, field=MultiModalBatchedField(keep_on_cpu=True))
 
     @classmethod
     def read(cls, data: Tensor) -> Asked:
         """Undo `element`, given the data of one item."""
-        n_visual, ratio, key, n_frames, *markers = data.tolist()
-        pairs = ((int(place), int(token)) for place, token in zip(markers[::2], markers[1::2], strict=True))
-        return cls(int(n_visual), None if ratio != ratio else ratio, int(key), int(n_frames), tuple(pairs))
+        ratio, *numbers = data.tolist()
+        key, n_parts, *others = map(int, numbers)
+        parts, markers = others[:n_parts], others[n_parts:]
+        pairs = zip(markers[::2], markers[1::2], strict=True)
+        return cls(tuple(parts), None if ratio != ratio else ratio, key, tuple(pairs))
 
     @classmethod
     def of(cls, feature: MultiModalFeatureSpec, pruned: Collection[str]) -> Asked | None:
@@ -104,9 +110,9 @@ class PruningProcessor(Base):
     pruned: ClassVar[Collection[str]] = ("image",)
     has_markers: ClassVar[bool] = False
 
-    def n_frames(self, modality: str, item: Any) -> int:
-        """How many frames an item has that are pruned one by one."""
-        return 1
+    def parts(self, modality: str, item: Any, n_visual: int) -> Sequence[int]:
+        """How many of an item's visual tokens each part has that is pruned by itself."""
+        return (n_visual,)
 
     @cached_property
     def settings(self) -> Settings:
@@ -158,33 +164,34 @@ class PruningProcessor(Base):
         for modality in self.pruned:
             if updates.get(modality):  # not all of a prompt's are cached
                 updates[modality] = [
-                    [self._shortened(update, ratio, item, self.n_frames(modality, item)) for update in of_item]
+                    [self._shortened(update, ratio, item, modality) for update in of_item]
                     for of_item, item in zip(updates[modality], out_mm_kwargs[modality], strict=True)
                 ]
         return updates
 
     def _shortened(
-        self, update: ResolvedPromptUpdate, ratio: float | None, item: Any, n_frames: int
+        self, update: ResolvedPromptUpdate, ratio: float | None, item: Any, modality: str
     ) -> ResolvedPromptUpdate:
-        """An item's update with as many placeholder tokens for each frame as are kept of it, and one for each of an
+        """An item's update with as many placeholder tokens for each part as are kept of it, and one for each of an
         image's markers."""
         ids, is_embed = [*update.content.full], update.content.is_embed
         visual = torch.ones(len(ids), dtype=torch.bool) if is_embed is None else is_embed(ids)
-        frames = visual.nonzero()[:, 0].view(n_frames, -1)
-        n, first = frames.shape[1], int(frames[0, 0])
+        places = visual.nonzero()[:, 0]
+        parts = tuple(self.parts(modality, item, len(places)))
         markers = markers_between(ids, visual) if self.has_markers else ()
-        if not self.has_markers and bool((frames[:, -1] - frames[:, 0] + 1 != n).any()):
+        pieces = [piece.tolist() for piece in places.split(parts)]
+        if not self.has_markers and any(piece[-1] - piece[0] + 1 != len(piece) for piece in pieces):
             raise UnsupportedError(
                 "this model has text between the visual tokens of an image, which is not known of its family. Serve it "
                 "without pruning."
             )
+        first = pieces[0][0]
         for place, _ in markers:
             ids[first + place] = ids[first]
-        kept = self.settings.budget(n, ratio)
-        dropped = {*frames[:, kept:].flatten().tolist()}
-        item[FIELD] = Asked(n * n_frames, ratio, random.getrandbits(53), n_frames, markers).element()
+        dropped = {place for piece in pieces for place in piece[self.settings.budget(len(piece), ratio) :]}
+        item[FIELD] = Asked(parts, ratio, random.getrandbits(53), markers).element()
         shorter = [one for place, one in enumerate(ids) if place not in dropped]
-        counts = {"n_visual": n * n_frames, "n_kept": kept * n_frames}
+        counts = {"n_visual": len(places), "n_kept": len(places) - len(dropped)}
         return replace(update, content=PrunedPlaceholder(shorter, is_embed, **counts))
 
     def _check_length(self, dropped: int) -> None:

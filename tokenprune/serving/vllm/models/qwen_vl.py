@@ -27,12 +27,13 @@ PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 
 
 class GridProcessor(PruningProcessor):
-    """For models whose items tell their grid of (frames, rows, columns) of patches."""
+    """For models whose items tell their grid of (frames, rows, columns) of patches. Frames are pruned one by one."""
 
     pruned = tuple(PIXELS)
 
-    def n_frames(self, modality: str, item: Any) -> int:
-        return int(item[f"{modality}_grid_thw"].data[0])
+    def parts(self, modality: str, item: Any, n_visual: int) -> Sequence[int]:
+        n_frames = int(item[f"{modality}_grid_thw"].data[0])
+        return (n_visual // n_frames,) * n_frames
 
 
 class Qwen2VLProcessor(GridProcessor, qwen2_vl.Qwen2VLMultiModalProcessor): ...
