@@ -9,7 +9,7 @@ from typing import Any
 
 from helpers.served.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, GEMMA_VISUAL, save_gemma3, save_gemma4
 from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
-from helpers.served.marked import MISTRAL_IMAGE, save_idefics3, save_mistral3
+from helpers.served.marked import LLAMA_IMAGE, LLAMA_VISUAL, MISTRAL_IMAGE, save_idefics3, save_llama4, save_mistral3
 from helpers.served.models import (
     IMAGE,
     INTERN_IMAGE,
@@ -138,6 +138,7 @@ FAMILIES = (
     Family("mistral3", "TokenPruneMistral3", save_mistral3, MISTRAL_IMAGE, far=Far(256, 8, (196, 196))),
     Family("idefics3", "TokenPruneIdefics3", partial(save_idefics3, kind="idefics3")),
     Family("smolvlm", "TokenPruneSmolVLM", partial(save_idefics3, kind="smolvlm")),
+    Family("llama4", "TokenPruneLlama4", save_llama4, LLAMA_IMAGE, visual_token=LLAMA_VISUAL, n_blocks=30),
     # No step is to end within an image, which vLLM 0.32 only makes sure of while no other request shares the step.
     Family(
         "gemma3",

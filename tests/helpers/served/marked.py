@@ -10,6 +10,8 @@ import transformers
 from helpers.served.models import CHAT, IMAGE, PATCH, decoder, save, tokenizer, tower
 
 MISTRAL_IMAGE = "[IMG]"
+LLAMA_IMAGE = "<|image|>"
+LLAMA_VISUAL = "<|patch|>"
 
 
 def save_mistral3(folder: Path, text: str = "Mistral", **settings: Any) -> None:
@@ -56,3 +58,28 @@ def save_idefics3(folder: Path, kind: str, **settings: Any) -> None:
         **videos,
     )
     save(getattr(transformers, f"{name}ForConditionalGeneration")(config), processor, folder)
+
+
+def save_llama4(folder: Path, chunk: int = 4096, **settings: Any) -> None:
+    """Llama 4 with up to four tiles of 3 x 3 visual tokens, and an overview. One of three decoder layers has no chunks,
+    does not rotate, and has experts."""
+    side, ends = 6 * PATCH, ("<|image_start|>", "<|image_end|>")
+    words = tokenizer(LLAMA_IMAGE, LLAMA_VISUAL, *ends, "<|tile_x_separator|>", "<|tile_y_separator|>")
+    text = decoder(len(words), intermediate_size_mlp=96, attention_chunk_size=chunk, **settings)
+    text |= {"no_rope_layers": [1, 0, 1], "interleave_moe_layer_step": 2, "num_local_experts": 4}
+    vision = tower(side, vision_output_dim=64, projector_input_dim=64, projector_output_dim=64)
+    start, end = words.convert_tokens_to_ids(list(ends))
+    config = transformers.Llama4Config(
+        vision_config={**vision, "intermediate_size": 4 * 64},
+        text_config=text,
+        image_token_index=words.convert_tokens_to_ids(LLAMA_VISUAL),
+        boi_token_index=start,
+        eoi_token_index=end,
+    )
+    processor = transformers.Llama4Processor(
+        image_processor=transformers.Llama4ImageProcessor(size={"height": side, "width": side}, max_patches=4),
+        tokenizer=words,
+        patch_size=PATCH,
+        chat_template=CHAT.replace("IMAGE", LLAMA_IMAGE),
+    )
+    save(transformers.Llama4ForConditionalGeneration(config), processor, folder)

@@ -88,6 +88,7 @@ def _answer(
         films, facts = zip(*(film(*one) for one in request.videos), strict=True)
         given |= {"videos": list(films), "video_metadata": list(facts), "do_sample_frames": False}
     inputs = processor(**given, **dict(request.options), add_special_tokens=False)
+    inputs = inputs.to(torch.float32)  # Llama 4's pixels come in bfloat16
     ratio = {} if request.keep_ratio is None else {"keep_ratio": request.keep_ratio, "keep": None}
     chosen = StrategySpec.read(strategy).make({**settings, **ratio})
     with tokenprune.patch(model, chosen, position_ids=position_ids) as handle:

@@ -14,7 +14,7 @@ from helpers.served.families import FOPRU, words
 from helpers.served.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, save_gemma3, save_gemma4
 from helpers.served.reference import Request
 from torch import nn
-from transformers import Gemma3TextConfig, LlamaConfig
+from transformers import Gemma3TextConfig, Llama4TextConfig, LlamaConfig
 
 from tokenprune.serving.vllm.differences import warn_of_differences
 from tokenprune.serving.vllm.settings import Settings
@@ -176,6 +176,13 @@ def test_differences_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert warnings(caplog, both_directions=True) == [window]
     assert warnings(caplog, both_directions=False, is_mm_prefix_lm=False) == [window]
     assert warnings(caplog, both_directions=True, max_model_len=256) == []
+
+
+def test_chunks_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    text = Llama4TextConfig(num_hidden_layers=8)
+    (message,) = warnings(caplog, both_directions=True, text=text)
+    assert "6 of the language model's 8 layers attend within chunks of 8192 tokens" in message
+    assert warnings(caplog, both_directions=True, max_model_len=2048, text=text) == []
 
 
 def test_yarn_with_another_length_is_logged(caplog: pytest.LogCaptureFixture) -> None:

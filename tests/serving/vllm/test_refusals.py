@@ -13,6 +13,7 @@ from transformers import (
     Gemma3TextConfig,
     Gemma4Config,
     Gemma4VisionConfig,
+    Llama4TextConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaNextConfig,
@@ -175,10 +176,11 @@ def test_language_models() -> None:
 
 
 def test_layers_of_other_kinds() -> None:
-    """A state of linear attention has seen what is left; chunks and short convolutions are laid out for all tokens."""
+    """A state of linear attention has seen what is left, and chunks count it; short convolutions were not tried."""
     text = Qwen3_5Config().get_text_config()
     assert "linear_attention" in text.layer_types
     check_decoder(text, Settings.read(FOPRU))
+    check_decoder(Llama4TextConfig(), Settings.read(FOPRU))
     text.layer_types[0] = "conv"
     with pytest.raises(UnsupportedError, match="'conv' layers"):
         check_decoder(text, Settings.read(FOPRU))

@@ -14,8 +14,8 @@ logger = logging.getLogger("vllm.tokenprune")
 
 
 def warn_of_differences(model_config: Any, settings: Settings, decoder: nn.Module) -> None:
-    """Log a warning for sliding windows, for attention that is causal where the model's is not, and for YaRN in
-    which vLLM takes another length to be the original one, as in Qwen2.5-VL.
+    """Log a warning for sliding windows and for chunks, for attention that is causal where the model's is not, and for
+    YaRN in which vLLM takes another length to be the original one, as in Qwen2.5-VL.
 
     decoder: the module that holds the language model's attention layers and rotary embeddings.
     """
@@ -30,6 +30,17 @@ def warn_of_differences(model_config: Any, settings: Settings, decoder: nn.Modul
             n_sliding,
             text_config.num_hidden_layers,
             window,
+        )
+    chunk = getattr(text_config, "attention_chunk_size", None)
+    n_chunked = layer_kinds(text_config).count("chunked_attention")
+    if n_chunked and chunk is not None and chunk < longest:
+        logger.warning(
+            "%d of the language model's %d layers attend within chunks of %d tokens, of which vLLM counts those that "
+            "are left. Where an unpruned prompt and its answer would be longer, chunks begin later than in "
+            "transformers, by the tokens that are dropped.",
+            n_chunked,
+            text_config.num_hidden_layers,
+            chunk,
         )
     layers: list[Any] = [layer for layer in decoder.modules() if hasattr(layer, "attn_backend")]
     backends = {layer.attn_backend for layer in layers}

@@ -23,12 +23,13 @@ NEVER = {
 }
 #: Rotary embeddings whose frequencies do not depend on the length.
 ROPE_TYPES = ("default", "linear", "llama3", "mrope", "proportional", "yarn")
-#: Layers that attend to every token that is left, or to the last ones of them, or whose state has seen what is left.
-SERVED_LAYERS = ("full_attention", "sliding_attention", "linear_attention")
+#: Layers that attend to every token that is left, to the last ones of them, or to a part of them that is as long as the
+#: others, or whose state has seen what is left.
+SERVED_LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
 #: Models whose features do not say where in the image they belong.
 NEEDS_PIXELS = ("TokenPruneLlavaNext", "TokenPruneLlavaOnevision", "TokenPruneMistral3")
 #: Models with text between the visual tokens of an image, whose embeddings are the language model's.
-MARKED = ("TokenPruneMistral3", "TokenPruneIdefics3", "TokenPruneSmolVLM")
+MARKED = ("TokenPruneMistral3", "TokenPruneIdefics3", "TokenPruneSmolVLM", "TokenPruneLlama4")
 #: Models whose images are padded, so that their pixels do not divide into the patches of the tower.
 PADDED = ("TokenPruneGemma4",)
 #: What to do where vLLM is not there at all.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenprune.adapters.families import gemma4
+from tokenprune.adapters.families import gemma4, llama4
 from tokenprune.adapters.towers import Tower, tower_of
 from tokenprune.adapters.towers.qwen import NORMED_TOWER, QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
 from tokenprune.adapters.towers.siglip_packed import PADDLE_TOWER
@@ -24,7 +24,11 @@ SEQUENCE_TOWERS = {
     "exaone4_5": QWEN2_5_TOWER,
 }
 #: Others that only their families have.
-OWN_TOWERS = {"gemma4": gemma4.TOWER, "paddleocr_vl": PADDLE_TOWER}
+OWN_TOWERS = {
+    "gemma4": gemma4.TOWER,
+    "llama4": llama4.TOWER,
+    "paddleocr_vl": PADDLE_TOWER,
+}
 
 
 def tower_of_config(config: Any) -> Tower:
