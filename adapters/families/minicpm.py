@@ -46,11 +46,16 @@ class MiniCPMAdapter(ModelAdapter):
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         grids, patch = arguments["target_sizes"], arguments["pixel_values"].shape[2]
         tiles = arguments["pixel_values"][0].split((grids.prod(-1) * patch).tolist(), -1)
-        pattern = "channel y (row column x) -> channel (row y) (column x)"
-        return [
-            rearrange(tile, pattern, column=columns, x=patch)
-            for tile, (_, columns) in zip(tiles, grids.tolist(), strict=True)
-        ]
+        return [tile_image(tile, rows, columns) for tile, (rows, columns) in zip(tiles, grids.tolist(), strict=True)]
+
+
+def tile_image(
+    patches: Float[Tensor, "channels patch patches_width"], rows: int, columns: int
+) -> Float[Tensor, "channels height width"]:
+    """Put a tile together from its patches, which lie side by side, maybe before padding."""
+    patch = patches.shape[1]
+    real = patches[..., : rows * columns * patch]
+    return rearrange(real, "channel y (row column x) -> channel (row y) (column x)", column=columns, x=patch)
 
 
 def tile_layout(rows: int, columns: int, n_visual: int) -> Layout:

@@ -10,6 +10,7 @@ from typing import Any
 from helpers.served.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, GEMMA_VISUAL, save_gemma3, save_gemma4
 from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
 from helpers.served.marked import LLAMA_IMAGE, LLAMA_VISUAL, MISTRAL_IMAGE, save_idefics3, save_llama4, save_mistral3
+from helpers.served.minicpm import MINICPM_IMAGE, save_minicpm
 from helpers.served.models import (
     IMAGE,
     INTERN_IMAGE,
@@ -32,16 +33,18 @@ class Far:
     """A prompt whose position IDs run beyond the model's table although few of its tokens are left.
 
     table: the model's `max_position_embeddings`. size: the (width, height) of each of `n_images`.
+    raises: whether reading the table beyond its end is an error, as in that of M-RoPE.
     """
 
     table: int
     n_images: int
     size: tuple[int, int]
+    raises: bool = False
 
 
 #: vLLM's table of M-RoPE is up to four times as long as the config says, and an image takes as many position IDs as its
 #: longer side has visual tokens: these have more than 40.
-FAR_MROPE = Far(64, 7, (1372, 28))
+FAR_MROPE = Far(64, 7, (1372, 28), raises=True)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Family:
     visual_token: that of which an image has several; None if it is the middle one of `image`.
     n_blocks: of a KV cache that a few requests outgrow together.
     n_step: the most tokens of a step, which ends within images if that is few.
+    n_more: how many more tokens than in other families an image has before its visual ones.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Family:
     visual_token: str | None = None
     n_blocks: int = 10
     n_step: int = 16
+    n_more: int = 0
 
     @property
     def mixes(self) -> bool:
@@ -139,6 +144,14 @@ FAMILIES = (
     Family("idefics3", "TokenPruneIdefics3", partial(save_idefics3, kind="idefics3")),
     Family("smolvlm", "TokenPruneSmolVLM", partial(save_idefics3, kind="smolvlm")),
     Family("llama4", "TokenPruneLlama4", save_llama4, LLAMA_IMAGE, visual_token=LLAMA_VISUAL, n_blocks=30),
+    Family(
+        "minicpmv4_6",
+        "TokenPruneMiniCPMV4_6",
+        save_minicpm,
+        MINICPM_IMAGE,
+        far=Far(136, 6, (224, 224), raises=True),
+        n_more=3,
+    ),
     # No step is to end within an image, which vLLM 0.32 only makes sure of while no other request shares the step.
     Family(
         "gemma3",

@@ -32,9 +32,9 @@ GEMMA4_KINDS = {
 NEWLINES = ["\n" * n for n in range(1, 5)]
 
 
-def words_and_newlines(**named: str) -> Any:
-    """A tokenizer of which a run of newlines is one token, and so is a space between newlines."""
-    words = tokenizer(*NEWLINES, **named)
+def words_and_newlines(*more: str, **named: str) -> Any:
+    """A tokenizer of which a run of newlines is one token, and so is a space between newlines, and `more` words."""
+    words = tokenizer(*NEWLINES, *more, **named)
     spaces = pre_tokenizers.Split(Regex(" +(?!\n)|(?<!\n) +"), "removed")
     newlines = pre_tokenizers.Split(Regex("\n+"), "isolated")
     words.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, newlines])

@@ -85,10 +85,10 @@ def block_size(llm: Any) -> int:
 def test_prefix_hits(family: Family, model: Path, llm: Any, where: str) -> None:
     """What is cached of a prompt ends before its image, within it or after it; never is another image's."""
     same, other = (100, 200, 90), (101, 200, 90)
-    i, block = family.image, block_size(llm)
+    i, block, n = family.image, block_size(llm), 3 + family.n_more
     first, second = {
         "before": (f"{words(block, 5)} {i} w1", f"{words(block, 5)} {i} w2"),
-        "within": (f"{words(block - 3, 15)} {i} w1", f"{words(block - 3, 15)} {i} w2"),
+        "within": (f"{words(block - n, 15)} {i} w1", f"{words(block - n, 15)} {i} w2"),
         "after": (f"w25 {i} {words(2 * block)} w1", f"w25 {i} {words(2 * block)} w2"),
         "another image": (f"w35 {i} {words(2 * block)} w1", f"w35 {i} {words(2 * block)} w1"),
     }[where]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
-from helpers.served.families import FAMILIES, FAR_MROPE, FOPRU, Family
+from helpers.served.families import FAMILIES, FOPRU, Family
 from helpers.served.reference import Request
 
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
@@ -51,7 +51,7 @@ def test_beyond_the_table(family: Family, tmp_path: Path, monkeypatch: pytest.Mo
 
     check_equal(outcome(), answers[0])
     monkeypatch.setattr("tokenprune.serving.vllm.core.lengthen", lambda *_: None)
-    if family.far is FAR_MROPE:
+    if far.raises:
         with pytest.raises(IndexError, match="out of bounds for dimension 0"):
             outcome()
     else:

@@ -90,6 +90,12 @@ ARCHITECTURES = {
         Architecture("TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3"),
         Architecture("TokenPruneSmolVLM", "idefics3:PrunedSmolVLM", "SmolVLMForConditionalGeneration", "smolvlm"),
         Architecture("TokenPruneLlama4", "llama4:PrunedLlama4", "Llama4ForConditionalGeneration", "llama4"),
+        Architecture(
+            "TokenPruneMiniCPMV4_6",
+            "minicpm:PrunedMiniCPMV4_6",
+            "MiniCPMV4_6ForConditionalGeneration",
+            "minicpmv4_6",
+        ),
         Architecture("TokenPruneGemma3", "gemma3:PrunedGemma3", "Gemma3ForConditionalGeneration", "gemma3"),
         Architecture("TokenPruneGemma4", "gemma4:PrunedGemma4", "Gemma4ForConditionalGeneration", "gemma4"),
         Architecture(GENERIC, "generic:PrunedTransformers", "TransformersMultiModalForCausalLM", "llava"),

@@ -44,6 +44,16 @@ class Capture:
         queries, keys = self._joined(2)
         return queries[0], keys[0]
 
+    def by_tile(
+        self,
+    ) -> list[tuple[Float[Tensor, "heads patches width"], Float[Tensor, "heads patches width"]]]:
+        """The same of every tile, of a tower whose calls may have differently long ones."""
+        return [
+            (queries, keys)
+            for call in self._calls
+            for queries, keys in zip(self._split(call[0]), self._split(call[1]), strict=True)
+        ]
+
     def _joined(self, dim: int) -> tuple[Tensor, Tensor]:
         if not self._calls:
             raise PruningError("the vision tower did not call the attention layer that the strategy reads.")

@@ -27,7 +27,7 @@ ROPE_TYPES = ("default", "linear", "llama3", "mrope", "proportional", "yarn")
 #: others, or whose state has seen what is left.
 SERVED_LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
 #: Models whose features do not say where in the image they belong.
-NEEDS_PIXELS = ("TokenPruneLlavaNext", "TokenPruneLlavaOnevision", "TokenPruneMistral3")
+NEEDS_PIXELS = ("TokenPruneLlavaNext", "TokenPruneLlavaOnevision", "TokenPruneMistral3", "TokenPruneMiniCPMV4_6")
 #: Models with text between the visual tokens of an image, whose embeddings are the language model's.
 MARKED = ("TokenPruneMistral3", "TokenPruneIdefics3", "TokenPruneSmolVLM", "TokenPruneLlama4")
 #: Models whose images are padded, so that their pixels do not divide into the patches of the tower.

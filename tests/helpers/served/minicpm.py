@@ -1,0 +1,52 @@
+"""A tiny MiniCPM-V, saved as vLLM and transformers load it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from tokenizers import decoders
+
+from helpers.served.gemma import words_and_newlines
+from helpers.served.models import CHAT, LINEAR, decoder, save, tower
+
+MINICPM_IMAGE = "<|image_pad|>"
+MINICPM_VIDEO = "<|video_pad|>"
+TOKENS = {
+    "image_token": MINICPM_IMAGE,
+    "video_token": MINICPM_VIDEO,
+    **{
+        f"{kind}_{end}_token": f"<{slash}{kind}>"
+        for kind in ("image", "slice", "image_id")
+        for end, slash in (("start", ""), ("end", "/"))
+    },
+}
+PATCH = 8
+
+
+def save_minicpm(folder: Path, **settings: Any) -> None:
+    """MiniCPM-V 4.6 with up to 16 visual tokens, or an overview and up to four slices of about as many."""
+    words = words_and_newlines(*map(str, range(10)), **TOKENS)
+    words.backend_tokenizer.decoder = decoders.Fuse()  # vLLM looks for an image's number in decoded text
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
+    rope["partial_rotary_factor"] = 0.25
+    text = decoder(len(words), model_type="qwen3_5_text", rope_parameters=rope, **LINEAR, **settings)
+    side = 16 * PATCH
+    config = transformers.MiniCPMV4_6Config(
+        vision_config={**tower(side), "patch_size": PATCH},
+        text_config=text,
+        insert_layer_id=0,
+        image_size=side,
+        image_token_id=words.convert_tokens_to_ids(MINICPM_IMAGE),
+        video_token_id=words.convert_tokens_to_ids(MINICPM_VIDEO),
+        tie_word_embeddings=False,
+    )
+    sizes = {"patch_size": PATCH, "scale_resolution": side, "max_slice_nums": 4}
+    processor = transformers.MiniCPMV4_6Processor(
+        image_processor=transformers.MiniCPMV4_6ImageProcessor(**sizes),
+        video_processor=transformers.MiniCPMV4_6VideoProcessor(**sizes),
+        tokenizer=words,
+        chat_template=CHAT.replace("IMAGE", MINICPM_IMAGE),
+    )
+    save(transformers.MiniCPMV4_6ForConditionalGeneration(config), processor, folder)
