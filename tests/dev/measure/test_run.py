@@ -11,26 +11,19 @@ from typing import Any
 
 import pytest
 from helpers.files.evals import brief, sample_image, tiny_processor, write_refcoco, write_vqav2
-from helpers.tiny import ON_LLAVA, tiny_llava
+from helpers.tiny import tiny_llava
 from rich.console import Console
 
 import tokenprune
 from tokenprune.evals.dev.measure import run as run_module
-from tokenprune.evals.dev.measure.__main__ import main
 from tokenprune.evals.dev.measure.estimate import estimate
 from tokenprune.evals.dev.measure.plan import (
     BOTH,
-    LEFT_OUT,
-    PRUNED,
     RATIOS,
-    STRATEGIES,
-    UNPRUNED,
-    VARIED,
     Part,
-    planned,
 )
 from tokenprune.evals.dev.measure.run import Measuring
-from tokenprune.evals.dev.measure.steps import equal_cache, steps
+from tokenprune.evals.dev.measure.steps import equal_cache
 from tokenprune.evals.dev.measure.stored import claimed
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import load_questions
@@ -39,7 +32,6 @@ from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.results_io import read
 from tokenprune.evals.storage.run_folder import RunFolder
-from tokenprune.strategies import STRATEGIES as REGISTERED
 
 PART = Part("scenes", None, (0.5, 0.25), ("fopru", "flowcut", "evs", "fastv:layer=1"), BOTH)
 QUIET = Console(quiet=True)
@@ -261,41 +253,6 @@ def test_parts_of_all_questions_and_of_a_few_have_files_of_their_own(run: Measur
     names = [{step.name for step in run.steps(part)} for part in (Part("scenes"), few)]
     assert not names[0] & names[1]
     assert run.n_questions(few, "vqa") == 1 < run.n_questions(Part("scenes"), "vqa")
-
-
-def test_every_strategy_is_planned_or_left_out_with_a_reason() -> None:
-    planned = {strategy.split(":")[0] for strategy in STRATEGIES}
-    assert planned | set(LEFT_OUT) == set(REGISTERED)
-    assert not planned & set(LEFT_OUT)
-    assert planned <= set(ON_LLAVA)
-
-
-def test_the_plan_has_what_was_promised() -> None:
-    first = PRUNED[0]
-    assert (first.ratios, first.position_ids) == (RATIOS, BOTH)
-    assert first.questions is not None
-    assert first.questions >= 400
-    assert {part.grid for part in UNPRUNED if part.data == "scenes"} >= {(8, 8), None, (24, 24)}
-    assert len({part.name for part in (*PRUNED, VARIED)}) == len(PRUNED) + 1
-
-
-def test_a_run_may_be_of_some_keep_ratios() -> None:
-    assert planned() == [*UNPRUNED, *PRUNED, VARIED]
-    some = planned([0.25, 0.1])
-    assert {part.ratios for part in some} == {(0.25, 0.1)}
-    assert [part.name for part in some] == [part.name for part in (*PRUNED, VARIED)]
-    assert [part.name for part in planned([0.05])] == [part.name for part in PRUNED if 0.05 in part.ratios]
-    assert planned([1.0]) == [*UNPRUNED]
-    whole, half = PRUNED[0], planned([0.5])[0]
-    names = [{step.name for step in steps(part, [])} for part in (whole, half)]
-    assert names[1] == {"scenes/unpruned", "scenes/50"} < names[0]
-
-
-@pytest.mark.parametrize("wrong", [("--ratios", "0.3"), ("--parts", "sences")])
-def test_what_is_not_planned_is_refused(wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(wrong)
-    assert f"{wrong[0]}: {wrong[1]} is not in the plan, which has" in capsys.readouterr().err
 
 
 def test_caches_are_equalled_by_keep_ratios(measured: Measuring) -> None:
