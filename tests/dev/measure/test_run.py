@@ -225,8 +225,9 @@ def test_rows_of_another_measurement_are_refused(measured: Measuring, changed: s
     else:
         file = measured.output / "scenes" / "50.jsonl"
         lines = [json.loads(line) for line in file.read_text().splitlines()]
-        settings = [line["settings"] for line in lines if line["strategy"] == "FoPru"]
-        settings[0]["layer"] = -3
+        for line in lines:
+            if line["strategy"] == "FoPru":
+                line["settings"]["layer"] = -3
         file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     with pytest.raises(tokenprune.SettingError, match=r"scenes/(50|unpruned)\.jsonl.*Name another --output"):
         now.measure(PART, QUIET)
