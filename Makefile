@@ -6,7 +6,7 @@ PIP := "pip>=25.1"
 # setuptools prints ten lines about every editable installation from several folders.
 %/installed: export PYTHONWARNINGS := ignore
 
-.PHONY: install demo test tests test-oldest test-peers test-vllm test-vllm-smoke smoke-v1 smoke-v2 check-vllm check matrix fuzz tables train
+.PHONY: install demo test tests test-oldest test-peers test-vllm test-vllm-smoke smoke-server smoke-v1 smoke-v2 check-vllm check matrix fuzz tables train
 
 install: .venv/installed
 
@@ -68,12 +68,15 @@ test-vllm: .venv-vllm/installed
 	$(VLLM_PYTEST) tests/serving
 	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm/test_families.py
 
-# The part of it that .ci/run has time for, with both model runners at once, on a core each.
+# The part of it that .ci/run has time for, two processes at a time, the longest first.
 test-vllm-smoke: .venv-vllm/installed
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=target smoke-v1 smoke-v2
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target smoke-server smoke-v1 smoke-v2
+
+smoke-server:
+	$(VLLM_PYTEST) tests/serving/test_server.py -m smoke
 
 smoke-v1:
-	$(VLLM_PYTEST) tests/serving -m smoke
+	$(VLLM_PYTEST) tests/serving -m smoke --ignore tests/serving/test_server.py
 
 smoke-v2:
 	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm/test_families.py -m smoke
