@@ -36,8 +36,8 @@ class Axis:
 def draw(rows: Sequence[TaskResult], folder: Path, scenes: str) -> list[Path]:
     """Write the plots of the set called `scenes` as PNG and SVG, and return their paths.
 
-    There is no plot against time if no time was measured, or those of a task elsewhere or with other packages, and none
-    at all if every question failed.
+    Times are plotted only if all of a task's were measured on one device with the same packages. If every question
+    failed, there is no plot at all.
     """
     rows = [row for row in rows if row.n]
     if not rows:

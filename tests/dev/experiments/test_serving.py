@@ -6,12 +6,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
+from helpers.simulated.openai_server import JsonHandler, listening
 
 from tokenprune.evals.dev.experiments.serving import __main__ as benchmark
 
@@ -31,38 +30,23 @@ def asked() -> list[float]:
 
 @pytest.fixture
 def url(asked: list[float], tmp_path: Path) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             answers: dict[str, Any] = {
                 "/v1/models": {"data": [{"id": str(tmp_path)}]},
                 "/version": {"version": "0.32.0"},
                 "/tokenprune": {"settings": {"strategy": "grid"}, "dtype": "bfloat16", "device": "cpu"},
             }
-            self._send(METRICS if self.path == "/metrics" else json.dumps(answers[self.path]))
+            self.send_text(METRICS if self.path == "/metrics" else json.dumps(answers[self.path]))
 
         def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            request = self.read_json()
             assert request["model"] == str(tmp_path)
             asked.append(request["mm_processor_kwargs"]["keep_ratio"])
-            self._send("{}")
+            self.send_json(200, {})
 
-        def _send(self, body: str) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Handler) as url:
+        yield url
 
 
 def test_a_server_is_timed(

@@ -84,36 +84,30 @@ def decoded(url: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
 
 
+class JsonHandler(BaseHTTPRequestHandler):
+    """Reads and sends JSON, and logs nothing."""
+
+    def read_json(self) -> Any:
+        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def send_json(self, status: int, answer: Any) -> None:
+        self.send_text(json.dumps(answer), status)
+
+    def send_text(self, text: str, status: int = 200) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
 @contextmanager
-def serving(answering: Answering) -> Iterator[str]:
-    """The URL of a server that answers so."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if answering.key not in (None, (self.headers["Authorization"] or "").removeprefix("Bearer ")):
-                self._send(401, {"error": "Unauthorized"})
-                return
-            self._send(*answering.get(self.path))
-
-        def do_POST(self) -> None:
-            assert self.path == "/v1/chat/completions"
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            try:
-                self._send(*answering.post(request))
-            except BrokenBarrierError:
-                self._send(500, {"error": {"message": "the others did not come", "code": 500}})
-
-        def _send(self, status: int, answer: Any) -> None:
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of a server in a thread."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -121,3 +115,26 @@ def serving(answering: Answering) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def serving(answering: Answering) -> Iterator[str]:
+    """The URL of a server that answers so."""
+
+    class Handler(JsonHandler):
+        def do_GET(self) -> None:
+            if answering.key not in (None, (self.headers["Authorization"] or "").removeprefix("Bearer ")):
+                self.send_json(401, {"error": "Unauthorized"})
+                return
+            self.send_json(*answering.get(self.path))
+
+        def do_POST(self) -> None:
+            assert self.path == "/v1/chat/completions"
+            request = self.read_json()
+            try:
+                self.send_json(*answering.post(request))
+            except BrokenBarrierError:
+                self.send_json(500, {"error": {"message": "the others did not come", "code": 500}})
+
+    with listening(Handler) as url:
+        yield url
