@@ -15,7 +15,7 @@ from tokenprune.evals.storage.answers import KeptTokens
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
 
-#: What tells apart what questions show, and the number of the image in it.
+#: Identifies an embedded image: what its question shows, and the number of the image in that.
 Shown: TypeAlias = tuple[tuple[object, ...], int]
 SIDE = 320  # pixels of an embedded image's longer side
 CELL = 10  # pixels of a visual token that is drawn without its image

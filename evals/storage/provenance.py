@@ -16,7 +16,7 @@ from tokenprune.evals.models.devices import input_device, offloaded_weights
 from tokenprune.evals.models.tensors import stored
 from tokenprune.evals.tasks.base.question import Question
 
-#: Packages whose classes are what their versions say.
+#: Packages whose source need not enter a digest, because a run stores their versions.
 KNOWN = {"tokenprune", "builtins", "abc", "typing"}
 #: Values of each weight that enter the digest.
 SAMPLED = 64

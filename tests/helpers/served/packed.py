@@ -38,7 +38,8 @@ def save_paddleocr_vl(folder: Path, **settings: Any) -> None:
 
 
 def without_position_embeddings(name: str, weight: Tensor) -> tuple[str, Tensor]:
-    """vLLM resizes those of PaddleOCR-VL's tower otherwise than transformers does, which leaves the rotary ones."""
+    """Those of PaddleOCR-VL's tower as zeros, because vLLM resizes them otherwise than transformers does. The tower
+    still has rotary embeddings."""
     return name, torch.zeros_like(weight) if "position_embedding" in name else weight
 
 

@@ -85,8 +85,8 @@ class StepPositions:
 
 @dataclass(frozen=True)
 class Place:
-    """The visual tokens of an image, or of a part of one or of a video, in a prompt and in the unpruned prompt, where
-    they start at `unpruned_start`."""
+    """Visual tokens that are pruned together (of an image, a tile or a frame), in a prompt and in the unpruned prompt,
+    where they start at `unpruned_start`."""
 
     n_kept: int
     unpruned_start: int

@@ -21,7 +21,7 @@ class PrunedExaone4_5(PrunedQwenVL, exaone4_5.Exaone4_5_ForConditionalGeneration
     """vLLM's EXAONE 4.5, pruned."""
 
     n_components = 1
-    # vLLM 0.32 would leave it to the tower, which it has built without what normalises.
+    # vLLM 0.32 would let the tower normalise pixels, but builds it without the layer that does.
     supports_mm_device_do_normalize = False
 
     def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
