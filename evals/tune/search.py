@@ -3,7 +3,9 @@
 Optuna's tree-structured Parzen estimator proposes the settings of a generation from those before it (the first is
 spread over all strategies). All of them are asked a few questions, the better half more, and so on, until the last
 eighth has been asked every question of the first half. This is successive halving
-(https://arxiv.org/abs/1502.07943). Settings that are almost certain to fail the test are dropped sooner.
+(https://arxiv.org/abs/1502.07943). Settings that are almost certain to fail the test are dropped sooner. What looked
+best when few questions had been asked often looks worse after more, so in the end the leaders of all generations are
+asked the rest: only a setting that was asked everything is tested.
 
 Settings are compared by their expected saving: what they save, times the probability, given the answers so far, that a
 test on fresh questions will pass. Without the probability, the cheapest of the lucky ones would win; without the
@@ -38,6 +40,8 @@ RUNGS = ((1 / 8, 1), (1 / 4, 2), (1 / 2, 4), (1.0, 8))
 LEAST_QUESTIONS = 24
 #: A setting that is less likely to pass is asked no more, unless it is the best that is left.
 HOPELESS = 0.001
+#: How many settings with the highest value must have been asked everything, and how many are asked the rest for that.
+LEADERS, COMPLETED = 3, 6
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class SearchPlan:
             n = len(rung(half, share).questions)
             asked += -(-self.size // part) * (n - before)
             before = n
-        return self.generations * asked
+        first, last = (len(rung(half, RUNGS[place][0]).questions) for place in (0, -1))
+        return self.generations * asked + COMPLETED * (last - first)
 
 
 def rung(half: Half, share: float) -> Half:
@@ -120,7 +125,26 @@ def search(
                 )
             )
         tried += outcomes.values()
-    return sorted(tried, key=lambda one: (-one.value, one.cost))
+    say("the most promising settings")
+    return completed(tried, plan, half, asker)
+
+
+def completed(tried: Sequence[Tried], plan: SearchPlan, half: Half, asker: Scorer) -> list[Tried]:
+    """Return the settings, those with the highest value first, of which the leaders have been asked everything."""
+    ranked = sorted(tried, key=_rank)
+    for _ in range(COMPLETED):
+        leader = next((one for one in ranked[:LEADERS] if not one.whole and one.assurance >= HOPELESS), None)
+        if leader is None:
+            break
+        asker.ask([leader.setup], half)
+        ranked.remove(leader)
+        ranked.append(assess(asker, leader.setup, leader.cost, half, plan, whole=True))
+        ranked.sort(key=_rank)
+    return ranked
+
+
+def _rank(one: Tried) -> tuple[float, float]:
+    return -one.value, one.cost
 
 
 def halved(

@@ -4,9 +4,9 @@
 
 asks the bundled model all bundled questions under a grid of settings, once. Then, for each of 20 seeds and each bound,
 it hides a third of the images, and searches and tests on the rest as `tune` does, with the stored answers: successive
-halving of the grid, which takes the place of proposals, then the tests in a fixed order. Its recommendation is checked
-on the hidden questions: how much they lose, and whether that is above the bound. `--rows` adds setups whose rows are
-stored, for the same questions and with original position IDs, without asking them again.
+halving of the grid, which takes the place of proposals, all questions for the leaders, then the tests in a fixed order.
+Its recommendation is checked on the hidden questions: how much they lose, and whether that is above the bound. `--rows`
+adds setups whose rows are stored, for the same questions and with original position IDs, without asking them again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tokenprune.evals.tune.asking import UNPRUNED, Scorer
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.confirm import confirm, sequence
 from tokenprune.evals.tune.questions import halves, image_numbers
-from tokenprune.evals.tune.search import SearchPlan, halved
+from tokenprune.evals.tune.search import SearchPlan, completed, halved
 
 STRATEGIES = ("fopru:layer=-2,score=cls,cells=auto", "mosaic:layer=-2", "visionzip:layer=-2", "scope:layer=-2")
 KEEP_RATIOS = (0.9, 0.75, 0.6, 0.5, 0.35, 0.2)
@@ -61,7 +61,7 @@ def outcome(
     shown, hidden = split(questions, seed)
     first, fresh = halves(shown, seed)
     plan = SearchPlan(bound, 1, len(grid), len(fresh.questions), seed)
-    tried = list(halved(grid, costs, plan, first, scorer).values())
+    tried = completed(list(halved(grid, costs, plan, first, scorer).values()), plan, first, scorer)
     passed = [one.tried for one in confirm(sequence(tried), fresh, scorer, bound) if one.passed]
     record: dict[str, Any] = {"seed": seed, "bound": bound, "n_hidden": len(hidden)}
     if not passed:

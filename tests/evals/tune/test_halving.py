@@ -10,7 +10,7 @@ from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer, exact
 from tokenprune.evals.tune.asking import UNPRUNED
 from tokenprune.evals.tune.questions import Half, in_chunks
-from tokenprune.evals.tune.search import SearchPlan, halved
+from tokenprune.evals.tune.search import SearchPlan, completed, halved
 
 N = 320
 
@@ -32,8 +32,9 @@ class Losing:
         return [float(int(share * (n + 1)) == int(share * n)) for n in range(len(questions))]
 
 
-def asked(lost: Sequence[float]) -> list[int]:
-    """How many questions each of as many setups was asked; the first cost the least."""
+def asked(lost: Sequence[float], *, leaders: bool = False) -> list[int]:
+    """How many questions each of as many setups was asked; the first cost the least. leaders: those that then lead were
+    asked the rest."""
     names = ["fopru", "mosaic", "visionzip", "scope", "holov", "nuwa", "divprune", "par"][: len(lost)]
     setups = [setup for setup in make_setups(names, [0.5], ["original"], []) if isinstance(setup, Pruned)]
     costs = {setup.key: 0.2 + 0.1 * number for number, setup in enumerate(setups)}
@@ -44,7 +45,15 @@ def asked(lost: Sequence[float]) -> list[int]:
             for n in range(N)
         ]
     )
-    halved(setups, costs, SearchPlan(5.0, 1, len(setups), N), half, scorer)
+    plan = SearchPlan(5.0, 1, len(setups), N)
+    tried = list(halved(setups, costs, plan, half, scorer).values())
+    if leaders:
+        tried = completed(tried, plan, half, scorer)
+        assert [one.value for one in tried] == sorted((one.value for one in tried), reverse=True)
+        assert {one.setup.key.strategy for one in tried if one.whole} == {
+            name for name, n in scorer.asked.items() if n == N
+        }
+    assert sum(scorer.asked.values()) <= plan.n_answers(half)
     return list(scorer.asked.values())
 
 
@@ -58,3 +67,9 @@ def test_hopeless_settings_are_not_asked_again() -> None:
     found = asked([0.5, 0.5, 0.4, 0.5])
     assert sorted(found) == [48, 48, 48, 320]  # the best that is left, so that something can be said
     assert found[2] == 320
+
+
+def test_the_leaders_are_asked_everything() -> None:
+    assert asked([0.0] * 8, leaders=True)[:3] == [320] * 3
+    assert sorted(asked([0.0] * 8, leaders=True)) == [48, 48, 48, 48, 80, 320, 320, 320]
+    assert asked([0.5, 0.5, 0.5, 0.0], leaders=True) == [48, 48, 48, 320]  # what is hopeless does not lead
