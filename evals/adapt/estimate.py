@@ -12,7 +12,7 @@ import torch
 
 from tokenprune.evals.adapt.lora import n_trained
 from tokenprune.evals.adapt.rows import on_device
-from tokenprune.evals.adapt.teaching import taught_by_itself
+from tokenprune.evals.adapt.teaching import learning, teacher_distributions
 from tokenprune.evals.bench.inputs.build import free_bytes
 from tokenprune.evals.bench.timing.memory import with_peak
 
@@ -80,7 +80,7 @@ def _step(model: Any, batch: Mapping[str, Any], labels: bool, autocast: bool) ->
     model.zero_grad(set_to_none=True)
     with (
         torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=autocast),
-        nullcontext() if labels else taught_by_itself(model, batch),
+        nullcontext() if labels else learning(model, teacher_distributions(model, batch)),
     ):
         loss = model(**batch).loss
     loss.backward()

@@ -30,9 +30,9 @@ PADDING = -1  # the part of a row that is nobody's
 ASKED = frozenset({"text_attention", "text_tower"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
-    """Questions about the same images, and their answers."""
+    """Questions about the same images, and their answers. A row is equal to itself alone, whatever it contains."""
 
     examples: tuple[Example, ...]
 

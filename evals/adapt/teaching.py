@@ -7,8 +7,9 @@ right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,18 +19,81 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.evals.adapt.rows import IGNORED
+from tokenprune.evals.adapt.rows import IGNORED, Row
+
+#: Tokens whose probabilities are kept; those of the others, thousands of times smaller, are added up.
+KEPT = 256
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """A teacher's distributions of the next token, at places to learn.
+
+    tokens: the most probable ones of each place.
+    logs: their log probabilities; if the vocabulary has more tokens, the last column is that of all others together.
+    """
+
+    tokens: Int[Tensor, "learnt kept"]
+    logs: Float[Tensor, "learnt outcomes"]
+
+    @classmethod
+    def of(cls, logits: Float[Tensor, "learnt vocabulary"]) -> Distributions:
+        tokens = logits.topk(min(KEPT, logits.shape[1])).indices
+        return cls(tokens.int(), _log_probabilities(logits, tokens))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Distributions]) -> Distributions:
+        return cls(torch.cat([part.tokens for part in parts]), torch.cat([part.logs for part in parts]))
+
+    def split(self, sizes: Sequence[int]) -> list[Distributions]:
+        return list(map(Distributions, self.tokens.split(list(sizes)), self.logs.split(list(sizes))))
+
+    def to(self, device: torch.device | str) -> Distributions:
+        return Distributions(self.tokens.to(device), self.logs.to(device))
+
+    def divergence(self, logits: Float[Tensor, "learnt vocabulary"]) -> Float[Tensor, ""]:
+        """The sum of the places' Kullback-Leibler divergences of a student from the teacher, in nats."""
+        own = _log_probabilities(logits, self.tokens.long())
+        return kl_div(own, self.logs, reduction="sum", log_target=True)
+
+
+class Teacher:
+    """The model unpruned and without its adapter. What it says of a row is computed once, and then remembered in 2 kB
+    of main memory for each token to learn."""
+
+    def __init__(self) -> None:
+        self._said: dict[Row, Distributions] = {}
+
+    def distributions(self, model: PeftModel, batch: Mapping[str, Any], rows: Sequence[Row]) -> Distributions:
+        """Return what it says at the labels of `batch`, which was made of `rows`. The model must not be patched."""
+        if not all(row in self._said for row in rows):
+            found = teacher_distributions(model, batch).to("cpu")
+            counts = learnt(batch["labels"]).sum(1).tolist()
+            self._said.update(zip(rows, found.split(counts), strict=True))
+        return Distributions.joined([self._said[row] for row in rows]).to(batch["labels"].device)
+
+
+@torch.no_grad()
+def teacher_distributions(model: PeftModel, batch: Mapping[str, Any]) -> Distributions:
+    """Return what the model says without its adapter at the places of the labels. It must not be patched."""
+    was_training = model.training
+    model.eval()
+    try:
+        with model.disable_adapter():
+            logits = model(**{name: value for name, value in batch.items() if name != "labels"}, use_cache=False).logits
+    finally:
+        model.train(was_training)
+    return Distributions.of(logits[:, :-1][learnt(batch["labels"])])
 
 
 @contextmanager
-def taught_by_itself(model: PeftModel, batch: Mapping[str, Any]) -> Iterator[None]:
-    """Within the block, the model's loss on `batch` is its divergence from its teacher.
+def learning(model: PeftModel, taught: Distributions) -> Iterator[None]:
+    """Within the block, the model's loss is its divergence from what was taught at the places of the labels.
 
-    Enter it before the model is patched. UnsupportedError if the model computes its loss without `loss_function`, at
-    the end of the block.
+    UnsupportedError if the model computes its loss without `loss_function`, at the end of the block.
     """
     base: Any = model.get_base_model()
-    divergence, own = Divergence(teacher_distributions(model, batch)), base.loss_function
+    divergence, own = Divergence(taught), base.loss_function
     base.loss_function = divergence
     try:
         yield
@@ -42,27 +106,14 @@ def taught_by_itself(model: PeftModel, batch: Mapping[str, Any]) -> Iterator[Non
         )
 
 
-@torch.no_grad()
-def teacher_distributions(model: PeftModel, batch: Mapping[str, Any]) -> Float[Tensor, "learnt vocabulary"]:
-    """Return the log probabilities of every token at the places of the labels, without the adapter."""
-    was_training = model.training
-    model.eval()
-    try:
-        with model.disable_adapter():
-            logits = model(**{name: value for name, value in batch.items() if name != "labels"}, use_cache=False).logits
-    finally:
-        model.train(was_training)
-    return log_softmax(logits[:, :-1][learnt(batch["labels"])].float(), -1)
-
-
 class Divergence:
-    """A loss function for transformers' models: the mean Kullback-Leibler divergence from a teacher, in nats a token.
+    """A loss function for transformers' models: the mean divergence from a teacher, in nats a token.
 
-    teacher: log probabilities at the places of the labels, in their order; the labels' values are not read.
+    taught: what the teacher says at the places of the labels, in their order; the labels' values are not read.
     """
 
-    def __init__(self, teacher: Float[Tensor, "learnt vocabulary"]) -> None:
-        self._teacher = teacher
+    def __init__(self, taught: Distributions) -> None:
+        self._taught = taught
         self.was_read = False
 
     def __call__(
@@ -70,11 +121,22 @@ class Divergence:
     ) -> Tensor:
         """num_items_in_batch: by how many the sum is divided, if the step has several batches."""
         self.was_read = True
-        own = log_softmax(logits[:, :-1][learnt(labels)].float(), -1)
-        total = kl_div(own, self._teacher, reduction="sum", log_target=True)
-        return total / (len(own) if num_items_in_batch is None else num_items_in_batch)
+        total = self._taught.divergence(logits[:, :-1][learnt(labels)])
+        return total / (len(self._taught.tokens) if num_items_in_batch is None else num_items_in_batch)
 
 
 def learnt(labels: Int[Tensor, "batch n"]) -> Bool[Tensor, "batch n-1"]:
     """Return which tokens are followed by one to learn."""
     return labels[:, 1:] != IGNORED
+
+
+def _log_probabilities(
+    logits: Float[Tensor, "learnt vocabulary"], tokens: Int[Tensor, "learnt kept"]
+) -> Float[Tensor, "learnt outcomes"]:
+    """The log probabilities of these tokens; if there are others, the last column is theirs together."""
+    logs = log_softmax(logits.float(), -1)
+    kept = logs.gather(1, tokens)
+    if tokens.shape[1] == logits.shape[1]:
+        return kept
+    others = logs.scatter(1, tokens, -torch.inf).logsumexp(1, keepdim=True)
+    return torch.cat([kept, others], 1)

@@ -17,11 +17,13 @@ from transformers import Trainer, TrainingArguments
 import tokenprune
 from tokenprune.errors import SettingError
 from tokenprune.evals.adapt.rows import Row
-from tokenprune.evals.adapt.teaching import taught_by_itself
+from tokenprune.evals.adapt.teaching import Teacher, learning
 
 STATE = "trainer_state.json"
 #: Batches and keep ratios differ, so a tenth's mean loss varies by a few per cent even where nothing is learned.
 RISE = 1.05
+#: In a batch of a training without labels: the rows that it was made of.
+ROWS = "rows"
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,20 @@ class PrunedTrainer(Trainer):
 
     def __init__(self, *args: Any, strategy: tokenprune.Strategy, ratios: Ratios, labels: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._strategy, self._ratios, self._labels = strategy, ratios, labels
+        self._strategy, self._ratios = strategy, ratios
+        self._teacher = None if labels else Teacher()
+        if not labels:
+            collator = self.data_collator
+            self.data_collator = lambda rows: {**collator(rows), ROWS: tuple(rows)}
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         own: Any = self.model
         ratio = self._ratios.at(self.state.global_step)
         with ExitStack() as step:
-            if not self._labels:
+            if self._teacher is not None:
+                rows = inputs.pop(ROWS)
                 inputs = self._prepare_inputs(inputs)
-                step.enter_context(taught_by_itself(own, inputs))
+                step.enter_context(learning(own, self._teacher.distributions(own, inputs, rows)))
             if ratio < 1:
                 step.enter_context(tokenprune.patch(own, at_ratio(self._strategy, ratio)))
             return super().training_step(model, inputs, *args, **kwargs)

@@ -18,7 +18,7 @@ from tokenprune.evals.adapt.adapt import adapt
 from tokenprune.evals.adapt.examples import Example
 from tokenprune.evals.adapt.lora import with_lora
 from tokenprune.evals.adapt.rows import Collator, Row
-from tokenprune.evals.adapt.teaching import Divergence, taught_by_itself, teacher_distributions
+from tokenprune.evals.adapt.teaching import KEPT, Distributions, Divergence, Teacher, learning, teacher_distributions
 from tokenprune.evals.run.questions import load_questions
 
 N = 6
@@ -73,9 +73,43 @@ def test_the_teacher_has_no_adapter(model: Any, batch: dict[str, Any]) -> None:
     model.eval()
     with model.disable_adapter():
         plain = log_probabilities(model, batch)[places(batch)]
-    assert torch.equal(found, plain)
-    assert len(found) == 6
-    assert (found - log_probabilities(model, batch)[places(batch)]).abs().max() > 1e-2
+    assert torch.equal(found.logs, plain.gather(1, found.tokens.long()))
+    assert found.logs.shape == plain.shape  # a small vocabulary is kept as a whole
+    assert len(found.logs) == 6
+    assert (plain - log_probabilities(model, batch)[places(batch)]).abs().max() > 1e-2
+
+
+def test_improbable_tokens_are_added_up() -> None:
+    n = KEPT + 100
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = (3 * torch.randn(5, n, generator=generator) for _ in range(2))
+    student.requires_grad_()
+    found = Distributions.of(teacher)
+    probabilities = teacher.softmax(1).sort(1, descending=True).values
+    expected = torch.cat([probabilities[:, :KEPT], probabilities[:, KEPT:].sum(1, keepdim=True)], 1)
+    torch.testing.assert_close(found.logs.exp(), expected)
+    divergence = found.divergence(student)
+    whole = kl_div(student.detach().log_softmax(1), teacher.log_softmax(1), reduction="sum", log_target=True)
+    assert 0.9 * float(whole) < float(divergence.detach()) < float(whole)
+    divergence.backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    assert (student.grad != 0).all()
+    assert float(found.divergence(teacher)) == pytest.approx(0, abs=1e-4)
+
+
+def test_the_teacher_is_asked_once(model: Any, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same row or in others, and with other padding, it says the same."""
+    collator, said = Collator(tiny_processor(), torch.float32), Teacher()
+    questions = load_questions(data, labels=False)[:3]
+    rows = [Row((Example(question, answer),)) for question, answer in zip(questions, ANSWERS, strict=True)]
+    expected = {row: teacher_distributions(model, collator([row])).logs for row in rows}
+    said.distributions(model, collator(rows[:2]), rows[:2])
+    said.distributions(model, collator(rows[1:]), rows[1:])  # one of the two is new
+    monkeypatch.setattr(type(model), "forward", None)
+    for chosen in ([rows[2], rows[0]], [rows[1]], rows):
+        found = said.distributions(model, collator(chosen), chosen)
+        torch.testing.assert_close(found.logs, torch.cat([expected[row] for row in chosen]))
 
 
 def test_the_loss_is_the_divergence_of_the_pruned_model(model: Any, batch: dict[str, Any]) -> None:
@@ -83,24 +117,24 @@ def test_the_loss_is_the_divergence_of_the_pruned_model(model: Any, batch: dict[
     model.eval()
     teacher = teacher_distributions(model, batch)
     for keep_ratio in (1.0, 0.2):
-        with taught_by_itself(model, batch), tokenprune.patch(model, FoPru(keep_ratio=keep_ratio)) as handle:
+        with learning(model, teacher), tokenprune.patch(model, FoPru(keep_ratio=keep_ratio)) as handle:
             loss = model(**batch).loss
             n_dropped = handle.report.images[0].n_visual - handle.report.images[0].n_kept
             pruned = log_probabilities(model, batch)
         rows, columns = places(batch)
         own = pruned[rows, columns - n_dropped]
         assert (n_dropped > 0) == (keep_ratio < 1)
-        assert float(loss.detach()) == pytest.approx(
-            float(kl_div(own, teacher, reduction="sum", log_target=True)) / 6, rel=1e-4
-        )
+        expected = kl_div(own.gather(1, teacher.tokens.long()), teacher.logs, reduction="sum", log_target=True)
+        assert float(loss.detach()) == pytest.approx(float(expected) / 6, rel=1e-4)
         assert loss.requires_grad
 
 
 def test_a_new_adapter_has_nothing_to_learn_unpruned(batch: dict[str, Any]) -> None:
     model = with_lora(Deep("llava-clip", "clip").build("sdpa"), "decoder", 4)
-    with taught_by_itself(model, batch):
+    taught = teacher_distributions(model, batch)
+    with learning(model, taught):
         assert float(model(**batch).loss.detach()) == pytest.approx(0, abs=1e-6)
-    with taught_by_itself(model, batch), tokenprune.patch(model, FoPru(keep_ratio=0.2)):
+    with learning(model, taught), tokenprune.patch(model, FoPru(keep_ratio=0.2)):
         assert float(model(**batch).loss.detach()) > 1e-4
     assert float(model(**batch).loss.detach()) > 1  # that of the labels again
 
@@ -120,7 +154,7 @@ def test_a_model_with_a_loss_of_its_own_is_refused(model: Any, batch: dict[str, 
         pytest.raises(
             UnsupportedError, match=r"Llava.* computes its loss without loss_function.* leave out --no-labels"
         ),
-        taught_by_itself(model, batch),
+        learning(model, teacher_distributions(model, batch)),
     ):
         pass
     assert not isinstance(base.loss_function, Divergence)
