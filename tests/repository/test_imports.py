@@ -5,11 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,65 +98,72 @@ def names_in(file: str) -> Iterator[str]:
             yield node.value
 
 
-@pytest.mark.parametrize("file", [file for file in LIBRARY if "/strategies/" in file])
-def test_strategies_know_tensors_only(file: str) -> None:
-    assert not reaches(file, "transformers", "tokenprune.adapters", "tokenprune.engine", "tokenprune.patching")
+def found_in(files: Iterable[str], find: Callable[[str], Iterable[str]]) -> dict[str, set[str]]:
+    """What `find` finds in each file, without the files where it finds nothing. There must be files."""
+    found = {file: set(find(file)) for file in files}
+    assert found
+    return {file: names for file, names in found.items() if names}
 
 
-@pytest.mark.parametrize("file", [file for file in LIBRARY if not file.startswith(VLLM)])
-def test_the_library_does_not_import_transformers(file: str) -> None:
-    assert not reaches(file, "transformers")
+def imports_in(files: Iterable[str], *packages: str) -> dict[str, set[str]]:
+    return found_in(files, lambda file: reaches(file, *packages))
 
 
-@pytest.mark.parametrize("file", [*LIBRARY, *ADAPTERS])
-def test_nothing_imports_evals_or_demos(file: str) -> None:
+def test_strategies_know_tensors_only() -> None:
+    strategies = [file for file in LIBRARY if "/strategies/" in file]
+    assert not imports_in(strategies, "transformers", "tokenprune.adapters", "tokenprune.engine", "tokenprune.patching")
+
+
+def test_the_library_does_not_import_transformers() -> None:
+    assert not imports_in([file for file in LIBRARY if not file.startswith(VLLM)], "transformers")
+
+
+def test_nothing_imports_evals_or_demos() -> None:
     """The package offers tools of the evals, for type checkers; it loads them when they are first used."""
     tools = {"tokenprune.evals.adapt.adapt.adapt", "tokenprune.evals.tune.tune.tune"}
-    tools = tools if file == "tokenprune/__init__.py" else set()
-    assert reaches(file, "tokenprune.evals", "evals", "demos", "adapters") == tools
+    found = imports_in([*LIBRARY, *ADAPTERS], "tokenprune.evals", "evals", "demos", "adapters")
+    assert found == {"tokenprune/__init__.py": tools}
 
 
-@pytest.mark.parametrize("file", [file for file in EVALS if file not in DEV])
-def test_the_packaged_evals_do_not_import_what_is_not_packaged(file: str) -> None:
-    assert not reaches(file, "tokenprune.evals.dev", "demos", "tests")
+def test_the_packaged_evals_do_not_import_what_is_not_packaged() -> None:
+    assert not imports_in([file for file in EVALS if file not in DEV], "tokenprune.evals.dev", "demos", "tests")
 
 
-@pytest.mark.parametrize("file", [file for file in EVALS if file.startswith(("evals/run/", "evals/engines/"))])
-def test_only_evaluate_knows_both_runs_and_engines(file: str) -> None:
+def test_only_evaluate_knows_both_runs_and_engines() -> None:
     """Engines answer questions of a run; of the run, only its beginning knows that there are engines."""
     beginning = "evals/run/evaluate.py"
-    other = "tokenprune.evals.engines" if file.startswith("evals/run/") else "tokenprune.evals.run.evaluate"
-    assert file == beginning or not reaches(file, other)
+    run = [file for file in EVALS if file.startswith("evals/run/") and file != beginning]
+    assert not imports_in(run, "tokenprune.evals.engines")
+    engines = [file for file in EVALS if file.startswith("evals/engines/")]
+    assert not imports_in(engines, "tokenprune.evals.run.evaluate")
 
 
-@pytest.mark.parametrize("file", [*LIBRARY, *ADAPTERS, *EVALS])
-def test_only_what_patches_imports_the_engine(file: str) -> None:
-    if not file.startswith(("tokenprune/engine/", *PATCHING)) and file not in DEV:
-        assert not reaches(file, "tokenprune.engine")
+def test_only_what_patches_imports_the_engine() -> None:
+    others = [file for file in [*LIBRARY, *ADAPTERS, *EVALS] if file not in DEV]
+    others = [file for file in others if not file.startswith(("tokenprune/engine/", *PATCHING))]
+    assert not imports_in(others, "tokenprune.engine")
 
 
-@pytest.mark.parametrize("file", ADAPTERS)
-def test_adapters_import_the_shared_vocabulary_only(file: str) -> None:
+def test_adapters_import_the_shared_vocabulary_only() -> None:
     vocabulary = [
         f"tokenprune.{name}" for name in ("adapters", "encoded", "entry_points", "errors", "sequence", "tokens")
     ]
-    assert reaches(file, "tokenprune") == reaches(file, *vocabulary)
+    assert not found_in(ADAPTERS, lambda file: reaches(file, "tokenprune") - reaches(file, *vocabulary))
 
 
-@pytest.mark.parametrize("file", [file for file in [*LIBRARY, *ADAPTERS, *EVALS] if not file.startswith(VLLM)])
-def test_only_the_plug_in_imports_vllm(file: str) -> None:
-    assert not reaches(file, "vllm", "tokenprune.serving.vllm.core")
+def test_only_the_plug_in_imports_vllm() -> None:
+    others = [file for file in [*LIBRARY, *ADAPTERS, *EVALS] if not file.startswith(VLLM)]
+    assert not imports_in(others, "vllm", "tokenprune.serving.vllm.core")
 
 
-@pytest.mark.parametrize("file", [file for file in LIBRARY if not file.startswith(VLLM)])
-def test_only_adapters_know_names_of_modules_and_settings(file: str) -> None:
-    assert not MODULE_NAMES & set(names_in(file))
+def test_only_adapters_know_names_of_modules_and_settings() -> None:
+    others = [file for file in LIBRARY if not file.startswith(VLLM)]
+    assert not found_in(others, lambda file: MODULE_NAMES & set(names_in(file)))
 
 
-@pytest.mark.parametrize("file", LIBRARY)
-def test_only_adapters_and_engine_know_calls_and_caches(file: str) -> None:
-    if not file.startswith(KNOW_CALLS):
-        assert not (CALL_NAMES | CACHE_NAMES) & set(names_in(file))
+def test_only_adapters_and_engine_know_calls_and_caches() -> None:
+    others = [file for file in LIBRARY if not file.startswith(KNOW_CALLS)]
+    assert not found_in(others, lambda file: (CALL_NAMES | CACHE_NAMES) & set(names_in(file)))
 
 
 def registrations(node: ast.AST) -> list[ast.Call]:
@@ -167,18 +172,21 @@ def registrations(node: ast.AST) -> list[ast.Call]:
     return [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr.startswith("register_fo")]
 
 
-@pytest.mark.parametrize("file", [*LIBRARY, *ADAPTERS])
-def test_every_hook_has_an_owner(file: str) -> None:
+def unowned(file: str) -> list[str]:
+    """The hooks of a file of the engine that nobody but the caller can remove."""
+    calls = [node for node in ast.walk(tree(file)) if isinstance(node, ast.Call)]
+    handed_over = [call.args for call in calls if isinstance(call.func, ast.Name) and call.func.id == "register"]
+    return [ast.unparse(call) for call in registrations(tree(file)) if not any(call in args for args in handed_over)]
+
+
+def test_every_hook_has_an_owner() -> None:
     """In the engine the pruner removes all hooks, so it must get every handle, but for those of a single call."""
-    found = registrations(tree(file))
-    if file == "tokenprune/engine/packed_sequences.py":
-        assert len(found) == 1
-    elif file.startswith("tokenprune/engine/"):
-        calls = [node for node in ast.walk(tree(file)) if isinstance(node, ast.Call)]
-        handed_over = [call.args for call in calls if isinstance(call.func, ast.Name) and call.func.id == "register"]
-        assert all(any(call in args for args in handed_over) for call in found)
-    else:
-        assert bool(found) == (file in HOOKS)
+    engine = [file for file in LIBRARY if file.startswith("tokenprune/engine/")]
+    of_a_call = "tokenprune/engine/packed_sequences.py"
+    assert len(registrations(tree(of_a_call))) == 1
+    assert not found_in([file for file in engine if file != of_a_call], unowned)
+    others = [file for file in [*LIBRARY, *ADAPTERS] if file not in engine]
+    assert found_in(others, lambda file: map(ast.unparse, registrations(tree(file)))).keys() == HOOKS
 
 
 def in_a_new_process(code: str) -> subprocess.CompletedProcess[str]:
