@@ -3,7 +3,9 @@
 examples   questions with the answers to learn
 rows       questions about one image in one row of a batch
 lora       which layers are trained
+logits     logits where an answer is learnt, and nowhere else
 teaching   what the model learns without right answers: its own distributions
+loss       what is minimised
 training   transformers' Trainer on a model that is patched again at every step
 estimate   memory and time, before anything starts
 adapt      the whole training, resumable

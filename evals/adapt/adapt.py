@@ -12,13 +12,15 @@ from typing import Any
 import torch
 import transformers
 from rich.console import Console
+from torch import nn
 
 import tokenprune
 from tokenprune.errors import DataError, SettingError, unknown
 from tokenprune.evals.adapt.estimate import estimate
 from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled
+from tokenprune.evals.adapt.logits import output_layer
 from tokenprune.evals.adapt.lora import PARTS, Part, with_lora
-from tokenprune.evals.adapt.rows import Collator, Row, why_apart
+from tokenprune.evals.adapt.rows import Collator, Row, on_device, why_apart
 from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, Rows, arguments, at_ratio, last_checkpoint
 from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.models.prompt_styles import Style, style_of
@@ -135,6 +137,11 @@ def adapt(
             if reason is not None:
                 console.print(f"One question per row, although several are about the same image: {reason}.")
                 groups = by_image(asked, 1)
+        head = output_layer(loaded, on_device(collator([Row((Example(largest[0], largest[0].text),))]), loaded))
+        if head is None:
+            console.print(
+                f"More memory: {type(loaded).__name__} changes logits after its output layer, so a step computes all."
+            )
         groups = chosen(groups, steps * batch * accumulate, seed)
         questions = [question for group in groups for question in group]
         identity = {
@@ -169,6 +176,7 @@ def adapt(
                 ratios,
                 output,
                 console,
+                head=head,
                 labels=labels,
                 part=part,
                 rank=rank,
@@ -203,6 +211,7 @@ def _train(
     output: Path,
     console: Console,
     *,
+    head: nn.Module | None,
     labels: bool,
     part: str,
     rank: int,
@@ -215,7 +224,7 @@ def _train(
     checkpoint = last_checkpoint(output / CHECKPOINTS)
     if checkpoint is None:
         largest = sorted(rows, key=lambda one: one.size, reverse=True)[: options["batch"]]
-        found = estimate(adapted, collator(largest), options["accumulate"], labels=labels, autocast=autocast)
+        found = estimate(adapted, collator(largest), options["accumulate"], head=head, labels=labels, autocast=autocast)
         console.print(found.sentence(options["steps"]))
     else:
         console.print(f"Resuming from {checkpoint}.")
@@ -234,6 +243,7 @@ def _train(
         strategy=strategy,
         ratios=ratios,
         labels=labels,
+        head=head,
     )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     adapted.save_pretrained(str(output / ADAPTER))

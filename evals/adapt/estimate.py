@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from tokenprune.evals.adapt.lora import n_trained
+from tokenprune.evals.adapt.loss import learning
 from tokenprune.evals.adapt.rows import on_device
-from tokenprune.evals.adapt.teaching import learning, teacher_distributions
+from tokenprune.evals.adapt.teaching import teacher_distributions
 from tokenprune.evals.bench.inputs.build import free_bytes
 from tokenprune.evals.bench.timing.memory import with_peak
 
@@ -44,19 +45,25 @@ class Estimate:
 
 
 def estimate(
-    model: Any, batch: Mapping[str, Any], accumulate: int, *, labels: bool = True, autocast: bool = False
+    model: Any,
+    batch: Mapping[str, Any],
+    accumulate: int,
+    *,
+    head: nn.Module | None = None,
+    labels: bool = True,
+    autocast: bool = False,
 ) -> Estimate:
     """Run two unpruned steps without an update: one for memory, one for time. Weights and random numbers stay as they
-    are. labels, autocast: see `PrunedTrainer` and `arguments` in `tokenprune.evals.adapt.training`."""
+    are. head, labels, autocast: see `PrunedTrainer` and `arguments` in `tokenprune.evals.adapt.training`."""
     device = next(model.parameters()).device
     free = free_bytes(device)
     given = on_device(batch, model)
     states = torch.get_rng_state(), torch.cuda.get_rng_state_all() if device.type == "cuda" else []
     was_training = model.training
     model.train()
-    _, peak = with_peak(lambda: _step(model, given, labels, autocast), device)
+    _, peak = with_peak(lambda: _step(model, given, head, labels, autocast), device)
     start = time.perf_counter()
-    _step(model, given, labels, autocast)
+    _step(model, given, head, labels, autocast)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     seconds = time.perf_counter() - start
@@ -76,11 +83,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def _step(model: Any, batch: Mapping[str, Any], labels: bool, autocast: bool) -> None:
+def _step(model: Any, batch: Mapping[str, Any], head: nn.Module | None, labels: bool, autocast: bool) -> None:
     model.zero_grad(set_to_none=True)
+    taught = None if labels else teacher_distributions(model, batch, head)
     with (
         torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=autocast),
-        nullcontext() if labels else learning(model, teacher_distributions(model, batch)),
+        learning(model, head, taught),
     ):
         loss = model(**batch).loss
     loss.backward()

@@ -7,19 +7,18 @@ right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
-from tokenprune.errors import UnsupportedError
-from tokenprune.evals.adapt.rows import IGNORED, Row
+from tokenprune.evals.adapt.logits import learnt, passed_over
+from tokenprune.evals.adapt.rows import Row
 
 #: Tokens whose probabilities are kept; those of the others, thousands of times smaller, are added up.
 KEPT = 256
@@ -59,75 +58,35 @@ class Distributions:
 
 class Teacher:
     """The model unpruned and without its adapter. What it says of a row is computed once, and then remembered in 2 kB
-    of main memory for each token to learn."""
+    of main memory for each token to learn.
 
-    def __init__(self) -> None:
+    head: see `tokenprune.evals.adapt.logits.output_layer`.
+    """
+
+    def __init__(self, model: PeftModel, head: nn.Module | None) -> None:
+        self._model, self._head = model, head
         self._said: dict[Row, Distributions] = {}
 
-    def distributions(self, model: PeftModel, batch: Mapping[str, Any], rows: Sequence[Row]) -> Distributions:
+    def distributions(self, batch: Mapping[str, Any], rows: Sequence[Row]) -> Distributions:
         """Return what it says at the labels of `batch`, which was made of `rows`. The model must not be patched."""
         if not all(row in self._said for row in rows):
-            found = teacher_distributions(model, batch).to("cpu")
+            found = teacher_distributions(self._model, batch, self._head).to("cpu")
             counts = learnt(batch["labels"]).sum(1).tolist()
             self._said.update(zip(rows, found.split(counts), strict=True))
         return Distributions.joined([self._said[row] for row in rows]).to(batch["labels"].device)
 
 
 @torch.no_grad()
-def teacher_distributions(model: PeftModel, batch: Mapping[str, Any]) -> Distributions:
+def teacher_distributions(model: PeftModel, batch: Mapping[str, Any], head: nn.Module | None = None) -> Distributions:
     """Return what the model says without its adapter at the places of the labels. It must not be patched."""
     was_training = model.training
     model.eval()
     try:
-        with model.disable_adapter():
-            logits = model(**{name: value for name, value in batch.items() if name != "labels"}, use_cache=False).logits
+        with model.disable_adapter(), passed_over(head) as logits_of:
+            hidden = model(**{name: value for name, value in batch.items() if name != "labels"}, use_cache=False).logits
     finally:
         model.train(was_training)
-    return Distributions.of(logits[:, :-1][learnt(batch["labels"])])
-
-
-@contextmanager
-def learning(model: PeftModel, taught: Distributions) -> Iterator[None]:
-    """Within the block, the model's loss is its divergence from what was taught at the places of the labels.
-
-    UnsupportedError if the model computes its loss without `loss_function`, at the end of the block.
-    """
-    base: Any = model.get_base_model()
-    divergence, own = Divergence(taught), base.loss_function
-    base.loss_function = divergence
-    try:
-        yield
-    finally:
-        base.loss_function = own
-    if not divergence.was_read:
-        raise UnsupportedError(
-            f"{type(base).__name__} computes its loss without loss_function, so it cannot learn its own answers. Train "
-            f"it with right answers: leave out --no-labels."
-        )
-
-
-class Divergence:
-    """A loss function for transformers' models: the mean divergence from a teacher, in nats a token.
-
-    taught: what the teacher says at the places of the labels, in their order; the labels' values are not read.
-    """
-
-    def __init__(self, taught: Distributions) -> None:
-        self._taught = taught
-        self.was_read = False
-
-    def __call__(
-        self, logits: Tensor, labels: Tensor, *_: Any, num_items_in_batch: Tensor | int | None = None, **__: Any
-    ) -> Tensor:
-        """num_items_in_batch: by how many the sum is divided, if the step has several batches."""
-        self.was_read = True
-        total = self._taught.divergence(logits[:, :-1][learnt(labels)])
-        return total / (len(self._taught.tokens) if num_items_in_batch is None else num_items_in_batch)
-
-
-def learnt(labels: Int[Tensor, "batch n"]) -> Bool[Tensor, "batch n-1"]:
-    """Return which tokens are followed by one to learn."""
-    return labels[:, 1:] != IGNORED
+    return Distributions.of(logits_of(hidden[:, :-1][learnt(batch["labels"])]))
 
 
 def _log_probabilities(

@@ -11,13 +11,15 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+from torch import nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 import tokenprune
 from tokenprune.errors import SettingError
+from tokenprune.evals.adapt.loss import learning
 from tokenprune.evals.adapt.rows import Row
-from tokenprune.evals.adapt.teaching import Teacher, learning
+from tokenprune.evals.adapt.teaching import Teacher
 
 STATE = "trainer_state.json"
 #: Batches and keep ratios differ, so a tenth's mean loss varies by a few per cent even where nothing is learned.
@@ -74,12 +76,22 @@ class PrunedTrainer(Trainer):
     """Prunes the model with `strategy` at the step's keep ratio, in forward and backward.
 
     labels: whether it learns the batches' answers, and not their distributions in the unpruned model.
+    head: see `tokenprune.evals.adapt.logits.output_layer`.
     """
 
-    def __init__(self, *args: Any, strategy: tokenprune.Strategy, ratios: Ratios, labels: bool, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        strategy: tokenprune.Strategy,
+        ratios: Ratios,
+        labels: bool,
+        head: nn.Module | None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._strategy, self._ratios = strategy, ratios
-        self._teacher = None if labels else Teacher()
+        own: Any = self.model
+        self._strategy, self._ratios, self._head = strategy, ratios, head
+        self._teacher = None if labels else Teacher(own, head)
         if not labels:
             collator = self.data_collator
             self.data_collator = lambda rows: {**collator(rows), ROWS: tuple(rows)}
@@ -87,11 +99,13 @@ class PrunedTrainer(Trainer):
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         own: Any = self.model
         ratio = self._ratios.at(self.state.global_step)
+        taught = None
+        if self._teacher is not None:
+            rows = inputs.pop(ROWS)
+            inputs = self._prepare_inputs(inputs)
+            taught = self._teacher.distributions(inputs, rows)
         with ExitStack() as step:
-            if self._teacher is not None:
-                rows = inputs.pop(ROWS)
-                inputs = self._prepare_inputs(inputs)
-                step.enter_context(learning(own, self._teacher.distributions(own, inputs, rows)))
+            step.enter_context(learning(own, self._head, taught))
             if ratio < 1:
                 step.enter_context(tokenprune.patch(own, at_ratio(self._strategy, ratio)))
             return super().training_step(model, inputs, *args, **kwargs)

@@ -17,8 +17,9 @@ from tokenprune import FoPru, UnsupportedError
 from tokenprune.evals.adapt.adapt import adapt
 from tokenprune.evals.adapt.examples import Example
 from tokenprune.evals.adapt.lora import with_lora
+from tokenprune.evals.adapt.loss import AnswerLoss, learning
 from tokenprune.evals.adapt.rows import Collator, Row
-from tokenprune.evals.adapt.teaching import KEPT, Distributions, Divergence, Teacher, learning, teacher_distributions
+from tokenprune.evals.adapt.teaching import KEPT, Distributions, Teacher, teacher_distributions
 from tokenprune.evals.run.questions import load_questions
 
 N = 6
@@ -100,15 +101,15 @@ def test_improbable_tokens_are_added_up() -> None:
 
 def test_the_teacher_is_asked_once(model: Any, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the same row or in others, and with other padding, it says the same."""
-    collator, said = Collator(tiny_processor(), torch.float32), Teacher()
+    collator, said = Collator(tiny_processor(), torch.float32), Teacher(model, None)
     questions = load_questions(data, labels=False)[:3]
     rows = [Row((Example(question, answer),)) for question, answer in zip(questions, ANSWERS, strict=True)]
     expected = {row: teacher_distributions(model, collator([row])).logs for row in rows}
-    said.distributions(model, collator(rows[:2]), rows[:2])
-    said.distributions(model, collator(rows[1:]), rows[1:])  # one of the two is new
+    said.distributions(collator(rows[:2]), rows[:2])
+    said.distributions(collator(rows[1:]), rows[1:])  # one of the two is new
     monkeypatch.setattr(type(model), "forward", None)
     for chosen in ([rows[2], rows[0]], [rows[1]], rows):
-        found = said.distributions(model, collator(chosen), chosen)
+        found = said.distributions(collator(chosen), chosen)
         torch.testing.assert_close(found.logs, torch.cat([expected[row] for row in chosen]))
 
 
@@ -117,7 +118,7 @@ def test_the_loss_is_the_divergence_of_the_pruned_model(model: Any, batch: dict[
     model.eval()
     teacher = teacher_distributions(model, batch)
     for keep_ratio in (1.0, 0.2):
-        with learning(model, teacher), tokenprune.patch(model, FoPru(keep_ratio=keep_ratio)) as handle:
+        with learning(model, None, teacher), tokenprune.patch(model, FoPru(keep_ratio=keep_ratio)) as handle:
             loss = model(**batch).loss
             n_dropped = handle.report.images[0].n_visual - handle.report.images[0].n_kept
             pruned = log_probabilities(model, batch)
@@ -132,19 +133,19 @@ def test_the_loss_is_the_divergence_of_the_pruned_model(model: Any, batch: dict[
 def test_a_new_adapter_has_nothing_to_learn_unpruned(batch: dict[str, Any]) -> None:
     model = with_lora(Deep("llava-clip", "clip").build("sdpa"), "decoder", 4)
     taught = teacher_distributions(model, batch)
-    with learning(model, taught):
+    with learning(model, None, taught):
         assert float(model(**batch).loss.detach()) == pytest.approx(0, abs=1e-6)
-    with learning(model, taught), tokenprune.patch(model, FoPru(keep_ratio=0.2)):
+    with learning(model, None, taught), tokenprune.patch(model, FoPru(keep_ratio=0.2)):
         assert float(model(**batch).loss.detach()) > 1e-4
     assert float(model(**batch).loss.detach()) > 1  # that of the labels again
 
 
 def test_several_batches_of_a_step_count_by_their_tokens(model: Any, batch: dict[str, Any]) -> None:
-    loss = Divergence(teacher_distributions(model, batch))
+    loss = AnswerLoss(model.get_base_model().loss_function, lambda logits: logits, teacher_distributions(model, batch))
     with torch.no_grad():
         logits = model(**batch).logits
-    assert float(loss(logits, batch["labels"], num_items_in_batch=60)) == pytest.approx(
-        float(loss(logits, batch["labels"])) / 10
+    assert float(loss(logits, batch["labels"], 96, num_items_in_batch=60)) == pytest.approx(
+        float(loss(logits, batch["labels"], 96)) / 10
     )
 
 
@@ -154,10 +155,10 @@ def test_a_model_with_a_loss_of_its_own_is_refused(model: Any, batch: dict[str, 
         pytest.raises(
             UnsupportedError, match=r"Llava.* computes its loss without loss_function.* leave out --no-labels"
         ),
-        learning(model, teacher_distributions(model, batch)),
+        learning(model, None, teacher_distributions(model, batch)),
     ):
         pass
-    assert not isinstance(base.loss_function, Divergence)
+    assert not isinstance(base.loss_function, AnswerLoss)
 
 
 def test_a_training_brings_the_pruned_model_closer(data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""Logits where an answer is learnt, and nowhere else.
+
+Few of a row's tokens belong to answers. Logits of the others do not change the loss, but with a vocabulary of 150,000
+tokens they would take most of a step's memory. So the model's output layer is passed over, and what knows the labels
+applies it where something is learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+from transformers.loss.loss_utils import ForCausalLMLoss
+
+from tokenprune.evals.adapt.rows import IGNORED
+
+
+def learnt(labels: Int[Tensor, "batch n"]) -> Bool[Tensor, "batch n-1"]:
+    """Return which tokens are followed by one to learn."""
+    return labels[:, 1:] != IGNORED
+
+
+@contextmanager
+def passed_over(layer: nn.Module | None) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Within the block, a layer returns what it is given. Yield what it does elsewhere: nothing, if there is none."""
+    if layer is None:
+        yield lambda given: given
+        return
+    own, kept = layer.forward, "forward" in vars(layer)
+    layer.forward = lambda given: given
+    try:
+        yield own
+    finally:
+        if kept:
+            layer.forward = own
+        else:
+            del layer.forward
+
+
+@torch.no_grad()
+def output_layer(model: Any, batch: Mapping[str, Any]) -> nn.Module | None:
+    """Return the layer whose outputs the loss function reads. None if there is none, if the model changes them before,
+    such as with a soft cap, or if its loss function is not transformers' own, which takes chosen places; found out with
+    `batch`."""
+    head, own = model.get_output_embeddings(), model.loss_function
+    outputs: list[Tensor] = []
+    read: list[bool] = []
+
+    def loss(logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        read.append(len(outputs) == 1 and logits.dtype == outputs[0].dtype and torch.equal(logits, outputs[0]))
+        return own(logits, *args, **kwargs)
+
+    if head is None or own is not ForCausalLMLoss:
+        return None
+    handle = head.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    model.loss_function = loss
+    try:
+        model(**batch)
+    finally:
+        model.loss_function = own
+        handle.remove()
+    return head if read == [True] else None

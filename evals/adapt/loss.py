@@ -1,0 +1,75 @@
+"""What is minimised: the loss of right answers, or the divergence from a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jaxtyping import Float
+from peft import PeftModel
+from torch import Tensor, nn
+
+from tokenprune.errors import UnsupportedError
+from tokenprune.evals.adapt.logits import learnt, passed_over
+from tokenprune.evals.adapt.teaching import Distributions
+
+
+@contextmanager
+def learning(model: PeftModel, head: nn.Module | None, taught: Distributions | None = None) -> Iterator[None]:
+    """Within the block, the model's loss is that of its labels, or its divergence from what was taught at their places.
+
+    Enter it before the model is patched. head: see `tokenprune.evals.adapt.logits.output_layer`.
+    UnsupportedError if the model computes its loss without `loss_function`, at the end of the block.
+    """
+    if head is None and taught is None:  # the model's own loss is what is asked for
+        yield
+        return
+    base: Any = model.get_base_model()
+    own = base.loss_function
+    with passed_over(head) as logits_of:
+        loss = AnswerLoss(own, logits_of, taught)
+        base.loss_function = loss
+        try:
+            yield
+        finally:
+            base.loss_function = own
+    if not loss.was_read:
+        raise UnsupportedError(
+            f"{type(base).__name__} computes its loss without loss_function, so it cannot learn its own answers. Train "
+            f"it with right answers: leave out --no-labels."
+        )
+
+
+class AnswerLoss:
+    """A loss function for transformers' models, which is given hidden states for logits.
+
+    own: the model's. logits_of: the output layer. taught: what the teacher says at the places of the labels, in their
+    order; the labels' values are then not read.
+    """
+
+    def __init__(
+        self, own: Callable[..., Tensor], logits_of: Callable[[Tensor], Tensor], taught: Distributions | None
+    ) -> None:
+        self._own, self._logits_of, self._taught = own, logits_of, taught
+        self.was_read = False
+
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        vocab_size: int,
+        *,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> Float[Tensor, ""]:
+        """vocab_size: not read; a model may take it from the hidden states. num_items_in_batch: by how many the sum is
+        divided, if the step has several batches."""
+        self.was_read = True
+        places = learnt(labels)
+        logits = self._logits_of(logits[:, :-1][places])
+        if self._taught is not None:
+            total = self._taught.divergence(logits)
+            return total / (len(logits) if num_items_in_batch is None else num_items_in_batch)
+        kwargs.update(num_items_in_batch=num_items_in_batch, shift_labels=labels[:, 1:][places])
+        return self._own(logits, labels, logits.shape[1], **kwargs)
