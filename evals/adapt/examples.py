@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from tokenprune.errors import DataError, UnsupportedError
-from tokenprune.evals.tasks.base.question import Question, number_images
+from tokenprune.evals.tasks.base.question import Question, identities
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer
 from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.evals.tasks.base.yes_no import YesNo
@@ -29,9 +29,9 @@ class Example:
 
 def by_image(questions: Sequence[Question], most: int) -> list[tuple[Question, ...]]:
     """Groups of questions about the same images, at most so many in one."""
-    found: dict[int, list[Question]] = {}
-    for question, number in zip(questions, number_images(questions), strict=True):
-        found.setdefault(number, []).append(question)
+    found: dict[tuple[object, ...], list[Question]] = {}
+    for question in questions:
+        found.setdefault(identities(question), []).append(question)
     groups = []
     for own in found.values():
         n_groups = -(-len(own) // most)

@@ -48,7 +48,8 @@ def halves(questions: Sequence[Question], seed: int) -> tuple[Half, Half]:
     if len(images) < 2 * LEAST_IMAGES:
         raise DataError(
             f"{len(questions)} questions about {len(images)} images: tuning searches on one half and tests on the "
-            f"other, and needs at least {2 * LEAST_IMAGES} images. Use more questions, or all of them."
+            f"other, and needs at least {2 * LEAST_IMAGES} images; those that one question is about count once. Use "
+            f"more questions, or all of them."
         )
     order = np.random.default_rng(seed).permutation(images)
     first = {int(number) for number in order[: len(order) // 2]}

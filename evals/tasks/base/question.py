@@ -4,7 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from tokenprune.evals.reading.images import StoredImage, open_image
 from tokenprune.evals.reading.videos import Clip
@@ -44,13 +47,22 @@ class Question(ABC):
 
 
 def number_images(questions: Sequence[Question]) -> list[int]:
-    """Number what each question is about: equal for questions about the same images.
+    """Number what each question is about: equal for questions that share an image, directly or through others, because
+    their answers are not independent."""
+    known: dict[object, int] = {}
+    pairs = [
+        (number, len(questions) + known.setdefault(identity, len(known)))
+        for number, question in enumerate(questions)
+        for identity in identities(question)
+    ]
+    n = len(questions) + len(known)
+    places = tuple(zip(*pairs, strict=True)) or ((), ())
+    labels = connected_components(coo_array((np.ones(len(pairs)), places), shape=(n, n)), directed=False)[1]
+    order: dict[int, int] = {}
+    return [order.setdefault(int(label), len(order)) for label in labels[: len(questions)]]
 
-    Files are told apart by their paths. In a table, every row has a copy of its image, so these are compared.
-    """
-    known: dict[tuple[object, ...], int] = {}
-    return [known.setdefault(tuple(map(_identity, one.images)), len(known)) for one in questions]
 
-
-def _identity(image: StoredImage) -> object:
-    return getattr(image, "content", image)  # which images in tables have
+def identities(question: Question) -> tuple[object, ...]:
+    """What tells a question's images from others: of files, their paths. In a table, every row has a copy of its image,
+    so these are compared."""
+    return tuple(getattr(image, "content", image) for image in question.images)  # which images in tables have

@@ -10,6 +10,7 @@ from helpers.files.sets import png, write_parquet
 from helpers.files.tasks import SETS
 
 from tokenprune.evals.tasks import TASKS
+from tokenprune.evals.tasks.base.question import number_images
 from tokenprune.evals.tune.page import kinds
 from tokenprune.evals.tune.questions import CHUNK, halves
 
@@ -35,6 +36,22 @@ def test_copies_of_an_image_in_a_table_are_in_one_half(tmp_path: Path) -> None:
     contents = [{one.images[0].read_bytes() for one in half.questions} for half in (first, second)]
     assert not contents[0] & contents[1]
     assert [len(half.questions) for half in (first, second)] == [20, 20]
+
+
+def test_images_that_a_question_joins_are_in_one_half(tmp_path: Path) -> None:
+    """Each question is about two images, the second of which the next one is about, too; every fifth begins anew."""
+    questions = list(scenes(tmp_path, 100))
+    images = [one.images[0] for one in questions]
+    joined = [
+        replace(one, images=(images[n],) if n % 5 == 4 else (images[n], images[n + 1]))
+        for n, one in enumerate(questions)
+    ]
+    assert number_images(joined) == [n // 5 for n in range(100)]
+    assert number_images([replace(one, images=()) for one in questions]) == list(range(100))
+    first, second = halves(joined, seed=0)
+    shown = [{image for one in half.questions for image in one.images} for half in (first, second)]
+    assert not shown[0] & shown[1]
+    assert [len(half.questions) for half in (first, second)] == [50, 50]
 
 
 def test_every_beginning_is_a_fair_sample_of_the_tasks(tmp_path: Path) -> None:
