@@ -94,6 +94,6 @@ def test_help_loads_no_torch() -> None:
 
 @pytest.mark.slow
 def test_start_up_is_quick() -> None:
-    """Measured are 0.15 s and 0.1 s; the bounds leave room for a busy machine."""
-    assert cpu_seconds(f"import torch; {PUBLIC}") - cpu_seconds("import torch") < 0.5
+    """Measured are 1.1 of torch's own time and 0.1 s; the bounds leave room for a busy machine."""
+    assert cpu_seconds(f"import torch; {PUBLIC}") < 1.4 * cpu_seconds("import torch")
     assert cpu_seconds(HELP) < 1.5
