@@ -6,6 +6,7 @@ lora       which layers are trained
 logits     logits where an answer is learnt, and nowhere else
 teaching   what the model learns without right answers: its own distributions
 loss       what is minimised
+objective  what a training is for, and how the model is pruned meanwhile
 training   transformers' Trainer on a model that is patched again at every step
 estimate   memory and time, before anything starts
 adapt      the whole training, resumable

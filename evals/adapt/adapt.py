@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import transformers
 from rich.console import Console
-from torch import nn
 
 import tokenprune
 from tokenprune.errors import DataError, SettingError, unknown
@@ -20,8 +19,9 @@ from tokenprune.evals.adapt.estimate import estimate
 from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled
 from tokenprune.evals.adapt.logits import output_layer
 from tokenprune.evals.adapt.lora import PARTS, Part, with_lora
+from tokenprune.evals.adapt.objective import Objective, Ratios, at_ratio
 from tokenprune.evals.adapt.rows import Collator, Row, on_device, why_apart
-from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, Rows, arguments, at_ratio, last_checkpoint
+from tokenprune.evals.adapt.training import PrunedTrainer, Rows, arguments, last_checkpoint
 from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.models.prompt_styles import Style, style_of
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
@@ -172,12 +172,9 @@ def adapt(
                 loaded,
                 collator,
                 [Row(examples) for examples in rows if examples],
-                base,
-                ratios,
+                Objective(base, ratios, labels, head),
                 output,
                 console,
-                head=head,
-                labels=labels,
                 part=part,
                 rank=rank,
                 save_every=save_every,
@@ -206,26 +203,28 @@ def _train(
     model: Any,
     collator: Collator,
     rows: Sequence[Row],
-    strategy: tokenprune.Strategy,
-    ratios: Ratios,
+    objective: Objective,
     output: Path,
     console: Console,
     *,
-    head: nn.Module | None,
-    labels: bool,
     part: str,
     rank: int,
     save_every: int,
     options: dict[str, Any],
 ) -> Adapted:
     autocast = model.dtype == torch.bfloat16
-    transformers.set_seed(ratios.seed)  # LoRA's own weights are drawn
+    transformers.set_seed(objective.ratios.seed)  # LoRA's own weights are drawn
     adapted = with_lora(model, part, rank)
     checkpoint = last_checkpoint(output / CHECKPOINTS)
     if checkpoint is None:
         largest = sorted(rows, key=lambda one: one.size, reverse=True)[: options["batch"]]
-        found = estimate(adapted, collator(largest), options["accumulate"], head=head, labels=labels, autocast=autocast)
-        console.print(found.sentence(options["steps"]))
+        found = estimate(adapted, collator(largest), options["accumulate"], objective, autocast=autocast)
+        n_taught = (
+            0
+            if objective.labels
+            else min(options["steps"], math.ceil(len(rows) / (options["batch"] * options["accumulate"])))
+        )
+        console.print(found.sentence(options["steps"], objective.ratios.whole, n_taught))
     else:
         console.print(f"Resuming from {checkpoint}.")
     trainer = PrunedTrainer(
@@ -233,17 +232,14 @@ def _train(
         args=arguments(
             output / CHECKPOINTS,
             save_every=save_every,
-            seed=ratios.seed,
+            seed=objective.ratios.seed,
             cpu=model.device.type == "cpu",
             autocast=autocast,
             **options,
         ),
         train_dataset=Rows(rows),
         data_collator=collator,
-        strategy=strategy,
-        ratios=ratios,
-        labels=labels,
-        head=head,
+        objective=objective,
     )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     adapted.save_pretrained(str(output / ADAPTER))

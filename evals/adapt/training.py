@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-from torch import nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
-import tokenprune
-from tokenprune.errors import SettingError
-from tokenprune.evals.adapt.loss import learning
+from tokenprune.evals.adapt.objective import Objective
 from tokenprune.evals.adapt.rows import Row
 from tokenprune.evals.adapt.teaching import Teacher
 
@@ -26,37 +20,6 @@ STATE = "trainer_state.json"
 RISE = 1.05
 #: In a batch of a training without labels: the rows that it was made of.
 ROWS = "rows"
-
-
-@dataclass(frozen=True)
-class Ratios:
-    """Keep ratios for the steps of a training: a share `whole` of the steps is unpruned, and the others are spread over
-    `lowest` to `highest`, each octave alike. A step's depends on its number alone, so that a resumed training draws the
-    same."""
-
-    lowest: float
-    highest: float
-    whole: float
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.lowest <= self.highest <= 1:
-            raise SettingError(
-                f"keep ratios {self.lowest:g} to {self.highest:g}: write the lower first, both above 0 and up to 1."
-            )
-        if not 0 <= self.whole < 1:
-            raise SettingError(f"a share of {self.whole:g} unpruned steps is not in [0, 1); write 0.25, for example.")
-
-    def at(self, step: int) -> float:
-        draw = np.random.default_rng([self.seed, step])
-        if draw.random() < self.whole:
-            return 1.0
-        return float(self.lowest * (self.highest / self.lowest) ** draw.random())
-
-
-def at_ratio(strategy: tokenprune.Strategy, ratio: float) -> tokenprune.Strategy:
-    """Return the strategy with the keep ratio of a step."""
-    return replace(strategy, keep_ratio=ratio, keep=None)
 
 
 class Rows(Dataset[Row]):
@@ -73,41 +36,26 @@ class Rows(Dataset[Row]):
 
 
 class PrunedTrainer(Trainer):
-    """Prunes the model with `strategy` at the step's keep ratio, in forward and backward.
+    """Prunes the model at the step's keep ratio, in forward and backward."""
 
-    labels: whether it learns the batches' answers, and not their distributions in the unpruned model.
-    head: see `tokenprune.evals.adapt.logits.output_layer`.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        strategy: tokenprune.Strategy,
-        ratios: Ratios,
-        labels: bool,
-        head: nn.Module | None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, objective: Objective, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         own: Any = self.model
-        self._strategy, self._ratios, self._head = strategy, ratios, head
-        self._teacher = None if labels else Teacher(own, head)
-        if not labels:
+        self._objective = objective
+        self._teacher = None if objective.labels else Teacher(own, objective.head)
+        if not objective.labels:
             collator = self.data_collator
             self.data_collator = lambda rows: {**collator(rows), ROWS: tuple(rows)}
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         own: Any = self.model
-        ratio = self._ratios.at(self.state.global_step)
+        ratio = self._objective.ratios.at(self.state.global_step)
         taught = None
         if self._teacher is not None:
             rows = inputs.pop(ROWS)
             inputs = self._prepare_inputs(inputs)
             taught = self._teacher.distributions(inputs, rows)
-        with ExitStack() as step:
-            step.enter_context(learning(own, self._head, taught))
-            if ratio < 1:
-                step.enter_context(tokenprune.patch(own, at_ratio(self._strategy, ratio)))
+        with self._objective.in_effect(own, ratio, taught):
             return super().training_step(model, inputs, *args, **kwargs)
 
 

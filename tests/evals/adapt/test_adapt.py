@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 import tokenprune
-from tokenprune import DataError, SettingError, UnsupportedError
+from tokenprune import DataError, FoPru, SettingError, UnsupportedError
 from tokenprune.evals.adapt.adapt import Adapted, adapt
 from tokenprune.evals.adapt.estimate import duration, estimate
 from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled, right_answer
 from tokenprune.evals.adapt.lora import n_trained, target_names, with_lora
+from tokenprune.evals.adapt.objective import Objective, Ratios
 from tokenprune.evals.adapt.rows import IGNORED, Collator, Row
 from tokenprune.evals.adapt.training import PrunedTrainer, last_checkpoint
 from tokenprune.evals.run.questions import load_questions
@@ -222,12 +223,15 @@ def test_the_estimate_changes_nothing(data: Path) -> None:
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     batch = Collator(tiny_processor(), torch.float32)(alone(labelled(load_questions(data))[:4]))
     state = torch.get_rng_state()
-    found = estimate(model, batch, accumulate=2)
+    objective = Objective(FoPru(), Ratios(0.1, 0.5, 0.25), labels=False, head=None)
+    found = estimate(model, batch, 2, objective)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(weight, before[name]) and weight.grad is None for name, weight in model.named_parameters())
     assert found.n_trained == n_trained(model) < found.n_weights
     assert found.peak > 12 * found.n_trained
-    assert "for 100 steps" in found.sentence(100)
+    assert min(found.whole, found.pruned, found.teaching) > 0
+    found = replace(found, whole=60.0, pruned=20.0, teaching=15.0)
+    assert "about 60 minutes for 100 steps, or less" in found.sentence(100, share=0.25, n_taught=40)
     assert [duration(seconds) for seconds in (80.0, 600.0, 7200.0)] == ["80 seconds", "10 minutes", "2.0 hours"]
 
 

@@ -9,7 +9,8 @@ from helpers.commands import command
 from transformers import TrainingArguments
 
 from tokenprune.evals.adapt.adapt import Adapted
-from tokenprune.evals.adapt.training import Ratios, arguments, highest_rise
+from tokenprune.evals.adapt.objective import Ratios
+from tokenprune.evals.adapt.training import arguments, highest_rise
 
 
 def test_a_rise_of_the_loss_is_said(

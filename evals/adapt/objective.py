@@ -1,0 +1,77 @@
+"""What a training is for: which answers the model learns, and how it is pruned meanwhile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from peft import PeftModel
+from torch import nn
+
+import tokenprune
+from tokenprune.errors import SettingError
+from tokenprune.evals.adapt.loss import learning
+from tokenprune.evals.adapt.teaching import Distributions
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Keep ratios for the steps of a training: a share `whole` of the steps is unpruned, and the others are spread over
+    `lowest` to `highest`, each octave alike. A step's depends on its number alone, so that a resumed training draws the
+    same."""
+
+    lowest: float
+    highest: float
+    whole: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lowest <= self.highest <= 1:
+            raise SettingError(
+                f"keep ratios {self.lowest:g} to {self.highest:g}: write the lower first, both above 0 and up to 1."
+            )
+        if not 0 <= self.whole < 1:
+            raise SettingError(f"a share of {self.whole:g} unpruned steps is not in [0, 1); write 0.25, for example.")
+
+    @property
+    def middle(self) -> float:
+        """Half of the pruned steps have a lower one."""
+        return math.sqrt(self.lowest * self.highest)
+
+    def at(self, step: int) -> float:
+        draw = np.random.default_rng([self.seed, step])
+        if draw.random() < self.whole:
+            return 1.0
+        return float(self.lowest * (self.highest / self.lowest) ** draw.random())
+
+
+def at_ratio(strategy: tokenprune.Strategy, ratio: float) -> tokenprune.Strategy:
+    """Return the strategy with the keep ratio of a step."""
+    return replace(strategy, keep_ratio=ratio, keep=None)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """strategy, ratios: how the model is pruned.
+
+    labels: whether it learns the batches' answers, and not their distributions in the unpruned model.
+    head: see `tokenprune.evals.adapt.logits.output_layer`.
+    """
+
+    strategy: tokenprune.Strategy
+    ratios: Ratios
+    labels: bool
+    head: nn.Module | None
+
+    @contextmanager
+    def in_effect(self, model: PeftModel, ratio: float, taught: Distributions | None) -> Iterator[None]:
+        """Within the block, the model is pruned, unless `ratio` is 1, and its loss is the objective's. taught: what its
+        teacher says at the places of the labels; None with `labels`."""
+        with ExitStack() as step:
+            step.enter_context(learning(model, self.head, taught))
+            if ratio < 1:
+                step.enter_context(tokenprune.patch(model, at_ratio(self.strategy, ratio)))
+            yield
