@@ -52,9 +52,8 @@ def step(model: Any, batch: dict[str, Any], head: Any, taught: Distributions | N
 @pytest.mark.parametrize("keep", [None, 5])
 @pytest.mark.parametrize("labels", [True, False])
 def test_loss_and_gradients_stay(model: Any, labels: bool, keep: int | None) -> None:
-    batch = labelled(prompt([1, 2]))
-    head = output_layer(model.get_base_model(), batch)
-    assert head is model.get_base_model().lm_head
+    batch, head = labelled(prompt([1, 2])), model.get_base_model().lm_head
+    assert output_layer(model.get_base_model(), batch) is head
     taught = None if labels else teacher_distributions(model, batch, head)
     if taught is not None:
         assert torch.equal(taught.logs, teacher_distributions(model, batch).logs)
