@@ -137,7 +137,7 @@ def adapt(
             if reason is not None:
                 console.print(f"One question per row, although several are about the same image: {reason}.")
                 groups = by_image(asked, 1)
-        head = output_layer(loaded, on_device(collator([Row((Example(largest[0], largest[0].text),))]), loaded))
+        head = output_layer(loaded, on_device(collator([Row((Example(asked[0], asked[0].text),))]), loaded))
         if head is None:
             console.print(
                 f"More memory: {type(loaded).__name__} changes logits after its output layer, so a step computes all."
