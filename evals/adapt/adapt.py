@@ -140,7 +140,8 @@ def adapt(
         head = output_layer(loaded, on_device(collator([Row((Example(asked[0], asked[0].text),))]), loaded))
         if head is None:
             console.print(
-                f"More memory: {type(loaded).__name__} changes logits after its output layer, so a step computes all."
+                f"Every step computes the logits of all tokens, which takes memory: {type(loaded).__name__} changes "
+                f"them after its output layer, or has a loss of its own."
             )
         groups = chosen(groups, steps * batch * accumulate, seed)
         questions = [question for group in groups for question in group]
