@@ -27,10 +27,11 @@ from tokenprune.serving.vllm.refusals import NOT_INSTALLED
 
 @dataclass(frozen=True)
 class InEngine(Answering):
-    """An engine with the model `name`, whose processor counts tokens here."""
+    """An engine with the model `name`, whose config and processor count tokens here."""
 
     engine: Engine
     name: str
+    config: Any
     processor: Any
     on_error: OnError
 
@@ -53,7 +54,8 @@ class InEngine(Answering):
         return {"model": model, "versions": {**versions(), "vllm": facts.version}}
 
     def ask(self, parts: Sequence[Part], group: Sequence[Setup]) -> Iterator[list[Answer]]:
-        yield from EngineRunner(self.engine, self.processor, self.on_error).ask(parts, group)
+        runner = EngineRunner(self.engine, self.processor, self.config.image_token_id, self.on_error)
+        yield from runner.ask(parts, group)
 
 
 def in_engine(
@@ -62,14 +64,14 @@ def in_engine(
     """Return what asks an engine: "vllm", with these options, or the one at a URL. SettingError for anything else."""
     if not isinstance(model, str):
         raise SettingError("an engine loads the model itself: give evaluate() its name or folder")
-    _, processor = load_processor(model)
+    config, processor = load_processor(model)
     if engine == "vllm":
         offline = Offline(model, dtype, options)
         if find_spec("vllm") is None:
             raise SettingError(NOT_INSTALLED)
-        return InEngine(offline, public_name(model), processor, on_error)
+        return InEngine(offline, public_name(model), config, processor, on_error)
     if not engine.startswith(("http://", "https://")):
         raise SettingError(f"engine {engine!r}: write vllm, or the URL of a server, http://localhost:8000")
     if options:
         raise SettingError("a running server already has its options: leave out engine_options (--engine-options)")
-    return InEngine(Server(engine, model), public_name(model), processor, on_error)
+    return InEngine(Server(engine, model), public_name(model), config, processor, on_error)

@@ -19,35 +19,34 @@ from tokenprune.zoom.prompts import chat_prompt, encode_chat
 
 @dataclass(frozen=True)
 class Sized:
-    """A question, its prompt, and the lengths that the processor gives it without pruning."""
+    """A question, its prompt, and the lengths that the processor gives it without pruning: of the prompt, and of every
+    part of it that is only visual tokens."""
 
     question: Question
     prompt: Prompt
     n_tokens: int
-    n_visual: int
+    parts: list[int]
 
     @classmethod
-    def of(cls, question: Question, processor: Any) -> Sized:
+    def of(cls, question: Question, processor: Any, visual_token: int) -> Sized:
         images = question.open_images()
-        ids = encode_chat(processor, [images], [question.text])["input_ids"][0]
+        ids = encode_chat(processor, [images], [question.text])["input_ids"][0].tolist()
         chat = chat_prompt(processor, question.text, len(images))
         prompt = Prompt(images, question.text, chat, question.max_new_tokens)
-        return cls(question, prompt, len(ids), int((ids == visual_token(processor)).sum()))
+        return cls(question, prompt, len(ids), [len([*part]) for one, part in groupby(ids) if one == visual_token])
 
-
-def visual_token(processor: Any) -> int:
-    """The ID that visual tokens have in a prompt. What Gemma 3's processor calls so is the marker before them."""
-    if getattr(processor, "boi_token", None) == getattr(processor, "image_token", ""):
-        return processor.tokenizer.image_token_id
-    return processor.image_token_id
+    @property
+    def n_visual(self) -> int:
+        return sum(self.parts)
 
 
 @dataclass(frozen=True)
 class EngineRunner:
-    """Asks an engine. on_error: as in `Runner`."""
+    """Asks an engine. visual_token: the ID that visual tokens have in a prompt. on_error: as in `Runner`."""
 
     engine: Engine
     processor: Any
+    visual_token: int
     on_error: OnError = "stop"
 
     def ask(self, parts: Sequence[Part], setups: Sequence[Setup]) -> Iterator[list[Answer]]:
@@ -67,7 +66,7 @@ class EngineRunner:
         answers: list[Answer] = []
         for question in questions:
             try:
-                sized.append(Sized.of(question, self.processor))
+                sized.append(Sized.of(question, self.processor, self.visual_token))
             except Exception as error:  # noqa: BLE001  # raised again by failed(), or recorded
                 answers.append(failed(question, setup, error, self.on_error))
         start = time.perf_counter()
@@ -101,9 +100,10 @@ class EngineRunner:
     @staticmethod
     def _miscounted(one: Sized, setup: Setup, n_kept: int) -> EngineError | None:
         """Return an error if the engine did not keep as many visual tokens as the setup does. The budgets of several
-        images are rounded one by one."""
-        expected = setup.strategy.budget(one.n_visual) if isinstance(setup, Pruned) else one.n_visual
-        if abs(n_kept - expected) < max(1, len(one.prompt.images)):
+        images are rounded one by one, and so are those of an image's slices in MiniCPM-V, between which is text."""
+        budget = setup.strategy.budget if isinstance(setup, Pruned) else int
+        expected = budget(one.n_visual)
+        if abs(n_kept - expected) < max(1, len(one.prompt.images)) or n_kept == sum(map(budget, one.parts)):
             return None
         return EngineError(
             f"{setup.key}: the engine's prompt has {n_kept} of {one.n_visual} visual tokens, but {expected} should be "

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from helpers.files.evals import tiny_processor, write_vqav2
+from helpers.served.marked import save_llama4
 
-from tokenprune.evals.engines.engine import EngineError, Prompt
+from tokenprune.evals.engines.answering import InEngine
+from tokenprune.evals.engines.engine import EngineError, Prompt, Reply
 from tokenprune.evals.engines.offline import Offline
-from tokenprune.evals.engines.runner import EngineRunner, visual_token
+from tokenprune.evals.engines.runner import EngineRunner
+from tokenprune.evals.models.loading import load_processor
 from tokenprune.evals.run.plan import PART, Plan
 from tokenprune.evals.run.setups import Setup, make_setups
-from tokenprune.evals.storage.answers import AnswerKey
+from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.tasks import TASKS
 
 
@@ -41,7 +44,7 @@ def plan(tmp_path: Path) -> Plan:
 
 def asked(plan: Plan, done: set[AnswerKey]) -> list[tuple[str, int]]:
     engine = Counting()
-    answers = list(EngineRunner(engine, tiny_processor(), "record").ask(list(plan.parts(done)), plan.setups))
+    answers = list(EngineRunner(engine, tiny_processor(), 2, "record").ask(list(plan.parts(done)), plan.setups))
     missing = [AnswerKey(one.task, one.id, setup.key) for one in plan.questions for setup in plan.setups]
     found = [one.answer_key for some in answers for one in some]
     assert sorted(map(str, found)) == sorted(str(one) for one in missing if one not in done)
@@ -62,9 +65,47 @@ def test_what_is_missing_is_asked_together(plan: Plan) -> None:
     assert asked(plan, done) == [(first.label, 34), (second.label, 35), (first.label, 3)]
 
 
-def test_the_token_of_visual_tokens() -> None:
-    """Gemma 3's processor gives the marker before them the name that other processors give them."""
-    gemma = {"boi_token": "<start>", "image_token": "<start>", "image_token_id": 1}
-    assert visual_token(SimpleNamespace(**gemma, tokenizer=SimpleNamespace(image_token_id=2))) == 2
-    assert visual_token(SimpleNamespace(boi_token="<start>", image_token="<image>", image_token_id=3)) == 3
-    assert visual_token(tiny_processor()) == tiny_processor().image_token_id
+class Sliced:
+    """A processor that writes an image as three slices of 15 visual tokens, 7, with text between them."""
+
+    def apply_chat_template(self, *args: Any, **options: Any) -> str:
+        return "a chat"
+
+    def __call__(self, **inputs: Any) -> dict[str, Any]:
+        return {"input_ids": torch.tensor([[1, *[7] * 15, 2, *[7] * 15, 2, *[7] * 15, 3]])}
+
+
+class Keeping(Counting):
+    """Keeps so many visual tokens of 45, in a prompt that has so many tokens besides."""
+
+    def __init__(self, n_kept: int, n_others: int) -> None:
+        super().__init__()
+        self.reply = Reply("yes", n_kept + n_others)
+
+    def ask(self, prompts: Sequence[Prompt], setup: Setup) -> list[Any]:
+        return [self.reply] * len(prompts)
+
+
+def answer_of(answering: InEngine | EngineRunner, plan: Plan) -> Answer:
+    """What is answered to the first question under the pruned setup."""
+    part = next(plan.parts(set()))
+    ((answer,),) = answering.ask([replace(part, questions=part.questions[:1])], plan.setups[1:])
+    return answer
+
+
+@pytest.mark.parametrize(("n_kept", "error"), [(11, None), (12, None), (13, "has 13 of 45 visual tokens, but 11")])
+def test_slices_whose_budgets_are_rounded_one_by_one(plan: Plan, n_kept: int, error: str | None) -> None:
+    """A quarter of an image's 45 tokens is 11; of 15 it is 4, three times."""
+    answer = answer_of(EngineRunner(Keeping(n_kept, 4), Sliced(), 7, "record"), plan)
+    if error is None:
+        assert (answer.n_visual, answer.n_kept) == (45, n_kept)
+    else:
+        assert error in str(answer.error)
+
+
+def test_what_the_processor_calls_image_token_may_be_a_marker(plan: Plan, tmp_path: Path) -> None:
+    """In Llama 4 it comes before the overview."""
+    save_llama4(tmp_path / "model")
+    config, processor = load_processor(str(tmp_path / "model"))
+    answer = answer_of(InEngine(Keeping(2, 16), "model", config, processor, "stop"), plan)
+    assert (answer.n_visual, answer.n_kept) == (9, 2)
