@@ -77,6 +77,7 @@ def test_position_ids_that_an_engine_provides() -> None:
     assert Settings(FoPru(keep_ratio=0.1)).n_positions(100) == pytest.approx(1000, abs=1)
     assert Settings(FoPru(keep_ratio=0.9)).n_positions(100) == 400
     assert Settings(FoPru(keep=5)).n_positions(100) == 1600
+    assert Settings(Compose(DivPrune(keep=5), FoPru(keep_ratio=0.25))).n_positions(100) == 1600
     assert Settings(FoPru(keep=5), "compact").n_positions(100) == 100
 
 

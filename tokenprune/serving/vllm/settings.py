@@ -101,9 +101,10 @@ class Settings:
         was a visual token that the strategy has kept, and at least as if a request had asked to keep a quarter."""
         if self.position_ids == "compact":
             return max_model_len
-        if self.strategy.keep is not None:
+        n_kept = self.strategy.budget(MANY)
+        if n_kept == self.strategy.budget(2 * MANY):  # a count, of any step of a Compose
             return max_model_len * COUNT_STRETCH
-        return math.ceil(max_model_len * max(LEAST_STRETCH, MANY / self.strategy.budget(MANY)))
+        return math.ceil(max_model_len * max(LEAST_STRETCH, MANY / n_kept))
 
     @property
     def digest(self) -> str:
