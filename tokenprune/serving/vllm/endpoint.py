@@ -18,7 +18,8 @@ Application = Callable[
 
 
 class Endpoint:
-    """An ASGI middleware that answers this path, and passes all other requests on. For vLLM's `--middleware`."""
+    """An ASGI middleware that answers this path, also below vLLM's `--root-path`, and passes all other requests on. For
+    vLLM's `--middleware`."""
 
     def __init__(self, app: Application) -> None:
         self.app = app
@@ -26,7 +27,7 @@ class Endpoint:
     async def __call__(
         self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
     ) -> None:
-        if scope["type"] != "http" or scope["path"] != PATH:
+        if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) != PATH:
             return await self.app(scope, receive, send)
         body = json.dumps(described(scope["app"].state.vllm_config)).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
