@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from tokenprune.errors import SettingError, UnsupportedError
-from tokenprune.serving.vllm.architectures import ARCHITECTURES, architecture_of
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.plugin import warn_if_untested
 from tokenprune.serving.vllm.refusals import check_decoder, check_engine, check_model
 from tokenprune.serving.vllm.settings import Settings
@@ -166,6 +166,16 @@ def test_encoder_layers() -> None:
         check(qwen, "TokenPruneQwen2_5_VL")
 
 
+@pytest.mark.parametrize(("vision", "fitting"), [(CLIPVisionConfig, "default"), (SiglipVisionConfig, "full")])
+def test_visual_tokens_that_are_not_the_patches(vision: Any, fitting: str) -> None:
+    """Where they are in the image would be off by one, and the vision tower's attention would not fit."""
+    config = llava(vision=vision(num_hidden_layers=4))
+    check(config)
+    config.vision_feature_select_strategy = "full" if fitting == "default" else "default"
+    with pytest.raises(UnsupportedError, match=rf'Write "vision_feature_select_strategy": "{fitting}" in --hf-overr'):
+        check(config)
+
+
 def test_language_models() -> None:
     rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
     with pytest.raises(UnsupportedError, match="of type 'dynamic'"):
@@ -194,26 +204,6 @@ def test_models() -> None:
     check(llava(), "TokenPruneTransformers")
     with pytest.raises(UnsupportedError, match=r'Write "architectures": \["TokenPruneLlava"\]'):
         check(llava(), "TokenPruneQwen2VL")
-
-
-@pytest.mark.parametrize(
-    ("config", "name"),
-    [
-        ({"model_type": "llava"}, "TokenPruneLlava"),
-        ({"model_type": "llava", "vision_config": {"model_type": "dinov2"}}, "TokenPruneTransformers"),
-        ({"model_type": "qwen3_vl_moe", "vision_config": {"model_type": "qwen3_vl_moe"}}, "TokenPruneQwen3VLMoe"),
-        ({"model_type": "qwen3_5", "vision_config": {"model_type": "qwen3_5_vision"}}, "TokenPruneQwen3_5"),
-    ],
-)
-def test_architecture_of_a_checkpoint(config: dict[str, Any], name: str) -> None:
-    assert architecture_of(config) == name
-
-
-def test_models_that_cannot_be_served() -> None:
-    with pytest.raises(UnsupportedError, match=r"'pixtral' is not in transformers' format\. If it is a Mistral 3"):
-        architecture_of({"model_type": "pixtral"})
-    with pytest.raises(UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: exaone4_5, gemma3,"):
-        architecture_of({"model_type": "bert"})
 
 
 ENGINE = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tokenprune.adapters.towers import Tower
 from tokenprune.errors import UnsupportedError, to_install
 from tokenprune.serving.vllm.architectures import GENERIC, Architecture, architecture_of
 from tokenprune.serving.vllm.settings import Settings
@@ -48,6 +49,7 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
     check_architecture(architecture, config)
     check_strategy(strategy, config.get_text_config().num_hidden_layers)
     tower = tower_of_config(config)
+    check_patches(config, tower)
     offers = {"vision_attention", "pixels", *({"cls"} if tower.n_prefix else ())}
     offers |= set() if architecture.name in PADDED else {"colors"}
     check_needs(repr(strategy), strategy.needs, frozenset(offers), f"{architecture.name} inside vLLM")
@@ -65,6 +67,17 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
             f"DivPrune."
         )
     check_decoder(config.get_text_config(), settings)
+
+
+def check_patches(config: Any, tower: Tower) -> None:
+    """Raise UnsupportedError for a model that takes a CLS token for a visual one, or a patch for the CLS token."""
+    given, fitting = getattr(config, "vision_feature_select_strategy", None), "default" if tower.n_prefix else "full"
+    if given not in (None, fitting):
+        raise UnsupportedError(
+            f"vision_feature_select_strategy={given!r} with a {config.vision_config.model_type} tower does not give "
+            f'one visual token per patch. Write "vision_feature_select_strategy": "{fitting}" in --hf-overrides if '
+            f"the model was trained that way."
+        )
 
 
 def check_decoder(text_config: Any, settings: Settings) -> None:
