@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from helpers.served.engine import check_equal, engine, expected, needs_vllm, ser
 from helpers.served.models import save_llava
 from helpers.served.reference import Request, draw
 from safetensors.torch import load_file
+from transformers import InternVLConfig
+
+from tokenprune.errors import SettingError
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 DIVPRUNE = {"strategy": "divprune", "keep_ratio": 0.25}
@@ -62,3 +66,21 @@ def test_an_image_of_no_numbers_harms_its_own_request_only(llava: Path, llm: Any
     llm.generate([prompt], SamplingParams(max_tokens=4), use_tqdm=False)
     request = Request("w1 <image> w2", (A,))
     check_equal(served(llm, [request])[0], expected(llava, DIVPRUNE, [request])[0])
+
+
+@pytest.mark.parametrize("n", [20, 40, 72])
+def test_an_image_of_another_number_of_visual_tokens_is_refused(llm: Any, n: int) -> None:
+    """Before it gets to a worker, in which the error would end the engine."""
+    prompt = {"prompt": "w1 <image> w2", "multi_modal_data": {"image": torch.zeros(1, n, 64)}}
+    with pytest.raises(SettingError, match=f"sent as {n} visual tokens, but this model's images have 36"):
+        llm.generate([prompt], use_tqdm=False)
+
+
+def test_so_is_a_part_of_a_tile() -> None:
+    from tokenprune.serving.vllm.models.internvl import InternVLProcessor
+
+    config = InternVLConfig()  # a tile has 256 visual tokens
+    asked: Any = SimpleNamespace(info=SimpleNamespace(get_hf_config=lambda: config))
+    assert InternVLProcessor.parts(asked, "image", None, 512) == (512,)
+    with pytest.raises(SettingError, match="sent as 300 visual tokens, but this model's images have a multiple of 256"):
+        InternVLProcessor.parts(asked, "image", None, 300)

@@ -93,6 +93,15 @@ class PrunedPlaceholder(PromptUpdateDetails):
     n_kept: int = 0
 
 
+def misfit(n_visual: int, fitting: str) -> SettingError:
+    """The error for an image that was encoded elsewhere, into another number of tokens than the model's own tower
+    makes."""
+    return SettingError(
+        f"an image was sent as {n_visual} visual tokens, but this model's images have {fitting}, so it is unknown "
+        f"where in the image these belong. Send the image itself, or all of its visual tokens."
+    )
+
+
 if TYPE_CHECKING:
     Base = BaseMultiModalProcessor[Any]
 else:

@@ -14,13 +14,24 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.core import PrunedModel
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processing import PruningProcessor, misfit
 from tokenprune.serving.vllm.tiles import equal_tiles
 from tokenprune.serving.vllm.towers import encoder_layer
 from tokenprune.tokens import Layout
 
 
-class InternVLProcessor(PruningProcessor, interns1.InternS1MultiModalProcessor): ...
+class InternVLProcessor(PruningProcessor, interns1.InternS1MultiModalProcessor):
+    def parts(self, modality: str, item: Any, n_visual: int) -> Sequence[int]:
+        if n_visual % (tile := tile_of(self.info.get_hf_config()).n_visual):
+            raise misfit(n_visual, f"a multiple of {tile}")
+        return (n_visual,)
+
+
+def tile_of(config: Any) -> Layout:
+    """The layout of a tile."""
+    vision, merge = config.vision_config, int(1 / config.downsample_ratio)
+    rows, columns = (size // patch for size, patch in zip(vision.image_size, vision.patch_size, strict=True))
+    return Layout.squares(rows, columns, merge)
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -38,6 +49,4 @@ class PrunedInternVL(PrunedModel, interns1.InternS1ForConditionalGeneration, Sup
         return {} if tiles is None else {"pixel_values": tiles.tolist()}
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
-        vision, merge = self.config.vision_config, int(1 / self.config.downsample_ratio)
-        rows, columns = (size // patch for size, patch in zip(vision.image_size, vision.patch_size, strict=True))
-        return equal_tiles(self, Layout.squares(rows, columns, merge), features, arguments.get("pixel_values"))
+        return equal_tiles(self, tile_of(self.config), features, arguments.get("pixel_values"))

@@ -14,13 +14,22 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.core import PrunedModel
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processing import PruningProcessor, misfit
 from tokenprune.serving.vllm.tiles import tiled_images
 from tokenprune.serving.vllm.towers import encoder_layer
 from tokenprune.tokens import Layout
 
 
-class LlavaProcessor(PruningProcessor, llava.LlavaMultiModalProcessor): ...
+class LlavaProcessor(PruningProcessor, llava.LlavaMultiModalProcessor):
+    def parts(self, modality: str, item: Any, n_visual: int) -> Sequence[int]:
+        if n_visual != (whole := side_of(self.info.get_hf_config()) ** 2):
+            raise misfit(n_visual, str(whole))
+        return (n_visual,)
+
+
+def side_of(config: Any) -> int:
+    """The side of a tile in patches."""
+    return config.vision_config.image_size // config.vision_config.patch_size
 
 
 class PrunedLlavaTower(PrunedModel):
@@ -33,7 +42,7 @@ class PrunedLlavaTower(PrunedModel):
     @property
     def side(self) -> int:
         """The side of a tile in patches."""
-        return self.config.vision_config.image_size // self.config.vision_config.patch_size
+        return side_of(self.config)
 
 
 @MULTIMODAL_REGISTRY.register_processor(
