@@ -5,7 +5,7 @@ for each token that will be kept, before it is encoded."""
 
 from __future__ import annotations
 
-import random
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -198,7 +198,7 @@ class PruningProcessor(Base):
         for place, _ in markers:
             ids[first + place] = ids[first]
         dropped = {place for piece in pieces for place in piece[self.settings.budget(len(piece), ratio) :]}
-        item[FIELD] = Asked(parts, ratio, random.getrandbits(53), markers).element()
+        item[FIELD] = Asked(parts, ratio, secrets.randbits(53), markers).element()
         shorter = [one for place, one in enumerate(ids) if place not in dropped]
         counts = {"n_visual": len(places), "n_kept": len(places) - len(dropped)}
         return replace(update, content=PrunedPlaceholder(shorter, is_embed, **counts))
