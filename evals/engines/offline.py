@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from tokenprune.errors import SettingError, UnsupportedError
-from tokenprune.evals.engines.engine import Engine, Facts, Prompt, Reply, settings_of
+from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, settings_of
 from tokenprune.evals.models.loading import load_processor, read_config
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.serving.vllm.overrides import overrides
@@ -20,6 +20,8 @@ from tokenprune.strategies.baselines.grid import Grid
 OWN = {"model": "--model", "dtype": "--dtype", "hf_overrides": "--strategy"}
 #: Questions that vLLM schedules together. Their images are all decoded at once, which bounds their number.
 AT_ONCE = 64
+#: The reasons to end a request that is not answered, such as an image that vLLM's caches have lost.
+UNANSWERED = ("abort", "error")
 
 
 class Offline(Engine):
@@ -98,4 +100,15 @@ class Offline(Engine):
         for sampling, prompt in zip(greedy, prompts, strict=True):
             sampling.temperature, sampling.max_tokens = 0.0, prompt.max_new_tokens
         outputs = self._llm.generate(inputs, greedy, use_tqdm=False)
-        return [Reply(output.outputs[0].text, len(output.prompt_token_ids)) for output in outputs]
+        return [_reply(output) for output in outputs]
+
+
+def _reply(output: Any) -> Reply | EngineError:
+    """Return what an engine has answered to a prompt. It raises nothing for one that it has not answered, whose text is
+    empty."""
+    answer = output.outputs[0]
+    if answer.finish_reason in UNANSWERED:
+        return EngineError(
+            f"vLLM ended the request with finish_reason {answer.finish_reason!r} instead of an answer; its log says why"
+        )
+    return Reply(answer.text, len(output.prompt_token_ids))

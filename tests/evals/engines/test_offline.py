@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from helpers.files.evals import saved, write_vqav2
@@ -11,6 +13,7 @@ from helpers.tiny import tiny_llava
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.evals import evaluate
 from tokenprune.evals.engines import answering
+from tokenprune.evals.engines.engine import EngineError, Prompt, Reply
 from tokenprune.evals.engines.offline import Offline
 from tokenprune.evals.run.setups import make_setups
 
@@ -39,6 +42,23 @@ def test_a_composed_strategy_needs_one_engine_for_all_ratios(model: str) -> None
 def test_a_later_strategy_is_refused_before_the_first_engine_starts(model: str, strategy: str) -> None:
     with pytest.raises(UnsupportedError, match="cannot run inside vLLM"):
         Offline(model, "auto", {}).groups(make_setups(["fopru", strategy], [0.5]))
+
+
+def test_what_is_not_answered_is_no_empty_answer(model: str) -> None:
+    """vLLM returns such a request among the others, for instance if its caches have lost an image."""
+
+    def generate(prompts: list[Any], *args: Any, **options: Any) -> list[Any]:
+        ended = [("yes", "stop"), ("", "error"), ("a long answ", "length")]
+        answers = [SimpleNamespace(text=text, finish_reason=reason) for text, reason in ended]
+        return [SimpleNamespace(outputs=[answer], prompt_token_ids=[1, 2]) for answer in answers]
+
+    engine = Offline(model, "auto", {})
+    engine._llm = SimpleNamespace(generate=generate, get_default_sampling_params=SimpleNamespace)
+    (setup,) = make_setups(["grid"], [0.25], ["original"], [])
+    first, second, third = engine.ask([Prompt([], "", "a chat", 8)] * 3, setup)
+    assert (first, third) == (Reply("yes", 2), Reply("a long answ", 2))
+    assert isinstance(second, EngineError)
+    assert "ended the request with finish_reason 'error'" in str(second)
 
 
 @pytest.mark.parametrize("name", ["model", "dtype", "hf_overrides"])
