@@ -49,6 +49,14 @@ def test_blocks_choose_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(stored.unique()) == 12
 
 
+def test_no_copy_is_chosen_twice_where_cosines_are_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a still video, most of what is kept adds nothing."""
+    monkeypatch.setattr(scope, "BLOCK_ELEMENTS", 300)
+    still = at(0, 40, 80, 120, 160).repeat(20, 1)
+    chosen = most_covering(still, torch.linspace(1, 2, 100), 90)
+    assert len(chosen.unique()) == 90
+
+
 @pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf")])
 def test_powers_that_cannot_be(alpha: float) -> None:
     with pytest.raises(SettingError, match=r"SCOPE: alpha=.* is not a power"):

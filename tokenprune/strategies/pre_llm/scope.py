@@ -94,7 +94,7 @@ def _lazily(
     covered = vectors.new_zeros(n_visual)
     everything = torch.arange(n_visual, device=vectors.device)
     worth = torch.cat([value(index) for index in everything.split(max(1, BLOCK_ELEMENTS // n_visual))])
-    fresh = torch.ones_like(worth, dtype=torch.bool)
+    fresh, taken = torch.ones_like(worth, dtype=torch.bool), torch.zeros_like(worth, dtype=torch.bool)
     chosen = []
     for _ in range(n_kept):
         while not fresh[best := worth.argmax(0, keepdim=True)]:
@@ -103,6 +103,7 @@ def _lazily(
             fresh[index] = True
         covered = torch.maximum(covered, vectors @ vectors[best][0])
         worth[best] = -torch.inf
-        fresh.fill_(False)
+        taken[best] = True
+        fresh = taken.clone()  # a token that has been chosen is never computed again
         chosen.append(best)
     return torch.cat(chosen)
