@@ -49,6 +49,14 @@ def test_newline_tokens_fill_the_budget() -> None:
     assert selection.merged is None or len(selection.merged.sources) == 0
 
 
+def test_where_only_newline_tokens_are_not_dominant_nothing_is_merged() -> None:
+    """Behind the dominant 1 4 0 2 3 there are 5 and 6."""
+    tokens = tokens_of(ATTENTION, KEYS, FEATURES, newlines=[5, 6])
+    selection = VisionZip(keep=6, contextual=1 / 6).select(tokens)
+    assert selection.kept.tolist() == [0, 1, 2, 3, 4, 5]
+    assert selection.merged is None
+
+
 def test_the_paper_s_shares() -> None:
     for keep, contextual in ((64, 10), (128, 20), (192, 30)):
         assert round(VisionZip().contextual * keep) == contextual

@@ -54,6 +54,8 @@ class VisionZip(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
         if tokens.n_newlines:
             newline = tokens.is_newline[others]
             patches, fill = others[~newline], others[newline]
+        if not len(patches):
+            return Selection.first(order, n_kept, scores)
         contextual, merging = split_evenly(patches.sort().values, n_contextual)
         # Where there are too few patches, newline tokens fill the budget.
         kept = torch.cat([dominant, contextual, fill[: n_contextual - len(contextual)]]).sort().values
