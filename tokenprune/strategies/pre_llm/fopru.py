@@ -54,6 +54,10 @@ class FoPru(AttentionStrategy, AdaptiveStrategy):
         """The attention, and for score="cls" a tower with a CLS token."""
         return frozenset({"vision_attention", "cls"} if self.score == "cls" else {"vision_attention"})
 
+    @property
+    def reads_grid(self) -> bool:
+        return self.mode == "row" or self.cells is not None
+
     def select(self, tokens: VisualTokens) -> Selection:
         attention = tokens.vision_attention
         scores = attention.cls_row(self.heads) if self.score == "cls" else attention.received(self.heads)

@@ -59,6 +59,10 @@ class Mosaic(AttentionStrategy, MergingStrategy):
         """The attention, and for score="cls" a tower with a CLS token."""
         return frozenset({"vision_attention", "cls"} if self.score == "cls" else {"vision_attention"})
 
+    @property
+    def reads_grid(self) -> bool:
+        return True
+
     def select(self, tokens: VisualTokens) -> Selection:
         attention, n_visual = tokens.vision_attention, tokens.n_visual
         scores = attention.cls_row() if self.score == "cls" else attention.received()

@@ -66,6 +66,10 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
             check_no_effect(self, "with gather=False", "reach", "attention_bias")
 
     @property
+    def reads_grid(self) -> bool:
+        return self.gather or self.cells is not None
+
+    @property
     def entering(self) -> float:
         """The share of the visual tokens that enter the language model."""
         assert self.keep_ratio is not None

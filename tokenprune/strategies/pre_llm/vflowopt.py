@@ -79,6 +79,10 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
         return frozenset({"vision_attention", "colors"} if self.alpha else {"vision_attention"})
 
     @property
+    def reads_grid(self) -> bool:
+        return self.recycle
+
+    @property
     def entering(self) -> float:
         """The share R1 of the visual tokens that enter the language model."""
         assert self.keep_ratio is not None
