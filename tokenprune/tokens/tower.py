@@ -27,6 +27,7 @@ class KeptInTower:
         before the first was dropped.
     stages: the tokens left after each encoder layer that dropped some; from layer 0 on, if they were dropped before it.
     merged_from: how many visual tokens each of `kept` stands for; None if none has been merged.
+    entered: what was left when the layers began; None if that is everything.
     """
 
     kept: Int[Tensor, " kept"]
@@ -34,6 +35,7 @@ class KeptInTower:
     scores: Float[Tensor, " visual"] | None = None
     stages: tuple[StageReport, ...] = ()
     merged_from: Float[Tensor, " kept"] | None = None
+    entered: Int[Tensor, " entered"] | None = None
 
     @property
     def sizes(self) -> Float[Tensor, " kept"]:
@@ -62,7 +64,14 @@ class KeptInTower:
             torch.cat(scores) if len(scores) == len(parts) else None,
             tuple(_stage_of_all(parts, starts, layer) for layer in layers),
             torch.cat([part.sizes for part in parts]) if merged else None,
+            torch.cat([start + part.left_at(0) for start, part in zip(starts, parts, strict=False)]),
         )
+
+    def left_at(self, layer: int) -> Int[Tensor, " left"]:
+        """What was left when encoder layer `layer` began."""
+        done = [stage.kept for stage in self.stages if stage.layer <= layer]
+        entered = torch.arange(self.n_visual, device=self.kept.device) if self.entered is None else self.entered
+        return done[-1] if done else entered
 
     def to(self, device: torch.device) -> KeptInTower:
         """Return the same on a device, apart from its stages."""
@@ -90,12 +99,13 @@ def _stage_of_all(parts: Sequence[KeptInTower], starts: Sequence[int], layer: in
     kept: list[Tensor] = []
     merges: list[Merge] = []
     for part, start in zip(parts, starts, strict=False):
-        done = [stage for stage in part.stages if stage.layer <= layer]
-        left = done[-1].kept if done else torch.arange(part.n_visual, device=part.kept.device)
-        if done and done[-1].layer == layer and (merged := done[-1].merged) is not None:
-            n_before = sum(map(len, kept))
-            merges.append(Merge(n_before + merged.targets, start + merged.sources, merged.weights))
-        kept.append(start + left)
+        n_before = sum(map(len, kept))
+        merges += [
+            Merge(n_before + stage.merged.targets, start + stage.merged.sources, stage.merged.weights)
+            for stage in part.stages
+            if stage.layer == layer and stage.merged is not None
+        ]
+        kept.append(start + part.left_at(layer))
     return StageReport(layer, torch.cat(kept), None, Merge.concat(merges) if merges else None)
 
 

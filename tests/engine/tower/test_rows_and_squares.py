@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -172,6 +173,18 @@ def test_before_the_tower_and_in_it(name: str, second: TowerStrategy) -> None:
         assert len(image.in_tower[0].kept) == PixelPrune(keep_ratio=0.6).budget(image.n_visual)
         assert [step.strategy for step in image.steps] == ["PixelPrune", type(second).__name__]
         assert len(image.in_tower) > 1
+
+
+@pytest.mark.parametrize("second", [FlowCut(keep=5), ToMe(keep=5)])
+def test_what_frames_have_lost_before_the_tower_is_not_back_in_it(second: TowerStrategy) -> None:
+    """A frame of which few are left loses no more in the tower, or only later."""
+    model, inputs = model_of("qwen2-vl"), FAMILIES["qwen2-vl"].prompt([0], videos_per_row=[2])
+    with torch.no_grad(), tokenprune.patch(model, Compose(PixelPrune(keep=7), second)) as handle:
+        model(**inputs)
+    for video in handle.report.images:
+        assert [len(video.in_tower[0].kept), video.n_kept] == [7, 5]
+        for before, after in pairwise(video.in_tower):
+            assert set(after.kept.tolist()) < set(before.kept.tolist())
 
 
 @pytest.mark.parametrize("name", ["qwen2-vl", "internvl"])

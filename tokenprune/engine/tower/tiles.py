@@ -22,7 +22,7 @@ class Tile:
     """What is left of one tile so far.
 
     n_image: the number of visual tokens of the image that the tile is part of; None if the tower cannot know.
-    left: the visual tokens that are left; given as None, all of them.
+    left: the visual tokens that are left; given as None, all of them. entered: as given.
     scores: theirs, in the last selection; None if it gave none.
     merged_from: how many visual tokens each of them stands for; None if none has been merged.
     last: the last score of every visual token; None unless all were scored before the first was dropped.
@@ -31,7 +31,7 @@ class Tile:
 
     def __init__(self, n_visual: int, n_image: int | None, device: torch.device, left: Tensor | None = None) -> None:
         self.n_visual, self.n_image = n_visual, n_image
-        self.left = torch.arange(n_visual, device=device) if left is None else left
+        self.entered, self.left = left, torch.arange(n_visual, device=device) if left is None else left
         self.scores: Tensor | None = None
         self.merged_from: Tensor | None = None
         self.last: Tensor | None = None
@@ -62,7 +62,7 @@ class Tile:
 
     def outcome(self) -> KeptInTower:
         """What is left of it."""
-        return KeptInTower(self.left, self.n_visual, self.last, tuple(self.stages), self.merged_from)
+        return KeptInTower(self.left, self.n_visual, self.last, tuple(self.stages), self.merged_from, self.entered)
 
 
 def changes(selection: Selection | None) -> bool:
