@@ -132,6 +132,8 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
     def select(self, tokens: VisualTokens) -> Selection:
         n_visual, device, features = tokens.n_visual, tokens.features.device, tokens.features
         kept, merged, scores, done = torch.arange(n_visual, device=device), Merge.none(device), None, []
+        if isinstance(self.steps[0], PatchStrategy) and isinstance(self.steps[1], TowerStrategy):
+            tokens = _bounded(tokens, self.steps[0].budget(n_visual))
         for step in self.steps:
             if isinstance(step, (PatchStrategy, TowerStrategy)):
                 selection, left = _of_left(step.select(tokens), kept)
@@ -206,6 +208,17 @@ def _made(one: Any) -> Strategy:
     if isinstance(one, Compose) or not isinstance(one, Strategy):
         raise SettingError(f"Compose: {one!r} is not a strategy to compose. Write Compose(PixelPrune(), FoPru(), ...).")
     return one
+
+
+def _bounded(tokens: VisualTokens, most: int) -> VisualTokens:
+    """The tokens, where frames that together exceed what may be left before the tower have lost the rest: first what
+    has been dropped in the tower, and then those of the lowest scores."""
+    before, after = tokens.kept_before_tower, tokens.kept_in_tower
+    if len(before.kept) <= most:
+        return tokens
+    kept = before.within(after.kept).at_most(most).kept
+    both = {"kept_before_tower": before.within(kept), "kept_in_tower": after.within(kept)}
+    return replace(tokens, statistics={**tokens.statistics, **both})
 
 
 def _of_left(selection: Selection, kept: Tensor) -> tuple[Selection, Tensor]:

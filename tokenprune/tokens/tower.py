@@ -73,6 +73,12 @@ class KeptInTower:
         entered = torch.arange(self.n_visual, device=self.kept.device) if self.entered is None else self.entered
         return done[-1] if done else entered
 
+    def within(self, index: Int[Tensor, " part"]) -> KeptInTower:
+        """Return those of the tokens left that are among `index`."""
+        inside = torch.isin(self.kept, index.to(self.kept.device))
+        merged_from = None if self.merged_from is None else self.merged_from[inside]
+        return replace(self, kept=self.kept[inside], merged_from=merged_from)
+
     def to(self, device: torch.device) -> KeptInTower:
         """Return the same on a device, apart from its stages."""
         parts = {name: getattr(self, name) for name in ("kept", "scores", "merged_from")}

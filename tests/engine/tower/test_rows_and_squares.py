@@ -187,6 +187,19 @@ def test_what_frames_have_lost_before_the_tower_is_not_back_in_it(second: TowerS
             assert set(after.kept.tolist()) < set(before.kept.tolist())
 
 
+@pytest.mark.parametrize("second", [FlowCut(keep=5), ToMe(keep=5)])
+def test_frames_that_exceed_the_budget_of_their_video_before_the_tower(second: TowerStrategy) -> None:
+    """Three frames may each have 7 visual tokens left, and their video 7, of which 5 are left after the tower."""
+    model, inputs = model_of("glm4v"), FAMILIES["glm4v"].prompt([0], videos_per_row=[2])
+    with torch.no_grad(), tokenprune.patch(model, Compose(PixelPrune(keep=7), second)) as handle:
+        model(**inputs)
+    for video in handle.report.images:
+        before, after = video.steps
+        assert len(video.in_tower[0].kept) > 7
+        assert [len(before.kept), len(after.kept)] == [7, 5]
+        assert torch.isin(after.kept, before.kept).all()
+
+
 @pytest.mark.parametrize("name", ["qwen2-vl", "internvl"])
 @pytest.mark.parametrize("first", [FlowCut(keep_ratio=0.6), ToMe(keep_ratio=0.6)])
 def test_in_the_tower_and_after_it(name: str, first: TowerStrategy) -> None:
