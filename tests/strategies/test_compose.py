@@ -34,6 +34,7 @@ from tokenprune import (
 )
 from tokenprune.selection import Merge, StepReport, budget
 from tokenprune.strategies import make, parse
+from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.registry import changed_settings, name_of
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import Layout, VisualTokens
@@ -162,6 +163,22 @@ def test_texts_and_settings_files(tmp_path: Path) -> None:
     assert parse("random:keep_ratio=5e-1+random") == Compose(Random(keep_ratio=0.5), Random())
     with tokenprune.patch(model_of("qwen2.5-vl"), "pixelprune+fopru", keep_ratio=0.5) as handle:
         assert handle.strategy == Compose(PixelPrune(), FoPru(keep_ratio=0.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("pixelprune:keep_ratio=0.5+fopru", None),
+        ("pixelprune+fopru:keep=3", "keep"),
+        ("compose:steps=['pixelprune','fopru:keep=3']", "keep"),
+        ("compose:steps=['pixelprune','fopru'],keep_ratio=0.1", "keep_ratio"),
+        ("compose:steps=3", None),
+        ("tokenprune:LateStep,steps=8", None),
+        ("tokenprune:LateStep,steps=(8,16),keep_ratio=0.5", "keep_ratio"),
+    ],
+)
+def test_which_setting_says_how_much_is_kept(text: str, setting: str | None) -> None:
+    assert StrategySpec.read(text).budget_setting == setting
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tokenprune.strategies.registry import (
     check_known,
     check_types,
     construct,
+    name_of,
     setting_types,
     strategy_class,
 )
@@ -57,10 +58,12 @@ class StrategySpec:
 
     @property
     def budget_setting(self) -> str | None:
-        """The setting in the text that says how much is kept, of several strategies in sequence the last one's."""
-        if self.file is None and (steps := self.settings.get("steps")):
-            return StrategySpec.read(steps[-1]).budget_setting
-        return next((name for name in ("keep_ratio", "keep") if name in self.settings), None)
+        """The setting in the text that says how much is kept; of several strategies in sequence, the last one's if they
+        have none together."""
+        own = next((name for name in ("keep_ratio", "keep") if name in self.settings), None)
+        steps = self.settings.get("steps") if name_of(self.strategy_class) == COMPOSE else None
+        last = steps[-1] if isinstance(steps, (list, tuple)) and steps else None
+        return own if own is not None or last is None else StrategySpec.read(last).budget_setting
 
     def make(self, overriding: Mapping[str, Any] | None = None, also: Iterable[str] = ()) -> Strategy:
         """Construct the strategy, with settings added or replaced. `also` as in `read`."""
