@@ -24,11 +24,11 @@ LEAST = 0.05
 class RankedStrategy(Strategy):
     """Ranks visual tokens by a score: all of an image, or within cells of its grid, which keeps tokens everywhere.
 
-    cells: the side of a square cell in visual tokens; "auto" is the largest side with at least as many cells as tokens
-        to keep, but at least 2 (2 for a quarter, 3 for 10 %). Of every cell, as few of the best tokens as
-        can fill the budget are candidates, and the candidates with the highest scores are kept, as many as the budget
-        allows. Cells end at the edges of tiles with a grid of their own and of video frames, and newline tokens have
-        cells of their own. None ranks all tokens of the image.
+    cells: the side of a square cell in visual tokens; "auto" is the largest whose square is at most the number of
+        visual tokens for each one to keep, but at least 2 (2 for a quarter, 3 for 10 %). Of every cell, as few of the
+        best tokens as can fill the budget are candidates, and the candidates with the highest scores are kept, as many
+        as the budget allows. Cells end at the edges of tiles with a grid of their own and of video frames, and newline
+        tokens have cells of their own. None ranks all tokens of the image.
     """
 
     # By keyword only, so that a subclass's own settings keep their places.

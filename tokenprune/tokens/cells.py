@@ -46,8 +46,9 @@ def selection_cells(layout: Layout, side: int) -> Int[Tensor, " visual"]:
 
 
 def cell_side(n_kept: int, n_visual: int) -> int:
-    """Return the side of the cells for a budget: the largest with at least as many cells as tokens to keep, but at
-    least 2. At 25 % it is 2, at 10 % 3, and at 5 % 4."""
+    """Return the side of the cells for a budget: the largest whose square is at most the number of visual tokens for
+    each one to keep, but at least 2. At 25 % it is 2, at 10 % 3, and at 5 % 4. Smaller cells at the edges do not count:
+    a larger side may have as many cells as tokens to keep."""
     return max(2, int((n_visual / n_kept) ** 0.5))
 
 
