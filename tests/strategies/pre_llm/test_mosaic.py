@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tokenprune import Mosaic, SettingError
 from tokenprune.strategies.pre_llm import mosaic
@@ -72,6 +75,38 @@ def test_blocks_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = similar_nearby(vectors, layout, kept, 2.0)
     monkeypatch.setattr(mosaic, "BLOCK_ELEMENTS", 30)
     assert [part.tolist() for part in similar_nearby(vectors, layout, kept, 2.0)] == [part.tolist() for part in whole]
+
+
+class TF32(TorchDispatchMode):
+    """Rounds the factors of products of matrices to eleven bits, those of float32 in distances too, as a GPU does with
+    `torch.set_float32_matmul_precision("high")`."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._euclidean_dist.default:
+            one, other = args
+            left = torch.cat([-2 * one, one.square().sum(1, keepdim=True), torch.ones_like(one[:, :1])], 1)
+            right = torch.cat([other, torch.ones_like(other[:, :1]), other.square().sum(1, keepdim=True)], 1)
+            return (rounded(left) @ rounded(right).T).clamp(min=0).sqrt()
+        if func is torch.ops.aten.mm.default:
+            args = tuple(map(rounded, args))
+        return func(*args, **(kwargs or {}))
+
+
+def rounded(values: torch.Tensor) -> torch.Tensor:
+    return ((values.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def test_what_is_near_does_not_depend_on_the_precision_of_products() -> None:
+    """Of a large image, the places of one token in 16, every fourth in a row and a column: all others are within 2.9
+    tokens of one, and equal features go to the first."""
+    row, column = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    kept = ((row % 4 == 1) & (column % 4 == 1)).flatten().nonzero()[:, 0]
+    vectors, layout = torch.ones(4096, 1), Layout.raster((1, 64, 64))
+    expected = similar_nearby(vectors, layout, kept, 2.9)
+    with TF32():
+        found = similar_nearby(vectors, layout, kept, 2.9)
+    assert len(found[0]) == 4096
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 @settings(deadline=None, max_examples=60)

@@ -120,7 +120,9 @@ def similar_nearby(
     found = []
     for block in torch.arange(layout.n_visual, device=device).split(max(1, BLOCK_ELEMENTS // len(kept))):
         cosines = vectors[block] @ vectors[kept].T
-        near = (torch.cdist(at[block], at[kept]) <= reach) & (regions[block][:, None] == regions[kept])
+        # Not cdist, whose products of large coordinates a GPU that may use TF32 rounds to eleven bits.
+        down, across = (place[block][:, None] - place[kept] for place in at.T)
+        near = (down.square() + across.square() <= reach**2) & (regions[block][:, None] == regions[kept])
         near &= regions[block][:, None] >= 0
         cosines = cosines.masked_fill(~near, -torch.inf).masked_fill(block[:, None] == kept, torch.inf)
         highest, target = cosines.max(1)
