@@ -31,6 +31,7 @@ from tokenprune import (
     Selection,
     SettingError,
     UnsupportedError,
+    VFlowOpt,
 )
 from tokenprune.selection import Merge, StepReport, budget
 from tokenprune.strategies import make, parse
@@ -208,6 +209,8 @@ def test_what_is_written_is_read_again(made: Compose) -> None:
         (lambda: Compose(FastV(), DivPrune()), "FastV before it prunes inside the language model"),
         (lambda: Compose(FoPru(), Grid()), "Grid works on whole images only, and FoPru leaves a part"),
         (lambda: Compose(FoPru(), LateStep()), "LateStep prunes between denoising steps"),
+        (lambda: Compose(FoPru(), VFlowOpt()), r"no strategy may come before or after it.*VFlowOpt\(...\) alone"),
+        (lambda: Compose(VFlowOpt(), FoPru()), r"no strategy may come before or after it.*VFlowOpt\(...\) alone"),
         (lambda: Compose(FoPru(layer=-2), FoPru()), r"encoder layers \['-2', 'None'\]"),
         (lambda: Compose(FoPru(budget_per="tile"), DivPrune()), r'Write FoPru\(budget_per="image", '),
         (lambda: Compose(BackgroundPruning(), FastV()), r'Write BackgroundPruning\(budget_per="image", '),

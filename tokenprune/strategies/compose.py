@@ -167,6 +167,11 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
                     f"Compose: {type(step).__name__} prunes between denoising steps, after all that Compose puts in "
                     f"order. Patch with {type(step).__name__}(...) alone."
                 )
+            if step.whole_image and isinstance(step, StagedStrategy):
+                raise SettingError(
+                    f"Compose: {type(step).__name__} works on whole images only, and prunes inside the language model "
+                    f"too, so no strategy may come before or after it. Patch with {type(step).__name__}(...) alone."
+                )
         places = [_place(step) for step in self.steps]
         for before, after, place, next_place in zip(self.steps, self.steps[1:], places, places[1:], strict=False):
             if place > next_place or place == next_place != BEFORE_MODEL:
