@@ -101,6 +101,14 @@ def test_the_map_as_released() -> None:
     assert not torch.equal(*(strategy.select(tokens).kept for strategy in (paper, released)))
 
 
+@pytest.mark.parametrize(("n_tiles", "same"), [(1, True), (3, False)])
+def test_without_entropies_the_released_map_ranks_alike_within_a_tile(n_tiles: int, same: bool) -> None:
+    attention = attention_of(n_tiles)
+    tokens = VisualTokens(torch.randn(16 * n_tiles, 8), attention.layout, 0, {"vision_attention": attention})
+    paper, released = (VFlowOpt(threshold=2.0, recycle=False, as_released=flag) for flag in (False, True))
+    assert torch.equal(*(strategy.select(tokens).kept for strategy in (paper, released))) == same
+
+
 def test_the_map_is_carried_like_the_features() -> None:
     attention = attention_of(1)
     merged = attention.with_layout(Layout.squares(4, 4, 2))

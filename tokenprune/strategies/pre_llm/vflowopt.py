@@ -29,18 +29,21 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
         raises SettingError if no R3 in (0, 1] gives that average.
     threshold: the attention that makes a patch an anchor of the map, as a multiple of the mean.
     alpha: the weight of the patches' entropies in the map; 0 in the released settings.
-    cell: the side of a recycling cell in visual tokens; None is half the shorter side of the grid.
+    cell: the side of a recycling cell in visual tokens; None is half the shorter side of the grid, of several grids of
+        the largest.
     recycle, progressive: False disables that part, whose other settings then do nothing, so that a settings file can be
         tried without it. Without stages, keep_ratio of the tokens are kept throughout. A language model of fewer than
         three layers has no thirds: SettingError, unless progressive is False.
     layer: the encoder layer of the map; None is the one whose output the projector gets.
     as_released: compute the map as the released code does: average over the anchors instead of summing, and measure
-        entropies in bits. This matters only if alpha is not 0.
+        entropies in bits. If alpha is 0, this matters only where the tiles of an image, which may have unequal numbers
+        of anchors, compete.
 
     Other deviations from the released code: position IDs are kept, as in the paper; the entropy is that of the image's
-    own grey values; if no patch reaches the threshold, the best one is an anchor; the budget is exact with recycling; a
-    newline token gets the score of the best token of its row, where the code gives it a score of 1, which spends the
-    budget on nearly all newline tokens. Newline tokens are not merged.
+    own grey values; if no patch reaches the threshold, the best one is an anchor; the budget is exact with recycling;
+    the tokens of videos are recycled too, frame by frame, where the code drops them; a newline token gets the score of
+    the best token of its row, where the code gives it a score of 1, which spends the budget on nearly all newline
+    tokens. Newline tokens are not merged.
     """
 
     whole_image: ClassVar[bool] = True
