@@ -11,6 +11,7 @@ registry        which adapter answers for a model
 refused         classes without an adapter, and why
 tested          what `make matrix` found for every class
 wrappers        the model inside wrappers such as torch.compile's and PEFT's
+parallel        tensor parallelism
 conventions     what all supported transformers models have in common
 frames          LLaVA with the frames of a video as images
 retrieval       ColPali and its relatives

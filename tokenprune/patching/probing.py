@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters import ModelAdapter, adapter_for
+from tokenprune.adapters.parallel import check_heads
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_layer, is_integer
 from tokenprune.engine.call import named_arguments
@@ -215,6 +216,7 @@ def probe(
     model = unwrap_model(model)
     answers = adapter_for(model, adapter)
     check_needs("probe", wanted, answers.offers, answers.description, answers.why_not)
+    check_heads("probe", wanted, answers)
     for name in sorted(wanted & {"kept_in_tower", "kept_before_tower"}):
         raise SettingError(
             f"probe: {name} is the outcome of pruning in or before the tower, and a probe prunes nothing."

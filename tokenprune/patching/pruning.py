@@ -9,6 +9,7 @@ from typing import Any, cast, overload
 from torch import nn
 
 from tokenprune.adapters import ModelAdapter, adapter_for
+from tokenprune.adapters.parallel import check_heads
 from tokenprune.adapters.wrappers import check_model, unwrap_model
 from tokenprune.checks import check_choice
 from tokenprune.engine.pruner import Pruner, pruner_of
@@ -146,6 +147,7 @@ def patch(
         raise SettingError(f"{type(chosen).__name__}.needs is not a frozenset. Write needs = {frozenset(names)!r}.")
     needs = chosen.needs | ({"grid"} if chosen.reads_grid else set())
     check_needs(repr(chosen), needs, answers.offers, answers.description, answers.why_not)
+    check_heads(repr(chosen), needs, answers)
     if file is not None:
         file.warn_unless_made_for(len(answers.layers))
     assert isinstance(model, nn.Module)

@@ -1,4 +1,4 @@
-"""Models inside the wrappers of torch's data parallelism."""
+"""Models inside the wrappers of torch's data parallelism, and in several processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
 import tokenprune
-from tokenprune import Grid, UnsupportedError
+from tokenprune import FastV, FoPru, Grid, UnsupportedError
 
 STRATEGY = Grid(keep_ratio=0.25)
 
@@ -61,3 +61,19 @@ def test_fully_sharded_data_parallel() -> None:
 def test_data_parallel(llava: Any) -> None:
     with pytest.raises(UnsupportedError, match=r"DataParallel copies the model.*DistributedDataParallel"):
         tokenprune.patch(nn.DataParallel(llava), STRATEGY)
+
+
+def test_tensor_parallelism(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes would each read the attention of other heads, and keep other tokens."""
+    model: Any = tiny_llava()
+    model._tp_size = 2
+    with pytest.raises(UnsupportedError, match=r"FastV.* needs text_attention, and tensor parallelism \(tp_size=2\)"):
+        tokenprune.patch(model, FastV(layer=1))
+    with pytest.raises(UnsupportedError, match="probe needs text_attention, and tensor parallelism"):
+        tokenprune.probe(model, decoder_layers=[1])
+    tokenprune.patch(model, FoPru()).remove()  # every process computes the whole tower
+    plan = {"layers.*.self_attn.q_proj": "colwise"}
+    monkeypatch.setattr(type(model.config.vision_config), "base_model_tp_plan", plan)
+    with pytest.raises(UnsupportedError, match=r"FoPru.* needs vision_attention, and tensor parallelism"):
+        tokenprune.patch(model, FoPru())
+    tokenprune.patch(model, STRATEGY).remove()
