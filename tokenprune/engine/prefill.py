@@ -97,7 +97,7 @@ class Prefill:
 
     @dynamo_disabled
     def before_base_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._end_forward()
+        self.end_forward()
         self._context.packing = None
         if args:
             kwargs = named_arguments(module, args, kwargs)
@@ -249,7 +249,7 @@ class Prefill:
 
     @dynamo_disabled
     def after_base_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        forward, encoded = self._end_forward(), self._context.encoded
+        forward, encoded = self.end_forward(), self._context.encoded
         self._context.drop()
         has_images = bool(encoded) or (forward is not None and bool(forward.visual))
         # Without an output an exception is on its way, which says more than this one would.
@@ -264,6 +264,14 @@ class Prefill:
         """Make `report` the one of this thread's last forward with visual tokens."""
         self._context.report = self._last_report = report
 
+    def end_forward(self) -> Forward | None:
+        """End the forward of this thread, or one that an exception has left behind."""
+        forward, self._context.forward = self._context.forward, None
+        if forward is not None and self.stages is not None:
+            self.stages.end(forward)
+        restore_ids(forward)
+        return forward
+
     def _publish(self, forward: Forward, report: Report) -> None:
         forward.report = report
         self.publish(report)
@@ -271,14 +279,6 @@ class Prefill:
     @property
     def _skipped(self) -> tuple[int, ...]:
         return () if self.skipping is None else self.skipping.layers
-
-    def _end_forward(self) -> Forward | None:
-        """End the forward of this thread, or one that an exception has left behind."""
-        forward, self._context.forward = self._context.forward, None
-        if forward is not None and self.stages is not None:
-            self.stages.end(forward)
-        restore_ids(forward)
-        return forward
 
     def _finished_index(self, forward: Forward) -> CacheIndex:
         """The index of the cache that a forward has filled."""

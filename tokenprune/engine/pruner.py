@@ -99,6 +99,8 @@ class Pruner:
             undo.pop_all()
 
     def remove(self) -> None:
+        self.prefill.end_forward()
+        self._context.drop()
         while self._handles:
             self._handles.pop().remove()
         if pruner_of(self.model) is self:

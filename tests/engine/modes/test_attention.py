@@ -79,6 +79,28 @@ def test_masks_and_gaps_in_flash(cache: str, position_ids: Any, strategy: str) -
     assert_close(found[1], found[0])
 
 
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("flash_on_cpu")
+def test_nothing_is_left_of_an_interrupted_turn() -> None:
+    """Ctrl-C is no exception after which torch calls hooks."""
+    model, inputs, cache = decoding_with("flash_attention_2"), prompt([1]), DynamicCache()
+    handle = tokenprune.patch(model, "grid", keep_ratio=0.25)
+    with torch.no_grad():
+        model(**{**inputs, CACHE: cache})
+        hook = model.model.language_model.norm.register_forward_pre_hook(interrupt)
+        mask = torch.ones(1, 2 * inputs["input_ids"].shape[1]).long()
+        with pytest.raises(KeyboardInterrupt):
+            model(**{**inputs, "attention_mask": mask, CACHE: cache})
+    hook.remove()
+    layers = model.model.language_model.layers
+    assert all(layer._forward_pre_hooks for layer in layers)
+    handle.remove()
+    assert not any(layer._forward_pre_hooks for layer in layers)
+
+
 @pytest.mark.usefixtures("flash_on_cpu")
 @pytest.mark.parametrize("per_row", [[1, 1], [1, 2]], ids=str)
 def test_rows_of_a_stage_in_flash(per_row: list[int]) -> None:
