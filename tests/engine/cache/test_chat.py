@@ -145,8 +145,9 @@ def test_cropping_an_answer_takes_the_turn_back(llava: Any) -> None:
         chat.cache.crop(-n_answers - 2)
         chat.ids, chat.real = chat.ids[:, : -n_answers - 2], chat.real[:, : -n_answers - 2]
         chat.turn(prompt([1], seed=3), handle)
-        with pytest.raises(PruningError, match="in the middle of its pruned visual tokens"):
-            chat.cache.crop(-20)
+        for length in (-20, 2):
+            with pytest.raises(PruningError, match="within its last pruned image or before it"):
+                chat.cache.crop(length)
 
 
 def test_reset_forgets_the_pruning(llava: Any) -> None:

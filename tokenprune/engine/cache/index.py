@@ -100,8 +100,9 @@ class CacheIndex:
         tail = torch.arange(self.n_columns - n, self.n_columns, device=self.columns.device)
         if n > self.columns.shape[1] or not bool((self.columns[:, -n:] == tail).all()):
             raise PruningError(
-                "crop would cut a cache in the middle of its pruned visual tokens, and what was dropped there cannot "
-                "come back. Start again from an empty cache."
+                "crop would cut a cache within its last pruned image or before it, where it does not hold a token for "
+                "every column. Crop less, keep a copy.deepcopy of the cache from before the image, or start again from "
+                "an empty one."
             )
         columns, valid = self.columns[:, :-n], self.valid[:, :-n]
         return replace(
