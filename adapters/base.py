@@ -182,7 +182,7 @@ class Inputs(Parts):
 
     def unprunable(self, kwargs: Mapping[str, Any]) -> list[str]:
         """The arguments in a call of the model that only fit the unpruned sequence, by name."""
-        return unprunable_arguments(kwargs, self.config)
+        return unprunable_arguments(kwargs, self.model)
 
 
 class Vision(Parts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import unwrap
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,11 +27,17 @@ PIXELS = ("pixel_values", "hidden_states")
 #: Arguments of a model that say where sequences end that are packed in one row.
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
 
+#: The package whose forwards, which the Trainer gives a model, compute its loss themselves, without checking sizes.
+FUSES_LOSS = "liger_kernel"
 
-def unprunable_arguments(kwargs: Mapping[str, Any], config: Any) -> list[str]:
+
+def unprunable_arguments(kwargs: Mapping[str, Any], model: Any) -> list[str]:
     """Return the arguments in a call of a model that only fit the unpruned sequence, by name."""
+    config = model.config
     found = ["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), Tensor) else []
     found += [name for name in PACKED if kwargs.get(name) is not None]
+    if kwargs.get("labels") is not None and unwrap(model.forward).__module__.startswith(FUSES_LOSS):
+        found.append("labels with use_liger_kernel=True")
     routed = kwargs.get(ROUTED)
     if routed is None and kwargs.get("labels") is not None:
         routed = any(getattr(one, ROUTED, False) for one in (config, config.get_text_config()))

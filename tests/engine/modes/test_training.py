@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -214,6 +215,22 @@ def test_packed_rows_are_refused(llava: Any) -> None:
         tokenprune.patch(llava, FoPru(keep_ratio=1.0)),
     ):  # nothing is dropped, so nothing is in the way
         llava(**inputs, position_ids=ids, use_cache=False)
+
+
+def test_a_loss_that_does_not_compare_sizes_is_refused(llava: Any) -> None:
+    """Liger Kernel's forwards flatten hidden states and labels, and take as many of the labels as there are states."""
+
+    def lce_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return type(self).forward(self, *args, **kwargs)
+
+    lce_forward.__module__ = "liger_kernel.transformers.model.llava"
+    inputs = prompt([1])
+    with tokenprune.patch(llava, STRATEGY):
+        llava.forward = MethodType(lce_forward, llava)  # as the Trainer does
+        assert torch.isfinite(llava(**inputs).logits).all()
+        with pytest.raises(PruningError, match="labels with use_liger_kernel=True count the tokens of the unpruned"):
+            llava(**inputs, labels=labels_of(inputs))
+    del llava.forward
 
 
 def test_ids_that_fall_after_an_image_are_not_another_sequence(llava: Any) -> None:
