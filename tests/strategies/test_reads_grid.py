@@ -18,7 +18,8 @@ def selected(strategy: Strategy, grid: tuple[int, int, int]) -> tuple[Selection,
     """What is kept of 24 tokens that form a grid, and its features."""
     generator = torch.Generator().manual_seed(0)
     layout = Layout.raster(grid)
-    attention = VisionAttention(*(torch.randn(2, 1, 2, 25, 4, generator=generator) * 3), 0.5, 1, layout)
+    queries, keys = torch.randn(2, 1, 2, 25, 4, generator=generator) * 3
+    attention = VisionAttention(queries, keys, 0.5, 1, layout)
     statistics = {"vision_attention": attention, "pixels": torch.randn(1, 3, 8, 12, generator=generator)}
     tokens = VisualTokens(torch.randn(24, 8, generator=generator), layout, 0, statistics)
     selection = strategy.select(tokens)
