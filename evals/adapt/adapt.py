@@ -220,11 +220,8 @@ def _train(
     if checkpoint is None:
         largest = sorted(rows, key=lambda one: one.size, reverse=True)[: options["batch"]]
         found = estimate(adapted, collator(largest), options["accumulate"], objective, autocast=autocast)
-        n_taught = (
-            0
-            if objective.labels
-            else min(options["steps"], math.ceil(len(rows) / (options["batch"] * options["accumulate"])))
-        )
+        per_step = options["batch"] * options["accumulate"]
+        n_taught = 0 if objective.labels else min(options["steps"], math.ceil(len(rows) / per_step))
         console.print(found.sentence(options["steps"], objective.ratios.whole, n_taught))
     else:
         console.print(f"Resuming from {checkpoint}.")

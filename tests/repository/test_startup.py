@@ -26,7 +26,11 @@ def test_a_type_checker_sees_misspelt_names() -> None:
 
 
 def in_a_new_process(code: str) -> str:
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    """What the code prints. Python may write byte code, without which every process would compile what it imports."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -94,6 +98,6 @@ def test_help_loads_no_torch() -> None:
 
 @pytest.mark.slow
 def test_start_up_is_quick() -> None:
-    """Measured are 1.1 of torch's own time and 0.1 s; the bounds leave room for a busy machine."""
+    """Measured are 1.15 of the time of torch alone, and 0.1 s; the bounds leave room for a busy machine."""
     assert cpu_seconds(f"import torch; {PUBLIC}") < 1.4 * cpu_seconds("import torch")
     assert cpu_seconds(HELP) < 1.5

@@ -81,7 +81,7 @@ class KeptInTower:
 
     def to(self, device: torch.device) -> KeptInTower:
         """Return the same on a device, apart from its stages."""
-        parts = {name: getattr(self, name) for name in ("kept", "scores", "merged_from")}
+        parts = {name: getattr(self, name) for name in ("kept", "scores", "merged_from", "entered")}
         return replace(self, **{name: part.to(device) for name, part in parts.items() if part is not None})
 
     def of_part(self, index: Int[Tensor, " part"]) -> KeptInTower:

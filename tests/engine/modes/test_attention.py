@@ -85,7 +85,7 @@ def interrupt(*_: Any) -> None:
 
 @pytest.mark.usefixtures("flash_on_cpu")
 def test_nothing_is_left_of_an_interrupted_turn() -> None:
-    """Ctrl-C is no exception after which torch calls hooks."""
+    """After a KeyboardInterrupt, torch calls none of the hooks that clean up after other exceptions."""
     model, inputs, cache = decoding_with("flash_attention_2"), prompt([1]), DynamicCache()
     handle = tokenprune.patch(model, "grid", keep_ratio=0.25)
     with torch.no_grad():

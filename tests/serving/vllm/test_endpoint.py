@@ -15,7 +15,7 @@ SETTINGS = {"strategy": "fopru", "keep_ratio": 0.25, "record": "/home/me/kept.js
 
 
 def get(path: str, root_path: str = "") -> Any:
-    """The answer, or what the application behind it was asked for."""
+    """The endpoint's answer; or, if it passes the request on, the path that the application behind it is given."""
     config = SimpleNamespace(tokenprune=SETTINGS, architectures=["TokenPruneLlava"])
     model = SimpleNamespace(hf_config=config, dtype="torch.bfloat16")
     engine = SimpleNamespace(model_config=model, device_config=SimpleNamespace(device_type="cuda"))
