@@ -141,3 +141,11 @@ def test_without_a_cls_token_the_mean_stands_for_it() -> None:
     assert done.scores is not None
     torch.testing.assert_close(done.scores, torch.tensor(expected))
     assert done.kept.tolist() == [1]
+
+
+def test_what_is_left_moves_to_a_device_as_a_whole() -> None:
+    left = KeptInTower(torch.tensor([1, 3]), 4, torch.zeros(4), (), torch.ones(2), torch.tensor([0, 1, 3])).to(
+        torch.device("meta")
+    )
+    tensors = [left.kept, left.scores, left.merged_from, left.entered, left.left_at(0)]
+    assert all(one is not None and one.is_meta for one in tensors)
