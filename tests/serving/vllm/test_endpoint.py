@@ -14,9 +14,9 @@ from tokenprune.serving.vllm.endpoint import Endpoint
 SETTINGS = {"strategy": "fopru", "keep_ratio": 0.25, "record": "/home/me/kept.jsonl"}
 
 
-def get(path: str, root_path: str = "") -> Any:
+def get(path: str, root_path: str = "", **of_config: object) -> Any:
     """The endpoint's answer; or, if it passes the request on, the path that the application behind it is given."""
-    config = SimpleNamespace(tokenprune=SETTINGS, architectures=["TokenPruneLlava"])
+    config = SimpleNamespace(architectures=["TokenPruneLlava"], **(of_config or {"tokenprune": SETTINGS}))
     model = SimpleNamespace(hf_config=config, dtype="torch.bfloat16")
     engine = SimpleNamespace(model_config=model, device_config=SimpleNamespace(device_type="cuda"))
     app = SimpleNamespace(state=SimpleNamespace(vllm_config=engine))
@@ -44,3 +44,7 @@ def test_the_settings(root_path: str) -> None:
 def test_other_paths_are_passed_on() -> None:
     assert get("/v1/models") == "/v1/models"
     assert get("/other/tokenprune", "/models/llava") == "/other/tokenprune"
+
+
+def test_an_unpruned_engine_has_no_such_path() -> None:
+    assert get("/tokenprune", model_type="llava") == "/tokenprune"

@@ -18,8 +18,8 @@ Application = Callable[
 
 
 class Endpoint:
-    """An ASGI middleware that answers this path, also below vLLM's `--root-path`, and passes all other requests on. For
-    vLLM's `--middleware`."""
+    """An ASGI middleware that answers this path, also below vLLM's `--root-path`, if the engine prunes, and passes all
+    other requests on. For vLLM's `--middleware`."""
 
     def __init__(self, app: Application) -> None:
         self.app = app
@@ -29,7 +29,10 @@ class Endpoint:
     ) -> None:
         if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) != PATH:
             return await self.app(scope, receive, send)
-        body = json.dumps(described(scope["app"].state.vllm_config)).encode()
+        engine = scope["app"].state.vllm_config
+        if not hasattr(engine.model_config.hf_config, KEY):  # an unpruned engine, with the middleware all the same
+            return await self.app(scope, receive, send)
+        body = json.dumps(described(engine)).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -22,13 +22,14 @@ def register() -> None:
     from vllm import ModelRegistry
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
 
+    if ARCHITECTURES.keys() <= MODELS_CONFIG_MAP.keys():
+        return
+    own = {name: MODELS_CONFIG_MAP.get(name, VerifyAndUpdateConfig) for name in ModelRegistry.get_supported_archs()}
+    pruning = {architecture.replaces: name for name, architecture in ARCHITECTURES.items()}
+    MODELS_CONFIG_MAP.update({name: unpruned(base, pruning.get(name)) for name, base in own.items()})
     for name, architecture in ARCHITECTURES.items():
-        if name in MODELS_CONFIG_MAP:
-            continue
         ModelRegistry.register_model(name, f"{__package__}.models.{architecture.home}")
-        own = MODELS_CONFIG_MAP.get(architecture.replaces, VerifyAndUpdateConfig)
-        MODELS_CONFIG_MAP[name] = pruned(own, architecture)
-        MODELS_CONFIG_MAP[architecture.replaces] = forgotten(own, name)
+        MODELS_CONFIG_MAP[name] = pruned(own[architecture.replaces], architecture)
 
 
 def warn_if_untested(version: str) -> None:
@@ -72,17 +73,24 @@ def pruned(base: Any, architecture: Architecture) -> Any:
     return PrunedConfig
 
 
-def forgotten(base: Any, name: str) -> Any:
-    """The same for a model that is not to be pruned: settings that would have no effect are an error."""
+def unpruned(base: Any, pruning: str | None) -> Any:
+    """The same for a model of vLLM's own: settings that would have no effect on it are an error.
+
+    pruning: the architecture that serves the model pruned; None if there is none.
+    """
 
     class UnprunedConfig(base):
         @staticmethod
         def verify_and_update_model_config(model_config: Any) -> None:
             base.verify_and_update_model_config(model_config)
             if hasattr(model_config.hf_config, KEY):
+                way_out = (
+                    f'Add "architectures": ["{pruning}"] to it.'
+                    if pruning
+                    else f'The plug-in cannot prune this model: leave "{KEY}" out to serve it unpruned.'
+                )
                 raise SettingError(
-                    f'--hf-overrides has "{KEY}", which has no effect on '
-                    f'{model_config.hf_config.architectures[0]}. Add "architectures": ["{name}"] to it.'
+                    f'--hf-overrides has "{KEY}", which has no effect on {model_config.architecture}. {way_out}'
                 )
 
     return UnprunedConfig
