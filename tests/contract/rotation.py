@@ -1,4 +1,4 @@
-"""Which tests of the many families that share one adapter `make test` runs: a part that changes every day.
+"""Which tests of the matrix `make test` runs beside those that run every time: a part that changes every day.
 
 `make matrix` runs all of them, with --all-cells. The part is in pytest's header; MATRIX_PART=3 runs that one again.
 """
@@ -10,6 +10,7 @@ import zlib
 from datetime import date
 from typing import Any
 
+from helpers.contract.cells import FIRST_CASE, MECHANISMS
 from helpers.families import FAMILIES
 from helpers.families.common import CommonFamily
 
@@ -17,9 +18,11 @@ from helpers.families.common import CommonFamily
 PARTS = 8
 VARIABLE = "MATRIX_PART"
 WIDE = {name for name, family in FAMILIES.items() if isinstance(family, CommonFamily)}
-#: What every family runs every time, by the beginning of its ID.
+#: What every strategy does on every family.
+COMMONEST = "test_dropping_equals_masking"
+#: What families that share an adapter run every time, by the beginning of its ID.
 ALWAYS = (
-    "test_dropping_equals_masking[random-{}-greedy-padded]",
+    f"{COMMONEST}[random-{{}}-greedy-padded]",
     "test_every_mode_gives_what_the_oracle_gives[{}-greedy",
 )
 
@@ -30,9 +33,15 @@ def part() -> int:
 
 
 def runs(item: Any) -> bool:
-    """Whether a test is in the part."""
+    """Whether a test is run every time, or in the part."""
+    return _always(item) or zlib.crc32(item.nodeid.encode()) % PARTS == part()
+
+
+def _always(item: Any) -> bool:
+    """Of each mechanism, one strategy meets every family with an adapter of its own every time."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    family = parameters.get("case", parameters.get("name"))
-    if family not in WIDE or item.name.startswith(tuple(begin.format(family) for begin in ALWAYS)):
-        return True
-    return zlib.crc32(item.nodeid.encode()) % PARTS == part()
+    name = parameters.get("name")
+    family = parameters.get("case", name)
+    if family in WIDE:
+        return item.name.startswith(tuple(begin.format(family) for begin in ALWAYS))
+    return not item.name.startswith(COMMONEST) or family == FIRST_CASE or family not in FAMILIES or name in MECHANISMS

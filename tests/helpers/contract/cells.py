@@ -51,9 +51,14 @@ def strategy_of(name: str, **settings: Any) -> tokenprune.Strategy:
     return STRATEGIES[name](**(settings or {"keep_ratio": RATIOS.get(name, 0.3)}))
 
 
+NAMES = (*STRATEGIES, *VARIANTS)
+#: Asked once: there are 30,000 cells, and making a strategy checks the types of its settings.
+COMPARE_FRAMES = {name for name in NAMES if "frames" in strategy_of(name).needs}
+
+
 def commonest(name: str, case: str) -> tuple[str, str]:
     """(mode, batch) in which a strategy meets a family: videos, if it compares frames and there are any."""
-    return ("greedy", "video" if "frames" in strategy_of(name).needs and case in VIDEO_CASES else "padded")
+    return ("greedy", "video" if name in COMPARE_FRAMES and case in VIDEO_CASES else "padded")
 
 
 def thorough(name: str, case: str) -> bool:
@@ -61,7 +66,7 @@ def thorough(name: str, case: str) -> bool:
     return name == ANYWHERE or (llava and name in MECHANISMS)
 
 
-PAIRS = [(name, case) for name in (*STRATEGIES, *VARIANTS) for case in CASES]
+PAIRS = [(name, case) for name in NAMES for case in CASES]
 CELLS = [
     (name, case, *cell)
     for name, case in PAIRS
