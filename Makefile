@@ -3,6 +3,8 @@ OLDEST_PYTHON ?= python3.10
 BIN := .venv/bin
 # The first with --group; a new environment may have an older one.
 PIP := "pip>=25.1"
+# Python may write byte code even where a machine forbids it: the tests start many processes, and each would compile all.
+unexport PYTHONDONTWRITEBYTECODE
 # setuptools prints ten lines about every editable installation from several folders.
 %/installed: export PYTHONWARNINGS := ignore
 
