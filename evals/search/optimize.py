@@ -28,7 +28,7 @@ from tokenprune.errors import SettingError
 from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import finished, held_study
 from tokenprune.evals.search.objective import Objective, State
-from tokenprune.evals.search.space import SearchSpace
+from tokenprune.evals.search.space import LOGARITHMIC, SearchSpace
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.provenance import versions, weights_digest
 from tokenprune.evals.tasks.base.question import Question
@@ -90,7 +90,8 @@ def optimize(
     }
     about_data = {"split": names.split, "ids": [question.id for question in questions], "digest": _digest(questions)}
     named = {} if strategy == "vflowopt" else {"strategy": strategy}
-    identity = {**asdict(base), **named, **about_model, **about_data, "state": state, "seed": seed}
+    about_search = {"state": state, "seed": seed, "logarithmic": list(LOGARITHMIC)}
+    identity = {**asdict(base), **named, **about_model, **about_data, **about_search}
     with held_study(journal, identity) as study:
         objective = Objective(model, processor, questions, state=state, layer=base.layer)
         if "box" not in study.user_attrs:  # stored, so that another device resumes in the same space
@@ -139,7 +140,9 @@ def check_output(output: Path) -> None:
 def _search(
     study: optuna.Study, objective: Objective, space: SearchSpace, trials: int, seed: int, progress: bool
 ) -> None:
-    sides: dict[str, BaseDistribution] = {name: FloatDistribution(*side) for name, side in space.sides.items()}
+    sides: dict[str, BaseDistribution] = {
+        name: FloatDistribution(*side, log=name in LOGARITHMIC) for name, side in space.sides.items()
+    }
     n_done = len(finished(study))
     with tqdm(total=max(trials, n_done), initial=n_done, unit="trial", disable=not progress) as bar:
         if n_done == 0:

@@ -9,6 +9,8 @@ from tokenprune.errors import SettingError
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 Point = dict[str, float]
+#: Searched on a logarithmic scale, because most of what the size of a cell changes, it changes below four tokens a side.
+LOGARITHMIC = ("cell",)
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from helpers.families.base import IMAGE
 from helpers.files.evals import tiny_processor
 from helpers.files.search import BASE, LAYERS, deep_llava, scenes, searched
 from helpers.forks import forked, forks
+from optuna.distributions import FloatDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from torch.nn.functional import cosine_similarity
 
 import tokenprune
 from tokenprune import SettingError
 from tokenprune.evals.search.calibration import calibration
+from tokenprune.evals.search.journal import STUDY
 from tokenprune.evals.search.objective import Objective
 from tokenprune.evals.search.optimize import Names
 from tokenprune.evals.storage.provenance import weights_digest
@@ -79,6 +84,15 @@ def test_the_file(tmp_path: Path) -> None:
     assert search["data"]["ids"] == [question.id for question in questions]
     assert len({json.dumps(trial) for trial in trials}) == 13
     assert {"optuna", "torch", "tokenprune"} <= set(search["versions"])
+
+
+def test_cells_are_searched_on_a_logarithmic_scale(tmp_path: Path) -> None:
+    searched(scenes(tmp_path / "scenes"), tmp_path / "settings.json", trials=2)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "settings.journal")))
+    distributions = optuna.load_study(study_name=STUDY, storage=storage).trials[1].distributions
+    assert {name: one.log for name, one in distributions.items() if isinstance(one, FloatDistribution)} == {
+        "first": False, "second_place": False, "threshold": False, "alpha": False, "cell": True
+    }  # fmt: skip
 
 
 def test_patch_loads_it(tmp_path: Path) -> None:
