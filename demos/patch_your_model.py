@@ -67,8 +67,8 @@ def main(arguments=None):
     for name, calls in ("unpruned", before), (f"{pruned.label}, {pruned.keep_ratio:.0%}", after):
         answer, _, n_bytes = calls[0]
         table.add_row(name, answer, f"{median(seconds for _, seconds, _ in calls):.3f} s", decimal(n_bytes))
-    slower, larger = (median(one[i] / other[i] for other, one in rounds) for i in (1, 2))
-    table.add_row("ratio", "", f"{slower:.2f}x", f"{larger:.2f}x")
+    time_ratio, cache_ratio = (median(after[i] / before[i] for before, after in rounds) for i in (1, 2))
+    table.add_row("ratio", "", f"{time_ratio:.2f}x", f"{cache_ratio:.2f}x")
     Console().print(table)
 
 
