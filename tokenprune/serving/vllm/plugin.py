@@ -26,10 +26,10 @@ def register() -> None:
         return
     own = {name: MODELS_CONFIG_MAP.get(name, VerifyAndUpdateConfig) for name in ModelRegistry.get_supported_archs()}
     pruning = {architecture.replaces: name for name, architecture in ARCHITECTURES.items()}
-    MODELS_CONFIG_MAP.update({name: unpruned(base, pruning.get(name)) for name, base in own.items()})
+    MODELS_CONFIG_MAP.update({name: unpruned_config(base, pruning.get(name)) for name, base in own.items()})
     for name, architecture in ARCHITECTURES.items():
         ModelRegistry.register_model(name, f"{__package__}.models.{architecture.home}")
-        MODELS_CONFIG_MAP[name] = pruned(own[architecture.replaces], architecture)
+        MODELS_CONFIG_MAP[name] = pruned_config(own[architecture.replaces], architecture)
 
 
 def warn_if_untested(version: str) -> None:
@@ -43,8 +43,9 @@ def warn_if_untested(version: str) -> None:
         )
 
 
-def pruned(base: Any, architecture: Architecture) -> Any:
-    """What vLLM does with the configuration of the unpruned model, `base`, and our checks."""
+def pruned_config(base: Any, architecture: Architecture) -> Any:
+    """The class that vLLM asks about the configuration of one of our models: `base`, that of the unpruned model, with
+    our checks."""
 
     class PrunedConfig(base):
         @staticmethod
@@ -73,7 +74,7 @@ def pruned(base: Any, architecture: Architecture) -> Any:
     return PrunedConfig
 
 
-def unpruned(base: Any, pruning: str | None) -> Any:
+def unpruned_config(base: Any, pruning: str | None) -> Any:
     """The same for a model of vLLM's own: settings that would have no effect on it are an error.
 
     pruning: the architecture that serves the model pruned; None if there is none.
