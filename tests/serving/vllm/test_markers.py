@@ -44,14 +44,14 @@ def test_what_is_between() -> None:
 
 
 def shortened(ids: list[int], has_markers: bool, parts: Sequence[int]) -> tuple[Any, Any]:
-    """A placeholder of which half of the visual tokens are kept, and what is asked for it."""
+    """A placeholder of which half of the visual tokens are kept, and what the worker gets of it."""
     from vllm.multimodal.processing import PromptUpdateDetails  # pyright: ignore[reportMissingImports]
     from vllm.multimodal.processing.processor import (  # pyright: ignore[reportMissingImports]
         ResolvedPromptUpdate,
         UpdateMode,
     )
 
-    from tokenprune.serving.vllm.processing import FIELD, Asked, PruningProcessor
+    from tokenprune.serving.vllm.processing import FIELD, PrunedItem, PruningProcessor
 
     content = PromptUpdateDetails.select_token_id(ids, VISUAL)
     update = ResolvedPromptUpdate("image", 0, UpdateMode.REPLACE, [VISUAL], content)
@@ -59,27 +59,27 @@ def shortened(ids: list[int], has_markers: bool, parts: Sequence[int]) -> tuple[
     settings = Settings.read({"strategy": "grid", "keep_ratio": 0.5})
     processor: Any = SimpleNamespace(settings=settings, has_markers=has_markers, parts=lambda *_: parts)
     found = PruningProcessor._shortened(processor, update, None, item, "image").content
-    return found, Asked.read(item[FIELD].data)
+    return found, PrunedItem.read(item[FIELD].data)
 
 
 @needs_vllm
 def test_a_placeholder_has_as_many_tokens_as_are_left() -> None:
     ids = [START, *[VISUAL, VISUAL, VISUAL, ROW] * 2, END]
     ids[-2] = END
-    found, asked = shortened(ids, True, [6])
+    found, item = shortened(ids, True, [6])
     assert found.full == [START, VISUAL, VISUAL, VISUAL, VISUAL, END, END]
     assert found.is_embed(found.full).tolist() == [False, True, True, True, True, False, False]
     assert (found.n_visual, found.n_kept) == (6, 3)
-    assert (asked.n_visual, asked.markers) == (6, ((3, ROW),))
-    assert asked.places(Settings.read({"strategy": "grid", "keep_ratio": 0.5})) == [(7, 4)]
+    assert (item.n_visual, item.markers) == (6, ((3, ROW),))
+    assert item.places(Settings.read({"strategy": "grid", "keep_ratio": 0.5})) == [(7, 4)]
 
 
 @needs_vllm
 def test_families_without_markers() -> None:
     """Text between the parts of an image or a video stays; text where none was tested is refused."""
-    found, asked = shortened([START, VISUAL, VISUAL, END, *[VISUAL] * 4, END], False, [2, 4])
+    found, item = shortened([START, VISUAL, VISUAL, END, *[VISUAL] * 4, END], False, [2, 4])
     assert found.full == [START, VISUAL, END, VISUAL, VISUAL, END]
-    assert (asked.parts, asked.markers) == ((2, 4), ())
+    assert (item.parts, item.markers) == ((2, 4), ())
     for parts in ([2], [2, 2]):
         with pytest.raises(UnsupportedError, match="text between the visual tokens of an image"):
             shortened([START, VISUAL, ROW, VISUAL, END] * len(parts), False, parts)

@@ -125,14 +125,13 @@ def test_features_that_are_no_numbers(n_broken: int, wanted: list[int], caplog: 
     """Nothing is raised, since that would end the engine, and no NaN gets into its KV cache."""
     from tokenprune import DivPrune
     from tokenprune.serving.vllm.core import ImageSelector, logger
-    from tokenprune.serving.vllm.processing import Asked
     from tokenprune.serving.vllm.settings import Settings
 
     logger.addHandler(caplog.handler)
     features = torch.randn(6, 2)
     features[1 : 1 + n_broken] = torch.nan
     selector = ImageSelector(Settings(DivPrune(keep=3)), 2, reports=False)
-    rows, kept = selector.select(features, EncodedImage(Layout.raster((1, 2, 3)), {}), Asked((6,), None, 0))
+    rows, kept = selector.select(features, EncodedImage(Layout.raster((1, 2, 3)), {}), None)
     logger.removeHandler(caplog.handler)
     assert kept.tolist() == wanted
     assert torch.equal(rows, features[kept].nan_to_num())
@@ -141,18 +140,17 @@ def test_features_that_are_no_numbers(n_broken: int, wanted: list[int], caplog: 
 
 def test_a_strategy_that_keeps_fewer_is_filled_up(caplog: pytest.LogCaptureFixture) -> None:
     from tokenprune.serving.vllm.core import ImageSelector
-    from tokenprune.serving.vllm.processing import Asked
     from tokenprune.serving.vllm.settings import Settings
 
     selector = ImageSelector(Settings(Fewer(keep=3)), 2)
     features = torch.tensor([[5.0, 0], [1, 1], [4, 2], [3, 3], [0, 4], [2, 5]])
     image = EncodedImage(Layout.raster((1, 2, 3)), {})
     for _ in range(2):
-        rows, kept = selector.select(features, image, Asked((6,), None, 0))
+        rows, kept = selector.select(features, image, None)
         assert kept.tolist() == [0, 2, 3]
         assert torch.equal(rows, features[kept])
     assert sum("kept fewer visual tokens than its budget" in one.message for one in caplog.records) <= 1
-    rows, kept = selector.select(features, image, Asked((6,), 1.0, 0))
+    rows, kept = selector.select(features, image, 1.0)
     assert kept.tolist() == list(range(6))
 
 
@@ -164,23 +162,23 @@ def test_an_item_says_what_is_asked() -> None:
     )
 
     from tokenprune.errors import PruningError
-    from tokenprune.serving.vllm.processing import FIELD, Asked
+    from tokenprune.serving.vllm.processing import FIELD, PrunedItem
 
     def feature(data: Any, modality: str = "image") -> Any:
         return MultiModalFeatureSpec(data, modality, "name", PlaceholderRange(0, 9))
 
     several = (
-        Asked((36,), None, 2**53 - 1),
-        Asked((576, 300, 2), 0.1, 3),
-        Asked((9,), None, 3, ((3, 2**17), (7, 0))),
+        PrunedItem((36,), None, 2**53 - 1),
+        PrunedItem((576, 300, 2), 0.1, 3),
+        PrunedItem((9,), None, 3, ((3, 2**17), (7, 0))),
     )
-    for asked in several:
-        assert Asked.read(asked.element().data) == asked
-        assert Asked.of(feature(MultiModalKwargsItem({FIELD: asked.element()})), ["image"]) == asked
-    assert Asked.of(feature(None, "video"), ["image"]) is None
+    for item in several:
+        assert PrunedItem.read(item.element().data) == item
+        assert PrunedItem.of(feature(MultiModalKwargsItem({FIELD: item.element()})), ["image"]) == item
+    assert PrunedItem.of(feature(None, "video"), ["image"]) is None
     for modality in ("image", "video"):
         with pytest.raises(PruningError, match=f"vLLM lost the data that tokenprune attached to one {modality}"):
-            Asked.of(feature(None, modality), ["image", "video"])
+            PrunedItem.of(feature(None, modality), ["image", "video"])
 
 
 def test_items_that_share_a_token() -> None:

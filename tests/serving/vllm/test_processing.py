@@ -22,7 +22,7 @@ def test_images_have_different_keys_even_if_the_caller_seeds() -> None:
     from vllm.multimodal.processing import PromptUpdateDetails
     from vllm.multimodal.processing.processor import ResolvedPromptUpdate, UpdateMode
 
-    from tokenprune.serving.vllm.processing import FIELD, Asked, PruningProcessor
+    from tokenprune.serving.vllm.processing import FIELD, PrunedItem, PruningProcessor
 
     processor = PruningProcessor()
     processor.settings = Settings(FoPru(keep_ratio=0.25))
@@ -31,6 +31,6 @@ def test_images_have_different_keys_even_if_the_caller_seeds() -> None:
     for item in items:
         random.seed(0)
         processor._shortened(update, None, item, "image")
-    first, second = (Asked.read(item[FIELD].data) for item in items)
+    first, second = (PrunedItem.read(item[FIELD].data) for item in items)
     assert first.key != second.key
     assert first.parts == second.parts == (8,)

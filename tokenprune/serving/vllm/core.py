@@ -37,7 +37,7 @@ from tokenprune.serving.vllm.positions import (
     unpruned_prompt,
     visual_places,
 )
-from tokenprune.serving.vllm.processing import FIELD, Asked
+from tokenprune.serving.vllm.processing import FIELD, PrunedItem
 from tokenprune.serving.vllm.rope import lengthen
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.towers import n_heads
@@ -61,10 +61,11 @@ class ImageSelector:
         self._filled = False
 
     def select(
-        self, features: Float[Tensor, "visual columns"], image: EncodedImage, asked: Asked
+        self, features: Float[Tensor, "visual columns"], image: EncodedImage, keep_ratio: float | None
     ) -> tuple[Float[Tensor, "kept columns"], Int[Tensor, " kept"]]:
-        """The features of the kept tokens of an image or a part, after merging, and their indices."""
-        strategy = self.settings.strategy_at(asked.keep_ratio)
+        """The features of the kept tokens of an image or a part, after merging, and their indices. `keep_ratio` is that
+        of the request, None if it has none."""
+        strategy = self.settings.strategy_at(keep_ratio)
         if strategy is None:
             kept = torch.arange(len(features), device=features.device)
             rows = features
@@ -73,10 +74,10 @@ class ImageSelector:
                 kept, rows = self._pruned(strategy, features, image)
         return rows, kept
 
-    def record(self, asked: Asked, kept: Int[Tensor, " kept"]) -> None:
+    def record(self, item: PrunedItem, kept: Int[Tensor, " kept"]) -> None:
         """Write down which visual tokens of an image or a video were kept, if that is wanted."""
         if self.file is not None:
-            self.file.write(asked.key, asked.n_visual, kept)
+            self.file.write(item.key, item.n_visual, kept)
 
     def _pruned(
         self, strategy: Strategy, features: Float[Tensor, "visual columns"], image: EncodedImage
@@ -200,20 +201,20 @@ class PrunedModel(Base):
             if self.capture is not None:
                 self.capture.clear()
             return [append_offsets(rows, rows.new_zeros(len(rows), self.n_components).long()) for rows in found]
-        asked = [Asked.read(one) for one in fields]
-        batches = image_batches([one.n_visual for one in asked], self.most_at_once)
+        items = [PrunedItem.read(field) for field in fields]
+        batches = image_batches([item.n_visual for item in items], self.most_at_once)
         rows = self.rows_of_images(kwargs) if len(batches) > 1 else {}
         placed = []
         for batch in batches:
-            arguments = arguments_of(kwargs, len(asked), batch, rows)
+            arguments = arguments_of(kwargs, len(items), batch, rows)
             if self.capture is not None:
                 self.capture.clear()
             found = list(super().embed_multimodal(**arguments))
             images = iter(self.encoded_images(arguments, found))
             if self.capture is not None:
                 self.capture.clear()
-            for features, one in zip(found, asked[batch], strict=True):
-                placed.append(self._placed(features, list(islice(images, len(one.parts))), one))
+            for features, item in zip(found, items[batch], strict=True):
+                placed.append(self._placed(features, list(islice(images, len(item.parts))), item))
         return placed
 
     def embed_input_ids(
@@ -239,15 +240,15 @@ class PrunedModel(Base):
         return ids if self.n_components > 1 else ids[0]
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: Any) -> tuple[Tensor, int]:
-        asked = {id(feature): Asked.of(feature, self.pruned) for feature in mm_features}
-        self._name(mm_features, asked)
+        items = {id(feature): PrunedItem.of(feature, self.pruned) for feature in mm_features}
+        self._name(mm_features, items)
         if self.settings.position_ids == "compact":
             pruned = any(
-                one is not None and one.n_visual + len(one.markers) > len(visual_places(feature.mm_position))
-                for feature, one in zip(mm_features, asked.values(), strict=True)
+                item is not None and item.n_visual + len(item.markers) > len(visual_places(feature.mm_position))
+                for feature, item in zip(mm_features, items.values(), strict=True)
             )
             return compact_ids(len(input_tokens)) if pruned else self.unpruned_ids(input_tokens, mm_features)
-        counts = {key: None if one is None else one.places(self.settings) for key, one in asked.items()}
+        counts = {key: None if item is None else item.places(self.settings) for key, item in items.items()}
         ids, features, places = unpruned_prompt(input_tokens, mm_features, lambda feature: counts[id(feature)])
         return pruned_ids(*self.unpruned_ids(ids, features), places)
 
@@ -257,32 +258,32 @@ class PrunedModel(Base):
             return super().get_mrope_input_positions(ids, features)
         return compact_ids(len(ids))
 
-    def _name(self, features: Any, asked: dict[int, Asked | None]) -> None:
-        for feature, one in zip(features, asked.values(), strict=True):
-            if one is not None and self.selector.file is not None:
-                self.selector.file.name(one.key, feature.identifier)
+    def _name(self, features: Any, items: dict[int, PrunedItem | None]) -> None:
+        for feature, item in zip(features, items.values(), strict=True):
+            if item is not None and self.selector.file is not None:
+                self.selector.file.name(item.key, feature.identifier)
 
-    def _placed(self, features: Tensor, images: Sequence[EncodedImage], asked: Asked) -> Tensor:
+    def _placed(self, features: Tensor, images: Sequence[EncodedImage], item: PrunedItem) -> Tensor:
         parts, indices, start = [], [], 0
-        for part, image in zip(features.split(asked.parts), images, strict=True):
-            rows, kept = self.selector.select(part, image, asked)
+        for part, image in zip(features.split(item.parts), images, strict=True):
+            rows, kept = self.selector.select(part, image, item.keep_ratio)
             offsets = self.offsets(image).to(kept.device)[kept]
-            if asked.markers:
-                rows, offsets = self._among_markers(rows, kept, asked)
+            if item.markers:
+                rows, offsets = self._among_markers(rows, kept, item)
             parts.append(append_offsets(rows, offsets))
             indices.append(kept + start)
             start += len(part)
-        self.selector.record(asked, torch.cat(indices))
+        self.selector.record(item, torch.cat(indices))
         placed = torch.cat(parts)
         if get_tensor_model_parallel_world_size() > 1:
             placed = get_tp_group().broadcast(placed.contiguous())  # every rank keeps what the first one does
         return placed
 
     def _among_markers(
-        self, rows: Float[Tensor, "kept width"], kept: Int[Tensor, " kept"], asked: Asked
+        self, rows: Float[Tensor, "kept width"], kept: Int[Tensor, " kept"], item: PrunedItem
     ) -> tuple[Float[Tensor, "places width"], Int[Tensor, "places 1"]]:
         """The rows of an image's kept tokens and the embeddings of its markers, in order, and their offsets."""
-        places, ids = torch.tensor(asked.markers, device=rows.device).T
-        visual = visual_among(asked.markers, asked.n_visual).to(kept.device)
+        places, ids = torch.tensor(item.markers, device=rows.device).T
+        visual = visual_among(item.markers, item.n_visual).to(kept.device)
         offsets, order = torch.cat([visual[kept], places]).sort()
         return torch.cat([rows, super().embed_input_ids(ids).to(rows)])[order], offsets[:, None]

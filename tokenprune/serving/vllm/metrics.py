@@ -93,7 +93,7 @@ class KeptFile:
         self._names: dict[int, str] = {}
 
     def name(self, key: int, name: str) -> None:
-        """Note the name of an image that will be encoded unless it is cached. `key` is that of its `Asked`."""
+        """Note the name of an image that will be encoded unless it is cached. `key` is that of its `PrunedItem`."""
         self._names[key] = name
         if len(self._names) > MOST_WAITING:
             del self._names[next(iter(self._names))]

@@ -25,13 +25,13 @@ from tokenprune.serving.vllm.settings import KEEP_RATIO, Settings, split_request
 
 #: The field that the item of an image or video carries from the API server to the worker.
 FIELD = "tokenprune"
-#: The options of the largest input, which vLLM makes up to measure memory: an image that its request does not prune.
-LARGEST: Mapping[str, object] = {KEEP_RATIO: 1.0}
+#: The options of the input that vLLM makes up to measure memory. Not pruned, since a request may turn pruning off.
+PROFILING_OPTIONS: Mapping[str, object] = {KEEP_RATIO: 1.0}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked for one image or video.
+class PrunedItem:
+    """An image or video of a request: what the worker must know of it to prune it.
 
     parts: how many visual tokens each of its parts has, which are pruned one by one: the frames of a video, or the
         tiles of an image; most images are one part.
@@ -63,7 +63,7 @@ class Asked:
         return MultiModalFieldElem(data=data, field=MultiModalBatchedField(keep_on_cpu=True))
 
     @classmethod
-    def read(cls, data: Tensor) -> Asked:
+    def read(cls, data: Tensor) -> PrunedItem:
         """Undo `element`, given the data of one item."""
         ratio, *numbers = data.tolist()
         key, n_parts, *others = map(int, numbers)
@@ -72,8 +72,8 @@ class Asked:
         return cls(tuple(parts), None if ratio != ratio else ratio, key, tuple(pairs))
 
     @classmethod
-    def of(cls, feature: MultiModalFeatureSpec, pruned: Collection[str]) -> Asked | None:
-        """What is asked for an item of a prompt; None for one of a modality that is not `pruned`."""
+    def of(cls, feature: MultiModalFeatureSpec, pruned: Collection[str]) -> PrunedItem | None:
+        """That of an item of a prompt; None for one of a modality that is not `pruned`."""
         if feature.modality not in pruned:
             return None
         data = None if feature.data is None or FIELD not in feature.data else feature.data[FIELD].data
@@ -129,7 +129,7 @@ class PruningProcessor(Base):
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
         inputs = super().get_dummy_inputs(*args, **kwargs)
-        inputs.hf_processor_mm_kwargs = LARGEST
+        inputs.hf_processor_mm_kwargs = PROFILING_OPTIONS
         return inputs
 
     def _get_mm_hashes(self, inputs: Any) -> Any:
@@ -153,7 +153,7 @@ class PruningProcessor(Base):
                     for one in result.hashes.get(modality, ()):
                         inputs.cache.invalidate(one)
             raise
-        if inputs.hf_processor_mm_kwargs is not LARGEST:
+        if inputs.hf_processor_mm_kwargs is not PROFILING_OPTIONS:
             for image in images:
                 count_image(image.n_visual, image.n_kept)
         return result
@@ -167,7 +167,7 @@ class PruningProcessor(Base):
     def _get_mm_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
     ) -> dict[str, Sequence[Sequence[ResolvedPromptUpdate]]]:
-        """Those of vLLM with shorter images and frames; every pruned item gets its `Asked`."""
+        """Those of vLLM with shorter images and frames; every pruned item gets its `PrunedItem`."""
         ratio, others = split_request(hf_processor_mm_kwargs)
         updates = dict(super()._get_mm_prompt_updates(mm_items, others, out_mm_kwargs))
         for modality in self.pruned:
@@ -198,7 +198,7 @@ class PruningProcessor(Base):
         for place, _ in markers:
             ids[first + place] = ids[first]
         dropped = {place for piece in pieces for place in piece[self.settings.budget(len(piece), ratio) :]}
-        item[FIELD] = Asked(parts, ratio, secrets.randbits(53), markers).element()
+        item[FIELD] = PrunedItem(parts, ratio, secrets.randbits(53), markers).element()
         shorter = [one for place, one in enumerate(ids) if place not in dropped]
         counts = {"n_visual": len(places), "n_kept": len(places) - len(dropped)}
         return replace(update, content=PrunedPlaceholder(shorter, is_embed, **counts))
