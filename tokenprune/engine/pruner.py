@@ -1,15 +1,24 @@
 """Registers every hook of a patch, and removes them again.
 
-Prefill           the model, its base model and its language model: what happens to one prompt
-VisionRecorder    the vision tower and the feature functions: records of images while they are encoded
-LossFunction      labels as short as the logits
-ContinuousBatching   refused, because it brings no images
-BatchPruning      between encoder layers }
-RowPruning        the same, and before them }
-StagePruning      between decoder layers } only for a strategy that asks for it
-LayerSkipping     around decoder layers  }
-CanvasSteps       the denoiser of a block diffusion model, which reads what was cached
-PolicySteps       the action expert of a robot policy, which does the same
+For every patch:
+
+Prefill             the model, its base model and its language model: what happens to one prompt
+VisionRecorder      the vision tower and the feature functions: records of images while they are encoded
+LossFunction        labels as short as the logits; not in models that denoise
+AssistedDecoding    refused, where it reads the hidden states of the whole prompt
+ContinuousBatching  refused, because it brings no images
+
+For a strategy that asks for it:
+
+BatchPruning        between the layers of a vision tower that takes a batch of tiles
+RowPruning          between them and before them, in a tower that takes all patches in one row
+StagePruning        between decoder layers
+LayerSkipping       around decoder layers
+
+For a model that denoises:
+
+CanvasSteps         the denoiser of a block diffusion model, which reads what was cached
+PolicySteps         the action expert of a robot policy, which does the same
 """
 
 from __future__ import annotations
