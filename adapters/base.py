@@ -165,17 +165,17 @@ class Inputs(Parts):
     def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
         """Prune the arguments of `inner_features` to the columns that an in-LLM stage has left. Hidden states, the
         first of them, are pruned already."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} sets inner_features: define prune_inner_features too.")
 
     def visual_features(self, kwargs: Mapping[str, Any]) -> Float[Tensor, "batch length width"]:
         """What strategies read as the features of visual tokens, from the language model's arguments, of models with
         `late_features`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} sets late_features: define visual_features too.")
 
     def merge_late(self, kwargs: dict[str, Any], merge: Callable[[Tensor], Tensor]) -> None:
         """Apply `merge`, (batch, length, width) to the same, to `late_features` among the language model's
         arguments, in place: it adds dropped tokens to kept ones."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} sets late_features: define merge_late too.")
 
     def check_length(self, n_columns: int) -> None:
         """Raise PruningError for a pruned sequence that is too long, dropped tokens included."""
@@ -228,7 +228,7 @@ class Vision(Parts):
     def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
         """The pixels of every image, from the arguments of its encoding function, for models whose vision tower is
         not known: all `vision_towers` are read otherwise."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no vision_towers: define image_pixels.")
 
     def consumed_layer(self, n_layers: int) -> int:
         """The encoder layer whose output the projector gets, of `n_layers`."""
@@ -272,12 +272,12 @@ class ModelAdapter(Vision, Inputs):
     visual features over placeholder tokens and calls its language model with inputs_embeds, attention_mask,
     position_ids and a cache, as the LLaVA family does:
 
-        Parts   core, language_model, layers, vision_tower, vision_towers, resampler, describe_tower
+        Parts   core, language_model, layers, vision_tower, vision_towers, resampler, describe_tower, only_before
         Inputs  takes_video or modalities, visual_mask, image_starts, encoded, sequence_arguments,
                 prune_arguments, inner_features with prune_inner_features, late_features with visual_features,
-                merge_late and first_stage, noncausal, unprunable
+                merge_late and first_stage, noncausal, check_length, unprunable
         Vision  layouts, splits_videos, offers, tower_layers, encoder_layer or consumed_layer, capture_points,
-                tile_heads, tile_pixels, by_image
+                tile_heads, tile_pixels, by_image, image_pixels, why_not
     """
 
     #: The first tested version of transformers that the adapter works with.

@@ -44,9 +44,9 @@ class ConvolutionalAdapter(GenericAdapter):
         if found is not None:
             self.tower = found
 
+    @abstractmethod
     def find_attention(self, vision: Any) -> Tower | None:
         """Return how the attention of a tower is read; None if it has none that fits the visual tokens."""
-        raise NotImplementedError
 
     @property
     def vision_tower(self) -> Any:

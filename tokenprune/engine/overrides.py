@@ -6,6 +6,7 @@ They are objects rather than closures, so that a copy or pickle of the model get
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ from tokenprune.sequence.packing import Packing
 IGNORED_LABEL = -100  # the label that every Hugging Face loss leaves out
 
 
-class MethodOverride:
+class MethodOverride(ABC):
     """Overrides a method of one module by `override` until `remove`.
 
     What somebody has overridden this with in turn, as accelerate's hooks do, still calls it after `remove`: then it
@@ -48,9 +49,9 @@ class MethodOverride:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.original(*args, **kwargs) if self._removed else self.override(*args, **kwargs)
 
+    @abstractmethod
     def override(self, *args: Any, **kwargs: Any) -> Any:
         """What is done instead of `original`."""
-        raise NotImplementedError
 
     def install(self) -> MethodOverride:
         self._removed = False

@@ -176,12 +176,12 @@ class PrunedModel(Base):
 
     def attention_module(self) -> Any:
         """The attention module of that layer, in a tower of vLLM's own."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines neither attention_module nor make_capture.")
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         """The layout and the declared statistics of every image, or of every part that is pruned by itself, in a call
         of `embed_multimodal`. `features` are those of the images, or videos."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define encoded_images.")
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
         """How many rows each image or video has, of the arguments of `embed_multimodal` that hold those of all one

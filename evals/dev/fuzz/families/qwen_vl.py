@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from random import Random
 from typing import Any
 
@@ -42,8 +43,9 @@ class QwenVL(Family):
         }
         return self.whole_config(rng, special)
 
+    @abstractmethod
     def whole_config(self, rng: Random, special: dict[str, Any]) -> Any:
-        raise NotImplementedError
+        """Return the model's config, with the vision tower of `self.vision` and these token IDs."""
 
     def language(self, rng: Random, **settings: Any) -> dict[str, Any]:
         section = rng.choice(SECTIONS[self.head_dim])

@@ -32,7 +32,7 @@ class PrunedAnyRes(PrunedLlavaTower):
 
     def layout_of_size(self, size: tuple[int, int]) -> Layout:
         """The layout of an image of (height, width) pixels."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define layout_of_size.")
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         pixels = arguments.get("pixel_values")
