@@ -22,6 +22,7 @@ from tokenprune.evals.dev.tables.speed import bench
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.report import markers
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
 
 ROOT = Path(__file__).resolve().parents[2]
 README, PATCHING = ROOT / "README.md", ROOT / "tokenprune" / "patching" / "README.md"
@@ -135,6 +136,14 @@ def test_every_strategy_is_named(path: Path) -> None:
 
 def test_the_readme_counts_the_classes() -> None:
     assert f"\n{len(ADAPTERS)} classes of transformers: " in README.read_text(encoding="utf-8")
+
+
+def test_every_architecture_of_vllm_is_listed() -> None:
+    """Once, in a row of the guide to serving; the README counts the model types."""
+    rows = re.findall(r"^\| .+ \|$", (ROOT / "tokenprune" / "serving" / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(name for row in rows for name in re.findall(r"`(TokenPrune\w+)`", row)) == sorted(ARCHITECTURES)
+    n_types = len({architecture.model_type for architecture in ARCHITECTURES.values()})
+    assert f"; in vLLM [{n_types} types](tokenprune/serving/README.md#models)" in README.read_text(encoding="utf-8")
 
 
 def test_the_readme_has_the_measured_time() -> None:
