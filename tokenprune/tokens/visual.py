@@ -29,9 +29,9 @@ STATISTICS = {
     "text_attention": "attention of the language model's layers; without it use a strategy that prunes before it",
     "canvas_attention": "attention of the tokens that a block diffusion model denoises; without it use a strategy that "
     "prunes before the language model",
-    "kept_in_tower": "a vision tower that may drop patches between its layers, which needs eager or sdpa attention and "
-    "one feature layer, not among the first, or an earlier layer that attends to whole images; `tokenprune models "
-    "NAME` says whether a model's tower may; without it use a strategy that prunes after the tower, as VisionZip",
+    "kept_in_tower": "a vision tower that may drop patches between its layers, which takes eager or sdpa attention and "
+    "one feature layer, not among the first, with a layer before it that attends to whole images; `tokenprune models "
+    "NAME` says whether a model's tower may; without it use a strategy that prunes after the tower, such as VisionZip",
     "kept_before_tower": "a vision tower that takes the patches of all images in one row, of which it can leave some "
     "out; `tokenprune models NAME` says whether a model's tower can; without it use a strategy that prunes after the "
     "tower, such as DivPrune",
