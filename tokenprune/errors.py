@@ -20,7 +20,8 @@ class DataError(TokenPruneError, ValueError):
 
 
 class UnsupportedError(TokenPruneError, RuntimeError):
-    """A model, version or combination that tokenprune does not handle. Raised by `patch`."""
+    """A model, version or combination that tokenprune does not handle. Raised by `patch`, which then changes nothing,
+    and by calls that a patched model does not support, such as `generate_batch`."""
 
 
 class PruningError(TokenPruneError, RuntimeError):
