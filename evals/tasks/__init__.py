@@ -1,4 +1,4 @@
-"""The tasks, one file each. To add one, write a file and a line in TASKS."""
+"""The tasks, one file each. To add one, write a file and a line in _TASKS; README.md has the other steps."""
 
 from tokenprune.evals.tasks.activitynetqa import ActivityNetQa
 from tokenprune.evals.tasks.ai2d import Ai2d
