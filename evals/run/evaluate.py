@@ -120,15 +120,7 @@ def evaluate(
         if others := left_out(data, tasks):
             console.print(others)
         if engine is not None:
-            if image_size is not None:
-                raise SettingError("an engine resizes images itself: leave out --image-size")
-            if device_map is not None:
-                raise SettingError(
-                    "device_map (--device-map) spreads a model in this process: leave it out. For vLLM on several "
-                    """devices, write --engine-options '{"tensor_parallel_size": 2}'"""
-                )
-            if videos := [one.id for one in asked if isinstance(one, VideoQuestion)]:
-                raise SettingError(f"{videos[0]} is about a video, but engines get questions about images only")
+            _check_for_engine(asked, image_size, device_map)
             answering = in_engine(engine, model, dtype, engine_options or {}, on_error)
         else:
             loaded, processor = load_model(model, dtype, here.device, device_map) if isinstance(model, str) else model
@@ -143,25 +135,31 @@ def evaluate(
         groups = answering.groups(compared)
         calibration = avoided.union(*(setup.calibrated_on for setup in compared))
         questions = limit_questions(_uncalibrated(asked, calibration, data, console), limit)
-        about = {"model": name, "data": _place(data)}
-        about |= {"loaded_from": _place(model if isinstance(model, str) else name)}
-        about |= {"processes": here.count, "frames": frames, "begun": _now()}
-        about |= {} if engine is None else {"engine": engine}
+        about = {
+            "model": name,
+            "data": _place(data),
+            "loaded_from": _place(model if isinstance(model, str) else name),
+            "processes": here.count,
+            "frames": frames,
+            "begun": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            **({} if engine is None else {"engine": engine}),
+        }
+        options = {  # those that decide the answers, besides the setups
+            "batch_tokens": batch_tokens,
+            **({} if image_size is None else {"image_size": list(image_size)}),
+            **({} if not engine_options else {"engine_options": dict(engine_options)}),
+        }
         plans = [Plan(questions, group) for group in groups]
         identity = dict[str, Any]()
         unfinished = [plan for plan in plans if any(plan.parts(done))]
         for plan in unfinished or plans[:1]:
             with answering.serving(plan.setups):
-                found = answering.identity()
                 identity = {
-                    "model": found["model"],
+                    **answering.identity(),
                     "data": {"split": split, "limit": limit, **tasks_identity(questions)},
                     "setups": {str(setup.key): setup.identity() for setup in compared},
-                    "batch_tokens": batch_tokens,
-                    "versions": found["versions"],
+                    **options,
                 }
-                identity |= {} if image_size is None else {"image_size": list(image_size)}
-                identity |= {} if not engine_options else {"engine_options": dict(engine_options)}
                 folder.check(identity)
                 with folder.writing(here.index) as write:
                     if here.is_first:
@@ -175,6 +173,21 @@ def evaluate(
         if here.is_first:
             folder.write_results(results)
     return results
+
+
+def _check_for_engine(
+    questions: Sequence[Question], image_size: tuple[int, int] | None, device_map: str | None
+) -> None:
+    """Raise SettingError for what only the model in this process can do."""
+    if image_size is not None:
+        raise SettingError("an engine resizes images itself: leave out --image-size")
+    if device_map is not None:
+        raise SettingError(
+            "device_map (--device-map) spreads a model in this process: leave it out. For vLLM on several "
+            """devices, write --engine-options '{"tensor_parallel_size": 2}'"""
+        )
+    if videos := [one.id for one in questions if isinstance(one, VideoQuestion)]:
+        raise SettingError(f"{videos[0]} is about a video, but engines get questions about images only")
 
 
 def _done(folder: RunFolder) -> set[AnswerKey]:
@@ -237,7 +250,3 @@ def _name(data: Path) -> str:
 def _place(name: str | Path) -> str:
     """Return the absolute path of a folder; a Hugging Face name as it is."""
     return str(Path(name).resolve()) if Path(name).is_dir() else str(name)
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
