@@ -59,7 +59,7 @@ def run(options: Namespace) -> None:
         # The name of a checkpoint, such as Qwen/Qwen3-VL-8B-Instruct, begins with its type.
         part_of_it = max(sorted(name for name in names if _matches(name, wanted)), key=len, default=None)
         if part_of_it is not None and CHECKPOINT.fullmatch(wanted):
-            print(f"{wanted} is taken for a {part_of_it}.")
+            print(f"By its name, {wanted} is of type {part_of_it}.")
             chosen = {key: one for key, one in families.items() if part_of_it in (one.class_name, one.model_type)}
         if not chosen:
             close = [part_of_it] if part_of_it else get_close_matches(wanted.lower(), sorted(names), 1)
@@ -129,13 +129,14 @@ def _print_all(tested: list[Tested]) -> None:
 def _print_one(family: str, one: Tested) -> None:
     can = strategies_of(one)
     n_passed = sum(outcome == "passed" for outcome in one.cells.values())
+    refused = in_vllm(one.model_type)
     lacks = sorted(_mode(cell) for cell, outcome in one.cells.items() if outcome == "cannot")
     print(f"{one.class_name} ({one.model_type}), read by {one.adapter}")
     print(f"  contract    {one.contract}: pruning equals {CONTRACTS[one.contract]}")
     print(f"  tested      {n_passed} tests of {family}, largest difference {one.error:.0e}")
     print(f"  inputs      {', '.join(one.modalities)}")
     print(f"  strategies  {', '.join(can)}")
-    print(f"  vLLM        {in_vllm(one.model_type) or 'yes: tokenprune serve'}")
+    print(f"  vLLM        {'yes: tokenprune serve' if refused is None else f'no: {refused}'}")
     if lacks:
         print(f"  not         {', '.join(lacks)}: transformers itself does not support it")
 

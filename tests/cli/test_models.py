@@ -36,7 +36,7 @@ def test_what_vllm_can_serve(capsys: pytest.CaptureFixture[str]) -> None:
     served = {one.model_type for one in read_tested().values() if in_vllm(one.model_type) is None}
     assert served == {architecture.model_type for architecture in ARCHITECTURES.values()}
     assert command("models", "kimi_k25") == 0
-    assert "  vLLM        a model of type 'kimi_k25' cannot be pruned inside vLLM. Supported: exaone4_5," in (
+    assert "  vLLM        no: a model of type 'kimi_k25' cannot be pruned inside vLLM. Supported: exaone4_5," in (
         capsys.readouterr().out
     )
 
@@ -76,7 +76,9 @@ def test_an_unknown_name() -> None:
 def test_the_name_of_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("models", "Qwen/Qwen3-VL-8B-Instruct") == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("Qwen/Qwen3-VL-8B-Instruct is taken for a qwen3_vl.\nQwen3VLForConditionalGeneration (")
+    assert shown.startswith(
+        "By its name, Qwen/Qwen3-VL-8B-Instruct is of type qwen3_vl.\nQwen3VLForConditionalGeneration ("
+    )
     assert "qwen3_vl_moe" not in shown
 
 
