@@ -16,4 +16,15 @@ cache                   KV caches of pruned prompts
 call                    the state of one call, and the names of its arguments
 overrides               overridden methods of one model instance, for what hooks cannot see
 compiling               torch.compile
+
+Words, here and in `tokenprune.sequence`:
+
+    row     a sequence of the batch; in `tower`, the patches of all images in one sequence
+    column  the index of a token in its row as the caller sees it, dropped tokens included
+    slot    the index of a token in a cache, in which dropped ones leave no gap
+    place   an index into what is kept or left
+    new     of the columns, those that this call brings; what the cache holds is past
+    real    not padding
+    hole    filler in a row that keeps fewer tokens than the longest; nothing may attend to it
+    shift   how much lower the position IDs after a pruned prompt are than without pruning
 """
