@@ -25,8 +25,7 @@ from tokenprune.evals.adapt.training import PrunedTrainer, Rows, arguments, last
 from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.models.prompt_styles import Style, style_of
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
-from tokenprune.evals.run.defaults import DEFAULT_STRATEGY
-from tokenprune.evals.run.evaluate import BATCH_TOKENS
+from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_STRATEGY
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.questions import left_out, limit_questions, load_questions

@@ -13,7 +13,7 @@ from tokenprune.evals.cli.parser import at_least, existing_file
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.dtypes import DTYPES
 from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS
-from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGY, POSITION_IDS
+from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGY, POSITION_IDS
 
 ALL = "all"
 #: The split of calibration data that is not named.
@@ -136,7 +136,7 @@ def add_batch_tokens(parser: ArgumentParser, use: str = "in a batch") -> None:
     parser.add_argument(
         "--batch-tokens",
         type=at_least(1),
-        default=4096,
+        default=BATCH_TOKENS,
         metavar="N",
         help=f"maximum number of tokens {use}, before pruning and with padding",
     )

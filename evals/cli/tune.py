@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import at_least
+from tokenprune.evals.run.defaults import SEARCHED_KEEP_RATIOS
 
 EXTRA = "optimize"
 
@@ -37,7 +38,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--keep-ratio",
         nargs=2,
         type=float,
-        default=[0.05, 0.9],
+        default=list(SEARCHED_KEEP_RATIOS),
         metavar=("LOWEST", "HIGHEST"),
         help="range of the fraction of visual tokens to keep",
     )

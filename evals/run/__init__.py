@@ -4,7 +4,7 @@ evaluate    a run from beginning to end: start reading here
 arguments   checks of what a Python caller passes
 setups      what is compared: the unpruned model, strategies, downsampling
 downsample  the image shrunk instead of pruned
-defaults    what a run compares by default
+defaults    defaults that commands and functions share
 questions   the questions of a folder
 plan        every question under every setup, in parts
 answering   who answers: the model in this process, or another (see evals/engines)

@@ -1,4 +1,4 @@
-"""What a run compares by default. Loads nothing, so that a command's help can show it at once."""
+"""Defaults that commands and functions share. Loads nothing, so that a command's help can show them at once."""
 
 #: Of commands that use one. Runs in vLLM without calibration; on the bundled model, ahead of FoPru with its defaults.
 DEFAULT_STRATEGY = "mosaic"
@@ -10,3 +10,7 @@ EXPLAINED_STRATEGIES = ("random", "fopru:mode=rank,layer=-2", "visionzip:layer=-
 EXPLAINED_OF_VIDEOS = ("random", "evs", "vidcom2")
 DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)
 POSITION_IDS = ("original", "compact")
+#: The most tokens in a batch of questions, before pruning and with padding.
+BATCH_TOKENS = 4096
+#: The keep ratios between which `tune` searches.
+SEARCHED_KEEP_RATIOS = (0.05, 0.9)

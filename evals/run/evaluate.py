@@ -22,7 +22,7 @@ from tokenprune.evals.run import downsample
 from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.answering import Answering, InProcess
 from tokenprune.evals.run.arguments import Model, as_model, as_strategies, check_counts, check_lists
-from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
+from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.progress import progress_bar
@@ -38,8 +38,6 @@ from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.strategies.settings import SettingsFile
-
-BATCH_TOKENS = 4096
 
 
 def evaluate(

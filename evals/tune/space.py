@@ -12,6 +12,7 @@ from optuna.trial import BaseTrial
 
 from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import SettingError, TokenPruneError
+from tokenprune.evals.run.defaults import SEARCHED_KEEP_RATIOS
 from tokenprune.evals.run.setups import Pruned, read_strategy
 from tokenprune.serving.vllm.refusals import check_strategy
 from tokenprune.strategies.parsing import StrategySpec
@@ -35,8 +36,6 @@ STRATEGIES = (
     "par",
     "attentionmass",
 )
-#: The keep ratios between which the search moves.
-KEEP_RATIOS = (0.05, 0.9)
 #: How many proposals are drawn for each setting of a generation: many repeat one, or cannot run on the model.
 N_TRIES = 40
 
@@ -67,7 +66,7 @@ class Space:
     model: Any
     n_layers: int
     strategies: Sequence[str]
-    keep_ratios: tuple[float, float] = KEEP_RATIOS
+    keep_ratios: tuple[float, float] = SEARCHED_KEEP_RATIOS
     servable: bool = False
     adapter: type[ModelAdapter] | None = None
 

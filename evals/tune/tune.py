@@ -20,7 +20,7 @@ from tokenprune.evals.models.loading import load_model, name_and_style
 from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run.arguments import Model, as_model, check_counts, check_lists
-from tokenprune.evals.run.evaluate import BATCH_TOKENS
+from tokenprune.evals.run.defaults import BATCH_TOKENS, SEARCHED_KEEP_RATIOS
 from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
 from tokenprune.evals.search.calibration import image_digests
@@ -41,7 +41,7 @@ from tokenprune.evals.tune.confirm import MOST, Tested, confirm, sequence
 from tokenprune.evals.tune.costs import COSTS, N_QUESTIONS, Cost, CostMeter
 from tokenprune.evals.tune.questions import halves
 from tokenprune.evals.tune.search import SearchPlan, Tried, search
-from tokenprune.evals.tune.space import KEEP_RATIOS, STRATEGIES, Space, check_named
+from tokenprune.evals.tune.space import STRATEGIES, Space, check_named
 from tokenprune.serving.vllm.architectures import architecture_of
 from tokenprune.strategies.registry import changed_settings, name_of
 
@@ -78,7 +78,7 @@ def tune(
     output: str | Path,
     max_loss: float = 1.0,
     strategies: Sequence[str] = STRATEGIES,
-    keep_ratios: tuple[float, float] = KEEP_RATIOS,
+    keep_ratios: tuple[float, float] = SEARCHED_KEEP_RATIOS,
     cost: Cost = "flops",
     labels: bool = True,
     compare: Compare | None = None,

@@ -16,7 +16,8 @@ from tokenprune.evals.dev.measure.plan import Part, is_inside
 from tokenprune.evals.dev.measure.steps import Step, asked_as, steps
 from tokenprune.evals.dev.measure.stored import StoredRows, claimed, lacking
 from tokenprune.evals.models.loading import name_and_style
-from tokenprune.evals.run.evaluate import BATCH_TOKENS, evaluate
+from tokenprune.evals.run.defaults import BATCH_TOKENS
+from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.run.setups import Pruned, Setup
 from tokenprune.evals.search.calibration import apart, calibrated_on
