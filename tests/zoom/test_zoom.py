@@ -117,6 +117,14 @@ def test_the_models_own_patch_is_restored() -> None:
     assert not model._forward_pre_hooks
 
 
+@pytest.mark.parametrize("name", ["idefics2", "aria", "deepseek-ocr2"])
+def test_visual_tokens_without_a_place_are_refused(name: str) -> None:
+    """Queries that have read all patches: their attention would point anywhere."""
+    family = FAMILIES[name]
+    with pytest.raises(tokenprune.UnsupportedError, match="Zoom follows attention to places in the image"):
+        question_attention(family.build(), family.prompt([1]), 0)
+
+
 # The loop over levels, with real processors.
 
 FAMILY_NAMES = ["llava-clip", "llava-next", "llava-onevision"]

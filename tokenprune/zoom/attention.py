@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.adapters import ModelAdapter
+from tokenprune.adapters import ModelAdapter, adapter_for
+from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.errors import UnsupportedError
 from tokenprune.patching import probe
 from tokenprune.tokens.layout import Layout
@@ -50,7 +51,15 @@ def question_attention(
     """The attention in decoder layer `layer` to every image in a batch of prompts, in reading order.
 
     adapter: as for `patch`. A patch of the model is suspended meanwhile.
+
+    Raises UnsupportedError for a model whose visual tokens have no known place in the image.
     """
+    answers = adapter_for(unwrap_model(model), adapter)
+    if "grid" not in answers.offers:
+        raise UnsupportedError(
+            f"Zoom follows attention to places in the image, and of {answers.description} it is not known where its "
+            f"visual tokens are. Load a model of another family, such as LLaVA or Qwen3-VL."
+        )
     with probe(model, decoder_layers=[layer], adapter=adapter) as seen:
         return [
             QuestionAttention.of(image.text_attention[layer].from_last(), image.tokens.layout)
