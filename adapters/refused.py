@@ -1,4 +1,4 @@
-"""Classes of transformers that have no adapter, and why."""
+"""Classes of transformers that have no adapter, and why, or which part of them has one."""
 
 from __future__ import annotations
 
@@ -47,10 +47,16 @@ NOT_YET = {
     "Kosmos2_5ForConditionalGeneration": _OWN_PLACES,
 }
 
+#: Class -> its part that can be pruned.
+PARTS = {
+    "Qwen2_5OmniForConditionalGeneration": "thinker",
+    "Qwen3OmniMoeForConditionalGeneration": "thinker",
+}
+
 
 def is_refused(names: Sequence[str]) -> bool:
     """Whether a class of these names, its own and those of its base classes, is known to have no adapter."""
-    return any(name in NEVER or name in NOT_YET for name in names)
+    return any(name in NEVER or name in NOT_YET or name in PARTS for name in names)
 
 
 def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | None = None) -> str:
@@ -64,6 +70,9 @@ def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | No
     not_yet = next((name for name in names if name in NOT_YET), None)
     if not_yet is not None:
         return f"{names[0]} is not supported yet: {NOT_YET[not_yet]}. `tokenprune models` lists what is."
+    part = next((PARTS[name] for name in names if name in PARTS), None)
+    if part is not None:
+        return f"{names[0]} is several models, of which .{part} sees the images. Patch that: patch(model.{part}, ...)."
     others = ", ".join(sorted(installed))
     packages = f", and installed packages have one for {others}" if others else ""
     return (

@@ -142,9 +142,9 @@ def _print_one(family: str, one: Tested) -> None:
 
 
 def _refusals() -> list[str]:
-    from tokenprune.adapters.refused import NEVER, NOT_YET, refusal
+    from tokenprune.adapters.refused import NEVER, NOT_YET, PARTS, refusal
 
-    return [refusal([name]) for name in sorted([*NEVER, *NOT_YET])]
+    return [refusal([name]) for name in sorted([*NEVER, *NOT_YET, *PARTS])]
 
 
 def _mode(cell: str) -> str:

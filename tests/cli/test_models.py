@@ -48,6 +48,8 @@ def test_every_contract_is_explained() -> None:
 def test_a_class_that_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("models", "Mllama") == 0
     assert NEVER["MllamaForConditionalGeneration"] in capsys.readouterr().out
+    assert command("models", "Qwen2_5OmniForConditionalGeneration") == 0
+    assert "Patch that: patch(model.thinker, ...)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["Qwen3-VL", "qwen3vl", "QWEN3_VL"])

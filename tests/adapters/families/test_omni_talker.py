@@ -12,7 +12,7 @@ from helpers.families import FAMILIES
 from torch import Tensor
 
 import tokenprune
-from tokenprune import PruningError, Random
+from tokenprune import GenericAdapter, PruningError, Random, UnsupportedError
 
 IM_START, IM_END, USER, ASSISTANT = 10, 11, 12, 13
 SECTIONS = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
@@ -111,3 +111,9 @@ def test_hidden_states_are_refused_as_whole_models_ask_for_them(name: str) -> No
         model.generate(**inputs, **settings)
         with pytest.raises(PruningError, match="talker of a whole Qwen-Omni reads one for each token"):
             model.generate(**inputs, **settings, output_hidden_states=True)
+
+
+@pytest.mark.parametrize("adapter", [None, GenericAdapter])
+def test_a_whole_model_says_which_part_to_patch(adapter: Any) -> None:
+    with pytest.raises(UnsupportedError, match=r"Patch that: patch\(model\.thinker, \.\.\.\)"):
+        tokenprune.patch(speaker(), Random(keep_ratio=0.5), adapter=adapter)
