@@ -89,27 +89,52 @@ class ContinuousBatching(MethodOverride):
 
 
 class AssistedDecoding(MethodOverride):
-    """Refuses what proposes tokens from the hidden states of a prompt with images, of which pruning leaves a part.
+    """Refuses what proposes tokens from the hidden states of a prompt with images, of which pruning leaves a part; and
+    lets nothing be proposed before the model has seen the prompt, if the strategy reads its text, which proposed tokens
+    would lengthen.
 
-    reads_prompt: the names of such classes.
+    reads_prompt: the names of classes that propose from hidden states.
+    reads_text: whether the strategy reads the text of the prompt.
     """
 
-    def __init__(self, model: nn.Module, name: str, reads_prompt: tuple[str, ...], adapter: ModelAdapter) -> None:
+    def __init__(
+        self, model: nn.Module, name: str, reads_prompt: tuple[str, ...], reads_text: bool, adapter: ModelAdapter
+    ) -> None:
         super().__init__(model, name)
-        self._reads_prompt, self._adapter = reads_prompt, adapter
+        self._reads_prompt, self._reads_text, self._adapter = reads_prompt, reads_text, adapter
 
     def override(self, *args: Any, **kwargs: Any) -> Any:
         proposing = self.original(*args, **kwargs)
-        if type(proposing).__name__ not in self._reads_prompt:
+        refused = type(proposing).__name__ in self._reads_prompt
+        if not refused and not self._reads_text:
             return proposing
         call = {**kwargs["model_kwargs"], "input_ids": kwargs["input_ids"]}
-        if any(self._adapter.visual_mask(modality, call) is not None for modality in self._adapter.modalities):
+        if all(self._adapter.visual_mask(modality, call) is None for modality in self._adapter.modalities):
+            return proposing
+        if refused:
             raise UnsupportedError(
                 f"{type(proposing).__name__} proposes tokens from the hidden states of the whole prompt, and pruning "
                 f"leaves a part of them. Generate without it, or with prompt_lookup_num_tokens or an assistant_model "
                 f"that reads tokens only."
             )
+        proposing.get_candidates = after_the_prompt(proposing.get_candidates)
         return proposing
+
+
+def after_the_prompt(propose: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap the function of a generation that proposes tokens: what it proposes on its first call, to follow the prompt,
+    is left out. An assistant must see the prompt then."""
+    first = True
+
+    def proposed(input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        nonlocal first
+        found = propose(input_ids, *args, **kwargs)
+        if not first:
+            return found
+        first = False
+        return input_ids, None  # as transformers itself says that there are none
+
+    return proposed
 
 
 class LossFunction(MethodOverride):

@@ -141,7 +141,8 @@ class Pruner:
         if self.canvas is None and self.actions is None:  # whose losses are not of the pruned sequence
             register(LossFunction(self.model, *loss_function(self.adapter.model), self._context).install())
         if hasattr(self.model, PROPOSING):
-            register(AssistedDecoding(self.model, PROPOSING, READS_PROMPT, self.adapter).install())
+            reads_text = "text_attention" in self.strategy.needs
+            register(AssistedDecoding(self.model, PROPOSING, READS_PROMPT, reads_text, self.adapter).install())
         if hasattr(self.model, CONTINUOUS_BATCHING):
             register(ContinuousBatching(self.model, CONTINUOUS_BATCHING).install())
         return captured

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from helpers.contract.answers import STRATEGY, answer, assert_answers
+from helpers.contract.oracle import assert_close
 from helpers.families import FAMILIES
 from helpers.families.base import RECENT, decoder
 from helpers.tiny import ENCODES_FIRST, EOS, PAD, VOCAB, prompt, tiny_llava
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import tokenprune
-from tokenprune import Grid, PruningError, Random, UnsupportedError
+from tokenprune import DART, FastV, Grid, PruningError, Random, Strategy, UnsupportedError
 
 
 def text_model() -> Any:
@@ -71,6 +72,22 @@ def test_a_patched_assistant_of_an_unpatched_model(llava: Any) -> None:
 
 def test_prompt_lookup(llava: Any) -> None:
     assert_answers(llava, llava, [1], prompt_lookup_num_tokens=3, max_new_tokens=8, eos_token_id=EOS)
+
+
+@pytest.mark.parametrize("strategy", [FastV(keep_ratio=0.3, layer=1), DART(keep_ratio=0.3, layer=1)])
+@pytest.mark.parametrize("proposing", ["lookup", "assistant"])
+def test_proposed_tokens_are_not_read_as_the_prompt(strategy: Strategy, proposing: str) -> None:
+    """Strategies that read the text keep what they keep without proposals."""
+    model, inputs = FAMILIES["llava-clip"].build(), prompt([1], texts=[6])
+    inputs["input_ids"][:, -2:] = inputs["input_ids"][:, :2]  # so that the prompt itself proposes what follows
+    settings = {"prompt_lookup_num_tokens": 3} if proposing == "lookup" else {"assistant_model": unpatched_llava()}
+    with tokenprune.patch(model, strategy) as handle:
+        plain = answer(model, inputs, max_new_tokens=8)
+        (kept,) = handle.report.images[0].stages
+        out = answer(model, inputs, max_new_tokens=8, **settings)
+        (found,) = handle.report.images[0].stages
+    assert torch.equal(found.kept, kept.kept)
+    assert_close(torch.stack(out.logits), torch.stack(plain.logits))
 
 
 def test_two_passes_for_guidance(llava: Any) -> None:
