@@ -39,10 +39,11 @@ class UnlimitedOcrAdapter(KnownTowerAdapter):
         side = isqrt(output.last_hidden_state.shape[1])
         local = output.get("local_last_hidden_state")
         part = 0 if local is None else isqrt(local.shape[1])
-        counts = arguments.get("num_local_patches") or [0] * len(output.pooler_output)
-        grids = arguments.get("patches_grid") or [(0, 0)] * len(counts)
+        counts, grids = arguments.get("num_local_patches"), arguments.get("patches_grid")
+        if counts is None or grids is None:
+            return [canvas_and_whole(0, 0, part, side)] * len(output.pooler_output)
         return [
-            canvas_and_whole(rows if n_crops else 0, columns if n_crops else 0, part, side)
+            canvas_and_whole(int(rows) if n_crops else 0, int(columns) if n_crops else 0, part, side)
             for n_crops, (columns, rows) in zip(counts, grids, strict=True)
         ]
 

@@ -71,6 +71,15 @@ def test_a_cache_that_was_not_told_the_length_of_the_prompt() -> None:
     assert_close(torch.stack(logits, 1), oracle[:, -STEPS - 1 : -1])
 
 
+def test_grids_may_be_a_tensor() -> None:
+    family = FAMILIES["unlimited-ocr"]
+    model, inputs = family.build(), family.prompt([1, 2])
+    with torch.no_grad(), tokenprune.patch(model, Random(keep_ratio=0.4)) as handle:
+        logits, layouts = model(**inputs).logits, [image.grids for image in handle.report.images]
+        assert torch.equal(model(**{**inputs, "patches_grid": torch.tensor(inputs["patches_grid"])}).logits, logits)
+        assert [image.grids for image in handle.report.images] == layouts
+
+
 def test_a_canvas_by_hand() -> None:
     """Two crops side by side of 2 x 2 visual tokens, and the image of 2 x 2."""
     layout = canvas_and_whole(1, 2, 2, 2)
