@@ -9,7 +9,7 @@ from tokenprune.errors import SettingError
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 Point = dict[str, float]
-#: Searched on a logarithmic scale, because most of what the size of a cell changes, it changes below four tokens a side.
+#: Searched on a logarithmic scale: most of what the size of a cell changes, it changes below four tokens a side.
 LOGARITHMIC = ("cell",)
 
 

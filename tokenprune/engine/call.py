@@ -46,7 +46,7 @@ class CallContext(threading.local):
     tower, row: the call of the vision tower, if the strategy prunes in it or before it: of one that takes a batch of
         tiles, or all patches in one row.
     records: the images that the model got already encoded, by modality.
-    unprunable: arguments of the model that only fit the unpruned sequence.
+    unprunable: arguments of the model that only fit the unpruned sequence. labels: those of its loss, if there are any.
     encoded: the modalities of what was encoded since the last call of the base model began.
     forward: the call of the base model, if it has images or a pruned cache.
     actions: the steps of a robot policy whose action expert is called.
@@ -69,6 +69,7 @@ class CallContext(threading.local):
         self.row: RowCall | None = None
         self.records: dict[str, list[EncodedImage]] = {}
         self.unprunable: list[str] = []
+        self.labels: Tensor | None = None
         self.encoded: list[str] = []
         self.forward: Forward | None = None
         self.actions: ActionSteps | None = None

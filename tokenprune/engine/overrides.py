@@ -17,9 +17,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.errors import UnsupportedError
-from tokenprune.sequence.packing import Packing
-
-IGNORED_LABEL = -100  # the label that every Hugging Face loss leaves out
+from tokenprune.sequence.packing import IGNORED_LABEL, Packing
 
 
 class MethodOverride(ABC):

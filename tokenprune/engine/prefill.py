@@ -88,7 +88,7 @@ class Prefill:
     def before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if args:
             kwargs = named_arguments(module, args, kwargs)
-        self._context.records = {}
+        self._context.records, self._context.labels = {}, kwargs.get("labels")
         self._context.unprunable = self.adapter.unprunable(kwargs)
         for modality in self._modalities:
             output = self.adapter.encoded(modality, kwargs)

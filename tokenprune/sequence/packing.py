@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int, Real, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
+IGNORED_LABEL = -100  # the label that every Hugging Face loss leaves out
+
 
 @dataclass(frozen=True, eq=False)
 class PromptTokens:
@@ -65,6 +67,17 @@ class PromptTokens:
         rows, columns = self.visual_cpu[modality].nonzero(as_tuple=True)
         visual = self.visual[modality]
         return rows, columns, true_indices(visual.flatten(), len(rows)) % visual.shape[1]
+
+    def without_answers(self, labels: Int[Tensor, "batch new"]) -> PromptTokens:
+        """Return the prompt as generation gets it, where training goes on with its answers: without what follows the
+        first label that comes after unlabelled text after a row's last image. Rows without one stay as they are."""
+        labelled = (labels != IGNORED_LABEL).cpu()
+        visual = torch.stack([*self.visual_cpu.values()]).any(0)
+        columns = torch.arange(labels.shape[1])
+        last = torch.where(visual, columns, -1).amax(1, keepdim=True)
+        begins = labelled & ~pad(labelled, (1, -1)) & (columns > last + 1)
+        asked = begins.cumsum(1) == 0
+        return replace(self, real=self.real & asked.to(self.real.device), real_cpu=self.real_cpu & asked)
 
     def text_after(self, row: int, column: int) -> Int[Tensor, " text"]:
         """Return the text columns of a row after a column; the row's last real column if there are none."""

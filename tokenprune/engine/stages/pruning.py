@@ -93,8 +93,13 @@ class StagePruning:
                 f"this transformers runs decoder layers again in the backward pass, when their tokens are gone. "
                 f"Switch it off, use a newer transformers, or prune before the language model."
             )
-        text = [prompt.text_after(image.row, image.last) for image in chosen] if self.reads_attention else []
-        entry = StagedPrompt(packing, chosen, text, self._slots_before(forward.index, past_valid))
+        asked, text = None, []
+        if self.reads_attention:
+            if self._context.labels is not None:
+                prompt = prompt.without_answers(self._context.labels)
+                asked = prompt.real
+            text = [prompt.text_after(image.row, image.last) for image in chosen]
+        entry = StagedPrompt(packing, chosen, asked, text, self._slots_before(forward.index, past_valid))
         forward.stages = StagedForward(forward.cache, past_valid.shape[1], entry=entry)
         self._activate(forward.stages)
 
@@ -239,8 +244,11 @@ class StagePruning:
         assert entry is not None
         read, number, packings = None, stage.layer - 1, (entry.packing, *([before] if now.runs else []))
         if self.reads_attention:
-            n_past = now.runs[-1].past.slots.shape[1] if now.runs else now.n_slots
-            read = attention_reader(self.adapter.layers[number], now.captured.pop(number), n_past, before.valid, device)
+            n_past, valid = now.runs[-1].past.slots.shape[1] if now.runs else now.n_slots, before.valid
+            if entry.asked is not None:
+                entering = entry.asked.gather(1, entry.packing.columns)
+                valid = valid & (entering.gather(1, before.columns) if now.runs else entering)
+            read = attention_reader(self.adapter.layers[number], now.captured.pop(number), n_past, valid, device)
         for i, image in enumerate(entry.chosen):
             row, last = image.row, now.reports[-1][i] if now.reports else image.selection
             visual = places[row, image.columns[last.kept]].to(device)
