@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tokenprune.errors import DataError
+from tokenprune.evals.reading.fields import as_object
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.run_folder import RunFolder
 
@@ -12,14 +13,16 @@ def check_same_questions(found: Mapping[Path, Sequence[TaskResult]]) -> None:
     """Raise DataError if two of these run folders or files of rows have other questions for one task of one set.
 
     A row names the set by its folder alone, and its questions by their IDs, which own questions may share because they
-    are numbered. Run folders are therefore also compared by the digest of texts, right answers and images in their
-    `run.json`; a file of rows has none.
+    are numbered. Run folders are therefore also compared by the digests of texts, right answers and images in their
+    `run.json`; a file of rows has none, and an older folder may lack one.
     """
     first: dict[tuple[str, ...], tuple[Path, object]] = {}
     for path, rows in found.items():
         contents = RunFolder(path).record["identity"]["data"] if path.is_dir() else {}
         for row in rows:
-            known_by = {"IDs": row.questions} | ({"content": contents[row.task]} if row.task in contents else {})
+            known_by = {"IDs": row.questions} | as_object(
+                contents.get(row.task, {}), f"{path}, {row.task!r} of run.json"
+            )
             for by, value in known_by.items():
                 other, known = first.setdefault((row.scenes, row.model, row.task, by), (path, value))
                 if value != known:

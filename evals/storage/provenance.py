@@ -14,6 +14,7 @@ import transformers
 import tokenprune
 from tokenprune.evals.models.devices import input_device, offloaded_weights
 from tokenprune.evals.models.tensors import stored
+from tokenprune.evals.reading.images import StoredImage
 from tokenprune.evals.tasks.base.question import Question
 
 #: Packages whose source need not enter a digest, because a run stores their versions.
@@ -88,7 +89,8 @@ def device_name(device: torch.device) -> str:
 
 
 def tasks_identity(questions: Sequence[Question]) -> dict[str, Any]:
-    """Return, for each task, its number of questions and a digest of questions, right answers and images."""
+    """Return, for each task, its number of questions, a digest of questions, right answers and images, and one of which
+    images each question is about."""
     tasks = dict.fromkeys(question.task for question in questions)
     return {task: _identity([question for question in questions if question.task == task]) for task in tasks}
 
@@ -99,6 +101,9 @@ def _identity(questions: Sequence[Question]) -> dict[str, Any]:
         # Fields that are not data, such as the prompt style, show in the text of the question.
         data = {field.name: getattr(question, field.name) for field in fields(question) if field.name != "images"}
         digest.update(json.dumps(data, default=lambda _: None).encode())
-    for image in dict.fromkeys(image for question in questions for image in question.images):
+    numbers = dict[StoredImage, int]()
+    about = [[numbers.setdefault(image, len(numbers)) for image in question.images] for question in questions]
+    for image in numbers:
         digest.update(hashlib.sha256(image.read_bytes()).digest())
-    return {"questions": len(questions), "digest": digest.hexdigest()[:16]}
+    images = hashlib.sha256(json.dumps(about).encode())
+    return {"questions": len(questions), "digest": digest.hexdigest()[:16], "images": images.hexdigest()[:16]}

@@ -78,6 +78,7 @@ class RunFolder:
         words = {
             f"data.{task}.digest": f"other {task} questions, right answers, images or frames" for task in found["data"]
         }
+        words |= {f"data.{task}.images": f"{task} questions about other images" for task in found["data"]}
         words |= {"model.weights": "other weights of the model", "model.processor": "other settings of its processor"}
         files.check_same(others[0], others[1], holds, instead, words)
         unnamed = [key for key in found["setups"] if key not in now["setups"]]

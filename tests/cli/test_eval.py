@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from helpers.commands import command
 from helpers.files.evals import saved, write_refcoco, write_vqav2
+from helpers.files.sets import save, write_lines
 from helpers.tiny import tiny_llava
 
 import tokenprune
@@ -181,6 +182,17 @@ def test_another_run_is_not_mixed_in(run: Eval, tmp_path: Path, folder: Path) ->
     write_vqav2(folder)  # the image as it was
     saved(tiny_llava(seed=1), tmp_path / "model")
     assert "another run, with other weights of the model. Name another --output" in run(*quick)
+
+
+def test_a_question_about_another_image_of_the_set_is_another_run(run: Eval, tmp_path: Path) -> None:
+    folder, quick = tmp_path / "own", ["--strategy", "none", "--baselines", "unpruned", "--data", tmp_path / "own"]
+    for image in (0, 1):
+        save(folder / f"{image}.png")
+    lines = [{"image": f"{image}.png", "question": "What is it?", "answer": "a box"} for image in (0, 1, 0)]
+    write_lines(folder / "questions.jsonl", lines)
+    assert run(*quick) == 0
+    write_lines(folder / "questions.jsonl", [*lines[:2], lines[2] | {"image": "1.png"}])
+    assert "another run, with own questions about other images. Name another --output" in run(*quick)
 
 
 def test_python_call(model: str, folder: Path, tmp_path: Path) -> None:

@@ -163,6 +163,8 @@ class Measuring:
                 calibration |= calibrated_on(SettingsFile.read(file))
             questions = apart(load_questions(folder, style=name_and_style(self.model)[1]), calibration, str(folder))
             data = tasks_identity(limit_questions(questions, self._limit(part)))
+            for of_task in data.values():
+                del of_task["images"]  # which rows stored before do not have
             model = model_identity(self.model[0])
             self._identities[part] = {"model": model, "batch_tokens": BATCH_TOKENS, "data": data}
         return self._identities[part]
