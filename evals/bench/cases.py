@@ -1,8 +1,10 @@
 """The cases of a round: the unpruned model, strategies, and the ideal of each strategy."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +34,8 @@ class Facts:
         not.
     peak_bytes: see memory.py; of the prefill, vision tower and KV cache included.
     generate_bytes: the same of `generate`, None if that was not run; n_new: with how many new tokens.
+    settings: what the strategy is set to, and a digest of its code if it is not tokenprune's own; None if nothing is
+        pruned, and in files of before that was stored.
     """
 
     batch: int
@@ -48,6 +52,7 @@ class Facts:
     peak_bytes: int
     generate_bytes: int | None = None
     n_new: int | None = None
+    settings: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Case:
     """One thing to time.
 
     patched: a context in which the model is as the case wants it. prefill: to be called in it.
-    n_columns: tokens of a row, as a mask over all of them counts.
+    n_columns: tokens of a row, as a mask over all of them counts. settings: as in `Facts`.
     """
 
     name: str
@@ -66,6 +71,7 @@ class Case:
     n_columns: int
     patched: Callable[[], AbstractContextManager[Any]] = field(repr=False)
     prefill: Callable[[], Any] = field(repr=False)
+    settings: Mapping[str, Any] | None = None
 
 
 def cases(
@@ -100,8 +106,10 @@ def cases(
         name = f"{IDEAL} {schedule}" if schedule.executed and not (packed and schedule.tower) else None
         if name is not None:
             ideals[name] = _ideal(model, inputs, name, schedule, n_columns - count)
+        patched = partial(one.patched, model)
+        settings = json.loads(json.dumps(one.identity()))  # as it is read from a file
         strategies.append(
-            Case(own, one.label, one.keep_ratio, schedule, name, n_columns, lambda one=one: one.patched(model), prefill)
+            Case(own, one.label, one.keep_ratio, schedule, name, n_columns, patched, prefill, settings=settings)
         )
     return found + list(ideals.values()) + strategies
 
@@ -140,6 +148,7 @@ def facts(model: Any, inputs: Inputs, case: Case) -> Facts:
         flops=flops,
         kv_cache_bytes=kv_cache_bytes,
         peak_bytes=peak,
+        settings=case.settings,
     )
 
 

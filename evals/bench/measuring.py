@@ -25,7 +25,7 @@ from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 def measure(model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record, *, rounds: int) -> None:
     """Add `rounds` rounds of prefill and decoding to `record`, which is written after each, and the cases' costs if
     they are missing. Seconds are CPU time if the record's clock is."""
-    measure_cases(model, inputs, cases(model, inputs, pruned, record.facts), record, rounds=rounds)
+    measure_cases(model, inputs, _cases(model, inputs, pruned, record), record, rounds=rounds)
 
 
 def measure_cases(model: Any, inputs: Inputs, found: Sequence[Case], record: Record, *, rounds: int) -> None:
@@ -59,7 +59,7 @@ def measure_throughput(
                 f"{fact.n_new}, or name another --output."
             )
     batch = len(inputs["input_ids"])
-    found = [case for case in cases(model, inputs, pruned, record.facts) if case.strategy != IDEAL]
+    found = [case for case in _cases(model, inputs, pruned, record) if case.strategy != IDEAL]
 
     def generate(_: Case) -> Seconds:
         return generated(model, inputs, n_new)
@@ -71,6 +71,14 @@ def measure_throughput(
             record.add(replace(fact, generate_bytes=peak, n_new=n_new))
             record.write()
     _rounds(record, batch, found, rounds, generate)
+
+
+def _cases(model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record) -> list[Case]:
+    """The cases, after a check that the record has none of them with other settings."""
+    found = cases(model, inputs, pruned, record.facts)
+    for case in found:
+        record.check_settings(case.name, case.settings)
+    return found
 
 
 def ttft_ratios(model: Any, inputs: Any, compared: Sequence[Setup], rounds: int) -> list[float]:

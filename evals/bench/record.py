@@ -95,6 +95,14 @@ class Record:
         files.check_same(found.about, about, holds, "Name another --output.", words)
         return found
 
+    def check_settings(self, name: str, settings: Mapping[str, Any] | None) -> None:
+        """Raise SettingError, which says what differs, if a case of this name was measured with other settings: one
+        name may stand for several, and a settings file or the code of a strategy may have changed."""
+        known = next((one.settings for one in self.facts.values() if one.name == name), None)
+        if known is not None and settings is not None:
+            holds, words = f"{self.path}: {name} was measured", {"class": "other code of the strategy"}
+            files.check_same(known, settings, holds, "Name another --output.", words)
+
     def add(self, fact: Facts) -> None:
         self.facts[fact.batch, fact.name] = fact
 

@@ -235,6 +235,24 @@ def test_other_sources_are_said_in_words(run: Callable[..., Any], tmp_path: Path
     assert said.endswith("its rounds were measured, with other source code of tokenprune. Name another --output.")
 
 
+def test_one_name_for_other_settings(run: Callable[..., Any], tmp_path: Path) -> None:
+    """In the file: two settings of equal value, or a settings file that was written again."""
+    path, file = tmp_path / "new" / "bench.json", tmp_path / "found.json"
+    quick = ["--keep-ratio", 0.5, "--rounds", 0]
+
+    def found(mode: str) -> Path:
+        file.write_text(json.dumps({"strategy": "fopru", "settings": {"keep_ratio": 0.5, "mode": mode}}))
+        return file
+
+    assert run(*quick, "--strategy", "fopru:layer=2", found("rank")) == 0
+    assert run(*quick, "--strategy", "fopru:layer=2", found("rank")) == 0
+    said = run(*quick, "--strategy", "fopru:cells=2")
+    assert f"{path}: FoPru 2 @ 0.5 was measured, with " in said
+    assert "layer=2" in said.partition(" and not ")[0]
+    said = run(*quick, "--strategy", found("row"))
+    assert "FoPru found @ 0.5 was measured, with mode='rank' and not mode='row'. Name another --output." in said
+
+
 def test_memory_of_generate_without_timing(run: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--strategy", "grid", "--throughput", "--new-tokens", 2, "--rounds", 0) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if " Grid " in line)
