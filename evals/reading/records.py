@@ -36,6 +36,13 @@ class Record:
     content: Any
     split: str = ""
 
+    @property
+    def place(self) -> str:
+        """Its file and place in it, which name a record without an ID. `datasets` saves every split under the same
+        name, in a folder of its own."""
+        place = self.where.rpartition("/")[2]
+        return f"{self.split}/{place}" if ".arrow, " in place else place
+
     def __getitem__(self, key: str) -> Any:
         return field(self.content, key, self.where)
 

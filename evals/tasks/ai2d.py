@@ -52,7 +52,7 @@ class Ai2d(FileTask[Choice]):
     def question(self, record: Record, folder: Path, style: Style) -> Choice:
         options = lettered(record.texts("answerTexts", "options"))
         if record.has("image"):
-            image, number = record.image(), record.where.rpartition("/")[2]
+            image, number = record.image(), record.place
         else:
             place = "abc_images" if record.has("abcLabel") and record.truth("abcLabel") else "images"
             image = record.find_image(folder, f"{place}/{record.text('imageName')}")

@@ -50,7 +50,7 @@ class ChartQa(FileTask[ShortAnswer]):
         question = record.text("query", "question")
         return ShortAnswer(
             task=self.name,
-            id=f"{self.name}-{record.where.rpartition('/')[2]}",
+            id=f"{self.name}-{record.place}",
             images=(image,),
             text=f"{question}\n{ONE_WORD}" if style.instructions else question,
             split=record.split,

@@ -60,7 +60,7 @@ class ScienceQa(FileTask[Choice]):
         options = lettered(record.texts("choices"))
         hint = record.text_or_empty("hint")
         question = f"Context: {hint}\n{record.text('question')}" if hint else record.text("question")
-        number = record.name("id") if "id" in record else record.where.rpartition("/")[2]
+        number = record.name("id") if "id" in record else record.place
         return Choice(
             task=self.name,
             id=f"{self.name}-{number}",

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers.files.evals import write_refcoco, write_vqav2
+from helpers.files.tasks import SETS
 
 from tokenprune.errors import DataError
 from tokenprune.evals.tasks import TASKS
@@ -40,3 +43,20 @@ def test_every_id_twice(tmp_path: Path, task: str, name: str, key: str) -> None:
     (tmp_path / name).write_text(json.dumps(content))
     with pytest.raises(DataError, match=rf"{name}.* appears twice"):
         TASKS[task].load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["chartqa", "scienceqa", "ai2d"])
+def test_records_without_ids_in_two_saved_splits(tmp_path: Path, name: str) -> None:
+    """`datasets` saves both under one name, each in a folder of its own."""
+    SETS[name, "hub"](tmp_path / "hub")
+    (downloaded,) = (tmp_path / "hub").rglob("*.parquet")
+    table = pq.read_table(downloaded)
+    for split in ("validation", "test"):
+        (tmp_path / "saved" / split).mkdir(parents=True)
+        path = tmp_path / "saved" / split / "data-00000-of-00001.arrow"
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+    both = [question.id for question in TASKS[name].load(tmp_path / "saved")]
+    one = [question.id for question in TASKS[name].load(tmp_path / "saved", "test")]
+    assert set(one) < set(both)
+    assert len(both) == 2 * len(one) == 2 * len(TASKS[name].load(tmp_path / "hub"))
