@@ -3,7 +3,7 @@
 Without them, a text would be read as a list of letters, and 0 questions would be asked of a loaded model.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral
 from os import PathLike, fspath
 from typing import Any, TypeAlias
@@ -47,9 +47,10 @@ def as_strategies(strategies: Sequence[Any]) -> list[str | tokenprune.Strategy]:
 
 
 def check_lists(**given: Any) -> None:
-    """Raise SettingError, naming the argument, for a single value where several are expected; None is a default."""
+    """Raise SettingError, naming the argument, for a single value where several are expected, and for an iterator,
+    which is empty when it is read again; None is a default."""
     for name, value in given.items():
-        if value is not None and (isinstance(value, str) or not isinstance(value, Iterable)):
+        if value is not None and (isinstance(value, (str, Iterator)) or not isinstance(value, Iterable)):
             raise SettingError(f"{name}: found {value!r}, which is not a list; write {name}=[...]")
 
 

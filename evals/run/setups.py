@@ -1,5 +1,6 @@
 """Setups to compare: the unpruned model, strategies at several keep ratios and position IDs, and downsampling."""
 
+import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,17 @@ class Pruned(Setup):
         return tokenprune.patch(model, self.strategy, position_ids=self.position_ids, adapter=self.adapter)
 
     def settings(self) -> dict[str, Any]:
-        return asdict(self.strategy)
+        """Return all settings. SettingError for one that JSON has no form for."""
+        found = asdict(self.strategy)
+        for name, value in found.items():
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError) as error:
+                raise tokenprune.SettingError(
+                    f"{type(self.strategy).__name__}: {name} is a {type(value).__name__}, which a run cannot store. "
+                    "Make it a text that says where the strategy finds it, such as the path of a file"
+                ) from error
+        return found
 
     def identity(self) -> dict[str, Any]:
         return self.settings() | class_identity(self.strategy)

@@ -3,15 +3,18 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.files.evals import sample_image, saved, tiny_processor, write_vqav2
 from helpers.tiny import tiny_llava
 
 import tokenprune
 from tokenprune.evals import evaluate
+from tokenprune.tokens import VisualTokens
 
 LIGHT = """
 import sys
@@ -63,6 +66,7 @@ def test_folders_of_tasks_beside_own_questions_are_named(tmp_path: Path, capsys:
         ({"strategies": [tokenprune.FoPru(keep=64)]}, r"FoPru\(keep=64\): keep would have no effect"),
         ({"tasks": "pope"}, "tasks: found 'pope', which is not a list"),
         ({"keep_ratios": 0.25}, "keep_ratios: found 0.25, which is not a list"),
+        ({"keep_ratios": iter([0.25])}, "keep_ratios: found .*iterator.*, which is not a list"),
         ({"limit": 0}, "limit=0 is not a whole number above 0"),
         ({"batch_tokens": 0}, "batch_tokens=0 is not"),
         ({"on_error": "stpo"}, "unknown on_error 'stpo'. Did you mean 'stop'"),
@@ -83,6 +87,29 @@ def test_paths_name_a_model_and_a_settings_file(tmp_path: Path) -> None:
     found: Any = {"strategies": [tmp_path / "found.json"], "keep_ratios": [0.25], "position_ids": ["original"]}
     (row,) = evaluate(tmp_path / "model", **where, **found)
     assert row.strategy == "FoPru found"
+
+
+def test_settings_that_cannot_be_stored(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Weighted(tokenprune.ScoreStrategy):
+        weights: torch.Tensor | None = None
+
+        def score(self, tokens: VisualTokens) -> torch.Tensor:
+            return tokens.features.norm(dim=-1)
+
+    write_vqav2(tmp_path / "scenes")
+    strategy = Weighted(keep_ratio=0.5, weights=torch.ones(2))
+    with pytest.raises(
+        tokenprune.SettingError, match=r"Weighted: weights is a Tensor, which a run cannot store\. Make"
+    ):
+        evaluate(
+            (tiny_llava(), tiny_processor()),
+            output=tmp_path / "run",
+            data=tmp_path / "scenes",
+            strategies=[strategy],
+            keep_ratios=[0.5],
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_nothing_to_measure(tmp_path: Path) -> None:
