@@ -1,6 +1,8 @@
 """`tokenprune bench`: what pruning saves in time and memory, and how close that comes to the possible savings."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tokenprune.evals.cli import options as shared
@@ -109,15 +111,16 @@ def run(options: Namespace) -> None:
     pruned = pruned_setups(options.strategy, options.keep_ratio, ["original"])
     processor, keeps_memory = None, keep_memory()
     side = _side(options, shape)
-    if options.model is None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        config = config_of(shape)
-        model = build(shape, config, getattr(torch, options.dtype), device, options.attention)
-        name = f"random weights in the shape of {shape}"
-    else:
-        model, processor = load_model(options.model, options.dtype)
-        model.set_attn_implementation(options.attention)
-        name = public_name(options.model)
+    with _missing_package(f"--attention {options.attention}"):
+        if options.model is None:
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            config = config_of(shape)
+            model = build(shape, config, getattr(torch, options.dtype), device, options.attention)
+            name = f"random weights in the shape of {shape}"
+        else:
+            model, processor = load_model(options.model, options.dtype)
+            model.set_attn_implementation(options.attention)
+            name = public_name(options.model)
     facts = {**about(model, name, options.attention, side), "keeps_memory": keeps_memory}
     shown = None
     if options.image is not None:
@@ -146,6 +149,19 @@ def run(options: Namespace) -> None:
         plot.draw(found, drawing, name)
         screen.print(f"Drawn in {drawing}.")
     screen.print(f"{tables.provenance(record)}\nEvery round is in {options.output}; the same command adds more.")
+
+
+@contextmanager
+def _missing_package(option: str) -> Iterator[None]:
+    """Raise SettingError, naming the option, where transformers says that what it needs is not installed."""
+    from tokenprune.errors import SettingError
+
+    try:
+        yield
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError):  # one of ours: `plain_errors` says what to install
+            raise
+        raise SettingError(f"{option}: {error}") from error
 
 
 def _side(options: Namespace, shape: str) -> int:

@@ -15,6 +15,7 @@ from helpers.families.qwen_vl import Qwen2_5_VL
 from helpers.files.evals import saved
 from helpers.models.video_models import saved_qwen
 from helpers.tiny import SIDE, tiny_llava
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 import tokenprune
 from tokenprune.evals.bench.figures import figures
@@ -184,6 +185,16 @@ def test_what_cannot_be_measured(run: Callable[..., Any], tmp_path: Path, monkey
     assert "not written by tokenprune bench (KeyError). Name" in command(
         "bench", "--model", saved(tiny_llava(), tmp_path / "m"), "--output", broken
     )
+
+
+def test_attention_that_is_not_installed(run: Callable[..., Any], tmp_path: Path) -> None:
+    if is_flash_attn_2_available():
+        pytest.skip("it is installed")
+    asked = ["--attention", "flash_attention_2", "--dtype", "bfloat16", "--strategy", "grid"]
+    for model in ([], ["--model", saved(tiny_llava(), tmp_path / "m")]):
+        assert run(*asked, *model).startswith(
+            "Error: --attention flash_attention_2: FlashAttention2 has been toggled on"
+        )
 
 
 def test_the_plot_cannot_replace_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
