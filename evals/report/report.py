@@ -8,7 +8,7 @@ from tokenprune.errors import DataError
 from tokenprune.evals.report import markers, pareto
 from tokenprune.evals.report.page import page
 from tokenprune.evals.report.regressions import Loss, questions_of, worst
-from tokenprune.evals.report.same_questions import check_same_questions
+from tokenprune.evals.report.same_questions import check_same_questions, check_same_weights
 from tokenprune.evals.report.table import Table
 from tokenprune.evals.report.tables import (
     accuracy_table,
@@ -33,9 +33,10 @@ def read(results: Sequence[Path]) -> list[TaskResult]:
     """Return the rows of folders of runs, and of files of rows.
 
     A row that occurs twice with the same scores is taken once; with different scores it is an error, and so are
-    different questions of one task and set.
+    different questions of one task and set, and different weights of one model.
     """
     files = {path: path if path.is_file() else RunFolder(path).results_file for path in results}
+    check_same_weights(files)
     check_same_questions({path: results_io.read([file]) for path, file in files.items()})
     return results_io.read(list(files.values()))
 

@@ -1,6 +1,6 @@
-"""Whether the runs and files of one report asked the same questions."""
+"""Whether the runs and files of one report asked the same model the same questions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tokenprune.errors import DataError
@@ -33,3 +33,21 @@ def check_same_questions(found: Mapping[Path, Sequence[TaskResult]]) -> None:
                         "which leaves out the images that it was calibrated on, measure the other one with "
                         "--apart-from FILE"
                     )
+
+
+def check_same_weights(paths: Iterable[Path]) -> None:
+    """Raise DataError if two of these run folders are of models with one name and dtype, but other weights. A name is
+    that of a folder; a file of rows does not say more, nor does an engine.
+    """
+    first: dict[tuple[str, str], tuple[Path, str]] = {}
+    for path in paths:
+        record = RunFolder(path).record if path.is_dir() else {"about": {}, "identity": {}}
+        name, model = record["about"].get("model"), record["identity"].get("model", {})
+        if name is None or "weights" not in model or "engine" in record["about"]:
+            continue
+        other, known = first.setdefault((name, model["dtype"]), (path, model["weights"]))
+        if model["weights"] != known:
+            raise DataError(
+                f"{other} and {path}: their models are both called {name!r}, but have other weights; report on one at "
+                "a time"
+            )

@@ -1,0 +1,32 @@
+"""Runs of one report are of one model."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.files.rows import row
+
+from tokenprune.errors import DataError
+from tokenprune.evals.report.report import read
+from tokenprune.evals.storage.results_io import to_line
+
+
+def run(path: Path, weights: str, dtype: str = "float32", **about: str) -> Path:
+    """The folder of a finished run of a model in a folder `merged`."""
+    path.mkdir()
+    (path / "rows.jsonl").write_text(f"{to_line(row(path.name, 'original', 0.25, {'': [1.0, 0.0]}))}\n")
+    identity = {"setups": {}, "data": {}, "model": {"weights": weights, "dtype": dtype}}
+    (path / "run.json").write_text(json.dumps({"identity": identity, "about": {"model": "merged", **about}}))
+    return path
+
+
+def test_other_weights_under_the_same_name_are_refused(tmp_path: Path) -> None:
+    first, second = run(tmp_path / "first", "a1"), run(tmp_path / "second", "b2")
+    with pytest.raises(DataError, match=r"first and .*second: their models are both called 'merged', but have other"):
+        read([first, second])
+
+
+def test_weights_are_compared_in_one_dtype_and_where_they_are_known(tmp_path: Path) -> None:
+    """An engine knows them by their name alone."""
+    first, half = run(tmp_path / "first", "a1"), run(tmp_path / "half", "c3", "bfloat16")
+    assert len(read([first, half, run(tmp_path / "served", "merged", engine="vllm")])) == 3
