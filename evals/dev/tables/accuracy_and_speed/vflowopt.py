@@ -7,21 +7,21 @@ from tokenprune.evals.bench.figures import Figures, figures
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.bench.tables import ratios
 from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.tables.accuracy.measured import MAIN, ROWS, measured
 from tokenprune.evals.models.bundled import SETTINGS
 from tokenprune.evals.report.table import Table
-from tokenprune.evals.report.tables import accuracy_table
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
 from tokenprune.evals.storage.results import SetupKey, TaskResult, by_setup, compare
 from tokenprune.evals.storage.results_io import read
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
 
-#: Settings files that were found for the previous bundled model, which the rows are of, the ablations' among them.
-PREVIOUS = RESULTS.parent / "vflowopt_ablations"
+#: Settings files that were searched with one thing changed, all at 25 %.
+ABLATED = RESULTS.parent / "vflowopt_ablations"
 TIMED = "llava-onevision-0.5b"  # the bench's file
-BASELINES = ("FoPru rank -2", "FoPru", "Random", "Grid", DOWNSAMPLE, "VFlowOpt")
+BASELINES = "FoPru rank -2", "FoPru cls -2 auto", "Mosaic", "Random", "Grid", DOWNSAMPLE, "VFlowOpt"
 
-#: What each ablation changes, all at 25 %.
+#: What each ablation changes.
 ABLATIONS = {
     "VFlowOpt searched_25_not_recycled": "no recycling, searched without it",
     "VFlowOpt searched_25_one_stage": "one stage before the language model, searched without the others",
@@ -33,12 +33,9 @@ ABLATIONS = {
 
 
 def report(rows: Sequence[TaskResult], files: Sequence[SettingsFile], timings: Sequence[Figures]) -> str:
-    """Return all tables; `files` are of the rows' model, `timings` what the bench measured."""
+    """Return all tables; `files` are the ablations', `timings` what the bench measured."""
     groups = by_setup(rows)
-    shown = [row for row in rows if row.strategy not in ABLATIONS or row.strategy == "VFlowOpt"]
     parts: list[str | Table] = [
-        "Accuracy in per cent, with 95 % interval; a name after `VFlowOpt` is that of its settings file:",
-        accuracy_table(shown),
         "Calibrated VFlowOpt against the others on the same questions, in points, with 95 % interval:",
         Table(["keep ratio", "calibrated VFlowOpt -", *_titles(rows)], list(_against_others(groups))),
         "Ablations at 25 %, in per cent, and their paired differences to calibrated VFlowOpt in points:",
@@ -46,10 +43,10 @@ def report(rows: Sequence[TaskResult], files: Sequence[SettingsFile], timings: S
             ["", *(f"{title}{what}" for title in _titles(rows) for what in ("", ", difference"))],
             list(_ablations(groups)),
         ),
+        "What the ablations' searches found (50 trials on 30 questions each; the cosine is that on these questions):",
+        searches(files),
         "KV cache of the visual tokens alone, without the text's computed share, against the unpruned model's:",
         Table(["keep ratio", "strategy", "bytes", "less"], list(_visual_bytes(groups))),
-        "What the searches found (50 trials on 30 questions each; the cosine is that on these questions):",
-        searches(files),
     ]
     timed = [one for one in timings if one.facts.strategy == "VFlowOpt"]
     if timed:
@@ -80,7 +77,8 @@ def found() -> str:
 def stored(results: Path = RESULTS) -> str:
     """Return the section's tables from what is stored in `results`."""
     timings = results / "bench" / f"{TIMED}.json"
-    return report(read([results / "vflowopt.jsonl"]), settings_files(PREVIOUS), figures(Record.read(timings)))
+    rows = [*measured(MAIN, results / ROWS.name).rows, *read([results / "vflowopt.jsonl"])]
+    return report(rows, settings_files(ABLATED), figures(Record.read(timings)))
 
 
 Groups = Mapping[SetupKey, Mapping[str, TaskResult]]
