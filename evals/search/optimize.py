@@ -28,7 +28,7 @@ from tokenprune.errors import SettingError
 from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import finished, held_study
 from tokenprune.evals.search.objective import Objective, State
-from tokenprune.evals.search.space import LOGARITHMIC, SearchSpace
+from tokenprune.evals.search.space import LOGARITHMIC, SearchSpace, check_searchable
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.provenance import versions, weights_digest
 from tokenprune.evals.tasks.base.question import Question
@@ -82,6 +82,7 @@ def optimize(
         )
     journal = output.with_suffix(".journal")
     adapter = adapter_for(model)
+    check_searchable(base, len(adapter.layers))
     about_model = {
         "class": type(model).__name__,
         "layers": len(adapter.layers),

@@ -37,12 +37,7 @@ class SearchSpace:
     colors: bool = True
 
     def __post_init__(self) -> None:
-        if self.average >= 1:
-            raise SettingError("VFlowOpt: keep_ratio=1 keeps everything, so there is nothing to search.")
-        if self.base.progressive and self.n_layers < 3:
-            raise SettingError(
-                f"VFlowOpt: a language model of {self.n_layers} layers has no thirds. Search with progressive=False."
-            )
+        check_searchable(self.base, self.n_layers)
 
     @property
     def average(self) -> float:
@@ -93,6 +88,17 @@ class SearchSpace:
         lowest = left / (third + last) / first
         highest = (left - 0.1 * self.average * last) / third / first
         return min(1.0, lowest), min(1.0, highest)
+
+
+def check_searchable(base: VFlowOpt, n_layers: int) -> None:
+    """Raise SettingError if there is nothing to search around `base`, or no such settings for a model of `n_layers`."""
+    if base.keep_ratio is not None and base.keep_ratio >= 1:
+        raise SettingError("VFlowOpt: keep_ratio=1 keeps everything, so there is nothing to search.")
+    if base.progressive and n_layers < 3:
+        raise SettingError(
+            f"VFlowOpt: a language model of {n_layers} layers has no thirds. Search with progressive=False "
+            f"(--no-progressive)."
+        )
 
 
 def _within(value: float, side: tuple[float, float]) -> float:

@@ -86,6 +86,13 @@ def test_the_file(tmp_path: Path) -> None:
     assert {"optuna", "torch", "tokenprune"} <= set(search["versions"])
 
 
+def test_a_search_of_nothing_begins_no_journal(tmp_path: Path) -> None:
+    """The next one, with other settings, would be refused as another search."""
+    with pytest.raises(SettingError, match="nothing to search"):
+        searched(scenes(tmp_path / "scenes"), tmp_path / "settings.json", base=VFlowOpt(keep_ratio=1.0))
+    assert not (tmp_path / "settings.journal").exists()
+
+
 def test_cells_are_searched_on_a_logarithmic_scale(tmp_path: Path) -> None:
     searched(scenes(tmp_path / "scenes"), tmp_path / "settings.json", trials=2)
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "settings.journal")))
