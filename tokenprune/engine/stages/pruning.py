@@ -93,10 +93,10 @@ class StagePruning:
                 f"this transformers runs decoder layers again in the backward pass, when their tokens are gone. "
                 f"Switch it off, use a newer transformers, or prune before the language model."
             )
-        asked, text = None, []
+        asked, text, labels = None, [], self._context.labels
         if self.reads_attention:
-            if self._context.labels is not None:
-                prompt = prompt.without_answers(self._context.labels)
+            if labels is not None and labels.shape == prompt.real.shape:  # others are not of the tokens
+                prompt = prompt.without_answers(labels)
                 asked = prompt.real
             text = [prompt.text_after(image.row, image.last) for image in chosen]
         entry = StagedPrompt(packing, chosen, asked, text, self._slots_before(forward.index, past_valid))
