@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from helpers.families import FAMILIES
+from helpers.tiny import IMAGE, prompt
 
+import tokenprune
+from tokenprune import DART, FastV, IVCPrune, PyramidDrop, SparseVLM
 from tokenprune.sequence.packing import IGNORED_LABEL, PromptTokens
+from tokenprune.strategy import StagedStrategy
 
 #: Of each row, what its columns are: padding, text, a visual token, a label; and how many of them are asked.
 ROWS = {
@@ -30,3 +37,39 @@ def test_a_question_ends_at_its_label(row: str) -> None:
     asked = prompt.without_answers(labels)
     assert asked.real[0].tolist() == [is_real and n < n_asked for n, is_real in enumerate(real[0].tolist())]
     assert torch.equal(asked.real, asked.real_cpu)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        FastV(keep_ratio=0.3, layer=1),
+        PyramidDrop(keep_ratio=0.5),
+        SparseVLM(keep_ratio=0.5),
+        IVCPrune(keep_ratio=0.3, layer=1),
+        DART(keep_ratio=0.3, layer=1),
+    ],
+    ids=lambda strategy: type(strategy).__name__,
+)
+def test_what_reads_the_question_does_not_read_the_answer(strategy: StagedStrategy) -> None:
+    """In training, tokens are kept as in generation, which does not have the answer yet."""
+    model = FAMILIES["llava-clip"].build(n_layers=4)
+    asked = prompt([1, 1], texts=[6, 4])  # padded on the left
+    answers = torch.randint(10, 20, (2, 5), generator=torch.Generator().manual_seed(0))
+    ids = torch.cat([asked["input_ids"], answers], 1)
+    whole = {
+        **asked,
+        "input_ids": ids,
+        "attention_mask": torch.nn.functional.pad(asked["attention_mask"], (0, 5), value=1),
+    }
+    labels = ids.clone()
+    labels[:, :-5] = IGNORED_LABEL
+
+    def kept(**inputs: Any) -> list[list[int]]:
+        with tokenprune.patch(model, strategy) as handle:
+            model(**inputs)
+            return [stage.kept.tolist() for image in handle.report.images for stage in image.stages]
+
+    assert kept(**whole, labels=labels) == kept(**asked)
+    assert kept(**whole) != kept(**asked)  # without labels, nothing says where the question ends
+    everything = kept(**whole, labels=ids.masked_fill(ids == IMAGE, IGNORED_LABEL))
+    assert everything == kept(**whole)  # nor with labels of all text

@@ -17,7 +17,7 @@ from helpers.tiny import IMAGE, prompt, tiny_llava
 from torch import Tensor
 
 import tokenprune
-from tokenprune import DART, FastV, FoPru, IVCPrune, PruningError, PyramidDrop, Random, Selection, SparseVLM
+from tokenprune import FoPru, PruningError, Random, Selection
 from tokenprune.selection import Merge
 from tokenprune.strategy import Stage, StagedStrategy
 from tokenprune.tokens import StageTokens, VisualTokens
@@ -122,42 +122,6 @@ def test_checkpointing_that_runs_hooks_again_is_refused(monkeypatch: pytest.Monk
     with pytest.raises(PruningError, match="Switch it off, use a newer transformers, or prune before"):
         trained(model, Staged(keep_ratio=0.25), prompt([1]))
     trained(model, STRATEGY, prompt([1]))
-
-
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        FastV(keep_ratio=0.3, layer=1),
-        PyramidDrop(keep_ratio=0.5),
-        SparseVLM(keep_ratio=0.5),
-        IVCPrune(keep_ratio=0.3, layer=1),
-        DART(keep_ratio=0.3, layer=1),
-    ],
-    ids=lambda strategy: type(strategy).__name__,
-)
-def test_what_reads_the_question_does_not_read_the_answer(strategy: StagedStrategy) -> None:
-    """In training, tokens are kept as in generation, which does not have the answer yet."""
-    model = FAMILIES["llava-clip"].build(n_layers=4)
-    asked = prompt([1, 1], texts=[6, 4])  # padded on the left
-    answers = torch.randint(10, 20, (2, 5), generator=torch.Generator().manual_seed(0))
-    ids = torch.cat([asked["input_ids"], answers], 1)
-    whole = {
-        **asked,
-        "input_ids": ids,
-        "attention_mask": torch.nn.functional.pad(asked["attention_mask"], (0, 5), value=1),
-    }
-    labels = ids.clone()
-    labels[:, :-5] = IGNORED
-
-    def kept(**inputs: Any) -> list[list[int]]:
-        with tokenprune.patch(model, strategy) as handle:
-            model(**inputs)
-            return [stage.kept.tolist() for image in handle.report.images for stage in image.stages]
-
-    assert kept(**whole, labels=labels) == kept(**asked)
-    assert kept(**whole) != kept(**asked)  # without labels, nothing says where the question ends
-    everything = kept(**whole, labels=ids.masked_fill(ids == IMAGE, IGNORED))
-    assert everything == kept(**whole)  # nor with labels of all text
 
 
 def test_labels_of_everything_and_a_given_number_of_items(llava: Any) -> None:
