@@ -1,5 +1,6 @@
 """Draw a search of `tokenprune optimize`: the value of each trial, and the settings and schedule found."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from itertools import accumulate, pairwise
@@ -14,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tokenprune.errors import DataError
 from tokenprune.evals.report.palette import BLUE, GREY, VERMILION
-from tokenprune.evals.search.space import SearchSpace
+from tokenprune.evals.search.space import LOGARITHMIC, SearchSpace
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
 
@@ -24,7 +25,7 @@ VARIABLES = {
     "second_place": "R2, within what the budget leaves",
     "threshold": "threshold of an anchor",
     "alpha": "alpha: weight of entropy",
-    "cell": "cell of recycling, in tokens",
+    "cell": "cell of recycling, in tokens (logarithmic)",
 }
 
 
@@ -104,7 +105,8 @@ def _box(axes: Axes, search: Mapping[str, Any], n_layers: int) -> None:
 
 
 def places(search: Mapping[str, Any], n_layers: int) -> list[dict[str, float]]:
-    """Return where each trial lies in the search space: 0 is the lowest value of a setting, 1 the highest."""
+    """Return where each trial lies in the search space: 0 is the lowest value of a setting, 1 the highest, on the scale
+    that it is searched on."""
     sides, known = search["box"], {field.name for field in fields(VFlowOpt)}
     highest = {name: side[1] for name, side in sides.items()}
     base = VFlowOpt(**{name: value for name, value in search["base"].items() if name in known})
@@ -113,8 +115,14 @@ def places(search: Mapping[str, Any], n_layers: int) -> list[dict[str, float]]:
     for trial in search["trials"]:
         settings = {name: value for name, value in trial.items() if name in known}
         point = box.point(replace(base, **settings))
-        found.append({name: (point[name] - low) / (high - low) for name, (low, high) in sides.items()})
+        found.append({name: _place(point[name], *side, name in LOGARITHMIC) for name, side in sides.items()})
     return found
+
+
+def _place(value: float, low: float, high: float, logarithmic: bool) -> float:
+    if logarithmic:
+        value, low, high = (math.log(one) for one in (value, low, high))
+    return (value - low) / (high - low)
 
 
 def _schedule(axes: Axes, default: VFlowOpt, found: VFlowOpt, n_layers: int, n_visual: int) -> None:
