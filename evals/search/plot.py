@@ -1,7 +1,7 @@
 """Draw a search of `tokenprune optimize`: the value of each trial, and the settings and schedule found."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -115,12 +115,13 @@ def places(search: Mapping[str, Any], n_layers: int) -> list[dict[str, float]]:
     for trial in search["trials"]:
         settings = {name: value for name, value in trial.items() if name in known}
         point = box.point(replace(base, **settings))
-        found.append({name: _place(point[name], *side, name in LOGARITHMIC) for name, side in sides.items()})
+        found.append({name: _place(name, point[name], sides[name]) for name in sides})
     return found
 
 
-def _place(value: float, low: float, high: float, logarithmic: bool) -> float:
-    if logarithmic:
+def _place(name: str, value: float, side: Sequence[float]) -> float:
+    low, high = side
+    if name in LOGARITHMIC:
         value, low, high = (math.log(one) for one in (value, low, high))
     return (value - low) / (high - low)
 
