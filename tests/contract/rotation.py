@@ -38,7 +38,7 @@ def runs(item: Any) -> bool:
 
 
 def _always(item: Any) -> bool:
-    """Of each mechanism, one strategy meets every family with an adapter of its own every time."""
+    """Whether a test runs every day. On families with an adapter of their own, one strategy of each mechanism does."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     name = parameters.get("name")
     family = parameters.get("case", name)

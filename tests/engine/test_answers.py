@@ -1,4 +1,4 @@
-"""Where a prompt ends that training goes on with its answers."""
+"""Where the question ends and the answer begins in a row of training data."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ class PromptTokens:
         return rows, columns, true_indices(visual.flatten(), len(rows)) % visual.shape[1]
 
     def without_answers(self, labels: Int[Tensor, "batch new"]) -> PromptTokens:
-        """Return the prompt as generation gets it, where training goes on with its answers: without what follows the
-        first label that comes after unlabelled text after a row's last image. Rows without one stay as they are."""
+        """Return the prompt without the answers that training appends to it. An answer begins at the first label behind
+        unlabelled text that follows the row's last image; a row without such a label stays whole."""
         labelled = (labels != IGNORED_LABEL).cpu()
         visual = torch.stack([*self.visual_cpu.values()]).any(0)
         columns = torch.arange(labels.shape[1])
