@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,24 @@ import transformers
 from rich.console import Console
 
 import tokenprune
-from tokenprune.errors import DataError, SettingError, unknown
+from tokenprune.errors import SettingError, unknown
+from tokenprune.evals.adapt.asking import RowAsker, Said
 from tokenprune.evals.adapt.estimate import estimate
 from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled
 from tokenprune.evals.adapt.logits import output_layer
 from tokenprune.evals.adapt.lora import PARTS, Part, with_lora
 from tokenprune.evals.adapt.objective import Objective, Ratios, at_ratio
+from tokenprune.evals.adapt.own_answers import Key, key_of, own_answers
 from tokenprune.evals.adapt.rows import Collator, Row, on_device, why_apart
+from tokenprune.evals.adapt.teaching import Distributions
 from tokenprune.evals.adapt.training import PrunedTrainer, Rows, arguments, last_checkpoint
 from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.models.prompt_styles import Style, style_of
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_STRATEGY
-from tokenprune.evals.run.plan import Plan
-from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
-from tokenprune.evals.run.runner import Runner
-from tokenprune.evals.run.setups import Unpruned, read_strategy
+from tokenprune.evals.run.setups import read_strategy
 from tokenprune.evals.storage import files
-from tokenprune.evals.storage.answers import AnswerKey
 from tokenprune.evals.storage.provenance import (
     class_identity,
     model_identity,
@@ -40,7 +39,6 @@ from tokenprune.evals.storage.provenance import (
     tasks_identity,
     versions,
 )
-from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.task import NoSplitError
 from tokenprune.strategies.registry import changed_settings, name_of
@@ -93,13 +91,14 @@ def adapt(
     model: a folder or a Hugging Face name. data, tasks, limit: the questions, as for `tune`. If there are more than the
         steps need, some are drawn at random.
     split: None is "train", if the sets have it, otherwise all.
-    output: a folder, from which the same call resumes. SettingError if it holds another training.
+    output: a folder, from which the same call resumes; without labels, what it learns from then on may be rounded in
+        another way. SettingError if it holds another training.
     strategy: as in `--strategy`.
     keep_ratio, up_to, whole: a share `whole` of the steps is unpruned; in the others the keep ratio is drawn between
         the first two, so that one adapter works at all of them.
     labels: learn the right answers; False: what the unpruned model would answer, see `tokenprune.evals.adapt.teaching`.
     part, rank: what is trained, see `tokenprune.evals.adapt.lora`.
-    batch_tokens: tokens in a batch of the questions that the unpruned model answers, without labels.
+    batch_tokens: without labels, tokens in a batch of the questions that the unpruned model answers one by one.
     batch, per_image, accumulate: rows in a forward, questions about one image in a row, see
         `tokenprune.evals.adapt.rows`, and forwards in a step. If the model or the strategy does not allow several
         questions in a row, there is one, and the reason is printed.
@@ -122,7 +121,7 @@ def adapt(
         if others := left_out(data, tasks):
             console.print(others)
         check_images(asked)
-        answers = {_key(one.question): one.answer for one in labelled(asked)} if labels else None
+        answers = {key_of(one.question): one.answer for one in labelled(asked)} if labels else None
         loaded, processor = load_model(model, dtype)
         for ratio in (keep_ratio, up_to):  # what cannot be pruned is said before
             with tokenprune.patch(loaded, at_ratio(base, ratio)):
@@ -165,13 +164,20 @@ def adapt(
         output.mkdir(parents=True, exist_ok=True)
         with files.lock_for_appending(output / LOSSES, "another training is writing it"):
             files.begin(output / IDENTITY, identity, "another training")
+            own: Mapping[Key, Said] = {}
             if answers is None:
-                answers = _distilled(loaded, processor, questions, output / "answers", console, batch_tokens)
-            rows = [tuple(Example(one, answers[_key(one)]) for one in group if answers[_key(one)]) for group in groups]
+                asker = RowAsker(loaded, collator, head)
+                own = own_answers(asker, groups, output / "answers", console, batch=batch, batch_tokens=batch_tokens)
+                answers = {key: said.text for key, said in own.items()}
+            found = [
+                tuple(Example(one, answers[key_of(one)]) for one in group if answers[key_of(one)]) for group in groups
+            ]
+            rows = [Row(examples) for examples in found if examples]
             return _train(
                 loaded,
                 collator,
-                [Row(examples) for examples in rows if examples],
+                rows,
+                _said(rows, own),
                 Objective(base, ratios, labels, head),
                 output,
                 console,
@@ -203,6 +209,7 @@ def _train(
     model: Any,
     collator: Collator,
     rows: Sequence[Row],
+    said: Mapping[Row, Distributions],
     objective: Objective,
     output: Path,
     console: Console,
@@ -220,7 +227,7 @@ def _train(
         largest = sorted(rows, key=lambda one: one.size, reverse=True)[: options["batch"]]
         found = estimate(adapted, collator(largest), options["accumulate"], objective, autocast=autocast)
         per_step = options["batch"] * options["accumulate"]
-        n_taught = 0 if objective.labels else min(options["steps"], math.ceil(len(rows) / per_step))
+        n_taught = 0 if objective.labels else min(options["steps"], math.ceil((len(rows) - len(said)) / per_step))
         console.print(found.sentence(options["steps"], objective.ratios.whole, n_taught))
     else:
         console.print(f"Resuming from {checkpoint}.")
@@ -237,6 +244,7 @@ def _train(
         train_dataset=Rows(rows),
         data_collator=collator,
         objective=objective,
+        said=said,
     )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     adapted.save_pretrained(str(output / ADAPTER))
@@ -246,27 +254,8 @@ def _train(
     return Adapted(output / ADAPTER, losses)
 
 
-def _distilled(
-    model: Any, processor: Any, questions: Sequence[Question], folder: Path, console: Console, batch_tokens: int
-) -> dict[tuple[str, str], str]:
-    """The unpruned model's answers by the questions' tasks and IDs, "" where it has none. They are on disk and not
-    asked again. DataError if there are none at all."""
-    setup, run = Unpruned(), RunFolder(folder)
-    with run.writing() as write, progress_bar(console) as progress:
-        runner, done = Runner(model, processor, [setup], batch_tokens), run.answers().keys()
-        bar = progress.add_task("unpruned answers", total=len(questions), completed=len(done))
-        for part in Plan(questions, [setup]).parts(done):
-            for answers in runner.ask(part):
-                write(answers)
-                progress.advance(bar, len(answers))
-    answers = run.answers()
-    found = {_key(one): answers[AnswerKey(one.task, one.id, setup.key)].text for one in questions}
-    n_answered = sum(answer != "" for answer in found.values())
-    if not n_answered:
-        raise DataError("the unpruned model answers none of the questions, so there is nothing to learn from it.")
-    console.print(f"Learning the unpruned model's own answers to {n_answered} questions.")
-    return found
-
-
-def _key(question: Question) -> tuple[str, str]:
-    return question.task, question.id
+def _said(rows: Sequence[Row], own: Mapping[Key, Said]) -> dict[Row, Distributions]:
+    """What a teacher has said already, of the rows of which it has said all."""
+    found = {row: [own[key_of(one.question)].distributions for one in row.examples] for row in rows if own}
+    known = {row: [one for one in parts if one is not None] for row, parts in found.items()}
+    return {row: Distributions.joined(parts) for row, parts in known.items() if len(parts) == len(row.examples)}

@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Example:
-    """A question and the answer that the model shall give."""
+    """A question and the answer that the model shall give; None if that is not known yet."""
 
     question: Question
-    answer: str
+    answer: str | None
 
 
 def by_image(questions: Sequence[Question], most: int) -> list[tuple[Question, ...]]:

@@ -40,7 +40,7 @@ class Row:
     def size(self) -> tuple[int, int]:
         """Grows with the tokens that it takes: the pixels of its images, then the characters of its texts."""
         pixels = sum(width * height for width, height in map(size_of, self.examples[0].question.images))
-        return pixels, sum(len(one.question.text) + len(one.answer) for one in self.examples)
+        return pixels, sum(len(one.question.text) + len(one.answer or "") for one in self.examples)
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,27 @@ class Collator:
     dtype: torch.dtype
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        batch, parts, positions = self._padded(rows)
+        if any(len(row.examples) > 1 for row in rows):
+            batch |= {"attention_mask": apart(parts), "position_ids": positions}
+        return batch
+
+    def prompts(self, rows: Sequence[Row]) -> tuple[dict[str, Any], Int[Tensor, "batch n"]]:
+        """Return a batch without answers or labels, and which part of its row each token belongs to: 0 is what the
+        prompts have in common, questions count from 1."""
+        asked = [Row(tuple(Example(one.question, None) for one in row.examples)) for row in rows]
+        batch, parts, positions = self._padded(asked)
+        del batch["labels"]
+        return {**batch, "attention_mask": apart(parts), "position_ids": positions}, parts
+
+    def answer(self, text: str) -> list[int]:
+        """The tokens of an answer, with its end."""
+        tokenizer = self.processor.tokenizer
+        found = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*found, tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else list(found)
+
+    def _padded(self, rows: Sequence[Row]) -> tuple[dict[str, Any], Int[Tensor, "batch n"], Int[Tensor, "batch n"]]:
+        """A batch as if each row had one question; parts and position IDs of its tokens."""
         firsts = [row.examples[0].question for row in rows]
         prompts = encode_chat(self.processor, [one.open_images() for one in firsts], [one.text for one in firsts])
         sequences = [
@@ -67,10 +88,7 @@ class Collator:
         batch["input_ids"] = _padded([one.ids for one in sequences], n, self._pad)
         batch["labels"] = _padded([one.labels for one in sequences], n, IGNORED)
         batch["attention_mask"] = (parts != PADDING).to(prompts["attention_mask"].dtype)
-        if any(len(row.examples) > 1 for row in rows):
-            batch["attention_mask"] = apart(parts)
-            batch["position_ids"] = _padded([one.positions for one in sequences], n, 0)
-        return batch
+        return batch, parts, _padded([one.positions for one in sequences], n, 0)
 
     def _sequence(self, row: Row, first: list[int]) -> RowTokens:
         """A row. `first` is what the processor made of its first prompt: the others differ from it in their ends only,
@@ -84,7 +102,7 @@ class Collator:
         n = len(first) - len(ends[0])
         sequence = RowTokens(first[:n], [0] * n, list(range(n)), [IGNORED] * n)
         for number, (example, end) in enumerate(zip(row.examples, ends, strict=True), start=1):
-            sequence.add(number, end, self._answer(example))
+            sequence.add(number, end, self._learnt(example))
         return sequence
 
     def _other(self, value: Any, prompts: Mapping[str, Any], n: int) -> Any:
@@ -94,12 +112,13 @@ class Collator:
             return _padded([own[columns].tolist() for own, columns in zip(value, real, strict=True)], n, 0)
         return value.to(self.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
-    def _answer(self, example: Example) -> list[int]:
-        tokenizer = self.processor.tokenizer
-        found = tokenizer(example.answer, add_special_tokens=False)["input_ids"]
-        if not found:
+    def _learnt(self, example: Example) -> list[int]:
+        if example.answer is None:
+            return []
+        found = self.answer(example.answer)
+        if found in ([], [self.processor.tokenizer.eos_token_id]):
             raise DataError(f"{example.question.id}: an answer without tokens cannot be learnt; leave the question out")
-        return [*found, tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else list(found)
+        return found
 
     @property
     def _pad(self) -> int:

@@ -47,6 +47,10 @@ class Distributions:
     def split(self, sizes: Sequence[int]) -> list[Distributions]:
         return list(map(Distributions, self.tokens.split(list(sizes)), self.logs.split(list(sizes))))
 
+    def at(self, number: int) -> Distributions:
+        """That of one place."""
+        return Distributions(self.tokens[number : number + 1], self.logs[number : number + 1])
+
     def to(self, device: torch.device | str) -> Distributions:
         return Distributions(self.tokens.to(device), self.logs.to(device))
 
@@ -60,12 +64,12 @@ class Teacher:
     """The model unpruned and without its adapter. What it says of a row is computed once, and then remembered in 2 kB
     of main memory for each token to learn.
 
-    head: see `tokenprune.evals.adapt.logits.output_layer`.
+    head: see `tokenprune.evals.adapt.logits.output_layer`. said: what it has said of rows already.
     """
 
-    def __init__(self, model: PeftModel, head: nn.Module | None) -> None:
+    def __init__(self, model: PeftModel, head: nn.Module | None, said: Mapping[Row, Distributions]) -> None:
         self._model, self._head = model, head
-        self._said: dict[Row, Distributions] = {}
+        self._said = dict(said)
 
     def distributions(self, batch: Mapping[str, Any], rows: Sequence[Row]) -> Distributions:
         """Return what it says at the labels of `batch`, which was made of `rows`. The model must not be patched."""
@@ -82,11 +86,18 @@ def teacher_distributions(model: PeftModel, batch: Mapping[str, Any], head: nn.M
     was_training = model.training
     model.eval()
     try:
-        with model.disable_adapter(), passed_over(head) as logits_of:
-            hidden = model(**{name: value for name, value in batch.items() if name != "labels"}, use_cache=False).logits
+        with model.disable_adapter():
+            return Distributions.of(answer_logits(model, batch, head))
     finally:
         model.train(was_training)
-    return Distributions.of(logits_of(hidden[:, :-1][learnt(batch["labels"])]))
+
+
+@torch.no_grad()
+def answer_logits(model: Any, batch: Mapping[str, Any], head: nn.Module | None) -> Float[Tensor, "learnt vocabulary"]:
+    """Return a model's logits of the next token, at the places of the labels."""
+    with passed_over(head) as logits_of:
+        hidden = model(**{name: value for name, value in batch.items() if name != "labels"}, use_cache=False).logits
+        return logits_of(hidden[:, :-1][learnt(batch["labels"])])
 
 
 def _log_probabilities(

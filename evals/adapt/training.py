@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,7 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from tokenprune.evals.adapt.objective import Objective
 from tokenprune.evals.adapt.rows import Row
-from tokenprune.evals.adapt.teaching import Teacher
+from tokenprune.evals.adapt.teaching import Distributions, Teacher
 
 STATE = "trainer_state.json"
 #: Batches and keep ratios differ, so a tenth's mean loss varies by a few per cent even where nothing is learned.
@@ -38,11 +38,14 @@ class Rows(Dataset[Row]):
 class PrunedTrainer(Trainer):
     """Prunes the model at the step's keep ratio, in forward and backward."""
 
-    def __init__(self, *args: Any, objective: Objective, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, objective: Objective, said: Mapping[Row, Distributions] | None = None, **kwargs: Any
+    ) -> None:
+        """said: see `Teacher`."""
         super().__init__(*args, **kwargs)
         own: Any = self.model
         self._objective = objective
-        self._teacher = None if objective.labels else Teacher(own, objective.head)
+        self._teacher = None if objective.labels else Teacher(own, objective.head, said or {})
         if not objective.labels:
             collator = self.data_collator
             self.data_collator = lambda rows: {**collator(rows), ROWS: tuple(rows)}

@@ -45,7 +45,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--save-every", type=at_least(1), default=50, metavar="N", help="steps between checkpoints")
     shared.add_seed(parser)
     shared.add_dtype(parser)
-    shared.add_batch_tokens(parser, "in a batch of the questions that the unpruned model answers with --no-labels")
+    shared.add_batch_tokens(
+        parser, "in a batch of the questions that the unpruned model answers one by one, with --no-labels"
+    )
     parser.add_argument(
         "--output",
         type=Path,

@@ -26,10 +26,16 @@ class FirstLogits(LogitsProcessor):
         self.seen = False
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if not self.seen and bool(scores.isnan().any()):
-            raise UnsupportedError(
-                "the model computes NaN instead of logits, most likely because float16 cannot hold its numbers. Load "
-                "it in another dtype: --dtype bfloat16 or float32."
-            )
+        if not self.seen:
+            check_logits(scores)
         self.seen = True
         return scores
+
+
+def check_logits(logits: torch.Tensor) -> None:
+    """Raise UnsupportedError for NaN."""
+    if bool(logits.isnan().any()):
+        raise UnsupportedError(
+            "the model computes NaN instead of logits, most likely because float16 cannot hold its numbers. Load it "
+            "in another dtype: --dtype bfloat16 or float32."
+        )

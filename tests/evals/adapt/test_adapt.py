@@ -156,7 +156,7 @@ def test_labels_are_those_of_the_answers_alone(data: Path) -> None:
     batch = Collator(processor, torch.float32)(alone(examples))
     for row, example in enumerate(examples):
         labels, real = batch["labels"][row], batch["attention_mask"][row].bool()
-        answer = [int(word) + 2 for word in example.answer.split()]
+        answer = [int(word) + 2 for word in (example.answer or "").split()]
         assert labels[labels != IGNORED].tolist() == answer
         assert batch["input_ids"][row][labels != IGNORED].tolist() == answer
         shown = real.nonzero()[:, 0]

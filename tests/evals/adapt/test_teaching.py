@@ -101,7 +101,7 @@ def test_improbable_tokens_are_added_up() -> None:
 
 def test_the_teacher_is_asked_once(model: Any, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the same row or in others, and with other padding, it says the same."""
-    collator, said = Collator(tiny_processor(), torch.float32), Teacher(model, None)
+    collator, said = Collator(tiny_processor(), torch.float32), Teacher(model, None, {})
     questions = load_questions(data, labels=False)[:3]
     rows = [Row((Example(question, answer),)) for question, answer in zip(questions, ANSWERS, strict=True)]
     expected = {row: teacher_distributions(model, collator([row])).logs for row in rows}

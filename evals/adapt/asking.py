@@ -1,0 +1,142 @@
+"""What the unpruned model answers to several questions about one image, asked at once.
+
+A batch has the rows of a training (`tokenprune.evals.adapt.rows`), without answers. So an image is encoded and read
+once for all of its questions, and each step of generation adds a token to all of their answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from tokenprune.evals.adapt.examples import Example
+from tokenprune.evals.adapt.logits import passed_over
+from tokenprune.evals.adapt.rows import Collator, Row, on_device
+from tokenprune.evals.adapt.teaching import Distributions, answer_logits
+from tokenprune.evals.models.cache import cache_in
+from tokenprune.evals.models.greedy import check_logits
+
+#: What a generation config may have, and greedy answers are still the most probable tokens.
+HARMLESS = frozenset(
+    {
+        *("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens"),
+        *("do_sample", "temperature", "top_p", "top_k", "min_p"),
+        *("use_cache", "transformers_version", "_from_model_config"),
+    }
+)
+#: With one of these, every other setting has no effect.
+NEUTRAL: tuple[object, ...] = (None, False, 0, 1, [])
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model answered to a question.
+
+    distributions: those of the tokens to learn; None if these are not the tokens that it gave: its answer was cut off,
+        or the tokenizer splits the same text in another way.
+    """
+
+    text: str
+    distributions: Distributions | None
+
+
+@dataclass(frozen=True)
+class RowAsker:
+    """Asks a model that is neither patched nor in training.
+
+    head: see `tokenprune.evals.adapt.logits.output_layer`.
+    """
+
+    model: Any
+    collator: Collator
+    head: nn.Module | None
+
+    @torch.inference_mode()
+    def ask(self, rows: Sequence[Row]) -> list[list[Said]]:
+        """Return the answers to each row's questions: the most probable tokens, as many as the question allows.
+
+        UnsupportedError for NaN instead of logits.
+        """
+        batch, parts = self.collator.prompts(rows)
+        batch, parts = on_device(batch, self.model), parts.to(self.model.device)
+        questions = torch.arange(1, int(parts.max()) + 1, device=parts.device)
+        asked = parts[:, None] == questions[:, None]  # (row, question, column)
+        last = (asked * torch.arange(parts.shape[1], device=parts.device)).amax(-1)
+        positions = batch["position_ids"].gather(1, last)
+        done, ends = ~asked.any(-1), torch.tensor(self._ends, device=parts.device)
+        longest = max(example.question.max_new_tokens for row in rows for example in row.examples)
+        given, said = list[Tensor](), list[Distributions]()
+        with passed_over(self.head) as logits_of:
+            output = self.model(**batch, use_cache=True)
+            logits = logits_of(output.logits.take_along_dim(last[..., None], 1))
+            check_logits(logits)
+            while True:
+                given.append(logits.argmax(-1))
+                said.append(Distributions.of(logits.flatten(0, 1)).to("cpu"))
+                done |= torch.isin(given[-1], ends)
+                if len(given) == longest or bool(done.all()):
+                    break
+                parts, positions = torch.cat([parts, questions.expand(len(rows), -1)], 1), positions + 1
+                output = self.model(
+                    input_ids=given[-1],
+                    attention_mask=_visible(questions, parts),
+                    position_ids=positions,
+                    use_cache=True,
+                    **dict([cache_in(output)]),
+                )
+                logits = logits_of(output.logits)
+        tokens = torch.stack(given, -1).tolist()
+        return [
+            [
+                self._said(example, tokens[row][question], [one.at(row * len(questions) + question) for one in said])
+                for question, example in enumerate(of_row.examples)
+            ]
+            for row, of_row in enumerate(rows)
+        ]
+
+    @torch.inference_mode()
+    def why_alone(self, row: Row) -> str | None:
+        """Why questions about one image cannot be asked at once; None if the model says of the answers to those of
+        `row`, read without a cache, what it said when it gave them."""
+        settings = self.model.generation_config.to_diff_dict()
+        changed = [name for name, value in settings.items() if name not in HARMLESS and value not in NEUTRAL]
+        if changed:
+            return f"its generation config has {changed[0]}={settings[changed[0]]}"
+        given = zip(row.examples, self.ask([row])[0], strict=True)
+        known = [(one.question, said.text, said.distributions) for one, said in given if said.text]
+        read = [(Example(question, text), one) for question, text, one in known if one is not None]
+        if not read:
+            return None
+        batch = on_device(self.collator([Row(tuple(example for example, _ in read))]), self.model)
+        logits = answer_logits(self.model, batch, self.head)
+        taught = Distributions.joined([one for _, one in read]).to(logits.device)
+        divergence = float(taught.divergence(logits)) / len(logits)
+        if divergence > max(1e-5, 2 * torch.finfo(self.collator.dtype).eps):  # rounding
+            return f"with a cache, the model then answers something else (by {divergence:.2g} nats)"
+        return None
+
+    def _said(self, example: Example, tokens: Sequence[int], distributions: Sequence[Distributions]) -> Said:
+        """An answer. tokens, distributions: of all steps, those after its end among them."""
+        most = example.question.max_new_tokens
+        n = next((n for n, token in enumerate(tokens[:most], start=1) if token in self._ends), most)
+        text = self.collator.processor.decode(tokens[:n], skip_special_tokens=True).strip()
+        learnt = self.collator.answer(text)
+        same = len(learnt) <= n and tokens[: len(learnt)] == learnt
+        return Said(text, Distributions.joined(distributions[: len(learnt)]) if same else None)
+
+    @property
+    def _ends(self) -> list[int]:
+        """The tokens that end an answer."""
+        found = self.model.generation_config.eos_token_id
+        return found if isinstance(found, list) else [] if found is None else [found]
+
+
+def _visible(questions: Int[Tensor, " question"], parts: Int[Tensor, "row n"]) -> Bool[Tensor, "row 1 question n"]:
+    """The mask with which the next token of each question sees what its row has in common, and its own part."""
+    keys = parts[:, None, None]
+    return (keys == 0) | (keys == questions[:, None])

@@ -1,0 +1,103 @@
+"""The unpruned model's own answers, on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from pathlib import Path
+
+from rich.console import Console
+
+from tokenprune.errors import DataError
+from tokenprune.evals.adapt.asking import RowAsker, Said
+from tokenprune.evals.adapt.examples import Example
+from tokenprune.evals.adapt.rows import Row
+from tokenprune.evals.run.plan import Plan
+from tokenprune.evals.run.progress import progress_bar
+from tokenprune.evals.run.runner import Runner
+from tokenprune.evals.run.setups import Unpruned
+from tokenprune.evals.storage.answers import Answer
+from tokenprune.evals.storage.run_folder import RunFolder
+from tokenprune.evals.tasks.base.question import Question
+
+UNPRUNED = Unpruned()
+#: A question's task and ID.
+Key = tuple[str, str]
+
+
+def key_of(question: Question) -> Key:
+    return question.task, question.id
+
+
+def own_answers(
+    asker: RowAsker,
+    groups: Sequence[tuple[Question, ...]],
+    folder: Path,
+    console: Console,
+    *,
+    batch: int,
+    batch_tokens: int,
+) -> Mapping[Key, Said]:
+    """Return what the model answers to each question, "" where it has no answer.
+
+    Answers are on disk and not asked again; then their distributions are not known. DataError if there are none at all.
+
+    groups: questions about the same images. If there are several in one, they are asked at once, `batch` groups in a
+        forward; or else each for itself, `batch_tokens` tokens in a forward.
+    """
+    run = RunFolder(folder)
+    with run.writing() as write, progress_bar(console) as progress:
+        found = {(key.task, key.id): Said(answer.text, None) for key, answer in run.answers().items()}
+        bar = progress.add_task("unpruned answers", total=sum(map(len, groups)), completed=len(found))
+        if _can_be_asked_at_once(asker, groups, console):
+            asked = _at_once(asker, groups, batch, found.keys())
+        else:
+            asked = _one_by_one(asker, [question for group in groups for question in group], batch_tokens, run)
+        for said in asked:
+            new = [(answer, one) for answer, one in said if (answer.task, answer.id) not in found]
+            write([answer for answer, _ in new])
+            found |= {(answer.task, answer.id): one for answer, one in new}
+            progress.advance(bar, len(new))
+    n_answered = sum(one.text != "" for one in found.values())
+    if not n_answered:
+        raise DataError("the unpruned model answers none of the questions, so there is nothing to learn from it.")
+    console.print(f"Learning the unpruned model's own answers to {n_answered} questions.")
+    return found
+
+
+def _can_be_asked_at_once(asker: RowAsker, groups: Sequence[tuple[Question, ...]], console: Console) -> bool:
+    largest = max(groups, key=len)
+    if len(largest) == 1:
+        return False
+    reason = asker.why_alone(Row(tuple(Example(question, None) for question in largest)))
+    if reason is not None:
+        console.print(f"Asking one question at a time, although several are about the same image: {reason}.")
+    return reason is None
+
+
+def _at_once(
+    asker: RowAsker, groups: Sequence[tuple[Question, ...]], batch: int, done: Set[Key]
+) -> Iterator[list[tuple[Answer, Said]]]:
+    """Ask a batch again as a whole if any of its answers is missing, so that it stays the same batch."""
+    for start in range(0, len(groups), batch):
+        asked = groups[start : start + batch]
+        if not done >= {key_of(question) for group in asked for question in group}:
+            rows = [Row(tuple(Example(question, None) for question in group)) for group in asked]
+            yield [
+                (_answer(question, said.text), said)
+                for group, of_row in zip(asked, asker.ask(rows), strict=True)
+                for question, said in zip(group, of_row, strict=True)
+            ]
+
+
+def _one_by_one(
+    asker: RowAsker, questions: Sequence[Question], batch_tokens: int, run: RunFolder
+) -> Iterator[list[tuple[Answer, Said]]]:
+    runner = Runner(asker.model, asker.collator.processor, [UNPRUNED], batch_tokens)
+    for part in Plan(questions, [UNPRUNED]).parts(run.answers().keys()):
+        for answers in runner.ask(part):
+            yield [(answer, Said(answer.text, None)) for answer in answers]
+
+
+def _answer(question: Question, text: str) -> Answer:
+    """What is stored of an answer that no score or cost is asked of."""
+    return Answer(question.task, question.id, question.split, **UNPRUNED.key._asdict(), text=text, score=None)

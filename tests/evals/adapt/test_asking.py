@@ -1,0 +1,206 @@
+"""Several questions about one image, asked at once, are answered as one by one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.files.evals import sample_image, saved, tiny_processor
+from helpers.files.search import Deep
+
+from tokenprune import UnsupportedError
+from tokenprune.evals.adapt.adapt import adapt
+from tokenprune.evals.adapt.asking import RowAsker
+from tokenprune.evals.adapt.examples import Example, by_image
+from tokenprune.evals.adapt.logits import output_layer
+from tokenprune.evals.adapt.lora import with_lora
+from tokenprune.evals.adapt.own_answers import key_of
+from tokenprune.evals.adapt.rows import Collator, Row
+from tokenprune.evals.adapt.teaching import Distributions, Teacher, teacher_distributions
+from tokenprune.evals.run.plan import Plan
+from tokenprune.evals.run.questions import load_questions
+from tokenprune.evals.run.runner import Runner
+from tokenprune.evals.run.setups import Unpruned
+from tokenprune.evals.storage.run_folder import RunFolder
+from tokenprune.evals.tasks.base.question import Question
+
+#: Of each image: questions of one to three words, one of them asked twice.
+ASKED = (("12 13", "14", "12 13"), ("12 15 16",), ("13", "15 12"))
+UNPRUNED = Unpruned()
+END = 52
+COLLATOR = Collator(tiny_processor(), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    lines = []
+    for number, asked in enumerate(ASKED):
+        sample_image(box=(5 * number, number, 5 * number + 20, number + 15)).save(folder / f"{number}.png")
+        lines += [json.dumps({"image": f"{number}.png", "question": text}) for text in asked]
+    (folder / "questions.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def questions(data: Path) -> list[Question]:
+    return load_questions(data, labels=False)
+
+
+def rows_of(questions: list[Question]) -> list[Row]:
+    return [Row(tuple(Example(one, None) for one in group)) for group in by_image(questions, 8)]
+
+
+def asker_of(model: Any, questions: list[Question]) -> RowAsker:
+    head = output_layer(model, COLLATOR([Row((Example(questions[0], "05"),))]))
+    assert head is not None
+    return RowAsker(model, COLLATOR, head)
+
+
+def texts(asker: RowAsker, questions: list[Question]) -> list[str]:
+    found = {
+        key_of(example.question): said.text
+        for row in rows_of(questions)
+        for example, said in zip(row.examples, asker.ask([row])[0], strict=True)
+    }
+    together = [said.text for of_row in asker.ask(rows_of(questions)) for said in of_row]
+    assert list(found.values()) == together
+    return [found[key_of(question)] for question in questions]
+
+
+def alone(model: Any, questions: list[Question]) -> list[str]:
+    runner = Runner(model, tiny_processor(), [UNPRUNED], 512)
+    found = {
+        (answer.task, answer.id): answer.text
+        for part in Plan(questions, [UNPRUNED]).parts(set())
+        for answers in runner.ask(part)
+        for answer in answers
+    }
+    return [found[key_of(question)] for question in questions]
+
+
+@pytest.fixture
+def model() -> Any:
+    """With an end that some answers reach and others do not."""
+    model = Deep("llava-clip", "clip").build("sdpa")
+    model.generation_config.suppress_tokens = None
+    model.generation_config.eos_token_id = [END, 99]
+    return model
+
+
+def test_answers_are_those_of_the_questions_alone(model: Any, questions: list[Question]) -> None:
+    asker = asker_of(model, questions)
+    assert asker.why_alone(rows_of(questions)[0]) is None
+    found = texts(asker, questions)
+    assert found == alone(model, questions)
+    assert len({len(text.split()) for text in found}) > 2
+    short = [replace(one, max_new_tokens=7 + number) for number, one in enumerate(questions)]
+    assert texts(asker, short) == [" ".join(text.split()[: 7 + n]) for n, text in enumerate(found)]
+
+
+def test_what_it_says_is_what_a_teacher_says(model: Any, questions: list[Question]) -> None:
+    """Which reads the answers at once, without a cache."""
+    asker = asker_of(model, questions)
+    rows = rows_of([replace(one, max_new_tokens=3) for one in questions])
+    said = asker.ask(rows)
+    learnt = [
+        Row(tuple(Example(one.question, given.text) for one, given in zip(row.examples, of_row, strict=True)))
+        for row, of_row in zip(rows, said, strict=True)
+    ]
+    expected = teacher_distributions(with_lora(model, "decoder", 4), COLLATOR(learnt), None)
+    found = [given.distributions for of_row in said for given in of_row]
+    assert None not in found
+    joined = Distributions.joined([one for one in found if one is not None])
+    assert len(joined.tokens) == 3 * len(questions)
+    assert torch.equal(joined.tokens[:, 0], expected.tokens[:, 0])
+    torch.testing.assert_close(joined.logs[:, 0], expected.logs[:, 0], atol=1e-5, rtol=0)
+
+
+def test_an_answer_that_is_cut_off_is_not_what_is_learnt(
+    model: Any, questions: list[Question], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer to learn has its end."""
+    tokenizer = COLLATOR.processor.tokenizer
+
+    def with_end(collator: Collator, text: str) -> list[int]:
+        return [*tokenizer(text.removesuffix("50"), add_special_tokens=False)["input_ids"], END]
+
+    monkeypatch.setattr(Collator, "answer", with_end)
+    asker = asker_of(model, questions)
+    cut, ended = ([replace(one, max_new_tokens=n) for one in questions] for n in (3, 40))
+    assert {said.distributions for of_row in asker.ask(rows_of(cut)) for said in of_row} == {None}
+    assert any(said.distributions is not None for of_row in asker.ask(rows_of(ended)) for said in of_row)
+
+
+def test_why_questions_are_asked_alone(model: Any, questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
+    asker, row = asker_of(model, questions), rows_of(questions)[0]
+    model.generation_config.repetition_penalty = 1.0
+    assert asker.why_alone(row) is None
+    model.generation_config.repetition_penalty = 1.05
+    assert asker.why_alone(row) == "its generation config has repetition_penalty=1.05"
+    model.generation_config.repetition_penalty = None
+    monkeypatch.setattr("tokenprune.evals.adapt.asking._visible", everything)
+    assert "with a cache, the model then answers something else" in str(asker.why_alone(row))
+
+
+def everything(questions: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
+    """A mask with which questions see each other."""
+    return torch.ones(len(parts), 1, len(questions), parts.shape[1], dtype=torch.bool)
+
+
+def test_no_number_is_no_answer(model: Any, questions: list[Question]) -> None:
+    asker = asker_of(model, questions)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(UnsupportedError, match="computes NaN instead of logits"):
+        asker.ask(rows_of(questions))
+
+
+def test_a_training_asks_at_once_and_no_teacher(
+    model: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it resumes: what the model said of its answers is then not known."""
+    taught: list[int] = []
+    distributions = Teacher.distributions
+
+    def counted(teacher: Teacher, batch: Any, rows: Any) -> Any:
+        taught.append(sum(row not in teacher._said for row in rows))
+        return distributions(teacher, batch, rows)
+
+    monkeypatch.setattr(Teacher, "distributions", counted)
+    monkeypatch.setattr(Runner, "ask", None)
+    options: dict[str, Any] = {"data": data, "labels": False, "steps": 2, "batch": 2, "keep_ratio": 0.3}
+    folder, output = saved(model, tmp_path / "model"), tmp_path / "adapted"
+    found = adapt(folder, output=output, **options)
+    assert taught == [0, 0]
+    answers = RunFolder(output / "answers").answers()
+    assert len(answers) == 6
+    taught.clear()
+    shutil.rmtree(output / "checkpoints")
+    again = adapt(folder, output=output, **options)
+    assert sum(taught) == 3
+    assert RunFolder(output / "answers").answers() == answers
+    assert [loss for _, loss in again.losses] == pytest.approx([loss for _, loss in found.losses], rel=1e-3)
+
+
+def test_a_model_that_cannot_is_asked_one_by_one(
+    model: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Answers are the same."""
+    options: dict[str, Any] = {"data": data, "labels": False, "steps": 2, "batch": 2, "keep_ratio": 0.3}
+    found: list[dict[str, str]] = []
+    for penalty, said in ((None, False), (1.0001, True)):
+        model.generation_config.repetition_penalty = penalty
+        adapt(saved(model, tmp_path / f"model {penalty}"), output=tmp_path / f"{penalty}", **options)
+        written = " ".join(capsys.readouterr().out.split())
+        assert ("Asking one question at a time, although several are about the same image" in written) == said
+        found.append(
+            {key.id: one.text for key, one in RunFolder(tmp_path / f"{penalty}" / "answers").answers().items()}
+        )
+    assert found[0] == found[1]
+    assert len(found[0]) == 6
