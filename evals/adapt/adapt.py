@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 from rich.console import Console
+from torch import nn
 
 import tokenprune
 from tokenprune.errors import SettingError, unknown
@@ -127,20 +128,8 @@ def adapt(
             with tokenprune.patch(loaded, at_ratio(base, ratio)):
                 pass
         collator = Collator(processor, loaded.dtype)
-        groups = by_image(asked, per_image)
-        largest = max(groups, key=len)
-        if len(largest) > 1:
-            row = Row(tuple(Example(question, question.text) for question in largest))
-            reason = why_apart(loaded, collator, base, row)
-            if reason is not None:
-                console.print(f"One question per row, although several are about the same image: {reason}.")
-                groups = by_image(asked, 1)
-        head = output_layer(loaded, on_device(collator([Row((Example(asked[0], asked[0].text),))]), loaded))
-        if head is None:
-            console.print(
-                f"Every step computes the logits of all tokens, which takes memory: {type(loaded).__name__} changes "
-                f"them after its output layer, or has a loss of its own."
-            )
+        groups = _grouped(loaded, collator, base, asked, per_image, console)
+        head = _head(loaded, collator, asked[0], console)
         groups = chosen(groups, steps * batch * accumulate, seed)
         questions = [question for group in groups for question in group]
         identity = {
@@ -169,10 +158,7 @@ def adapt(
                 asker = RowAsker(loaded, collator, head)
                 own = own_answers(asker, groups, output / "answers", console, batch=batch, batch_tokens=batch_tokens)
                 answers = {key: said.text for key, said in own.items()}
-            found = [
-                tuple(Example(one, answers[key_of(one)]) for one in group if answers[key_of(one)]) for group in groups
-            ]
-            rows = [Row(examples) for examples in found if examples]
+            rows = _rows(groups, answers)
             return _train(
                 loaded,
                 collator,
@@ -203,6 +189,43 @@ def _load(
     else:
         console.print("Learning from split train. To learn from another, name it: --split val")
     return found
+
+
+def _grouped(
+    model: Any,
+    collator: Collator,
+    strategy: tokenprune.Strategy,
+    questions: Sequence[Question],
+    per_image: int,
+    console: Console,
+) -> list[tuple[Question, ...]]:
+    """Questions about the same images, if they can be in one row; print why they cannot."""
+    groups = by_image(questions, per_image)
+    largest = max(groups, key=len)
+    if len(largest) == 1:
+        return groups
+    reason = why_apart(model, collator, strategy, Row(tuple(Example(one, one.text) for one in largest)))
+    if reason is None:
+        return groups
+    console.print(f"One question per row, although several are about the same image: {reason}.")
+    return by_image(questions, 1)
+
+
+def _head(model: Any, collator: Collator, question: Question, console: Console) -> nn.Module | None:
+    """The output layer, see `tokenprune.evals.adapt.logits`; print what it costs that there is none."""
+    head = output_layer(model, on_device(collator([Row((Example(question, question.text),))]), model))
+    if head is None:
+        console.print(
+            f"Every step computes the logits of all tokens, which takes memory: {type(model).__name__} changes them "
+            f"after its output layer, or has a loss of its own."
+        )
+    return head
+
+
+def _rows(groups: Sequence[tuple[Question, ...]], answers: Mapping[Key, str | None]) -> list[Row]:
+    """What is learnt; a question without an answer is left out."""
+    found = [tuple(Example(one, answers[key_of(one)]) for one in group if answers[key_of(one)]) for group in groups]
+    return [Row(examples) for examples in found if examples]
 
 
 def _train(
