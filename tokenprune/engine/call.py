@@ -177,7 +177,7 @@ class Forward:
             return None
         packing = self.packing or identity_packing(len(embeds), self.n_new, embeds.device)
         slots = self.past(len(embeds), embeds.device).append(packing, self.n_columns, self.bias)
-        if not is_pattern(mask) and self.padding is not None:
+        if self.padding is not None:
             slots = slots.mask_padding(self.padding.to(embeds.device))
         if not patterned:
             return slots.valid
