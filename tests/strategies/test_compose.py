@@ -161,6 +161,10 @@ def test_texts_and_settings_files(tmp_path: Path) -> None:
     steps = ["pixelprune:threshold=0.02", "fopru:layer=-2"]
     file.write_text(json.dumps({"strategy": "compose", "settings": {"steps": steps, "keep_ratio": 0.1}}))
     assert parse(str(file)) == expected
+    for name in ("fopru.json", "a+b.json"):
+        (tmp_path / name).write_text(json.dumps({"strategy": "fopru", "settings": {"layer": -2}}))
+    assert parse(f"pixelprune:threshold=0.02+{tmp_path / 'fopru.json'}", keep_ratio=0.1) == expected
+    assert parse(str(tmp_path / "a+b.json")) == FoPru(layer=-2)
     assert parse("random:keep_ratio=5e-1+random") == Compose(Random(keep_ratio=0.5), Random())
     with tokenprune.patch(model_of("qwen2.5-vl"), "pixelprune+fopru", keep_ratio=0.5) as handle:
         assert handle.strategy == Compose(PixelPrune(), FoPru(keep_ratio=0.5))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import SettingError
@@ -43,10 +44,11 @@ class StrategySpec:
 
         also: further names that the caller accepts, for error messages.
         """
-        if isinstance(text, str) and text.endswith(".json"):
+        steps = _outer_parts(text, "+") if isinstance(text, str) else []
+        if isinstance(text, str) and text.endswith(".json") and (len(steps) == 1 or Path(text).exists()):
             file = SettingsFile.read(text)
             return cls(file.strategy, file.strategy_class, file.settings, file)
-        if isinstance(text, str) and len(steps := _outer_parts(text, "+")) > 1:
+        if isinstance(text, str) and len(steps) > 1:
             for step in steps:
                 cls.read(step).make()  # to say which of them is wrong
             return cls(text, strategy_class(COMPOSE), {"steps": tuple(steps)})
