@@ -46,10 +46,10 @@ class CallContext(threading.local):
     tower, row: the call of the vision tower, if the strategy prunes in it or before it: of one that takes a batch of
         tiles, or all patches in one row.
     records: the images that the model got already encoded, by modality.
-    unprunable: arguments of the model that only fit the unpruned sequence. labels: those of its loss, if there are any.
+    unprunable: arguments of the model that only fit the unpruned sequence; None unless its hook has seen the call.
+    labels: those of its loss, if there are any.
     encoded: the modalities of what was encoded since the last call of the base model began.
-    forward: the call of the base model, if it has images or a pruned cache.
-    actions: the steps of a robot policy whose action expert is called.
+    forward: the call of the base model, if it has images or a pruned cache. actions: the steps of a robot policy.
     packing: which columns the last logits are of; None if of all. The loss is computed after the base model has
         returned, so this one outlives the call. So does `report`, of the last call that had visual tokens.
 
@@ -68,7 +68,7 @@ class CallContext(threading.local):
         self.tower: TowerCall | None = None
         self.row: RowCall | None = None
         self.records: dict[str, list[EncodedImage]] = {}
-        self.unprunable: list[str] = []
+        self.unprunable: list[str] | None = None
         self.labels: Tensor | None = None
         self.encoded: list[str] = []
         self.forward: Forward | None = None

@@ -9,7 +9,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -18,6 +18,9 @@ from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.packing import IGNORED_LABEL, Packing
+
+if TYPE_CHECKING:
+    from tokenprune.engine.prefill import Prefill
 
 
 class MethodOverride(ABC):
@@ -74,6 +77,34 @@ class ForwardOverride(MethodOverride):
     @property
     def __signature__(self) -> inspect.Signature:  # accelerate reads which arguments there are
         return inspect.signature(self.original)
+
+
+class ModelForward(ForwardOverride):
+    """The forward of the patched model. Where it is called past the model's hooks, as by PEFT up to version 0.20, it
+    does what they do; they are needed where somebody has replaced it meanwhile, as Liger Kernel does."""
+
+    def __init__(self, prefill: Prefill, context: CallContext) -> None:
+        super().__init__(prefill.model)
+        self._prefill, self._context = prefill, context
+        self._is_base = prefill.adapter.core is prefill.model
+
+    def override(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._past_hooks(args, kwargs) or not self._is_base:
+            return self.original(*args, **kwargs)
+        output = None
+        try:
+            self._prefill.before_base_model(self._module, args, kwargs)
+            output = self.original(*args, **kwargs)
+        finally:
+            self._prefill.after_base_model(self._module, args, kwargs, output)
+        return output
+
+    @dynamo_disabled
+    def _past_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        past = self._context.unprunable is None
+        if past:
+            self._prefill.before_model(self._module, args, kwargs)
+        return past
 
 
 class ContinuousBatching(MethodOverride):

@@ -33,6 +33,7 @@ from tokenprune.engine.call import (
     named_arguments,
 )
 from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.overrides import ModelForward
 from tokenprune.engine.packed_sequences import check_not_packed, restore_ids, withhold_ids
 from tokenprune.engine.proportional_attention import entering_bias
 from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register, recall_images
@@ -79,6 +80,7 @@ class Prefill:
     def register(self, register: Register) -> None:
         core, language_model = self.adapter.core, self.adapter.language_model
         register(self.model.register_forward_pre_hook(self.before_model, with_kwargs=True))
+        register(ModelForward(self, self._context).install())
         register(core.register_forward_pre_hook(self.before_base_model, with_kwargs=True))
         register(core.register_forward_hook(self.after_base_model, with_kwargs=True, always_call=True))
         register(language_model.register_forward_pre_hook(self.before_language_model, with_kwargs=True))
@@ -188,7 +190,8 @@ class Prefill:
         # Tokens that stay keep their position IDs, or are numbered without gaps.
         before = ids.expand(*ids.shape[:-2], batch, n_new)
         ids = before if self.position_ids == "original" else compact_ids(before, dropped, real)
-        self._publish(forward, Report(report_images(chosen, ids), self._skipped, self.adapter.decoder.layers.contract))
+        forward.report = Report(report_images(chosen, ids), self._skipped, self.adapter.decoder.layers.contract)
+        self.publish(forward.report)
 
         if not changes_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
             return
@@ -226,7 +229,8 @@ class Prefill:
             self._context.packing = forward.packing if stages is None else stages.leaving(forward, forward.packing)
             if stages is not None and forward.report is not None:
                 images = stages.add_reports(forward, forward.report.images)
-                self._publish(forward, replace(forward.report, images=images))
+                forward.report = replace(forward.report, images=images)
+                self.publish(forward.report)
         if args:
             kwargs = named_arguments(module, args, kwargs)
         if forward.packing is not None and kwargs.get("logits_to_keep"):
@@ -271,10 +275,6 @@ class Prefill:
             self.stages.end(forward)
         restore_ids(forward)
         return forward
-
-    def _publish(self, forward: Forward, report: Report) -> None:
-        forward.report = report
-        self.publish(report)
 
     @property
     def _skipped(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.contract.answers import STRATEGY, assert_answers, n_logits
+from helpers.families import FAMILIES, present
 from helpers.tiny import prompt, tiny_llava
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 
@@ -80,7 +81,7 @@ def test_merged_adapters() -> None:
 
 
 def test_training_adapters_with_labels() -> None:
-    """PEFT calls `forward` of the model inside, past its hooks: labels are shortened all the same."""
+    """Labels are shortened as without a wrapper."""
     wrapped = with_lora(tiny_llava(), DECODER).train()
     inputs = prompt([1, 2])
     with tokenprune.patch(wrapped, STRATEGY):
@@ -89,6 +90,21 @@ def test_training_adapters_with_labels() -> None:
     gradients = {name: p.grad for name, p in wrapped.named_parameters() if p.grad is not None}
     assert len(gradients) == 8  # two layers, two targets, two factors
     assert all("lora" in name and bool(grad.abs().max() > 0) for name, grad in gradients.items())
+
+
+@pytest.mark.parametrize("name", present("llava-clip", "llama4", "nemotron-omni"))
+def test_past_the_hooks_of_the_model(name: str) -> None:
+    """PEFT up to 0.20 calls `forward` of the model inside. Llama 4 and Nemotron are their own base models."""
+    family, model = FAMILIES[name], FAMILIES[name].build()
+    inputs = family.prompt([1])
+    with torch.no_grad(), tokenprune.patch(model, Grid(keep_ratio=0.25)) as handle:
+        logits = model.forward(**inputs).logits
+        assert handle.report.n_kept < handle.report.n_visual
+        assert torch.equal(logits, model(**inputs).logits)
+        with pytest.raises(PruningError, match="cu_seq_lens_q count the tokens of the unpruned sequence"):
+            model.forward(**inputs, cu_seq_lens_q=torch.tensor([0, 9]))
+        assert torch.equal(logits, model.forward(inputs["input_ids"], **dict([*inputs.items()][1:])).logits)
+    assert "forward" not in vars(model)
 
 
 def test_prompt_learning_is_refused() -> None:
