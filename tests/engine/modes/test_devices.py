@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
+from accelerate.hooks import remove_hook_from_submodules
+from engine.modes.test_training import Staged
 from helpers.contract.answers import STRATEGY, assert_answers, n_logits
+from helpers.contract.oracle import assert_close
 from helpers.tiny import prompt, tiny_llava
 from transformers import LlavaForConditionalGeneration
 
 import tokenprune
+from tokenprune import FastV, PruningError
 
 #: transformers before 5.2x takes the offloaded weights for the device of the model.
 pytestmark = pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
@@ -64,6 +68,24 @@ def test_dispatched_models(
     with tokenprune.patch(model, STRATEGY), torch.no_grad():
         positional = model(inputs["input_ids"], inputs["pixel_values"], inputs["attention_mask"]).logits
     assert positional.shape[1] == 15
+
+
+@pytest.mark.parametrize(
+    ("dispatch", "strategy"), [(from_cpu, FastV(keep_ratio=0.25, layer=1)), (two_devices, Staged())]
+)
+def test_hooks_that_are_removed_while_patched(
+    dispatch: Callable[[Any, Path], Any], strategy: tokenprune.Strategy, tmp_path: Path
+) -> None:
+    """accelerate puts back the `forward` of its own time, and overrides between decoder layers are gone."""
+    model = dispatch(tiny_llava(), tmp_path)
+    with torch.no_grad():
+        tokenprune.patch(model, strategy)
+        expected = model(**prompt([1])).logits
+        remove_hook_from_submodules(model)
+        with pytest.raises(PruningError, match=r"decoder layer [01] was called past this patch.*Call patch\(\) again"):
+            model(**prompt([1]))
+        with tokenprune.patch(model, strategy):
+            assert_close(model(**prompt([1])).logits, expected)
 
 
 def test_device_map_of_from_pretrained(llava: Any, tmp_path: Path) -> None:

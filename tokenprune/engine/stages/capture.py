@@ -17,6 +17,7 @@ from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.overrides import ForwardOverride
 from tokenprune.engine.recording import Register
+from tokenprune.errors import PruningError
 
 
 class TextCapture:
@@ -31,6 +32,7 @@ class TextCapture:
     ) -> None:
         self.adapter, self.layers = adapter, layers
         self.active_forwards, self._context = active_forwards, context
+        self._parts: dict[int, set[str]] = {}
 
     def register(self, register: Register) -> list[nn.Module]:
         """Install the overrides; return the modules that show attention."""
@@ -41,7 +43,15 @@ class TextCapture:
             for name, module in point.outputs.items():
                 register(CapturedOutput(module, self, layer, name).install())
             captured += [point.attention, *point.outputs.values()]
+            self._parts[layer] = {"attention", *point.outputs}
         return captured
+
+    def take(self, captured: dict[int, dict[str, Any]], layer: int) -> dict[str, Any]:
+        """Take what was captured of a layer. Raises PruningError for one whose overrides are gone."""
+        taken = captured.pop(layer, {})
+        if not self._parts[layer] <= taken.keys():
+            raise forward_replaced(layer)
+        return taken
 
     @property
     def _captured(self) -> dict[int, dict[str, Any]] | None:
@@ -58,6 +68,14 @@ class TextCapture:
     def after_capture(self, layer: int, name: str, output: Tensor) -> None:
         if (captured := self._captured) is not None:
             captured[layer][name] = output.detach()
+
+
+def forward_replaced(layer: int) -> PruningError:
+    """The error for a decoder layer whose overrides somebody has removed."""
+    return PruningError(
+        f"decoder layer {layer} was called past this patch, because the forward of its modules was replaced after "
+        f"patch(), as accelerate does when hooks are removed or set again. Call patch() again."
+    )
 
 
 class CapturedArguments(ForwardOverride):

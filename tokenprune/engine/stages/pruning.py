@@ -22,7 +22,7 @@ from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.proportional_attention import stage_bias
 from tokenprune.engine.recording import Register
 from tokenprune.engine.select import ImageSelection, checked_stage_selection, explained_nan, merge_features
-from tokenprune.engine.stages.capture import TextCapture
+from tokenprune.engine.stages.capture import TextCapture, forward_replaced
 from tokenprune.engine.stages.forward import StagedForward, StagedPrompt
 from tokenprune.engine.stages.plan import checked_stages
 from tokenprune.engine.stages.reading import attention_reader
@@ -119,9 +119,12 @@ class StagePruning:
             self.active_forwards.pop()
 
     def leaving(self, forward: Forward, entering: Packing) -> Packing:
-        """Which columns come out of the last layer, of those that entered the language model."""
-        if forward.stages is None or not forward.stages.runs:
+        """Which columns come out of the last layer, of those that entered the language model. Raises PruningError if
+        a stage was not decided."""
+        if forward.stages is None:
             return entering
+        if (n_decided := len(forward.stages.runs)) < len(self.stages):
+            raise forward_replaced(self.layers[n_decided])
         last = forward.stages.runs[-1].packing
         return replace(last, columns=entering.columns.gather(1, last.columns), n_columns=entering.n_columns)
 
@@ -248,7 +251,8 @@ class StagePruning:
             if entry.asked is not None:
                 entering = entry.asked.gather(1, entry.packing.columns)
                 valid = valid & (entering.gather(1, before.columns) if now.runs else entering)
-            read = attention_reader(self.adapter.layers[number], now.captured.pop(number), n_past, valid, device)
+            call = self.capture.take(now.captured, number)
+            read = attention_reader(self.adapter.layers[number], call, n_past, valid, device)
         for i, image in enumerate(entry.chosen):
             row, last = image.row, now.reports[-1][i] if now.reports else image.selection
             visual = places[row, image.columns[last.kept]].to(device)
