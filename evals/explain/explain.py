@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 import tokenprune
-from tokenprune.adapters import adapter_for
 from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.bench.measuring import ttft_ratios
 from tokenprune.evals.explain.canvas import canvas, clip_canvas, tiles_of
@@ -20,7 +19,7 @@ from tokenprune.evals.models.greedy import generate_greedily
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.models.video_prompts import adapter_for_clips, encode_clips, placeholder_ids
 from tokenprune.evals.reading.videos import Clip
-from tokenprune.evals.run.costs import kv_cache_bytes
+from tokenprune.evals.run.costs import executed_layers, kv_cache_bytes
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned, read_by
 from tokenprune.tokens import Layout
 from tokenprune.zoom.prompts import chat_prompt, encode_chat
@@ -137,7 +136,7 @@ def _asked(model: Any, processor: Any, setup: Setup, inputs: Any) -> tuple[Kept,
                     f"{type(model).__name__} prunes {len(images)} parts of this video one by one, which cannot be "
                     f"drawn as one. Measure it: tokenprune eval"
                 )
-            kept, layout = Kept.of(images[0], len(adapter_for(model).layers)), images[0].layout
+            kept, layout = Kept.of(images[0], executed_layers(model, handle.report)), images[0].layout
         n_bytes = kv_cache_bytes(model, inputs)
     answer = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     return kept, answer, n_bytes, layout

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tokenprune.evals.explain.canvas import Canvas
 from tokenprune.evals.models.boxes import HIT, Box, iou
+from tokenprune.evals.run.costs import mean_kept
 from tokenprune.evals.run.setups import Setup
 from tokenprune.report import ImageReport
 
@@ -52,11 +53,11 @@ class Kept:
         return cls(every, every, ~every, float(n_visual))
 
     @classmethod
-    def of(cls, image: ImageReport, n_layers: int) -> Kept:
-        """Read a report; scores are those of the first stage that has any."""
+    def of(cls, image: ImageReport, executed: Sequence[bool]) -> Kept:
+        """Read a report; scores are those of the first stage that has any. `executed`: by decoder layer."""
         entered, left, received = (np.zeros(image.n_visual, dtype=bool) for _ in range(3))
         entered[image.kept.cpu().numpy()] = True
-        left[image.kept_at(n_layers - 1).cpu().numpy()] = True
+        left[image.kept_at(len(executed) - 1).cpu().numpy()] = True
         for part in (image, *image.stages):
             if part.merged is not None:
                 received[part.kept[part.merged.targets].cpu().numpy()] = True
@@ -65,7 +66,7 @@ class Kept:
             entered,
             left,
             received & left,
-            sum(len(image.kept_at(layer)) for layer in range(n_layers)) / n_layers,
+            mean_kept(image, executed),
             None if scored is None or scored.scores is None else scored.scores.float().cpu().numpy(),
             getattr(scored, "layer", None),
         )

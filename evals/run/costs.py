@@ -11,7 +11,7 @@ from tokenprune.evals.models.cache import cache_bytes
 from tokenprune.evals.models.video_prompts import placeholder_ids
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.storage.answers import KeptTokens
-from tokenprune.report import ImageReport
+from tokenprune.report import ImageReport, Report
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,25 @@ def visual_costs(model: Any, processor: Any, setup: Setup, handle: Any, input_id
     if handle is None:
         placeholders = torch.isin(input_ids, torch.tensor(placeholder_ids(processor)).to(input_ids)).sum(1).tolist()
         return [VisualCost(setup.n_visual(processor, count), count, float(count)) for count in placeholders]
-    n_layers, images = len(adapter_for(model).layers), handle.report.images
-    return [_reported([image for image in images if image.row == row], n_layers) for row in range(len(input_ids))]
+    layers, images = executed_layers(model, handle.report), handle.report.images
+    return [_reported([image for image in images if image.row == row], layers) for row in range(len(input_ids))]
 
 
-def _reported(images: Sequence[ImageReport], n_layers: int) -> VisualCost:
+def executed_layers(model: Any, report: Report) -> list[bool]:
+    """Return, for each decoder layer of a patched model, whether it is executed; one that is skipped sees no token."""
+    return [layer not in report.skipped for layer in range(len(adapter_for(model).layers))]
+
+
+def mean_kept(image: ImageReport, executed: Sequence[bool]) -> float:
+    """Return how many visual tokens of an image a decoder layer sees, averaged over all layers."""
+    return sum(len(image.kept_at(layer)) for layer, runs in enumerate(executed) if runs) / len(executed)
+
+
+def _reported(images: Sequence[ImageReport], executed: Sequence[bool]) -> VisualCost:
     return VisualCost(
         n_visual=sum(image.n_visual for image in images),
         n_kept=sum(image.n_kept for image in images),
-        n_mean=sum(len(image.kept_at(layer)) for image in images for layer in range(n_layers)) / n_layers,
+        n_mean=sum(mean_kept(image, executed) for image in images),
         kept=tuple(KeptTokens.of(image.kept.cpu().numpy(), image.n_visual, image.grids) for image in images),
     )
 

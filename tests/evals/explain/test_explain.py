@@ -94,6 +94,11 @@ def test_stages_in_the_language_model() -> None:
     assert kept.in_words == "15.75 of 36 tokens a layer"
 
 
+def test_a_skipped_layer_sees_no_tokens() -> None:
+    kept = explained("par:layer=1,skip=[2]", model=Llava("llava-clip").build(n_layers=5)).outcomes[1].kept
+    assert kept.n_mean == (36 + 3 * 9) / 5
+
+
 def test_merged_tokens_are_told() -> None:
     kept = explained("averagepooling").outcomes[1].kept
     assert (kept.received == kept.left).all()
