@@ -146,8 +146,9 @@ def failed(question: Question, setup: Setup, error: Exception, on_error: OnError
 
 
 def _described(error: Exception) -> str:
-    """Return the sentence of an error that was raised on purpose; name the type of any other."""
-    return str(error) if isinstance(error, (TokenPruneError, OSError)) else f"{type(error).__name__}: {error}"
+    """Return the sentence of an error that was raised on purpose, without its full stop; name the type of any other."""
+    said = str(error) if isinstance(error, (TokenPruneError, OSError)) else f"{type(error).__name__}: {error}"
+    return said.rstrip(".")
 
 
 def _answer_key(question: Question, setup: Setup) -> AnswerKey:

@@ -17,7 +17,7 @@ import tokenprune
 from tokenprune.evals.run import aggregate
 from tokenprune.evals.run import batches as batching
 from tokenprune.evals.run.batches import DecodedQuestion, batches
-from tokenprune.evals.run.runner import QuestionError
+from tokenprune.evals.run.runner import QuestionError, failed
 from tokenprune.evals.run.setups import Pruned, Unpruned, make_setups
 from tokenprune.evals.search.plot import tokens_per_layer
 from tokenprune.evals.storage.results import compare
@@ -154,6 +154,11 @@ def test_a_crash_stops_the_run(questions: list[Question]) -> None:
     with pytest.raises(QuestionError, match=r"Crash, keep ratio 0\.5, .*stopped at 3 .*: out of luck"):
         ask(model, questions, [Unpruned(), crash()])
     assert not model._forward_pre_hooks
+
+
+def test_a_sentence_within_a_sentence(questions: list[Question]) -> None:
+    with pytest.raises(QuestionError, match=r": Write layer=2\. Correct it and type the same again"):
+        failed(questions[0], Unpruned(), tokenprune.SettingError("Write layer=2."), "stop")
 
 
 def test_recorded_errors_are_no_wrong_answers(questions: list[Question], folder: Path) -> None:
