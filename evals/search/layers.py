@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.evals.tasks.base.question import Question
+from tokenprune.strategies.in_llm.par import PAR
 from tokenprune.strategy.skipping import ENDS
 from tokenprune.zoom.prompts import encode_chat
 
@@ -24,10 +26,10 @@ from tokenprune.zoom.prompts import encode_chat
 @torch.inference_mode()
 def layer_changes(model: Any, processor: Any, questions: Sequence[Question]) -> list[float]:
     """1 - cos(input, output) of every decoder layer of the unpruned model, the mean over a prompt's tokens, and then
-    over questions."""
+    over questions. Raises what `patch` raises for a model that PAR cannot prune."""
     if not questions:
         raise SettingError("no questions, so there is nothing to measure the layers on. Ask for at least one.")
-    layers = list(adapter_for(model).layers)
+    layers = _skippable_layers(model)
     totals = [0.0] * len(layers)
     with _changes(layers) as changes:
         for question in questions:
@@ -42,10 +44,11 @@ def layer_changes(model: Any, processor: Any, questions: Sequence[Question]) -> 
 @torch.inference_mode()
 def block_distances(model: Any, processor: Any, questions: Sequence[Question], n_skipped: int) -> list[float]:
     """For every block of `n_skipped` contiguous decoder layers, by its first layer: the angle between the states of the
-    last token before and after the block in the unpruned model, as a share of a half turn, averaged over questions."""
+    last token before and after the block in the unpruned model, as a share of a half turn, averaged over questions.
+    Raises what `patch` raises for a model that PAR cannot prune."""
     if not questions:
         raise SettingError("no questions, so there is nothing to measure the layers on. Ask for at least one.")
-    layers = list(adapter_for(model).layers)
+    layers = _skippable_layers(model)
     if not 0 < n_skipped <= len(layers):
         raise SettingError(f"a block of {n_skipped} of {len(layers)} layers; ask for 1 to {len(layers)}.")
     totals = torch.zeros(len(layers) - n_skipped + 1, dtype=torch.float64)
@@ -83,6 +86,11 @@ def least_changing(changes: Sequence[float], n_skipped: int) -> tuple[int, ...]:
             f"for 0 to {len(between)}."
         )
     return tuple(sorted(sorted(between, key=lambda layer: changes[layer])[:n_skipped]))
+
+
+def _skippable_layers(model: Any) -> list[Any]:
+    with tokenprune.patch(model, PAR(keep_ratio=0.5)):  # no layers can be skipped where it is refused
+        return list(adapter_for(model).layers)
 
 
 @contextmanager

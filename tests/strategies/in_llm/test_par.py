@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from helpers.commands import command
 from helpers.contract.modes import MODES, STEPS
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns, oracle_logits
+from helpers.families import FAMILIES
 from helpers.files.evals import saved, tiny_processor
 from helpers.files.search import scenes, write_scenes
 from helpers.models.staged import FAMILY, LAYERS, model_of
@@ -22,6 +24,7 @@ from torch.nn.functional import cosine_similarity
 
 import tokenprune
 from tokenprune import PAR, EfficientVLA, SettingError
+from tokenprune.errors import UnsupportedError
 from tokenprune.evals.run.costs import kv_cache_bytes
 from tokenprune.evals.search.layers import block_distances, layer_changes, least_changing, least_turning
 from tokenprune.strategy import Stage
@@ -132,6 +135,12 @@ def test_blocks_turn_the_last_token(tmp_path: Path) -> None:
         block_distances(model, tiny_processor(), [], 1)
     with pytest.raises(SettingError, match="a block of 9 of"):
         block_distances(model, tiny_processor(), samples, 9)
+
+
+@pytest.mark.parametrize("measure", [layer_changes, partial(block_distances, n_skipped=1)])
+def test_models_in_which_no_layer_can_be_skipped(measure: Any, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"PAR\(.* needs attention of the language model's layers"):
+        measure(FAMILIES["fuyu"].build(), tiny_processor(), scenes(tmp_path))
 
 
 def test_the_block_that_turns_least_between_the_ends() -> None:
