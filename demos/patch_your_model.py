@@ -20,7 +20,7 @@ def ask(model, processor, image, question):
     answer = processor.decode(output.sequences[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     seconds = time.perf_counter() - start
     cache = output.get("cache") or output["past_key_values"]  # its name until transformers 5.23
-    return answer.strip(), seconds, sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    return answer.strip(), seconds, sum(getattr(x, "nbytes", 0) for layer in cache.layers for x in vars(layer).values())
 
 
 def before_and_after(model, processor, image, question, strategy):  # for example tokenprune.FoPru(keep_ratio=0.25)

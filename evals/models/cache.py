@@ -7,9 +7,6 @@ from torch import Tensor
 from tokenprune.engine.call import CACHE_NAMES
 from tokenprune.evals.models.tensors import stored_bytes
 
-#: Where a quantised layer of a cache keeps its states; `keys` and `values` are those that are not quantised yet.
-QUANTISED = "_quantized_keys", "_quantized_values"
-
 
 def cache_in(output: Any) -> tuple[str, Any]:
     """Return the name of the cache, in outputs and in arguments, and the cache."""
@@ -18,22 +15,20 @@ def cache_in(output: Any) -> tuple[str, Any]:
 
 
 def cache_bytes(output: Any) -> int:
-    """Return the size of the cache tensors in bytes, those of quantised states and their scales included.
+    """Return the size of the cache in bytes: of all tensors that its layers hold, under whatever names. Those are keys
+    and values, quantised ones with their scales, the keys of indexers, and the states of linear attention, state-space
+    layers and short convolutions.
 
     Skipped decoder layers hold none.
     """
     _, cache = cache_in(output)
-    layers = [layer for layer in cache.layers if layer.is_initialized]
-    return sum(
-        layer.keys.nbytes + layer.values.nbytes + sum(_bytes(getattr(layer, name, None)) for name in QUANTISED)
-        for layer in layers
-    )
+    return sum(_bytes(vars(layer)) for layer in cache.layers)
 
 
-def _bytes(state: Any) -> int:
-    """The size of quantised states: a tensor that is made of others (quanto), or tensors with what describes them."""
-    if isinstance(state, tuple):
-        return sum(map(_bytes, state))
-    if isinstance(state, dict):
-        return sum(map(_bytes, state.values()))
-    return stored_bytes(state) if isinstance(state, Tensor) else 0
+def _bytes(held: Any) -> int:
+    """The size of tensors, which quantised ones are made of (quanto) or come in tuples with what describes them."""
+    if isinstance(held, tuple):
+        return sum(map(_bytes, held))
+    if isinstance(held, dict):
+        return sum(map(_bytes, held.values()))
+    return stored_bytes(held) if isinstance(held, Tensor) else 0

@@ -1,14 +1,17 @@
 """The lines that a reader copies from `patch_your_model.py` work by themselves, and the demo says what they change."""
 
 import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
 from demos.test_demos import FOLDER, load
 from helpers.files.evals import sample_image, tiny_processor
+from helpers.served.models import save_qwen
 from helpers.tiny import tiny_llava
 
 import tokenprune
+from tokenprune.evals.models.loading import load_model
 
 
 def copied() -> str:
@@ -29,6 +32,19 @@ def test_the_copied_lines_need_nothing_else() -> None:
     per_token = 2 * 4 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
     assert whole - part == (36 - 9) * per_token
     assert names["ask"](*asked)[2] == whole  # nothing is left of the patch
+
+
+def test_layers_of_linear_attention_have_no_keys(tmp_path: Path) -> None:
+    """Qwen3.5: one layer of two has keys and values."""
+    save_qwen(tmp_path, "qwen3_5")
+    names: dict[str, Any] = {}
+    exec(copied(), names)
+    model, processor = load_model(str(tmp_path), "float32")
+    text, asked = model.config.text_config, (model, processor, sample_image(), "w1 w2")
+    (_, _, whole), (_, _, part) = names["before_and_after"](*asked, tokenprune.Grid(keep=2))
+    n_full = text.layer_types.count("full_attention")
+    assert whole > part > 0
+    assert (whole - part) % (2 * 4 * n_full * text.num_key_value_heads * text.head_dim) == 0
 
 
 def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.families import FAMILIES
 from transformers import DynamicCache, LlamaConfig, QuantizedCache, cache_utils
 
-from tokenprune.evals.models.cache import cache_bytes
+from tokenprune.evals.models.cache import cache_bytes, cache_in
 
 STATES = torch.randn(1, 2, 32, 16, generator=torch.Generator().manual_seed(0))  # 1024 numbers
 BACKENDS: list[Any] = [
@@ -38,3 +39,18 @@ def test_quantised_states_and_their_scales(backend: str, settings: dict[str, Any
     later = STATES[:, :, :1]
     cache.update(later, later, 0)
     assert cache_bytes({"past_key_values": cache}) == 2 * 2 * expected + 2 * (32 if backend == "fp8" else 32 * 4)
+
+
+@pytest.mark.parametrize("name", ["qwen3.5", "lfm2-vl", "hy-v4-vl", "unlimited-ocr"])
+def test_what_other_layers_hold(name: str) -> None:
+    """States of linear attention and of short convolutions, the keys of an indexer, a cache of a model's own."""
+    family = FAMILIES[name]
+    model, sizes = family.build(), []
+    for images in ([1], [2]):
+        asked = family.prompt(images)
+        output = model.generate(**asked, max_new_tokens=1, return_dict_in_generate=True)
+        held = [one for layer in cache_in(output)[1].layers for one in vars(layer).values()]
+        parts = [part for one in held for part in (one.values() if isinstance(one, dict) else [one])]
+        sizes.append(cache_bytes(output))
+        assert sizes[-1] == sum(part.nbytes for part in parts if isinstance(part, torch.Tensor))
+    assert 0 < sizes[0] < sizes[1]
