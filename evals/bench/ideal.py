@@ -33,7 +33,7 @@ def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:
     visual = inputs["input_ids"] == token
     ids = inputs["input_ids"][~visual | (visual.cumsum(1) <= n_kept)].view(len(visual), -1)
     embeds = model.get_input_embeddings()(ids)
-    embeds[ids == token] = torch.cat([one[:n_kept] for one in features(model, inputs)]).to(embeds.dtype)
+    embeds[ids == token] = features(model, inputs)[:, :n_kept].flatten(0, 1).to(embeds.dtype)
     ones, numbers = torch.ones_like(ids), positions(model, len(ids), 0, ids.shape[1])
     return model(inputs_embeds=embeds, attention_mask=ones, use_cache=True, logits_to_keep=1, **numbers)
 

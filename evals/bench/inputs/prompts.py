@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange, repeat
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
@@ -75,18 +76,23 @@ def n_visual(model: Any, inputs: Inputs) -> int:
     return int((inputs["input_ids"][0] == model.config.image_token_id).sum())
 
 
-def features(model: Any, inputs: Inputs) -> list[Tensor]:
-    """Return the projected features of every image, one row per visual token."""
+def features(model: Any, inputs: Inputs) -> Float[Tensor, "batch visual width"]:
+    """Return the projected features of every row's visual tokens, of which all rows have equally many, whether an image
+    is encoded whole or as tiles."""
+    adapter = adapter_for(model)
     image = {name: tensor for name, tensor in inputs.items() if name not in ALONG}
-    return list(model.get_image_features(**image, return_dict=True).pooler_output)
+    found = getattr(adapter.core, adapter.modalities[0].function)(**image, return_dict=True).pooler_output
+    rows = found.flatten(0, -2) if isinstance(found, Tensor) else torch.cat(list(found))
+    return rows.unflatten(0, (len(inputs["input_ids"]), -1))
 
 
 def positions(model: Any, batch: int, first: int, n: int) -> Inputs:
     """Return the position IDs that a call with `n` tokens per row from `first` on needs: none, except for models whose
-    IDs have three components (M-RoPE), which would number the mask's columns instead."""
-    if "mrope_section" not in (getattr(model.config.get_text_config(), "rope_parameters", None) or {}):
+    IDs have three components or more (M-RoPE), which would number the mask's columns instead."""
+    sections = (getattr(model.config.get_text_config(), "rope_parameters", None) or {}).get("mrope_section")
+    if sections is None:
         return {}
-    return {"position_ids": torch.arange(first, first + n, device=model.device).expand(3, batch, -1)}
+    return {"position_ids": torch.arange(first, first + n, device=model.device).expand(len(sections), batch, -1)}
 
 
 def _dtype(model: Any, tensor: Tensor) -> torch.dtype:
