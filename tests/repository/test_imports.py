@@ -57,7 +57,6 @@ KNOW_CALLS = ("tokenprune/engine/", "tokenprune/patching/decoder_attention.py", 
 HOOKS = {
     "tokenprune/patching/decoder_attention.py",
     "tokenprune/patching/probing.py",
-    "tokenprune/retrieval/patching.py",
     "tokenprune/serving/vllm/capture.py",  # vLLM's own model, which nobody else holds
 }
 

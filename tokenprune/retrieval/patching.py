@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.retrieval import Retriever
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_choice, is_integer
 from tokenprune.engine.call import named_arguments
 from tokenprune.engine.compiling import dynamo_disabled, unwatch_hooks, watch_hooks
+from tokenprune.engine.overrides import ForwardOverride
 from tokenprune.errors import SettingError, UnsupportedError, to_install
 from tokenprune.patching.handle import Handle
 from tokenprune.retrieval.ward import merge_clusters
@@ -40,7 +40,7 @@ class RetrievalHandle(Handle):
         self.factor = factor
         self.text: KeptText = text
         self._retriever = retriever
-        self._hook: RemovableHandle | None = None
+        self._forward: MergingForward | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -51,15 +51,16 @@ class RetrievalHandle(Handle):
         return handle_of(self.model) is self
 
     def install(self) -> None:
-        self._hook = self.model.register_forward_hook(self._after_model, with_kwargs=True)
+        self._forward = MergingForward(self)
+        self._forward.install()
         setattr(self.model, HANDLE_ATTRIBUTE, self)
         watch_hooks(self)
 
     def remove(self) -> None:
         """Restore the model as it was before the patch. Calling it again has no effect."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+        if self._forward is not None:
+            self._forward.remove()
+            self._forward = None
             unwatch_hooks(self)
             delattr(self.model, HANDLE_ATTRIBUTE)
 
@@ -67,14 +68,26 @@ class RetrievalHandle(Handle):
         return f"factor={self.factor}, text={self.text!r}"
 
     @dynamo_disabled
-    def _after_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        kwargs = named_arguments(module, args, kwargs)
+    def merged(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """The output of a call of the model with these arguments, merged if it is of pages."""
+        kwargs = named_arguments(self.model, args, kwargs)
         patches = self._retriever.patches(kwargs)
         if patches is None or self.factor == 1:
-            return None
+            return output
         embeddings = self._retriever.embeddings(output)
         real = self._retriever.real(kwargs, embeddings)
         return self._retriever.with_embeddings(output, merge_pages(embeddings, patches, real, self.factor, self.text))
+
+
+class MergingForward(ForwardOverride):
+    """The forward of a patched model. PEFT up to version 0.20 calls it past the model's hooks."""
+
+    def __init__(self, handle: RetrievalHandle) -> None:
+        super().__init__(handle.model)
+        self._handle = handle
+
+    def override(self, *args: Any, **kwargs: Any) -> Any:
+        return self._handle.merged(args, kwargs, self.original(*args, **kwargs))
 
 
 def patch_retrieval(model: nn.Module, factor: int = 9, *, text: KeptText = "all") -> RetrievalHandle:
