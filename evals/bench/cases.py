@@ -84,7 +84,8 @@ def cases(
     prunes between the layers of a tower that packs images without a merger (Pixtral's).
     """
     adapter = adapter_for(model)
-    n_layers, n_tower = len(adapter.layers), len(adapter.tower.layers(adapter.vision_tower))
+    n_layers = len(adapter.layers)
+    n_tower = 0 if adapter.tower_layers is None else len(adapter.tower.layers(adapter.vision_tower))
     n_columns, count = inputs["input_ids"].shape[1], n_visual(model, inputs)
 
     def prefill() -> Any:

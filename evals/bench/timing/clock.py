@@ -1,6 +1,6 @@
 """Where the time of one prompt and its answer is spent.
 
-tower      the vision tower
+tower      the vision tower, of models that have one
 between    from the tower's end to the first decoder layer: projector, embeddings, and selection there
 prefill    from the first decoder layer to the logits; in-LLM stages select in here
 ttft       all of these, from the call to the logits: TTFT without preprocessing and sampling
@@ -36,9 +36,11 @@ def phases(model: Any, prefill: Callable[[], Any], n_columns: int, cpu_time: boo
         watch.mark("called")
         output = prefill()
         watch.mark("answered")
-    return {
-        "tower": watch.between("tower called", "tower done"),
-        "between": watch.between("tower done", "first layer"),
+    tower = {}
+    if adapter_for(model).vision_tower is not None:
+        tower["tower"] = watch.between("tower called", "tower done")
+        tower["between"] = watch.between("tower done", "first layer")
+    return tower | {
         "prefill": watch.between("first layer", "answered"),
         "ttft": watch.between("called", "answered"),
         "selection": hooks.seconds(),
@@ -87,10 +89,8 @@ def _listening(model: Any, watch: Stopwatch) -> Iterator[None]:
         watch.mark("first layer")
 
     with ExitStack() as hooks:
-        for hook in (
-            adapter.vision_tower.register_forward_pre_hook(called, prepend=True),
-            adapter.vision_tower.register_forward_hook(done),
-            adapter.layers[0].register_forward_pre_hook(begun),
-        ):
-            hooks.callback(hook.remove)
+        hooks.callback(adapter.layers[0].register_forward_pre_hook(begun).remove)
+        if adapter.vision_tower is not None:
+            hooks.callback(adapter.vision_tower.register_forward_pre_hook(called, prepend=True).remove)
+            hooks.callback(adapter.vision_tower.register_forward_hook(done).remove)
         yield

@@ -13,8 +13,8 @@ from tokenprune.evals.bench import ideal
 from tokenprune.evals.bench.cases import cases
 from tokenprune.evals.bench.inputs import prompts
 from tokenprune.evals.bench.schedule import Schedule
-from tokenprune.evals.bench.timing.clock import phases
-from tokenprune.evals.run.setups import make_setups
+from tokenprune.evals.bench.timing.clock import PHASES, Seconds, phases
+from tokenprune.evals.run.setups import pruned_setups
 from tokenprune.tokens import VisualTokens
 
 
@@ -27,7 +27,7 @@ class First(tokenprune.ScoreStrategy):
 def test_the_ideal_is_the_model_on_a_shorter_prompt(name: str) -> None:
     """An image is encoded as several tiles, or by the base model alone."""
     family = FAMILIES[name]
-    model, inputs = family.build(), family.prompt([1, 1], texts=[5, 5], sizes=family.sizes[:1])
+    model, inputs = family.build(), family.prompt([1, 1], texts=[5, 5], sizes=list(family.sizes[:1]))
     n_visual = prompts.n_visual(model, inputs)
     with torch.no_grad(), tokenprune.patch(model, First(keep=7), position_ids="compact"):
         patched = model(**inputs, logits_to_keep=1).logits
@@ -37,9 +37,23 @@ def test_the_ideal_is_the_model_on_a_shorter_prompt(name: str) -> None:
     torch.testing.assert_close(output.logits, patched)
 
 
-def test_position_ids_of_four_components() -> None:
-    family: Any = FAMILIES["hunyuan-vl"]
+def timed(name: str) -> list[Seconds]:
+    family: Any = FAMILIES[name]
     model, inputs = family.build(), family.prompt([1])
-    for case in cases(model, inputs, make_setups(["grid"], [0.5], ["original"], baselines=[])):
+    found = []
+    for case in cases(model, inputs, pruned_setups(["random"], [0.5], ["original"])):
         with case.patched():
-            assert phases(model, case.prefill, case.n_columns)["decode"] > 0
+            found.append(phases(model, case.prefill, case.n_columns))
+    return found
+
+
+def test_position_ids_of_four_components() -> None:
+    assert all(tuple(seconds) == PHASES for seconds in timed("hunyuan-vl"))
+
+
+def test_towers_between_whose_layers_nothing_is_dropped() -> None:
+    assert all(tuple(seconds) == PHASES for seconds in timed("fast-vlm"))
+
+
+def test_no_tower_is_not_timed() -> None:
+    assert all(tuple(seconds) == PHASES[2:] for seconds in timed("emu3"))
