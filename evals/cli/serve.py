@@ -9,6 +9,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from importlib.metadata import distributions
 from importlib.util import find_spec
+from pathlib import Path
 
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import json_object
@@ -76,12 +77,15 @@ def run(options: Namespace) -> None:
     the settings.
     """
     from tokenprune.errors import SettingError
+    from tokenprune.evals.storage.files import check_file
     from tokenprune.serving.vllm.refusals import NOT_INSTALLED
 
     command = _command(options)
     if options.only_print:
         print(shlex.join(command))
         return
+    if options.record is not None:
+        check_file(Path(options.record), "--record")
     if find_spec("vllm") is None:
         raise SettingError(NOT_INSTALLED)
     print(f"Starting {shlex.join(command)}", flush=True)

@@ -177,6 +177,16 @@ def test_an_unsupported_model(tmp_path: Path) -> None:
     assert "no config.json" in command("serve", "--model", tmp_path / "empty")
 
 
+def test_a_record_that_cannot_be_written(
+    llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where the server starts: a printed command may be for another machine."""
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("started"))
+    said = command("serve", "--model", llava, "--record", tmp_path)
+    assert said == f"Error: {tmp_path}: is a folder; name a file in it with --record."
+    assert overrides_in(printed(capsys, llava, "--record", tmp_path))["tokenprune"]["record"] == str(tmp_path)
+
+
 def test_without_vllm(llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "find_spec", lambda name: None)
     assert 'type: pip install "tokenprune-vlm[vllm]"' in command("serve", "--model", llava)
