@@ -87,7 +87,8 @@ def teacher_distributions(model: PeftModel, batch: Mapping[str, Any], head: nn.M
     model.eval()
     try:
         with model.disable_adapter():
-            return Distributions.of(answer_logits(model, batch, head))
+            # The Trainer changes the outer model's outputs to float32, which a head in bfloat16 does not take.
+            return Distributions.of(answer_logits(model.get_base_model(), batch, head))
     finally:
         model.train(was_training)
 

@@ -138,6 +138,16 @@ def test_a_killed_training_resumes(
         adapted(model, data, tmp_path, rank=4)
 
 
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_training_that_is_done_stays_as_it_is(steps: int, model: str, data: Path, tmp_path: Path) -> None:
+    """In the middle of an epoch and at its end."""
+    found = adapted(model, data, tmp_path, steps=steps, batch=3)
+    before = weights(found)
+    again = adapted(model, data, tmp_path, steps=steps, batch=3)
+    assert again.losses == found.losses
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(again).items())
+
+
 def test_self_distillation_learns_the_unpruned_answers(
     model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
