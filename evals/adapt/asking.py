@@ -29,8 +29,8 @@ HARMLESS = frozenset(
         *("use_cache", "transformers_version", "_from_model_config"),
     }
 )
-#: With one of these, every other setting has no effect.
-NEUTRAL: tuple[object, ...] = (None, False, 0, 1, [])
+#: Settings of which 1 has no effect. Of all others, nothing that counts as false has one.
+FACTORS = frozenset({"num_beams", "num_return_sequences", "repetition_penalty", "length_penalty", "guidance_scale"})
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ class RowAsker:
         """Why questions about one image cannot be asked at once; None if the model says of the answers to those of
         `row`, read without a cache, what it said when it gave them."""
         settings = self.model.generation_config.to_diff_dict()
-        changed = [name for name, value in settings.items() if name not in HARMLESS and value not in NEUTRAL]
+        acting = {name: value for name, value in settings.items() if value and not (name in FACTORS and value == 1)}
+        changed = [name for name in acting if name not in HARMLESS]
         if changed:
             return f"its generation config has {changed[0]}={settings[changed[0]]}"
         given = zip(row.examples, self.ask([row])[0], strict=True)

@@ -76,7 +76,7 @@ def test_dispatched_models(
 def test_hooks_that_are_removed_while_patched(
     dispatch: Callable[[Any, Path], Any], strategy: tokenprune.Strategy, tmp_path: Path
 ) -> None:
-    """accelerate puts back the `forward` of its own time, and overrides between decoder layers are gone."""
+    """accelerate restores the `forward` that it had saved, which drops the overrides between decoder layers."""
     model = dispatch(tiny_llava(), tmp_path)
     with torch.no_grad():
         tokenprune.patch(model, strategy)

@@ -144,6 +144,9 @@ def test_why_questions_are_asked_alone(model: Any, questions: list[Question], mo
     model.generation_config.repetition_penalty = 1.05
     assert asker.why_alone(row) == "its generation config has repetition_penalty=1.05"
     model.generation_config.repetition_penalty = None
+    model.generation_config.min_new_tokens = 1  # 1 does nothing to a factor only
+    assert asker.why_alone(row) == "its generation config has min_new_tokens=1"
+    model.generation_config.min_new_tokens = None
     monkeypatch.setattr("tokenprune.evals.adapt.asking._visible", everything)
     assert "with a cache, the model then answers something else" in str(asker.why_alone(row))
 
