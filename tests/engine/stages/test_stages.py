@@ -242,7 +242,7 @@ def test_every_family(case: str) -> None:
     family = FAMILIES[case]
     model = family.build(n_layers=4)
     adapter = adapter_for(model)
-    refusal = None if "vision_attention" in adapter.offers else "does not have it"
+    refusal = None if {"grid", "vision_attention"} <= adapter.offers else "does not have it"
     if refusal is None and set(adapter.decoder.layers.kinds) != {FULL}:
         refusal = "only pruning before the language model is supported"
     if refusal is not None:
