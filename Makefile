@@ -112,7 +112,7 @@ VLLM_INSTALL = .venv-vllm/bin/python -m pip install --quiet --requirement tests/
 # and what `tokenprune models` prints.
 matrix: install
 	mkdir -p runs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --all-cells tests/contract -k "not readme and not models_prints" \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --all-cells -k "not readme and not models_prints" \
 		--matrix runs/matrix.json
 	PYTHONPATH=tests $(BIN)/python -m contract.matrix runs/matrix.json
 
