@@ -80,7 +80,7 @@ def _answer(tuned: Tuned, about: About) -> list[str]:
         return ["**Leave it unpruned**: every setting that was tried costs more than the unpruned model."]
     best, (_, loss) = tuned.best, _tested(tuned, tuned.best)
     lines = []
-    if tuned.kept:
+    if tuned.passed:
         lines.append(
             f"**{_setting(best)}** costs {_percent(best.cost)} of the unpruned model's {COST_NAMES[about.cost]} and "
             f"loses at most {_points(about.max_loss)} of {about.score}: it {_lost(loss)} that the search never saw, "

@@ -50,7 +50,7 @@ def figure(tuned: Tuned, about: About) -> Figure:
             )
     if tuned.best is not None:
         loss = next((one.loss for one in tuned.tested if one.tried is tuned.best), tuned.best.loss)
-        verdict = "recommended" if tuned.kept else "most promising, not shown to stay within the bound"
+        verdict = "recommended" if tuned.passed else "most promising, not shown to stay within the bound"
         axes.plot(
             100 * tuned.best.cost,
             loss.points,

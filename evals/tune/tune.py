@@ -53,13 +53,13 @@ SETTINGS, PAGE, PLOT, JOURNAL, IDENTITY = "settings.json", "tuned.md", "tuned.pn
 class Tuned:
     """What a tuning found.
 
-    kept: whether the loss of `best` is at most the margin with 95 % confidence, on questions that the search never saw.
-        False: no setting passed, and `best` is the most promising.
+    passed: whether the loss of `best` is at most the margin with 95 % confidence, on questions that the search never
+        saw. False: no setting passed, and `best` is the most promising.
     best: None if every setting costs more than the unpruned model. settings: the file that holds it.
     tested: the settings that were tested on fresh questions, in that order. tried: all settings, the best first.
     """
 
-    kept: bool
+    passed: bool
     best: Tried | None
     settings: Path | None
     page: Path
@@ -117,17 +117,8 @@ def tune(
     model, output, data, console = as_model(model), Path(output), Path(data), console or Console()
     check_lists(strategies=strategies, keep_ratios=keep_ratios, tasks=tasks, image_roots=image_roots)
     check_counts(limit=limit, batch_tokens=batch_tokens, max_image_pixels=max_image_pixels)
-    for one in strategies:
-        if not isinstance(one, str):
-            raise SettingError(f"strategies: found {one!r}; tune takes names, such as 'fopru'.")
     measure = measure_of(labels, compare)
-    if not 0 < max_loss < 100:
-        raise SettingError(f"max_loss={max_loss:g} is not between 0 and 100 points; write 1.0 for one point.")
-    if generations < 1 or size < 1:
-        raise SettingError(f"{generations} generations of {size} settings try nothing; write at least 1 for each.")
-    if cost not in COSTS:
-        raise SettingError(unknown("cost", cost, COSTS))
-    check_named(strategies, keep_ratios)
+    _check(max_loss, strategies, keep_ratios, cost, generations, size)
     files.check_folder(output)
     with allowing(image_roots, max_image_pixels):
         name, style = name_and_style(model)
@@ -193,6 +184,27 @@ def tune(
     return tuned
 
 
+def _check(
+    max_loss: float,
+    strategies: Sequence[str],
+    keep_ratios: tuple[float, float],
+    cost: str,
+    generations: int,
+    size: int,
+) -> None:
+    """Raise SettingError for a search that cannot be made."""
+    for one in strategies:
+        if not isinstance(one, str):
+            raise SettingError(f"strategies: found {one!r}; tune takes names, such as 'fopru'.")
+    if not 0 < max_loss < 100:
+        raise SettingError(f"max_loss={max_loss:g} is not between 0 and 100 points; write 1.0 for one point.")
+    if generations < 1 or size < 1:
+        raise SettingError(f"{generations} generations of {size} settings try nothing; write at least 1 for each.")
+    if cost not in COSTS:
+        raise SettingError(unknown("cost", cost, COSTS))
+    check_named(strategies, keep_ratios)
+
+
 def _record(
     tuned: Tuned,
     best: Tried,
@@ -210,7 +222,7 @@ def _record(
         "model": {"name": about.model, "layers": n_layers, **identity["model"]},
         "search": {
             "max_loss": about.max_loss,
-            "promised": tuned.kept,
+            "promised": tuned.passed,
             "cost": {"kind": about.cost, "relative": best.cost},
             "tested": [
                 {

@@ -83,7 +83,7 @@ def test_a_tuning_by_first_tokens(tmp_path: Path) -> None:
     options: dict[str, Any] = {"generations": 1, "size": 4, "strategies": ("fopru",), "max_loss": 60.0}
     output = tmp_path / "tuned"
     found = tune(model, data=tmp_path / "scenes", output=output, labels=False, compare="first-token", **options)
-    assert found.kept
+    assert found.passed
     answers = RunFolder(output / "answers").answers().values()
     assert all(len(answer.text.split()) <= 1 for answer in answers)
     assert {answer.score for answer in answers if answer.strategy == "unpruned"} == {1.0}

@@ -44,7 +44,7 @@ def undisturbed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 def summary(found: Tuned) -> Any:
     return (
-        found.kept,
+        found.passed,
         found.strategy,
         [(one.tried.setup.key, one.loss, one.passed) for one in found.tested],
         [(one.setup.key, one.cost, one.loss) for one in found.tried],
@@ -54,7 +54,7 @@ def summary(found: Tuned) -> Any:
 def test_what_is_found(undisturbed: tuple[Tuned, Path], scenes: Path) -> None:
     """No answer is right, with pruning or without, so nothing is lost: 20 questions show that it is not 20 points."""
     found, output = undisturbed
-    assert found.kept
+    assert found.passed
     assert found.best is not None
     assert found.best is [one.tried for one in found.tested if one.passed][-1]
     assert len(found.tried) == 8
@@ -145,7 +145,7 @@ def test_another_tuning_gets_no_answers_of_this_one(
 
 def test_a_target_that_cannot_be_met_gives_the_best_that_was_found(scenes: Path, tmp_path: Path) -> None:
     found = tuned(scenes, tmp_path, max_loss=1.0, generations=1, labels=False, keep_ratios=(0.05, 0.3))
-    assert not found.kept
+    assert not found.passed
     assert found.best is not None
     assert SettingsFile.read(tmp_path / "settings.json").make() == found.strategy
     page = (tmp_path / "tuned.md").read_text()
