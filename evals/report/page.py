@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tokenprune.evals.models.boxes import Box
-from tokenprune.evals.report.regressions import Loss
+from tokenprune.evals.report.regressions import Asked, Loss
 from tokenprune.evals.report.rendering import data_url, jpeg_url, render
 from tokenprune.evals.storage.answers import KeptTokens
 from tokenprune.evals.tasks.base.question import Question
@@ -63,7 +63,7 @@ def page(
     sections: Sequence[object],
     plots: Sequence[Path],
     losses: Sequence[Loss],
-    questions: Mapping[tuple[str, str, str], Question],
+    questions: Mapping[tuple[str, str, str], Asked],
     note: str = "",
 ) -> str:
     """Return the page. `sections` are paragraphs and tables; `note` says why losses have no images, if so."""
@@ -82,11 +82,12 @@ def page(
     )
 
 
-def _card(loss: Loss, question: Question | None, images: dict[Shown, EmbeddedImage]) -> Card:
+def _card(loss: Loss, asked: Asked | None, images: dict[Shown, EmbeddedImage]) -> Card:
     answer = loss.pruned
     card = Card(loss, f"{answer.strategy}, {100 * answer.keep_ratio:g} %, {answer.position_ids} position IDs")
-    if question is None:
+    if asked is None:
         return card
+    question = asked.question
     card.question = question.text
     shown = _shown(question)
     if (shown, 0) not in images:
@@ -99,7 +100,7 @@ def _card(loss: Loss, question: Question | None, images: dict[Shown, EmbeddedIma
     for number in range(0 if panels else len(question.images)):
         image = images[shown, number]
         kept = answer.kept[number] if len(answer.kept) == len(question.images) else None
-        of_image = _panels(image, kept, _window(question, image))
+        of_image = _panels(image, kept, _window(asked, image))
         if len(question.images) > 1:
             of_image = [replace(one, name=f"image {number + 1} {one.name}".strip()) for one in of_image]
         panels += of_image
@@ -159,11 +160,10 @@ def _alone(dropped: np.ndarray) -> str:
     return _cells(dropped, (0.0, 0.0, float(CELL * dropped.shape[1]), float(CELL * dropped.shape[0])))
 
 
-def _window(question: Question, image: EmbeddedImage) -> Box:
+def _window(asked: Asked, image: EmbeddedImage) -> Box:
     """Return the part of the image that the model saw, in the embedded image's pixels."""
-    style: Any = getattr(question, "style", None)
-    size = image.width / image.scale, image.height / image.scale
-    return _scaled(style.view((round(size[0]), round(size[1]))).window if style else (0.0, 0.0, *size), image.scale)
+    size = round(image.width / image.scale), round(image.height / image.scale)
+    return _scaled(asked.view(size).window, image.scale)
 
 
 def _boxes(loss: Loss, question: Question, scale: float) -> dict[str, Box]:

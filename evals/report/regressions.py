@@ -1,13 +1,14 @@
 """Questions that the unpruned model answers better than a pruned one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoProcessor
 
-from tokenprune.evals.models.image_view import view_through
+from tokenprune.evals.models.boxes import Size
+from tokenprune.evals.models.image_view import ImageView, full_view, view_through
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.reading.allowed import allowed, allowing
 from tokenprune.evals.run.downsample import at_size
@@ -36,6 +37,14 @@ class Loss:
         return (self.unpruned.score or 0.0) - (self.pruned.score or 0.0)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question as a run asked it. view: the part of an image of a given size that its model saw."""
+
+    question: Question
+    view: Callable[[Size], ImageView] = full_view
+
+
 def worst(answers: Mapping[AnswerKey, Answer], n: int) -> list[Loss]:
     """Return the `n` worst losses of each setup on each task.
 
@@ -61,7 +70,7 @@ def worst(answers: Mapping[AnswerKey, Answer], n: int) -> list[Loss]:
     return [loss for of_setup in losses.values() for loss in sorted(of_setup, key=badness)[:n]]
 
 
-def questions_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str, str], Question]:
+def questions_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str, str], Asked]:
     """Return the questions of this run's losses, from where it had its data and its model's processor.
 
     Raises OSError or ValueError if they are gone.
@@ -78,4 +87,5 @@ def questions_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str,
     wanted, now = {loss.question for loss in losses}, allowed()
     with allowing(now.image_roots, now.max_image_pixels, about.get("frames", now.frames)):  # as many as were read
         questions = load_questions(Path(about["data"]), tasks, split=identity["data"]["split"], style=style)
-    return {name: one for one in questions if (name := (str(run.path), one.task, one.id)) in wanted}
+    named = {(str(run.path), one.task, one.id): Asked(one, style.view) for one in questions}
+    return {name: one for name, one in named.items() if name in wanted}

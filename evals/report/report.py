@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenprune.errors import DataError
 from tokenprune.evals.report import markers, pareto
 from tokenprune.evals.report.page import page
-from tokenprune.evals.report.regressions import Loss, questions_of, worst
+from tokenprune.evals.report.regressions import Asked, Loss, questions_of, worst
 from tokenprune.evals.report.same_questions import check_same_questions, check_same_weights
 from tokenprune.evals.report.table import Table
 from tokenprune.evals.report.tables import (
@@ -24,7 +24,6 @@ from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.storage import results_io
 from tokenprune.evals.storage.results import TaskResult, by_setup
 from tokenprune.evals.storage.run_folder import RunFolder
-from tokenprune.evals.tasks.base.question import Question
 
 TASKS_OF_A_TABLE = 4
 
@@ -148,7 +147,7 @@ def write(
         if len({row.key for row in of_set}) > 1:
             plots += pareto.draw(of_set, folder, scenes)
     found: list[Loss] = []
-    questions: dict[tuple[str, str, str], Question] = {}
+    questions: dict[tuple[str, str, str], Asked] = {}
     notes: list[str] = []
     for run in (RunFolder(path) for path in results if path.is_dir()):
         answers = {asked: one for asked, one in run.answers().items() if split in (None, one.split)}

@@ -1,16 +1,20 @@
-"""The cards of questions about videos."""
+"""What the cards of lost questions show of videos and of cropped images."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+from helpers.files.evals import saved, tiny_processor, write_refcoco, write_vqav2
 from helpers.files.video_sets import mvbench
+from helpers.tiny import SIDE, tiny_llava
 
 from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.report import page as pages
-from tokenprune.evals.report.regressions import Loss
+from tokenprune.evals.report.regressions import Asked, Loss, questions_of
+from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.storage.answers import Answer
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks import TASKS
 
 
@@ -26,7 +30,27 @@ def test_parts_of_a_video_are_told_apart(tmp_path: Path) -> None:
     images: dict[pages.Shown, pages.EmbeddedImage] = {}
     parts = [replace(whole, start=start, end=start + 0.5) for start in (0.0, 1.5)]
     lost = Loss(answer("unpruned", 1.0), answer("Grid", 0.0))
-    cards = [pages._card(lost, one, images) for one in parts]
+    cards = [pages._card(lost, Asked(one), images) for one in parts]
     urls = [[panel.image.url for panel in card.panels if panel.image is not None] for card in cards]
     assert [len(own) for own in urls] == [2, 2]
     assert not set(urls[0]) & set(urls[1])
+
+
+def test_dropped_cells_are_drawn_where_the_model_saw_them_whatever_is_asked(tmp_path: Path) -> None:
+    """Of an image of 60 x 40 whose processor crops the middle: of a box as of a question that has none."""
+    model = saved(tiny_llava(), tmp_path / "model")
+    tiny_processor(do_center_crop=True, size={"shortest_edge": SIDE}).save_pretrained(tmp_path / "model")
+    write_refcoco(tmp_path / "set")
+    write_vqav2(tmp_path / "set", 1)
+    drawn = []
+    for task in ("rec", "vqa"):
+        run = RunFolder(tmp_path / task)
+        only = {"strategies": ["grid"], "keep_ratios": [0.25], "position_ids": ["original"], "baselines": ["unpruned"]}
+        evaluate(model, output=run.path, data=tmp_path / "set", tasks=[task], **only)  # pyright: ignore[reportArgumentType]
+        pair = list(run.answers().values())[:: len(run.answers()) // 2]
+        loss = Loss(*sorted(pair, key=lambda one: -one.keep_ratio), str(run.path))
+        (asked,) = questions_of(run, [loss]).values()
+        drawn += [panel.dropped for panel in pages._card(loss, asked, {}).panels]
+    assert len(drawn) == 2
+    assert drawn[0] == drawn[1]
+    assert drawn[0].startswith("M10.0 0.0h40.0v")

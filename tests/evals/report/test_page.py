@@ -20,7 +20,7 @@ from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.report import page as pages
 from tokenprune.evals.report import palette, pareto
-from tokenprune.evals.report.regressions import Loss, questions_of, worst
+from tokenprune.evals.report.regressions import Asked, Loss, questions_of, worst
 from tokenprune.evals.report.report import read, write
 from tokenprune.evals.run.downsample import at_size
 from tokenprune.evals.run.evaluate import evaluate
@@ -150,7 +150,7 @@ def test_report_of_rows_alone(tmp_path: Path) -> None:
 
 def card_of(question: Question, *kept: KeptTokens) -> pages.Card:
     loss = Loss(answer(question.id, "unpruned", "", 1.0), answer(question.id, "Grid", "", 0.0, kept=kept))
-    return pages._card(loss, question, {})
+    return pages._card(loss, Asked(question), {})
 
 
 @pytest.fixture
@@ -193,10 +193,11 @@ def test_several_images(tmp_path: Path) -> None:
     assert [panel.dropped for panel in card_of(video).panels] == [""] * 3  # nothing was reported
     found = [Loss(answer(video.id, "unpruned", "", 1.0, task="seedbench"),
                   answer(video.id, "Grid", "", 0.0, task="seedbench", kept=tuple(each)))]  # fmt: skip
-    html = pages.page("title", [], [], found, {("", "seedbench", video.id): video})
+    html = pages.page("title", [], [], found, {("", "seedbench", video.id): Asked(video)})
     assert html.count("<image id=") == html.count("<use href=") == html.count("<figcaption") == 3
     tiled = replace(found[0], pruned=replace(found[0].pruned, kept=(KeptTokens.of([0], 12, [(1, 2, 2)] * 3),)))
-    html = pages.page("title", [], [], [tiled], {("", "seedbench", video.id): replace(video, images=video.images[:1])})
+    alone = Asked(replace(video, images=video.images[:1]))
+    html = pages.page("title", [], [], [tiled], {("", "seedbench", video.id): alone})
     assert html.count('<rect class="ground"') == 3
 
 
@@ -246,7 +247,7 @@ def test_each_run_has_its_own_questions(pointing: Question) -> None:
     losses = [
         Loss(answer(pointing.id, "unpruned", "", 1.0), answer(pointing.id, "Grid", "", 0.0), run) for run in ("a", "b")
     ]
-    named = {(run, pointing.task, pointing.id): one for run, one in (("a", pointing), ("b", other))}
+    named = {(run, pointing.task, pointing.id): Asked(one) for run, one in (("a", pointing), ("b", other))}
     html = pages.page("title", [], [], losses, named)
     assert html.count("of another set") == html.count(pointing.text.replace('"', "&#34;")) == 1
 
@@ -283,7 +284,8 @@ def test_a_page_shows_the_frames_and_the_part_of_an_image_that_the_run_read(tmp_
     for name in "ab":
         folder = RunFolder(tmp_path / name)
         answers = folder.answers().values()
-        found[name] = list(questions_of(folder, [Loss(one, one, str(folder.path)) for one in answers]).values())
+        asked = questions_of(folder, [Loss(one, one, str(folder.path)) for one in answers])
+        found[name] = [one.question for one in asked.values()]
     assert {one.n_frames for one in found["a"]} == {3}  # pyright: ignore[reportAttributeAccessIssue]
     (style,) = {one.style for one in found["b"]}  # pyright: ignore[reportAttributeAccessIssue]
     assert (
