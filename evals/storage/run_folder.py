@@ -30,24 +30,24 @@ class RunFolder:
         self._record, self._results = path / "run.json", path / "rows.jsonl"
 
     def begin(self, identity: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-        """Write a new run's `run.json`, or check that the existing run has the same `identity`.
+        """Write `run.json`, of a new run or of the existing one, which must have the same `identity`.
 
         Only while `writing`, so that nobody else's run is changed.
 
         identity: everything that decides the answers. The run may grow by setups and tasks, if all that it has are
             named again. Any other difference raises SettingError, which lists it, because answers under different
             settings must not be mixed in one folder.
-        about: everything else worth recording.
+        about: everything else worth recording, such as where model and data are now. `begun` stays the first one.
         """
-        now = json.loads(json.dumps(identity))
-        if self._begun(now):
-            record = self.record
-            found = record["identity"]
+        now = json.loads(json.dumps({"identity": identity, "about": about}))
+        if self._begun(now["identity"]):
+            found = self.record
+            now["about"] |= {name: value for name, value in found["about"].items() if name == "begun"}
             if now != found:
-                self._write(now, record["about"])
+                self._write(now)
         else:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._write(now, about)
+            self._write(now)
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Raise the errors of `begin`, and write nothing."""
@@ -91,9 +91,9 @@ class RunFolder:
             measured, code = f"{holds}, in which {key} was measured", {"settings.class": "other code of the strategy"}
             files.check_same(_flat({"settings": was}), _flat(is_now), measured, instead, code)
 
-    def _write(self, identity: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    def _write(self, record: Mapping[str, Any]) -> None:
         self.drop_results()
-        files.replace(self._record, json.dumps({"identity": identity, "about": about}, indent=1) + "\n")
+        files.replace(self._record, json.dumps(record, indent=1) + "\n")
 
     @property
     def record(self) -> dict[str, Any]:

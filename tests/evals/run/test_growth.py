@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from helpers.commands import command
 from helpers.files.evals import saved, tiny_processor, write_refcoco, write_vqav2
+from helpers.files.video_sets import activitynetqa
 from helpers.tiny import tiny_llava
 from transformers import AutoProcessor
 
@@ -163,3 +164,18 @@ def test_what_differs_is_named_before_setups(tmp_path: Path) -> None:
     assert len(str(said.value)) < 500
     with pytest.raises(SettingError, match=r"in which Grid 0 was measured, with settings\.keep_ratio=0\.5 and not"):
         run.check(whole | other)
+
+
+def test_a_run_that_grew_says_where_its_data_is_now_and_how_many_frames_were_read(tmp_path: Path) -> None:
+    """The report draws what lost questions show from there."""
+    named: dict[str, Any] = {"strategies": [], "baselines": ["unpruned"], "output": tmp_path / "run"}
+    model = saved(tiny_llava(), tmp_path / "model")
+    write_vqav2(tmp_path / "old" / "vqa", 1)
+    evaluate(model, data=tmp_path / "old", tasks=["vqa"], **named)
+    before = RunFolder(tmp_path / "run").record["about"]
+    (tmp_path / "old").rename(tmp_path / "new")
+    activitynetqa(tmp_path / "new" / "activitynetqa")
+    evaluate(model, data=tmp_path / "new", tasks=["vqa", "activitynetqa"], frames=3, **named)
+    about = RunFolder(tmp_path / "run").record["about"]
+    assert (about["data"], about["frames"]) == (str(tmp_path / "new"), 3)
+    assert about["begun"] == before["begun"]
