@@ -153,4 +153,11 @@ def name_and_style(model: str | tuple[Any, Any]) -> tuple[str, Style]:
     if isinstance(model, str):
         return public_name(model), style_of(*load_processor(model))
     loaded, processor = model
-    return loaded.config._name_or_path or type(loaded).__name__, style_of(loaded.config, processor)
+    source = source_of(model)
+    return public_name(source) if source else type(loaded).__name__, style_of(loaded.config, processor)
+
+
+def source_of(model: str | tuple[Any, Any]) -> str:
+    """Return the folder or the Hugging Face name that a model, or a loaded one with its processor, is from; "" of one
+    that was made in Python."""
+    return model if isinstance(model, str) else model[0].config._name_or_path

@@ -15,7 +15,7 @@ from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.engines.answering import in_engine
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.image_view import view_through
-from tokenprune.evals.models.loading import load_model, load_processor, name_and_style
+from tokenprune.evals.models.loading import load_model, load_processor, name_and_style, source_of
 from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run import downsample
@@ -136,7 +136,7 @@ def evaluate(
         about = {
             "model": name,
             "data": _place(data),
-            "loaded_from": _place(model if isinstance(model, str) else name),
+            "loaded_from": _place(source_of(model) or name),
             "processes": here.count,
             "frames": frames,
             "begun": datetime.now(timezone.utc).isoformat(timespec="seconds"),

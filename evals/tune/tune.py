@@ -16,7 +16,7 @@ from rich.console import Console
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError, unknown
-from tokenprune.evals.models.loading import load_model, name_and_style
+from tokenprune.evals.models.loading import load_model, name_and_style, source_of
 from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run.arguments import Model, as_model, check_counts, check_lists
@@ -172,9 +172,8 @@ def tune(
         best = passed[-1] if passed else next(iter(order), None)
         written = None if best is None else output / SETTINGS
         tuned = Tuned(bool(passed), best, written, output / PAGE, tested, tried)
-        loaded_from = model if isinstance(model, str) else ""
         about = page.About(
-            name, str(data), max_loss, cost, measure, len(searched.questions), space.refused, loaded_from
+            name, str(data), max_loss, cost, measure, len(searched.questions), space.refused, source_of(model)
         )
         if best is not None and written is not None:
             record = _record(tuned, best, about, identity, questions, n_layers, split)
