@@ -47,8 +47,10 @@ def test_dropped_cells_are_drawn_where_the_model_saw_them_whatever_is_asked(tmp_
         run = RunFolder(tmp_path / task)
         only = {"strategies": ["grid"], "keep_ratios": [0.25], "position_ids": ["original"], "baselines": ["unpruned"]}
         evaluate(model, output=run.path, data=tmp_path / "set", tasks=[task], **only)  # pyright: ignore[reportArgumentType]
-        pair = list(run.answers().values())[:: len(run.answers()) // 2]
-        loss = Loss(*sorted(pair, key=lambda one: -one.keep_ratio), str(run.path))
+        answers = list(run.answers().values())
+        pruned = next(one for one in answers if one.keep_ratio < 1)
+        unpruned = next(one for one in answers if one.id == pruned.id and one.keep_ratio == 1)
+        loss = Loss(unpruned, pruned, str(run.path))
         (asked,) = questions_of(run, [loss]).values()
         drawn += [panel.dropped for panel in pages._card(loss, asked, {}).panels]
     assert len(drawn) == 2
