@@ -125,6 +125,14 @@ def test_visual_tokens_without_a_place_are_refused(name: str) -> None:
         question_attention(family.build(), family.prompt([1]), 0)
 
 
+def test_attention_that_is_not_finite_points_nowhere() -> None:
+    model = tiny_llava("clip")
+    with torch.no_grad():
+        model.get_input_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(tokenprune.PruningError, match=r"decoder layer 0 has NaN or infinite values.*bfloat16"):
+        Zoom(layer=0).look(model, tiny_processor(), Image.effect_noise((5 * SIDE, SIDE), 80), "01")
+
+
 # The loop over levels, with real processors.
 
 FAMILY_NAMES = ["llava-clip", "llava-next", "llava-onevision"]
@@ -279,9 +287,10 @@ def test_a_layer_that_does_not_exist(llava: Any, layer: int) -> None:
         Zoom(layer=layer).look(llava, tiny_processor(), large(SIDE), "01")
 
 
-def test_a_processor_without_a_fixed_size_needs_the_tile() -> None:
+@pytest.mark.parametrize("size", [{"shortest_edge": 3136, "longest_edge": 12845056}, None])
+def test_a_processor_without_a_fixed_size_needs_the_tile(size: Any) -> None:
     processor = tiny_processor()
-    processor.image_processor.size = {"shortest_edge": 3136, "longest_edge": 12845056}
+    processor.image_processor.size = size
     with pytest.raises(tokenprune.SettingError, match=r"Zoom\(tile=448\)"):
         input_side(processor)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
-from tokenprune.errors import UnsupportedError
+from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.patching import probe
 from tokenprune.tokens.layout import Layout
 
@@ -52,7 +52,8 @@ def question_attention(
 
     adapter: as for `patch`. A patch of the model is suspended meanwhile.
 
-    Raises UnsupportedError for a model whose visual tokens have no known place in the image.
+    Raises UnsupportedError for a model whose visual tokens have no known place in the image, and PruningError for
+    attention that is not finite, which points nowhere.
     """
     answers = adapter_for(unwrap_model(model), adapter)
     if "grid" not in answers.offers:
@@ -61,10 +62,16 @@ def question_attention(
             f"visual tokens are. Load a model of another family, such as LLaVA or Qwen3-VL."
         )
     with probe(model, decoder_layers=[layer], adapter=adapter) as seen:
-        return [
+        found = [
             QuestionAttention.of(image.text_attention[layer].from_last(), image.tokens.layout)
             for image in seen.run(**inputs)
         ]
+    if not all(bool(one.scores.isfinite().all()) for one in found):
+        raise PruningError(
+            f"Zoom: the attention in decoder layer {layer} has NaN or infinite values, as in many models in float16. "
+            f"Load the model with dtype=torch.bfloat16 or torch.float32."
+        )
+    return found
 
 
 def token_centers(layout: Layout) -> Float[Tensor, "visual 2"]:

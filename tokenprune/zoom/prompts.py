@@ -35,9 +35,8 @@ def input_side(processor: Any) -> int:
     Raises SettingError if it has no fixed size.
     """
     image_processor = processor.image_processor
-    size = dict(
-        image_processor.crop_size if getattr(image_processor, "do_center_crop", False) else image_processor.size
-    )
+    cropped = getattr(image_processor, "do_center_crop", False)
+    size = dict((image_processor.crop_size if cropped else image_processor.size) or {})  # Gemma 4's has no size at all
     sides = {size[name] for name in ("height", "width", "shortest_edge") if size.get(name) is not None}
     if len(sides) != 1 or size.get("longest_edge") is not None:
         raise SettingError(

@@ -144,8 +144,8 @@ class Zoom:
         adapter: an adapter class to use instead of the one registered for the model's class, as for `patch`.
 
         A patch of the model is suspended during the search; it prunes the prompt of the answer as usual. Raises
-        SettingError for anything but an image, and UnsupportedError for a model whose text attention cannot be read, or
-        whose visual tokens have no known place in the image.
+        SettingError for anything but an image, UnsupportedError for a model whose text attention cannot be read, or
+        whose visual tokens have no known place in the image, and PruningError for attention that is not finite.
         """
         layer, tile = self.layer_of(model, adapter), self.tile or input_side(processor)
         image = as_rgb(image)
