@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         drawn += make_setups(RENUMBERED, options.keep_ratio, ["compact"], baselines=[])
     asked = drawn
     if options.html is not None:
-        asked = page.slider(options.strategy, options.keep_ratio)
+        asked = page.slider(model, options.strategy, options.keep_ratio)
     explained = explain(
         model,
         processor,

@@ -85,8 +85,8 @@ def run(options: Namespace) -> None:
                 check_pixels(options.box, image.size, "--box")
     strategies = options.strategy or (OF_VIDEOS if of_video else EXPLAINED_STRATEGIES)
     shown = pruned_setups(strategies, options.keep_ratio, options.position_ids)
-    asked = shown if options.html is None else page.slider(strategies, options.keep_ratio)
     model, processor = load_model(options.model, options.dtype)
+    asked = shown if options.html is None else page.slider(model, strategies, options.keep_ratio)
     explanation = explain(
         model,
         processor,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,40 @@ import numpy as np
 from PIL import Image
 from rich.filesize import decimal
 
-from tokenprune import Strategy
+from tokenprune import SettingError, Strategy, UnsupportedError
 from tokenprune.evals.explain.canvas import Raster
 from tokenprune.evals.explain.outcomes import Explanation, Outcome
 from tokenprune.evals.explain.panels import HEAT, ranks
 from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.report.rendering import jpeg_url, png_url, render
-from tokenprune.evals.run.setups import Setup, make_setups
+from tokenprune.evals.run.setups import FromFile, Pruned, Setup, make_setups
 
 #: The slider's stops, in addition to the requested keep ratios.
 SLIDER = (0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
 
 
-def slider(strategies: Sequence[str | Strategy], keep_ratios: Sequence[float]) -> list[Setup]:
-    """Return the setups whose outcomes the page needs: the strategies at every stop, with both position IDs."""
-    return make_setups(strategies, sorted({*keep_ratios, *SLIDER}, reverse=True), baselines=[])
+def slider(model: Any, strategies: Sequence[str | Strategy], keep_ratios: Sequence[float]) -> list[Setup]:
+    """Return the setups whose outcomes the page needs, with both position IDs: the strategies at the requested keep
+    ratios, and at every other stop that they can reach in this model. Settings files hold for their own keep ratio."""
+    asked = make_setups(strategies, keep_ratios, baselines=[])
+    movable = {
+        (one.label, one.position_ids): one for one in asked if isinstance(one, Pruned) and not isinstance(one, FromFile)
+    }
+    stops = [ratio for ratio in SLIDER if ratio not in keep_ratios]
+    moved = [_at(model, one, ratio) for ratio in stops for one in movable.values()]
+    return sorted([*asked, *(one for one in moved if one is not None)], key=lambda one: -one.keep_ratio)
+
+
+def _at(model: Any, setup: Pruned, keep_ratio: float) -> Pruned | None:
+    """Return a setup at another keep ratio; None where its strategy does not take that in this model, such as an
+    average over the layers that the layers before the first stage exceed."""
+    try:
+        moved = replace(setup, keep_ratio=keep_ratio, strategy=replace(setup.strategy, keep_ratio=keep_ratio))
+        with suppress(UnsupportedError), moved.patched(model):  # which no keep ratio changes: asking says why
+            pass
+    except SettingError:
+        return None
+    return moved
 
 
 def write(explanation: Explanation, path: Path) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from helpers.browser import browser
+from helpers.families.llava import Llava
 from helpers.files.evals import sample_image, tiny_processor
 from helpers.tiny import tiny_llava
 
+from tokenprune import SettingError
 from tokenprune.evals.explain import page as kept_tokens_page
 from tokenprune.evals.explain.explain import explain
 
@@ -57,14 +59,40 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def written(path: Path) -> Path:
-    compared = kept_tokens_page.slider(STRATEGIES, [0.3])
+    model = tiny_llava()
+    compared = kept_tokens_page.slider(model, STRATEGIES, [0.3])
     explained = explain(
-        tiny_llava(), tiny_processor(), sample_image(), "Where is <b>it</b>?", compared, true_box=BOX, rounds=1
+        model, tiny_processor(), sample_image(), "Where is <b>it</b>?", compared, true_box=BOX, rounds=1
     )
     (answered,) = (one for one in explained.outcomes if one.setup.key == ("FoPru", "original", 0.5))
     object.__setattr__(answered, "box", (10.0, 10.0, 30.0, 30.0))
     kept_tokens_page.write(explained, path)
     return path
+
+
+def test_stops_that_a_strategy_cannot_reach_are_left_out() -> None:
+    """An average over four layers is above the quarter that the first takes, and `least` is not above the budget."""
+    model = Llava("llava-clip").build(n_layers=4)
+    strategies = ["fastv:layer=1,average=True", "fopru:mass=0.5,least=0.2", "pixelprune+divprune"]
+    found = kept_tokens_page.slider(model, strategies, [0.3])
+    reached: dict[str, list[float]] = {}
+    for setup in found:
+        if setup.position_ids == "original":
+            reached.setdefault(setup.label, []).append(setup.keep_ratio)
+    assert list(reached.values()) == [
+        [0.75, 0.5, 0.35, 0.3],
+        [0.75, 0.5, 0.35, 0.3, 0.25],
+        [0.75, 0.5, 0.35, 0.3, 0.25, 0.15, 0.1, 0.05],
+    ]
+    with pytest.raises(SettingError, match="average over 4 layers"):
+        explain(
+            model,
+            tiny_processor(),
+            sample_image(),
+            "01",
+            kept_tokens_page.slider(model, strategies[:1], [0.2]),
+            rounds=0,
+        )
 
 
 @pytest.fixture
