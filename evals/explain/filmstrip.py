@@ -15,6 +15,7 @@ from PIL import Image
 from tokenprune.evals.explain.canvas import Canvas, Raster
 from tokenprune.evals.explain.outcomes import Explanation, Outcome
 from tokenprune.evals.explain.panels import image_panel
+from tokenprune.evals.explain.sheet import line_height, wrapped
 
 # In inches; fonts in points.
 FRAME, LABEL = 1.3, 2.1
@@ -48,19 +49,33 @@ def animate(explanation: Explanation, path: Path) -> None:
 def _at(explanation: Explanation, number: int) -> Image.Image:
     outcomes, frames = explanation.outcomes, explanation.canvas.rasters
     title = f"{explanation.question} (frame {number + 1} of {len(frames)})"
-    figure = _figure((LABEL + 0.2) * len(outcomes), LABEL + 0.9, title)
-    for panel, outcome in zip(figure.subplots(1, len(outcomes), squeeze=False)[0], outcomes, strict=True):
+    names = [_named(outcome) for outcome in outcomes]
+    height = LABEL + 0.9 + (max(map(len, names)) - 1) * line_height(FONT)
+    figure = _figure((LABEL + 0.2) * len(outcomes), height, title)
+    panels = figure.subplots(1, len(outcomes), squeeze=False)[0]
+    for panel, outcome, name in zip(panels, outcomes, names, strict=True):
         _panel(panel, explanation, outcome, frames[number])
-        panel.set_title(f"{outcome.setup.label}\n{panel.get_title()}", fontsize=FONT)
+        panel.set_title("\n".join([*name, f"{panel.get_title()} in this frame"]), fontsize=FONT)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE)
 
 
 def _figure(width: float, height: float, title: str) -> Figure:
-    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained", dpi=DPI)
-    figure.suptitle(title, fontsize=FONT + 2, parse_math=False)
+    """A figure under its title, higher by each line that this needs beyond the first."""
+    size = FONT + 2
+    lines = wrapped(title, width - 0.2, size)
+    higher = height + (len(lines) - 1) * line_height(size)
+    figure = Figure(figsize=(width, higher), facecolor="white", layout="constrained", dpi=DPI)
+    figure.suptitle("\n".join(lines), fontsize=size, parse_math=False)
     return figure
+
+
+def _named(outcome: Outcome) -> list[str]:
+    """The lines that tell a setup from all others."""
+    compact = ["compact position IDs"] if outcome.setup.position_ids == "compact" else []
+    texts = [outcome.setup.label, *compact, outcome.kept.in_words]
+    return [line for text in texts for line in wrapped(text, LABEL, FONT)]
 
 
 def _panel(axes: Axes, explanation: Explanation, outcome: Outcome, frame: Raster) -> None:
@@ -75,8 +90,7 @@ def _label(axes: Axes, explanation: Explanation, outcome: Outcome) -> None:
     """Write what a row shows: the setup, its tokens, its answer."""
     axes.set_axis_off()
     lines: Sequence[str] = (
-        outcome.setup.label,
-        outcome.kept.in_words,
+        *_named(outcome),
         f"answer: {_shortened(outcome.answer or '(none)')}",
     )
     verdict = explanation.verdict(outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from helpers.files.evals import saved, tiny_processor
 from helpers.files.videos import grey, write_video
 from helpers.models.video_models import qwen, qwen_processor
 from helpers.tiny import tiny_llava
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tokenprune import SettingError, UnsupportedError
@@ -84,6 +86,32 @@ def test_files(tmp_path: Path) -> None:
         first = np.asarray(moving.convert("RGB")).copy()
         moving.seek(2)
         assert (np.asarray(moving.convert("RGB")) != first).any()
+
+
+def test_nothing_is_cut_off_and_setups_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long question and long names of strategies are broken into lines; position IDs and budgets are told apart."""
+    strategies = ["evs", "fastvid:segments=4,threshold=0.84,contextual=0.325,step=3,beta=0.625,layer=-2"]
+    setups = make_setups(strategies, [0.5, 0.25], baselines=[])
+    shown = clip(STEPS)
+    square = replace(shown, frames=[frame.resize((48, 48)) for frame in shown.frames])
+    found = explain(qwen(), qwen_processor(), square, "01", setups, rounds=0)
+    object.__setattr__(found, "question", "Who costs $5 and not $6, " * 15)
+    drawn: list[Figure] = []
+    make = filmstrip._figure
+    monkeypatch.setattr(filmstrip, "_figure", lambda *given: drawn.append(make(*given)) or drawn[-1])
+    filmstrip.draw(found, tmp_path / "strip.png")
+    filmstrip.animate(found, tmp_path / "strip.gif")
+    for figure in drawn[:2]:
+        titles = [axes.title for axes in figure.axes]
+        rows = [text for axes in figure.axes for text in axes.texts]
+        texts = [text for text in (*figure.texts, *titles, *rows) if text.get_text()]
+        boxes = [text.get_window_extent() for text in texts]
+        assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+        boxes = [box.shrunk(0.98, 0.6) for box in boxes]
+        assert not [one for number, one in enumerate(boxes) if any(one.overlaps(two) for two in boxes[:number])]
+    rows = [text.get_text() for axes in drawn[0].axes for text in axes.texts]
+    names = [axes.get_title() for axes in drawn[1].axes]
+    assert len(set(rows)) == len(set(names)) == 1 + len(setups)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
