@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from tokenprune.evals.adapt.objective import Objective
 from tokenprune.evals.adapt.rows import Row
@@ -34,9 +35,17 @@ class Rows(Dataset[Row]):
     def __getitem__(self, index: int) -> Row:
         return self._rows[index]
 
+    @property
+    def ranks(self) -> list[int]:
+        """How many rows are smaller than each."""
+        sizes = [row.size for row in self._rows]
+        first = {size: rank for rank, size in reversed(list(enumerate(sorted(sizes))))}
+        return [first[size] for size in sizes]
+
 
 class PrunedTrainer(Trainer):
-    """Prunes the model at the step's keep ratio, in forward and backward."""
+    """Prunes the model at the step's keep ratio, in forward and backward. Rows of similar size share a batch, so that
+    little of it is padding."""
 
     def __init__(
         self, *args: Any, objective: Objective, said: Mapping[Row, Distributions] | None = None, **kwargs: Any
@@ -49,6 +58,11 @@ class PrunedTrainer(Trainer):
         if not objective.labels:
             collator = self.data_collator
             self.data_collator = lambda rows: {**collator(rows), ROWS: tuple(rows)}
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> LengthGroupedSampler:
+        own: Any = self.train_dataset
+        per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(per_step, lengths=own.ranks)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         own: Any = self.model

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from helpers.commands import command
+from helpers.files.evals import sample_image
+from torch import nn
 from transformers import TrainingArguments
 
+import tokenprune
 from tokenprune.evals.adapt.adapt import Adapted
-from tokenprune.evals.adapt.objective import Ratios
-from tokenprune.evals.adapt.training import arguments, highest_rise
+from tokenprune.evals.adapt.examples import labelled
+from tokenprune.evals.adapt.objective import Objective, Ratios
+from tokenprune.evals.adapt.rows import Row
+from tokenprune.evals.adapt.training import PrunedTrainer, Rows, arguments, highest_rise
+from tokenprune.evals.run.questions import load_questions
 
 
 def test_a_rise_of_the_loss_is_said(
@@ -52,3 +59,19 @@ def test_one_of_several_gpus_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(TrainingArguments, "__post_init__", with_two_gpus)
     counts = {"steps": 1, "batch": 1, "accumulate": 1, "save_every": 1}
     assert arguments(tmp_path, **counts, learning_rate=1e-4, seed=0, cpu=True, autocast=False).n_gpu == 1
+
+
+def test_rows_of_similar_size_share_a_batch(tmp_path: Path) -> None:
+    sample_image().save(tmp_path / "1.png")
+    lines = [{"image": "1.png", "question": " ".join(["12"] * (n % 10 + 1)), "answer": "05"} for n in range(40)]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    rows = Rows([Row((one,)) for one in labelled(load_questions(tmp_path))])
+    steps = arguments(
+        tmp_path, steps=1, batch=4, accumulate=1, learning_rate=1e-4, save_every=1, seed=0, cpu=True, autocast=False
+    )
+    objective = Objective(tokenprune.FoPru(keep_ratio=0.1), Ratios(0.1, 0.5, 0.25), labels=True, head=None)
+    trainer = PrunedTrainer(nn.Linear(1, 1), steps, data_collator=list, train_dataset=rows, objective=objective)
+    batches = [[row.size[1] for row in batch] for batch in trainer.get_train_dataloader()]
+    assert sorted(size for batch in batches for size in batch) == sorted(rows[n].size[1] for n in range(40))
+    spread = sum(max(batch) - min(batch) for batch in batches) / len(batches)
+    assert spread < 12  # characters; of batches drawn at random it is about 16
