@@ -1,4 +1,4 @@
-"""Coarse to fine: votes for tiles, the question's attention, and the loop over levels."""
+"""Coarse to fine: votes for tiles, and the loop over levels."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from helpers.families import FAMILIES
 from helpers.families.llava_next import LlavaNext
 from helpers.files.evals import tiny_processor
-from helpers.tiny import IMAGE, SIDE, tiny_llava
+from helpers.tiny import IMAGE, SIDE
 from PIL import Image
 
 import tokenprune
 from tokenprune.adapters import ADAPTERS
 from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.tokens import Layout
-from tokenprune.zoom.attention import QuestionAttention, question_attention, token_centers
+from tokenprune.zoom.attention import QuestionAttention, token_centers
 from tokenprune.zoom.prompts import encode_chat, input_side
 from tokenprune.zoom.pyramid import Level, as_rgb, pyramid, thumbnail
 from tokenprune.zoom.search import Step, Zoom, centered, vote
@@ -92,45 +92,6 @@ def test_a_view_is_centered_on_what_it_points_to() -> None:
     assert step.best == 0
     # 0.6 at x = 95 and 0.2 at x = 125, in y half of the tile; kept inside the image.
     assert centered(step, 400, 200).box == pytest.approx((52.5, 0, 152.5, 100))
-
-
-# The question's attention.
-
-
-def test_it_is_the_attention_of_the_last_row() -> None:
-    model = tiny_llava("clip", attention="eager")
-    inputs = FAMILIES["llava-clip"].prompt([2])
-    (weights,) = [
-        model(**inputs, output_attentions=True).attentions[layer][0].mean(0)[-1] for layer in (0,)
-    ]  # (tokens,)
-    visual = inputs["input_ids"][0] == IMAGE
-    found = torch.cat([image.scores for image in question_attention(model, inputs, 0)])
-    torch.testing.assert_close(found, weights[visual])
-
-
-def test_the_models_own_patch_is_restored() -> None:
-    model, inputs = tiny_llava("clip"), FAMILIES["llava-clip"].prompt([1])
-    with tokenprune.patch(model, tokenprune.Random(keep=3)) as handle:
-        question_attention(model, inputs, 0)
-        model(**inputs)
-        assert handle.report.n_kept == 3
-    assert not model._forward_pre_hooks
-
-
-@pytest.mark.parametrize("name", ["idefics2", "aria", "deepseek-ocr2"])
-def test_visual_tokens_without_a_place_are_refused(name: str) -> None:
-    """Queries that have read all patches: their attention would point anywhere."""
-    family = FAMILIES[name]
-    with pytest.raises(tokenprune.UnsupportedError, match="Zoom follows attention to places in the image"):
-        question_attention(family.build(), family.prompt([1]), 0)
-
-
-def test_attention_that_is_not_finite_points_nowhere() -> None:
-    model = tiny_llava("clip")
-    with torch.no_grad():
-        model.get_input_embeddings().weight.fill_(torch.nan)
-    with pytest.raises(tokenprune.PruningError, match=r"decoder layer 0 has NaN or infinite values.*bfloat16"):
-        Zoom(layer=0).look(model, tiny_processor(), Image.effect_noise((5 * SIDE, SIDE), 80), "01")
 
 
 # The loop over levels, with real processors.

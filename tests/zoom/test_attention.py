@@ -1,0 +1,50 @@
+"""The attention of the question to visual tokens, which points to where Zoom looks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers.families import FAMILIES
+from helpers.files.evals import tiny_processor
+from helpers.tiny import IMAGE, SIDE, tiny_llava
+from PIL import Image
+
+import tokenprune
+from tokenprune.zoom.attention import question_attention
+from tokenprune.zoom.search import Zoom
+
+
+def test_it_is_the_attention_of_the_last_row() -> None:
+    model = tiny_llava("clip", attention="eager")
+    inputs = FAMILIES["llava-clip"].prompt([2])
+    (weights,) = [
+        model(**inputs, output_attentions=True).attentions[layer][0].mean(0)[-1] for layer in (0,)
+    ]  # (tokens,)
+    visual = inputs["input_ids"][0] == IMAGE
+    found = torch.cat([image.scores for image in question_attention(model, inputs, 0)])
+    torch.testing.assert_close(found, weights[visual])
+
+
+def test_the_models_own_patch_is_restored() -> None:
+    model, inputs = tiny_llava("clip"), FAMILIES["llava-clip"].prompt([1])
+    with tokenprune.patch(model, tokenprune.Random(keep=3)) as handle:
+        question_attention(model, inputs, 0)
+        model(**inputs)
+        assert handle.report.n_kept == 3
+    assert not model._forward_pre_hooks
+
+
+@pytest.mark.parametrize("name", ["idefics2", "aria", "deepseek-ocr2"])
+def test_visual_tokens_without_a_place_are_refused(name: str) -> None:
+    """Queries that have read all patches: their attention would point anywhere."""
+    family = FAMILIES[name]
+    with pytest.raises(tokenprune.UnsupportedError, match="Zoom follows attention to places in the image"):
+        question_attention(family.build(), family.prompt([1]), 0)
+
+
+def test_attention_that_is_not_finite_points_nowhere() -> None:
+    model = tiny_llava("clip")
+    with torch.no_grad():
+        model.get_input_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(tokenprune.PruningError, match=r"decoder layer 0 has NaN or infinite values.*bfloat16"):
+        Zoom(layer=0).look(model, tiny_processor(), Image.effect_noise((5 * SIDE, SIDE), 80), "01")
