@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -43,6 +44,19 @@ class Rows(Dataset[Row]):
         return [first[size] for size in sizes]
 
 
+class BySize(LengthGroupedSampler):
+    """Draws rows of similar size one after the other. An epoch's order depends on its number and the seed alone, so a
+    resumed training sees the rows that were left of it."""
+
+    def __init__(self, per_step: int, ranks: list[int], seed: int) -> None:
+        super().__init__(per_step, lengths=ranks, generator=torch.Generator())
+        self._seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.generator.manual_seed(self._seed + epoch)
+
+
 class PrunedTrainer(Trainer):
     """Prunes the model at the step's keep ratio, in forward and backward. Rows of similar size share a batch, so that
     little of it is padding."""
@@ -59,10 +73,10 @@ class PrunedTrainer(Trainer):
             collator = self.data_collator
             self.data_collator = lambda rows: {**collator(rows), ROWS: tuple(rows)}
 
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> LengthGroupedSampler:
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> BySize:
         own: Any = self.train_dataset
         per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(per_step, lengths=own.ranks)
+        return BySize(per_step, own.ranks, self.args.seed)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         own: Any = self.model
