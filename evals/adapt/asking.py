@@ -29,7 +29,7 @@ HARMLESS = frozenset(
         *("use_cache", "transformers_version", "_from_model_config"),
     }
 )
-#: Settings of which 1 has no effect. Of all others, nothing that counts as false has one.
+#: Settings in which 1 has no effect. In any setting, a value that counts as false has none.
 FACTORS = frozenset({"num_beams", "num_return_sequences", "repetition_penalty", "length_penalty", "guidance_scale"})
 
 

@@ -49,12 +49,12 @@ class BySize(LengthGroupedSampler):
     resumed training sees the rows that were left of it."""
 
     def __init__(self, per_step: int, ranks: list[int], seed: int) -> None:
-        super().__init__(per_step, lengths=ranks, generator=torch.Generator())
+        super().__init__(per_step, lengths=ranks)
         self._seed = seed
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        self.generator.manual_seed(self._seed + epoch)
+        self.generator = torch.Generator().manual_seed(self._seed + epoch)
 
 
 class PrunedTrainer(Trainer):
