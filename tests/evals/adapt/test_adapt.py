@@ -106,28 +106,6 @@ def test_the_adapter_loads_with_plain_peft(undisturbed: Adapted, model: str, dat
     assert json.loads(config)["base_model_name_or_path"] == model
 
 
-def test_a_training_resumes_in_a_later_epoch(
-    model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With the batches that were left of it."""
-    options = {"batch": 2, "per_image": 1, "limit": 7, "steps": 12, "save_every": 3}
-    undisturbed = adapted(model, data, tmp_path / "undisturbed", **options)
-    training_step = PrunedTrainer.training_step
-
-    def dies(trainer: PrunedTrainer, *args: Any, **kwargs: Any) -> Any:
-        if trainer.state.global_step == 10:
-            raise KeyboardInterrupt
-        return training_step(trainer, *args, **kwargs)
-
-    monkeypatch.setattr(PrunedTrainer, "training_step", dies)
-    with pytest.raises(KeyboardInterrupt):
-        adapted(model, data, tmp_path / "killed", **options)
-    monkeypatch.undo()
-    expected = weights(undisturbed)
-    resumed = weights(adapted(model, data, tmp_path / "killed", **options))
-    assert all(torch.equal(weight, expected[name]) for name, weight in resumed.items())
-
-
 @pytest.mark.parametrize("step", [2, 7])
 def test_a_killed_training_resumes(
     step: int, undisturbed: Adapted, model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
