@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import helpers.annotations  # noqa: F401  # isort: skip - before anything imports tokenprune
 import pytest
 from contract import rotation
 from helpers.files.wordnet import write_wordnet

@@ -1,0 +1,55 @@
+"""Only functions whose annotations have shapes are checked by jaxtyping; all others by beartype alone.
+
+pytest's option --jaxtyping-packages decorates every function in `tokenprune` with `jaxtyping.jaxtyped`, which binds the
+arguments of every call to look for shapes. Nine functions of ten have none, and took a quarter of the tests' time so.
+Imported before anything of `tokenprune`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from types import FunctionType
+from typing import Any, get_args, get_type_hints
+
+import jaxtyping
+
+Decorator = Callable[[Any], Any]
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def jaxtyped(*, typechecker: Decorator) -> Decorator:
+    """As jaxtyping's function of this name, which `jaxtyping.config` turns off as well."""
+
+    def decorate(checked: Any) -> Any:
+        if not isinstance(checked, FunctionType) or _has_shapes(checked):
+            return _jaxtyped(checked, typechecker=typechecker)
+        return _by(typechecker, checked)
+
+    return decorate
+
+
+def _by(typechecker: Decorator, function: FunctionType) -> Any:
+    checked, config = typechecker(function), jaxtyping.config
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        return (function if config.jaxtyping_disable else checked)(*args, **kwargs)
+
+    return call
+
+
+def _has_shapes(function: FunctionType) -> bool:
+    """Whether a hint has a shape, or cannot be resolved, which jaxtyping makes Any of."""
+    try:
+        return any(_is_shape(hint) for hint in get_type_hints(function).values())
+    except NameError:  # imported for type checkers alone, or defined further down
+        return True
+
+
+def _is_shape(hint: Any) -> bool:
+    return getattr(hint, "__module__", None) == "jaxtyping" or any(_is_shape(part) for part in get_args(hint))
+
+
+jaxtyping.jaxtyped = jaxtyped
