@@ -146,6 +146,7 @@ def _schedule(axes: Axes, default: VFlowOpt, found: VFlowOpt, n_layers: int, n_v
                 ha="center",
                 va="bottom" if above else "top",
                 fontsize=13,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},  # a line may run through it
             )
             first = last + 1
     axes.set_ylim(0, 1.2 * max(*before, *counts))
