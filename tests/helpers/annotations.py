@@ -22,7 +22,8 @@ def jaxtyped(*, typechecker: Decorator) -> Decorator:
     """As jaxtyping's function of this name, which `jaxtyping.config` turns off as well."""
 
     def decorate(checked: Any) -> Any:
-        if not isinstance(checked, FunctionType) or _has_shapes(checked):
+        # beartype keeps what a function inside a function refers to.
+        if not isinstance(checked, FunctionType) or "<locals>" in checked.__qualname__ or _has_shapes(checked):
             return _jaxtyped(checked, typechecker=typechecker)
         return _by(typechecker, checked)
 
