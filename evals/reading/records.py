@@ -140,13 +140,16 @@ def line_records(path: Path) -> list[Record]:
 
 
 def tsv_records(path: Path) -> list[Record]:
-    """Return the records of a table of tab-separated values with a header line, quoted as spreadsheets do."""
+    """Return the records of a table of tab-separated values with a header line, quoted as spreadsheets do. Blank lines
+    are skipped."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # images are base64 in one field; the default is 128 KiB
     rows: Any = csv.reader(io.StringIO(read_text(path)), delimiter="\t")
     records = []
     try:
         names = _column_names(rows, path)
         for row in rows:
+            if not row:
+                continue
             where = f"{path}, line {rows.line_num}"
             if len(row) != len(names):
                 raise DataError(f"{where}: {len(row)} fields where line 1 names {len(names)}; is the line broken?")

@@ -4,11 +4,11 @@ Without them, a text would be read as a list of letters, and 0 questions would b
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from numbers import Integral
 from os import PathLike, fspath
 from typing import Any, TypeAlias
 
 import tokenprune
+from tokenprune.checks import is_integer, plain
 from tokenprune.errors import SettingError
 
 Model: TypeAlias = str | PathLike[str] | tuple[Any, Any]
@@ -54,8 +54,10 @@ def check_lists(**given: Any) -> None:
             raise SettingError(f"{name}: found {value!r}, which is not a list; write {name}=[...]")
 
 
-def check_counts(**given: Any) -> None:
-    """Raise SettingError, naming the argument, for what is no whole number above 0; None is a default."""
+def as_counts(**given: Any) -> list[Any]:
+    """Return what is given in order, numpy's integers as int. Raise SettingError, naming the argument, for what is no
+    whole number above 0; None is a default."""
     for name, value in given.items():
-        if value is not None and (not isinstance(value, Integral) or value is True or value < 1):
+        if value is not None and (not is_integer(value) or value < 1):
             raise SettingError(f"{name}={value!r} is not a whole number above 0")
+    return [plain(value) for value in given.values()]

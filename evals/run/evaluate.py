@@ -21,7 +21,7 @@ from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.answering import Answering, InProcess
-from tokenprune.evals.run.arguments import Model, as_model, as_strategies, check_counts, check_lists
+from tokenprune.evals.run.arguments import Model, as_counts, as_model, as_strategies, check_lists
 from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
@@ -95,7 +95,9 @@ def evaluate(
     model, strategies = as_model(model), as_strategies(strategies)
     check_lists(keep_ratios=keep_ratios, position_ids=position_ids, baselines=baselines, tasks=tasks)
     check_lists(apart_from=apart_from, image_roots=image_roots)
-    check_counts(limit=limit, batch_tokens=batch_tokens, max_image_pixels=max_image_pixels, frames=frames)
+    limit, batch_tokens, max_image_pixels, frames = as_counts(
+        limit=limit, batch_tokens=batch_tokens, max_image_pixels=max_image_pixels, frames=frames
+    )
     if on_error not in get_args(OnError):
         raise SettingError(unknown("on_error", on_error, get_args(OnError)))
     if engine_options and engine is None:

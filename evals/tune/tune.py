@@ -19,7 +19,7 @@ from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.models.loading import load_model, name_and_style, source_of
 from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
-from tokenprune.evals.run.arguments import Model, as_model, check_counts, check_lists
+from tokenprune.evals.run.arguments import Model, as_counts, as_model, check_lists
 from tokenprune.evals.run.defaults import BATCH_TOKENS, SEARCHED_KEEP_RATIOS
 from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
@@ -116,7 +116,9 @@ def tune(
     """
     model, output, data, console = as_model(model), Path(output), Path(data), console or Console()
     check_lists(strategies=strategies, keep_ratios=keep_ratios, tasks=tasks, image_roots=image_roots)
-    check_counts(limit=limit, batch_tokens=batch_tokens, max_image_pixels=max_image_pixels)
+    limit, batch_tokens, max_image_pixels = as_counts(
+        limit=limit, batch_tokens=batch_tokens, max_image_pixels=max_image_pixels
+    )
     measure = measure_of(labels, compare)
     _check(max_loss, strategies, keep_ratios, cost, generations, size)
     files.check_folder(output)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.files.evals import sample_image, saved, tiny_processor, write_vqav2
@@ -87,6 +88,18 @@ def test_paths_name_a_model_and_a_settings_file(tmp_path: Path) -> None:
     found: Any = {"strategies": [tmp_path / "found.json"], "keep_ratios": [0.25], "position_ids": ["original"]}
     (row,) = evaluate(tmp_path / "model", **where, **found)
     assert row.strategy == "FoPru found"
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_numbers_may_be_numpys(tmp_path: Path) -> None:
+    write_vqav2(tmp_path / "scenes")
+    where: dict[str, Any] = {"output": tmp_path / "run", "data": tmp_path / "scenes", "baselines": []}
+    numbers: Any = {"limit": np.int64(1), "batch_tokens": np.int32(600), "keep_ratios": np.array([0.25])}
+    (row,) = evaluate(
+        (tiny_llava(), tiny_processor()), **where, strategies=["grid"], position_ids=["original"], **numbers
+    )
+    assert row.n == 1
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["batch_tokens"] == 600
 
 
 def test_settings_that_cannot_be_stored(tmp_path: Path) -> None:

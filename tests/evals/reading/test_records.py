@@ -27,3 +27,12 @@ def test_nor_a_row_of_a_table(tmp_path: Path, quote: str) -> None:
     records = tsv_records(path)
     assert [record["question"] for record in records] == [f"a{RARE}\x0cb", "c"]
     assert [record.where for record in records] == [f"{path}, line 2", f"{path}, line 3"]
+
+
+def test_blank_lines_of_a_table_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "table.tsv"
+    path.write_text("index\tquestion\n1\ta\n\n2\tb\n\n", encoding="utf-8")
+    assert [(record.where, record["question"]) for record in tsv_records(path)] == [
+        (f"{path}, line 2", "a"),
+        (f"{path}, line 4", "b"),
+    ]
