@@ -99,7 +99,7 @@ def test_numbers_may_be_numpys(tmp_path: Path) -> None:
         (tiny_llava(), tiny_processor()), **where, strategies=["grid"], position_ids=["original"], **numbers
     )
     assert row.n == 1
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["batch_tokens"] == 600
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["identity"]["batch_tokens"] == 600
 
 
 def test_settings_that_cannot_be_stored(tmp_path: Path) -> None:
