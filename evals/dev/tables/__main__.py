@@ -23,7 +23,17 @@ from tokenprune.evals.dev.tables.accuracy import (
     which_strategy,
 )
 from tokenprune.evals.dev.tables.accuracy_and_speed import vflowopt, videos
-from tokenprune.evals.dev.tables.speed import background, bench, decode_steps, growth, peers, selection, serving, tower
+from tokenprune.evals.dev.tables.speed import (
+    background,
+    bench,
+    decode_steps,
+    growth,
+    ideals,
+    peers,
+    selection,
+    serving,
+    tower,
+)
 from tokenprune.evals.report import markers
 
 #: What makes each table, by the name in its markers.
@@ -41,6 +51,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "which strategy": which_strategy.stored,
     "speed": bench.summary_of_stored,
     "bench": bench.stored,
+    "ideals": ideals.stored,
     "decode steps": decode_steps.stored,
     "growth": growth.stored,
     "peers": peers.stored,

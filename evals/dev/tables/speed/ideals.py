@@ -20,14 +20,28 @@ def stored() -> str:
 
 
 def table(records: Sequence[Record]) -> Table:
-    """Return one line for each shape and strategy, those that add most to the time to first token first."""
+    """Return one line for each shape and strategy, those that add most to the time to first token first, after one for
+    all strategies at a keep ratio together."""
     lines = []
     for record in records:
         shape = str(record.about["model"]).rpartition(" ")[2]
         found = [one for one in figures(record) if one.is_strategy and one.ttft_to_ideal is not None]
+        lines += [_together(record, shape, ratio) for ratio in sorted({one.facts.keep_ratio for one in found})]
         lines += [_line(shape, one) for one in sorted(found, key=_added, reverse=True)]
     headings = ["shape", "strategy", "keep ratio", "TTFT to ideal", "decode to ideal", "selection", "rounds"]
     return Table(headings, lines)
+
+
+def _together(record: Record, shape: str, keep_ratio: float) -> list[str]:
+    """All rounds of all strategies at a keep ratio, each relative to its own ideal."""
+    timed = [
+        (one.seconds[fact.name], one.seconds[fact.ideal])
+        for one in record.rounds
+        for fact in record.facts.values()
+        if fact.keep_ratio == keep_ratio and fact.ideal in one.seconds and fact.name in one.seconds
+    ]
+    ttft, decode = (Median.of([own[phase] / ideal[phase] for own, ideal in timed]) for phase in ("ttft", "decode"))
+    return [shape, "all", f"{keep_ratio:.0%}", _ratio(ttft, TTFT), _ratio(decode, DECODE), NOTHING, str(len(timed))]
 
 
 def _line(shape: str, one: Figures) -> list[str]:
@@ -49,8 +63,8 @@ def _added(one: Figures) -> float:
 
 
 def _ratio(median: Median | None, most: float) -> str:
-    """Format a ratio with its interval, in bold if it is more than it may be."""
+    """Format a ratio with its interval, in bold if all of the interval is more than the ratio may be."""
     if median is None:
         return NOTHING
     text = f"{median.value:.3f} [{median.low:.3f}, {median.high:.3f}]"
-    return f"**{text}**" if round(median.value, 3) > most else text
+    return f"**{text}**" if round(median.low, 3) > most else text
