@@ -2,7 +2,7 @@
 
 pytest's option --jaxtyping-packages decorates every function in `tokenprune` with `jaxtyping.jaxtyped`, which binds the
 arguments of every call to look for shapes. Nine functions of ten have none. With it, a quarter of the time of the
-contract's tests was spent on annotations; now it is an eighth.
+contract's tests was spent on annotations; now it is a seventh.
 
 Imported before anything of `tokenprune`.
 """
