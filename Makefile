@@ -27,7 +27,7 @@ check: install
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 
-# `make --jobs 2 test` runs the linters beside the tests; `make test CHECK=` leaves them out, for .ci/run has run them.
+# `make --jobs 2 test` runs the linters beside the tests; `make test CHECK=` leaves them out.
 CHECK := check
 test: $(CHECK) tests
 

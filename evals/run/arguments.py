@@ -55,8 +55,8 @@ def check_lists(**given: Any) -> None:
 
 
 def as_counts(**given: Any) -> list[Any]:
-    """Return what is given in order, numpy's integers as int. Raise SettingError, naming the argument, for what is no
-    whole number above 0; None is a default."""
+    """Return the values in order, numpy integers as int. Raise SettingError, naming the argument, unless each is a
+    whole number above 0, or None for a default."""
     for name, value in given.items():
         if value is not None and (not is_integer(value) or value < 1):
             raise SettingError(f"{name}={value!r} is not a whole number above 0")

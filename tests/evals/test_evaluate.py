@@ -91,7 +91,7 @@ def test_paths_name_a_model_and_a_settings_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_numbers_may_be_numpys(tmp_path: Path) -> None:
+def test_numpy_numbers_are_accepted(tmp_path: Path) -> None:
     write_vqav2(tmp_path / "scenes")
     where: dict[str, Any] = {"output": tmp_path / "run", "data": tmp_path / "scenes", "baselines": []}
     numbers: Any = {"limit": np.int64(1), "batch_tokens": np.int32(600), "keep_ratios": np.array([0.25])}

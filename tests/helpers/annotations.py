@@ -21,10 +21,10 @@ _jaxtyped = jaxtyping.jaxtyped
 
 
 def jaxtyped(*, typechecker: Decorator) -> Decorator:
-    """As jaxtyping's function of this name, which `jaxtyping.config` turns off as well."""
+    """Stands in for jaxtyping's function of this name; `jaxtyping.config` turns it off, too."""
 
     def decorate(checked: Any) -> Any:
-        # beartype keeps what a function inside a function refers to.
+        # Of a nested function, beartype keeps the closure alive: tests would find its tensors leaked.
         if not isinstance(checked, FunctionType) or "<locals>" in checked.__qualname__ or _has_shapes(checked):
             return _jaxtyped(checked, typechecker=typechecker)
         return _by(typechecker, checked)
@@ -44,7 +44,7 @@ def _by(typechecker: Decorator, function: FunctionType) -> Any:
 
 
 def _has_shapes(function: FunctionType) -> bool:
-    """Whether a hint has a shape, or cannot be resolved, which jaxtyping makes Any of."""
+    """Whether a hint has a shape. True also if one cannot be resolved: jaxtyping treats it as Any, beartype fails."""
     try:
         return any(_is_shape(hint) for hint in get_type_hints(function).values())
     except NameError:  # imported for type checkers alone, or defined further down

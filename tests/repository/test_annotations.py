@@ -23,7 +23,7 @@ def test_other_arguments_have_their_type() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_unless_they_are_as_in_a_users_process() -> None:
+def test_unchecked_turns_both_off() -> None:
     wrong: int = 36.0  # pyright: ignore[reportAssignmentType]
     assert budget(wrong, 0.25, None) == 9
     assert n_reaching(torch.ones(1, 4), 0.5) == 1

@@ -28,7 +28,7 @@ def table(records: Sequence[Record]) -> Table:
         found = [one for one in figures(record) if one.is_strategy and one.ttft_to_ideal is not None]
         lines += [_together(record, shape, ratio) for ratio in sorted({one.facts.keep_ratio for one in found})]
         lines += [_line(shape, one) for one in sorted(found, key=_added, reverse=True)]
-    headings = ["shape", "strategy", "keep ratio", "TTFT to ideal", "decode to ideal", "selection", "rounds"]
+    headings = ["shape", "strategy", "keep ratio", "TTFT", "TTFT to ideal", "decode to ideal", "selection", "rounds"]
     return Table(headings, lines)
 
 
@@ -41,7 +41,8 @@ def _together(record: Record, shape: str, keep_ratio: float) -> list[str]:
         if fact.keep_ratio == keep_ratio and fact.ideal in one.seconds and fact.name in one.seconds
     ]
     ttft, decode = (Median.of([own[phase] / ideal[phase] for own, ideal in timed]) for phase in ("ttft", "decode"))
-    return [shape, "all", f"{keep_ratio:.0%}", _ratio(ttft, TTFT), _ratio(decode, DECODE), NOTHING, str(len(timed))]
+    ratios = [_ratio(ttft, TTFT), _ratio(decode, DECODE)]
+    return [shape, "all", f"{keep_ratio:.0%}", NOTHING, *ratios, NOTHING, str(len(timed))]
 
 
 def _line(shape: str, one: Figures) -> list[str]:
@@ -51,6 +52,7 @@ def _line(shape: str, one: Figures) -> list[str]:
         shape,
         fact.strategy,
         f"{fact.keep_ratio:.0%}",
+        f"{one.seconds['ttft'].value:.2f} s",
         _ratio(one.ttft_to_ideal, TTFT),
         _ratio(one.decode_to_ideal, DECODE),
         NOTHING if selection is None else f"{1e3 * selection.value:.1f} ms",
