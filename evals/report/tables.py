@@ -9,7 +9,7 @@ from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.stats.intervals import Paired
 from tokenprune.evals.storage.answers import SetupKey
-from tokenprune.evals.storage.results import TaskResult, by_setup, compare
+from tokenprune.evals.storage.results import TaskResult, answered_by_both, by_setup, compare
 from tokenprune.evals.tasks import TASKS
 
 BASELINE = "Random"  # as results call it
@@ -149,8 +149,8 @@ def unpruned_table(rows: Sequence[TaskResult]) -> Table | None:
 
 
 def _paired(own: Mapping[str, TaskResult], other: Mapping[str, TaskResult], task: str) -> Paired | None:
-    """Return None if one of them was not measured on the task, or all of its questions failed."""
-    if task not in own or task not in other or not (own[task].n and other[task].n):
+    """Return None if one of them was not measured on the task, or every question failed under one of them."""
+    if task not in own or task not in other or not answered_by_both(own[task], other[task]):
         return None
     return compare(own[task], other[task])
 

@@ -1,8 +1,9 @@
 """Ask a model questions in batches, each under every setup, and record what each answer cost."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -62,26 +63,26 @@ class Runner:
         self, batch: Sequence[DecodedQuestion], setups: Sequence[Setup], part: Part
     ) -> Iterator[list[Answer]]:
         """Ask a batch again as a whole if any of its answers is missing, so that it stays the same batch."""
-        inputs = None
+        encoded = cache(partial(encode_batch, self.model, self.processor, batch, setups[0]))
         for setup in setups:
             missing = {asked for one in batch if (asked := _answer_key(one.question, setup)) in part.missing}
             if missing:
-                if inputs is None:
-                    inputs = encode_batch(self.model, self.processor, batch, setup)
-                answers = self._answers(batch, inputs, setup, part.first_id)
+                answers = self._answers(batch, encoded, setup, part.first_id)
                 yield [answer for answer in answers if answer.answer_key in missing]
 
-    def _answers(self, batch: Sequence[DecodedQuestion], inputs: Any, setup: Setup, first_id: str) -> list[Answer]:
+    def _answers(
+        self, batch: Sequence[DecodedQuestion], encoded: Callable[[], Any], setup: Setup, first_id: str
+    ) -> list[Answer]:
         try:
-            return self._generated(batch, inputs, setup, first_id)
+            return self._generated(batch, encoded(), setup, first_id)
         except Exception as error:
             if len(batch) == 1:
                 return [self._failed(batch[0].question, setup, error)]
             answers = [
                 answer
                 for one in batch
-                for inputs in [encode_batch(self.model, self.processor, [one], setup)]
-                for answer in self._answers([one], inputs, setup, first_id)
+                for encoded in [partial(encode_batch, self.model, self.processor, [one], setup)]
+                for answer in self._answers([one], encoded, setup, first_id)
             ]
             if all(answer.error is None for answer in answers):
                 names = ", ".join(one.question.id for one in batch)
@@ -101,7 +102,7 @@ class Runner:
             texts = self.processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             seconds = time.perf_counter() - start  # batch_decode waited for the device
             costs = visual_costs(self.model, self.processor, setup, handle, inputs["input_ids"])
-            cache = {
+            cache_bytes = {
                 one.question.id: kv_cache_bytes(self.model, encode_batch(self.model, self.processor, [one], setup))
                 for one in batch
                 if one.question.id == first_id
@@ -116,7 +117,7 @@ class Runner:
                 score=question.score(text),
                 **vars(cost),
                 seconds=seconds / len(batch),
-                kv_cache_bytes=cache.get(question.id),
+                kv_cache_bytes=cache_bytes.get(question.id),
             )
             for question, text, cost in zip(questions, texts, costs, strict=True)
         ]

@@ -75,7 +75,7 @@ def interval_of_ratios(
     sums = np.stack(_by_image(np.asarray(images), *parts, *wholes), axis=-1)
     if len(sums) < 2:
         return float("nan"), float("nan")
-    part, whole = np.split(_drawn(len(sums)) @ sums, 2, axis=-1)
+    part, whole = np.split(_resampled(sums), 2, axis=-1)
     values = np.asarray(_ratio(part, whole)) @ weights
     if not np.isfinite(values).any():
         return float("nan"), float("nan")
@@ -138,10 +138,16 @@ def _bootstrap(sums: Array, counts: Array) -> Interval:
     """The bootstrap's 95 % interval of sum(sums) / sum(counts), NaN for a single image or if a draw gives NaN."""
     if len(sums) < 2:
         return float("nan"), float("nan")
-    drawn = _drawn(len(sums))
+    parts, wholes = _resampled(np.stack([sums, counts], axis=-1)).T
     with np.errstate(invalid="ignore"):  # between two draws in which the baseline scores 0
-        low, high = np.quantile(_ratio(drawn @ sums, drawn @ counts), [TAIL, 1 - TAIL])
+        low, high = np.quantile(_ratio(parts, wholes), [TAIL, 1 - TAIL])
     return float(low), float(high)
+
+
+def _resampled(sums: Array) -> Array:
+    """The sums over each of the bootstrap's resamples, (resamples, ...), of numbers per image, (images, ...)."""
+    parts = np.array_split(_drawn(len(sums)), 20)  # as floats, they take eight times the memory
+    return np.concatenate([part.astype(float) @ sums for part in parts])
 
 
 @lru_cache(maxsize=4)
@@ -150,8 +156,11 @@ def _drawn(n_images: int) -> Array:
 
     They are the draws of scipy's `bootstrap`, made once for the hundreds of comparisons of a page.
     """
-    drawn = np.random.default_rng(SEED).integers(0, n_images, (RESAMPLES, n_images))
-    return np.stack([np.bincount(resample, minlength=n_images) for resample in drawn]).astype(float)
+    generator = np.random.default_rng(SEED)
+    drawn = np.empty((RESAMPLES, n_images), np.uint8)  # drawing one image 256 times is out of the question
+    for resample in drawn:
+        resample[:] = np.bincount(generator.integers(0, n_images, n_images), minlength=n_images)
+    return drawn
 
 
 def bootstrap_interval(

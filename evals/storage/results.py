@@ -107,25 +107,31 @@ def compare(result: TaskResult, baseline: TaskResult) -> stats.Paired:
     """Compare two results question by question, without the questions that failed under either.
 
     Pairing takes the luck of the draw of questions out of the difference, so the interval is narrower than the two
-    accuracies' own intervals let one think.
+    accuracies' own intervals let one think. Raises DataError if no question is left.
     """
-    if result.questions != baseline.questions:
-        raise DataError(
-            f"{result.strategy} and {baseline.strategy} at {result.keep_ratio:g}: {result.task} questions "
-            f"differ ({result.n} and {baseline.n}); measure both with the same --data, --split and --limit, and with "
-            "--apart-from FILE for every settings file that only one of them used"
-        )
-    both = [
-        (own, base, image)
-        for (own, image), (base, _) in zip(result.scored_images, baseline.scored_images, strict=True)
-        if own is not None and base is not None
-    ]
+    both = answered_by_both(result, baseline)
     if not both:
         raise DataError(
             f"{result.strategy} and {baseline.strategy}: every {result.task} question failed under one of them"
         )
     own, base, images = zip(*both, strict=True)
     return stats.paired(own, base, images)
+
+
+def answered_by_both(result: TaskResult, baseline: TaskResult) -> list[tuple[float, float, int]]:
+    """Return both scores and the image of every question that failed under neither. Raises DataError for results on
+    different questions."""
+    if result.questions != baseline.questions:
+        raise DataError(
+            f"{result.strategy} and {baseline.strategy} at {result.keep_ratio:g}: {result.task} questions "
+            f"differ ({result.n} and {baseline.n}); measure both with the same --data, --split and --limit, and with "
+            "--apart-from FILE for every settings file that only one of them used"
+        )
+    return [
+        (own, base, image)
+        for (own, image), (base, _) in zip(result.scored_images, baseline.scored_images, strict=True)
+        if own is not None and base is not None
+    ]
 
 
 def by_setup(rows: Sequence[TaskResult]) -> dict[SetupKey, dict[str, TaskResult]]:

@@ -135,6 +135,22 @@ def test_factor_1_and_remove_are_bitwise_the_unpatched_model(colqwen: Any) -> No
     assert [dict(vars(module)) for module in colqwen.modules()] == before
 
 
+def test_the_outer_patch_is_in_effect_again_after_the_inner_block(colqwen: Any) -> None:
+    inputs = colqwen_pages([(8, 8), (6, 8)])
+    whole = embedded(colqwen, inputs)
+    with tokenprune.patch_retrieval(colqwen, 4) as outer:
+        with tokenprune.patch_retrieval(colqwen, 8) as inner:
+            assert (embedded(colqwen, inputs).shape[1], outer.installed) == (5 + 2, False)
+        assert (embedded(colqwen, inputs).shape[1], inner.installed) == (5 + 4, False)
+        with tokenprune.patch_retrieval(colqwen, 8):
+            outer.remove()
+        assert torch.equal(embedded(colqwen, inputs), whole)
+    tokenprune.patch_retrieval(colqwen, 4)  # no block that goes on
+    with tokenprune.patch_retrieval(colqwen, 8):
+        pass
+    assert torch.equal(embedded(colqwen, inputs), whole)
+
+
 def test_tuples_copies_and_positional_arguments(colpali: Any) -> None:
     inputs = colpali_pages(torch.randn(1, 3, SIDE * PATCH, SIDE * PATCH, generator=torch.Generator().manual_seed(0)))
     model = copy.deepcopy(colpali)

@@ -7,6 +7,7 @@ embeddings are merged.
 from __future__ import annotations
 
 from importlib.util import find_spec
+from types import TracebackType
 from typing import Any, Literal, get_args
 
 import torch
@@ -36,11 +37,14 @@ class RetrievalHandle(Handle):
 
     _made_by = "patch_retrieval"
 
-    def __init__(self, retriever: Retriever, factor: int, text: KeptText) -> None:
+    def __init__(
+        self, retriever: Retriever, factor: int, text: KeptText, replaced: RetrievalHandle | None = None
+    ) -> None:
         self.factor = factor
         self.text: KeptText = text
-        self._retriever = retriever
+        self._retriever, self._replaced = retriever, replaced
         self._forward: MergingForward | None = None
+        self._ended = False
 
     @property
     def model(self) -> nn.Module:
@@ -57,12 +61,27 @@ class RetrievalHandle(Handle):
         watch_hooks(self)
 
     def remove(self) -> None:
-        """Restore the model as it was before the patch. Calling it again has no effect."""
+        """Restore the unpatched model. Calling it again has no effect. Another patch that has replaced this one stays,
+        and this one does not come back after it."""
+        self._ended = True
+        self.uninstall()
+
+    def uninstall(self) -> None:
+        """Make way for another patch."""
         if self._forward is not None:
             self._forward.remove()
             self._forward = None
             unwatch_hooks(self)
             delattr(self.model, HANDLE_ATTRIBUTE)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the patch. In a `with` block whose patch it had replaced, that one is in effect again."""
+        self.remove()
+        before = self._replaced
+        if before is not None and before._entered and not before._ended and handle_of(self.model) is None:
+            before.install()
 
     def _settings(self) -> str:
         return f"factor={self.factor}, text={self.text!r}"
@@ -112,8 +131,9 @@ def patch_retrieval(model: nn.Module, factor: int = 9, *, text: KeptText = "all"
     score beyond transformers' own padding; only `page[page.any(-1)]` needs to be stored. Everything else in the output
     keeps its length. Gradients flow, so a model can be trained with the merging in place.
 
-    A second call replaces the first. Raises SettingError for an invalid factor, UnsupportedError for a model of another
-    class or without scipy, and PruningError in a forward whose pages have fewer patches than `factor`.
+    A second call replaces the first; if both are `with` blocks, the first is back when the second ends. Raises
+    SettingError for an invalid factor, UnsupportedError for a model of another class or without scipy, and PruningError
+    in a forward whose pages have fewer patches than `factor`.
     """
     if not is_integer(factor) or factor < 1:
         raise SettingError(
@@ -124,9 +144,10 @@ def patch_retrieval(model: nn.Module, factor: int = 9, *, text: KeptText = "all"
     if find_spec("scipy") is None:
         raise UnsupportedError(f"hierarchical merging needs scipy. Type: {to_install('retrieval')}")
     retriever = Retriever(unwrap_model(model))
-    handle, replaced = RetrievalHandle(retriever, factor, text), handle_of(retriever.model)
+    replaced = handle_of(retriever.model)
+    handle = RetrievalHandle(retriever, factor, text, replaced)
     if replaced is not None:
-        replaced.remove()
+        replaced.uninstall()
     handle.install()
     return handle
 

@@ -9,7 +9,7 @@ from tokenprune.evals.report.report import report, summary
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.report.tables import accuracy_table, difference_table, summary_table, unpruned_table
 from tokenprune.evals.report.terminal import table
-from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.storage.results import FAILED, TaskResult
 
 ALL, HALF = [1.0] * 20, [1.0, 0.0] * 10
 
@@ -43,6 +43,16 @@ def test_compact_position_ids_beside_original_ones_are_not() -> None:
     assert found is not None
     assert [line[1] for line in found.lines] == ["FoPru", "Random"]
     assert "Against the unpruned model on `scenes`, original position IDs (the same questions)" in report(rows)
+
+
+def test_setups_that_never_answer_the_same_question_are_not_compared() -> None:
+    """Each has answered some; the rest of the report is there."""
+    unpruned = row("unpruned", "original", 1.0, {"": [1.0, 0.0, FAILED, FAILED]})
+    pruned = row("FoPru", "original", 0.25, {"": [FAILED, FAILED, 1.0, 0.0]})
+    found = unpruned_table([unpruned, pruned])
+    assert found is not None
+    assert found.lines == [["25 %", "FoPru", NOTHING, NOTHING, NOTHING]]
+    assert "| 25 % | FoPru | original |" in report([unpruned, pruned])
 
 
 def test_a_baseline_is_not_compared_with_itself() -> None:

@@ -1,11 +1,12 @@
 """Intervals against published values and against their own promise: to cover the truth 95 times in 100."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from tokenprune.evals.stats.intervals import interval, paired
+from tokenprune.evals.stats.intervals import bootstrap_interval, interval, paired
 from tokenprune.evals.tasks.base.metric import Metric, Ratio
 
 
@@ -83,6 +84,22 @@ def test_difference_is_paired() -> None:
 
 def test_soft_scores_have_no_mcnemar() -> None:
     assert paired([0.3, 1.0], [1.0, 1.0], alone(2)).p is None
+
+
+def test_the_bootstrap_draws_as_scipy_does() -> None:
+    scores = np.random.default_rng(0).random(300)
+    assert interval(scores.tolist(), alone(300)) == pytest.approx(bootstrap_interval((scores,), np.mean), abs=1e-12)
+
+
+def test_many_images_need_little_memory() -> None:
+    """2,000 draws of 5,000 images are 10 MB; as integers or floats of 8 bytes they would be 80."""
+    scores = np.random.default_rng(0).random(5000).tolist()
+    tracemalloc.start()
+    try:
+        interval(scores, alone(5000))
+        assert tracemalloc.get_traced_memory()[1] < 30e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_baseline_that_is_always_wrong() -> None:

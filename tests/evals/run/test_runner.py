@@ -216,3 +216,24 @@ def test_a_model_that_computes_nan_answers_nothing(n: int, questions: list[Quest
     answers = ask(model, questions[:n], [Unpruned()], on_error="record")
     assert [answer.score for answer in answers] == [None] * n
     assert all("NaN" in str(answer.error) for answer in answers)
+
+
+def test_a_question_that_cannot_be_encoded_for_a_setup(
+    questions: list[Question], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processor took it at full size, and takes the others at any."""
+
+    def encode(model: Any, processor: Any, batch: list[DecodedQuestion], setup: Any) -> Any:
+        if setup.label == "downsample" and "2" in [one.question.id for one in batch]:
+            raise ValueError("too narrow")
+        return batching.encode_batch(model, processor, batch, setup)
+
+    monkeypatch.setattr("tokenprune.evals.run.runner.encode_batch", encode)
+    setups = make_setups(["downsample"], [0.25])
+    answers = {
+        (answer.strategy, answer.id): answer.error for answer in ask(tiny_llava(), questions, setups, on_error="record")
+    }
+    assert {key for key, error in answers.items() if error is not None} == {("downsample", "2")}
+    assert answers["downsample", "2"] == "ValueError: too narrow"
+    with pytest.raises(QuestionError, match=r"downsample.*stopped at 2 \(.*too narrow"):
+        ask(tiny_llava(), questions, setups)
