@@ -16,7 +16,7 @@ from tokenprune.evals.bench import ideal
 from tokenprune.evals.bench.inputs.prompts import Inputs, n_visual
 from tokenprune.evals.bench.schedule import Schedule
 from tokenprune.evals.bench.timing.memory import with_peak
-from tokenprune.evals.models.cache import cache_bytes
+from tokenprune.evals.models.cache import cache_bytes, new_cache
 from tokenprune.evals.run.setups import UNPRUNED, Pruned
 
 IDEAL = "ideal"
@@ -81,15 +81,17 @@ def cases(
 
     Each strategy that is not among the `known` facts, by batch size and name, is run once, and its report says how many
     tokens it keeps. Strategies that keep equally many share an ideal; one that skips layers has none, nor has one that
-    prunes between the layers of a tower that packs images without a merger (Pixtral's).
+    prunes between the layers of a tower that packs images without a merger (Pixtral's), nor has any in a few models.
     """
     adapter = adapter_for(model)
     n_layers = len(adapter.layers)
     n_tower = 0 if adapter.tower_layers is None else len(adapter.tower.layers(adapter.vision_tower))
     n_columns, count = inputs["input_ids"].shape[1], n_visual(model, inputs)
+    has_ideal = model.config.model_type not in ideal.WITHOUT
+    packed = isinstance(adapter.tower_layers, RowLayers) and adapter.tower.row is None
 
     def prefill() -> Any:
-        return model(**inputs, use_cache=True, logits_to_keep=1)
+        return model(**inputs, **new_cache(model), use_cache=True, logits_to_keep=1)
 
     whole = Schedule((count,) * n_layers)
     found, ideals = [Case(UNPRUNED, UNPRUNED, 1.0, whole, None, n_columns, nullcontext, prefill)], {}
@@ -103,8 +105,7 @@ def cases(
             schedule = Schedule.of(handle.report, n_layers, n_tower)
         else:
             schedule = fact.schedule
-        packed = isinstance(adapter.tower_layers, RowLayers) and adapter.tower.row is None
-        name = f"{IDEAL} {schedule}" if schedule.executed and not (packed and schedule.tower) else None
+        name = f"{IDEAL} {schedule}" if has_ideal and schedule.executed and not (packed and schedule.tower) else None
         if name is not None:
             ideals[name] = _ideal(model, inputs, name, schedule, n_columns - count)
         patched = partial(one.patched, model)
@@ -157,7 +158,7 @@ def facts(model: Any, inputs: Inputs, case: Case) -> Facts:
 def count_flops(model: Any, call: Callable[[], Any]) -> int:
     """Count the operations of a call of the model, patched or not."""
     known = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
-    with _countable(model), FlopCounterMode(display=False, custom_mapping=known) as counter:
+    with _countable(model), _frozen(model), FlopCounterMode(display=False, custom_mapping=known) as counter:
         call()
     return counter.get_total_flops()
 
@@ -173,6 +174,19 @@ def _countable(model: Any) -> Iterator[None]:
     finally:
         if own not in COUNTABLE:
             model.set_attn_implementation(own)
+
+
+@contextmanager
+def _frozen(model: Any) -> Iterator[None]:
+    """Make no weight require gradients: the counter fails where a module gets one as an argument, as in Idefics2."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    for weight in trained:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in trained:
+            weight.requires_grad_(True)
 
 
 def _attention_flops(

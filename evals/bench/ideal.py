@@ -21,9 +21,15 @@ from tokenprune.adapters import adapter_for
 from tokenprune.evals.bench.ideal_rows import RowCuts
 from tokenprune.evals.bench.inputs.prompts import Inputs, features, n_visual, positions
 from tokenprune.evals.bench.schedule import Schedule
+from tokenprune.evals.models.cache import new_cache
 
 #: Along which axis a layer's arguments run along the sequence; a mask does with its last two.
 AXES = {"position_embeddings": -2, "position_ids": -1, "cache_position": -1}
+
+
+#: Models without an ideal, because what their encoding function returns are no embeddings (Llama 4 and Fuyu compute
+#: them from it, Granite 4 Vision adds it between decoder layers), or because they look every embedding up in a table.
+WITHOUT = frozenset({"fuyu", "granite4_vision", "llama4", "qwen4_exp"})
 
 
 def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:
@@ -35,7 +41,17 @@ def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:
     embeds = model.get_input_embeddings()(ids)
     embeds[ids == token] = features(model, inputs)[:, :n_kept].flatten(0, 1).to(embeds.dtype)
     ones, numbers = torch.ones_like(ids), positions(model, len(ids), 0, ids.shape[1])
-    return model(inputs_embeds=embeds, attention_mask=ones, use_cache=True, logits_to_keep=1, **numbers)
+    given = {"inputs_embeds": embeds, "attention_mask": ones, **numbers, **new_cache(model)}
+    given |= _per_layer_inputs(model, ids.masked_fill(ids == token, 0))
+    return model(**given, use_cache=True, logits_to_keep=1)
+
+
+def _per_layer_inputs(model: Any, ids: Tensor) -> Inputs:
+    """Return what the decoder layers of a small Gemma 4 read of each token, which it cannot find for visual tokens."""
+    text = adapter_for(model).language_model
+    if model.config.model_type != "gemma4" or not text.config.hidden_size_per_layer_input:
+        return {}
+    return {"per_layer_inputs": text.get_per_layer_inputs(ids)}
 
 
 def encoded(model: Any, inputs: Inputs, schedule: Schedule) -> Inputs:

@@ -1,11 +1,21 @@
-"""The KV cache in a model's output."""
+"""The KV cache that a model is given, and the one in its output."""
 
+from inspect import signature
 from typing import Any
 
 from torch import Tensor
+from transformers import DynamicCache
 
 from tokenprune.engine.call import CACHE_NAMES
 from tokenprune.evals.models.tensors import stored_bytes
+
+
+def new_cache(model: Any) -> dict[str, DynamicCache]:
+    """Return an empty cache as the argument of a model's forward, as `generate` passes it. Not every model makes one of
+    its own."""
+    names = signature(type(model).forward).parameters
+    name = next(name for name in CACHE_NAMES if name in names)
+    return {name: DynamicCache(config=model.config.get_text_config(decoder=True))}
 
 
 def cache_in(output: Any) -> tuple[str, Any]:
