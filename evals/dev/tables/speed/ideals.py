@@ -20,14 +20,16 @@ def stored() -> str:
 
 
 def table(records: Sequence[Record]) -> Table:
-    """Return one line for each shape and strategy, those that add most to the time to first token first, after one for
-    all strategies at a keep ratio together."""
+    """Return, for each shape and keep ratio, a line for all strategies together and one for each of them, those that add
+    most to the time to first token first."""
     lines = []
     for record in records:
         shape = str(record.about["model"]).rpartition(" ")[2]
         found = [one for one in figures(record) if one.is_strategy and one.ttft_to_ideal is not None]
-        lines += [_together(record, shape, ratio) for ratio in sorted({one.facts.keep_ratio for one in found})]
-        lines += [_line(shape, one) for one in sorted(found, key=_added, reverse=True)]
+        for ratio in sorted({one.facts.keep_ratio for one in found}, reverse=True):
+            own = [one for one in found if one.facts.keep_ratio == ratio]
+            lines.append(_together(record, shape, ratio))
+            lines += [_line(shape, one) for one in sorted(own, key=_added, reverse=True)]
     headings = ["shape", "strategy", "keep ratio", "TTFT", "TTFT to ideal", "decode to ideal", "selection", "rounds"]
     return Table(headings, lines)
 
