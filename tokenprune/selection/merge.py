@@ -96,20 +96,21 @@ class Merge:
 
     def apply(self, features: Float[Tensor, "visual width"], kept: Int[Tensor, " kept"]) -> Float[Tensor, "kept width"]:
         """The features of the kept tokens, summed in float32."""
-        result = features[kept]
-        dense = DENSE * len(self.targets) >= len(kept) * len(features)
-        sums = self._product(features, len(kept)) if dense else self._added_up(features, len(kept))
+        if DENSE * len(self.targets) < len(kept) * len(features):
+            return self._added_up(features, kept)
         changed = torch.zeros_like(kept, dtype=torch.bool).index_fill(0, self.targets, True)
-        return torch.where(changed[:, None], sums.to(result.dtype), result)
+        return torch.where(changed[:, None], self._product(features, len(kept)).to(features.dtype), features[kept])
 
-    def _added_up(self, features: Float[Tensor, "visual width"], n_kept: int) -> Float[Tensor, "kept width"]:
-        """The sums of few pairs, in blocks."""
-        sums = torch.zeros(n_kept, features.shape[1], dtype=torch.float32, device=features.device)
+    def _added_up(
+        self, features: Float[Tensor, "visual width"], kept: Int[Tensor, " kept"]
+    ) -> Float[Tensor, "kept width"]:
+        """With the sums of few pairs, in blocks. Features that stay are the same bits after a conversion and back."""
+        result = features[kept].to(torch.promote_types(features.dtype, torch.float32)).index_fill_(0, self.targets, 0)
         length = max(1, PAIR_ELEMENTS // features.shape[1])
         pairs = zip(*(part.split(length) for part in (self.targets, self.sources, self.weights)), strict=True)
         for targets, sources, weights in pairs:
-            sums = sums.index_add(0, targets, features[sources].float() * weights.float()[:, None])
-        return sums
+            result.index_add_(0, targets, features[sources].to(result) * weights.to(result)[:, None])
+        return result.to(features.dtype)
 
     def _product(self, features: Float[Tensor, "visual width"], n_kept: int) -> Float[Tensor, "kept width"]:
         """The sums of many pairs, which as a matrix need no feature more than once."""
