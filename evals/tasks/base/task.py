@@ -63,16 +63,19 @@ class NoSplitError(DataError):
 
 
 def choose_splits(wanted: str | None, found: set[str], where: str) -> set[str]:
-    """Return the splits to ask, out of those `found` in a set; "" stands for questions without a split.
+    """Return the splits to ask, out of those `found` in a set; "" stands for questions without a split. `train`, and
+    others to train on, such as GQA's `train_balanced`, are asked only if they are wanted.
 
     NoSplitError, naming the file `where`, if the wanted split is not there.
     """
     if wanted is None:
-        if found == {"train"}:
+        train = {split for split in found if split == "train" or split.startswith("train_")}
+        if found and found == train:
+            named = sorted(train)[0]
             raise DataError(
-                f"{where}: all questions are of split 'train', which is left out; write --split train to ask them"
+                f"{where}: all questions are of split {named!r}, which is left out; write --split {named} to ask them"
             )
-        return found - {"train"}
+        return found - train
     if found == {""}:
         raise NoSplitError(f"{where}: no split {wanted!r}; it has none. Leave --split out")
     if wanted not in found:

@@ -75,6 +75,17 @@ def test_splits(tmp_path: Path) -> None:
         load_questions(write(tmp_path, line | {"split": "train"}))
 
 
+def test_gqa_has_two_splits_to_train_on(tmp_path: Path) -> None:
+    """`train_balanced` and `train_all`; both are left out beside what is tested on."""
+    SETS["gqa", "published"](tmp_path)
+    tested = (tmp_path / "testdev_balanced_questions.json").read_text()
+    (tmp_path / "train_balanced_questions.json").write_text(tested.replace("201", "202"))
+    assert [question.id for question in TASKS["gqa"].load(tmp_path)] == ["gqa-201"]
+    (tmp_path / "testdev_balanced_questions.json").unlink()
+    with pytest.raises(DataError, match="of split 'train_balanced', which is left out; write --split train_balanced"):
+        TASKS["gqa"].load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -20,8 +20,8 @@ def stored() -> str:
 
 
 def table(records: Sequence[Record]) -> Table:
-    """Return, for each shape and keep ratio, a line for all strategies together and one for each of them, those that add
-    most to the time to first token first."""
+    """Return, for each shape and keep ratio, a line for all strategies together and one for each, those that add most
+    to the time to first token first."""
     lines = []
     for record in records:
         shape = str(record.about["model"]).rpartition(" ")[2]
