@@ -16,7 +16,7 @@ from tokenprune.evals.bench import ideal
 from tokenprune.evals.bench.inputs.prompts import Inputs, n_visual
 from tokenprune.evals.bench.schedule import Schedule
 from tokenprune.evals.bench.timing.memory import with_peak
-from tokenprune.evals.models.cache import cache_bytes, new_cache
+from tokenprune.evals.models.cache import cache_bytes, missing_cache
 from tokenprune.evals.run.setups import UNPRUNED, Pruned
 
 IDEAL = "ideal"
@@ -91,7 +91,7 @@ def cases(
     packed = isinstance(adapter.tower_layers, RowLayers) and adapter.tower.row is None
 
     def prefill() -> Any:
-        return model(**inputs, **new_cache(model), use_cache=True, logits_to_keep=1)
+        return model(**inputs, **missing_cache(model), use_cache=True, logits_to_keep=1)
 
     whole = Schedule((count,) * n_layers)
     found, ideals = [Case(UNPRUNED, UNPRUNED, 1.0, whole, None, n_columns, nullcontext, prefill)], {}

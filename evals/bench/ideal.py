@@ -21,7 +21,6 @@ from tokenprune.adapters import adapter_for
 from tokenprune.evals.bench.ideal_rows import RowCuts
 from tokenprune.evals.bench.inputs.prompts import Inputs, features, n_visual, positions
 from tokenprune.evals.bench.schedule import Schedule
-from tokenprune.evals.models.cache import new_cache
 
 #: Along which axis a layer's arguments run along the sequence; a mask does with its last two.
 AXES = {"position_embeddings": -2, "position_ids": -1, "cache_position": -1}
@@ -41,7 +40,7 @@ def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:
     embeds = model.get_input_embeddings()(ids)
     embeds[ids == token] = features(model, inputs)[:, :n_kept].flatten(0, 1).to(embeds.dtype)
     ones, numbers = torch.ones_like(ids), positions(model, len(ids), 0, ids.shape[1])
-    given = {"inputs_embeds": embeds, "attention_mask": ones, **numbers, **new_cache(model)}
+    given = {"inputs_embeds": embeds, "attention_mask": ones, **numbers}
     given |= _per_layer_inputs(model, ids.masked_fill(ids == token, 0))
     return model(**given, use_cache=True, logits_to_keep=1)
 

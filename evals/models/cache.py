@@ -1,4 +1,4 @@
-"""The KV cache that a model is given, and the one in its output."""
+"""The KV cache in a model's output."""
 
 from inspect import signature
 from typing import Any
@@ -9,12 +9,17 @@ from transformers import DynamicCache
 from tokenprune.engine.call import CACHE_NAMES
 from tokenprune.evals.models.tensors import stored_bytes
 
+#: Models that make no cache of their own, unlike all others.
+WITHOUT_CACHE = frozenset({"granite4_vision"})
 
-def new_cache(model: Any) -> dict[str, DynamicCache]:
-    """Return an empty cache as the argument of a model's forward, as `generate` passes it. Not every model makes one of
-    its own."""
-    names = signature(type(model).forward).parameters
-    name = next(name for name in CACHE_NAMES if name in names)
+
+def missing_cache(model: Any) -> dict[str, DynamicCache]:
+    """Return an empty cache as the argument of a model's forward, as `generate` passes it, if the model would make
+    none."""
+    if model.config.model_type not in WITHOUT_CACHE:
+        return {}
+    parameters = signature(type(model).forward).parameters
+    name = next(name for name in CACHE_NAMES if name in parameters)
     return {name: DynamicCache(config=model.config.get_text_config(decoder=True))}
 
 
