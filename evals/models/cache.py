@@ -34,15 +34,15 @@ def cache_bytes(output: Any) -> int:
     and values, quantised ones with their scales, the keys of indexers, and the states of linear attention, state-space
     layers and short convolutions.
 
-    Skipped decoder layers hold none.
+    Skipped decoder layers hold none. Up to transformers 5.4, Qwen3.5's cache has lists instead of layers.
     """
     _, cache = cache_in(output)
-    return sum(_bytes(vars(layer)) for layer in cache.layers)
+    return sum(_bytes(vars(layer)) for layer in getattr(cache, "layers", [cache]))
 
 
 def _bytes(held: Any) -> int:
     """The size of tensors, which quantised ones are made of (quanto) or come in tuples with what describes them."""
-    if isinstance(held, tuple):
+    if isinstance(held, (tuple, list)):
         return sum(map(_bytes, held))
     if isinstance(held, dict):
         return sum(map(_bytes, held.values()))
