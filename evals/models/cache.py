@@ -34,7 +34,7 @@ def cache_bytes(output: Any) -> int:
     and values, quantised ones with their scales, the keys of indexers, and the states of linear attention, state-space
     layers and short convolutions.
 
-    Skipped decoder layers hold none. Up to transformers 5.4, Qwen3.5's cache has lists instead of layers.
+    Skipped decoder layers hold none. Qwen3.5's cache of transformers 5.4 has lists instead of layers.
     """
     _, cache = cache_in(output)
     return sum(_bytes(vars(layer)) for layer in getattr(cache, "layers", [cache]))
