@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -45,16 +45,16 @@ class Rows(Dataset[Row]):
 
 
 class BySize(LengthGroupedSampler):
-    """Draws rows of similar size one after the other. An epoch's order depends on its number and the seed alone, so a
-    resumed training sees the rows that were left of it."""
+    """Draws rows of similar size one after the other. An epoch's order depends on its number, which `epoch` says when
+    it begins, and the seed alone, so a resumed training sees the rows that were left of it."""
 
-    def __init__(self, per_step: int, ranks: list[int], seed: int) -> None:
+    def __init__(self, per_step: int, ranks: list[int], seed: int, epoch: Callable[[], int]) -> None:
         super().__init__(per_step, lengths=ranks)
-        self._seed = seed
-        self.set_epoch(0)
+        self._seed, self._epoch = seed, epoch
 
-    def set_epoch(self, epoch: int) -> None:
-        self.generator = torch.Generator().manual_seed(self._seed + epoch)
+    def __iter__(self) -> Iterator[int]:
+        self.generator = torch.Generator().manual_seed(self._seed + self._epoch())
+        return super().__iter__()
 
 
 class PrunedTrainer(Trainer):
@@ -76,7 +76,7 @@ class PrunedTrainer(Trainer):
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> BySize:
         own: Any = self.train_dataset
         per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return BySize(per_step, own.ranks, self.args.seed)
+        return BySize(per_step, own.ranks, self.args.seed, lambda: int(self.state.epoch or 0))
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         own: Any = self.model

@@ -137,6 +137,6 @@ def _received(axes: Axes, shown: Canvas, kept: Kept) -> None:
         if len(rows):
             width, height = (right - left) / raster.tokens.shape[1], (bottom - top) / raster.tokens.shape[0]
             points = axes.transData.transform([(0, 0), (min(width, height), 0)])
-            side = (points[1, 0] - points[0, 0]) * 72 / axes.get_figure(root=True).dpi  # pyright: ignore[reportOptionalMemberAccess]
+            side = (points[1, 0] - points[0, 0]) * 72 / axes.figure.dpi
             x, y = left + (columns + 0.5) * width, top + (rows + 0.5) * height
             axes.scatter(x, y, s=(0.3 * side) ** 2, color="white", edgecolors="black", linewidths=0.6)
