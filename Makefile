@@ -35,14 +35,15 @@ test: $(CHECK) tests
 tests: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-# The contract on the lowest versions that pyproject.toml declares, all together, in an environment of its own; run it
+# The contract, the evals and the commands on the lowest versions that pyproject.toml declares, all together, in an
+# environment of its own; run it
 # before a release. On x86_64, PyPI's torch of that age brings 5 GB of CUDA libraries. The first jaxtyping cannot check
 # annotations in pytest, hence the addopts.
 test-oldest: .venv-oldest/installed
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses 2 \
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses 2 -W ignore::DeprecationWarning \
 		--override-ini addopts="--import-mode=importlib --strict-markers --strict-config" \
 		tests/contract tests/adapters tests/engine/stages/test_stages.py tests/engine/cache/test_chat.py tests/engine/test_ragged.py \
-		tests/engine/refusals/test_errors.py tests/engine/tower -k "not readme"
+		tests/engine/refusals/test_errors.py tests/engine/tower tests/retrieval tests/evals tests/cli -k "not readme and not cuda"
 
 .venv-oldest/installed: pyproject.toml tests/oldest.txt
 	test -x .venv-oldest/bin/python || $(OLDEST_PYTHON) -m venv .venv-oldest

@@ -71,7 +71,7 @@ def test_other_families(family: Any, tmp_path: Path) -> None:
     shorter = made[str(grid.facts.ideal)]
     assert grid.flops < 1
     assert grid.cache == shorter.cache
-    assert grid.facts.flops == shorter.facts.flops
+    assert grid.facts.flops == pytest.approx(shorter.facts.flops, rel=1e-4)  # rotary angles, in older transformers
 
 
 def test_built_models_are_ready() -> None:

@@ -227,8 +227,9 @@ def test_operations() -> None:
     text = model.config.text_config
     linear = sum(p.numel() for p in model.model.language_model.layers.parameters() if p.ndim == 2)
     saved = 2 * linear * 18 + 4 * text.num_hidden_layers * text.num_attention_heads * text.head_dim * (76**2 - 58**2)
-    assert everything.flops - half.flops == saved
-    assert {one.name: one.flops for one in counted}["ideal 18"] == half.flops
+    # Older versions of transformers also compute rotary angles as a product of matrices.
+    assert everything.flops - half.flops == pytest.approx(saved, rel=1e-4)
+    assert {one.name: one.flops for one in counted}["ideal 18"] == pytest.approx(half.flops, rel=1e-4)
 
 
 # Memory.

@@ -128,7 +128,7 @@ def test_a_text_bomb(tmp_path: Path) -> None:
     content, text = path.read_bytes(), b"k\0\0" + zlib.compress(bytes(100_000_000))
     chunk = struct.pack(">I", len(text)) + b"zTXt" + text + struct.pack(">I", zlib.crc32(b"zTXt" + text))
     path.write_bytes(content[:33] + chunk + content[33:])
-    with pytest.raises(DataError, match=r"a\.png: truncated or broken image \(.*too large"):
+    with pytest.raises(DataError, match=r"a\.png: truncated or broken image \((?i:.*too large)"):
         open_image(path)
 
 

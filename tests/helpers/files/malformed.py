@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 DEEP = "[" * 100_000 + "]" * 100_000
 HUGE = "9" * 5_000
+WRITES_NUL = sys.version_info >= (3, 11)  # Python's csv does
 #: Values of the wrong type, for a field whose value has the type of the key.
 WRONG: dict[type, tuple[Any, ...]] = {
     str: (None, 3, True, float("nan"), [], ["x"], {}),
@@ -101,7 +103,7 @@ def of_tsv(path: Path, text: str) -> Iterator[Mutation]:
     yield Mutation(path, "a column twice", written(rows, [*names, names[0]]))
     for name in names:
         yield Mutation(path, f"{name}: missing", written(rows, [other for other in names if other != name]))
-        for wrong in ("", "x\0", "1e999"):
+        for wrong in ("", "x\0", "1e999") if WRITES_NUL else ("", "1e999"):
             yield Mutation(path, f"{name}: {wrong!r}", written([rows[0] | {name: wrong}, *rows[1:]], names))
 
 
