@@ -36,9 +36,8 @@ tests: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 # The contract, the evals and the commands on the lowest versions that pyproject.toml declares, all together, in an
-# environment of its own; run it
-# before a release. On x86_64, PyPI's torch of that age brings 5 GB of CUDA libraries. The first jaxtyping cannot check
-# annotations in pytest, hence the addopts.
+# environment of its own; run it before a release. On x86_64, PyPI's torch of that age brings 5 GB of CUDA libraries.
+# The first jaxtyping cannot check annotations in pytest, hence the addopts; the first matplotlib warns.
 test-oldest: .venv-oldest/installed
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses 2 -W ignore::DeprecationWarning \
 		--override-ini addopts="--import-mode=importlib --strict-markers --strict-config" \
