@@ -58,7 +58,7 @@ def saved_policy(folder: Path, **statistics: Any) -> str:
     special = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>"}
     known = {"state_mean": [0.0] * WIDTH, "state_std": [1.0] * WIDTH, "actions_mean": [0.0] * WIDTH}
     transformers.PI0Processor(
-        image_processor=transformers.PI0ImageProcessor(image_seq_length=256),
+        image_processor=transformers.PI0ImageProcessor(),
         tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special),
         max_state_dim=8,
         chunk_size=3,
