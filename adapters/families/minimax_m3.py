@@ -53,7 +53,7 @@ class MiniMaxM3Adapter(KnownTowerAdapter):
             raise PruningError(
                 f"pruning leaves {', '.join(map(str, packing.counts))} tokens in the rows of this batch, and the "
                 f"padding that makes them equally long would move the blocks of the cache that {self.description}'s "
-                f"sparse layers choose from. Call the model with one prompt at a time."
+                f"sparse layers choose from. Call the model with one prompt at a time, without padding."
             )
         super().prune_arguments(kwargs, packing, n_slots)
 

@@ -31,7 +31,7 @@ from helpers.contract.cells import (
     strategy_of,
 )
 from helpers.contract.modes import BATCHES, STEPS, VIDEO_BATCHES, run_cell, video_batches_of
-from helpers.contract.oracle import as_reported, assert_close, dropped_columns, seen_by
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns, of_left, seen_by
 from helpers.families import COMPLETE, FAMILIES, VERSION
 from helpers.families.base import CACHE, ENCODES_FIRST
 from helpers.families.denoising import DENOISING
@@ -136,8 +136,7 @@ def test_plain_forward(name: str, case: str, padding: str) -> None:
     visual = family.visual(inputs["input_ids"])
     for row in range(2):
         left = (inputs["attention_mask"][row].bool() & ~at_the_end[row]).nonzero()[:, 0]
-        got = logits[row, -len(left) :] if padding == "left" else logits[row, : len(left)]
-        assert_close(got, expected[row, left])
+        assert_close(of_left(logits[row], inputs["attention_mask"][row], left), expected[row, left])
         reported = torch.cat([image.position_ids for image in handle.report.images if image.row == row], -1)
         assert torch.equal(reported, ids[..., row, visual[row] & ~dropped[row]])
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from helpers.contract.oracle import assert_close, dropped_columns
+from helpers.contract.oracle import assert_close, dropped_columns, of_left
 from helpers.families import FAMILIES
 from helpers.families.base import Size
 from hypothesis import Phase, given, settings
@@ -92,11 +92,9 @@ def check(name: str, case: Case) -> None:
     ids = family.compact_ids(model, whole, dropped) if case.position_ids == "compact" else None
     expected = family.oracle(model, whole, dropped, ids)
     length = inputs["input_ids"].shape[1]
-    holes_last = case.padding == "right" and not inputs["attention_mask"].all()
     for row in range(len(case.images_per_row)):
         left = (inputs["attention_mask"][row].bool() & ~dropped[row, :length]).nonzero()[:, 0]
-        got = logits[row, : len(left)] if holes_last else logits[row, -len(left) :]
-        assert_close(got, expected[row, left])
+        assert_close(of_left(logits[row], inputs["attention_mask"][row], left), expected[row, left])
     if out is not None:
         assert_close(torch.stack(out.logits, 1), expected[:, -STEPS - 1 : -1])
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from engine.cache.test_chat import Chat
 from helpers.contract.modes import MODES
-from helpers.contract.oracle import assert_close, dropped_columns
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns
 from helpers.families import FAMILIES
-from helpers.tiny import CACHE, prompt
+from helpers.tiny import CACHE, IMAGE, PAD, prompt
 from transformers import StaticCache
 
 import tokenprune
-from tokenprune import Selection, Strategy
+from tokenprune import FastV, FoPru, Selection, Strategy
 from tokenprune.sequence.packing import pack
 from tokenprune.tokens import VisualTokens
 
@@ -92,11 +92,34 @@ def test_rows_move_with_the_cache(llava: Any, method: str, argument: Any, rows: 
 
 def test_packing() -> None:
     keep = torch.tensor([[0, 1, 0, 1, 1], [1, 0, 0, 0, 1]]).bool()
-    left, right = pack(keep, [3, 2], right_padded=False), pack(keep, [3, 2], right_padded=True)
-    assert left.columns.tolist() == [[1, 3, 4], [0, 0, 4]]
-    assert left.valid.tolist() == [[True, True, True], [False, True, True]]
-    assert right.columns.tolist() == [[1, 3, 4], [0, 4, 0]]
-    assert right.valid.tolist() == [[True, True, True], [True, True, False]]
+    packed, padded = pack(keep, [3, 2]), pack(keep[:, :4], [2, 1], trailing=[0, 2])
+    assert packed.columns.tolist() == [[1, 3, 4], [0, 0, 4]]
+    assert packed.valid.tolist() == [[True, True, True], [False, True, True]]
+    assert padded.columns.tolist() == [[0, 1, 3], [0, 2, 3]]
+    assert padded.valid.tolist() == [[False, True, True], [True, False, False]]
+    assert (packed.holes, padded.holes, padded.counts) == (True, True, (2, 1))
     values = torch.arange(10.0).view(2, 5, 1)
-    assert left.gather_tokens(values)[..., 0].tolist() == [[1, 3, 4], [5, 5, 9]]
-    assert left.gather_tokens(values[:1])[..., 0].tolist() == [[1, 3, 4], [0, 0, 4]]  # one row for all
+    assert packed.gather_tokens(values)[..., 0].tolist() == [[1, 3, 4], [5, 5, 9]]
+    assert packed.gather_tokens(values[:1])[..., 0].tolist() == [[1, 3, 4], [0, 0, 4]]  # one row for all
+
+
+@pytest.mark.parametrize("strategy", [FoPru(keep_ratio=0.25), FastV(keep_ratio=0.25, layer=1)], ids=type)
+@pytest.mark.parametrize("rows", [[0, 1], [0], [1]], ids=str)
+def test_the_last_columns_stay_the_last(rows: list[int], strategy: Strategy) -> None:
+    """As trainers by reinforcement read them: prompts are padded on the left, and answers on the right."""
+    family, per_row = FAMILIES["llava-clip"], [1, 2]
+    model, n = family.build(), 7
+    whole = family.continued(family.prompt(per_row), torch.tensor([[5, 6, 7, 8, PAD, PAD], [9, 4, PAD, PAD, PAD, PAD]]))
+    whole["attention_mask"] = (whole["input_ids"] != PAD).long()
+    inputs = family.rows(whole, rows, per_row)
+    ids, asked = inputs["input_ids"], inputs["attention_mask"][:, -n:].bool()
+    with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
+        given = {**inputs, "position_ids": family.position_ids(model, inputs)}
+        n_with_labels = model(**given, labels=ids.masked_fill(ids == IMAGE, -100)).logits.shape[1]
+        logits = model(**given).logits
+        found = [logits[:, -n:], model(**given, logits_to_keep=n).logits]
+    with as_reported(model, ids, [handle.report]):
+        expected = family.oracle(model, inputs, dropped_columns(ids, [handle.report]))[:, -n:]
+    for last in found:
+        assert_close(last[asked], expected[asked])
+    assert n_with_labels < logits.shape[1]  # the loss is what is read then, and padding goes

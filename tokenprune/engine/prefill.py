@@ -54,6 +54,7 @@ class Prefill:
     """The hooks on the model, its base model and its language model.
 
     stages, skipping: mechanisms inside the language model; None unless the strategy asks for them.
+    keeps_ends: whether padding at the end of rows stays, because the output's last columns are counted from its end.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Prefill:
         self.stages: StagePruning | None = None
         self.skipping: LayerSkipping | None = None
         self._context = context
-        self._modalities, self._biased = adapter.modalities, strategy.biases_attention
+        self._modalities, self._biased, self.keeps_ends = adapter.modalities, strategy.biases_attention, True
 
     @property
     def report(self) -> Report | None:
@@ -173,11 +174,10 @@ class Prefill:
         """Select visual tokens, report them, and shorten all arguments but the mask if anything is dropped."""
         embeds = kwargs["inputs_embeds"]
         (batch, n_new, _), device = embeds.shape, embeds.device
-        real = forward.real(batch, device)
+        real, ends = forward.real(batch, device), self.keeps_ends and self._context.labels is None
         # The token IDs, of which the masks were made, may be on another device than their embeddings.
         forward.visual = {name: mask.to(device) for name, mask in forward.visual.items()}
-        starts = {name: None if mask is None else mask.to(device) for name, mask in forward.image_starts.items()}
-        prompt = PromptTokens.of(forward.visual, starts, real)
+        prompt = PromptTokens.of(forward.visual, forward.image_starts, real, ends)
 
         # The strategy selects, image by image.
         features = self.adapter.visual_features(kwargs) if self.adapter.late_features else embeds

@@ -84,6 +84,7 @@ class Pruner:
                 f"{type(strategy).__name__} computes an action expert in every {strategy.recompute_every} denoising "
                 f"steps only, and {adapter.description} has none. Patch a robot policy, or compute every step: reuse=1."
             )
+        self.prefill.keeps_ends = not (denoises or acts)  # which read the cache alone
         self.actions = PolicySteps(strategy, adapter, context, self.prefill) if acts else None
         self.canvas = CanvasSteps(strategy, adapter, context, self.prefill) if denoises else None
         if isinstance(strategy, StagedStrategy):

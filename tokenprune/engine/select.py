@@ -189,7 +189,7 @@ def explained_nan(strategy: Strategy, where: str, features: Tensor) -> Iterator[
 
 
 def prune_prompt(prompt: PromptTokens, dropped: Bool[Tensor, "batch new"], chosen: Sequence[ImageSelection]) -> Packing:
-    """Which of the new columns are left. Padding is dropped too where every row allows it.
+    """Which of the new columns are left. Padding is dropped too where every row allows it, except for `n_trailing`.
 
     Raises PruningError for a row of which nothing is left that its mask shows.
     """
@@ -204,7 +204,7 @@ def prune_prompt(prompt: PromptTokens, dropped: Bool[Tensor, "batch new"], chose
                 f"row {row} of attention_mask masks out every token that is left after pruning. Unmask the text of the "
                 f"prompt, or keep more visual tokens."
             )
-    return pack(keep, counts, prompt.right_padded)
+    return pack(keep, counts, prompt.n_trailing)
 
 
 def join_tiles(tiles: Sequence[EncodedImage], starts: Sequence[bool]) -> list[EncodedImage]:

@@ -24,6 +24,7 @@ class PromptTokens:
     image_starts: a mask, on the CPU, of the columns at which images start, for modalities encoded as separate tiles;
         None for others.
     visual_cpu, real_cpu: copies on the CPU. All counting is done there, so that a forward waits for the GPU only once.
+    keeps_ends: whether padding at the end of rows stays.
     """
 
     visual: Mapping[str, Bool[Tensor, "batch new"]]
@@ -31,6 +32,7 @@ class PromptTokens:
     image_starts: Mapping[str, Bool[Tensor, "batch new"] | None]
     visual_cpu: Mapping[str, Bool[Tensor, "batch new"]]
     real_cpu: Bool[Tensor, "batch new"]
+    keeps_ends: bool = True
 
     @classmethod
     def of(
@@ -38,12 +40,13 @@ class PromptTokens:
         visual: Mapping[str, Bool[Tensor, "batch new"]],
         image_starts: Mapping[str, Bool[Tensor, "batch new"] | None],
         real: Bool[Tensor, "batch new"],
+        keeps_ends: bool = True,
     ) -> PromptTokens:
-        known = [starts for starts in image_starts.values() if starts is not None]
+        known = [starts.to(real.device) for starts in image_starts.values() if starts is not None]
         masks = iter(torch.stack([real, *visual.values(), *known]).cpu())
         real_cpu, visual_cpu = next(masks), {name: next(masks) for name in visual}
         starts_cpu = {name: None if starts is None else next(masks) for name, starts in image_starts.items()}
-        return cls(visual, real, starts_cpu, visual_cpu, real_cpu)
+        return cls(visual, real, starts_cpu, visual_cpu, real_cpu, keeps_ends)
 
     @property
     def n_real(self) -> list[int]:
@@ -56,10 +59,9 @@ class PromptTokens:
         return any(bool((visual & ~self.real_cpu).any()) for visual in self.visual_cpu.values())
 
     @property
-    def right_padded(self) -> bool:
-        """Whether padding is on the right only; False for a single row, where it does not matter."""
-        real = self.real_cpu
-        return len(real) > 1 and bool(real[:, 0].all() & ~real[:, -1].all())
+    def n_trailing(self) -> list[int]:
+        """The number of padding columns at the end of each row that stay."""
+        return self.real_cpu.flip(1).int().argmax(1).tolist() if self.keeps_ends else [0] * len(self.real_cpu)
 
     def locate(self, modality: str) -> tuple[Int[Tensor, " tokens"], Int[Tensor, " tokens"], Int[Tensor, " tokens"]]:
         """Return the rows and columns of a modality's visual tokens in reading order, on the CPU, and the columns on
@@ -93,16 +95,16 @@ class Packing:
     """The kept columns of a batch of sequences, packed to the length of the longest.
 
     columns: ascending within each row, out of `n_columns`.
-    valid: False for holes: filler that nothing may attend to.
+    valid: False for holes: filler that nothing may attend to, and padding that stays.
     counts: the number of valid columns per row, known on the CPU to avoid waiting for a GPU.
-    right_padded: whether holes are on the right.
+    trailing: the number of padding columns at the end of each row that stay; empty if there are none.
     """
 
     columns: Int[Tensor, "batch kept"]
     valid: Bool[Tensor, "batch kept"]
     n_columns: int
     counts: tuple[int, ...]
-    right_padded: bool = False
+    trailing: tuple[int, ...] = ()
 
     @property
     def holes(self) -> bool:
@@ -140,21 +142,22 @@ class Packing:
         )
 
 
-def pack(keep: Bool[Tensor, "batch length"], counts: Sequence[int], right_padded: bool) -> Packing:
+def pack(keep: Bool[Tensor, "batch length"], counts: Sequence[int], trailing: Sequence[int] = ()) -> Packing:
     """Pack the kept columns of each row; `counts` are their numbers.
 
-    Shorter rows have holes on the left, or on the right if `right_padded`, so that the last (or first) tokens of all
-    rows stay aligned, as in the caller's batch.
+    Shorter rows have holes on the left, so that the last columns of all rows stay the last, as in the caller's batch.
+
+    trailing: how many padding columns at the end of each row stay in their places.
     """
-    length = max(counts)
-    columns = true_indices(keep, length)
-    place = torch.arange(length, device=keep.device).expand(len(keep), -1)
-    n_kept = keep.sum(1, keepdim=True)
-    if not right_padded:
-        place = place - (length - n_kept)
-        columns = columns.gather(1, place.clamp(min=0))
-    valid = (place >= 0) & (place < n_kept)
-    return Packing(columns.masked_fill(~valid, 0), valid, keep.shape[1], tuple(counts), right_padded)
+    stays, n_columns = keep, keep.shape[1]
+    if any(trailing):
+        ends = n_columns - torch.tensor(trailing, device=keep.device)
+        stays = keep | (torch.arange(n_columns, device=keep.device) >= ends[:, None])
+    length = max(map(sum, zip(counts, trailing or [0] * len(counts), strict=True)))
+    place = torch.arange(length, device=keep.device) - (length - stays.sum(1, keepdim=True))
+    columns = true_indices(stays, length).gather(1, place.clamp(min=0)).masked_fill(place < 0, 0)
+    valid = (place >= 0) & keep.gather(1, columns)
+    return Packing(columns, valid, n_columns, tuple(counts), tuple(trailing) if any(trailing) else ())
 
 
 def inverse(

@@ -212,7 +212,7 @@ class Replay:
 def worst_difference(chunks: list[Chunk], expected: list[Tensor], dropped: Tensor, only_last: bool = False) -> float:
     """The largest difference of two logits in the columns that are left after all layers.
 
-    Rows with fewer columns than others are aligned at their end, or at their start where the padding is on the right.
+    Rows with fewer columns than others are aligned at their end. Padding there stays.
     """
     worst, start = 0.0, 0
     for number, (chunk, logits) in enumerate(zip(chunks, expected, strict=True)):
@@ -229,10 +229,9 @@ def worst_difference(chunks: list[Chunk], expected: list[Tensor], dropped: Tenso
                 left, found = left[-1:], found[-1:]
             elif not gone.any() and chunk.logits.shape[1] == chunk.ids.shape[1]:
                 found = found[left]
-            elif not bool(chunk.real[:, -1].all()):
-                found = found[: len(left)]
             else:
-                found = found[len(found) - len(left) :]
+                end = len(found) - int(chunk.real[row].flip(0).int().argmax())
+                found = found[end - len(left) : end]
             if found.shape != logits[row, left].shape:
                 raise AssertionError(f"row {row} has {len(found)} logits where {len(left)} columns are left")
             difference = (found - logits[row, left]).abs().max()

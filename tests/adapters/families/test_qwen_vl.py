@@ -244,7 +244,7 @@ def test_holes_are_no_visual_tokens() -> None:
     visual = torch.tensor([[1, 1, 1, 1, 0], [0, 1, 1, 1, 0]]).bool()
     features = torch.arange(7.0)[:, None]
     kwargs: dict[str, Any] = {"visual_pos_masks": visual, "deepstack_visual_embeds": [features]}
-    adapter.prune_arguments(kwargs, pack(keep, [2, 4], right_padded=False), 0)
+    adapter.prune_arguments(kwargs, pack(keep, [2, 4]), 0)
     assert kwargs["visual_pos_masks"].tolist() == [[False, False, True, False], [False, True, True, False]]
     assert kwargs["deepstack_visual_embeds"][0][:, 0].tolist() == [0, 4, 6]
 

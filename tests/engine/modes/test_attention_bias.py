@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.contract.cells import CASES, DEPTH, FIRST_CASE, model_of
 from helpers.contract.modes import MODES, run_cell
-from helpers.contract.oracle import as_reported, assert_close, dropped_columns
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns, of_left
 from helpers.families import FAMILIES
 from helpers.families.base import CACHE, IMAGE
 from torch import Tensor
@@ -173,8 +173,7 @@ def test_a_padded_forward(padding: str, attention: str) -> None:
         expected = family.oracle(model, inputs, dropped)
     for row in range(2):
         left = (inputs["attention_mask"][row].bool() & ~dropped[row]).nonzero()[:, 0]
-        got = logits[row, -len(left) :] if padding == "left" else logits[row, : len(left)]
-        assert_close(got, expected[row, left])
+        assert_close(of_left(logits[row], inputs["attention_mask"][row], left), expected[row, left])
 
 
 def test_what_cannot_have_a_bias_is_refused_when_it_is_patched() -> None:

@@ -183,6 +183,12 @@ def as_reported(
             adapter.layers[number] = layers[number]
 
 
+def of_left(states: Tensor, real: Tensor, left: Tensor) -> Tensor:
+    """What a row has for its columns that are `left`: `states` ends with them and the padding at the end of the row."""
+    end = len(states) - int(real.flip(0).int().argmax())
+    return states[end - len(left) : end]
+
+
 def compact_ids(real: Tensor, dropped: Tensor) -> Tensor:
     """Position IDs that count what is left."""
     return ((real.bool() & ~dropped).long().cumsum(1) - 1).clamp(min=0)

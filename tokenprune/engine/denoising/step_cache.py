@@ -81,7 +81,7 @@ def step_cache(
         packing = Packing(place, held.valid, place.shape[1], (place.shape[1],) * len(place))
         if dropped is not None:
             keep = held.valid & ~dropped[:, first:]
-            packing = pack(keep, keep.sum(1).tolist(), right_padded=False)
+            packing = pack(keep, keep.sum(1).tolist())
             held = Slots(held.columns.gather(1, packing.columns), packing.valid)
             for number in numbers:
                 layers[number] = _cut(layers[number], packing.columns)

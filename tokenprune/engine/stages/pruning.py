@@ -222,7 +222,7 @@ class StagePruning:
             keep[image.row, entered[image.row, image.columns[image.selection.kept]]] = False
             keep[image.row, entered[image.row, image.columns[reports[i].kept]]] = True
             counts[image.row] -= len(image.selection.kept) - len(reports[i].kept)
-        packing = pack(keep, counts, entry.packing.holes and entry.packing.right_padded)
+        packing = pack(keep, counts, entry.packing.trailing)
         now.reports.append(reports)
         biased = self.strategy.biases_attention
         bias = stage_bias(entry.chosen, now.reports, entry.packing, packing) if biased else None
