@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import unwrap
 from typing import Any
 
@@ -36,7 +37,7 @@ def unprunable_arguments(kwargs: Mapping[str, Any], model: Any) -> list[str]:
     config = model.config
     found = ["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), Tensor) else []
     found += [name for name in PACKED if kwargs.get(name) is not None]
-    if kwargs.get("labels") is not None and unwrap(model.forward).__module__.startswith(FUSES_LOSS):
+    if kwargs.get("labels") is not None and _innermost(model.forward).__module__.startswith(FUSES_LOSS):
         found.append("labels with use_liger_kernel=True")
     routed = kwargs.get(ROUTED)
     if routed is None and kwargs.get("labels") is not None:
@@ -44,6 +45,12 @@ def unprunable_arguments(kwargs: Mapping[str, Any], model: Any) -> list[str]:
     if routed and kwargs.get("attention_mask") is not None:
         found.append(f"{ROUTED} with an attention_mask")
     return found
+
+
+def _innermost(forward: Any) -> Any:
+    """The function that a forward, however wrapped, calls in the end."""
+    inside = unwrap(forward)
+    return inside.func if isinstance(inside, partial) else inside
 
 
 def tiles_in(arguments: Mapping[str, Any], adapter: str) -> list[Any]:

@@ -124,19 +124,6 @@ def test_checkpointing_that_runs_hooks_again_is_refused(monkeypatch: pytest.Monk
     trained(model, STRATEGY, prompt([1]))
 
 
-def test_labels_of_everything_and_a_given_number_of_items(llava: Any) -> None:
-    """Labels of placeholders count where they are kept; the Trainer divides by its own number of labels."""
-    inputs = prompt([1])
-    labels = inputs["input_ids"]
-    with torch.no_grad(), tokenprune.patch(llava, STRATEGY) as handle:
-        mean = llava(**given(inputs), labels=labels).loss
-        total = llava(**given(inputs), labels=labels, num_items_in_batch=7).loss
-    with torch.no_grad():
-        expected = masked_loss(llava, inputs, dropped_columns(labels, [handle.report]), labels)
-    assert float((mean - expected).abs()) < 1e-5
-    assert float((total * 7 - mean * 14).abs()) < 1e-4
-
-
 def test_the_loss_of_text_and_of_keeping_all_is_bitwise_the_unpatched_one(llava: Any) -> None:
     for inputs, strategy in ((prompt([0, 0]), STRATEGY), (prompt([1, 2]), tokenprune.FoPru(keep_ratio=1.0))):
         labels = labels_of(inputs)
@@ -187,16 +174,6 @@ def test_a_step_of_training_changes_what_is_kept() -> None:
     assert losses[-1][1] != losses[0][1]
 
 
-def test_labels_that_are_shifted_already(llava: Any) -> None:
-    """Context parallelism and some collators pass them so."""
-    inputs = prompt([1, 2])
-    labels = labels_of(inputs)
-    shifted = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
-    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)):
-        expected = llava(**inputs, labels=labels).loss
-        assert float(llava(**inputs, labels=labels, shift_labels=shifted).loss) == pytest.approx(float(expected))
-
-
 def test_packed_rows_are_refused(llava: Any) -> None:
     """Without mask and cache, transformers keeps sequences apart whose position IDs begin again."""
     inputs = prompt([2])
@@ -217,20 +194,27 @@ def test_packed_rows_are_refused(llava: Any) -> None:
         llava(**inputs, position_ids=ids, use_cache=False)
 
 
-def test_a_loss_that_does_not_compare_sizes_is_refused(llava: Any) -> None:
-    """Liger Kernel's forwards flatten hidden states and labels, and take as many of the labels as there are states."""
+@pytest.mark.parametrize("of", ["model, patched before", "model", "class"])
+def test_a_loss_that_does_not_compare_sizes_is_refused(of: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Liger Kernel's forwards flatten hidden states and labels, and take as many of the labels as there are states. The
+    Trainer sets them on the model; Liger's own functions, on its class."""
+    model, inputs = tiny_llava(), prompt([1])
+    forward = type(model).forward
 
     def lce_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return type(self).forward(self, *args, **kwargs)
+        return forward(self, *args, **kwargs)
 
     lce_forward.__module__ = "liger_kernel.transformers.model.llava"
-    inputs = prompt([1])
-    with tokenprune.patch(llava, STRATEGY):
-        llava.forward = MethodType(lce_forward, llava)  # as the Trainer does
-        assert torch.isfinite(llava(**inputs).logits).all()
+    if of == "class":
+        monkeypatch.setattr(type(model), "forward", lce_forward)
+    if of == "model":
+        model.forward = MethodType(lce_forward, model)
+    with tokenprune.patch(model, STRATEGY):
+        if of == "model, patched before":
+            model.forward = MethodType(lce_forward, model)
+        assert torch.isfinite(model(**inputs).logits).all()
         with pytest.raises(PruningError, match="labels with use_liger_kernel=True count the tokens of the unpruned"):
-            llava(**inputs, labels=labels_of(inputs))
-    del llava.forward
+            model(**inputs, labels=labels_of(inputs))
 
 
 def test_ids_that_fall_after_an_image_are_not_another_sequence(llava: Any) -> None:

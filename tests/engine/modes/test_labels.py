@@ -1,0 +1,38 @@
+"""Labels of other places than text, or in other forms, than collators usually write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from engine.modes.test_training import IGNORED, given, labels_of, masked_loss
+from helpers.contract.answers import STRATEGY
+from helpers.contract.oracle import dropped_columns
+from helpers.tiny import prompt
+
+import tokenprune
+from tokenprune import FoPru
+
+
+def test_labels_of_everything_and_a_given_number_of_items(llava: Any) -> None:
+    """Labels of placeholders count where they are kept; the Trainer divides by its own number of labels."""
+    inputs = prompt([1])
+    labels = inputs["input_ids"]
+    with torch.no_grad(), tokenprune.patch(llava, STRATEGY) as handle:
+        mean = llava(**given(inputs), labels=labels).loss
+        total = llava(**given(inputs), labels=labels, num_items_in_batch=7).loss
+    with torch.no_grad():
+        expected = masked_loss(llava, inputs, dropped_columns(labels, [handle.report]), labels)
+    assert float((mean - expected).abs()) < 1e-5
+    assert float((total * 7 - mean * 14).abs()) < 1e-4
+
+
+def test_labels_that_are_shifted_already(llava: Any) -> None:
+    """Context parallelism and some collators pass them so."""
+    inputs = prompt([1, 2])
+    labels = labels_of(inputs)
+    shifted = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
+    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)):
+        expected = llava(**inputs, labels=labels).loss
+        assert float(llava(**inputs, labels=labels, shift_labels=shifted).loss) == pytest.approx(float(expected))
