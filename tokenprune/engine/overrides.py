@@ -167,7 +167,7 @@ def after_the_prompt(propose: Callable[..., Any]) -> Callable[..., Any]:
 
 class LossFunction(MethodOverride):
     """A model's loss function for logits that are shorter than the labels, which are written for the unpruned
-    sequence.
+    sequence. Labels of another length are of a part that the caller has cut out, and stay as they are.
 
     function: the loss function that the model uses now, which the attribute `name` may only be the setter of.
     """
@@ -179,10 +179,11 @@ class LossFunction(MethodOverride):
         self.original, self._context = function, context
 
     def override(self, logits: Tensor, labels: Tensor | None, *args: Any, **kwargs: Any) -> Any:
-        if (packing := self._packing()) is not None:
-            labels = None if labels is None else prune_labels(labels, packing)
-            if kwargs.get("shift_labels") is not None:
-                kwargs["shift_labels"] = prune_shifted(kwargs["shift_labels"], packing)
+        packing, shifted = self._packing(), kwargs.get("shift_labels")
+        if packing is not None and labels is not None and labels.shape[1:] == (packing.n_columns,):
+            labels = prune_labels(labels, packing)
+        if packing is not None and shifted is not None and shifted.shape[1:] == (packing.n_columns,):
+            kwargs["shift_labels"] = prune_shifted(shifted, packing)
         return self.original(logits, labels, *args, **kwargs)
 
     @dynamo_disabled

@@ -36,3 +36,16 @@ def test_labels_that_are_shifted_already(llava: Any) -> None:
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)):
         expected = llava(**inputs, labels=labels).loss
         assert float(llava(**inputs, labels=labels, shift_labels=shifted).loss) == pytest.approx(float(expected))
+
+
+def test_labels_of_a_part(llava: Any) -> None:
+    """A caller may cut the last logits and labels out by itself, or flatten what it has chosen."""
+    inputs = prompt([1, 2])
+    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)):
+        logits, labels = llava(**inputs).logits[:, -3:].contiguous(), inputs["input_ids"][:, -3:]
+        loss = llava.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1])
+        flat = {"labels": None, "shift_labels": labels[:, 1:].flatten(), "vocab_size": logits.shape[-1]}
+        of_chosen = llava.loss_function(logits[:, :-1].flatten(0, 1), **flat)
+    expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    assert float(loss) == pytest.approx(float(expected))
+    assert float(of_chosen) == pytest.approx(float(expected))
