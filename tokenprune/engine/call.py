@@ -52,7 +52,6 @@ class CallContext(threading.local):
     forward: the call of the base model, if it has images or a pruned cache. actions: the steps of a robot policy.
     packing: which columns the last logits are of; None if of all. The loss is computed after the base model has
         returned, so this one outlives the call. So does `report`, of the last call that had visual tokens.
-
     A copy or pickle of it is empty.
     """
 
@@ -192,7 +191,8 @@ class Forward:
 
 def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """All arguments of a module's call by name, in a new dict."""
-    return bind_arguments(module.forward, args, kwargs) if args else dict(kwargs)
+    # torch.compile's wrapper of a module takes *args; the module itself knows their names.
+    return bind_arguments(getattr(module, "_orig_mod", module).forward, args, kwargs) if args else dict(kwargs)
 
 
 def bind_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.encoded import NOT_RECORDED, EncodedImage, Modality
 from tokenprune.engine.call import CallContext, bind_arguments, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
@@ -107,7 +108,7 @@ class VisionRecorder:
                 self._captures = frozenset(point.outputs)
                 captured += [point.attention, *point.outputs.values()]
         for function in dict.fromkeys(modality.function for modality in adapter.modalities):
-            register(FeatureFunction(adapter.core, function, self).install())
+            register(FeatureFunction(unwrap_model(adapter.core), function, self).install())
         return captured
 
     # The feature function.

@@ -11,7 +11,7 @@ from helpers.contract.answers import STRATEGY, answer, assert_answers, n_logits
 from helpers.tiny import CACHE, prompt, tiny_llava
 
 import tokenprune
-from tokenprune import Grid
+from tokenprune import Grid, Random
 
 PRUNED, WHOLE = 15, 42  # columns of prompt([1]): 6 of text, and 9 or 36 visual tokens
 BACKEND = "eager"  # traces all the same, and needs no C++ compiler
@@ -79,6 +79,19 @@ def test_code_compiled_for_one_patch_is_not_used_for_another(compiled: Callable[
     assert n_logits(model, inputs) == 10
     assert handle.report.n_kept == 4
     tokenprune.unpatch(model)
+    assert n_logits(model, inputs) == WHOLE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["model", "model.vision_tower"])
+def test_a_part_in_a_wrapper(part: str) -> None:
+    """`model.model = torch.compile(model.model)` puts a module of another class there, which takes *args."""
+    model, inputs = tiny_llava(), prompt([1])
+    parent, _, name = part.rpartition(".")
+    owner = model.get_submodule(parent)
+    setattr(owner, name, torch.compile(getattr(owner, name), backend=BACKEND))
+    with tokenprune.patch(model, Random(keep_ratio=0.25)):  # reads the pixels that the tower is called with
+        assert n_logits(model, inputs) == PRUNED
     assert n_logits(model, inputs) == WHOLE
 
 
