@@ -127,7 +127,7 @@ def _asked(model: Any, processor: Any, setup: Setup, inputs: Any) -> tuple[Kept,
         output = generate_greedily(model, inputs, MAX_NEW_TOKENS)
         layout = None
         if handle is None:
-            placeholders = torch.tensor(placeholder_ids(processor)).to(inputs["input_ids"])
+            placeholders = torch.tensor(placeholder_ids(model.config)).to(inputs["input_ids"])
             kept = Kept.everything(int(torch.isin(inputs["input_ids"], placeholders).sum()))
         else:
             images = handle.report.images

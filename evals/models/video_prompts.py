@@ -46,9 +46,10 @@ def adapter_for_clips(model: Any, processor: Any) -> type[ModelAdapter] | None:
     return LlavaFramesAdapter if is_llava else None
 
 
-def placeholder_ids(processor: Any) -> list[int]:
-    """The placeholder tokens of images and, if there are any, of videos."""
-    found = (getattr(processor, f"{name}_token_id", None) for name in ("image", "video"))
+def placeholder_ids(config: Any) -> list[int]:
+    """The placeholder tokens that become visual tokens, of images and, if there are any, of videos. A processor's own
+    `image_token_id` may be the marker that a chat template writes for an image, as in Gemma 3 and Llama 4."""
+    found = (getattr(config, f"{name}_token_id", None) for name in ("image", "video"))
     return [one for one in found if one is not None]
 
 

@@ -27,8 +27,9 @@ class VisualCost:
 def visual_costs(model: Any, processor: Any, setup: Setup, handle: Any, input_ids: torch.Tensor) -> list[VisualCost]:
     """Return the cost of each row of `input_ids`: from the handle's report, else by placeholder tokens."""
     if handle is None:
-        placeholders = torch.isin(input_ids, torch.tensor(placeholder_ids(processor)).to(input_ids)).sum(1).tolist()
-        return [VisualCost(setup.n_visual(processor, count), count, float(count)) for count in placeholders]
+        placeholders = torch.tensor(placeholder_ids(model.config)).to(input_ids)
+        counts = torch.isin(input_ids, placeholders).sum(1).tolist()
+        return [VisualCost(setup.n_visual(processor, count), count, float(count)) for count in counts]
     layers, images = executed_layers(model, handle.report), handle.report.images
     return [_reported([image for image in images if image.row == row], layers) for row in range(len(input_ids))]
 

@@ -1,0 +1,109 @@
+"""Processors for tiny models of `helpers.families` that mark images and cut them into tiles in other ways than LLaVA's.
+
+Each is saved in a folder with its model, which then loads as a published one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import transformers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from helpers.families import FAMILIES
+from helpers.families.base import BOS, BREAK, END, EOS, IMAGE, PAD, PATCH, START, VIDEO, VOCAB
+from helpers.families.llava import SIDE
+
+CHAT = (
+    "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'image' %} MARK "
+    "{% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
+)
+#: Pixels of a tile's side.
+TILE = 24
+
+
+def words(marks: dict[str, int], **named: str) -> Any:
+    """One token for each of `w0`, `w1`, ..., and for each mark at its ID; processors know some by name."""
+    known = {"<pad>": PAD, "<bos>": BOS, "<eos>": EOS, "<unk>": 2, **marks}
+    others = (number for number in range(VOCAB) if number not in known.values())
+    ids = known | {f"w{i}": number for i, number in enumerate(others)}
+    tokens = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    tokens.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokens,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        extra_special_tokens=named or list(marks),
+    )
+
+
+def janus() -> Any:
+    """Pads images to a square, and has no `image_token_id`."""
+    marks = {"<image>": IMAGE, "<begin>": START, "<end>": END}
+    named = dict(zip(("image_token", "boi_token", "eoi_token"), marks, strict=True))
+    return transformers.JanusProcessor(
+        image_processor=transformers.JanusImageProcessor(size={"height": SIDE, "width": SIDE}, min_size=PATCH),
+        tokenizer=words(marks, **named),
+        num_image_tokens=(SIDE // PATCH) ** 2,
+        chat_template=CHAT.replace("MARK", "<image>"),
+    )
+
+
+def molmo2() -> Any:
+    """Writes another token for an image than the visual ones, and gives the model patches of overlapping crops."""
+    marks = {"<|image|>": 84, "<|video|>": 85, "<im_patch>": IMAGE, "<im_col>": BREAK, "<im_start>": START}
+    marks |= {"<im_end>": END, "<low_res_im_start>": 87, "<frame_start>": 88, "<frame_end>": 89, "<im_low>": 86}
+    settings: Any = {"size": {"height": TILE, "width": TILE}, "patch_size": PATCH, "pooling_size": [2, 2]}
+    return transformers.Molmo2Processor(
+        image_processor=transformers.Molmo2ImageProcessor(max_crops=4, overlap_margins=[1, 1], **settings),
+        video_processor=transformers.Molmo2VideoProcessor(**settings),
+        tokenizer=words(marks),
+        chat_template=CHAT.replace("MARK", "<|image|>"),
+    )
+
+
+def paligemma() -> Any:
+    """Gives the tokens of a prompt another type than those of an answer."""
+    images: Any = transformers.SiglipImageProcessor(size={"height": TILE, "width": TILE})
+    images.image_seq_length = (TILE // PATCH) ** 2
+    return transformers.PaliGemmaProcessor(
+        image_processor=images,
+        tokenizer=words({"<image>": IMAGE}, image_token="<image>"),
+        chat_template=CHAT.replace("MARK", "<image>"),
+    )
+
+
+def perception_lm() -> Any:
+    """Puts only images of equally many tiles together."""
+    marks = {"<image>": IMAGE, "<video>": VIDEO}
+    square = {"height": TILE, "width": TILE}
+    return transformers.PerceptionLMProcessor(
+        image_processor=transformers.PerceptionLMImageProcessor(tile_size=TILE, max_num_tiles=4, size=square),
+        video_processor=transformers.PerceptionLMVideoProcessor(size=square),
+        tokenizer=words(marks, image_token="<image>", video_token="<video>"),
+        patch_size=PATCH,
+        pooling_ratio=2,
+        chat_template=CHAT.replace("MARK", "<image>"),
+    )
+
+
+PROCESSORS: dict[str, Callable[[], Any]] = {
+    "janus": janus,
+    "molmo2": molmo2,
+    "paligemma": paligemma,
+    "perception-lm": perception_lm,
+}
+
+
+def saved_family(name: str, folder: Path) -> str:
+    """A folder that the commands load as a model of this family with its processor."""
+    model = FAMILIES[name].build()
+    model.generation_config.eos_token_id = list(range(3, VOCAB, 3))  # or answers are as long as they may be
+    model.save_pretrained(folder)
+    PROCESSORS[name]().save_pretrained(folder)
+    return str(folder)
