@@ -19,6 +19,10 @@ from typing import Any
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.selection import budget
 
+#: Processors of models that resize every image to one size, and make one visual token of each of its patches.
+ONE_TOKEN_A_PATCH = ("LlavaProcessor", "VideoLlavaProcessor")
+LEAVE_OUT = "leave out --image-size and the baseline downsample"
+
 
 def processor_options(processor: Any, keep_ratio: float) -> dict[str, Any]:
     """Return the options with which `processor` gives the grid nearest to `keep_ratio` of its visual tokens.
@@ -63,14 +67,22 @@ def shrunk_grid(processor: Any, keep_ratio: float) -> tuple[int, int]:
 
 
 def full_grid(processor: Any) -> tuple[int, int]:
-    """Return rows and columns of the visual tokens that `processor` makes of any image."""
-    image_processor = processor.image_processor
+    """Return rows and columns of the visual tokens that `processor` makes of any image.
+
+    UnsupportedError if images have sizes of their own, are cut into tiles, or do not get a visual token for each patch.
+    """
+    kind, image_processor = type(processor), processor.image_processor
+    if not any(one.__name__ in ONE_TOKEN_A_PATCH for one in kind.__mro__):
+        raise UnsupportedError(
+            f"{kind.__name__} does not make one visual token of each patch of an image, so no image size gives it a "
+            f"certain number of them; {LEAVE_OUT}"
+        )
     target = image_processor.crop_size if _crops(processor) else image_processor.size
     height, width = target.get("height"), target.get("width")
     if height is None or width is None:
         raise UnsupportedError(
-            f"{type(image_processor).__name__} has no fixed image size, so it cannot downsample to a budget; leave "
-            "out the baseline downsample"
+            f"{type(image_processor).__name__} has no fixed image size, so no other size gives it a certain number of "
+            f"visual tokens; {LEAVE_OUT}"
         )
     return height // processor.patch_size, width // processor.patch_size
 

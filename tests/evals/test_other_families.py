@@ -5,6 +5,7 @@ Every model is loaded from a folder, with the processor of its family.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,16 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.commands import command
 from helpers.files.evals import sample_image
 from helpers.models.processors import saved_family
 from helpers.served.gemma import save_gemma3, save_gemma4
 from helpers.served.models import save_internvl, save_llava_next, save_llava_onevision
+from rich.console import Console
 
 from tokenprune.evals.explain import sheet
 from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.explain.outcomes import Explanation
 from tokenprune.evals.models.loading import load_model
+from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.setups import make_setups
+from tokenprune.evals.storage.answers import Answer
+from tokenprune.evals.storage.run_folder import RunFolder
 
 #: Width and height of the images that questions are about, one after the other.
 SIZES = {"wide": (120, 60), "tall": (50, 110), "small": (30, 20)}
@@ -51,11 +57,56 @@ def saved(name: str, folder: Path) -> str:
     return str(folder / "model")
 
 
+def questions(folder: Path, together: bool = True) -> Path:
+    """About an image each, and one about all of them together."""
+    folder.mkdir()
+    for name, size in SIZES.items():
+        sample_image(size, (5, 5, size[0] // 2, size[1] // 2)).save(folder / f"{name}.png")
+    files = [f"{name}.png" for name in SIZES]
+    about = [*files, *([files] if together else [])]
+    lines = [{"image": image, "question": "w1 w2", "answer": "w3"} for image in about]
+    (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def asked(name: str, folder: Path, **settings: Any) -> dict[str, list[Answer]]:
+    """The answers of a run, by strategy, in the order of the questions."""
+    given: dict[str, Any] = {"strategies": ["grid"], "keep_ratios": [0.5], "position_ids": ["original"], **settings}
+    data = questions(folder / "set", together=name != "perception-lm")
+    evaluate(saved(name, folder), output=folder / "run", data=data, console=Console(quiet=True), **given)
+    found: dict[str, list[Answer]] = {}
+    for answer in sorted(RunFolder(folder / "run").answers().values(), key=lambda one: one.id):
+        found.setdefault(answer.strategy, []).append(answer)
+    return found
+
+
 def explained(name: str, folder: Path, *strategies: str) -> Explanation:
     model, processor = load_model(saved(name, folder))
     image = sample_image(SIZES["wide"], (0, 0, 59, 59))
     setups = make_setups(strategies, [0.5], ["original"], baselines=[])
     return explain(model, processor, image, "w1 w2", setups, rounds=0)
+
+
+@pytest.mark.parametrize("kind", sorted(SAVED.keys() - {"perception-lm"}))
+def test_a_run_with_all_defaults_counts_what_pruning_counts(kind: str, tmp_path: Path) -> None:
+    """Without a baseline that shrinks images: these models cut them into tiles, merge patches, or take any size."""
+    found = asked(kind, tmp_path)
+    assert set(found) == {"unpruned", "Grid", "Random"}
+    assert [one.n_visual for one in found["unpruned"]] == [one.n_visual for one in found["Grid"]]
+    for answer in found["unpruned"]:
+        assert answer.error is None
+        assert answer.n_kept == answer.n_visual > 1
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "internvl", "llava-next"])
+def test_shrinking_that_is_asked_for_is_refused(kind: str, tmp_path: Path) -> None:
+    data = questions(tmp_path / "set")
+    of = ["eval", "--model", saved(kind, tmp_path), "--data", data, "--output", tmp_path / "run"]
+    for more in (["--baselines", "downsample"], ["--image-size", 56, 56]):
+        said = command(*of, *more)
+        assert "does not make one visual token of each patch of an image" in said
+        assert said.endswith("leave out --image-size and the baseline downsample")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("kind", sorted(SAVED.keys() - {"molmo2"}))
