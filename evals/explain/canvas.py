@@ -15,11 +15,14 @@ from tokenprune.evals.models.boxes import Box, parts_of, within
 from tokenprune.evals.models.image_view import ImageView
 from tokenprune.evals.reading.videos import Clip
 from tokenprune.tokens import Frames, Layout
+from tokenprune.zoom.prompts import encode_chat
 
 SIDE = 1000.0  # the longer side of what one raster shows, in the canvas's units
 GAP = 30.0
 MOST_PIXELS = 900  # of the longer side of a raster's image
 OUTSIDE = (127, 127, 127)  # padding beyond the image's edges
+#: What processors call tiles, in the order of their visual tokens: crops, if they are apart from the whole.
+TILES = ("pixel_values_local", "pixel_values")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +63,13 @@ class Canvas:
 def canvas(image: Image.Image, layout: Layout, seen: ImageView, tiles: Sequence[Image.Image] = ()) -> Canvas:
     """Lay out the rasters of `layout`.
 
-    seen: the part of the image that the model sees. tiles: the processor's tiles, for models whose rasters show a tile
-        each; such a canvas begins with the image itself, because only that can show boxes.
+    seen: the part of the image that the model sees. tiles: what the processor cuts the image into, for a layout that is
+        `in_tiles`; such a canvas begins with the image itself, because only that can show boxes.
     """
     tokens = _rasters(layout)
     view = _view(image, seen.window)
-    in_tiles = len(tokens) > 1 and layout.newlines is None
     shown: list[tuple[Image.Image, np.ndarray, Box | None]]
-    if in_tiles:
+    if in_tiles(layout):
         if len(tiles) != len(tokens):
             raise UnsupportedError(
                 f"the processor cut the image into {len(tiles)} tiles, but the model saw {len(tokens)}"
@@ -94,14 +96,21 @@ def clip_canvas(clip: Clip, layout: Layout) -> Canvas:
     return _mosaic(shown)
 
 
-def tiles_of(processor: Any, image: Image.Image) -> list[Image.Image]:
-    """Return the tiles that a processor makes of an image, where it gives a stack of them; else nothing."""
-    made = processor.image_processor([[image]], do_rescale=False, do_normalize=False, return_tensors="np")
-    pixels = np.asarray(made["pixel_values"])
-    if pixels.ndim < 4:
-        return []
-    stack = pixels.reshape(-1, *pixels.shape[-3:]).transpose(0, 2, 3, 1)
-    return [Image.fromarray(tile) for tile in stack.clip(0, 255).astype(np.uint8)]
+def in_tiles(layout: Layout) -> bool:
+    """Whether each raster shows a tile of the image. Otherwise each shows all of it: an overview, and a canvas that the
+    model assembles of tiles, or the only tile."""
+    if layout.newlines is not None or layout.tiles is None or len(layout.grids) < 3:
+        return False
+    rasters, tiles = layout.coordinates()[:, 0], layout.tiles.cpu()
+    return all(len(tiles[rasters == number].unique()) == 1 for number in range(len(layout.grids)))
+
+
+def tiles_of(processor: Any, image: Image.Image, question: str) -> list[Image.Image]:
+    """Return the tiles that a processor makes of an image for a prompt, in the order of their visual tokens."""
+    made = encode_chat(processor, [[image]], [question], do_rescale=False, do_normalize=False)
+    stacks = [made[name].flatten(0, -4) for name in TILES if name in made and made[name].ndim >= 4]
+    tiles = (tile.permute(1, 2, 0).clamp(0, 255).byte().numpy() for stack in stacks for tile in stack)
+    return list(map(Image.fromarray, tiles))
 
 
 def _rasters(layout: Layout) -> list[np.ndarray]:

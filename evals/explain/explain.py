@@ -12,7 +12,7 @@ from PIL import Image
 import tokenprune
 from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.bench.measuring import ttft_ratios
-from tokenprune.evals.explain.canvas import canvas, clip_canvas, tiles_of
+from tokenprune.evals.explain.canvas import canvas, clip_canvas, in_tiles, tiles_of
 from tokenprune.evals.explain.outcomes import Explanation, Kept, Outcome
 from tokenprune.evals.models.boxes import Box, iou
 from tokenprune.evals.models.greedy import generate_greedily
@@ -65,7 +65,7 @@ def explain(
     with tokenprune.probe(model) as seen:
         (probed,) = seen.run(**inputs)
     layout = probed.tokens.layout
-    tiles = tiles_of(processor, image) if len(layout.grids) > 1 and layout.newlines is None else ()
+    tiles = tiles_of(processor, image, question) if in_tiles(layout) else ()
     shown = canvas(image, layout, style.view(image.size), tiles)
     return Explanation(name, image, question, true_box, shown, outcomes)
 
@@ -133,8 +133,8 @@ def _asked(model: Any, processor: Any, setup: Setup, inputs: Any) -> tuple[Kept,
             images = handle.report.images
             if len(images) > 1:
                 raise UnsupportedError(
-                    f"{type(model).__name__} prunes {len(images)} parts of this video one by one, which cannot be "
-                    f"drawn as one. Measure it: tokenprune eval"
+                    f"{type(model).__name__} takes this for {len(images)} images, each pruned by itself, which cannot "
+                    f"be drawn as one. Measure it: tokenprune eval"
                 )
             kept, layout = Kept.of(images[0], executed_layers(model, handle.report)), images[0].layout
         n_bytes = kv_cache_bytes(model, inputs)

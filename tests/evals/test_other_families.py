@@ -109,7 +109,7 @@ def test_shrinking_that_is_asked_for_is_refused(kind: str, tmp_path: Path) -> No
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("kind", sorted(SAVED.keys() - {"molmo2"}))
+@pytest.mark.parametrize("kind", SAVED)
 def test_what_is_kept_is_drawn_on_the_image(kind: str, tmp_path: Path) -> None:
     told = explained(kind, tmp_path, "random")
     unpruned, pruned = (outcome.kept for outcome in told.outcomes)
@@ -118,3 +118,25 @@ def test_what_is_kept_is_drawn_on_the_image(kind: str, tmp_path: Path) -> None:
     assert len(set(placed)) == len(placed)
     assert len(placed) == unpruned.n_visual or kind.startswith("llava")  # whose newline tokens have no place
     sheet.draw(told, tmp_path / "kept.png")
+
+
+def test_tiles_are_those_of_the_prompt(tmp_path: Path) -> None:
+    """InternVL's processor cuts images into tiles whatever its image processor does by itself."""
+    folder = Path(saved("internvl", tmp_path))
+    settings = json.loads((folder / "processor_config.json").read_text())
+    settings["image_processor"]["crop_to_patches"] = False
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    model, processor = load_model(str(folder))
+    setups = make_setups(["random"], [0.5], ["original"], baselines=[])
+    image = sample_image(SIZES["wide"], (0, 0, 59, 59))  # the left half
+    told = explain(model, processor, image, "w1 w2", setups, rounds=0)
+    shown = [np.asarray(raster.image)[..., 0].mean() for raster in told.canvas.rasters]
+    assert shown[1] > 200 > shown[0] == pytest.approx(shown[3], abs=3)  # the left tile, the image and the overview
+    assert shown[2] < 60
+
+
+def test_an_overview_and_a_canvas_without_newline_tokens_show_the_whole_image(tmp_path: Path) -> None:
+    told = explained("molmo2", tmp_path, "random")
+    overview, canvas = told.canvas.rasters
+    assert (overview.tokens.shape, canvas.tokens.shape) == ((3, 3), (3, 7))
+    assert overview.window == canvas.window == (0.0, 0.0, 120.0, 60.0)
