@@ -6,6 +6,9 @@ from typing import Any
 
 from tokenprune.evals.models.boxes import Box, Size
 
+#: Image processors that pad an image to a square, unless `do_pad` says otherwise.
+PADDED = ("Llava", "Janus", "DeepseekVL")
+
 
 @dataclass(frozen=True)
 class ImageView:
@@ -30,7 +33,7 @@ def padded_view(size: Size) -> ImageView:
 def view_through(processor: Any) -> Callable[[Size], ImageView]:
     """Return the function from an image's size to the view that this processor gives of it.
 
-    It knows padding to a square and cropping the middle (LLaVA-1.5 and others with CLIP's image processor), and the
+    It knows padding to a square (LLaVA-1.5, Janus, DeepSeek-VL), cropping the middle (CLIP's image processor), and the
     resizing of Qwen-VL, whose boxes count pixels of the resized image. Any other processor is taken to show the whole
     image, as is the overview of one that cuts images into tiles.
     """
@@ -38,7 +41,7 @@ def view_through(processor: Any) -> Callable[[Size], ImageView]:
     name = type(images).__name__
     if name.startswith("Qwen2VL"):
         return lambda size: _resized(size, images)
-    if name.startswith("Llava") and not name.startswith(("LlavaNext", "LlavaOnevision")) and images.do_pad:
+    if name.startswith(PADDED) and not name.startswith(("LlavaNext", "LlavaOnevision")) and images.do_pad:
         return padded_view
     if name.startswith(("CLIP", "LlavaImage")) and images.do_center_crop:
         return lambda size: _cropped(size, images)

@@ -140,3 +140,8 @@ def test_an_overview_and_a_canvas_without_newline_tokens_show_the_whole_image(tm
     overview, canvas = told.canvas.rasters
     assert (overview.tokens.shape, canvas.tokens.shape) == ((3, 3), (3, 7))
     assert overview.window == canvas.window == (0.0, 0.0, 120.0, 60.0)
+
+
+def test_an_image_that_is_padded_is_drawn_with_its_padding(tmp_path: Path) -> None:
+    (raster,) = explained("janus", tmp_path, "random").canvas.rasters
+    assert raster.window == (0.0, -30.0, 120.0, 90.0)

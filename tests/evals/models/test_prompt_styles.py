@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.files.evals import sample_image
-from transformers import CLIPImageProcessor, LlavaImageProcessor
+from transformers import CLIPImageProcessor, JanusImageProcessor, LlavaImageProcessor
 from transformers.models.qwen2_vl import Qwen2VLImageProcessor
 
 from tokenprune.evals.models.boxes import BOX_FORMATS
@@ -30,6 +30,7 @@ SEEN = {
     "cropped": processor(CLIPImageProcessor, size={"shortest_edge": 96}, crop_size=SQUARE),
     "cropped more": processor(CLIPImageProcessor, size={"shortest_edge": 120}, crop_size=SQUARE),
     "padded": processor(LlavaImageProcessor, do_pad=True, size={"shortest_edge": 96}, crop_size=SQUARE),
+    "padded by Janus": processor(JanusImageProcessor, size=SQUARE),
     "Llava, not padded": processor(LlavaImageProcessor, size={"shortest_edge": 96}, crop_size=SQUARE),
 }
 
