@@ -1,9 +1,8 @@
 """Ask a model questions in batches, each under every setup, and record what each answer cost."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -62,27 +61,37 @@ class Runner:
     def _ask_batch(
         self, batch: Sequence[DecodedQuestion], setups: Sequence[Setup], part: Part
     ) -> Iterator[list[Answer]]:
-        """Ask a batch again as a whole if any of its answers is missing, so that it stays the same batch."""
-        encoded = cache(partial(encode_batch, self.model, self.processor, batch, setups[0]))
+        """Ask a batch again as a whole if any of its answers is missing, so that it stays the same batch; one question
+        at a time where the processor cannot encode them together."""
+        inputs = None
         for setup in setups:
             missing = {asked for one in batch if (asked := _answer_key(one.question, setup)) in part.missing}
-            if missing:
-                answers = self._answers(batch, encoded, setup, part.first_id)
-                yield [answer for answer in answers if answer.answer_key in missing]
+            if not missing:
+                continue
+            if inputs is None:
+                try:
+                    inputs = encode_batch(self.model, self.processor, batch, setup)
+                except Exception as error:  # noqa: BLE001  # raised again by _failed, or recorded
+                    if len(batch) == 1:
+                        yield [self._failed(batch[0].question, setup, error)]
+                        continue
+                    for one in batch:  # PerceptionLM's processor does not put images of 3 and of 5 tiles together
+                        yield from self._ask_batch([one], setups, part)
+                    return
+            answers = self._answers(batch, inputs, setup, part.first_id)
+            yield [answer for answer in answers if answer.answer_key in missing]
 
-    def _answers(
-        self, batch: Sequence[DecodedQuestion], encoded: Callable[[], Any], setup: Setup, first_id: str
-    ) -> list[Answer]:
+    def _answers(self, batch: Sequence[DecodedQuestion], inputs: Any, setup: Setup, first_id: str) -> list[Answer]:
         try:
-            return self._generated(batch, encoded(), setup, first_id)
+            return self._generated(batch, inputs, setup, first_id)
         except Exception as error:
             if len(batch) == 1:
                 return [self._failed(batch[0].question, setup, error)]
             answers = [
                 answer
                 for one in batch
-                for encoded in [partial(encode_batch, self.model, self.processor, [one], setup)]
-                for answer in self._answers([one], encoded, setup, first_id)
+                for inputs in [encode_batch(self.model, self.processor, [one], setup)]
+                for answer in self._answers([one], inputs, setup, first_id)
             ]
             if all(answer.error is None for answer in answers):
                 names = ", ".join(one.question.id for one in batch)

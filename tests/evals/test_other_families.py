@@ -87,7 +87,7 @@ def explained(name: str, folder: Path, *strategies: str) -> Explanation:
     return explain(model, processor, image, "w1 w2", setups, rounds=0)
 
 
-@pytest.mark.parametrize("kind", sorted(SAVED.keys() - {"perception-lm"}))
+@pytest.mark.parametrize("kind", SAVED)
 def test_a_run_with_all_defaults_counts_what_pruning_counts(kind: str, tmp_path: Path) -> None:
     """Without a baseline that shrinks images: these models cut them into tiles, merge patches, or take any size."""
     found = asked(kind, tmp_path)
@@ -145,3 +145,9 @@ def test_an_overview_and_a_canvas_without_newline_tokens_show_the_whole_image(tm
 def test_an_image_that_is_padded_is_drawn_with_its_padding(tmp_path: Path) -> None:
     (raster,) = explained("janus", tmp_path, "random").canvas.rasters
     assert raster.window == (0.0, -30.0, 120.0, 90.0)
+
+
+def test_images_that_a_processor_does_not_put_together_are_asked_about_one_by_one(tmp_path: Path) -> None:
+    found = asked("perception-lm", tmp_path, baselines=["unpruned"])
+    assert len({one.n_visual for one in found["unpruned"]}) > 1
+    assert [len(of_strategy) for of_strategy in found.values()] == [3, 3]
