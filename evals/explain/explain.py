@@ -98,9 +98,7 @@ def _timed(model: Any, inputs: Any, outcomes: list[Outcome], compared: Sequence[
 
 
 def _check_question(processor: Any, question: str) -> None:
-    """Raise UnsupportedError or DataError for what cannot be asked."""
-    if not getattr(processor, "chat_template", None):
-        raise UnsupportedError(f"{type(processor).__name__} has no chat template, so this model cannot be prompted")
+    """Raise DataError for what cannot be asked."""
     if processor.image_token in question:
         raise DataError(
             f"the question contains the placeholder {processor.image_token}, which the processor inserts itself; leave "

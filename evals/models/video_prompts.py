@@ -12,7 +12,7 @@ from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.frames import LlavaFramesAdapter
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.reading.videos import Clip
-from tokenprune.zoom.prompts import encode_chat
+from tokenprune.zoom.prompts import encode_chat, in_template
 
 #: Of the clock by which a processor is told when frames are shown, per second.
 TICKS = 1000
@@ -54,8 +54,7 @@ def placeholder_ids(config: Any) -> list[int]:
 
 
 def _prompt(processor: Any, question: str) -> str:
-    content = [{"type": "video"}, {"type": "text", "text": question}]
-    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return in_template(processor, [{"type": "video"}, {"type": "text", "text": question}])
 
 
 def _metadata(clip: Clip) -> VideoMetadata:

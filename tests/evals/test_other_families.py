@@ -151,3 +151,12 @@ def test_images_that_a_processor_does_not_put_together_are_asked_about_one_by_on
     found = asked("perception-lm", tmp_path, baselines=["unpruned"])
     assert len({one.n_visual for one in found["unpruned"]}) > 1
     assert [len(of_strategy) for of_strategy in found.values()] == [3, 3]
+
+
+def test_a_model_that_cannot_be_asked_says_so(tmp_path: Path) -> None:
+    folder = Path(saved("paligemma", tmp_path))
+    (folder / "chat_template.jinja").unlink()
+    data = questions(tmp_path / "set")
+    for of in (["eval", "--data", data, "--output", tmp_path / "run"], ["explain", data / "wide.png", "w1"]):
+        said = command(*of, "--model", folder)
+        assert "PaliGemmaProcessor has no chat template, which says how its model is asked. Write one to " in said

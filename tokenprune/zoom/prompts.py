@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenprune.errors import SettingError
+from tokenprune.errors import SettingError, UnsupportedError
 
 
 def chat_prompt(processor: Any, question: str, n_images: int = 1) -> str:
     """The prompt for a question after its images, up to where the answer begins."""
-    content = [{"type": "image"}] * n_images + [{"type": "text", "text": question}]
-    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return in_template(processor, [{"type": "image"}] * n_images + [{"type": "text", "text": question}])
+
+
+def in_template(processor: Any, content: Sequence[Mapping[str, Any]]) -> str:
+    """The prompt for what a user says, up to where the answer begins. UnsupportedError if the processor has no chat
+    template, as those of models that are not trained for chats."""
+    if not getattr(processor, "chat_template", None):
+        raise UnsupportedError(
+            f"{type(processor).__name__} has no chat template, which says how its model is asked. Write one to "
+            f"chat_template.jinja in the model's folder, or to processor.chat_template."
+        )
+    return processor.apply_chat_template([{"role": "user", "content": list(content)}], add_generation_prompt=True)
 
 
 def encode_chat(processor: Any, images: Sequence[Sequence[Any]], questions: Sequence[str], **options: Any) -> Any:
