@@ -107,9 +107,10 @@ class Collator:
 
     def _other(self, value: Any, prompts: Mapping[str, Any], n: int) -> Any:
         """An input of the prompts; made as long as the rows if it runs along the sequence."""
-        if isinstance(value, Tensor) and value.shape == prompts["input_ids"].shape:  # types of tokens; 0 is text
+        if isinstance(value, Tensor) and value.shape == prompts["input_ids"].shape:  # types of tokens
             real = prompts["attention_mask"].bool()
-            return _padded([own[columns].tolist() for own, columns in zip(value, real, strict=True)], n, 0)
+            rows = [own[columns].tolist() for own, columns in zip(value, real, strict=True)]
+            return _padded(rows, n, self._answer_type)
         return value.to(self.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
     def _learnt(self, example: Example) -> list[int]:
@@ -119,6 +120,12 @@ class Collator:
         if found in ([], [self.processor.tokenizer.eos_token_id]):
             raise DataError(f"{example.question.id}: an answer without tokens cannot be learnt; leave the question out")
         return found
+
+    @property
+    def _answer_type(self) -> int:
+        """The type of an answer's tokens, where tokens have types: that of text. In PaliGemma, tokens of type 0 are a
+        prompt's and see each other, later ones too, and its processor gives those of an answer (`suffix`) type 1."""
+        return int(any(one.__name__ == "PaliGemmaProcessor" for one in type(self.processor).__mro__))
 
     @property
     def _pad(self) -> int:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.families import FAMILIES
 from helpers.files.evals import sample_image, tiny_processor
 from helpers.files.search import Deep
+from helpers.models.processors import PROCESSORS
 
 import tokenprune
-from tokenprune.evals.adapt.examples import by_image, labelled
+from tokenprune.evals.adapt.examples import Example, by_image, labelled
 from tokenprune.evals.adapt.lora import with_lora
 from tokenprune.evals.adapt.rows import IGNORED, Collator, Row, RowTokens, common, why_apart
 from tokenprune.evals.run.questions import load_questions
@@ -146,3 +148,16 @@ def test_why_questions_are_left_apart(rows: list[Row], monkeypatch: pytest.Monke
 def causal(parts: torch.Tensor) -> torch.Tensor:
     """A mask with which questions see those before them."""
     return torch.ones(len(parts), 1, parts.shape[1], parts.shape[1], dtype=torch.bool).tril()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation does")  # of PaliGemma's processor
+@pytest.mark.parametrize("kind", ["paligemma", "janus", "molmo2"])
+def test_no_token_of_an_answer_sees_a_later_one(kind: str, rows: list[Row]) -> None:
+    """PaliGemma's prompts see all of themselves."""
+    model, collator = FAMILIES[kind].build().train(), Collator(PROCESSORS[kind](), torch.float32)
+    question = rows[1].examples[0].question
+    batches = [collator([Row((Example(question, answer),))]) for answer in ("w3 w4", "w3 w5")]
+    (place,) = (batches[0]["input_ids"] != batches[1]["input_ids"])[0].nonzero()[:, 0].tolist()
+    with torch.no_grad():
+        logits = [model(**batch).logits[0, :place] for batch in batches]
+    assert torch.allclose(*logits, atol=1e-6)
