@@ -143,12 +143,11 @@ def _panels(image: EmbeddedImage, kept: KeptTokens | None, window: Box) -> list[
     grids = kept.dropped()
     if len(grids) == 1:
         return [replace(whole, dropped=_cells(grids[0][0], window))]
-    if len(grids) == 2 and grids[0].shape != grids[1].shape:  # anyres: a canvas whose last column are newline tokens
-        overview, canvas = grids[0][0], grids[1][0][:, :-1]
+    if len(grids) == 2:  # both of the whole image, which is padded or cropped in the overview only
         everything = (0.0, 0.0, float(image.width), float(image.height))
         return [
-            replace(whole, dropped=_cells(overview, window), name="overview"),
-            replace(whole, dropped=_cells(canvas, everything), name="canvas"),
+            replace(whole, dropped=_cells(grids[0][0], window), name="overview"),
+            replace(whole, dropped=_cells(grids[1][0], everything), name="canvas"),
         ]
     return [
         Panel(CELL * cells.shape[2], CELL * cells.shape[1], None, _alone(cells[0]), name=f"grid {number}")

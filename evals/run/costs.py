@@ -49,7 +49,7 @@ def _reported(images: Sequence[ImageReport], executed: Sequence[bool]) -> Visual
         n_visual=sum(image.n_visual for image in images),
         n_kept=sum(image.n_kept for image in images),
         n_mean=sum(mean_kept(image, executed) for image in images),
-        kept=tuple(KeptTokens.of(image.kept.cpu().numpy(), image.n_visual, image.grids) for image in images),
+        kept=tuple(KeptTokens.of(image.kept.cpu().numpy(), image.layout) for image in images),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from tokenprune.errors import DataError
 from tokenprune.evals.reading.fields import check_types, field
 from tokenprune.evals.reading.text import parse_json
+from tokenprune.tokens import Layout
 
 Score = float | None  # 0 to 1; None if the answer could not be read, which counts as 0
 
@@ -36,24 +37,29 @@ class AnswerKey(NamedTuple):
 
 @dataclass(frozen=True)
 class KeptTokens:
-    """The visual tokens of one image that entered the language model: one bit per token of its `grids` (t, h, w)."""
+    """The visual tokens of one image that entered the language model, newline tokens left out: one bit per token of its
+    `grids` (t, h, w)."""
 
     grids: tuple[tuple[int, int, int], ...]
     bits: str
 
     @classmethod
-    def of(cls, kept: Sequence[int] | np.ndarray, n_visual: int, grids: Sequence[Sequence[int]]) -> "KeptTokens":
-        mask = np.zeros(n_visual, dtype=bool)
+    def of(cls, kept: Sequence[int] | np.ndarray, layout: Layout) -> "KeptTokens":
+        mask = np.zeros(layout.n_visual, dtype=bool)
         mask[kept] = True
-        bits = base64.b64encode(np.packbits(mask).tobytes()).decode()
-        return cls(tuple((t, h, w) for t, h, w in grids), bits)
+        real = ~layout.newline_mask().numpy()
+        rasters = layout.coordinates()[:, 0].numpy()[real]
+        sizes = np.bincount(rasters, minlength=len(layout.grids)).tolist()
+        grids = tuple((t, h, size // (t * h)) for (t, h, _), size in zip(layout.grids, sizes, strict=True) if size)
+        return cls(grids, base64.b64encode(np.packbits(mask[real]).tobytes()).decode())
 
     def mask(self, n_visual: int) -> np.ndarray:
         packed = np.frombuffer(base64.b64decode(self.bits), dtype=np.uint8)
         return np.unpackbits(packed, count=n_visual).astype(bool)
 
     def dropped(self) -> list[np.ndarray]:
-        """Return a mask (t, h, w) of the dropped tokens of each grid. Grids of one token are newlines and left out."""
+        """Return a mask (t, h, w) of the dropped tokens of each grid. Grids of one token, such as the CLS token of a
+        frame, are left out."""
         sizes = [t * h * w for t, h, w in self.grids]
         parts = np.split(~self.mask(sum(sizes)), np.cumsum(sizes)[:-1])
         return [part.reshape(grid) for part, grid in zip(parts, self.grids, strict=True) if part.size > 1]

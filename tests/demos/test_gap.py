@@ -23,6 +23,7 @@ from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.storage import results_io
 from tokenprune.evals.storage.answers import Answer, AnswerKey, KeptTokens, SetupKey
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
+from tokenprune.tokens import Layout
 
 ROOT = Path(__file__).parents[2]
 RATIOS = (0.5, 0.25)
@@ -46,7 +47,7 @@ def sample(folder: Path, name: str = "a") -> RefCocoQuestion:
 
 def answer(name: str, ratio: float, ids: str, text: str, score: float | None, strategy: str = "Grid") -> Answer:
     n_kept = round(36 * ratio)
-    kept = KeptTokens.of(range(n_kept), 36, [(1, 6, 6)])
+    kept = KeptTokens.of(range(n_kept), Layout.raster((1, 6, 6)))
     return Answer("rec", name, "", strategy, ids, ratio, text, score, 36, n_kept, float(n_kept), kept=(kept,))
 
 

@@ -1,21 +1,24 @@
-"""What the cards of lost questions show of videos and of cropped images."""
+"""What the cards of lost questions show of videos, of cropped images, and of rasters with newline tokens."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from helpers.files.evals import saved, tiny_processor, write_refcoco, write_vqav2
 from helpers.files.video_sets import mvbench
 from helpers.tiny import SIDE, tiny_llava
 
+from tokenprune.adapters.layouts.newlines import rows_with_delimiters, rows_with_newlines
 from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.report import page as pages
 from tokenprune.evals.report.regressions import Asked, Loss, questions_of
 from tokenprune.evals.run.evaluate import evaluate
-from tokenprune.evals.storage.answers import Answer
+from tokenprune.evals.storage.answers import Answer, KeptTokens
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks import TASKS
+from tokenprune.tokens import Layout
 
 
 def answer(strategy: str, score: float) -> Answer:
@@ -56,3 +59,25 @@ def test_dropped_cells_are_drawn_where_the_model_saw_them_whatever_is_asked(tmp_
     assert len(drawn) == 2
     assert drawn[0] == drawn[1]
     assert drawn[0].startswith("M10.0 0.0h40.0v")
+
+
+@pytest.mark.parametrize("columns", [3, 2])
+def test_a_canvas_without_newline_tokens_is_drawn_whole(columns: int) -> None:
+    """As that of Molmo 2, also if it is as large as the overview."""
+    layout = Layout(((1, 2, 2), (1, 2, columns)))
+    kept = KeptTokens.of(range(4, layout.n_visual - 1), layout)
+    image = pages.EmbeddedImage("image-0", "data:", 60, 40, 1.0)
+    overview, canvas = pages._panels(image, kept, (0.0, 0.0, 60.0, 40.0))
+    width = 60 / columns
+    assert (overview.name, overview.dropped) == ("overview", "M0.0 0.0h60.0v20.0h-60.0zM0.0 20.0h60.0v20.0h-60.0z")
+    assert (canvas.name, canvas.dropped) == ("canvas", f"M{60 - width:.1f} 20.0h{width:.1f}v20.0h-{width:.1f}z")
+
+
+def test_newline_tokens_of_an_image_and_of_frames_are_not_drawn() -> None:
+    """HunyuanOCR has them after each row, and one at each end; LLaVA-NeXT-Video after each row of every frame."""
+    rows = Layout.raster((1, 2, 3))
+    for layout, grid in ((rows_with_delimiters(rows), (1, 2, 3)), (rows_with_newlines(rows, 4), (4, 2, 3))):
+        first = int((~layout.newline_mask()).nonzero()[0])
+        (dropped,) = KeptTokens.of([first], layout).dropped()
+        assert dropped.shape == grid
+        assert dropped.flatten().tolist() == [False, *[True] * (dropped.size - 1)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers.commands import command
 from helpers.files.evals import saved, tiny_processor, write_refcoco
 from helpers.files.rows import row
@@ -29,6 +30,7 @@ from tokenprune.evals.storage.results_io import to_line as row_line
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import Question
+from tokenprune.tokens import Layout
 
 RIGHT, WRONG = [1.0] * 12, [1.0, 0.0] * 6
 
@@ -163,7 +165,9 @@ def pointing(tmp_path: Path) -> Question:
 def test_an_overview_and_its_canvas(pointing: Question) -> None:
     """Four tokens of the overview, and a canvas of 2 x 4 with a column of newline tokens, of which none is drawn. A
     newline token behind all counts for nothing."""
-    kept = KeptTokens.of([1, 2, 3, *range(4, 8), 13], 15, [(1, 2, 2), (1, 2, 5), (1, 1, 1)])
+    newlines = torch.tensor([*[0] * 4, *[0, 0, 0, 0, 1] * 2, 1]).bool()
+    layout = Layout(((1, 2, 2), (1, 2, 5), (1, 1, 1)), newlines=newlines)
+    kept = KeptTokens.of([1, 2, 3, *range(4, 8), 13], layout)
     overview, canvas = card_of(pointing, kept).panels
     assert (overview.name, overview.dropped) == ("overview", "M0.0 0.0h30.0v20.0h-30.0z")
     assert (canvas.name, canvas.dropped) == ("canvas", "M0.0 20.0h60.0v20.0h-60.0z")
@@ -173,12 +177,12 @@ def test_an_overview_and_its_canvas(pointing: Question) -> None:
 
 def test_tiles_are_drawn_by_themselves(pointing: Question) -> None:
     """Which part of the image a tile shows is not in the answers."""
-    card = card_of(pointing, KeptTokens.of([0, 5, 6, 7], 12, [(1, 2, 2)] * 3))
+    card = card_of(pointing, KeptTokens.of([0, 5, 6, 7], Layout(((1, 2, 2),) * 3)))
     assert [panel.name for panel in card.panels] == ["grid 1", "grid 2", "grid 3"]
     assert [panel.image for panel in card.panels] == [None] * 3
     assert card.panels[1].dropped == "M0.0 0.0h10.0v10.0h-10.0z"
     assert card.panels[2].dropped == "M0.0 0.0h20.0v10.0h-20.0zM0.0 10.0h20.0v10.0h-20.0z"
-    card = card_of(pointing, KeptTokens.of([], 4 * 20, [(1, 2, 2)] * 20))
+    card = card_of(pointing, KeptTokens.of([], Layout(((1, 2, 2),) * 20)))
     assert (len(card.panels), card.note) == (8, "12 more not drawn")
 
 
@@ -186,7 +190,7 @@ def test_several_images(tmp_path: Path) -> None:
     (tmp_path / "seedbench").mkdir()
     SETS["seedbench", "hub"](tmp_path / "seedbench")
     video = TASKS["seedbench"].load(tmp_path / "seedbench")[1]
-    each = [KeptTokens.of([n], 4, [(1, 2, 2)]) for n in range(3)]
+    each = [KeptTokens.of([n], Layout.raster((1, 2, 2))) for n in range(3)]
     card = card_of(video, *each)
     assert [panel.name for panel in card.panels] == ["image 1", "image 2", "image 3"]
     assert len({panel.dropped for panel in card.panels}) == 3
@@ -195,7 +199,7 @@ def test_several_images(tmp_path: Path) -> None:
                   answer(video.id, "Grid", "", 0.0, task="seedbench", kept=tuple(each)))]  # fmt: skip
     html = pages.page("title", [], [], found, {("", "seedbench", video.id): Asked(video)})
     assert html.count("<image id=") == html.count("<use href=") == html.count("<figcaption") == 3
-    tiled = replace(found[0], pruned=replace(found[0].pruned, kept=(KeptTokens.of([0], 12, [(1, 2, 2)] * 3),)))
+    tiled = replace(found[0], pruned=replace(found[0].pruned, kept=(KeptTokens.of([0], Layout(((1, 2, 2),) * 3)),)))
     alone = Asked(replace(video, images=video.images[:1]))
     html = pages.page("title", [], [], [tiled], {("", "seedbench", video.id): alone})
     assert html.count('<rect class="ground"') == 3
@@ -236,7 +240,7 @@ def test_plots_show_every_strategy(tmp_path: Path) -> None:
 
 def test_lines_of_answers_are_short(tmp_path: Path) -> None:
     """What was kept of LLaVA-NeXT's 2880 visual tokens is no more than 500 characters."""
-    kept = KeptTokens.of(list(range(0, 2880, 2)), 2880, [(1, 24, 24), (1, 48, 48)])
+    kept = KeptTokens.of(list(range(0, 2880, 2)), Layout(((1, 24, 24), (1, 48, 48))))
     assert len(to_line(answer("a", "Grid", "", 0.0, kept=(kept,)))) < 900
     assert kept.mask(2880).sum() == 1440
 
