@@ -60,22 +60,24 @@ class Canvas:
         return [placed for raster in self.rasters if (placed := raster.on_canvas(box)) is not None]
 
 
-def canvas(image: Image.Image, layout: Layout, seen: ImageView, tiles: Sequence[Image.Image] = ()) -> Canvas:
-    """Lay out the rasters of `layout`.
+def canvas(image: Image.Image, layout: Layout | None, seen: ImageView, tiles: Sequence[Image.Image] = ()) -> Canvas:
+    """Lay out the rasters of `layout`; the image alone if it is None, where visual tokens have no place in the image.
 
     seen: the part of the image that the model sees. tiles: what the processor cuts the image into, for a layout that is
         `in_tiles`; such a canvas begins with the image itself, because only that can show boxes.
     """
-    tokens = _rasters(layout)
     view = _view(image, seen.window)
+    alone = (view, np.zeros((0, 0), dtype=int), seen.window)
+    if layout is None:
+        return _mosaic([alone])
+    tokens = _rasters(layout)
     shown: list[tuple[Image.Image, np.ndarray, Box | None]]
     if in_tiles(layout):
         if len(tiles) != len(tokens):
             raise UnsupportedError(
                 f"the processor cut the image into {len(tiles)} tiles, but the model saw {len(tokens)}"
             )
-        shown = [(view, np.zeros((0, 0), dtype=int), seen.window)]
-        shown += [(tile, index, None) for tile, index in zip(tiles, tokens, strict=True)]
+        shown = [alone, *((tile, index, None) for tile, index in zip(tiles, tokens, strict=True))]
     else:
         shown = [(view, index, seen.window) for index in tokens]
     return _mosaic(shown)

@@ -19,7 +19,7 @@ from tokenprune.evals.models.greedy import generate_greedily
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.models.video_prompts import adapter_for_clips, encode_clips, placeholder_ids
 from tokenprune.evals.reading.videos import Clip
-from tokenprune.evals.run.costs import executed_layers, kv_cache_bytes
+from tokenprune.evals.run.costs import executed_layers, have_places, kv_cache_bytes
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned, read_by
 from tokenprune.tokens import Layout
 from tokenprune.zoom.prompts import chat_prompt, encode_chat
@@ -66,7 +66,7 @@ def explain(
         (probed,) = seen.run(**inputs)
     layout = probed.tokens.layout
     tiles = tiles_of(processor, image, question) if in_tiles(layout) else ()
-    shown = canvas(image, layout, style.view(image.size), tiles)
+    shown = canvas(image, layout if have_places(model) else None, style.view(image.size), tiles)
     return Explanation(name, image, question, true_box, shown, outcomes)
 
 

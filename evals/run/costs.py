@@ -31,7 +31,13 @@ def visual_costs(model: Any, processor: Any, setup: Setup, handle: Any, input_id
         counts = torch.isin(input_ids, placeholders).sum(1).tolist()
         return [VisualCost(setup.n_visual(processor, count), count, float(count)) for count in counts]
     layers, images = executed_layers(model, handle.report), handle.report.images
-    return [_reported([image for image in images if image.row == row], layers) for row in range(len(input_ids))]
+    placed = have_places(model)
+    return [_reported([image for image in images if image.row == row], layers, placed) for row in range(len(input_ids))]
+
+
+def have_places(model: Any) -> bool:
+    """Whether a model's visual tokens have places in the image. Those of a resampler, as in Idefics2, have none."""
+    return "grid" in adapter_for(model).offers
 
 
 def executed_layers(model: Any, report: Report) -> list[bool]:
@@ -44,12 +50,12 @@ def mean_kept(image: ImageReport, executed: Sequence[bool]) -> float:
     return sum(len(image.kept_at(layer)) for layer, runs in enumerate(executed) if runs) / len(executed)
 
 
-def _reported(images: Sequence[ImageReport], executed: Sequence[bool]) -> VisualCost:
+def _reported(images: Sequence[ImageReport], executed: Sequence[bool], placed: bool) -> VisualCost:
     return VisualCost(
         n_visual=sum(image.n_visual for image in images),
         n_kept=sum(image.n_kept for image in images),
         n_mean=sum(mean_kept(image, executed) for image in images),
-        kept=tuple(KeptTokens.of(image.kept.cpu().numpy(), image.layout) for image in images),
+        kept=tuple(KeptTokens.of(image.kept.cpu().numpy(), image.layout) for image in images if placed),
     )
 
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from helpers.families import FAMILIES
 from helpers.families.base import BOS, BREAK, END, EOS, IMAGE, PAD, PATCH, START, VIDEO, VOCAB
 from helpers.families.llava import SIDE
+from helpers.families.tiled.idefics2 import LATENTS
 
 CHAT = (
     "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'image' %} MARK "
@@ -50,6 +51,16 @@ def janus() -> Any:
         image_processor=transformers.JanusImageProcessor(size={"height": SIDE, "width": SIDE}, min_size=PATCH),
         tokenizer=words(marks, **named),
         num_image_tokens=(SIDE // PATCH) ** 2,
+        chat_template=CHAT.replace("MARK", "<image>"),
+    )
+
+
+def idefics2() -> Any:
+    """Of a model that resamples an image to visual tokens without a place in it."""
+    return transformers.Idefics2Processor(
+        image_processor=transformers.Idefics2ImageProcessor(size={"shortest_edge": 16, "longest_edge": TILE}),
+        tokenizer=words({"<image>": IMAGE, "<fake_token_around_image>": START, "<end_of_utterance>": 80}),
+        image_seq_len=LATENTS,
         chat_template=CHAT.replace("MARK", "<image>"),
     )
 
@@ -93,6 +104,7 @@ def perception_lm() -> Any:
 
 
 PROCESSORS: dict[str, Callable[[], Any]] = {
+    "idefics2": idefics2,
     "janus": janus,
     "molmo2": molmo2,
     "paligemma": paligemma,
