@@ -25,9 +25,11 @@ from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.explain.outcomes import Explanation
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.evaluate import evaluate
+from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.run_folder import RunFolder
+from tokenprune.evals.tune.costs import CostMeter
 
 #: Width and height of the images that questions are about, one after the other.
 SIZES = {"wide": (120, 60), "tall": (50, 110), "small": (30, 20)}
@@ -162,3 +164,12 @@ def test_a_model_that_cannot_be_asked_says_so(tmp_path: Path) -> None:
     for of in (["eval", "--data", data, "--output", tmp_path / "run"], ["explain", data / "wide.png", "w1"]):
         said = command(*of, "--model", folder)
         assert "PaliGemmaProcessor has no chat template, which says how its model is asked. Write one to " in said
+@pytest.mark.parametrize("kind", ["gemma3", "molmo2", "paligemma"])
+def test_costs_are_those_of_a_prompt_alone(kind: str, tmp_path: Path) -> None:
+    """PaliGemma's processor gives every prompt labels, and the model then wants logits of all of it."""
+    model, processor = load_model(saved(kind, tmp_path))
+    (setup,) = make_setups(["random"], [0.3], ["original"], baselines=[])
+    meter = CostMeter(model, processor, load_questions(questions(tmp_path / "set")), "flops")
+    assert 0.1 < meter.relative(setup) < 1
+
+

@@ -29,7 +29,7 @@ def encode_chat(processor: Any, images: Sequence[Sequence[Any]], questions: Sequ
 
     images: the PIL images of each question.
     """
-    return processor(
+    inputs = processor(
         images=[list(own) for own in images],
         text=[chat_prompt(processor, question, len(own)) for question, own in zip(questions, images, strict=True)],
         padding=True,
@@ -37,6 +37,8 @@ def encode_chat(processor: Any, images: Sequence[Sequence[Any]], questions: Sequ
         return_tensors="pt",
         **options,
     )
+    inputs.pop("labels", None)  # PaliGemma's processor gives every prompt some, none of which is to be learnt
+    return inputs
 
 
 def input_side(processor: Any) -> int:
