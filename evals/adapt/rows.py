@@ -17,9 +17,10 @@ from torch import Tensor
 
 import tokenprune
 from tokenprune.adapters import adapter_for
-from tokenprune.errors import DataError
+from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.adapt.examples import Example
 from tokenprune.evals.reading.images import size_of
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import Strategy
 from tokenprune.zoom.prompts import chat_prompt, encode_chat
@@ -77,7 +78,7 @@ class Collator:
     def _padded(self, rows: Sequence[Row]) -> tuple[dict[str, Any], Int[Tensor, "batch n"], Int[Tensor, "batch n"]]:
         """A batch as if each row had one question; parts and position IDs of its tokens."""
         firsts = [row.examples[0].question for row in rows]
-        prompts = encode_chat(self.processor, [one.open_images() for one in firsts], [one.text for one in firsts])
+        prompts = self._encoded(firsts)
         sequences = [
             self._sequence(row, ids[real.bool()].tolist())
             for row, ids, real in zip(rows, prompts["input_ids"], prompts["attention_mask"], strict=True)
@@ -89,6 +90,19 @@ class Collator:
         batch["labels"] = _padded([one.labels for one in sequences], n, IGNORED)
         batch["attention_mask"] = (parts != PADDING).to(prompts["attention_mask"].dtype)
         return batch, parts, _padded([one.positions for one in sequences], n, 0)
+
+    def _encoded(self, questions: Sequence[Question]) -> Any:
+        """The processor's inputs. UnsupportedError if it cannot put the images in one batch."""
+        images, texts = [one.open_images() for one in questions], [one.text for one in questions]
+        try:
+            return encode_chat(self.processor, images, texts)
+        except ValueError as error:
+            if len(questions) == 1:
+                raise
+            raise UnsupportedError(
+                f"{type(self.processor).__name__} does not put the images of {len(questions)} rows in one batch "
+                f"({str(error).splitlines()[0]}). Write --batch 1 and --accumulate {len(questions)}."
+            ) from error
 
     def _sequence(self, row: Row, first: list[int]) -> RowTokens:
         """A row. `first` is what the processor made of its first prompt: the others differ from it in their ends only,

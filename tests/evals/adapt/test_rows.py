@@ -14,6 +14,7 @@ from helpers.files.search import Deep
 from helpers.models.processors import PROCESSORS
 
 import tokenprune
+from tokenprune.errors import UnsupportedError
 from tokenprune.evals.adapt.examples import Example, by_image, labelled
 from tokenprune.evals.adapt.lora import with_lora
 from tokenprune.evals.adapt.rows import IGNORED, Collator, Row, RowTokens, common, why_apart
@@ -161,3 +162,16 @@ def test_no_token_of_an_answer_sees_a_later_one(kind: str, rows: list[Row]) -> N
     with torch.no_grad():
         logits = [model(**batch).logits[0, :place] for batch in batches]
     assert torch.allclose(*logits, atol=1e-6)
+
+
+def test_images_that_do_not_go_in_one_batch(tmp_path: Path) -> None:
+    """PerceptionLM's go if they have equally many tiles."""
+    for number, size in enumerate(((120, 60), (50, 110), (120, 60))):
+        sample_image(size).save(tmp_path / f"{number}.png")
+    lines = [{"image": f"{number}.png", "question": "w1", "answer": "w2"} for number in range(3)]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    rows = [Row((one,)) for one in labelled(load_questions(tmp_path))]
+    collator = Collator(PROCESSORS["perception-lm"](), torch.float32)
+    assert len(collator([rows[0], rows[2]])["labels"]) == 2
+    with pytest.raises(UnsupportedError, match=r"images of 3 rows in one batch .*Write --batch 1 and --accumulate 3\."):
+        collator(rows)
