@@ -20,7 +20,7 @@ def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Sta
         raise UnsupportedError(
             f"{type(strategy).__name__} prunes inside the language model, and for {adapter.description} only pruning "
             f"before the language model is supported: {adapter.only_before}. Use a strategy without stages, such as "
-            f"FoPru."
+            f"{_without_stages(strategy)}."
         )
     kinds = enumerate(adapter.decoder.layers.kinds)
     number, kind = next(((number, kind) for number, kind in kinds if kind != FULL), (None, None))
@@ -28,7 +28,7 @@ def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Sta
         raise UnsupportedError(
             f"{type(strategy).__name__} prunes inside the language model, and decoder layer {number} of "
             f"{adapter.description} is {kind!r}: where any layer is not {FULL!r}, only pruning before the language "
-            f"model is supported. Use a strategy without stages, such as FoPru."
+            f"model is supported. Use a strategy without stages, such as {_without_stages(strategy)}."
         )
     layers = [stage.layer for stage in stages]
     early = next((layer for layer in layers if layer < adapter.first_stage), None)
@@ -44,3 +44,8 @@ def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Sta
             f"layers of this model after the first."
         )
     return stages
+
+
+def _without_stages(strategy: StagedStrategy) -> str:
+    """What to write instead: the strategy itself, if it can do without stages."""
+    return f"{type(strategy).__name__}(progressive=False)" if hasattr(strategy, "progressive") else "FoPru"
