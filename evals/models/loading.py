@@ -90,8 +90,8 @@ def load_processor(name: str) -> tuple[Any, Any]:
         config: Any = AutoConfig.from_pretrained(name)
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise DataError(
-            f"{name}: its config.json describes a {getattr(config, 'model_type', None)!r} model, which does not take "
-            "images and text; name a vision-language model"
+            f"{name}: its config.json describes a {getattr(config, 'model_type', None)!r} model, which transformers' "
+            "AutoModelForImageTextToText does not load; name a vision-language model"
         )
     with named(name, "processor"):
         return config, AutoProcessor.from_pretrained(name)
@@ -108,11 +108,14 @@ def read_config(name: str, revision: str | None = None) -> dict[str, Any]:
 
 @contextmanager
 def named(name: str, what: str) -> Iterator[None]:
-    """Raise DataError, with the first line of the reason, for any error of loading this part of a model."""
+    """Raise DataError, with the first line of the reason, for any error of loading this part of a model; SettingError
+    if transformers says that it needs a package."""
     try:
         yield
-    except (torch.cuda.OutOfMemoryError, ImportError, TokenPruneError):
+    except (torch.cuda.OutOfMemoryError, ModuleNotFoundError, TokenPruneError):
         raise
+    except ImportError as error:  # of several lines in a row
+        raise SettingError(f"{name}: {' '.join(str(error).split())}") from error
     except Exception as error:  # transformers, safetensors and huggingface_hub raise any type
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0].rstrip('.')}"
         if Path(name).is_dir():

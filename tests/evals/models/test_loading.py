@@ -81,3 +81,21 @@ def test_a_quantised_model_keeps_its_dtype(quantised: Any) -> None:
 def test_a_dtype_that_a_quantised_model_cannot_have(quantised: Any) -> None:
     with pytest.raises(SettingError, match=r"stay in float16 when it is loaded in float32\. Write --dtype float16\."):
         load_model("x", "float32", "cpu")
+
+
+def test_a_package_that_a_model_needs_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SmolVLM's processor, and the towers of Gemma 3n, which are of another package."""
+
+    def needs(*_: Any, **__: Any) -> None:
+        raise ImportError("\nSmolVLM requires the num2words library.\nTo install it, type `pip install num2words`.\n")
+
+    path = saved(tiny_llava(), tmp_path / "model")
+    monkeypatch.setattr(loading.AutoProcessor, "from_pretrained", needs)
+    with pytest.raises(SettingError, match=r"model: SmolVLM requires the num2words library\. To install it, type `pip"):
+        load_model(path)
+
+
+def test_a_model_without_images(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(DataError, match=r"a 'llama' model, which transformers' AutoModelForImageTextToText does not"):
+        load_model(str(tmp_path))

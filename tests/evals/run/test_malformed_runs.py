@@ -157,7 +157,10 @@ def test_mistakes_are_said_before_the_weights_load(
         ("./nowhere", "no such folder"),
         ("{}/set", "no config.json in this folder"),
         ("{}/broken", "cannot read the config.json of this folder"),
-        ("{}/text", "config.json describes a 'gpt2' model, which does not take images"),
+        (
+            "{}/text",
+            "config.json describes a 'gpt2' model, which transformers' AutoModelForImageTextToText does not load",
+        ),
     ],
 )
 def test_unknown_models(place: Path, name: str, said: str) -> None:
