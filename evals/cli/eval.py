@@ -14,7 +14,8 @@ NONE = "none"
 
 def add_options(parser: ArgumentParser) -> None:
     shared.add_model(parser)
-    shared.add_strategies(parser, DEFAULT_STRATEGIES, f"; {NONE}: baselines only")
+    default = f"of {' '.join(DEFAULT_STRATEGIES)}, those that the model can be pruned with"
+    shared.add_strategies(parser, None, f"; {NONE}: baselines only (default: {default})")
     shared.add_keep_ratios(parser)
     shared.add_position_ids(parser, POSITION_IDS)
     parser.add_argument(
@@ -104,7 +105,7 @@ def run(options: Namespace) -> None:
     rows = evaluate(
         options.model,
         output=options.output,
-        strategies=[name for name in options.strategy if name != NONE],
+        strategies=None if options.strategy is None else [name for name in options.strategy if name != NONE],
         keep_ratios=options.keep_ratio,
         position_ids=options.position_ids,
         baselines=None if options.baselines is None else [name for name in options.baselines if name != NONE],

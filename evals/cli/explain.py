@@ -13,7 +13,7 @@ EXTRA = "evals"
 
 def add_options(parser: ArgumentParser) -> None:
     shared.add_image(parser)
-    default = f"{' '.join(EXPLAINED_STRATEGIES)}; for a video {' '.join(OF_VIDEOS)}"
+    default = f"{' '.join(EXPLAINED_STRATEGIES)}; for a video {' '.join(OF_VIDEOS)}; of these, what the model can"
     shared.add_strategies(parser, (), f" (default: {default})")
     shared.add_keep_ratios(parser)
     shared.add_position_ids(parser, ["original"])
@@ -43,6 +43,8 @@ def run(options: Namespace) -> None:
       tokenprune explain cup.jpg "Where is the cup?" --strategy grid fopru --keep-ratio 0.25 --output cup.png
       tokenprune explain cup.mp4 "When is the cup lifted?" --frames 16 --keep-ratio 0.25 --output cup.png --gif cup.gif
     """
+    from functools import partial
+
     from rich.progress import track
 
     from tokenprune.errors import SettingError
@@ -51,11 +53,12 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.explain.explain import explain
     from tokenprune.evals.explain.table import table
     from tokenprune.evals.models.loading import load_model, public_name
+    from tokenprune.evals.models.video_prompts import adapter_for_clips
     from tokenprune.evals.reading.allowed import allowing
     from tokenprune.evals.reading.coco import check_pixels
     from tokenprune.evals.reading.images import open_image
     from tokenprune.evals.reading.videos import is_video, read_clip
-    from tokenprune.evals.run.setups import pruned_setups
+    from tokenprune.evals.run.setups import possible, pruned_setups
     from tokenprune.evals.storage.files import check_file
 
     screen, n_frames = console(140), options.frames or FRAMES
@@ -86,6 +89,10 @@ def run(options: Namespace) -> None:
     strategies = options.strategy or (OF_VIDEOS if of_video else EXPLAINED_STRATEGIES)
     shown = pruned_setups(strategies, options.keep_ratio, options.position_ids)
     model, processor = load_model(options.model, options.dtype)
+    if not options.strategy:
+        adapter = adapter_for_clips(model, processor) if of_video else None
+        strategies = possible(model, strategies, partial(screen.print, markup=False), adapter)
+        shown = pruned_setups(strategies, options.keep_ratio, options.position_ids)
     asked = shown if options.html is None else page.slider(model, strategies, options.keep_ratio)
     explanation = explain(
         model,

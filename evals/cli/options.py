@@ -142,11 +142,11 @@ def add_batch_tokens(parser: ArgumentParser, use: str = "in a batch") -> None:
     )
 
 
-def add_strategies(parser: ArgumentParser, default: Sequence[str], also: str = "") -> None:
+def add_strategies(parser: ArgumentParser, default: Sequence[str] | None, also: str = "") -> None:
     option: Any = parser.add_argument(
         "--strategy",
         nargs="+",
-        default=list(default),
+        default=None if default is None else list(default),
         metavar="NAME",
         help=f"one or more of: {FORM}{also}",
     )

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
@@ -28,7 +29,7 @@ from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
 from tokenprune.evals.run.runner import OnError
-from tokenprune.evals.run.setups import make_setups, read_by
+from tokenprune.evals.run.setups import make_setups, possible, read_by
 from tokenprune.evals.search.calibration import apart, calibrated_on
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.files import check_folder
@@ -44,7 +45,7 @@ def evaluate(
     model: Model = str(MODEL),
     *,
     output: str | Path,
-    strategies: Sequence[str | PathLike[str] | tokenprune.Strategy] = DEFAULT_STRATEGIES,
+    strategies: Sequence[str | PathLike[str] | tokenprune.Strategy] | None = None,
     keep_ratios: Sequence[float] = DEFAULT_KEEP_RATIOS,
     position_ids: Sequence[str] = POSITION_IDS,
     baselines: Sequence[str] | None = None,
@@ -77,8 +78,9 @@ def evaluate(
         run, and a call with more strategies or tasks runs only those. Failed questions are asked again. SettingError if
         the folder holds another run. Under `accelerate launch` the processes share the questions, with the same answers
         as from a single process.
-    strategies, keep_ratios, position_ids, baselines: the setups, see `make_setups`. baselines None: unpruned, random,
-        and downsample if the model supports it.
+    strategies, keep_ratios, position_ids, baselines: the setups, see `make_setups`. strategies None: of the default
+        ones, those that the model can be pruned with. baselines None: unpruned, random, and downsample if the model
+        supports it.
     tasks, data, split: the questions, see `load_questions`. limit: the most of each task, evenly spaced.
     apart_from: settings files that are not among the setups. Questions about images that they were calibrated on are
         left out too, so that runs in several folders ask the same questions.
@@ -92,7 +94,7 @@ def evaluate(
     engine: answers instead of the model in this process: "vllm", with `engine_options` as arguments of its `LLM`, or
         the URL of a server that `tokenprune serve` started. `model` is then the name or folder that it serves.
     """
-    model, strategies = as_model(model), as_strategies(strategies)
+    model, chosen = as_model(model), as_strategies(DEFAULT_STRATEGIES if strategies is None else strategies)
     check_lists(keep_ratios=keep_ratios, position_ids=position_ids, baselines=baselines, tasks=tasks)
     check_lists(apart_from=apart_from, image_roots=image_roots)
     limit, batch_tokens, max_image_pixels, frames = as_counts(
@@ -104,7 +106,7 @@ def evaluate(
         raise SettingError("engine_options (--engine-options) are for an engine: name one with engine (--engine vllm)")
     here, output, data = processes(), Path(output), Path(data)
     console = (console or Console()) if here.is_first else Console(quiet=True)
-    named = make_setups(strategies, keep_ratios, position_ids, baselines or ())  # mistakes are said before weights load
+    named = make_setups(chosen, keep_ratios, position_ids, baselines or ())  # mistakes are said before weights load
     if baselines is not None and not named:
         raise SettingError("nothing to measure: neither a strategy nor a baseline is named. Name one.")
     avoided = _avoided(apart_from, console)
@@ -129,9 +131,12 @@ def evaluate(
             answering = InProcess(loaded, processor, batch_tokens, on_error, resized=image_size is not None)
         if baselines is None:
             baselines = answering.baselines(console)
-        compared = make_setups(strategies, keep_ratios, position_ids, baselines)
+        adapter = None
         if isinstance(answering, InProcess) and all(isinstance(one, VideoQuestion) for one in asked):
-            compared = read_by(adapter_for_clips(answering.model, answering.processor), compared)
+            adapter = adapter_for_clips(answering.model, answering.processor)
+        if isinstance(answering, InProcess) and strategies is None:
+            chosen = possible(answering.model, DEFAULT_STRATEGIES, partial(console.print, markup=False), adapter)
+        compared = read_by(adapter, make_setups(chosen, keep_ratios, position_ids, baselines))
         groups = answering.groups(compared)
         calibration = avoided.union(*(setup.calibrated_on for setup in compared))
         questions = limit_questions(_uncalibrated(asked, calibration, data, console), limit)

@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from math import prod
@@ -186,6 +186,31 @@ def pruned_setups(strategies: Sequence[str], keep_ratios: Sequence[float], posit
             f"{DOWNSAMPLE} prunes nothing, so only `tokenprune eval` measures it. Leave it out of --strategy"
         )
     return [one for one in make_setups(strategies, keep_ratios, position_ids, ()) if isinstance(one, Pruned)]
+
+
+def possible(
+    model: Any, strategies: Sequence[str], say: Callable[[str], None], adapter: type[ModelAdapter] | None = None
+) -> Sequence[str]:
+    """Return those of the strategies that a model can be pruned with, for strategies that nobody has named. One that it
+    can only be pruned with in its default settings gets these. Say what else is left out or changed, and why. All, if
+    it can be pruned with none, so that pruning says why."""
+    found, said = [], list[str]()
+    for name in strategies:
+        why = None
+        for tried in dict.fromkeys((name, name.partition(":")[0])):
+            try:
+                with replace(pruned_setups([tried], [0.5], ["original"])[0], adapter=adapter).patched(model):
+                    found.append(tried)
+            except tokenprune.UnsupportedError as error:
+                why = why or error
+                continue
+            said += [] if why is None else [f"{tried} instead of {name}: {why}"]
+            break
+        else:
+            said.append(f"Leaving out {name}: {why}")
+    for line in said if found else ():
+        say(line)
+    return found or strategies
 
 
 def read_by(adapter: type[ModelAdapter] | None, setups: Sequence[Setup]) -> list[Setup]:

@@ -17,7 +17,7 @@ from helpers.commands import command
 from helpers.files.evals import sample_image
 from helpers.models.processors import saved_family
 from helpers.served.gemma import save_gemma3, save_gemma4
-from helpers.served.models import save_internvl, save_llava_next, save_llava_onevision
+from helpers.served.models import save_internvl, save_llava_next, save_llava_onevision, save_qwen
 from rich.console import Console
 
 from tokenprune.evals.explain import sheet
@@ -42,6 +42,8 @@ SAVED: dict[str, Callable[[Path], Any]] = {
     "llava-onevision": save_llava_onevision,
     **{name: partial(saved_family, name) for name in OWN},
 }
+#: Beside those that are pruned and drawn.
+OTHERS = {"qwen2.5-vl": partial(save_qwen, kind="qwen2_5_vl")}
 
 
 #: Of PaliGemma's processor.
@@ -52,10 +54,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation does")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model goes on answering until it is told to stop."""
     monkeypatch.setattr("tokenprune.evals.explain.explain.MAX_NEW_TOKENS", 3)
+    monkeypatch.setattr("tokenprune.evals.explain.page.SLIDER", ())
 
 
 def saved(name: str, folder: Path) -> str:
-    SAVED[name](folder / "model")
+    (SAVED | OTHERS)[name](folder / "model")
     return str(folder / "model")
 
 
@@ -98,9 +101,9 @@ def test_a_run_with_all_defaults_counts_what_pruning_counts(kind: str, tmp_path:
     for answer, pruned in zip(found["unpruned"], found["Random"], strict=True):
         assert answer.error is None
         assert answer.n_kept == answer.n_visual > 1
-
-
         assert bool(pruned.kept) == (kind != "idefics2")  # whose tokens have no place to be drawn at
+
+
 @pytest.mark.parametrize("kind", ["gemma3", "internvl", "llava-next"])
 def test_shrinking_that_is_asked_for_is_refused(kind: str, tmp_path: Path) -> None:
     data = questions(tmp_path / "set")
@@ -122,6 +125,30 @@ def test_what_is_kept_is_drawn_on_the_image(kind: str, tmp_path: Path) -> None:
     without = {"idefics2": pruned.n_visual, "llava-next": 4, "llava-onevision": 6}  # a place: newline tokens, or all
     assert len(placed) == unpruned.n_visual - without.get(kind, 0)
     sheet.draw(told, tmp_path / "kept.png")
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "said"),
+    [
+        ("qwen2.5-vl", ["FoPru", "Grid", "Mosaic"], "fopru instead of fopru:layer=-2: layer=-2 of this vision tower"),
+        ("idefics2", ["FoPru -2"], "Leaving out grid: Grid(keep_ratio=0.5) needs the rows and columns of visual"),
+    ],
+)
+def test_default_strategies_are_those_that_the_model_can_be_pruned_with(
+    kind: str, asked: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, model = questions(tmp_path / "set"), saved(kind, tmp_path)
+    more = ["--keep-ratio", 0.5, "--limit", 1, "--output", tmp_path / "run"]
+    assert command("eval", "--model", model, "--data", data, *more) == 0
+    assert {one.strategy for one in RunFolder(tmp_path / "run").answers().values()} == {*asked, "Random", "unpruned"}
+    assert said in capsys.readouterr().out
+    of = ["explain", data / "wide.png", "w1", "--model", model, "--keep-ratio", 0.5, "--rounds", 0]
+    assert command(*of, "--html", tmp_path / "kept.html") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("FoPru") >= shown.count("VisionZip") >= 1
+    assert said.startswith("fopru") == ("fopru instead of fopru:mode=rank,layer=-2: layer=-2 of this" in shown)
+    named = command("eval", "--model", model, "--data", data, "--strategy", "grid", "fopru:layer=-2", *more)
+    assert named.startswith("Error: ")  # what was typed is refused
 
 
 def test_tiles_are_those_of_the_prompt(tmp_path: Path) -> None:
@@ -157,13 +184,6 @@ def test_images_that_a_processor_does_not_put_together_are_asked_about_one_by_on
     assert [len(of_strategy) for of_strategy in found.values()] == [3, 3]
 
 
-def test_a_model_that_cannot_be_asked_says_so(tmp_path: Path) -> None:
-    folder = Path(saved("paligemma", tmp_path))
-    (folder / "chat_template.jinja").unlink()
-    data = questions(tmp_path / "set")
-    for of in (["eval", "--data", data, "--output", tmp_path / "run"], ["explain", data / "wide.png", "w1"]):
-        said = command(*of, "--model", folder)
-        assert "PaliGemmaProcessor has no chat template, which says how its model is asked. Write one to " in said
 @pytest.mark.parametrize("kind", ["gemma3", "molmo2", "paligemma"])
 def test_costs_are_those_of_a_prompt_alone(kind: str, tmp_path: Path) -> None:
     """PaliGemma's processor gives every prompt labels, and the model then wants logits of all of it."""
@@ -173,3 +193,10 @@ def test_costs_are_those_of_a_prompt_alone(kind: str, tmp_path: Path) -> None:
     assert 0.1 < meter.relative(setup) < 1
 
 
+def test_a_model_that_cannot_be_asked_says_so(tmp_path: Path) -> None:
+    folder = Path(saved("paligemma", tmp_path))
+    (folder / "chat_template.jinja").unlink()
+    data = questions(tmp_path / "set")
+    for of in (["eval", "--data", data, "--output", tmp_path / "run"], ["explain", data / "wide.png", "w1"]):
+        said = command(*of, "--model", folder)
+        assert "PaliGemmaProcessor has no chat template, which says how its model is asked. Write one to " in said
