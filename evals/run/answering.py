@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from tokenprune.errors import UnsupportedError
+from tokenprune.evals.models.video_prompts import takes_videos
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import OnError, Runner
@@ -62,6 +63,8 @@ class InProcess(Answering):
                 pass
         except UnsupportedError as error:
             return without_downsampling(str(error), console)
+        if takes_videos(self.processor):
+            return without_downsampling("it resizes images, and this model takes videos too", console)
         return BASELINES
 
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 from helpers.files.evals import tiny_processor
 from helpers.tiny import tiny_llava
+from rich.console import Console
 
 import tokenprune
 from tokenprune.evals.run import downsample
+from tokenprune.evals.run.answering import InProcess
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.zoom.prompts import encode_chat
 
@@ -44,3 +46,12 @@ def test_downsampling_needs_a_fixed_size() -> None:
     processor = tiny_processor(size={"shortest_edge": 24})
     with pytest.raises(tokenprune.UnsupportedError, match="no fixed image size"):
         downsample.full_grid(processor)
+
+
+def test_a_model_that_takes_videos_is_not_downsampled_by_default() -> None:
+    """As Video-LLaVA, whose videos the baseline cannot resize."""
+    processor: Any = tiny_processor()
+    asked = InProcess(tiny_llava(), processor, batch_tokens=1, on_error="stop")
+    assert list(asked.baselines(Console(quiet=True))) == ["unpruned", "random", "downsample"]
+    processor.video_processor = processor.image_processor
+    assert list(asked.baselines(Console(quiet=True))) == ["unpruned", "random"]
