@@ -7,6 +7,10 @@ from typing import Any
 
 from tokenprune.errors import SettingError, UnsupportedError
 
+#: What the chat templates of models that think before they answer read: as in Qwen3.5 and GLM-4.6V, and in Kimi K2.5.
+#: An answer is cut off long before such a model has finished thinking.
+AT_ONCE = {"enable_thinking": False, "thinking": False}
+
 
 def chat_prompt(processor: Any, question: str, n_images: int = 1) -> str:
     """The prompt for a question after its images, up to where the answer begins."""
@@ -14,14 +18,15 @@ def chat_prompt(processor: Any, question: str, n_images: int = 1) -> str:
 
 
 def in_template(processor: Any, content: Sequence[Mapping[str, Any]]) -> str:
-    """The prompt for what a user says, up to where the answer begins. UnsupportedError if the processor has no chat
-    template, as those of models that are not trained for chats."""
-    if not getattr(processor, "chat_template", None):
+    """The prompt for what a user says, up to where the answer begins, without thinking. UnsupportedError if the
+    processor has no chat template, as those of models that are not trained for chats."""
+    if not getattr(processor, "chat_template", True):
         raise UnsupportedError(
             f"{type(processor).__name__} has no chat template, which says how its model is asked. Write one to "
             f"chat_template.jinja in the model's folder, or to processor.chat_template."
         )
-    return processor.apply_chat_template([{"role": "user", "content": list(content)}], add_generation_prompt=True)
+    turns = [{"role": "user", "content": list(content)}]
+    return processor.apply_chat_template(turns, add_generation_prompt=True, **AT_ONCE)
 
 
 def encode_chat(processor: Any, images: Sequence[Sequence[Any]], questions: Sequence[str], **options: Any) -> Any:
