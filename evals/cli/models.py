@@ -83,8 +83,7 @@ def strategies_of(one: Tested) -> list[str]:
     for name, kind in STRATEGIES.items():
         strategy = kind(keep_ratio=0.9)  # a schedule has its stages with any budget that its first layers do not use up
         inside = isinstance(strategy, StagedStrategy) and bool(strategy.stages(32))
-        needs = strategy.needs | ({"grid"} if strategy.reads_grid else set())
-        if needs <= set(one.statistics) and (one.stages or not inside):
+        if strategy.required_statistics <= set(one.statistics) and (one.stages or not inside):
             found.append(name)
     return found
 

@@ -145,7 +145,7 @@ def patch(
     if not isinstance(chosen.needs, frozenset):
         names = [chosen.needs] if isinstance(chosen.needs, str) else sorted(chosen.needs)
         raise SettingError(f"{type(chosen).__name__}.needs is not a frozenset. Write needs = {frozenset(names)!r}.")
-    needs = chosen.needs | ({"grid"} if chosen.reads_grid else set())
+    needs = chosen.required_statistics
     check_needs(repr(chosen), needs, answers.offers, answers.description, answers.why_not)
     check_heads(repr(chosen), needs, answers)
     if file is not None:

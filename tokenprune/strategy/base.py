@@ -68,6 +68,11 @@ class Strategy(ABC):
         return False
 
     @property
+    def required_statistics(self) -> frozenset[str]:
+        """What a model must offer: all `needs`, and "grid" if `reads_grid`."""
+        return self.needs | ({"grid"} if self.reads_grid else set())
+
+    @property
     def biases_attention(self) -> bool:
         """Whether the language model attends to tokens in proportion to their sizes."""
         return False

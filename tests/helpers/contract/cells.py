@@ -89,7 +89,7 @@ def stages_of(strategy: tokenprune.Strategy) -> tuple[Stage, ...]:
 def refusal_of(name: str, adapter: ModelAdapter) -> str | None:
     """What patch() says where it refuses a strategy for a model; None if it does not."""
     strategy = strategy_of(name)
-    if not (strategy.needs | ({"grid"} if strategy.reads_grid else set())) <= adapter.offers:
+    if not strategy.required_statistics <= adapter.offers:
         return "does not have it"
     if stages_of(strategy) and set(adapter.decoder.layers.kinds) != {FULL}:
         return "only pruning before the language model is supported"
