@@ -10,6 +10,16 @@ precision  selections without torch.autocast
 from tokenprune.selection.budgets import budget, n_reaching, split, tile_share
 from tokenprune.selection.merge import Merge
 from tokenprune.selection.selection import Selection
-from tokenprune.selection.steps import StageReport, StepReport
+from tokenprune.selection.steps import StageReport, StepReport, scores_of_all
 
-__all__ = ["Merge", "Selection", "StageReport", "StepReport", "budget", "n_reaching", "split", "tile_share"]
+__all__ = [
+    "Merge",
+    "Selection",
+    "StageReport",
+    "StepReport",
+    "budget",
+    "n_reaching",
+    "scores_of_all",
+    "split",
+    "tile_share",
+]

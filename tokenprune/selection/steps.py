@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int
@@ -36,3 +37,13 @@ class StepReport:
 
     strategy: str
     kept: Int[Tensor, " kept"]
+
+
+def scores_of_all(
+    scores: Float[Tensor, " left"] | None, left: Int[Tensor, " left"], n_visual: int, missing: float = math.nan
+) -> Float[Tensor, " visual"] | None:
+    """The scores of the tokens that were `left` before a step as those of all `n_visual` tokens of the image, with
+    `missing` for the others."""
+    if scores is None or len(left) == n_visual:
+        return scores
+    return scores.new_full((n_visual,), missing).index_copy(0, left, scores)

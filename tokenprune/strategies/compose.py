@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.errors import PruningError, SettingError
-from tokenprune.selection import Merge, Selection, StepReport
+from tokenprune.selection import Merge, Selection, StepReport, scores_of_all
 from tokenprune.strategies.parsing import parse
 from tokenprune.strategy import (
     DenoisingStrategy,
@@ -147,7 +147,7 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
                         f"{type(step).__name__}.select kept {len(left)} visual tokens; its budget is {n_left}. Keep "
                         f"self.budget(tokens.n_visual) of them."
                     )
-            scores = _over_all(selection.scores, kept, n_visual)
+            scores = scores_of_all(selection.scores, kept, n_visual, missing=-torch.inf)  # lowest: dropped earlier
             second = Merge.none(device) if selection.merged is None else selection.merged
             merged = merged.then(second, kept, left) if len(second.targets) or len(merged.targets) else merged
             features = features[left] if selection.merged is None else selection.merged.apply(features, left)
@@ -233,10 +233,3 @@ def _of_left(selection: Selection, kept: Tensor) -> tuple[Selection, Tensor]:
     if merged is not None:
         merged = Merge(merged.targets, torch.searchsorted(kept, merged.sources), merged.weights)
     return Selection(left, len(kept), scores, merged), left
-
-
-def _over_all(scores: Tensor | None, kept: Tensor, n_visual: int) -> Tensor | None:
-    """Scores of the `kept` tokens as those of all, with the lowest there is for what earlier steps have dropped."""
-    if scores is None or len(kept) == n_visual:
-        return scores
-    return scores.new_full((n_visual,), -torch.inf).index_copy(0, kept, scores)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.denoising import BlockDiffusion
 from tokenprune.engine.cache.pruned import index_of, settle
-from tokenprune.engine.call import CallContext, Forward, find_cache, named_arguments
+from tokenprune.engine.call import CallContext, Forward, find_cache, is_static, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.denoising.step_cache import StepCache, cached, step_cache, unpruned_bytes
 from tokenprune.engine.prefill import Prefill
@@ -28,7 +28,7 @@ from tokenprune.engine.recording import Register
 from tokenprune.engine.select import no_selection
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.report import Denoising, ImageReport, LateStepReport, Report
-from tokenprune.selection import Selection
+from tokenprune.selection import Selection, scores_of_all
 from tokenprune.selection.precision import without_autocast
 from tokenprune.sequence.masks import FULL
 from tokenprune.sequence.packing import inverse
@@ -113,7 +113,7 @@ class CanvasSteps:
 
     @dynamo_disabled
     def before_prefix(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if getattr(find_cache(named_arguments(module, args, kwargs)), "is_compileable", False):
+        if is_static(find_cache(named_arguments(module, args, kwargs))):
             raise PruningError(
                 "a static cache, whose steps transformers compiles as a whole, cannot be pruned in a block diffusion "
                 "model. Generate with a dynamic cache, which is the default."
@@ -194,10 +194,7 @@ class CanvasSteps:
             left, columns = image.left[selection.kept], image.columns[selection.kept]
             images.append(replace(image, columns=columns, left=left))
             if image.number is not None:
-                scores = selection.scores
-                if scores is not None:
-                    whole = scores.new_full((image.n_visual,), torch.nan)
-                    scores = whole.index_copy(0, image.left, scores)
+                scores = scores_of_all(selection.scores, image.left, image.n_visual)
                 reports[image.number] = LateStepReport(stage.step, left, scores)
         if now.report is not None:
             found = [

@@ -30,7 +30,7 @@ from tokenprune.engine.stages.run import StageRun, text_places
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
-from tokenprune.selection import Selection, StageReport
+from tokenprune.selection import Selection, StageReport, scores_of_all
 from tokenprune.sequence.packing import Packing, PromptTokens, identity_packing, pack
 from tokenprune.strategy import Stage, StagedStrategy
 from tokenprune.tokens.visual import FirstLayerInputs, StageTokens
@@ -278,12 +278,10 @@ def _entered(
 
 def report_of(stage: Stage, left: Int[Tensor, " left"], n_visual: int, selection: Selection) -> StageReport:
     """What a stage did, from a selection over the tokens that were left before it, of `n_visual`."""
-    kept, scores, merged = left[selection.kept], selection.scores, selection.merged
-    if scores is not None:
-        scores = scores.new_full((n_visual,), torch.nan).index_copy(0, left, scores)
+    kept, merged = left[selection.kept], selection.merged
     if merged is not None:
         merged = merged.detach().of_whole(left, torch.arange(len(kept), device=kept.device))
-    return StageReport(stage.layer, kept, scores, merged)
+    return StageReport(stage.layer, kept, scores_of_all(selection.scores, left, n_visual), merged)
 
 
 def _grow(index: CacheIndex, n_slots: int) -> list[StageSlots]:
