@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.encoded import EncodedImage
 from tokenprune.engine.cache.index import CacheIndex
-from tokenprune.engine.cache.pruned import Views, physical_view
+from tokenprune.engine.cache.pruned import Views, is_static, physical_view, prompt_slots, span
 from tokenprune.errors import PruningError
 from tokenprune.sequence.input_masks import Mask, is_pattern, padding_of, prunable_mask
 from tokenprune.sequence.masks import MaskRequest
@@ -216,12 +216,6 @@ def hidden_states_first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
     return (others.pop("hidden_states"),), others
 
 
-@cache
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    """Of a class's function, not of a bound one: that would keep a model alive."""
-    return inspect.signature(function)
-
-
 def new_size(kwargs: Mapping[str, Any]) -> tuple[int, int]:
     """Return how many rows and columns a call of the base model brings."""
     new = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
@@ -257,26 +251,6 @@ def last_columns(output: dict[str, Any], n: int) -> None:
     output["last_hidden_state"] = output["last_hidden_state"][:, -n:]
 
 
-def is_static(cache: Any) -> bool:
-    """Whether a cache has its full length from the start."""
-    return bool(getattr(cache, "is_compileable", False))
-
-
-def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int]:
-    """How many slots a layer attends to when `n_queries` are appended to `n_slots`, and the first of them."""
-    return (n_slots + n_queries, 0) if cache is None else cache.get_mask_sizes(n_queries, layer)
-
-
-def prompt_slots(cache: Any) -> int | None:
-    """How many slots a cache keeps that was made to keep the prompt and a window of the answer; None for one of another
-    kind, and as long as the prompt is not complete."""
-    layers = (layer for layer in getattr(cache, "layers", ()) if hasattr(layer, "prefill_cumulative_length"))
-    layer = next(layers, None)
-    if layer is None or layer.prefill_length is None or layer.prefill_cumulative_length < layer.prefill_length:
-        return None
-    return int(layer.prefill_length)
-
-
 def check_placeholders(adapter: ModelAdapter, modalities: set[str], kwargs: Mapping[str, Any]) -> None:
     """Raise PruningError if a prompt has placeholder tokens of images that were encoded for it, and they came under a
     name that the adapter does not know. If nothing came, the model is its own assistant, which transformers gives no
@@ -291,6 +265,12 @@ def check_placeholders(adapter: ModelAdapter, modalities: set[str], kwargs: Mapp
                 f"that {type(adapter).__name__} does not know, so nothing would be pruned. Remove the patch, and "
                 f"report it with your transformers version."
             )
+
+
+@cache
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Of a class's function, not of a bound one: that would keep a model alive."""
+    return inspect.signature(function)
 
 
 def _holds_features(argument: Any) -> bool:

@@ -215,3 +215,23 @@ def n_slots(cache: Any) -> int:
     if cache is None:
         return 0
     return int(getattr(cache, "_unpruned_class", type(cache)).get_seq_length(cache))
+
+
+def is_static(cache: Any) -> bool:
+    """Whether a cache has its full length from the start."""
+    return bool(getattr(cache, "is_compileable", False))
+
+
+def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int]:
+    """How many slots a layer attends to when `n_queries` are appended to `n_slots`, and the first of them."""
+    return (n_slots + n_queries, 0) if cache is None else cache.get_mask_sizes(n_queries, layer)
+
+
+def prompt_slots(cache: Any) -> int | None:
+    """How many slots a cache keeps that was made to keep the prompt and a window of the answer; None for one of another
+    kind, and as long as the prompt is not complete."""
+    layers = (layer for layer in getattr(cache, "layers", ()) if hasattr(layer, "prefill_cumulative_length"))
+    layer = next(layers, None)
+    if layer is None or layer.prefill_length is None or layer.prefill_cumulative_length < layer.prefill_length:
+        return None
+    return int(layer.prefill_length)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.denoising import BlockDiffusion
-from tokenprune.engine.cache.pruned import index_of, settle
-from tokenprune.engine.call import CallContext, Forward, find_cache, is_static, named_arguments
+from tokenprune.engine.cache.pruned import index_of, is_static, settle
+from tokenprune.engine.call import CallContext, Forward, find_cache, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.denoising.step_cache import StepCache, cached, step_cache, unpruned_bytes
 from tokenprune.engine.prefill import Prefill

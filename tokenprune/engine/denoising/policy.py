@@ -139,7 +139,17 @@ class EmbeddingFunction(MethodOverride):
     def _begin(self) -> dict[str, list[EncodedImage]]:
         """Collect the images of this call as one of the base model does."""
         images: dict[str, list[EncodedImage]] = {modality.name: [] for modality in self._adapter.modalities}
-        self._context.forward = Forward(None, None, {}, {}, images, 0, 0, None, ids_given=False)
+        self._context.forward = Forward(
+            cache=None,
+            index=None,
+            visual={},
+            image_starts={},
+            images=images,
+            n_slots=0,
+            n_columns=0,
+            columns_mask=None,
+            ids_given=False,
+        )
         return images
 
     @dynamo_disabled

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import recomputes_hooks
 from tokenprune.engine.cache.index import CacheIndex
-from tokenprune.engine.call import CallContext, Forward, hidden_states_first, is_static
+from tokenprune.engine.cache.pruned import is_static
+from tokenprune.engine.call import CallContext, Forward, hidden_states_first
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.proportional_attention import stage_bias
 from tokenprune.engine.recording import Register

@@ -16,8 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.engine.cache.pruned import physical_view
-from tokenprune.engine.call import is_static, span
+from tokenprune.engine.cache.pruned import is_static, physical_view, span
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
 from tokenprune.sequence.masks import add_bias, additive, masked_out
