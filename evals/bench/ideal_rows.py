@@ -60,11 +60,7 @@ class RowCuts:
             hidden = hidden.index_select(-2, places.to(hidden.device))
         else:
             hidden = hidden.narrow(-2, 0, places)
-        named = named_arguments(module, args, kwargs)
-        named = {name: cut.cut(name, value) for name, value in named.items() if name != "hidden_states"}
-        if named.get("max_seqlen") is not None:
-            named["max_seqlen"] = type(kwargs["max_seqlen"])(named["cu_seqlens"].diff().max())
-        return (hidden,), named
+        return (hidden,), cut.arguments(named_arguments(module, args, kwargs))
 
     def _after_exit(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         """With zeros for the tokens that are not there, because the base model expects a row for each."""

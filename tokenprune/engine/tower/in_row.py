@@ -117,9 +117,7 @@ class RowPruning:
         if drops:
             hidden = call.advance(hidden)
             cut = call.entered[number] = call.cut
-            named = {name: cut.cut(name, value) for name, value in named.items() if name != "hidden_states"}
-            if named.get("max_seqlen") is not None:
-                named["max_seqlen"] = type(named["max_seqlen"])(named["cu_seqlens"].diff().max())
+            named = cut.arguments(named)
             if cut.bias is not None and self.between is not None and self.between.attention.attend is not None:
                 named[KEY_BIAS] = cut.bias.to(hidden.device)
         if self.selecting is not None and number in self.selecting.after:

@@ -52,12 +52,12 @@ class RowCut:
         order = self.by_token.to(logs.device)
         return torch.zeros_like(logs).index_copy(0, order, logs)
 
-    def cut(self, name: str, value: Any) -> Any:
-        """The argument `name` of a layer, for the patches that are left."""
-        key = name, id(value)
-        if key not in self._cut:
-            self._cut[key] = value, self._shortened(name, value)
-        return self._cut[key][1]
+    def arguments(self, named: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a layer besides its hidden states, for the patches that are left."""
+        found = {name: self._once(name, value) for name, value in named.items() if name != "hidden_states"}
+        if found.get("max_seqlen") is not None:
+            found["max_seqlen"] = type(found["max_seqlen"])(found["cu_seqlens"].diff().max())
+        return found
 
     def forget(self) -> None:
         """Free the arguments that were cut: no further layer gets them."""
@@ -76,7 +76,14 @@ class RowCut:
                 return result.index_copy(-2, places.to(value.device), value)
         return value
 
+    def _once(self, name: str, value: Any) -> Any:
+        key = name, id(value)
+        if key not in self._cut:
+            self._cut[key] = value, self._shortened(name, value)
+        return self._cut[key][1]
+
     def _shortened(self, name: str, value: Any) -> Any:
+        """An argument of a layer, for the patches that are left."""
         if name == "cu_seqlens":
             return self._ends.to(value.device)[value.long()].unique_consecutive().to(value.dtype)
         if isinstance(value, tuple):
