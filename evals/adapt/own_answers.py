@@ -100,4 +100,4 @@ def _one_by_one(
 
 def _answer(question: Question, text: str) -> Answer:
     """What is stored of an answer that no score or cost is asked of."""
-    return Answer(question.task, question.id, question.split, **UNPRUNED.key._asdict(), text=text, score=None)
+    return Answer.to(question, UNPRUNED.key, text=text, score=None)

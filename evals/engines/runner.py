@@ -57,7 +57,7 @@ class EngineRunner:
             for start in range(0, len(left), self.engine.at_once):
                 together = left[start : start + self.engine.at_once]
                 for setup in setups:
-                    questions = [one for one, missing in together if AnswerKey(one.task, one.id, setup.key) in missing]
+                    questions = [one for one, missing in together if AnswerKey.of(one, setup.key) in missing]
                     if questions:
                         yield self._asked(questions, setup)
 
@@ -84,11 +84,9 @@ class EngineRunner:
         n_kept = one.n_visual - (one.n_tokens - reply.n_prompt)
         if (wrong := self._miscounted(one, setup, n_kept)) is not None:
             return failed(question, setup, wrong, self.on_error)
-        return Answer(
-            task=question.task,
-            id=question.id,
-            split=question.split,
-            **setup.key._asdict(),
+        return Answer.to(
+            question,
+            setup.key,
             text=reply.text.strip(),
             score=question.score(reply.text),
             n_visual=one.n_visual,
@@ -113,4 +111,4 @@ class EngineRunner:
 
 def _missing(question: Question, part: Part, setups: Sequence[Setup]) -> bool:
     """Return whether any of these setups has not answered a question of a part."""
-    return any(AnswerKey(question.task, question.id, setup.key) in part.missing for setup in setups)
+    return any(AnswerKey.of(question, setup.key) in part.missing for setup in setups)

@@ -37,7 +37,7 @@ def task_results(
             of_task,
             numbers[task],
             setup,
-            [answers[AnswerKey(task, question.id, setup.key)] for question in of_task],
+            [answers[AnswerKey.of(question, setup.key)] for question in of_task],
             about,
         )
         for setup in setups

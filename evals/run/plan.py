@@ -49,4 +49,4 @@ class Plan:
         return len(self.setups) * sum(len(questions) for questions, _ in self._parts[process::n_processes])
 
     def _asked(self, questions: Sequence[Question]) -> set[AnswerKey]:
-        return {AnswerKey(question.task, question.id, setup.key) for setup in self.setups for question in questions}
+        return {AnswerKey.of(question, setup.key) for setup in self.setups for question in questions}

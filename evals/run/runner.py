@@ -51,7 +51,7 @@ class Runner:
             try:
                 decoded.append(DecodedQuestion.of(question, self.processor))
             except Exception as error:  # noqa: BLE001  # raised again by _failed, or recorded
-                asked = [setup for setup in setups if _answer_key(question, setup) in part.missing]
+                asked = [setup for setup in setups if AnswerKey.of(question, setup.key) in part.missing]
                 yield [self._failed(question, setup, error) for setup in asked]
         groups = group_by_encoding(self.processor, setups)
         for batch in batches(decoded, self.batch_tokens):
@@ -65,7 +65,7 @@ class Runner:
         at a time where the processor cannot encode them together."""
         inputs = None
         for setup in setups:
-            missing = {asked for one in batch if (asked := _answer_key(one.question, setup)) in part.missing}
+            missing = {asked for one in batch if (asked := AnswerKey.of(one.question, setup.key)) in part.missing}
             if not missing:
                 continue
             if inputs is None:
@@ -117,11 +117,9 @@ class Runner:
                 if one.question.id == first_id
             }
         return [
-            Answer(
-                task=question.task,
-                id=question.id,
-                split=question.split,
-                **setup.key._asdict(),
+            Answer.to(
+                question,
+                setup.key,
                 text=text.strip(),
                 score=question.score(text),
                 **vars(cost),
@@ -144,22 +142,10 @@ def failed(question: Question, setup: Setup, error: Exception, on_error: OnError
             f"{setup.key}: stopped at {question.id}{named}: {reason}. Correct it and type the same again; if that "
             f"changed questions or images, name another --output. `tokenprune eval --on-error record` leaves them out."
         ) from error
-    return Answer(
-        task=question.task,
-        id=question.id,
-        split=question.split,
-        **setup.key._asdict(),
-        text="",
-        score=None,
-        error=f"{type(error).__name__}: {error}",
-    )
+    return Answer.to(question, setup.key, text="", score=None, error=f"{type(error).__name__}: {error}")
 
 
 def _described(error: Exception) -> str:
     """Return the sentence of an error that was raised on purpose, without its full stop; name the type of any other."""
     said = str(error) if isinstance(error, (TokenPruneError, OSError)) else f"{type(error).__name__}: {error}"
     return said.rstrip(".")
-
-
-def _answer_key(question: Question, setup: Setup) -> AnswerKey:
-    return AnswerKey(question.task, question.id, setup.key)

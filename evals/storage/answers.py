@@ -11,6 +11,7 @@ import numpy as np
 from tokenprune.errors import DataError
 from tokenprune.evals.reading.fields import check_types, field
 from tokenprune.evals.reading.text import parse_json
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.tokens import Layout
 
 Score = float | None  # 0 to 1; None if the answer could not be read, which counts as 0
@@ -33,6 +34,10 @@ class AnswerKey(NamedTuple):
     task: str
     id: str
     key: SetupKey
+
+    @classmethod
+    def of(cls, question: Question, setup: SetupKey) -> "AnswerKey":
+        return cls(question.task, question.id, setup)
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,11 @@ class Answer:
     kept: tuple[KeptTokens, ...] = ()
     kv_cache_bytes: int | None = None
     error: str | None = None
+
+    @classmethod
+    def to(cls, question: Question, setup: SetupKey, *, text: str, score: Score, **facts: Any) -> "Answer":
+        """Make the answer to a question under a setup; `facts` are the other fields."""
+        return cls(question.task, question.id, question.split, *setup, text, score, **facts)
 
     @property
     def key(self) -> SetupKey:

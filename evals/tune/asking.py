@@ -87,7 +87,7 @@ class Asker:
         kind = FirstTokens if self.measure == "overlap" else Runner
         runner = kind(self.model, self.processor, setups, self._batch_tokens)
         for chunk in half.chunks:
-            asked = {AnswerKey(one.task, one.id, setup.key) for one in chunk for setup in setups}
+            asked = {AnswerKey.of(one, setup.key) for one in chunk for setup in setups}
             missing = asked - self._answers.keys()
             self._count(asked - missing)
             for answers in runner.ask(Part(chunk, missing, first_id="")) if missing else ():
@@ -102,7 +102,7 @@ class Asker:
         self.advance(len(new))
 
     def _answer(self, key: SetupKey, question: Question) -> Answer:
-        return self._answers[AnswerKey(question.task, question.id, key)]
+        return self._answers[AnswerKey.of(question, key)]
 
     def _score(self, question: Question, answer: Answer) -> float:
         if self.measure == "agreement":

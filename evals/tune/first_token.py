@@ -41,11 +41,9 @@ class FirstTokens(Runner):
         texts = self.processor.batch_decode(own.argmax(-1, keepdim=True))
         seconds = time.perf_counter() - start
         return [
-            Answer(
-                task=one.question.task,
-                id=one.question.id,
-                split=one.question.split,
-                **setup.key._asdict(),
+            Answer.to(
+                one.question,
+                setup.key,
                 text=text.strip(),
                 score=score,
                 **vars(cost),

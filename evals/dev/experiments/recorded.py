@@ -32,7 +32,7 @@ class Recorded:
             for split, scores in row.scores.items():
                 for question, score in zip((one for one in asked if one.split == split), scores, strict=True):
                     assert score != "failed"
-                    self._scores[AnswerKey(question.task, question.id, row.key)] = score or 0.0
+                    self._scores[AnswerKey.of(question, row.key)] = score or 0.0
         self.setups = [_setup(row) for row in of_key.values()]
         self.costs = {key: row.n_mean / row.n_visual for key, row in of_key.items()}
 
@@ -41,7 +41,7 @@ class Recorded:
 
     def scores(self, setup: Setup, questions: Sequence[Question]) -> list[float]:
         if setup.key in self.costs:
-            return [self._scores[AnswerKey(one.task, one.id, setup.key)] for one in questions]
+            return [self._scores[AnswerKey.of(one, setup.key)] for one in questions]
         return self._asker.scores(setup, questions)
 
 

@@ -46,7 +46,7 @@ class Known:
         pass
 
     def scores(self, setup: Setup, questions: Sequence[Question]) -> list[float]:
-        return [self.of[AnswerKey(one.task, one.id, setup.key)] for one in questions]
+        return [self.of[AnswerKey.of(one, setup.key)] for one in questions]
 
 
 def known(questions: Sequence[Question], losses: Mapping[float, float], seed: int) -> Known:
@@ -54,7 +54,7 @@ def known(questions: Sequence[Question], losses: Mapping[float, float], seed: in
     rng, scores = np.random.default_rng(seed), {}
     for setting, loss in [(UNPRUNED, 0.0), *((setup(ratio), loss) for ratio, loss in losses.items())]:
         for one in questions:
-            scores[AnswerKey(one.task, one.id, setting.key)] = float(rng.random() >= loss)
+            scores[AnswerKey.of(one, setting.key)] = float(rng.random() >= loss)
     return Known(scores)
 
 

@@ -45,7 +45,7 @@ def plan(tmp_path: Path) -> Plan:
 def asked(plan: Plan, done: set[AnswerKey]) -> list[tuple[str, int]]:
     engine = Counting()
     answers = list(EngineRunner(engine, tiny_processor(), 2, "record").ask(list(plan.parts(done)), plan.setups))
-    missing = [AnswerKey(one.task, one.id, setup.key) for one in plan.questions for setup in plan.setups]
+    missing = [AnswerKey.of(one, setup.key) for one in plan.questions for setup in plan.setups]
     found = [one.answer_key for some in answers for one in some]
     assert sorted(map(str, found)) == sorted(str(one) for one in missing if one not in done)
     return engine.asked

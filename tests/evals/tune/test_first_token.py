@@ -47,14 +47,14 @@ def test_scores_are_the_overlap_with_the_unpruned_model(tmp_path: Path) -> None:
     """In batches, whichever setup is asked first; and all of it if nothing is pruned, to the bit."""
     questions = list(scenes(tmp_path, 5))
     setups = [FEW, UNPRUNED, ALL]
-    missing = {AnswerKey(one.task, one.id, setup.key) for one in questions for setup in setups}
+    missing = {AnswerKey.of(one, setup.key) for one in questions for setup in setups}
     runner = FirstTokens(deep_llava(), tiny_processor(), setups, batch_tokens=200)
     asked = list(runner.ask(Part(questions, missing, first_id="")))
     assert len(asked) > len(setups)  # several batches
     found = {answer.answer_key: answer for answers in asked for answer in answers}
     assert found.keys() == missing
     for question in questions:
-        few, unpruned, everything = (found[AnswerKey(question.task, question.id, one.key)] for one in setups)
+        few, unpruned, everything = (found[AnswerKey.of(question, one.key)] for one in setups)
         expected = overlap(distribution(question, FEW), distribution(question, UNPRUNED))
         assert few.score == pytest.approx(float(expected), abs=1e-6)
         assert cast(float, few.score) < 1
@@ -70,7 +70,7 @@ def test_a_model_that_computes_nan_is_not_compared(tmp_path: Path) -> None:
     with torch.no_grad():
         model.lm_head.weight[5] = torch.nan
     questions = list(scenes(tmp_path, 1))
-    missing = {AnswerKey(one.task, one.id, UNPRUNED.key) for one in questions}
+    missing = {AnswerKey.of(one, UNPRUNED.key) for one in questions}
     runner = FirstTokens(model, tiny_processor(), [UNPRUNED], batch_tokens=200)
     with pytest.raises(QuestionError, match="NaN instead of logits"):
         list(runner.ask(Part(questions, missing, first_id="")))
