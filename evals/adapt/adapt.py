@@ -22,7 +22,7 @@ from tokenprune.evals.adapt.examples import Example, by_image, check_images, cho
 from tokenprune.evals.adapt.logits import output_layer
 from tokenprune.evals.adapt.lora import PARTS, Part, with_lora
 from tokenprune.evals.adapt.objective import Objective, Ratios, at_ratio
-from tokenprune.evals.adapt.own_answers import Key, key_of, own_answers
+from tokenprune.evals.adapt.own_answers import own_answers
 from tokenprune.evals.adapt.rows import Collator, Row, on_device, why_apart
 from tokenprune.evals.adapt.teaching import Distributions
 from tokenprune.evals.adapt.training import PrunedTrainer, Rows, arguments, last_checkpoint
@@ -40,7 +40,7 @@ from tokenprune.evals.storage.provenance import (
     tasks_identity,
     versions,
 )
-from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.question import Question, QuestionKey
 from tokenprune.evals.tasks.base.task import NoSplitError
 from tokenprune.strategies.registry import changed_settings, name_of
 
@@ -122,7 +122,7 @@ def adapt(
         if others := left_out(data, tasks):
             console.print(others)
         check_images(asked)
-        answers = {key_of(one.question): one.answer for one in labelled(asked)} if labels else None
+        answers = {one.question.key: one.answer for one in labelled(asked)} if labels else None
         loaded, processor = load_model(model, dtype)
         for ratio in (keep_ratio, up_to):  # what cannot be pruned is said before
             with tokenprune.patch(loaded, at_ratio(base, ratio)):
@@ -153,7 +153,7 @@ def adapt(
         output.mkdir(parents=True, exist_ok=True)
         with files.lock_for_appending(output / LOSSES, "another training is writing it"):
             files.begin(output / IDENTITY, identity, "another training")
-            own: Mapping[Key, Said] = {}
+            own: Mapping[QuestionKey, Said] = {}
             if answers is None:
                 asker = RowAsker(loaded, collator, head)
                 own = own_answers(asker, groups, output / "answers", console, batch=batch, batch_tokens=batch_tokens)
@@ -222,9 +222,9 @@ def _head(model: Any, collator: Collator, question: Question, console: Console) 
     return head
 
 
-def _rows(groups: Sequence[tuple[Question, ...]], answers: Mapping[Key, str | None]) -> list[Row]:
+def _rows(groups: Sequence[tuple[Question, ...]], answers: Mapping[QuestionKey, str | None]) -> list[Row]:
     """What is learnt; a question without an answer is left out."""
-    found = [tuple(Example(one, answers[key_of(one)]) for one in group if answers[key_of(one)]) for group in groups]
+    found = [tuple(Example(one, answers[one.key]) for one in group if answers[one.key]) for group in groups]
     return [Row(examples) for examples in found if examples]
 
 
@@ -277,8 +277,8 @@ def _train(
     return Adapted(output / ADAPTER, losses)
 
 
-def _said(rows: Sequence[Row], own: Mapping[Key, Said]) -> dict[Row, Distributions]:
+def _said(rows: Sequence[Row], own: Mapping[QuestionKey, Said]) -> dict[Row, Distributions]:
     """What a teacher has said already, of the rows of which it has said all."""
-    found = {row: [own[key_of(one.question)].distributions for one in row.examples] for row in rows if own}
+    found = {row: [own[one.question.key].distributions for one in row.examples] for row in rows if own}
     known = {row: [one for one in parts if one is not None] for row, parts in found.items()}
     return {row: Distributions.joined(parts) for row, parts in known.items() if len(parts) == len(row.examples)}

@@ -17,15 +17,9 @@ from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Unpruned
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.run_folder import RunFolder
-from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.question import Question, QuestionKey
 
 UNPRUNED = Unpruned()
-#: A question's task and ID.
-Key = tuple[str, str]
-
-
-def key_of(question: Question) -> Key:
-    return question.task, question.id
 
 
 def own_answers(
@@ -36,7 +30,7 @@ def own_answers(
     *,
     batch: int,
     batch_tokens: int,
-) -> Mapping[Key, Said]:
+) -> Mapping[QuestionKey, Said]:
     """Return what the model answers to each question, "" where it has no answer.
 
     Answers are on disk and not asked again; then their distributions are not known. DataError if there are none at all.
@@ -75,12 +69,12 @@ def _can_be_asked_at_once(asker: RowAsker, groups: Sequence[tuple[Question, ...]
 
 
 def _at_once(
-    asker: RowAsker, groups: Sequence[tuple[Question, ...]], batch: int, done: Set[Key]
+    asker: RowAsker, groups: Sequence[tuple[Question, ...]], batch: int, done: Set[QuestionKey]
 ) -> Iterator[list[tuple[Answer, Said]]]:
     """Ask a batch again as a whole if any of its answers is missing, so that it stays the same batch."""
     for start in range(0, len(groups), batch):
         asked = groups[start : start + batch]
-        if not done >= {key_of(question) for group in asked for question in group}:
+        if not done >= {question.key for group in asked for question in group}:
             rows = [Row(tuple(Example(question, None) for question in group)) for group in asked]
             yield [
                 (_answer(question, said.text), said)

@@ -35,7 +35,7 @@ class Plan:
             for of_task in (list(group) for _, group in groupby(questions, lambda question: question.task))
             for chunk in (of_task[start : start + PART] for start in range(0, len(of_task), PART))
         ]
-        check_distinct([(question.task, question.id) for question in questions], "this run")
+        check_distinct([question.key for question in questions], "this run")
 
     def parts(self, done: Set[AnswerKey], process: int = 0, n_processes: int = 1) -> Iterator[Part]:
         """Yield the parts in which process number `process` has answers missing."""

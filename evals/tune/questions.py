@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from tokenprune.errors import DataError
-from tokenprune.evals.tasks.base.question import Question, number_images
+from tokenprune.evals.tasks.base.question import Question, QuestionKey, number_images
 
 #: Questions that are batched together. The halves are cut into such chunks once, so that every answer is the same to
 #: the bit, whatever was asked before.
@@ -54,16 +54,16 @@ def halves(questions: Sequence[Question], seed: int) -> tuple[Half, Half]:
     order = np.random.default_rng(seed).permutation(images)
     first = {int(number) for number in order[: len(order) // 2]}
     place = {int(number): position for position, number in enumerate(order)}
-    shuffled = sorted(questions, key=lambda question: place[numbers[_key(question)]])
+    shuffled = sorted(questions, key=lambda question: place[numbers[question.key]])
     return (
-        in_chunks([question for question in shuffled if numbers[_key(question)] in first]),
-        in_chunks([question for question in shuffled if numbers[_key(question)] not in first]),
+        in_chunks([question for question in shuffled if numbers[question.key] in first]),
+        in_chunks([question for question in shuffled if numbers[question.key] not in first]),
     )
 
 
-def image_numbers(questions: Sequence[Question]) -> Mapping[tuple[str, str], int]:
+def image_numbers(questions: Sequence[Question]) -> Mapping[QuestionKey, int]:
     """The number of each question's image, by its task and ID: equal for questions about the same."""
-    return dict(zip(map(_key, questions), number_images(questions), strict=True))
+    return dict(zip((question.key for question in questions), number_images(questions), strict=True))
 
 
 def in_chunks(questions: Sequence[Question]) -> Half:
@@ -77,7 +77,3 @@ def in_chunks(questions: Sequence[Question]) -> Half:
             chunk = tuple(asked[start : start + CHUNK])
             placed.append(((start + len(chunk) / 2) / len(asked), chunk))
     return Half(tuple(chunk for _, chunk in sorted(placed, key=lambda one: one[0])))
-
-
-def _key(question: Question) -> tuple[str, str]:
-    return question.task, question.id

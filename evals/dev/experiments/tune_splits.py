@@ -45,8 +45,8 @@ def split(questions: Sequence[Question], seed: int) -> tuple[list[Question], lis
     numbers = image_numbers(questions)
     images = np.random.default_rng([seed, 7]).permutation(sorted(set(numbers.values())))
     hidden = set(images[: len(images) // 3].tolist())
-    shown = [one for one in questions if numbers[one.task, one.id] not in hidden]
-    return shown, [one for one in questions if numbers[one.task, one.id] in hidden]
+    shown = [one for one in questions if numbers[one.key] not in hidden]
+    return shown, [one for one in questions if numbers[one.key] in hidden]
 
 
 def outcome(

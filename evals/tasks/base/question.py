@@ -12,6 +12,9 @@ from scipy.sparse.csgraph import connected_components
 from tokenprune.evals.reading.images import StoredImage, open_image
 from tokenprune.evals.reading.videos import Clip
 
+#: A task and an ID, which identify a question in a run.
+QuestionKey = tuple[str, str]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question(ABC):
@@ -32,6 +35,10 @@ class Question(ABC):
     category: str = ""
     group: str = ""
     max_new_tokens: int = 32
+
+    @property
+    def key(self) -> QuestionKey:
+        return self.task, self.id
 
     @abstractmethod
     def score(self, answer: str) -> float | None:

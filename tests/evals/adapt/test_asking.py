@@ -20,7 +20,6 @@ from tokenprune.evals.adapt.asking import RowAsker
 from tokenprune.evals.adapt.examples import Example, by_image
 from tokenprune.evals.adapt.logits import output_layer
 from tokenprune.evals.adapt.lora import with_lora
-from tokenprune.evals.adapt.own_answers import key_of
 from tokenprune.evals.adapt.rows import Collator, Row
 from tokenprune.evals.adapt.teaching import Distributions, Teacher, teacher_distributions
 from tokenprune.evals.run.plan import Plan
@@ -66,13 +65,13 @@ def asker_of(model: Any, questions: list[Question]) -> RowAsker:
 
 def texts(asker: RowAsker, questions: list[Question]) -> list[str]:
     found = {
-        key_of(example.question): said.text
+        example.question.key: said.text
         for row in rows_of(questions)
         for example, said in zip(row.examples, asker.ask([row])[0], strict=True)
     }
     together = [said.text for of_row in asker.ask(rows_of(questions)) for said in of_row]
     assert list(found.values()) == together
-    return [found[key_of(question)] for question in questions]
+    return [found[question.key] for question in questions]
 
 
 def alone(model: Any, questions: list[Question]) -> list[str]:
@@ -83,7 +82,7 @@ def alone(model: Any, questions: list[Question]) -> list[str]:
         for answers in runner.ask(part)
         for answer in answers
     }
-    return [found[key_of(question)] for question in questions]
+    return [found[question.key] for question in questions]
 
 
 @pytest.fixture
