@@ -16,12 +16,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from tokenprune.evals.adapt.rows import IGNORED
+from tokenprune.sequence.packing import IGNORED_LABEL
 
 
 def learnt(labels: Int[Tensor, "batch n"]) -> Bool[Tensor, "batch n-1"]:
     """Return which tokens are followed by one to learn."""
-    return labels[:, 1:] != IGNORED
+    return labels[:, 1:] != IGNORED_LABEL
 
 
 @contextmanager

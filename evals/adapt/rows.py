@@ -22,10 +22,10 @@ from tokenprune.evals.adapt.examples import Example
 from tokenprune.evals.reading.images import size_of
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.sequence.masks import FULL
+from tokenprune.sequence.packing import IGNORED_LABEL
 from tokenprune.strategy import Strategy
 from tokenprune.zoom.prompts import chat_prompt, encode_chat
 
-IGNORED = -100  # the label that every Hugging Face loss leaves out
 PADDING = -1  # the part of a row that is nobody's
 #: Statistics that depend on what is asked about an image.
 ASKED = frozenset({"text_attention", "text_tower"})
@@ -87,7 +87,7 @@ class Collator:
         parts = _padded([one.parts for one in sequences], n, PADDING)
         batch = {name: self._other(value, prompts, n) for name, value in prompts.items()}
         batch["input_ids"] = _padded([one.ids for one in sequences], n, self._pad)
-        batch["labels"] = _padded([one.labels for one in sequences], n, IGNORED)
+        batch["labels"] = _padded([one.labels for one in sequences], n, IGNORED_LABEL)
         batch["attention_mask"] = (parts != PADDING).to(prompts["attention_mask"].dtype)
         return batch, parts, _padded([one.positions for one in sequences], n, 0)
 
@@ -114,7 +114,7 @@ class Collator:
             prompts = self.processor.tokenizer(texts)["input_ids"]
             ends = [prompt[common(prompts) :] for prompt in prompts]
         n = len(first) - len(ends[0])
-        sequence = RowTokens(first[:n], [0] * n, list(range(n)), [IGNORED] * n)
+        sequence = RowTokens(first[:n], [0] * n, list(range(n)), [IGNORED_LABEL] * n)
         for number, (example, end) in enumerate(zip(row.examples, ends, strict=True), start=1):
             sequence.add(number, end, self._learnt(example))
         return sequence
@@ -162,7 +162,7 @@ class RowTokens:
         self.ids += [*prompt, *answer]
         self.parts += [part] * n
         self.positions += range(first, first + n)
-        self.labels += [*[IGNORED] * len(prompt), *answer]
+        self.labels += [*[IGNORED_LABEL] * len(prompt), *answer]
 
 
 def common(prompts: Sequence[Sequence[int]]) -> int:
@@ -216,7 +216,7 @@ def _along(batch: Mapping[str, Any]) -> set[str]:
 def _seen(together: Mapping[str, Any]) -> list[Tensor]:
     """The tokens that the last token of each part of the only row sees."""
     mask, labels = together["attention_mask"][0, 0], together["labels"][0]
-    ends = (labels[:-1] != IGNORED) & (labels[1:] == IGNORED)
+    ends = (labels[:-1] != IGNORED_LABEL) & (labels[1:] == IGNORED_LABEL)
     last = [*ends.nonzero()[:, 0].tolist(), len(labels) - 1]
     return [together["input_ids"][0][mask[column]] for column in last]
 

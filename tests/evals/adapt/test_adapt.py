@@ -24,12 +24,13 @@ from tokenprune.evals.adapt.estimate import duration, estimate
 from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled, right_answer
 from tokenprune.evals.adapt.lora import n_trained, target_names, with_lora
 from tokenprune.evals.adapt.objective import Objective, Ratios
-from tokenprune.evals.adapt.rows import IGNORED, Collator, Row
+from tokenprune.evals.adapt.rows import Collator, Row
 from tokenprune.evals.adapt.training import PrunedTrainer, last_checkpoint
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.short_answers import exact
 from tokenprune.evals.tasks.base.video import VideoAnswer
+from tokenprune.sequence.packing import IGNORED_LABEL
 
 N = 12
 FEW: dict[str, Any] = {"steps": 12, "batch": 4, "learning_rate": 2e-2, "save_every": 3, "keep_ratio": 0.2}
@@ -167,8 +168,8 @@ def test_labels_are_those_of_the_answers_alone(data: Path) -> None:
     for row, example in enumerate(examples):
         labels, real = batch["labels"][row], batch["attention_mask"][row].bool()
         answer = [int(word) + 2 for word in (example.answer or "").split()]
-        assert labels[labels != IGNORED].tolist() == answer
-        assert batch["input_ids"][row][labels != IGNORED].tolist() == answer
+        assert labels[labels != IGNORED_LABEL].tolist() == answer
+        assert batch["input_ids"][row][labels != IGNORED_LABEL].tolist() == answer
         shown = real.nonzero()[:, 0]
         assert (shown.diff() == 1).all()  # nothing is padded between prompt and answer
         assert labels[shown[-1]] == answer[-1]

@@ -14,14 +14,14 @@ from tokenprune import FoPru
 from tokenprune.evals.adapt.logits import output_layer
 from tokenprune.evals.adapt.lora import with_lora
 from tokenprune.evals.adapt.loss import learning
-from tokenprune.evals.adapt.rows import IGNORED
 from tokenprune.evals.adapt.teaching import Distributions, teacher_distributions
+from tokenprune.sequence.packing import IGNORED_LABEL
 
 
 def labelled(inputs: dict[str, Any], n: int = 2) -> dict[str, Any]:
     """Prompts whose last tokens are the answers."""
     labels = inputs["input_ids"].clone()
-    labels[:, :-n] = IGNORED
+    labels[:, :-n] = IGNORED_LABEL
     return {**inputs, "labels": labels}
 
 

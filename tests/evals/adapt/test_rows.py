@@ -17,8 +17,9 @@ import tokenprune
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.adapt.examples import Example, by_image, labelled
 from tokenprune.evals.adapt.lora import with_lora
-from tokenprune.evals.adapt.rows import IGNORED, Collator, Row, RowTokens, common, why_apart
+from tokenprune.evals.adapt.rows import Collator, Row, RowTokens, common, why_apart
 from tokenprune.evals.run.questions import load_questions
+from tokenprune.sequence.packing import IGNORED_LABEL
 from tokenprune.strategies.parsing import StrategySpec
 
 #: Of each image: questions of one to three words, one of them asked twice, and answers of one and two tokens.
@@ -90,8 +91,8 @@ def test_loss_and_gradients_are_those_of_the_questions_alone(text: str | None, r
 def test_a_row_has_its_image_once_and_every_answer(rows: list[Row]) -> None:
     together, apart = collated(rows), collated(alone(rows))
     assert together["pixel_values"].shape[0] == together["input_ids"].shape[0] == 3
-    answers = together["labels"][together["labels"] != IGNORED]
-    assert answers.tolist() == apart["labels"][apart["labels"] != IGNORED].tolist()
+    answers = together["labels"][together["labels"] != IGNORED_LABEL]
+    assert answers.tolist() == apart["labels"][apart["labels"] != IGNORED_LABEL].tolist()
     assert together["input_ids"].numel() < apart["input_ids"].numel()
     mask = together["attention_mask"]
     assert mask.dtype == torch.bool
