@@ -23,11 +23,11 @@ from scipy.optimize import minimize_scalar
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, SettingError
+from tokenprune.evals.search.calibration import check_any, encoded
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies import AdaToken
 from tokenprune.strategy.schedule import layers_at
 from tokenprune.tokens import TextAttention
-from tokenprune.zoom.prompts import encode_chat
 
 #: The share of visual tokens that the curve ends at, and the steepest curve that is tried, both ways.
 LEAST, STEEPEST = 0.1, 4.0
@@ -66,13 +66,11 @@ def attention_sums(model: Any, processor: Any, questions: Sequence[Question]) ->
     """Return, for every decoder layer, the attention within the image and that between image and text, averaged over
     questions: the sum of what visual tokens pay each other; and 0.7 times what they pay to the text before them, plus
     0.3 times what the text after them pays to them."""
-    if not questions:
-        raise SettingError("no questions, so there is nothing to measure the attention on. Ask for at least one.")
+    check_any(questions)
     n_layers = len(adapter_for(model).layers)
     intra, inter = np.zeros(n_layers), np.zeros(n_layers)
     with tokenprune.probe(model, decoder_layers=range(n_layers)) as seen:
-        for question in questions:
-            inputs = encode_chat(processor, [question.open_images()], [question.text]).to(model.device, model.dtype)
+        for question, inputs in encoded(model, processor, questions):
             images = seen.run(**inputs)
             for number in range(n_layers):
                 sums = [block_sums(image.text_attention[number]) for image in images]

@@ -1,14 +1,17 @@
-"""Calibration data: drawn at random, named in the settings file, and excluded from evaluations."""
+"""Calibration data: drawn at random, asked one by one, named in the settings file, and excluded from evaluations."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from tokenprune.errors import DataError, SettingError
+from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.reading.images import StoredImage
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.settings import SettingsFile
+from tokenprune.zoom.prompts import encode_chat
 
 
 def calibration(questions: Sequence[Question], n_drawn: int, seed: int) -> list[Question]:
@@ -17,6 +20,19 @@ def calibration(questions: Sequence[Question], n_drawn: int, seed: int) -> list[
         raise SettingError(f"{n_drawn} questions requested, but there are only {len(questions)}; request fewer")
     drawn = np.random.default_rng(seed).choice(len(questions), n_drawn, replace=False)
     return [questions[index] for index in sorted(drawn)]
+
+
+def encoded(model: Any, processor: Any, questions: Sequence[Question]) -> Iterator[tuple[Question, Any]]:
+    """Yield each question with its inputs on the model's device."""
+    for question in questions:
+        inputs = encode_chat(processor, [question.open_images()], [question.text])
+        yield question, inputs.to(input_device(model), model.dtype)
+
+
+def check_any(questions: Sequence[Question]) -> None:
+    """Raise SettingError if there are none."""
+    if not questions:
+        raise SettingError("no questions, so there is nothing to measure on. Ask for at least one.")
 
 
 def image_digests(questions: Sequence[Question]) -> dict[str, str]:

@@ -17,23 +17,22 @@ from torch.nn.functional import cosine_similarity
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, SettingError
+from tokenprune.evals.search.calibration import check_any, encoded
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.in_llm.par import PAR
 from tokenprune.strategy.skipping import ENDS
-from tokenprune.zoom.prompts import encode_chat
 
 
 @torch.inference_mode()
 def layer_changes(model: Any, processor: Any, questions: Sequence[Question]) -> list[float]:
     """1 - cos(input, output) of every decoder layer of the unpruned model, the mean over a prompt's tokens, and then
     over questions. Raises what `patch` raises for a model that PAR cannot prune."""
-    if not questions:
-        raise SettingError("no questions, so there is nothing to measure the layers on. Ask for at least one.")
+    check_any(questions)
     layers = _skippable_layers(model)
     totals = [0.0] * len(layers)
     with _changes(layers) as changes:
-        for question in questions:
-            model(**encode_chat(processor, [question.open_images()], [question.text]).to(model.device, model.dtype))
+        for question, inputs in encoded(model, processor, questions):
+            model(**inputs)
             for number, change in enumerate(changes):
                 if math.isnan(change):
                     raise PruningError(f"{question.id}: layer {number} gives NaN. Load the model in another dtype.")
@@ -46,15 +45,14 @@ def block_distances(model: Any, processor: Any, questions: Sequence[Question], n
     """For every block of `n_skipped` contiguous decoder layers, by its first layer: the angle between the states of the
     last token before and after the block in the unpruned model, as a share of a half turn, averaged over questions.
     Raises what `patch` raises for a model that PAR cannot prune."""
-    if not questions:
-        raise SettingError("no questions, so there is nothing to measure the layers on. Ask for at least one.")
+    check_any(questions)
     layers = _skippable_layers(model)
     if not 0 < n_skipped <= len(layers):
         raise SettingError(f"a block of {n_skipped} of {len(layers)} layers; ask for 1 to {len(layers)}.")
     totals = torch.zeros(len(layers) - n_skipped + 1, dtype=torch.float64)
     with _last_states(layers) as states:
-        for question in questions:
-            model(**encode_chat(processor, [question.open_images()], [question.text]).to(model.device, model.dtype))
+        for question, inputs in encoded(model, processor, questions):
+            model(**inputs)
             whole = torch.stack(states)
             cosines = cosine_similarity(whole[:-n_skipped], whole[n_skipped:], dim=-1).clamp(-1, 1)
             if bool(cosines.isnan().any()):
