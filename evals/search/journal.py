@@ -11,6 +11,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
@@ -59,6 +60,12 @@ def held_study(
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that have a value, in order."""
     return study.get_trials(states=(TrialState.COMPLETE,))
+
+
+def sampler_seed(seed: int, number: int) -> int:
+    """Return the seed of sampler `number` of a search. A single sampler would restart from its seed after a kill, and
+    repeat its draws."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 class _AlreadyLocked(JournalFileSymlinkLock):

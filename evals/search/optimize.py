@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import GPSampler
@@ -26,7 +25,7 @@ from tqdm import tqdm
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError
 from tokenprune.evals.search.calibration import image_digests
-from tokenprune.evals.search.journal import finished, held_study
+from tokenprune.evals.search.journal import finished, held_study, sampler_seed
 from tokenprune.evals.search.objective import Objective, State
 from tokenprune.evals.search.space import LOGARITHMIC, SearchSpace, check_searchable
 from tokenprune.evals.storage import files
@@ -166,10 +165,8 @@ def _search(
 
 
 def _sampler(seed: int, number: int) -> GPSampler:
-    """Return the sampler of one trial. A single sampler for all trials would restart from its seed after a kill and
-    repeat its draws."""
-    own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    return GPSampler(seed=own, n_startup_trials=N_RANDOM, warn_independent_sampling=False)
+    """Return the sampler of one trial."""
+    return GPSampler(seed=sampler_seed(seed, number), n_startup_trials=N_RANDOM, warn_independent_sampling=False)
 
 
 def _best(study: optuna.Study) -> FrozenTrial:

@@ -19,14 +19,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
 from tokenprune.evals.run.setups import Pruned
-from tokenprune.evals.search.journal import finished
+from tokenprune.evals.search.journal import finished, sampler_seed
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.tune.asking import UNPRUNED, Scorer
 from tokenprune.evals.tune.bounds import Loss
@@ -184,7 +183,7 @@ def _proposals(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = TPESampler(
-            seed=int(np.random.SeedSequence([plan.seed, number]).generate_state(1)[0]),
+            seed=sampler_seed(plan.seed, number),
             n_startup_trials=plan.size,
             multivariate=True,
             group=True,
