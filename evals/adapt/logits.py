@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from tokenprune.evals.models.forward import overridden_forward
 from tokenprune.sequence.packing import IGNORED_LABEL
 
 
@@ -30,15 +31,9 @@ def passed_over(layer: nn.Module | None) -> Iterator[Callable[[Tensor], Tensor]]
     if layer is None:
         yield lambda given: given
         return
-    own, kept = layer.forward, "forward" in vars(layer)
-    layer.forward = lambda given: given
-    try:
+    own = layer.forward
+    with overridden_forward(layer, lambda given: given):
         yield own
-    finally:
-        if kept:
-            layer.forward = own
-        else:
-            del layer.forward
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters import adapter_for
+from tokenprune.evals.models.forward import overridden_forward
 from tokenprune.strategy import Strategy, TowerStrategy
 
 
@@ -53,12 +54,12 @@ class SharedTower:
             self._inside = []
             with ExitStack() as overridden:
                 for module in self._modules:
-                    overridden.enter_context(_overridden(module, self._recording(module)))
+                    overridden.enter_context(overridden_forward(module, self._recording(module)))
                 found = Call(self._tower, args, kwargs, self._forward(*args, **kwargs)), self._inside
         else:
             self._calls = [one for one in self._calls if one is not found]
             for call in found[1]:
-                with _overridden(call.module, _returning(call)):
+                with overridden_forward(call.module, _returning(call)):
                     call.module(*call.args, **call.kwargs)
         self._calls.append(found)
         return copy(found[0].output)  # models put more into the object that they get
@@ -106,20 +107,8 @@ def shared_encoder(model: Any, strategies: Iterable[Strategy], remembered: int =
         for tower in adapter.vision_towers:
             inside = set(tower.modules())
             shared = SharedTower(tower, [module for module in modules if module in inside], remembered)
-            overridden.enter_context(_overridden(tower, shared))
+            overridden.enter_context(overridden_forward(tower, shared))
         yield
-
-
-@contextmanager
-def _overridden(module: nn.Module, forward: Any) -> Iterator[None]:
-    before = vars(module).get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
-        if before is not None:
-            module.forward = before
 
 
 def _same(one: Any, other: Any) -> bool:
