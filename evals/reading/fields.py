@@ -47,10 +47,7 @@ def whole(record: Any, key: str, where: str) -> int:
 
 def number(record: Any, key: str, where: str) -> float:
     """Return a finite number."""
-    value = field(record, key, where)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise DataError(f"{where}, {key!r}: expected a number, found {shown(value)}")
-    return float(value)
+    return as_number(field(record, key, where), f"{where}, {key!r}")
 
 
 def truth(record: Any, key: str, where: str) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tokenprune.errors import DataError
 from tokenprune.evals.reading.records import line_records, tsv_records
 
 #: Separators for which `str.splitlines` ends a line, and neither JSON nor a table does.
@@ -36,3 +37,12 @@ def test_blank_lines_of_a_table_are_skipped(tmp_path: Path) -> None:
         (f"{path}, line 2", "a"),
         (f"{path}, line 4", "b"),
     ]
+
+
+@pytest.mark.parametrize("value", ["9" * 400, "1e999", '"3"', "true"])
+def test_a_number_is_finite(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text(f'{{"start": {value}}}\n', encoding="utf-8")
+    (record,) = line_records(path)
+    with pytest.raises(DataError, match="line 1, 'start': expected a number"):
+        record.number("start")
