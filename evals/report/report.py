@@ -55,12 +55,12 @@ def sections(rows: Sequence[TaskResult], *, baseline: str | None = None, further
         raise DataError(f"rows of several models ({', '.join(models)}); report on one at a time")
     check_baseline(rows, baseline)
     parts: list[str | Table] = []
-    for scenes in dict.fromkeys(row.scenes for row in rows):
-        of_set = _side_by_side([row for row in rows if row.scenes == scenes])
-        if _has_strategies([row for part in of_set for row in part]):
-            parts += [f"Accuracy on `{scenes}` in per cent, with 95 % interval:", *map(accuracy_table, of_set)]
-            parts += _differences(scenes, of_set, baseline)
-        if further and any(found := [further_table(part) for part in of_set]):
+    for scenes, of_set in _by_set(rows).items():
+        groups = _side_by_side(of_set)
+        if _has_strategies(of_set):
+            parts += [f"Accuracy on `{scenes}` in per cent, with 95 % interval:", *map(accuracy_table, groups)]
+            parts += _differences(scenes, groups, baseline)
+        if further and any(found := [further_table(part) for part in groups]):
             caption = f"Further metrics on `{scenes}` in per cent, with 95 % interval, and counts:"
             parts += [caption, *filter(None, found)]
     parts += _by_split(_side_by_side(rows))
@@ -91,6 +91,14 @@ def _has_strategies(rows: Sequence[TaskResult]) -> bool:
     return any(row.strategy != UNPRUNED for row in rows)
 
 
+def _by_set(rows: Sequence[TaskResult]) -> dict[str, list[TaskResult]]:
+    """The rows of each set, in the order in which the sets come."""
+    found: dict[str, list[TaskResult]] = {}
+    for row in rows:
+        found.setdefault(row.scenes, []).append(row)
+    return found
+
+
 def _side_by_side(rows: Sequence[TaskResult]) -> list[list[TaskResult]]:
     """Split the rows by task into groups that fit side by side in a table."""
     tasks = list(dict.fromkeys(row.task for row in rows))
@@ -101,8 +109,7 @@ def _side_by_side(rows: Sequence[TaskResult]) -> list[list[TaskResult]]:
 def summary(rows: Sequence[TaskResult]) -> str:
     """Return one table for each set on which strategies were measured, and the unpruned model's accuracy by split."""
     parts: list[str | Table] = []
-    for scenes in dict.fromkeys(row.scenes for row in rows):
-        of_set = [row for row in rows if row.scenes == scenes]
+    for scenes, of_set in _by_set(rows).items():
         if _has_strategies(of_set):
             parts += [f"Accuracy on `{scenes}` in per cent, with 95 % interval, best first:", summary_table(of_set)]
     return _joined([*parts, *_by_split([rows]), provenance(rows)])
@@ -112,8 +119,7 @@ def differences(rows: Sequence[TaskResult], *, baseline: str | None = None) -> s
     """Return the paired comparisons of each set on which strategies were measured."""
     check_baseline(rows, baseline)
     parts: list[str | Table] = []
-    for scenes in dict.fromkeys(row.scenes for row in rows):
-        of_set = [row for row in rows if row.scenes == scenes]
+    for scenes, of_set in _by_set(rows).items():
         if _has_strategies(of_set):
             parts += _differences(scenes, _side_by_side(of_set), baseline)
     return _joined([*parts, provenance(rows)])
@@ -142,8 +148,7 @@ def write(
     markdown, html = folder / "report.md", folder / "report.html"
     markdown.write_text(_joined(parts), encoding="utf-8")
     plots: list[Path] = []
-    for scenes in dict.fromkeys(row.scenes for row in rows):
-        of_set = [row for row in rows if row.scenes == scenes]
+    for scenes, of_set in _by_set(rows).items():
         if len({row.key for row in of_set}) > 1:
             plots += pareto.draw(of_set, folder, scenes)
     found: list[Loss] = []
