@@ -29,11 +29,11 @@ def fill(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
 def replace_block(text: str, name: str, tables: str) -> str:
     """Return `text` with `tables` between the two markers of `name`, in place of what was there.
 
-    Raises ValueError unless each marker is there exactly once, in the right order.
+    Raises DataError unless each marker is there exactly once, in the right order.
     """
     begin, end = marks(name)
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise DataError(f"needs the lines {begin.strip()} and {end.strip()}, each once and in this order")
+        raise DataError(f"the document needs the lines {begin.strip()} and {end.strip()}, each once and in this order")
     before, rest = text.split(begin)
     _, after = rest.split(end)
     return f"{before}{begin}\n{tables}\n{end}{after}"
