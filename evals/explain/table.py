@@ -5,6 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tokenprune.evals.explain.outcomes import Explanation, Outcome
+from tokenprune.evals.report.table import NOTHING
 
 
 def table(explanation: Explanation) -> Table:
@@ -28,13 +29,13 @@ def table(explanation: Explanation) -> Table:
         first = one is unpruned
         result.add_row(
             escape(setup.label),
-            *(["\N{EN DASH}" if first else setup.position_ids] if both else []),
+            *([NOTHING if first else setup.position_ids] if both else []),
             f"{kept.n_mean / kept.n_visual:.0%}",
             f"{kept.n_mean:.4g} of {kept.n_visual}",
             decimal(one.kv_cache_bytes),
             *([] if one.ttft is None else [f"{one.ttft:.2f}x"]),
             escape(one.answer) or "(no answer)",
-            "\N{EN DASH}" if first else _beside_unpruned(explanation, one),
+            NOTHING if first else _beside_unpruned(explanation, one),
             *([] if one.iou is None else [f"{one.iou:.2f}" if one.box else "no box"]),
         )
     return result

@@ -25,9 +25,9 @@ _SCORES: dict[str, QuestionScore] = {character: score for score, character in _C
 def to_line(result: TaskResult) -> str:
     derived = {name: getattr(result, name) for name in ("n", "unparsable", "failed")}
     # If every question failed there is neither, a single image may give no interval, and JSON has no NaN.
-    interval = result.interval if result.n else (math.nan,)
-    derived |= {"accuracy": result.accuracy if result.n else None}
-    derived |= {"interval": interval if math.isfinite(interval[0]) else None}
+    interval = result.interval if result.n else None
+    derived["accuracy"] = result.accuracy if result.n else None
+    derived["interval"] = interval if interval is not None and math.isfinite(interval[0]) else None
     scores = {"scores": {split: _packed(scores) for split, scores in result.scores.items()}}
     return json.dumps(asdict(result) | derived | scores)
 
@@ -107,8 +107,9 @@ def _bounds(found: Any, where: str) -> tuple[float, float]:
 
 
 _KINDS: dict[str, Any] = {
-    **dict.fromkeys(("scenes", "model", "task", "metric", "strategy", "position_ids", "device", "dtype"), str),
-    **dict.fromkeys(("questions",), str),
+    **dict.fromkeys(
+        ("scenes", "model", "task", "metric", "strategy", "position_ids", "device", "dtype", "questions"), str
+    ),
     **dict.fromkeys(("settings", "versions", "scores", "images", "metrics", "intervals"), dict),
     **dict.fromkeys(("keep_ratio", "n_visual", "n_kept", "n_mean"), (int, float)),
     "kv_cache_bytes": int,
