@@ -65,7 +65,7 @@ class About:
 
 def write(tuned: Tuned, about: About, asker: Asker, fresh: Half, plot: str) -> str:
     """Return the page."""
-    parts = [f"# What to set for {about.model}", *_answer(tuned, about)]
+    parts = [f"# What to set for {about.model}", tuned.verdict, *_next_steps(tuned, about)]
     shown = [one.tried for one in tuned.tested if one.passed] or [one.tried for one in tuned.tested]
     if shown:
         names = "`, then `".join(_setting(one) for one in shown[-2:][::-1])
@@ -75,30 +75,36 @@ def write(tuned: Tuned, about: About, asker: Asker, fresh: Half, plot: str) -> s
     return "\n\n".join(parts) + "\n"
 
 
-def _answer(tuned: Tuned, about: About) -> list[str]:
+def verdict(tuned: Tuned, about: About) -> str:
+    """What was found, in one paragraph."""
     if tuned.best is None:
-        return ["**Leave it unpruned**: every setting that was tried costs more than the unpruned model."]
+        return "**Leave it unpruned**: every setting that was tried costs more than the unpruned model."
     best, (_, loss) = tuned.best, _tested(tuned, tuned.best)
-    lines = []
     if tuned.passed:
-        lines.append(
+        return (
             f"**{_setting(best)}** costs {_percent(best.cost)} of the unpruned model's {COST_NAMES[about.cost]} and "
             f"loses at most {_points(about.max_loss)} of {about.score}: it {_lost(loss)} that the search never saw, "
             f"and at most {loss.upper:.1f} with 95 % confidence."
         )
-    else:
-        lines.append(
-            f"**No setting was shown to lose at most {_points(about.max_loss)} of {about.score}.** The most promising "
-            f"one is **{_setting(best)}**, which costs {_percent(best.cost)} of the unpruned model's "
-            f"{COST_NAMES[about.cost]}: it {_lost(loss)}, but up to {loss.upper:.1f} with 95 % confidence. "
-            f"{_needed(loss, about.max_loss)}"
-        )
+    return (
+        f"**No setting was shown to lose at most {_points(about.max_loss)} of {about.score}.** The most promising "
+        f"one is **{_setting(best)}**, which costs {_percent(best.cost)} of the unpruned model's "
+        f"{COST_NAMES[about.cost]}: it {_lost(loss)}, but up to {loss.upper:.1f} with 95 % confidence. "
+        f"{_needed(loss, about.max_loss)}"
+    )
+
+
+def _next_steps(tuned: Tuned, about: About) -> list[str]:
+    """What to type, and the setting to try instead."""
+    if tuned.best is None:
+        return []
+    best = tuned.best
     model, path = quote(about.loaded_from or about.model), str(tuned.settings)
-    lines.append(
+    lines = [
         f"With DIR, a folder of questions about other images:\n\n```sh\ntokenprune eval --model {model} --data DIR "
         f"--strategy {quote(path)} --keep-ratio {float(best.setup.keep_ratio)!r}\n```\n\n"
         f'```python\ntokenprune.patch(model, "{path}")\n```'
-    )
+    ]
     others = [one for one in (*[t.tried for t in tuned.tested[::-1] if t.passed], *tuned.tried) if one is not best]
     second = next((one for one in others if one.cost < 1), None)
     if second is not None:

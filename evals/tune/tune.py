@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +57,7 @@ class Tuned:
         saw. False: no setting passed, and `best` is the most promising.
     best: None if every setting costs more than the unpruned model. settings: the file that holds it.
     tested: the settings that were tested on fresh questions, in that order. tried: all settings, the best first.
+    verdict: all of this in one paragraph of Markdown, with which the page begins.
     """
 
     passed: bool
@@ -65,6 +66,7 @@ class Tuned:
     page: Path
     tested: Sequence[Tested]
     tried: Sequence[Tried]
+    verdict: str = ""
 
     @property
     def strategy(self) -> tokenprune.Strategy | None:
@@ -177,6 +179,7 @@ def tune(
         about = page.About(
             name, str(data), max_loss, cost, measure, len(searched.questions), space.refused, source_of(model)
         )
+        tuned = replace(tuned, verdict=page.verdict(tuned, about))
         if best is not None and written is not None:
             record = _record(tuned, best, about, identity, questions, n_layers, split)
             files.replace(written, json.dumps(record, indent=1) + "\n")
