@@ -125,10 +125,8 @@ def evaluate(
             _check_for_engine(asked, image_size, device_map)
             answering = in_engine(engine, model, dtype, engine_options or {}, on_error)
         else:
-            loaded, processor = load_model(model, dtype, here.device, device_map) if isinstance(model, str) else model
-            if image_size is not None:
-                processor = downsample.at_size(processor, *image_size)
-            answering = InProcess(loaded, processor, batch_tokens, on_error, resized=image_size is not None)
+            loaded = load_model(model, dtype, here.device, device_map) if isinstance(model, str) else model
+            answering = _in_process(loaded, image_size, batch_tokens, on_error)
         if baselines is None:
             baselines = answering.baselines(console)
         adapter = None
@@ -149,29 +147,16 @@ def evaluate(
             "begun": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             **({} if engine is None else {"engine": engine}),
         }
-        options = {  # those that decide the answers, besides the setups
+        decisive = {  # besides the model and the versions
+            "data": {"split": split, "limit": limit, **tasks_identity(questions)},
+            "setups": {str(setup.key): setup.identity() for setup in compared},
             "batch_tokens": batch_tokens,
             **({} if image_size is None else {"image_size": list(image_size)}),
             **({} if not engine_options else {"engine_options": dict(engine_options)}),
         }
         plans = [Plan(questions, group) for group in groups]
-        identity = dict[str, Any]()
         unfinished = [plan for plan in plans if any(plan.parts(done))]
-        for plan in unfinished or plans[:1]:
-            with answering.serving(plan.setups):
-                identity = {
-                    **answering.identity(),
-                    "data": {"split": split, "limit": limit, **tasks_identity(questions)},
-                    "setups": {str(setup.key): setup.identity() for setup in compared},
-                    **options,
-                }
-                folder.check(identity)
-                with folder.writing(here.index) as write:
-                    if here.is_first:
-                        folder.begin(identity, about)
-                    here.meet()
-                    folder.check(identity)  # that every machine has the same model, data and versions
-                    _ask(plan, answering, folder, here, console, write)
+        identity = _ask_all(unfinished or plans[:1], answering, decisive, about, folder, here, console)
         answers = folder.answers()
         scenes = _name(data) if image_size is None else f"{_name(data)} {image_size[0]}x{image_size[1]}"
         results = task_results(questions, compared, answers, scenes=scenes, model=name, identity=identity)
@@ -193,6 +178,15 @@ def _check_for_engine(
         )
     if videos := [one.id for one in questions if isinstance(one, VideoQuestion)]:
         raise SettingError(f"{videos[0]} is about a video, but engines get questions about images only")
+
+
+def _in_process(
+    loaded: tuple[Any, Any], image_size: tuple[int, int] | None, batch_tokens: int, on_error: OnError
+) -> InProcess:
+    model, processor = loaded
+    if image_size is not None:
+        processor = downsample.at_size(processor, *image_size)
+    return InProcess(model, processor, batch_tokens, on_error, resized=image_size is not None)
 
 
 def _done(folder: RunFolder) -> set[AnswerKey]:
@@ -221,6 +215,33 @@ def _uncalibrated(
             f"because settings files were calibrated on their images ({len(calibration)} images)."
         )
     return left
+
+
+def _ask_all(
+    plans: Sequence[Plan],
+    answering: Answering,
+    decisive: Mapping[str, Any],
+    about: Mapping[str, Any],
+    folder: RunFolder,
+    here: Processes,
+    console: Console,
+) -> dict[str, Any]:
+    """Carry out the plans one after the other, and return the identity of the run.
+
+    decisive: the part of it that does not come from what answers.
+    """
+    identity = dict[str, Any]()
+    for plan in plans:
+        with answering.serving(plan.setups):
+            identity = {**answering.identity(), **decisive}
+            folder.check(identity)
+            with folder.writing(here.index) as write:
+                if here.is_first:
+                    folder.begin(identity, about)
+                here.meet()
+                folder.check(identity)  # that every machine has the same model, data and versions
+                _ask(plan, answering, folder, here, console, write)
+    return identity
 
 
 def _ask(
