@@ -27,7 +27,7 @@ from tokenprune.tokens.visual import VisualTokens, check_needs
 
 
 @dataclass(frozen=True)
-class Record(Strategy):
+class RecordingStrategy(Strategy):
     """Keeps every visual token and records each image.
 
     wanted: the statistics to record. layer: the encoder layer that "vision_attention" comes from.
@@ -80,7 +80,7 @@ class Probe(Handle):
 
     _made_by = "probe"
 
-    def __init__(self, adapter: ModelAdapter, strategy: Record, decoder_layers: Sequence[int]) -> None:
+    def __init__(self, adapter: ModelAdapter, strategy: RecordingStrategy, decoder_layers: Sequence[int]) -> None:
         model = adapter.model
         self._adapter, self._layers = adapter, tuple(decoder_layers)
         self._reader = DecoderReader(adapter, self._layers)
@@ -214,9 +214,9 @@ def probe(
     """
     wanted = frozenset({needs} if isinstance(needs, str) else needs) | ({"text_attention"} if decoder_layers else set())
     model = unwrap_model(model)
-    answers = adapter_for(model, adapter)
-    check_needs("probe", wanted, answers.offers, answers.description, answers.why_not)
-    check_heads("probe", wanted, answers)
+    model_adapter = adapter_for(model, adapter)
+    check_needs("probe", wanted, model_adapter.offers, model_adapter.description, model_adapter.why_not)
+    check_heads("probe", wanted, model_adapter)
     for name in sorted(wanted & {"kept_in_tower", "kept_before_tower"}):
         raise SettingError(
             f"probe: {name} is the outcome of pruning in or before the tower, and a probe prunes nothing."
@@ -229,11 +229,11 @@ def probe(
     if isinstance(decoder_layers, (int, str)):
         raise SettingError(f"probe: decoder_layers={decoder_layers!r} is not a list; write decoder_layers=[8].")
     for number in decoder_layers:
-        if not is_integer(number) or number not in range(len(answers.layers)):
+        if not is_integer(number) or number not in range(len(model_adapter.layers)):
             raise SettingError(
-                f"probe: decoder_layers has {number!r}; those of this model are 0..{len(answers.layers) - 1}."
+                f"probe: decoder_layers has {number!r}; those of this model are 0..{len(model_adapter.layers) - 1}."
             )
-    return Probe(answers, Record(wanted=wanted - {"text_attention"}, layer=layer), decoder_layers)
+    return Probe(model_adapter, RecordingStrategy(wanted=wanted - {"text_attention"}, layer=layer), decoder_layers)
 
 
 class _StoppedEarly(Exception):

@@ -141,17 +141,17 @@ def patch(
         chosen, file = _named(strategy, settings)
     check_choice("patch", "position_ids", position_ids, ("original", "compact"))
     model = unwrap_model(model)
-    answers = adapter_for(model, adapter)
+    model_adapter = adapter_for(model, adapter)
     if not isinstance(chosen.needs, frozenset):
         names = [chosen.needs] if isinstance(chosen.needs, str) else sorted(chosen.needs)
         raise SettingError(f"{type(chosen).__name__}.needs is not a frozenset. Write needs = {frozenset(names)!r}.")
     needs = chosen.required_statistics
-    check_needs(repr(chosen), needs, answers.offers, answers.description, answers.why_not)
-    check_heads(repr(chosen), needs, answers)
+    check_needs(repr(chosen), needs, model_adapter.offers, model_adapter.description, model_adapter.why_not)
+    check_heads(repr(chosen), needs, model_adapter)
     if file is not None:
-        file.warn_unless_made_for(len(answers.layers))
+        file.warn_unless_made_for(len(model_adapter.layers))
     assert isinstance(model, nn.Module)
-    pruner, replaced = Pruner(model, answers, chosen, cast(PositionIds, position_ids)), pruner_of(model)
+    pruner, replaced = Pruner(model, model_adapter, chosen, cast(PositionIds, position_ids)), pruner_of(model)
     if replaced is not None:
         replaced.remove()
     try:

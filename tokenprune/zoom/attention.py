@@ -55,11 +55,11 @@ def question_attention(
     Raises UnsupportedError for a model whose visual tokens have no known place in the image, and PruningError for
     attention that is not finite, which points nowhere.
     """
-    answers = adapter_for(unwrap_model(model), adapter)
-    if "grid" not in answers.offers:
+    model_adapter = adapter_for(unwrap_model(model), adapter)
+    if "grid" not in model_adapter.offers:
         raise UnsupportedError(
-            f"Zoom follows attention to places in the image, and of {answers.description} it is not known where its "
-            f"visual tokens are. Load a model of another family, such as LLaVA or Qwen3-VL."
+            f"Zoom follows attention to places in the image, and of {model_adapter.description} it is not known where "
+            f"its visual tokens are. Load a model of another family, such as LLaVA or Qwen3-VL."
         )
     with probe(model, decoder_layers=[layer], adapter=adapter) as seen:
         found = [
