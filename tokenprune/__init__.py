@@ -140,7 +140,7 @@ _MODULES = {
     "unpatch": "tokenprune.patching",
 }
 
-#: Tools of the evals, each with the extra that it needs. They are no part of `import *`.
+#: Tools of the evals, each with the extra that it needs. `import *` leaves them out.
 _TOOLS = {"adapt": ("tokenprune.evals.adapt.adapt", "adapt"), "tune": ("tokenprune.evals.tune.tune", "optimize")}
 
 __all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
@@ -154,14 +154,10 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for one o
             try:
                 return getattr(import_module(home), name)
             except ModuleNotFoundError as error:
-                if error.name is None or error.name.startswith("tokenprune"):
+                sentence = import_module("tokenprune.errors").missing_package(error, extra, f"tokenprune.{name}")
+                if sentence is None:
                     raise
-                package = error.name.partition(".")[0]
-                to_install = import_module("tokenprune.errors").to_install
-                raise ModuleNotFoundError(
-                    f"tokenprune.{name} needs {package}, which is not installed. Type: {to_install(extra)}",
-                    name=error.name,
-                ) from error
+                raise ModuleNotFoundError(sentence, name=error.name) from error
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = value = getattr(import_module(_MODULES[name]), name)

@@ -33,6 +33,14 @@ def to_install(extra: str) -> str:
     return f'pip install "tokenprune-vlm[{extra}]", or in a clone: pip install -e ".[{extra}]"'
 
 
+def missing_package(error: ModuleNotFoundError, extra: str, what: str = "This") -> str | None:
+    """The sentence for a package of an `extra` that is not installed, and that `what` needs; None if the module that
+    was not found is tokenprune's own."""
+    if error.name is None or error.name.startswith("tokenprune"):
+        return None
+    return f"{what} needs {error.name.partition('.')[0]}, which is not installed. Type: {to_install(extra)}"
+
+
 def alike(name: str, other: str) -> bool:
     """Whether two names differ in nothing but case, hyphens and underscores."""
     return re.sub("[-_]", "", name).lower() == re.sub("[-_]", "", other).lower()

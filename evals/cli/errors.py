@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tokenprune.errors import TokenPruneError, to_install
+from tokenprune.errors import TokenPruneError, missing_package
 
 #: The exit status of a process that Ctrl-C has ended.
 INTERRUPTED = 130
@@ -21,10 +21,10 @@ def plain_errors(extra: str = "evals") -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("tokenprune"):
+        sentence = missing_package(error, extra)
+        if sentence is None:
             raise
-        package = error.name.partition(".")[0]
-        sys.exit(f"This needs {package}, which is not installed. Type: {to_install(extra)}")
+        sys.exit(sentence)
     except TokenPruneError as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
