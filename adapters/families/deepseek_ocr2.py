@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.layouts.crops import image_by_image
+from tokenprune.adapters.layouts.newlines import append_maximum
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
@@ -72,7 +73,7 @@ def tiles_and_separator(n_crops: int, n_local: int, n_global: int) -> Layout:
 def to_tokens(values: Float[Tensor, "tiles queries"], n_local: int, n_global: int) -> Float[Tensor, " visual"]:
     """Join the maps over the queries of all tiles. The separator gets the highest value."""
     joined = torch.cat([values[:-1, :n_local].flatten(), values[-1, :n_global]])
-    return torch.cat([joined, joined.amax(0, keepdim=True)])
+    return append_maximum(joined)
 
 
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.layouts.crops import corner, image_by_image
+from tokenprune.adapters.layouts.newlines import append_maximum, append_row_maxima
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
@@ -83,8 +84,7 @@ def to_tokens(values: Float[Tensor, "tiles patches"], rows: int, part: int, side
     rasters = [corner(values[-1:], side)[0]]
     if rows:
         rasters.insert(0, rearrange(corner(values[:-1], part), "(row column) y x -> (row y) (column x)", row=rows))
-    ended = torch.cat([torch.cat([raster, raster.amax(1, keepdim=True)], 1).flatten() for raster in rasters])
-    return torch.cat([ended, ended.amax(0, keepdim=True)])
+    return append_maximum(torch.cat(list(map(append_row_maxima, rasters))))
 
 
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:

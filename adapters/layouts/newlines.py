@@ -27,9 +27,8 @@ def to_tokens_with_delimiters(values: Float[Tensor, "tiles patches"], inner: Lay
     """A newline token stands for its row, and those at the ends for the whole image: they get the highest value."""
     _, height, _ = inner.grid
     rows = inner.to_tokens(values).view(height, -1)
-    ended = torch.cat([rows, rows.amax(1, keepdim=True)], 1).flatten()
-    end = ended.amax(0, keepdim=True)
-    return torch.cat([end, ended, end])
+    ended = append_maximum(append_row_maxima(rows))
+    return torch.cat([ended[-1:], ended])
 
 
 def rows_with_newlines(inner: Layout, n_frames: int) -> Layout:
@@ -44,7 +43,7 @@ def rows_with_newlines(inner: Layout, n_frames: int) -> Layout:
 def to_tokens_with_newlines(values: Float[Tensor, "one patches"], inner: Layout) -> Float[Tensor, " visual"]:
     """A newline token gets the highest value of its row."""
     rows = inner.to_tokens(values).unflatten(0, (inner.grid[1], -1))
-    return torch.cat([rows, rows.amax(1, keepdim=True)], 1).flatten()
+    return append_row_maxima(rows)
 
 
 def ended_by_newline(layout: Layout) -> Layout:
@@ -60,5 +59,14 @@ def ended_by_newline(layout: Layout) -> Layout:
 
 def to_tokens_with_end(values: Float[Tensor, "tiles patches"], to_tokens: ToTokens) -> Float[Tensor, " visual"]:
     """A map with a newline token at its end: it stands for the whole, so it gets the highest value."""
-    carried = to_tokens(values)
-    return torch.cat([carried, carried.amax(0, keepdim=True)])
+    return append_maximum(to_tokens(values))
+
+
+def append_row_maxima(rows: Float[Tensor, "rows columns"]) -> Float[Tensor, " visual"]:
+    """End every row with its highest value, which a newline token gets."""
+    return torch.cat([rows, rows.amax(1, keepdim=True)], 1).flatten()
+
+
+def append_maximum(values: Float[Tensor, " visual"]) -> Float[Tensor, " more"]:
+    """End with the highest value, which a separator gets."""
+    return torch.cat([values, values.amax(0, keepdim=True)])
