@@ -29,7 +29,7 @@ PACKAGES = sorted(
     str(path.parent.relative_to(ROOT))
     for folder in ("tokenprune", "adapters", "evals")
     for path in (ROOT / folder).rglob("__init__.py")
-    if not any(parent.is_symlink() for parent in path.parents) and ROOT / "evals" / "dev" not in path.parents
+    if not any(parent.is_symlink() for parent in path.parents)
 )
 
 

@@ -1,1 +1,7 @@
-"""Figures of the documentation."""
+"""Figures of the documentation.
+
+adaptive      adaptive budgets against fixed ones
+gap           position IDs and grounding
+kv_precision  keep ratios against the precision of the KV cache
+large_image   an image far larger than a model's input
+"""

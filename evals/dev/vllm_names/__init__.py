@@ -3,4 +3,7 @@
     python -m tokenprune.evals.dev.vllm_names --release WHEEL_OR_FOLDER
 
 `make check-vllm` downloads the newest release and does that.
+
+sources  the modules of a release, read without importing them
+uses     what the plug-in uses of vLLM
 """
