@@ -56,6 +56,10 @@ class RankedStrategy(Strategy):
         cells = selection_cells(tokens.layout, side).to(scores.device)
         return order_by_cell(scores, cells[tokens.left] if isinstance(tokens, StageTokens) else cells, n_kept)
 
+    def best(self, scores: Float[Tensor, " left"], n_kept: int, tokens: VisualTokens | StageTokens) -> Selection:
+        """The `n_kept` tokens that come first in the order of `ranked`."""
+        return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)
+
 
 @dataclass(frozen=True)
 class AdaptiveStrategy(RankedStrategy):
@@ -112,7 +116,7 @@ class ScoreStrategy(AdaptiveStrategy):
     def select(self, tokens: VisualTokens) -> Selection:
         scores = self._checked(self.score(tokens), tokens.n_visual)
         n_kept = self.n_to_keep(scores)
-        return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)
+        return self.best(scores, n_kept, tokens)
 
     def _checked(self, scores: object, n_visual: int) -> Tensor:
         """Return the scores. Raises PruningError unless there is one for each visual token."""

@@ -73,7 +73,7 @@ class AdaToken(TextGuided, RankedStrategy):
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         scores, n_kept = tokens.attention.from_last(), stage.budget(tokens.n_visual)
-        return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)
+        return self.best(scores, n_kept, tokens)
 
 
 def checked_schedule(schedule: Any) -> tuple[tuple[int, float], ...]:

@@ -47,4 +47,4 @@ class AttentionMass(TextGuided, RankedStrategy):
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         scores = tokens.attention.from_text()
         n_kept = min(n_reaching(scores, self.mass), stage.budget(tokens.n_visual))
-        return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)
+        return self.best(scores, n_kept, tokens)

@@ -36,4 +36,4 @@ class FastV(OneStage, RankedStrategy):
         attention = tokens.attention
         scores = attention.from_last() if self.queries == "last" else attention.from_all()
         n_kept = stage.budget(tokens.n_visual)
-        return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)
+        return self.best(scores, n_kept, tokens)

@@ -28,4 +28,4 @@ class PAR(OneStage, RankedStrategy, SkippingStrategy):
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         scores, n_kept = tokens.attention.from_text(), stage.budget(tokens.n_visual)
-        return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)
+        return self.best(scores, n_kept, tokens)

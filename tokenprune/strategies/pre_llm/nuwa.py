@@ -96,7 +96,7 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores, n_kept = tokens.vision_attention.cls_or_mean(), self.budget(tokens.n_visual)
-        selection = Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)
+        selection = self.best(scores, n_kept, tokens)
         if not self.gather or n_kept == tokens.n_visual:
             return selection
         chosen = scores[selection.kept]
