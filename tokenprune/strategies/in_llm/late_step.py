@@ -17,8 +17,8 @@ class LateStep(AllEnterStrategy, DenoisingStrategy):
     attended to most in the step before.
 
     keep_ratio, keep: the budget from the last of `steps` on.
-    steps: the step, counted from 0, from which fewer are read; or several, by which the count falls progressively: each
-        leaves the same share of the tokens before it.
+    steps: the step, counted from 0 and at least 1, from which fewer are read; or several, by which the count falls
+        progressively: each leaves the same share of the tokens before it.
     layer: the layer of the denoiser whose attention counts, averaged over heads and canvas positions; None is the last
         one. It must attend to the whole prompt.
 
@@ -40,8 +40,8 @@ class LateStep(AllEnterStrategy, DenoisingStrategy):
         whole = all(is_integer(n) and n >= 1 for n in numbers)
         if not numbers or not whole or list(numbers) != sorted(set(numbers)):
             raise SettingError(
-                f"LateStep: steps={self.steps!r} does not name ascending denoising steps, counted from 1. Write "
-                f"steps=8, or steps=(8, 16, 24)."
+                f"LateStep: steps={self.steps!r} does not name ascending denoising steps from 1 on; step 0 "
+                f"has no step before it. Write steps=8, or steps=(8, 16, 24)."
             )
         if len(numbers) > 1 and self.keep is not None:
             raise SettingError("LateStep: several steps need a ratio, not a count. Use keep_ratio.")
