@@ -7,6 +7,8 @@ from math import isfinite
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from tokenprune.evals.actions.observation import Observation
 from tokenprune.evals.actions.policy import action_width, actions_of, prepare
@@ -45,6 +47,17 @@ class ActionError:
     kv_read: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """One strategy on one observation. error: of every number of the chunk's actions. The rest as in ActionError."""
+
+    error: Float[Tensor, "steps width"]
+    seconds: float
+    visual: int
+    kept: int
+    kv_read: float
+
+
 def compare(
     policy: Any,
     processor: Any,
@@ -55,55 +68,56 @@ def compare(
 ) -> list[ActionError]:
     """Ask for actions on every observation, unpruned and with every setup, from the same noise."""
     width = action_width(policy, processor)
-    errors: list[list[torch.Tensor]] = [[] for _ in setups]
-    facts: list[list[tuple[float, int, int, float]]] = [[] for _ in setups]
+    measured: list[list[_Measured]] = [[] for _ in setups]
     times, noise = [], []
-    for number, observation in enumerate(progress(observations)):
+    for own_seed, observation in enumerate(progress(observations), seed):
         inputs = prepare(policy, processor, observation)
         start = time.perf_counter()
-        unpruned = actions_of(policy, inputs, seed + number)[:, :width]
+        unpruned = actions_of(policy, inputs, own_seed)[:, :width]
         times.append(time.perf_counter() - start)
-        noise.append(float((actions_of(policy, inputs, ~(seed + number) % 2**31)[:, :width] - unpruned).abs().mean()))
-        for setup, found, known in zip(setups, errors, facts, strict=True):
-            with setup.patched(policy) as handle:
-                start = time.perf_counter()
-                pruned = actions_of(policy, inputs, seed + number)[:, :width]
-                seconds, report = time.perf_counter() - start, handle.report
-            found.append((pruned - unpruned).abs())
-            last = sum(len(image.stages[-1].kept if image.stages else image.kept) for image in report.images)
-            done = report.denoising
-            known.append((seconds, report.n_visual, last, done.kv_bytes_read / done.kv_bytes_unpruned))
+        other = actions_of(policy, inputs, ~own_seed % 2**31)[:, :width]
+        noise.append(float((other - unpruned).abs().mean()))
+        for setup, found in zip(setups, measured, strict=True):
+            found.append(_measure(setup, policy, inputs, own_seed, unpruned))
     episodes = [observation.episode for observation in observations]
-    return [
-        _summary(setup, found, known, times, noise, episodes)
-        for setup, found, known in zip(setups, errors, facts, strict=True)
-    ]
+    return [_summary(setup, found, times, noise, episodes) for setup, found in zip(setups, measured, strict=True)]
+
+
+def _measure(
+    setup: Pruned, policy: Any, inputs: dict[str, Any], seed: int, unpruned: Float[Tensor, "steps width"]
+) -> _Measured:
+    with setup.patched(policy) as handle:
+        start = time.perf_counter()
+        pruned = actions_of(policy, inputs, seed)[:, : unpruned.shape[1]]
+        seconds, report = time.perf_counter() - start, handle.report
+    kept = sum(len(image.stages[-1].kept if image.stages else image.kept) for image in report.images)
+    kv_read = report.denoising.kv_bytes_read / report.denoising.kv_bytes_unpruned
+    return _Measured((pruned - unpruned).abs(), seconds, report.n_visual, kept, kv_read)
 
 
 def _summary(
     setup: Pruned,
-    errors: Sequence[torch.Tensor],
-    facts: Sequence[tuple[float, int, int, float]],
+    measured: Sequence[_Measured],
     times: Sequence[float],
     noise: Sequence[float],
     episodes: Sequence[int],
 ) -> ActionError:
-    means = [float(error.mean()) for error in errors]
-    seconds, visual, kept, read = zip(*facts, strict=True)
-    bounds = interval_of_ratios([(means, [1.0] * len(means), 1.0)], episodes)
+    n = len(measured)
+    means = [float(one.error.mean()) for one in measured]
+    bounds = interval_of_ratios([(means, [1.0] * n, 1.0)], episodes)
     return ActionError(
-        setup.label,
-        setup.position_ids,
-        setup.keep_ratio,
-        len(errors),
-        sum(means) / len(means),
-        bounds if isfinite(bounds[0]) else None,
-        float(torch.stack([error[0].mean() for error in errors]).mean()),
-        float(torch.stack([error.max() for error in errors]).max()),
-        sum(noise) / len(noise),
-        float(torch.tensor(seconds).median()),
-        float(torch.tensor(times).median()),
-        visual[0],
-        kept[0],
-        sum(read) / len(read),
+        label=setup.label,
+        position_ids=setup.position_ids,
+        keep_ratio=setup.keep_ratio,
+        n=n,
+        mean=sum(means) / n,
+        interval=bounds if isfinite(bounds[0]) else None,
+        first=float(torch.stack([one.error[0].mean() for one in measured]).mean()),
+        worst=float(torch.stack([one.error.max() for one in measured]).max()),
+        other_noise=sum(noise) / len(noise),
+        seconds=float(torch.tensor([one.seconds for one in measured]).median()),
+        unpruned_seconds=float(torch.tensor(times).median()),
+        visual=measured[0].visual,
+        kept=measured[0].kept,
+        kv_read=sum(one.kv_read for one in measured) / n,
     )
