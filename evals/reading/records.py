@@ -99,6 +99,10 @@ class Record:
     def in_split(self, split: str) -> "Record":
         return replace(self, split=split)
 
+    def with_fields(self, **content: Any) -> "Record":
+        """Return the record with more fields, or others in place of its own."""
+        return replace(self, content={**self.content, **content})
+
     def find_image(self, folder: Path, *names: str) -> Path:
         """Return the first of the files that exists in the data folder, see `find_inside`."""
         return find_inside(folder, names, self.where)

@@ -35,8 +35,7 @@ def _published(path: Path) -> list[Record]:
         answer = answers.get(record.name("question_id"))
         if answer is None:
             raise DataError(f"{record.where}: no answer to {record.name('question_id')!r} in {split}_a.json")
-        content = {**record.content, "answer": answer.text("answer"), "type": answer["type"]}
-        found.append(Record(record.where, content, split))
+        found.append(record.with_fields(answer=answer.text("answer"), type=answer["type"]).in_split(split))
     return found
 
 

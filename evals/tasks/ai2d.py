@@ -37,7 +37,7 @@ def _published(path: Path) -> list[Record]:
         raise DataError(f"{listed_ids}: empty; it lists the images of the test split, one per line")
     split = "" if test is None else "test" if name.removesuffix(".png") in test else "train"
     return [
-        Record(record.where, {**record.content, "question": record["id"], "imageName": name}, split)
+        record.with_fields(question=record["id"], imageName=name).in_split(split)
         for record in json_records(path, "questions")
     ]
 

@@ -20,10 +20,7 @@ ONE_WORD = "Answer the question with a single word."
 
 def _published(path: Path) -> list[Record]:
     split, kind = path.stem.rsplit("_", 1)
-    return [
-        Record(record.where, {**record.content, "type": kind, "folder": path.parent}, split)
-        for record in json_records(path)
-    ]
+    return [record.with_fields(type=kind, folder=path.parent).in_split(split) for record in json_records(path)]
 
 
 @dataclass(frozen=True)

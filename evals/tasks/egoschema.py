@@ -28,9 +28,10 @@ def _published(path: Path) -> list[Record]:
     """Return the questions whose answers are public."""
     where = path.with_name(ANSWERS)
     answers = read_json(where)
-    records = [record for record in json_records(path) if record.text("q_uid") in answers]
     return [
-        Record(one.where, {**one.content, "answer": field(answers, one.text("q_uid"), str(where))}) for one in records
+        record.with_fields(answer=field(answers, record.text("q_uid"), str(where)))
+        for record in json_records(path)
+        if record.text("q_uid") in answers
     ]
 
 

@@ -33,7 +33,7 @@ def _hub(path: Path) -> list[Record]:
     for record in table_records(path):
         if record.name("imageId") not in images:
             raise DataError(f"{record.where}: no image {record['imageId']!r} in {path.parent.parent}/{name}_images")
-        records.append(Record(record.where, {**record.content, "image": images[record["imageId"]]}, name))
+        records.append(record.with_fields(image=images[record["imageId"]]).in_split(name))
     return records
 
 

@@ -33,7 +33,7 @@ def _published(path: Path) -> list[Record]:
     for record in records:
         text = texts.get(record.text("image"), record.text("image"))
         image = Base64(f"{record.where}, image", f"{path.name}:{record['index']}", text)
-        rows.append(Record(record.where, {**record.content, "image": image}, record.text_or_empty("split")))
+        rows.append(record.with_fields(image=image).in_split(record.text_or_empty("split")))
     return rows
 
 

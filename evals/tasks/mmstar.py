@@ -32,9 +32,7 @@ def read(answer: str, options: Mapping[str, str]) -> str | None:
 
 def _published(path: Path) -> list[Record]:
     return [
-        Record(
-            record.where, {**record.content, "image": Base64(f"{record.where}, image", path.name, record.text("image"))}
-        )
+        record.with_fields(image=Base64(f"{record.where}, image", path.name, record.text("image")))
         for record in tsv_records(path)
     ]
 
@@ -48,7 +46,7 @@ class MmStar(FileTask[Choice]):
 
     def question(self, record: Record, folder: Path, style: Style) -> Choice:
         question = record.text("question").strip()
-        if "A" in record.content:
+        if "A" in record:
             options = {letter: record.text_or_empty(letter) for letter in "ABCD" if record.text_or_empty(letter)}
             asked = style.choice(question, listed(options))
         else:

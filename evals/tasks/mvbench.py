@@ -50,8 +50,7 @@ FRAMES, FPS = "episodic_reasoning", 3.0
 def _published(path: Path) -> list[Record]:
     if path.stem not in FOLDERS:
         raise DataError(f"{path}: not one of MVBench's tasks; remove the file, or name it {path.parent}/TASK.json")
-    records = json_records(path)
-    return [Record(one.where, {**one.content, "task": path.stem, "number": n}) for n, one in enumerate(records)]
+    return [record.with_fields(task=path.stem, number=number) for number, record in enumerate(json_records(path))]
 
 
 @dataclass(frozen=True)

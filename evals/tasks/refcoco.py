@@ -8,7 +8,7 @@ against the real files, which were not available.
 
 import pickle
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -64,9 +64,7 @@ class RefCocoQuestion(BoxQuestion):
 
 def _sentences(path: Path) -> list[Record]:
     return [
-        Record(
-            f"{record.where}, answer[{number}]", {**record.content, "sentence": text, "number": number}, record.split
-        )
+        replace(record.with_fields(sentence=text, number=number), where=f"{record.where}, answer[{number}]")
         for record in table_records(path)
         for number, text in enumerate(record.texts("answer"))
     ]
