@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.tables import RESULTS, json_lines
 from tokenprune.evals.report.table import Table
 
 HEADINGS = (
@@ -23,11 +22,7 @@ HEADINGS = (
 
 
 def stored() -> str:
-    return f"{table(read())}\n"
-
-
-def read() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (RESULTS / "adaptive.jsonl").read_text(encoding="utf-8").splitlines()]
+    return f"{table(json_lines(RESULTS / 'adaptive.jsonl'))}\n"
 
 
 def table(records: Sequence[dict[str, Any]]) -> Table:

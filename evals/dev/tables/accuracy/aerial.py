@@ -1,9 +1,8 @@
 """Shares of trees kept on aerial photographs, as `dev.experiments.aerial.measure` stored them."""
 
-import json
 from typing import Any
 
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.tables import RESULTS, json_lines
 from tokenprune.evals.report.table import Table
 
 #: Shares of a line, by the heading above them.
@@ -17,8 +16,7 @@ SHARES = {
 
 
 def stored() -> str:
-    lines = (RESULTS / "aerial.jsonl").read_text(encoding="utf-8").splitlines()
-    return f"{table([json.loads(line) for line in lines])}\n"
+    return f"{table(json_lines(RESULTS / 'aerial.jsonl'))}\n"
 
 
 def table(survivals: list[dict[str, Any]]) -> Table:

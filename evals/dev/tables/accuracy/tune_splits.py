@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.tables import RESULTS, json_lines
 from tokenprune.evals.report.table import NOTHING, Table
 
 
 def stored() -> str:
-    lines = (RESULTS / "tune_splits.jsonl").read_text(encoding="utf-8").splitlines()
-    return f"{table([json.loads(line) for line in lines])}\n"
+    return f"{table(json_lines(RESULTS / 'tune_splits.jsonl'))}\n"
 
 
 def table(outcomes: Sequence[dict[str, Any]]) -> Table:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.tables import RESULTS, json_lines
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, ROWS, label, listed, measured, percent
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.run.setups import read_strategy
@@ -135,8 +134,7 @@ def _label(about: About, ratio: float) -> str:
 
 def costs(times: Path) -> Iterator[tuple[str, str]]:
     """Yield strategies as `dev.experiments.selection.images` names them, and their CPU times."""
-    for line in times.read_text(encoding="utf-8").splitlines():
-        timed = json.loads(line)
+    for timed in json_lines(times):
         milliseconds = 1e3 * median(timed["seconds"])
         yield timed["strategy"], f"{milliseconds:.0f} ms" if milliseconds >= 0.95 else f"{milliseconds:.1f} ms"
 

@@ -1,13 +1,12 @@
 """Strategies on videos: accuracy on the bundled clips, time and memory of a prefill, and of selection alone."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
 
 from tokenprune.evals.dev.clips import kind_of
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.tables import RESULTS, json_lines
 from tokenprune.evals.dev.tables.accuracy.differences import difference
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.report.tables import BASELINE
@@ -86,7 +85,7 @@ def _accuracy(row: TaskResult) -> str:
 
 
 def prefill() -> str:
-    return f"{prefill_table(_stored('prefill.jsonl'))}\n"
+    return f"{prefill_table(json_lines(VIDEOS / 'prefill.jsonl'))}\n"
 
 
 def prefill_table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -109,7 +108,7 @@ def _ratio(row: dict[str, Any], other: dict[str, Any]) -> str:
 
 
 def growth() -> str:
-    rows = _stored("growth.jsonl")
+    rows = json_lines(VIDEOS / "growth.jsonl")
     return (
         f"Milliseconds a frame, of a whole prefill:\n\n{growth_table(rows, _milliseconds)}\n\nPeak memory in MB:\n\n"
         f"{growth_table(rows, _peak)}\n"
@@ -117,7 +116,7 @@ def growth() -> str:
 
 
 def selection() -> str:
-    rows = _stored("selection.jsonl")
+    rows = json_lines(VIDEOS / "selection.jsonl")
     size = rows[0]["given_bytes"] / rows[0]["frames"]
     return (
         f"CPU milliseconds a frame:\n\n{growth_table(rows, _milliseconds)}\n\nPeak memory in MB, beside the "
@@ -140,7 +139,3 @@ def _milliseconds(row: dict[str, Any]) -> str:
 
 def _peak(row: dict[str, Any]) -> str:
     return f"{row['peak_bytes'] / MB:.1f}"
-
-
-def _stored(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (VIDEOS / name).read_text(encoding="utf-8").splitlines()]

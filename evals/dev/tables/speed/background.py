@@ -1,9 +1,8 @@
 """Time and memory of BackgroundPruning, as `dev.experiments.background_scaling` stored it."""
 
-import json
 from typing import Any
 
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.tables import RESULTS, json_lines
 from tokenprune.evals.report.table import Table
 
 HEADINGS = ["tiles", "visual tokens", "kept", "CPU s", "CPU ms a tile (lowest, highest)", "given", "peak", "more"]
@@ -11,8 +10,7 @@ GIB = 2**30
 
 
 def stored() -> str:
-    lines = (RESULTS / "background_scaling.jsonl").read_text(encoding="utf-8").splitlines()
-    return f"{table([json.loads(line) for line in lines])}\n"
+    return f"{table(json_lines(RESULTS / 'background_scaling.jsonl'))}\n"
 
 
 def table(sizes: list[dict[str, Any]]) -> Table:

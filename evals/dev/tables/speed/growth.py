@@ -1,17 +1,16 @@
 """CPU time and memory of prefills as images grow, as `dev.experiments.growth` measures them."""
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tokenprune.evals.dev.tables import RESULTS, versions
+from tokenprune.evals.dev.tables import RESULTS, json_lines, versions
 from tokenprune.evals.report.table import NOTHING, Table
 
 Row = dict[str, Any]
 
 
 def stored() -> str:
-    rows = [json.loads(line) for line in (RESULTS / "growth.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = json_lines(RESULTS / "growth.jsonl")
     about = rows[0]
     return f"{tables(rows)}\n\nMedians of {about['rounds']} rounds; {about['device']}, one thread; {versions(about)}\n"
 

@@ -1,17 +1,15 @@
 """CPU time of selection alone, as `dev.experiments.selection.images` stored it."""
 
-import json
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from tokenprune.evals.dev.tables import RESULTS, versions
+from tokenprune.evals.dev.tables import RESULTS, json_lines, versions
 from tokenprune.evals.report.table import Table
 
 
 def stored() -> str:
-    lines = (RESULTS / "selection.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = json_lines(RESULTS / "selection.jsonl")
     return f"{table(rows)}\n\nMedians of {len(rows[0]['seconds'])} rounds, one thread; {versions(rows[0])}\n"
 
 
