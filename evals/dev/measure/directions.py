@@ -55,7 +55,7 @@ def _gap(groups: Groups) -> Iterator[Line]:
         if key.position_ids != "original" or other is None or "rec" not in own or is_inside(key.strategy):
             continue
         found = compare(own["rec"], other["rec"])
-        yield [_ratio(key), key.strategy, _points(found.difference, found.interval), _more(found.interval).value]
+        yield [_ratio(key), key.strategy, points(found), _more(found.interval).value]
 
 
 def _shares(groups: Groups) -> Iterator[Line]:
@@ -93,7 +93,7 @@ def _shrunk(groups: Groups) -> Iterator[Line]:
             if not pruners:
                 continue
             best = max(pruners, key=lambda name: pruners[name].difference)
-            difference = _points(pruners[best].difference, pruners[best].interval)
+            difference = points(pruners[best])
             yield [_ratio(key), task.upper(), *_counts(pruners.values()), best, difference]
 
 
@@ -117,7 +117,7 @@ def _equal(groups: Groups) -> Iterator[Line]:
             counts = _counts(compare(inside, other) for other in equal.values())
             best = max(equal, key=lambda other: equal[other].accuracy)
             found = compare(inside, equal[best])
-            name, difference = f"{best.strategy} at {_ratio(best)}", _points(found.difference, found.interval)
+            name, difference = f"{best.strategy} at {_ratio(best)}", points(found)
             yield [_ratio(key), key.strategy, task.upper(), *counts, name, difference]
 
 
@@ -137,6 +137,7 @@ def _ratio(key: SetupKey) -> str:
     return f"{100 * key.keep_ratio:g} %"
 
 
-def _points(difference: float, interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"{100 * difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+def points(found: Paired) -> str:
+    """Write a difference in points, with its interval."""
+    low, high = found.interval
+    return f"{100 * found.difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -72,7 +72,7 @@ def goals_table(rows: Sequence[TaskResult]) -> Table:
             continue
         part = row.of_split(goal.split)
         reached = "yes" if part.accuracy >= goal.least else "no"
-        measured = f"{percent(part.accuracy, part.interval)}, n = {part.n}"
+        measured = f"{_percent(part.accuracy, part.interval)}, n = {part.n}"
         lines.append([goal.what, f"{goal.least:.0%}", measured, reached, INTERVAL[above(part.interval, goal.least)]])
     lines += _at_half_resolution(rows)
     return Table(["goal", "at least", "measured", "reached", "the interval"], lines)
@@ -87,7 +87,7 @@ def _at_half_resolution(rows: Sequence[TaskResult]) -> Iterator[list[str]]:
             continue
         found = compare(half, full)
         reached = "yes" if found.relative >= AT_HALF_RESOLUTION else "no"
-        measured = f"{percent(found.relative, found.relative_interval)}, n = {found.n}"
+        measured = f"{_percent(found.relative, found.relative_interval)}, n = {found.n}"
         yield [what, least, measured, reached, INTERVAL[above(found.relative_interval, AT_HALF_RESOLUTION)]]
 
 
@@ -96,6 +96,6 @@ def _find(rows: Sequence[TaskResult], scenes: str, task: str) -> TaskResult | No
     return next(fitting, None)
 
 
-def percent(value: float, interval: Interval) -> str:
+def _percent(value: float, interval: Interval) -> str:
     low, high = interval
     return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tokenprune.evals.dev.experiments.adapting import ADAPTED
 from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.report.table import Table
+from tokenprune.evals.report.tables import accuracy_cell
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.results import TaskResult, by_setup, compare
 from tokenprune.evals.storage.results_io import read
@@ -43,15 +44,10 @@ def table(rows: Sequence[TaskResult]) -> Table:
                     "unpruned" if key.strategy == "unpruned" else f"{key.keep_ratio:.0%}",
                     task.upper(),
                     str(row.n),
-                    _with_interval(row),
-                    _with_interval(other),
+                    accuracy_cell(row),
+                    accuracy_cell(other),
                     f"{100 * found.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
                     f"{other.accuracy / whole[task].accuracy:.0%}",
                 ]
             )
     return Table(HEAD, lines)
-
-
-def _with_interval(row: TaskResult) -> str:
-    low, high = row.interval
-    return f"{100 * row.accuracy:.1f} [{100 * low:.0f}, {100 * high:.0f}]"

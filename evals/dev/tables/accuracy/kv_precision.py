@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.dev.tables.accuracy.differences import difference
 from tokenprune.evals.report.table import NOTHING, Table
-from tokenprune.evals.report.tables import task_title
+from tokenprune.evals.report.tables import accuracy_cell, task_title
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.results_io import read
 
@@ -41,7 +41,7 @@ def report(rows: Sequence[TaskResult]) -> str:
         Table(["keep ratio", *(f"{one} bits" for one in bits)], sizes),
     ]
     for task, title in zip(tasks, titles, strict=True):
-        lines = [[f"{100 * ratio:g} %", *(_accuracy(grid[one][ratio][task]) for one in bits)] for ratio in ratios]
+        lines = [[f"{100 * ratio:g} %", *(accuracy_cell(grid[one][ratio][task]) for one in bits)] for ratio in ratios]
         parts += [f"{title}, in per cent, with 95 % interval:", Table(["keep ratio", *map(_named, bits)], lines)]
     names = [task_title(row) for row in tasks.values()]
     parts += [
@@ -73,7 +73,7 @@ def _diagonals(grid: Grid, tasks: Sequence[str]) -> Iterator[list[str]]:
             head = f"1/{16 / size:g}" if first is None else ""
             line = [head, f"{100 * size / bits:g} %", _named(bits), f"{_megabytes(own)} MB"]
             for task in tasks:
-                line += [_accuracy(own[task]), NOTHING if first is None else difference(own[task], first[task])]
+                line += [accuracy_cell(own[task]), NOTHING if first is None else difference(own[task], first[task])]
             first = first or own
             yield line
 
@@ -92,8 +92,3 @@ def _named(bits: int) -> str:
 
 def _megabytes(of_tasks: Mapping[str, TaskResult]) -> str:
     return f"{next(iter(of_tasks.values())).kv_cache_bytes / 1e6:.2f}"
-
-
-def _accuracy(row: TaskResult) -> str:
-    low, high = row.interval
-    return f"{100 * row.accuracy:.1f} [{100 * low:.0f}, {100 * high:.0f}]"

@@ -6,6 +6,7 @@ from pathlib import Path
 from tokenprune.evals.bench.figures import Figures, figures
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.bench.tables import ratios
+from tokenprune.evals.dev.measure.directions import points
 from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, ROWS, measured
 from tokenprune.evals.models.bundled import SETTINGS
@@ -102,7 +103,7 @@ def _against_others(groups: Groups) -> Iterator[list[str]]:
         for name in BASELINES:
             other = groups.get(SetupKey(name, "original", keep_ratio))
             if other is not None:
-                yield [f"{keep_ratio:.0%}", name, *(_difference(own[task], other[task]) for task in own)]
+                yield [f"{keep_ratio:.0%}", name, *(points(compare(own[task], other[task])) for task in own)]
 
 
 def _ablations(groups: Groups) -> Iterator[list[str]]:
@@ -111,14 +112,8 @@ def _ablations(groups: Groups) -> Iterator[list[str]]:
     for label, what in ABLATIONS.items():
         rows = groups.get(SetupKey(label, "original", 0.25))
         if rows is not None:
-            cells = [(f"{100 * rows[task].accuracy:.1f}", _difference(rows[task], whole[task])) for task in whole]
+            cells = [(f"{100 * rows[task].accuracy:.1f}", points(compare(rows[task], whole[task]))) for task in whole]
             yield [what, *(cell for pair in cells for cell in pair)]
-
-
-def _difference(row: TaskResult, other: TaskResult) -> str:
-    difference = compare(row, other)
-    low, high = difference.interval
-    return f"{100 * difference.difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _visual_bytes(groups: Groups) -> Iterator[list[str]]:

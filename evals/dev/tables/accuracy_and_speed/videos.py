@@ -9,7 +9,7 @@ from tokenprune.evals.dev.clips import kind_of
 from tokenprune.evals.dev.tables import RESULTS, json_lines
 from tokenprune.evals.dev.tables.accuracy.differences import difference
 from tokenprune.evals.report.table import NOTHING, Table
-from tokenprune.evals.report.tables import BASELINE
+from tokenprune.evals.report.tables import BASELINE, accuracy_cell
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.results_io import read
@@ -49,7 +49,7 @@ def accuracy_table(rows: Sequence[TaskResult]) -> Table:
             row.strategy,
             f"{row.n_kept:.0f}",
             f"{row.kv_cache_bytes / MB:.2f} MB",
-            *(_accuracy(part) for part in (row, *map(row.of_split, KINDS))),
+            *(accuracy_cell(part) for part in (row, *map(row.of_split, KINDS))),
         ]
         for row in rows
     ]
@@ -77,11 +77,6 @@ def difference_table(rows: Sequence[TaskResult]) -> Table:
 def _pairs(row: TaskResult, other: TaskResult) -> Iterator[tuple[TaskResult, TaskResult]]:
     yield row, other
     yield row.of_split("when"), other.of_split("when")
-
-
-def _accuracy(row: TaskResult) -> str:
-    low, high = row.interval
-    return f"{100 * row.accuracy:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def prefill() -> str:

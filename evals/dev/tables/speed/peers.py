@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from tokenprune.evals.bench.figures import Median
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.tables import RESULTS, versions
 from tokenprune.evals.report.table import Table
 
 
@@ -40,8 +40,8 @@ def provenance(stored: dict[str, Any]) -> str:
     """Describe machine and versions."""
     about = stored["about"]
     packages = "; ".join(
-        f"{package}: " + ", ".join(f"{name} {version}" for name, version in versions.items())
-        for package, versions in stored["versions"].items()
+        f"{package}: " + ", ".join(f"{name} {version}" for name, version in found.items())
+        for package, found in stored["versions"].items()
     )
     largest = max(value for name, value in stored["logits_difference"].items() if name.endswith(": unpruned"))
     return (
@@ -65,10 +65,9 @@ def videos() -> str:
             [row["method"], " x ".join(map(str, row["grid"])), kept, "yes" if row["same"] else "no", *times, ratio]
         )
     table = Table(["method", "frames and grid", "kept", "the same", "vLLM", "tokenprune", "to vLLM"], lines)
-    packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return (
         f"{table}\n\nCPU time of one thread, medians of {len(stored['rows'][0]['rounds'])} rounds with 95 % interval, "
-        f"width {about['width']}; {about['cpu']}; {packages}; {about['moment'][:10]}\n"
+        f"width {about['width']}; {about['cpu']}; {versions(about)}; {about['moment'][:10]}\n"
     )
 
 
