@@ -68,7 +68,7 @@ def ratios(figures: Sequence[Figures]) -> Table:
         [
             [
                 *_case(one),
-                *map(_ratio, (one.ttft_to_unpruned, one.ttft_to_ideal, one.prefill_to_ideal, one.decode_to_ideal)),
+                *map(ratio_cell, (one.ttft_to_unpruned, one.ttft_to_ideal, one.prefill_to_ideal, one.decode_to_ideal)),
                 *(f"{ratio:.3f}" for ratio in (one.flops, one.peak, one.cache)),
                 _break_even(one.break_even),
                 str(one.ttft_to_unpruned.n),
@@ -86,9 +86,9 @@ def summary(figures: Sequence[Figures], keep_ratio: float) -> Table:
         [
             one.facts.strategy,
             _tokens(one),
-            _ratio(to_unpruned),
-            _ratio(one.ttft_to_ideal),
-            _ratio(one.decode_to_ideal),
+            ratio_cell(to_unpruned),
+            ratio_cell(one.ttft_to_ideal),
+            ratio_cell(one.decode_to_ideal),
             _time(one.seconds.get("selection")),
             f"{one.peak:.2f}",
             f"{one.cache:.2f}",
@@ -119,7 +119,7 @@ def towers(record: Record, figures: Sequence[Figures]) -> Table:
             f"{record.about.get('image', 'image')}, {one.facts.n_visual} tokens",
             one.facts.strategy,
             _tokens(one),
-            *map(_ratio, (one.tower_to_unpruned, one.ttft_to_unpruned, one.ttft_to_ideal)),
+            *map(ratio_cell, (one.tower_to_unpruned, one.ttft_to_unpruned, one.ttft_to_ideal)),
             _time(one.seconds.get("selection")),
             f"{one.flops:.2f}",
             f"{one.cache:.2f}",
@@ -171,7 +171,7 @@ def _speedup(ratio: Median | None) -> str:
     """Format the ratio of samples per second, from that of times."""
     if ratio is None:
         return NOTHING
-    return _ratio(Median(1 / ratio.value, 1 / ratio.high, 1 / ratio.low, ratio.n))
+    return ratio_cell(Median(1 / ratio.value, 1 / ratio.high, 1 / ratio.low, ratio.n))
 
 
 def rich(table: Table, title: str) -> RichTable:
@@ -217,7 +217,8 @@ def _time(median: Median | None) -> str:
     return f"{median.value:.2f} s" if abs(median.value) >= 1 else f"{1e3 * median.value:.1f} ms"
 
 
-def _ratio(median: Median | None) -> str:
+def ratio_cell(median: Median | None) -> str:
+    """Format a ratio with its interval, if there were several rounds."""
     if median is None:
         return NOTHING
     interval = f" [{median.low:.3f}, {median.high:.3f}]" if median.n > 1 else ""

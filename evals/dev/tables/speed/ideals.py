@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tokenprune.evals.bench.figures import Figures, Median, figures
 from tokenprune.evals.bench.record import Record
-from tokenprune.evals.bench.tables import provenance
+from tokenprune.evals.bench.tables import provenance, ratio_cell
 from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.report.table import NOTHING, Table
 
@@ -70,5 +70,5 @@ def _ratio(median: Median | None, most: float) -> str:
     """Format a ratio with its interval, in bold if all of the interval is more than the ratio may be."""
     if median is None:
         return NOTHING
-    text = f"{median.value:.3f} [{median.low:.3f}, {median.high:.3f}]"
+    text = ratio_cell(median)
     return f"**{text}**" if round(median.low, 3) > most else text

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from tokenprune.evals.bench.figures import Median
+from tokenprune.evals.bench.tables import ratio_cell
 from tokenprune.evals.dev.tables import RESULTS, versions
 from tokenprune.evals.report.table import Table
 
@@ -31,9 +32,7 @@ def table(stored: dict[str, Any]) -> Table:
 
 
 def _ratio(rounds: Sequence[dict[str, Any]], name: str, other: str) -> str:
-    median = Median.of([one["seconds"][name] / one["seconds"][other] for one in rounds])
-    assert median is not None
-    return f"{median.value:.3f} [{median.low:.3f}, {median.high:.3f}]"
+    return ratio_cell(Median.of([one["seconds"][name] / one["seconds"][other] for one in rounds]))
 
 
 def provenance(stored: dict[str, Any]) -> str:
