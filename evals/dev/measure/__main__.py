@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tokenprune.evals.dev.measure.directions import INSIDE, directions
+from tokenprune.evals.dev.measure.directions import directions
 from tokenprune.evals.dev.measure.estimate import estimate
 from tokenprune.evals.dev.measure.goals import goals_table
 from tokenprune.evals.dev.measure.plan import PRUNED, Part, planned
@@ -95,7 +95,7 @@ def _measure(run: Measuring, parts: Sequence[Part], console: Console) -> None:
         run.measure(part, console)
         # Tried after each part, because another process may still be measuring one of the first's steps.
         if not is_equalled and (rows := run.rows(first)) is not None:
-            if (equal := equal_cache(rows, INSIDE)) is not None:
+            if (equal := equal_cache(rows)) is not None:
                 console.print("at equal KV caches: " + " ".join(f"{100 * ratio:g} %" for ratio in equal.ratios))
                 run.measure(equal, console)
             is_equalled = True

@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tokenprune.evals.dev.measure.goals import Verdict, above
+from tokenprune.evals.dev.measure.plan import is_label_inside
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
 from tokenprune.evals.stats.intervals import Paired
 from tokenprune.evals.storage.results import SetupKey, TaskResult, by_setup, compare
 
-#: Labels of strategies that drop tokens inside the language model, where compact IDs change nothing.
-INSIDE = ("FastV", "EfficientVLA", "AttentionMass", "PAR", "PyramidDrop", "SparseVLM", "AdaToken", "DART", "IVCPrune")
 #: KV caches that differ by less count as equal.
 EQUAL = 0.02
 FOPRU, FOPRU_LOSS = "FoPru rank -2", 0.03
@@ -44,15 +43,11 @@ def directions(rows: Sequence[TaskResult]) -> str:
     return "\n\n".join(map(str, parts)) + "\n"
 
 
-def is_inside(label: str) -> bool:
-    return label.split()[0] in INSIDE
-
-
 def _gap(groups: Groups) -> Iterator[Line]:
     """Strategies inside the language model leave the IDs as they are, and say nothing."""
     for key, own in groups.items():
         other = groups.get(key._replace(position_ids="compact"))
-        if key.position_ids != "original" or other is None or "rec" not in own or is_inside(key.strategy):
+        if key.position_ids != "original" or other is None or "rec" not in own or is_label_inside(key.strategy):
             continue
         found = compare(own["rec"], other["rec"])
         yield [_ratio(key), key.strategy, points(found), _more(found.interval).value]
@@ -88,7 +83,7 @@ def _shrunk(groups: Groups) -> Iterator[Line]:
                 if task in rows
                 and (other.keep_ratio, other.position_ids) == (key.keep_ratio, "original")
                 and other.strategy not in (DOWNSAMPLE, UNPRUNED)
-                and not is_inside(other.strategy)
+                and not is_label_inside(other.strategy)
             }
             if not pruners:
                 continue
@@ -101,10 +96,12 @@ def _equal(groups: Groups) -> Iterator[Line]:
     before = {
         key: rows
         for key, rows in groups.items()
-        if key.position_ids == "original" and not is_inside(key.strategy) and key.strategy not in (DOWNSAMPLE, UNPRUNED)
+        if key.position_ids == "original"
+        and key.strategy not in (DOWNSAMPLE, UNPRUNED)
+        and not is_label_inside(key.strategy)
     }
     for key, rows in groups.items():
-        if not is_inside(key.strategy) or key.position_ids != "original":
+        if not is_label_inside(key.strategy) or key.position_ids != "original":
             continue
         for task, inside in rows.items():
             equal = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from tokenprune.strategies import STRATEGIES as REGISTERED
+
 RATIOS = 0.5, 0.25, 0.1, 0.05
 BOTH, ORIGINAL = ("original", "compact"), ("original",)
 PATCH = 14  # pixels
@@ -15,8 +17,8 @@ BEFORE = (
     "mosaic:attention_bias=size visionzip:layer=-2 prumerge:layer=-2 vispruner:layer=-2 nuwa:layer=-2 scope:layer=-2 "
     "holov:layer=-2 prunesid:layer=-2 backgroundpruning:layer=-2 divprune flowcut tome averagepooling"
 )
-INSIDE = "fastv efficientvla attentionmass par pyramiddrop sparsevlm adatoken dart ivcprune"
-STRATEGIES = (*BEFORE.split(), *INSIDE.split())
+INSIDE = ("fastv", "efficientvla", "attentionmass", "par", "pyramiddrop", "sparsevlm", "adatoken", "dart", "ivcprune")
+STRATEGIES = (*BEFORE.split(), *INSIDE)
 #: Strategies that are left out, and why.
 LEFT_OUT = {
     "random": "is a baseline, and so in every part",
@@ -37,7 +39,12 @@ AT_EQUAL_CACHE = ("fopru:mode=rank,layer=-2", "visionzip:layer=-2", "mosaic", "s
 
 def is_inside(strategy: str) -> bool:
     """Return whether a strategy of the plan drops tokens inside the language model only."""
-    return strategy.split(":")[0] in INSIDE.split()
+    return strategy.split(":")[0] in INSIDE
+
+
+def is_label_inside(label: str) -> bool:
+    """The same of what rows call a strategy."""
+    return label.split()[0] in {REGISTERED[name].__name__ for name in INSIDE}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenprune.evals.dev.measure.directions import EQUAL
-from tokenprune.evals.dev.measure.plan import AT_EQUAL_CACHE, ORIGINAL, PRUNED, RATIOS, Part
+from tokenprune.evals.dev.measure.plan import AT_EQUAL_CACHE, ORIGINAL, PRUNED, RATIOS, Part, is_label_inside
 from tokenprune.evals.run.setups import DOWNSAMPLE, Setup, make_setups
 from tokenprune.evals.run.setups import UNPRUNED as NOT_PRUNED
 from tokenprune.evals.storage.results import TaskResult
@@ -51,10 +51,10 @@ def asked_as(strategy: str) -> tuple[list[str], list[str]]:
     return ([], [strategy]) if strategy == NOT_PRUNED else ([strategy], [])
 
 
-def equal_cache(rows: Sequence[TaskResult], inside: Sequence[str]) -> Part | None:
+def equal_cache(rows: Sequence[TaskResult]) -> Part | None:
     """Return the part that asks what prunes before the language model at the caches that `rows` of strategies inside it
     have; None if there is nearly as large a cache at every keep ratio that is measured anyway."""
-    shares = {round(row.n_mean / row.n_visual, 3) for row in rows if row.strategy.split()[0] in inside}
+    shares = {round(row.n_mean / row.n_visual, 3) for row in rows if is_label_inside(row.strategy)}
     ratios: list[float] = []
     for share in sorted(shares, reverse=True):
         if share < 1 and all(abs(share / ratio - 1) > EQUAL / 2 for ratio in (*RATIOS, *ratios)):
