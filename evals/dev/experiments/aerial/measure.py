@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tokenprune import BackgroundPruning, Grid, Random, Selection, probe
+from tokenprune import Grid, Selection, probe
 from tokenprune.encoded import EncodedImage
 from tokenprune.engine.select import checked_selection
 from tokenprune.evals.dev.experiments.aerial import draw
@@ -25,13 +25,8 @@ from tokenprune.evals.storage.provenance import versions
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
 
-COMPARED: dict[str, Strategy] = {
-    "both steps": BackgroundPruning(),
-    "Background Token Pruning alone": BackgroundPruning(rank="distinct"),
-    "Anchored Token Selection alone": BackgroundPruning(cluster=False),
-    "Random": Random(),
-    "Grid": Grid(budget_per="tile"),
-}
+#: The strategies of the table, by what it calls them: those of the figure, and one more.
+COMPARED: dict[str, Strategy] = {**draw.PANELS, "Grid": Grid(budget_per="tile")}
 KEEPS = (4, 8, 24)
 BATCH = 16
 
