@@ -8,7 +8,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,23 @@ def _costs(call: Callable[[], Any], rounds: int) -> dict[str, Any]:
     return {"seconds": statistics.median(seconds), "all_seconds": seconds, "peak_bytes": peak}
 
 
+def rows_of(tiles: Sequence[int], sides: Sequence[int], rounds: int) -> Iterator[dict[str, Any]]:
+    """Measure every strategy on images of ever more tiles, then on images of ever more pixels."""
+    cpu = torch.device("cpu")
+    if tiles:
+        model = build("tiled", tiled(), torch.float32, cpu, "sdpa")
+        for n_tiles in tiles:
+            inputs = tiles_prompt(model, n_tiles)
+            for name in FOR_TILES:
+                yield {"tiles": n_tiles, "pixels": n_tiles * TILE**2} | measured(model, inputs, name, rounds)
+    if sides:
+        model = build("native", native(), torch.float32, cpu, "sdpa")
+        for side in sides:
+            inputs = random_prompt(model, 1, side=side, shown=rendered("page", side))
+            for name in FOR_SIDES:
+                yield {"side": side, "pixels": side**2} | measured(model, inputs, name, rounds)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tokenprune.evals.dev.experiments.growth",
@@ -147,23 +164,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             output.flush()
             rows.append(row)
     print(tables(rows))
-
-
-def rows_of(tiles: Sequence[int], sides: Sequence[int], rounds: int) -> Any:
-    """Measure one after the other."""
-    cpu = torch.device("cpu")
-    if tiles:
-        model = build("tiled", tiled(), torch.float32, cpu, "sdpa")
-        for n_tiles in tiles:
-            inputs = tiles_prompt(model, n_tiles)
-            for name in FOR_TILES:
-                yield {"tiles": n_tiles, "pixels": n_tiles * TILE**2} | measured(model, inputs, name, rounds)
-    if sides:
-        model = build("native", native(), torch.float32, cpu, "sdpa")
-        for side in sides:
-            inputs = random_prompt(model, 1, side=side, shown=rendered("page", side))
-            for name in FOR_SIDES:
-                yield {"side": side, "pixels": side**2} | measured(model, inputs, name, rounds)
 
 
 if __name__ == "__main__":
