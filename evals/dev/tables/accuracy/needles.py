@@ -49,9 +49,8 @@ def accuracies(answers: Sequence[Answer]) -> Table:
     for way in _ways(answers):
         own = [answer for answer in answers if answer.way == way]
         rec, vqa = _by_task(own)
-        by_size = [[answer for answer in rec if answer.split == split] for split in splits]
         shares = [_share(own, "n_visual", "n_all"), _share(own, "flops", "flops_all")]
-        lines.append([way, *shares, *(_mean(group, _scores(group)) for group in (*by_size, rec, vqa))])
+        lines.append([way, *shares, *(_mean(group, _scores(group)) for group in (*_by_split(rec, splits), vqa))])
     sizes = [f"REC, {split}" for split in splits]
     return Table(["way", "tokens", "FLOPs", *sizes, "REC, all", "VQA: is there a ...?"], lines)
 
@@ -62,7 +61,7 @@ def differences(answers: Sequence[Answer]) -> Table:
     lines = []
     for way in BASELINES:
         rec, vqa = _by_task([answer for answer in answers if answer.way == way])
-        groups = [*([answer for answer in rec if answer.split == split] for split in splits), rec, vqa]
+        groups = [*_by_split(rec, splits), vqa]
         lines.append([f"zoom - {way}", *(_difference([zoom[a.id] for a in group], group) for group in groups)])
     return Table(["", *(f"REC, {split}" for split in splits), "REC, all", "VQA"], lines)
 
@@ -74,14 +73,11 @@ def recall(answers: Sequence[Answer]) -> Table:
         own = [answer for answer in answers if answer.way == way and answer.found is not None]
         for number in range(max((len(answer.reached) for answer in own), default=0)):
             deep = [answer for answer in own if len(answer.reached) > number]
-            groups = [*([answer for answer in deep if answer.split == split] for split in splits), deep]
-            cells = (_mean(group, [float(a.reached[number]) for a in group]) for group in groups)
+            cells = (_mean(group, [float(a.reached[number]) for a in group]) for group in _by_split(deep, splits))
             lines.append([way, f"examined, level {number + 1}", *cells])
         if own:
-            groups = [*([answer for answer in own if answer.split == split] for split in splits), own]
-            lines.append(
-                [way, "answered from", *(_mean(group, [float(bool(a.found)) for a in group]) for group in groups)]
-            )
+            cells = (_mean(group, [float(bool(a.found)) for a in group]) for group in _by_split(own, splits))
+            lines.append([way, "answered from", *cells])
     return Table(["way", "view", *splits, "all"], lines)
 
 
@@ -91,6 +87,11 @@ def _ways(answers: Sequence[Answer]) -> list[str]:
 
 def _splits(answers: Sequence[Answer]) -> list[str]:
     return sorted({answer.split for answer in answers}, key=lambda split: int(split.split("-")[0]))
+
+
+def _by_split(answers: Sequence[Answer], splits: Sequence[str]) -> list[list[Answer]]:
+    """The answers of each split, and then all of them."""
+    return [*([answer for answer in answers if answer.split == split] for split in splits), list(answers)]
 
 
 def _by_task(answers: Sequence[Answer]) -> tuple[list[Answer], list[Answer]]:
