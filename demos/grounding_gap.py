@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scene = gap_figure.Scene.telling(load_questions(options.data, TASKS, style=style), run.answers())
     gap_figure.draw(rows, scene, options.output)
     stored = options.output.with_suffix(".jsonl")
-    stored.write_text("".join(f"{results_io.to_line(row)}\n" for row in rows), encoding="utf-8")
+    results_io.write(stored, rows)
     print(f"Written to {options.output}, its results to {stored}, every answer to {run.path}")
 
 

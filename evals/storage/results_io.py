@@ -16,6 +16,7 @@ from tokenprune.errors import DataError
 from tokenprune.evals.reading import fields as fields_
 from tokenprune.evals.reading.fields import as_number, as_object, check_types, field
 from tokenprune.evals.reading.text import parse_json, read_text
+from tokenprune.evals.storage import files
 from tokenprune.evals.storage.results import FAILED, QuestionScore, TaskResult
 
 _CHARACTERS: dict[QuestionScore, str] = {0.0: "0", 1.0: "1", None: "-", FAILED: "!"}
@@ -30,6 +31,11 @@ def to_line(result: TaskResult) -> str:
     derived["interval"] = interval if interval is not None and math.isfinite(interval[0]) else None
     scores = {"scores": {split: _packed(scores) for split, scores in result.scores.items()}}
     return json.dumps(asdict(result) | derived | scores)
+
+
+def write(path: Path, results: Sequence[TaskResult]) -> None:
+    """Write a file of results in one step: a killed process leaves the old file or the new."""
+    files.replace(path, "".join(f"{to_line(result)}\n" for result in results))
 
 
 def read(paths: Sequence[Path]) -> list[TaskResult]:

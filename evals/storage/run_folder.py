@@ -119,7 +119,7 @@ class RunFolder:
         self._results.unlink(missing_ok=True)
 
     def write_results(self, results: Sequence[TaskResult]) -> None:
-        files.replace(self._results, "".join(f"{results_io.to_line(result)}\n" for result in results))
+        results_io.write(self._results, results)
 
     def results(self) -> list[TaskResult]:
         """Return the results of a finished run."""

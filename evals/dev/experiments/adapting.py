@@ -27,7 +27,7 @@ from tokenprune.evals.dev.train.scenes.assets import load_assets
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.evaluate import evaluate
-from tokenprune.evals.storage import files, results_io
+from tokenprune.evals.storage import results_io
 from tokenprune.evals.storage.results import TaskResult
 
 KEEP_RATIOS = (0.25, 0.1)
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=Path, required=True, metavar="FILE", help="file of the results, JSON lines")
     options = parser.parse_args(arguments)
     rows = measure(options)
-    files.replace(options.rows, "".join(f"{results_io.to_line(row)}\n" for row in rows))
+    results_io.write(options.rows, rows)
     unpruned = {row.task: row.accuracy for row in rows if row.strategy == "unpruned" and row.model != ADAPTED}
     for row in rows:
         print(

@@ -24,9 +24,8 @@ from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.evaluate import evaluate
-from tokenprune.evals.storage import files
+from tokenprune.evals.storage import results_io
 from tokenprune.evals.storage.results import TaskResult
-from tokenprune.evals.storage.results_io import to_line
 
 STRATEGIES = ("mosaic",)
 KEEP_RATIOS = (0.5, 0.25, 0.125)
@@ -123,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="file of the rows, JSON lines")
     options = parser.parse_args(arguments)
     rows = measure(options)
-    files.replace(options.table, "".join(f"{to_line(row)}\n" for row in rows))
+    results_io.write(options.table, rows)
 
 
 if __name__ == "__main__":
