@@ -1,5 +1,6 @@
-"""Ask a tiny model questions that have no sense, and look at the answers."""
+"""Ask a tiny model questions that make no sense, and compare answers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from helpers.files.evals import tiny_processor
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Setup
-from tokenprune.evals.storage.answers import Answer
+from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.provenance import versions
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 
 
@@ -42,8 +44,17 @@ def identity() -> dict[str, Any]:
     return {"model": {"device": "cpu", "dtype": "float32"}, "versions": versions()}
 
 
-def unlike_time(answers: list[Answer]) -> list[Answer]:
-    return sorted((replace(answer, seconds=0.0) for answer in answers), key=lambda answer: answer.answer_key)
+def without_times(answers: Iterable[Answer]) -> dict[AnswerKey, Answer]:
+    """The answers without what differs from run to run."""
+    return {answer.answer_key: replace(answer, seconds=0.0) for answer in answers}
+
+
+def check_same(run: RunFolder, whole: RunFolder) -> None:
+    """Compare the answers and results of two finished runs."""
+    assert without_times(run.answers().values()) == without_times(whole.answers().values())
+    assert [replace(row, seconds=None) for row in run.results()] == [
+        replace(row, seconds=None) for row in whole.results()
+    ]
 
 
 def echoes(folder: Path) -> list[Question]:

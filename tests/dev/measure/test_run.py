@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.asking import without_times
 from helpers.files.evals import brief, sample_image, tiny_processor, write_refcoco, write_vqav2
 from helpers.tiny import tiny_llava
 from rich.console import Console
@@ -90,8 +91,8 @@ def another_machine(run: Measuring) -> Measuring:
 
 def answers(runs: Path) -> dict[AnswerKey, Answer]:
     """All answers of the runs in a folder, without their times."""
-    found = [answer for file in runs.rglob("run.json") for answer in RunFolder(file.parent).answers().values()]
-    return {answer.answer_key: replace(answer, seconds=0.0) for answer in found}
+    folders = [RunFolder(file.parent) for file in runs.rglob("run.json")]
+    return without_times(answer for folder in folders for answer in folder.answers().values())
 
 
 def files(run: Measuring) -> dict[str, bytes]:

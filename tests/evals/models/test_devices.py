@@ -1,13 +1,13 @@
 """Models that accelerate keeps in part on the CPU or a disk are asked as all others, and give the same answers."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from engine.modes.test_devices import from_cpu, from_disk, one_device, two_devices
+from helpers.asking import without_times
 from helpers.commands import command
 from helpers.files.evals import saved, tiny_processor, write_vqav2
 from helpers.tiny import tiny_llava
@@ -34,8 +34,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def unlike_time(folder: Path) -> dict[AnswerKey, Answer]:
-    return {asked: replace(answer, seconds=0.0) for asked, answer in RunFolder(folder).answers().items()}
+def answers_in(folder: Path) -> dict[AnswerKey, Answer]:
+    return without_times(RunFolder(folder).answers().values())
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,10 @@ def test_answers_are_the_same(dispatch: Callable[[Any, Path], Any], scenes: Path
     assert [row.strategy for row in rows] == ["unpruned", "FoPru", "Random", *([] if is_away else ["downsample"])]
     expected = {
         asked: answer
-        for asked, answer in unlike_time(plain).items()
+        for asked, answer in answers_in(plain).items()
         if not is_away or asked.key.strategy != "downsample"
     }
-    assert unlike_time(tmp_path / "run") == expected
+    assert answers_in(tmp_path / "run") == expected
     models = [RunFolder(folder).record["identity"]["model"] for folder in (plain, tmp_path / "run")]
     assert models[0] == models[1]
 
@@ -85,7 +85,7 @@ def test_device_map_of_the_command(scenes: Path, tmp_path: Path) -> None:
     asked = ["eval", "--model", model, "--data", scenes, "--strategy", "fopru", "--keep-ratio", 0.25]
     for name, device_map in (("one", []), ("auto", ["--device-map", "auto"])):
         assert command(*asked, *device_map, "--output", tmp_path / name) == 0
-    assert unlike_time(tmp_path / "auto") == unlike_time(tmp_path / "one")
+    assert answers_in(tmp_path / "auto") == answers_in(tmp_path / "one")
 
 
 def test_a_harness_model_that_is_spread(tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 import importlib
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.asking import check_same
 from helpers.commands import command
 from helpers.files.evals import saved, tiny_processor, write_refcoco, write_vqav2
 from helpers.files.video_sets import activitynetqa
@@ -15,7 +15,6 @@ from transformers import AutoProcessor
 
 from tokenprune.errors import SettingError
 from tokenprune.evals.run.evaluate import evaluate
-from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer
 
@@ -32,10 +31,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return ["--model", saved(tiny_llava(), folder / "model"), "--data", folder / "scenes"]
 
 
-def unlike_time(folder: RunFolder) -> dict[AnswerKey, Answer]:
-    return {asked: replace(answer, seconds=0.0) for asked, answer in folder.answers().items()}
-
-
 def test_a_run_that_grew_is_as_one_that_was_asked_all_at_once(tiny: list[Any], tmp_path: Path) -> None:
     grown, whole = RunFolder(tmp_path / "grown"), RunFolder(tmp_path / "whole")
     assert command("eval", *tiny, *SMALL, "--output", grown.path) == 0
@@ -45,11 +40,8 @@ def test_a_run_that_grew_is_as_one_that_was_asked_all_at_once(tiny: list[Any], t
     assert (grown.path / "answers.jsonl").read_text().startswith(lines)
     assert {asked: grown.answers()[asked] for asked in known} == known  # none was asked again
     assert command("eval", *tiny, *MORE, "--output", whole.path) == 0
-    assert unlike_time(grown) == unlike_time(whole)
+    check_same(grown, whole)
     assert grown.record["identity"] == whole.record["identity"]
-    assert [replace(row, seconds=None) for row in grown.results()] == [
-        replace(row, seconds=None) for row in whole.results()
-    ]
 
 
 def test_a_run_does_not_shrink(tiny: list[Any], tmp_path: Path) -> None:
@@ -103,7 +95,7 @@ def test_what_failed_is_asked_again(tiny: list[Any], tmp_path: Path, monkeypatch
     assert {asked: run.answers()[asked] for asked in right} == right  # the others were not asked again
     whole = RunFolder(tmp_path / "whole")
     assert command("eval", *tiny, *SMALL, "--output", whole.path) == 0
-    assert unlike_time(run) == unlike_time(whole)
+    check_same(run, whole)
 
 
 def test_other_settings_of_the_processor_are_another_run(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.asking import check_same
 from helpers.commands import command
 from helpers.files.evals import saved, write_vqav2
 from helpers.forks import forked, forks
@@ -45,17 +45,6 @@ def whole(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> RunFolde
     output = tmp_path_factory.mktemp("whole") / "run"
     assert command("eval", *tiny, "--output", output) == 0
     return RunFolder(output)
-
-
-def unlike_time(folder: RunFolder) -> dict[AnswerKey, Answer]:
-    return {asked: replace(answer, seconds=0.0) for asked, answer in folder.answers().items()}
-
-
-def check_same(run: RunFolder, whole: RunFolder) -> None:
-    assert unlike_time(run) == unlike_time(whole)
-    assert [replace(row, seconds=None) for row in run.results()] == [
-        replace(row, seconds=None) for row in whole.results()
-    ]
 
 
 def environment() -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.asking import Echo, ask, identity, unlike_time
+from helpers.asking import Echo, ask, identity, without_times
 from helpers.files.evals import tiny_processor
 from helpers.files.search import LAYERS, deep_llava
 from helpers.tiny import tiny_llava
@@ -56,7 +56,9 @@ def test_a_skipped_layer_sees_no_tokens(questions: list[Question]) -> None:
 
 def test_batches_do_not_change_answers(questions: list[Question]) -> None:
     model, compared = tiny_llava(), make_setups(["fopru", "downsample"], [0.25])
-    assert unlike_time(ask(model, questions, compared)) == unlike_time(ask(model, questions, compared, batch_tokens=1))
+    assert without_times(ask(model, questions, compared)) == without_times(
+        ask(model, questions, compared, batch_tokens=1)
+    )
 
 
 def test_large_images_are_decoded_again(
@@ -68,9 +70,9 @@ def test_large_images_are_decoded_again(
     assert DecodedQuestion.of(large, tiny_processor()).images is None
     assert DecodedQuestion.of(questions[0], tiny_processor()).images is not None
     compared = make_setups(["fopru", "downsample"], [0.25])
-    expected = unlike_time(ask(tiny_llava(), questions, compared))
+    expected = without_times(ask(tiny_llava(), questions, compared))
     monkeypatch.setattr(batching, "MOST_HELD", 0)
-    assert unlike_time(ask(tiny_llava(), questions, compared)) == expected
+    assert without_times(ask(tiny_llava(), questions, compared)) == expected
 
 
 def test_batches_are_counted_in_tokens(questions: list[Question]) -> None:
@@ -105,7 +107,7 @@ def test_what_is_answered_is_not_asked_again(questions: list[Question]) -> None:
     done = {answer.answer_key for answer in everything[::2]}
     rest = ask(model, questions, compared, done=done)
     assert {answer.answer_key for answer in rest} == {answer.answer_key for answer in everything[1::2]}
-    assert unlike_time(rest) == unlike_time(everything[1::2])
+    assert without_times(rest) == without_times(everything[1::2])
     assert ask(model, questions, compared, done={answer.answer_key for answer in everything}) == []
 
 
