@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.reading.allowed import FRAMES
@@ -45,47 +46,18 @@ def run(options: Namespace) -> None:
     """
     from functools import partial
 
-    from rich.progress import track
-
-    from tokenprune.errors import SettingError
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.explain import filmstrip, page, sheet
     from tokenprune.evals.explain.explain import explain
     from tokenprune.evals.explain.table import table
     from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.models.video_prompts import adapter_for_clips
-    from tokenprune.evals.reading.allowed import allowing
-    from tokenprune.evals.reading.coco import check_pixels
-    from tokenprune.evals.reading.images import open_image
-    from tokenprune.evals.reading.videos import is_video, read_clip
+    from tokenprune.evals.reading.videos import is_video
     from tokenprune.evals.run.setups import possible, pruned_setups
-    from tokenprune.evals.storage.files import check_file
 
-    screen, n_frames = console(140), options.frames or FRAMES
-    of_video = is_video(options.image)
-    if of_video and options.box is not None:
-        raise SettingError("--box is for images only: leave it out for a video")
-    for option, path, ending in (("--output", options.output, ".png"), ("--gif", options.gif, ".gif")):
-        if path is not None and path.suffix.lower() != ending:
-            raise SettingError(f"{option} {path}: is written in one format; write {path.with_suffix(ending)}")
-    for option, path in (("--output", options.output), ("--gif", options.gif), ("--html", options.html)):
-        if path is not None:
-            check_file(path, option)
-    if options.frames is not None and not of_video:
-        raise SettingError(f"--frames is for videos, and {options.image} is an image: leave it out")
-    if options.gif is not None and not of_video:
-        raise SettingError(f"--gif is for videos, and {options.image} is an image: use --output for a PNG file")
-    with allowing(max_image_pixels=options.max_image_pixels):
-        if of_video:
-            image = read_clip(
-                options.image,
-                n_frames,
-                track=lambda frames: track(frames, "frames", n_frames, console=screen, transient=True),
-            )
-        else:
-            image = open_image(options.image)
-            if options.box is not None:
-                check_pixels(options.box, image.size, "--box")
+    screen, of_video = console(140), is_video(options.image)
+    _check(options, of_video)
+    image = _read(options, of_video, screen)
     strategies = options.strategy or (OF_VIDEOS if of_video else EXPLAINED_STRATEGIES)
     shown = pruned_setups(strategies, options.keep_ratio, options.position_ids)
     model, processor = load_model(options.model, options.dtype)
@@ -114,3 +86,46 @@ def run(options: Namespace) -> None:
     if options.html is not None:
         page.write(explanation, options.html)
         screen.print(f"Written to {options.html}")
+
+
+def _check(options: Namespace, of_video: bool) -> None:
+    """Raise SettingError for an option that is not for an image, or not for a video, and for a file that cannot be
+    written."""
+    from tokenprune.errors import SettingError
+    from tokenprune.evals.storage.files import check_file
+
+    if of_video and options.box is not None:
+        raise SettingError("--box is for images only: leave it out for a video")
+    for option, path, ending in (("--output", options.output, ".png"), ("--gif", options.gif, ".gif")):
+        if path is not None and path.suffix.lower() != ending:
+            raise SettingError(f"{option} {path}: is written in one format; write {path.with_suffix(ending)}")
+    for option, path in (("--output", options.output), ("--gif", options.gif), ("--html", options.html)):
+        if path is not None:
+            check_file(path, option)
+    if options.frames is not None and not of_video:
+        raise SettingError(f"--frames is for videos, and {options.image} is an image: leave it out")
+    if options.gif is not None and not of_video:
+        raise SettingError(f"--gif is for videos, and {options.image} is an image: use --output for a PNG file")
+
+
+def _read(options: Namespace, of_video: bool, screen: Any) -> Any:
+    """Return the image, or what is read of the video. DataError if it cannot be read, or --box is not in it."""
+    from rich.progress import track
+
+    from tokenprune.evals.reading.allowed import allowing
+    from tokenprune.evals.reading.coco import check_pixels
+    from tokenprune.evals.reading.images import open_image
+    from tokenprune.evals.reading.videos import read_clip
+
+    with allowing(max_image_pixels=options.max_image_pixels):
+        if of_video:
+            n_frames = options.frames or FRAMES
+            return read_clip(
+                options.image,
+                n_frames,
+                track=lambda frames: track(frames, "frames", n_frames, console=screen, transient=True),
+            )
+        image = open_image(options.image)
+        if options.box is not None:
+            check_pixels(options.box, image.size, "--box")
+        return image
