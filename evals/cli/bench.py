@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import at_least
@@ -86,20 +87,12 @@ def run(options: Namespace) -> None:
     within rounds with 95 % intervals, of vision tower, selection, prefill, TTFT, decoding, peak memory, KV cache and
     operations, and the number of visual tokens above which a strategy pays off.
     """
-    import torch
-
     from tokenprune.errors import SettingError
-    from tokenprune.evals.bench import plot, tables
-    from tokenprune.evals.bench.figures import figures
     from tokenprune.evals.bench.inputs import prompts
-    from tokenprune.evals.bench.inputs.build import build
     from tokenprune.evals.bench.inputs.rendered import rendered
-    from tokenprune.evals.bench.inputs.shapes import config_of
     from tokenprune.evals.bench.measuring import measure, measure_throughput
     from tokenprune.evals.bench.record import Record, about
     from tokenprune.evals.bench.timing.memory import keep_memory
-    from tokenprune.evals.cli.output import console
-    from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.run.setups import pruned_setups
 
     if options.model is not None and options.shape is not None:
@@ -109,18 +102,9 @@ def run(options: Namespace) -> None:
     shape, n_new = options.shape or SHAPE, options.new_tokens or NEW_TOKENS
     Record.check_path(options.output)
     pruned = pruned_setups(options.strategy, options.keep_ratio, ["original"])
-    processor, keeps_memory = None, keep_memory()
+    keeps_memory = keep_memory()
     side = _side(options, shape)
-    with _missing_package(f"--attention {options.attention}"):
-        if options.model is None:
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            config = config_of(shape)
-            model = build(shape, config, getattr(torch, options.dtype), device, options.attention)
-            name = f"random weights in the shape of {shape}"
-        else:
-            model, processor = load_model(options.model, options.dtype)
-            model.set_attn_implementation(options.attention)
-            name = public_name(options.model)
+    model, processor, name = _model(options, shape)
     facts = {**about(model, name, options.attention, side), "keeps_memory": keeps_memory}
     shown = None
     if options.image is not None:
@@ -136,8 +120,34 @@ def run(options: Namespace) -> None:
         else:
             measure(model, inputs, pruned, record, rounds=options.rounds)
     record.write()
-    found = figures(record)
-    screen = console(200)
+    _print(options, record, name)
+
+
+def _model(options: Namespace, shape: str) -> tuple[Any, Any, str]:
+    """Return the model, its processor, None for one with random weights, and what tables call it."""
+    import torch
+
+    from tokenprune.evals.bench.inputs.build import build
+    from tokenprune.evals.bench.inputs.shapes import config_of
+    from tokenprune.evals.models.loading import load_model, public_name
+
+    with _missing_package(f"--attention {options.attention}"):
+        if options.model is None:
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            model = build(shape, config_of(shape), getattr(torch, options.dtype), device, options.attention)
+            return model, None, f"random weights in the shape of {shape}"
+        model, processor = load_model(options.model, options.dtype)
+        model.set_attn_implementation(options.attention)
+        return model, processor, public_name(options.model)
+
+
+def _print(options: Namespace, record: Any, name: str) -> None:
+    """Print the tables, and draw the plot if times were measured."""
+    from tokenprune.evals.bench import plot, tables
+    from tokenprune.evals.bench.figures import figures
+    from tokenprune.evals.cli.output import console
+
+    found, screen = figures(record), console(200)
     if options.throughput:
         screen.print(tables.rich(tables.throughput(record, found, (options.memory or MEMORY) * 1e9), "generate"))
     else:
