@@ -106,13 +106,7 @@ def adapt(
     """
     output, data, console = Path(output), Path(data), console or Console()
     counts = {"steps": steps, "batch": batch, "per_image": per_image, "accumulate": accumulate, "rank": rank}
-    for name, value in {**counts, "save_every": save_every, "batch_tokens": batch_tokens}.items():
-        if value < 1:
-            raise SettingError(f"{name}={value} is less than 1.")
-    if not 0 < learning_rate < math.inf:
-        raise SettingError(f"learning_rate={learning_rate:g} is not a positive number; write 2e-4, for example.")
-    if part not in PARTS:
-        raise SettingError(unknown("part to train", part, PARTS))
+    _check(learning_rate, part, {**counts, "save_every": save_every, "batch_tokens": batch_tokens})
     ratios = Ratios(keep_ratio, up_to, whole, seed)
     base = read_strategy(strategy).make({"keep_ratio": keep_ratio})
     files.check_folder(output)
@@ -172,6 +166,17 @@ def adapt(
                 save_every=save_every,
                 options={"steps": steps, "batch": batch, "accumulate": accumulate, "learning_rate": learning_rate},
             )
+
+
+def _check(learning_rate: float, part: str, counts: Mapping[str, int]) -> None:
+    """Raise SettingError for a training that cannot be made. counts: by the names of their arguments."""
+    for name, value in counts.items():
+        if value < 1:
+            raise SettingError(f"{name}={value} is less than 1.")
+    if not 0 < learning_rate < math.inf:
+        raise SettingError(f"learning_rate={learning_rate:g} is not a positive number; write 2e-4, for example.")
+    if part not in PARTS:
+        raise SettingError(unknown("part to train", part, PARTS))
 
 
 def _load(
