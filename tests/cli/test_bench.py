@@ -37,7 +37,7 @@ from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
         ("qwen2.5-vl-3b", 2.77, 36, 576),
     ],
 )
-def test_shapes(shape: str, billions: float, layers: int, n_visual: int) -> None:
+def test_shapes_are_those_of_published_models(shape: str, billions: float, layers: int, n_visual: int) -> None:
     """Counts are those of the published models' decoder layers."""
     config = shapes.config_of(shape)
     with torch.device("meta"):
@@ -49,7 +49,7 @@ def test_shapes(shape: str, billions: float, layers: int, n_visual: int) -> None
 
 
 @pytest.mark.parametrize("family", [LlavaOnevision("llava-onevision"), Qwen2_5_VL("qwen2.5-vl")], ids=lambda f: f.name)
-def test_other_families(family: Any, tmp_path: Path) -> None:
+def test_other_families_are_measured(family: Any, tmp_path: Path) -> None:
     """Tiles, and position IDs of three components; strategies that read pixels or attention too."""
     model = family.build("sdpa", n_layers=3)
     strategies = {
@@ -94,7 +94,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return lambda *arguments: command("bench", "--output", tmp_path / "new" / "bench.json", *arguments)
 
 
-def test_command(run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_strategies_are_measured_beside_their_ideals(
+    run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ["--strategy", "grid", "fopru:mode=row", "--keep-ratio", 0.5, "--batch", 1, 2]
     assert run(*options, "--rounds", 2) == 0
     printed = capsys.readouterr().out

@@ -44,7 +44,7 @@ def run(model: str, folder: Path, tmp_path: Path) -> Eval:
     return lambda *arguments: command("eval", *defaults, *arguments)
 
 
-def test_two_tasks(run: Eval, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_tasks_are_printed_side_by_side(run: Eval, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--limit", 2, "--strategy", "grid", "fopru", "--keep-ratio", 0.25, "--position-ids", "original") == 0
     printed = capsys.readouterr().out
     for expected in (
@@ -80,7 +80,7 @@ def test_two_tasks(run: Eval, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert {"weights", "dtype", "device"} <= set(record["identity"]["model"])
 
 
-def test_settings_file(run: Eval, tmp_path: Path) -> None:
+def test_options_override_a_settings_file(run: Eval, tmp_path: Path) -> None:
     settings = tmp_path / "eval.toml"
     settings.write_text(
         'strategy = ["grid", "fopru:mode=row"]\nkeep-ratio = [0.5, 0.25]\nposition-ids = "compact"\n'
@@ -131,14 +131,14 @@ def test_broken_settings_file(
     assert message in said
 
 
-def test_unpruned_alone(run: Eval, tmp_path: Path) -> None:
+def test_the_unpruned_model_can_be_asked_alone(run: Eval, tmp_path: Path) -> None:
     assert run("--strategy", "none", "--baselines", "unpruned", "--tasks", "rec", "--split", "testA") == 0
     (row,) = RunFolder(tmp_path / "run").results()
     assert (row.strategy, list(row.scores), row.n) == ("unpruned", ["testA"], 1)
 
 
 @pytest.mark.parametrize(("limit", "n"), [(2, 2), (7, 3)])
-def test_limit(run: Eval, tmp_path: Path, limit: int, n: int) -> None:
+def test_limit_is_the_most_questions_of_each_task(run: Eval, tmp_path: Path, limit: int, n: int) -> None:
     run("--strategy", "none", "--baselines", "unpruned", "--limit", limit)
     assert [row.n for row in RunFolder(tmp_path / "run").results()] == [n, n]
 
@@ -195,7 +195,7 @@ def test_a_question_about_another_image_of_the_set_is_another_run(run: Eval, tmp
     assert "another run, with own questions about other images. Name another --output" in run(*quick)
 
 
-def test_python_call(model: str, folder: Path, tmp_path: Path) -> None:
+def test_evaluate_takes_a_loaded_model_and_a_strategy(model: str, folder: Path, tmp_path: Path) -> None:
     """Of a loaded model, which stays as it is, and of a strategy that nobody registered."""
     loaded, processor = load_model(model)
 
@@ -221,7 +221,7 @@ def test_tasks_in_folders_of_their_own(tmp_path: Path) -> None:
     assert {sample.task for sample in load_questions(tmp_path)} == {"refcoco", "vqav2", "rec"}
 
 
-def test_public_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_named_without_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results are shared; where somebody's models lie is nobody's business."""
     model = tmp_path / "home" / "llava"
     model.mkdir(parents=True)
@@ -251,7 +251,9 @@ def test_an_output_that_cannot_be_written_is_said_before_the_model_loads(
     assert "answers.jsonl, line 1, column 2: broken JSON" in run()
 
 
-def test_apart_from(run: Eval, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_apart_from_leaves_out_calibration_images(
+    run: Eval, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two runs can be paired: one with a settings file, the other without the images that it was calibrated on."""
     image, other = (next((folder / "images").glob(f"*{number}.jpg")) for number in (11, 12))
     other.write_bytes(other.read_bytes() + b" ")

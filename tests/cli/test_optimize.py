@@ -14,7 +14,7 @@ def model(tmp_path: Path) -> str:
     return saved(deep_llava(), tmp_path / "model")
 
 
-def test_a_search(
+def test_a_search_writes_settings_and_says_how_to_use_them(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_scenes(tmp_path / "scenes")

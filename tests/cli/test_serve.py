@@ -69,7 +69,7 @@ def test_the_model_anywhere_or_first_as_in_vllm(llava: Path, capsys: pytest.Capt
         assert shlex.split(capsys.readouterr().out) == expected
 
 
-def test_the_override(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_override_holds_strategy_and_settings(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = overrides_in(printed(capsys, llava, "--strategy", "fopru:mode=row,layer=-2", "--keep-ratio", 0.5))
     assert found["architectures"] == ["TokenPruneLlava"]
     assert found["tokenprune"] == {"strategy": "fopru", "keep_ratio": 0.5, "layer": -2, "mode": "row"}
@@ -187,7 +187,7 @@ def test_a_record_that_cannot_be_written(
     assert overrides_in(printed(capsys, llava, "--record", tmp_path))["tokenprune"]["record"] == str(tmp_path)
 
 
-def test_without_vllm(llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_vllm_it_says_what_to_install(llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "find_spec", lambda name: None)
     assert 'type: pip install "tokenprune-vlm[vllm]"' in command("serve", "--model", llava)
 

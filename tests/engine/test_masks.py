@@ -151,7 +151,7 @@ def sees_later_images(name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "paligemma"])  # which sees its first prompt as one
-def test_conversations(name: str) -> None:
+def test_masks_of_a_conversation(name: str) -> None:
     talk = Talk(name)
     talk.turn(1, 1, texts=[4, 4])
     talk.turn(0, 2, texts=[9, 9])
@@ -273,7 +273,7 @@ def test_prompt_lookup() -> None:
         assert torch.equal(model.generate(**inputs, **settings, prompt_lookup_num_tokens=3), plain)
 
 
-def test_by_hand() -> None:
+def test_a_mask_worked_out_by_hand() -> None:
     """Columns 0 to 3 are in a cache as slots 0 to 2, without column 1 and with a hole; of 4 and 5, 4 was dropped."""
     slots = Slots(torch.tensor([[0, 2, 0, 3]]), torch.tensor([[True, True, False, True]]))
     packing = Packing(torch.tensor([[1]]), torch.tensor([[True]]), n_columns=2, counts=(1,))

@@ -191,7 +191,7 @@ def recall(found: Tensor, stored: Tensor) -> float:
     return float((scores.argmax(1) == torch.arange(len(found))).float().mean())
 
 
-def test_retrieval(colpali: Any) -> None:
+def test_merged_pages_are_found(colpali: Any) -> None:
     """At every factor merged pages are found more often than pages of as many random embeddings, and in all more often
     than pages of as many means of neighbours; at the lower factors as often as with all embeddings."""
     found, whole = (embedded(colpali, colpali_pages(pages(seed)))[:, :64] for seed in (1, 2))

@@ -89,7 +89,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ("tokenprune.strategies.pre_llm.fopru:FoPru,mode=row", FoPru(mode="row")),
     ],
 )
-def test_texts(text: str, same: tokenprune.Strategy) -> None:
+def test_a_text_is_read_as_a_strategy(text: str, same: tokenprune.Strategy) -> None:
     assert parse(text) == same
 
 
@@ -156,7 +156,7 @@ def test_the_annotations_of_a_class_need_not_resolve(tmp_path: Path) -> None:
     assert "p=1" in repr(parse("user_package.typed:Norm,p=1"))
 
 
-def test_registering(llava: Any) -> None:
+def test_a_registered_class_is_found_by_name(llava: Any) -> None:
     cls = StrategySpec.read("user_package.norms:Norm").strategy_class
     assert register_strategy("norm")(cls) is cls
     assert tokenprune.STRATEGIES["norm"] is cls

@@ -26,7 +26,7 @@ def plain_settings(kind: str) -> list[tuple[Any, str, bool]]:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("cls", "name", "optional"), plain_settings("float"))
-def test_numbers(cls: Any, name: str, optional: bool) -> None:
+def test_a_number_is_nothing_else(cls: Any, name: str, optional: bool) -> None:
     for value in (*WRONG, True, *(() if optional or name == "keep_ratio" else (None,))):
         with pytest.raises(SettingError, match=f"{cls.__name__}: {name}="):
             cls(**{name: value})
@@ -34,7 +34,7 @@ def test_numbers(cls: Any, name: str, optional: bool) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("cls", "name", "optional"), plain_settings("bool"))
-def test_flags(cls: Any, name: str, optional: bool) -> None:
+def test_a_flag_is_true_or_false(cls: Any, name: str, optional: bool) -> None:
     for value in (*WRONG, 0, 1, None):
         with pytest.raises(SettingError, match=rf"{cls.__name__}: {name}=.*; write {name}=True or False\."):
             cls(**{name: value})
@@ -47,7 +47,7 @@ def test_there_are_some_of_each() -> None:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("steps", [5, "pixelprune+fopru", None])
-def test_steps(steps: Any) -> None:
+def test_steps_are_a_list(steps: Any) -> None:
     with pytest.raises(
         SettingError, match=r"Compose: steps=.* is not a list; write steps=\[PixelPrune\(\), FoPru\(\)\]"
     ):

@@ -71,7 +71,7 @@ def test_what_is_wrong_is_named_with_its_file(llava: Any, tmp_path: Path, conten
     assert str(tmp_path / "settings.json") in str(caught.value)
 
 
-def test_no_file(llava: Any, tmp_path: Path) -> None:
+def test_a_missing_file_is_named(llava: Any, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"none\.json: no such settings file\. `tokenprune tune` and `opt"):
         tokenprune.patch(llava, str(tmp_path / "none.json"))
 

@@ -112,7 +112,7 @@ def test_strategies_declare_what_they_read(name: str) -> None:
     assert torch.equal(strategy.select(bare).kept, strategy.select(full).kept)
 
 
-def test_rounding() -> None:
+def test_budgets_are_rounded_half_up() -> None:
     assert [budget(576, ratio, None) for ratio in (0.001, 0.1, 0.25, 0.5, 1.0)] == [1, 58, 144, 288, 576]
     assert budget(5, 0.5, None) == 3  # half up
     assert budget(4, None, 9) == 4  # an image cannot keep more than it has

@@ -95,7 +95,7 @@ def test_auto_is_by_the_budget_of_what_is_ranked() -> None:
 
 
 @pytest.mark.parametrize("cells", ["auto", 2, 3])
-def test_tiles(cells: Any) -> None:
+def test_a_budget_per_tile_has_cells_in_each_tile(cells: Any) -> None:
     """With a budget per tile, each tile has cells of its own and its own share."""
     tokens = scored(torch.rand(29, generator=torch.Generator().manual_seed(1)).tolist(), ANYRES)
     attention = tokens.vision_attention

@@ -17,7 +17,7 @@ SETTINGS = sorted((BUNDLED / "settings").glob("*.json"))
 
 
 @pytest.mark.parametrize("part", planned(), ids=lambda part: f"{part.name}-{len(part.ratios)}")
-def test_settings(part: Part) -> None:
+def test_rows_have_the_settings_of_the_plan(part: Part) -> None:
     for step in steps(part, SETTINGS):
         rows = stored(step.name)
         for strategy in step.strategies if rows else ():

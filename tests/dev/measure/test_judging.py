@@ -39,7 +39,7 @@ def test_a_value_is_judged_by_its_interval(interval: tuple[float, float], verdic
     assert above(interval, 0.8) is verdict
 
 
-def test_goals() -> None:
+def test_goals_are_judged_by_their_intervals() -> None:
     def unpruned(scenes: str, task: str, val: int, test: int) -> TaskResult:
         return row("unpruned", "original", 1.0, {"val": scored(val), "test": scored(test)}, scenes=scenes, task=task)
 
@@ -56,7 +56,7 @@ def test_goals() -> None:
     assert line(table, "VQA at half resolution, of full").endswith("| not measured |")
 
 
-def test_directions() -> None:
+def test_directions_are_judged_by_their_intervals() -> None:
     rows = [
         *pruned("unpruned", 1.0, 360, 360, kv_cache_bytes=4_000_000),
         *pruned("FoPru rank -2", 0.25, 300, 356),

@@ -25,14 +25,14 @@ COMPILES = pytest.mark.filterwarnings(
 
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 @pytest.mark.parametrize("per_row", [[1], [1, 2]], ids=str)
-def test_eager(llava: Any, per_row: list[int], cache: str) -> None:
+def test_eager_answers_as_masking(llava: Any, per_row: list[int], cache: str) -> None:
     settings: dict[str, Any] = {} if cache == "dynamic" else {"cache_implementation": cache}
     assert_answers(tiny_llava(attention="eager"), llava, per_row, **settings)
 
 
 @pytest.mark.slow
 @COMPILES
-def test_flex(llava: Any) -> None:
+def test_flex_answers_as_masking(llava: Any) -> None:
     """One row: of several rows with padding PyTorch 2.13 itself makes no C++ that compiles."""
     assert_answers(tiny_llava(attention="flex_attention"), llava, [1])
 
@@ -119,7 +119,7 @@ def test_rows_of_a_stage_in_flash(per_row: list[int]) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="FlashAttention needs a CUDA device")
 @pytest.mark.parametrize("per_row", [[1], [1, 2]], ids=str)
-def test_flash(per_row: list[int]) -> None:
+def test_flash_answers_as_sdpa(per_row: list[int]) -> None:
     pytest.importorskip("flash_attn", reason="FlashAttention is not installed")
     inputs = {name: tensor.cuda() for name, tensor in prompt(per_row).items()}
     inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
@@ -132,7 +132,7 @@ def test_flash(per_row: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(torch.bfloat16, 0.03), (torch.float16, 0.004)], ids=str)
-def test_half_precision(dtype: torch.dtype, close: float) -> None:
+def test_half_precision_is_masking_up_to_rounding(dtype: torch.dtype, close: float) -> None:
     """Equal up to rounding: dropping and masking add the same numbers in other groups."""
     model, inputs = tiny_llava().to(dtype), prompt([1, 2])
     inputs["pixel_values"] = inputs["pixel_values"].to(dtype)

@@ -16,7 +16,7 @@ from tokenprune import DataError
 from tokenprune.evals.actions.recordings import load_observations
 
 
-def test_a_folder(tmp_path: Path) -> None:
+def test_a_folder_of_observations_is_read(tmp_path: Path) -> None:
     found = load_observations(write_observations(tmp_path))
     assert [one.episode for one in found] == [0, 1, 2]
     assert found[2].state == pytest.approx((0.2,) * WIDTH)
@@ -67,12 +67,12 @@ def test_tasks_of_a_table_without_a_name(tmp_path: Path) -> None:
         ({"episode": "x"}, "'episode': expected a whole number"),
     ],
 )
-def test_broken_lines(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_broken_lines_are_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(DataError, match=said):
         load_observations(write_observations(tmp_path, **changes))
 
 
-def test_other_folders(tmp_path: Path) -> None:
+def test_folders_without_observations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         load_observations(tmp_path / "none")
     with pytest.raises(DataError, match=r"needs observations\.jsonl"):

@@ -151,7 +151,7 @@ def test_selecting_is_timed_wherever_it_is_done(monkeypatch: pytest.MonkeyPatch)
 # Figures.
 
 
-def test_every_figure(tmp_path: Path) -> None:
+def test_every_case_has_every_figure(tmp_path: Path) -> None:
     found = measured(tmp_path / "bench.json", batch=2)
     assert [one.facts.strategy for one in found] == ["unpruned", IDEAL, IDEAL, IDEAL, *STRATEGIES]
     for one in found:
@@ -208,7 +208,7 @@ def test_ratios_are_taken_within_rounds(tmp_path: Path) -> None:
     assert grid.break_even == pytest.approx(10 * 1.1 / 2.0)
 
 
-def test_operations() -> None:
+def test_operations_follow_what_is_dropped() -> None:
     """Nothing dropped costs what the unpruned model costs; a stage in the language model saves more."""
     model = deep_llava()
     inputs = prompts.random_prompt(model, 1)
@@ -265,7 +265,7 @@ def test_memory_falls_with_what_is_kept() -> None:
         assert grid.peak_bytes < unpruned.peak_bytes
 
 
-def test_throughput(tmp_path: Path) -> None:
+def test_throughput_times_generate(tmp_path: Path) -> None:
     model = tiny_llava()
     record = Record.begun(tmp_path / "bench.json", about(model, "tiny", "sdpa", 24))
     for batch in (1, 2):

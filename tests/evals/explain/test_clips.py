@@ -75,7 +75,7 @@ def test_nothing_to_compare_with() -> None:
         explain(qwen(), qwen_processor(), clip(STEPS), "01", [], rounds=0)
 
 
-def test_files(tmp_path: Path) -> None:
+def test_a_filmstrip_and_an_animation_are_written(tmp_path: Path) -> None:
     found = explained(qwen(), qwen_processor(), clip(STEPS), "evs", "vidcom2")
     filmstrip.draw(found, tmp_path / "new" / "strip.png")
     filmstrip.animate(found, tmp_path / "new" / "strip.gif")

@@ -175,7 +175,7 @@ def test_tab_reaches_everything_and_shows_where_it_is(page: Any) -> None:
     assert page.get_attribute("[aria-live]", "aria-live") == "polite"
 
 
-def test_boxes(page: Any) -> None:
+def test_true_and_answered_boxes_are_drawn(page: Any) -> None:
     assert state(page)["boxes"] == ["true"]
     page.focus("#ratio")
     page.keyboard.press("End")

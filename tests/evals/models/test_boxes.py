@@ -32,7 +32,7 @@ from tokenprune.evals.models.boxes import BOX_FORMATS, iou, within
         ("shikra", "Answer: [0.120,0.340,0.560,0.780] .", (0.12, 0.34, 0.56, 0.78)),
     ],
 )
-def test_fractions(name: str, answer: str, box: tuple[float, ...] | None) -> None:
+def test_boxes_are_read_from_answers(name: str, answer: str, box: tuple[float, ...] | None) -> None:
     assert BOX_FORMATS[name].fractions(answer, (60, 40)) == (None if box is None else pytest.approx(box))
 
 

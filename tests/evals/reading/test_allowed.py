@@ -66,7 +66,7 @@ def test_names_that_lead_out(
         TASKS[task].load(folder)
 
 
-def test_links(tmp_path: Path) -> None:
+def test_links_are_followed_into_named_folders_only(tmp_path: Path) -> None:
     """A link out of the folder is followed only into a root that the user names; one within it always."""
     folder = tmp_path / "set"
     folder.mkdir()
@@ -90,7 +90,7 @@ def test_links(tmp_path: Path) -> None:
     assert TASKS["vizwiz"].load(tmp_path / "linked")
 
 
-def test_roots_exist(tmp_path: Path) -> None:
+def test_a_named_folder_must_exist(tmp_path: Path) -> None:
     with (
         pytest.raises(DataError, match="nowhere: no such folder of images"),
         allowing(image_roots=[tmp_path / "nowhere"]),
@@ -113,7 +113,7 @@ def bomb(side: int) -> bytes:
 
 @pytest.mark.parametrize("read", [open_image, size_of])
 @pytest.mark.parametrize("side", [14_000, 30_000])  # above Pillow's limit of a warning, and of an error
-def test_bombs(tmp_path: Path, read: Callable[[Path], object], side: int) -> None:
+def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, read: Callable[[Path], object], side: int) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(bomb(side))
     with pytest.raises(

@@ -30,7 +30,7 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "I;16"])
-def test_grey(tmp_path: Path, mode: str) -> None:
+def test_grey_images_become_rgb(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (4, 3), 1 if mode == "1" else 255).save(tmp_path / "a.png")
     image = open_image(tmp_path / "a.png")
     assert image.mode == "RGB"
@@ -67,7 +67,7 @@ def test_transparent_is_on_white(tmp_path: Path) -> None:
     assert opened.getpixel((3, 3)) == (255, 255, 255)
 
 
-def test_truncated(tmp_path: Path) -> None:
+def test_a_truncated_image_is_refused(tmp_path: Path) -> None:
     _half().resize((400, 300)).save(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
@@ -75,7 +75,7 @@ def test_truncated(tmp_path: Path) -> None:
         open_image(tmp_path / "a.jpg")
 
 
-def test_no_image(tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("404 not found")
     with pytest.raises(ValueError, match=r"a\.jpg: not an image that Pillow can read"):
         open_image(tmp_path / "a.jpg")

@@ -23,7 +23,7 @@ from tokenprune.evals.tasks.base.question import Question, number_images
 POPE_ROW = {"question": "Is there a box in the image?", "answer": "yes", "category": "random"}
 
 
-def test_rows(questions: list[Question]) -> None:
+def test_a_row_for_each_setup_and_task(questions: list[Question]) -> None:
     compared = make_setups(["random:seed=3", "fopru:mode=row", "downsample"], [0.5])
     answers = {answer.answer_key: answer for answer in ask(tiny_llava(), questions, compared)}
     rows = aggregate.task_results(questions, compared, answers, scenes="a", model="b", identity=identity())

@@ -38,7 +38,7 @@ def run(folder: Path, model: str, frames: int = 4, **settings: object) -> list[T
 
 
 @pytest.mark.parametrize(("name", "n_visual"), [("llava", 4 * 36), ("qwen", 2 * 48)])
-def test_a_run(tmp_path: Path, name: str, n_visual: int) -> None:
+def test_a_run_prunes_videos(tmp_path: Path, name: str, n_visual: int) -> None:
     model = saved(tiny_llava(), tmp_path / "model") if name == "llava" else saved_qwen(tmp_path / "model")
     results = run(tmp_path, model)
     assert [result.strategy for result in results] == ["unpruned", "EVS", "FoPru"]

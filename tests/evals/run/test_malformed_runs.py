@@ -69,14 +69,14 @@ READ: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", READ)
-def test_runs(place: Path, tmp_path: Path, name: str) -> None:
+def test_no_malformed_run_gives_a_traceback(place: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(place / "run", tmp_path / "run")
     wrong, refused = tracebacks(of_file(tmp_path / "run" / name), lambda: READ[name](tmp_path / "run"))
     assert not wrong, "\n".join(wrong)
     assert refused > (8 if name == "run.json" else 60)
 
 
-def test_settings_files(tmp_path: Path) -> None:
+def test_no_malformed_settings_file_gives_a_traceback(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
     content = {"strategy": "fopru", "settings": {"keep_ratio": 0.25, "layer": -2}, "model": {"layers": 2}, "search": {}}
     path.write_text(json.dumps(content))

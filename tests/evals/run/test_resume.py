@@ -109,7 +109,7 @@ def test_torn_at_any_byte(tiny: list[str], whole: RunFolder, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_two_processes(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
+def test_two_processes_give_the_answers_of_one(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
     """Two processes give the answers of one, bit for bit; stopped, one process finishes what two began."""
     output = tmp_path / "run"
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
@@ -184,7 +184,7 @@ def test_other_versions_are_not_mixed_in(whole: RunFolder, tmp_path: Path) -> No
 DOING = "somebody else is writing it"
 
 
-def test_held_files(tmp_path: Path) -> None:
+def test_a_held_file_is_locked_and_loses_an_unfinished_line(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.jsonl"
     with lock_for_appending(path, DOING) as file:
         append(file, "1\n2\n")

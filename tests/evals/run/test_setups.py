@@ -40,7 +40,7 @@ def test_an_earlier_step_has_a_budget_of_its_own() -> None:
     assert setup.label == "DivPrune 0.6 + FoPru"
 
 
-def test_baselines() -> None:
+def test_baselines_are_added_once() -> None:
     def labels(strategies: list[str], baselines: Any) -> list[str]:
         return [c.label for c in make_setups(strategies, [0.5], ["original"], baselines)]
 

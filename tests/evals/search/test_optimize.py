@@ -61,7 +61,7 @@ def test_what_the_flow_tells_of_the_images(tmp_path: Path) -> None:
     assert objective.agreement(below) != objective.agreement(above)
 
 
-def test_the_file(tmp_path: Path) -> None:
+def test_the_file_says_where_settings_come_from(tmp_path: Path) -> None:
     questions, output = scenes(tmp_path / "scenes"), tmp_path / "new" / "settings.json"
     record = searched(questions, output, trials=13, names=Names("some/model", "scenes", "val"))
     assert json.loads(output.read_text()) == json.loads(json.dumps(record))
@@ -248,7 +248,7 @@ def test_states_that_are_no_numbers(tmp_path: Path) -> None:
             weight[0] = kept
 
 
-def test_calibration_samples(tmp_path: Path) -> None:
+def test_calibration_questions_are_drawn_by_seed(tmp_path: Path) -> None:
     questions = scenes(tmp_path)
     drawn = [[question.id for question in calibration(questions, 2, seed)] for seed in range(5)]
     assert drawn[0] == [question.id for question in calibration(questions, 2, 0)]

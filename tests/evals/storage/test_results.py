@@ -17,7 +17,7 @@ def test_numbers_follow_from_the_scores() -> None:
     assert RIGHT_AND_WRONG.interval[0] < 0.5 < RIGHT_AND_WRONG.interval[1]
 
 
-def test_one_split() -> None:
+def test_a_split_is_not_paired_with_the_whole() -> None:
     val = RIGHT_AND_WRONG.of_split("val")
     assert (val.n, val.accuracy, val.unparsable) == (4, 0.25, 2)
     assert val.questions != RIGHT_AND_WRONG.questions  # not to be paired with the whole
@@ -38,7 +38,7 @@ def test_a_single_image_gives_no_interval() -> None:
     assert (record["accuracy"], record["interval"]) == (0.3, None)
 
 
-def test_digest() -> None:
+def test_other_questions_or_another_order_have_another_digest() -> None:
     assert digest(["rec-1", "rec-2"]) == digest(["rec-1", "rec-2"])
     assert len({digest(ids) for ids in (["rec-1", "rec-2"], ["rec-2", "rec-1"], ["rec-1"], ["rec-1rec-2"])}) == 4
 
@@ -82,7 +82,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     ],
     ids=["cut off", "other file", "empty", "version 0.1", "twice", "other settings"],
 )
-def test_broken(tmp_path: Path, content: str, message: str) -> None:
+def test_a_broken_line_is_named(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(content)
     with pytest.raises(ValueError, match=message):

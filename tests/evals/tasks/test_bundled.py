@@ -48,7 +48,7 @@ def check_images(questions: Sequence[Question]) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_sets(name: str) -> None:
+def test_bundled_sets_are_complete(name: str) -> None:
     """Each with its licence, and enough questions for a table; of scenes, in either split."""
     folder = BUNDLED / name
     questions = load_questions(folder, style=STYLES["bundled"])
@@ -76,7 +76,7 @@ def test_the_readme_counts_images_and_questions() -> None:
     assert counted == told
 
 
-def test_sizes() -> None:
+def test_what_is_bundled_is_small() -> None:
     assert size(BUNDLED) - size(MODEL) <= 40 * MEBIBYTE
     assert size(MODEL) <= 100 * MEBIBYTE
 

@@ -61,7 +61,7 @@ def outcome(name: str, folder: Path, mutation: Mutation, whole: list[Any]) -> st
 
 
 @pytest.mark.parametrize(("name", "form"), SETS)
-def test_malformed(tmp_path: Path, name: str, form: str) -> None:
+def test_malformed_sets_are_refused_by_name(tmp_path: Path, name: str, form: str) -> None:
     (tmp_path / "set").mkdir()
     SETS[name, form](tmp_path / "set")
     whole = asked(TASKS[name].load(tmp_path / "set"))

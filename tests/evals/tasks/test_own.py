@@ -21,7 +21,7 @@ def write(folder: Path, *lines: Any) -> Path:
     return folder
 
 
-def test_lines(tmp_path: Path) -> None:
+def test_lines_become_questions(tmp_path: Path) -> None:
     lines = [
         {"image": "1.png", "question": "What is it?", "answer": "a box", "kind": "naming"},
         "",

@@ -33,7 +33,7 @@ def test_one_sample_a_sentence(tmp_path: Path, as_pickle: bool) -> None:
     assert questions[2].box == (0, 0, 6.5, 4)
 
 
-def test_split(tmp_path: Path) -> None:
+def test_a_split_is_loaded_alone(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     assert [question.split for question in REC.load(tmp_path, "testA")] == ["testA"]
     assert [question.expression for question in REC.load(tmp_path, "train")] == ["never asked"]
@@ -41,7 +41,7 @@ def test_split(tmp_path: Path) -> None:
         REC.load(tmp_path, "testB")
 
 
-def test_score(tmp_path: Path) -> None:
+def test_a_box_is_right_from_an_iou_of_one_half(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     question = REC.load(tmp_path, style=STYLES["bundled"])[0]  # 30 10 45 30 of 60 x 40 px
     assert question.score("50 25 74 74") == 1

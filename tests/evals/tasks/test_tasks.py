@@ -45,7 +45,7 @@ def test_prompts_are_golden(tmp_path: Path, name: str, form: str) -> None:
 
 
 @forms
-def test_samples(tmp_path: Path, name: str, form: str) -> None:
+def test_tiny_sets_of_every_form_are_read(tmp_path: Path, name: str, form: str) -> None:
     questions = loaded(tmp_path, name, form)
     assert TASKS[name].is_in(tmp_path)
     assert len({question.id for question in questions}) == len(questions) > 0
@@ -122,7 +122,7 @@ SCORES = {
 
 
 @forms
-def test_messy_answers(tmp_path: Path, name: str, form: str) -> None:
+def test_messy_answers_are_read(tmp_path: Path, name: str, form: str) -> None:
     question = loaded(tmp_path, name, form)[0]
     for answer, score in SCORES[name]:
         assert question.score(answer) == (None if score is None else pytest.approx(score)), answer
@@ -158,7 +158,7 @@ METRICS = {
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_metrics(tmp_path: Path, name: str) -> None:
+def test_metrics_of_a_few_answers(tmp_path: Path, name: str) -> None:
     questions = loaded(tmp_path, name, "published" if (name, "published") in SETS else "hub")
     answers, expected = METRICS[name]
     answered = list(zip(questions, answers + [""] * (len(questions) - len(answers)), strict=True))

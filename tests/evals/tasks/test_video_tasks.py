@@ -33,7 +33,7 @@ def test_prompts_are_golden(tmp_path: Path, name: str, form: str) -> None:
 
 
 @forms
-def test_samples(tmp_path: Path, name: str, form: str) -> None:
+def test_tiny_sets_of_every_form_are_read(tmp_path: Path, name: str, form: str) -> None:
     with allowing(frames=3):
         questions = loaded(tmp_path, name, form)
     assert TASKS[name].is_in(tmp_path)
@@ -73,7 +73,7 @@ SCORES = {
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_messy_answers(tmp_path: Path, name: str) -> None:
+def test_messy_answers_are_read(tmp_path: Path, name: str) -> None:
     form = "published" if (name, "published") in VIDEO_SETS else "hub"
     question = loaded(tmp_path, name, form)[0]
     for answer, score in SCORES[name]:

@@ -91,7 +91,7 @@ def _change(path: Path, change: Any) -> None:
         (ANNOTATIONS, lambda c: c["annotations"][0].update(answers=[{"answer": "a"}]), "42000: 1 answers; the metric"),
     ],
 )
-def test_broken(tmp_path: Path, file: str, change: Any, message: str) -> None:
+def test_broken_files_are_refused(tmp_path: Path, file: str, change: Any, message: str) -> None:
     write_vqav2(tmp_path)
     _change(tmp_path / file, change)
     with pytest.raises(ValueError, match=message):

@@ -65,7 +65,7 @@ def check(
     check_model(ARCHITECTURES[architecture], model)
 
 
-def test_what_works() -> None:
+def test_what_works_is_not_refused() -> None:
     check(llava())
     check(llava(strategy="visionzip"))
     check(llava(strategy="vflowopt", progressive=False))
@@ -84,7 +84,7 @@ def test_what_works() -> None:
         ("vflowopt", 'Write "progressive": false'),
     ],
 )
-def test_strategies(strategy: str, message: str) -> None:
+def test_strategies_that_cannot_run_in_vllm_are_refused(strategy: str, message: str) -> None:
     with pytest.raises(UnsupportedError, match=message):
         check(llava(strategy=strategy))
 
@@ -134,7 +134,7 @@ def test_colors_of_padded_images() -> None:
         check(gemma4, "TokenPruneGemma4")
 
 
-def test_settings() -> None:
+def test_wrong_settings_are_refused() -> None:
     with pytest.raises(SettingError, match="Did you mean 'fopru'"):
         check(llava(strategy="fopruu"))
     config = llava()
@@ -196,7 +196,7 @@ def test_layers_of_other_kinds() -> None:
         check_decoder(text, Settings.read(FOPRU))
 
 
-def test_models() -> None:
+def test_an_architecture_of_another_model_is_refused() -> None:
     dino = llava(vision=Dinov2Config())
     with pytest.raises(UnsupportedError, match=r'Write "architectures": \["TokenPruneTransformers"\]'):
         check(dino)
@@ -248,7 +248,7 @@ def test_options_that_work() -> None:
 
 
 @pytest.mark.parametrize(("option", "value"), ENGINE.items(), ids=ENGINE)
-def test_options(option: str, value: Any) -> None:
+def test_options_that_do_not_go_with_pruning_are_refused(option: str, value: Any) -> None:
     config = engine_config()
     *path, name = option.split(".")
     owner = config

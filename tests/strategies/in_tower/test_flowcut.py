@@ -31,7 +31,7 @@ def seen(scores: list[float] | None = None, n_later_layers: int = 0, n_patches: 
     )
 
 
-def test_flow() -> None:
+def test_information_flow_by_hand() -> None:
     e = exp(1)
     alike = [(1 / (2 * e + 3) + 1 / 4) / 2, (e / (2 * e + 3) + 1 / 4) / 2, (2 / (2 * e + 3) + 1 / 4) / 2]
     sizes = [(0 + 2) / 2, abs(1 - 3) / 2, (log(2) + 4) / 2]

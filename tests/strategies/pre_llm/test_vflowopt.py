@@ -116,7 +116,7 @@ def test_the_map_is_carried_like_the_features() -> None:
     torch.testing.assert_close(importance_map(merged, 1.0), patches.mean((1, 3)).flatten())
 
 
-def test_cells() -> None:
+def test_cells_by_hand() -> None:
     assert grid_cells(Layout.raster((1, 3, 5)), 2.0)[0].tolist() == [0, 0, 1, 1, 2, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5]
     assert grid_cells(Layout.raster((1, 1, 5)), 2.5)[0].tolist() == [0, 0, 0, 1, 1]
     assert grid_cells(Layout(((1, 1, 2), (1, 1, 2))), 9.0)[0].tolist() == [0, 0, 1, 1]
