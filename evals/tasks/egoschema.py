@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.reading.fields import field
+from tokenprune.evals.reading.fields import as_object
 from tokenprune.evals.reading.records import Record, json_records
 from tokenprune.evals.reading.text import read_json
 from tokenprune.evals.tasks.base.choices import infer_letter, letter_at, lettered, listed
@@ -27,9 +27,9 @@ PLACES = ("videos", "good_clips_git", ".")
 def _published(path: Path) -> list[Record]:
     """Return the questions whose answers are public."""
     where = path.with_name(ANSWERS)
-    answers = read_json(where)
+    answers = as_object(read_json(where), str(where))
     return [
-        record.with_fields(answer=field(answers, record.text("q_uid"), str(where)))
+        record.with_fields(answer=answers[record.text("q_uid")])
         for record in json_records(path)
         if record.text("q_uid") in answers
     ]

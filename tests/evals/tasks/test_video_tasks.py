@@ -122,6 +122,7 @@ def test_egoschema_leaves_out_what_has_no_public_answer(tmp_path: Path) -> None:
          r"moving_count\.json\[0\]: answer 'b' is none of the candidates"),
         ("mvbench", "json/other.json", [], r"other\.json: not one of MVBench's tasks"),
         ("egoschema", "subset_answers.json", {"0074f737": 5}, r"questions\.json\[0\]: the answer is option 5 of 5"),
+        ("egoschema", "subset_answers.json", 5, r"subset_answers\.json: expected an object, found int 5"),
         ("activitynetqa", "test_a.json", [], r"test_q\.json\[0\]: no answer to 'v_1QIUV7WYKXg_3' in test_a\.json"),
     ],
 )  # fmt: skip
