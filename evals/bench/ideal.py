@@ -47,7 +47,7 @@ def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:
 
 def _per_layer_inputs(model: Any, ids: Tensor) -> Inputs:
     """Return what the decoder layers of a small Gemma 4 read of each token, which it cannot find for visual tokens."""
-    text = adapter_for(model).language_model
+    text: Any = adapter_for(model).language_model
     if model.config.model_type != "gemma4" or not text.config.hidden_size_per_layer_input:
         return {}
     return {"per_layer_inputs": text.get_per_layer_inputs(ids)}
