@@ -134,6 +134,7 @@ def test_what_is_kept_is_drawn_on_the_image(kind: str, tmp_path: Path) -> None:
         ("qwen2.5-vl", ["FoPru", "Grid", "Mosaic"], "fopru instead of fopru:layer=-2: layer=-2 of this vision tower"),
         ("idefics2", ["FoPru -2"], "Leaving out grid: Grid(keep_ratio=0.5) needs the rows and columns of visual"),
     ],
+    ids=["windows", "resampler"],
 )
 def test_default_strategies_are_those_that_the_model_can_be_pruned_with(
     kind: str, asked: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
