@@ -52,6 +52,7 @@ class CallContext(threading.local):
     forward: the call of the base model, if it has images or a pruned cache. actions: the steps of a robot policy.
     packing: which columns the last logits are of; None if of all. The loss is computed after the base model has
         returned, so this one outlives the call. So does `report`, of the last call that had visual tokens.
+
     A copy or pickle of it is empty.
     """
 
