@@ -26,9 +26,9 @@ def accuracy_table(rows: Sequence[TaskResult]) -> Table:
     for key in sorted(groups, key=lambda key: -key.keep_ratio):
         lines.append(
             [
-                *_setup(key, groups[key]),
+                *setup_cells(key, groups[key]),
                 each(groups[key]),
-                _cache(_head(groups[key])),
+                _cache(head_of(groups[key])),
                 *(accuracy_cell(groups[key].get(task), first.n) for task, first in tasks.items()),
             ]
         )
@@ -53,9 +53,9 @@ def summary_table(rows: Sequence[TaskResult]) -> Table:
     lines = []
     for key in sorted(compared(groups), key=rank):
         own, both = groups[key], [groups.get(key._replace(position_ids=ids), {}) for ids in ("original", "compact")]
-        share, strategy, _ = _setup(key, own)
+        share, strategy, _ = setup_cells(key, own)
         cells = [accuracy_cell(group.get(task), first.n) for task, first in tasks.items() for group in both]
-        lines.append([share, strategy, each(own), _cache(_head(own)), *cells])
+        lines.append([share, strategy, each(own), _cache(head_of(own)), *cells])
     headings = [
         f"{task_title(row)} {row.metric}{', compact IDs' if compact else f' (n = {row.n})'}"
         for row in tasks.values()
@@ -189,7 +189,7 @@ def further_table(rows: Sequence[TaskResult]) -> Table | None:
         own = groups[key]
         lines.append(
             [
-                *_setup(key, own),
+                *setup_cells(key, own),
                 *(_further(own.get(task), name) for task, name in columns),
                 *(str(getattr(own[task], count)) if task in own else NOTHING for task, count in counts),
             ]
@@ -206,7 +206,8 @@ def task_title(row: TaskResult) -> str:
     return TASKS[row.task].title if row.task in TASKS else row.task
 
 
-def _setup(key: SetupKey, of_tasks: Mapping[str, TaskResult]) -> tuple[str, str, str]:
+def setup_cells(key: SetupKey, of_tasks: Mapping[str, TaskResult]) -> tuple[str, str, str]:
+    """Return keep ratio, strategy and position IDs of a setup, which are none where nothing is pruned."""
     is_pruned = any(row.settings for row in of_tasks.values())
     return f"{100 * key.keep_ratio:g} %", key.strategy, key.position_ids if is_pruned else NOTHING
 
@@ -248,7 +249,7 @@ def _counted(row: TaskResult | None) -> str:
     return f"{accuracy_cell(row)}, n = {row.n}" if row is not None and row.n else NOTHING
 
 
-def _head(of_tasks: Mapping[str, TaskResult]) -> TaskResult:
+def head_of(of_tasks: Mapping[str, TaskResult]) -> TaskResult:
     """Return the row to take a setup's visual tokens from: the first that has answers."""
     first, *_ = of_tasks.values()
     return next((row for row in of_tasks.values() if row.n), first)
@@ -262,7 +263,7 @@ def each_task(groups: Iterable[Mapping[str, TaskResult]], cell: Callable[[TaskRe
     def formatted(group: Mapping[str, TaskResult]) -> str:
         answered = [row for row in group.values() if row.n]
         if not differ or not answered:
-            return cell(_head(group))
+            return cell(head_of(group))
         return ", ".join(f"{task_title(row)} {cell(row)}" for row in answered)
 
     return formatted

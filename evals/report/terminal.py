@@ -7,7 +7,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from tokenprune.evals.report.table import NOTHING
-from tokenprune.evals.report.tables import accuracy_cell, each_task, further_table, task_title
+from tokenprune.evals.report.tables import (
+    accuracy_cell,
+    each_task,
+    further_table,
+    head_of,
+    setup_cells,
+    task_title,
+)
 from tokenprune.evals.storage.results import TaskResult, by_setup
 
 
@@ -28,12 +35,12 @@ def table(rows: Sequence[TaskResult], title: str) -> Table:
     groups = by_setup(rows)
     share = each_task(groups.values(), lambda row: f"{row.n_mean / row.n_visual:.0%}" if row.n_visual else NOTHING)
     tokens = each_task(groups.values(), lambda row: f"{row.n_mean:.4g} of {row.n_visual:.4g}")
-    for of_task in groups.values():
-        group = list(of_task.values())
-        head = next((row for row in group if row.n), group[0])
+    for key, of_task in groups.items():
+        group, head = list(of_task.values()), head_of(of_task)
+        _, strategy, position_ids = setup_cells(key, of_task)
         result.add_row(
-            escape(head.strategy),
-            head.position_ids,
+            escape(strategy),
+            position_ids,
             escape(share(of_task)),
             escape(tokens(of_task)),
             decimal(head.kv_cache_bytes) if head.kv_cache_bytes else NOTHING,

@@ -83,3 +83,14 @@ def test_a_single_image_has_no_interval() -> None:
     assert "nan" not in text
     assert "| 60.0 |" in text
     assert "| +30.0 | 200.0 % |" in text
+
+
+def test_the_terminal_names_no_position_ids_where_nothing_is_pruned() -> None:
+    rows = [*compact(), row("downsample", "original", 0.25, {"": HALF})]
+    names, ids, *_ = (list(column.cells) for column in table(rows, "title").columns)
+    assert dict(zip(names, ids, strict=True)) == {
+        "unpruned": NOTHING,
+        "FoPru": "compact",
+        "Random": "compact",
+        "downsample": NOTHING,
+    }
