@@ -208,6 +208,13 @@ def test_a_model_that_thinks_is_asked_for_its_answer(name: str, tmp_path: Path) 
     assert processor.tokenizer.convert_ids_to_tokens(ids[-3:]) == ["w1", "w8", "w9"]
 
 
+def test_a_template_is_given_nothing_that_it_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers would warn at every question."""
+    _, processor = load_model(saved("gemma3", tmp_path))
+    monkeypatch.setattr("transformers.processing_utils.logger.warning", lambda *said: pytest.fail(str(said)))
+    chat_prompt(processor, "w1")
+
+
 def test_a_model_that_cannot_be_asked_says_so(tmp_path: Path) -> None:
     folder = Path(saved("paligemma", tmp_path))
     (folder / "chat_template.jinja").unlink()

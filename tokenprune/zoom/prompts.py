@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,13 +21,15 @@ def chat_prompt(processor: Any, question: str, n_images: int = 1) -> str:
 def in_template(processor: Any, content: Sequence[Mapping[str, Any]]) -> str:
     """The prompt for what a user says, up to where the answer begins, without thinking. UnsupportedError if the
     processor has no chat template, as those of models that are not trained for chats."""
-    if not getattr(processor, "chat_template", True):
+    template = getattr(processor, "chat_template", True)  # a text, or texts by name
+    if not template:
         raise UnsupportedError(
             f"{type(processor).__name__} has no chat template, which says how its model is asked. Write one to "
             f"chat_template.jinja in the model's folder, or to processor.chat_template."
         )
     turns = [{"role": "user", "content": list(content)}]
-    return processor.apply_chat_template(turns, add_generation_prompt=True, **AT_ONCE)
+    read = {name: value for name, value in AT_ONCE.items() if re.search(rf"\b{name}\b", str(template))}
+    return processor.apply_chat_template(turns, add_generation_prompt=True, **read)  # which warns of others
 
 
 def encode_chat(processor: Any, images: Sequence[Sequence[Any]], questions: Sequence[str], **options: Any) -> Any:
