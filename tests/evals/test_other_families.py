@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 from helpers.commands import command
 from helpers.files.evals import sample_image
 from helpers.models.processors import saved_family
@@ -37,7 +38,7 @@ SIZES = {"wide": (120, 60), "tall": (50, 110), "small": (30, 20)}
 OWN = ("idefics2", "janus", "molmo2", "paligemma", "perception-lm")
 SAVED: dict[str, Callable[[Path], Any]] = {
     "gemma3": save_gemma3,
-    "gemma4": save_gemma4,
+    **({"gemma4": save_gemma4} if hasattr(transformers, "Gemma4Config") else {}),
     "internvl": save_internvl,
     "llava-next": save_llava_next,
     "llava-onevision": save_llava_onevision,

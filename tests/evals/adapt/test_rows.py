@@ -11,7 +11,7 @@ import torch
 from helpers.families import FAMILIES
 from helpers.files.evals import sample_image, tiny_processor
 from helpers.files.search import Deep
-from helpers.models.processors import PROCESSORS
+from helpers.models.processors import processor_of
 
 import tokenprune
 from tokenprune.errors import UnsupportedError
@@ -156,7 +156,7 @@ def causal(parts: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["paligemma", "janus", "molmo2"])
 def test_no_token_of_an_answer_sees_a_later_one(kind: str, rows: list[Row]) -> None:
     """PaliGemma's prompts see all of themselves."""
-    model, collator = FAMILIES[kind].build().train(), Collator(PROCESSORS[kind](), torch.float32)
+    model, collator = FAMILIES[kind].build().train(), Collator(processor_of(kind), torch.float32)
     question = rows[1].examples[0].question
     batches = [collator([Row((Example(question, answer),))]) for answer in ("w3 w4", "w3 w5")]
     (place,) = (batches[0]["input_ids"] != batches[1]["input_ids"])[0].nonzero()[:, 0].tolist()
@@ -172,7 +172,7 @@ def test_images_that_do_not_go_in_one_batch(tmp_path: Path) -> None:
     lines = [{"image": f"{number}.png", "question": "w1", "answer": "w2"} for number in range(3)]
     (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
     rows = [Row((one,)) for one in labelled(load_questions(tmp_path))]
-    collator = Collator(PROCESSORS["perception-lm"](), torch.float32)
+    collator = Collator(processor_of("perception-lm"), torch.float32)
     assert len(collator([rows[0], rows[2]])["labels"]) == 2
     with pytest.raises(UnsupportedError, match=r"images of 3 rows in one batch .*Write --batch 1 and --accumulate 3\."):
         collator(rows)
