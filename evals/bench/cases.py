@@ -80,14 +80,15 @@ def cases(
     """Return the unpruned model, then the ideals, then the strategies.
 
     Each strategy that is not among the `known` facts, by batch size and name, is run once, and its report says how many
-    tokens it keeps. Strategies that keep equally many share an ideal; one that skips layers has none, nor has one that
-    prunes between the layers of a tower that packs images without a merger (Pixtral's), nor has any in a few models.
+    tokens it keeps. Strategies that keep equally many share an ideal. There is none for a strategy that skips layers,
+    for one that prunes between the layers of a tower that packs images without a merger (Pixtral's), and for the models
+    in `ideal.UNSUPPORTED`.
     """
     adapter = adapter_for(model)
     n_layers = len(adapter.layers)
     n_tower = 0 if adapter.tower_layers is None else len(adapter.tower.layers(adapter.vision_tower))
     n_columns, count = inputs["input_ids"].shape[1], n_visual(model, inputs)
-    has_ideal = model.config.model_type not in ideal.WITHOUT
+    has_ideal = model.config.model_type not in ideal.UNSUPPORTED
     packed = isinstance(adapter.tower_layers, RowLayers) and adapter.tower.row is None
 
     def prefill() -> Any:

@@ -26,9 +26,10 @@ from tokenprune.evals.bench.schedule import Schedule
 AXES = {"position_embeddings": -2, "position_ids": -1, "cache_position": -1}
 
 
-#: Models without an ideal, because what their encoding function returns are no embeddings (Llama 4 and Fuyu compute
-#: them from it, Granite 4 Vision adds it between decoder layers), or because they look every embedding up in a table.
-WITHOUT = frozenset({"fuyu", "granite4_vision", "llama4", "qwen4_exp"})
+#: Types of models without an ideal. The first three do not embed what their encoding function returns: Llama 4
+#: and Fuyu process it further, Granite 4 Vision adds it between decoder layers. Qwen4-Exp has to know the token ID of
+#: every embedding.
+UNSUPPORTED = frozenset({"fuyu", "granite4_vision", "llama4", "qwen4_exp"})
 
 
 def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:

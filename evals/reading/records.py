@@ -100,7 +100,7 @@ class Record:
         return replace(self, split=split)
 
     def with_fields(self, **content: Any) -> "Record":
-        """Return the record with more fields, or others in place of its own."""
+        """Return a copy with these fields added or replaced."""
         return replace(self, content={**self.content, **content})
 
     def find_image(self, folder: Path, *names: str) -> Path:

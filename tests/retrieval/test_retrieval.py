@@ -145,7 +145,7 @@ def test_the_outer_patch_is_in_effect_again_after_the_inner_block(colqwen: Any) 
         with tokenprune.patch_retrieval(colqwen, 8):
             outer.remove()
         assert torch.equal(embedded(colqwen, inputs), whole)
-    tokenprune.patch_retrieval(colqwen, 4)  # no block that goes on
+    tokenprune.patch_retrieval(colqwen, 4)  # outside a block, so it stays replaced
     with tokenprune.patch_retrieval(colqwen, 8):
         pass
     assert torch.equal(embedded(colqwen, inputs), whole)

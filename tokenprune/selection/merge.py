@@ -104,7 +104,8 @@ class Merge:
     def _added_up(
         self, features: Float[Tensor, "visual width"], kept: Int[Tensor, " kept"]
     ) -> Float[Tensor, "kept width"]:
-        """With the sums of few pairs, in blocks. Features that stay are the same bits after a conversion and back."""
+        """The kept features, with few pairs summed in blocks. The other features keep their bits, because converting
+        them to float32 and back is exact."""
         result = features[kept].to(torch.promote_types(features.dtype, torch.float32)).index_fill_(0, self.targets, 0)
         length = max(1, PAIR_ELEMENTS // features.shape[1])
         pairs = zip(*(part.split(length) for part in (self.targets, self.sources, self.weights)), strict=True)
