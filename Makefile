@@ -54,12 +54,12 @@ test-oldest: .venv-oldest/installed
 # requires 90 packages, most of them for other benchmarks; --no-deps and the list below install only what it imports.
 test-peers: .venv-peers/installed
 	OMP_NUM_THREADS=1 .venv-peers/bin/python -m pytest tests/evals/tasks/test_published_scorers.py tests/evals/tasks/test_published_prompts.py \
-		tests/evals/harness
+		tests/evals/harness tests/engine/modes/test_trl.py
 
 .venv-peers/installed: pyproject.toml
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --upgrade $(PIP)
-	.venv-peers/bin/python -m pip install --quiet --editable ".[optimize]" --group test lmms-eval==0.7.3 "filelock<4"  # lmms-eval imports its internals
+	.venv-peers/bin/python -m pip install --quiet --editable ".[optimize]" --group test lmms-eval==0.7.3 trl==1.16.0 "filelock<4"  # lmms-eval imports its internals
 	.venv-peers/bin/python -m pip install --quiet --no-deps lavis-gml==1.0.2.post5 ms-vlmeval==0.0.20 decord imageio jieba \
 		json_repair latex2sympy2_extended antlr4-python3-runtime==4.11.1 levenshtein num2words pylatexenc rouge sty \
 		termcolor timeout-decorator validators

@@ -28,9 +28,6 @@ PIXELS = ("pixel_values", "hidden_states")
 #: Arguments of a model that say where sequences end that are packed in one row.
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
 
-#: The argument by which the trainers of TRL ask a model for log probabilities of labels, which they compare themselves.
-FUSED_HEAD = "fused_lm_head"
-
 #: The package whose forwards, which the Trainer gives a model, compute its loss themselves, without checking sizes.
 FUSES_LOSS = "liger_kernel"
 
@@ -42,8 +39,6 @@ def unprunable_arguments(kwargs: Mapping[str, Any], model: Any) -> list[str]:
     found += [name for name in PACKED if kwargs.get(name) is not None]
     if kwargs.get("labels") is not None and _innermost(model.forward).__module__.startswith(FUSES_LOSS):
         found.append("labels with use_liger_kernel=True")
-    if kwargs.get(FUSED_HEAD):
-        found.append(f"labels with {FUSED_HEAD}=True (of TRL's trainers; train with transformers' Trainer instead)")
     routed = kwargs.get(ROUTED)
     if routed is None and kwargs.get("labels") is not None:
         routed = any(getattr(one, ROUTED, False) for one in (config, config.get_text_config()))

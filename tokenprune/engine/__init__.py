@@ -10,6 +10,7 @@ tower                   pruning before the layers of the vision tower, and betwe
 stages                  pruning between decoder layers
 skipping                decoder layers that are not executed
 denoising               block diffusion models and robot policies
+fused_head              trainers that compare labels with hidden states themselves
 packed_sequences        position IDs with gaps in FlashAttention, and sequences packed in one row
 proportional_attention  proportional attention to merged tokens
 cache                   KV caches of pruned prompts

@@ -26,6 +26,7 @@ from tokenprune.sequence.position_ids import default_ids
 
 if TYPE_CHECKING:
     from tokenprune.engine.denoising.policy import ActionSteps
+    from tokenprune.engine.fused_head import FusedLabels
     from tokenprune.engine.packed_sequences import WithheldIds
     from tokenprune.engine.recording import Encoding
     from tokenprune.engine.stages.forward import StagedForward
@@ -47,7 +48,7 @@ class CallContext(threading.local):
         tiles, or all patches in one row.
     records: the images that the model got already encoded, by modality.
     unprunable: arguments of the model that only fit the unpruned sequence; None unless its hook has seen the call.
-    labels: those of its loss, if there are any.
+    labels: those of its loss, if there are any. fused: the same if a trainer compares them itself.
     encoded: the modalities of what was encoded since the last call of the base model began.
     forward: the call of the base model, if it has images or a pruned cache. actions: the steps of a robot policy.
     packing: which columns the last logits are of; None if of all. The loss is computed after the base model has
@@ -70,6 +71,7 @@ class CallContext(threading.local):
         self.records: dict[str, list[EncodedImage]] = {}
         self.unprunable: list[str] | None = None
         self.labels: Tensor | None = None
+        self.fused: FusedLabels | None = None
         self.encoded: list[str] = []
         self.forward: Forward | None = None
         self.actions: ActionSteps | None = None
@@ -266,6 +268,23 @@ def check_placeholders(adapter: ModelAdapter, modalities: set[str], kwargs: Mapp
                 f"that {type(adapter).__name__} does not know, so nothing would be pruned. Remove the patch, and "
                 f"report it with your transformers version."
             )
+
+
+def unknown_cache(model: nn.Module) -> PruningError:
+    """The error of a model that returns the cache of a pruned prompt where it was not found."""
+    return PruningError(
+        f"{type(model).__name__} returns the cache of a pruned prompt in a way that tokenprune does not know. Pass "
+        f"use_cache=False, or report it with your transformers version."
+    )
+
+
+def unknown_call(adapter: ModelAdapter) -> PruningError:
+    """The error of a base model that has images, and whose language model was not seen to get them."""
+    return PruningError(
+        f"{type(adapter.model).__name__} got images, but its language model was called in a way that "
+        f"{type(adapter).__name__} does not know, so nothing was pruned. Remove the patch, and report it with your "
+        f"transformers version."
+    )
 
 
 @cache

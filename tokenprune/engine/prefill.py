@@ -31,8 +31,11 @@ from tokenprune.engine.call import (
     has_unknown_values,
     last_columns,
     named_arguments,
+    unknown_cache,
+    unknown_call,
 )
 from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.fused_head import FusedLabels
 from tokenprune.engine.overrides import ModelForward
 from tokenprune.engine.packed_sequences import check_not_packed, restore_ids, withhold_ids
 from tokenprune.engine.proportional_attention import entering_bias
@@ -89,6 +92,7 @@ class Prefill:
 
     @dynamo_disabled
     def before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._context.fused = FusedLabels.of(kwargs)
         if args:
             kwargs = named_arguments(module, args, kwargs)
         self._context.records, self._context.labels = {}, kwargs.get("labels")
@@ -238,10 +242,7 @@ class Prefill:
         cache = forward.cache if forward.cache is not None else find_cache(kwargs, output)
         if cache is None:
             if kwargs.get("use_cache") and forward.packing is not None and has_unknown_values(output):
-                raise PruningError(
-                    f"{type(self.model).__name__} returns the cache of a pruned prompt in a way that tokenprune does "
-                    f"not know. Pass use_cache=False, or report it with your transformers version."
-                )
+                raise unknown_cache(self.model)
             return output
         if index is not None:
             set_index(cache, index)
@@ -253,16 +254,14 @@ class Prefill:
 
     @dynamo_disabled
     def after_base_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        forward, encoded = self.end_forward(), self._context.encoded
+        forward, encoded, fused = self.end_forward(), self._context.encoded, self._context.fused
         self._context.drop()
+        if fused is not None and output is not None:
+            fused.spread(output, self._context.packing)
         has_images = bool(encoded) or (forward is not None and bool(forward.visual))
         # Without an output an exception is on its way, which says more than this one would.
         if output is not None and has_images and (forward is None or not forward.pruned):
-            raise PruningError(
-                f"{type(self.model).__name__} got images, but its language model was called in a way that "
-                f"{type(self.adapter).__name__} does not know, so nothing was pruned. Remove the patch, and report "
-                f"it with your transformers version."
-            )
+            raise unknown_call(self.adapter)
 
     def publish(self, report: Report) -> None:
         """Make `report` the one of this thread's last forward with visual tokens."""

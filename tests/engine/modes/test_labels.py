@@ -12,7 +12,7 @@ from helpers.contract.oracle import dropped_columns
 from helpers.tiny import prompt
 
 import tokenprune
-from tokenprune import FoPru, PruningError
+from tokenprune import FoPru
 
 
 def test_labels_of_everything_and_a_given_number_of_items(llava: Any) -> None:
@@ -36,16 +36,6 @@ def test_labels_that_are_shifted_already(llava: Any) -> None:
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)):
         expected = llava(**inputs, labels=labels).loss
         assert float(llava(**inputs, labels=labels, shift_labels=shifted).loss) == pytest.approx(float(expected))
-
-
-def test_labels_that_a_trainer_of_trl_compares_itself(llava: Any) -> None:
-    """Its forward calls the base model, whose hidden states are fewer than the labels."""
-    inputs = prompt([1])
-    with (
-        tokenprune.patch(llava, STRATEGY),
-        pytest.raises(PruningError, match=r"fused_lm_head=True \(of TRL's trainers; train with .* Trainer instead\)"),
-    ):
-        llava(**inputs, labels=labels_of(inputs), fused_lm_head=True)
 
 
 def test_labels_of_a_part(llava: Any) -> None:

@@ -1,0 +1,109 @@
+"""Trainers of TRL compare labels with the base model's hidden states themselves, with the same loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import MethodType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from engine.modes.test_training import IGNORED, Staged, assert_same_gradients, given, labels_of, masked_loss
+from helpers.contract.answers import STRATEGY
+from helpers.contract.oracle import dropped_columns
+from helpers.tiny import prompt, tiny_llava
+from torch import Tensor
+
+import tokenprune
+from tokenprune.engine.fused_head import compared
+from tokenprune.sequence.packing import pack
+
+
+def fused(model: Any) -> Any:
+    """The model with a forward like that of TRL's `add_fused_lm_head`, without its kernel."""
+    original = model.forward
+
+    def forward(self: Any, *, fused_lm_head: bool = False, **kwargs: Any) -> Any:
+        if not fused_lm_head:
+            return original(**kwargs)
+        labels, shifted = kwargs.pop("labels", None), kwargs.pop("shift_labels", None)
+        hidden = self.base_model(**kwargs, use_cache=False).last_hidden_state
+        labels, hidden = (labels[:, 1:], hidden[:, :-1]) if shifted is None else (shifted, hidden)
+        mask = labels != IGNORED
+        logs = self.get_output_embeddings()(hidden).log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+        return SimpleNamespace(log_probs=logs * mask, label_mask=mask)
+
+    model.forward = MethodType(forward, model)
+    return model
+
+
+def loss_of(answer: Any) -> Tensor:
+    return -answer.log_probs.sum() / answer.label_mask.sum()
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("per_row", [[1], [1, 2]], ids=str)
+@pytest.mark.parametrize("fused_first", [True, False], ids=["fused first", "patched first"])
+@pytest.mark.parametrize("labels_in", [labels_of, lambda inputs: inputs["input_ids"]], ids=["text", "all"])
+def test_loss_and_gradients(
+    per_row: list[int], padding: str, fused_first: bool, labels_in: Callable[[Any], Tensor]
+) -> None:
+    """TRL's collator leaves placeholders among the labels; those that are dropped are not compared."""
+    model, masked = tiny_llava().train(), tiny_llava().train()
+    inputs = prompt(per_row, padding=padding)
+    labels = labels_in(inputs).masked_fill(inputs["attention_mask"] == 0, IGNORED)
+    before = labels.clone()
+    if fused_first:
+        fused(model)
+    with tokenprune.patch(model, STRATEGY) as handle:
+        if not fused_first:
+            fused(model)
+        answer = model(**given(inputs), labels=labels, fused_lm_head=True)
+        loss_of(answer).backward()
+    assert answer.log_probs.shape == labels[:, 1:].shape  # as without pruning
+    assert torch.equal(labels, before)
+    expected = masked_loss(masked, inputs, dropped_columns(inputs["input_ids"], [handle.report]), labels)
+    expected.backward()
+    assert float((loss_of(answer) - expected).detach().abs()) < 1e-5
+    assert_same_gradients(model, masked)
+
+
+@pytest.mark.parametrize("strategy", [STRATEGY, Staged(keep_ratio=0.25), replace(STRATEGY, keep_ratio=1.0)], ids=repr)
+def test_the_loss_is_the_models_own(strategy: tokenprune.Strategy) -> None:
+    """Also with stages inside the language model, and where nothing is dropped."""
+    model, inputs = fused(tiny_llava()), prompt([1, 2])
+    labels = labels_of(inputs)
+    with torch.no_grad(), tokenprune.patch(model, strategy):
+        own = model(**given(inputs), labels=labels).loss
+        assert float(loss_of(model(**given(inputs), labels=labels, fused_lm_head=True))) == pytest.approx(float(own))
+
+
+def test_labels_that_are_shifted_already() -> None:
+    model, inputs = fused(tiny_llava()), prompt([1, 2], padding="right")
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORED)
+    shifted = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
+    with torch.no_grad(), tokenprune.patch(model, STRATEGY):
+        answer = model(**given(inputs), labels=labels, fused_lm_head=True)
+        alike = model(**given(inputs), shift_labels=shifted, fused_lm_head=True)
+    assert torch.equal(alike.label_mask[:, :-1], answer.label_mask)
+    assert float((alike.log_probs[:, :-1] - answer.log_probs).abs().max()) < 1e-6
+
+
+def test_a_call_without_images_and_the_next_one_without_labels() -> None:
+    model, inputs = fused(tiny_llava()), prompt([1, 2])
+    text = {"input_ids": inputs["input_ids"].masked_fill(inputs["input_ids"] == 3, 5)[:, -4:]}
+    with torch.no_grad(), tokenprune.patch(model, STRATEGY) as handle:
+        model(**given(inputs), labels=labels_of(inputs), fused_lm_head=True)
+        n_left = model(**given(inputs)).logits.shape[1]
+        assert n_left < inputs["input_ids"].shape[1]
+        of_text = model(**text, labels=text["input_ids"], fused_lm_head=True)
+        handle.remove()
+        expected = model(**text, labels=text["input_ids"], fused_lm_head=True)
+    assert torch.equal(of_text.log_probs, expected.log_probs)
+
+
+def test_which_columns_are_compared() -> None:
+    """The second row is shorter: a hole is in front of it."""
+    packing = pack(torch.tensor([[1, 0, 1, 1], [0, 1, 0, 1]]).bool(), (3, 2))
+    assert compared(packing).int().tolist() == [[0, 0, 1, 1], [0, 0, 0, 1]]
