@@ -33,6 +33,8 @@ def arguments_of(path: Path, parser: ArgumentParser) -> list[str]:
     words: list[str] = []
     for key, value in _read(path, parser).items():
         name = key.replace("_", "-")
+        if name == "settings":
+            parser.error(f"argument --settings: {path}: names a settings file itself; write that file's options here")
         if name not in options:
             parser.error(f"argument --settings: {path}: {unknown('option', key, options)}")
         words += [f"--{name}", *map(_word, value if isinstance(value, list) else [value])]

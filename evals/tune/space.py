@@ -79,12 +79,14 @@ class Space:
 
     @cached_property
     def refused(self) -> Mapping[str, str]:
-        """The strategies that this model, or vLLM, cannot run, and why."""
-        reasons = {}
+        """The strategies that this model, or vLLM, runs neither with their defaults nor with one other choice, and why
+        not with their defaults."""
+        reasons, ratios = {}, np.geomspace(*self.keep_ratios, 4)
         for text in self.strategies:
-            errors = [self.error_of(self.setup(text, {}, ratio)) for ratio in np.geomspace(*self.keep_ratios, 4)]
-            if all(errors):
-                reasons[text] = str(errors[-1])
+            others = [{name: value} for name, values in self.choices(text).items() for value in values[1:]]
+            tried = (self.setup(text, settings, ratio) for settings in ({}, *others) for ratio in ratios)
+            if all(map(self.error_of, tried)):
+                reasons[text] = str(self.error_of(self.setup(text, {}, ratios[-1])))
         return reasons
 
     @cached_property

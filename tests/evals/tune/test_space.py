@@ -39,6 +39,16 @@ def test_frames_are_compared_where_the_model_is_read_so() -> None:
     assert setup.adapter is LlavaFramesAdapter
 
 
+def test_a_strategy_that_runs_with_another_choice_is_searched() -> None:
+    """VFlowOpt's later stages are inside the language model, where vLLM cannot prune."""
+    of_vllm = Space(deep_llava(), LAYERS, ("vflowopt", "par"), (0.1, 0.9), servable=True)
+    assert of_vllm.refused.keys() == {"par"}
+    by_default, otherwise = (of_vllm.suggest(FixedTrial(of_vllm.start(number))) for number in (0, 1))
+    assert by_default is None
+    assert otherwise is not None
+    assert "progressive=False" in otherwise.label
+
+
 def test_what_is_given_is_not_searched() -> None:
     choices = space("mosaic:attention_bias=size", "fopru:cells=auto")
     assert "attention_bias" not in choices.choices("mosaic:attention_bias=size")
