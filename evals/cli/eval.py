@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import at_least, existing_file, json_object
 from tokenprune.evals.cli.settings import add_settings
-from tokenprune.evals.run.defaults import DEFAULT_STRATEGIES, POSITION_IDS
+from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 
 EXTRA = "evals"
 NONE = "none"
@@ -14,10 +14,11 @@ NONE = "none"
 
 def add_options(parser: ArgumentParser) -> None:
     shared.add_model(parser)
-    default = f"of {' '.join(DEFAULT_STRATEGIES)}, those that the model can be pruned with"
+    default = f"of {' '.join(DEFAULT_STRATEGIES)}, those that the model can be pruned with; a server's own"
+    ratios = " ".join(map(str, DEFAULT_KEEP_RATIOS))
     shared.add_strategies(parser, None, f"; {NONE}: baselines only (default: {default})")
-    shared.add_keep_ratios(parser)
-    shared.add_position_ids(parser, POSITION_IDS)
+    shared.add_keep_ratios(parser, None, f" (default: {ratios}; a server's own)")
+    shared.add_position_ids(parser, None, f" (default: {' '.join(POSITION_IDS)}; a server's own)")
     parser.add_argument(
         "--baselines",
         nargs="+",

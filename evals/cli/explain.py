@@ -44,6 +44,7 @@ def run(options: Namespace) -> None:
       tokenprune explain cup.jpg "Where is the cup?" --strategy grid fopru --keep-ratio 0.25 --output cup.png
       tokenprune explain cup.mp4 "When is the cup lifted?" --frames 16 --keep-ratio 0.25 --output cup.png --gif cup.gif
     """
+    from dataclasses import replace
     from functools import partial
 
     from tokenprune.evals.cli.output import console
@@ -53,7 +54,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.models.video_prompts import adapter_for_clips
     from tokenprune.evals.reading.videos import is_video
-    from tokenprune.evals.run.setups import possible, pruned_setups
+    from tokenprune.evals.run.setups import Pruned, possible, pruned_setups
 
     screen, of_video = console(140), is_video(options.image)
     _check(options, of_video)
@@ -63,7 +64,12 @@ def run(options: Namespace) -> None:
     model, processor = load_model(options.model, options.dtype)
     if not options.strategy:
         adapter = adapter_for_clips(model, processor) if of_video else None
-        strategies = possible(model, strategies, partial(screen.print, markup=False), adapter)
+
+        def check(setup: Pruned) -> None:
+            with replace(setup, adapter=adapter).patched(model):
+                pass
+
+        strategies = possible(strategies, check, partial(screen.print, markup=False))
         shown = pruned_setups(strategies, options.keep_ratio, options.position_ids)
     asked = shown if options.html is None else page.slider(model, strategies, options.keep_ratio)
     explanation = explain(

@@ -158,14 +158,17 @@ def add_strategy(parser: ArgumentParser, default: str = DEFAULT_STRATEGY) -> Non
     option.completer = complete_strategy
 
 
-def add_keep_ratios(parser: ArgumentParser, default: Sequence[float] = DEFAULT_KEEP_RATIOS) -> None:
+def add_keep_ratios(
+    parser: ArgumentParser, default: Sequence[float] | None = DEFAULT_KEEP_RATIOS, also: str = ""
+) -> None:
     parser.add_argument(
         "--keep-ratio",
         nargs="+",
         type=float,
-        default=list(default),
+        default=None if default is None else list(default),
         metavar="RATIO",
-        help="fractions of the visual tokens to keep; every strategy runs at each of them, a settings file at its own",
+        help="fractions of the visual tokens to keep; every strategy runs at each of them, a settings file at its own"
+        + also,
     )
 
 
@@ -173,14 +176,14 @@ def add_keep_ratio(parser: ArgumentParser, default: float, what: str = "fraction
     parser.add_argument("--keep-ratio", type=float, default=default, metavar="RATIO", help=what)
 
 
-def add_position_ids(parser: ArgumentParser, default: Sequence[str]) -> None:
+def add_position_ids(parser: ArgumentParser, default: Sequence[str] | None, also: str = "") -> None:
     parser.add_argument(
         "--position-ids",
         nargs="+",
         choices=POSITION_IDS,
-        default=list(default),
+        default=None if default is None else list(default),
         metavar="KIND",
-        help="position IDs of the kept tokens: original, compact (renumbered) or both",
+        help=f"position IDs of the kept tokens: original, compact (renumbered) or both{also}",
     )
 
 

@@ -94,12 +94,9 @@ def run(options: Namespace) -> None:
 
 def _command(options: Namespace) -> list[str]:
     """Return the command that starts vLLM's server. Raises a TokenPruneError for anything that is wrong in it."""
-    from transformers import AutoConfig
-
     from tokenprune.evals.models.loading import read_config
     from tokenprune.serving.vllm.endpoint import MIDDLEWARE
     from tokenprune.serving.vllm.overrides import overrides
-    from tokenprune.serving.vllm.refusals import check_strategy
     from tokenprune.serving.vllm.settings import Settings
     from tokenprune.strategies.parsing import StrategySpec
 
@@ -109,9 +106,8 @@ def _command(options: Namespace) -> list[str]:
     has_own = options.keep_ratio is None and (spec.file is not None or spec.budget_setting is not None)
     strategy = spec.make({} if has_own else {"keep_ratio": ratio})
     config = read_config(options.model, options.revision)
-    ours = overrides(config, Settings(strategy, options.position_ids, options.record))
-    check_strategy(strategy, AutoConfig.for_model(**config).get_text_config().num_hidden_layers)
-    merged = json.dumps({**options.hf_overrides, **ours})
+    settings = Settings(strategy, options.position_ids, options.record)
+    merged = json.dumps(overrides(config, settings, options.hf_overrides))
     command = [CPU_SERVER, "--model"] if _has_cpu_build() else [VLLM, "serve"]
     start = [sys.executable, "-m", *command, options.model, "--hf-overrides", merged, "--middleware", MIDDLEWARE]
     revision = [] if options.revision is None else ["--revision", options.revision]

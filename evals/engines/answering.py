@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import SettingError
 from tokenprune.evals.engines.engine import Engine
 from tokenprune.evals.engines.offline import Offline
@@ -17,12 +18,14 @@ from tokenprune.evals.engines.runner import EngineRunner
 from tokenprune.evals.engines.server import Server
 from tokenprune.evals.models.loading import load_processor, public_name
 from tokenprune.evals.run.answering import Answering, without_downsampling
+from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import OnError
-from tokenprune.evals.run.setups import UNPRUNED, Setup
+from tokenprune.evals.run.setups import UNPRUNED, Setup, possible
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.provenance import versions
 from tokenprune.serving.vllm.refusals import NOT_INSTALLED
+from tokenprune.strategy import Strategy
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,23 @@ class InEngine(Answering):
     config: Any
     processor: Any
     on_error: OnError
+
+    @property
+    def keep_ratios(self) -> Sequence[float]:
+        theirs = self.engine.settings
+        ratio = None if theirs is None else theirs.strategy.keep_ratio
+        return DEFAULT_KEEP_RATIOS if ratio is None else [ratio]
+
+    @property
+    def position_ids(self) -> Sequence[str]:
+        theirs = self.engine.settings
+        return POSITION_IDS if theirs is None else [theirs.position_ids]
+
+    def strategies(self, adapter: type[ModelAdapter] | None, say: Callable[[str], None]) -> Sequence[str | Strategy]:
+        theirs = self.engine.settings
+        if theirs is not None:
+            return [theirs.strategy]
+        return possible(DEFAULT_STRATEGIES, lambda setup: self.engine.groups([setup]), say)
 
     def baselines(self, console: Console) -> Sequence[str]:
         if self.engine.any_strategy:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tokenprune.errors import TokenPruneError
 from tokenprune.evals.run.setups import Setup
+from tokenprune.serving.vllm.settings import Settings
 
 
 class EngineError(TokenPruneError, RuntimeError):
@@ -56,6 +57,11 @@ class Engine(ABC):
     at_once: int
     #: Whether it can prune with every strategy, as one can that is started for each.
     any_strategy: bool
+
+    @property
+    def settings(self) -> Settings | None:
+        """What it prunes with; None if that is unknown, or it can be started with any."""
+        return None
 
     @abstractmethod
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:

@@ -9,10 +9,9 @@ from typing import Any
 
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, settings_of
-from tokenprune.evals.models.loading import load_processor, read_config
+from tokenprune.evals.models.loading import read_config
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.serving.vllm.overrides import overrides
-from tokenprune.serving.vllm.refusals import check_strategy
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.strategies.baselines.grid import Grid
 
@@ -38,7 +37,6 @@ class Offline(Engine):
             raise SettingError(f"engine_options (--engine-options): {name!r} follows from {OWN[name]}. Leave it out.")
         self.model, self.dtype, self.options = model, dtype, options
         self.config = read_config(model)
-        self._n_layers = load_processor(model)[0].get_text_config().num_hidden_layers
         self._llm: Any = None
 
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
@@ -47,7 +45,6 @@ class Offline(Engine):
         for setup in setups:
             if isinstance(setup, Pruned):
                 overrides(self.config, Settings(setup.strategy, setup.position_ids))
-                check_strategy(setup.strategy, self._n_layers)
                 name = type(setup.strategy), repr(settings_of(setup)), setup.position_ids
                 groups.setdefault(name, []).append(setup)
             elif not isinstance(setup, Unpruned):

@@ -59,6 +59,10 @@ class Server(Engine):
         self.model = named[0]
         self.described = self._described()
 
+    @property
+    def settings(self) -> Settings | None:
+        return Settings.read(self.described["settings"]) if self.described else None
+
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
         """Return all setups in one group."""
         for setup in setups:
@@ -87,7 +91,8 @@ class Server(Engine):
             "temperature": 0,
             "max_tokens": prompt.max_new_tokens,
         }
-        if self.described and setup.keep_ratio != self._settings().strategy.keep_ratio:
+        theirs = self.settings
+        if theirs is not None and setup.keep_ratio != theirs.strategy.keep_ratio:
             request["mm_processor_kwargs"] = {"keep_ratio": setup.keep_ratio}
         try:
             answer = self._json("/v1/chat/completions", request)
@@ -101,20 +106,17 @@ class Server(Engine):
             )
         return Reply(content, answer["usage"]["prompt_tokens"])
 
-    def _settings(self) -> Settings:
-        return Settings.read(self.described["settings"])
-
     def _check(self, setup: Setup) -> None:
         if isinstance(setup, Unpruned):
             return
         if not isinstance(setup, Pruned):
             raise UnsupportedError(f"{setup.key}: a server does not run it. Leave out {setup.label}.")
-        if not self.described:
+        theirs = self.settings
+        if theirs is None:
             raise UnsupportedError(
                 f"{self.url} does not say what it prunes with, so nothing but --strategy none --baselines unpruned can "
                 f"be measured. Start it with `tokenprune serve`."
             )
-        theirs = self._settings()
         own = Pruned(label="", keep_ratio=1.0, strategy=theirs.strategy)
         same = type(theirs.strategy) is type(setup.strategy) and settings_of(own) == settings_of(setup)
         if not same or theirs.position_ids != setup.position_ids:

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
 
+from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.models.video_prompts import takes_videos
 from tokenprune.evals.run import downsample
+from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import OnError, Runner
-from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, Setup
+from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, Setup, possible
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.provenance import model_identity, processor_digest, versions
+from tokenprune.strategy import Strategy
 
 
 class Answering(ABC):
     """Answers the questions of a run."""
+
+    @property
+    def keep_ratios(self) -> Sequence[float]:
+        """What it compares where no keep ratio is named."""
+        return DEFAULT_KEEP_RATIOS
+
+    @property
+    def position_ids(self) -> Sequence[str]:
+        """What it compares where no kind of position IDs is named."""
+        return POSITION_IDS
+
+    @abstractmethod
+    def strategies(self, adapter: type[ModelAdapter] | None, say: Callable[[str], None]) -> Sequence[str | Strategy]:
+        """Return what it compares where no strategy is named; say which of the default strategies it cannot run.
+
+        adapter: how the model is read, as in `patch`.
+        """
 
     @abstractmethod
     def baselines(self, console: Console) -> Sequence[str]:
@@ -56,6 +76,9 @@ class InProcess(Answering):
     on_error: OnError
     resized: bool = False
 
+    def strategies(self, adapter: type[ModelAdapter] | None, say: Callable[[str], None]) -> Sequence[str]:
+        return possible(DEFAULT_STRATEGIES, lambda setup: self._check(replace(setup, adapter=adapter)), say)
+
     def baselines(self, console: Console) -> Sequence[str]:
         try:
             downsample.full_grid(self.processor)
@@ -69,8 +92,7 @@ class InProcess(Answering):
 
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
         for setup in setups:
-            with setup.patched(self.model):
-                setup.processor_options(self.processor)
+            self._check(setup)
         return [list(setups)]
 
     def serving(self, group: Sequence[Setup]) -> AbstractContextManager[None]:
@@ -84,6 +106,10 @@ class InProcess(Answering):
         runner = Runner(self.model, self.processor, group, self.batch_tokens, self.on_error)
         for part in parts:
             yield from runner.ask(part)
+
+    def _check(self, setup: Setup) -> None:
+        with setup.patched(self.model):
+            setup.processor_options(self.processor)
 
 
 def without_downsampling(reason: str, console: Console) -> Sequence[str]:

@@ -23,13 +23,13 @@ from tokenprune.evals.run import downsample
 from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.answering import Answering, InProcess
 from tokenprune.evals.run.arguments import Model, as_counts, as_model, as_strategies, check_lists
-from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
+from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_STRATEGIES
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
 from tokenprune.evals.run.runner import OnError
-from tokenprune.evals.run.setups import make_setups, possible, read_by
+from tokenprune.evals.run.setups import make_setups, read_by
 from tokenprune.evals.search.calibration import apart, calibrated_on
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.files import check_folder
@@ -46,8 +46,8 @@ def evaluate(
     *,
     output: str | Path,
     strategies: Sequence[str | PathLike[str] | tokenprune.Strategy] | None = None,
-    keep_ratios: Sequence[float] = DEFAULT_KEEP_RATIOS,
-    position_ids: Sequence[str] = POSITION_IDS,
+    keep_ratios: Sequence[float] | None = None,
+    position_ids: Sequence[str] | None = None,
     baselines: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     data: str | Path = SCENES,
@@ -80,7 +80,7 @@ def evaluate(
         as from a single process.
     strategies, keep_ratios, position_ids, baselines: the setups, see `make_setups`. strategies None: of the default
         ones, those that the model can be pruned with. baselines None: unpruned, random, and downsample if the model
-        supports it.
+        supports it. Of a server, None is what it prunes with.
     tasks, data, split: the questions, see `load_questions`. limit: the most of each task, evenly spaced.
     apart_from: settings files that are not among the setups. Questions about images that they were calibrated on are
         left out too, so that runs in several folders ask the same questions.
@@ -106,7 +106,9 @@ def evaluate(
         raise SettingError("engine_options (--engine-options) are for an engine: name one with engine (--engine vllm)")
     here, output, data = processes(), Path(output), Path(data)
     console = (console or Console()) if here.is_first else Console(quiet=True)
-    named = make_setups(chosen, keep_ratios, position_ids, baselines or ())  # mistakes are said before weights load
+    budgets: dict[str, Any] = {"keep_ratios": keep_ratios, "position_ids": position_ids}
+    given = {name: value for name, value in budgets.items() if value is not None}
+    named = make_setups(chosen, baselines=baselines or (), **given)  # mistakes are said before weights load
     if baselines is not None and not named:
         raise SettingError("nothing to measure: neither a strategy nor a baseline is named. Name one.")
     avoided = _avoided(apart_from, console)
@@ -132,9 +134,10 @@ def evaluate(
         adapter = None
         if isinstance(answering, InProcess) and all(isinstance(one, VideoQuestion) for one in asked):
             adapter = adapter_for_clips(answering.model, answering.processor)
-        if isinstance(answering, InProcess) and strategies is None:
-            chosen = possible(answering.model, DEFAULT_STRATEGIES, partial(console.print, markup=False), adapter)
-        compared = read_by(adapter, make_setups(chosen, keep_ratios, position_ids, baselines))
+        if strategies is None:
+            chosen = answering.strategies(adapter, partial(console.print, markup=False))
+        own = {"keep_ratios": answering.keep_ratios, "position_ids": answering.position_ids}
+        compared = read_by(adapter, make_setups(chosen, baselines=baselines, **{**own, **given}))
         groups = answering.groups(compared)
         calibration = avoided.union(*(setup.calibrated_on for setup in compared))
         questions = limit_questions(_uncalibrated(asked, calibration, data, console), limit)

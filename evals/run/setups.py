@@ -188,29 +188,33 @@ def pruned_setups(strategies: Sequence[str], keep_ratios: Sequence[float], posit
     return [one for one in make_setups(strategies, keep_ratios, position_ids, ()) if isinstance(one, Pruned)]
 
 
-def possible(
-    model: Any, strategies: Sequence[str], say: Callable[[str], None], adapter: type[ModelAdapter] | None = None
-) -> Sequence[str]:
-    """Return those of the strategies that a model can be pruned with, for strategies that nobody has named. One that it
-    can only be pruned with in its default settings gets these. Say what else is left out or changed, and why. All, if
-    it can be pruned with none, so that pruning says why."""
-    found, said = [], list[str]()
-    for name in strategies:
-        why = None
-        for tried in dict.fromkeys((name, name.partition(":")[0])):
-            try:
-                with replace(pruned_setups([tried], [0.5], ["original"])[0], adapter=adapter).patched(model):
-                    found.append(tried)
-            except tokenprune.UnsupportedError as error:
-                why = why or error
-                continue
-            said += [] if why is None else [f"{tried} instead of {name}: {why}"]
-            break
-        else:
-            said.append(f"Leaving out {name}: {why}")
-    for line in said if found else ():
-        say(line)
+def possible(strategies: Sequence[str], check: Callable[[Pruned], object], say: Callable[[str], None]) -> Sequence[str]:
+    """Return those of the strategies that `check` accepts, for strategies that nobody has named. One that it accepts in
+    its default settings only gets these. Say what else is left out or changed, and why. All, if none is accepted, so
+    that pruning says why.
+
+    check: raises UnsupportedError for a setup that cannot be run.
+    """
+    accepted = {name: _accepted(name, check) for name in strategies}
+    found = [usable for usable, _ in accepted.values() if usable is not None]
+    for name, (usable, why) in accepted.items() if found else ():
+        if why is not None:
+            say(f"Leaving out {name}: {why}" if usable is None else f"{usable} instead of {name}: {why}")
     return found or strategies
+
+
+def _accepted(name: str, check: Callable[[Pruned], object]) -> tuple[str | None, tokenprune.UnsupportedError | None]:
+    """Return the name, or that of the strategy in its default settings, whichever `check` accepts first, or None; and
+    why it does not accept the name."""
+    why = None
+    for tried in dict.fromkeys((name, name.partition(":")[0])):
+        try:
+            check(pruned_setups([tried], [0.5], ["original"])[0])
+        except tokenprune.UnsupportedError as error:
+            why = why or error
+        else:
+            return tried, why
+    return None, why
 
 
 def read_by(adapter: type[ModelAdapter] | None, setups: Sequence[Setup]) -> list[Setup]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.files.evals import saved, write_vqav2
+from helpers.models import processors
 from helpers.tiny import tiny_llava
 
 from tokenprune.errors import SettingError, UnsupportedError
@@ -15,6 +16,7 @@ from tokenprune.evals import evaluate
 from tokenprune.evals.engines import answering
 from tokenprune.evals.engines.engine import EngineError, Prompt, Reply
 from tokenprune.evals.engines.offline import Offline
+from tokenprune.evals.models.loading import load_processor
 from tokenprune.evals.run.setups import make_setups
 
 
@@ -42,6 +44,21 @@ def test_a_composed_strategy_needs_one_engine_for_all_ratios(model: str) -> None
 def test_a_later_strategy_is_refused_before_the_first_engine_starts(model: str, strategy: str) -> None:
     with pytest.raises(UnsupportedError, match="cannot run inside vLLM"):
         Offline(model, "auto", {}).groups(make_setups(["fopru", strategy], [0.5]))
+
+
+def test_a_layer_that_vllm_does_not_give_is_refused_before_the_first_engine_starts(tmp_path: Path) -> None:
+    setups = make_setups(["fopru", "fopru:layer=-2"], [0.5], ["original"])
+    with pytest.raises(UnsupportedError, match="layer=-2 of this vision tower attends within small windows"):
+        Offline(processors.saved("qwen2.5-vl", tmp_path), "auto", {}).groups(setups)
+
+
+def test_default_strategies_are_those_that_vllm_can_run(tmp_path: Path) -> None:
+    model, said = processors.saved("qwen2.5-vl", tmp_path), list[str]()
+    engine = Offline(model, "auto", {})
+    asked = answering.InEngine(engine, model, *load_processor(model), "stop")
+    assert list(asked.strategies(None, said.append)) == ["grid", "fopru", "mosaic"]
+    (line,) = said
+    assert line.startswith("fopru instead of fopru:layer=-2: layer=-2 of this vision tower attends within small")
 
 
 def test_what_is_not_answered_is_no_empty_answer(model: str) -> None:

@@ -89,6 +89,27 @@ def test_only_another_keep_ratio_is_sent(
     assert [request["mm_processor_kwargs"] for request in answering.requests[9:]] == [{"keep_ratio": 1.0}] * 9
 
 
+@pytest.mark.parametrize(
+    ("settings", "ratios", "kind"),
+    [
+        (FOPRU, [0.25], "original"),
+        ({**FOPRU, "layer": -2, "position_ids": "compact"}, [0.25], "compact"),
+        ({"strategy": "fopru", "keep": 4}, [0.5, 0.25, 0.1], "original"),
+    ],
+)
+def test_by_default_a_server_is_measured_with_what_it_prunes_with(
+    model: str, data: Path, settings: dict[str, Any], ratios: list[float], kind: str, tmp_path: Path
+) -> None:
+    """Nobody has to type again what it was started with."""
+    with serving(Answering(brief(tiny_llava()), tiny_processor(), settings)) as url:
+        rows = evaluate(model, data=data, output=tmp_path / "run", engine=url, tasks=["vqa"], limit=2)
+    label = "FoPru -2" if "layer" in settings else "FoPru"
+    assert [(row.strategy, row.keep_ratio, row.position_ids) for row in rows] == [
+        ("unpruned", 1.0, "original"),
+        *((label, ratio, kind) for ratio in ratios),
+    ]
+
+
 def test_a_plain_server_is_measured_unpruned(model: str, data: Path, tmp_path: Path) -> None:
     with serving(Answering(tiny_llava(), tiny_processor())) as url:
         (row,) = run(model, data, tmp_path / "run", engine=f"{url}/v1", strategies=[], tasks=["vqa"])

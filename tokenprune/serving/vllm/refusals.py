@@ -42,19 +42,10 @@ OTHER = "Use a strategy that selects after the vision tower, such as FoPru, Visi
 
 def check_model(architecture: Architecture, model_config: Any) -> None:
     """Raise SettingError or UnsupportedError for settings that are wrong, or that do not fit the model."""
-    config = model_config.hf_config
-    settings = Settings.of(config)
+    settings = Settings.of(model_config.hf_config)
     strategy = settings.strategy
     settings.check_options(model_config.multimodal_config.mm_processor_kwargs or {}, request=False)
-    check_architecture(architecture, config)
-    check_strategy(strategy, config.get_text_config().num_hidden_layers)
-    tower = tower_of_config(config)
-    check_patches(config, tower)
-    offers = {"vision_attention", "pixels", *({"cls"} if tower.n_prefix else ())}
-    offers |= set() if architecture.name in PADDED else {"colors"}
-    check_needs(repr(strategy), strategy.needs, frozenset(offers), f"{architecture.name} inside vLLM")
-    if "vision_attention" in strategy.needs and architecture.name != GENERIC:
-        encoder_layer(config, strategy.attention_layer)
+    check_config(architecture, model_config.hf_config, settings)
     if architecture.name in NEEDS_PIXELS and model_config.multimodal_config.enable_mm_embeds:
         raise UnsupportedError(
             f"{architecture.name} reads from the pixels where in the image a visual token is, but --enable-mm-embeds "
@@ -66,6 +57,20 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
             f"images that were encoded elsewhere. Leave it out, or use a strategy that reads features only, such as "
             f"DivPrune."
         )
+
+
+def check_config(architecture: Architecture, config: Any, settings: Settings) -> None:
+    """Raise UnsupportedError for settings that do not fit a model with this config."""
+    strategy = settings.strategy
+    check_architecture(architecture, config)
+    check_strategy(strategy, config.get_text_config().num_hidden_layers)
+    tower = tower_of_config(config)
+    check_patches(config, tower)
+    offers = {"vision_attention", "pixels", *({"cls"} if tower.n_prefix else ())}
+    offers |= set() if architecture.name in PADDED else {"colors"}
+    check_needs(repr(strategy), strategy.needs, frozenset(offers), f"{architecture.name} inside vLLM")
+    if "vision_attention" in strategy.needs and architecture.name != GENERIC:
+        encoder_layer(config, strategy.attention_layer)
     check_decoder(config.get_text_config(), settings)
 
 
