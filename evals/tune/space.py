@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice, product
+from math import lcm
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
@@ -79,15 +81,26 @@ class Space:
 
     @cached_property
     def refused(self) -> Mapping[str, str]:
-        """The strategies that this model, or vLLM, runs neither with their defaults nor with one other choice, and why
-        not with their defaults."""
-        reasons, ratios = {}, np.geomspace(*self.keep_ratios, 4)
+        """The strategies that this model, or vLLM, runs with no choice, and why not with their defaults."""
+        return {
+            text: str(self.error_of(self.setup(text, {}, self.keep_ratios[1])))
+            for text in self.strategies
+            if not self.starts[text]
+        }
+
+    @cached_property
+    def starts(self) -> Mapping[str, list[dict[str, Any]]]:
+        """The settings that each strategy starts from: its defaults, then the next choice of every setting, and so
+        forth, as far as they run. If none of these does, the first combination that runs; none if none does."""
+        found = {}
         for text in self.strategies:
-            others = [{name: value} for name, values in self.choices(text).items() for value in values[1:]]
-            tried = (self.setup(text, settings, ratio) for settings in ({}, *others) for ratio in ratios)
-            if all(map(self.error_of, tried)):
-                reasons[text] = str(self.error_of(self.setup(text, {}, ratios[-1])))
-        return reasons
+            choices = self.choices(text)
+            turns = range(lcm(*map(len, choices.values())))
+            first = [{name: values[turn % len(values)] for name, values in choices.items()} for turn in turns]
+            every = (dict(zip(choices, values, strict=True)) for values in product(*choices.values()))
+            runs = partial(self._runs, text)
+            found[text] = [*filter(runs, first)] or [*islice(filter(runs, every), 1)]
+        return found
 
     @cached_property
     def possible(self) -> list[str]:
@@ -131,13 +144,14 @@ class Space:
         return None if isinstance(setup, TokenPruneError) or self.error_of(setup) else setup
 
     def start(self, number: int) -> Params:
-        """The parameters of a starting point: the strategies in turn, first each at its defaults, then with the next
-        choice of every setting, and so forth, at keep ratios spread over the range."""
+        """The parameters of a starting point: the strategies in turn, each from the next of its `starts`, at keep
+        ratios spread over the range."""
         turn, place = divmod(number, len(self.possible))
         text = self.possible[place]
         part = (number * 0.618034 + 0.5) % 1  # multiples of the golden ratio are spread evenly, however many
         low, high = self.keep_ratios
-        settings = {f"{text} {name}": values[turn % len(values)] for name, values in self.choices(text).items()}
+        starts = self.starts[text]
+        settings = {f"{text} {name}": value for name, value in starts[turn % len(starts)].items()}
         return {"strategy": text, "keep_ratio": low + (high - low) * part, **settings}
 
     def setup(self, text: str, settings: Mapping[str, Any], ratio: float) -> Pruned | TokenPruneError:
@@ -151,6 +165,11 @@ class Space:
         joint = "," if ":" in text else ":"
         label = f"{text}{joint}{words}" if words else text
         return Pruned(label=label, keep_ratio=float(ratio), strategy=strategy, adapter=self.adapter)
+
+    def _runs(self, text: str, settings: Mapping[str, Any]) -> bool:
+        """Whether these settings run at any keep ratio."""
+        ratios = np.geomspace(*self.keep_ratios, 4)
+        return not all(self.error_of(self.setup(text, settings, ratio)) for ratio in ratios)
 
     def error_of(self, setup: Pruned | TokenPruneError) -> TokenPruneError | None:
         """Why a setup cannot be tried."""

@@ -62,7 +62,9 @@ def test_supervised_training_gives_the_models_own_loss(whole: bool, tmp_path: Pa
     model, answer = tiny_llava(), said("assistant", "w95 w96")
     data = rows(completion=answer)
     if whole:
-        data = data.map(lambda row: {"messages": row["prompt"] + row["completion"]}, remove_columns=["prompt", "completion"])
+        data = data.map(
+            lambda row: {"messages": row["prompt"] + row["completion"]}, remove_columns=["prompt", "completion"]
+        )
     trainer = trl.SFTTrainer(
         model, trl.SFTConfig(str(tmp_path), **OPTIONS), train_dataset=data, processing_class=processor()
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.files.evals import saved, write_vqav2
-from helpers.models import processors
+from helpers.served.models import save_qwen
 from helpers.tiny import tiny_llava
 
 from tokenprune.errors import SettingError, UnsupportedError
@@ -23,6 +23,13 @@ from tokenprune.evals.run.setups import make_setups
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     return saved(tiny_llava(), tmp_path)
+
+
+@pytest.fixture
+def windowed(tmp_path: Path) -> str:
+    """A Qwen2.5-VL, some of whose vision layers attend within windows."""
+    save_qwen(tmp_path / "qwen", "qwen2_5_vl")
+    return str(tmp_path / "qwen")
 
 
 def test_setups_are_grouped_by_engine(model: str) -> None:
@@ -46,16 +53,15 @@ def test_a_later_strategy_is_refused_before_the_first_engine_starts(model: str, 
         Offline(model, "auto", {}).groups(make_setups(["fopru", strategy], [0.5]))
 
 
-def test_a_layer_that_vllm_does_not_give_is_refused_before_the_first_engine_starts(tmp_path: Path) -> None:
+def test_a_layer_that_vllm_does_not_give_is_refused_before_the_first_engine_starts(windowed: str) -> None:
     setups = make_setups(["fopru", "fopru:layer=-2"], [0.5], ["original"])
     with pytest.raises(UnsupportedError, match="layer=-2 of this vision tower attends within small windows"):
-        Offline(processors.saved("qwen2.5-vl", tmp_path), "auto", {}).groups(setups)
+        Offline(windowed, "auto", {}).groups(setups)
 
 
-def test_default_strategies_are_those_that_vllm_can_run(tmp_path: Path) -> None:
-    model, said = processors.saved("qwen2.5-vl", tmp_path), list[str]()
-    engine = Offline(model, "auto", {})
-    asked = answering.InEngine(engine, model, *load_processor(model), "stop")
+def test_default_strategies_are_those_that_vllm_can_run(windowed: str) -> None:
+    said = list[str]()
+    asked = answering.InEngine(Offline(windowed, "auto", {}), windowed, *load_processor(windowed), "stop")
     assert list(asked.strategies(None, said.append)) == ["grid", "fopru", "mosaic"]
     (line,) = said
     assert line.startswith("fopru instead of fopru:layer=-2: layer=-2 of this vision tower attends within small")
