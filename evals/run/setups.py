@@ -189,12 +189,9 @@ def pruned_setups(strategies: Sequence[str], keep_ratios: Sequence[float], posit
 
 
 def possible(strategies: Sequence[str], check: Callable[[Pruned], object], say: Callable[[str], None]) -> Sequence[str]:
-    """Return those of the strategies that `check` accepts, for strategies that nobody has named. One that it accepts in
-    its default settings only gets these. Say what else is left out or changed, and why. All, if none is accepted, so
-    that pruning says why.
-
-    check: raises UnsupportedError for a setup that cannot be run.
-    """
+    """Return those of the strategies, which nobody has named, for which `check` raises no UnsupportedError. One for
+    which it does, but not in its default settings, gets these. Say what is left out or changed, and why. All, if it
+    raises for each, so that pruning says why."""
     accepted = {name: _accepted(name, check) for name in strategies}
     found = [usable for usable, _ in accepted.values() if usable is not None]
     for name, (usable, why) in accepted.items() if found else ():
@@ -204,8 +201,8 @@ def possible(strategies: Sequence[str], check: Callable[[Pruned], object], say: 
 
 
 def _accepted(name: str, check: Callable[[Pruned], object]) -> tuple[str | None, tokenprune.UnsupportedError | None]:
-    """Return the name, or that of the strategy in its default settings, whichever `check` accepts first, or None; and
-    why it does not accept the name."""
+    """Return the name, or that of the strategy in its default settings, whichever can be run; None if neither can. And
+    why the name cannot."""
     why = None
     for tried in dict.fromkeys((name, name.partition(":")[0])):
         try:

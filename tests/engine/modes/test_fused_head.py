@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from types import MethodType, SimpleNamespace
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 from engine.modes.test_training import IGNORED, Staged, assert_same_gradients, given, labels_of, masked_loss
 from helpers.contract.answers import STRATEGY
 from helpers.contract.oracle import dropped_columns
+from helpers.families import FAMILIES
 from helpers.tiny import prompt, tiny_llava
 from torch import Tensor
 
 import tokenprune
+from tokenprune import FastV, Random
 from tokenprune.engine.fused_head import compared
 from tokenprune.sequence.packing import pack
 
@@ -24,6 +27,7 @@ def fused(model: Any) -> Any:
     """The model with a forward like that of TRL's `add_fused_lm_head`, without its kernel."""
     original = model.forward
 
+    @wraps(type(model).forward)
     def forward(self: Any, *, fused_lm_head: bool = False, **kwargs: Any) -> Any:
         if not fused_lm_head:
             return original(**kwargs)
@@ -79,6 +83,29 @@ def test_the_loss_is_the_models_own(strategy: tokenprune.Strategy) -> None:
         assert float(loss_of(model(**given(inputs), labels=labels, fused_lm_head=True))) == pytest.approx(float(own))
 
 
+@pytest.mark.parametrize("strategy", [STRATEGY, FastV(keep_ratio=0.4)], ids=["", "reads the question"])
+def test_log_probabilities_of_answers_are_those_of_their_generation(strategy: tokenprune.Strategy) -> None:
+    """In reinforcement learning, their ratio is what is learned from."""
+    model, inputs = fused(tiny_llava(attention="eager")), prompt([1, 2])
+    n_asked = inputs["input_ids"].shape[1]
+    with torch.no_grad(), tokenprune.patch(model, strategy):
+        said = model.generate(
+            **inputs, do_sample=False, max_new_tokens=3, return_dict_in_generate=True, output_logits=True
+        )
+        ids = said.sequences
+        mask = torch.nn.functional.pad(inputs["attention_mask"], (0, ids.shape[1] - n_asked), value=1)
+        labels = ids.masked_fill(torch.arange(ids.shape[1]) < n_asked, IGNORED)
+        answer = model(
+            input_ids=ids,
+            attention_mask=mask,
+            pixel_values=inputs["pixel_values"],
+            labels=labels,
+            fused_lm_head=True,
+        )
+    logs = torch.stack(said.logits, 1).log_softmax(-1).gather(-1, ids[:, n_asked:, None])[..., 0]
+    assert float((answer.log_probs[:, n_asked - 1 :] - logs).abs().max()) < 1e-4
+
+
 def test_labels_that_are_shifted_already() -> None:
     model, inputs = fused(tiny_llava()), prompt([1, 2], padding="right")
     labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORED)
@@ -107,3 +134,14 @@ def test_which_columns_are_compared() -> None:
     """The second row is shorter: a hole is in front of it."""
     packing = pack(torch.tensor([[1, 0, 1, 1], [0, 1, 0, 1]]).bool(), (3, 2))
     assert compared(packing).int().tolist() == [[0, 0, 1, 1], [0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-vl", "internvl", "paligemma", "llava-onevision", "smolvlm", "mistral3"])
+def test_other_families(name: str) -> None:
+    """Several images in a row, tiles, marks between visual tokens, and attention in both directions."""
+    family = FAMILIES[name]
+    model, inputs = fused(family.build()), family.prompt([1, 2], [6, 5])
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORED)
+    with torch.no_grad(), tokenprune.patch(model, Random(keep_ratio=0.5)):
+        own = model(**inputs, labels=labels).loss
+        assert float(loss_of(model(**inputs, labels=labels, fused_lm_head=True))) == pytest.approx(float(own))

@@ -263,7 +263,7 @@ def test_checkpointing_that_runs_hooks_again_is_refused(monkeypatch: pytest.Monk
     layer: Any = type(adapter_for(model).tower.layers(model.model.vision_tower)[0])
     monkeypatch.setattr(layer, "__call__", lambda self, *args, **kwargs: super(layer, self).__call__(*args, **kwargs))
     with tokenprune.patch(model, Wandering(keep=7, at=(0,))):
-        with pytest.raises(PruningError, match="activation checkpointing runs encoder layers again"):
+        with pytest.raises(PruningError, match=r"again in the backward pass.*, or use a newer transformers"):
             model(**prompt([1]))
         model.model.vision_tower.eval()
         model(**prompt([1]))

@@ -160,10 +160,10 @@ class BatchPruning:
             return None
         within = tower.masked(number) is not module
         if torch.is_grad_enabled() and (recomputes(module) if within else recomputes_hooks(module)):
+            newer = "" if within else ", or use a newer transformers"
             raise PruningError(
                 f"{type(self.strategy).__name__} prunes inside the vision tower, and activation checkpointing runs "
-                f"encoder layers again in the backward pass. Switch it off, call eval() on the tower, or use a newer "
-                f"transformers."
+                f"encoder layers again in the backward pass. Switch it off, or call eval() on the tower{newer}."
             )
         hidden, *rest = args
         if call.kept:
