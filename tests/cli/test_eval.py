@@ -106,8 +106,7 @@ def test_options_override_a_settings_file(run: Eval, tmp_path: Path) -> None:
 def test_a_table_in_a_settings_file(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
     words = arguments_of(tmp_path / name, build_parser().parse_args(["eval"]).parser)
-    options = build_parser().parse_args(["eval", *words])
-    assert options.engine_options == {"max_model_len": 512, "enforce_eager": True}
+    assert build_parser().parse_args(["eval", *words]).engine_options == {"max_model_len": 512, "enforce_eager": True}
 
 
 @pytest.mark.parametrize(

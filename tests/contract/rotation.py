@@ -1,4 +1,4 @@
-"""Which tests of the matrix `make test` runs beside those that run every time: a part that changes every day.
+"""Which tests of families `make test` runs beside those that run every time: a part that changes every day.
 
 `make matrix` runs all of them, with --all-cells. The part is in pytest's header; MATRIX_PART=3 runs that one again.
 """
@@ -20,6 +20,8 @@ VARIABLE = "MATRIX_PART"
 WIDE = {name for name, family in FAMILIES.items() if isinstance(family, CommonFamily)}
 #: What every strategy does on every family.
 COMMONEST = "test_dropping_equals_masking"
+#: Tests of families at the sizes of their published checkpoints, the slowest.
+PUBLISHED = "tests/adapters/published/"
 #: What families that share an adapter run every time, by the beginning of its ID.
 ALWAYS = (
     f"{COMMONEST}[random-{{}}-greedy-padded]",
@@ -39,6 +41,8 @@ def runs(item: Any) -> bool:
 
 def _always(item: Any) -> bool:
     """Whether a test runs every day. On families with an adapter of their own, one strategy of each mechanism does."""
+    if item.nodeid.startswith(PUBLISHED):
+        return False
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     name = parameters.get("name")
     family = parameters.get("case", name)

@@ -27,10 +27,8 @@ class FusedLabels:
     shifted: Int[Tensor, "batch columns"] | None
 
     @classmethod
-    def of(cls, kwargs: dict[str, Any]) -> FusedLabels | None:
-        """Put copies of the labels into a call's arguments, and return them; None for any other call."""
-        if not kwargs.get(FUSED_HEAD):
-            return None
+    def of(cls, kwargs: dict[str, Any]) -> FusedLabels:
+        """Put copies of the labels into the arguments of such a call, and return them."""
         copies = {name: kwargs[name].clone() for name in ("labels", "shift_labels") if kwargs.get(name) is not None}
         kwargs.update(copies)
         return cls(copies.get("labels"), copies.get("shift_labels"))

@@ -35,7 +35,7 @@ from tokenprune.engine.call import (
     unknown_call,
 )
 from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.fused_head import FusedLabels
+from tokenprune.engine.fused_head import FUSED_HEAD, FusedLabels
 from tokenprune.engine.overrides import ModelForward
 from tokenprune.engine.packed_sequences import check_not_packed, restore_ids, withhold_ids
 from tokenprune.engine.proportional_attention import entering_bias
@@ -92,7 +92,7 @@ class Prefill:
 
     @dynamo_disabled
     def before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._context.fused = FusedLabels.of(kwargs)
+        self._context.fused = FusedLabels.of(kwargs) if kwargs.get(FUSED_HEAD) else None
         if args:
             kwargs = named_arguments(module, args, kwargs)
         self._context.records, self._context.labels = {}, kwargs.get("labels")
