@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from transformers import AutoConfig
@@ -27,7 +28,8 @@ def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str
         written["record"] = settings.record
     name = architecture_of(config)
     found = {**(others or {}), "architectures": [name], KEY: written}
-    check_config(ARCHITECTURES[name], AutoConfig.for_model(**_updated(config, found)), settings)
+    parsed = AutoConfig.for_model(**deepcopy(_updated(config, found)))  # which writes into dicts inside
+    check_config(ARCHITECTURES[name], parsed, settings)
     return found
 
 
