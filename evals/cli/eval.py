@@ -14,11 +14,11 @@ NONE = "none"
 
 def add_options(parser: ArgumentParser) -> None:
     shared.add_model(parser)
-    default = f"of {' '.join(DEFAULT_STRATEGIES)}, those that the model can be pruned with; a server's own"
+    default = f"of {' '.join(DEFAULT_STRATEGIES)}, those that the model can be pruned with; with a server, its own"
     ratios = " ".join(map(str, DEFAULT_KEEP_RATIOS))
     shared.add_strategies(parser, None, f"; {NONE}: baselines only (default: {default})")
-    shared.add_keep_ratios(parser, None, f" (default: {ratios}; a server's own)")
-    shared.add_position_ids(parser, None, f" (default: {' '.join(POSITION_IDS)}; a server's own)")
+    shared.add_keep_ratios(parser, None, f" (default: {ratios}; with a server, its own)")
+    shared.add_position_ids(parser, None, f" (default: {' '.join(POSITION_IDS)}; with a server, its own)")
     parser.add_argument(
         "--baselines",
         nargs="+",

@@ -80,7 +80,7 @@ def evaluate(
         as from a single process.
     strategies, keep_ratios, position_ids, baselines: the setups, see `make_setups`. strategies None: of the default
         ones, those that the model can be pruned with. baselines None: unpruned, random, and downsample if the model
-        supports it. Of a server, None is what it prunes with.
+        supports it. For a server, the defaults are the strategy, keep ratio and position IDs that it was started with.
     tasks, data, split: the questions, see `load_questions`. limit: the most of each task, evenly spaced.
     apart_from: settings files that are not among the setups. Questions about images that they were calibrated on are
         left out too, so that runs in several folders ask the same questions.

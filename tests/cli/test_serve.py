@@ -30,7 +30,8 @@ def write_model(folder: Path, model_type: str, **config: Any) -> Path:
 
 @pytest.fixture
 def llava(tmp_path: Path) -> Path:
-    return write_model(tmp_path / "llava", "llava", vision_config={"model_type": "clip_vision_model"})
+    tower = {"model_type": "clip_vision_model", "num_hidden_layers": 4}
+    return write_model(tmp_path / "llava", "llava", vision_config=tower)
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
@@ -145,6 +146,16 @@ def test_the_bundled_model_runs_on_the_transformers_backend(capsys: pytest.Captu
         (["--strategy", "fastv"], "FastV cannot run inside vLLM"),
         (["--strategy", "vflowopt"], 'Write "progressive": false'),
         (["--strategy", "fopru:mass=0.5"], "Leave out mass"),
+        (["--strategy", "fopru:layer=9"], "layer=9 is not in the vision tower: write 0 to 3"),
+        (
+            ["--strategy", "fopru:layer=9", "--hf-overrides", '{"vision_config": {"image_size": 56}}'],
+            "layer=9 is not in the vision tower: write 0 to 3",
+        ),
+        (
+            ["--strategy", "fopru:layer=9", "--hf-overrides", '{"vision_config": {"num_hidden_layers": 6}}'],
+            "layer=9 is not in the vision tower: write 0 to 5",
+        ),
+        (["--hf-overrides", '{"vision_feature_select_strategy": "full"}'], "does not give one visual token per patch"),
         (["--keep_ratio", "0"], "keep_ratio=0.0 is not a fraction in (0, 1]"),
         (["--hf-overrides", '{"architectures": ["X"]}'], 'this command sets "architectures" itself'),
         (["--hf-overrides.text_config.rope_theta", "5"], "as a JSON object only"),
