@@ -53,7 +53,7 @@ def llava(shared_llava: Any) -> Any:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--matrix", type=Path, help="write what the contract matrix's cells did to this JSON file")
-    parser.addoption("--all-cells", action="store_true", help="run all tests of all families, not the part of the day")
+    parser.addoption("--all-cells", action="store_true", help="run all tests, not the part of the day")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -62,7 +62,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--all-cells") or any("::" in argument for argument in config.args):  # or one that is named
+    named = any("::" in argument or argument.startswith(rotation.SELDOM) for argument in config.args)
+    if config.getoption("--all-cells") or named:
         return
     left_out = [item for item in items if not rotation.runs(item)]
     if left_out:

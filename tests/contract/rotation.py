@@ -1,4 +1,4 @@
-"""Which tests of families `make test` runs beside those that run every time: a part that changes every day.
+"""Which tests `make test` runs beside those that run every time: a part that changes every day.
 
 `make matrix` runs all of them, with --all-cells. The part is in pytest's header; MATRIX_PART=3 runs that one again.
 """
@@ -20,8 +20,9 @@ VARIABLE = "MATRIX_PART"
 WIDE = {name for name, family in FAMILIES.items() if isinstance(family, CommonFamily)}
 #: What every strategy does on every family.
 COMMONEST = "test_dropping_equals_masking"
-#: Tests of families at the sizes of their published checkpoints, the slowest.
-PUBLISHED = "tests/adapters/published/"
+#: Slow tests of what seldom changes: families at the sizes of their published checkpoints, and the scripts that repeat
+#: the project's own measurements and training. All of them run when pytest is given such a folder or a part of it.
+SELDOM = ("tests/adapters/published", "tests/dev/experiments", "tests/dev/train")
 #: What families that share an adapter run every time, by the beginning of its ID.
 ALWAYS = (
     f"{COMMONEST}[random-{{}}-greedy-padded]",
@@ -41,7 +42,7 @@ def runs(item: Any) -> bool:
 
 def _always(item: Any) -> bool:
     """Whether a test runs every day. On families with an adapter of their own, one strategy of each mechanism does."""
-    if item.nodeid.startswith(PUBLISHED):
+    if item.nodeid.startswith(SELDOM):
         return False
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     name = parameters.get("name")
