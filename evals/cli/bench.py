@@ -23,8 +23,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--shape",
         metavar="NAME",
-        help="shape of a model, with random weights, because time and memory do not depend on them: llava-1.5-0.5b, "
-        f"llava-1.5-7b, llava-onevision-0.5b, llava-onevision-7b or qwen2.5-vl-3b (default: {SHAPE})",
+        help="shape of a model, with random weights, because time and memory do not depend on them: "
+        "internvl3.5-1b, llava-1.5-0.5b, llava-1.5-7b, llava-onevision-0.5b, llava-onevision-7b or qwen2.5-vl-3b "
+        f"(default: {SHAPE})",
     )
     parser.add_argument("--batch", nargs="+", type=at_least(1), default=[1], metavar="N", help="batch sizes")
     shared.add_keep_ratios(parser, [0.25])

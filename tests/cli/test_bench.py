@@ -30,6 +30,7 @@ from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 @pytest.mark.parametrize(
     ("shape", "billions", "layers", "n_visual"),
     [
+        ("internvl3.5-1b", 0.44, 28, 256),
         ("llava-1.5-0.5b", 0.36, 24, 576),
         ("llava-1.5-7b", 6.48, 32, 576),
         ("llava-onevision-0.5b", 0.36, 24, 3699),

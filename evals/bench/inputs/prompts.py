@@ -61,7 +61,7 @@ def only_side(config: Any) -> int | None:
     """Return the side in pixels that `image_of` gives every image of a model; None if the model takes several."""
     vision = config.vision_config
     several = hasattr(vision, "spatial_merge_size") or hasattr(config, "image_grid_pinpoints")
-    return None if several else vision.image_size
+    return None if several else _side(vision)
 
 
 def takes_sides(processor: Any) -> bool:
@@ -97,6 +97,11 @@ def positions(model: Any, batch: int, first: int, n: int) -> Inputs:
     return {"position_ids": torch.arange(first, first + n, device=model.device).expand(len(sections), batch, -1)}
 
 
+def _side(vision: Any) -> int:
+    """Return the side in pixels of an image or tile of a vision tower, whose config may give height and width."""
+    return vision.image_size if isinstance(vision.image_size, int) else vision.image_size[0]
+
+
 def _dtype(model: Any, tensor: Tensor) -> torch.dtype:
     return model.dtype if tensor.is_floating_point() else tensor.dtype
 
@@ -112,7 +117,7 @@ def pixels_of(config: Any, shown: Image.Image, shape: torch.Size) -> Tensor:
     for models that take any size, in patches; the same for every tile."""
     vision = config.vision_config
     patched = hasattr(vision, "spatial_merge_size")
-    side = round(shape[0] ** 0.5) * vision.patch_size if patched else vision.image_size
+    side = round(shape[0] ** 0.5) * vision.patch_size if patched else _side(vision)
     colors = torch.from_numpy(np.array(shown.resize((side, side), Image.Resampling.BICUBIC))).float() / 127.5 - 1
     if not patched:
         return rearrange(colors, "y x channel -> channel y x").expand(shape)

@@ -5,11 +5,14 @@ from typing import Any
 
 from transformers import (
     CLIPVisionConfig,
+    InternVLConfig,
+    InternVLVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaOnevisionConfig,
     Qwen2_5_VLConfig,
     Qwen2Config,
+    Qwen3Config,
     SiglipVisionConfig,
 )
 
@@ -82,6 +85,21 @@ def _llava_onevision(text: Qwen2Config) -> Any:
     )
 
 
+def _internvl3_5_1b() -> Any:
+    """InternVL3.5-1B: InternViT-300M at 448 px, one visual token for four patches, on Qwen3-0.6B."""
+    text = Qwen3Config(
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        vocab_size=151936,
+    )
+    tower = InternVLVisionConfig(attention_bias=True)
+    return InternVLConfig(vision_config=tower, text_config=text, image_token_id=151671)
+
+
 def _qwen2_5_vl_3b() -> Any:
     vision = {
         "depth": 32,
@@ -133,6 +151,7 @@ def _qwen2_half() -> Qwen2Config:
 
 
 SHAPES: dict[str, Callable[[], Any]] = {
+    "internvl3.5-1b": _internvl3_5_1b,
     "llava-1.5-0.5b": _llava_half,
     "llava-1.5-7b": _llava_7b,
     "llava-onevision-0.5b": _llava_onevision_half,

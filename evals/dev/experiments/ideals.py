@@ -31,7 +31,7 @@ from tokenprune.evals.dev.tables.speed.ideals import table
 from tokenprune.evals.run.setups import UNPRUNED, Pruned, make_setups
 
 #: The sides of their images in pixels.
-SHAPES = {"llava-1.5-0.5b": 336, "llava-onevision-0.5b": 384, "qwen2.5-vl-3b": 448}
+SHAPES = {"llava-1.5-0.5b": 336, "llava-onevision-0.5b": 384, "internvl3.5-1b": 448}
 KEEP_RATIOS = (0.5, 0.25, 0.1)
 ROUNDS = 7
 #: Those whose selection takes longest come first.
