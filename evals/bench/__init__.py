@@ -1,14 +1,15 @@
 """Speed and memory: how much pruning saves against the unpruned model, and how close it comes to the ideal.
 
-measuring   rounds that alternate between all cases: start reading here
-cases       the unpruned model, strategies, and the ideal of each
-ideal       what strategies are compared with
-ideal_rows  ... in vision towers that take the patches of all images in one row
-schedule    how many visual tokens each layer sees
-inputs      models with random weights, and prompts
-timing      clocks, peak memory, and what other processes use
-record      the file of a benchmark
-figures     medians and ratios with intervals
-tables      figures as tables
-plot        figures as a plot
+measuring    rounds that alternate between all cases: start reading here
+cases        the unpruned model, strategies, and the ideal of each
+ideal        what strategies are compared with
+ideal_tiles  ... between the layers of vision towers that take a batch of tiles
+ideal_rows   ... in vision towers that take the patches of all images in one row
+schedule     how many visual tokens each layer sees
+inputs       models with random weights, and prompts
+timing       clocks, peak memory, and what other processes use
+record       the file of a benchmark
+figures      medians and ratios with intervals
+tables       figures as tables
+plot         figures as a plot
 """

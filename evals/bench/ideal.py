@@ -4,8 +4,8 @@ No pruning can be faster. The images are encoded in full, and then the language 
 each, as many as the strategy keeps: which ones does not affect the time. For a strategy that prunes before the vision
 tower, each image has only so many visual tokens to begin with. For one that prunes inside the language model or in the
 tower, the sequence is cut to its first tokens wherever the strategy has fewer left, with nothing
-selected or gathered (ideal_rows.py, where a tower takes the patches of all images in one row). None of this needs an
-attention mask, so none is passed on.
+selected or gathered (ideal_tiles.py and ideal_rows.py, for the two kinds of towers). None of this needs an attention
+mask, so none is passed on.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters import adapter_for
+from tokenprune.adapters.towers.layers import TowerLayers
 from tokenprune.evals.bench.ideal_rows import RowCuts
+from tokenprune.evals.bench.ideal_tiles import TileCuts
 from tokenprune.evals.bench.inputs.prompts import Inputs, features, n_visual, positions
 from tokenprune.evals.bench.schedule import Schedule
 
@@ -77,13 +79,10 @@ def narrowed(model: Any, inputs: Inputs, schedule: Schedule, n_text: int) -> Ite
         for layer, length in _shortened(adapter.layers, schedule.layers, n_text):
             hook = layer.register_forward_pre_hook(partial(_narrow, length), with_kwargs=True)
             hooks.callback(hook.remove)
-        if schedule.tower and adapter.tower.row is not None:
-            hooks.enter_context(RowCuts(adapter, encoded(model, inputs, schedule), schedule.tower).hooked())
+        if schedule.tower and isinstance(layers := adapter.tower_layers, TowerLayers):
+            hooks.enter_context(TileCuts(adapter, layers, schedule.tower).hooked())
         elif schedule.tower:
-            layers = adapter.tower.layers(adapter.vision_tower)
-            for layer, length in _shortened(layers, schedule.tower, adapter.tower.n_prefix):
-                hook = layer.register_forward_pre_hook(partial(_narrow, length), with_kwargs=True)
-                hooks.callback(hook.remove)
+            hooks.enter_context(RowCuts(adapter, encoded(model, inputs, schedule), schedule.tower).hooked())
         yield
 
 

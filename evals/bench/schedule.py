@@ -13,7 +13,7 @@ class Schedule:
     """The visual tokens of a row that each layer sees.
 
     layers: how many each decoder layer sees; 0 where it is not executed.
-    tower: how many patches each encoder layer of the vision tower sees; empty if that is all of them.
+    tower: of how many each encoder layer of the vision tower sees the patches; empty if of all of them.
     """
 
     layers: tuple[int, ...]

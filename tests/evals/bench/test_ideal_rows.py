@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.families import FAMILIES
+from helpers.seen import seen_by
 
 import tokenprune
 from tokenprune.adapters import adapter_for
@@ -15,7 +16,6 @@ from tokenprune.evals.bench import ideal
 from tokenprune.evals.bench.cases import Case, cases
 from tokenprune.evals.bench.inputs import prompts
 from tokenprune.evals.bench.schedule import Schedule
-from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.selection import Selection
 from tokenprune.strategy import TowerStrategy
@@ -43,20 +43,6 @@ class First(TowerStrategy):
 def found_cases(model: Any, inputs: Any, *strategies: str) -> list[Case]:
     setups = make_setups(strategies, [0.25], ["original"], baselines=())
     return cases(model, inputs, setups)  # pyright: ignore[reportArgumentType]
-
-
-def seen_by(model: Any, case: Case) -> list[Any]:
-    """The sizes of what each layer's MLP gets, and of the cache."""
-    adapter, seen = adapter_for(model), []
-    layers: list[Any] = [*adapter.layers, *adapter.tower.layers(adapter.vision_tower)]
-    with case.patched(), torch.inference_mode():
-        hooks = [
-            layer.mlp.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape)) for layer in layers
-        ]
-        _, cache = cache_in(case.prefill())
-        for hook in hooks:
-            hook.remove()
-    return [*seen, *(layer.keys.shape for layer in cache.layers)]
 
 
 @pytest.mark.parametrize("batch", [1, 2])
