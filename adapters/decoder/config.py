@@ -66,7 +66,7 @@ class Decoder:
             if kind not in KINDS:
                 raise UnsupportedError(
                     f"a {config.model_type} language model with {kind!r} layers is not supported: how these layers "
-                    f"attend is unknown. Supported: {', '.join(KINDS)}."
+                    f"attend is unknown. Load a model whose layers are among {', '.join(KINDS)}."
                 )
         kinds = tuple(KINDS[kind] for kind in kinds)
         if getattr(config, "index_kpool", None) is not None:
@@ -82,7 +82,7 @@ class Decoder:
         if sparse is not None:
             raise UnsupportedError(
                 f"a {config.model_type} language model is not supported: its {sparse} computes which tokens to attend "
-                f"to from their content, which pruning changes."
+                f"to from their content, which pruning changes. Load a model with another language model."
             )
         chunk = getattr(config, "attention_chunk_size", None)
         decoder = cls(config, LayerKinds(kinds, window, by_kind, chunk), noncausal)

@@ -25,7 +25,7 @@ def load_observations(folder: Path) -> list[Observation]:
             f'"task": "pick up the cup"}}, or a LeRobot data set with {INFO}'
         )
     if not found:
-        raise DataError(f"{folder}: holds no observations")
+        raise DataError(f"{folder}: holds no observations; record some, or name another folder")
     first = found[0]
     for one in found:
         if len(one.images) != len(first.images):
@@ -36,7 +36,7 @@ def load_observations(folder: Path) -> list[Observation]:
         if (one.state is None) != (first.state is None) or len(one.state or ()) != len(first.state or ()):
             raise DataError(
                 f"{one.where}: a state of {len(one.state or ())} numbers, but {first.where} has "
-                f"{len(first.state or ())}"
+                f"{len(first.state or ())}; give every observation the same state, or none"
             )
     return found
 

@@ -172,7 +172,7 @@ def _check(learning_rate: float, part: str, counts: Mapping[str, int]) -> None:
     """Raise SettingError for a training that cannot be made. counts: by the names of their arguments."""
     for name, value in counts.items():
         if value < 1:
-            raise SettingError(f"{name}={value} is less than 1.")
+            raise SettingError(f"{name}={value} is less than 1; write 1 or more.")
     if not 0 < learning_rate < math.inf:
         raise SettingError(f"learning_rate={learning_rate:g} is not a positive number; write 2e-4, for example.")
     if part not in PARTS:

@@ -75,7 +75,8 @@ def canvas(image: Image.Image, layout: Layout | None, seen: ImageView, tiles: Se
     if in_tiles(layout):
         if len(tiles) != len(tokens):
             raise UnsupportedError(
-                f"the processor cut the image into {len(tiles)} tiles, but the model saw {len(tokens)}"
+                f"the processor cut the image into {len(tiles)} tiles, but the model saw {len(tokens)}, so it is not "
+                f"known where they lie, and nothing can be drawn. Measure it instead: tokenprune eval"
             )
         shown = [alone, *((tile, index, None) for tile, index in zip(tiles, tokens, strict=True))]
     else:

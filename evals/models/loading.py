@@ -80,7 +80,7 @@ def load_processor(name: str) -> tuple[Any, Any]:
     DataError if there is no such model, or if it is of a kind that answers no questions about images.
     """
     if Path(name) == MODEL and not (MODEL / "model.safetensors").is_file():
-        raise DataError(f"{MODEL}: no bundled model, as it is in no wheel; write --model, or pip install -e a clone")
+        raise DataError(f"{MODEL}: only a clone has the bundled model; write --model, or pip install -e a clone")
     is_folder = Path(name).is_dir()
     if not is_folder and (Path(name).is_absolute() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name[0] == "."):
         raise DataError(f"{name}: no such folder; --model takes a folder with a config.json or a Hugging Face name")

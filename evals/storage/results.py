@@ -112,7 +112,8 @@ def compare(result: TaskResult, baseline: TaskResult) -> stats.Paired:
     both = answered_by_both(result, baseline)
     if not both:
         raise DataError(
-            f"{result.strategy} and {baseline.strategy}: every {result.task} question failed under one of them"
+            f"{result.strategy} and {baseline.strategy}: every {result.task} question failed under one of them; repeat "
+            f"the command of the run, which asks them again"
         )
     own, base, images = zip(*both, strict=True)
     return stats.paired(own, base, images)

@@ -21,7 +21,7 @@ class AllEnterStrategy(Strategy):
         super().__post_init__()
         if self.budget_per == "tile":
             raise SettingError(
-                f"{type(self).__name__}: the tiles of an image compete inside the language model. Leave "
+                f"{type(self).__name__}: the tiles of an image compete inside the language model. Write "
                 f'budget_per="image", or use a strategy that prunes before it.'
             )
 
