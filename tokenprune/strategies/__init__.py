@@ -12,7 +12,7 @@ compose    several in sequence
 registry   names, classes and settings
 parsing    strategies as text: `fopru:mode=row`
 settings   strategies in files
-shared     what several share
+shared     what several share, and parts of one that fill a file of their own
 """
 
 from tokenprune.strategies.baselines.average_pooling import AveragePooling

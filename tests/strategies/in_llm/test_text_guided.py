@@ -25,13 +25,8 @@ from tokenprune import (
 )
 from tokenprune.selection import n_reaching
 from tokenprune.strategies.in_llm.sparsevlm import raters
-from tokenprune.strategies.shared.density import (
-    density_peaks,
-    nearest_centres,
-    recycle_by_cluster,
-    recycling_counts,
-    scaled_distances,
-)
+from tokenprune.strategies.shared.density import density_peaks, nearest_centres, scaled_distances
+from tokenprune.strategies.shared.recycling import recycle_by_cluster, recycling_counts
 from tokenprune.strategy import Stage, StagedStrategy
 from tokenprune.tokens import FirstLayerInputs, Layout, StageTokens, TextAttention
 

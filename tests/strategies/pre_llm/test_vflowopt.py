@@ -12,8 +12,8 @@ from torch import Tensor
 import tokenprune
 from tokenprune import Selection, SettingError, UnsupportedError
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
-from tokenprune.strategies.shared.cells import recycle_by_cell
 from tokenprune.strategies.shared.importance import anchor_mask, context_relevance, importance_map, patch_entropy
+from tokenprune.strategies.shared.recycling import recycle_by_cell
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 from tokenprune.tokens.cells import grid_cells
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from tokenprune.checks import check_no_count, check_no_effect, check_share
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategies.shared.density import recycle_by_cluster
+from tokenprune.strategies.shared.recycling import recycle_by_cluster
 from tokenprune.strategy import MergingStrategy, RankedStrategy, Stage, TextGuided
 from tokenprune.strategy.schedule import geometric_stages, layers_at
 from tokenprune.tokens import FirstLayerInputs, StageTokens

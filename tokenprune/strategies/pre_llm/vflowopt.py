@@ -9,8 +9,8 @@ from tokenprune.checks import check_flags, check_no_count, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategies.shared.cells import recycle_by_cell
 from tokenprune.strategies.shared.importance import importance_map
+from tokenprune.strategies.shared.recycling import recycle_by_cell
 from tokenprune.strategy import AttentionStrategy, MergingStrategy, Stage, StagedStrategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.cells import grid_cells

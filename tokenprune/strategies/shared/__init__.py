@@ -1,9 +1,9 @@
-"""What several strategies share.
+"""What several strategies share, and parts of one strategy that fill a file of their own.
 
 importance  VFlowOpt's importance map
-cells       VFlowOpt's merging, one token per cell
+recycling   merging dropped tokens into a few: VFlowOpt's by cell, SparseVLM's by cluster
 clusters    BackgroundPruning's clusters of similar neighbours
-density     clusters around density peaks, and SparseVLM's merging into them
+density     clusters around density peaks
 shares      how frames share a budget
 similarity  cosine similarities, computed in blocks
 """

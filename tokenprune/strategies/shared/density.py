@@ -1,48 +1,10 @@
-"""SparseVLM's recycling (https://arxiv.org/abs/2410.04417, section 3.3): merge dropped tokens, one per cluster."""
+"""Clusters of tokens around density peaks, as SparseVLM and FastVID form them: dense tokens far from any denser one."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-from tokenprune.selection import Merge, Selection
-
-NEIGHBOURS = 5  # that the density around a token is measured from, without the token itself
-
-
-def recycling_counts(n_dropped: int, recycle: float, clusters: float) -> tuple[int, int]:
-    """Return how many dropped tokens are recycled, and into how many clusters: at least 1 each if any is dropped."""
-    if n_dropped == 0:
-        return 0, 0
-    n_recycled = min(int(recycle * n_dropped) + 1, n_dropped)
-    return n_recycled, min(int(clusters * n_recycled) + 1, n_recycled)
-
-
-def recycle_by_cluster(
-    scores: Float[Tensor, " left"],
-    order: Int[Tensor, " left"],
-    features: Float[Tensor, "left width"],
-    n_kept: int,
-    recycle: float,
-    clusters: float,
-) -> Selection:
-    """Keep the first tokens of an order, and merge the first of the others into cluster centres: `n_kept` in total."""
-    n_left = len(scores)
-    if n_kept == n_left:
-        return Selection.first(order, n_kept, scores)
-    # One more unmerged token costs at most one cluster, so the largest number that fits fills the budget.
-    fitting = (n for n in range(n_kept, -1, -1) if n + recycling_counts(n_left - n, recycle, clusters)[1] <= n_kept)
-    n_whole = next(fitting, 0)
-    n_recycled, n_clusters = recycling_counts(n_left - n_whole, recycle, clusters)
-    sources = order[n_whole : n_whole + n_recycled]
-    distances = scaled_distances(features[sources])
-    centres = density_peaks(distances, min(n_clusters, n_kept), NEIGHBOURS)
-    members = nearest_centres(distances, centres)
-    kept = torch.cat([order[:n_whole], sources[centres]]).sort().values
-    targets = torch.searchsorted(kept, sources[centres])[members]
-    merge = Merge.mean(targets, sources, torch.ones_like(sources, dtype=torch.float32), len(kept))
-    return Selection(kept, n_left, scores.detach(), merge)
 
 
 def scaled_distances(features: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens tokens"]:

@@ -1,4 +1,5 @@
-"""VFlowOpt's recycling (https://arxiv.org/abs/2508.05211, section 3): merge dropped tokens, one per grid cell."""
+"""Recycling: dropped tokens are merged into a few. VFlowOpt (https://arxiv.org/abs/2508.05211, section 3) makes one of
+each cell of the grid, SparseVLM (https://arxiv.org/abs/2410.04417, section 3.3) one of each cluster."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.selection import Merge, Selection
+from tokenprune.strategies.shared.density import density_peaks, nearest_centres, scaled_distances
+
+NEIGHBOURS = 5  # that the density around a token is measured from, without the token itself
 
 
 def recycle_by_cell(
@@ -51,3 +55,37 @@ def recycle_by_cell(
     sources = lost if n_heads == n_losing else lost[place[cells[lost]] >= 0]
     weights = scores[sources].float().clamp(min=torch.finfo(torch.float32).tiny)
     return Selection(kept, n_visual, scores.detach(), Merge.mean(place[cells[sources]], sources, weights, n_kept))
+
+
+def recycling_counts(n_dropped: int, recycle: float, clusters: float) -> tuple[int, int]:
+    """Return how many dropped tokens are recycled, and into how many clusters: at least 1 each if any is dropped."""
+    if n_dropped == 0:
+        return 0, 0
+    n_recycled = min(int(recycle * n_dropped) + 1, n_dropped)
+    return n_recycled, min(int(clusters * n_recycled) + 1, n_recycled)
+
+
+def recycle_by_cluster(
+    scores: Float[Tensor, " left"],
+    order: Int[Tensor, " left"],
+    features: Float[Tensor, "left width"],
+    n_kept: int,
+    recycle: float,
+    clusters: float,
+) -> Selection:
+    """Keep the first tokens of an order, and merge the first of the others into cluster centres: `n_kept` in total."""
+    n_left = len(scores)
+    if n_kept == n_left:
+        return Selection.first(order, n_kept, scores)
+    # One more unmerged token costs at most one cluster, so the largest number that fits fills the budget.
+    fitting = (n for n in range(n_kept, -1, -1) if n + recycling_counts(n_left - n, recycle, clusters)[1] <= n_kept)
+    n_whole = next(fitting, 0)
+    n_recycled, n_clusters = recycling_counts(n_left - n_whole, recycle, clusters)
+    sources = order[n_whole : n_whole + n_recycled]
+    distances = scaled_distances(features[sources])
+    centres = density_peaks(distances, min(n_clusters, n_kept), NEIGHBOURS)
+    members = nearest_centres(distances, centres)
+    kept = torch.cat([order[:n_whole], sources[centres]]).sort().values
+    targets = torch.searchsorted(kept, sources[centres])[members]
+    merge = Merge.mean(targets, sources, torch.ones_like(sources, dtype=torch.float32), len(kept))
+    return Selection(kept, n_left, scores.detach(), merge)
