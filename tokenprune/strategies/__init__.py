@@ -7,7 +7,7 @@ in_tower   in the vision tower
 pre_llm    before the language model
 in_llm     inside the language model
 video      before the language model, by comparing the frames of a video
-baselines  without looking at the image
+baselines  choices that do not depend on what the image shows
 compose    several in sequence
 registry   names, classes and settings
 parsing    strategies as text: `fopru:mode=row`

@@ -1,1 +1,1 @@
-"""Strategies that do not look at the image, which every other strategy should beat."""
+"""Strategies whose choice does not depend on what the image shows; every other strategy should beat them."""
