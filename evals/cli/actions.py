@@ -40,7 +40,7 @@ def run(options: Namespace) -> None:
     """Compare a pruned robot policy's actions with the unpruned policy's.
 
     Open loop, on recorded observations: every call starts from the same noise, and no robot moves. Compare an error
-    with the effect of drawing the noise again; whether the robot still succeeds, only a closed loop can tell.
+    with the effect of drawing the noise again. Only a closed loop can tell whether the robot still succeeds.
 
       tokenprune actions --model lerobot/pi0_base --data recordings --strategy efficientvla:reuse=5 --keep-ratio 0.25
     """

@@ -16,7 +16,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--no-labels",
         action="store_false",
         dest="labels",
-        help="learn what the unpruned model would answer instead of right answers",
+        help="learn what the unpruned model would answer instead of the right answers",
     )
     shared.add_strategy(parser)
     shared.add_keep_ratio(parser, 0.1, "lowest fraction of the visual tokens to keep in a pruned step")

@@ -14,7 +14,7 @@ EXTRA = "evals"
 
 def add_options(parser: ArgumentParser) -> None:
     shared.add_image(parser)
-    default = f"{' '.join(EXPLAINED_STRATEGIES)}; for a video {' '.join(OF_VIDEOS)}; of these, what the model can"
+    default = f"{' '.join(EXPLAINED_STRATEGIES)}, for a video {' '.join(OF_VIDEOS)}, as far as the model allows"
     shared.add_strategies(parser, (), f" (default: {default})")
     shared.add_keep_ratios(parser)
     shared.add_position_ids(parser, ["original"])

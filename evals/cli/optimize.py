@@ -19,7 +19,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--strategy",
         default="vflowopt",
         metavar="NAME",
-        help="vflowopt or a subclass of it (my_module:MyFlow), with settings that are not searched (vflowopt:layer=-2)",
+        help="vflowopt or a subclass of it (my_module:MyFlow), with settings to hold fixed (vflowopt:layer=-2)",
     )
     shared.add_keep_ratio(parser, 0.1, "fraction of the visual tokens to keep, averaged over the decoder layers")
     parser.add_argument(
