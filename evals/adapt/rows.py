@@ -21,10 +21,10 @@ from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.adapt.examples import Example
 from tokenprune.evals.reading.images import size_of
 from tokenprune.evals.tasks.base.question import Question
+from tokenprune.prompts import chat_prompt, encode_chat
 from tokenprune.sequence.masks import FULL
 from tokenprune.sequence.packing import IGNORED_LABEL
 from tokenprune.strategy import Strategy
-from tokenprune.zoom.prompts import chat_prompt, encode_chat
 
 PADDING = -1  # the part of a row that is nobody's
 #: Statistics that depend on what is asked about an image.

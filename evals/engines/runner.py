@@ -14,7 +14,7 @@ from tokenprune.evals.run.runner import OnError, failed
 from tokenprune.evals.run.setups import Pruned, Setup
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.zoom.prompts import chat_prompt, encode_chat
+from tokenprune.prompts import chat_prompt, encode_chat
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from PIL import Image
 from tokenprune.errors import DataError, SettingError, UnsupportedError
 from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, settings_of
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
+from tokenprune.prompts import NO_THINKING
 from tokenprune.serving.vllm.endpoint import PATH
 from tokenprune.serving.vllm.settings import Settings
-from tokenprune.zoom.prompts import AT_ONCE
 
 #: The environment variable that OpenAI's own client reads.
 API_KEY = "OPENAI_API_KEY"
@@ -87,7 +87,7 @@ class Server(Engine):
             "model": self.model,
             "messages": [{"role": "user", "content": [*images, {"type": "text", "text": prompt.question}]}],
             "add_special_tokens": True,  # as a processor does that is given text
-            "chat_template_kwargs": AT_ONCE,
+            "chat_template_kwargs": NO_THINKING,
             "temperature": 0,
             "max_tokens": prompt.max_new_tokens,
         }

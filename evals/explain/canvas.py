@@ -14,8 +14,8 @@ from tokenprune.errors import UnsupportedError
 from tokenprune.evals.models.boxes import Box, parts_of, within
 from tokenprune.evals.models.image_view import ImageView
 from tokenprune.evals.reading.videos import Clip
+from tokenprune.prompts import encode_chat
 from tokenprune.tokens import Frames, Layout
-from tokenprune.zoom.prompts import encode_chat
 
 SIDE = 1000.0  # the longer side of what one raster shows, in the canvas's units
 GAP = 30.0

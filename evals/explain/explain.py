@@ -21,8 +21,8 @@ from tokenprune.evals.models.video_prompts import adapter_for_clips, encode_clip
 from tokenprune.evals.reading.videos import Clip
 from tokenprune.evals.run.costs import executed_layers, have_places, kv_cache_bytes
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned, read_by
+from tokenprune.prompts import chat_prompt, encode_chat
 from tokenprune.tokens import Layout
-from tokenprune.zoom.prompts import chat_prompt, encode_chat
 
 MAX_NEW_TOKENS = 64
 ROUNDS = 3

@@ -1,4 +1,4 @@
-"""Load models and prepare their prompts.
+"""Load models and prepare their prompts. `tokenprune/prompts.py` puts them into a processor's chat template.
 
 loading        models and processors
 dtypes         the data types that models are loaded in

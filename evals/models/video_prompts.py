@@ -12,7 +12,7 @@ from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.frames import LlavaFramesAdapter
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.reading.videos import Clip
-from tokenprune.zoom.prompts import encode_chat, in_template
+from tokenprune.prompts import encode_chat, in_template
 
 #: Of the clock by which a processor is told when frames are shown, per second.
 TICKS = 1000

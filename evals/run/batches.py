@@ -13,7 +13,7 @@ from tokenprune.evals.models.video_prompts import encode_clips
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
-from tokenprune.zoom.prompts import encode_chat
+from tokenprune.prompts import encode_chat
 
 #: Pixels of a question's images that are held until it is asked: 50 MB in RGB.
 MOST_HELD = 2**24

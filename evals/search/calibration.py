@@ -10,8 +10,8 @@ from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.reading.images import StoredImage
 from tokenprune.evals.tasks.base.question import Question
+from tokenprune.prompts import encode_chat
 from tokenprune.strategies.settings import SettingsFile
-from tokenprune.zoom.prompts import encode_chat
 
 
 def calibration(questions: Sequence[Question], n_drawn: int, seed: int) -> list[Question]:

@@ -31,7 +31,7 @@ from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tune.costs import CostMeter
-from tokenprune.zoom.prompts import chat_prompt, encode_chat
+from tokenprune.prompts import chat_prompt, encode_chat
 
 #: Width and height of the images that questions are about, one after the other.
 SIZES = {"wide": (120, 60), "tall": (50, 110), "small": (30, 20)}

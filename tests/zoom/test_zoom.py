@@ -15,10 +15,10 @@ from PIL import Image
 import tokenprune
 from tokenprune.adapters import ADAPTERS
 from tokenprune.adapters.families.llava import LlavaAdapter
+from tokenprune.prompts import encode_chat
 from tokenprune.tokens import Layout
 from tokenprune.zoom.attention import QuestionAttention, token_centers
-from tokenprune.zoom.prompts import encode_chat, input_side
-from tokenprune.zoom.pyramid import Level, as_rgb, pyramid, thumbnail
+from tokenprune.zoom.pyramid import Level, as_rgb, input_side, pyramid, thumbnail
 from tokenprune.zoom.search import Step, Zoom, centered, vote
 
 # Votes.

@@ -3,7 +3,6 @@
 search     the search, and what it finds
 pyramid    the image as levels of square tiles
 attention  where the question attends
-prompts    prompts in a processor's own chat template
 """
 
 from tokenprune.zoom.search import Look, Zoom

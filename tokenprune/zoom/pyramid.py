@@ -112,6 +112,23 @@ def thumbnail(width: int, height: int) -> View:
     return View((0.0, 0.0, float(max(width, height)), float(max(width, height))))
 
 
+def input_side(processor: Any) -> int:
+    """The side, in pixels, of the square that the processor resizes a square image to.
+
+    Raises SettingError if it has no fixed size.
+    """
+    image_processor = processor.image_processor
+    cropped = getattr(image_processor, "do_center_crop", False)
+    size = dict((image_processor.crop_size if cropped else image_processor.size) or {})  # Gemma 4's has no size at all
+    sides = {size[name] for name in ("height", "width", "shortest_edge") if size.get(name) is not None}
+    if len(sides) != 1 or size.get("longest_edge") is not None:
+        raise SettingError(
+            f"{type(image_processor).__name__} resizes to no fixed size, so Zoom cannot derive the size of a tile. "
+            f"Give it: Zoom(tile=448)."
+        )
+    return int(sides.pop())
+
+
 def pyramid(width: int, height: int, tile: int) -> tuple[Level, ...]:
     """The levels of an image, coarsest first.
 

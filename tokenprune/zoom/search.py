@@ -21,10 +21,10 @@ from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_budget, check_choice, check_count, check_layer
 from tokenprune.errors import SettingError
+from tokenprune.prompts import encode_chat
 from tokenprune.selection import budget
 from tokenprune.zoom.attention import QuestionAttention, question_attention
-from tokenprune.zoom.prompts import encode_chat, input_side
-from tokenprune.zoom.pyramid import Box, Level, View, as_rgb, pyramid, thumbnail
+from tokenprune.zoom.pyramid import Box, Level, View, as_rgb, input_side, pyramid, thumbnail
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from tokenprune.adapters import adapter_for
-from tokenprune.zoom.prompts import encode_chat
+from tokenprune.prompts import encode_chat
 
 #: Pixels of the image's sides, for models that take any size: 576 visual tokens of Qwen2.5-VL, two tiles by two of
 #: LLaVA-OneVision.

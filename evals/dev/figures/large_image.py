@@ -22,10 +22,10 @@ from tokenprune.evals.explain.zoom import ANSWERED_FROM, COLORS, draw_look
 from tokenprune.evals.models.boxes import Box, parts_of
 from tokenprune.evals.report.palette import BLUE
 from tokenprune.evals.run.setups import Setup
+from tokenprune.prompts import encode_chat
 from tokenprune.report import ImageReport
 from tokenprune.zoom.attention import token_centers
-from tokenprune.zoom.prompts import encode_chat, input_side
-from tokenprune.zoom.pyramid import Level, pyramid
+from tokenprune.zoom.pyramid import Level, input_side, pyramid
 from tokenprune.zoom.search import Look, Zoom
 
 BATCH = 16  # tiles

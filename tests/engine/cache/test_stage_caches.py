@@ -12,7 +12,7 @@ import tokenprune
 from tokenprune.evals.models.bundled import MODEL, SCENES, SETTINGS
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.reading.images import open_image
-from tokenprune.zoom.prompts import encode_chat
+from tokenprune.prompts import encode_chat
 
 
 def cache_bytes(model: Any, inputs: Any) -> int:

@@ -116,7 +116,7 @@ def test_times_are_ratios_to_the_unpruned_model(monkeypatch: pytest.MonkeyPatch)
             n_visual = model(input_ids=inputs["input_ids"], pixel_values=inputs["pixel_values"]).logits.shape[1]
         now[0] += n_visual * (1 + (calls[0] - 1) // 2)
 
-    from tokenprune.zoom.prompts import encode_chat
+    from tokenprune.prompts import encode_chat
 
     inputs = encode_chat(tiny_processor(), [[sample_image()]], ["1"])
     monkeypatch.setattr(model, "generate", generate)

@@ -9,7 +9,7 @@ from PIL import Image
 
 import tokenprune
 from tokenprune.evals.reading.images import open_image
-from tokenprune.zoom.prompts import encode_chat
+from tokenprune.prompts import encode_chat
 
 
 def _half(mode: str = "RGB") -> Image.Image:

@@ -11,7 +11,7 @@ import tokenprune
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.answering import InProcess
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.zoom.prompts import encode_chat
+from tokenprune.prompts import encode_chat
 
 
 @pytest.mark.parametrize(

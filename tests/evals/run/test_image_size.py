@@ -11,7 +11,7 @@ import tokenprune
 from tokenprune.evals import evaluate
 from tokenprune.evals.run.downsample import at_size
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.zoom.prompts import encode_chat
+from tokenprune.prompts import encode_chat
 
 
 def run(folder: Path, output: Path, size: tuple[int, int] | None, tower: str = "dinov2") -> list[Any]:

@@ -10,7 +10,7 @@ from helpers.files.evals import tiny_processor, write_refcoco, write_vqav2
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.run.questions import evenly, left_out, load_questions
-from tokenprune.zoom.prompts import chat_prompt
+from tokenprune.prompts import chat_prompt
 
 
 def test_prompts_are_golden(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from tokenprune.evals.run.setups import Pruned, Unpruned, make_setups
 from tokenprune.evals.search.plot import tokens_per_layer
 from tokenprune.evals.storage.results import compare
 from tokenprune.evals.tasks.base.question import Question
+from tokenprune.prompts import encode_chat
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.tokens import VisualTokens
-from tokenprune.zoom.prompts import encode_chat
 
 
 def test_what_was_kept_is_in_the_answer(questions: list[Question]) -> None:

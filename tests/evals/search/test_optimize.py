@@ -29,8 +29,8 @@ from tokenprune.evals.search.journal import STUDY
 from tokenprune.evals.search.objective import Objective
 from tokenprune.evals.search.optimize import Names
 from tokenprune.evals.storage.provenance import weights_digest
+from tokenprune.prompts import encode_chat
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
-from tokenprune.zoom.prompts import encode_chat
 
 
 @pytest.mark.parametrize("state", ["last_token", "mean_pooled"])

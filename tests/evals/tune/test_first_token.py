@@ -23,7 +23,7 @@ from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.asking import UNPRUNED, measure_of
 from tokenprune.evals.tune.first_token import FirstTokens, overlap
 from tokenprune.evals.tune.tune import tune
-from tokenprune.zoom.prompts import encode_chat
+from tokenprune.prompts import encode_chat
 
 FEW = Pruned(label="few", keep_ratio=0.2, strategy=FoPru(keep_ratio=0.2))
 ALL = Pruned(label="all", keep_ratio=1.0, strategy=FoPru(keep_ratio=1.0))

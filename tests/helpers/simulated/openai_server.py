@@ -15,8 +15,8 @@ from typing import Any
 from PIL import Image
 
 import tokenprune
+from tokenprune.prompts import NO_THINKING, encode_chat
 from tokenprune.serving.vllm.settings import Settings
-from tokenprune.zoom.prompts import AT_ONCE, encode_chat
 
 VERSION = "0.32.0"
 
@@ -65,7 +65,7 @@ class Answering:
 
     def _generated(self, images: list[Image.Image], text: str, request: dict[str, Any]) -> dict[str, Any]:
         assert (request["temperature"], request["add_special_tokens"]) == (0, True)
-        assert request["chat_template_kwargs"] == AT_ONCE
+        assert request["chat_template_kwargs"] == NO_THINKING
         inputs = encode_chat(self.processor, [images], [text])
         n_prompt = inputs["input_ids"].shape[1]
         ratio = request.get("mm_processor_kwargs", {}).get("keep_ratio")

@@ -27,8 +27,8 @@ from tokenprune import PAR, EfficientVLA, SettingError
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.run.costs import kv_cache_bytes
 from tokenprune.evals.search.layers import block_distances, layer_changes, least_changing, least_turning
+from tokenprune.prompts import encode_chat
 from tokenprune.strategy import Stage
-from tokenprune.zoom.prompts import encode_chat
 
 
 def test_the_router_by_hand() -> None:

@@ -42,9 +42,9 @@ from tokenprune.evals.storage.files import append, check_same, lock_for_appendin
 from tokenprune.evals.storage.provenance import device_name, versions
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
+from tokenprune.prompts import encode_chat
 from tokenprune.zoom.attention import question_attention
-from tokenprune.zoom.prompts import encode_chat, input_side
-from tokenprune.zoom.pyramid import Level, View, pyramid, thumbnail
+from tokenprune.zoom.pyramid import Level, View, input_side, pyramid, thumbnail
 from tokenprune.zoom.search import Look, Step, Zoom, centered
 
 WAYS = ("thumbnail", "coarsest", "zoom", "random", "best tile", "exhaustive")

@@ -1,4 +1,4 @@
-"""Prompts in a processor's own chat template, and the size to which a processor resizes images."""
+"""Prompts about images in a processor's own chat template, as `Zoom` and evaluations ask them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.errors import UnsupportedError
 
 #: What the chat templates of models that think before they answer read: as in Qwen3.5 and GLM-4.6V, and in Kimi K2.5.
 #: An answer is cut off long before such a model has finished thinking.
-AT_ONCE = {"enable_thinking": False, "thinking": False}
+NO_THINKING = {"enable_thinking": False, "thinking": False}
 
 
 def chat_prompt(processor: Any, question: str, n_images: int = 1) -> str:
@@ -28,7 +28,7 @@ def in_template(processor: Any, content: Sequence[Mapping[str, Any]]) -> str:
             f"chat_template.jinja in the model's folder, or to processor.chat_template."
         )
     turns = [{"role": "user", "content": list(content)}]
-    read = {name: value for name, value in AT_ONCE.items() if re.search(rf"\b{name}\b", str(template))}
+    read = {name: value for name, value in NO_THINKING.items() if re.search(rf"\b{name}\b", str(template))}
     return processor.apply_chat_template(turns, add_generation_prompt=True, **read)  # which warns of others
 
 
@@ -47,20 +47,3 @@ def encode_chat(processor: Any, images: Sequence[Sequence[Any]], questions: Sequ
     )
     inputs.pop("labels", None)  # PaliGemma's processor gives every prompt some, none of which is to be learnt
     return inputs
-
-
-def input_side(processor: Any) -> int:
-    """The side, in pixels, of the square that the processor resizes a square image to.
-
-    Raises SettingError if it has no fixed size.
-    """
-    image_processor = processor.image_processor
-    cropped = getattr(image_processor, "do_center_crop", False)
-    size = dict((image_processor.crop_size if cropped else image_processor.size) or {})  # Gemma 4's has no size at all
-    sides = {size[name] for name in ("height", "width", "shortest_edge") if size.get(name) is not None}
-    if len(sides) != 1 or size.get("longest_edge") is not None:
-        raise SettingError(
-            f"{type(image_processor).__name__} resizes to no fixed size, so Zoom cannot derive the size of a tile. "
-            f"Give it: Zoom(tile=448)."
-        )
-    return int(sides.pop())
