@@ -13,8 +13,7 @@ from tokenprune.evals.adapt.lora import n_trained
 from tokenprune.evals.adapt.objective import Objective
 from tokenprune.evals.adapt.rows import on_device
 from tokenprune.evals.adapt.teaching import Distributions, teacher_distributions
-from tokenprune.evals.bench.inputs.build import free_bytes
-from tokenprune.evals.bench.timing.memory import with_peak
+from tokenprune.evals.bench.timing.memory import free_bytes, with_peak
 
 T = TypeVar("T")
 #: Bytes for each trained weight in float32: gradient and both moments of AdamW.

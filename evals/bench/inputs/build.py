@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import psutil
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from transformers import AutoModelForImageTextToText
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.bench.inputs.shapes import SHAPES
+from tokenprune.evals.bench.timing.memory import free_bytes
 
 #: Memory for the weights and a forward pass, as a multiple of the weights.
 MARGIN = 1.1
@@ -42,10 +42,6 @@ def build(name: str, config: Any, dtype: torch.dtype, device: torch.device, atte
                 module._parameters[key] = nn.Parameter(_filled(key, weight, drawn), requires_grad=False)
     model.tie_weights()
     return model.to(device).eval()
-
-
-def free_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def _filled(name: str, like: Tensor, drawn: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Memory: the peak of a call, and an allocator that does not disturb the timings.
+"""Memory: the peak of a call, what is free, and an allocator that does not disturb the timings.
 
 The peak is the largest number of bytes that tensors occupy during a call, beyond those before it. On a GPU, PyTorch's
 allocator counts it. On a CPU nothing does, so every operation is watched, and the bytes of the tensors that it returns
@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import psutil
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -74,6 +75,11 @@ class LiveBytes(TorchDispatchMode):
 
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how many bytes of a device's memory are free; of a CPU's, how many can be had without swapping."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def keep_memory() -> bool:

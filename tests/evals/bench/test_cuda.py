@@ -11,8 +11,8 @@ import torch
 from helpers.commands import command
 from helpers.tiny import tiny_llava
 
-from tokenprune.evals.bench.inputs import build, shapes
-from tokenprune.evals.bench.timing.memory import with_peak
+from tokenprune.evals.bench.inputs import shapes
+from tokenprune.evals.bench.timing.memory import free_bytes, with_peak
 from tokenprune.evals.bench.timing.stopwatch import Stopwatch, timed_hooks
 
 CUDA = torch.device("cuda")
@@ -123,4 +123,4 @@ def test_a_model_is_built_on_the_gpu_if_it_has_the_room(monkeypatch: pytest.Monk
     monkeypatch.setitem(shapes.SHAPES, "llava-1.5-0.5b", lambda: tiny_llava().config)
     said = command("bench", "--output", tmp_path / "bench.json")
     assert "and cuda has 0.0 GB free" in said
-    assert build.free_bytes(CUDA) == 10_000
+    assert free_bytes(CUDA) == 10_000
