@@ -83,6 +83,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def keep_memory() -> bool:
-    """Apply the same settings to this process. Return False, and set nothing, if its C library is not glibc."""
+    """Keep freed memory in this process from now on, as `ENVIRONMENT` does in a new one. Return False, and set nothing,
+    if its C library is not glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and bool(mallopt(M_TRIM_THRESHOLD, -1) and mallopt(M_MMAP_MAX, 0))
