@@ -12,11 +12,13 @@ from typing import Any, get_args
 from rich.console import Console
 
 import tokenprune
+from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.engines.answering import in_engine
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.loading import load_model, load_processor, name_and_style, source_of
+from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run import downsample
@@ -116,10 +118,7 @@ def evaluate(
     folder = RunFolder(output)
     done = _done(folder)
     with allowing(image_roots, max_image_pixels, frames):
-        name, style = name_and_style(model)
-        if image_size is not None:
-            own = load_processor(model)[1] if isinstance(model, str) else model[1]
-            style = replace(style, view=view_through(downsample.at_size(own, *image_size)))
+        name, style = _name_and_style(model, image_size)
         asked = load_questions(data, tasks, split=split, style=style)
         if others := left_out(data, tasks):
             console.print(others)
@@ -131,13 +130,11 @@ def evaluate(
             answering = _in_process(loaded, image_size, batch_tokens, on_error)
         if baselines is None:
             baselines = answering.baselines(console)
-        adapter = None
-        if isinstance(answering, InProcess) and all(isinstance(one, VideoQuestion) for one in asked):
-            adapter = adapter_for_clips(answering.model, answering.processor)
+        adapter = _adapter(answering, asked)
         if strategies is None:
             chosen = answering.strategies(adapter, partial(console.print, markup=False))
-        own = {"keep_ratios": answering.keep_ratios, "position_ids": answering.position_ids}
-        compared = read_by(adapter, make_setups(chosen, baselines=baselines, **{**own, **given}))
+        defaults = {"keep_ratios": answering.keep_ratios, "position_ids": answering.position_ids}
+        compared = read_by(adapter, make_setups(chosen, baselines=baselines, **{**defaults, **given}))
         groups = answering.groups(compared)
         calibration = avoided.union(*(setup.calibrated_on for setup in compared))
         questions = limit_questions(_uncalibrated(asked, calibration, data, console), limit)
@@ -166,6 +163,22 @@ def evaluate(
         if here.is_first:
             folder.write_results(results)
     return results
+
+
+def _name_and_style(model: str | tuple[Any, Any], image_size: tuple[int, int] | None) -> tuple[str, Style]:
+    """Return the name of the model in results, and how it is asked; with `image_size`, about images of that size."""
+    name, style = name_and_style(model)
+    if image_size is None:
+        return name, style
+    processor = load_processor(model)[1] if isinstance(model, str) else model[1]
+    return name, replace(style, view=view_through(downsample.at_size(processor, *image_size)))
+
+
+def _adapter(answering: Answering, questions: Sequence[Question]) -> type[ModelAdapter] | None:
+    """Return how a model in this process is read if all questions are about videos; None as it is registered."""
+    if isinstance(answering, InProcess) and all(isinstance(one, VideoQuestion) for one in questions):
+        return adapter_for_clips(answering.model, answering.processor)
+    return None
 
 
 def _check_for_engine(
