@@ -8,12 +8,11 @@ from PIL import Image
 
 from tokenprune.evals.cli.options import add_box, add_image, add_model
 from tokenprune.evals.cli.parser import script_parser
+from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.reading.images import open_image
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
-
-Box = tuple[float, float, float, float]
 
 
 def demo_parser(description: str | None, output: str) -> ArgumentParser:
