@@ -58,8 +58,8 @@ class DeepseekOcr2Adapter(KnownTowerAdapter):
 
 
 def tiles_and_separator(n_crops: int, n_local: int, n_global: int) -> Layout:
-    """The layout of an image with so many crops of `n_local` visual tokens, and itself of `n_global`, in no order that
-    a grid would show."""
+    """The layout of an image: `n_crops` crops of `n_local` visual tokens each, then the whole image in `n_global`,
+    neither in an order that a grid would show, then the separator."""
     sizes = torch.tensor([n_local] * n_crops + [n_global + 1])
     return Layout(
         (*[(1, 1, n_local)] * n_crops, (1, 1, n_global), (1, 1, 1)),

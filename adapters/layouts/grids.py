@@ -21,7 +21,7 @@ def grids_of(
     modality: Modality, arguments: Mapping[str, Any], counts: Sequence[int], merge: int | None
 ) -> list[Grid3] | None:
     """Return the grid of every image in visual tokens, `merge` x `merge` patches each; None if the arguments have no
-    grids, or others than the `counts` of visual tokens."""
+    grids, or some that do not agree with the `counts` of visual tokens."""
     patches = arguments.get(grid_argument(modality))
     if patches is None or merge is None:
         return None

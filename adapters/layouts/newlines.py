@@ -32,7 +32,7 @@ def to_tokens_with_delimiters(values: Float[Tensor, "tiles patches"], inner: Lay
 
 
 def rows_with_newlines(inner: Layout, n_frames: int) -> Layout:
-    """The layout of so many frames, each a tile, from that of a frame without newline tokens."""
+    """The layout of `n_frames` frames, each a tile, from that of a frame without newline tokens."""
     _, height, width = inner.grid
     newlines = (torch.arange(n_frames * height * (width + 1), device="cpu") + 1) % (width + 1) == 0
     frame = Layout(((1, height, width + 1),), to_tokens=partial(to_tokens_with_newlines, inner=inner))

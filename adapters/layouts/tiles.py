@@ -40,8 +40,8 @@ def starts_after_overviews(
 
 
 def starts_after_gaps(visual: Bool[Tensor, "batch length"], more_than: int) -> Bool[Tensor, "batch length"]:
-    """The first column of every image, where more than so many columns separate it from the image before, and no more
-    than that its own tiles."""
+    """The first column of every image, where more than `more_than` columns separate two images, and no more than
+    that two tiles of one."""
     starts = run_starts(visual)
     places = torch.arange(visual.shape[1], device=visual.device).expand_as(visual)
     last = places.masked_fill(~visual, -1).cummax(1).values.roll(1, 1)  # the visual column before

@@ -28,7 +28,7 @@ class Example:
 
 
 def by_image(questions: Sequence[Question], most: int) -> list[tuple[Question, ...]]:
-    """Groups of questions about the same images, at most so many in one."""
+    """Groups of questions about the same images, at most `most` in one."""
     found: dict[tuple[object, ...], list[Question]] = {}
     for question in questions:
         found.setdefault(identities(question), []).append(question)

@@ -29,7 +29,7 @@ Track = Callable[[Iterable[Image.Image]], Iterable[Image.Image]]
 class Clip:
     """Frames of a video, ascending in time.
 
-    times: of the frames, in seconds from the video's begin. duration: of the whole video in seconds.
+    times: of the frames, in seconds from the video's beginning. duration: of the whole video in seconds.
     """
 
     frames: Sequence[Image.Image]
@@ -39,7 +39,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class FrameFolder:
-    """A video that is distributed as a folder of its frames, in the order of their names, so many per second."""
+    """A video that is distributed as a folder of its frames, in the order of their names, `fps` per second."""
 
     path: Path
     fps: float

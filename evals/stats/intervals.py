@@ -28,8 +28,8 @@ TAIL = 0.025  # below a 95 % interval, and above it
 class Paired:
     """Scores compared with those of a baseline on the same questions.
 
-    difference: the mean of (scores - baseline), with its 95 % interval. If no score differs, that of so many images of
-        which none was found to differ.
+    difference: the mean of (scores - baseline), with its 95 % interval. If no score differs, the interval follows
+        from the number of images, none of which was found to differ.
     relative: the mean score divided by the baseline's, NaN if that is 0, with its 95 % interval.
     p: McNemar's exact test for binary scores, which treats questions as independent; None for other scores.
     lost, won: the numbers of questions with a lower and with a higher score than under the baseline.

@@ -97,8 +97,8 @@ def shares(strategy: Strategy) -> bool:
 @contextmanager
 def shared_encoder(model: Any, strategies: Iterable[Strategy], remembered: int = 1) -> Iterator[None]:
     """Let calls of the model with the same images share one run of its vision tower in a `with` block, in which it may
-    be patched with any of the `strategies`, one after the other. What the tower showed of so many batches is in
-    memory."""
+    be patched with any of the `strategies`, one after the other. The outputs for the last
+    `remembered` batches stay in memory."""
     adapter = adapter_for(model)
     layers = {one.attention_layer for one in strategies if "vision_attention" in one.needs}
     points = [point for layer in layers for point in adapter.capture_points(layer)]

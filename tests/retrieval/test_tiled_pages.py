@@ -37,7 +37,7 @@ def colmodernvbert() -> Any:
 
 
 def colmodernvbert_pages(n_tiles: list[int]) -> dict[str, Tensor]:
-    """Pages of so many tiles, each behind a marker, padded as the processor pads: with tiles of zeros, and tokens on
+    """Pages of `n_tiles` tiles, each behind a marker, padded as the processor pads: with tiles of zeros, and tokens on
     the right."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.zeros(len(n_tiles), max(n_tiles), 3, 4 * PATCH, 4 * PATCH)

@@ -83,7 +83,7 @@ def _narrow() -> Qwen2Config:
 
 
 def tiles_prompt(model: Any, n_tiles: int) -> dict[str, Tensor]:
-    """An image of so many tiles of noise, with text around it."""
+    """An image of `n_tiles` tiles of noise, with text around it."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(1, 900, (1, n_tiles * PER_TILE + N_TEXT), generator=generator)
     ids[:, N_TEXT // 2 : N_TEXT // 2 + n_tiles * PER_TILE] = model.config.image_token_id

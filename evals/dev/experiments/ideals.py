@@ -49,7 +49,7 @@ def strategies() -> list[str]:
 
 
 def measure(model: Any, inputs: prompts.Inputs, asked: Sequence[Pruned], record: Record, rounds: int) -> None:
-    """Time each strategy and its ideal until `record` has so many rounds of it; print those that the model refuses."""
+    """Time each strategy and its ideal until `record` has `rounds` of it; print those that the model refuses."""
     batch = len(inputs["input_ids"])
     for one in asked:
         try:

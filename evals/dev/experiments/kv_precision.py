@@ -29,7 +29,7 @@ from tokenprune.evals.storage.results import TaskResult
 
 STRATEGIES = ("mosaic",)
 KEEP_RATIOS = (0.5, 0.25, 0.125)
-#: quanto leaves so many of the newest tokens as they are; the prompt is quantised, whatever its length. Of bundled
+#: How many of the newest tokens quanto leaves as they are; the prompt is quantised, whatever its length. Of bundled
 #: answers none is longer.
 WINDOW = 16
 #: Bits a number -> what `generate` is told about its cache.

@@ -61,7 +61,7 @@ def skipped(rng: Random, n_layers: int) -> Settings:
     return {"skip": rng.choice([chosen, min(1, len(inner))])}
 
 
-#: The settings of each registered strategy, for a language model of so many layers; others only get a budget.
+#: The settings of each registered strategy, for a language model of n layers; others only get a budget.
 SETTINGS: dict[str, Callable[[Random, int], Settings]] = {
     "random": lambda rng, n: {**budget(rng), "seed": rng.randrange(100)},
     "fopru": lambda rng, n: {

@@ -45,7 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--check-every", type=int, default=150)
     parser.add_argument("--save-every", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, help="stop after so many, to go on another time")
+    parser.add_argument("--minutes", type=float, help="stop after this time; a later run goes on from there")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0, help="processes that draw scenes; take --fresh 1 with them")

@@ -76,7 +76,7 @@ class Sliced:
 
 
 class Keeping(Counting):
-    """Keeps so many visual tokens of 45, in a prompt that has so many tokens besides."""
+    """Keeps `n_kept` visual tokens of 45, in a prompt that has `n_others` besides."""
 
     def __init__(self, n_kept: int, n_others: int) -> None:
         super().__init__()

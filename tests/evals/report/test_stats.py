@@ -57,7 +57,7 @@ def test_one_image_says_nothing_about_others() -> None:
 
 
 def test_equal_answers_leave_a_difference_possible() -> None:
-    """As often as none of so many images would be found to differ: 0.975 ** 140 is 0.029, below which is 0.025."""
+    """The interval ends where finding no difference in that many images has a probability of 0.025."""
     low, high = paired([1.0, 0.0] * 70, [1.0, 0.0] * 70, alone(140)).interval
     assert -low == high == pytest.approx(1 - 0.025 ** (1 / 140))
     _, wider = paired([1.0, 0.0] * 70, [1.0, 0.0] * 70, np.repeat(range(70), 2).tolist()).interval

@@ -27,7 +27,7 @@ class Answering:
 
     settings: what it says that it prunes with; None for a plain vLLM, which says nothing.
     keep_ratio: what it prunes at; None for what it says.
-    meeting: waits until so many requests are there at once.
+    meeting: how many requests it waits for before it answers the first.
     models: what it serves, as /v1/models says it.
     key: the API key that requests need; None for none.
     """

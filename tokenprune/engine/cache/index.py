@@ -72,7 +72,7 @@ class CacheIndex:
         return Slots(self.columns, self.valid, self.bias).extend(n_slots - self.columns.shape[1], self.n_columns)
 
     def over_slots(self, mask: Shaped[Tensor, "rows columns"] | None, n_columns: int) -> Tensor | None:
-        """A padding mask over so many columns as one over the cache's slots; None stays None where no slot is a hole.
+        """A padding mask over `n_columns` as one over the cache's slots; None stays None where no slot is a hole.
 
         Raises PruningError for a mask over any other number of columns.
         """

@@ -10,8 +10,8 @@ from tokenprune.sequence.masks import RECURRENT, LayerKinds
 
 
 def check_filled(cache: Any, lengths: Mapping[int, int], kinds: LayerKinds) -> None:
-    """Raise PruningError unless every layer of `lengths` holds so many slots. Layers that read the keys of another one
-    hold none; what a layer with a state has seen is unknown."""
+    """Raise PruningError unless every layer holds as many slots as `lengths` says. Layers that read the keys of
+    another one hold none; what a layer with a state has seen is unknown."""
     for number, length in lengths.items():
         known = number < len(cache.layers) and kinds.kinds[number] not in RECURRENT
         if known and int(_own_length(cache.layers[number], length)) == length:

@@ -118,7 +118,7 @@ def check_not_rebuilt(cache: Any, kwargs: Mapping[str, Any]) -> None:
 
 
 def check_unmodified(cache: Any, index: CacheIndex, n_slots: int, kwargs: Mapping[str, Any]) -> None:
-    """Raise PruningError for a cache of so many slots that holds other tensors than pruning and later calls have left:
+    """Raise PruningError for a cache of `n_slots` unless its tensors are those that pruning and later calls have left:
     the slots that `index` describes, and what was appended to them."""
     first = next(iter(getattr(cache, "layers", ())), None)
     described, most = index.columns.shape[1], getattr(first, MOST_SLOTS, n_slots)

@@ -35,7 +35,7 @@ class RowCut:
         self._of_patches = in_layers[self.patches]
         # Where the patches of a visual token are adjacent.
         self._tokens = kept[in_layers.unique_consecutive()].nonzero()[:, 0]
-        self._ends = pad(left.cumsum(0), (1, 0))  # how many patches are left of the first so many
+        self._ends = pad(left.cumsum(0), (1, 0))  # entry n: how many of the first n patches are left
         self._cut: dict[tuple[str, int], tuple[Any, Any]] = {}  # by identity: all layers get the same arguments
 
     @cached_property

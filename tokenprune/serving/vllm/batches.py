@@ -14,8 +14,8 @@ from torch import Tensor
 
 
 def image_batches(n_visual: Sequence[int], most: int) -> list[slice]:
-    """Cut images, of so many visual tokens each, into consecutive batches of at most `most` tokens; one that has more
-    is alone."""
+    """Cut images of `n_visual` tokens each into consecutive batches of at most `most` tokens; an image that has more
+    is a batch of its own."""
     batches: list[slice] = []
     begin = total = 0
     for i, n in enumerate(n_visual):
