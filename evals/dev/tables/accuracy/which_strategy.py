@@ -28,10 +28,10 @@ N_LAYERS = 32  # of a language model; its number decides nothing here
 
 @dataclass(frozen=True)
 class About:
-    """What is written by hand of a strategy.
+    """What the table says of a strategy that is not measured here.
 
     strategy: as the plan names it; CALIBRATED is the settings that were searched for each keep ratio. tower: what it
-        needs. claimed: TextVQA in per cent, a star for what others than its authors report.
+        needs. claimed: TextVQA in per cent, with a star where others than its authors report it.
     timed: its name where the CPU time of selection is stored. cost: that time, where it is not stored there.
     """
 
