@@ -2,7 +2,7 @@
 
 base            the contract: every question that an adapter answers
 generic         the adapter for models that follow transformers' common interface
-towered         ... and whose vision tower is known too
+towered         bases of families whose vision tower is known: read by them, convolutional, with few global layers
 families        one file per model family
 towers          vision towers
 layouts         layouts of visual tokens that several families share

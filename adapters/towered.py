@@ -1,4 +1,4 @@
-"""The generic adapter for families whose vision tower and grids are known too."""
+"""Bases of families whose vision tower is known too: read by the family, convolutional, or with few global layers."""
 
 from __future__ import annotations
 

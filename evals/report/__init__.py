@@ -2,7 +2,7 @@
 
 report          the whole report
 tables          accuracy, splits and differences
-table           a table of text, as Markdown
+table           what every table is: text in headings and lines, written as Markdown
 terminal        the table that `tokenprune eval` prints
 pareto          accuracy against visual tokens and against time
 page            the HTML page
