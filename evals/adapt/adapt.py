@@ -118,7 +118,7 @@ def adapt(
         check_images(asked)
         answers = {one.question.key: one.answer for one in labelled(asked)} if labels else None
         loaded, processor = load_model(model, dtype)
-        for ratio in (keep_ratio, up_to):  # what cannot be pruned is said before
+        for ratio in (keep_ratio, up_to):  # refuse now what a step would refuse
             with tokenprune.patch(loaded, at_ratio(base, ratio)):
                 pass
         collator = Collator(processor, loaded.dtype)
