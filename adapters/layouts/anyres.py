@@ -39,7 +39,7 @@ def anyres_layout(pack: Pack, rows: int, columns: int, side: int) -> Layout:
     return Layout(
         tuple(grids),
         1 + rows * columns,
-        partial(to_tokens_with_newlines, pack=pack, newlines=newlines, rows=in_rows),
+        partial(pack_with_row_maxima, pack=pack, newlines=newlines, rows=in_rows),
         tiles[last_patch].long(),
         newlines,
     )
@@ -55,7 +55,7 @@ def canvas_places(rows: int, columns: int, side: int) -> tuple[Float[Tensor, "ti
     return tuple(torch.cat([torch.zeros(1, side**2, device="cpu"), place]) for place in tiles)
 
 
-def to_tokens_with_newlines(
+def pack_with_row_maxima(
     values: Float[Tensor, "tiles patches"], pack: Pack, newlines: Bool[Tensor, " visual"], rows: Int[Tensor, " visual"]
 ) -> Float[Tensor, " visual"]:
     """Pack a map as features are packed; a newline token stands for its row, so it gets the row's highest value, or the
