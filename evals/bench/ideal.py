@@ -2,6 +2,7 @@
 
 No pruning can be faster. The images are encoded in full, and then the language model gets the first visual tokens of
 each, as many as the strategy keeps: which ones does not affect the time. For a strategy that prunes before the vision
+tower, each image has only that many visual tokens to begin with. For one that prunes inside the language model or the
 tower, the sequence is cut to its first tokens wherever the strategy has fewer left, with nothing selected or gathered
 (ideal_tiles.py and ideal_rows.py, for the two kinds of towers). None of this needs an attention mask, so none is
 passed on.
