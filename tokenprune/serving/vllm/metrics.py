@@ -9,6 +9,7 @@ is spent in the workers; each adds it up in its own file, which the API server r
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 import time
@@ -22,6 +23,8 @@ from prometheus_client import REGISTRY, Counter
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 from torch import Tensor
+
+logger = logging.getLogger("vllm.tokenprune")
 
 #: The environment variable with the folder of all processes' files.
 FOLDER = "TOKENPRUNE_SELECTION_TIMES"
@@ -91,6 +94,7 @@ class KeptFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.touch()
         self._names: dict[int, str] = {}
+        self._failed = False
 
     def name(self, key: int, name: str) -> None:
         """Note the name of an image that will be encoded unless it is cached. `key` is that of its `PrunedItem`."""
@@ -99,8 +103,15 @@ class KeptFile:
             del self._names[next(iter(self._names))]
 
     def write(self, key: int, n_visual: int, kept: Int[Tensor, " kept"]) -> None:
-        """Append the line of an image, unless it has no name: vLLM makes up images to measure memory."""
-        if (name := self._names.pop(key, None)) is not None:
-            line = json.dumps({"image": name, "n_visual": n_visual, "kept": kept.tolist()})
+        """Append the line of an image, unless it has no name: vLLM makes up images to measure memory. A line that
+        cannot be written is lost, with a warning for the first one."""
+        if (name := self._names.pop(key, None)) is None:
+            return
+        line = json.dumps({"image": name, "n_visual": n_visual, "kept": kept.tolist()})
+        try:
             with self._path.open("a") as file:
                 file.write(line + "\n")
+        except OSError as error:  # such as a full disk, which would end the engine, and with it everyone's requests
+            if not self._failed:
+                logger.warning("Kept indices of images are lost: --record %s cannot be written: %s", self._path, error)
+            self._failed = True
