@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from engine.cache.test_rebuilt import LastSkipped
+from helpers.families import FAMILIES, present
 from helpers.tiny import CACHE, ENCODES_FIRST, prompt, tiny_llava
 from transformers import DynamicCache
 
 import tokenprune
-from tokenprune import FastV, FoPru, PruningError, Strategy
+from tokenprune import FastV, FoPru, PruningError, Random, Strategy
+from tokenprune.adapters import adapter_for
 
 
 class Stop(BaseException):
@@ -92,25 +95,38 @@ def test_an_interrupted_decode_step(strategy: Strategy, position_ids: Any) -> No
     assert count >= 10
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
-def test_an_interrupted_prefill(strategy: Strategy) -> None:
-    """What the cache then says of itself is true: it is empty, or it holds the prompt."""
-    model, inputs, lengths = tiny_llava(), prompt([1]), set()
+@pytest.mark.parametrize(
+    ("strategy", "first"),
+    [(STRATEGIES[0], 0), (STRATEGIES[0], 1), (STRATEGIES[1], 0), (LastSkipped(keep_ratio=0.25), 0)],
+    ids=["FoPru", "FoPru later", "FastV", "LastSkipped"],
+)
+def test_an_interrupted_prefill(strategy: Strategy, first: int) -> None:
+    """What the cache then says of itself is true: it holds what it held before (nothing, or another image), or the
+    prompt too. So does a copy of it."""
+    model = FAMILIES["llava-clip"].build(n_layers=4) if isinstance(strategy, LastSkipped) else tiny_llava()
+    inputs, lengths = {**prompt([1]), "attention_mask": None}, set()
     with torch.no_grad(), tokenprune.patch(model, strategy):
-        filled = model(**inputs, use_cache=True)[CACHE]
+        before = model(**prompt([1], seed=3), use_cache=True)[CACHE] if first else DynamicCache()
+        empty, filled = before.get_seq_length(), copy.deepcopy(before)
+        model(**inputs, **{CACHE: filled})
         full, expected = filled.get_seq_length(), step(model, filled)
         for i, (hooks, key) in enumerate(hooks_of(model)):
             for late in (False, True):
-                cache = DynamicCache()
+                cache = copy.deepcopy(before)
                 call = lambda c=cache: model(**inputs, **{CACHE: c}, use_cache=True)  # noqa: E731
                 if not stopped(call, hooks, key, ERRORS[i % 4], late):
                     continue
+                cache = copy.deepcopy(cache) if late else cache
                 lengths.add(cache.get_seq_length())
-                if cache.get_seq_length() == 0:
-                    call()
+                if cache.get_seq_length() == empty:
+                    model(**inputs, **{CACHE: cache})
                 assert cache.get_seq_length() == full
                 torch.testing.assert_close(step(model, cache), expected, atol=1e-6, rtol=0)
-    assert lengths == {0, full}
+    assert lengths == {empty, full}
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_prefill_that_is_interrupted_between_layers_is_refused_afterwards() -> None:
@@ -118,12 +134,56 @@ def test_a_prefill_that_is_interrupted_between_layers_is_refused_afterwards() ->
     model, inputs, cache = tiny_llava(), prompt([1]), DynamicCache()
     layer = model.model.language_model.layers[1]
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
-        hook = layer.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        hook = layer.register_forward_pre_hook(interrupt)
         with pytest.raises(KeyboardInterrupt):
             model(**inputs, **{CACHE: cache}, use_cache=True)
         hook.remove()
         with pytest.raises(PruningError, match=r"interrupted.*empty cache"):
             step(model, cache)
+
+
+@pytest.mark.parametrize("family", present("lfm2-vl"))  # not "name": it runs every day
+def test_what_a_layer_with_a_state_has_taken_in_is_unknown(family: str) -> None:
+    """Whether it has seen the prompt cannot be asked, as the length of keys can."""
+    model = FAMILIES[family].build()
+    cache = DynamicCache(config=model.config.get_text_config())
+    with torch.no_grad(), tokenprune.patch(model, Random(keep_ratio=0.25)):
+        hook = adapter_for(model).layers[-1].register_forward_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model(**FAMILIES[family].prompt([1]), **{CACHE: cache}, use_cache=True)
+        hook.remove()
+        with pytest.raises(PruningError, match=r"interrupted.*empty cache"):
+            step(model, cache)
+
+
+def test_a_crop_of_what_was_there_before_an_interrupted_image() -> None:
+    model, cache, text = tiny_llava(), DynamicCache(), torch.tensor([[3, 4, 5, 6, 7]])
+    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
+        model(input_ids=text, **{CACHE: cache})
+        hook = model.model.language_model.layers[0].register_forward_pre_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model(**{**prompt([1]), "attention_mask": None}, **{CACHE: cache})
+        hook.remove()
+        cache.crop(-2)
+        assert type(cache) is DynamicCache
+        torch.testing.assert_close(step(model, cache)[:, -1], model(input_ids=torch.tensor([[3, 4, 5, 7]])).logits[:, -1])
+
+
+def test_rows_that_change_places_after_an_interrupt() -> None:
+    """The prompt is in the cache as a whole, and what is known of its rows goes with them."""
+    model, inputs, cache = tiny_llava(), prompt([1, 2]), DynamicCache()
+    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
+        expected = model(**inputs, use_cache=True)[CACHE]
+        hook = model.model.language_model.norm.register_forward_pre_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model(**inputs, **{CACHE: cache}, use_cache=True)
+        hook.remove()
+        mask = torch.nn.functional.pad(inputs["attention_mask"].flip(0), (0, 1), value=1)
+        found = []
+        for one in (cache, expected):
+            one.reorder_cache(torch.tensor([1, 0]))
+            found.append(model(input_ids=TOKEN.expand(2, 1), attention_mask=mask, **{CACHE: one}).logits)
+    assert torch.equal(*found)
 
 
 def test_an_interrupt_in_another_thread() -> None:
@@ -178,11 +238,12 @@ def test_a_report_belongs_to_its_call(strategy: Strategy) -> None:
             model(**inputs)
         return [len(handle.report.images), *(len(image.stages) for image in handle.report.images)]
 
-    with tokenprune.patch(model, strategy) as handle:
+    with tokenprune.patch(model, strategy) as handle, ThreadPoolExecutor(4) as pool:
+        first = pool.submit(asked, handle, prompts[1]).result()
+        assert len(handle.report.images) == first[0] == 2  # of any thread, where this one has had none
         expected = [asked(handle, inputs) for inputs in prompts]
-        with ThreadPoolExecutor(4) as pool:
-            for _ in range(15):
-                assert list(pool.map(lambda inputs: asked(handle, inputs), prompts)) == expected
+        for _ in range(15):
+            assert list(pool.map(lambda inputs: asked(handle, inputs), prompts)) == expected
 
 
 def test_images_of_a_call_that_was_never_made(llava: Any) -> None:

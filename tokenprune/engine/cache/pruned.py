@@ -77,20 +77,25 @@ class PrunedCache:
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """For copies and pickles: the class is made at run time."""
-        settle(self)
-        return _rebuild, (self._unpruned_class, dict(vars(self)))
+        settle(self)  # after an interrupted call, it may not be a pruned one any more
+        return _rebuild, (getattr(self, "_unpruned_class", type(self)), dict(vars(self)))
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        super().reorder_cache(beam_idx)  # type: ignore[misc]
-        self._index = self._index.with_rows(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+        self._pick("reorder_cache", beam_idx, lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        super().batch_repeat_interleave(repeats)  # type: ignore[misc]
-        self._index = self._index.with_rows(lambda rows: rows.repeat_interleave(repeats, 0))
+        self._pick("batch_repeat_interleave", repeats, lambda rows: rows.repeat_interleave(repeats, 0))
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)  # type: ignore[misc]
-        self._index = self._index.with_rows(lambda rows: rows[indices])
+        self._pick("batch_select_indices", indices, lambda rows: rows[indices])
+
+    def _pick(self, method: str, argument: Any, pick: Callable[[Tensor], Tensor]) -> None:
+        """Pick rows by a method of the cache's own class, and the same ones of the index."""
+        settle(self)
+        getattr(getattr(self, "_unpruned_class", type(self)), method)(self, argument)
+        index = index_of(self)
+        if index is not None:
+            self._index = index.with_rows(pick)
 
 
 class Views:
