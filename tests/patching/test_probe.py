@@ -15,7 +15,7 @@ from helpers.families.llava import TOWERS
 from helpers.families.sparse import COMPACT_ONLY
 from helpers.tiny import CACHE, IMAGE, SIDE, prompt, tiny_llava
 from torch.testing import assert_close
-from transformers import StaticCache
+from transformers import DynamicCache, StaticCache
 
 import tokenprune
 from tokenprune import PruningError, Random, SettingError, UnsupportedError
@@ -100,22 +100,26 @@ def test_text_attention_is_the_eager_map(name: str, padding: str) -> None:
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_a_second_turn_leaves_the_cache_out_of_the_softmax(static: bool) -> None:
-    inputs = prompt([1])
+@pytest.mark.parametrize(("family", "layer"), [("llava-clip", 1), ("gemma3-window", 0)])
+def test_a_second_turn_leaves_the_cache_out_of_the_softmax(family: str, layer: int, static: bool) -> None:
+    """Also in a layer whose window has left a part of the first turn behind."""
+    inputs = FAMILIES[family].prompt([1])
     n = inputs["input_ids"].shape[1]
     both = {**inputs, "attention_mask": torch.ones(1, 2 * n, dtype=torch.long)}
     maps = []
     for attention in ("eager", "sdpa"):
-        model = tiny_llava("clip", attention=attention)
-        cache = StaticCache(config=model.config.get_text_config(), max_cache_len=2 * n + 8) if static else None
-        with torch.no_grad(), tokenprune.probe(model, decoder_layers=[1]) as seen:
+        model = FAMILIES[family].build(attention)
+        config = model.config.get_text_config()
+        cache = StaticCache(config=config, max_cache_len=2 * n + 8) if static else DynamicCache(config=config)
+        with torch.no_grad(), tokenprune.probe(model, decoder_layers=[layer]) as seen:
             first = model(**inputs, **{CACHE: cache}, use_cache=True)
             out = model(**both, **{CACHE: first[CACHE]}, output_attentions=attention == "eager")
             (image,) = seen.images
         if attention == "eager":
-            new = out.attentions[1][0, :, -1, n : 2 * n]
+            new = out.attentions[layer][0, :, -1]
+            new = new[:, n : 2 * n] if new.shape[1] >= 2 * n else new[:, -n:]
             maps.append((new / new.sum(-1, keepdim=True)).mean(0)[inputs["input_ids"][0] == IMAGE])
-        maps.append(image.text_attention[1].from_last())
+        maps.append(image.text_attention[layer].from_last())
     for found in maps[1:]:
         assert_close(found, maps[0], atol=1e-5, rtol=0)
 

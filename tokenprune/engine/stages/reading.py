@@ -31,12 +31,13 @@ def attention_reader(
     """
     parts = (*text_heads(layer, call), text_values(layer, call), text_rotation(layer, call))
     queries, keys, values, rotation = (part if device is None else part.to(device) for part in parts)
-    scale, mask = text_attention_scale(layer), call["attention"].get("attention_mask")
+    scale, mask, n_new = text_attention_scale(layer), call["attention"].get("attention_mask"), queries.shape[2]
 
     def read(row: int, visual: Tensor, text: Tensor) -> TextAttention:
         seen = added = None
         if isinstance(mask, Tensor) and mask.ndim == 4:  # over the cache's slots, and a static one's free room
-            own = mask[min(row, len(mask) - 1), 0, :, n_past : n_past + queries.shape[2]].to(queries.device)
+            begin = min(n_past, mask.shape[3] - n_new)  # a layer with a window holds fewer slots
+            own = mask[min(row, len(mask) - 1), 0, :, begin : begin + n_new].to(queries.device)
             seen, added = (own, None) if own.dtype == torch.bool else (own > torch.finfo(own.dtype).min / 2, own)
         angles = rotation[:, min(row, rotation.shape[1] - 1)]
         own_heads = queries[row], keys[row]
