@@ -75,7 +75,7 @@ class PromptTokens:
         unlabelled text that follows the row's last image; a row without such a label stays whole."""
         labelled = (labels != IGNORED_LABEL).cpu()
         visual = torch.stack([*self.visual_cpu.values()]).any(0)
-        columns = torch.arange(labels.shape[1])
+        columns = torch.arange(labels.shape[1], device="cpu")
         last = torch.where(visual, columns, -1).amax(1, keepdim=True)
         begins = labelled & ~pad(labelled, (1, -1)) & (columns > last + 1)
         asked = begins.cumsum(1) == 0
