@@ -98,9 +98,6 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
     def budget(self, n_visual: int) -> int:
         return min(step.budget(n_visual) for step in self.steps)
 
-    def for_part(self, n_kept: int, n_visual: int) -> Strategy:
-        return Compose(*self.steps[:-1], self.steps[-1].for_part(n_kept, n_visual))
-
     def select_patches(self, tokens: PatchTokens) -> Selection:
         return self._only(PatchStrategy).select_patches(tokens)
 
