@@ -54,6 +54,18 @@ def test_a_conversation(llava: Any, position_ids: Any) -> None:
     assert all(len({image.n_kept for image in report.images}) > 1 for report in chat.reports)
 
 
+def test_holes_of_an_earlier_turn_where_no_mask_comes(llava: Any) -> None:
+    """The rows of the second turn keep equally many."""
+    first, second = (prompt([1, 1], texts=[4, 4], seed=seed) for seed in (5, 7))
+    mask = torch.ones(2, 2 * first["input_ids"].shape[1]).long()
+    with torch.no_grad():
+        with tokenprune.patch(llava, Varied()):
+            cache = llava(**first, use_cache=True)[CACHE]
+        with tokenprune.patch(llava, FoPru(keep_ratio=0.25)):
+            expected = llava(**{**second, "attention_mask": mask}, **{CACHE: copy.deepcopy(cache)}).logits
+            assert_close(llava(**{**second, "attention_mask": None}, **{CACHE: cache}).logits, expected)
+
+
 def test_a_static_conversation(llava: Any) -> None:
     """A static cache is handed on while there is room."""
     arguments: dict[str, Any] = {CACHE: StaticCache(config=llava.config.get_text_config(), max_cache_len=256)}

@@ -118,6 +118,26 @@ def test_the_strategy_may_change_between_turns(llava: Any) -> None:
     assert [report.n_kept for report in chat.reports] == [9, 36, 3]
 
 
+class FirstCompact(Chat):
+    """The image of the first turn is dropped with compact IDs, and later ones with those that then follow."""
+
+    def expected(self) -> Tensor:
+        dropped, pixels = dropped_columns(self.ids, self.reports), torch.cat(self.images)
+        first = dropped & (torch.arange(dropped.shape[1]) < prompt([1])["input_ids"].shape[1])
+        ids = compact_ids(self.real, first)
+        return oracle_logits(unpatched(), self.ids, self.real, pixels, dropped, ids)[:, -STEPS - 1 : -1]
+
+
+def test_the_numbering_may_change_between_turns(llava: Any) -> None:
+    chat = FirstCompact(llava)
+    with torch.no_grad():
+        with tokenprune.patch(llava, FoPru(keep_ratio=0.25), position_ids="compact") as handle:
+            chat.turn(prompt([1], seed=1), handle)
+        with tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
+            chat.turn(prompt([1], seed=2), handle)
+            chat.turn(prompt([0], seed=3), handle)
+
+
 def test_branches_of_a_copied_cache(llava: Any) -> None:
     chat = Chat(llava)
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
@@ -137,6 +157,8 @@ def test_cropping_an_answer_takes_the_turn_back(llava: Any) -> None:
     chat = Chat(llava)
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
         chat.turn(prompt([1], seed=1), handle)
+        for length in (chat.ids.shape[1] + 2, chat.ids.shape[1] - 1):  # it has no more
+            chat.cache.crop(length)
         chat.cache.crop(-2)
         chat.ids, chat.real = chat.ids[:, :-2], chat.real[:, :-2]
         chat.turn(prompt([0], seed=2), handle)
