@@ -207,12 +207,16 @@ def test_text_only_is_bitwise_the_unpatched_model(name: str, case: str) -> None:
 @pytest.mark.parametrize(("name", "case"), MORE_PAIRS)
 def test_a_batch_gives_what_its_samples_give(name: str, case: str) -> None:
     family, model = served(name, case)
-    inputs = family.prompt([1, 1], texts=[4, 4])
+    inputs = family.prompt([1, 1], texts=[4, 7])
+
+    def run(given: dict[str, Any]) -> None:
+        model(**given, position_ids=family.position_ids(model, given))
+
     with torch.no_grad(), tokenprune.patch(model, strategy_of(name)) as handle:
-        model(**inputs)
+        run(inputs)
         together = handle.report.images
         for row in range(2):
-            model(**family.rows(inputs, [row], [1, 1]))
+            run(family.rows(inputs, [row], [1, 1]))
             alone = [kept_of(image) for image in handle.report.images]
             assert alone == [kept_of(image) for image in together if image.row == row]
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from engine.stages.test_stage_selections import Folding
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns, oracle_logits
+from helpers.models.staged import FAMILY
 from helpers.tiny import prompt
 
 import tokenprune
@@ -40,6 +42,17 @@ def test_merging_without_dropping(llava: Any) -> None:
         expected = oracle_logits(llava, ids, inputs["attention_mask"], inputs["pixel_values"], dropped)
     length = int(inputs["attention_mask"].sum(1).min())  # of the shorter row
     assert_close(logits[:, -length:], expected[:, -length:])
+
+
+def test_states_before_a_stage_that_merges_are_those_of_the_unpatched_model() -> None:
+    """What the caller is given of a layer is not written into by the stage after it."""
+    model, inputs = FAMILY.build(), prompt([1])
+    with torch.no_grad():
+        plain = model(**inputs, output_hidden_states=True).hidden_states
+        with tokenprune.patch(model, Folding()):
+            states = model(**inputs, output_hidden_states=True).hidden_states
+    assert torch.equal(states[1], plain[1])
+    assert states[2].shape != plain[2].shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

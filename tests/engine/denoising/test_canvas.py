@@ -15,10 +15,12 @@ from helpers.families.denoising import DENOISING
 from helpers.families.denoising.base import Closed, Denoised
 from helpers.tiny import tiny_llava
 from torch import Tensor
+from transformers import DynamicCache
 
 import tokenprune
 from tokenprune import FastV, PruningError, Random, Report, Selection, SettingError, UnsupportedError
 from tokenprune.adapters.families.diffusion_gemma import DiffusionGemmaAdapter
+from tokenprune.engine.denoising.canvas import CANVAS_ATTRIBUTE
 from tokenprune.strategies.in_llm.late_step import LateStep
 from tokenprune.strategy import DenoisingStrategy, Stage, StagedStrategy
 
@@ -171,6 +173,42 @@ def test_a_turn_that_continues_a_cache() -> None:
         assert then.cache.get_seq_length() == n + CANVAS + 3
         with pytest.raises(PruningError, match="not patched") if isinstance(strategy, Random) else no_error():
             model.generate(more, cache=then.cache, attention_mask=torch.ones(1, 99), max_new_tokens=CANVAS)
+
+
+def test_images_of_earlier_turns_are_pruned_in_late_steps_too() -> None:
+    """What is not read is as if masked. The report is of the last turn's image."""
+    model, inputs = model_of(), family().prompt([2])
+    length, border = inputs["input_ids"].shape[1], family().prompt([1])["input_ids"].shape[1]
+    images = family().split(inputs)
+
+    def steps(dropped: Tensor | None) -> tuple[Tensor, Any]:
+        """What two steps put out, of which the second does not see what is `dropped`."""
+        held, logits = DynamicCache(config=model.config.text_config), None
+        for begin, end, image in ((0, border, images[0]), (border, length, images[1])):
+            ids, types = torch.arange(begin, end)[None], inputs["mm_token_type_ids"][:, begin:end]
+            made = (model.config, torch.empty(1, end - begin, 0), torch.ones(1, end), held, ids, types)
+            masks = model.model.encoder.create_masks_for_generate(*made)
+            given = {"input_ids": inputs["input_ids"][:, begin:end], "position_ids": ids, **family().join([image], [1])}
+            model.model.encoder(**given, attention_mask=masks, cache=held)
+        for number in range(2):
+            seen = torch.ones(1, length + CANVAS).long()
+            if number and dropped is not None:
+                seen[:, :length][dropped] = 0
+            canvas = {"decoder_input_ids": torch.arange(2, 2 + CANVAS)[None], "decoder_attention_mask": seen}
+            logits = model(**canvas, self_conditioning_logits=logits, cache=held).logits
+        assert logits is not None
+        return logits, held
+
+    with torch.no_grad(), tokenprune.patch(model, LateStep(keep_ratio=0.3, steps=1)) as handle:
+        logits, held = steps(None)
+    dropped = getattr(held, CANVAS_ATTRIBUTE).dropped
+    placeholders = (inputs["input_ids"] == IMAGE) & ~dropped
+    assert [int(part.sum()) for part in placeholders.split([border, length - border], 1)] == [4, 5]
+    with torch.no_grad():
+        assert_close(logits, steps(dropped)[0])
+    (image,) = handle.report.images
+    kept = placeholders[0, border:].nonzero()[:, 0] - (inputs["input_ids"][0, border:] == IMAGE).nonzero()[0]
+    assert image.late_steps[-1].kept.tolist() == kept.tolist()
 
 
 def no_error() -> Any:

@@ -8,6 +8,7 @@ import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from helpers.contract.oracle import dropped_columns
 from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
-from tokenprune import Grid
+from tokenprune import Grid, Selection
 from tokenprune.engine.pruner import pruner_of
+from tokenprune.tokens import VisualTokens
 
 PRUNED, WHOLE = 15, 42  # columns of prompt([1]): 6 of text, and 9 or 36 visual tokens
 
@@ -131,6 +133,23 @@ def test_a_patch_that_is_removed_while_another_thread_answers(llava: Any, part: 
             answer(llava, prompt([1, 2]))
     finally:
         hook.remove()
+    assert n_logits(llava, prompt([1])) == WHOLE
+
+
+def test_a_patch_that_is_removed_while_it_selects(llava: Any) -> None:
+    """The language model is about to get the cache that it prunes into, and the hook that would return it is gone."""
+
+    @dataclass(frozen=True)
+    class Removing(Grid):
+        def select(self, tokens: VisualTokens) -> Selection:
+            thread = threading.Thread(target=tokenprune.unpatch, args=(llava,))
+            thread.start()
+            thread.join()
+            return super().select(tokens)
+
+    tokenprune.patch(llava, Removing(keep=4))
+    with pytest.raises(tokenprune.PruningError, match=r"holds a pruned prompt, and the model .* is not patched"):
+        answer(llava, prompt([1, 2]))
     assert n_logits(llava, prompt([1])) == WHOLE
 
 

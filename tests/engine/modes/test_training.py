@@ -125,7 +125,9 @@ def test_checkpointing_that_runs_hooks_again_is_refused(monkeypatch: pytest.Monk
 
 
 def test_the_loss_of_text_and_of_keeping_all_is_bitwise_the_unpatched_one(llava: Any) -> None:
-    for inputs, strategy in ((prompt([0, 0]), STRATEGY), (prompt([1, 2]), tokenprune.FoPru(keep_ratio=1.0))):
+    as_long = prompt([0], texts=[prompt([1])["input_ids"].shape[1]])  # as where every row is padded to one length
+    whole = (prompt([1, 2]), tokenprune.FoPru(keep_ratio=1.0))
+    for inputs, strategy in ((prompt([0, 0]), STRATEGY), (as_long, STRATEGY), whole):
         labels = labels_of(inputs)
         with torch.no_grad():
             plain = llava(**inputs, labels=labels).loss

@@ -121,3 +121,8 @@ def test_an_adapter_that_raises_while_hooks_go_on(odd: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         tokenprune.patch(odd, FoPru())
     assert hooks() == before
+    with tokenprune.patch(odd, Grid(keep=4)) as handle:  # one that was there is there again
+        with pytest.raises(ZeroDivisionError):
+            tokenprune.patch(odd, FoPru())
+        assert handle.installed
+    assert hooks() == before

@@ -93,3 +93,33 @@ def test_an_image_of_a_later_turn_that_the_model_would_number_like_text(name: st
         with pytest.raises(PruningError, match=r"cannot number the visual tokens of a later turn .* Pass position_ids"):
             model(**later, **cache)
         assert torch.isfinite(model(**later, **cache, position_ids=ids[..., first:]).logits).all()
+
+
+def test_an_image_that_the_tower_refuses(llava: Any) -> None:
+    """`generate` encodes images before it calls the model. Those of the next call are recorded all the same."""
+    inputs = prompt([1])
+    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
+        with pytest.raises(ValueError, match="doesn't match model"):
+            llava.generate(**{**inputs, "pixel_values": inputs["pixel_values"][..., :16]}, max_new_tokens=2)
+        llava.generate(**inputs, max_new_tokens=2)
+    assert handle.report.n_kept == 9
+
+
+def test_a_cache_that_is_returned_out_of_sight(llava: Any) -> None:
+    """It would be continued as if it held every token."""
+
+    class Holder:
+        """Of a kind that is not known."""
+
+    def hide(module: Any, args: Any, output: Any) -> None:
+        if output.get(CACHE) is not None:
+            output["holder"], output[CACHE] = Holder(), None
+
+    hook = llava.model.language_model.register_forward_hook(hide)  # before the patch's own
+    try:
+        with torch.no_grad(), tokenprune.patch(llava, FoPru()):
+            with pytest.raises(PruningError, match=r"returns the cache .* does not know\. Pass use_cache=False"):
+                llava(**prompt([1]), use_cache=True)
+            llava(**prompt([1]), use_cache=False)
+    finally:
+        hook.remove()

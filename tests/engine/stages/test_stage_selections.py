@@ -139,6 +139,32 @@ def test_attention_is_that_of_the_eager_map(rows: str, padding: str) -> None:
         torch.testing.assert_close(found, maps[row][asking][:, columns].mean(0), atol=1e-6, rtol=1e-4)
 
 
+def test_attention_in_a_later_turn() -> None:
+    """What the cache holds of the turn before, which is less from stage to stage, is left out of the softmax."""
+    scores: list[torch.Tensor] = []
+    maps: list[torch.Tensor] = []
+
+    @dataclass(frozen=True)
+    class Noting(Guided):
+        def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+            scores.append(tokens.attention.from_text())
+            return super().select_at(stage, tokens)
+
+    model, inputs = FAMILY.build("eager"), {**prompt([1]), "attention_mask": None}
+    with torch.no_grad(), tokenprune.patch(model, Noting()):
+        cache = model(**prompt([1], texts=[5], seed=3), use_cache=True)[CACHE]
+        scores.clear()
+        for stage in STAGES:
+            attention = model.model.language_model.layers[stage.layer - 1].self_attn
+            attention.register_forward_hook(lambda module, args, output: maps.append(output[1][0]))
+        model(**inputs, **{CACHE: cache})
+    for weights, found, n_left in zip(maps, scores, (36, 18), strict=True):
+        assert weights.shape[1] == n_left + 6 < weights.shape[2]
+        among = weights[:, :, -weights.shape[1] :]
+        expected = (among / among.sum(-1, keepdim=True))[:, -3:, 3:-3].mean((0, 1))
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+
+
 def columns_of(ids: torch.Tensor) -> list[torch.Tensor]:
     return list((ids == IMAGE).nonzero()[:, 0].split(36))
 
@@ -200,6 +226,8 @@ def test_the_text_and_the_tokens_that_entered() -> None:
             torch.testing.assert_close(tokens.entered.text, text)
             torch.testing.assert_close(tokens.entered.visual, images[row])
             assert tokens.n_left == [36, 18][stage]
+            n_seen, n_text = len(tokens.attention.real), len(text)
+            assert tokens.attention.text.tolist() == list(range(n_seen - n_text, n_seen))
 
 
 def test_the_report_of_every_stage() -> None:
