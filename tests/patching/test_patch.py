@@ -158,3 +158,12 @@ def test_a_patch_is_restored_though_another_replaced_the_probe(llava: Any) -> No
         with tokenprune.probe(llava):
             tokenprune.unpatch(llava)
         assert pruner_of(llava) is None
+
+
+def test_a_patch_does_not_come_back_beside_the_one_that_replaced_the_probe(llava: Any) -> None:
+    with tokenprune.patch(llava, Random(keep=3)) as handle:
+        with tokenprune.probe(llava):
+            last = tokenprune.patch(llava, Random(keep=5))
+        assert (n_kept(last), handle.installed) == (5, False)
+    assert n_kept(last) == 5
+    last.remove()

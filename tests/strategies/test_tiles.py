@@ -56,3 +56,18 @@ def test_a_budget_per_tile_computes_each_tiles_attention_once(
         checked_selection(strategy, tokens)
         by_tiles[n_tiles] = len(computed)
     assert by_tiles[6] == 6 * by_tiles[1]
+
+
+def test_a_tile_without_a_share_is_only_scored() -> None:
+    """Of a budget smaller than the number of tiles."""
+    layout = Layout.concat([Layout.raster((1, 2, 2))] * 4)
+    queries, keys = torch.randn(2, 4, 2, 4, 8, generator=torch.Generator().manual_seed(0))
+    attention = VisionAttention(queries, keys, 0.5, 0, layout)
+    tokens = VisualTokens(torch.randn(16, 4), layout, 0, {"vision_attention": attention})
+    selection = checked_selection(FoPru(keep=3, budget_per="tile"), tokens)
+    scores = attention.received()
+    assert selection.scores is not None
+    assert torch.equal(selection.scores, scores)
+    best = scores.view(4, 4).argmax(1) + torch.arange(0, 16, 4)
+    assert len(selection.kept) == 3
+    assert set(selection.kept.tolist()) < set(best.tolist())

@@ -153,6 +153,27 @@ def test_a_patch_that_is_removed_while_it_selects(llava: Any) -> None:
     assert n_logits(llava, prompt([1])) == WHOLE
 
 
+def test_a_patch_that_is_replaced_while_another_thread_answers(llava: Any) -> None:
+    """The answer goes on as it began, also once the first patch is removed."""
+    first, inputs, later = tokenprune.patch(llava, STRATEGY), prompt([1, 2]), []
+    expected = answer(llava, inputs).sequences
+
+    def replace() -> None:
+        later.append(tokenprune.patch(llava, Grid(keep=4)))
+        first.remove()
+
+    def once(*_: Any) -> None:
+        hook.remove()
+        thread = threading.Thread(target=replace)
+        thread.start()
+        thread.join()
+
+    hook = llava.model.language_model.layers[1].register_forward_pre_hook(once)
+    assert torch.equal(answer(llava, inputs).sequences, expected)
+    assert n_logits(llava, prompt([1])) == 10
+    later[0].remove()
+
+
 def test_inference_mode(llava: Any) -> None:
     inputs = prompt([1, 2])
     with tokenprune.patch(llava, STRATEGY) as handle:

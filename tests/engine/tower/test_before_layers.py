@@ -120,6 +120,7 @@ def test_an_image_without_repetitions_is_untouched(name: str) -> None:
             assert torch.equal(model(**inputs).logits, before)
         assert torch.equal(model(**inputs).logits, before)
     assert handle.report.n_kept == handle.report.n_visual
+    assert not any(image.in_tower for image in handle.report.images)
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in NAMES])

@@ -187,6 +187,15 @@ def test_what_frames_have_lost_before_the_tower_is_not_back_in_it(second: TowerS
             assert set(after.kept.tolist()) < set(before.kept.tolist())
 
 
+@pytest.mark.parametrize("second", [FlowCut(keep=1), ToMe(keep=1)])
+def test_frames_of_which_nothing_is_left_before_the_tower(second: TowerStrategy) -> None:
+    model, inputs = model_of("qwen2-vl"), FAMILIES["qwen2-vl"].prompt([0], videos_per_row=[1])
+    with torch.no_grad(), tokenprune.patch(model, Compose(PixelPrune(keep=1), second)) as handle:
+        model(**inputs)
+    (video,) = handle.report.images
+    assert video.grid[0] > video.n_kept == 1
+
+
 @pytest.mark.parametrize("second", [FlowCut(keep=5), ToMe(keep=5)])
 def test_frames_that_exceed_the_budget_of_their_video_before_the_tower(second: TowerStrategy) -> None:
     """Three frames may each have 7 visual tokens left, and their video 7, of which 5 are left after the tower."""

@@ -149,3 +149,20 @@ def test_what_is_left_moves_to_a_device_as_a_whole() -> None:
     )
     tensors = [left.kept, left.scores, left.merged_from, left.entered, left.left_at(0)]
     assert all(one is not None and one.is_meta for one in tensors)
+
+
+def test_a_part_of_what_is_left_counts_within_itself() -> None:
+    left = KeptInTower(torch.tensor([1, 3, 6]), 8, torch.arange(8.0), (), torch.tensor([1.0, 2.0, 5.0]))
+    part = left.of_part(torch.tensor([2, 3, 6, 7]))
+    assert (part.kept.tolist(), part.n_visual, part.sizes.tolist()) == ([1, 2], 4, [2.0, 5.0])
+    assert part.scores is not None
+    assert part.scores.tolist() == [2, 3, 6, 7]
+    assert part.at_most(1).kept.tolist() == [2]
+
+
+def test_tiles_of_which_some_were_not_scored_or_not_whole() -> None:
+    first = KeptInTower(torch.tensor([1]), 3, torch.zeros(3), entered=torch.tensor([1, 2]))
+    both = KeptInTower.concat([first, KeptInTower(torch.tensor([0, 1]), 2)])
+    assert (both.kept.tolist(), both.n_visual) == ([1, 3, 4], 5)
+    assert both.left_at(0).tolist() == [1, 2, 3, 4]
+    assert both.scores is None
