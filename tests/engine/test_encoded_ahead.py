@@ -33,7 +33,16 @@ def test_one_that_reads_something_else(llava: Any, before: Strategy, now: Strate
         llava(**given)
 
 
-@pytest.mark.parametrize(("before", "now"), [(FoPru(), VisionZip()), (FoPru(), DivPrune()), (DivPrune(), Grid())])
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (FoPru(), VisionZip()),
+        (FoPru(), FoPru(score="cls")),
+        (FoPru(layer=0), DivPrune()),
+        (DivPrune(), Grid()),
+    ],
+    ids=str,
+)
 def test_one_that_reads_the_same_or_less(llava: Any, before: Strategy, now: Strategy) -> None:
     given = encoded(llava, before)
     with torch.no_grad(), tokenprune.patch(llava, now):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.families import FAMILIES
+from helpers.families.base import IMAGE, VIDEO
 from helpers.tiny import TOWERS, prompt, tiny_llava
 
 import tokenprune
@@ -173,8 +174,17 @@ def test_images_and_videos_are_numbered_in_reading_order() -> None:
             return torch.ones(tokens.n_visual)
 
     family = FAMILIES["qwen2-vl"]
-    with torch.no_grad(), tokenprune.patch(family.build(), Noting()) as handle:
-        handle.model(**family.prompt([1, 1], videos_per_row=[1, 1]))
-    images = handle.report.images
-    assert [image.modality for image in images] == ["image", "video"] * 2
-    assert numbers == list(enumerate(image.n_visual for image in images))
+    one = family.prompt([1], texts=[3], videos_per_row=[1])
+    ids, end = one["input_ids"][0], one["input_ids"].shape[1] - 3
+    image, video = (int((ids == kind).nonzero()[0]) - 1 for kind in (IMAGE, VIDEO))  # with their markers
+    swapped = [*range(image), *range(video, end), *range(video - 3, video), *range(image, video - 3)]
+    order = torch.tensor([*swapped, *range(end, end + 3)])
+    along = {name: one[name][:, order] for name in one if one[name].shape == one["input_ids"].shape}
+    rows = family.prompt([1, 1], videos_per_row=[1, 1])
+    for inputs, expected in ((rows, ["image", "video"] * 2), ({**one, **along}, ["video", "image"])):
+        numbers.clear()
+        with torch.no_grad(), tokenprune.patch(family.build(), Noting()) as handle:
+            handle.model(**inputs)
+        images = handle.report.images
+        assert [image.modality for image in images] == expected
+        assert numbers == list(enumerate(image.n_visual for image in images))

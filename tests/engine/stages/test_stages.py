@@ -94,14 +94,16 @@ def test_beams(ragged: bool) -> None:
     assert torch.equal(cached, uncached)
 
 
-def test_a_stage_keeps_the_highest_scores() -> None:
+@pytest.mark.parametrize("plan", [STAGES, (Stage(1, 1.0), Stage(3, 0.2))], ids=str)
+def test_a_stage_keeps_the_highest_scores(plan: tuple[Stage, ...]) -> None:
+    """Also after one that has nothing to choose."""
     model = model_of()
-    with torch.no_grad(), tokenprune.patch(model, Staged()) as handle:
+    with torch.no_grad(), tokenprune.patch(model, Staged(plan=plan)) as handle:
         model(**prompt([1]))
     (image,) = handle.report.images
     assert image.scores is not None
-    for stage in STAGES:
-        best = image.scores.topk(stage.budget(36)).indices
+    for stage in plan:
+        best = image.scores.topk(min(stage.budget(36), image.n_kept)).indices
         assert image.kept_at(stage.layer).tolist() == best.sort().values.tolist()
 
 
