@@ -54,7 +54,6 @@ class MethodOverride(ABC):
         """What is done instead of `original`."""
 
     def install(self) -> MethodOverride:
-        self._removed = False
         setattr(self._module, self._name, self)
         return self
 
