@@ -71,3 +71,13 @@ def test_a_tile_without_a_share_is_only_scored() -> None:
     best = scores.view(4, 4).argmax(1) + torch.arange(0, 16, 4)
     assert len(selection.kept) == 3
     assert set(selection.kept.tolist()) < set(best.tolist())
+
+
+def test_a_tile_keeps_its_share_of_what_enters() -> None:
+    """Which is more than the average over the layers, of all tiles together."""
+    layout = Layout.concat([Layout.raster((1, 6, 6))] * 2)
+    queries, keys = torch.randn(2, 2, 2, 36, 8, generator=torch.Generator().manual_seed(0))
+    attention = VisionAttention(queries, keys, 0.5, 0, layout)
+    tokens = VisualTokens(torch.randn(72, 4), layout, 0, {"vision_attention": attention})
+    kept = checked_selection(VFlowOpt(keep_ratio=0.4, budget_per="tile"), tokens).kept
+    assert (kept // 36).bincount().tolist() == [16, 17]  # 46 % of 72

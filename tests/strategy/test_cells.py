@@ -11,7 +11,7 @@ from helpers.tokens.scored import ANYRES, scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenprune import STRATEGIES, FastV, FoPru, PruMerge, SettingError
+from tokenprune import STRATEGIES, FastV, FoPru, PruMerge, SettingError, VisPruner
 from tokenprune.engine.select import select_per_tile
 from tokenprune.strategies import VisionZip
 from tokenprune.strategy import RankedStrategy, Stage
@@ -164,3 +164,13 @@ def test_cells_and_what_contradicts_them() -> None:
         FoPru(mode="row", cells=2)
     with pytest.raises(SettingError, match="plus=True spreads tokens evenly already"):
         PruMerge(plus=True, cells=2)
+
+
+@pytest.mark.parametrize(
+    "strategy", [VisionZip(contextual=0.5), VisPruner(important=0.5)], ids=lambda one: type(one).__name__
+)
+def test_cells_count_for_the_part_of_the_budget_that_is_ranked(strategy: Any) -> None:
+    """Of 6, 5 | 2, 1 | 4, 3 two are ranked: the best of two cells, 6 and 4. Of the others, every second one is kept."""
+    tokens = scored([6.0, 5.0, 2.0, 1.0, 4.0, 3.0], Layout.raster((1, 1, 6)))
+    strategy = replace(strategy, keep_ratio=None, keep=4, cells=2)
+    assert strategy.select(tokens).kept.tolist() == [0, 1, 3, 4]

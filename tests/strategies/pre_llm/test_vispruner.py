@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from helpers.tokens.by_hand import tokens_of
+from helpers.tokens.scored import scored
 
 from tokenprune import SettingError, VisPruner
 from tokenprune.strategies.pre_llm.vispruner import drop_duplicates
 from tokenprune.strategies.shared.similarity import unit_vectors
+from tokenprune.tokens import Layout
 
 # Unit vectors by their angle in degrees; the order is that of attention.
 ANGLES = [0.0, 90.0, 88.0, 1.0, 45.0, 180.0]
@@ -51,3 +54,13 @@ def test_important_and_diverse() -> None:
 def test_shares_that_cannot_be(important: Any) -> None:
     with pytest.raises(SettingError, match=r"important=.* is not a share of the budget"):
         VisPruner(important=important)
+
+
+def test_more_go_in_a_round_of_a_large_image() -> None:
+    """A 72nd of its tokens, as 8 of 576 do."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1440, 4, generator=generator)
+    tokens = scored(torch.arange(1440, 0, -1).tolist(), Layout.raster((1, 36, 40)))
+    kept = VisPruner(keep=900, important=0.0).select(replace(tokens, features=features)).kept
+    expected, other = (drop_duplicates(torch.arange(1440), unit_vectors(features), 900, step) for step in (20, 8))
+    assert kept.tolist() == expected.sort().values.tolist() != other.sort().values.tolist()
