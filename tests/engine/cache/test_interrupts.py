@@ -180,8 +180,9 @@ def test_rows_that_change_places_after_an_interrupt() -> None:
             model(**inputs, **{CACHE: cache}, use_cache=True)
         hook.remove()
         mask = torch.nn.functional.pad(inputs["attention_mask"].flip(0), (0, 1), value=1)
+        caches: list[Any] = [cache, expected]
         found = []
-        for one in (cache, expected):
+        for one in caches:
             one.reorder_cache(torch.tensor([1, 0]))
             found.append(model(input_ids=TOKEN.expand(2, 1), attention_mask=mask, **{CACHE: one}).logits)
     assert torch.equal(*found)

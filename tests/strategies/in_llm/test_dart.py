@@ -43,6 +43,7 @@ def test_pivots_have_the_largest_keys() -> None:
     assert selection.kept.tolist() == [0, 1, 3]
     assert selection.scores is not None
     assert selection.scores.tolist() == [3, 5, 2, 1]
+    assert DART(pivots=4).select_at(Stage(2, keep=1), tokens).kept.tolist() == [1]  # fewer than pivots
 
 
 def test_it_prunes_a_model_and_reads_the_text_at_the_stage(llava: Any) -> None:

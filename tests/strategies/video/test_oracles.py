@@ -114,6 +114,7 @@ def test_vcast_temperature_shares_more_evenly() -> None:
     widths = [int(one.max() - one.min()) for one in spread]
     assert widths[0] > widths[1] > widths[2]
     assert widths[2] <= 1
+    assert min(per_frame(VCAST(keep=24, temperature=1e-3).select(tokens).kept, 8)) == 1  # none is left out
 
 
 @pytest.mark.parametrize("name", VIDEO)
