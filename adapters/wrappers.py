@@ -27,7 +27,8 @@ def unwrap_model(model: Any) -> Any:
     shard or copy the modules inside.
     """
     while True:
-        if hasattr(model, "_orig_mod"):  # torch.compile(model)
+        # torch.compile(model). accelerate's compile_regions names the original likewise, but has modules of its own.
+        if hasattr(model, "_orig_mod") and "_orig_mod" not in vars(model):
             model = model._orig_mod
         elif isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module

@@ -79,12 +79,25 @@ class ForwardOverride(MethodOverride):
 
 class ModelForward(ForwardOverride):
     """The forward of the patched model. Where it is called past the model's hooks, as by PEFT up to version 0.20, it
-    does what they do; they are needed where somebody has replaced it meanwhile, as Liger Kernel does."""
+    does what they do; they are needed where somebody has replaced it meanwhile, as Liger Kernel does.
+
+    Like the bound method in whose place it is, it has a module and a function. accelerate wraps the function and binds
+    it again: in mixed precision to the module, of which copies then get their own, and in regional compilation to a
+    compiled twin. The model's hooks go with the module, so the function is that of what is overridden.
+    """
 
     def __init__(self, prefill: Prefill, context: CallContext) -> None:
         super().__init__(prefill.model)
         self._prefill, self._context = prefill, context
         self._is_base = prefill.adapter.core is prefill.model
+
+    @property
+    def __self__(self) -> nn.Module:
+        return self._module
+
+    @property
+    def __func__(self) -> Any:  # an AttributeError if what is overridden has none
+        return type(self._module).forward if self._overridden is None else self._overridden.__func__
 
     def override(self, *args: Any, **kwargs: Any) -> Any:
         if not self._past_hooks(args, kwargs) or not self._is_base:
