@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.errors import UnsupportedError
+from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.sequence.packing import IGNORED_LABEL, Packing
 
 if TYPE_CHECKING:
@@ -101,7 +101,10 @@ class ModelForward(ForwardOverride):
 
     def override(self, *args: Any, **kwargs: Any) -> Any:
         if not self._past_hooks(args, kwargs) or not self._is_base:
-            return self.original(*args, **kwargs)
+            output = self.original(*args, **kwargs)
+            if self._removed:
+                self._check_pruned()
+            return output
         output = None
         try:
             self._prefill.before_base_model(self._module, args, kwargs)
@@ -116,6 +119,21 @@ class ModelForward(ForwardOverride):
         if past:
             self._prefill.before_model(self._module, args, kwargs)
         return past
+
+    @dynamo_disabled
+    def _check_pruned(self) -> None:
+        """Raise PruningError if the patch went while a call ran, and its images were not pruned before."""
+        forward = self._prefill.end_forward()
+        if forward is not None and forward.visual and not forward.pruned:
+            raise gone_meanwhile()
+
+
+def gone_meanwhile() -> PruningError:
+    """The error of a call that has images, and whose patch went before they were pruned."""
+    return PruningError(
+        "another thread removed or replaced the patch while this call encoded its images, so they were not pruned. "
+        "Call the model again."
+    )
 
 
 class ContinuousBatching(MethodOverride):

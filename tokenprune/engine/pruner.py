@@ -24,6 +24,7 @@ PolicySteps         the action expert of a robot policy, which does the same
 from __future__ import annotations
 
 from contextlib import ExitStack
+from threading import RLock
 from typing import Any
 
 from torch import nn
@@ -51,10 +52,13 @@ from tokenprune.strategy import DenoisingStrategy, ReusingStrategy, StagedStrate
 
 #: The attribute of a patched model that holds its Pruner.
 PRUNER_ATTRIBUTE = "_tokenprune_pruner"
+#: Held while hooks are registered or removed: several threads may patch one model, each for its own request.
+changing_patches = RLock()
 
 
 class Pruner:
-    """The hooks of one patched model. `install` registers all of them or none; `remove` leaves nothing behind.
+    """The hooks of one patched model. `install` registers all of them, in place of another patch's, or leaves the model
+    as it was; `remove` leaves nothing behind.
 
     Raises SettingError or UnsupportedError for a strategy whose mechanisms the model does not allow.
     """
@@ -98,8 +102,12 @@ class Pruner:
         """The last forward of this thread that had visual tokens; if there was none, that of any thread."""
         return self.prefill.report
 
-    def install(self) -> None:
-        with ExitStack() as undo:  # if one registration raises, those before it are undone
+    def install(self) -> Pruner | None:
+        """Return the patch that this one replaces; None if there is none."""
+        with changing_patches, ExitStack() as undo:  # if one registration raises, those before it are undone
+            if (replaced := pruner_of(self.model)) is not None:
+                replaced.remove()
+                undo.callback(replaced.install)
             undo.callback(self.remove)
             watch_hooks(self)
             vars(self.model)[PRUNER_ATTRIBUTE] = self
@@ -107,15 +115,17 @@ class Pruner:
             names = {module: name for name, module in self.model.named_modules()}
             self.recorder.modules = {names[module]: module for module in captured if module in names}
             undo.pop_all()
+        return replaced
 
     def remove(self) -> None:
         self.prefill.end_forward()
         self._context.drop()
-        while self._handles:
-            self._handles.pop().remove()
-        if pruner_of(self.model) is self:
-            del vars(self.model)[PRUNER_ATTRIBUTE]
-        unwatch_hooks(self)
+        with changing_patches:
+            while self._handles:
+                self._handles.pop().remove()
+            if pruner_of(self.model) is self:
+                del vars(self.model)[PRUNER_ATTRIBUTE]
+            unwatch_hooks(self)
 
     def end(self) -> None:
         """Remove it for good. Calls that other threads are in the middle of raise PruningError, unless another patch

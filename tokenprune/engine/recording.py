@@ -24,7 +24,7 @@ from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.encoded import NOT_RECORDED, EncodedImage, Modality
 from tokenprune.engine.call import CallContext, bind_arguments, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.overrides import MethodOverride
+from tokenprune.engine.overrides import MethodOverride, gone_meanwhile
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy
@@ -74,6 +74,8 @@ class FeatureFunction(MethodOverride):
         kwargs = dict_kwargs
         try:
             output = self.original(*args, **kwargs)
+            if self._removed:
+                raise gone_meanwhile()
             self._recorder.record(self._function, bind_arguments(self.original, args, kwargs), output)
         finally:
             self._recorder.end()

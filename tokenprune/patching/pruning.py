@@ -12,7 +12,7 @@ from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.parallel import check_heads
 from tokenprune.adapters.wrappers import check_model, unwrap_model
 from tokenprune.checks import check_choice
-from tokenprune.engine.pruner import Pruner, pruner_of
+from tokenprune.engine.pruner import Pruner, changing_patches, pruner_of
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.patching.handle import Handle
 from tokenprune.report import Report
@@ -75,10 +75,11 @@ class PatchHandle(Handle):
     ) -> None:
         """Remove the patch. In a `with` block whose patch it had replaced, that one is in effect again."""
         self._pruner.in_block = False
-        self.remove()
         before = self._replaced
-        if before is not None and before.in_block and not before.ended and pruner_of(self.model) is None:
-            before.install()
+        with changing_patches:
+            self.remove()
+            if before is not None and before.in_block and not before.ended and pruner_of(self.model) is None:
+                before.install()
 
     def _settings(self) -> str:
         return f"{self.strategy}, position_ids={self.position_ids!r}"
@@ -151,16 +152,8 @@ def patch(
     if file is not None:
         file.warn_unless_made_for(len(model_adapter.layers))
     assert isinstance(model, nn.Module)
-    pruner, replaced = Pruner(model, model_adapter, chosen, cast(PositionIds, position_ids)), pruner_of(model)
-    if replaced is not None:
-        replaced.remove()
-    try:
-        pruner.install()
-    except BaseException:
-        if replaced is not None:
-            replaced.install()
-        raise
-    return PatchHandle(pruner, replaced)
+    pruner = Pruner(model, model_adapter, chosen, cast(PositionIds, position_ids))
+    return PatchHandle(pruner, pruner.install())
 
 
 def unpatch(model: nn.Module) -> None:

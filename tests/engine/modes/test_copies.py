@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ import pytest
 import torch
 from helpers.contract.answers import STRATEGY, answer, n_logits
 from helpers.contract.oracle import dropped_columns
-from helpers.tiny import prompt, tiny_llava
+from helpers.tiny import ENCODES_FIRST, prompt, tiny_llava
 
 import tokenprune
 from tokenprune import Grid, Selection
 from tokenprune.engine.pruner import pruner_of
+from tokenprune.engine.recording import VisionRecorder
 from tokenprune.tokens import VisualTokens
 
 PRUNED, WHOLE = 15, 42  # columns of prompt([1]): 6 of text, and 9 or 36 visual tokens
@@ -172,6 +174,61 @@ def test_a_patch_that_is_replaced_while_another_thread_answers(llava: Any) -> No
     assert torch.equal(answer(llava, inputs).sequences, expected)
     assert n_logits(llava, prompt([1])) == 10
     later[0].remove()
+
+
+ENCODED_BEFORE = pytest.mark.skipif(
+    not ENCODES_FIRST, reason="this transformers does not encode images before the call"
+)
+
+
+@pytest.mark.parametrize(
+    ("part", "ask"),
+    [
+        ("vision_tower", answer),
+        ("vision_tower", n_logits),
+        ("multi_modal_projector", n_logits),
+        pytest.param("language_model.embed_tokens", answer, marks=ENCODED_BEFORE),
+    ],
+)
+@pytest.mark.parametrize("change", [tokenprune.unpatch, lambda model: tokenprune.patch(model, Grid(keep=4))])
+def test_a_patch_that_goes_while_another_thread_encodes_images(llava: Any, change: Any, part: str, ask: Any) -> None:
+    """Hooks that were not there when the call began know nothing of its images: it would silently be unpruned."""
+    tokenprune.patch(llava, STRATEGY)
+
+    def in_a_thread(*_: Any) -> None:
+        hook.remove()
+        thread = threading.Thread(target=change, args=[llava])
+        thread.start()
+        thread.join()
+
+    hook = llava.model.get_submodule(part).register_forward_pre_hook(in_a_thread)
+    try:
+        with pytest.raises(
+            tokenprune.PruningError, match=r"removed or replaced the patch while .* Call the model again"
+        ):
+            ask(llava, prompt([1]))
+        assert n_logits(llava, prompt([1])) == (WHOLE if change is tokenprune.unpatch else 10)
+    finally:
+        tokenprune.unpatch(llava)
+
+
+def test_threads_patch_one_model(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One at a time: an override of another's half of a patch would bring that back when it is removed."""
+    register, running, most = VisionRecorder.register, [], []
+
+    def slowly(self: VisionRecorder, handles: Any) -> Any:
+        running.append(self)
+        most.append(len(running))
+        time.sleep(0.01)  # the other threads' turn
+        running.remove(self)
+        return register(self, handles)
+
+    monkeypatch.setattr(VisionRecorder, "register", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda keep: tokenprune.patch(llava, Grid(keep=keep)).remove(), range(1, 9)))
+    assert max(most) == 1
+    for module in llava.modules():
+        assert not any(type(value).__module__.startswith("tokenprune") for value in vars(module).values())
 
 
 def test_inference_mode(llava: Any) -> None:
