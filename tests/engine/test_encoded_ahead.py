@@ -47,3 +47,24 @@ def test_one_that_reads_the_same_or_less(llava: Any, before: Strategy, now: Stra
     given = encoded(llava, before)
     with torch.no_grad(), tokenprune.patch(llava, now):
         assert torch.equal(llava(**given).logits, llava(**prompt([1])).logits)
+
+
+def test_a_cache_of_features(llava: Any) -> None:
+    """The user's own, in front of the model: what it returns was recorded when it was encoded."""
+    inputs, encode, cached = prompt([1]), llava.model.get_image_features, []
+
+    def encode_once(pixel_values: Any, **kwargs: Any) -> Any:
+        if not cached:
+            cached.append(encode(pixel_values, **kwargs))
+        return cached[0]
+
+    llava.model.get_image_features = encode_once
+    try:
+        with torch.no_grad(), tokenprune.patch(llava, FoPru(keep=9)) as handle:
+            first = llava(**inputs).logits
+            assert torch.equal(llava(**inputs).logits, first)
+            assert handle.report.n_kept == 9
+        with torch.no_grad(), tokenprune.patch(llava, FoPru(layer=0)), pytest.raises(PruningError, match="encoded for"):
+            llava(**inputs)
+    finally:
+        del llava.model.get_image_features

@@ -136,8 +136,10 @@ class VisionRecorder:
     def record(self, function: str, arguments: dict[str, Any], output: Any) -> None:
         """Tie what was recorded to the output of the feature function."""
         modality = self._modality(function)
-        images = self._images(modality, arguments, output)
-        setattr(output, RECORD_ATTRIBUTE, images)
+        images = getattr(output, RECORD_ATTRIBUTE, None)  # recorded before, if somebody's cache of features returns it
+        if images is None:
+            images = self._images(modality, arguments, output)
+            setattr(output, RECORD_ATTRIBUTE, images)
         self._context.encoded.append(modality.name)
         forward = self._context.forward
         if forward is not None and modality.name in forward.images:
