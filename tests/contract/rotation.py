@@ -22,7 +22,13 @@ WIDE = {name for name, family in FAMILIES.items() if isinstance(family, CommonFa
 COMMONEST = "test_dropping_equals_masking"
 #: Slow tests of what seldom changes: families at the sizes of their published checkpoints, and the scripts that repeat
 #: the project's own measurements and training. All of them run when pytest is given such a folder or a part of it.
-SELDOM = ("tests/adapters/published", "tests/dev/experiments", "tests/dev/train")
+SELDOM = (
+    "tests/adapters/published",
+    "tests/dev/experiments",
+    "tests/dev/measure/test_run.py",
+    "tests/dev/test_peers_speed.py",
+    "tests/dev/train",
+)
 #: What families that share an adapter run every time, by the beginning of its ID.
 ALWAYS = (
     f"{COMMONEST}[random-{{}}-greedy-padded]",
