@@ -10,7 +10,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import compile_regions
 from helpers.contract.answers import STRATEGY, n_logits
 from helpers.contract.oracle import assert_close
 from helpers.tiny import prompt, tiny_llava
@@ -57,6 +56,9 @@ def test_mixed_precision(accelerator: Accelerator, first: str) -> None:
 @pytest.mark.parametrize(("first", "strategy"), [("patch", STRATEGY), ("compile", FastV(keep_ratio=0.25, layer=1))])
 def test_regional_compilation(first: str, strategy: Strategy) -> None:
     """`compile_regions` makes a twin of the model, with compiled layers and the hooks of the original."""
+    pytest.importorskip("accelerate", minversion="1.7")
+    from accelerate.utils import compile_regions
+
     model, inputs, graphs = tiny_llava(), prompt([1]), []
 
     def compiled(graph: Any, _: Any) -> Any:
