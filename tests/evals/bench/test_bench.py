@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from helpers.files.search import deep_llava
+from helpers.seen import seen_by
 from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
-from tokenprune.adapters import adapter_for
 from tokenprune.engine.stages.pruning import StagePruning
 from tokenprune.evals.bench import ideal, plot, tables
 from tokenprune.evals.bench.cases import IDEAL, Facts, cases, facts
@@ -77,24 +77,11 @@ def test_no_layer_of_the_ideal_is_longer_or_shorter_than_the_pruned_one() -> Non
     inputs = prompts.random_prompt(model, 2)
     found = {case.name: case for case in cases(model, inputs, pruned(**STRATEGIES))}
 
-    def shapes_in(case: Any) -> list[Any]:
-        seen: list[Any] = []
-        adapter = adapter_for(model)
-        layers: list[Any] = [*adapter.layers, *adapter.tower.layers(adapter.vision_tower)[: -len(adapter.layers)]]
-        with case.patched(), torch.inference_mode():
-            hooks = [
-                layer.mlp.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape)) for layer in layers
-            ]
-            _, cache = cache_in(case.prefill())
-            for hook in hooks:
-                hook.remove()
-        return [*seen, *(layer.keys.shape for layer in cache.layers)]
-
     for label, strategy in STRATEGIES.items():
         own = found[f"{label} @ {strategy.keep_ratio:g}"]
         assert own.ideal is not None
-        assert shapes_in(own) == shapes_in(found[own.ideal])
-    assert len({len(set(shapes_in(case))) for case in found.values()}) > 1
+        assert seen_by(model, own) == seen_by(model, found[own.ideal])
+    assert len({len(set(seen_by(model, case))) for case in found.values()}) > 1
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
