@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from einops import rearrange, reduce
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
@@ -37,15 +37,16 @@ class KimiK25Adapter(ModelAdapter):
         return [chunk_layout(frames, rows, columns, side) for frames, rows, columns in grids]
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
-        """The mean of each chunk's frames."""
-        grids = arguments["grid_thw"]
-        pattern = "(frame row column) channel y x -> channel (row y) (column x)"
-        return [
-            reduce(chunk, pattern, "mean", frame=frames, column=columns)
-            for chunk, (frames, _, columns) in zip(
-                arguments["pixel_values"].split(grids.prod(-1).tolist()), grids.tolist(), strict=True
-            )
-        ]
+        return chunk_pixels(arguments["pixel_values"], arguments["grid_thw"])
+
+
+def chunk_pixels(
+    patches: Float[Tensor, "patches channels y x"], grids: Int[Tensor, "chunks 3"]
+) -> list[Float[Tensor, "channels height width"]]:
+    """The mean of each chunk's frames, put together from their patches; an image is one frame."""
+    pattern = "(frame row column) channel y x -> channel (row y) (column x)"
+    chunks = zip(patches.split(grids.prod(-1).tolist()), grids.tolist(), strict=True)
+    return [reduce(chunk, pattern, "mean", frame=frames, column=columns) for chunk, (frames, _, columns) in chunks]
 
 
 def chunk_layout(frames: int, rows: int, columns: int, side: int) -> Layout:

@@ -11,6 +11,7 @@ from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, settings_of
 from tokenprune.evals.models.loading import read_config
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
+from tokenprune.serving.vllm.architectures import ARCHITECTURES, architecture_of
 from tokenprune.serving.vllm.overrides import overrides
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.strategies.baselines.grid import Grid
@@ -85,10 +86,11 @@ class Offline(Engine):
             return [reply for prompt in prompts for reply in self.ask([prompt], setup)]
 
     def _generated(self, prompts: Sequence[Prompt], keep_ratio: float) -> list[Reply | Exception]:
+        architecture = ARCHITECTURES[architecture_of(self.config)]
         inputs = [
             {
                 "prompt": prompt.chat,
-                "multi_modal_data": {"image": list(prompt.images)},
+                "multi_modal_data": architecture.items(prompt.images),
                 "mm_processor_kwargs": {"keep_ratio": keep_ratio},
             }
             for prompt in prompts

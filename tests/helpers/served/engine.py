@@ -23,8 +23,9 @@ import torch
 from helpers.served.attention import attend_within_images
 from helpers.served.interpreted import interpret_kernels
 from helpers.served.linear_attention import use_float32_kernel
-from helpers.served.reference import Answer, Request, answers, draw, film
+from helpers.served.reference import Answer, Request, answers, chunk, draw, film
 from tokenprune.sequence.position_ids import PositionIds
+from tokenprune.serving.vllm.architectures import ARCHITECTURES, Architecture
 
 TOLERANCE = 1e-4
 HAS_VLLM = find_spec("vllm") is not None
@@ -38,6 +39,7 @@ if HAS_VLLM:  # read when vLLM is imported, and inherited by its processes
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CACHE_ROOT": os.environ.get("VLLM_CACHE_ROOT", COMPILED.name),
         "HF_HUB_OFFLINE": "1",
+        "VLLM_MLA_DISABLE": "1",  # Kimi's latent attention, whose kernel for CPUs takes no chunked prefill
     }
     if not torch.cuda.is_available():
         interpret_kernels()  # those of V2, and of attention within images
@@ -97,12 +99,12 @@ def served(llm: Any, requests: Sequence[Request], adapter: Any = None) -> list[A
     from vllm import SamplingParams
 
     n_logprobs, tokenizer = llm.llm_engine.model_config.get_vocab_size(), llm.get_tokenizer()
+    architecture = ARCHITECTURES.get(llm.llm_engine.model_config.hf_config.architectures[0])
     prompts, sampling = [], []
     for request in requests:
         ids = tokenizer(request.text, add_special_tokens=False)["input_ids"]
         prompt: dict[str, Any] = {"prompt_token_ids": ids}
-        given = {"image": [draw(*one) for one in request.images], "video": [played(*one) for one in request.videos]}
-        if data := {modality: items for modality, items in given.items() if items}:
+        if data := _data(request, architecture):
             prompt["multi_modal_data"] = data
         ratio = {} if request.keep_ratio is None else {"keep_ratio": request.keep_ratio}
         if options := {**ratio, **dict(request.options)}:
@@ -110,6 +112,20 @@ def served(llm: Any, requests: Sequence[Request], adapter: Any = None) -> list[A
         prompts.append(prompt)
         sampling.append(SamplingParams(temperature=0, max_tokens=request.n_new, logprobs=n_logprobs, ignore_eos=True))
     return llm.generate(prompts, sampling, use_tqdm=False, lora_request=adapter)
+
+
+def _data(request: Request, architecture: Architecture | None) -> dict[str, list[Any]]:
+    """The images and videos of a request as vLLM takes them for a model, which may be one of its own."""
+    images = [draw(*one) for one in request.images]
+    if architecture is not None and architecture.chunks:
+        chunks = [chunk(*one) for one in request.videos]
+        videos = [
+            {"type": "video_chunk", "video_chunk": one, "uuid": None, "prompt": "", "video_idx": 0} for one in chunks
+        ]
+        found = {"vision_chunk": [*architecture.items(images)["vision_chunk"], *videos]}
+    else:
+        found = {"image": images, "video": [played(*one) for one in request.videos]}
+    return {modality: items for modality, items in found.items() if items}
 
 
 def played(*video: int) -> tuple[Any, dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,15 @@ from helpers.served.models import (
     save_llava_onevision,
     save_qwen,
 )
-from helpers.served.packed import PADDLE_IMAGE, save_exaone4_5, save_paddleocr_vl
+from helpers.served.packed import (
+    KIMI_IMAGE,
+    LIGHTON_IMAGE,
+    PADDLE_IMAGE,
+    save_exaone4_5,
+    save_kimi,
+    save_lighton_ocr,
+    save_paddleocr_vl,
+)
 from helpers.served.reference import Request
 
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
@@ -33,18 +41,22 @@ class Far:
     """A prompt whose position IDs run beyond the model's table although few of its tokens are left.
 
     table: the model's `max_position_embeddings`. size: the (width, height) of each of `n_images`.
-    raises: whether reading the table beyond its end is an error, as in that of M-RoPE.
+    raises: the error of reading the table beyond its end; None if that gives NaN.
     """
 
     table: int
     n_images: int
     size: tuple[int, int]
-    raises: bool = False
+    raises: str | None = None
 
 
+M_ROPE_ENDS = "out of bounds for dimension 0"
 #: vLLM's table of M-RoPE is up to four times as long as the config says, and an image takes as many position IDs as its
 #: longer side has visual tokens: these have more than 40.
-FAR_MROPE = Far(64, 7, (1372, 28), raises=True)
+FAR_MROPE = Far(64, 7, (1372, 28), raises=M_ROPE_ENDS)
+
+#: vLLM's kernel for CPUs rotates the wrong values where only a part of each head is rotated.
+KIMI_OPTIONS = {"compilation_config": {"custom_ops": ["all", "-rotary_embedding"]}}
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,7 @@ class Family:
     n_blocks: of a KV cache that a few requests outgrow together.
     n_step: the most tokens of a step, which ends within images if that is few.
     n_more: how many more tokens than in other families an image has before its visual ones.
+    options: what the engine must be told.
     """
 
     name: str
@@ -67,6 +80,7 @@ class Family:
     n_blocks: int = 10
     n_step: int = 16
     n_more: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def mixes(self) -> bool:
@@ -141,6 +155,15 @@ FAMILIES = (
         n_blocks=30,
     ),
     Family("mistral3", "TokenPruneMistral3", save_mistral3, MISTRAL_IMAGE, far=Far(256, 8, (196, 196))),
+    Family("lighton_ocr", "TokenPruneLightOnOCR", save_lighton_ocr, LIGHTON_IMAGE, far=Far(256, 8, (196, 196))),
+    Family(
+        "kimi_k25",
+        "TokenPruneKimiK25",
+        save_kimi,
+        KIMI_IMAGE,
+        far=Far(256, 8, (196, 196), raises="index out of range"),
+        options=KIMI_OPTIONS,
+    ),
     Family("idefics3", "TokenPruneIdefics3", partial(save_idefics3, kind="idefics3")),
     Family("smolvlm", "TokenPruneSmolVLM", partial(save_idefics3, kind="smolvlm")),
     Family("llama4", "TokenPruneLlama4", save_llama4, LLAMA_IMAGE, visual_token=LLAMA_VISUAL, n_blocks=30),
@@ -149,7 +172,7 @@ FAMILIES = (
         "TokenPruneMiniCPMV4_6",
         save_minicpm,
         MINICPM_IMAGE,
-        far=Far(136, 6, (224, 224), raises=True),
+        far=Far(136, 6, (224, 224), raises=M_ROPE_ENDS),
         n_more=3,
     ),
     # No step is to end within an image, which vLLM 0.32 only makes sure of while no other request shares the step.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from torch import Tensor
 from helpers.served.models import CHAT, N_LAYERS, PATCH, QWEN_IMAGE, QWEN_VIDEO, decoder, save, tokenizer, tower
 
 PADDLE_IMAGE = "<|IMAGE_START|> <|IMAGE_PLACEHOLDER|> <|IMAGE_END|>"
+LIGHTON_IMAGE = "<|image_pad|>"
+KIMI_IMAGE = "<|media_begin|> <|media_pad|> <|media_end|>"
 #: The fewest and the most pixels of an image.
 SIZES = {"shortest_edge": (4 * PATCH) ** 2, "longest_edge": (14 * PATCH) ** 2}
 
@@ -63,3 +68,93 @@ def save_exaone4_5(folder: Path, window: int = 4096, **settings: Any) -> None:
         chat_template=CHAT.replace("IMAGE", QWEN_IMAGE),
     )
     save(transformers.Exaone4_5_ForConditionalGeneration(config), processor, folder)
+
+
+def save_lighton_ocr(folder: Path, **settings: Any) -> None:
+    """LightOn OCR with up to 12 x 12 visual tokens of 2 x 2 patches."""
+    side, marks = (
+        24 * PATCH,
+        {"image_token": LIGHTON_IMAGE, "image_break_token": "<break>", "image_end_token": "<last>"},
+    )
+    words = tokenizer(**marks)
+    image = words.convert_tokens_to_ids(LIGHTON_IMAGE)
+    config = transformers.LightOnOcrConfig(
+        vision_config={**tower(side), "model_type": "pixtral"},
+        text_config=decoder(len(words), model_type="qwen3", rms_norm_eps=1e-5, **settings),
+        image_token_id=image,
+        tie_word_embeddings=False,
+    )
+    processor = transformers.LightOnOcrProcessor(
+        image_processor=transformers.PixtralImageProcessor(size={"longest_edge": side}, patch_size=2 * PATCH),
+        tokenizer=words,
+        patch_size=PATCH,
+        spatial_merge_size=2,
+        chat_template=CHAT.replace("IMAGE", LIGHTON_IMAGE),
+    )
+    save(transformers.LightOnOcrForConditionalGeneration(config), processor, folder)
+    published = {"model_type": "mistral3", "architectures": ["LightOnOCRForConditionalGeneration"]}
+    published |= {"image_token_index": image, "multimodal_projector_bias": False}
+    rewrite(folder / "config.json", lambda written: {**written, **published})
+    rewrite(folder / "processor_config.json", lambda written: {**written, **marks})
+
+
+def save_kimi(folder: Path, **settings: Any) -> None:
+    """Kimi K2.5 with visual tokens of 2 x 2 patches. Two of three decoder layers have experts."""
+    marks, video = KIMI_IMAGE.split(), "<|kimi_k25_video_placeholder|>"
+    words = tokenizer(*marks, video)
+    start, image, end = words.convert_tokens_to_ids(marks)
+    latent = {"q_lora_rank": 32, "kv_lora_rank": 32, "qk_rope_head_dim": 16, "qk_nope_head_dim": 16, "v_head_dim": 32}
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}
+    published = {"topk_method": "noaux_tc", "scoring_func": "sigmoid", "first_k_dense_replace": 1}
+    text = {**latent, **experts, **published, "moe_intermediate_size": 48, "head_dim": 16, **settings}
+    vision = {**tower(0), "pos_emb_height": 8, "pos_emb_width": 8}
+    del vision["image_size"]
+    config = transformers.Kimi_K25Config(
+        vision_config=vision,
+        text_config=decoder(len(words), **text),
+        projection_hidden_size=64,
+        image_token_id=image,
+        video_token_id=words.convert_tokens_to_ids(video),
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+        tie_word_embeddings=False,
+    )
+    processor = transformers.Kimi_K25Processor(
+        image_processor=transformers.Kimi_K25ImageProcessor(patch_size=PATCH),
+        tokenizer=words,
+        video_processor=transformers.Kimi_K25VideoProcessor(patch_size=PATCH),
+        chat_template=CHAT.replace("IMAGE", KIMI_IMAGE),
+    )
+    save(
+        transformers.Kimi_K25ForConditionalGeneration(config),
+        processor,
+        folder,
+        partial(published_kimi, placeholders=[image, words.convert_tokens_to_ids(video)]),
+    )
+    rewrite(folder / "config.json", lambda written: {**written, "use_unified_vision_chunk": True})
+    rewrite(folder / "processor_config.json", with_media_settings)
+
+
+def published_kimi(name: str, weight: Tensor, placeholders: list[int]) -> tuple[str, Tensor]:
+    """transformers saves some of Kimi's under names of neither format. It takes a placeholder token that is answered
+    for the first of the vocabulary, and vLLM for itself."""
+    if name.endswith("embed_tokens.weight"):
+        weight = weight.clone()
+        weight[placeholders] = weight[0].clone()
+    name = name.replace("language_model.model.blocks.", "language_model.model.layers.")
+    name = name.replace("vision_tower.encoder.patch_embed.", "vision_tower.patch_embed.")
+    return name.replace("model.mm_projector.", "mm_projector."), weight
+
+
+def with_media_settings(written: dict[str, Any]) -> dict[str, Any]:
+    """A processor's config with what vLLM's own image processor of Kimi reads."""
+    limits = {"in_patch_limit": 16384, "in_patch_limit_each_frame": 4096, "in_patch_limit_video": 65536}
+    sizes = {"patch_size": PATCH, "merge_kernel_size": 2, "temporal_merge_kernel_size": 4}
+    halves = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    media = {**limits, **sizes, **halves, "patch_limit_on_one_side": 512, "fixed_output_tokens": None}
+    return {**written, "image_processor": {**written["image_processor"], "media_proc_cfg": media}}
+
+
+def rewrite(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change a JSON file, as published checkpoints differ from what transformers saves."""
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))

@@ -53,6 +53,11 @@ def film(seed: int, width: int, height: int, n_frames: int) -> tuple[Any, dict[s
     return frames, {**facts, "video_backend": "opencv"}
 
 
+def chunk(seed: int, width: int, height: int, n_frames: int) -> list[Image.Image]:
+    """The same frames as one of Kimi's chunks."""
+    return [draw(seed + number, width, height) for number in range(n_frames)]
+
+
 def answers(
     model: Path, strategy: str, settings: dict[str, Any], position_ids: PositionIds, requests: Sequence[Request]
 ) -> list[Answer]:
@@ -63,10 +68,13 @@ def answers(
 @cache
 def _loaded(folder: Path) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LightOnOcrForConditionalGeneration
 
     torch.set_num_threads(1)
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    # Its published type is that of another model.
+    lighton = AutoConfig.from_pretrained(folder).architectures == ["LightOnOCRForConditionalGeneration"]
+    kind: Any = LightOnOcrForConditionalGeneration if lighton else AutoModelForImageTextToText
+    model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     return model.eval(), AutoProcessor.from_pretrained(folder)
 
 
@@ -76,6 +84,7 @@ def _answer(
     import torch
 
     import tokenprune
+    from helpers.served.chunks import count_averaged_frames, with_chunks
     from tokenprune.strategies.parsing import StrategySpec
 
     model, processor = _loaded(model_folder)
@@ -83,11 +92,17 @@ def _answer(
     if type(processor).__name__ == "LlavaOnevisionProcessor":
         # Else it cuts tiles of a lone image only, where vLLM cuts those of all.
         images = [[image] for image in images]
+    kimi = type(processor).__name__ == "Kimi_K25Processor"
+    chunks = [chunk(*one) for one in request.videos] if kimi else []
+    images += [frames[0] for frames in chunks]  # a chunk has as many tokens as a frame
     given: dict[str, Any] = {"text": [request.text], "images": images or None, "return_tensors": "pt"}
-    if request.videos:
+    if request.videos and not kimi:
         films, facts = zip(*(film(*one) for one in request.videos), strict=True)
         given |= {"videos": list(films), "video_metadata": list(facts), "do_sample_frames": False}
     inputs = processor(**given, **dict(request.options), add_special_tokens=False)
+    if chunks:
+        count_averaged_frames()
+        inputs = with_chunks(inputs, chunks, processor)
     inputs = inputs.to(torch.float32)  # Llama 4's pixels come in bfloat16
     ratio = {} if request.keep_ratio is None else {"keep_ratio": request.keep_ratio, "keep": None}
     chosen = StrategySpec.read(strategy).make({**settings, **ratio})

@@ -16,6 +16,8 @@ from tokenprune.serving.vllm.architectures import architecture_of
         ({"model_type": "llava"}, "TokenPruneLlava"),
         ({"model_type": "llava", "vision_config": {"model_type": "dinov2"}}, "TokenPruneTransformers"),
         ({"model_type": "qwen3_vl_moe", "vision_config": {"model_type": "qwen3_vl_moe"}}, "TokenPruneQwen3VLMoe"),
+        ({"model_type": "mistral3", "architectures": ["Mistral3ForConditionalGeneration"]}, "TokenPruneMistral3"),
+        ({"model_type": "mistral3", "architectures": ["LightOnOCRForConditionalGeneration"]}, "TokenPruneLightOnOCR"),
         ({"model_type": "qwen3_5", "vision_config": {"model_type": "qwen3_5_vision"}}, "TokenPruneQwen3_5"),
     ],
 )

@@ -38,7 +38,7 @@ def model(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def llm(family: Family, model: Path) -> Iterator[Any]:
     own = {"max_num_batched_tokens": family.n_step, "num_gpu_blocks_override": family.n_blocks}
-    with engine(model, family.architecture, FOPRU, **OPTIONS, **own) as llm:
+    with engine(model, family.architecture, FOPRU, **OPTIONS, **own, **family.options) as llm:
         yield llm
 
 

@@ -13,7 +13,7 @@ from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 A, B = (1, 100, 100), (2, 150, 80)
-OF_PATCHES = [family for family in FAMILIES if family.name in ("qwen2_5_vl", "qwen3_vl", "paddleocr_vl")]
+OF_PATCHES = [family for family in FAMILIES if family.name in ("qwen2_5_vl", "qwen3_vl", "paddleocr_vl", "kimi_k25")]
 REQUESTS = (
     Request("w1 w2 <image> w3 w4", (A,)),
     Request("<image> w5 <image> w6 w7", (A, B)),
@@ -51,11 +51,11 @@ def test_strategy(llava: Path, settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("family", OF_PATCHES, ids=[family.name for family in OF_PATCHES])
 def test_colors_of_patches(family: Family, tmp_path: Path) -> None:
-    """The tower gets them as patches, and in Qwen-VL before they are normalised."""
+    """The tower gets them as patches, and in Qwen-VL and Kimi before they are normalised."""
     family.save(tmp_path)
     settings = {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 1.0, "cell": 2.0}
     requests = [Request(f"w1 w2 {family.image} w3", (image,)) for image in (A, B)]
     answers = expected(tmp_path, settings, requests)
-    with engine(tmp_path, family.architecture, settings) as llm:
+    with engine(tmp_path, family.architecture, settings, **family.options) as llm:
         for output, answer in zip(served(llm, requests), answers, strict=True):
             check_equal(output, answer)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
-from helpers.served.families import FAMILIES, FOPRU, Family, words
+from helpers.served.families import FAMILIES, FOPRU, KIMI_OPTIONS, Family, words
 from helpers.served.gemma import GEMMA4_IMAGE, save_gemma4
 from helpers.served.minicpm import MINICPM_IMAGE, MINICPM_VIDEO, save_minicpm
 from helpers.served.models import save_llava_onevision
+from helpers.served.packed import KIMI_IMAGE, save_kimi
 from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]
@@ -77,3 +78,19 @@ def test_videos_that_are_not_pruned(save: Any, architecture: str, video: str, im
 
 def tokens(output: Any) -> list[int]:
     return list(output.outputs[0].token_ids)
+
+
+def test_a_chunk_of_frames_is_pruned_as_an_image(tmp_path: Path) -> None:
+    """Kimi's, whose frames the tower averages."""
+    save_kimi(tmp_path)
+    requests = [
+        Request(f"w1 {KIMI_IMAGE} w2", videos=(SHORT,)),
+        Request(f"w1 {KIMI_IMAGE} w2 {KIMI_IMAGE} w3", ((3, 112, 112),), videos=(SHORT,), keep_ratio=0.5),
+    ]
+    answers = expected(tmp_path, FOPRU, requests)
+    with engine(tmp_path, "TokenPruneKimiK25", FOPRU, limit_mm_per_prompt={}, **KIMI_OPTIONS) as llm:
+        outputs = served(llm, requests)
+    for output, answer in zip(outputs, answers, strict=True):
+        check_equal(output, answer)
+    (first_frame,) = expected(tmp_path, FOPRU, [Request(f"w1 {KIMI_IMAGE} w2", (SHORT[:3],))])
+    assert difference(outputs[0], first_frame) > 100 * TOLERANCE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,14 @@ from tokenprune.errors import UnsupportedError
 
 #: Towers for which vLLM has a model of its own where the family may have others too.
 NATIVE_TOWERS = ("clip_vision_model", "siglip_vision_model")
-#: Types of checkpoints in their authors' own format, and how to get what can be pruned.
-UNCONVERTED = {
-    "internvl_chat": "Write the name of its conversion, such as OpenGVLab/InternVL3_5-8B-HF.",
-    "pixtral": "If it is a Mistral 3, add --config-format hf --load-format hf --tokenizer-mode hf.",
+#: Types of checkpoints in another format than the one that is served, and how to get that.
+OTHER_FORMATS = {
+    "internvl_chat": "is not in transformers' format. Write the name of its conversion, such as "
+    "OpenGVLab/InternVL3_5-8B-HF.",
+    "lighton_ocr": "is read by transformers only: vLLM takes LightOn OCR as it is published, with the type 'mistral3'. "
+    "Write its published name, such as lightonai/LightOnOCR-2-1B.",
+    "pixtral": "is not in transformers' format. If it is a Mistral 3, add --config-format hf --load-format hf "
+    "--tokenizer-mode hf.",
 }
 
 
@@ -23,9 +27,11 @@ class Architecture:
 
     name: the name in `--hf-overrides '{"architectures": [...]}'`.
     home: the module in `models` and the class, `llava:PrunedLlava`.
-    replaces: the transformers class whose checkpoints it serves.
+    replaces: what its checkpoints' config names, which vLLM serves unpruned.
     model_type: that of the checkpoints' config.
     multidimensional: whether position IDs have three components (M-RoPE).
+    named: whether it only serves checkpoints that name what it replaces, because another family has the same type.
+    chunks: whether vLLM takes images and chunks of videos as one modality.
     """
 
     name: str
@@ -33,6 +39,14 @@ class Architecture:
     replaces: str
     model_type: str
     multidimensional: bool = False
+    named: bool = False
+    chunks: bool = False
+
+    def items(self, images: Sequence[Any]) -> dict[str, list[Any]]:
+        """The images of a prompt, as vLLM's `LLM.generate` takes them."""
+        if self.chunks:
+            return {"vision_chunk": [{"type": "image", "image": image, "uuid": None} for image in images]}
+        return {"image": list(images)}
 
 
 #: Serves what the others do not, on vLLM's Transformers backend.
@@ -86,7 +100,17 @@ ARCHITECTURES = {
         Architecture(
             "TokenPruneExaone4_5", "exaone4_5:PrunedExaone4_5", "Exaone4_5_ForConditionalGeneration", "exaone4_5"
         ),
+        Architecture(
+            "TokenPruneLightOnOCR",
+            "mistral3:PrunedLightOnOcr",
+            "LightOnOCRForConditionalGeneration",
+            "mistral3",
+            named=True,
+        ),
         Architecture("TokenPruneMistral3", "mistral3:PrunedMistral3", "Mistral3ForConditionalGeneration", "mistral3"),
+        Architecture(
+            "TokenPruneKimiK25", "kimi:PrunedKimiK25", "KimiK25ForConditionalGeneration", "kimi_k25", chunks=True
+        ),
         Architecture("TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3"),
         Architecture("TokenPruneSmolVLM", "idefics3:PrunedSmolVLM", "SmolVLMForConditionalGeneration", "smolvlm"),
         Architecture("TokenPruneLlama4", "llama4:PrunedLlama4", "Llama4ForConditionalGeneration", "llama4"),
@@ -106,17 +130,17 @@ ARCHITECTURES = {
 def architecture_of(config: Mapping[str, Any]) -> str:
     """Return the name of the architecture that serves a checkpoint, given its config.json. Raises UnsupportedError for
     a model that none serves."""
-    model_type = config.get("model_type")
+    model_type, names = config.get("model_type"), config.get("architectures") or ()
     tower = (config.get("vision_config") or {}).get("model_type", NATIVE_TOWERS[0])
     for architecture in ARCHITECTURES.values():
+        if architecture.named and not {architecture.replaces, architecture.name} & set(names):
+            continue
         if architecture.model_type == model_type:
             if model_type == "llava" and tower not in NATIVE_TOWERS:
                 return GENERIC
             return architecture.name
-    if model_type in UNCONVERTED:
-        raise UnsupportedError(
-            f"a model of type {model_type!r} is not in transformers' format. {UNCONVERTED[model_type]}"
-        )
+    if model_type in OTHER_FORMATS:
+        raise UnsupportedError(f"a model of type {model_type!r} {OTHER_FORMATS[model_type]}")
     served = sorted({architecture.model_type for architecture in ARCHITECTURES.values()})
     raise UnsupportedError(
         f"a model of type {model_type!r} cannot be pruned inside vLLM. Supported: {', '.join(served)}. "

@@ -28,7 +28,13 @@ ROPE_TYPES = ("default", "linear", "llama3", "mrope", "proportional", "yarn")
 #: others, or whose state has seen what is left.
 SERVED_LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
 #: Models whose features do not say where in the image they belong.
-NEEDS_PIXELS = ("TokenPruneLlavaNext", "TokenPruneLlavaOnevision", "TokenPruneMistral3", "TokenPruneMiniCPMV4_6")
+NEEDS_PIXELS = (
+    "TokenPruneLlavaNext",
+    "TokenPruneLlavaOnevision",
+    "TokenPruneMistral3",
+    "TokenPruneLightOnOCR",
+    "TokenPruneMiniCPMV4_6",
+)
 #: Models with text between the visual tokens of an image, whose embeddings are the language model's.
 MARKED = ("TokenPruneMistral3", "TokenPruneIdefics3", "TokenPruneSmolVLM", "TokenPruneLlama4")
 #: Models whose images are padded, so that their pixels do not divide into the patches of the tower.

@@ -1,4 +1,5 @@
-"""Mistral 3: images of any size, whose visual tokens each combine a square of patches, with a marker after each row."""
+"""Mistral 3 and LightOn OCR: images of any size, whose visual tokens each combine a square of patches. In Mistral 3, a
+marker follows each row of them."""
 
 # pyright: reportMissingImports=false
 
@@ -8,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
-from vllm.model_executor.models import mistral3
+from vllm.model_executor.models import lightonocr, mistral3
 from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
@@ -25,15 +27,11 @@ class Mistral3Processor(PruningProcessor, mistral3.Mistral3MultiModalProcessor):
     has_markers = True
 
 
-@MULTIMODAL_REGISTRY.register_processor(
-    Mistral3Processor, info=mistral3.Mistral3ProcessingInfo, dummy_inputs=mistral3.Mistral3DummyInputsBuilder
-)
-class PrunedMistral3(PrunedModel, mistral3.Mistral3ForConditionalGeneration, SupportsMRoPE):
-    """vLLM's Mistral 3, pruned. Its tower gets the patches of all images in one sequence."""
+class LightOnOcrProcessor(PruningProcessor, lightonocr.LightOnOCRMultiModalProcessor): ...
 
-    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        scale_queries(vllm_config.model_config.hf_config.text_config)
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
+
+class PrunedPixtralTower(PrunedModel):
+    """What both share: the tower gets the patches of all images in one sequence."""
 
     def attention_module(self) -> Any:
         layers = self.vision_tower.transformer.layers
@@ -52,10 +50,33 @@ class PrunedMistral3(PrunedModel, mistral3.Mistral3ForConditionalGeneration, Sup
                 found["vision_attention"] = VisionAttention(queries, keys, self.capture.scale, tower.n_prefix, layout)
         if needs & {"pixels", "colors"}:
             for found, image in zip(statistics, pixels, strict=True):
-                # The tower itself normalises them, as patches of any size.
-                normed = self.vision_tower.input_norm(image.reshape(1, -1), torch.float32).view(1, *image.shape)
-                found.update(image_statistics(needs, tower, normed))
+                found.update(image_statistics(needs, tower, self.normed(image)[None]))
         return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
+
+    def normed(self, image: Float[Tensor, "channels height width"]) -> Float[Tensor, "channels height width"]:
+        """The image as the tower's first layer sees it."""
+        return image
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Mistral3Processor, info=mistral3.Mistral3ProcessingInfo, dummy_inputs=mistral3.Mistral3DummyInputsBuilder
+)
+class PrunedMistral3(PrunedPixtralTower, mistral3.Mistral3ForConditionalGeneration, SupportsMRoPE):
+    """vLLM's Mistral 3, pruned."""
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        scale_queries(vllm_config.model_config.hf_config.text_config)
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+
+    def normed(self, image: Float[Tensor, "channels height width"]) -> Float[Tensor, "channels height width"]:
+        return self.vision_tower.input_norm(image.reshape(1, -1), torch.float32).view(image.shape)
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    LightOnOcrProcessor, info=lightonocr.LightOnOCRProcessingInfo, dummy_inputs=mistral3.Mistral3DummyInputsBuilder
+)
+class PrunedLightOnOcr(PrunedPixtralTower, lightonocr.LightOnOCRForConditionalGeneration, SupportsMRoPE):
+    """vLLM's LightOn OCR, pruned. Its images come normalised."""
 
 
 def scale_queries(text_config: Any) -> None:

@@ -1,0 +1,61 @@
+"""Kimi K2.5: images of any size, and videos in chunks of frames that the tower sees together and averages. vLLM calls
+both vision chunks, and each is pruned by itself."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.model_executor.models import kimi_k25
+from vllm.model_executor.models.interfaces import SupportsMRoPE
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from tokenprune.adapters.families.kimi import chunk_layout, chunk_pixels
+from tokenprune.encoded import EncodedImage
+from tokenprune.serving.vllm.core import PrunedModel
+from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.tiles import image_statistics
+from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
+from tokenprune.tokens import VisionAttention
+
+
+class KimiProcessor(PruningProcessor, kimi_k25.KimiK25MultiModalProcessor):
+    pruned = ("vision_chunk",)
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    KimiProcessor, info=kimi_k25.KimiK25ProcessingInfo, dummy_inputs=kimi_k25.KimiK25DummyInputsBuilder
+)
+class PrunedKimiK25(PrunedModel, kimi_k25.KimiK25ForConditionalGeneration, SupportsMRoPE):
+    """vLLM's Kimi K2.5, pruned. Its tower gets the patches of all chunks in one sequence."""
+
+    pruned = KimiProcessor.pruned
+
+    def attention_module(self) -> Any:
+        blocks = self.vision_tower.encoder.blocks
+        return blocks[encoder_layer(self.config, self.settings.strategy.attention_layer)].attn
+
+    def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
+        return {"pixel_values": arguments["grid_thws"].prod(-1).tolist()}
+
+    def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
+        needs, tower = self.settings.strategy.needs, tower_of_config(self.config)
+        grids, (side, _) = arguments["grid_thws"].cpu(), self.config.vision_config.merge_kernel_size
+        layouts = [chunk_layout(*grid, side=side) for grid in grids.tolist()]
+        statistics: list[dict[str, Any]] = [{} for _ in layouts]
+        if self.capture is not None:
+            heads = (part.split(grids.prod(-1).tolist(), 1) for part in self.capture.row())
+            for found, layout, queries, keys in zip(statistics, layouts, *heads, strict=True):
+                scale = self.capture.scale
+                found["vision_attention"] = VisionAttention(queries[None], keys[None], scale, tower.n_prefix, layout)
+        if needs & {"pixels", "colors"}:
+            pixels = arguments["pixel_values"]
+            # The tower itself normalises them.
+            normed = self.vision_tower.patch_embed.input_norm(pixels.flatten(1), torch.float32).view(pixels.shape)
+            for found, image in zip(statistics, chunk_pixels(normed, grids), strict=True):
+                found.update(image_statistics(needs, tower, image[None]))
+        return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
