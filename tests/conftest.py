@@ -62,8 +62,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    named = any("::" in argument or argument.startswith(rotation.SELDOM) for argument in config.args)
-    if config.getoption("--all-cells") or named:
+    if config.getoption("--all-cells") or any(map(rotation.names_tests, config.args)):
         return
     left_out = [item for item in items if not rotation.runs(item)]
     if left_out:

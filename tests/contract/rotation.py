@@ -15,19 +15,23 @@ from helpers.families import FAMILIES
 from helpers.families.common import CommonFamily
 
 #: Of how many parts one is run.
-PARTS = 8
+PARTS = 16
 VARIABLE = "MATRIX_PART"
 WIDE = {name for name, family in FAMILIES.items() if isinstance(family, CommonFamily)}
 #: What every strategy does on every family.
 COMMONEST = "test_dropping_equals_masking"
-#: Slow tests of what seldom changes: families at the sizes of their published checkpoints, and the scripts that repeat
-#: the project's own measurements and training. All of them run when pytest is given such a folder or a part of it.
+#: Slow tests of what seldom changes: families at the sizes of their published checkpoints, two of three ways to compile
+#: a whole model, the largest image, and the scripts that repeat the project's own measurements and training. All of them
+#: run when pytest is given such a folder or file, or a part of it.
 SELDOM = (
     "tests/adapters/published",
+    "tests/demos/test_large.py::test_the_bundled_image",
     "tests/dev/experiments",
     "tests/dev/measure/test_run.py",
     "tests/dev/test_peers_speed.py",
     "tests/dev/train",
+    "tests/engine/modes/test_compile.py::test_compiled_models[forward]",
+    "tests/engine/modes/test_compile.py::test_compiled_models[wrapped]",
 )
 #: What families that share an adapter run every time, by the beginning of its ID.
 ALWAYS = (
@@ -39,6 +43,11 @@ ALWAYS = (
 def part() -> int:
     """The part of this day, or of the environment variable, which the processes of a parallel run share."""
     return int(os.environ.setdefault(VARIABLE, str(date.today().toordinal() % PARTS)))
+
+
+def names_tests(argument: str) -> bool:
+    """Whether an argument of pytest names tests one by one, or a folder or file with some of SELDOM."""
+    return "::" in argument or argument.startswith(tuple(one.partition("::")[0] for one in SELDOM))
 
 
 def runs(item: Any) -> bool:
