@@ -25,8 +25,6 @@ from tokenprune import (
 )
 from tokenprune.selection import n_reaching
 from tokenprune.strategies.in_llm.sparsevlm import raters
-from tokenprune.strategies.shared.density import density_peaks, nearest_centres, scaled_distances
-from tokenprune.strategies.shared.recycling import recycle_by_cluster, recycling_counts
 from tokenprune.strategy import Stage, StagedStrategy
 from tokenprune.tokens import FirstLayerInputs, Layout, StageTokens, TextAttention
 
@@ -148,51 +146,6 @@ def test_sparsevlm_scores_by_raters_alone() -> None:
     assert selection.scores is not None
     torch.testing.assert_close(selection.scores, torch.tensor([1 / 8, 3 / 8, 2 / 8]))
     assert (selection.kept.tolist(), selection.merged) == ([1, 2], None)
-
-
-def test_density_peaks() -> None:
-    features = torch.tensor([[0.0], [1], [10], [12]])
-    # Mean squared distances to the others: 81.7, 67.7, 61.7, 89.7; distances to the nearest denser one: 1, 9, 12 (the
-    # densest: the longest there is), 2.
-    distances = scaled_distances(features)
-    centres = density_peaks(distances, 2, 5)
-    assert centres.tolist() == [2, 1]
-    assert nearest_centres(distances, centres).tolist() == [1, 1, 0, 0]
-    wide = features.repeat(1, 4) * 1000  # exp() of these densities is 0
-    assert density_peaks(scaled_distances(wide), 2, 5).tolist() == [2, 1]
-    distances = scaled_distances(torch.ones(3, 2))
-    centres = density_peaks(distances, 2, 5)
-    assert nearest_centres(distances, centres).tolist()[:2] == [0, 1]  # duplicates: every centre is its own
-
-
-def test_sparsevlm_merges_what_it_drops() -> None:
-    scores = torch.tensor([9, 8, 0.4, 0.3, 0.2, 0.1])
-    features = torch.tensor([[7.0], [7], [0], [1], [10], [12]])
-    selection = recycle_by_cluster(scores, torch.arange(6), features, 3, recycle=1.0, clusters=0.1)
-    assert selection.kept.tolist() == [0, 1, 4]  # two whole, and the densest of the others for all four
-    assert selection.merged is not None
-    assert sorted(selection.merged.sources.tolist()) == [2, 3, 4, 5]
-    assert selection.merged.apply(features, selection.kept)[:, 0].tolist() == [7, 7, 5.75]
-
-
-def test_only_the_best_of_what_is_dropped_is_merged() -> None:
-    assert [recycling_counts(n, 0.3, 0.1) for n in (0, 1, 2, 10, 100)] == [(0, 0), (1, 1), (1, 1), (4, 1), (31, 4)]
-    scores, order = torch.arange(20.0), torch.arange(19, -1, -1)
-    selection = recycle_by_cluster(scores, order, torch.randn(20, 3), 9, recycle=0.3, clusters=0.1)
-    assert selection.merged is not None
-    # Eight whole; of twelve dropped, int(3.6) + 1 = 4 are merged into one.
-    assert selection.kept.tolist()[1:] == list(range(12, 20))
-    assert sorted(selection.merged.sources.tolist()) == [8, 9, 10, 11]
-
-
-def test_merged_tokens_count() -> None:
-    torch.manual_seed(0)
-    for n_left in (1, 2, 5, 36):
-        scores, features = torch.rand(n_left), torch.randn(n_left, 4)
-        order = scores.argsort(descending=True)
-        for n_kept in range(1, n_left + 1):
-            for recycle, clusters in ((0.3, 0.1), (1.0, 1.0), (1.0, 0.5), (0.01, 0.0)):
-                assert len(recycle_by_cluster(scores, order, features, n_kept, recycle, clusters).kept) == n_kept
 
 
 @pytest.mark.parametrize(
