@@ -28,7 +28,9 @@ class CDPruner(Strategy):
         number means less similar to the question.
 
     The paper loads CLIP's text tower beside LLaVA's vision tower. Models in transformers do not include one, so without
-    `relevance` patch() raises UnsupportedError, and the strategy has no registered name.
+    `relevance` patch() raises UnsupportedError, and the strategy has no registered name. Deviations from the released
+    code: the tiles of an image compete, unless budget_per is "tile", where the code treats each as an image; their
+    relevance is then scaled tile by tile, where the code scales all together.
     """
 
     relevance: Callable[[VisualTokens], Float[Tensor, " visual"]] | None = None

@@ -43,7 +43,8 @@ class PruneSID(AttentionStrategy):
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
     code: components and cosines are of the projected features, where the code has those of the encoder layer before
     the last; components are exact, where the code's are a random approximation; a patch takes the place of the CLS
-    token, which the code keeps; tokens stay in raster order.
+    token, which the code keeps; tokens stay in raster order; the tiles of an image compete, unless budget_per is
+    "tile", where the code treats each as an image.
     """
 
     similar: float = 1.0

@@ -34,8 +34,9 @@ class SCOPE(AttentionStrategy):
     alpha: the power of the attention. 0 chooses by coverage alone; the paper uses 1.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
 
-    Without a CLS token, the attention that a patch receives from all patches is used. Deviation from the released code:
-    features are compared after the projector.
+    Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
+    code: features are compared after the projector; the tiles of an image compete, unless budget_per is "tile", where
+    the code treats each as an image.
     """
 
     alpha: float = 1.0

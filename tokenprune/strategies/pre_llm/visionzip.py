@@ -33,7 +33,8 @@ class VisionZip(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
     Without a CLS token, the tokens that receive the most attention are dominant, as in the paper. Deviations from the
     released code: tokens are merged after the projector; a patch takes the place of the CLS token, which is among the
     released code's dominant tokens but does not reach the language model; contextual tokens stay in raster order
-    instead of following the dominant ones. Newline tokens are not merged.
+    instead of following the dominant ones; the tiles of an image compete, unless budget_per is "tile", where the code
+    treats each as an image. Newline tokens are not merged.
     """
 
     contextual: float = 10 / 64

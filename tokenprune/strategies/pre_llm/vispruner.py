@@ -30,7 +30,7 @@ class VisPruner(AttentionStrategy, AdaptiveStrategy):
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
     code: features are compared after the projector; with more than 576 visual tokens, a round drops proportionally more
-    than 8.
+    than 8; the tiles of an image compete, unless budget_per is "tile", where the code treats each as an image.
     """
 
     important: float = 0.5
