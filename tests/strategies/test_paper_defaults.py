@@ -1,0 +1,70 @@
+"""What a strategy does without settings is what its paper or its authors' code does: the numbers, and where they are
+from. Numbers that are no settings are tested with the strategy."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from tokenprune import STRATEGIES, LateStep, Strategy
+
+#: Settings that are the same for every strategy that has them.
+SHARED = {"budget_per", "average", "skip"}
+#: The others with a default, which None is not: it leaves a value to the model, or a part of a strategy out.
+DEFAULTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "attentionmass": ("our own", {"mass": 0.95, "layer": 2, "every": 4}),
+    "backgroundpruning": (
+        "both of the paper's parts; the quantile is our own",
+        {"cluster": True, "rank": "cls", "quantile": 0.1},
+    ),
+    "dart": (
+        "released scripts: pivot_image_token, pivot_text_token, pruned_layer",
+        {"pivots": 4, "text_pivots": 4, "layer": 2},
+    ),
+    "efficientvla": ("paper: K_key, alpha; reuse only if asked for", {"key": 4, "alpha": 0.5, "layer": 2, "reuse": 1}),
+    "fastv": ("paper: K; released code: the last token", {"layer": 2, "queries": "last"}),
+    "fastvid": (
+        "released scripts: DySeg_c, DySeg_tau, STPrune_d, DTM_p, DTM_beta",
+        {"segments": 8, "threshold": 0.9, "contextual": 0.4, "step": 4, "beta": 0.6},
+    ),
+    "fopru": ("a public reproduction", {"mode": "rank", "score": "column", "heads": "mean"}),
+    "holov": ("released code: num_patches", {"crops": 16}),
+    "ivcprune": ("released code for Qwen2.5-VL: a tenth of all tokens of each kind, of a half", {"positions": 0.2}),
+    "latestep": ("our own", {"steps": 8}),
+    "mosaic": ("our own", {"score": "column", "merge": True, "reach": 1.5}),
+    "nuwa": (
+        "paper; released code: distance",
+        {"gather": True, "progressive": True, "cells": "auto", "reach": 280**0.5},
+    ),
+    "par": ("released code: layers 0 and 1 see everything", {"layer": 2}),
+    "pixelprune": ("released code: PIXELPRUNE_THRESHOLD, PIXELPRUNE_METRIC", {"threshold": 0.0, "metric": "max"}),
+    "prumerge": ("released code", {"plus": False, "neighbours": 32}),
+    "prunesid": ("released code: need_token_num / 32 times the mean similarity", {"similar": 1.0}),
+    "random": ("our own", {"seed": 0}),
+    "scope": ("released scripts: ALPHA", {"alpha": 1.0}),
+    "sparsevlm": ("released code: the best 30 % in a tenth as many clusters", {"recycle": 0.3, "clusters": 0.1}),
+    "tome": ("paper: a constant r", {"schedule": "constant"}),
+    "vcast": ("released code: DEFAULT_BUDGET_TEMP", {"temperature": 0.7}),
+    "vflowopt": (
+        "paper, with the released settings' alpha, a threshold among them (28.7 to 39.3), and R2 of 10 %",
+        {
+            "second": 1.0,
+            "threshold": 30.0,
+            "alpha": 0.0,
+            "recycle": True,
+            "progressive": True,
+            "as_released": False,
+        },
+    ),
+    "visionzip": ("paper: 54 dominant and 10 contextual tokens", {"contextual": 10 / 64}),
+    "vispruner": ("released commands: as many important as diverse tokens", {"important": 0.5}),
+}
+
+
+@pytest.mark.parametrize(("name", "cls"), {**STRATEGIES, "latestep": LateStep}.items())
+def test_defaults_are_the_papers(name: str, cls: type[Strategy]) -> None:
+    source, expected = DEFAULTS.get(name, ("add a line to DEFAULTS", {}))
+    own = [one for one in fields(cls) if one.init and one.name not in SHARED]
+    assert {one.name: one.default for one in own if one.default is not None} == expected, source
