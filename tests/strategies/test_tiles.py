@@ -9,6 +9,7 @@ import torch
 
 from tokenprune import FoPru, Random, Strategy, VFlowOpt
 from tokenprune.engine.select import checked_selection
+from tokenprune.selection import tile_share
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 
@@ -81,3 +82,20 @@ def test_a_tile_keeps_its_share_of_what_enters() -> None:
     tokens = VisualTokens(torch.randn(72, 4), layout, 0, {"vision_attention": attention})
     kept = checked_selection(VFlowOpt(keep_ratio=0.4, budget_per="tile"), tokens).kept
     assert (kept // 36).bincount().tolist() == [16, 17]  # 46 % of 72
+
+
+@pytest.mark.parametrize(
+    ("n_visual", "n_image", "amount", "share"),
+    [
+        (100, 400, 0.07, 7),  # as a float, 0.07 * 100 is more than 7
+        (100, 400, 0.071, 8),
+        (100, 400, 0.0001, 1),
+        (100, 400, 10, 3),
+        (100, 100, 0.071, 7),  # the budget of an image of one tile
+        (100, None, 0.071, 8),
+        (100, None, 10, 10),  # of an image of unknown size, all of a count
+    ],
+)
+def test_the_share_of_a_tile_in_the_tower(n_visual: int, n_image: int | None, amount: float, share: int) -> None:
+    counts = isinstance(amount, int)
+    assert tile_share(n_visual, n_image, None if counts else amount, amount if counts else None) == share

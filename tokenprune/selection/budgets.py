@@ -38,7 +38,7 @@ def tile_share(n_visual: int, n_image: int | None, keep_ratio: float | None, kee
         return budget(n_visual, keep_ratio, keep)
     ratio = keep_ratio if keep is None or n_image is None else min(1.0, keep / n_image)
     assert ratio is not None
-    return max(1, math.ceil(ratio * n_visual - 1e-9))  # 0.1 * 30 is a bit more than 3
+    return max(1, math.ceil(ratio * n_visual - 1e-9))  # 0.07 * 100 is a bit more than 7
 
 
 def n_reaching(scores: Float[Tensor, " left"], mass: float) -> int:
