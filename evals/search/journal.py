@@ -21,8 +21,8 @@ from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.storage.files import check_same, lock_for_appending, naming
 
 STUDY = "search"
-#: What is identified by a digest, as an error says it.
-DIGESTS = {"weights": "other weights of the model", "digest": "other questions or images"}
+#: What differs where the digest of questions does, whose right answers are not read.
+WORDS = {"digest": "other questions or images"}
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def held_study(
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SettingError(f"{path}: no journal of a search. Name another output, or delete it.") from error
         found = study.user_attrs.get("identity", identity)
-        check_same(found, identity, f"{path}: holds another search", instead, DIGESTS)
+        check_same(found, identity, f"{path}: holds another search", instead, WORDS)
         study.set_user_attr("identity", dict(identity))
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)

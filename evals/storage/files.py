@@ -20,6 +20,14 @@ DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 #: Differences that an error names; a run of many setups may have hundreds.
 LISTED = 3
+#: What differs where a digest does, by the last part of its name. `{}` is the part before it, such as a task.
+DIGESTS = {
+    "weights": "other weights of the model",
+    "processor": "other settings of its processor",
+    "class": "other code of the strategy",
+    "digest": "other {} questions, right answers, images or frames",
+    "images": "{} questions about other images",
+}
 #: A digest, which says nothing to a reader.
 _DIGEST = re.compile("[0-9a-f]{16,}")
 
@@ -112,9 +120,13 @@ def check_same(
 ) -> None:
     """Raise SettingError if the values that a file was started with differ from those of `now`.
 
+    Values within objects are compared one by one: {"model": {"dtype": ...}} has the name `model.dtype`.
+
     holds, instead: the beginning and the end of the message, which lists the first few differences in between.
-    words: what a value stands for that is a digest, by its name: "other weights". Digests themselves are not shown.
+    words: what differs where a digest does, by its name, if DIGESTS does not say it: "other sources". Digests
+        themselves are not shown.
     """
+    found, now = _flat(found), _flat(now)
     changed = [name for name in {**found, **now} if found.get(name) != now.get(name)]
     if changed:
         listed, more = changed[:LISTED], len(changed) - LISTED
@@ -122,7 +134,7 @@ def check_same(
         shown = [name for name in listed if name not in digests]
         was, is_now = (", ".join(f"{name}={_short.repr(of.get(name))}" for name in shown) for of in (found, now))
         told = [f"with {was} and not {is_now}"] if shown else []
-        told += [f"with {(words or {}).get(name, f'another {name}')}" for name in digests]
+        told += [f"with {(words or {}).get(name) or _in_words(name)}" for name in digests]
         others = f", and {more} more" if more > 0 else ""
         raise SettingError(f"{holds}, {', '.join(told)}{others}. {instead}")
 
@@ -138,8 +150,22 @@ def begin(path: Path, identity: Mapping[str, Any], what: str) -> None:
         replace(path, json.dumps(now, indent=1) + "\n")
 
 
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return flat
+
+
 def _is_digest(value: object) -> bool:
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+
+
+def _in_words(name: str) -> str:
+    """Say what differs where the digest with this name does."""
+    owner, _, last = name.rpartition(".")
+    return DIGESTS[last].format(owner.rpartition(".")[2]) if last in DIGESTS else f"another {name}"
 
 
 _short = reprlib.Repr()

@@ -74,22 +74,16 @@ class RunFolder:
             "position IDs or tasks to a run, also name those that it has. A settings file leaves out images: to add "
             "one later, begin the run with --apart-from FILE.)"
         )
-        others = [_flat({name: value for name, value in one.items() if name != "setups"}) for one in (found, now)]
-        words = {
-            f"data.{task}.digest": f"other {task} questions, right answers, images or frames" for task in found["data"]
-        }
-        words |= {f"data.{task}.images": f"{task} questions about other images" for task in found["data"]}
-        words |= {"model.weights": "other weights of the model", "model.processor": "other settings of its processor"}
-        files.check_same(others[0], others[1], holds, instead, words)
+        others = [{name: value for name, value in one.items() if name != "setups"} for one in (found, now)]
+        files.check_same(others[0], others[1], holds, instead)
         unnamed = [key for key in found["setups"] if key not in now["setups"]]
         if unnamed:
             listed, more = "; ".join(unnamed[: files.LISTED]), len(unnamed) - files.LISTED
             further = f"; and {more} more" if more > 0 else ""
             raise SettingError(f"{holds}, with setups that are not named now: {listed}{further}. {instead}")
         for key, was in found["setups"].items():
-            is_now = {"settings": now["setups"][key]}
-            measured, code = f"{holds}, in which {key} was measured", {"settings.class": "other code of the strategy"}
-            files.check_same(_flat({"settings": was}), _flat(is_now), measured, instead, code)
+            measured, is_now = f"{holds}, in which {key} was measured", now["setups"][key]
+            files.check_same({"settings": was}, {"settings": is_now}, measured, instead)
 
     def _write(self, record: Mapping[str, Any]) -> None:
         self.drop_results()
@@ -172,11 +166,3 @@ class RunFolder:
 
     def _answer_files(self) -> list[Path]:
         return sorted(self.path.glob("answers*.jsonl"))
-
-
-def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}, so that a difference can be named."""
-    flat: dict[str, Any] = {}
-    for key, value in record.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return flat

@@ -38,7 +38,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert len(answers.splitlines()) == 5 * 20
     main(options)  # all answers are there
     assert (output / "answers.jsonl").read_text() == answers
-    with pytest.raises(SettingError, match=r"identity\.json: holds another run, with rec="):
+    with pytest.raises(SettingError, match=r"identity\.json: holds another run, with rec\.questions=20 and not rec"):
         main([*options, "--limit", "10"])
 
 

@@ -95,6 +95,19 @@ def test_other_errors_while_a_file_is_written_are_not_the_files(tmp_path: Path, 
     assert caught.value is error
 
 
+def test_differences_within_objects_are_named() -> None:
+    """Two objects as a whole, cut to their first values, may read alike."""
+    model = dict.fromkeys(("class", "device", "dtype", "layers", "name"), "a")
+    with pytest.raises(SettingError, match=r"^x, with model\.name='a' and not model\.name='b'\. Name another"):
+        check_same({"model": model}, {"model": model | {"name": "b"}}, "x", "Name another --output.")
+    one, other = (
+        {"model": {**model, "weights": 16 * digit}, "data": {"own": {"digest": 16 * digit}}} for digit in "ab"
+    )
+    told = "with other weights of the model, with other own questions, right answers, images or frames"
+    with pytest.raises(SettingError, match=rf"^x, {told}\. Name another"):
+        check_same(one, other, "x", "Name another --output.")
+
+
 def test_digests_are_told_in_words() -> None:
     one, other = ({"weights": 16 * digit, "sources": 64 * digit, "seed": seed} for digit, seed in (("a", 0), ("b", 1)))
     with pytest.raises(SettingError, match=r"^x, with seed=0 and not seed=1, with other weights, with another sources"):
