@@ -29,7 +29,7 @@ from tokenprune.evals.search.journal import finished, held_study, sampler_seed
 from tokenprune.evals.search.objective import Objective, State
 from tokenprune.evals.search.space import LOGARITHMIC, SearchSpace, check_searchable
 from tokenprune.evals.storage import files
-from tokenprune.evals.storage.provenance import versions, weights_digest
+from tokenprune.evals.storage.provenance import class_identity, processor_digest, versions, weights_digest
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
@@ -89,9 +89,16 @@ def optimize(
         "weights": weights_digest(model),
     }
     about_data = {"split": names.split, "ids": [question.id for question in questions], "digest": _digest(questions)}
-    named = {} if strategy == "vflowopt" else {"strategy": strategy}
+    named = {} if strategy == "vflowopt" else {"strategy": strategy, "code": class_identity(base)}
     about_search = {"state": state, "seed": seed, "logarithmic": list(LOGARITHMIC)}
-    identity = {**asdict(base), **named, **about_model, **about_data, **about_search}
+    identity = {
+        **asdict(base),
+        **named,
+        **about_model,
+        "processor": processor_digest(processor),
+        **about_data,
+        **about_search,
+    }
     with held_study(journal, identity) as study:
         objective = Objective(model, processor, questions, state=state, layer=base.layer)
         if "box" not in study.user_attrs:  # stored, so that another device resumes in the same space

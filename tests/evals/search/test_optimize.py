@@ -165,46 +165,6 @@ def test_half_a_line_is_cut(tmp_path: Path) -> None:
     assert len(searched(questions, tmp_path / "a.json", trials=5)["search"]["trials"]) == 5
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"base": replace(BASE, keep_ratio=0.2)}, "keep_ratio=0.3 and not keep_ratio=0.2"),
-        ({"seed": 5}, "seed=0 and not seed=5"),
-        ({"state": "mean_pooled"}, "state='last_token' and not state='mean_pooled'"),
-        ({"names": Names(split="test")}, "split=None and not split='test'"),
-    ],
-)
-def test_other_settings_are_refused(tmp_path: Path, options: dict[str, Any], said: str) -> None:
-    questions, output = scenes(tmp_path / "scenes"), tmp_path / "settings.json"
-    searched(questions, output, trials=1)
-    before = output.read_text()
-    with pytest.raises(SettingError, match=rf"settings\.journal: holds another search, with {said}. Name another"):
-        searched(questions, output, **options)
-    assert output.read_text() == before
-
-
-def test_other_samples_and_weights_are_refused(tmp_path: Path) -> None:
-    questions, output = scenes(tmp_path / "scenes"), tmp_path / "settings.json"
-    searched(questions, output, trials=1)
-    with pytest.raises(SettingError, match=r"ids=\['rec-0', 'rec-10', .*other questions or images"):
-        searched(questions[1:], output)
-    (image,), (other,) = questions[0].images, questions[1].images
-    assert isinstance(image, Path)
-    content = image.read_bytes()
-    image.write_bytes(other.read_bytes())
-    with pytest.raises(SettingError, match=r"search, with other questions or images\. Name"):
-        searched(questions, output)
-    image.write_bytes(content)
-    weight = deep_llava().model.language_model.norm.weight
-    with torch.no_grad():
-        weight[0] += 1
-        try:
-            with pytest.raises(SettingError, match=r"search, with other weights of the model\. Name"):
-                searched(questions, output)
-        finally:
-            weight[0] -= 1
-
-
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     questions = scenes(tmp_path / "scenes")
     with (tmp_path / "settings.journal").open("a") as held:
