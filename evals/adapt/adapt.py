@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,21 @@ from rich.console import Console
 from torch import nn
 
 import tokenprune
-from tokenprune.errors import SettingError, unknown
+from tokenprune.errors import SettingError
 from tokenprune.evals.adapt.asking import RowAsker, Said
 from tokenprune.evals.adapt.estimate import estimate
 from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled
 from tokenprune.evals.adapt.logits import output_layer
-from tokenprune.evals.adapt.lora import PARTS, Part, with_lora
+from tokenprune.evals.adapt.lora import Part, with_lora
 from tokenprune.evals.adapt.objective import Objective, Ratios, at_ratio
 from tokenprune.evals.adapt.own_answers import own_answers
 from tokenprune.evals.adapt.rows import Collator, Row, on_device, why_apart
 from tokenprune.evals.adapt.teaching import Distributions
-from tokenprune.evals.adapt.training import PrunedTrainer, Rows, arguments, last_checkpoint
+from tokenprune.evals.adapt.training import Hyperparameters, PrunedTrainer, Rows, arguments, last_checkpoint
 from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.models.prompt_styles import Style, style_of
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
+from tokenprune.evals.run.arguments import as_counts, as_model, check_lists
 from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_STRATEGY
 from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
 from tokenprune.evals.run.setups import read_strategy
@@ -57,7 +59,7 @@ class Adapted:
 
 
 def adapt(
-    model: str,
+    model: str | PathLike[str],
     *,
     data: str | Path,
     output: str | Path,
@@ -104,9 +106,15 @@ def adapt(
         `tokenprune.evals.adapt.rows`, and forwards in a step. If the model or the strategy does not allow several
         questions in a row, there is one, and the reason is printed.
     """
-    output, data, console = Path(output), Path(data), console or Console()
-    counts = {"steps": steps, "batch": batch, "per_image": per_image, "accumulate": accumulate, "rank": rank}
-    _check(learning_rate, part, {**counts, "save_every": save_every, "batch_tokens": batch_tokens})
+    model, output, data, console = _model_name(model), Path(output), Path(data), console or Console()
+    check_lists(tasks=tasks, image_roots=image_roots)
+    steps, batch, accumulate, rank, per_image, save_every = as_counts(
+        steps=steps, batch=batch, accumulate=accumulate, rank=rank, per_image=per_image, save_every=save_every
+    )
+    limit, batch_tokens, max_image_pixels = as_counts(
+        limit=limit, batch_tokens=batch_tokens, max_image_pixels=max_image_pixels
+    )
+    training = Hyperparameters(part, rank, steps, batch, accumulate, learning_rate)
     ratios = Ratios(keep_ratio, up_to, whole, seed)
     base = read_strategy(strategy).make({"keep_ratio": keep_ratio})
     files.check_folder(output)
@@ -123,60 +131,27 @@ def adapt(
                 pass
         collator = Collator(processor, loaded.dtype)
         groups = _grouped(loaded, collator, base, asked, per_image, console)
-        head = _head(loaded, collator, asked[0], console)
-        groups = chosen(groups, steps * batch * accumulate, seed)
-        questions = [question for group in groups for question in group]
-        identity = {
-            "strategy": name_of(type(base)),
-            "settings": changed_settings(base),
-            **class_identity(base),
-            "ratios": asdict(ratios),
-            "labels": labels,
-            "part": part,
-            "rank": rank,
-            "steps": steps,
-            "batch": batch,
-            "per_image": max(map(len, groups)),
-            "accumulate": accumulate,
-            "learning_rate": learning_rate,
-            "model": {**model_identity(loaded), "processor": processor_digest(processor)},
-            "data": tasks_identity(questions),
-            "versions": versions(),
-            **({} if labels else {"batch_tokens": batch_tokens}),
-        }
+        objective = Objective(base, ratios, labels, _head(loaded, collator, asked[0], console))
+        groups = chosen(groups, steps * training.rows_per_step, seed)
+        identity = _identity(loaded, processor, objective, training, groups, batch_tokens)
         output.mkdir(parents=True, exist_ok=True)
         with files.lock_for_appending(output / LOSSES, "another training is writing it"):
             files.begin(output / IDENTITY, identity, "another training")
             own: Mapping[QuestionKey, Said] = {}
             if answers is None:
-                asker = RowAsker(loaded, collator, head)
+                asker = RowAsker(loaded, collator, objective.head)
                 own = own_answers(asker, groups, output / "answers", console, batch=batch, batch_tokens=batch_tokens)
                 answers = {key: said.text for key, said in own.items()}
             rows = _rows(groups, answers)
-            return _train(
-                loaded,
-                collator,
-                rows,
-                _said(rows, own),
-                Objective(base, ratios, labels, head),
-                output,
-                console,
-                part=part,
-                rank=rank,
-                save_every=save_every,
-                options={"steps": steps, "batch": batch, "accumulate": accumulate, "learning_rate": learning_rate},
-            )
+            return _train(loaded, collator, rows, _said(rows, own), objective, training, output, save_every, console)
 
 
-def _check(learning_rate: float, part: str, counts: Mapping[str, int]) -> None:
-    """Raise SettingError for a training that cannot be made. counts: by the names of their arguments."""
-    for name, value in counts.items():
-        if value < 1:
-            raise SettingError(f"{name}={value} is less than 1; write 1 or more.")
-    if not 0 < learning_rate < math.inf:
-        raise SettingError(f"learning_rate={learning_rate:g} is not a positive number; write 2e-4, for example.")
-    if part not in PARTS:
-        raise SettingError(unknown("part to train", part, PARTS))
+def _model_name(model: str | PathLike[str]) -> str:
+    """Return a folder or a Hugging Face name as text. SettingError for a loaded model."""
+    found = as_model(model)
+    if not isinstance(found, str):
+        raise SettingError("adapt loads the model itself, because training changes it: give its folder or its name")
+    return found
 
 
 def _load(
@@ -233,41 +208,62 @@ def _rows(groups: Sequence[tuple[Question, ...]], answers: Mapping[QuestionKey, 
     return [Row(examples) for examples in found if examples]
 
 
+def _identity(
+    model: Any,
+    processor: Any,
+    objective: Objective,
+    training: Hyperparameters,
+    groups: Sequence[tuple[Question, ...]],
+    batch_tokens: int,
+) -> dict[str, Any]:
+    """What decides what is learnt. batch_tokens: of the questions that the unpruned model answers one by one."""
+    return {
+        "strategy": name_of(type(objective.strategy)),
+        "settings": changed_settings(objective.strategy),
+        **class_identity(objective.strategy),
+        "ratios": asdict(objective.ratios),
+        "labels": objective.labels,
+        **asdict(training),
+        "per_image": max(map(len, groups)),
+        "model": {**model_identity(model), "processor": processor_digest(processor)},
+        "data": tasks_identity([question for group in groups for question in group]),
+        "versions": versions(),
+        **({} if objective.labels else {"batch_tokens": batch_tokens}),
+    }
+
+
 def _train(
     model: Any,
     collator: Collator,
     rows: Sequence[Row],
     said: Mapping[Row, Distributions],
     objective: Objective,
+    training: Hyperparameters,
     output: Path,
-    console: Console,
-    *,
-    part: str,
-    rank: int,
     save_every: int,
-    options: dict[str, Any],
+    console: Console,
 ) -> Adapted:
     autocast = model.dtype == torch.bfloat16
     transformers.set_seed(objective.ratios.seed)  # LoRA's own weights are drawn
-    adapted = with_lora(model, part, rank)
+    adapted = with_lora(model, training.part, training.rank)
     checkpoint = last_checkpoint(output / CHECKPOINTS)
     if checkpoint is None:
-        largest = sorted(rows, key=lambda one: one.size, reverse=True)[: options["batch"]]
-        found = estimate(adapted, collator(largest), options["accumulate"], objective, autocast=autocast)
-        per_step = options["batch"] * options["accumulate"]
-        n_taught = 0 if objective.labels else min(options["steps"], math.ceil((len(rows) - len(said)) / per_step))
-        console.print(found.sentence(options["steps"], objective.ratios.whole, n_taught))
+        largest = sorted(rows, key=lambda one: one.size, reverse=True)[: training.batch]
+        found = estimate(adapted, collator(largest), training.accumulate, objective, autocast=autocast)
+        n_asked = 0 if objective.labels else len(rows) - len(said)
+        n_taught = min(training.steps, math.ceil(n_asked / training.rows_per_step))
+        console.print(found.sentence(training.steps, objective.ratios.whole, n_taught))
     else:
         console.print(f"Resuming from {checkpoint}.")
     trainer = PrunedTrainer(
         model=adapted,
         args=arguments(
             output / CHECKPOINTS,
+            training,
             save_every=save_every,
             seed=objective.ratios.seed,
             cpu=model.device.type == "cpu",
             autocast=autocast,
-            **options,
         ),
         train_dataset=Rows(rows),
         data_collator=collator,

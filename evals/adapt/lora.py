@@ -10,14 +10,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from tokenprune.adapters import adapter_for
-from tokenprune.errors import SettingError, UnsupportedError, unknown
+from tokenprune.errors import UnsupportedError
 
 #: decoder: the linear layers of the decoder. projector: those between vision tower and language model.
 Part = Literal["decoder", "projector", "both"]
 PARTS: tuple[str, ...] = get_args(Part)
 
 
-def with_lora(model: Any, part: str, rank: int) -> PeftModel:
+def with_lora(model: Any, part: Part, rank: int) -> PeftModel:
     """Wrap a loaded model so that only low-rank updates of some linear layers are trained.
 
     UnsupportedError if the model has no such layers.
@@ -30,10 +30,8 @@ def with_lora(model: Any, part: str, rank: int) -> PeftModel:
         return get_peft_model(model, config)
 
 
-def target_names(model: Any, part: str) -> list[str]:
-    """The names of the linear layers of a part."""
-    if part not in PARTS:
-        raise SettingError(unknown("part to train", part, PARTS))
+def target_names(model: Any, part: Part) -> list[str]:
+    """The names of the linear layers of a part. UnsupportedError if it has none."""
     adapter = adapter_for(model)
     decoder = set(adapter.layers.modules())
     elsewhere = {module for tower in adapter.vision_towers for module in tower.modules()}

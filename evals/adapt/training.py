@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,6 +15,8 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from tokenprune.errors import SettingError, unknown
+from tokenprune.evals.adapt.lora import PARTS, Part
 from tokenprune.evals.adapt.objective import Objective
 from tokenprune.evals.adapt.rows import Row
 from tokenprune.evals.adapt.teaching import Distributions, Teacher
@@ -22,6 +26,34 @@ STATE = "trainer_state.json"
 RISE = 1.05
 #: In a batch of a training without labels: the rows that it was made of.
 ROWS = "rows"
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What a training does, besides its objective.
+
+    part, rank: what is trained, see `tokenprune.evals.adapt.lora`. steps: of the optimiser, each after `accumulate`
+    forwards of `batch` rows. learning_rate: the highest, after warming up.
+    """
+
+    part: Part
+    rank: int
+    steps: int
+    batch: int
+    accumulate: int
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        if self.part not in PARTS:
+            raise SettingError(unknown("part to train", self.part, PARTS))
+        if not 0 < self.learning_rate < math.inf:
+            raise SettingError(
+                f"learning_rate={self.learning_rate:g} is not a positive number; write 2e-4, for example."
+            )
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.batch * self.accumulate
 
 
 class Rows(Dataset[Row]):
@@ -91,28 +123,23 @@ class PrunedTrainer(Trainer):
 
 
 def arguments(
-    folder: Path,
-    *,
-    steps: int,
-    batch: int,
-    accumulate: int,
-    learning_rate: float,
-    save_every: int,
-    seed: int,
-    cpu: bool,
-    autocast: bool,
+    folder: Path, training: Hyperparameters, *, save_every: int, seed: int, cpu: bool, autocast: bool
 ) -> TrainingArguments:
-    """autocast: multiply in bfloat16, also with the trained weights, which are kept in float32."""
+    """Return the Trainer's arguments.
+
+    folder: of the checkpoints. save_every: steps from one to the next. autocast: multiply in bfloat16, also with the
+        trained weights, which are kept in float32.
+    """
     found = TrainingArguments(
         output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=batch,
-        gradient_accumulation_steps=accumulate,
-        learning_rate=learning_rate,
+        max_steps=training.steps,
+        per_device_train_batch_size=training.batch,
+        gradient_accumulation_steps=training.accumulate,
+        learning_rate=training.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=max(1, steps // 20),
+        warmup_steps=max(1, training.steps // 20),
         weight_decay=0.0,
-        logging_steps=max(1, steps // 50),
+        logging_steps=max(1, training.steps // 50),
         save_strategy="steps",
         save_steps=save_every,
         save_total_limit=2,

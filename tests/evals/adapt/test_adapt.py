@@ -264,23 +264,6 @@ def test_bad_input_is_a_sentence(model: str, data: Path, tmp_path: Path) -> None
     assert "line 1: no answer. Add one, or write --no-labels" in said(data=tmp_path / "unlabelled")
 
 
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"part": "decodr"}, "Did you mean 'decoder'"),
-        ({"save_every": 0}, "save_every=0 is less"),
-        ({"output": Path(__file__)}, "test_adapt.py: cannot be a folder, because it is a file. Name another --output"),
-    ],
-)
-def test_mistakes_are_said_before_the_weights_load(
-    options: dict[str, Any], message: str, model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tokenprune.evals.adapt.adapt.load_model", lambda *_: pytest.fail("loaded"))
-    with pytest.raises(SettingError, match=message):
-        adapted(model, data, **{"output": tmp_path, **options})
-
-
 def test_videos_are_refused() -> None:
     video = VideoAnswer(task="t", id="t-1", images=(Path("a.mp4"),), text="?", answers=("x",), worth=exact, n_frames=2)
     with pytest.raises(UnsupportedError, match="t-1 is about a video, but adapters learn from images"):

@@ -16,8 +16,14 @@ from tokenprune.evals.adapt.adapt import Adapted
 from tokenprune.evals.adapt.examples import labelled
 from tokenprune.evals.adapt.objective import Objective, Ratios
 from tokenprune.evals.adapt.rows import Row
-from tokenprune.evals.adapt.training import PrunedTrainer, Rows, arguments, highest_rise
+from tokenprune.evals.adapt.training import Hyperparameters, PrunedTrainer, Rows, arguments, highest_rise
 from tokenprune.evals.run.questions import load_questions
+
+
+def step_of(batch: int, folder: Path) -> TrainingArguments:
+    """A training of one step."""
+    training = Hyperparameters("decoder", rank=4, steps=1, batch=batch, accumulate=1, learning_rate=1e-4)
+    return arguments(folder, training, save_every=1, seed=0, cpu=True, autocast=False)
 
 
 def test_a_rise_of_the_loss_is_said(
@@ -57,8 +63,7 @@ def test_one_of_several_gpus_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         self._n_gpu = 2
 
     monkeypatch.setattr(TrainingArguments, "__post_init__", with_two_gpus)
-    counts = {"steps": 1, "batch": 1, "accumulate": 1, "save_every": 1}
-    assert arguments(tmp_path, **counts, learning_rate=1e-4, seed=0, cpu=True, autocast=False).n_gpu == 1
+    assert step_of(1, tmp_path).n_gpu == 1
 
 
 def test_rows_of_similar_size_share_a_batch(tmp_path: Path) -> None:
@@ -66,11 +71,10 @@ def test_rows_of_similar_size_share_a_batch(tmp_path: Path) -> None:
     lines = [{"image": "1.png", "question": " ".join(["12"] * (n % 10 + 1)), "answer": "05"} for n in range(40)]
     (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
     rows = Rows([Row((one,)) for one in labelled(load_questions(tmp_path))])
-    steps = arguments(
-        tmp_path, steps=1, batch=4, accumulate=1, learning_rate=1e-4, save_every=1, seed=0, cpu=True, autocast=False
-    )
     objective = Objective(tokenprune.FoPru(keep_ratio=0.1), Ratios(0.1, 0.5, 0.25), labels=True, head=None)
-    trainer = PrunedTrainer(nn.Linear(1, 1), steps, data_collator=list, train_dataset=rows, objective=objective)
+    trainer = PrunedTrainer(
+        nn.Linear(1, 1), step_of(4, tmp_path), data_collator=list, train_dataset=rows, objective=objective
+    )
     batches = [[row.size[1] for row in batch] for batch in trainer.get_train_dataloader()]
     assert sorted(size for batch in batches for size in batch) == sorted(rows[n].size[1] for n in range(40))
     spread = sum(max(batch) - min(batch) for batch in batches) / len(batches)
