@@ -46,6 +46,8 @@ Params = dict[str, Any]
 
 def check_named(strategies: Sequence[str], keep_ratios: tuple[float, float]) -> None:
     """Raise SettingError for what is wrong whatever the model is."""
+    if len(keep_ratios) != 2:
+        raise SettingError(f"keep_ratios={keep_ratios!r}: write two, the lowest and the highest: (0.05, 0.9)")
     low, high = keep_ratios
     if not 0 < low < high <= 1:
         raise SettingError(f"keep ratios {low:g} to {high:g}: write the lower first, both above 0 and up to 1.")

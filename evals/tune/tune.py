@@ -36,7 +36,7 @@ from tokenprune.evals.storage.provenance import (
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.evals.tune import page, plot
-from tokenprune.evals.tune.asking import Asker, Compare, held_answers, measure_of
+from tokenprune.evals.tune.asking import Asker, Compare, Measure, held_answers, measure_of
 from tokenprune.evals.tune.confirm import MOST, Tested, confirm, sequence
 from tokenprune.evals.tune.costs import COSTS, N_QUESTIONS, Cost, CostMeter
 from tokenprune.evals.tune.questions import halves
@@ -118,11 +118,15 @@ def tune(
     """
     model, output, data, console = as_model(model), Path(output), Path(data), console or Console()
     check_lists(strategies=strategies, keep_ratios=keep_ratios, tasks=tasks, image_roots=image_roots)
-    limit, batch_tokens, max_image_pixels = as_counts(
-        limit=limit, batch_tokens=batch_tokens, max_image_pixels=max_image_pixels
+    limit, generations, size, batch_tokens, max_image_pixels = as_counts(
+        limit=limit,
+        generations=generations,
+        size=size,
+        batch_tokens=batch_tokens,
+        max_image_pixels=max_image_pixels,
     )
     measure = measure_of(labels, compare)
-    _check(max_loss, strategies, keep_ratios, cost, generations, size)
+    _check(max_loss, strategies, keep_ratios, cost)
     files.check_folder(output)
     with allowing(image_roots, max_image_pixels):
         name, style = name_and_style(model)
@@ -140,21 +144,7 @@ def tune(
         for text, why in space.refused.items():
             console.print(f"Leaving out {text}: {why}")
         plan = SearchPlan(max_loss, generations, size, len(fresh.questions), seed)
-        identity = {
-            "max_loss": max_loss,
-            "strategies": {text: class_identity(space.specs[text].strategy_class) for text in space.possible},
-            "keep_ratios": list(keep_ratios),
-            "cost": cost,
-            "measure": measure,
-            "servable": servable,
-            "generations": generations,  # more of them would test other settings on questions that are fresh no longer
-            "size": size,
-            "seed": seed,
-            "batch_tokens": batch_tokens,
-            "model": {**model_identity(loaded), "processor": processor_digest(processor)},
-            "data": tasks_identity(questions),
-            "versions": versions(),
-        }
+        identity = _identity(space, plan, processor, questions, cost, measure, batch_tokens)
         output.mkdir(parents=True, exist_ok=True)
         instead = f"Name another --output, or delete {output} to start again."
         with (
@@ -188,25 +178,43 @@ def tune(
     return tuned
 
 
-def _check(
-    max_loss: float,
-    strategies: Sequence[str],
-    keep_ratios: tuple[float, float],
-    cost: str,
-    generations: int,
-    size: int,
-) -> None:
+def _check(max_loss: float, strategies: Sequence[str], keep_ratios: tuple[float, float], cost: str) -> None:
     """Raise SettingError for a search that cannot be made."""
     for one in strategies:
         if not isinstance(one, str):
             raise SettingError(f"strategies: found {one!r}; tune takes names, such as 'fopru'.")
     if not 0 < max_loss < 100:
         raise SettingError(f"max_loss={max_loss:g} is not between 0 and 100 points; write 1.0 for one point.")
-    if generations < 1 or size < 1:
-        raise SettingError(f"{generations} generations of {size} settings try nothing; write at least 1 for each.")
     if cost not in COSTS:
         raise SettingError(unknown("cost", cost, COSTS))
     check_named(strategies, keep_ratios)
+
+
+def _identity(
+    space: Space,
+    plan: SearchPlan,
+    processor: Any,
+    questions: Sequence[Question],
+    cost: Cost,
+    measure: Measure,
+    batch_tokens: int,
+) -> dict[str, Any]:
+    """What decides which settings are tried and tested, and their answers."""
+    return {
+        "max_loss": plan.margin,
+        "strategies": {text: class_identity(space.specs[text].strategy_class) for text in space.possible},
+        "keep_ratios": list(space.keep_ratios),
+        "cost": cost,
+        "measure": measure,
+        "servable": space.servable,
+        "generations": plan.generations,  # more would test other settings on questions that are fresh no longer
+        "size": plan.size,
+        "seed": plan.seed,
+        "batch_tokens": batch_tokens,
+        "model": {**model_identity(space.model), "processor": processor_digest(processor)},
+        "data": tasks_identity(questions),
+        "versions": versions(),
+    }
 
 
 def _record(

@@ -185,6 +185,8 @@ def test_a_model_that_vllm_cannot_prune_has_no_servable_settings(
         ({"strategies": ("fopruu",)}, "Did you mean 'fopru'"),
         ({"strategies": ("fopru", "fopru")}, "named twice"),
         ({"keep_ratios": (0.9, 0.1)}, "write the lower first"),
+        ({"keep_ratios": [0.5]}, r"keep_ratios=\[0\.5\]: write two, the lowest and the highest"),
+        ({"generations": 0}, "generations=0 is not a whole number above 0"),
         ({"cost": "flop"}, "Did you mean 'flops'"),
         ({"output": __file__}, "test_tune.py: cannot be a folder, because it is a file. Name another --output"),
     ],
