@@ -35,11 +35,11 @@ def before_and_after(model, processor, image, question, strategy):  # for exampl
 def main(arguments=None):
     from statistics import median
 
-    from rich.console import Console
     from rich.filesize import decimal
     from rich.table import Table
 
     from tokenprune.evals.cli import options as shared
+    from tokenprune.evals.cli.output import console
     from tokenprune.evals.cli.parser import script_parser
     from tokenprune.evals.models.bundled import SCENES
     from tokenprune.evals.models.loading import load_model
@@ -69,7 +69,7 @@ def main(arguments=None):
         table.add_row(name, answer, f"{median(seconds for _, seconds, _ in calls):.3f} s", decimal(n_bytes))
     time_ratio, cache_ratio = (median(after[i] / before[i] for before, after in rounds) for i in (1, 2))
     table.add_row("ratio", "", f"{time_ratio:.2f}x", f"{cache_ratio:.2f}x")
-    Console().print(table)
+    console(140).print(table)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from tokenprune.evals.actions.compare import ActionError
@@ -31,7 +30,7 @@ def table(results: Sequence[ActionError]) -> Table:
     for one in results:
         interval = "" if one.interval is None else f" [{one.interval[0]:.3g}, {one.interval[1]:.3g}]"
         found.add_row(
-            escape(one.label),
+            one.label,
             one.position_ids,
             f"{one.keep_ratio:.0%}",
             f"{one.kept} of {one.visual}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -32,6 +32,7 @@ from tokenprune.evals.models.prompt_styles import Style, style_of
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run.arguments import as_counts, as_model, check_lists
 from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_STRATEGY
+from tokenprune.evals.run.progress import saying
 from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
 from tokenprune.evals.run.setups import read_strategy
 from tokenprune.evals.storage import files
@@ -107,6 +108,7 @@ def adapt(
         questions in a row, there is one, and the reason is printed.
     """
     model, output, data, console = _model_name(model), Path(output), Path(data), console or Console()
+    say = saying(console)
     check_lists(tasks=tasks, image_roots=image_roots)
     steps, batch, accumulate, rank, per_image, save_every = as_counts(
         steps=steps, batch=batch, accumulate=accumulate, rank=rank, per_image=per_image, save_every=save_every
@@ -120,9 +122,9 @@ def adapt(
     files.check_folder(output)
     with allowing(image_roots, max_image_pixels):
         style = style_of(*load_processor(model))
-        asked = limit_questions(_load(data, tasks, split, style=style, labels=labels, console=console), limit)
+        asked = limit_questions(_load(data, tasks, split, style=style, labels=labels, say=say), limit)
         if others := left_out(data, tasks):
-            console.print(others)
+            say(others)
         check_images(asked)
         answers = {one.question.key: one.answer for one in labelled(asked)} if labels else None
         loaded, processor = load_model(model, dtype)
@@ -130,8 +132,8 @@ def adapt(
             with tokenprune.patch(loaded, at_ratio(base, ratio)):
                 pass
         collator = Collator(processor, loaded.dtype)
-        groups = _grouped(loaded, collator, base, asked, per_image, console)
-        objective = Objective(base, ratios, labels, _head(loaded, collator, asked[0], console))
+        groups = _grouped(loaded, collator, base, asked, per_image, say)
+        objective = Objective(base, ratios, labels, _head(loaded, collator, asked[0], say))
         groups = chosen(groups, steps * training.rows_per_step, seed)
         identity = _identity(loaded, processor, objective, training, groups, batch_tokens)
         output.mkdir(parents=True, exist_ok=True)
@@ -143,7 +145,7 @@ def adapt(
                 own = own_answers(asker, groups, output / "answers", console, batch=batch, batch_tokens=batch_tokens)
                 answers = {key: said.text for key, said in own.items()}
             rows = _rows(groups, answers)
-            return _train(loaded, collator, rows, _said(rows, own), objective, training, output, save_every, console)
+            return _train(loaded, collator, rows, _said(rows, own), objective, training, output, save_every, say)
 
 
 def _model_name(model: str | PathLike[str]) -> str:
@@ -155,7 +157,13 @@ def _model_name(model: str | PathLike[str]) -> str:
 
 
 def _load(
-    data: Path, tasks: Sequence[str] | None, split: str | None, *, style: Style, labels: bool, console: Console
+    data: Path,
+    tasks: Sequence[str] | None,
+    split: str | None,
+    *,
+    style: Style,
+    labels: bool,
+    say: Callable[[str], None],
 ) -> list[Question]:
     """The questions of a split; of "train" if none is named and there is one, which other commands leave out."""
     if split is not None:
@@ -165,9 +173,9 @@ def _load(
     except NoSplitError:
         found = load_questions(data, tasks, style=style, labels=labels)
         if names := ", ".join(sorted({one.split for one in found} - {""})):
-            console.print(f"Not every set has a split train, so this learns from {names}. To choose one: --split NAME")
+            say(f"Not every set has a split train, so this learns from {names}. To choose one: --split NAME")
     else:
-        console.print("Learning from split train. To learn from another, name it: --split val")
+        say("Learning from split train. To learn from another, name it: --split val")
     return found
 
 
@@ -177,9 +185,9 @@ def _grouped(
     strategy: tokenprune.Strategy,
     questions: Sequence[Question],
     per_image: int,
-    console: Console,
+    say: Callable[[str], None],
 ) -> list[tuple[Question, ...]]:
-    """Questions about the same images, if they can be in one row; print why they cannot."""
+    """Questions about the same images, if they can be in one row; say why they cannot."""
     groups = by_image(questions, per_image)
     largest = max(groups, key=len)
     if len(largest) == 1:
@@ -187,15 +195,15 @@ def _grouped(
     reason = why_apart(model, collator, strategy, Row(tuple(Example(one, one.text) for one in largest)))
     if reason is None:
         return groups
-    console.print(f"One question per row, although several are about the same image: {reason}.")
+    say(f"One question per row, although several are about the same image: {reason}.")
     return by_image(questions, 1)
 
 
-def _head(model: Any, collator: Collator, question: Question, console: Console) -> nn.Module | None:
-    """The output layer, see `tokenprune.evals.adapt.logits`; print what it costs that there is none."""
+def _head(model: Any, collator: Collator, question: Question, say: Callable[[str], None]) -> nn.Module | None:
+    """The output layer, see `tokenprune.evals.adapt.logits`; say what it costs that there is none."""
     head = output_layer(model, on_device(collator([Row((Example(question, question.text),))]), model))
     if head is None:
-        console.print(
+        say(
             f"Every step computes the logits of all tokens, which takes memory: {type(model).__name__} changes them "
             f"after its output layer, or has a loss of its own."
         )
@@ -241,7 +249,7 @@ def _train(
     training: Hyperparameters,
     output: Path,
     save_every: int,
-    console: Console,
+    say: Callable[[str], None],
 ) -> Adapted:
     autocast = model.dtype == torch.bfloat16
     transformers.set_seed(objective.ratios.seed)  # LoRA's own weights are drawn
@@ -252,9 +260,9 @@ def _train(
         found = estimate(adapted, collator(largest), training.accumulate, objective, autocast=autocast)
         n_asked = 0 if objective.labels else len(rows) - len(said)
         n_taught = min(training.steps, math.ceil(n_asked / training.rows_per_step))
-        console.print(found.sentence(training.steps, objective.ratios.whole, n_taught))
+        say(found.sentence(training.steps, objective.ratios.whole, n_taught))
     else:
-        console.print(f"Resuming from {checkpoint}.")
+        say(f"Resuming from {checkpoint}.")
     trainer = PrunedTrainer(
         model=adapted,
         args=arguments(

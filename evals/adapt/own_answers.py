@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +12,7 @@ from tokenprune.evals.adapt.asking import RowAsker, Said
 from tokenprune.evals.adapt.examples import Example
 from tokenprune.evals.adapt.rows import Row
 from tokenprune.evals.run.plan import Plan
-from tokenprune.evals.run.progress import progress_bar
+from tokenprune.evals.run.progress import progress_bar, saying
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Unpruned
 from tokenprune.evals.storage.answers import Answer
@@ -38,11 +38,11 @@ def own_answers(
     groups: questions about the same images. If there are several in one, they are asked at once, `batch` groups in a
         forward; or else each for itself, `batch_tokens` tokens in a forward.
     """
-    run = RunFolder(folder)
+    run, say = RunFolder(folder), saying(console)
     with run.writing() as write, progress_bar(console) as progress:
         found = {(key.task, key.id): Said(answer.text, None) for key, answer in run.answers().items()}
         bar = progress.add_task("unpruned answers", total=sum(map(len, groups)), completed=len(found))
-        if _can_be_asked_at_once(asker, groups, console):
+        if _can_be_asked_at_once(asker, groups, say):
             asked = _at_once(asker, groups, batch, found.keys())
         else:
             asked = _one_by_one(asker, [question for group in groups for question in group], batch_tokens, run)
@@ -54,17 +54,17 @@ def own_answers(
     n_answered = sum(one.text != "" for one in found.values())
     if not n_answered:
         raise DataError("the unpruned model answers none of the questions, so there is nothing to learn from it.")
-    console.print(f"Learning the unpruned model's own answers to {n_answered} questions.")
+    say(f"Learning the unpruned model's own answers to {n_answered} questions.")
     return found
 
 
-def _can_be_asked_at_once(asker: RowAsker, groups: Sequence[tuple[Question, ...]], console: Console) -> bool:
+def _can_be_asked_at_once(asker: RowAsker, groups: Sequence[tuple[Question, ...]], say: Callable[[str], None]) -> bool:
     largest = max(groups, key=len)
     if len(largest) == 1:
         return False
     reason = asker.why_alone(Row(tuple(Example(question, None) for question in largest)))
     if reason is not None:
-        console.print(f"Asking one question at a time, although several are about the same image: {reason}.")
+        say(f"Asking one question at a time, although several are about the same image: {reason}.")
     return reason is None
 
 

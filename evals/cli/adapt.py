@@ -104,4 +104,4 @@ def run(options: Namespace) -> None:
         screen.print(
             f"The loss had risen to {loss:.3f} by step {step}: try a --learning-rate below {options.learning_rate:g}."
         )
-    screen.print(f'PeftModel.from_pretrained(model, "{adapted.adapter}")  # from peft', markup=False)
+    screen.print(f'PeftModel.from_pretrained(model, "{adapted.adapter}")  # from peft')

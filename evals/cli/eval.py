@@ -133,6 +133,5 @@ def run(options: Namespace) -> None:
             screen.print(beside)
         screen.print(
             f"Every answer is in {options.output}.\n"
-            f"tokenprune report {options.output}  # paired differences, plots, a page",
-            markup=False,
+            f"tokenprune report {options.output}  # paired differences, plots, a page"
         )

@@ -45,7 +45,6 @@ def run(options: Namespace) -> None:
       tokenprune explain cup.mp4 "When is the cup lifted?" --frames 16 --keep-ratio 0.25 --output cup.png --gif cup.gif
     """
     from dataclasses import replace
-    from functools import partial
 
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.explain import filmstrip, page, sheet
@@ -69,7 +68,7 @@ def run(options: Namespace) -> None:
             with replace(setup, adapter=adapter).patched(model):
                 pass
 
-        strategies = possible(strategies, check, partial(screen.print, markup=False))
+        strategies = possible(strategies, check, screen.print)
         shown = pruned_setups(strategies, options.keep_ratio, options.position_ids)
     asked = shown if options.html is None else page.slider(model, strategies, options.keep_ratio)
     explanation = explain(

@@ -107,7 +107,7 @@ def run(options: Namespace) -> None:
         max_image_pixels=options.max_image_pixels,
         console=screen,
     )
-    screen.print(tuned.verdict, markup=False)
+    screen.print(tuned.verdict)
     if tuned.settings is not None:
         screen.print(f'Written to {tuned.settings}: tokenprune.patch(model, "{tuned.settings}").')
     screen.print(f"The page: {tuned.page}.")

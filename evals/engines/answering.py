@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from rich.console import Console
-
 from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import SettingError
 from tokenprune.evals.engines.engine import Engine
@@ -24,6 +22,8 @@ from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.run.setups import UNPRUNED, Setup, possible
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.provenance import versions
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.serving.vllm.refusals import NOT_INSTALLED
 from tokenprune.strategy import Strategy
 
@@ -55,10 +55,10 @@ class InEngine(Answering):
             return [theirs.strategy]
         return possible(DEFAULT_STRATEGIES, lambda setup: self.engine.groups([setup]), say)
 
-    def baselines(self, console: Console) -> Sequence[str]:
+    def baselines(self, say: Callable[[str], None]) -> Sequence[str]:
         if self.engine.any_strategy:
-            return without_downsampling("an engine resizes images itself", console)
-        console.print(f"Leaving out all baselines but {UNPRUNED}: a server prunes with one strategy")
+            return without_downsampling("an engine resizes images itself", say)
+        say(f"Leaving out all baselines but {UNPRUNED}: a server prunes with one strategy")
         return [UNPRUNED]
 
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
@@ -76,6 +76,19 @@ class InEngine(Answering):
     def ask(self, parts: Sequence[Part], group: Sequence[Setup]) -> Iterator[list[Answer]]:
         runner = EngineRunner(self.engine, self.processor, self.config.image_token_id, self.on_error)
         yield from runner.ask(parts, group)
+
+
+def check_for_engine(questions: Sequence[Question], image_size: tuple[int, int] | None, device_map: str | None) -> None:
+    """Raise SettingError for what only the model in this process can do."""
+    if image_size is not None:
+        raise SettingError("an engine resizes images itself: leave out --image-size")
+    if device_map is not None:
+        raise SettingError(
+            "device_map (--device-map) spreads a model in this process: leave it out. For vLLM on several "
+            """devices, write --engine-options '{"tensor_parallel_size": 2}'"""
+        )
+    if videos := [one.id for one in questions if isinstance(one, VideoQuestion)]:
+        raise SettingError(f"{videos[0]} is about a video, but engines get questions about images only")
 
 
 def in_engine(

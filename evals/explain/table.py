@@ -1,7 +1,6 @@
 """An explanation as a table in the terminal: one line per setup."""
 
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.table import Table
 
 from tokenprune.evals.explain.outcomes import Explanation, Outcome
@@ -10,7 +9,7 @@ from tokenprune.evals.report.table import NOTHING
 
 def table(explanation: Explanation) -> Table:
     unpruned = explanation.unpruned
-    result = Table(title=escape(explanation.question), title_justify="left", caption_justify="left")
+    result = Table(title=explanation.question, title_justify="left", caption_justify="left")
     timed = any(one.ttft is not None for one in explanation.outcomes)
     result.caption = "visual tokens that a decoder layer sees on average; KV cache after the prefill"
     result.caption += "; TTFT: time to first token, relative to unpruned" if timed else ""
@@ -28,13 +27,13 @@ def table(explanation: Explanation) -> Table:
         setup, kept = one.setup, one.kept
         first = one is unpruned
         result.add_row(
-            escape(setup.label),
+            setup.label,
             *([NOTHING if first else setup.position_ids] if both else []),
             f"{kept.n_mean / kept.n_visual:.0%}",
             f"{kept.n_mean:.4g} of {kept.n_visual}",
             decimal(one.kv_cache_bytes),
             *([] if one.ttft is None else [f"{one.ttft:.2f}x"]),
-            escape(one.answer) or "(no answer)",
+            one.answer or "(no answer)",
             NOTHING if first else _beside_unpruned(explanation, one),
             *([] if one.iou is None else [f"{one.iou:.2f}" if one.box else "no box"]),
         )

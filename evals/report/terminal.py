@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.table import Table
 
 from tokenprune.evals.report.table import NOTHING
@@ -21,13 +20,13 @@ from tokenprune.evals.storage.results import TaskResult, by_setup
 def table(rows: Sequence[TaskResult], title: str) -> Table:
     """Return the table of one folder of scenes. Brackets hold 95 % intervals."""
     first_of_task = {row.task: row for row in reversed(rows)}
-    result = Table(title=escape(title), caption=_caption(rows[0]), title_justify="left", caption_justify="left")
+    result = Table(title=title, caption=_caption(rows[0]), title_justify="left", caption_justify="left")
     for heading in ("strategy", "position IDs"):
         result.add_column(heading, no_wrap=True)
     for heading in ("keep ratio", "visual tokens", "KV cache"):
         result.add_column(heading, justify="right")
     for row in reversed(first_of_task.values()):
-        result.add_column(f"{escape(task_title(row))} {row.metric}\n(n = {row.n})", justify="right")
+        result.add_column(f"{task_title(row)} {row.metric}\n(n = {row.n})", justify="right")
     result.add_column("unparsable", justify="right")
     failed = any(row.failed for row in rows)
     if failed:
@@ -39,10 +38,10 @@ def table(rows: Sequence[TaskResult], title: str) -> Table:
         group, head = list(of_task.values()), head_of(of_task)
         _, strategy, position_ids = setup_cells(key, of_task)
         result.add_row(
-            escape(strategy),
+            strategy,
             position_ids,
-            escape(share(of_task)),
-            escape(tokens(of_task)),
+            share(of_task),
+            tokens(of_task),
             decimal(head.kv_cache_bytes) if head.kv_cache_bytes else NOTHING,
             *(accuracy_cell(row, first_of_task[row.task].n) for row in group),
             str(sum(row.unparsable for row in group)),
@@ -58,9 +57,9 @@ def further(rows: Sequence[TaskResult]) -> Table | None:
         return None
     result = Table(title="Further metrics in per cent, and counts", title_justify="left")
     for heading in found.headings:
-        result.add_column(escape(heading))
+        result.add_column(heading)
     for line in found.lines:
-        result.add_row(*map(escape, line))
+        result.add_row(*line)
     return result
 
 

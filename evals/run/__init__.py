@@ -12,6 +12,6 @@ runner      the model in this process, batch by batch
 batches     questions of similar length, encoded once for all setups
 costs       visual tokens and KV cache of an answer
 aggregate   from answers to results
-progress    a progress bar, or lines in a log
+progress    sentences, and a progress bar or lines in a log
 processes   the processes of a run on several devices
 """

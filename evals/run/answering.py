@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.console import Console
-
 from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.models.video_prompts import takes_videos
@@ -44,8 +42,8 @@ class Answering(ABC):
         """
 
     @abstractmethod
-    def baselines(self, console: Console) -> Sequence[str]:
-        """Return the baselines that it can run; say on the console which it cannot."""
+    def baselines(self, say: Callable[[str], None]) -> Sequence[str]:
+        """Return the baselines that it can run; say which it cannot."""
 
     @abstractmethod
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
@@ -79,15 +77,15 @@ class InProcess(Answering):
     def strategies(self, adapter: type[ModelAdapter] | None, say: Callable[[str], None]) -> Sequence[str]:
         return possible(DEFAULT_STRATEGIES, lambda setup: self._check(replace(setup, adapter=adapter)), say)
 
-    def baselines(self, console: Console) -> Sequence[str]:
+    def baselines(self, say: Callable[[str], None]) -> Sequence[str]:
         try:
             downsample.full_grid(self.processor)
             with downsample.any_resolution(self.model):
                 pass
         except UnsupportedError as error:
-            return without_downsampling(str(error), console)
+            return without_downsampling(str(error), say)
         if takes_videos(self.processor):
-            return without_downsampling("it resizes images, and this model takes videos too", console)
+            return without_downsampling("it resizes images, and this model takes videos too", say)
         return BASELINES
 
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
@@ -112,7 +110,7 @@ class InProcess(Answering):
             setup.processor_options(self.processor)
 
 
-def without_downsampling(reason: str, console: Console) -> Sequence[str]:
+def without_downsampling(reason: str, say: Callable[[str], None]) -> Sequence[str]:
     """Return the other baselines, and say why this one is missing."""
-    console.print(f"Leaving out the baseline {DOWNSAMPLE}: {reason}")
+    say(f"Leaving out the baseline {DOWNSAMPLE}: {reason}")
     return [name for name in BASELINES if name != DOWNSAMPLE]

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +13,7 @@ from rich.console import Console
 import tokenprune
 from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import SettingError, unknown
-from tokenprune.evals.engines.answering import in_engine
+from tokenprune.evals.engines.answering import check_for_engine, in_engine
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.loading import load_model, load_processor, name_and_style, source_of
@@ -28,10 +27,10 @@ from tokenprune.evals.run.arguments import Model, as_counts, as_model, as_strate
 from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_STRATEGIES
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
-from tokenprune.evals.run.progress import progress_bar
+from tokenprune.evals.run.progress import progress_bar, saying
 from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
 from tokenprune.evals.run.runner import OnError
-from tokenprune.evals.run.setups import make_setups, read_by
+from tokenprune.evals.run.setups import Setup, make_setups, read_by
 from tokenprune.evals.search.calibration import apart, calibrated_on
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.files import check_folder
@@ -108,12 +107,13 @@ def evaluate(
         raise SettingError("engine_options (--engine-options) are for an engine: name one with engine (--engine vllm)")
     here, output, data = processes(), Path(output), Path(data)
     console = (console or Console()) if here.is_first else Console(quiet=True)
+    say = saying(console)
     budgets: dict[str, Any] = {"keep_ratios": keep_ratios, "position_ids": position_ids}
     given = {name: value for name, value in budgets.items() if value is not None}
     named = make_setups(chosen, baselines=baselines or (), **given)  # mistakes are said before weights load
     if baselines is not None and not named:
         raise SettingError("nothing to measure: neither a strategy nor a baseline is named. Name one.")
-    avoided = _avoided(apart_from, console)
+    avoided = _avoided(apart_from, say)
     check_folder(output)
     folder = RunFolder(output)
     done = _done(folder)
@@ -121,23 +121,17 @@ def evaluate(
         name, style = _name_and_style(model, image_size)
         asked = load_questions(data, tasks, split=split, style=style)
         if others := left_out(data, tasks):
-            console.print(others)
+            say(others)
         if engine is not None:
-            _check_for_engine(asked, image_size, device_map)
+            check_for_engine(asked, image_size, device_map)
             answering = in_engine(engine, model, dtype, engine_options or {}, on_error)
         else:
             loaded = load_model(model, dtype, here.device, device_map) if isinstance(model, str) else model
             answering = _in_process(loaded, image_size, batch_tokens, on_error)
-        if baselines is None:
-            baselines = answering.baselines(console)
-        adapter = _adapter(answering, asked)
-        if strategies is None:
-            chosen = answering.strategies(adapter, partial(console.print, markup=False))
-        defaults = {"keep_ratios": answering.keep_ratios, "position_ids": answering.position_ids}
-        compared = read_by(adapter, make_setups(chosen, baselines=baselines, **{**defaults, **given}))
+        compared = _compared(answering, asked, None if strategies is None else chosen, baselines, given, say)
         groups = answering.groups(compared)
         calibration = avoided.union(*(setup.calibrated_on for setup in compared))
-        questions = limit_questions(_uncalibrated(asked, calibration, data, console), limit)
+        questions = limit_questions(_uncalibrated(asked, calibration, data, say), limit)
         about = {
             "model": name,
             "data": _place(data),
@@ -174,26 +168,30 @@ def _name_and_style(model: str | tuple[Any, Any], image_size: tuple[int, int] | 
     return name, replace(style, view=view_through(downsample.at_size(processor, *image_size)))
 
 
+def _compared(
+    answering: Answering,
+    questions: Sequence[Question],
+    strategies: Sequence[str | tokenprune.Strategy] | None,
+    baselines: Sequence[str] | None,
+    given: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> list[Setup]:
+    """Return the setups that are named; where none are, what `answering` compares. given: keep ratios and position IDs,
+    as arguments of `make_setups`."""
+    adapter = _adapter(answering, questions)
+    if baselines is None:
+        baselines = answering.baselines(say)
+    if strategies is None:
+        strategies = answering.strategies(adapter, say)
+    defaults = {"keep_ratios": answering.keep_ratios, "position_ids": answering.position_ids}
+    return read_by(adapter, make_setups(strategies, baselines=baselines, **{**defaults, **given}))
+
+
 def _adapter(answering: Answering, questions: Sequence[Question]) -> type[ModelAdapter] | None:
     """Return how a model in this process is read if all questions are about videos; None as it is registered."""
     if isinstance(answering, InProcess) and all(isinstance(one, VideoQuestion) for one in questions):
         return adapter_for_clips(answering.model, answering.processor)
     return None
-
-
-def _check_for_engine(
-    questions: Sequence[Question], image_size: tuple[int, int] | None, device_map: str | None
-) -> None:
-    """Raise SettingError for what only the model in this process can do."""
-    if image_size is not None:
-        raise SettingError("an engine resizes images itself: leave out --image-size")
-    if device_map is not None:
-        raise SettingError(
-            "device_map (--device-map) spreads a model in this process: leave it out. For vLLM on several "
-            """devices, write --engine-options '{"tensor_parallel_size": 2}'"""
-        )
-    if videos := [one.id for one in questions if isinstance(one, VideoQuestion)]:
-        raise SettingError(f"{videos[0]} is about a video, but engines get questions about images only")
 
 
 def _in_process(
@@ -209,24 +207,24 @@ def _done(folder: RunFolder) -> set[AnswerKey]:
     return {asked for asked, answer in folder.answers().items() if answer.error is None}
 
 
-def _avoided(apart_from: Sequence[str | Path], console: Console) -> frozenset[str]:
+def _avoided(apart_from: Sequence[str | Path], say: Callable[[str], None]) -> frozenset[str]:
     """Return the digests of the images that settings files were calibrated on; say of a file if it names none."""
     found = frozenset[str]()
     for file in apart_from:
         images = calibrated_on(SettingsFile.read(file))
         if not images:
-            console.print(f"{file}: no search wrote this file, so no image is left out for it.", markup=False)
+            say(f"{file}: no search wrote this file, so no image is left out for it.")
         found |= images
     return found
 
 
 def _uncalibrated(
-    questions: list[Question], calibration: frozenset[str], data: Path, console: Console
+    questions: list[Question], calibration: frozenset[str], data: Path, say: Callable[[str], None]
 ) -> list[Question]:
     """Return the questions for all setups: none about an image with one of these digests."""
     left = apart(questions, calibration, str(data))
     if calibration:
-        console.print(
+        say(
             f"{_name(data)}: {len(questions) - len(left)} of {len(questions)} questions are left out for all setups, "
             f"because settings files were calibrated on their images ({len(calibration)} images)."
         )

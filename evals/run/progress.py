@@ -1,9 +1,11 @@
-"""The progress of whatever asks many questions: a bar, or lines in a log."""
+"""What is said while questions are asked: sentences, and a progress bar or lines in a log."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from rich.console import Console
 from rich.progress import (
@@ -46,3 +48,8 @@ def progress_bar(console: Console) -> Progress:
     """Return a bar, still without a task, that counts what is done and shows the time that it took and will take."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     return LoggedProgress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+
+
+def saying(console: Console) -> Callable[[str], None]:
+    """Return what prints a sentence as it is: paths and errors may have brackets, which rich takes for markup."""
+    return partial(console.print, markup=False, emoji=False)

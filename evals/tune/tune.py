@@ -21,7 +21,7 @@ from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run.arguments import Model, as_counts, as_model, check_lists
 from tokenprune.evals.run.defaults import BATCH_TOKENS, SEARCHED_KEEP_RATIOS
-from tokenprune.evals.run.progress import progress_bar
+from tokenprune.evals.run.progress import progress_bar, saying
 from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
 from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import held_study
@@ -117,6 +117,7 @@ def tune(
     generations, size: how many times settings are proposed, and how many each time.
     """
     model, output, data, console = as_model(model), Path(output), Path(data), console or Console()
+    say = saying(console)
     check_lists(strategies=strategies, keep_ratios=keep_ratios, tasks=tasks, image_roots=image_roots)
     limit, generations, size, batch_tokens, max_image_pixels = as_counts(
         limit=limit,
@@ -132,7 +133,7 @@ def tune(
         name, style = name_and_style(model)
         questions = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)
         if others := left_out(data, tasks):
-            console.print(others)
+            say(others)
         searched, fresh = halves(questions, seed)
         loaded, processor = load_model(model, dtype) if isinstance(model, str) else model
         n_layers = len(adapter_for(loaded).layers)
@@ -142,7 +143,7 @@ def tune(
         adapter = adapter_for_clips(loaded, processor) if of_videos else None
         space = Space(loaded, n_layers, tuple(strategies), keep_ratios, servable, adapter)
         for text, why in space.refused.items():
-            console.print(f"Leaving out {text}: {why}")
+            say(f"Leaving out {text}: {why}")
         plan = SearchPlan(max_loss, generations, size, len(fresh.questions), seed)
         identity = _identity(space, plan, processor, questions, cost, measure, batch_tokens)
         output.mkdir(parents=True, exist_ok=True)
@@ -153,15 +154,15 @@ def tune(
         ):
             files.begin(output / IDENTITY, identity, "another tuning")  # the answers remain if the journal is deleted
             n_all = plan.n_answers(searched) + len(questions) + MOST * len(fresh.questions)
-            with _progress(console, n_all) as (advance, say):
+            with _progress(console, n_all) as (advance, name_part):
                 asker = Asker(
                     loaded, processor, write, found, measure=measure, batch_tokens=batch_tokens, advance=advance
                 )
                 asked = searched.questions
                 few = asked[:: max(1, len(asked) // N_QUESTIONS)][:N_QUESTIONS]
-                tried = search(study, space, plan, searched, asker, CostMeter(loaded, processor, few, cost), say)
+                tried = search(study, space, plan, searched, asker, CostMeter(loaded, processor, few, cost), name_part)
                 order = sequence(tried)
-                tested = confirm(order, fresh, asker, max_loss, say)
+                tested = confirm(order, fresh, asker, max_loss, name_part)
         passed = [one.tried for one in tested if one.passed]
         best = passed[-1] if passed else next(iter(order), None)
         written = None if best is None else output / SETTINGS
@@ -256,7 +257,7 @@ def _record(
 
 @contextmanager
 def _progress(console: Console, total: int) -> Iterator[tuple[Any, Any]]:
-    """Yield what counts answers, and what says which part they are of. The total is the most that can be asked."""
+    """Yield what counts answers, and what names the part that they are of. The total is the most that can be asked."""
     with progress_bar(console) as progress:
         bar = progress.add_task("unpruned", total=total)
         yield lambda n: progress.advance(bar, n), lambda line: progress.update(bar, description=line)

@@ -46,6 +46,15 @@ def test_the_command(ask: Callable[..., Any], tmp_path: Path, capsys: pytest.Cap
     assert len(json.loads(data)["outcomes"]) == 2 * 2 * 2
 
 
+def test_paths_are_printed_as_they_are(
+    ask: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rich takes brackets for markup, and a name between colons for an emoji."""
+    output = tmp_path / "[red]" / ":cat:.png"
+    assert ask("--strategy", "grid", "--keep-ratio", 0.5, "--output", output) == 0
+    assert f"Writtento{output}" in "".join(capsys.readouterr().out.split())
+
+
 def test_errors_are_a_sentence(ask: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean 'fopru'" in ask("--strategy", "fopro")
     assert ask("--position-ids", "compct") == 2

@@ -45,14 +45,16 @@ def test_a_loaded_model_and_a_strategy_object(tmp_path: Path) -> None:
 
 
 def test_folders_of_tasks_beside_own_questions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sample_image().save(tmp_path / "1.png")
+    """As they are called: rich takes brackets for markup."""
+    folder = tmp_path / "[red]"
+    write_vqav2(folder / "vqa")
+    sample_image().save(folder / "1.png")
     line = {"image": "1.png", "question": "What?", "answer": "x"}
-    (tmp_path / "questions.jsonl").write_text(json.dumps(line))
-    write_vqav2(tmp_path / "vqa")
-    asked: dict[str, Any] = {"data": tmp_path, "strategies": [], "baselines": ["unpruned"]}
+    (folder / "questions.jsonl").write_text(json.dumps(line))
+    asked: dict[str, Any] = {"data": folder, "strategies": [], "baselines": ["unpruned"]}
     (row,) = evaluate((tiny_llava(), tiny_processor()), output=tmp_path / "run", **asked)
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "without the folders vqa. To ask all, add --tasks own vqa" in printed
+    printed = "".join(capsys.readouterr().out.split())
+    assert "[red]:yourownquestionsareaskedalone,withoutthefoldersvqa.Toaskall,add--tasksownvqa" in printed
     assert row.task == "own"
 
 
