@@ -128,7 +128,7 @@ def run(options: Namespace) -> None:
         engine_options=options.engine_options,
     )
     if processes().is_first:
-        screen.print(table(rows, f"{rows[0].model} on {rows[0].scenes}"))
+        screen.print(table(rows, f"{rows[0].model} on {rows[0].dataset}"))
         if (beside := further(rows)) is not None:
             screen.print(beside)
         screen.print(

@@ -33,8 +33,8 @@ class Axis:
     is_tokens: bool = False
 
 
-def draw(rows: Sequence[TaskResult], folder: Path, scenes: str) -> list[Path]:
-    """Write the plots of the set called `scenes` as PNG and SVG, and return their paths.
+def draw(rows: Sequence[TaskResult], folder: Path, dataset: str) -> list[Path]:
+    """Write the plots of the set called `dataset` as PNG and SVG, and return their paths.
 
     Times are plotted only if all of a task's were measured on one device with the same packages. If every question
     failed, there is no plot at all.
@@ -55,7 +55,7 @@ def draw(rows: Sequence[TaskResult], folder: Path, scenes: str) -> list[Path]:
     for name, axis in axes.items():
         drawn = figure(rows, axis)
         for ending in ("png", "svg"):
-            paths.append(folder / f"{scenes}_accuracy_against_{name}.{ending}")
+            paths.append(folder / f"{dataset}_accuracy_against_{name}.{ending}")
             drawn.savefig(paths[-1], dpi=130)
     return paths
 

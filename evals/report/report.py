@@ -55,27 +55,27 @@ def sections(rows: Sequence[TaskResult], *, baseline: str | None = None, further
         raise DataError(f"rows of several models ({', '.join(models)}); report on one at a time")
     check_baseline(rows, baseline)
     parts: list[str | Table] = []
-    for scenes, of_set in _by_set(rows).items():
+    for dataset, of_set in _by_set(rows).items():
         groups = _side_by_side(of_set)
         if _has_strategies(of_set):
-            parts += [f"Accuracy on `{scenes}` in per cent, with 95 % interval:", *map(accuracy_table, groups)]
-            parts += _differences(scenes, groups, baseline)
+            parts += [f"Accuracy on `{dataset}` in per cent, with 95 % interval:", *map(accuracy_table, groups)]
+            parts += _differences(dataset, groups, baseline)
         if further and any(found := [further_table(part) for part in groups]):
-            caption = f"Further metrics on `{scenes}` in per cent, with 95 % interval, and counts:"
+            caption = f"Further metrics on `{dataset}` in per cent, with 95 % interval, and counts:"
             parts += [caption, *filter(None, found)]
     parts += _by_split(_side_by_side(rows))
     return [*parts, provenance(rows)]
 
 
-def _differences(scenes: str, of_set: Sequence[Sequence[TaskResult]], baseline: str | None) -> list[str | Table]:
+def _differences(dataset: str, of_set: Sequence[Sequence[TaskResult]], baseline: str | None) -> list[str | Table]:
     """Return what is compared question by question: position IDs, strategies with `baseline` and with no pruning."""
     pruned = (key for part in of_set for key in compared(by_setup(part)) if key.strategy != UNPRUNED)
     ids = ", original position IDs" if all(key.position_ids == "original" for key in pruned) else ""
     captions = {
-        f"Paired differences on `{scenes}` (the same questions under both) in points, with 95 % interval:": [
+        f"Paired differences on `{dataset}` (the same questions under both) in points, with 95 % interval:": [
             difference_table(part, baseline) for part in of_set
         ],
-        f"Against the unpruned model on `{scenes}`{ids} (the same questions): points and relative "
+        f"Against the unpruned model on `{dataset}`{ids} (the same questions): points and relative "
         "accuracy with 95 % interval, p of McNemar's exact test:": [*map(unpruned_table, of_set)],
     }
     return [part for caption, found in captions.items() if any(found) for part in (caption, *filter(None, found))]
@@ -95,7 +95,7 @@ def _by_set(rows: Sequence[TaskResult]) -> dict[str, list[TaskResult]]:
     """The rows of each set, in the order in which the sets come."""
     found: dict[str, list[TaskResult]] = {}
     for row in rows:
-        found.setdefault(row.scenes, []).append(row)
+        found.setdefault(row.dataset, []).append(row)
     return found
 
 
@@ -109,9 +109,9 @@ def _side_by_side(rows: Sequence[TaskResult]) -> list[list[TaskResult]]:
 def summary(rows: Sequence[TaskResult]) -> str:
     """Return one table for each set on which strategies were measured, and the unpruned model's accuracy by split."""
     parts: list[str | Table] = []
-    for scenes, of_set in _by_set(rows).items():
+    for dataset, of_set in _by_set(rows).items():
         if _has_strategies(of_set):
-            parts += [f"Accuracy on `{scenes}` in per cent, with 95 % interval, best first:", summary_table(of_set)]
+            parts += [f"Accuracy on `{dataset}` in per cent, with 95 % interval, best first:", summary_table(of_set)]
     return _joined([*parts, *_by_split([rows]), provenance(rows)])
 
 
@@ -119,9 +119,9 @@ def differences(rows: Sequence[TaskResult], *, baseline: str | None = None) -> s
     """Return the paired comparisons of each set on which strategies were measured."""
     check_baseline(rows, baseline)
     parts: list[str | Table] = []
-    for scenes, of_set in _by_set(rows).items():
+    for dataset, of_set in _by_set(rows).items():
         if _has_strategies(of_set):
-            parts += _differences(scenes, _side_by_side(of_set), baseline)
+            parts += _differences(dataset, _side_by_side(of_set), baseline)
     return _joined([*parts, provenance(rows)])
 
 
@@ -148,9 +148,9 @@ def write(
     markdown, html = folder / "report.md", folder / "report.html"
     markdown.write_text(_joined(parts), encoding="utf-8")
     plots: list[Path] = []
-    for scenes, of_set in _by_set(rows).items():
+    for dataset, of_set in _by_set(rows).items():
         if len({row.key for row in of_set}) > 1:
-            plots += pareto.draw(of_set, folder, scenes)
+            plots += pareto.draw(of_set, folder, dataset)
     found: list[Loss] = []
     questions: dict[tuple[str, str, str], Asked] = {}
     notes: list[str] = []

@@ -24,11 +24,11 @@ def check_same_questions(found: Mapping[Path, Sequence[TaskResult]]) -> None:
                 contents.get(row.task, {}), f"{path}, {row.task!r} of run.json"
             )
             for by, value in known_by.items():
-                other, known = first.setdefault((row.scenes, row.model, row.task, by), (path, value))
+                other, known = first.setdefault((row.dataset, row.model, row.task, by), (path, value))
                 if value != known:
                     places = " and ".join(dict.fromkeys((str(other), str(path))))
                     raise DataError(
-                        f"{places}: the {row.task} questions of {row.scenes!r} differ; measure both with the same "
+                        f"{places}: the {row.task} questions of {row.dataset!r} differ; measure both with the same "
                         "--data, --split and --limit, or report on one at a time. If one of them used a settings file, "
                         "which leaves out the images that it was calibrated on, measure the other one with "
                         "--apart-from FILE"

@@ -70,14 +70,14 @@ def split_table(rows: Sequence[TaskResult]) -> Table:
     sets: dict[str, dict[str, TaskResult]] = {}
     for row in rows:
         if row.strategy == UNPRUNED:
-            sets.setdefault(row.scenes, {})[row.task] = row
+            sets.setdefault(row.dataset, {})[row.task] = row
     lines = []
-    for scenes, whole in sets.items():
-        lines.append([scenes, "all", *(_counted(whole.get(task)) for task in tasks)])
+    for dataset, whole in sets.items():
+        lines.append([dataset, "all", *(_counted(whole.get(task)) for task in tasks)])
         if any(len(row.scores) > 1 for row in whole.values()):
             for split in dict.fromkeys(split for row in whole.values() for split in row.scores):
                 parts = {task: row.of_split(split) for task, row in whole.items() if split in row.scores}
-                lines.append([scenes, split or NOTHING, *(_counted(parts.get(task)) for task in tasks)])
+                lines.append([dataset, split or NOTHING, *(_counted(parts.get(task)) for task in tasks)])
     headings = [f"{task_title(row)} {row.metric}" for row in tasks.values()]
     return Table(["set", "split", *headings], lines)
 

@@ -18,7 +18,7 @@ from tokenprune.evals.storage.results import TaskResult, by_setup
 
 
 def table(rows: Sequence[TaskResult], title: str) -> Table:
-    """Return the table of one folder of scenes. Brackets hold 95 % intervals."""
+    """Return the table of one data set. Brackets hold 95 % intervals."""
     first_of_task = {row.task: row for row in reversed(rows)}
     result = Table(title=title, caption=_caption(rows[0]), title_justify="left", caption_justify="left")
     for heading in ("strategy", "position IDs"):

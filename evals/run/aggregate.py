@@ -18,15 +18,15 @@ def task_results(
     setups: Sequence[Setup],
     answers: Mapping[AnswerKey, Answer],
     *,
-    scenes: str,
+    dataset: str,
     model: str,
     identity: Mapping[str, Any],
 ) -> list[TaskResult]:
     """Return one result per setup and task. Every question must have its answer.
 
-    scenes, model: the names of the data set and the model in the results. identity: the run's.
+    dataset, model: the names of the data set and the model in the results. identity: the run's.
     """
-    about = {"scenes": scenes, "model": model, "versions": identity["versions"]}
+    about = {"dataset": dataset, "model": model, "versions": identity["versions"]}
     about |= {name: identity["model"][name] for name in ("device", "dtype")}
     tasks: dict[str, list[Question]] = {}
     for question in questions:

@@ -152,8 +152,8 @@ def evaluate(
         unfinished = [plan for plan in plans if any(plan.parts(done))]
         identity = _ask_all(unfinished or plans[:1], answering, decisive, about, folder, here, console)
         answers = folder.answers()
-        scenes = _name(data) if image_size is None else f"{_name(data)} {image_size[0]}x{image_size[1]}"
-        results = task_results(questions, compared, answers, scenes=scenes, model=name, identity=identity)
+        dataset = _name(data) if image_size is None else f"{_name(data)} {image_size[0]}x{image_size[1]}"
+        results = task_results(questions, compared, answers, dataset=dataset, model=name, identity=identity)
         if here.is_first:
             folder.write_results(results)
     return results

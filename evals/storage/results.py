@@ -29,7 +29,7 @@ class TaskResult:
     seconds: mean wall time of `generate` per question, None if it was not measured.
     """
 
-    scenes: str
+    dataset: str
     model: str
     task: str
     metric: str
@@ -92,7 +92,7 @@ class TaskResult:
     def of_split(self, split: str) -> "TaskResult":
         """Return the result of one split's questions alone (the visual tokens stay those of all)."""
         if split not in self.scores:
-            raise DataError(f"{self.task} of {self.scenes}: no split {split!r}; it has {', '.join(self.scores)}")
+            raise DataError(f"{self.task} of {self.dataset}: no split {split!r}; it has {', '.join(self.scores)}")
         scores, images = {split: self.scores[split]}, {split: self.images[split]}
         return replace(
             self, scores=scores, images=images, metrics={}, intervals={}, questions=f"{self.questions} {split}"

@@ -48,7 +48,7 @@ def read(paths: Sequence[Path]) -> list[TaskResult]:
         for number, line in enumerate(read_text(path).splitlines(), start=1):
             where = f"{path}, line {number}"
             result = _from_line(line, where)
-            setup = result.scenes, result.model, result.key
+            setup = result.dataset, result.model, result.key
             _check_settings(result, where, *setups.setdefault(setup, (result, where)))
             name = *setup, result.task
             twin, first = results.setdefault(name, result), places.setdefault(name, where)
@@ -78,6 +78,8 @@ def _from_line(line: str, where: str) -> TaskResult:
     record = as_object(parse_json(line, where, "; delete the line or restore the file", one_line=True), where)
     if "pictures" in record and "images" not in record:
         raise DataError(f'{where}: written before version 0.2; rename the key "pictures" to "images" in this file')
+    if "scenes" in record and "dataset" not in record:  # its name until version 0.2
+        record["dataset"] = record.pop("scenes")
     known = [item.name for item in fields(TaskResult) if item.default_factory is MISSING or item.name in record]
     values = {name: field(record, name, where) for name in known}
     check_types(values, {name: kind for name, kind in _KINDS.items() if name in values}, where)
@@ -114,7 +116,7 @@ def _bounds(found: Any, where: str) -> tuple[float, float]:
 
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(
-        ("scenes", "model", "task", "metric", "strategy", "position_ids", "device", "dtype", "questions"), str
+        ("dataset", "model", "task", "metric", "strategy", "position_ids", "device", "dtype", "questions"), str
     ),
     **dict.fromkeys(("settings", "versions", "scores", "images", "metrics", "intervals"), dict),
     **dict.fromkeys(("keep_ratio", "n_visual", "n_kept", "n_mean"), (int, float)),

@@ -64,7 +64,7 @@ def test_two_tasks_are_printed_side_by_side(run: Eval, tmp_path: Path, capsys: p
         for strategy in ("unpruned", "Grid", "FoPru", "Random", "downsample")
         for task in ("rec", "vqa")
     ]
-    assert (rows[0].scenes, rows[0].n, rows[0].scores) == ("scenes", 2, {"val": [None, None]})
+    assert (rows[0].dataset, rows[0].n, rows[0].scores) == ("scenes", 2, {"val": [None, None]})
     assert rows[0].model == "model"  # not where it is on this machine
     answers = [json.loads(line) for line in (tmp_path / "run" / "answers.jsonl").read_text().splitlines()]
     assert len(answers) == 2 * len(rows)
@@ -287,7 +287,7 @@ def test_the_current_folder_has_a_name(
     """Results of two sets would both be called nothing."""
     monkeypatch.chdir(folder)
     assert run("--data", ".", "--strategy", "none", "--baselines", "unpruned", "--limit", 1) == 0
-    assert {row.scenes for row in RunFolder(tmp_path / "run").results()} == {"scenes"}
+    assert {row.dataset for row in RunFolder(tmp_path / "run").results()} == {"scenes"}
 
 
 def test_words_in_brackets_are_printed(run: Eval, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

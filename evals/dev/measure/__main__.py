@@ -109,7 +109,7 @@ def verdicts(output: Path) -> str:
         if folder.name == NOT_PRUNED:
             parts.insert(0, f"## Goals, unpruned\n\n{goals_table(rows)}\n")
         else:
-            parts.append(f"## {rows[0].scenes}\n\n{directions(rows)}")
+            parts.append(f"## {rows[0].dataset}\n\n{directions(rows)}")
     return "\n".join(parts)
 
 

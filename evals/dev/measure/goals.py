@@ -43,7 +43,7 @@ class Goal:
 
     what: str
     least: float
-    scenes: str
+    dataset: str
     task: str
     split: str
 
@@ -66,7 +66,7 @@ def goals_table(rows: Sequence[TaskResult]) -> Table:
     says how sure that is."""
     lines = []
     for goal in GOALS:
-        row = _find(rows, goal.scenes, goal.task)
+        row = _find(rows, goal.dataset, goal.task)
         if row is None or goal.split not in row.scores:
             lines.append([goal.what, f"{goal.least:.0%}", NOTHING, NOTHING, INTERVAL[Verdict.UNKNOWN]])
             continue
@@ -80,7 +80,7 @@ def goals_table(rows: Sequence[TaskResult]) -> Table:
 
 def _at_half_resolution(rows: Sequence[TaskResult]) -> Iterator[list[str]]:
     for task in ("rec", "vqa"):
-        full, half = (_find(rows, scenes, task) for scenes in (FULL, HALF))
+        full, half = (_find(rows, dataset, task) for dataset in (FULL, HALF))
         what, least = f"{task.upper()} at half resolution, of full", f"{AT_HALF_RESOLUTION:.0%}"
         if full is None or half is None or not full.accuracy:
             yield [what, least, NOTHING, NOTHING, INTERVAL[Verdict.UNKNOWN]]
@@ -91,8 +91,8 @@ def _at_half_resolution(rows: Sequence[TaskResult]) -> Iterator[list[str]]:
         yield [what, least, measured, reached, INTERVAL[above(found.relative_interval, AT_HALF_RESOLUTION)]]
 
 
-def _find(rows: Sequence[TaskResult], scenes: str, task: str) -> TaskResult | None:
-    fitting = (row for row in rows if (row.scenes, row.task, row.strategy) == (scenes, task, UNPRUNED))
+def _find(rows: Sequence[TaskResult], dataset: str, task: str) -> TaskResult | None:
+    fitting = (row for row in rows if (row.dataset, row.task, row.strategy) == (dataset, task, UNPRUNED))
     return next(fitting, None)
 
 

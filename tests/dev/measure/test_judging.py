@@ -40,8 +40,8 @@ def test_a_value_is_judged_by_its_interval(interval: tuple[float, float], verdic
 
 
 def test_goals_are_judged_by_their_intervals() -> None:
-    def unpruned(scenes: str, task: str, val: int, test: int) -> TaskResult:
-        return row("unpruned", "original", 1.0, {"val": scored(val), "test": scored(test)}, scenes=scenes, task=task)
+    def unpruned(dataset: str, task: str, val: int, test: int) -> TaskResult:
+        return row("unpruned", "original", 1.0, {"val": scored(val), "test": scored(test)}, dataset=dataset, task=task)
 
     rows = [unpruned("scenes", "rec", 380, 238), unpruned("scenes", "vqa", 345, 300)]
     rows += [unpruned("scenes 112x112", "rec", 200, 100), unpruned("counting", "vqa", 200, 200)]

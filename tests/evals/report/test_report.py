@@ -45,7 +45,7 @@ def test_accuracy() -> None:
 
 def test_splits() -> None:
     vqa = row("unpruned", "original", 1.0, {"val": HALF}, task="vqa", metric="accuracy")
-    photographs = row("unpruned", "original", 1.0, {"photo": HALF}, scenes="photographs")
+    photographs = row("unpruned", "original", 1.0, {"photo": HALF}, dataset="photographs")
     assert str(split_table([*results(), vqa, photographs])).splitlines() == [
         "| set | split | REC Acc@0.5 | VQA accuracy |",
         "| --- | --- | --- | --- |",
@@ -99,7 +99,7 @@ def test_unknown_baseline() -> None:
             make(results(), baseline="Randm")
         with pytest.raises(ValueError, match=f"^--baseline 'unpruned' is always compared with{choose}$"):
             make(results(), baseline="unpruned")
-        others = [row(name, "original", 0.25, {"": ALL}, scenes="other") for name in ("Grid", "Random")]
+        others = [row(name, "original", 0.25, {"": ALL}, dataset="other") for name in ("Grid", "Random")]
         assert "REC, strategy - Grid" in make([*results(), *others], baseline="Grid")
 
 
@@ -151,7 +151,7 @@ def test_one_model_at_a_time() -> None:
 
 
 def test_a_set_without_strategies_is_only_in_the_last_table() -> None:
-    text = report([*results(), row("unpruned", "original", 1.0, {"photo": HALF}, scenes="photographs")])
+    text = report([*results(), row("unpruned", "original", 1.0, {"photo": HALF}, dataset="photographs")])
     assert "Accuracy on `scenes`" in text
     assert "Accuracy on `photographs`" not in text
     assert "| photographs | all |" in text

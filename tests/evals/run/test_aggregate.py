@@ -26,7 +26,7 @@ POPE_ROW = {"question": "Is there a box in the image?", "answer": "yes", "catego
 def test_a_row_for_each_setup_and_task(questions: list[Question]) -> None:
     compared = make_setups(["random:seed=3", "fopru:mode=row", "downsample"], [0.5])
     answers = {answer.answer_key: answer for answer in ask(tiny_llava(), questions, compared)}
-    rows = aggregate.task_results(questions, compared, answers, scenes="a", model="b", identity=identity())
+    rows = aggregate.task_results(questions, compared, answers, dataset="a", model="b", identity=identity())
     assert [(row.strategy, row.position_ids) for row in rows] == [
         ("unpruned", "original"),
         ("Random 3", "original"),
@@ -72,7 +72,7 @@ def rows_of(
         for question, text in zip(questions, said, strict=True)
     ]
     found = {answer.answer_key: answer for answer in answers}
-    unpruned, pruned = aggregate.task_results(questions, compared, found, scenes="a", model="b", identity=identity())
+    unpruned, pruned = aggregate.task_results(questions, compared, found, dataset="a", model="b", identity=identity())
     return pruned, unpruned, questions
 
 

@@ -30,7 +30,7 @@ def run(folder: Path, output: Path, size: tuple[int, int] | None, tower: str = "
 @pytest.mark.parametrize("tower", ["clip", "dinov2"])
 def test_a_run_at_another_size(folder: Path, tmp_path: Path, tower: str) -> None:
     unpruned, pruned, downsampled = run(folder, tmp_path / "run", (16, 32), tower)
-    assert unpruned.scenes == f"{folder.name} 16x32"
+    assert unpruned.dataset == f"{folder.name} 16x32"
     assert (unpruned.n_visual, unpruned.n_kept) == (32, 32)
     assert (pruned.n_visual, pruned.n_kept) == (32, 16)
     assert (downsampled.n_visual, downsampled.n_kept) == (32, 18)  # 3 x 6 of 4 x 8
@@ -38,7 +38,7 @@ def test_a_run_at_another_size(folder: Path, tmp_path: Path, tower: str) -> None
 
 def test_runs_of_two_sizes_are_not_mixed(folder: Path, tmp_path: Path) -> None:
     run(folder, tmp_path / "run", None)
-    assert run(folder, tmp_path / "run", None)[0].scenes == folder.name
+    assert run(folder, tmp_path / "run", None)[0].dataset == folder.name
     with pytest.raises(tokenprune.TokenPruneError, match="image_size"):
         run(folder, tmp_path / "run", (16, 32))
 

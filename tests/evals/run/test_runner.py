@@ -166,7 +166,7 @@ def test_a_sentence_within_a_sentence(questions: list[Question]) -> None:
 def test_recorded_errors_are_no_wrong_answers(questions: list[Question], folder: Path) -> None:
     compared, asked = [Unpruned(), crash()], [*questions, broken(folder)]
     answers = {answer.answer_key: answer for answer in ask(tiny_llava(), asked, compared, on_error="record")}
-    unpruned, crashed = aggregate.task_results(asked, compared, answers, scenes="a", model="b", identity=identity())
+    unpruned, crashed = aggregate.task_results(asked, compared, answers, dataset="a", model="b", identity=identity())
     assert (unpruned.n, unpruned.failed, unpruned.accuracy) == (3, 1, pytest.approx(2 / 3))
     assert unpruned.scores == {"val": [1, None], "test": [1], "": ["failed"]}
     assert (crashed.n, crashed.failed) == (0, 4)

@@ -90,9 +90,12 @@ def test_a_broken_line_is_named(tmp_path: Path, content: str, message: str) -> N
 
 
 def test_rows_of_older_runs_are_read(tmp_path: Path) -> None:
-    """They have no metrics, or metrics without intervals."""
+    """They have no metrics, or metrics without intervals, and call the data set `scenes`."""
     path, record = tmp_path / "rows.jsonl", json.loads(to_line(RIGHT_AND_WRONG))
     for newer in ("intervals", "metrics"):
         del record[newer]
         path.write_text(json.dumps(record) + "\n")
         assert read([path]) == [RIGHT_AND_WRONG]
+    record["scenes"] = record.pop("dataset")
+    path.write_text(json.dumps(record) + "\n")
+    assert read([path]) == [RIGHT_AND_WRONG]

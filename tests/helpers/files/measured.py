@@ -44,7 +44,7 @@ def store(
                 {split: [float(n < right(one, task)) for n in range(N)] for split in ("val", "test")},
                 task=task,
                 metric=METRICS[task],
-                scenes=part.name,
+                dataset=part.name,
                 n_visual=256.0,
                 dtype="float32",
             )

@@ -12,7 +12,7 @@ def row(
 ) -> TaskResult:
     numbers = count()  # every question is about an image of its own
     values: dict[str, Any] = {
-        "scenes": "scenes",
+        "dataset": "scenes",
         "model": "llava",
         "task": "rec",
         "metric": "Acc@0.5",

@@ -20,5 +20,5 @@ def findings(folder: Path = ROWS) -> str:
         found = measured(part, folder)
         if len(found.missing) < len(part.ratios):
             rows = [*found.rows, *(at_equal_caches(folder) if part == MAIN else ())]
-            judged.append("\n\n".join([f"On `{rows[0].scenes}`:", *found.notes, directions(rows)]))
+            judged.append("\n\n".join([f"On `{rows[0].dataset}`:", *found.notes, directions(rows)]))
     return "\n".join(judged) or NOTHING_MEASURED

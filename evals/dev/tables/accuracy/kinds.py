@@ -25,9 +25,9 @@ def stored(folder: Path = ROWS) -> str:
         return NOTHING_MEASURED
     columns: dict[tuple[str, str], dict[SetupKey, TaskResult]] = {}
     for row in rows:
-        columns.setdefault((row.scenes, row.task), {})[row.key] = row
+        columns.setdefault((row.dataset, row.task), {})[row.key] = row
     headings = [
-        f"{scenes}, {task_title(column[WHOLE])} (n = {column[WHOLE].n})" for (scenes, _), column in columns.items()
+        f"{dataset}, {task_title(column[WHOLE])} (n = {column[WHOLE].n})" for (dataset, _), column in columns.items()
     ]
     keys = sorted(by_setup(rows), key=lambda key: -key.keep_ratio)
     lines = [[percent(key.keep_ratio), key.strategy, *(_cell(key, own) for own in columns.values())] for key in keys]

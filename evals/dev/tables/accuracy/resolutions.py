@@ -17,7 +17,7 @@ from tokenprune.evals.storage.results import TaskResult
 def stored(folder: Path = ROWS) -> str:
     """Return the accuracy on all questions of each set and of each of its splits."""
     parts = {part: measured(part, folder).rows for part in UNPRUNED}
-    rows = [replace(row, scenes=_named(part, found)) for part, found in parts.items() for row in found]
+    rows = [replace(row, dataset=_named(part, found)) for part, found in parts.items() for row in found]
     if not rows:
         return NOTHING_MEASURED
     missing = [_named(part, found) for part, found in parts.items() if not found]
