@@ -98,12 +98,17 @@ def tasks_identity(questions: Sequence[Question]) -> dict[str, Any]:
 def _identity(questions: Sequence[Question]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for question in questions:
-        # Fields that are not data, such as the prompt style, show in the text of the question.
+        # Fields that are no data, such as the prompt style, show in the text of the question.
         data = {field.name: getattr(question, field.name) for field in fields(question) if field.name != "images"}
-        digest.update(json.dumps(data, default=lambda _: None).encode())
+        digest.update(json.dumps(data, default=_for_json).encode())
     numbers = dict[StoredImage, int]()
     about = [[numbers.setdefault(image, len(numbers)) for image in question.images] for question in questions]
     for image in numbers:
         digest.update(hashlib.sha256(image.read_bytes()).digest())
     images = hashlib.sha256(json.dumps(about).encode())
     return {"questions": len(questions), "digest": digest.hexdigest()[:16], "images": images.hexdigest()[:16]}
+
+
+def _for_json(value: object) -> list[str] | None:
+    """Return a set of texts in order, and None for what is no data."""
+    return sorted(value) if isinstance(value, (set, frozenset)) else None
