@@ -41,7 +41,7 @@ def at_size(processor: Any, height: int, width: int) -> Any:
     """
     full_grid(processor)
     patch = processor.patch_size
-    if height % patch or width % patch:
+    if min(height, width) < 1 or height % patch or width % patch:
         fitting = " ".join(str(max(1, round(side / patch)) * patch) for side in (height, width))
         raise SettingError(f"{height} x {width} pixels are not whole patches of {patch}. Write --image-size {fitting}")
     resized = copy.deepcopy(processor)

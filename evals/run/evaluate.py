@@ -97,7 +97,7 @@ def evaluate(
     """
     model, chosen = as_model(model), as_strategies(DEFAULT_STRATEGIES if strategies is None else strategies)
     check_lists(keep_ratios=keep_ratios, position_ids=position_ids, baselines=baselines, tasks=tasks)
-    check_lists(apart_from=apart_from, image_roots=image_roots)
+    check_lists(apart_from=apart_from, image_roots=image_roots, image_size=image_size)
     limit, batch_tokens, max_image_pixels, frames = as_counts(
         limit=limit, batch_tokens=batch_tokens, max_image_pixels=max_image_pixels, frames=frames
     )

@@ -48,7 +48,7 @@ class ActivityNetQa(FileTask[VideoAnswer]):
 
     def question(self, record: Record, folder: Path, style: Style) -> VideoAnswer:
         name, kind = record.text("video_name"), record.whole("type")
-        if kind >= len(KINDS):
+        if not 0 <= kind < len(KINDS):
             raise DataError(f"{record.where}: type {kind} is not one of 0 to {len(KINDS) - 1}; correct the file")
         places = [f"videos/{prefix}{name}{suffix}" for suffix in SUFFIXES for prefix in PREFIXES]
         return VideoAnswer(

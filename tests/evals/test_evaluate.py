@@ -71,6 +71,7 @@ def test_folders_of_tasks_beside_own_questions_are_named(tmp_path: Path, capsys:
         ({"keep_ratios": 0.25}, "keep_ratios: found 0.25, which is not a list"),
         ({"keep_ratios": iter([0.25])}, "keep_ratios: found .*iterator.*, which is not a list"),
         ({"limit": 0}, "limit=0 is not a whole number above 0"),
+        ({"image_size": 448}, "image_size: found 448, which is not a list"),
         ({"batch_tokens": 0}, "batch_tokens=0 is not"),
         ({"on_error": "stpo"}, "unknown on_error 'stpo'. Did you mean 'stop'"),
         ({"engine_options": {"seed": 0}}, r"engine_options \(--engine-options\) are for an engine"),

@@ -58,9 +58,10 @@ def test_the_processor_is_copied(questions: list[Question], settings: dict[str, 
     assert shapes == [(16, 32), (SIDE, SIDE)]
 
 
-def test_only_whole_patches() -> None:
-    with pytest.raises(tokenprune.SettingError, match="--image-size 16 32"):
-        at_size(tiny_processor(), 17, 31)
+@pytest.mark.parametrize(("size", "fitting"), [((17, 31), "16 32"), ((0, 32), "4 32"), ((16, -32), "16 4")])
+def test_only_whole_patches(size: tuple[int, int], fitting: str) -> None:
+    with pytest.raises(tokenprune.SettingError, match=f"--image-size {fitting}"):
+        at_size(tiny_processor(), *size)
 
 
 def test_a_processor_without_a_fixed_size_is_refused(tmp_path: Path) -> None:

@@ -124,6 +124,9 @@ def test_egoschema_leaves_out_what_has_no_public_answer(tmp_path: Path) -> None:
         ("egoschema", "subset_answers.json", {"0074f737": 5}, r"questions\.json\[0\]: the answer is option 5 of 5"),
         ("egoschema", "subset_answers.json", 5, r"subset_answers\.json: expected an object, found int 5"),
         ("activitynetqa", "test_a.json", [], r"test_q\.json\[0\]: no answer to 'v_1QIUV7WYKXg_3' in test_a\.json"),
+        ("activitynetqa", "test_a.json",
+         [{"answer": "dog", "type": -1, "question_id": f"v_1QIUV7WYKXg_{n}"} for n in (3, 4)],
+         r"test_q\.json\[0\]: type -1 is not one of 0 to 8"),
     ],
 )  # fmt: skip
 def test_broken_files(tmp_path: Path, name: str, file: str, content: object, message: str) -> None:
