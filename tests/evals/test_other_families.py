@@ -31,7 +31,6 @@ from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tune.costs import CostMeter
-from tokenprune.prompts import chat_prompt, encode_chat
 
 #: Width and height of the images that questions are about, one after the other.
 SIZES = {"wide": (120, 60), "tall": (50, 110), "small": (30, 20)}
@@ -194,26 +193,6 @@ def test_costs_are_those_of_a_prompt_alone(kind: str, tmp_path: Path) -> None:
     (setup,) = make_setups(["random"], [0.3], ["original"], baselines=[])
     meter = CostMeter(model, processor, load_questions(questions(tmp_path / "set")), "flops")
     assert 0.1 < meter.relative(setup) < 1
-
-
-@pytest.mark.parametrize("name", ["enable_thinking", "thinking"])
-def test_a_model_that_thinks_is_asked_for_its_answer(name: str, tmp_path: Path) -> None:
-    """Its answer would be the beginning of what it thinks, and count as wrong."""
-    folder = Path(saved("gemma3", tmp_path))
-    begin = f"{{% if {name} is defined and {name} is false %}} w8 w9 {{% else %}} w8 {{% endif %}}"
-    template = folder / "chat_template.jinja"
-    template.write_text(f"{template.read_text()}{{% if add_generation_prompt %}}{begin}{{% endif %}}")
-    _, processor = load_model(str(folder))
-    assert chat_prompt(processor, "w1").split()[-3:] == ["w1", "w8", "w9"]
-    ids = encode_chat(processor, [[sample_image()]], ["w1"])["input_ids"][0].tolist()
-    assert processor.tokenizer.convert_ids_to_tokens(ids[-3:]) == ["w1", "w8", "w9"]
-
-
-def test_a_template_is_given_nothing_that_it_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers would warn at every question."""
-    _, processor = load_model(saved("gemma3", tmp_path))
-    monkeypatch.setattr("transformers.processing_utils.logger.warning", lambda *said: pytest.fail(str(said)))
-    chat_prompt(processor, "w1")
 
 
 def test_a_model_that_cannot_be_asked_says_so(tmp_path: Path) -> None:
