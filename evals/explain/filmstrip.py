@@ -40,9 +40,8 @@ def draw(explanation: Explanation, path: Path) -> None:
 
 def animate(explanation: Explanation, path: Path) -> None:
     """Write an animated GIF file: all setups beside each other, one frame after the other."""
-    pictured = [_at(explanation, number) for number in range(len(explanation.canvas.rasters))]
+    first, *others = [_at(explanation, number) for number in range(len(explanation.canvas.rasters))]
     path.parent.mkdir(parents=True, exist_ok=True)
-    first, *others = pictured
     first.save(path, save_all=True, append_images=others, duration=SHOWN, loop=0)
 
 

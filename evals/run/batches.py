@@ -57,8 +57,7 @@ def batches(decoded: Sequence[DecodedQuestion], batch_tokens: int) -> Iterator[l
     """
     batch: list[DecodedQuestion] = []
     for one in sorted(decoded, key=lambda one: -one.n_tokens):
-        mixed = batch and one.is_clip != batch[0].is_clip
-        if batch and (mixed or batch[0].n_tokens * (len(batch) + 1) > batch_tokens):
+        if batch and batch[0].n_tokens * (len(batch) + 1) > batch_tokens:
             yield batch
             batch = []
         batch.append(one)

@@ -11,7 +11,7 @@ from tokenprune.evals.dev.train.version_1.scenes import Scene
 
 
 def empty_instances(description: str, seed: int) -> tuple[dict, dict[str, int]]:
-    """COCO's `instances.json` without pictures, and the numbers of its categories."""
+    """COCO's `instances.json` without images, and the numbers of its categories."""
     categories = {noun: index + 1 for index, noun in enumerate(nouns())}
     instances = {
         "info": {"description": description, "seed": seed},
