@@ -18,13 +18,16 @@ from tokenprune.evals.reading.images import StoredImage
 from tokenprune.evals.reading.text import parse_json, read_json, read_lines, read_text
 
 
-def only_file(folder: Path, *patterns: str) -> Path | None:
-    """Return the only file in `folder` that matches a pattern, None if none does. DataError if several do."""
+def only_file(folder: Path, *patterns: str, instead: str = "Keep one of them there.") -> Path | None:
+    """Return the only file in `folder` that matches a pattern, None if none does. DataError if several do.
+
+    instead: the end of the error, which says what to do then.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of images and questions")
     found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     if len(found) > 1:
-        raise DataError(f"{folder}: {' and '.join(path.name for path in found)} both match; keep one in the folder")
+        raise DataError(f"{folder}: holds {' and '.join(path.name for path in found)}. {instead}")
     return found[0] if found else None
 
 

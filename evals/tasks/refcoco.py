@@ -122,7 +122,10 @@ class RefCoco(FileTask[RefCocoQuestion]):
         }
 
     def _refs(self, folder: Path) -> Path | None:
-        return only_file(folder, *(f"refs({self.split_by or '*'}).{ending}" for ending in ("json", "p")))
+        patterns = [f"refs({self.split_by or '*'}).{ending}" for ending in ("json", "p")]
+        if self.split_by is not None:
+            return only_file(folder, *patterns)
+        return only_file(folder, *patterns, instead="Name the set, such as --tasks refcoco, or keep one of them there.")
 
     def _of_ref(self, ref: dict[str, Any], instances: Instances, style: Style, where: str) -> Iterator[RefCocoQuestion]:
         image, size = instances.image(fields.name(ref, "image_id", where), where)

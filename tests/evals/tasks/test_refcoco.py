@@ -11,6 +11,7 @@ from helpers.files.evals import sample_image, write_refcoco
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import STYLES
+from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.tasks.refcoco import RefCoco
 
 REC = RefCoco("rec", "REC", None)
@@ -133,11 +134,19 @@ def test_python_2_strings(tmp_path: Path) -> None:
         REC.load(tmp_path)
 
 
-def test_two_refs_files(tmp_path: Path) -> None:
+def test_a_folder_as_published_holds_two_refs_files(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     (tmp_path / "refs(google).p").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"refs\(google\)\.p and refs\(unc\)\.p both match"):
-        REC.load(tmp_path)
+    with pytest.raises(DataError, match=r"refs\(google\)\.p and refs\(unc\)\.p\. Name the set, such as --tasks refcoco"):
+        load_questions(tmp_path)
+    assert len(load_questions(tmp_path, ["refcoco"])) == 3
+
+
+def test_the_same_refs_twice(tmp_path: Path) -> None:
+    write_refcoco(tmp_path)
+    (tmp_path / "refs(unc).json").write_bytes(b"[]")
+    with pytest.raises(DataError, match=r"refs\(unc\)\.json and refs\(unc\)\.p\. Keep one of them there\."):
+        RefCoco("refcoco", "RefCOCO", "unc").load(tmp_path)
 
 
 def test_no_files(tmp_path: Path) -> None:
