@@ -152,10 +152,10 @@ def without_rounding(line: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_run_of_another_seed_is_refused(tmp_path: Path) -> None:
     output = tmp_path / "run.jsonl"
-    log = Log(output, 1)
-    log.add({"seed": 1, "index": 0})
-    with pytest.raises(ValueError, match=r"is not a run with seed 2"):
-        Log(output, 2)
+    with Log.opened(output, 1) as log:
+        log.add({"seed": 1, "index": 0})
+    with pytest.raises(ValueError, match=r"is not a run with seed 2"), Log.opened(output, 2):
+        pass
 
 
 def test_the_page_tells_what_was_stored() -> None:

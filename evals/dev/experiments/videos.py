@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ import tokenprune
 from tokenprune.evals.bench.inputs.build import build
 from tokenprune.evals.bench.inputs.shapes import config_of
 from tokenprune.evals.bench.timing.memory import with_peak
+from tokenprune.evals.storage.files import append, lock_for_appending
 from tokenprune.evals.storage.provenance import device_name, versions
 from tokenprune.selection import budget
 from tokenprune.strategies.parsing import parse
@@ -116,7 +117,7 @@ def _timed(call: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="llava-onevision-0.5b")
     parser.add_argument("--frames", nargs="+", type=int, default=[8, 16, 32, 64, 128, 256])
@@ -127,18 +128,17 @@ def main() -> None:
     parser.add_argument("--decoder-layers", type=int, default=None, metavar="N", help="instead of all")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = cut(config_of(options.shape), options.tower_layers, options.decoder_layers)
     model = build(options.shape, config, getattr(torch, options.dtype), device, "sdpa")
-    done = [json.loads(line) for line in options.output.open(encoding="utf-8")] if options.output.exists() else []
     about = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions()}
-    with options.output.open("a", encoding="utf-8") as file:
+    with lock_for_appending(options.output, "another run is writing it") as output:
+        done = [json.loads(line) for line in options.output.read_text(encoding="utf-8").splitlines()]
         for n_frames in options.frames:
             for row in measured(model, n_frames, options, done):
                 line = json.dumps(row | about)
-                file.write(f"{line}\n")
-                file.flush()
+                append(output, f"{line}\n")
                 print(line)
 
 

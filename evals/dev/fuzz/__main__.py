@@ -29,14 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, value in result.line().items():
             print(f"{name}: {value}")
         return int(result.outcome == "failed")
-    log = Log(options.output, options.seed)
-    print(f"seed {options.seed}, draws {len(log.lines)} to {options.draws}", flush=True)
-    for index in range(len(log.lines), options.draws):
-        result = draw(options.seed, index)
-        log.add(result.line())
-        if result.outcome == "failed":
-            replay = f"python -m tokenprune.evals.dev.fuzz --seed {options.seed} --only {index}"
-            print(f"FAILED: {result.family}, {result.settings}, {result.mode}: {result.reason}\n  {replay}", flush=True)
+    with Log.opened(options.output, options.seed) as log:
+        print(f"seed {options.seed}, draws {len(log.lines)} to {options.draws}", flush=True)
+        for index in range(len(log.lines), options.draws):
+            result = draw(options.seed, index)
+            log.add(result.line())
+            if result.outcome == "failed":
+                replay = f"python -m tokenprune.evals.dev.fuzz --seed {options.seed} --only {index}"
+                failed = f"FAILED: {result.family}, {result.settings}, {result.mode}: {result.reason}"
+                print(f"{failed}\n  {replay}", flush=True)
     counts = summary(log.lines, options.seed)
     print(counts.text())
     if options.summary is not None:

@@ -4,43 +4,46 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from tokenprune.evals.storage.files import append, lock_for_appending
+
 #: What a part of the draws came to: how many had each outcome, and the worst difference.
 Counts = dict[str, dict[str, int | float]]
 
 
+@dataclass
 class Log:
-    """The draws so far. A line that a killed process left unfinished is cut off.
+    """The draws so far, as lines of JSON. `file` gets those that are added; None leaves them in memory."""
 
-    Raises ValueError for a file of another seed.
-    """
+    lines: list[dict[str, Any]]
+    file: FileIO | None = None
 
-    def __init__(self, path: Path | None, seed: int) -> None:
-        self.path = path
-        self.lines: list[dict[str, Any]] = []
+    @classmethod
+    @contextmanager
+    def opened(cls, path: Path | None, seed: int) -> Iterator[Log]:
+        """Go on with the file at `path`. ValueError if it has another seed; SettingError while another run writes it."""
         if path is None:
+            yield cls([])
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.read_bytes() if path.exists() else b""
-        whole = whole[: whole.rfind(b"\n") + 1]
-        self.lines = [json.loads(line) for line in whole.splitlines()]
-        if any((line["seed"], line["index"]) != (seed, number) for number, line in enumerate(self.lines)):
-            raise ValueError(f"{path} is not a run with seed {seed}. Type --seed or --output of the run to resume.")
-        with path.open("wb") as file:
-            file.write(whole)
+        with lock_for_appending(path, "another run is writing it") as file:
+            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            if any((line["seed"], line["index"]) != (seed, number) for number, line in enumerate(lines)):
+                raise ValueError(f"{path} is not a run with seed {seed}. Type --seed or --output of the run to resume.")
+            yield cls(lines, file)
 
     def add(self, line: dict[str, Any]) -> None:
         self.lines.append(line)
-        if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        if self.file is not None:
+            append(self.file, json.dumps(line) + "\n")
 
 
 @dataclass

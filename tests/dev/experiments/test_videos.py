@@ -56,6 +56,20 @@ def test_a_prefill_with_a_video_is_measured_beside_its_ideal() -> None:
     assert [row["strategy"] for row in again] == ["evs"]
 
 
+def test_measuring_videos_resumes_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(videos, "build", lambda *arguments: FAMILIES["llava-onevision"].build())
+    output = tmp_path / "new" / "videos.jsonl"
+    command = ["--frames", "4", "--keep-ratio", "0.5", "--strategy", "evs", "--rounds", "1", "--output", str(output)]
+    videos.main(command)
+    whole = output.read_bytes()
+    first, second, _ = whole.splitlines(keepends=True)
+    output.write_bytes(first + second[:20])
+    videos.main(command)
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["strategy"] for row in rows] == ["unpruned", "ideal", "evs"]
+    assert output.read_bytes().startswith(first)
+
+
 def test_selection_is_measured(tmp_path: Path) -> None:
     file = tmp_path / "new" / "selection.jsonl"
     words = ["--frames", "2", "4", "--strategy", "evs", "fastvid", "--keep-ratio", "0.25", "--rounds", "1"]
