@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from shlex import quote
 
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import at_least, existing_file, json_object
@@ -133,5 +134,5 @@ def run(options: Namespace) -> None:
             screen.print(beside)
         screen.print(
             f"Every answer is in {options.output}.\n"
-            f"tokenprune report {options.output}  # paired differences, plots, a page"
+            f"tokenprune report {quote(str(options.output))}  # paired differences, plots, a page"
         )

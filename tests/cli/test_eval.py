@@ -290,11 +290,11 @@ def test_the_current_folder_has_a_name(
     assert {row.dataset for row in RunFolder(tmp_path / "run").results()} == {"scenes"}
 
 
-def test_words_in_brackets_are_printed(run: Eval, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_brackets_are_printed(run: Eval, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Read as markup, they would vanish, or end the command after all questions were asked."""
     lines = [{"image": "images/a.jpg", "question": "?", "answer": "a", "kind": kind} for kind in ("[red]", "[/x]")]
     next((folder / "images").glob("*42.jpg")).rename(folder / "images" / "a.jpg")
     (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert run("--strategy", "none", "--baselines", "unpruned") == 0
-    assert "[/x] accuracy" in (printed := capsys.readouterr().out)
-    assert "[red] accuracy" in printed
+    assert run("--strategy", "none", "--baselines", "unpruned", "--output", tmp_path / "[a] run") == 0
+    printed = capsys.readouterr().out
+    assert all(it in printed for it in ("[/x] accuracy", "[red] accuracy", f"tokenprune report '{tmp_path}/[a] run'"))

@@ -30,7 +30,7 @@ class Log:
     @classmethod
     @contextmanager
     def opened(cls, path: Path | None, seed: int) -> Iterator[Log]:
-        """Go on with the file at `path`. ValueError if it has another seed; SettingError while another run writes it."""
+        """Go on with the file at `path`. ValueError if it has another seed; SettingError while it is being written."""
         if path is None:
             yield cls([])
             return

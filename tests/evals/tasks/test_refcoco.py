@@ -137,7 +137,7 @@ def test_python_2_strings(tmp_path: Path) -> None:
 def test_a_folder_as_published_holds_two_refs_files(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     (tmp_path / "refs(google).p").write_bytes(b"")
-    with pytest.raises(DataError, match=r"refs\(google\)\.p and refs\(unc\)\.p\. Name the set, such as --tasks refcoco"):
+    with pytest.raises(DataError, match=r"refs\(google\)\.p and refs\(unc\)\.p\. Name the set, such as --tasks ref"):
         load_questions(tmp_path)
     assert len(load_questions(tmp_path, ["refcoco"])) == 3
 
