@@ -15,13 +15,21 @@ from tokenprune.strategy import Stage
 from tokenprune.tokens import Layout, StageTokens, TextAttention
 
 
-def tokens_with(values: torch.Tensor, cosines: list[float], sines: list[float]) -> StageTokens:
-    """Four visual tokens and one of text after them, of one head."""
+def tokens_with(values: torch.Tensor, cosines: list[float], sines: list[float], n_text: int = 1) -> StageTokens:
+    """Visual tokens and then text, of one head."""
+    n = values.shape[1] - n_text
     rotation = torch.tensor([cosines, sines])[..., None].expand(-1, -1, 2)
     attention = TextAttention(
-        values, values, 1.0, torch.ones(5).bool(), torch.arange(4), torch.tensor([4]), values=values, rotation=rotation
+        values,
+        values,
+        1.0,
+        torch.ones(n + n_text).bool(),
+        torch.arange(n),
+        torch.arange(n, n + n_text),
+        values=values,
+        rotation=rotation,
     )
-    return StageTokens(torch.zeros(4, 2), torch.arange(4), Layout.raster((1, 1, 4)), text_attention=attention)
+    return StageTokens(torch.zeros(n, 2), torch.arange(n), Layout.raster((1, 1, n)), text_attention=attention)
 
 
 def test_similarity_by_hand() -> None:
@@ -42,6 +50,34 @@ def test_seeds_coordinates_and_then_what_resembles_most() -> None:
     # Without coordinates, the seed's products with 0 and 1, 1 and 3.8, bring 1 before 0.
     for n, expected in ((1, [2]), (2, [1, 2]), (3, [0, 1, 2])):
         assert IVCPrune(keep=n, positions=0.0).select_at(Stage(1, keep=n), tokens).kept.tolist() == expected
+
+
+def test_each_text_token_counts_as_much_as_each_seed() -> None:
+    """The text resembles 0, the seed, by .55, 1 by .42 and 2 by .03; the seed resembles them by .11, .09 and .80. The
+    mean over the seed and one text token is higher for 2, that over the seed and three for 1."""
+    for n_text, expected in ((1, [0, 2]), (3, [0, 1])):
+        values = torch.tensor([[[1.0, 0.5], [0.9, 0.0], [0.0, 8.0], *[[4.0, 0.0]] * n_text]])
+        tokens = tokens_with(values, [0.0] * (3 + n_text), [0.0] * (3 + n_text), n_text)
+        selection = IVCPrune(keep=2, positions=0.0).select_at(Stage(1, keep=2), tokens)
+        assert selection.kept.tolist() == expected
+        assert selection.scores is not None
+        assert float(selection.scores.sum()) == pytest.approx(1)
+
+
+def test_the_stage_is_in_the_middle() -> None:
+    """The released setting for LLaVA-1.5 is layer 16 of 32."""
+    assert [stage.layer for n_layers in (32, 7, 1) for stage in IVCPrune().stages(n_layers)] == [16, 3, 1]
+    assert [stage.layer for stage in IVCPrune(layer=5).stages(32)] == [5]
+
+
+def test_one_percent_are_seeds() -> None:
+    """Two of 200. The text's products with the first three are 2, 1.5 and 1.4, so the first two are kept, though seed 0
+    resembles 2 most, with products of 13, 0 and 11.8."""
+    values = torch.zeros(1, 201, 2)
+    values[0, :3] = torch.tensor([[2.0, 3.0], [1.5, -1.0], [1.4, 3.0]])
+    values[0, 200, 0] = 1
+    tokens = tokens_with(values, [0.0] * 201, [0.0] * 201)
+    assert IVCPrune(keep=2, positions=0.0).select_at(Stage(1, keep=2), tokens).kept.tolist() == [0, 1]
 
 
 def test_it_reads_the_models_own_values_and_angles(llava: Any) -> None:

@@ -88,6 +88,7 @@ def test_efficientvla_takes_key_relevant_and_diverse_tokens() -> None:
     assert selection.kept.tolist() == [0, 2, 3, 5]
     assert selection.scores is not None
     torch.testing.assert_close(selection.scores, torch.tensor([1, 0.2, 0.8, 0.4, 0.6, 0]))
+    assert left(EfficientVLA(key=1, alpha=0.6), tokens, Stage(2, keep=4)) == [0, 2, 3, 5]  # 1.8 of three, rounded down
     assert left(EfficientVLA(key=1, alpha=1.0), tokens, Stage(2, keep=4)) == [0, 2, 3, 4]
     assert left(EfficientVLA(key=1, alpha=0.0), tokens, Stage(2, keep=4)) == [0, 2, 3, 5]
     assert left(EfficientVLA(key=4, alpha=0.5), tokens, Stage(2, keep=2)) == [0, 2]

@@ -22,6 +22,8 @@ def test_shares_are_those_of_the_mean_attention() -> None:
     scores = [8.0, 4, 6, 6, 1, 5, 2, 4, 1, 1, 1, 1]
     assert kept(scores, 3, 4) == [0, 2, 3, 5]
     assert kept(scores, 3, 6) == [0, 1, 2, 3, 5, 7]
+    # With the same means: the last crop still gets none, though its best token is better than the second's next.
+    assert kept([8.0, 4, 6, 6, 9, 1, 1, 1, 3, 0.3, 0.3, 0.4], 3, 6) == [0, 1, 2, 3, 4, 5]
 
 
 def test_uneven_crops() -> None:

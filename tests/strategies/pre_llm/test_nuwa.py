@@ -84,6 +84,19 @@ def test_the_weaker_half_gathers() -> None:
     assert Nuwa(keep_ratio=0.25, progressive=False, gather=False).select(tokens).merged is None
 
 
+def test_how_many_are_the_weaker_ones() -> None:
+    """Of the 112 tokens that enter for 64, the quantile of .55 lies between the 62nd and the 63rd score from below."""
+    tokens = tokens_of([1.0 + 7 * i % 577 for i in range(576)], Layout.raster((1, 24, 24)))
+    merged = Nuwa(keep_ratio=64 / 576).select(tokens).merged
+    assert merged is not None
+    assert len(merged.targets.unique()) == 62
+
+
+def test_none_of_equal_scores_is_weaker() -> None:
+    tokens = tokens_of([1.0] * 16, Layout.raster((1, 4, 4)))
+    assert Nuwa(keep_ratio=0.25, progressive=False).select(tokens).merged is None
+
+
 def test_blocks_of_gathering_tokens_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = tokens_of([float(1 + 7 * i % 13) for i in range(36)], Layout.raster((1, 6, 6)))
     strategy = Nuwa(keep_ratio=0.5, progressive=False)

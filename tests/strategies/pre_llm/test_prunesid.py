@@ -11,6 +11,7 @@ from helpers.tokens.by_hand import tokens_of
 
 import tokenprune
 from tokenprune import PruneSID, SettingError
+from tokenprune.strategies.pre_llm import prunesid
 from tokenprune.strategies.pre_llm.prunesid import component_of_each, mean_cosine, shares_of_groups, suppress
 
 
@@ -88,3 +89,26 @@ def test_it_prunes_a_model(llava: Any) -> None:
 def test_a_multiple_that_cannot_be() -> None:
     with pytest.raises(SettingError, match=r"PruneSID: similar=0.0 is not a multiple of the mean cosine"):
         PruneSID(similar=0.0)
+
+
+def test_groups_and_the_most_that_they_keep_follow_from_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group for every 4 tokens of the budget, of at most 5 for every 64, as in the released code."""
+    seen: list[int] = []
+
+    def components(features: torch.Tensor, n_components: int) -> torch.Tensor:
+        seen.append(n_components)
+        return component_of_each(features, n_components)
+
+    def shares(sizes: list[int], n_free: list[int], n_kept: int, cap: int) -> list[int]:
+        seen.append(cap)
+        return shares_of_groups(sizes, n_free, n_kept, cap)
+
+    monkeypatch.setattr(prunesid, "component_of_each", components)
+    monkeypatch.setattr(prunesid, "shares_of_groups", shares)
+    tokens = tokens_of(
+        [1.0] * 80, [[0.0]] * 80, torch.randn(80, 24, generator=torch.Generator().manual_seed(0)).tolist()
+    )
+    for n_kept, n_groups, cap in ((3, 1, 5), (63, 15, 5), (64, 16, 5), (65, 16, 10)):
+        PruneSID(keep=n_kept).select(tokens)
+        assert seen == [n_groups, cap]
+        seen.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import log
 from typing import Any
 
 import pytest
@@ -60,6 +62,8 @@ def test_patch_entropy() -> None:
                 expected = entropy(torch.bincount(levels, minlength=256).numpy())
                 assert found[tile, 2 * row + column].item() == pytest.approx(expected, abs=1e-5)
     assert torch.equal(patch_entropy(torch.full((1, 3, 8, 8), 1.0), 4), torch.zeros(1, 4))
+    every = torch.arange(256).view(1, 1, 16, 16) / 255  # of eight bits, each is a level
+    assert patch_entropy(every.expand(-1, 3, -1, -1), 1).item() == pytest.approx(log(256), abs=1e-5)
 
 
 @pytest.mark.parametrize(("size", "n_patches", "side"), [((384, 384), 729, 14), ((14, 14), 9, 4), ((18, 30), 8, 7)])
@@ -253,3 +257,20 @@ def test_patch_refuses_a_model_with_too_few_layers(llava: Any) -> None:
         tokenprune.patch(llava, VFlowOpt(keep_ratio=0.25))
     with tokenprune.patch(llava, VFlowOpt(keep_ratio=0.25, progressive=False)) as handle:
         assert handle.strategy.budget(100) == 25
+
+
+def test_what_enters_by_default_is_a_little_more_than_the_average() -> None:
+    """So that all three stages keep about as many, as in the released settings for 25 and 10 %."""
+    assert [VFlowOpt(keep_ratio=ratio).budget(10_000) for ratio in (0.1, 0.25, 0.9)] == [1150, 2875, 10_000]
+
+
+def test_cells_by_default_are_half_of_the_largest_grid_s_shorter_side() -> None:
+    """Of 4 x 6, behind 2 x 2."""
+    layout = Layout(((1, 2, 2), (1, 4, 6)), 7)
+    attention = replace(attention_of(7, side=2, n_prefix=0), layout=layout)
+    tokens = VisualTokens(torch.randn(28, 8), layout, 0, {"vision_attention": attention})
+    kept = {
+        cell: VFlowOpt(keep_ratio=0.5, cell=cell).select(tokens).kept.tolist() for cell in (None, 1.0, 1.5, 2.0, 3.0)
+    }
+    assert kept[None] == kept[2.0]
+    assert kept[2.0] not in (kept[1.0], kept[1.5], kept[3.0])

@@ -31,6 +31,7 @@ def test_dominant_and_contextual() -> None:
     assert merged(selection, tokens) == [10 + (30 + 70) / 2, 20, 40 + 60, 50]
     assert selection.scores is not None
     torch.testing.assert_close(selection.scores, torch.tensor(ATTENTION) / 11)
+    assert VisionZip(keep=4, contextual=0.4).select(tokens).kept.tolist() == [0, 1, 3, 4]  # 1.6 of four, rounded
 
 
 def test_newline_tokens_are_not_merged() -> None:

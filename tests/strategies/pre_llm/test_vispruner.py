@@ -47,6 +47,8 @@ def test_important_and_diverse() -> None:
     assert VisPruner(keep=4).select(tokens).kept.tolist() == [1, 2, 3, 5]
     assert VisPruner(keep=5).select(tokens).kept.tolist() == [0, 1, 2, 3, 5]
     assert VisPruner(keep=3, important=1.0).select(tokens).kept.tolist() == [0, 1, 3]
+    # Nine tenths of one token are none: of 3 1 0 2 4 5, every second one is left, 1 2 5, and then the second, 2.
+    assert VisPruner(keep=1, important=0.9).select(tokens).kept.tolist() == [2]
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -56,11 +58,13 @@ def test_shares_that_cannot_be(important: Any) -> None:
         VisPruner(important=important)
 
 
-def test_more_go_in_a_round_of_a_large_image() -> None:
-    """A 72nd of its tokens, as 8 of 576 do."""
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(1440, 4, generator=generator)
-    tokens = scored(torch.arange(1440, 0, -1).tolist(), Layout.raster((1, 36, 40)))
-    kept = VisPruner(keep=900, important=0.0).select(replace(tokens, features=features)).kept
-    expected, other = (drop_duplicates(torch.arange(1440), unit_vectors(features), 900, step) for step in (20, 8))
-    assert kept.tolist() == expected.sort().values.tolist() != other.sort().values.tolist()
+@pytest.mark.parametrize(("n_visual", "step"), [(300, 8), (647, 8), (648, 9), (1440, 20)])
+def test_how_many_go_in_a_round(n_visual: int, step: int) -> None:
+    """Eight, and of more than 576 tokens a 72nd."""
+    features = torch.randn(n_visual, 4, generator=torch.Generator().manual_seed(0))
+    tokens = scored(torch.arange(n_visual, 0, -1).tolist(), Layout.raster((1, 1, n_visual)))
+    n_kept = n_visual // 2
+    kept = VisPruner(keep=n_kept, important=0.0).select(replace(tokens, features=features)).kept.tolist()
+    for other in (step - 1, step, step + 1):
+        left = drop_duplicates(torch.arange(n_visual), unit_vectors(features), n_kept, other)
+        assert (kept == left.sort().values.tolist()) == (other == step)

@@ -16,6 +16,7 @@ def test_density_peaks() -> None:
     centres = density_peaks(distances, 2, 5)
     assert centres.tolist() == [2, 1]
     assert nearest_centres(distances, centres).tolist() == [1, 1, 0, 0]
+    torch.testing.assert_close(scaled_distances(features.repeat(1, 4)), distances)  # the width does not count
     wide = features.repeat(1, 4) * 1000  # exp() of these densities is 0
     assert density_peaks(scaled_distances(wide), 2, 5).tolist() == [2, 1]
     distances = scaled_distances(torch.ones(3, 2))

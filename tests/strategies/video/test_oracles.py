@@ -12,7 +12,7 @@ from tokenprune import EVS, STRATEGIES, VCAST, DyCokeTTM, FastVID, SettingError,
 from tokenprune.strategies.shared.shares import best_of_frames, largest_remainders
 from tokenprune.strategies.video.dycoke import window_of
 from tokenprune.strategies.video.evs import FIRST
-from tokenprune.strategies.video.vcast import curvature
+from tokenprune.strategies.video.vcast import curvature, outstanding
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 VIDEO = [name for name, cls in STRATEGIES.items() if "frames" in cls().needs]
@@ -108,6 +108,12 @@ def test_turns_get_more_than_straight_lines() -> None:
     assert kept[4] == max(kept) > kept[0] > kept[2]
 
 
+def test_what_stands_out_of_a_frame() -> None:
+    """By direction, 1 - 1, 1 - 1 and 1 - .8; by length, 5, 10 and 1 between the shortest and the longest."""
+    frame, mean = torch.tensor([[3.0, 4.0], [6.0, 8.0], [0.0, 1.0]]), torch.tensor([0.6, 0.8])
+    torch.testing.assert_close(outstanding(frame, mean), torch.tensor([4 / 9, 1.0, 0.2]))
+
+
 def test_vcast_temperature_shares_more_evenly() -> None:
     tokens = clip(moving(8))
     spread = [torch.tensor(per_frame(VCAST(keep=60, temperature=t).select(tokens).kept, 8)) for t in (0.1, 0.7, 100.0)]
@@ -185,6 +191,8 @@ def test_fastvid_merges_a_segment_into_the_anchors_of_every_fourth_frame() -> No
     )
     sums = torch.zeros(len(selection.kept)).index_add(0, merged.targets, merged.weights)
     torch.testing.assert_close(sums[merged.targets], torch.ones(len(merged.targets)))  # every anchor is a mean
+    fewer = per_frame(replace(strategy, keep_ratio=0.2).select(tokens).kept, 8)
+    assert fewer == [3, 3, 3, 7, 3, 3, 3, 7]  # .4 of 4 are 1.6, rounded down
 
 
 def test_fastvid_anchor_features() -> None:
@@ -202,6 +210,15 @@ def test_fastvid_anchor_features() -> None:
     features = selection.merged.apply(tokens.features, selection.kept)
     # An anchor, itself and one other: weight max(1/3, 0.6), and 0.4 of their mean.
     torch.testing.assert_close(features, torch.tensor([[9.0, 9], [9, 9], [0.6 * 2 + 0.4 * 1.5, 0], [0, 1.8]]))
+
+
+def test_fastvid_s_density_is_that_of_a_token_and_three_others() -> None:
+    """Four places have three neighbours nearby each. Three that are closer together have two, and five that are farther
+    apart have four. The anchor of one segment is in its last frame."""
+    places = torch.cat([torch.arange(3) * 0.05, 100 + torch.arange(4) * 0.2, 300 + torch.arange(5) * 0.5])
+    tokens = clip(places[None, :, None].expand(2, -1, -1))
+    (anchor,) = FastVID(keep=1, contextual=1.0, segments=1, threshold=-1.0).select(tokens).kept.tolist()
+    assert 12 + 3 <= anchor < 12 + 7
 
 
 def test_fastvid_fills_what_anchors_cannot_take() -> None:
