@@ -8,6 +8,10 @@ from torch import nn
 
 from tokenprune.errors import UnsupportedError
 
+#: Under which names torch's wrappers around a part of a model hold it: that of torch.compile, and that of activation
+#: checkpointing.
+PARTS = ("_orig_mod", "_checkpoint_wrapped_module")
+
 
 def check_model(model: object) -> nn.Module:
     """Return the model. Raises UnsupportedError unless it is a module."""
@@ -50,3 +54,11 @@ def unwrap_model(model: Any) -> Any:
             model = model.get_base_model()
         else:
             return model
+
+
+def unwrap_part(module: nn.Module) -> nn.Module:
+    """Return the part of a model inside torch's wrappers, which take any arguments and pass them on; a module without
+    wrapper unchanged."""
+    while (name := next((name for name in PARTS if name in module._modules), None)) is not None:
+        module = module.get_submodule(name)
+    return module

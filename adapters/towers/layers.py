@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.towers.attention import Projected, RowAttention
 from tokenprune.adapters.towers.row import Row
 from tokenprune.adapters.towers.tower import Tower
+from tokenprune.adapters.wrappers import unwrap_part
 from tokenprune.tokens.attention import split_heads
 
 #: Attention kernels that take a mask of (tiles, 1, tokens, tokens).
@@ -132,12 +132,7 @@ class RowLayers:
 
 def takes_mask(module: nn.Module) -> bool:
     """Whether a module's forward takes an attention mask."""
-    return _takes_mask(type(module))
-
-
-@cache  # asked before every layer, and a signature takes longer to read than some selections
-def _takes_mask(module_class: type[nn.Module]) -> bool:
-    return "attention_mask" in signature(module_class.forward).parameters
+    return "attention_mask" in signature(type(unwrap_part(module)).forward).parameters
 
 
 def square_patches(rows: int, columns: int, side: int) -> Int[Tensor, "visual patches"]:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.wrappers import unwrap_part
 from tokenprune.encoded import EncodedImage
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.pruned import Views, is_static, physical_view, prompt_slots, span
@@ -194,8 +195,7 @@ class Forward:
 
 def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """All arguments of a module's call by name, in a new dict."""
-    # torch.compile's wrapper of a module takes *args; the module itself knows their names.
-    return bind_arguments(getattr(module, "_orig_mod", module).forward, args, kwargs) if args else dict(kwargs)
+    return bind_arguments(unwrap_part(module).forward, args, kwargs) if args else dict(kwargs)
 
 
 def bind_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

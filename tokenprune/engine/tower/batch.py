@@ -131,9 +131,11 @@ class BatchPruning:
                 captured.append(module)
         for number, layer in enumerate(self.tower.layers):
             if number > after[0]:
-                register(layer.register_forward_pre_hook(partial(self.before_layer, number), with_kwargs=True))
-                if (attention := self.tower.masked(number)) is not layer:
-                    register(attention.register_forward_pre_hook(self.before_attention, with_kwargs=True))
+                masked = self.tower.masked(number)  # asked once: a wrapper put around the layer later takes anything
+                before = partial(self.before_layer, number, masked is not layer)
+                register(layer.register_forward_pre_hook(before, with_kwargs=True))
+                if masked is not layer:
+                    register(masked.register_forward_pre_hook(self.before_attention, with_kwargs=True))
         return captured
 
     @dynamo_disabled
@@ -153,12 +155,12 @@ class BatchPruning:
             call.layer, call.captured = None, {}
 
     @dynamo_disabled
-    def before_layer(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """The arguments of an encoder layer, shortened; None if they may stay."""
+    def before_layer(self, number: int, within: bool, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """The arguments of an encoder layer, shortened; None if they may stay. `within`: not the layer but its
+        attention takes the mask."""
         call, tower = self._context.tower, self.tower
         if call is None:
             return None
-        within = tower.masked(number) is not module
         if torch.is_grad_enabled() and (recomputes(module) if within else recomputes_hooks(module)):
             newer = "" if within else ", or use a newer transformers"
             raise PruningError(

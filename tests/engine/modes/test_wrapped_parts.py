@@ -1,0 +1,55 @@
+"""Parts of a model inside wrappers that take any arguments, as torch's activation checkpointing and FSDP put around
+them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from engine.modes.test_training import assert_same_gradients, given, labels_of
+from helpers.tiny import prompt, tiny_llava
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+
+import tokenprune
+from tokenprune import FastV, FlowCut, FoPru, Random, Strategy, ToMe
+
+STRATEGIES = [ToMe(keep_ratio=0.5), FlowCut(keep_ratio=0.5), FoPru(keep_ratio=0.25), FastV(keep_ratio=0.25, layer=1)]
+
+
+def wrapped(model: Any, kind: str) -> Any:
+    """The model, with every module whose class is called so in a wrapper."""
+    apply_activation_checkpointing(model, check_fn=lambda module: type(module).__name__.endswith(kind))
+    return model
+
+
+@pytest.mark.parametrize("first", ["patch", "wrap"])
+@pytest.mark.parametrize(
+    ("kind", "strategy"),
+    [
+        *((kind, strategy) for kind in ("EncoderLayer", "DecoderLayer") for strategy in STRATEGIES),
+        ("VisionModel", Random(keep_ratio=0.25)),  # reads the pixels that the tower is called with
+    ],
+)
+def test_logits(kind: str, strategy: Strategy, first: str) -> None:
+    model, inputs = tiny_llava(), prompt([1, 2])
+    with torch.no_grad(), tokenprune.patch(model, strategy):
+        expected = model(**inputs).logits
+    if first == "patch":
+        tokenprune.patch(model, strategy)
+    wrapped(model, kind)
+    if first == "wrap":
+        tokenprune.patch(model, strategy)
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, expected)
+
+
+@pytest.mark.parametrize("kind", ["EncoderLayer", "DecoderLayer"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_gradients_of_a_model_that_is_patched_after_it_was_wrapped(strategy: Strategy, kind: str) -> None:
+    """The wrapper stores what the layer is given after pruning. A cache would be filled twice, patched or not."""
+    model, plain, inputs = wrapped(tiny_llava().train(), kind), tiny_llava().train(), prompt([1, 2])
+    for one in (model, plain):
+        with tokenprune.patch(one, strategy):
+            one(**given(inputs), labels=labels_of(inputs), use_cache=False).loss.backward()
+    assert_same_gradients(model, plain)
