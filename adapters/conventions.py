@@ -47,6 +47,13 @@ def unprunable_arguments(kwargs: Mapping[str, Any], model: Any) -> list[str]:
     return found
 
 
+def counts_from_end(model: Any) -> bool:
+    """Return whether a model has an adapter of PEFT's that is active from certain tokens on (aLoRA). PEFT counts their
+    places from the end of the unpruned rows, padding included."""
+    configs = (getattr(model, "peft_config", None) or {}).values()
+    return any(getattr(config, "alora_invocation_tokens", None) is not None for config in configs)
+
+
 def _innermost(forward: Any) -> Any:
     """The function that a forward, however wrapped, calls in the end."""
     inside = unwrap(forward)

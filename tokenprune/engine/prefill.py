@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.conventions import counts_from_end
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.interrupted import check_filled
 from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
@@ -178,7 +179,8 @@ class Prefill:
         """Select visual tokens, report them, and shorten all arguments but the mask if anything is dropped."""
         embeds = kwargs["inputs_embeds"]
         (batch, n_new, _), device = embeds.shape, embeds.device
-        real, ends = forward.real(batch, device), self.keeps_ends and self._context.labels is None
+        real = forward.real(batch, device)
+        ends = self.keeps_ends and (self._context.labels is None or counts_from_end(self.model))
         # The token IDs, of which the masks were made, may be on another device than their embeddings.
         forward.visual = {name: mask.to(device) for name, mask in forward.visual.items()}
         prompt = PromptTokens.of(forward.visual, forward.image_starts, real, ends)
@@ -232,8 +234,7 @@ class Prefill:
         if forward.packing is not None:
             self._context.packing = forward.packing if stages is None else stages.leaving(forward, forward.packing)
             if stages is not None and forward.report is not None:
-                images = stages.add_reports(forward, forward.report.images)
-                forward.report = replace(forward.report, images=images)
+                forward.report = replace(forward.report, images=stages.add_reports(forward, forward.report.images))
                 self.publish(forward.report)
         if args:
             kwargs = named_arguments(module, args, kwargs)

@@ -1,4 +1,5 @@
-"""PEFT: a wrapped model, a model wrapped after the patch, merged adapters, training of adapters only."""
+"""PEFT: a wrapped model, a model wrapped after the patch, merged adapters, training of adapters only, and adapters that
+are active from certain tokens on."""
 
 from __future__ import annotations
 
@@ -7,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from helpers.contract.answers import STRATEGY, assert_answers, n_logits
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns, of_left, seen_by
 from helpers.families import FAMILIES, present
 from helpers.tiny import prompt, tiny_llava
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 
 import tokenprune
-from tokenprune import Grid, PruningError, UnsupportedError
+from tokenprune import FastV, Grid, PruningError, Strategy, UnsupportedError
 from tokenprune.engine.pruner import pruner_of
 
 #: PEFT asks models by a name that transformers 5.2x has deprecated.
@@ -90,6 +92,35 @@ def test_training_adapters_with_labels() -> None:
     gradients = {name: p.grad for name, p in wrapped.named_parameters() if p.grad is not None}
     assert len(gradients) == 8  # two layers, two targets, two factors
     assert all("lora" in name and bool(grad.abs().max() > 0) for name, grad in gradients.items())
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("strategy", [STRATEGY, FastV(keep_ratio=0.25, layer=1)], ids=["", "stages"])
+def test_adapters_that_are_active_from_certain_tokens_on(strategy: Strategy, padding: str, labelled: bool) -> None:
+    """aLoRA counts their places from the end of the unpruned rows, padding included."""
+    called = [7, 8]
+    torch.manual_seed(5)
+    targets = {"target_modules": DECODER, "alora_invocation_tokens": called, "task_type": "CAUSAL_LM"}
+    wrapped = get_peft_model(tiny_llava(), LoraConfig(r=2, init_lora_weights=False, **targets)).eval()
+    family, inputs = FAMILIES["llava-clip"], prompt([1, 1], texts=[8, 4], padding=padding)
+    ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
+    for row in range(2):
+        ids[row, real[row].nonzero()[-3:-1, 0]] = torch.tensor(called)
+    positions = family.position_ids(wrapped, inputs)
+    labels = {"labels": ids.masked_fill(~real, -100)} if labelled else {}
+    with torch.no_grad():
+        with tokenprune.patch(wrapped, strategy) as handle:
+            logits = wrapped(**inputs, position_ids=positions, **labels).logits
+        report = handle.report
+        mask = family.mask(inputs, dropped_columns(ids, [report]))
+        with as_reported(wrapped.get_base_model(), ids, [report]):
+            given = {**inputs, "attention_mask": mask, "position_ids": positions}
+            expected = wrapped(**given, use_cache=False).logits
+    left = real & ~dropped_columns(ids, [seen_by(report, 1)])
+    for row in range(2):
+        columns = left[row].nonzero()[:, 0]
+        assert_close(of_left(logits[row], inputs["attention_mask"][row], columns), expected[row, columns])
 
 
 @pytest.mark.parametrize("name", present("llava-clip", "llama4", "nemotron-omni"))
