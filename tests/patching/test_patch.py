@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
-from tokenprune import FoPru, Grid, PruningError, Random, SettingError, UnsupportedError
+from tokenprune import FastV, FoPru, Grid, PruningError, Random, SettingError, UnsupportedError
 from tokenprune.engine.pruner import pruner_of
 from tokenprune.engine.recording import RECORD_ATTRIBUTE
 
@@ -111,6 +111,36 @@ def test_methods_that_were_wrapped_while_patched_are_left_as_they_were() -> None
         assert n_kept(again) == 9
         with torch.no_grad():
             assert torch.isfinite(llava(**inputs, labels=labels).loss)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("", "forward"),
+        ("model", "get_image_features"),
+        ("model.language_model.layers.1", "forward"),
+        ("model.language_model.layers.0.self_attn", "forward"),
+        ("model.language_model.layers.0.self_attn.q_proj", "forward"),
+    ],
+)
+def test_methods_of_classes_that_are_replaced_while_patched(
+    part: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Liger Kernel and others do. The patched model uses them, as the unpatched one does."""
+    model, inputs, called = tiny_llava(), prompt([1]), list[Any]()
+    module = model.get_submodule(part)
+    method = getattr(type(module), name)
+
+    @wraps(method)
+    def replacement(self: Any, *args: Any, **kwargs: Any) -> Any:
+        called.append(self)
+        return method(self, *args, **kwargs)
+
+    with torch.no_grad(), tokenprune.patch(model, FastV(keep_ratio=0.5, layer=1)) as handle:
+        monkeypatch.setattr(type(module), name, replacement)
+        model(**inputs)
+    assert called.count(module) == 1
+    assert handle.report.n_left == 18
 
 
 def wrapped(method: Any, name: str, called: list[str]) -> Any:

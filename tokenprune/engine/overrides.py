@@ -28,7 +28,6 @@ class MethodOverride(ABC):
     What somebody has overridden this with in turn, as accelerate's hooks do, still calls it after `remove`: then it
     only calls what it overrode.
 
-    original: what is overridden.
     only_instances: whether its class does not have the method. Without it, the constructor raises UnsupportedError for
         a module that does not have it either.
     """
@@ -38,13 +37,19 @@ class MethodOverride(ABC):
     def __init__(self, module: nn.Module, name: str) -> None:
         self._module, self._name, self._removed = module, name, False
         self._overridden = vars(module).get(name)  # an attribute of the instance, as accelerate sets one
-        method = getattr(type(module), name, None)
-        self.original: Any = self._overridden or (method and partial(method, module))
-        if self.original is None and not self.only_instances:
+        if not self.only_instances and self.original is None:
             raise UnsupportedError(
                 f"{type(module).__name__} has no {name}(), which tokenprune must override to prune this model. Report "
                 f"it with your transformers version, and install an earlier one meanwhile."
             )
+
+    @property
+    def original(self) -> Any:
+        """What is overridden: the instance's attribute or, if it had none, the method that its class has now."""
+        if self._overridden is not None:
+            return self._overridden
+        method = getattr(type(self._module), self._name, None)
+        return method and partial(method, self._module)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.original(*args, **kwargs) if self._removed else self.override(*args, **kwargs)
@@ -206,7 +211,11 @@ class LossFunction(MethodOverride):
 
     def __init__(self, model: nn.Module, name: str, function: Callable[..., Any], context: CallContext) -> None:
         super().__init__(model, name)
-        self.original, self._context = function, context
+        self._function, self._context = function, context
+
+    @property
+    def original(self) -> Any:
+        return self._function
 
     def override(self, logits: Tensor, labels: Tensor | None, *args: Any, **kwargs: Any) -> Any:
         packing, shifted = self._packing(), kwargs.get("shift_labels")

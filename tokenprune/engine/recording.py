@@ -66,17 +66,17 @@ class FeatureFunction(MethodOverride):
         return inspect.signature(self.original)
 
     def override(self, *args: Any, **kwargs: Any) -> Any:
-        wanted = kwargs.get("return_dict")
+        original, wanted = self.original, kwargs.get("return_dict")
         as_dict = getattr(self._module.config, "return_dict", True) if wanted is None else wanted
         dict_kwargs = kwargs if as_dict else {**kwargs, "return_dict": True}  # a tuple could not hold the record
         if not self._recorder.begin():  # videos may be encoded by the function for images, whose output they return
-            return self.original(*args, **(dict_kwargs if wanted is None else kwargs))
+            return original(*args, **(dict_kwargs if wanted is None else kwargs))
         kwargs = dict_kwargs
         try:
-            output = self.original(*args, **kwargs)
+            output = original(*args, **kwargs)
             if self._removed:
                 raise gone_meanwhile()
-            self._recorder.record(self._function, bind_arguments(self.original, args, kwargs), output)
+            self._recorder.record(self._function, bind_arguments(original, args, kwargs), output)
         finally:
             self._recorder.end()
         return output if as_dict else output.to_tuple()
