@@ -201,8 +201,8 @@ def after_the_prompt(propose: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class LossFunction(MethodOverride):
-    """A model's loss function for logits that are shorter than the labels, which are written for the unpruned
-    sequence. Labels of another length are of a part that the caller has cut out, and stay as they are.
+    """A model's loss function for the logits of its last call, where they are fewer than the labels, which are written
+    for the unpruned sequence. Labels of another length are of a part that the caller has cut out, and stay as they are.
 
     function: the loss function that the model uses now, which the attribute `name` may only be the setter of.
     """
@@ -218,7 +218,7 @@ class LossFunction(MethodOverride):
         return self._function
 
     def override(self, logits: Tensor, labels: Tensor | None, *args: Any, **kwargs: Any) -> Any:
-        packing, shifted = self._packing(), kwargs.get("shift_labels")
+        packing, shifted = self._packing(logits), kwargs.get("shift_labels")
         if packing is not None and labels is not None and labels.shape[1:] == (packing.n_columns,):
             labels = prune_labels(labels, packing)
         if packing is not None and shifted is not None and shifted.shape[1:] == (packing.n_columns,):
@@ -226,8 +226,10 @@ class LossFunction(MethodOverride):
         return self.original(logits, labels, *args, **kwargs)
 
     @dynamo_disabled
-    def _packing(self) -> Packing | None:
-        return self._context.packing
+    def _packing(self, logits: Tensor) -> Packing | None:
+        """Which columns the logits are of; None if of all, as those of another model are."""
+        packing = self._context.packing
+        return packing if packing is not None and logits.shape[:2] == packing.columns.shape else None
 
 
 def prune_labels(labels: Tensor, packing: Packing) -> Tensor:

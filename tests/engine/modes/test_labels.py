@@ -9,7 +9,7 @@ import torch
 from engine.modes.test_training import IGNORED, given, labels_of, masked_loss
 from helpers.contract.answers import STRATEGY
 from helpers.contract.oracle import dropped_columns
-from helpers.tiny import prompt
+from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
 from tokenprune import FoPru
@@ -49,3 +49,15 @@ def test_labels_of_a_part(llava: Any) -> None:
     expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     assert float(loss) == pytest.approx(float(expected))
     assert float(of_chosen) == pytest.approx(float(expected))
+
+
+def test_logits_of_another_model(llava: Any) -> None:
+    """As of an unpruned teacher, whose loss is computed after a pruned call."""
+    inputs = prompt([1, 2])
+    labels = labels_of(inputs)
+    with torch.no_grad():
+        teacher = tiny_llava(seed=3)(**inputs, labels=labels)
+        with tokenprune.patch(llava, STRATEGY):
+            llava(**inputs)
+            loss = llava.loss_function(logits=teacher.logits, labels=labels, vocab_size=teacher.logits.shape[-1])
+    assert torch.equal(loss, teacher.loss)
