@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.errors import PruningError
 
 #: The method of a model through which every use of continuous batching goes: `generate_batch`, and servers.
@@ -81,10 +82,13 @@ def loss_function(model: Any) -> tuple[str, Callable[..., Any]]:
 
 def recomputes(layer: Any) -> bool:
     """Whether the backward pass runs this layer again (activation checkpointing), with the hooks of modules in it."""
-    return layer.training and getattr(layer, "gradient_checkpointing", False)
+    return CHECKPOINTED in layer._modules or (layer.training and getattr(layer, "gradient_checkpointing", False))
 
 
-def recomputes_hooks(layer: Any) -> bool:
+def recomputes_hooks(layer: Any, hooked: Any = None) -> bool:
     """Whether the backward pass runs this layer again with its own hooks, as activation checkpointing did until it
-    wrapped the layer's `forward` instead of its call."""
+    wrapped the layer's `forward` instead of its call; or with those of the `hooked` module, around which torch's
+    checkpointing was put meanwhile."""
+    if hooked not in (None, layer):
+        return CHECKPOINTED in layer._modules
     return recomputes(layer) and type(layer).__call__ is not nn.Module.__call__

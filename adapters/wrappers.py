@@ -8,9 +8,10 @@ from torch import nn
 
 from tokenprune.errors import UnsupportedError
 
-#: Under which names torch's wrappers around a part of a model hold it: that of torch.compile, and that of activation
-#: checkpointing.
-PARTS = ("_orig_mod", "_checkpoint_wrapped_module")
+#: Under which name torch's activation checkpointing holds the part of a model that it wraps.
+CHECKPOINTED = "_checkpoint_wrapped_module"
+#: The same for all such wrappers: that of torch.compile, too.
+PARTS = ("_orig_mod", CHECKPOINTED)
 
 
 def check_model(model: object) -> nn.Module:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from engine.modes.test_training import assert_same_gradients, given, labels_of
+from helpers.families import FAMILIES
 from helpers.tiny import prompt, tiny_llava
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
 import tokenprune
-from tokenprune import FastV, FlowCut, FoPru, Random, Strategy, ToMe
+from tokenprune import FastV, FlowCut, FoPru, PruningError, Random, Strategy, ToMe
 
 STRATEGIES = [ToMe(keep_ratio=0.5), FlowCut(keep_ratio=0.5), FoPru(keep_ratio=0.25), FastV(keep_ratio=0.25, layer=1)]
 
@@ -53,3 +54,26 @@ def test_gradients_of_a_model_that_is_patched_after_it_was_wrapped(strategy: Str
         with tokenprune.patch(one, strategy):
             one(**given(inputs), labels=labels_of(inputs), use_cache=False).loss.backward()
     assert_same_gradients(model, plain)
+
+
+@pytest.mark.parametrize(
+    ("family", "first", "advice"),
+    [
+        ("llava-clip", "patch", r"Switch it off, or call patch\(\) again\."),
+        ("internvl", "patch", r"Switch it off\."),
+        ("internvl", "wrap", r"Switch it off\."),  # whose layers' attention gets the mask
+    ],
+)
+def test_layers_of_the_tower_whose_hooks_would_run_again(family: str, first: str, advice: str) -> None:
+    """Without what the tower's call knows, they would let padding be attended to, or miss what a token stands for."""
+    model, inputs = FAMILIES[family].build().train(), FAMILIES[family].prompt([1, 2])
+    kind = "EncoderLayer" if family == "llava-clip" else "VisionLayer"
+    if first == "patch":
+        tokenprune.patch(model, ToMe(keep_ratio=0.5))
+    wrapped(model, kind)
+    if first == "wrap":
+        tokenprune.patch(model, ToMe(keep_ratio=0.5))
+    with pytest.raises(PruningError, match=advice):
+        model(**inputs, use_cache=False)
+    with torch.no_grad():
+        assert torch.isfinite(model(**inputs).logits).all()

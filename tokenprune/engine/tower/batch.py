@@ -23,6 +23,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import recomputes, recomputes_hooks
 from tokenprune.adapters.towers.attention import Projected
 from tokenprune.adapters.towers.layers import TowerLayers, restore_patches
+from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.engine.call import CallContext, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
@@ -161,11 +162,15 @@ class BatchPruning:
         call, tower = self._context.tower, self.tower
         if call is None:
             return None
-        if torch.is_grad_enabled() and (recomputes(module) if within else recomputes_hooks(module)):
-            newer = "" if within else ", or use a newer transformers"
+        layer = tower.layers[number]  # or what was put around the module since
+        if torch.is_grad_enabled() and (recomputes(layer) if within else recomputes_hooks(layer, module)):
+            if CHECKPOINTED in layer._modules:
+                other = "" if within else ", or call patch() again"
+            else:
+                other = ", or call eval() on the tower" + ("" if within else ", or use a newer transformers")
             raise PruningError(
                 f"{type(self.strategy).__name__} prunes inside the vision tower, and activation checkpointing runs "
-                f"encoder layers again in the backward pass. Switch it off, or call eval() on the tower{newer}."
+                f"encoder layers again in the backward pass. Switch it off{other}."
             )
         hidden, *rest = args
         if call.kept:
