@@ -94,6 +94,12 @@ def test_efficientvla_takes_key_relevant_and_diverse_tokens() -> None:
     assert left(EfficientVLA(key=4, alpha=0.5), tokens, Stage(2, keep=2)) == [0, 2]
 
 
+def test_efficientvla_takes_what_is_least_like_every_key_token() -> None:
+    """The key tokens are 0 and 1. Of 2 the cosines to them are 1 and 0, of 3 both are .71: 2 is like one of them."""
+    tokens = stage_tokens([6, 5, 1, 1, 9], 4, [[1.0, 0], [0, 1], [1, 0], [1, 1]])
+    assert left(EfficientVLA(key=2, alpha=0.0), tokens, Stage(2, keep=3)) == [0, 1, 3]
+
+
 def test_efficientvla_reads_the_text() -> None:
     """Both text tokens count: 3/9 and 3/18 for the third visual token, in the mean."""
     tokens = stage_tokens([2, 1, 3, 3, 9], 3, [[1.0, 0], [0, 1], [1, 0]])
