@@ -1,0 +1,19 @@
+"""LateStep: how several steps come to a budget, worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from tokenprune import LateStep
+from tokenprune.strategy import DenoisingStage
+
+
+def test_each_step_leaves_the_same_share_of_what_was_left() -> None:
+    stages = LateStep(keep_ratio=0.125, steps=(4, 8, 12)).step_stages
+    assert [stage.step for stage in stages] == [4, 8, 12]
+    assert [stage.keep_ratio for stage in stages] == pytest.approx([0.5, 0.25, 0.125])
+
+
+def test_a_single_step_has_the_whole_budget() -> None:
+    assert LateStep(keep_ratio=0.3).step_stages == (DenoisingStage(8, 0.3),)
+    assert LateStep(keep=9, steps=2).step_stages == (DenoisingStage(2, keep=9),)
