@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 from vllm.model_executor.models import lightonocr, mistral3
 from vllm.model_executor.models.interfaces import SupportsMRoPE
@@ -53,8 +53,8 @@ class PrunedPixtralTower(PrunedModel):
                 found.update(image_statistics(needs, tower, self.normed(image)[None]))
         return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
 
-    def normed(self, image: Float[Tensor, "channels height width"]) -> Float[Tensor, "channels height width"]:
-        """The image as the tower's first layer sees it."""
+    def normed(self, image: Real[Tensor, "channels height width"]) -> Float[Tensor, "channels height width"]:
+        """An image as the tower's first layer sees it."""
         return image
 
 
@@ -68,7 +68,7 @@ class PrunedMistral3(PrunedPixtralTower, mistral3.Mistral3ForConditionalGenerati
         scale_queries(vllm_config.model_config.hf_config.text_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
 
-    def normed(self, image: Float[Tensor, "channels height width"]) -> Float[Tensor, "channels height width"]:
+    def normed(self, image: Real[Tensor, "channels height width"]) -> Float[Tensor, "channels height width"]:
         return self.vision_tower.input_norm(image.reshape(1, -1), torch.float32).view(image.shape)
 
 
