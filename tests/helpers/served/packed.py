@@ -72,11 +72,8 @@ def save_exaone4_5(folder: Path, window: int = 4096, **settings: Any) -> None:
 
 def save_lighton_ocr(folder: Path, **settings: Any) -> None:
     """LightOn OCR with up to 12 x 12 visual tokens of 2 x 2 patches."""
-    side, marks = (
-        24 * PATCH,
-        {"image_token": LIGHTON_IMAGE, "image_break_token": "<break>", "image_end_token": "<last>"},
-    )
-    words = tokenizer(**marks)
+    marks = {"image_token": LIGHTON_IMAGE, "image_break_token": "<break>", "image_end_token": "<last>"}
+    side, words = 24 * PATCH, tokenizer(**marks)
     image = words.convert_tokens_to_ids(LIGHTON_IMAGE)
     config = transformers.LightOnOcrConfig(
         vision_config={**tower(side), "model_type": "pixtral"},
