@@ -98,7 +98,7 @@ def tasks_identity(questions: Sequence[Question]) -> dict[str, Any]:
 def _identity(questions: Sequence[Question]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for question in questions:
-        # Fields that are no data, such as the prompt style, show in the text of the question.
+        # Fields that are not data, such as the prompt style, show in the text of the question.
         data = {field.name: getattr(question, field.name) for field in fields(question) if field.name != "images"}
         digest.update(json.dumps(data, default=_for_json).encode())
     numbers = dict[StoredImage, int]()
@@ -110,5 +110,5 @@ def _identity(questions: Sequence[Question]) -> dict[str, Any]:
 
 
 def _for_json(value: object) -> list[str] | None:
-    """Return a set of texts in order, and None for what is no data."""
+    """Return a set of texts as a sorted list, and None for anything else that JSON cannot hold."""
     return sorted(value) if isinstance(value, (set, frozenset)) else None

@@ -1,5 +1,5 @@
 """What a strategy does without settings is what its paper or its authors' code does: the numbers, and where they are
-from. Numbers that are no settings are tested with the strategy."""
+from. Numbers that are not settings are tested with their strategy."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def served(llm: Any, requests: Sequence[Request], adapter: Any = None) -> list[A
 
 
 def _data(request: Request, architecture: Architecture | None) -> dict[str, list[Any]]:
-    """The images and videos of a request as vLLM takes them for a model, which may be one of its own."""
+    """The images and videos of a request, as vLLM takes them. architecture: None for one of vLLM's own."""
     images = [draw(*one) for one in request.images]
     if architecture is not None and architecture.chunks:
         chunks = [chunk(*one) for one in request.videos]

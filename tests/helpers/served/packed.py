@@ -133,8 +133,8 @@ def save_kimi(folder: Path, **settings: Any) -> None:
 
 
 def published_kimi(name: str, weight: Tensor, placeholders: list[int]) -> tuple[str, Tensor]:
-    """transformers saves some of Kimi's under names of neither format. It takes a placeholder token that is answered
-    for the first of the vocabulary, and vLLM for itself."""
+    """Some of Kimi's weights are saved under names that neither library loads. If the model answers with a placeholder
+    token, transformers embeds the first token of the vocabulary instead, so both get the same embedding here."""
     if name.endswith("embed_tokens.weight"):
         weight = weight.clone()
         weight[placeholders] = weight[0].clone()
