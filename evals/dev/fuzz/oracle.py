@@ -125,7 +125,8 @@ class Replay:
             layer.forward = lambda hidden, *args, **kwargs: hidden
 
     def _close_in_tower(self, tower: Any) -> None:
-        encoder = getattr(tower, "vision_model", tower).encoder
+        tower = getattr(tower, "vision_model", tower)
+        encoder = tower.transformer if hasattr(tower, "transformer") else tower.encoder
         for number, layer in enumerate(getattr(encoder, "layers", None) or encoder.layer):
             hook = partial(self.enter_encoder_layer, number)
             self.hooks.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
@@ -170,15 +171,23 @@ class Replay:
     def enter_encoder_layer(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
         hidden, *rest = args
         closed = torch.zeros(hidden.shape[:2], dtype=torch.bool)
-        for tile, one in enumerate(self.here):
+        # A row for each image, after its prefix tokens; in Pixtral's tower, one row for the patches of all images.
+        n_prefix = (closed.numel() - sum(one.image.n_visual for one in self.here)) // len(closed)
+        start = 0
+        for one in self.here:
+            row, column = divmod(start, closed.shape[1] - n_prefix)
+            start += one.image.n_visual
+            own = closed[row, n_prefix + column :][: one.image.n_visual]
             for stage in one.image.in_tower:
                 if stage.layer <= number:
                     gone = torch.ones(one.image.n_visual, dtype=torch.bool)
                     gone[stage.kept] = False
-                    closed[tile, hidden.shape[1] - one.image.n_visual :] |= gone
-        mask = torch.zeros(closed.shape).masked_fill(closed, CLOSED)[:, None, None].expand(-1, -1, hidden.shape[1], -1)
+                    own |= gone
         named = signature(type(module).forward).bind(module, hidden, *rest, **kwargs).arguments
         others = {key: value for key, value in named.items() if key not in ("self", "hidden_states", "kwargs")}
+        mask = others.pop("attention_mask", None)
+        mask = torch.zeros(hidden.shape[1], hidden.shape[1]) if mask is None else mask
+        mask = mask.expand(len(hidden), 1, -1, -1).masked_fill(closed[:, None, None], CLOSED)
         return (hidden,), {**others, **named.get("kwargs", {}), "attention_mask": mask}
 
     @torch.no_grad()
