@@ -211,7 +211,6 @@ ENGINE = {
     "parallel_config.decode_context_parallel_size": 2,
     "parallel_config.prefill_context_parallel_size": 2,
     "parallel_config.use_ubatching": True,
-    "speculative_config": object(),
     "lora_config": SimpleNamespace(enable_tower_connector_lora=True),
     "compilation_config.compile_mm_encoder": True,
     "compilation_config.cudagraph_mm_encoder": True,
@@ -232,6 +231,7 @@ def engine_config() -> Any:
         ),
         compilation_config=SimpleNamespace(compile_mm_encoder=False, cudagraph_mm_encoder=False),
         speculative_config=None,
+        use_v2_model_runner=True,
         lora_config=None,
         cache_config=SimpleNamespace(enable_prefix_caching=True),
         model_config=SimpleNamespace(
@@ -257,6 +257,32 @@ def test_options_that_do_not_go_with_pruning_are_refused(option: str, value: Any
     setattr(owner, name, value)
     with pytest.raises(UnsupportedError, match="cannot be combined with pruned images"):
         check_engine(ARCHITECTURES["TokenPruneMistral3"], config)
+
+
+@pytest.mark.parametrize("method", ["ngram", "ngram_gpu", "suffix"])
+@pytest.mark.parametrize("v2", [False, True])
+def test_drafts_from_tokens(method: str, v2: bool) -> None:
+    config = engine_config()
+    config.speculative_config, config.use_v2_model_runner = SimpleNamespace(method=method), v2
+    check_engine(LLAVA, config)
+
+
+@pytest.mark.parametrize("method", ["eagle", "eagle3", "mtp"])
+def test_drafts_from_hidden_states(method: str) -> None:
+    config = engine_config()
+    config.speculative_config = SimpleNamespace(method=method)
+    check_engine(LLAVA, config)
+    config.use_v2_model_runner = False
+    with pytest.raises(UnsupportedError, match=rf"'{method}' needs vLLM's model runner V2.*VLLM_USE_V2_MODEL_RUNNER=1"):
+        check_engine(LLAVA, config)
+
+
+@pytest.mark.parametrize("method", ["draft_model", "medusa", "dflash", "custom_class"])
+def test_other_drafts_are_refused(method: str) -> None:
+    config = engine_config()
+    config.speculative_config = SimpleNamespace(method=method)
+    with pytest.raises(UnsupportedError, match=rf"{method}.*Use one of ngram, .*mtp, or leave it out"):
+        check_engine(LLAVA, config)
 
 
 def test_data_parallel_tower() -> None:

@@ -27,6 +27,7 @@ from tokenprune.selection import Selection
 from tokenprune.serving.vllm.batches import arguments_of, image_batches
 from tokenprune.serving.vllm.capture import AttentionCapture, Capture
 from tokenprune.serving.vllm.differences import warn_of_differences
+from tokenprune.serving.vllm.drafts import read_without_offsets
 from tokenprune.serving.vllm.markers import visual_among
 from tokenprune.serving.vllm.metrics import KeptFile, SelectionClock
 from tokenprune.serving.vllm.positions import (
@@ -160,6 +161,8 @@ class PrunedModel(Base):
         self.selector = ImageSelector(self.settings, width, reports=first)
         self.capture = self.make_capture() if "vision_attention" in strategy.needs else None
         lengthen(self.decoder, self.settings.n_positions(model_config.max_model_len))
+        if vllm_config.speculative_config is not None:
+            read_without_offsets(vllm_config.speculative_config, width)
         if first:
             warn_of_differences(model_config, self.settings, self.decoder)
 

@@ -8,6 +8,7 @@ from typing import Any
 from tokenprune.adapters.towers import Tower
 from tokenprune.errors import UnsupportedError, to_install
 from tokenprune.serving.vllm.architectures import GENERIC, Architecture, architecture_of
+from tokenprune.serving.vllm.drafts import check_drafts
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
 from tokenprune.strategies.compose import Compose
@@ -183,10 +184,6 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             parallel.use_ubatching,
             "a micro-batch sees only part of the tokens, and would look up their position IDs in the wrong place",
         ),
-        "--speculative-config": (
-            vllm_config.speculative_config is not None,
-            "the draft model would get features with our offsets in them",
-        ),
         "compile_mm_encoder in --compilation-config": (
             compilation.compile_mm_encoder,
             "the attention of a compiled vision tower cannot be read",
@@ -217,6 +214,7 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
     for option, (given, reason) in refused.items():
         if given:
             raise UnsupportedError(f"{option} cannot be combined with pruned images: {reason}. Leave it out.")
+    check_drafts(vllm_config)
     renumbers = architecture.multidimensional and settings.position_ids == "compact"
     if renumbers and vllm_config.cache_config.enable_prefix_caching:
         raise UnsupportedError(

@@ -1,0 +1,54 @@
+"""Draft models of speculative decoding with random weights, saved as vLLM loads them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from helpers.served.models import decoder
+
+
+def save_eagle3(folder: Path, vocabulary: int) -> None:
+    """A head in the format of EAGLE-3, which reads three of the model's hidden states and no images."""
+    folder.mkdir()
+    config = {**decoder(vocabulary, num_hidden_layers=1), "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
+    config |= {"architectures": ["LlamaForCausalLMEagle3"], "model_type": "llama", "draft_vocab_size": vocabulary}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    weights = {f"midlayer.{name}": weight for name, weight in layer(n_inputs=128).items()}
+    weights |= {f"midlayer.{name}.weight": torch.ones(64) for name in ("input_layernorm", "hidden_norm")}
+    weights |= {
+        "fc.weight": random(64, 3 * 64),
+        "lm_head.weight": random(vocabulary, 64),
+        "norm.weight": torch.ones(64),
+    }
+    save_file(weights, folder / "model.safetensors")
+
+
+def add_mtp(folder: Path) -> None:
+    """Add a head for multi-token prediction, which embeds images too, to a saved EXAONE 4.5."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"num_nextn_predict_layers": 1, "vocab_size": config["text_config"]["vocab_size"]}  # as published
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    weights = load_file(folder / "model.safetensors")
+    own = {f"layers.0.{name}": weight for name, weight in layer(n_inputs=64).items()}
+    own |= {f"layers.0.self_attn.{name}_norm.weight": torch.ones(32) for name in "qk"}
+    own |= {"fc.weight": random(64, 128), "layers.0.post_feedforward_layernorm.weight": torch.ones(64)}
+    own |= {f"{name}.weight": torch.ones(64) for name in ("norm", "pre_fc_norm_hidden", "pre_fc_norm_embedding")}
+    save_file(weights | {f"mtp.{name}": weight for name, weight in own.items()}, folder / "model.safetensors")
+
+
+def layer(n_inputs: int) -> dict[str, Tensor]:
+    """A decoder layer of the size of `decoder`'s, whose attention reads `n_inputs` numbers for each token."""
+    shapes = {f"self_attn.{name}_proj": (64, n_inputs) for name in "qkv"} | {"self_attn.o_proj": (64, 64)}
+    shapes |= {"mlp.gate_proj": (96, 64), "mlp.up_proj": (96, 64), "mlp.down_proj": (64, 96)}
+    weights = {f"{name}.weight": random(*shape) for name, shape in shapes.items()}
+    return {**weights, "post_attention_layernorm.weight": torch.ones(64)}
+
+
+def random(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(shape, generator=generator) * shape[-1] ** -0.5
