@@ -231,7 +231,6 @@ def engine_config() -> Any:
         ),
         compilation_config=SimpleNamespace(compile_mm_encoder=False, cudagraph_mm_encoder=False),
         speculative_config=None,
-        use_v2_model_runner=True,
         lora_config=None,
         cache_config=SimpleNamespace(enable_prefix_caching=True),
         model_config=SimpleNamespace(
@@ -259,29 +258,10 @@ def test_options_that_do_not_go_with_pruning_are_refused(option: str, value: Any
         check_engine(ARCHITECTURES["TokenPruneMistral3"], config)
 
 
-@pytest.mark.parametrize("method", ["ngram", "ngram_gpu", "suffix"])
-@pytest.mark.parametrize("v2", [False, True])
-def test_drafts_from_tokens(method: str, v2: bool) -> None:
+def test_drafts_of_speculative_decoding() -> None:
     config = engine_config()
-    config.speculative_config, config.use_v2_model_runner = SimpleNamespace(method=method), v2
-    check_engine(LLAVA, config)
-
-
-@pytest.mark.parametrize("method", ["eagle", "eagle3", "mtp"])
-def test_drafts_from_hidden_states(method: str) -> None:
-    config = engine_config()
-    config.speculative_config = SimpleNamespace(method=method)
-    check_engine(LLAVA, config)
-    config.use_v2_model_runner = False
-    with pytest.raises(UnsupportedError, match=rf"'{method}' needs vLLM's model runner V2.*VLLM_USE_V2_MODEL_RUNNER=1"):
-        check_engine(LLAVA, config)
-
-
-@pytest.mark.parametrize("method", ["draft_model", "medusa", "dflash", "custom_class"])
-def test_other_drafts_are_refused(method: str) -> None:
-    config = engine_config()
-    config.speculative_config = SimpleNamespace(method=method)
-    with pytest.raises(UnsupportedError, match=rf"{method}.*Use one of ngram, .*mtp, or leave it out"):
+    config.speculative_config = SimpleNamespace(method="draft_model")
+    with pytest.raises(UnsupportedError, match="--speculative-config"):
         check_engine(LLAVA, config)
 
 
