@@ -29,21 +29,28 @@ def save_eagle3(folder: Path, vocabulary: int) -> None:
 
 
 def add_mtp(folder: Path) -> None:
-    """Add a head for multi-token prediction, which embeds images too, to a saved EXAONE 4.5."""
+    """Add a head for multi-token prediction, which embeds images too, to a saved EXAONE 4.5 or Qwen3.5."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config |= {"num_nextn_predict_layers": 1, "vocab_size": config["text_config"]["vocab_size"]}  # as published
+    text = config["text_config"]
+    if text["model_type"].startswith("qwen3_5"):
+        text["mtp_num_hidden_layers"] = 1
+        gated, after = True, "input"  # its queries come with a gate
+    else:
+        config |= {"num_nextn_predict_layers": 1, "vocab_size": text["vocab_size"]}
+        gated, after = False, "post_feedforward"
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    weights = load_file(folder / "model.safetensors")
-    own = {f"layers.0.{name}": weight for name, weight in layer(n_inputs=64).items()}
+    own = {f"layers.0.{name}": weight for name, weight in layer(n_inputs=64, gated=gated).items()}
     own |= {f"layers.0.self_attn.{name}_norm.weight": torch.ones(32) for name in "qk"}
-    own |= {"fc.weight": random(64, 128), "layers.0.post_feedforward_layernorm.weight": torch.ones(64)}
+    own |= {"fc.weight": random(64, 128), f"layers.0.{after}_layernorm.weight": torch.ones(64)}
     own |= {f"{name}.weight": torch.ones(64) for name in ("norm", "pre_fc_norm_hidden", "pre_fc_norm_embedding")}
+    weights = load_file(folder / "model.safetensors")
     save_file(weights | {f"mtp.{name}": weight for name, weight in own.items()}, folder / "model.safetensors")
 
 
-def layer(n_inputs: int) -> dict[str, Tensor]:
+def layer(n_inputs: int, gated: bool = False) -> dict[str, Tensor]:
     """A decoder layer of the size of `decoder`'s, whose attention reads `n_inputs` numbers for each token."""
     shapes = {f"self_attn.{name}_proj": (64, n_inputs) for name in "qkv"} | {"self_attn.o_proj": (64, 64)}
+    shapes["self_attn.q_proj"] = (128 if gated else 64, n_inputs)
     shapes |= {"mlp.gate_proj": (96, 64), "mlp.up_proj": (96, 64), "mlp.down_proj": (64, 96)}
     weights = {f"{name}.weight": random(*shape) for name, shape in shapes.items()}
     return {**weights, "post_attention_layernorm.weight": torch.ones(64)}

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,22 +31,46 @@ def attend(mixed_qkv: Tensor, b: Tensor, a: Tensor, core_attn_out: Tensor, layer
     if context.attn_metadata is None:  # vLLM measures memory
         return
     metadata = context.attn_metadata[layer.prefix]
-    starts = metadata.non_spec_query_start_loc.tolist()
     weight = getattr(layer.conv1d, "_cpu_unpacked_conv_weight", layer.conv1d.weight)
     weight = weight.reshape(len(weight), 1, -1)
-    decay = -layer.A_log.float().exp() * softplus(a.float() + layer.dt_bias)
-    n_decoding = metadata.num_decodes
-    for i in range(n_decoding + metadata.num_prefills):
-        rows = slice(starts[i], starts[i + 1])
-        inputs, state = (cache[metadata.non_spec_state_indices_tensor[i]] for cache in layer.kv_cache)
-        if i >= n_decoding and not metadata.has_initial_state[i]:
-            inputs.zero_()
-            state.zero_()
-        window = torch.cat([inputs, mixed_qkv[rows]])
-        inputs.copy_(window[len(window) - len(inputs) :])
+    n_before = weight.shape[-1] - 1
+    kept = (-layer.A_log.float().exp() * softplus(a.float() + layer.dt_bias)).exp()
+
+    def advance(rows: Tensor, before: Tensor, state: Tensor, after: Sequence[Tensor] = ()) -> Tensor:
+        """Attend from tokens, given the inputs before them, and return all inputs. `state` is changed, and copied to
+        `after` after each token."""
+        window = torch.cat([before, mixed_qkv[rows]])
         mixed = silu(conv1d(window.T[None], weight, layer.conv1d.bias, groups=len(weight)))[0].T
         query, key, value = (part[0] for part in layer.rearrange_mixed_qkv(mixed.contiguous()))
-        core_attn_out[rows] = recurrent(query, key, value, decay[rows].exp(), b[rows].sigmoid(), state)
+        for t, row in enumerate(rows.tolist()):
+            one, now = slice(t, t + 1), slice(row, row + 1)
+            core_attn_out[now] = recurrent(query[one], key[one], value[one], kept[now], b[now].sigmoid(), state)
+            if after:
+                after[t].copy_(state)
+        return window
+
+    drafted = metadata.spec_sequence_masks is not None
+    if metadata.num_decodes + metadata.num_prefills:
+        places = metadata.non_spec_token_indx if drafted else torch.arange(len(mixed_qkv))
+        starts = metadata.non_spec_query_start_loc.tolist()
+        for i in range(metadata.num_decodes + metadata.num_prefills):
+            inputs, state = (cache[metadata.non_spec_state_indices_tensor[i]] for cache in layer.kv_cache)
+            if i >= metadata.num_decodes and not metadata.has_initial_state[i]:
+                inputs.zero_()
+                state.zero_()
+            window = advance(places[starts[i] : starts[i + 1]], inputs[:n_before], state)
+            inputs[:n_before] = window[len(window) - n_before :]
+    # A draft may be rejected: the state after each of its tokens is kept, and so are the inputs before all of them.
+    for i in range(metadata.num_spec_decodes):
+        start, end = metadata.spec_query_start_loc[i : i + 2].tolist()
+        slots, n_accepted = metadata.spec_state_indices_tensor[i].tolist(), int(metadata.num_accepted_tokens[i])
+        inputs, states = layer.kv_cache[0][slots[0]], [layer.kv_cache[1][slot] for slot in slots]
+        before = inputs[n_accepted - 1 :][:n_before].clone()
+        places = torch.arange(start, end)
+        if metadata.spec_token_indx is not None:
+            places = metadata.spec_token_indx[start:end]
+        window = advance(places, before, states[n_accepted - 1].clone(), states)
+        inputs[: len(window) - 1] = window[1:]
 
 
 def recurrent(query: Tensor, key: Tensor, value: Tensor, kept: Tensor, beta: Tensor, state: Tensor) -> Tensor:

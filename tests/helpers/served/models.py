@@ -113,6 +113,8 @@ def save(model: nn.Module, processor: Any, folder: Path, publish: Publish | None
             if parameter.ndim > 1:
                 std = 0.25 if "embed_tokens" in name or "lm_head" in name else 0.15
                 parameter.normal_(std=std, generator=generator)
+            elif name.endswith(".A_log"):  # of linear attention, which forgets; transformers draws it without a seed
+                parameter.uniform_(1, 16, generator=generator).log_()
     assert isinstance(model, transformers.PreTrainedModel)
     model.float().save_pretrained(folder)
     processor.save_pretrained(folder)

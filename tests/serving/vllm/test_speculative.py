@@ -47,7 +47,7 @@ def check_answers(model: Path, family: Family, speculative: Mapping[str, Any]) -
 
 
 @pytest.mark.skipif(V2, reason="Triton's interpreter cannot run the kernel with which V2 looks up n-grams")
-@pytest.mark.parametrize("name", ["llava-clip", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("name", ["llava-clip", "qwen2_5_vl", "qwen3_vl", "qwen3_5"])
 def test_drafts_from_the_prompt(name: str, tmp_path: Path) -> None:
     family = family_of(name)
     family.save(tmp_path)
@@ -67,8 +67,9 @@ def test_a_head_that_reads_hidden_states(name: str, tmp_path: Path) -> None:
 
 
 @needs_v2
-def test_a_head_that_embeds_images(tmp_path: Path) -> None:
-    family = family_of("exaone4_5")
+@pytest.mark.parametrize("name", ["exaone4_5", "qwen3_5"])
+def test_a_head_that_embeds_images(name: str, tmp_path: Path) -> None:
+    family = family_of(name)
     family.save(tmp_path)
     add_mtp(tmp_path)
     check_answers(tmp_path, family, {"method": "mtp", "num_speculative_tokens": 2})
