@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from helpers.served.models import decoder
+from helpers.served.models import decoder, save
 
 
 def save_eagle3(folder: Path, vocabulary: int) -> None:
@@ -26,6 +27,13 @@ def save_eagle3(folder: Path, vocabulary: int) -> None:
         "norm.weight": torch.ones(64),
     }
     save_file(weights, folder / "model.safetensors")
+
+
+def save_language_model(folder: Path, model: Path) -> None:
+    """A language model with the tokens of a saved model, which sees no images."""
+    text = json.loads((model / "config.json").read_text(encoding="utf-8"))["text_config"]
+    config = transformers.LlamaConfig(**decoder(text["vocab_size"], num_hidden_layers=1))
+    save(transformers.LlamaForCausalLM(config), transformers.AutoTokenizer.from_pretrained(model), folder)
 
 
 def add_mtp(folder: Path) -> None:

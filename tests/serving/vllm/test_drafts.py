@@ -21,14 +21,14 @@ def test_drafts_from_tokens(method: str, v2: bool) -> None:
     check_drafts(engine(method, v2))
 
 
-@pytest.mark.parametrize("method", ["eagle", "eagle3", "mtp"])
-def test_drafts_from_hidden_states(method: str) -> None:
+@pytest.mark.parametrize("method", ["draft_model", "eagle", "eagle3", "mtp"])
+def test_drafts_by_a_model(method: str) -> None:
     check_drafts(engine(method, v2=True))
     with pytest.raises(UnsupportedError, match=rf"'{method}' needs vLLM's model runner V2.*VLLM_USE_V2_MODEL_RUNNER=1"):
         check_drafts(engine(method, v2=False))
 
 
-@pytest.mark.parametrize("method", ["draft_model", "medusa", "dflash", "custom_class"])
+@pytest.mark.parametrize("method", ["medusa", "dflash", "custom_class"])
 def test_other_drafts_are_refused(method: str) -> None:
     with pytest.raises(UnsupportedError, match=rf"{method}.*Use one of ngram, .*mtp, or leave it out"):
         check_drafts(engine(method, v2=True))

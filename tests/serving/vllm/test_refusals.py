@@ -260,7 +260,7 @@ def test_options_that_do_not_go_with_pruning_are_refused(option: str, value: Any
 
 def test_drafts_of_speculative_decoding() -> None:
     config = engine_config()
-    config.speculative_config = SimpleNamespace(method="draft_model")
+    config.speculative_config = SimpleNamespace(method="medusa")
     with pytest.raises(UnsupportedError, match="--speculative-config"):
         check_engine(LLAVA, config)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.served.drafts import add_mtp, save_eagle3
+from helpers.served.drafts import add_mtp, save_eagle3, save_language_model
 from helpers.served.engine import V2, check_equal, engine, expected, needs_vllm, served
 from helpers.served.families import FAMILIES, FOPRU, Family
 from helpers.served.reference import Request
@@ -53,6 +53,16 @@ def test_drafts_from_the_prompt(name: str, tmp_path: Path) -> None:
     family.save(tmp_path)
     lookup = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
     check_answers(tmp_path, family, lookup)
+
+
+@needs_v2
+@pytest.mark.parametrize("name", ["llava-clip", "qwen3_vl"])
+def test_a_draft_model_that_sees_no_images(name: str, tmp_path: Path) -> None:
+    family = family_of(name)
+    family.save(tmp_path / "model")
+    save_language_model(tmp_path / "draft", tmp_path / "model")
+    draft = {"method": "draft_model", "model": str(tmp_path / "draft"), "num_speculative_tokens": 3}
+    check_answers(tmp_path / "model", family, draft)
 
 
 @needs_v2

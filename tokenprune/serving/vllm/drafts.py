@@ -13,8 +13,8 @@ from tokenprune.errors import UnsupportedError
 
 #: Methods that propose tokens by those of the request.
 FROM_TOKENS = ("ngram", "ngram_gpu", "suffix")
-#: Methods that propose tokens by the hidden states of the model.
-FROM_STATES = ("eagle", "eagle3", "mtp")
+#: Methods that run a draft model: one of its own, or a head that reads the hidden states of the pruned model.
+BY_MODEL = ("draft_model", "eagle", "eagle3", "mtp")
 
 
 def check_drafts(vllm_config: Any) -> None:
@@ -22,10 +22,10 @@ def check_drafts(vllm_config: Any) -> None:
     speculative = vllm_config.speculative_config
     if speculative is None or speculative.method in FROM_TOKENS:
         return
-    if speculative.method not in FROM_STATES:
+    if speculative.method not in BY_MODEL:
         raise UnsupportedError(
             f"--speculative-config with the method {speculative.method!r} was not tried with pruned images. Use one of "
-            f"{', '.join(FROM_TOKENS + FROM_STATES)}, or leave it out."
+            f"{', '.join(FROM_TOKENS + BY_MODEL)}, or leave it out."
         )
     if not vllm_config.use_v2_model_runner:
         raise UnsupportedError(
@@ -38,7 +38,7 @@ def check_drafts(vllm_config: Any) -> None:
 def read_without_offsets(speculative: Any, width: int) -> None:
     """Let a draft model that embeds images itself read the first `width` columns of their features: the others are our
     offsets, and what only the pruned model reads. speculative: vLLM's `SpeculativeConfig`."""
-    if speculative.method not in FROM_STATES:
+    if speculative.method not in BY_MODEL:
         return
     from vllm.model_executor.model_loader.utils import get_model_cls
     from vllm.model_executor.models import supports_multimodal_embeddings
