@@ -11,7 +11,7 @@ batches        in the worker: how many images the vision tower gets at once
 core           in the worker: encode, select, and give kept tokens their original position IDs
 positions      ... by offsets that travel in the embeddings
 rope           ... beyond the length that vLLM counts
-drafts         speculative decoding: what goes with pruned images, and features without offsets for draft models
+drafts         speculative decoding: what goes with pruned images, and features without offsets for heads
 differences    where vLLM computes otherwise than transformers: logged when the engine starts
 towers         vision towers as vLLM builds them, described by a model's config
 capture        queries and keys of one of their layers

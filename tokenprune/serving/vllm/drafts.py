@@ -1,5 +1,5 @@
 """Speculative decoding, whose drafts the pruned model only verifies: which methods go with pruned images, and features
-without offsets for draft models that read them."""
+without offsets for heads that read them."""
 
 # pyright: reportMissingImports=false
 
@@ -13,8 +13,8 @@ from tokenprune.errors import UnsupportedError
 
 #: Methods that propose tokens by those of the request.
 FROM_TOKENS = ("ngram", "ngram_gpu", "suffix")
-#: Methods that run a draft model: one of its own, or a head that reads the hidden states of the pruned model.
-BY_MODEL = ("draft_model", "eagle", "eagle3", "mtp")
+#: Methods that run a head on the hidden states of the pruned model.
+BY_HEAD = ("eagle", "eagle3", "mtp")
 
 
 def check_drafts(vllm_config: Any) -> None:
@@ -22,10 +22,10 @@ def check_drafts(vllm_config: Any) -> None:
     speculative = vllm_config.speculative_config
     if speculative is None or speculative.method in FROM_TOKENS:
         return
-    if speculative.method not in BY_MODEL:
+    if speculative.method not in ("draft_model", *BY_HEAD):
         raise UnsupportedError(
             f"--speculative-config with the method {speculative.method!r} was not tried with pruned images. Use one of "
-            f"{', '.join(FROM_TOKENS + BY_MODEL)}, or leave it out."
+            f"{', '.join(FROM_TOKENS)}, draft_model, {', '.join(BY_HEAD)}, or leave it out."
         )
     if not vllm_config.use_v2_model_runner:
         raise UnsupportedError(
@@ -36,21 +36,21 @@ def check_drafts(vllm_config: Any) -> None:
 
 
 def read_without_offsets(speculative: Any, width: int) -> None:
-    """Let a draft model that embeds images itself read the first `width` columns of their features: the others are our
-    offsets, and what only the pruned model reads. speculative: vLLM's `SpeculativeConfig`."""
-    if speculative.method not in BY_MODEL:
+    """Let a head that embeds images read the first `width` columns of their features: the others are our offsets, and
+    what only the pruned model reads. speculative: vLLM's `SpeculativeConfig`."""
+    if speculative.method not in BY_HEAD:
         return
     from vllm.model_executor.model_loader.utils import get_model_cls
     from vllm.model_executor.models import supports_multimodal_embeddings
 
-    draft: Any = get_model_cls(speculative.draft_model_config)
-    if not supports_multimodal_embeddings(draft):
+    head: Any = get_model_cls(speculative.draft_model_config)
+    if not supports_multimodal_embeddings(head):
         return
-    embed = draft.embed_input_ids
+    embed = head.embed_input_ids
 
     def embed_input_ids(self: Any, input_ids: Tensor, multimodal_embeddings: Any = None, **others: Any) -> Tensor:
         if multimodal_embeddings is not None:
             multimodal_embeddings = [rows[:, :width] for rows in multimodal_embeddings]
         return embed(self, input_ids, multimodal_embeddings, **others)
 
-    draft.embed_input_ids = embed_input_ids
+    head.embed_input_ids = embed_input_ids
