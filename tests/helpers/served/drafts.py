@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from helpers.served.models import decoder, save
+from helpers.served.models import decoder
 
 
 def save_eagle3(folder: Path, vocabulary: int) -> None:
@@ -29,11 +30,14 @@ def save_eagle3(folder: Path, vocabulary: int) -> None:
     save_file(weights, folder / "model.safetensors")
 
 
-def save_language_model(folder: Path, model: Path) -> None:
-    """A language model with the tokens of a saved model, which sees no images."""
-    text = json.loads((model / "config.json").read_text(encoding="utf-8"))["text_config"]
-    config = transformers.LlamaConfig(**decoder(text["vocab_size"], num_hidden_layers=1))
-    save(transformers.LlamaForCausalLM(config), transformers.AutoTokenizer.from_pretrained(model), folder)
+def save_language_model(folder: Path, llava: Path) -> None:
+    """That of a saved LLaVA by itself, which answers prompts without images as LLaVA does."""
+    whole: Any = transformers.LlavaForConditionalGeneration.from_pretrained(llava)
+    alone = transformers.LlamaForCausalLM(whole.config.text_config)
+    alone.model.load_state_dict(whole.model.language_model.state_dict())
+    alone.lm_head.load_state_dict(whole.lm_head.state_dict())
+    alone.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(llava).save_pretrained(folder)
 
 
 def add_mtp(folder: Path) -> None:

@@ -270,6 +270,7 @@ def test_data_parallel_tower() -> None:
     config.parallel_config.tensor_parallel_size = 2
     check_engine(LLAVA, config)
     config.model_config.multimodal_config.mm_encoder_tp_mode = "data"
+    check_engine(ARCHITECTURES["TokenPruneQwen3VL"], config)
     with pytest.raises(UnsupportedError, match=r"--mm-encoder-tp-mode data cannot be combined"):
         check_engine(LLAVA, config)
 

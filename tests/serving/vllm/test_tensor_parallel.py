@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
+from helpers.served.families import FAMILIES, FOPRU
 from helpers.served.marked import MISTRAL_IMAGE, save_mistral3
 from helpers.served.models import IMAGE, save_llava
 from helpers.served.reference import Request
@@ -50,4 +51,24 @@ def test_two_ranks(save: Any, architecture: str, image: str, tmp_path: Path, mon
     options = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
     with engine(tmp_path, architecture, settings, **options) as llm:
         for output, answer in zip(served(llm, requests(image)), answers, strict=True):
+            check_equal(output, answer)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "glm4v", "kimi_k25"])
+def test_ranks_that_encode_other_images(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank without images, or with other sizes than the other rank's, keeps what a single one keeps."""
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
+    family = next(one for one in FAMILIES if one.name == name)
+    family.save(tmp_path)
+    i, large = family.image, (3, 112, 224)
+    asked = [*requests(i), Request(f"{i} w5 {i} w6 {i} w7", (A, large, B))]
+    answers = expected(tmp_path, FOPRU, asked)
+    options = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp", "mm_encoder_tp_mode": "data"}
+    with engine(tmp_path, family.architecture, FOPRU, **options, **family.options) as llm:
+        for request, answer in zip(asked, answers, strict=True):
+            (output,) = served(llm, [request])
+            check_equal(output, answer)
+        llm.llm_engine.reset_encoder_cache()
+        llm.reset_prefix_cache()
+        for output, answer in zip(served(llm, asked), answers, strict=True):
             check_equal(output, answer)

@@ -15,6 +15,7 @@ drafts         speculative decoding: what goes with pruned images, and features 
 differences    where vLLM computes otherwise than transformers: logged when the engine starts
 towers         vision towers as vLLM builds them, described by a model's config
 capture        queries and keys of one of their layers
+ranks          ... of images that tensor parallel ranks encode apart
 tiles          layouts and statistics of images that are encoded as square tiles
 metrics        Prometheus counters, and a file of kept indices
 overrides      what `tokenprune serve` writes for a strategy and a model

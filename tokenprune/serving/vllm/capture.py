@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from vllm.distributed import tensor_model_parallel_all_gather
 
 from tokenprune.adapters.towers import Tower
 from tokenprune.errors import PruningError, UnsupportedError
+from tokenprune.serving.vllm.ranks import of_all_images
 
 
 class Capture:
@@ -22,7 +24,10 @@ class Capture:
     scale: the factor of q . k.
     n_local: how many heads this tensor parallel rank computes, of the tower's `n_heads`.
     width: that of a head.
+    apart: whether each rank encodes other images.
     """
+
+    apart = False
 
     def __init__(self, scale: float, n_local: int, n_heads: int, width: int) -> None:
         self.scale = scale
@@ -39,10 +44,20 @@ class Capture:
         no call."""
         return self._joined(0)
 
-    def row(self) -> tuple[Float[Tensor, "heads patches width"], Float[Tensor, "heads patches width"]]:
-        """The same of a tower that gets the patches of all images in one sequence, or of each image by itself."""
-        queries, keys = self._joined(2)
-        return queries[0], keys[0]
+    def row(
+        self, sizes: Sequence[int], features: Tensor
+    ) -> tuple[Float[Tensor, "heads patches width"], Float[Tensor, "heads patches width"]]:
+        """The same of a tower that gets the patches of all images in one sequence, or of each image by itself.
+
+        sizes: how many patches each image has. features: those of an image; a rank without images has no states to take
+            the dtype and device from.
+        """
+        if not self.apart:
+            queries, keys = self._joined(2)
+            return queries[0], keys[0]
+        none = features.new_empty(1, self._n_local, 0, self._width)
+        queries, keys = self._joined(2) if self._calls else (none, none)
+        return of_all_images(queries[0].to(features), sizes), of_all_images(keys[0].to(features), sizes)
 
     def by_tile(
         self,

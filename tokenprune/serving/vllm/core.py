@@ -39,6 +39,7 @@ from tokenprune.serving.vllm.positions import (
     visual_places,
 )
 from tokenprune.serving.vllm.processing import FIELD, PrunedItem
+from tokenprune.serving.vllm.refusals import encodes_apart
 from tokenprune.serving.vllm.rope import lengthen
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.towers import n_heads
@@ -160,6 +161,8 @@ class PrunedModel(Base):
         self.most_at_once = vllm_config.scheduler_config.max_num_encoder_input_tokens
         self.selector = ImageSelector(self.settings, width, reports=first)
         self.capture = self.make_capture() if "vision_attention" in strategy.needs else None
+        if self.capture is not None:
+            self.capture.apart = encodes_apart(vllm_config)
         lengthen(self.decoder, self.settings.n_positions(model_config.max_model_len))
         if vllm_config.speculative_config is not None:
             read_without_offsets(vllm_config.speculative_config, width)

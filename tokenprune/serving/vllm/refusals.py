@@ -38,6 +38,20 @@ NEEDS_PIXELS = (
 )
 #: Models with text between the visual tokens of an image, whose embeddings are the language model's.
 MARKED = ("TokenPruneMistral3", "TokenPruneIdefics3", "TokenPruneSmolVLM", "TokenPruneLlama4")
+#: Models whose tower gets the patches of all images in one sequence, which is put together if ranks encode them apart.
+IN_ONE_ROW = (
+    "TokenPruneQwen2VL",
+    "TokenPruneQwen2_5_VL",
+    "TokenPruneQwen3VL",
+    "TokenPruneQwen3VLMoe",
+    "TokenPruneQwen3_5",
+    "TokenPruneQwen3_5Moe",
+    "TokenPruneGlm4v",
+    "TokenPruneGlm4vMoe",
+    "TokenPruneGlmOcr",
+    "TokenPruneExaone4_5",
+    "TokenPruneKimiK25",
+)
 #: Models whose images are padded, so that their pixels do not divide into the patches of the tower.
 PADDED = ("TokenPruneGemma4",)
 #: What to do where vLLM is not there at all.
@@ -166,6 +180,12 @@ def check_strategy(strategy: Strategy, n_layers: int) -> None:
         raise UnsupportedError(f"{name} cannot run inside vLLM: it skips decoder layers. {OTHER}")
 
 
+def encodes_apart(vllm_config: Any) -> bool:
+    """Whether each tensor parallel rank encodes other images."""
+    data = vllm_config.model_config.multimodal_config.mm_encoder_tp_mode == "data"
+    return data and vllm_config.parallel_config.tensor_parallel_size > 1
+
+
 def check_engine(architecture: Architecture, vllm_config: Any) -> None:
     """Raise UnsupportedError for options of the engine that pruning does not go with."""
     parallel, compilation = vllm_config.parallel_config, vllm_config.compilation_config
@@ -205,8 +225,8 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             "vLLM's own pruning of videos also appends position IDs",
         ),
         "--mm-encoder-tp-mode data": (
-            parallel.tensor_parallel_size > 1
-            and multimodal.mm_encoder_tp_mode == "data"
+            encodes_apart(vllm_config)
+            and architecture.name not in IN_ONE_ROW
             and "vision_attention" in settings.strategy.needs,
             "each rank encodes different images, and sees only their attention",
         ),

@@ -48,7 +48,8 @@ class PrunedKimiK25(PrunedModel, kimi_k25.KimiK25ForConditionalGeneration, Suppo
         layouts = [chunk_layout(*grid, side=side) for grid in grids.tolist()]
         statistics: list[dict[str, Any]] = [{} for _ in layouts]
         if self.capture is not None:
-            heads = (part.split(grids.prod(-1).tolist(), 1) for part in self.capture.row())
+            sizes = grids.prod(-1).tolist()
+            heads = (part.split(sizes, 1) for part in self.capture.row(sizes, features[0]))
             for found, layout, queries, keys in zip(statistics, layouts, *heads, strict=True):
                 scale = self.capture.scale
                 found["vision_attention"] = VisionAttention(queries[None], keys[None], scale, tower.n_prefix, layout)

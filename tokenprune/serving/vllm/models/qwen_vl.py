@@ -60,7 +60,8 @@ class PrunedQwenVL(PrunedModel):
         layouts = [layout(1, h, w, vision.spatial_merge_size) for t, h, w in grids.tolist() for _ in range(t)]
         statistics: list[dict[str, Any]] = [{} for _ in layouts]
         if pixels is not None and self.capture is not None:
-            queries, keys = (self.by_frame(part, grids) for part in self.capture.row())
+            row = self.capture.row(grids.prod(-1).tolist(), features[0])
+            queries, keys = (self.by_frame(part, grids) for part in row)
             for found, one, query, key in zip(statistics, layouts, queries, keys, strict=True):
                 found["vision_attention"] = VisionAttention(query[None], key[None], self.capture.scale, 0, one)
         if pixels is not None and needs & {"pixels", "colors"}:
