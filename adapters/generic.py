@@ -101,11 +101,19 @@ class GenericAdapter(ModelAdapter):
         return [Layout.raster(grid) for grid in grids or [(1, 1, count) for count in counts]]
 
     def features(self, output: Any) -> Sequence[Float[Tensor, "*tokens width"]]:
-        """The features of every image, from the output of the function that encodes them.
+        """The features of every image, from the output of the function that encodes them, or from what it returns in
+        a class that is not one of transformers': the features alone, as one tensor or one for each image.
 
-        Raises PruningError if those of all images are one matrix, which does not say where an image begins.
+        Raises PruningError if those of all images are one matrix, which does not say where an image begins, and for
+        any other output.
         """
-        found = output.pooler_output
+        found = getattr(output, "pooler_output", output)
+        if not isinstance(found, (Tensor, list, tuple)) or any(not isinstance(image, Tensor) for image in found):
+            raise PruningError(
+                f"{type(self).__name__} cannot read the features that {type(self.model).__name__} makes of images: "
+                f"they are in a {type(found).__name__}. Return a tensor of shape (images, tokens, width) or a list of "
+                f"tensors (tokens, width), or write an adapter with `features`: see adapters/README.md."
+            )
         if isinstance(found, Tensor) and found.ndim == 2:
             raise PruningError(
                 f"{type(self.model).__name__} gives the features of all images as one matrix of shape "

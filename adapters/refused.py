@@ -47,6 +47,9 @@ NOT_YET = {
     "Kosmos2_5ForConditionalGeneration": _OWN_PLACES,
 }
 
+#: How classes end whose head picks or labels tokens by their places in the prompt that they were given.
+PLACED_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+
 #: Class -> its part that can be pruned.
 PARTS = {
     "Qwen2_5OmniForConditionalGeneration": "thinker",
@@ -56,7 +59,7 @@ PARTS = {
 
 def is_refused(names: Sequence[str]) -> bool:
     """Whether a class of these names, its own and those of its base classes, is known to have no adapter."""
-    return any(name in NEVER or name in NOT_YET or name in PARTS for name in names)
+    return any(name in NEVER or name in NOT_YET or name in PARTS or name.endswith(PLACED_HEADS) for name in names)
 
 
 def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | None = None) -> str:
@@ -70,6 +73,12 @@ def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | No
     not_yet = next((name for name in names if name in NOT_YET), None)
     if not_yet is not None:
         return f"{names[0]} is not supported yet: {NOT_YET[not_yet]}. `tokenprune models` lists what is."
+    if any(name.endswith(PLACED_HEADS) for name in names):
+        return (
+            f"{names[0]} cannot be pruned: its head reads tokens at their places in the unpruned prompt. Patch the "
+            f"class that generates, with the same base model, pad prompts on the left, and apply the head to the last "
+            f"hidden state."
+        )
     part = next((PARTS[name] for name in names if name in PARTS), None)
     if part is not None:
         return f"{names[0]} is several models, of which .{part} sees the images. Patch that: patch(model.{part}, ...)."

@@ -47,7 +47,8 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
     the nearest registered class that it inherits from.
 
     Installed packages are searched only for a class that is not registered, and only the matching one is imported.
-    Raises UnsupportedError for an unknown class and outside the supported transformers versions.
+    Raises UnsupportedError for an unknown class, for code from elsewhere that has one of our classes' names but not
+    its parts, and outside the supported transformers versions.
     """
     model = check_model(model)
     names = [cls.__name__ for cls in type(model).__mro__]
@@ -69,13 +70,27 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
             "a subclass of tokenprune.adapters.ModelAdapter",
         )
     check_transformers(name, ADAPTERS[name].since)
-    return ADAPTERS[name](model)
+    namesakes = [cls.__module__ for cls in type(model).__mro__ if cls.__name__ == name]
+    if not _is_ours(ADAPTERS[name]) or any(module.startswith("transformers.") for module in namesakes):
+        return ADAPTERS[name](model)
+    try:
+        return ADAPTERS[name](model)
+    except (AttributeError, UnsupportedError) as error:
+        raise UnsupportedError(
+            f"{str(error).rstrip('.')}. This {name} is not transformers' own but that of {namesakes[0]}, whose parts "
+            f"{ADAPTERS[name].__name__} may not know: load a checkpoint in transformers' format, without "
+            f"trust_remote_code, or pass an adapter of your own as adapter=, see adapters/README.md."
+        ) from error
 
 
 def whole_model(base: str) -> str | None:
     """Return the registered class whose base model has this name, from which transformers makes both."""
     whole = f"{base.removesuffix('Model')}ForConditionalGeneration"
     return whole if base.endswith("Model") and whole in ADAPTERS else None
+
+
+def _is_ours(adapter: type[ModelAdapter]) -> bool:
+    return adapter.__module__.startswith("tokenprune.adapters.families.")
 
 
 def _is_adapter(found: object) -> TypeGuard[type[ModelAdapter]]:

@@ -91,6 +91,22 @@ class EncodedImage:
         return cls(layout, statistics, recorded_for=tiles[0].recorded_for)
 
 
+def check_counts(modality: str, n_placeholders: int, counts: Sequence[int]) -> None:
+    """Raise PruningError unless the images, with `counts` visual tokens each, are those of a prompt's placeholders."""
+    if sum(counts) == n_placeholders:
+        return
+    if not counts:
+        raise PruningError(
+            f"the prompt has {n_placeholders} {modality} placeholder tokens, and the model's forward did not encode "
+            f"their {modality}s with the method that the adapter names, such as get_{modality}_features. Call it "
+            f"there, or write an adapter whose Modality names the right one: see adapters/README.md."
+        )
+    raise PruningError(
+        f"the prompt has {n_placeholders} {modality} placeholder tokens, but the grids of the images have "
+        f"{sum(counts)} visual tokens. Prepare text and images together, with the model's own processor."
+    )
+
+
 def _moved(statistic: Any, device: torch.device) -> Any:
     return tuple(one.to(device) for one in statistic) if isinstance(statistic, tuple) else statistic.to(device)
 

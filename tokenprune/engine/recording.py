@@ -139,7 +139,8 @@ class VisionRecorder:
         images = getattr(output, RECORD_ATTRIBUTE, None)  # recorded before, if somebody's cache of features returns it
         if images is None:
             images = self._images(modality, arguments, output)
-            setattr(output, RECORD_ATTRIBUTE, images)
+            if not isinstance(output, (list, tuple)):  # which have no attributes, and `generate` does not pass them on
+                setattr(output, RECORD_ATTRIBUTE, images)
         self._context.encoded.append(modality.name)
         forward = self._context.forward
         if forward is not None and modality.name in forward.images:
