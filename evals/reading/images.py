@@ -31,7 +31,10 @@ def size_of(stored: StoredImage) -> tuple[int, int]:
     content = stored.read_bytes()
     with _guarded(stored), Image.open(io.BytesIO(content)) as file:
         sideways = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return (file.height, file.width) if sideways else file.size
+        width, height = file.size
+        if tags := getattr(file, "tag_v2", None):  # of a TIFF, whose `size` is the upright one in newer Pillow
+            width, height = tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength]
+        return (height, width) if sideways else (width, height)
 
 
 def open_image(stored: StoredImage) -> Image.Image:

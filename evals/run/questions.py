@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tokenprune.errors import DataError, SettingError, unknown
+from tokenprune.evals.models.bundled import BUNDLED
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import Question
@@ -33,7 +34,8 @@ def load_questions(
     answers: the user's own questions may then lack them.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of images and questions")
+        bundled = "; only a clone has the bundled sets: write --data DIR" if folder.is_relative_to(BUNDLED) else ""
+        raise DataError(f"{folder}: no such folder of images and questions{bundled}")
     for name in tasks or ():
         if name not in TASKS:
             raise SettingError(unknown("task", name, TASKS))

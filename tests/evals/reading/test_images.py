@@ -8,7 +8,7 @@ from helpers.tiny import tiny_llava
 from PIL import Image
 
 import tokenprune
-from tokenprune.evals.reading.images import open_image
+from tokenprune.evals.reading.images import open_image, size_of
 from tokenprune.prompts import encode_chat
 
 
@@ -19,12 +19,13 @@ def _half(mode: str = "RGB") -> Image.Image:
     return image.convert(mode)
 
 
-def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
+def test_exif_rotation_is_applied(name: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter clockwise to see it upright
-    _half().save(tmp_path / "a.png", exif=exif)
-    image = open_image(tmp_path / "a.png")
-    assert image.size == (20, 40)
+    _half().save(tmp_path / name, exif=exif)
+    image = open_image(tmp_path / name)
+    assert image.size == size_of(tmp_path / name) == (20, 40)
     assert image.getpixel((10, 5)) == (255, 0, 0)
     assert image.getpixel((10, 35)) == (0, 0, 255)
 

@@ -67,6 +67,15 @@ def test_folder_without_questions(tmp_path: Path) -> None:
         load_questions(tmp_path)
 
 
+def test_the_bundled_sets_are_in_a_clone_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are what is asked without --data, also where the library was installed from a wheel."""
+    monkeypatch.setattr("tokenprune.evals.run.questions.BUNDLED", tmp_path / "bundled")
+    with pytest.raises(DataError, match=r"scenes: no such .*; only a clone has the bundled sets: write --data DIR$"):
+        load_questions(tmp_path / "bundled" / "scenes")
+    with pytest.raises(DataError, match=r"missing: no such folder of images and questions$"):
+        load_questions(tmp_path / "missing")
+
+
 def test_folders_of_tasks_beside_own_questions_are_named(tmp_path: Path) -> None:
     (tmp_path / "textvqa").mkdir()
     assert left_out(tmp_path, None) is None
