@@ -77,7 +77,7 @@ class Own(FileTask[Question]):
             "split": record.split,
             "category": record.text_or_empty("kind"),
         }
-        question = record.text("question")
+        question = _asked(record)
         if "box" in record:
             return _grounding(record, question, style, about)
         answers = _texts(record, "answer") if "answer" in record else ()
@@ -93,6 +93,15 @@ class Own(FileTask[Question]):
         kinds = [question.category or "other" for question, _ in answered]
         each = Ratio.mean(points(answered)).of_each(kinds) if any(one.category for one, _ in answered) else {}
         return super().metrics(answered) | {f"{kind} accuracy": Metric.of(ratio) for kind, ratio in each.items()}
+
+
+def _asked(record: Record) -> str:
+    question = record.text("question")
+    if not question.strip():
+        raise DataError(f"{record.where}: an empty question; write one, or leave the line out")
+    if "<image>" in question:  # as LLaVA's own files have it; a model with another placeholder would read it as text
+        raise DataError(f"{record.where}, 'question': holds <image>; leave it out, images come first by themselves")
+    return question
 
 
 def _grounding(record: Record, description: str, style: Style, about: dict[str, Any]) -> RefCocoQuestion:

@@ -90,6 +90,9 @@ def test_gqa_has_two_splits_to_train_on(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ({"image": "1.png", "question": "What?"}, "line 1: no answer. Add one, or .* --no-labels"),
+        ({"image": "1.png", "question": " ", "answer": "tea"}, "line 1: an empty question; write one"),
+        ({"image": "1.png", "question": "", "box": [1, 2, 3, 4]}, "line 1: an empty question; write one"),
+        ({"image": "1.png", "question": "<image>\nWhat?", "answer": "tea"}, "line 1, 'question': holds <image>; leave"),
         ({"image": "1.png", "question": "What?", "answer": " "}, "line 1: no answer. Add one, or .* --no-labels"),
         ({"image": "1.png", "question": "What?", "answer": ["", ""]}, "line 1: no answer"),
         ({"image": "2.png", "question": "What?", "answer": "x"}, r"line 1: .*2\.png"),
