@@ -87,7 +87,7 @@ def load_processor(name: str) -> tuple[Any, Any]:
     if is_folder and not (Path(name) / "config.json").is_file():
         raise DataError(f"{name}: no config.json in this folder, so it is not a model; name a folder that has one")
     with named(name, "config.json"):
-        config: Any = AutoConfig.from_pretrained(name)
+        config: Any = AutoConfig.from_pretrained(name, trust_remote_code=False)  # None would ask on the terminal
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise DataError(
             f"{name}: its config.json describes a {getattr(config, 'model_type', None)!r} model, which transformers' "
@@ -117,6 +117,11 @@ def named(name: str, what: str) -> Iterator[None]:
     except ImportError as error:  # of several lines in a row
         raise SettingError(f"{name}: {' '.join(str(error).split())}") from error
     except Exception as error:  # transformers, safetensors and huggingface_hub raise any type
+        if "trust_remote_code" in str(error):
+            raise DataError(
+                f"{name}: this model brings code of its own, which no command runs. Name its conversion to "
+                f"transformers' format, often with -hf at the end, or load it in Python and pass (model, processor)"
+            ) from error
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0].rstrip('.')}"
         if Path(name).is_dir():
             raise DataError(f"{name}: cannot read the {what} of this folder ({reason})") from error

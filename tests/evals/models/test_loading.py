@@ -1,5 +1,6 @@
 """Models that are not there, dtypes that a CPU is slow in, and quantised models, which have fewer dtypes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ from tokenprune.evals.models.loading import load_model
 def test_no_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenprune.evals.models.loading.MODEL", tmp_path)
     with pytest.raises(DataError, match="write --model, or pip install -e a clone"):
+        load_model(str(tmp_path))
+
+
+def test_a_model_with_code_of_its_own(tmp_path: Path) -> None:
+    """Nobody is asked whether to run it: in a script, nobody answers."""
+    code = {"model_type": "my_vlm", "auto_map": {"AutoConfig": "modeling.MyConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(code))
+    (tmp_path / "modeling.py").write_text("raise SystemExit('the code was run')")
+    with pytest.raises(DataError, match=r"brings code of its own, which no command runs\. Name its conversion to tr"):
         load_model(str(tmp_path))
 
 
