@@ -232,7 +232,8 @@ def engine_config() -> Any:
         compilation_config=SimpleNamespace(compile_mm_encoder=False, cudagraph_mm_encoder=False),
         speculative_config=None,
         lora_config=None,
-        cache_config=SimpleNamespace(enable_prefix_caching=True),
+        kv_transfer_config=None,
+        cache_config=SimpleNamespace(enable_prefix_caching=True, kv_offloading_size=None),
         model_config=SimpleNamespace(
             hf_config=llava(),
             multimodal_config=SimpleNamespace(
@@ -285,6 +286,12 @@ def test_compact_ids_of_a_cached_prefix() -> None:
         check_engine(qwen, config)
     config.cache_config.enable_prefix_caching = False
     check_engine(qwen, config)
+    for owner, option in ((config, "kv_transfer_config"), (config.cache_config, "kv_offloading_size")):
+        setattr(owner, option, 1)
+        check_engine(LLAVA, config)
+        with pytest.raises(UnsupportedError, match="--kv-offloading-size cannot be combined with compact position IDs"):
+            check_engine(qwen, config)
+        setattr(owner, option, None)
 
 
 def test_a_release_of_vllm_that_was_not_tested(caplog: pytest.LogCaptureFixture) -> None:

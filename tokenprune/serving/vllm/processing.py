@@ -10,17 +10,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from vllm.multimodal.inputs import MultiModalBatchedField, MultiModalFeatureSpec, MultiModalFieldElem
+from vllm.multimodal.parse import DictEmbeddingItems, EmbeddingItems
 from vllm.multimodal.processing import BaseMultiModalProcessor, PromptUpdateDetails
 from vllm.multimodal.processing.processor import ResolvedPromptUpdate
 
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.serving.vllm.markers import Markers, markers_between
 from tokenprune.serving.vllm.metrics import count_image
+from tokenprune.serving.vllm.refusals import NEEDS_PIXELS, needs_image
 from tokenprune.serving.vllm.settings import KEEP_RATIO, Settings, split_request
 
 #: The field that the item of an image or video carries from the API server to the worker.
@@ -79,8 +81,9 @@ class PrunedItem:
         data = None if feature.data is None or FIELD not in feature.data else feature.data[FIELD].data
         if not isinstance(data, Tensor):
             raise PruningError(
-                f"vLLM lost the data that tokenprune attached to one {feature.modality}. Report it with your vLLM "
-                f"version."
+                f"vLLM lost the data that tokenprune attached to one {feature.modality}. If another instance prepares "
+                f"prompts for this one (vllm launch render), start it with the same --hf-overrides. Otherwise report "
+                f"it with your vLLM version."
             )
         return cls.read(data)
 
@@ -100,6 +103,14 @@ def misfit(n_visual: int, fitting: str) -> SettingError:
         f"an image was sent as {n_visual} visual tokens, but this model's images have {fitting}, so it is unknown "
         f"where in the image these belong. Send the image itself, or all of its visual tokens."
     )
+
+
+def encoded_elsewhere(items: Any, modality: str) -> Literal["sent", "not sent"] | None:
+    """Whether a request has the features of its images or videos instead of their pixels, or neither, because they come
+    from an encoder cache; None if it has pixels."""
+    if isinstance(items, DictEmbeddingItems):
+        return "sent" if f"{modality}_embeds" in items.data else "not sent"
+    return "sent" if isinstance(items, EmbeddingItems) else None
 
 
 if TYPE_CHECKING:
@@ -133,9 +144,18 @@ class PruningProcessor(Base):
         return inputs
 
     def _get_mm_hashes(self, inputs: Any) -> Any:
-        """Those of vLLM, which hold the request's keep ratio, with the engine's settings: caches may be shared."""
-        hashes = super()._get_mm_hashes(inputs)
-        return {modality: [f"{one}-{self.settings.digest}" for one in ones] for modality, ones in hashes.items()}
+        """Those of vLLM, which hold the request's keep ratio, with the engine's settings: caches may be shared. Of what
+        comes from a shared encoder cache, a request sends the name there, which has them, as `uuid`."""
+        end, hashes = f"-{self.settings.digest}", super()._get_mm_hashes(inputs)
+        for modality, ones in hashes.items():
+            names = [None] * len(ones)
+            if encoded_elsewhere(inputs.mm_data_items[modality], modality) == "not sent":
+                names = (inputs.mm_uuid_items or {}).get(modality, names)
+            hashes[modality] = [
+                name if name is not None and name.endswith(end) else one + end
+                for one, name in zip(ones, names, strict=True)
+            ]
+        return hashes
 
     def _cached_apply_hf_processor(self, inputs: Any, timing_ctx: Any) -> Any:
         """Process the images of one prompt. Raises SettingError for a keep ratio that cannot be right or is mistyped,
@@ -143,6 +163,7 @@ class PruningProcessor(Base):
         self.settings.check_options(inputs.hf_processor_mm_kwargs, request=True)
         ratio, _ = split_request(inputs.hf_processor_mm_kwargs)
         self.settings.strategy_at(ratio)  # raises, before anything is processed
+        self._check_encoded(inputs.mm_data_items)
         result = super()._cached_apply_hf_processor(inputs, timing_ctx)
         images = [update.content for one in self.pruned for update, *_ in result.prompt_updates.get(one, ())]
         try:
@@ -202,6 +223,16 @@ class PruningProcessor(Base):
         shorter = [one for place, one in enumerate(ids) if place not in dropped]
         counts = {"n_visual": len(places), "n_kept": len(places) - len(dropped)}
         return replace(update, content=PrunedPlaceholder(shorter, is_embed, **counts))
+
+    def _check_encoded(self, items: Mapping[str, Any]) -> None:
+        """Raise SettingError for images or videos that were encoded elsewhere, if they must be seen. vLLM takes them
+        with --enable-mm-embeds, which is refused then, but also where a connector brings KV or encoder caches."""
+        architecture = self.info.get_hf_config().architectures[0]
+        reason = needs_image(architecture, self.settings.strategy)
+        refused = ("sent", "not sent") if architecture in NEEDS_PIXELS else ("sent",)
+        for modality in self.pruned:
+            if reason is not None and encoded_elsewhere(items.get(modality), modality) in refused:
+                raise SettingError(f"{reason}, but this {modality} was encoded elsewhere. Send the {modality} itself.")
 
     def _check_length(self, dropped: int) -> None:
         longest = self.info.ctx.model_config.max_model_len

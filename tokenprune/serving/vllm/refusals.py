@@ -67,17 +67,21 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
     strategy = settings.strategy
     settings.check_options(model_config.multimodal_config.mm_processor_kwargs or {}, request=False)
     check_config(architecture, model_config.hf_config, settings)
-    if architecture.name in NEEDS_PIXELS and model_config.multimodal_config.enable_mm_embeds:
+    reason = needs_image(architecture.name, strategy)
+    if reason is not None and model_config.multimodal_config.enable_mm_embeds:
+        other = "" if architecture.name in NEEDS_PIXELS else ", or use a strategy that does not, such as DivPrune"
         raise UnsupportedError(
-            f"{architecture.name} reads from the pixels where in the image a visual token is, but --enable-mm-embeds "
-            f"takes images that were encoded elsewhere. Leave it out."
+            f"{reason}, but --enable-mm-embeds takes images that were encoded elsewhere. Leave it out{other}."
         )
-    if strategy.needs and model_config.multimodal_config.enable_mm_embeds:
-        raise UnsupportedError(
-            f"{type(strategy).__name__} reads what the vision tower does with an image, but --enable-mm-embeds takes "
-            f"images that were encoded elsewhere. Leave it out, or use a strategy that reads features only, such as "
-            f"DivPrune."
-        )
+
+
+def needs_image(architecture: str, strategy: Strategy) -> str | None:
+    """Why images that were encoded elsewhere cannot be pruned; None if they can be."""
+    if architecture in NEEDS_PIXELS:
+        return f"{architecture} reads from the pixels where in the image a visual token is"
+    if strategy.needs:
+        return f"{type(strategy).__name__} reads what the vision tower does with an image"
+    return None
 
 
 def check_config(architecture: Architecture, config: Any, settings: Settings) -> None:
@@ -216,7 +220,7 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             lora is not None and lora.enable_tower_connector_lora,
             "vLLM would derive the number of the tower's tokens from those that are kept",
         ),
-        "--mm-encoder-only": (
+        "--mm-encoder-only, which an EC producer implies,": (
             multimodal.mm_encoder_only and architecture.name in MARKED,
             "the text between an image's visual tokens is embedded by the language model, which is not loaded",
         ),
@@ -235,10 +239,17 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
         if given:
             raise UnsupportedError(f"{option} cannot be combined with pruned images: {reason}. Leave it out.")
     check_drafts(vllm_config)
-    renumbers = architecture.multidimensional and settings.position_ids == "compact"
-    if renumbers and vllm_config.cache_config.enable_prefix_caching:
+    if not architecture.multidimensional or settings.position_ids != "compact":
+        return
+    cache = vllm_config.cache_config
+    reason = "compact position IDs of this model: a later image that is pruned changes the IDs of what comes before it."
+    if cache.enable_prefix_caching:
         raise UnsupportedError(
-            "prefix caching cannot be combined with compact position IDs of this model: a later image that is pruned "
-            'changes the IDs of what comes before it. Write --no-enable-prefix-caching, "enable_prefix_caching": false '
-            'in --engine-options, or "position_ids": "original".'
+            f"prefix caching cannot be combined with {reason} Write --no-enable-prefix-caching, "
+            f'"enable_prefix_caching": false in --engine-options, or "position_ids": "original".'
+        )
+    if vllm_config.kv_transfer_config is not None or cache.kv_offloading_size is not None:
+        raise UnsupportedError(
+            f"--kv-transfer-config and --kv-offloading-size cannot be combined with {reason} Leave them out, or write "
+            f'"position_ids": "original".'
         )
