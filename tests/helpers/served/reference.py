@@ -78,35 +78,33 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     return model.eval(), AutoProcessor.from_pretrained(folder)
 
 
+def embeddings(model: Path, strategy: str, settings: dict[str, Any], requests: Sequence[Request]) -> list[list[float]]:
+    """The last hidden state of each prompt's last token, normalised, from a patched model in float32."""
+    return [_embedding(model, strategy, settings, request) for request in requests]
+
+
+def _embedding(model_folder: Path, strategy: str, settings: dict[str, Any], request: Request) -> list[float]:
+    import torch
+
+    import tokenprune
+
+    model, processor = _loaded(model_folder)
+    inputs = _inputs(processor, request)
+    with tokenprune.patch(model, _chosen(strategy, settings, request)):
+        last = model(**inputs, output_hidden_states=True).hidden_states[-1][0, -1]
+    return torch.nn.functional.normalize(last, dim=0).tolist()
+
+
 def _answer(
     model_folder: Path, strategy: str, settings: dict[str, Any], position_ids: PositionIds, request: Request
 ) -> Answer:
     import torch
 
     import tokenprune
-    from helpers.served.chunks import count_averaged_frames, with_chunks
-    from tokenprune.strategies.parsing import StrategySpec
 
     model, processor = _loaded(model_folder)
-    images: list[Any] = [draw(*one) for one in request.images]
-    if type(processor).__name__ == "LlavaOnevisionProcessor":
-        # Else it cuts tiles of a lone image only, where vLLM cuts those of all.
-        images = [[image] for image in images]
-    kimi = type(processor).__name__ == "Kimi_K25Processor"
-    chunks = [chunk(*one) for one in request.videos] if kimi else []
-    images += [frames[0] for frames in chunks]  # a chunk has as many tokens as a frame
-    given: dict[str, Any] = {"text": [request.text], "images": images or None, "return_tensors": "pt"}
-    if request.videos and not kimi:
-        films, facts = zip(*(film(*one) for one in request.videos), strict=True)
-        given |= {"videos": list(films), "video_metadata": list(facts), "do_sample_frames": False}
-    inputs = processor(**given, **dict(request.options), add_special_tokens=False)
-    if chunks:
-        count_averaged_frames()
-        inputs = with_chunks(inputs, chunks, processor)
-    inputs = inputs.to(torch.float32)  # Llama 4's pixels come in bfloat16
-    ratio = {} if request.keep_ratio is None else {"keep_ratio": request.keep_ratio, "keep": None}
-    chosen = StrategySpec.read(strategy).make({**settings, **ratio})
-    with tokenprune.patch(model, chosen, position_ids=position_ids) as handle:
+    inputs = _inputs(processor, request)
+    with tokenprune.patch(model, _chosen(strategy, settings, request), position_ids=position_ids) as handle:
         out = model.generate(
             **inputs,
             do_sample=False,
@@ -123,3 +121,35 @@ def _answer(
     assert len(tokens) == request.n_new
     assert torch.isfinite(steps[0]).all()
     return Answer(tokens, chosen, steps[0].tolist(), kept, n_prompt)
+
+
+def _chosen(strategy: str, settings: dict[str, Any], request: Request) -> Any:
+    """The strategy, at the request's keep ratio."""
+    from tokenprune.strategies.parsing import StrategySpec
+
+    ratio = {} if request.keep_ratio is None else {"keep_ratio": request.keep_ratio, "keep": None}
+    return StrategySpec.read(strategy).make({**settings, **ratio})
+
+
+def _inputs(processor: Any, request: Request) -> Any:
+    """What a model's own processor makes of a request."""
+    import torch
+
+    from helpers.served.chunks import count_averaged_frames, with_chunks
+
+    images: list[Any] = [draw(*one) for one in request.images]
+    if type(processor).__name__ == "LlavaOnevisionProcessor":
+        # Else it cuts tiles of a lone image only, where vLLM cuts those of all.
+        images = [[image] for image in images]
+    kimi = type(processor).__name__ == "Kimi_K25Processor"
+    chunks = [chunk(*one) for one in request.videos] if kimi else []
+    images += [frames[0] for frames in chunks]  # a chunk has as many tokens as a frame
+    given: dict[str, Any] = {"text": [request.text], "images": images or None, "return_tensors": "pt"}
+    if request.videos and not kimi:
+        films, facts = zip(*(film(*one) for one in request.videos), strict=True)
+        given |= {"videos": list(films), "video_metadata": list(facts), "do_sample_frames": False}
+    inputs = processor(**given, **dict(request.options), add_special_tokens=False)
+    if chunks:
+        count_averaged_frames()
+        inputs = with_chunks(inputs, chunks, processor)
+    return inputs.to(torch.float32)  # Llama 4's pixels come in bfloat16
