@@ -12,7 +12,7 @@ import pytest
 
 import tokenprune
 from tokenprune import FoPru, SettingError
-from tokenprune.strategies import STRATEGIES
+from tokenprune.strategies import STRATEGIES, parse
 from tokenprune.strategies.settings import SettingsFile
 
 GOOD = {"strategy": "fopru", "settings": {"keep_ratio": 0.5, "mode": "row"}}
@@ -33,6 +33,19 @@ def test_keywords_override_it(llava: Any, tmp_path: Path) -> None:
     with tokenprune.patch(llava, written(tmp_path), keep_ratio=0.25, position_ids="compact") as handle:
         assert handle.strategy == FoPru(keep_ratio=0.25, mode="row")
         assert handle.position_ids == "compact"
+
+
+def test_a_budget_overrides_the_other_kind(llava: Any, tmp_path: Path) -> None:
+    with tokenprune.patch(llava, written(tmp_path), keep=4) as handle:
+        assert handle.strategy == FoPru(keep=4, mode="row")
+    counted = written(tmp_path, {**GOOD, "settings": {"keep": 4}})
+    with tokenprune.patch(llava, counted, keep_ratio=0.25) as handle:
+        assert handle.strategy == FoPru(keep_ratio=0.25)
+    with tokenprune.patch(llava, written(tmp_path), keep=None) as handle:
+        assert handle.strategy == FoPru(keep_ratio=0.5, mode="row")
+    assert parse("fopru:keep_ratio=0.5,mode=row", keep=4) == FoPru(keep=4, mode="row")
+    with pytest.raises(SettingError, match=r"settings\.json: FoPru: keep_ratio=0.5 and keep=4 are both set"):
+        tokenprune.patch(llava, written(tmp_path), keep_ratio=0.5, keep=4)
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))

@@ -17,6 +17,7 @@ from tokenprune.strategies.registry import (
     check_types,
     construct,
     name_of,
+    override,
     setting_types,
     strategy_class,
 )
@@ -71,7 +72,7 @@ class StrategySpec:
         """Construct the strategy, with settings added or replaced. `also` as in `read`."""
         if self.file is not None:
             return self.file.make(overriding, also)
-        return construct(self.strategy_class, self.name, {**self.settings, **(overriding or {})}, also)
+        return construct(self.strategy_class, self.name, override(self.settings, overriding or {}), also)
 
 
 def parse(text: str, **settings: Any) -> Strategy:

@@ -125,6 +125,14 @@ def construct(cls: type[Strategy], name: str, settings: Mapping[str, Any], also:
     return cls(**settings)
 
 
+def override(settings: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with some added or replaced. A budget takes the place of the other kind, too: keep=64 that of
+    keep_ratio."""
+    budgets = ("keep_ratio", "keep")
+    replaced = budgets if any(by.get(name) is not None for name in budgets) else ()
+    return {name: value for name, value in settings.items() if name not in replaced} | dict(by)
+
+
 def check_known(cls: type[Strategy], names: Iterable[str], where: str, also: Iterable[str] = ()) -> None:
     """Raise SettingError with a message prefixed by `where` unless the class has settings of all these names."""
     known = [field.name for field in fields(cls) if field.init]

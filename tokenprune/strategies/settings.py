@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import SettingError, unknown
-from tokenprune.strategies.registry import check_known, check_types, construct, strategy_class
+from tokenprune.strategies.registry import check_known, check_types, construct, override, strategy_class
 from tokenprune.strategy import Strategy
 
 #: "strategy" and "settings" are the arguments of patch(model, name, **settings); the others record their origin.
@@ -55,13 +55,13 @@ class SettingsFile:
         return cls(path, name, found, settings, model, search)
 
     def make(self, overriding: Mapping[str, Any] | None = None, also: Iterable[str] = ()) -> Strategy:
-        """Construct the strategy, with settings added or replaced.
+        """Construct the strategy, with settings added or replaced: `keep` replaces a `keep_ratio`, too.
 
         also: further names that the caller accepts, for error messages.
         """
         check_known(self.strategy_class, overriding or (), f"{self.strategy}: ", also)
         try:
-            return construct(self.strategy_class, self.strategy, {**self.settings, **(overriding or {})})
+            return construct(self.strategy_class, self.strategy, override(self.settings, overriding or {}))
         except SettingError as error:
             raise SettingError(f"{self.path}: {error}") from error
 
