@@ -47,14 +47,27 @@ def unwrap_model(model: Any) -> Any:
                 "FullyShardedDataParallel replaces modules that a patch reads: patch() the model before you wrap it."
             )
         elif hasattr(model, "get_base_model"):  # peft.get_peft_model(model, ...)
-            if model.active_peft_config.is_prompt_learning:
-                raise UnsupportedError(
-                    f"{model.active_peft_config.peft_type.value} puts virtual tokens before the prompt, and pruning "
-                    f"does not know them. Use LoRA, or another PEFT method that changes weights only."
-                )
+            _check_weights_only(model)
             model = model.get_base_model()
         else:
             return model
+
+
+def check_generates_itself(model: nn.Module) -> None:
+    """Raise UnsupportedError while PEFT's prompt learning, around the patched model, prepares every step of its
+    `generate`. A forward alone is as exact as any: its virtual tokens come as embeddings or as a cache."""
+    preparing = getattr(vars(model).get("prepare_inputs_for_generation"), "__self__", None)
+    if hasattr(preparing, "active_peft_config"):
+        _check_weights_only(preparing)
+
+
+def _check_weights_only(wrapper: Any) -> None:
+    """Raise UnsupportedError for a PEFT method that does more than change weights."""
+    if wrapper.active_peft_config.is_prompt_learning:
+        raise UnsupportedError(
+            f"{wrapper.active_peft_config.peft_type.value} puts virtual tokens before the prompt, and pruning does not "
+            f"know them. Use LoRA, or another PEFT method that changes weights only."
+        )
 
 
 def unwrap_part(module: nn.Module) -> nn.Module:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.wrappers import check_generates_itself
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.errors import PruningError, UnsupportedError
@@ -120,6 +121,7 @@ class ModelForward(ForwardOverride):
 
     @dynamo_disabled
     def _past_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        check_generates_itself(self._module)
         past = self._context.unprunable is None
         if past:
             self._prefill.before_model(self._module, args, kwargs)

@@ -11,7 +11,7 @@ from helpers.contract.answers import STRATEGY, assert_answers, n_logits
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns, of_left, seen_by
 from helpers.families import FAMILIES, present
 from helpers.tiny import prompt, tiny_llava
-from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
 import tokenprune
 from tokenprune import FastV, Grid, PruningError, Strategy, UnsupportedError
@@ -145,3 +145,29 @@ def test_prompt_learning_is_refused() -> None:
     wrapped = get_peft_model(tiny_llava(), config)
     with pytest.raises(UnsupportedError, match=r"PREFIX_TUNING puts virtual tokens before the prompt.*Use LoRA"):
         tokenprune.patch(wrapped, STRATEGY)
+
+
+@pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning")
+@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")
+@pytest.mark.parametrize("config", [PrefixTuningConfig, PromptTuningConfig])
+@pytest.mark.parametrize("wrapped_first", [True, False])
+def test_prompt_learning_around_a_patched_model(config: Any, wrapped_first: bool) -> None:
+    """Its `generate` is refused. Its forward is exact."""
+    torch.manual_seed(0)
+    model, learning = tiny_llava(), config(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    if wrapped_first:
+        wrapped = get_peft_model(model, learning).eval()
+        handle = tokenprune.patch(wrapped.get_base_model(), STRATEGY)
+    else:
+        handle = tokenprune.patch(model, STRATEGY)
+        wrapped = get_peft_model(model, learning).eval()
+    inputs = prompt([1, 1], texts=[3, 5])
+    with pytest.raises(UnsupportedError, match=r"_TUNING puts virtual tokens before the prompt.*Use LoRA"):
+        wrapped.generate(**inputs, max_new_tokens=2)
+    with torch.no_grad():
+        logits = wrapped(**inputs).logits
+        left = inputs["attention_mask"].bool() & ~dropped_columns(inputs["input_ids"], [handle.report])
+        handle.remove()
+        expected = wrapped(**{**inputs, "attention_mask": left.long()}).logits[:, -left.shape[1] :]
+    for row in range(2):
+        assert_close(logits[row, -int(left[row].sum()) :], expected[row, left[row]])
