@@ -38,10 +38,7 @@ def unwrap_model(model: Any) -> Any:
         elif isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
         elif isinstance(model, nn.DataParallel):
-            raise UnsupportedError(
-                "DataParallel copies the model for every call, and a patch belongs to one model. Use "
-                "torch.nn.parallel.DistributedDataParallel, or pass the model inside (.module) and call that."
-            )
+            raise _copied()
         elif type(model).__name__ == "FullyShardedDataParallel":  # by name: torch imports it on demand
             raise UnsupportedError(
                 "FullyShardedDataParallel replaces modules that a patch reads: patch() the model before you wrap it."
@@ -53,12 +50,27 @@ def unwrap_model(model: Any) -> Any:
             return model
 
 
+def check_no_replica(model: nn.Module) -> None:
+    """Raise UnsupportedError for one of the copies that DataParallel makes of a patched model for a call. Their hooks
+    and overridden methods are the original's, and would compute with its weights."""
+    if getattr(model, "_is_replica", False):
+        raise _copied()
+
+
 def check_generates_itself(model: nn.Module) -> None:
     """Raise UnsupportedError while PEFT's prompt learning, around the patched model, prepares every step of its
     `generate`. A forward alone is as exact as any: its virtual tokens come as embeddings or as a cache."""
     preparing = getattr(vars(model).get("prepare_inputs_for_generation"), "__self__", None)
     if hasattr(preparing, "active_peft_config"):
         _check_weights_only(preparing)
+
+
+def _copied() -> UnsupportedError:
+    return UnsupportedError(
+        "DataParallel copies the model for every call, and a patch belongs to one model. Use "
+        "torch.nn.parallel.DistributedDataParallel (transformers' Trainer does if it is started with torchrun), or one "
+        "GPU: pass the model inside (.module) and call that."
+    )
 
 
 def _check_weights_only(wrapper: Any) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import counts_from_end
+from tokenprune.adapters.wrappers import check_no_replica
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.interrupted import check_filled
 from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
@@ -94,8 +95,8 @@ class Prefill:
     @dynamo_disabled
     def before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._context.fused = FusedLabels.of(kwargs) if kwargs.get(FUSED_HEAD) else None
-        if args:
-            kwargs = named_arguments(module, args, kwargs)
+        check_no_replica(module)
+        kwargs = named_arguments(module, args, kwargs)
         self._context.records, self._context.labels = {}, kwargs.get("labels")
         self._context.unprunable = self.adapter.unprunable(kwargs)
         for modality in self._modalities:
@@ -107,8 +108,7 @@ class Prefill:
     def before_base_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.end_forward()
         self._context.packing = None
-        if args:
-            kwargs = named_arguments(module, args, kwargs)
+        kwargs = named_arguments(module, args, kwargs)
         if kwargs.get("input_ids") is None and kwargs.get("inputs_embeds") is None:
             return  # the model says so
         cache = find_cache(kwargs)

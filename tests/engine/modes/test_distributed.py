@@ -63,6 +63,26 @@ def test_data_parallel(llava: Any) -> None:
         tokenprune.patch(nn.DataParallel(llava), STRATEGY)
 
 
+def test_replicas_of_data_parallel(llava: Any) -> None:
+    """Around a patched model, each would silently compute with the original's weights."""
+    with tokenprune.patch(llava, STRATEGY):
+        expected = logits(llava)
+        with pytest.raises(UnsupportedError, match=r"DataParallel copies the model.*DistributedDataParallel"):
+            logits(replica_of(llava))
+        assert torch.equal(logits(nn.DataParallel(llava)), expected)  # without a GPU, it copies nothing
+    assert logits(replica_of(llava)).shape[1] > expected.shape[1]
+
+
+def replica_of(module: nn.Module) -> Any:
+    """A copy as torch.nn.parallel.replicate makes one on another GPU."""
+    replica: Any = module._replicate_for_data_parallel()
+    for name, child in module.named_children():
+        setattr(replica, name, replica_of(child))
+    for name, parameter in module._parameters.items():
+        setattr(replica, name, None if parameter is None else parameter.detach().clone())
+    return replica
+
+
 def test_tensor_parallelism(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes would each read the attention of other heads, and keep other tokens."""
     model: Any = tiny_llava()
