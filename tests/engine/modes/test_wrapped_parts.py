@@ -13,7 +13,7 @@ from helpers.tiny import prompt, tiny_llava
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
 import tokenprune
-from tokenprune import FastV, FlowCut, FoPru, PruningError, Random, Strategy, ToMe
+from tokenprune import DART, FastV, FlowCut, FoPru, PruningError, Random, Strategy, ToMe
 
 STRATEGIES = [ToMe(keep_ratio=0.5), FlowCut(keep_ratio=0.5), FoPru(keep_ratio=0.25), FastV(keep_ratio=0.25, layer=1)]
 
@@ -77,3 +77,17 @@ def test_layers_of_the_tower_whose_hooks_would_run_again(family: str, first: str
         model(**inputs, use_cache=False)
     with torch.no_grad():
         assert torch.isfinite(model(**inputs).logits).all()
+
+
+@pytest.mark.parametrize("strategy", [FastV(keep_ratio=0.25, layer=1), DART(keep_ratio=0.25, layer=1)])
+def test_decoder_layers_that_are_wrapped_after_the_patch(strategy: Strategy) -> None:
+    """The backward pass would run them on all tokens again."""
+    model, inputs = tiny_llava().train(), prompt([1, 2])
+    tokenprune.patch(model, strategy)
+    wrapped(model, "DecoderLayer")
+    with pytest.raises(PruningError, match=r"checkpointing of torch runs decoder.*Switch it off, call patch\(\) again"):
+        model(**inputs, use_cache=False)
+    with torch.no_grad():
+        assert torch.isfinite(model(**inputs).logits).all()
+    tokenprune.patch(model, strategy)
+    model(**given(inputs), labels=labels_of(inputs), use_cache=False).loss.backward()

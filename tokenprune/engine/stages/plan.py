@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import nn
+
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.adapters.conventions import recomputes_hooks
+from tokenprune.adapters.wrappers import CHECKPOINTED
+from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import Stage, StagedStrategy
 
@@ -44,6 +50,25 @@ def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Sta
             f"layers of this model after the first."
         )
     return stages
+
+
+def check_runs_once(strategy: StagedStrategy, adapter: ModelAdapter, staged: Mapping[int, nn.Module]) -> None:
+    """Raise PruningError if activation checkpointing runs decoder layers again in the backward pass, together with what
+    shortens their input: by then, it is not known which tokens were left.
+
+    staged: the layers whose input is shortened, by number, as they were when the model was patched.
+    """
+    for number, module in staged.items():
+        layer = adapter.layers[number]
+        if recomputes_hooks(layer, module):
+            whose, other = "this transformers", "use a newer transformers"
+            if CHECKPOINTED in layer._modules:  # put around it since
+                whose, other = "torch", "call patch() again"
+            raise PruningError(
+                f"{type(strategy).__name__} prunes inside the language model, and the activation checkpointing of "
+                f"{whose} runs decoder layers again in the backward pass, when their tokens are gone. Switch it off, "
+                f"{other}, or prune before the language model."
+            )
 
 
 def _without_stages(strategy: StagedStrategy) -> str:

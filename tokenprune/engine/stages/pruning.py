@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import recomputes_hooks
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.pruned import is_static
 from tokenprune.engine.call import CallContext, Forward, hidden_states_first
@@ -25,11 +24,10 @@ from tokenprune.engine.recording import Register
 from tokenprune.engine.select import ImageSelection, checked_stage_selection, explained_nan, merge_features
 from tokenprune.engine.stages.capture import TextCapture, forward_replaced
 from tokenprune.engine.stages.forward import StagedForward, StagedPrompt
-from tokenprune.engine.stages.plan import checked_stages
+from tokenprune.engine.stages.plan import check_runs_once, checked_stages
 from tokenprune.engine.stages.reading import attention_reader
 from tokenprune.engine.stages.run import StageRun, text_places
 from tokenprune.engine.stages.slots import StageSlots
-from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
 from tokenprune.selection import Selection, StageReport, scores_of_all
 from tokenprune.sequence.packing import Packing, PromptTokens, identity_packing, pack
@@ -53,6 +51,7 @@ class StagePruning:
         self.active_forwards: list[None] = []
         self.reads_attention = bool(self.stages) and "text_attention" in strategy.needs
         read = [stage.layer - 1 for stage in self.stages] if self.reads_attention else []
+        self._staged: dict[int, nn.Module] = {}
         self.capture = TextCapture(adapter, read, context, self.active_forwards)
         self._context = context
 
@@ -63,6 +62,7 @@ class StagePruning:
         if (name := self.adapter.inner_features) is not None:
             register(InnerFeatures(self.adapter.language_model, name, self).install())
         staged = range(self.stages[0].layer, len(self.adapter.layers))
+        self._staged = {number: self.adapter.layers[number] for number in staged}
         for number in [0, *staged] if self.reads_attention else staged:
             register(StagedLayer(self.adapter.layers[number], self, number).install())
         return self.capture.register(register)
@@ -88,12 +88,8 @@ class StagePruning:
 
         past_valid: which slots of the cache may be attended to.
         """
-        if torch.is_grad_enabled() and recomputes_hooks(self.adapter.layers[0]):
-            raise PruningError(
-                f"{type(self.strategy).__name__} prunes inside the language model, and the activation checkpointing of "
-                f"this transformers runs decoder layers again in the backward pass, when their tokens are gone. "
-                f"Switch it off, use a newer transformers, or prune before the language model."
-            )
+        if torch.is_grad_enabled():
+            check_runs_once(self.strategy, self.adapter, self._staged)
         asked, text, labels = None, [], self._context.labels
         if self.reads_attention:
             if labels is not None and labels.shape == prompt.real.shape:  # others are not of the tokens
