@@ -50,6 +50,7 @@ class CallContext(threading.local):
     records: the images that the model got already encoded, by modality.
     unprunable: arguments of the model that only fit the unpruned sequence; None unless its hook has seen the call.
     labels: those of its loss, if there are any. fused: the same if a trainer compares them itself.
+    begun: whether a call of the base model is in progress, whose beginning this patch has seen.
     encoded: the modalities of what was encoded since the last call of the base model began.
     forward: the call of the base model, if it has images or a pruned cache. actions: the steps of a robot policy.
     packing: which columns the last logits are of; None if of all. The loss is computed after the base model has
@@ -73,6 +74,7 @@ class CallContext(threading.local):
         self.unprunable: list[str] | None = None
         self.labels: Tensor | None = None
         self.fused: FusedLabels | None = None
+        self.begun = False
         self.encoded: list[str] = []
         self.forward: Forward | None = None
         self.actions: ActionSteps | None = None
@@ -275,15 +277,6 @@ def unknown_cache(model: nn.Module) -> PruningError:
     return PruningError(
         f"{type(model).__name__} returns the cache of a pruned prompt in a way that tokenprune does not know. Pass "
         f"use_cache=False, or report it with your transformers version."
-    )
-
-
-def unknown_call(adapter: ModelAdapter) -> PruningError:
-    """The error of a base model that has images, and whose language model was not seen to get them."""
-    return PruningError(
-        f"{type(adapter.model).__name__} got images, but its language model was called in a way that "
-        f"{type(adapter).__name__} does not know, so nothing was pruned. Remove the patch, and report it with your "
-        f"transformers version."
     )
 
 

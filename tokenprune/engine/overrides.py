@@ -129,17 +129,31 @@ class ModelForward(ForwardOverride):
 
     @dynamo_disabled
     def _check_pruned(self) -> None:
-        """Raise PruningError if the patch went while a call ran, and its images were not pruned before."""
-        forward = self._prefill.end_forward()
-        if forward is not None and forward.visual and not forward.pruned:
+        """Raise PruningError if the patch went while a call ran, and its images were not pruned before, or not by every
+        stage."""
+        forward, stages = self._prefill.end_forward(), self._prefill.stages
+        if forward is None or not forward.visual:
+            return
+        if not forward.pruned or (stages is not None and stages.undecided(forward)):
             raise gone_meanwhile()
 
 
 def gone_meanwhile() -> PruningError:
     """The error of a call that has images, and whose patch went before they were pruned."""
     return PruningError(
-        "another thread removed or replaced the patch while this call encoded its images, so they were not pruned. "
-        "Call the model again."
+        "another thread removed or replaced the patch before this call had pruned its images. Call the model again."
+    )
+
+
+def not_pruned(adapter: ModelAdapter, begun: bool) -> PruningError:
+    """The error of a base model that has images, and whose language model was not seen to get them; `begun`: although
+    the patch was there when the base model was called."""
+    if not begun:
+        return gone_meanwhile()
+    return PruningError(
+        f"{type(adapter.model).__name__} got images, but its language model was called in a way that "
+        f"{type(adapter).__name__} does not know, so nothing was pruned. Remove the patch, and report it with your "
+        f"transformers version."
     )
 
 

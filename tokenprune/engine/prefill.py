@@ -34,11 +34,10 @@ from tokenprune.engine.call import (
     last_columns,
     named_arguments,
     unknown_cache,
-    unknown_call,
 )
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.fused_head import FUSED_HEAD, FusedLabels
-from tokenprune.engine.overrides import ModelForward
+from tokenprune.engine.overrides import ModelForward, not_pruned
 from tokenprune.engine.packed_sequences import check_not_packed, restore_ids, withhold_ids
 from tokenprune.engine.proportional_attention import entering_bias
 from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register, recall_images
@@ -107,7 +106,7 @@ class Prefill:
     @dynamo_disabled
     def before_base_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.end_forward()
-        self._context.packing = None
+        self._context.packing, self._context.begun = None, True
         kwargs = named_arguments(module, args, kwargs)
         if kwargs.get("input_ids") is None and kwargs.get("inputs_embeds") is None:
             return  # the model says so
@@ -255,14 +254,15 @@ class Prefill:
 
     @dynamo_disabled
     def after_base_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        forward, encoded, fused = self.end_forward(), self._context.encoded, self._context.fused
-        self._context.drop()
+        call, forward = self._context, self.end_forward()
+        encoded, fused, begun = call.encoded, call.fused, call.begun
+        call.drop()
         if fused is not None and output is not None:
             fused.spread(output, self._context.packing)
         has_images = bool(encoded) or (forward is not None and bool(forward.visual))
         # Without an output an exception is on its way, which says more than this one would.
         if output is not None and has_images and (forward is None or not forward.pruned):
-            raise unknown_call(self.adapter)
+            raise not_pruned(self.adapter, begun)
 
     def publish(self, report: Report) -> None:
         """Make `report` the one of this thread's last forward with visual tokens."""

@@ -17,6 +17,7 @@ import pytest
 import torch
 from helpers.contract.answers import STRATEGY, answer, n_logits
 from helpers.contract.oracle import dropped_columns
+from helpers.models.staged import Staged, model_of
 from helpers.tiny import ENCODES_FIRST, prompt, tiny_llava
 
 import tokenprune
@@ -25,6 +26,7 @@ from tokenprune.engine.pruner import pruner_of
 from tokenprune.engine.recording import VisionRecorder
 from tokenprune.tokens import VisualTokens
 
+GONE = r"removed or replaced the patch before .* Call the model again"
 PRUNED, WHOLE = 15, 42  # columns of prompt([1]): 6 of text, and 9 or 36 visual tokens
 
 
@@ -187,6 +189,7 @@ ENCODED_BEFORE = pytest.mark.skipif(
         ("vision_tower", answer),
         ("vision_tower", n_logits),
         ("multi_modal_projector", n_logits),
+        ("", n_logits),  # which has been told which tokens are visual
         pytest.param("language_model.embed_tokens", answer, marks=ENCODED_BEFORE),
     ],
 )
@@ -203,13 +206,33 @@ def test_a_patch_that_goes_while_another_thread_encodes_images(llava: Any, chang
 
     hook = llava.model.get_submodule(part).register_forward_pre_hook(in_a_thread)
     try:
-        with pytest.raises(
-            tokenprune.PruningError, match=r"removed or replaced the patch while .* Call the model again"
-        ):
+        with pytest.raises(tokenprune.PruningError, match=GONE):
             ask(llava, prompt([1]))
         assert n_logits(llava, prompt([1])) == (WHOLE if change is tokenprune.unpatch else 10)
     finally:
         tokenprune.unpatch(llava)
+
+
+@pytest.mark.parametrize("part", ["norm", "layers.0"])
+@pytest.mark.parametrize("change", [tokenprune.unpatch, lambda model: tokenprune.patch(model, Grid(keep=4))])
+def test_a_patch_that_goes_between_decoder_layers(change: Any, part: str) -> None:
+    """Stages that are left would silently be left out."""
+    model, inputs = model_of(), prompt([1])
+    tokenprune.patch(model, Staged())
+    pruned = n_logits(model, inputs)
+
+    def in_a_thread(*_: Any) -> None:
+        hook.remove()
+        thread = threading.Thread(target=change, args=[model])
+        thread.start()
+        thread.join()
+
+    hook = model.model.language_model.get_submodule(part).register_forward_pre_hook(in_a_thread)
+    if part == "norm":  # after the last stage
+        assert n_logits(model, inputs) == pruned
+    else:
+        with pytest.raises(tokenprune.PruningError, match=GONE):
+            n_logits(model, inputs)
 
 
 def test_threads_patch_one_model(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:

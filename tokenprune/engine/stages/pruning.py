@@ -115,13 +115,17 @@ class StagePruning:
         if forward.stages is not None and forward.stages.active:
             self.active_forwards.pop()
 
+    def undecided(self, forward: Forward) -> tuple[int, ...]:
+        """The first layers of the stages that were not decided, of a forward that should go through all."""
+        return () if forward.stages is None or forward.stages.entry is None else self.layers[len(forward.stages.runs) :]
+
     def leaving(self, forward: Forward, entering: Packing) -> Packing:
         """Which columns come out of the last layer, of those that entered the language model. Raises PruningError if
         a stage was not decided."""
         if forward.stages is None:
             return entering
-        if (n_decided := len(forward.stages.runs)) < len(self.stages):
-            raise forward_replaced(self.layers[n_decided])
+        if undecided := self.undecided(forward):
+            raise forward_replaced(undecided[0])
         last = forward.stages.runs[-1].packing
         return replace(last, columns=entering.columns.gather(1, last.columns), n_columns=entering.n_columns)
 
