@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from tokenprune.evals.bench.figures import Figures, Median
 from tokenprune.evals.report.palette import BLUE
+from tokenprune.evals.storage.files import naming
 
 
 def draw(figures: Sequence[Figures], path: Path, title: str) -> None:
@@ -35,7 +36,8 @@ def draw(figures: Sequence[Figures], path: Path, title: str) -> None:
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=130)
+    with naming(path):
+        figure.savefig(path, dpi=130)
 
 
 def _panel(axes: Axes, figures: Sequence[Figures], named: Mapping[str, Figures]) -> None:

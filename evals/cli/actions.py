@@ -57,7 +57,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.reading.allowed import allowing
     from tokenprune.evals.run.questions import evenly
     from tokenprune.evals.run.setups import pruned_setups
-    from tokenprune.evals.storage.files import check_file
+    from tokenprune.evals.storage.files import check_file, naming
 
     screen = console(140)
     if options.output is not None:
@@ -72,5 +72,6 @@ def run(options: Namespace) -> None:
     screen.print(table(results))
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps([asdict(one) for one in results], indent=1) + "\n", encoding="utf-8")
+        with naming(options.output):
+            options.output.write_text(json.dumps([asdict(one) for one in results], indent=1) + "\n", encoding="utf-8")
         screen.print(f"Written to {options.output}")

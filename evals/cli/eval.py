@@ -1,9 +1,11 @@
 """`tokenprune eval`: what pruning costs in accuracy, and saves in visual tokens and time."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
+from tokenprune.errors import SettingError
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import at_least, existing_file, json_object
 from tokenprune.evals.cli.settings import add_settings
@@ -107,10 +109,10 @@ def run(options: Namespace) -> None:
     rows = evaluate(
         options.model,
         output=options.output,
-        strategies=None if options.strategy is None else [name for name in options.strategy if name != NONE],
+        strategies=_named(options.strategy, "--strategy"),
         keep_ratios=options.keep_ratio,
         position_ids=options.position_ids,
-        baselines=None if options.baselines is None else [name for name in options.baselines if name != NONE],
+        baselines=_named(options.baselines, "--baselines"),
         tasks=options.tasks,
         data=options.data,
         split=options.split,
@@ -136,3 +138,16 @@ def run(options: Namespace) -> None:
             f"Every answer is in {options.output}.\n"
             f"tokenprune report {quote(str(options.output))}  # paired differences, plots, a page"
         )
+
+
+def _named(names: Sequence[str] | None, option: str) -> list[str] | None:
+    """Return the names, of which `none` alone stands for no name; None if the option was not given."""
+    if names is None or NONE not in names:
+        return None if names is None else list(names)
+    others = [name for name in names if name != NONE]
+    if others:
+        raise SettingError(
+            f"{option} {' '.join(names)}: {NONE} stands for no names, and there are others. Leave out {NONE}, or write "
+            f"{option} {NONE} alone."
+        )
+    return []

@@ -16,6 +16,7 @@ from tokenprune.evals.explain.canvas import Canvas, Raster
 from tokenprune.evals.explain.outcomes import Explanation, Outcome
 from tokenprune.evals.explain.panels import image_panel
 from tokenprune.evals.explain.sheet import line_height, wrapped
+from tokenprune.evals.storage.files import naming
 
 # In inches; fonts in points.
 FRAME, LABEL = 1.3, 2.1
@@ -42,7 +43,8 @@ def animate(explanation: Explanation, path: Path) -> None:
     """Write an animated GIF file: all setups beside each other, one frame after the other."""
     first, *others = [_at(explanation, number) for number in range(len(explanation.canvas.rasters))]
     path.parent.mkdir(parents=True, exist_ok=True)
-    first.save(path, save_all=True, append_images=others, duration=SHOWN, loop=0)
+    with naming(path):
+        first.save(path, save_all=True, append_images=others, duration=SHOWN, loop=0)
 
 
 def _at(explanation: Explanation, number: int) -> Image.Image:
@@ -111,4 +113,5 @@ def _shortened(answer: str, most: int = 26) -> str:
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=DPI)
+    with naming(path):
+        figure.savefig(path, dpi=DPI)

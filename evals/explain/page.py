@@ -20,6 +20,7 @@ from tokenprune.evals.explain.panels import HEAT, ranks
 from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.report.rendering import jpeg_url, png_url, render
 from tokenprune.evals.run.setups import FromFile, Pruned, Setup, make_setups
+from tokenprune.evals.storage.files import naming
 
 #: The slider's stops, in addition to the requested keep ratios.
 SLIDER = (0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
@@ -51,7 +52,8 @@ def _at(model: Any, setup: Pruned, keep_ratio: float) -> Pruned | None:
 
 def write(explanation: Explanation, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(explanation), encoding="utf-8")
+    with naming(path):
+        path.write_text(page(explanation), encoding="utf-8")
 
 
 def page(explanation: Explanation) -> str:

@@ -16,6 +16,7 @@ from matplotlib.font_manager import FontProperties
 
 from tokenprune.evals.explain.outcomes import Explanation, Outcome
 from tokenprune.evals.explain.panels import image_panel, key_panel, scores_panel
+from tokenprune.evals.storage.files import naming
 
 # In inches; fonts in points.
 NARROWEST, TALLEST = 2.15, 3.6  # of a panel
@@ -68,7 +69,8 @@ class Column:
 def draw(explanation: Explanation, path: Path) -> None:
     """Write the image: a column for each outcome, in as many rows as are needed, with the question above."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet(explanation).figure.savefig(path, dpi=DPI)
+    with naming(path):
+        sheet(explanation).figure.savefig(path, dpi=DPI)
 
 
 def sheet(explanation: Explanation) -> Sheet:

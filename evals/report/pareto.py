@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from tokenprune.evals.report.palette import COLORS
 from tokenprune.evals.report.tables import task_title
 from tokenprune.evals.run.setups import UNPRUNED
+from tokenprune.evals.storage.files import naming
 from tokenprune.evals.storage.results import TaskResult
 
 MARKERS = "osD^vP*Xhp<>"
@@ -56,7 +57,8 @@ def draw(rows: Sequence[TaskResult], folder: Path, dataset: str) -> list[Path]:
         drawn = figure(rows, axis)
         for ending in ("png", "svg"):
             paths.append(folder / f"{dataset}_accuracy_against_{name}.{ending}")
-            drawn.savefig(paths[-1], dpi=130)
+            with naming(paths[-1]):
+                drawn.savefig(paths[-1], dpi=130)
     return paths
 
 

@@ -22,6 +22,7 @@ from tokenprune.evals.report.tables import (
 )
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.storage import results_io
+from tokenprune.evals.storage.files import naming
 from tokenprune.evals.storage.results import TaskResult, by_setup
 from tokenprune.evals.storage.run_folder import RunFolder
 
@@ -146,7 +147,8 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     parts = sections(rows, baseline=baseline)
     markdown, html = folder / "report.md", folder / "report.html"
-    markdown.write_text(_joined(parts), encoding="utf-8")
+    with naming(markdown):
+        markdown.write_text(_joined(parts), encoding="utf-8")
     plots: list[Path] = []
     for dataset, of_set in _by_set(rows).items():
         if len({row.key for row in of_set}) > 1:
@@ -164,7 +166,8 @@ def write(
             notes.append(f"{run.path}: questions and images are not shown: {error}")
     title = f"{rows[0].model}: what pruning costs"
     shown = [path for path in plots if path.suffix == ".png"]
-    html.write_text(page(title, parts, shown, found, questions, " ".join(notes)), encoding="utf-8")
+    with naming(html):
+        html.write_text(page(title, parts, shown, found, questions, " ".join(notes)), encoding="utf-8")
     return [html, markdown, *plots]
 
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from tokenprune.errors import DataError
 from tokenprune.evals.report.palette import BLUE, GREY, VERMILION
 from tokenprune.evals.search.space import LOGARITHMIC, SearchSpace
+from tokenprune.evals.storage.files import naming
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
 
@@ -37,7 +38,8 @@ def draw(path: Path, output: Path) -> None:
     mpl.use("Agg")
     drawn = figure(file)
     output.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(output, dpi=130)
+    with naming(output):
+        drawn.savefig(output, dpi=130)
     plt.close(drawn)
 
 

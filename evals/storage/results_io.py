@@ -19,6 +19,9 @@ from tokenprune.evals.reading.text import parse_json, read_text
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.results import FAILED, QuestionScore, TaskResult
 
+#: What to do about a broken line: without it, a setup would silently be missing.
+RESTORE = "; restore the file or, in a run folder, repeat its `tokenprune eval`, which writes it anew from the answers"
+
 _CHARACTERS: dict[QuestionScore, str] = {0.0: "0", 1.0: "1", None: "-", FAILED: "!"}
 _SCORES: dict[str, QuestionScore] = {character: score for score, character in _CHARACTERS.items()}
 
@@ -75,7 +78,7 @@ def _check_settings(result: TaskResult, where: str, other: TaskResult, there: st
 
 
 def _from_line(line: str, where: str) -> TaskResult:
-    record = as_object(parse_json(line, where, "; delete the line or restore the file", one_line=True), where)
+    record = as_object(parse_json(line, where, RESTORE, one_line=True), where)
     if "pictures" in record and "images" not in record:
         raise DataError(f'{where}: written before version 0.2; rename the key "pictures" to "images" in this file')
     if "scenes" in record and "dataset" not in record:  # its name until version 0.2
@@ -105,7 +108,7 @@ def _unpacked(packed: Any, where: str) -> list[QuestionScore]:
         return [_SCORES[character] for character in packed]
     if isinstance(packed, list) and all(score in (None, FAILED) or as_number(score, where) <= 1 for score in packed):
         return packed
-    raise DataError(f"{where}, 'scores': found {fields_.shown(packed)}, which are not scores; restore the file")
+    raise DataError(f"{where}, 'scores': found {fields_.shown(packed)}, which are not scores{RESTORE}")
 
 
 def _bounds(found: Any, where: str) -> tuple[float, float]:

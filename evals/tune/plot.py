@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tokenprune.evals.report.palette import BLUE, GREY, VERMILION
+from tokenprune.evals.storage.files import naming
 from tokenprune.evals.tune.page import COST_NAMES, About
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def draw(tuned: Tuned, about: About, output: Path) -> None:
-    figure(tuned, about).savefig(output, dpi=130)
+    with naming(output):
+        figure(tuned, about).savefig(output, dpi=130)
 
 
 def figure(tuned: Tuned, about: About) -> Figure:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,10 +10,13 @@ from helpers.browser import browser
 from helpers.families.llava import Llava
 from helpers.files.evals import sample_image, tiny_processor
 from helpers.tiny import tiny_llava
+from matplotlib.figure import Figure
 
-from tokenprune import SettingError
+from tokenprune import DataError, SettingError
 from tokenprune.evals.explain import page as kept_tokens_page
+from tokenprune.evals.explain import sheet
 from tokenprune.evals.explain.explain import explain
+from tokenprune.evals.explain.outcomes import Explanation
 
 STRATEGIES = ["random", "fopru", "visionzip"]
 BOX = 30.0, 10.0, 45.0, 30.0
@@ -230,3 +234,13 @@ def test_without_javascript(chromium: Any, html: Path) -> None:
     assert text.count("<tr>") == 1 + 1 + 2 * 8 * len(STRATEGIES)  # heading, unpruned, all others
     assert "Where is &lt;b&gt;it&lt;/b&gt;?" in text
     assert len(text) < 120_000
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_tokens_page, "page", lambda explanation: "<html>")
+    monkeypatch.setattr(sheet, "sheet", lambda explanation: SimpleNamespace(figure=Figure()))
+    shown = object.__new__(Explanation)
+    for write, name in ((kept_tokens_page.write, "kept.html"), (sheet.draw, "kept.png")):
+        (tmp_path / name).symlink_to("/dev/full")
+        with pytest.raises(DataError, match=f"{name}: cannot be written: No space left on device"):
+            write(shown, tmp_path / name)

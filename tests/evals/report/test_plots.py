@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from helpers.files.rows import row
 
+from tokenprune import DataError
 from tokenprune.evals.report import pareto
+from tokenprune.evals.report.report import write
 
 RIGHT = [1.0] * 12
 
@@ -23,3 +25,12 @@ def test_times_of_several_machines_are_not_compared(other: dict[str, Any], tmp_p
     both = [*rows, *(replace(one, task="vqa", **other) for one in rows)]  # each task is compared with itself
     for plotted, n_plots in ((rows, 2), (both, 2), ([rows[0], replace(rows[1], **other)], 1)):
         assert len(pareto.draw(plotted, tmp_path, "a")) == 2 * n_plots
+
+
+@pytest.mark.parametrize("name", ["report.md", "own_accuracy_against_tokens.svg", "report.html"])
+def test_a_full_disk_is_named_with_the_file(name: str, tmp_path: Path) -> None:
+    rows = [row("unpruned", "original", 1.0, {"": RIGHT}), row("Grid", "original", 0.5, {"": RIGHT})]
+    rows = [replace(one, dataset="own") for one in rows]
+    (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(DataError, match=f"{name}: cannot be written: No space left on device"):
+        write([], rows, tmp_path, baseline=None, n_losses=0)

@@ -76,6 +76,13 @@ def test_no_malformed_run_gives_a_traceback(place: Path, tmp_path: Path, name: s
     assert refused > (8 if name == "run.json" else 60)
 
 
+def test_a_broken_line_of_results_is_to_be_restored(tmp_path: Path) -> None:
+    """Without it, a setup would silently be missing."""
+    (tmp_path / "rows.jsonl").write_text("{\n")
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 1.*broken JSON.*restore the file.*repeat its `tokenprune"):
+        results_io.read([tmp_path / "rows.jsonl"])
+
+
 def test_no_malformed_settings_file_gives_a_traceback(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
     content = {"strategy": "fopru", "settings": {"keep_ratio": 0.25, "layer": -2}, "model": {"layers": 2}, "search": {}}
