@@ -31,9 +31,9 @@ class HoloV(AttentionStrategy):
     Follows the released code; the paper mentions neither its strips nor its choice within a crop by attention alone.
     The code adds to a crop's score its tokens' diversity, but scaled to the crop's mean attention, so that all
     crops' scores grow by the same factor and the shares stay; it is left out here. Deviations: tokens that do not fit
-    into a crop go to the best tokens of all others, where the code pads with zeros; the budget is not fixed at 64.
-    Without a CLS token, the attention that a patch receives from all patches is used. The paper's visual context
-    refetching is not public.
+    into a crop go to the best tokens of all others, where the code pads with zeros; newline tokens lie in crops, where
+    the code drops them; the budget is not fixed at 64. Without a CLS token, the attention that a patch receives
+    from all patches is used. The paper's visual context refetching is not public.
     """
 
     crops: int = 16
