@@ -99,7 +99,8 @@ def check_counts(modality: str, n_placeholders: int, counts: Sequence[int]) -> N
         raise PruningError(
             f"the prompt has {n_placeholders} {modality} placeholder tokens, and the model's forward did not encode "
             f"their {modality}s with the method that the adapter names, such as get_{modality}_features. Call it "
-            f"there, or write an adapter whose Modality names the right one: see adapters/README.md."
+            f"there; set one of your own, such as a cache of features, before patch(); or write an adapter whose "
+            f"Modality names the right one: see adapters/README.md."
         )
     raise PruningError(
         f"the prompt has {n_placeholders} {modality} placeholder tokens, but the grids of the images have "

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.families.base import ENCODES_FIRST
-from helpers.tiny import prompt
+from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
 from tokenprune import DivPrune, FlowCut, FoPru, Grid, PruningError, Random, Strategy, VisionZip
@@ -68,3 +68,14 @@ def test_a_cache_of_features(llava: Any) -> None:
             llava(**inputs)
     finally:
         del llava.model.get_image_features
+
+
+def test_a_cache_of_features_that_is_set_after_the_patch() -> None:
+    """It hides its hits from the patch."""
+    model, inputs = tiny_llava(), prompt([1])
+    tokenprune.patch(model, Grid(keep=9))
+    with torch.no_grad():
+        kept = model.model.get_image_features(inputs["pixel_values"], return_dict=True)
+        model.model.get_image_features = lambda *args, **kwargs: kept
+        with pytest.raises(PruningError, match=r"a cache of features, before patch\(\)"):
+            model(**inputs)
