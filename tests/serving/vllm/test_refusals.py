@@ -26,7 +26,6 @@ from transformers import (
 
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.plugin import warn_if_untested
 from tokenprune.serving.vllm.refusals import check_decoder, check_engine, check_model
 from tokenprune.serving.vllm.settings import Settings
 
@@ -292,12 +291,3 @@ def test_compact_ids_of_a_cached_prefix() -> None:
         with pytest.raises(UnsupportedError, match="--kv-offloading-size cannot be combined with compact position IDs"):
             check_engine(qwen, config)
         setattr(owner, option, None)
-
-
-def test_a_release_of_vllm_that_was_not_tested(caplog: pytest.LogCaptureFixture) -> None:
-    warn_if_untested("0.32.1")
-    warn_if_untested("0.33.0")
-    assert not caplog.records
-    warn_if_untested("0.34.0")
-    (record,) = caplog.records
-    assert "tested with vLLM 0.32 and 0.33, and this is vLLM 0.34.0" in record.getMessage()
