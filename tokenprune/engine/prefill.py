@@ -95,7 +95,7 @@ class Prefill:
     def before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._context.fused = FusedLabels.of(kwargs) if kwargs.get(FUSED_HEAD) else None
         check_no_replica(module)
-        kwargs = named_arguments(module, args, kwargs)
+        kwargs = named_arguments(module, args, kwargs) if args else kwargs
         self._context.records, self._context.labels = {}, kwargs.get("labels")
         self._context.unprunable = self.adapter.unprunable(kwargs)
         for modality in self._modalities:
@@ -107,7 +107,7 @@ class Prefill:
     def before_base_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.end_forward()
         self._context.packing, self._context.begun = None, True
-        kwargs = named_arguments(module, args, kwargs)
+        kwargs = named_arguments(module, args, kwargs) if args else kwargs
         if kwargs.get("input_ids") is None and kwargs.get("inputs_embeds") is None:
             return  # the model says so
         cache = find_cache(kwargs)

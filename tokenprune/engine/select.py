@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 
-from tokenprune.encoded import EncodedImage, check_counts
+from tokenprune.encoded import EncodedImage, miscounted
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
 from tokenprune.selection import Merge, Selection, StageReport, split
@@ -128,7 +128,8 @@ def _placed(prompt: PromptTokens, modality: str, images: Sequence[EncodedImage])
     """The images of a modality, in the order in which they were passed."""
     rows, places, columns = prompt.locate(modality)
     counts = [image.layout.n_visual for image in images]
-    check_counts(modality, len(rows), counts)
+    if sum(counts) != len(rows):
+        raise miscounted(modality, len(rows), counts)
     if (starts := prompt.image_starts[modality]) is not None:
         firsts = list(accumulate(counts[:-1], initial=0))
         images = join_tiles(images, starts[rows, places][firsts].tolist())

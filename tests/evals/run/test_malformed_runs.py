@@ -123,7 +123,7 @@ def test_a_second_eval_changes_nothing(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "run", tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     with RunFolder(tmp_path / "run").writing():
-        said = command(*evaluation(place), "random", "--strategy", "fopru", "grid", "--output", tmp_path / "run")
+        said = command(*evaluation(place), "--strategy", "fopru", "grid", "--output", tmp_path / "run")
         assert "another run is writing it" in said
         assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
     said = command(*evaluation(place), "--limit", 1, "--output", tmp_path / "run")
