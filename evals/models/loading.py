@@ -119,7 +119,7 @@ def named(name: str, what: str) -> Iterator[None]:
     except Exception as error:  # transformers, safetensors and huggingface_hub raise any type
         if "trust_remote_code" in str(error):
             raise DataError(
-                f"{name}: this model brings code of its own, which no command runs. Name its conversion to "
+                f"{name}: this checkpoint needs trust_remote_code, and commands run no code of a model. Name one in "
                 f"transformers' format, often with -hf at the end, or load it in Python and pass (model, processor)"
             ) from error
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0].rstrip('.')}"

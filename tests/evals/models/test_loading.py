@@ -25,7 +25,7 @@ def test_a_model_with_code_of_its_own(tmp_path: Path) -> None:
     code = {"model_type": "my_vlm", "auto_map": {"AutoConfig": "modeling.MyConfig"}}
     (tmp_path / "config.json").write_text(json.dumps(code))
     (tmp_path / "modeling.py").write_text("raise SystemExit('the code was run')")
-    with pytest.raises(DataError, match=r"brings code of its own, which no command runs\. Name its conversion to tr"):
+    with pytest.raises(DataError, match=r"needs trust_remote_code, and commands run no code of a model\. Name"):
         load_model(str(tmp_path))
 
 
