@@ -69,7 +69,7 @@ test-peers: .venv-peers/installed
 # that vLLM uses on CPUs, then with V2, which it uses on GPUs and whose Triton kernels are interpreted here.
 test-vllm: .venv-vllm/installed
 	$(VLLM_PYTEST) tests/serving
-	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm/test_families.py tests/serving/vllm/test_speculative.py
+	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm/families/test_families.py tests/serving/vllm/engine/test_speculative.py
 
 # The part of it that .ci/run has time for, two processes at a time, the longest first.
 test-vllm-smoke: .venv-vllm/installed
@@ -82,7 +82,7 @@ smoke-v1:
 	$(VLLM_PYTEST) tests/serving -m smoke --ignore tests/serving/test_server.py
 
 smoke-v2:
-	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm/test_families.py -m smoke
+	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm/families/test_families.py -m smoke
 
 # vLLM's dependencies warn, which we cannot fix. The other tests' conftest.py imports models that the transformers
 # that vLLM pins does not have yet.

@@ -57,7 +57,7 @@ KNOW_CALLS = ("tokenprune/engine/", "tokenprune/patching/decoder_attention.py", 
 HOOKS = {
     "tokenprune/patching/decoder_attention.py",
     "tokenprune/patching/probing.py",
-    "tokenprune/serving/vllm/capture.py",  # vLLM's own model, which nobody else holds
+    "tokenprune/serving/vllm/worker/capture.py",  # vLLM's own model, which nobody else holds
 }
 
 
@@ -152,7 +152,7 @@ def test_adapters_import_the_shared_vocabulary_only() -> None:
 
 def test_only_the_plug_in_imports_vllm() -> None:
     others = [file for file in [*LIBRARY, *ADAPTERS, *EVALS] if not file.startswith(VLLM)]
-    assert not imports_in(others, "vllm", "tokenprune.serving.vllm.core")
+    assert not imports_in(others, "vllm", "tokenprune.serving.vllm.worker")
 
 
 def test_only_adapters_know_names_of_modules_and_settings() -> None:

@@ -34,3 +34,30 @@ def test_images_have_different_keys_even_if_the_caller_seeds() -> None:
     first, second = (PrunedItem.read(item[FIELD].data) for item in items)
     assert first.key != second.key
     assert first.parts == second.parts == (8,)
+
+
+def test_an_item_says_what_is_asked() -> None:
+    from vllm.multimodal.inputs import (  # pyright: ignore[reportMissingImports]
+        MultiModalFeatureSpec,
+        MultiModalKwargsItem,
+        PlaceholderRange,
+    )
+
+    from tokenprune.errors import PruningError
+    from tokenprune.serving.vllm.processing import FIELD, PrunedItem
+
+    def feature(data: Any, modality: str = "image") -> Any:
+        return MultiModalFeatureSpec(data, modality, "name", PlaceholderRange(0, 9))
+
+    several = (
+        PrunedItem((36,), None, 2**53 - 1),
+        PrunedItem((576, 300, 2), 0.1, 3),
+        PrunedItem((9,), None, 3, ((3, 2**17), (7, 0))),
+    )
+    for item in several:
+        assert PrunedItem.read(item.element().data) == item
+        assert PrunedItem.of(feature(MultiModalKwargsItem({FIELD: item.element()})), ["image"]) == item
+    assert PrunedItem.of(feature(None, "video"), ["image"]) is None
+    for modality in ("image", "video"):
+        with pytest.raises(PruningError, match=f"vLLM lost the data that tokenprune attached to one {modality}"):
+            PrunedItem.of(feature(None, modality), ["image", "video"])

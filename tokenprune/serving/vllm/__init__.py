@@ -7,16 +7,10 @@ settings       what `--hf-overrides '{"tokenprune": {...}}'` says
 refusals       what cannot work, refused when the engine starts
 processing     in the API server: one placeholder token for each token that will be kept, and the multimodal hash
 markers        text between the visual tokens of an image
-batches        in the worker: how many images the vision tower gets at once
-core           in the worker: encode, select, and give kept tokens their original position IDs
-positions      ... by offsets that travel in the embeddings
-rope           ... beyond the length that vLLM counts
+worker         in the worker: encode, select, position IDs
+towers         vision towers as vLLM builds them, described by a model's config
 drafts         speculative decoding: what goes with pruned images, and features without offsets for heads
 differences    where vLLM computes otherwise than transformers: logged when the engine starts
-towers         vision towers as vLLM builds them, described by a model's config
-capture        queries and keys of one of their layers
-ranks          ... of images that tensor parallel ranks encode apart
-tiles          layouts and statistics of images that are encoded as square tiles
 metrics        Prometheus counters, and a file of kept indices
 overrides      what `tokenprune serve` writes for a strategy and a model
 endpoint       GET /tokenprune: the server's strategy and settings

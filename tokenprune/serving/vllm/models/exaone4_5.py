@@ -10,8 +10,8 @@ from vllm.model_executor.models import exaone4_5, qwen2_vl
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.core import PrunedModel
 from tokenprune.serving.vllm.models.qwen_vl import PrunedQwenVL, Qwen2VLProcessor
+from tokenprune.serving.vllm.worker.model import PrunedModel
 
 
 @MULTIMODAL_REGISTRY.register_processor(

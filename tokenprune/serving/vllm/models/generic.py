@@ -21,11 +21,11 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.encoded import EncodedImage
 from tokenprune.errors import UnsupportedError
-from tokenprune.serving.vllm.capture import FusedCapture
-from tokenprune.serving.vllm.core import PrunedModel
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.tiles import tiled_images
 from tokenprune.serving.vllm.towers import transformers_class
+from tokenprune.serving.vllm.worker.capture import FusedCapture
+from tokenprune.serving.vllm.worker.model import PrunedModel
+from tokenprune.serving.vllm.worker.tiles import tiled_images
 
 
 class GenericProcessor(PruningProcessor, MultiModalProcessor): ...

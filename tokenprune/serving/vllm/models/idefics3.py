@@ -13,10 +13,10 @@ from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.core import PrunedModel
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.tiles import equal_tiles
 from tokenprune.serving.vllm.towers import encoder_layer
+from tokenprune.serving.vllm.worker.model import PrunedModel
+from tokenprune.serving.vllm.worker.tiles import equal_tiles
 from tokenprune.tokens import Layout
 
 

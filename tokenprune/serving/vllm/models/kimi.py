@@ -16,10 +16,10 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.families.kimi import chunk_layout, chunk_pixels
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.core import PrunedModel
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.tiles import image_statistics
 from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
+from tokenprune.serving.vllm.worker.model import PrunedModel
+from tokenprune.serving.vllm.worker.tiles import image_statistics
 from tokenprune.tokens import VisionAttention
 
 

@@ -17,7 +17,7 @@ from tokenprune.encoded import EncodedImage
 from tokenprune.errors import PruningError
 from tokenprune.serving.vllm.models.llava import PrunedLlavaTower
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.tiles import tiled_images
+from tokenprune.serving.vllm.worker.tiles import tiled_images
 from tokenprune.tokens import Layout
 
 

@@ -16,11 +16,11 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.families.minicpm import tile_image, tile_layout
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.capture import FusedCapture
-from tokenprune.serving.vllm.core import PrunedModel
 from tokenprune.serving.vllm.processing import PrunedPlaceholder, PruningProcessor
-from tokenprune.serving.vllm.tiles import image_statistics
 from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
+from tokenprune.serving.vllm.worker.capture import FusedCapture
+from tokenprune.serving.vllm.worker.model import PrunedModel
+from tokenprune.serving.vllm.worker.tiles import image_statistics
 from tokenprune.tokens import VisionAttention
 
 #: How many patches become one visual token, and how many of them within the tower; a request may skip these.

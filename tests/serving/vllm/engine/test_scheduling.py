@@ -1,4 +1,4 @@
-"""Steps that end within an image of merged tokens, and a compiled language model; test_families.py has the rest."""
+"""Steps that end within an image of merged tokens, and a compiled language model. The rest is in test_families.py."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_beyond_the_table(family: Family, tmp_path: Path, monkeypatch: pytest.Mo
             return served(llm, requests)[0]
 
     check_equal(outcome(), answers[0])
-    monkeypatch.setattr("tokenprune.serving.vllm.core.lengthen", lambda *_: None)
+    monkeypatch.setattr("tokenprune.serving.vllm.worker.model.lengthen", lambda *_: None)
     if far.raises is not None:
         with pytest.raises(IndexError, match=far.raises):
             outcome()

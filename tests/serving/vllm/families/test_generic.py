@@ -9,7 +9,7 @@ import pytest
 from helpers.served.engine import TOLERANCE, Apart, check_equal, difference, expected, needs_vllm, served_apart
 from helpers.served.reference import Request
 
-MODEL = Path(__file__).parents[3] / "evals" / "bundled" / "model"
+MODEL = Path(__file__).parents[4] / "evals" / "bundled" / "model"
 pytestmark = [needs_vllm, pytest.mark.slow]
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25, "layer": -2}
 N_VISUAL, BLOCK = 256, 32

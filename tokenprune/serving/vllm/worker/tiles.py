@@ -16,7 +16,7 @@ from tokenprune.serving.vllm.towers import tower_of_config
 from tokenprune.tokens import Layout, VisionAttention
 
 if TYPE_CHECKING:
-    from tokenprune.serving.vllm.core import PrunedModel
+    from tokenprune.serving.vllm.worker.model import PrunedModel
 
 
 def tiled_images(

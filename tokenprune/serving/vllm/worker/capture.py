@@ -15,7 +15,7 @@ from vllm.distributed import tensor_model_parallel_all_gather
 
 from tokenprune.adapters.towers import Tower
 from tokenprune.errors import PruningError, UnsupportedError
-from tokenprune.serving.vllm.ranks import of_all_images
+from tokenprune.serving.vllm.worker.ranks import of_all_images
 
 
 class Capture:

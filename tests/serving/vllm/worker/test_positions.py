@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import pytest
 import torch
 from helpers.served.engine import needs_vllm
 
-from tokenprune.encoded import EncodedImage
-from tokenprune.selection import Selection
-from tokenprune.strategy import Strategy
-from tokenprune.tokens import Layout, VisualTokens
-
 pytestmark = needs_vllm
 VISUAL, MARKER = -1, -2
 
 
-class Fewer(Strategy):
-    """Keeps one token less than it may."""
-
-    def select(self, tokens: VisualTokens) -> Selection:
-        scores = tokens.features[:, 0]
-        return Selection.best(scores, self.budget(tokens.n_visual) - 1)
-
-
 def test_offsets_survive_every_dtype() -> None:
-    from tokenprune.serving.vllm.positions import MOST, append_offsets, split_offsets
+    from tokenprune.serving.vllm.worker.positions import MOST, append_offsets, split_offsets
 
     offsets = torch.arange(MOST)[:, None] + torch.zeros(3, dtype=torch.long)
     features = torch.randn(MOST, 2)
@@ -45,7 +31,7 @@ def test_prompt_with_images_and_videos(seed: int) -> None:
         PlaceholderRange,
     )
 
-    from tokenprune.serving.vllm.positions import StepPositions, compact_ids, pruned_ids, unpruned_prompt
+    from tokenprune.serving.vllm.worker.positions import StepPositions, compact_ids, pruned_ids, unpruned_prompt
 
     draw = random.Random(seed)
     ids: list[int] = []
@@ -107,7 +93,7 @@ def test_prompt_with_images_and_videos(seed: int) -> None:
 
 
 def test_embeddings_of_text_have_no_offsets() -> None:
-    from tokenprune.serving.vllm.positions import StepPositions, append_offsets
+    from tokenprune.serving.vllm.worker.positions import StepPositions, append_offsets
 
     step = StepPositions(3, 20, width=8, adds=True)
     text, image = torch.randn(2, 8), torch.randn(3, 8)
@@ -120,67 +106,6 @@ def test_embeddings_of_text_have_no_offsets() -> None:
     assert not ids[~mask].any()
 
 
-@pytest.mark.parametrize(("n_broken", "wanted"), [(1, [0, 2, 3]), (4, [0, 1, 5])])
-def test_features_that_are_no_numbers(n_broken: int, wanted: list[int], caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is raised, since that would end the engine, and no NaN gets into its KV cache."""
-    from tokenprune import DivPrune
-    from tokenprune.serving.vllm.core import ImageSelector, logger
-    from tokenprune.serving.vllm.settings import Settings
-
-    logger.addHandler(caplog.handler)
-    features = torch.randn(6, 2)
-    features[1 : 1 + n_broken] = torch.nan
-    selector = ImageSelector(Settings(DivPrune(keep=3)), 2, reports=False)
-    rows, kept = selector.select(features, EncodedImage(Layout.raster((1, 2, 3)), {}), None)
-    logger.removeHandler(caplog.handler)
-    assert kept.tolist() == wanted
-    assert torch.equal(rows, features[kept].nan_to_num())
-    assert "NaN or infinity, from which DivPrune cannot select" in caplog.text
-
-
-def test_a_strategy_that_keeps_fewer_is_filled_up(caplog: pytest.LogCaptureFixture) -> None:
-    from tokenprune.serving.vllm.core import ImageSelector
-    from tokenprune.serving.vllm.settings import Settings
-
-    selector = ImageSelector(Settings(Fewer(keep=3)), 2)
-    features = torch.tensor([[5.0, 0], [1, 1], [4, 2], [3, 3], [0, 4], [2, 5]])
-    image = EncodedImage(Layout.raster((1, 2, 3)), {})
-    for _ in range(2):
-        rows, kept = selector.select(features, image, None)
-        assert kept.tolist() == [0, 2, 3]
-        assert torch.equal(rows, features[kept])
-    assert sum("kept fewer visual tokens than its budget" in one.message for one in caplog.records) <= 1
-    rows, kept = selector.select(features, image, 1.0)
-    assert kept.tolist() == list(range(6))
-
-
-def test_an_item_says_what_is_asked() -> None:
-    from vllm.multimodal.inputs import (  # pyright: ignore[reportMissingImports]
-        MultiModalFeatureSpec,
-        MultiModalKwargsItem,
-        PlaceholderRange,
-    )
-
-    from tokenprune.errors import PruningError
-    from tokenprune.serving.vllm.processing import FIELD, PrunedItem
-
-    def feature(data: Any, modality: str = "image") -> Any:
-        return MultiModalFeatureSpec(data, modality, "name", PlaceholderRange(0, 9))
-
-    several = (
-        PrunedItem((36,), None, 2**53 - 1),
-        PrunedItem((576, 300, 2), 0.1, 3),
-        PrunedItem((9,), None, 3, ((3, 2**17), (7, 0))),
-    )
-    for item in several:
-        assert PrunedItem.read(item.element().data) == item
-        assert PrunedItem.of(feature(MultiModalKwargsItem({FIELD: item.element()})), ["image"]) == item
-    assert PrunedItem.of(feature(None, "video"), ["image"]) is None
-    for modality in ("image", "video"):
-        with pytest.raises(PruningError, match=f"vLLM lost the data that tokenprune attached to one {modality}"):
-            PrunedItem.of(feature(None, modality), ["image", "video"])
-
-
 def test_items_that_share_a_token() -> None:
     """Gemma 3 joins the newlines after an image and before the next one to one token."""
     from vllm.multimodal.inputs import (  # pyright: ignore[reportMissingImports]
@@ -188,7 +113,7 @@ def test_items_that_share_a_token() -> None:
         PlaceholderRange,
     )
 
-    from tokenprune.serving.vllm.positions import Place, compact_ids, pruned_ids, unpruned_prompt
+    from tokenprune.serving.vllm.worker.positions import Place, compact_ids, pruned_ids, unpruned_prompt
 
     ids = [1, MARKER, VISUAL, VISUAL, MARKER, VISUAL, MARKER, MARKER, VISUAL, MARKER, 2]
     masks = {"a": [0, 1, 1, 0], "b": [0, 1, 0], "c": [0, 1, 0]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tokenprune.serving.vllm.batches import arguments_of, image_batches
+from tokenprune.serving.vllm.worker.batches import arguments_of, image_batches
 
 
 @pytest.mark.parametrize(

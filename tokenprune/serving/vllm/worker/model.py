@@ -1,4 +1,4 @@
-"""In the worker: what a vLLM model class of any family needs in order to prune images.
+"""What a vLLM model class of any family needs in order to prune images.
 
 embed_multimodal     the tower runs, the strategy selects; kept tokens get their offsets appended
 embed_input_ids      every step, before `forward`: removes the offsets again
@@ -10,9 +10,7 @@ get_mrope_input_positions   once per request: the position IDs of the unpruned p
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,15 +20,16 @@ from torch import Tensor
 from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
 
 from tokenprune.encoded import EncodedImage
-from tokenprune.engine.select import checked_selection
-from tokenprune.selection import Selection
-from tokenprune.serving.vllm.batches import arguments_of, image_batches
-from tokenprune.serving.vllm.capture import AttentionCapture, Capture
 from tokenprune.serving.vllm.differences import warn_of_differences
 from tokenprune.serving.vllm.drafts import read_without_offsets
 from tokenprune.serving.vllm.markers import visual_among
-from tokenprune.serving.vllm.metrics import KeptFile, SelectionClock
-from tokenprune.serving.vllm.positions import (
+from tokenprune.serving.vllm.processing import FIELD, PrunedItem
+from tokenprune.serving.vllm.refusals import encodes_apart
+from tokenprune.serving.vllm.settings import Settings
+from tokenprune.serving.vllm.towers import n_heads
+from tokenprune.serving.vllm.worker.batches import arguments_of, image_batches
+from tokenprune.serving.vllm.worker.capture import AttentionCapture, Capture
+from tokenprune.serving.vllm.worker.positions import (
     StepPositions,
     append_offsets,
     compact_ids,
@@ -38,96 +37,8 @@ from tokenprune.serving.vllm.positions import (
     unpruned_prompt,
     visual_places,
 )
-from tokenprune.serving.vllm.processing import FIELD, PrunedItem
-from tokenprune.serving.vllm.refusals import encodes_apart
-from tokenprune.serving.vllm.rope import lengthen
-from tokenprune.serving.vllm.settings import Settings
-from tokenprune.serving.vllm.towers import n_heads
-from tokenprune.strategy import Strategy
-from tokenprune.tokens import VisualTokens
-
-logger = logging.getLogger("vllm.tokenprune")  # below vLLM's own, so that it is shown with the same settings
-
-
-class ImageSelector:
-    """Selects the visual tokens of encoded images, as many as their prompts have placeholder tokens for.
-
-    width: that of a visual token's features; further columns, if there are any, are taken along (DeepStack).
-    reports: whether this process records what is kept and how long it took, as one of several ranks does.
-    """
-
-    def __init__(self, settings: Settings, width: int, reports: bool = True) -> None:
-        self.settings, self._width = settings, width
-        self._clock = SelectionClock() if reports else None
-        self.file = KeptFile(settings.record) if reports and settings.record is not None else None
-        self._filled = False
-
-    def select(
-        self, features: Float[Tensor, "visual columns"], image: EncodedImage, keep_ratio: float | None
-    ) -> tuple[Float[Tensor, "kept columns"], Int[Tensor, " kept"]]:
-        """The features of the kept tokens of an image or a part, after merging, and their indices. `keep_ratio` is that
-        of the request, None if it has none."""
-        strategy = self.settings.strategy_at(keep_ratio)
-        if strategy is None:
-            kept = torch.arange(len(features), device=features.device)
-            rows = features
-        else:
-            with self._clock.one_image() if self._clock is not None else nullcontext():
-                kept, rows = self._pruned(strategy, features, image)
-        return rows, kept
-
-    def record(self, item: PrunedItem, kept: Int[Tensor, " kept"]) -> None:
-        """Write down which visual tokens of an image or a video were kept, if that is wanted."""
-        if self.file is not None:
-            self.file.write(item.key, item.n_visual, kept)
-
-    def _pruned(
-        self, strategy: Strategy, features: Float[Tensor, "visual columns"], image: EncodedImage
-    ) -> tuple[Int[Tensor, " kept"], Float[Tensor, "kept columns"]]:
-        tokens = VisualTokens(features[:, : self._width], image.layout, 0, image.statistics)
-        try:
-            selection = checked_selection(strategy, tokens)
-        except Exception:  # which would end the engine, and with it everyone's requests
-            if bool(tokens.features.isfinite().all()):
-                raise
-            logger.warning(
-                "The features of an image hold NaN or infinity, from which %s cannot select: its request is answered "
-                "from the first tokens that do not. If the pixels are numbers, serve with --dtype bfloat16 or float32.",
-                type(strategy).__name__,
-            )
-            kept = finite_first(tokens.features, strategy.budget(tokens.n_visual))
-            # NaN in a KV block would spoil the next request that uses it.
-            return kept, features[kept].nan_to_num(0.0, 0.0, 0.0)
-        rows = features[selection.kept]
-        if selection.merged is not None:
-            rows[:, : self._width] = selection.merged.apply(tokens.features, selection.kept)
-        missing = strategy.budget(tokens.n_visual) - len(selection.kept)
-        if missing == 0:
-            return selection.kept, rows
-        if not self._filled:
-            self._filled = True
-            logger.warning(
-                "%s kept fewer visual tokens than its budget. In vLLM, an image has exactly that many, so the dropped "
-                "tokens with the highest scores were added, or the first ones if there are no scores.",
-                type(strategy).__name__,
-            )
-        extra = best_dropped(selection, missing)
-        kept, order = torch.cat([selection.kept, extra]).sort()
-        return kept, torch.cat([rows, features[extra]])[order]
-
-
-def finite_first(features: Float[Tensor, "visual width"], count: int) -> Int[Tensor, " count"]:
-    """The first `count` tokens without NaN or infinity, in order; if there are fewer, the first others too."""
-    return features.isfinite().all(-1).int().argsort(descending=True, stable=True)[:count].sort().values
-
-
-def best_dropped(selection: Selection, count: int) -> Int[Tensor, " count"]:
-    """The `count` dropped tokens with the highest scores; the first ones if there are no scores."""
-    device, n = selection.kept.device, selection.n_visual
-    scores = torch.zeros(n, device=device) if selection.scores is None else selection.scores.float()
-    scores = scores.index_fill(0, selection.kept, -torch.inf)
-    return scores.argsort(descending=True, stable=True)[:count]
-
+from tokenprune.serving.vllm.worker.rope import lengthen
+from tokenprune.serving.vllm.worker.selector import ImageSelector
 
 if TYPE_CHECKING:
     Base = Any

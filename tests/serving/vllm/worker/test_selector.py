@@ -1,0 +1,56 @@
+"""What is kept of an image fills the places that vLLM has reserved for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers.served.engine import needs_vllm
+
+from tokenprune.encoded import EncodedImage
+from tokenprune.selection import Selection
+from tokenprune.strategy import Strategy
+from tokenprune.tokens import Layout, VisualTokens
+
+pytestmark = needs_vllm
+
+
+class Fewer(Strategy):
+    """Keeps one token less than it may."""
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        scores = tokens.features[:, 0]
+        return Selection.best(scores, self.budget(tokens.n_visual) - 1)
+
+
+@pytest.mark.parametrize(("n_broken", "wanted"), [(1, [0, 2, 3]), (4, [0, 1, 5])])
+def test_features_that_are_no_numbers(n_broken: int, wanted: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is raised, since that would end the engine, and no NaN gets into its KV cache."""
+    from tokenprune import DivPrune
+    from tokenprune.serving.vllm.settings import Settings
+    from tokenprune.serving.vllm.worker.selector import ImageSelector, logger
+
+    logger.addHandler(caplog.handler)
+    features = torch.randn(6, 2)
+    features[1 : 1 + n_broken] = torch.nan
+    selector = ImageSelector(Settings(DivPrune(keep=3)), 2, reports=False)
+    rows, kept = selector.select(features, EncodedImage(Layout.raster((1, 2, 3)), {}), None)
+    logger.removeHandler(caplog.handler)
+    assert kept.tolist() == wanted
+    assert torch.equal(rows, features[kept].nan_to_num())
+    assert "NaN or infinity, from which DivPrune cannot select" in caplog.text
+
+
+def test_a_strategy_that_keeps_fewer_is_filled_up(caplog: pytest.LogCaptureFixture) -> None:
+    from tokenprune.serving.vllm.settings import Settings
+    from tokenprune.serving.vllm.worker.selector import ImageSelector
+
+    selector = ImageSelector(Settings(Fewer(keep=3)), 2)
+    features = torch.tensor([[5.0, 0], [1, 1], [4, 2], [3, 3], [0, 4], [2, 5]])
+    image = EncodedImage(Layout.raster((1, 2, 3)), {})
+    for _ in range(2):
+        rows, kept = selector.select(features, image, None)
+        assert kept.tolist() == [0, 2, 3]
+        assert torch.equal(rows, features[kept])
+    assert sum("kept fewer visual tokens than its budget" in one.message for one in caplog.records) <= 1
+    rows, kept = selector.select(features, image, 1.0)
+    assert kept.tolist() == list(range(6))
