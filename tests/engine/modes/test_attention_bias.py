@@ -192,8 +192,8 @@ def test_what_cannot_have_a_bias_is_refused_when_it_is_patched() -> None:
     with pytest.raises(SettingError, match='attention_bias="size"'):
         VisionZip(attention_bias="sizes")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UnsupportedError, match=r'inside vLLM with an attention_bias.*Leave "attention_bias" out'):
-        check_strategy(VisionZip(attention_bias="size"), 32)
-    check_strategy(VisionZip(), 32)
+        check_strategy(VisionZip(attention_bias="size"), 32, "TokenPruneLlava")
+    check_strategy(VisionZip(), 32, "TokenPruneLlava")
 
 
 def test_gradients_and_labels() -> None:

@@ -116,7 +116,7 @@ def served(llm: Any, requests: Sequence[Request], adapter: Any = None) -> list[A
 
 def _data(request: Request, architecture: Architecture | None) -> dict[str, list[Any]]:
     """The images and videos of a request, as vLLM takes them. architecture: None for one of vLLM's own."""
-    images = [draw(*one) for one in request.images]
+    images = [draw(*one, request.flat) for one in request.images]
     if architecture is not None and architecture.chunks:
         chunks = [chunk(*one) for one in request.videos]
         videos = [
@@ -124,11 +124,11 @@ def _data(request: Request, architecture: Architecture | None) -> dict[str, list
         ]
         found = {"vision_chunk": [*architecture.items(images)["vision_chunk"], *videos]}
     else:
-        found = {"image": images, "video": [played(*one) for one in request.videos]}
+        found = {"image": images, "video": [played(*one, request.flat) for one in request.videos]}
     return {modality: items for modality, items in found.items() if items}
 
 
-def played(*video: int) -> tuple[Any, dict[str, Any]]:
+def played(*video: int | bool) -> tuple[Any, dict[str, Any]]:
     """A film as vLLM takes it."""
     frames, facts = film(*video)
     return frames, {**facts, "do_sample_frames": False}

@@ -18,7 +18,8 @@ from tokenprune.sequence.position_ids import PositionIds
 @dataclass(frozen=True)
 class Request:
     """A prompt, with seeds and sizes of its images (seed, width, height) and its videos (seed, width, height, frames),
-    for an answer of `n_new` tokens. `options` are those of the model's own processor."""
+    for an answer of `n_new` tokens. `options` are those of the model's own processor. `flat`: of images with
+    large areas of one colour, as pages and screens have them."""
 
     text: str
     images: tuple[tuple[int, int, int], ...] = ()
@@ -26,6 +27,7 @@ class Request:
     keep_ratio: float | None = None
     videos: tuple[tuple[int, int, int, int], ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,16 @@ class Answer:
     n_prompt: int
 
 
-def draw(seed: int, width: int, height: int) -> Image.Image:
-    """An image of large squares, so that its patches differ."""
-    squares = np.random.default_rng(seed).integers(0, 255, (5, 5, 3), dtype=np.uint8)
-    return Image.fromarray(squares).resize((width, height), Image.Resampling.BICUBIC)
+def draw(seed: int, width: int, height: int, flat: bool = False) -> Image.Image:
+    """An image of large squares, blurred so that its patches differ; or of nine squares of one colour each."""
+    squares = np.random.default_rng(seed).integers(0, 255, (3, 3, 3) if flat else (5, 5, 3), dtype=np.uint8)
+    blur = Image.Resampling.NEAREST if flat else Image.Resampling.BICUBIC
+    return Image.fromarray(squares).resize((width, height), blur)
 
 
-def film(seed: int, width: int, height: int, n_frames: int) -> tuple[Any, dict[str, Any]]:
+def film(seed: int, width: int, height: int, n_frames: int, flat: bool = False) -> tuple[Any, dict[str, Any]]:
     """The frames of a video, none of which is to be left out, and what a reader of files would say about it."""
-    frames = np.stack([np.asarray(draw(seed + number, width, height)) for number in range(n_frames)])
+    frames = np.stack([np.asarray(draw(seed + number, width, height, flat)) for number in range(n_frames)])
     facts = {"fps": 2.0, "duration": n_frames / 2, "total_num_frames": n_frames, "frames_indices": [*range(n_frames)]}
     return frames, {**facts, "video_backend": "opencv"}
 
@@ -137,7 +140,7 @@ def _inputs(processor: Any, request: Request) -> Any:
 
     from helpers.served.chunks import count_averaged_frames, with_chunks
 
-    images: list[Any] = [draw(*one) for one in request.images]
+    images: list[Any] = [draw(*one, request.flat) for one in request.images]
     if type(processor).__name__ == "LlavaOnevisionProcessor":
         # Else it cuts tiles of a lone image only, where vLLM cuts those of all.
         images = [[image] for image in images]
@@ -146,7 +149,7 @@ def _inputs(processor: Any, request: Request) -> Any:
     images += [frames[0] for frames in chunks]  # a chunk has as many tokens as a frame
     given: dict[str, Any] = {"text": [request.text], "images": images or None, "return_tensors": "pt"}
     if request.videos and not kimi:
-        films, facts = zip(*(film(*one) for one in request.videos), strict=True)
+        films, facts = zip(*(film(*one, request.flat) for one in request.videos), strict=True)
         given |= {"videos": list(films), "video_metadata": list(facts), "do_sample_frames": False}
     inputs = processor(**given, **dict(request.options), add_special_tokens=False)
     if chunks:

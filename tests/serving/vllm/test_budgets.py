@@ -24,7 +24,7 @@ def served() -> list[Strategy]:
     for name, cls in STRATEGIES.items():
         strategy = make(name, progressive=False) if hasattr(cls, "progressive") else make(name)
         try:
-            check_strategy(strategy, N_LAYERS)
+            check_strategy(strategy, N_LAYERS, "TokenPruneLlava")
         except UnsupportedError:
             continue
         found.append(strategy)

@@ -104,7 +104,7 @@ def test_text_guided_strategy() -> None:
     from tokenprune.serving.vllm.refusals import check_strategy
 
     with pytest.raises(UnsupportedError, match="needs the question"):
-        check_strategy(CDPruner(relevance=None), 6)
+        check_strategy(CDPruner(relevance=None), 6, "TokenPruneLlava")
 
 
 def test_needs() -> None:

@@ -26,13 +26,12 @@ from tokenprune.adapters.towers.row import Row
 from tokenprune.engine.call import CallContext, hidden_states_first, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
-from tokenprune.engine.select import no_selection
+from tokenprune.engine.tower.patches import selected_patches
 from tokenprune.engine.tower.proportional_attention import KEY_BIAS, ProportionalAttention
 from tokenprune.engine.tower.row import RowCall
 from tokenprune.engine.tower.tiles import TileSelection, changes
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection
-from tokenprune.selection.precision import without_autocast
 from tokenprune.strategy import PatchStrategy, Strategy
 from tokenprune.tokens.tower import PatchTokens
 
@@ -185,7 +184,9 @@ class RowPruning:
         ends = torch.tensor([prod(grid) for grid in row.images], device=row.tokens.device).cumsum(0)
         sizes = torch.searchsorted(row.tokens.sort().values, ends).diff(prepend=ends.new_zeros(1)).tolist()
         parts = zip(pixels.split(sizes), row.images, strict=True)
-        return [self._selected(part.reshape(prod(grid), -1), grid) for part, grid in parts]
+        assert isinstance(self.strategy, PatchStrategy)
+        tokens = [PatchTokens(part.reshape(prod(grid), -1), grid) for part, grid in parts]
+        return [selected_patches(self.strategy, one) for one in tokens]
 
     def _colors(self, patches: Tensor, n_patches: int) -> Float[Tensor, "patches 3 values"]:
         """The colours of all patches, 0 to 1."""
@@ -193,11 +194,3 @@ class RowPruning:
             torch.tensor(part, dtype=torch.float32, device=patches.device) for part in self.adapter.tower.normalisation
         )
         return (patches.reshape(n_patches, len(std), -1).float() * std[:, None]).add_(mean[:, None])
-
-    def _selected(self, pixels: Float[Tensor, "visual values"], grid: tuple[int, int, int]) -> Selection:
-        assert isinstance(self.strategy, PatchStrategy)
-        with without_autocast(pixels.device):
-            selection = self.strategy.select_patches(PatchTokens(pixels, grid))
-        if not isinstance(selection, Selection) or selection.n_visual != prod(grid):
-            raise no_selection(f"{type(self.strategy).__name__}.select_patches", prod(grid))
-        return selection

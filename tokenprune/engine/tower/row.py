@@ -55,8 +55,9 @@ class RowCut:
     def arguments(self, named: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a layer besides its hidden states, for the patches that are left."""
         found = {name: self._once(name, value) for name, value in named.items() if name != "hidden_states"}
-        if found.get("max_seqlen") is not None:
-            found["max_seqlen"] = type(found["max_seqlen"])(found["cu_seqlens"].diff().max())
+        if (given := found.get("max_seqlen")) is not None:
+            longest = found["cu_seqlens"].diff().max()
+            found["max_seqlen"] = longest.to(given) if isinstance(given, Tensor) else type(given)(longest)
         return found
 
     def forget(self) -> None:

@@ -6,10 +6,11 @@ for each token that will be kept, before it is encoded."""
 from __future__ import annotations
 
 import secrets
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -19,11 +20,14 @@ from vllm.multimodal.parse import DictEmbeddingItems, EmbeddingItems
 from vllm.multimodal.processing import BaseMultiModalProcessor, PromptUpdateDetails
 from vllm.multimodal.processing.processor import ResolvedPromptUpdate
 
+from tokenprune.engine.tower.patches import selected_patches
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.serving.vllm.markers import Markers, markers_between
 from tokenprune.serving.vllm.metrics import count_image
 from tokenprune.serving.vllm.refusals import NEEDS_PIXELS, needs_image
 from tokenprune.serving.vllm.settings import KEEP_RATIO, Settings, split_request
+from tokenprune.strategy import PatchStrategy
+from tokenprune.tokens import PatchTokens
 
 #: The field that the item of an image or video carries from the API server to the worker.
 FIELD = "tokenprune"
@@ -40,27 +44,44 @@ class PrunedItem:
     keep_ratio: that of its request; None for the engine's own budget.
     key: a number that distinguishes it from others, below 2**53.
     markers: the text between the visual tokens of an image of one part, which has placeholder tokens too.
+    left: the visual tokens whose patches the vision tower encodes, ascending; None for all.
     """
 
     parts: tuple[int, ...]
     keep_ratio: float | None
     key: int
     markers: Markers = ()
+    left: tuple[int, ...] | None = None
 
     @property
     def n_visual(self) -> int:
         """How many visual tokens it has."""
         return sum(self.parts)
 
+    def left_by_part(self) -> list[tuple[int, ...]] | None:
+        """What is `left` of each part, counted from its first visual token."""
+        if self.left is None:
+            return None
+        spans = pairwise(accumulate(self.parts, initial=0))
+        cuts = [(start, bisect_left(self.left, start), bisect_left(self.left, stop)) for start, stop in spans]
+        return [tuple(one - start for one in self.left[begin:end]) for start, begin, end in cuts]
+
+    def n_kept(self, settings: Settings) -> list[int]:
+        """How many visual tokens of each part are kept."""
+        left = self.left_by_part()
+        most = self.parts if left is None else map(len, left)
+        return [min(settings.budget(n, self.keep_ratio), n_left) for n, n_left in zip(self.parts, most, strict=True)]
+
     def places(self, settings: Settings) -> list[tuple[int, int]]:
         """How many placeholder tokens each part would have if it were not pruned, and how many it has."""
         more = len(self.markers)
-        return [(n + more, settings.budget(n, self.keep_ratio) + more) for n in self.parts]
+        return [(n + more, kept + more) for n, kept in zip(self.parts, self.n_kept(settings), strict=True)]
 
     def element(self) -> MultiModalFieldElem:
         """The same as a field of a vLLM item. It stays on the CPU, and vLLM keeps it for a cached image."""
         ratio = float("nan") if self.keep_ratio is None else self.keep_ratio
-        numbers = (ratio, self.key, len(self.parts), *self.parts, *chain.from_iterable(self.markers))
+        left = (-1,) if self.left is None else (len(self.left), *self.left)
+        numbers = (ratio, self.key, len(self.parts), *self.parts, *left, *chain.from_iterable(self.markers))
         data = torch.tensor(numbers, dtype=torch.float64)
         return MultiModalFieldElem(data=data, field=MultiModalBatchedField(keep_on_cpu=True))
 
@@ -69,9 +90,10 @@ class PrunedItem:
         """Undo `element`, given the data of one item."""
         ratio, *numbers = data.tolist()
         key, n_parts, *others = map(int, numbers)
-        parts, markers = others[:n_parts], others[n_parts:]
+        parts, (n_left, *others) = others[:n_parts], others[n_parts:]
+        left, markers = (None, others) if n_left < 0 else (tuple(others[:n_left]), others[n_left:])
         pairs = zip(markers[::2], markers[1::2], strict=True)
-        return cls(tuple(parts), None if ratio != ratio else ratio, key, tuple(pairs))
+        return cls(tuple(parts), None if ratio != ratio else ratio, key, tuple(pairs), left)
 
     @classmethod
     def of(cls, feature: MultiModalFeatureSpec, pruned: Collection[str]) -> PrunedItem | None:
@@ -133,6 +155,10 @@ class PruningProcessor(Base):
     def parts(self, modality: str, item: Any, n_visual: int) -> Sequence[int]:
         """How many of an item's visual tokens each part has that is pruned by itself."""
         return (n_visual,)
+
+    def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
+        """What a strategy that prunes before the vision tower sees of each part of an item."""
+        raise NotImplementedError(f"{type(self).__name__} does not define patches.")
 
     @cached_property
     def settings(self) -> Settings:
@@ -218,18 +244,35 @@ class PruningProcessor(Base):
         first = pieces[0][0]
         for place, _ in markers:
             ids[first + place] = ids[first]
-        dropped = {place for piece in pieces for place in piece[self.settings.budget(len(piece), ratio) :]}
-        item[FIELD] = PrunedItem(parts, ratio, secrets.randbits(53), markers).element()
+        pruned = PrunedItem(parts, ratio, secrets.randbits(53), markers, self._left(modality, item, ratio))
+        item[FIELD] = pruned.element()
+        kept = pruned.n_kept(self.settings)
+        dropped = {place for piece, n in zip(pieces, kept, strict=True) for place in piece[n:]}
         shorter = [one for place, one in enumerate(ids) if place not in dropped]
         counts = {"n_visual": len(places), "n_kept": len(places) - len(dropped)}
         return replace(update, content=PrunedPlaceholder(shorter, is_embed, **counts))
+
+    def _left(self, modality: str, item: Any, ratio: float | None) -> tuple[int, ...] | None:
+        """The visual tokens of an item that are left before the vision tower; None if that is none of our strategy's
+        business, or of this request's."""
+        strategy = self.settings.strategy_at(ratio)
+        if not isinstance(strategy, PatchStrategy) or "kept_before_tower" not in strategy.needs:
+            return None
+        left: list[int] = []
+        start = 0
+        for part in self.patches(modality, item):
+            left += (start + selected_patches(strategy, part).kept).tolist()
+            start += part.n_visual
+        return tuple(left)
 
     def _check_encoded(self, items: Mapping[str, Any]) -> None:
         """Raise SettingError for images or videos that were encoded elsewhere, if they must be seen. vLLM takes them
         with --enable-mm-embeds, which is refused then, but also where a connector brings KV or encoder caches."""
         architecture = self.info.get_hf_config().architectures[0]
-        reason = needs_image(architecture, self.settings.strategy)
-        refused = ("sent", "not sent") if architecture in NEEDS_PIXELS else ("sent",)
+        strategy = self.settings.strategy
+        reason = needs_image(architecture, strategy)
+        counted = architecture in NEEDS_PIXELS or "kept_before_tower" in strategy.needs
+        refused = ("sent", "not sent") if counted else ("sent",)
         for modality in self.pruned:
             if reason is not None and encoded_elsewhere(items.get(modality), modality) in refused:
                 raise SettingError(f"{reason}, but this {modality} was encoded elsewhere. Send the {modality} itself.")

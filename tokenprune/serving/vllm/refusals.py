@@ -20,7 +20,6 @@ NEVER = {
     "text_attention": "the attention of decoder layers, and vLLM has one KV length for all layers",
     "text_tower": "the question, and vLLM encodes an image without it, once for all questions",
     "frames": "the frames of a video, and only images are pruned",
-    "kept_before_tower": "to prune before the vision tower, which is vLLM's own",
     "kept_in_tower": "to prune between the layers of the vision tower, which are vLLM's own",
 }
 #: Rotary embeddings whose frequencies do not depend on the length.
@@ -52,6 +51,8 @@ IN_ONE_ROW = (
     "TokenPruneExaone4_5",
     "TokenPruneKimiK25",
 )
+#: Those whose tower can encode some of the patches only.
+BEFORE_TOWER = tuple(name for name in IN_ONE_ROW if name != "TokenPruneKimiK25")
 #: Models whose images are padded, so that their pixels do not divide into the patches of the tower.
 PADDED = ("TokenPruneGemma4",)
 #: What to do where vLLM is not there at all.
@@ -88,11 +89,12 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
     """Raise UnsupportedError for settings that do not fit a model with this config."""
     strategy = settings.strategy
     check_architecture(architecture, config)
-    check_strategy(strategy, config.get_text_config().num_hidden_layers)
+    check_strategy(strategy, config.get_text_config().num_hidden_layers, architecture.name)
     tower = tower_of_config(config)
     check_patches(config, tower)
     offers = {"vision_attention", "pixels", *({"cls"} if tower.n_prefix else ())}
     offers |= set() if architecture.name in PADDED else {"colors"}
+    offers |= {"kept_before_tower"} & strategy.needs  # else refused by check_strategy
     check_needs(repr(strategy), strategy.needs, frozenset(offers), f"{architecture.name} inside vLLM")
     if "vision_attention" in strategy.needs and architecture.name != GENERIC:
         encoder_layer(config, strategy.attention_layer)
@@ -154,10 +156,15 @@ def check_architecture(architecture: Architecture, config: Any) -> None:
     )
 
 
-def check_strategy(strategy: Strategy, n_layers: int) -> None:
-    """Raise UnsupportedError for a strategy that prunes anywhere but before the language model, or that reads more than
-    the image."""
+def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None:
+    """Raise UnsupportedError for a strategy that prunes inside the language model or the vision tower, before a tower
+    that cannot do without some patches, or that reads more than the image."""
     name = type(strategy).__name__
+    if "kept_before_tower" in strategy.needs and architecture not in BEFORE_TOWER:
+        raise UnsupportedError(
+            f"{name} cannot run inside vLLM with {architecture}: it needs to prune before the vision tower, which only "
+            f"these can: {', '.join(one.removeprefix('TokenPrune') for one in BEFORE_TOWER)}. {OTHER}"
+        )
     for need in sorted(strategy.needs & NEVER.keys()):
         raise UnsupportedError(f"{name} cannot run inside vLLM: it needs {NEVER[need]}. {OTHER}")
     for step in strategy.steps if isinstance(strategy, Compose) else (strategy,):
@@ -233,6 +240,10 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             and architecture.name not in IN_ONE_ROW
             and "vision_attention" in settings.strategy.needs,
             "each rank encodes different images, and sees only their attention",
+        ),
+        "--mm-encoder-tp-mode data with a strategy that prunes before the vision tower": (
+            encodes_apart(vllm_config) and "kept_before_tower" in settings.strategy.needs,
+            "each rank encodes different images, and does not know which",
         ),
     }
     for option, (given, reason) in refused.items():

@@ -26,7 +26,8 @@ EXAMPLE = '{"architectures": ["TokenPruneLlava"], "tokenprune": {"strategy": "fo
 OWN = ("strategy", "position_ids", "record")
 #: How alike a mistyped KEEP_RATIO is at least; "keep_aspect_ratio", which processors have, is 0.75.
 ALIKE = 0.8
-#: How many times longer than the longest sequence an unpruned prompt may be: at least, and if the budget is a count.
+#: How many times longer than the longest sequence an unpruned prompt may be: at least, and if the budget is a count or
+#: the pixels decide.
 LEAST_STRETCH, COUNT_STRETCH = 4, 16
 #: More visual tokens than an image has.
 MANY = 2**20
@@ -70,7 +71,7 @@ class Settings:
         pruned, at a ratio of 1. Raises SettingError for a ratio that cannot be right."""
         asked = keep_ratio is not None
         strategy = replace(self.strategy, keep_ratio=keep_ratio, keep=None) if asked else self.strategy
-        unpruned = keep_ratio == 1 if asked else strategy.budget(MANY) == MANY
+        unpruned = keep_ratio == 1 if asked else strategy.budget(MANY) == MANY and not self.by_pixels
         return None if unpruned else strategy
 
     def check_options(self, options: Mapping[str, object], request: bool) -> None:
@@ -102,9 +103,14 @@ class Settings:
         if self.position_ids == "compact":
             return max_model_len
         n_kept = self.strategy.budget(MANY)
-        if n_kept == self.strategy.budget(2 * MANY):  # a count, of any step of a Compose
+        if self.by_pixels or n_kept == self.strategy.budget(2 * MANY):  # a count, of any step of a Compose
             return max_model_len * COUNT_STRETCH
         return math.ceil(max_model_len * max(LEAST_STRETCH, MANY / n_kept))
+
+    @property
+    def by_pixels(self) -> bool:
+        """Whether an image keeps fewer tokens than its budget if its pixels leave fewer."""
+        return "kept_before_tower" in self.strategy.needs
 
     @property
     def digest(self) -> str:

@@ -24,6 +24,8 @@ TIMES = RESULTS / "selection.jsonl"
 ANY, NO_ATTENTION, WITH_CLS, CLS = "any", "any, no attention", "any, best with CLS", "CLS"
 HERE, VLLM = "transformers", "transformers, vLLM"
 N_LAYERS = 32  # of a language model; its number decides nothing here
+#: One whose vision tower can encode a part of an image.
+ARCHITECTURE = "TokenPruneQwen3VL"
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def engine_of(about: About) -> str:
     """In which engines it runs."""
     strategy = read_strategy("vflowopt" if about.strategy == CALIBRATED else about.strategy).make({"keep_ratio": 0.9})
     try:
-        check_strategy(strategy, N_LAYERS)
+        check_strategy(strategy, N_LAYERS, ARCHITECTURE)
     except UnsupportedError:
         return HERE
     return VLLM

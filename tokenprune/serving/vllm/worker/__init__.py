@@ -1,11 +1,12 @@
 """What the model classes share in vLLM's worker process, where images are encoded and tokens decoded.
 
-model      mixed in before vLLM's class: encode, select, and give kept tokens their original position IDs
-batches    how many images the vision tower gets at once
-capture    queries and keys of one of its layers
-ranks      ... of images that tensor parallel ranks encode apart
-tiles      layouts and statistics of images that are encoded as square tiles
-selector   which visual tokens of an image are kept
-positions  original position IDs, by offsets that travel in the embeddings
-rope       ... beyond the length that vLLM counts
+model         mixed in before vLLM's class: encode, select, and give kept tokens their original position IDs
+batches       how many images the vision tower gets at once
+before_tower  which patches of theirs it encodes
+capture       queries and keys of one of its layers
+ranks         ... of images that tensor parallel ranks encode apart
+tiles         layouts and statistics of images that are encoded as square tiles
+selector      which visual tokens of an image are kept
+positions     original position IDs, by offsets that travel in the embeddings
+rope          ... beyond the length that vLLM counts
 """

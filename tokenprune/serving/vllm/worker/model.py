@@ -11,6 +11,7 @@ get_mrope_input_positions   once per request: the position IDs of the unpruned p
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,7 +39,7 @@ from tokenprune.serving.vllm.worker.positions import (
     visual_places,
 )
 from tokenprune.serving.vllm.worker.rope import lengthen
-from tokenprune.serving.vllm.worker.selector import ImageSelector
+from tokenprune.serving.vllm.worker.selector import ImageSelector, with_left
 
 if TYPE_CHECKING:
     Base = Any
@@ -100,6 +101,10 @@ class PrunedModel(Base):
         of `embed_multimodal`. `features` are those of the images, or videos."""
         raise NotImplementedError(f"{type(self).__name__} does not define encoded_images.")
 
+    def encoding(self, arguments: dict[str, Any], items: Sequence[PrunedItem]) -> AbstractContextManager[None]:
+        """Surrounds the tower's call for these images: makes it encode only what is left of them before it."""
+        return nullcontext()
+
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
         """How many rows each image or video has, of the arguments of `embed_multimodal` that hold those of all one
         after the other."""
@@ -126,8 +131,9 @@ class PrunedModel(Base):
             arguments = arguments_of(kwargs, len(items), batch, rows)
             if self.capture is not None:
                 self.capture.clear()
-            found = list(super().embed_multimodal(**arguments))
-            images = iter(self.encoded_images(arguments, found))
+            with self.encoding(arguments, items[batch]):
+                found = list(super().embed_multimodal(**arguments))
+                images = iter(self.encoded_images(arguments, found))
             if self.capture is not None:
                 self.capture.clear()
             for features, item in zip(found, items[batch], strict=True):
@@ -182,8 +188,9 @@ class PrunedModel(Base):
 
     def _placed(self, features: Tensor, images: Sequence[EncodedImage], item: PrunedItem) -> Tensor:
         parts, indices, start = [], [], 0
-        for part, image in zip(features.split(item.parts), images, strict=True):
-            rows, kept = self.selector.select(part, image, item.keep_ratio)
+        of_parts = zip(features.split(item.parts), with_left(images, item), item.n_kept(self.settings), strict=True)
+        for part, image, n_kept in of_parts:
+            rows, kept = self.selector.select(part, image, item.keep_ratio, n_kept)
             offsets = self.offsets(image).to(kept.device)[kept]
             if item.markers:
                 rows, offsets = self._among_markers(rows, kept, item)

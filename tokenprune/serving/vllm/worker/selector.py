@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +19,7 @@ from tokenprune.serving.vllm.processing import PrunedItem
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.tower import KeptInTower
 
 logger = logging.getLogger("vllm.tokenprune")  # below vLLM's own, so that it is shown with the same settings
 
@@ -35,17 +38,17 @@ class ImageSelector:
         self._filled = False
 
     def select(
-        self, features: Float[Tensor, "visual columns"], image: EncodedImage, keep_ratio: float | None
+        self, features: Float[Tensor, "visual columns"], image: EncodedImage, keep_ratio: float | None, n_kept: int
     ) -> tuple[Float[Tensor, "kept columns"], Int[Tensor, " kept"]]:
-        """The features of the kept tokens of an image or a part, after merging, and their indices. `keep_ratio` is that
-        of the request, None if it has none."""
+        """The features of the `n_kept` tokens of an image or a part that are kept, after merging, and their indices.
+        `keep_ratio` is that of the request, None if it has none."""
         strategy = self.settings.strategy_at(keep_ratio)
         if strategy is None:
             kept = torch.arange(len(features), device=features.device)
             rows = features
         else:
             with self._clock.one_image() if self._clock is not None else nullcontext():
-                kept, rows = self._pruned(strategy, features, image)
+                kept, rows = self._pruned(strategy, features, image, n_kept)
         return rows, kept
 
     def record(self, item: PrunedItem, kept: Int[Tensor, " kept"]) -> None:
@@ -54,9 +57,10 @@ class ImageSelector:
             self.file.write(item.key, item.n_visual, kept)
 
     def _pruned(
-        self, strategy: Strategy, features: Float[Tensor, "visual columns"], image: EncodedImage
+        self, strategy: Strategy, features: Float[Tensor, "visual columns"], image: EncodedImage, n_kept: int
     ) -> tuple[Int[Tensor, " kept"], Float[Tensor, "kept columns"]]:
         tokens = VisualTokens(features[:, : self._width], image.layout, 0, image.statistics)
+        left = left_before_tower(tokens)
         try:
             selection = checked_selection(strategy, tokens)
         except Exception:  # which would end the engine, and with it everyone's requests
@@ -67,13 +71,13 @@ class ImageSelector:
                 "from the first tokens that do not. If the pixels are numbers, serve with --dtype bfloat16 or float32.",
                 type(strategy).__name__,
             )
-            kept = finite_first(tokens.features, strategy.budget(tokens.n_visual))
+            kept = left[finite_first(tokens.features[left], n_kept)]
             # NaN in a KV block would spoil the next request that uses it.
             return kept, features[kept].nan_to_num(0.0, 0.0, 0.0)
         rows = features[selection.kept]
         if selection.merged is not None:
             rows[:, : self._width] = selection.merged.apply(tokens.features, selection.kept)
-        missing = strategy.budget(tokens.n_visual) - len(selection.kept)
+        missing = n_kept - len(selection.kept)
         if missing == 0:
             return selection.kept, rows
         if not self._filled:
@@ -83,7 +87,7 @@ class ImageSelector:
                 "tokens with the highest scores were added, or the first ones if there are no scores.",
                 type(strategy).__name__,
             )
-        extra = best_dropped(selection, missing)
+        extra = best_dropped(selection, missing, left)
         kept, order = torch.cat([selection.kept, extra]).sort()
         return kept, torch.cat([rows, features[extra]])[order]
 
@@ -93,9 +97,27 @@ def finite_first(features: Float[Tensor, "visual width"], count: int) -> Int[Ten
     return features.isfinite().all(-1).int().argsort(descending=True, stable=True)[:count].sort().values
 
 
-def best_dropped(selection: Selection, count: int) -> Int[Tensor, " count"]:
-    """The `count` dropped tokens with the highest scores; the first ones if there are no scores."""
-    device, n = selection.kept.device, selection.n_visual
-    scores = torch.zeros(n, device=device) if selection.scores is None else selection.scores.float()
-    scores = scores.index_fill(0, selection.kept, -torch.inf)
-    return scores.argsort(descending=True, stable=True)[:count]
+def best_dropped(selection: Selection, count: int, left: Int[Tensor, " left"]) -> Int[Tensor, " count"]:
+    """The `count` dropped tokens with the highest scores, of those that are `left` before the tower; the first ones if
+    there are no scores."""
+    dropped = left[~torch.isin(left, selection.kept)]
+    scores = torch.zeros(len(dropped), device=left.device) if selection.scores is None else selection.scores[dropped]
+    return dropped[scores.float().argsort(descending=True, stable=True)[:count]]
+
+
+def left_before_tower(tokens: VisualTokens) -> Int[Tensor, " left"]:
+    """The tokens that were encoded."""
+    before = tokens.statistics.get("kept_before_tower")
+    return torch.arange(tokens.n_visual, device=tokens.features.device) if before is None else before.kept
+
+
+def with_left(images: Sequence[EncodedImage], item: PrunedItem) -> list[EncodedImage]:
+    """The parts of an item that were encoded, with what was left of each before the tower."""
+    left = item.left_by_part()
+    if left is None:
+        return [*images]
+    kept = [KeptInTower(torch.tensor(one), n) for one, n in zip(left, item.parts, strict=True)]
+    return [
+        replace(image, statistics={**image.statistics, "kept_before_tower": one})
+        for image, one in zip(images, kept, strict=True)
+    ]

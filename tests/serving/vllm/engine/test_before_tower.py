@@ -1,0 +1,59 @@
+"""A vision tower that encodes only what is left of an image, or a frame, by its pixels: answers are transformers'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
+from helpers.served.families import FAMILIES, words
+from helpers.served.reference import Request
+
+pytestmark = [needs_vllm, pytest.mark.slow]
+EXACT = {"strategy": "pixelprune"}
+SOME = {"strategy": "pixelprune", "threshold": 0.3, "keep_ratio": 0.3}
+BY_ATTENTION = {"strategy": "compose", "steps": ["pixelprune", "fopru:keep=9"]}
+MERGING = {"strategy": "compose", "steps": ["pixelprune", "visionzip:keep=9"]}
+#: With windows in the tower, features of several layers, linear attention, another tower, and IDs that count tokens.
+NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "glm_ocr", "exaone4_5")
+CASES = [(name, EXACT) for name in NAMES]
+CASES += [(name, settings) for name in ("qwen2_5_vl", "qwen3_vl") for settings in (SOME, BY_ATTENTION, MERGING)]
+A, B, FRAMES = (1, 224, 112), (2, 112, 224), (3, 112, 112, 4)
+
+
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_answers(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    """With steps that end within images, keep ratios of requests, a cached prefix and a video."""
+    (family,) = (one for one in FAMILIES if one.name == name)
+    family.save(tmp_path)
+    image = family.image
+    options = {"limit_mm_per_prompt": {"image": 2, "video": 1}, "max_num_batched_tokens": 16, "max_num_seqs": 8}
+    with engine(tmp_path, family.architecture, settings, **{**options, **family.options}) as llm:
+        prefix = words(llm.llm_engine.vllm_config.cache_config.block_size)
+        requests = [
+            Request(f"{prefix} {image} w3 w4", (A,), flat=True),
+            Request(f"{prefix} {image} w3 w5", (A,), flat=True),
+            Request(f"w1 w2 {image} w3 w4", (A,)),
+            Request(f"w1 w2 {image} w3 w4", (A,), flat=True, keep_ratio=0.1),
+            Request(f"w1 w2 {image} w3 w4", (A,), flat=True, keep_ratio=1.0),
+            Request(f"{image} w5 {image} w6", (B, A), flat=True),
+            Request("w9 w10 w11"),
+        ]
+        if settings is EXACT:  # else the budget is one of each frame, here of the video
+            requests.append(Request(f"w1 {family.video} w2", videos=(FRAMES,), flat=True))
+        unpruned = {"strategy": "grid", "keep_ratio": 1.0}
+        answers = expected(tmp_path, settings, requests)
+        answers[4:5] = expected(tmp_path, unpruned, requests[4:5])
+        outputs = [one for request in requests for one in served(llm, [request])]
+        assert outputs[1].num_cached_tokens > 0
+        for output, answer in zip(outputs, answers, strict=True):
+            check_equal(output, answer)
+        llm.reset_prefix_cache()
+        for output, answer in zip(served(llm, requests), answers, strict=True):
+            check_equal(output, answer)
+    n_flat, n_blurred, n_few = (len(answers[i].kept[0]) for i in (0, 2, 3))
+    assert n_flat < n_blurred or settings is not EXACT
+    assert n_few < n_flat
+    (afterwards,) = expected(tmp_path, {"strategy": "grid", "keep": n_flat}, requests[:1])
+    assert difference(outputs[0], afterwards) > 100 * TOLERANCE
