@@ -20,7 +20,6 @@ from tokenprune.evals.run.defaults import POSITION_IDS
 EXTRA = "vllm"
 #: Options that this command does not know are vLLM's.
 PASSES_ON = True
-KEEP_RATIO = 0.25
 #: vLLM's command, which is not installed as a script everywhere.
 VLLM = "vllm.entrypoints.cli.main"
 #: vLLM's command does not start with its CPU build, whose server does; but that ignores some options.
@@ -39,7 +38,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--keep_ratio",
         type=float,
         metavar="RATIO",
-        help=f"fraction of the visual tokens to keep (default: that of --strategy, else {KEEP_RATIO:g})",
+        help="fraction of the visual tokens to keep (default: that of --strategy, for most 0.25)",
     )
     parser.add_argument(
         "--position-ids",
@@ -106,9 +105,7 @@ def _command(options: Namespace) -> list[str]:
 
     _check_passed_on(options)
     spec = StrategySpec.read(options.strategy)
-    ratio = KEEP_RATIO if options.keep_ratio is None else options.keep_ratio
-    has_own = options.keep_ratio is None and (spec.file is not None or spec.budget_setting is not None)
-    strategy = spec.make({} if has_own else {"keep_ratio": ratio})
+    strategy = spec.make({} if options.keep_ratio is None else {"keep_ratio": options.keep_ratio})
     config = read_config(options.model, options.revision)
     settings = Settings(strategy, options.position_ids, options.record)
     merged = json.dumps(overrides(config, settings, options.hf_overrides))

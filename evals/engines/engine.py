@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from tokenprune.errors import TokenPruneError
-from tokenprune.evals.run.setups import Setup
+from tokenprune.evals.run.setups import Pruned, Setup
 from tokenprune.serving.vllm.settings import Settings
 
 
@@ -79,6 +79,14 @@ class Engine(ABC):
     @abstractmethod
     def ask(self, prompts: Sequence[Prompt], setup: Setup) -> list[Reply | Exception]:
         """Answer all prompts greedily, as many at once as the engine takes. The error of one is in its place."""
+
+
+def asked_ratio(setup: Setup, own: Settings) -> float | None:
+    """Return the keep ratio that a request needs for a setup, None if it is that of the engine. A request's ratio of 1
+    turns pruning off, so that PixelPrune at 1 needs an engine of its own."""
+    if not isinstance(setup, Pruned):
+        return None if own.strategy_at(None) is None else 1.0
+    return None if setup.keep_ratio == own.strategy.keep_ratio else setup.keep_ratio
 
 
 def settings_of(setup: Setup) -> dict[str, Any]:

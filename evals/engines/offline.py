@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from tokenprune.errors import SettingError, UnsupportedError
-from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, settings_of
+from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, asked_ratio, settings_of
 from tokenprune.evals.models.loading import read_config
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, architecture_of
@@ -20,6 +20,8 @@ from tokenprune.strategies.baselines.grid import Grid
 OWN = {"model": "--model", "dtype": "--dtype", "hf_overrides": "--strategy"}
 #: Questions that vLLM schedules together. Their images are all decoded at once, which bounds their number.
 AT_ONCE = 64
+#: Those of an engine that answers as without tokenprune.
+UNPRUNED = Settings(Grid(keep_ratio=1.0))
 #: The reasons to end a request that is not answered, such as an image that vLLM's caches have lost.
 UNANSWERED = ("abort", "error")
 
@@ -39,6 +41,7 @@ class Offline(Engine):
         self.model, self.dtype, self.options = model, dtype, options
         self.config = read_config(model)
         self._llm: Any = None
+        self._settings = UNPRUNED
 
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
         """Sort by strategy and kind of position IDs. What prunes nothing is asked of the first engine."""
@@ -56,11 +59,12 @@ class Offline(Engine):
     @contextmanager
     def serving(self, group: Sequence[Setup]) -> Iterator[None]:
         pruned = [setup for setup in group if isinstance(setup, Pruned)]
-        settings = Settings(pruned[0].strategy, pruned[0].position_ids) if pruned else Settings(Grid(keep_ratio=1.0))
+        most = max(pruned, key=lambda setup: setup.keep_ratio, default=None)  # 1, if any: no request can ask for it
+        settings = UNPRUNED if most is None else Settings(most.strategy, most.position_ids)
         options = {"hf_overrides": overrides(self.config, settings), **self.options}
         if settings.position_ids == "compact":  # with which some architectures refuse it
             options.setdefault("enable_prefix_caching", False)
-        self._llm = import_module("vllm").LLM(self.model, dtype=self.dtype, **options)
+        self._llm, self._settings = import_module("vllm").LLM(self.model, dtype=self.dtype, **options), settings
         try:
             yield
         finally:
@@ -79,19 +83,19 @@ class Offline(Engine):
 
     def ask(self, prompts: Sequence[Prompt], setup: Setup) -> list[Reply | Exception]:
         try:
-            return self._generated(prompts, setup.keep_ratio)
+            return self._generated(prompts, asked_ratio(setup, self._settings))
         except Exception as error:  # noqa: BLE001  # raised again or recorded by whoever asks
             if len(prompts) == 1:
                 return [error]
             return [reply for prompt in prompts for reply in self.ask([prompt], setup)]
 
-    def _generated(self, prompts: Sequence[Prompt], keep_ratio: float) -> list[Reply | Exception]:
+    def _generated(self, prompts: Sequence[Prompt], keep_ratio: float | None) -> list[Reply | Exception]:
         architecture = ARCHITECTURES[architecture_of(self.config)]
         inputs = [
             {
                 "prompt": prompt.chat,
                 "multi_modal_data": architecture.items(prompt.images),
-                "mm_processor_kwargs": {"keep_ratio": keep_ratio},
+                "mm_processor_kwargs": {} if keep_ratio is None else {"keep_ratio": keep_ratio},
             }
             for prompt in prompts
         ]

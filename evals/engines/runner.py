@@ -97,10 +97,14 @@ class EngineRunner:
 
     @staticmethod
     def _miscounted(one: Sized, setup: Setup, n_kept: int) -> EngineError | None:
-        """Return an error if the engine did not keep as many visual tokens as the setup does. The budgets of several
-        images are rounded one by one, and so are those of an image's slices in MiniCPM-V, between which is text."""
-        budget = setup.strategy.budget if isinstance(setup, Pruned) else int
+        """Return an error if the engine did not keep as many visual tokens as the setup does, or more where the pixels
+        may leave fewer. The budgets of several images are rounded one by one, and so are those of an image's slices in
+        MiniCPM-V, between which is text."""
+        strategy = setup.strategy if isinstance(setup, Pruned) else None
+        budget = int if strategy is None else strategy.budget
         expected = budget(one.n_visual)
+        if strategy is not None and "kept_before_tower" in strategy.needs and 0 < n_kept < expected:
+            return None
         if abs(n_kept - expected) < max(1, len(one.prompt.images)) or n_kept == sum(map(budget, one.parts)):
             return None
         return EngineError(

@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 from PIL import Image
 
 from tokenprune.errors import DataError, SettingError, UnsupportedError
-from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, settings_of
+from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, asked_ratio, settings_of
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.prompts import NO_THINKING
 from tokenprune.serving.vllm.endpoint import PATH
@@ -92,8 +92,8 @@ class Server(Engine):
             "max_tokens": prompt.max_new_tokens,
         }
         theirs = self.settings
-        if theirs is not None and setup.keep_ratio != theirs.strategy.keep_ratio:
-            request["mm_processor_kwargs"] = {"keep_ratio": setup.keep_ratio}
+        if theirs is not None and (ratio := asked_ratio(setup, theirs)) is not None:
+            request["mm_processor_kwargs"] = {"keep_ratio": ratio}
         try:
             answer = self._json("/v1/chat/completions", request)
         except EngineError as error:
@@ -123,6 +123,11 @@ class Server(Engine):
             raise UnsupportedError(
                 f"{setup.key}: {self.url} prunes with {theirs.strategy} and {theirs.position_ids} position IDs. "
                 f"Name the same with --strategy and --position-ids, or start another server."
+            )
+        if theirs.by_pixels and asked_ratio(setup, theirs) == 1:
+            raise UnsupportedError(
+                f"{setup.key}: {self.url} has a keep ratio of {theirs.strategy.keep_ratio}, and a request's of 1 would "
+                f"turn pruning off. Start a server with --keep-ratio 1."
             )
 
     def _described(self) -> dict[str, Any]:

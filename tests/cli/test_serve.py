@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from helpers.commands import command
 
-from tokenprune import Compose
+from tokenprune import Compose, PixelPrune
 from tokenprune.evals.cli import serve
 from tokenprune.evals.models.bundled import MODEL, SETTINGS
 from tokenprune.evals.run.defaults import DEFAULT_STRATEGY
@@ -105,6 +105,12 @@ def test_the_budget_of_the_strategy(
     strategy = Settings.read(found["tokenprune"]).strategy
     last = strategy.steps[-1] if isinstance(strategy, Compose) else strategy
     assert last == parse("fopru", **budget)
+
+
+def test_pixels_decide_how_much_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    qwen = write_model(tmp_path / "qwen", "qwen2_5_vl")
+    found = overrides_in(printed(capsys, qwen, "--strategy", "pixelprune"))
+    assert Settings.read(found["tokenprune"]).strategy == PixelPrune()
 
 
 def test_a_settings_file_has_its_keep_ratio(llava: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

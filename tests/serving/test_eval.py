@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import needs_vllm
-from helpers.served.models import save_llava
+from helpers.served.models import save_llava, save_qwen
 from helpers.served.server import ENVIRONMENT, serving
 
 from tokenprune.evals import evaluate
@@ -28,10 +28,10 @@ pytestmark = [needs_vllm, pytest.mark.slow]
 OPTIONS = {"max_model_len": 512, "enforce_eager": True, "block_size": 32}
 
 
-def here(model: Path, data: Path, output: Path, *words: str) -> list[TaskResult]:
+def here(model: Path, data: Path, output: Path, *words: str, strategy: str = "fopru:layer=-2") -> list[TaskResult]:
     """The rows of the model in a process of its own, in which vLLM has changed nothing of transformers."""
     command = [sys.executable, "-m", "tokenprune", "eval", "--model", str(model), "--data", str(data)]
-    command += ["--dtype", "float32", "--output", str(output), "--strategy", "fopru:layer=-2", *words]
+    command += ["--dtype", "float32", "--output", str(output), "--strategy", strategy, *words]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return RunFolder(output).results()
 
@@ -66,6 +66,29 @@ def test_an_engine_in_this_process(tmp_path: Path) -> None:
     )
     assert {row.position_ids for row in rows} == {"original", "compact"}
     check_same(tmp_path / "served", tmp_path / "here")
+
+
+def test_patches_that_are_not_encoded(tmp_path: Path) -> None:
+    """An image then keeps fewer tokens than its budget, of which 1 is everything that the pixels leave."""
+    save_qwen(tmp_path / "model", "qwen2_5_vl")
+    strategy = "pixelprune:threshold=0.1"
+    words = "--keep-ratio", "0.3", "1", "--position-ids", "original", "--baselines", "unpruned", "--limit", "4"
+    here(tmp_path / "model", SCENES, tmp_path / "here", *words, strategy=strategy)
+    options: dict[str, Any] = {"keep_ratios": [0.3, 1.0], "position_ids": ["original"], "baselines": ["unpruned"]}
+    rows = evaluate(
+        str(tmp_path / "model"),
+        data=SCENES,
+        limit=4,
+        output=tmp_path / "served",
+        strategies=[strategy],
+        dtype="float32",
+        engine="vllm",
+        engine_options=OPTIONS,
+        **options,
+    )
+    check_same(tmp_path / "served", tmp_path / "here")
+    kept = {row.keep_ratio: row.n_kept / row.n_visual for row in rows if row.strategy != "unpruned"}
+    assert kept[0.3] < kept[1.0] < 0.95
 
 
 class OpenAI(server.Server):

@@ -8,9 +8,10 @@ import random
 from typing import Any
 
 import pytest
+import torch
 from helpers.served.engine import needs_vllm
 
-from tokenprune import FoPru
+from tokenprune import FoPru, PixelPrune
 from tokenprune.serving.vllm.settings import Settings
 
 pytestmark = needs_vllm
@@ -53,6 +54,8 @@ def test_an_item_says_what_is_asked() -> None:
         PrunedItem((36,), None, 2**53 - 1),
         PrunedItem((576, 300, 2), 0.1, 3),
         PrunedItem((9,), None, 3, ((3, 2**17), (7, 0))),
+        PrunedItem((4, 4), 0.5, 3, (), (0, 3, 4, 5)),
+        PrunedItem((4,), None, 3, (), ()),
     )
     for item in several:
         assert PrunedItem.read(item.element().data) == item
@@ -61,3 +64,25 @@ def test_an_item_says_what_is_asked() -> None:
     for modality in ("image", "video"):
         with pytest.raises(PruningError, match=f"vLLM lost the data that tokenprune attached to one {modality}"):
             PrunedItem.of(feature(None, modality), ["image", "video"])
+
+
+def test_a_part_keeps_what_is_left_of_it_at_most() -> None:
+    from tokenprune.serving.vllm.processing import PrunedItem
+
+    settings = Settings(PixelPrune())
+    item = PrunedItem((4, 4), None, 0, (), (0, 3, 4, 5, 7))
+    assert item.left_by_part() == [(0, 3), (0, 1, 3)]
+    assert item.n_kept(settings) == [2, 3]
+    assert PrunedItem((4, 4), 0.5, 0, (), (0, 3, 4, 5, 7)).n_kept(settings) == [2, 2]
+    assert PrunedItem((4, 4), 1.0, 0).n_kept(settings) == [4, 4]
+    assert item.places(settings) == [(4, 2), (4, 3)]
+
+
+@pytest.mark.parametrize("is_bytes", [True, False], ids=["bytes", "normalised"])
+def test_colors_of_patches(is_bytes: bool) -> None:
+    from tokenprune.serving.vllm.models.qwen_vl import patch_colors
+
+    colors = torch.tensor([[[0, 255], [51, 102], [204, 153]]]) / 255
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+    given = (colors * 255).round().byte() if is_bytes else (colors - torch.tensor([mean]).T) / torch.tensor([std]).T
+    assert torch.allclose(patch_colors(given.flatten(1), (mean, std)), colors, atol=1e-6)

@@ -33,7 +33,7 @@ def test_features_that_are_no_numbers(n_broken: int, wanted: list[int], caplog: 
     features = torch.randn(6, 2)
     features[1 : 1 + n_broken] = torch.nan
     selector = ImageSelector(Settings(DivPrune(keep=3)), 2, reports=False)
-    rows, kept = selector.select(features, EncodedImage(Layout.raster((1, 2, 3)), {}), None)
+    rows, kept = selector.select(features, EncodedImage(Layout.raster((1, 2, 3)), {}), None, 3)
     logger.removeHandler(caplog.handler)
     assert kept.tolist() == wanted
     assert torch.equal(rows, features[kept].nan_to_num())
@@ -48,9 +48,29 @@ def test_a_strategy_that_keeps_fewer_is_filled_up(caplog: pytest.LogCaptureFixtu
     features = torch.tensor([[5.0, 0], [1, 1], [4, 2], [3, 3], [0, 4], [2, 5]])
     image = EncodedImage(Layout.raster((1, 2, 3)), {})
     for _ in range(2):
-        rows, kept = selector.select(features, image, None)
+        rows, kept = selector.select(features, image, None, 3)
         assert kept.tolist() == [0, 2, 3]
         assert torch.equal(rows, features[kept])
     assert sum("kept fewer visual tokens than its budget" in one.message for one in caplog.records) <= 1
-    rows, kept = selector.select(features, image, 1.0)
+    rows, kept = selector.select(features, image, 1.0, 6)
     assert kept.tolist() == list(range(6))
+
+
+def test_only_what_was_encoded_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither places that are left over nor those of an image without numbers go to zeros."""
+    from tokenprune import Compose, DivPrune, PixelPrune
+    from tokenprune.serving.vllm.processing import PrunedItem
+    from tokenprune.serving.vllm.settings import Settings
+    from tokenprune.serving.vllm.worker.selector import ImageSelector, with_left
+
+    item = PrunedItem((6,), None, 0, (), (1, 3, 4, 5))
+    (image,) = with_left([EncodedImage(Layout.raster((1, 2, 3)), {})], item)
+    features = torch.randn(6, 2)
+    features[[0, 2]] = 0.0
+    fewer = ImageSelector(Settings(Compose(PixelPrune(), Fewer(keep=3))), 2, reports=False)
+    kept = fewer.select(features, image, None, 3)[1].tolist()
+    assert len(set(kept)) == 3
+    assert set(kept) < {1, 3, 4, 5}
+    features[4] = torch.nan
+    broken = ImageSelector(Settings(Compose(PixelPrune(), DivPrune(keep=2))), 2, reports=False)
+    assert broken.select(features, image, None, 2)[1].tolist() == [1, 3]
