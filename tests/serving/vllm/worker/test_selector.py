@@ -22,6 +22,11 @@ class Fewer(Strategy):
         return Selection.best(scores, self.budget(tokens.n_visual) - 1)
 
 
+class Refusing(Strategy):
+    def select(self, tokens: VisualTokens) -> Selection:
+        raise ValueError(f"no order of {tokens.n_visual}")
+
+
 @pytest.mark.parametrize(("n_broken", "wanted"), [(1, [0, 2, 3]), (4, [0, 1, 5])])
 def test_features_that_are_no_numbers(n_broken: int, wanted: list[int], caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is raised, since that would end the engine, and no NaN gets into its KV cache."""
@@ -58,7 +63,7 @@ def test_a_strategy_that_keeps_fewer_is_filled_up(caplog: pytest.LogCaptureFixtu
 
 def test_only_what_was_encoded_is_kept(caplog: pytest.LogCaptureFixture) -> None:
     """Neither places that are left over nor those of an image without numbers go to zeros."""
-    from tokenprune import Compose, DivPrune, PixelPrune
+    from tokenprune import Compose, PixelPrune
     from tokenprune.serving.vllm.processing import PrunedItem
     from tokenprune.serving.vllm.settings import Settings
     from tokenprune.serving.vllm.worker.selector import ImageSelector, with_left
@@ -72,5 +77,5 @@ def test_only_what_was_encoded_is_kept(caplog: pytest.LogCaptureFixture) -> None
     assert len(set(kept)) == 3
     assert set(kept) < {1, 3, 4, 5}
     features[4] = torch.nan
-    broken = ImageSelector(Settings(Compose(PixelPrune(), DivPrune(keep=2))), 2, reports=False)
-    assert broken.select(features, image, None, 2)[1].tolist() == [1, 3]
+    broken = ImageSelector(Settings(Compose(PixelPrune(), Refusing(keep=3))), 2, reports=False)
+    assert broken.select(features, image, None, 3)[1].tolist() == [1, 3, 5]
