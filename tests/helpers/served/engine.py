@@ -118,7 +118,7 @@ def _data(request: Request, architecture: Architecture | None) -> dict[str, list
     """The images and videos of a request, as vLLM takes them. architecture: None for one of vLLM's own."""
     images = [draw(*one, request.flat) for one in request.images]
     if architecture is not None and architecture.chunks:
-        chunks = [chunk(*one) for one in request.videos]
+        chunks = [chunk(*one, request.flat) for one in request.videos]
         videos = [
             {"type": "video_chunk", "video_chunk": one, "uuid": None, "prompt": "", "video_idx": 0} for one in chunks
         ]

@@ -56,9 +56,9 @@ def film(seed: int, width: int, height: int, n_frames: int, flat: bool = False) 
     return frames, {**facts, "video_backend": "opencv"}
 
 
-def chunk(seed: int, width: int, height: int, n_frames: int) -> list[Image.Image]:
+def chunk(seed: int, width: int, height: int, n_frames: int, flat: bool = False) -> list[Image.Image]:
     """The same frames as one of Kimi's chunks."""
-    return [draw(seed + number, width, height) for number in range(n_frames)]
+    return [draw(seed + number, width, height, flat) for number in range(n_frames)]
 
 
 def answers(
@@ -145,7 +145,7 @@ def _inputs(processor: Any, request: Request) -> Any:
         # Else it cuts tiles of a lone image only, where vLLM cuts those of all.
         images = [[image] for image in images]
     kimi = type(processor).__name__ == "Kimi_K25Processor"
-    chunks = [chunk(*one) for one in request.videos] if kimi else []
+    chunks = [chunk(*one, request.flat) for one in request.videos] if kimi else []
     images += [frames[0] for frames in chunks]  # a chunk has as many tokens as a frame
     given: dict[str, Any] = {"text": [request.text], "images": images or None, "return_tensors": "pt"}
     if request.videos and not kimi:

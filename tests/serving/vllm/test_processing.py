@@ -80,9 +80,9 @@ def test_a_part_keeps_what_is_left_of_it_at_most() -> None:
 
 @pytest.mark.parametrize("is_bytes", [True, False], ids=["bytes", "normalised"])
 def test_colors_of_patches(is_bytes: bool) -> None:
-    from tokenprune.serving.vllm.models.qwen_vl import patch_colors
+    from tokenprune.serving.vllm.patches import colors_of
 
     colors = torch.tensor([[[0, 255], [51, 102], [204, 153]]]) / 255
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
     given = (colors * 255).round().byte() if is_bytes else (colors - torch.tensor([mean]).T) / torch.tensor([std]).T
-    assert torch.allclose(patch_colors(given.flatten(1), (mean, std)), colors, atol=1e-6)
+    assert torch.allclose(colors_of(given.flatten(1), (mean, std)), colors, atol=1e-6)

@@ -26,14 +26,13 @@ from tokenprune.adapters.towers.row import Row
 from tokenprune.engine.call import CallContext, hidden_states_first, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
-from tokenprune.engine.tower.patches import selected_patches
+from tokenprune.engine.tower.patches import patch_tokens, selected_patches
 from tokenprune.engine.tower.proportional_attention import KEY_BIAS, ProportionalAttention
 from tokenprune.engine.tower.row import RowCall
 from tokenprune.engine.tower.tiles import TileSelection, changes
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategy import PatchStrategy, Strategy
-from tokenprune.tokens.tower import PatchTokens
 
 #: The outputs of a tower that may hold what its layers made, as it is.
 HIDDEN = {"last_hidden_state", "hidden_states"}
@@ -178,14 +177,8 @@ class RowPruning:
 
     def _selections(self, row: Row, patches: Tensor) -> list[Selection]:
         """What a PatchStrategy selects of every image."""
-        pixels = self._colors(patches, len(row.tokens)).detach()
-        if bool((row.tokens[1:] < row.tokens[:-1]).any()):
-            pixels = pixels[row.tokens.argsort(stable=True)]
-        ends = torch.tensor([prod(grid) for grid in row.images], device=row.tokens.device).cumsum(0)
-        sizes = torch.searchsorted(row.tokens.sort().values, ends).diff(prepend=ends.new_zeros(1)).tolist()
-        parts = zip(pixels.split(sizes), row.images, strict=True)
         assert isinstance(self.strategy, PatchStrategy)
-        tokens = [PatchTokens(part.reshape(prod(grid), -1), grid) for part, grid in parts]
+        tokens = patch_tokens(row, self._colors(patches, len(row.tokens)).detach())
         return [selected_patches(self.strategy, one) for one in tokens]
 
     def _colors(self, patches: Tensor, n_patches: int) -> Float[Tensor, "patches 3 values"]:

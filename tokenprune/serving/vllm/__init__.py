@@ -8,6 +8,7 @@ refusals       what cannot work, refused when the engine starts
 processing     in the API server: one placeholder token for each token that will be kept, and the multimodal hash
 markers        text between the visual tokens of an image
 worker         in the worker: encode, select, position IDs
+patches        what a strategy that prunes before the tower sees of an image
 towers         vision towers as vLLM builds them, described by a model's config
 drafts         speculative decoding: what goes with pruned images, and features without offsets for heads
 differences    where vLLM computes otherwise than transformers: logged when the engine starts

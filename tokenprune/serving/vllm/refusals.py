@@ -52,7 +52,7 @@ IN_ONE_ROW = (
     "TokenPruneKimiK25",
 )
 #: Those whose tower can encode some of the patches only.
-BEFORE_TOWER = tuple(name for name in IN_ONE_ROW if name != "TokenPruneKimiK25")
+BEFORE_TOWER = (*IN_ONE_ROW, "TokenPrunePaddleOCRVL")
 #: Models whose images are padded, so that their pixels do not divide into the patches of the tower.
 PADDED = ("TokenPruneGemma4",)
 #: What to do where vLLM is not there at all.

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from vllm.model_executor.models import kimi_k25
 from vllm.model_executor.models.interfaces import SupportsMRoPE
@@ -16,15 +17,20 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.families.kimi import chunk_layout, chunk_pixels
 from tokenprune.encoded import EncodedImage
+from tokenprune.serving.vllm.patches import frames_of
 from tokenprune.serving.vllm.processing import PruningProcessor
 from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
+from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import image_statistics
-from tokenprune.tokens import VisionAttention
+from tokenprune.tokens import PatchTokens, VisionAttention
 
 
 class KimiProcessor(PruningProcessor, kimi_k25.KimiK25MultiModalProcessor):
     pruned = ("vision_chunk",)
+
+    def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
+        return frames_of(self.info.get_hf_config(), item["pixel_values"].data, item["grid_thws"].data)
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -35,6 +41,14 @@ class PrunedKimiK25(PrunedModel, kimi_k25.KimiK25ForConditionalGeneration, Suppo
 
     pruned = KimiProcessor.pruned
 
+    def make_patch_dropping(self) -> PatchDropping:
+        encoder = self.vision_tower.encoder
+        attention = encoder.blocks[0].attn.attn_backend
+        return PatchDropping(self.config, encoder.blocks, [encoder.final_layernorm], attention)
+
+    def grids(self, arguments: dict[str, Any]) -> Int[Tensor, "images 3"]:
+        return arguments["grid_thws"]
+
     def attention_module(self) -> Any:
         blocks = self.vision_tower.encoder.blocks
         return blocks[encoder_layer(self.config, self.settings.strategy.attention_layer)].attn
@@ -44,15 +58,16 @@ class PrunedKimiK25(PrunedModel, kimi_k25.KimiK25ForConditionalGeneration, Suppo
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         needs, tower = self.settings.strategy.needs, tower_of_config(self.config)
-        grids, (side, _) = arguments["grid_thws"].cpu(), self.config.vision_config.merge_kernel_size
+        grids, (side, _) = self.grids(arguments).cpu(), self.config.vision_config.merge_kernel_size
         layouts = [chunk_layout(*grid, side=side) for grid in grids.tolist()]
         statistics: list[dict[str, Any]] = [{} for _ in layouts]
         if self.capture is not None:
             sizes = grids.prod(-1).tolist()
-            heads = (part.split(sizes, 1) for part in self.capture.row(sizes, features[0]))
-            for found, layout, queries, keys in zip(statistics, layouts, *heads, strict=True):
-                scale = self.capture.scale
-                found["vision_attention"] = VisionAttention(queries[None], keys[None], scale, tower.n_prefix, layout)
+            row = self.capture.row(sizes, features[0])
+            queries, keys = (self.whole(part).split(sizes, 1) for part in row)
+            for found, one, *heads, real in zip(statistics, layouts, queries, keys, self.real(layouts), strict=True):
+                query, key = (part[None] for part in heads)
+                found["vision_attention"] = VisionAttention(query, key, self.capture.scale, tower.n_prefix, one, real)
         if needs & {"pixels", "colors"}:
             pixels = arguments["pixel_values"]
             # The tower itself normalises them.

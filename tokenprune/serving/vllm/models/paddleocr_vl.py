@@ -16,11 +16,16 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.towers.qwen import assembled, by_frame
 from tokenprune.serving.vllm.models.qwen_vl import PrunedQwenVL
+from tokenprune.serving.vllm.patches import frames_of
 from tokenprune.serving.vllm.processing import PruningProcessor
 from tokenprune.serving.vllm.towers import encoder_layer
+from tokenprune.serving.vllm.worker.before_tower import PatchDropping
+from tokenprune.tokens import PatchTokens
 
 
-class PaddleOCRVLProcessor(PruningProcessor, paddleocr_vl.PaddleOCRVLMultiModalProcessor): ...
+class PaddleOCRVLProcessor(PruningProcessor, paddleocr_vl.PaddleOCRVLMultiModalProcessor):
+    def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
+        return frames_of(self.info.get_hf_config(), item["pixel_values"].data, item["image_grid_thw"].data)
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -32,6 +37,11 @@ class PrunedPaddleOCRVL(PrunedQwenVL, paddleocr_vl.PaddleOCRVLForConditionalGene
     """vLLM's PaddleOCR-VL, pruned. Its patches are in raster order, and it takes no videos."""
 
     pruned = ("image",)
+
+    def make_patch_dropping(self) -> PatchDropping:
+        tower = self.visual.vision_model
+        outputs, attention = [tower.post_layernorm], tower.encoder.attn_backend
+        return PatchDropping(self.config, tower.encoder.layers, outputs, attention, one_by_one=True)
 
     def attention_module(self) -> Any:
         layers = self.visual.vision_model.encoder.layers

@@ -5,20 +5,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from math import prod
 from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int, Real
+from jaxtyping import Float, Int
 from torch import Tensor
 from vllm.model_executor.models import qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.towers.qwen import frame_pixels, frames, layout, window_order
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.processing import PrunedItem, PruningProcessor
+from tokenprune.serving.vllm.patches import frames_of
+from tokenprune.serving.vllm.processing import PruningProcessor
 from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
 from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 from tokenprune.serving.vllm.worker.model import PrunedModel
@@ -39,13 +38,8 @@ class GridProcessor(PruningProcessor):
         return (n_visual // n_frames,) * n_frames
 
     def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
-        config = self.info.get_hf_config()
-        n_frames, height, width = item[f"{modality}_grid_thw"].data.tolist()
-        merge = config.vision_config.spatial_merge_size
-        grid = (1, height // merge, width // merge)
-        colors = patch_colors(item[PIXELS[modality]].data, tower_of_config(config).normalisation)
-        by_token = colors.reshape(n_frames, prod(grid), -1)  # the patches of a visual token are adjacent
-        return [PatchTokens(frame, grid) for frame in by_token]
+        patches, grid = item[PIXELS[modality]].data, item[f"{modality}_grid_thw"].data
+        return frames_of(self.info.get_hf_config(), patches, grid)
 
 
 class Qwen2VLProcessor(GridProcessor, qwen2_vl.Qwen2VLMultiModalProcessor): ...
@@ -63,36 +57,27 @@ class PrunedQwenVL(PrunedModel):
     n_components = 3
     pruned = tuple(PIXELS)
 
-    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.before_tower = None
-        if "kept_before_tower" in self.settings.strategy.needs:
-            row = tower_of_config(self.config).row
-            assert row is not None
-            self.before_tower = PatchDropping(self.visual, row, self.config.vision_config)
+    def make_patch_dropping(self) -> PatchDropping:
+        mergers = [self.visual.merger, *getattr(self.visual, "deepstack_merger_list", ())]
+        return PatchDropping(self.config, self.visual.blocks, mergers, self.visual.attn_backend)
 
-    def encoding(self, arguments: dict[str, Any], items: Sequence[PrunedItem]) -> AbstractContextManager[None]:
-        if self.before_tower is None:
-            return nullcontext()
-        return self.before_tower.encoding(arguments[f"{modality_of(arguments)}_grid_thw"], items)
+    def grids(self, arguments: dict[str, Any]) -> Int[Tensor, "images 3"]:
+        return arguments[f"{modality_of(arguments)}_grid_thw"]
 
     def attention_module(self) -> Any:
         return self.visual.blocks[encoder_layer(self.config, self.settings.strategy.attention_layer)].attn.attn
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         vision, needs, modality = self.config.vision_config, self.settings.strategy.needs, modality_of(arguments)
-        grids, pixels = arguments[f"{modality}_grid_thw"].cpu(), arguments.get(PIXELS[modality])
+        grids, pixels = self.grids(arguments).cpu(), arguments.get(PIXELS[modality])
         layouts = [layout(1, h, w, vision.spatial_merge_size) for t, h, w in grids.tolist() for _ in range(t)]
         statistics: list[dict[str, Any]] = [{} for _ in layouts]
         if pixels is not None and self.capture is not None:
             row = self.capture.row(grids.prod(-1).tolist(), features[0])
-            before = self.before_tower
-            queries, keys = (self.by_frame(part if before is None else before.whole(part), grids) for part in row)
-            real = None if before is None else before.real()
-            for i, (query, key) in enumerate(zip(queries, keys, strict=True)):
-                encoded = None if real is None else real[i][None].to(query.device)
-                attention = VisionAttention(query[None], key[None], self.capture.scale, 0, layouts[i], encoded)
-                statistics[i]["vision_attention"] = attention
+            queries, keys = (self.by_frame(self.whole(part), grids) for part in row)
+            for found, one, *heads, real in zip(statistics, layouts, queries, keys, self.real(layouts), strict=True):
+                query, key = (part[None] for part in heads)
+                found["vision_attention"] = VisionAttention(query, key, self.capture.scale, 0, one, real)
         if pixels is not None and needs & {"pixels", "colors"}:
             for found, image in zip(statistics, self.frame_pixels(pixels, grids), strict=True):
                 found.update(image_statistics(needs, tower_of_config(self.config), image[None]))
@@ -123,15 +108,6 @@ class PrunedQwenVL(PrunedModel):
             order = window_order(grids, merge, vision.window_size // merge // vision.patch_size).to(row.device)
             row = row.unflatten(0, (-1, merge**2))[order.argsort()].flatten(0, 1)
         return [rearrange(frame, "patch head width -> head patch width") for frame in frames(row, grids, merge)]
-
-
-def patch_colors(
-    patches: Real[Tensor, "patches values"], normalisation: tuple[Sequence[float], Sequence[float]]
-) -> Float[Tensor, "patches channels colors"]:
-    """The colours of patches, 0 to 1: of bytes, which the tower itself is to normalise, or of what was normalised."""
-    mean, std = map(torch.tensor, normalisation)
-    by_channel = patches.reshape(len(patches), len(mean), -1)
-    return by_channel.float() / 255 if by_channel.dtype == torch.uint8 else by_channel * std[:, None] + mean[:, None]
 
 
 def modality_of(arguments: Mapping[str, Any]) -> str:

@@ -11,12 +11,12 @@ get_mrope_input_positions   once per request: the position IDs of the unpruned p
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
 
@@ -29,6 +29,7 @@ from tokenprune.serving.vllm.refusals import encodes_apart
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.towers import n_heads
 from tokenprune.serving.vllm.worker.batches import arguments_of, image_batches
+from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 from tokenprune.serving.vllm.worker.capture import AttentionCapture, Capture
 from tokenprune.serving.vllm.worker.positions import (
     StepPositions,
@@ -40,6 +41,7 @@ from tokenprune.serving.vllm.worker.positions import (
 )
 from tokenprune.serving.vllm.worker.rope import lengthen
 from tokenprune.serving.vllm.worker.selector import ImageSelector, with_left
+from tokenprune.tokens import Layout
 
 if TYPE_CHECKING:
     Base = Any
@@ -75,6 +77,7 @@ class PrunedModel(Base):
         self.capture = self.make_capture() if "vision_attention" in strategy.needs else None
         if self.capture is not None:
             self.capture.apart = encodes_apart(vllm_config)
+        self.before_tower = self.make_patch_dropping() if "kept_before_tower" in strategy.needs else None
         lengthen(self.decoder, self.settings.n_positions(model_config.max_model_len))
         if vllm_config.speculative_config is not None:
             read_without_offsets(vllm_config.speculative_config, width)
@@ -101,9 +104,13 @@ class PrunedModel(Base):
         of `embed_multimodal`. `features` are those of the images, or videos."""
         raise NotImplementedError(f"{type(self).__name__} does not define encoded_images.")
 
-    def encoding(self, arguments: dict[str, Any], items: Sequence[PrunedItem]) -> AbstractContextManager[None]:
-        """Surrounds the tower's call for these images: makes it encode only what is left of them before it."""
-        return nullcontext()
+    def make_patch_dropping(self) -> PatchDropping:
+        """What lets the tower encode only some patches."""
+        raise NotImplementedError(f"{type(self).__name__} does not define make_patch_dropping.")
+
+    def grids(self, arguments: dict[str, Any]) -> Int[Tensor, "images 3"]:
+        """How many frames, rows and columns of patches each image or video has, in a call of `embed_multimodal`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define grids.")
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
         """How many rows each image or video has, of the arguments of `embed_multimodal` that hold those of all one
@@ -113,6 +120,14 @@ class PrunedModel(Base):
     def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
         """How much higher the position ID of each visual token is than that of the first of the image or part."""
         return torch.arange(image.layout.n_visual)[:, None]
+
+    def whole(self, states: Float[Tensor, "heads left width"]) -> Float[Tensor, "heads patches width"]:
+        """What a layer of the tower made of the patches of a call, with zeros for those that were not encoded."""
+        return states if self.before_tower is None else self.before_tower.whole(states)
+
+    def real(self, tiles: Sequence[Layout]) -> Sequence[Bool[Tensor, "1 patches"] | None]:
+        """Which patches of each tile of a call, in raster order, were encoded; None for all."""
+        return [None] * len(tiles) if self.before_tower is None else self.before_tower.real()
 
     # What vLLM calls.
 
@@ -131,7 +146,8 @@ class PrunedModel(Base):
             arguments = arguments_of(kwargs, len(items), batch, rows)
             if self.capture is not None:
                 self.capture.clear()
-            with self.encoding(arguments, items[batch]):
+            before = self.before_tower
+            with nullcontext() if before is None else before.encoding(self.grids(arguments), items[batch]):
                 found = list(super().embed_multimodal(**arguments))
                 images = iter(self.encoded_images(arguments, found))
             if self.capture is not None:
