@@ -124,13 +124,13 @@ def _data(request: Request, architecture: Architecture | None) -> dict[str, list
         ]
         found = {"vision_chunk": [*architecture.items(images)["vision_chunk"], *videos]}
     else:
-        found = {"image": images, "video": [played(*one, request.flat) for one in request.videos]}
+        found = {"image": images, "video": [played(film(*one, request.flat)) for one in request.videos]}
     return {modality: items for modality, items in found.items() if items}
 
 
-def played(*video: int | bool) -> tuple[Any, dict[str, Any]]:
+def played(shot: tuple[Any, dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
     """A film as vLLM takes it."""
-    frames, facts = film(*video)
+    frames, facts = shot
     return frames, {**facts, "do_sample_frames": False}
 
 

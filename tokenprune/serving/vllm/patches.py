@@ -24,8 +24,8 @@ def frames_of(config: Any, patches: Real[Tensor, "patches ..."], grid: Int[Tenso
     assert tower.row is not None
     row = tower.row.describe(grid[None].cpu(), config.vision_config)
     (tokens,) = patch_tokens(row, colors_of(patches, tower.normalisation))
-    n_frames, *sides = tokens.grid
-    return [PatchTokens(frame, (1, *sides)) for frame in tokens.pixels.unflatten(0, (n_frames, -1))]
+    n_frames, n_rows, n_columns = tokens.grid
+    return [PatchTokens(frame, (1, n_rows, n_columns)) for frame in tokens.pixels.unflatten(0, (n_frames, -1))]
 
 
 def colors_of(

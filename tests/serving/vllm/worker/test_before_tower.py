@@ -1,0 +1,93 @@
+"""A tower without some of its patches, in place of vLLM's."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from helpers.served.engine import needs_vllm
+from torch import Tensor, nn
+
+from tokenprune.errors import PruningError, UnsupportedError
+
+pytestmark = needs_vllm
+CONFIG: Any = SimpleNamespace(model_type="qwen2_vl", vision_config=SimpleNamespace(spatial_merge_size=2))
+GRIDS = torch.tensor([[1, 4, 4], [2, 2, 4]])
+TORCH_SDPA, FLASHINFER = (SimpleNamespace(name=name) for name in ("TORCH_SDPA", "FLASHINFER"))
+
+
+class Layer(nn.Module):
+    """Notes what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: dict[str, Any] = {}
+
+    def forward(self, x: Tensor, cu_seqlens: Tensor, *, cos: Tensor, max_seqlen: Tensor | None = None) -> Tensor:
+        self.given = {"x": x, "cu_seqlens": cu_seqlens, "cos": cos, "max_seqlen": max_seqlen}
+        return x + 1
+
+
+class Merger(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, 4, x.shape[-1]).sum(1)
+
+
+def items() -> list[Any]:
+    """What is left of an image of 4 visual tokens, and of a video of two frames of 2."""
+    from tokenprune.serving.vllm.processing import PrunedItem
+
+    return [PrunedItem((4,), None, 0, (), (0, 3)), PrunedItem((2, 2), None, 0, (), (1, 2, 3))]
+
+
+def test_layers_get_what_is_left() -> None:
+    """Layers may be given the ends of segments by place, and patches in a batch of one each."""
+    from tokenprune.serving.vllm.worker.before_tower import PatchDropping
+
+    first, second, merger = Layer(), Layer(), Merger()
+    dropping = PatchDropping(CONFIG, [first, second], [merger], TORCH_SDPA)
+    row = torch.arange(32.0)
+    with dropping.encoding(GRIDS, items()):
+        x, ends = row.view(-1, 1, 1), torch.tensor([0, 16, 24, 32])
+        for layer in (first, second):
+            x = layer(x, ends, cos=row[:, None], max_seqlen=torch.tensor(16))
+        merged = merger(x)
+        queries = dropping.whole(second.given["x"].view(1, -1, 1))
+        real = dropping.real()
+    left = torch.cat([row[:4], row[12:16], row[20:32]])
+    for layer, before in ((first, left), (second, left + 1)):
+        assert torch.equal(layer.given["x"], before.view(-1, 1, 1))
+        assert layer.given["cu_seqlens"].tolist() == [0, 8, 12, 20]
+        assert torch.equal(layer.given["cos"][:, 0], left)
+        assert layer.given["max_seqlen"] == 8
+    sums = [4 * 2 + sum(range(0, 4)), 0, 0, 4 * 2 + sum(range(12, 16)), 0]
+    sums += [4 * 2 + sum(range(start, start + 4)) for start in (20, 24, 28)]
+    assert merged[:, 0].tolist() == sums
+    assert torch.equal(queries[0, :, 0], torch.where(torch.isin(row, left), row + 1, 0))
+    assert [one[0].int().tolist() for one in real] == [
+        [1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1],
+        [0, 0, 1, 1, 0, 0, 1, 1],
+        [1] * 8,
+    ]
+    with dropping.encoding(GRIDS, [items()[0], items()[1]]):
+        first(row.view(-1, 1, 1), ends, cos=row[:, None])
+    assert first(row, None, cos=row) is not None, "outside, nothing is dropped"
+    assert torch.equal(first.given["x"], row)
+
+
+def test_layers_that_are_not_called() -> None:
+    """Else the features would be those of a tower that has seen everything."""
+    from tokenprune.serving.vllm.worker.before_tower import PatchDropping
+
+    dropping = PatchDropping(CONFIG, [Layer()], [Merger()], TORCH_SDPA)
+    with pytest.raises(PruningError, match="did not call the layers"), dropping.encoding(GRIDS, items()):
+        pass
+
+
+def test_a_kernel_that_is_told_lengths_in_another_way() -> None:
+    from tokenprune.serving.vllm.worker.before_tower import PatchDropping
+
+    with pytest.raises(UnsupportedError, match="--mm-encoder-attn-backend FLASHINFER"):
+        PatchDropping(CONFIG, [Layer()], [Merger()], FLASHINFER)
