@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,6 +101,24 @@ def in_vllm(model_type: str) -> str | None:
     return None
 
 
+def served_of(strategies: Sequence[str], model_type: str) -> list[str]:
+    """Those of some strategies that vLLM runs too, with their default settings, for a type of checkpoints that it
+    can prune."""
+    from tokenprune.errors import UnsupportedError
+    from tokenprune.serving.vllm.architectures import architecture_of
+    from tokenprune.serving.vllm.refusals import check_strategy
+    from tokenprune.strategies import STRATEGIES
+
+    found = []
+    for name in strategies:
+        try:
+            check_strategy(STRATEGIES[name](), 32, architecture_of({"model_type": model_type}))
+        except UnsupportedError:
+            continue
+        found.append(name)
+    return found
+
+
 def _print_all(tested: list[Tested]) -> None:
     from rich.table import Table
 
@@ -135,7 +154,8 @@ def _print_one(family: str, one: Tested) -> None:
     print(f"  tested      {n_passed} tests of {family}, largest difference {one.error:.0e}")
     print(f"  inputs      {', '.join(one.modalities)}")
     print(f"  strategies  {', '.join(can)}")
-    print(f"  vLLM        {'yes: tokenprune serve' if refused is None else f'no: {refused}'}")
+    runs = f"tokenprune serve, with {', '.join(served_of(can, one.model_type))}" if refused is None else None
+    print(f"  vLLM        {runs or f'no: {refused}'}")
     if lacks:
         print(f"  not         {', '.join(lacks)}: transformers itself does not support it")
 

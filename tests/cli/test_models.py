@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,18 @@ def test_one_class(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"  contract    masking: pruning equals {CONTRACTS['masking']}" in shown
     assert "fopru" in shown
     assert "cdpruner" not in shown  # its tower has no text tower
-    assert "  vLLM        yes: tokenprune serve" in shown
+    assert "  vLLM        tokenprune serve, with grid, averagepooling, random, " in shown
+
+
+def test_strategies_that_vllm_can_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, before_tower in (("Qwen3VLForConditionalGeneration", True), ("InternVLForConditionalGeneration", False)):
+        assert command("models", name) == 0
+        shown = capsys.readouterr().out
+        (served,) = re.findall("  vLLM        tokenprune serve, with (.+)", shown)
+        assert ("pixelprune" in served.split(", ")) == before_tower
+        assert "fopru" in served.split(", ")
+        assert "fastv" not in served.split(", ")
+        assert "fastv" in shown
 
 
 def test_what_vllm_can_serve(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from helpers.served.engine import needs_vllm
 
-from tokenprune import FoPru, PixelPrune
+from tokenprune import FoPru, PixelPrune, Strategy
 from tokenprune.serving.vllm.settings import Settings
 
 pytestmark = needs_vllm
@@ -86,3 +88,18 @@ def test_colors_of_patches(is_bytes: bool) -> None:
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
     given = (colors * 255).round().byte() if is_bytes else (colors - torch.tensor([mean]).T) / torch.tensor([std]).T
     assert torch.allclose(colors_of(given.flatten(1), (mean, std)), colors, atol=1e-6)
+
+
+@pytest.mark.parametrize(("strategy", "refused"), [(PixelPrune(), True), (FoPru(), False)], ids=["pixels", "features"])
+def test_an_image_that_nobody_here_has_seen(strategy: Strategy, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its features come from an encoder cache, but how many tokens its prompt has is for its pixels to say."""
+    from tokenprune.errors import SettingError
+    from tokenprune.serving.vllm import processing
+
+    monkeypatch.setattr(processing, "encoded_elsewhere", lambda items, modality: "not sent")
+    processor = processing.PruningProcessor()
+    processor.settings = Settings(strategy)
+    config = SimpleNamespace(architectures=["TokenPruneQwen3VL"])
+    processor.info = SimpleNamespace(get_hf_config=lambda: config)
+    with pytest.raises(SettingError, match="encoded elsewhere") if refused else nullcontext():
+        processor._check_encoded({"image": None})

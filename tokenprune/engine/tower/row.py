@@ -56,8 +56,7 @@ class RowCut:
         """The arguments of a layer besides its hidden states, for the patches that are left."""
         found = {name: self._once(name, value) for name, value in named.items() if name != "hidden_states"}
         if (given := found.get("max_seqlen")) is not None:
-            longest = found["cu_seqlens"].diff().max()
-            found["max_seqlen"] = longest.to(given) if isinstance(given, Tensor) else type(given)(longest)
+            found["max_seqlen"] = self._longest(given, found["cu_seqlens"])
         return found
 
     def forget(self) -> None:
@@ -81,6 +80,15 @@ class RowCut:
         key = name, id(value)
         if key not in self._cut:
             self._cut[key] = value, self._shortened(name, value)
+        return self._cut[key][1]
+
+    def _longest(self, given: Any, ends: Int[Tensor, " segments_1"]) -> Any:
+        """The length of the longest segment, as the number or tensor that was `given`. Read once for all layers,
+        because reading it waits for the device."""
+        key = "max_seqlen", id(ends)
+        if key not in self._cut:
+            longest = ends.diff().max()
+            self._cut[key] = ends, longest.to(given) if isinstance(given, Tensor) else type(given)(longest)
         return self._cut[key][1]
 
     def _shortened(self, name: str, value: Any) -> Any:

@@ -9,4 +9,5 @@ tower         pruning before the vision tower and between its layers
 background    BackgroundPruning as images grow
 peers         prefills of the published packages, and video reducers of vLLM
 serving       requests inside vLLM
+pages         rendered pages inside vLLM
 """
