@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from functools import cache
@@ -16,9 +17,10 @@ from tokenprune import Strategy, strategies
 from tokenprune.adapters import ADAPTERS
 from tokenprune.evals.cli import build_parser
 from tokenprune.evals.dev.measure.plan import PRUNED
+from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.dev.tables.accuracy import adapted
 from tokenprune.evals.dev.tables.accuracy.measured import measured
-from tokenprune.evals.dev.tables.speed import bench
+from tokenprune.evals.dev.tables.speed import bench, pages
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.report import markers
@@ -26,6 +28,7 @@ from tokenprune.serving.vllm.architectures import ARCHITECTURES
 
 ROOT = Path(__file__).resolve().parents[2]
 README, PATCHING = ROOT / "README.md", ROOT / "tokenprune" / "patching" / "README.md"
+SERVING = ROOT / "tokenprune" / "serving" / "README.md"
 CATALOGUE = ROOT / "tokenprune" / "strategies" / "catalogue.md"
 #: The most lines of a document that should be read in one go, without its generated tables.
 LONGEST = {README: 120, PATCHING: 150}
@@ -162,6 +165,15 @@ def accuracies() -> dict[tuple[str, str], list[str]]:
         if len(row) == 10 and row[4].endswith(" MB"):
             found.setdefault((row[2], row[1]), [cell.split()[0] for cell in row[5:9]])
     return found
+
+
+def test_documents_have_the_measured_time_of_pages() -> None:
+    content = json.loads((RESULTS / "serving_pages.json").read_text(encoding="utf-8"))
+    lines = [line.split("|") for line in str(pages.table(content)).splitlines()]
+    ratio = {line[1].strip(): line[6].split()[0] for line in lines}
+    readme, serving = (" ".join(path.read_text(encoding="utf-8").split()) for path in (README, SERVING))
+    assert f"[to {ratio['page']} and {ratio['screen']}](evals/results/serving.md#documents-and-screens)" in readme
+    assert f"to {ratio['page']}, {ratio['table']} and {ratio['screen']} of the unpruned model's" in serving
 
 
 def test_the_readme_says_what_its_table_says_of_accuracy() -> None:
