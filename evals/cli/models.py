@@ -6,6 +6,7 @@ import json
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,15 @@ MODES = {
 }
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """The types of a model and of its vision tower, if its config says that, and the architectures that it names."""
+
+    model_type: str
+    tower: str | None
+    architectures: tuple[str, ...]
+
+
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="class, model type or part of one (default: all)")
 
@@ -49,11 +59,13 @@ def run(options: Namespace) -> None:
     if options.name is None:
         _print_all(tested)
         return
-    folder = _types_of_folder(Path(options.name))
-    wanted, tower = folder or (options.name, None)
+    folder = _read_folder(Path(options.name))
+    wanted = options.name if folder is None else folder.model_type
     chosen = {key: one for key, one in families.items() if _matches(wanted, one.class_name, one.model_type)}
     if folder is not None:
-        chosen = _with_tower({key: one for key, one in chosen.items() if one.model_type == wanted} or chosen, tower)
+        chosen = _with_tower(
+            {key: one for key, one in chosen.items() if one.model_type == wanted} or chosen, folder.tower
+        )
     refused = [text for text in _refusals() if _matches(wanted, text.split()[0])]
     if not chosen and not refused:
         names = {name for one in tested for name in (one.class_name, one.model_type)}
@@ -70,7 +82,7 @@ def run(options: Namespace) -> None:
                 f"config.json, or type: tokenprune models"
             )
     for family, one in chosen.items():
-        _print_one(family, one)
+        _print_one(family, one, folder.architectures if folder else ())
     if refused:
         print(*refused, sep="\n")
 
@@ -89,13 +101,14 @@ def strategies_of(one: Tested) -> list[str]:
     return found
 
 
-def in_vllm(model_type: str) -> str | None:
-    """Why checkpoints of a type cannot be pruned inside vLLM; None if they can."""
+def in_vllm(model_type: str, architectures: Sequence[str] = ()) -> str | None:
+    """Why checkpoints of a type, whose config names these architectures, cannot be pruned inside vLLM; None if they
+    can."""
     from tokenprune.errors import UnsupportedError
     from tokenprune.serving.vllm.architectures import architecture_of
 
     try:
-        architecture_of({"model_type": model_type})
+        architecture_of({"model_type": model_type, "architectures": architectures})
     except UnsupportedError as error:
         return str(error)
     return None
@@ -144,10 +157,11 @@ def _print_all(tested: list[Tested]) -> None:
     )
 
 
-def _print_one(family: str, one: Tested) -> None:
+def _print_one(family: str, one: Tested, architectures: Sequence[str]) -> None:
+    """Print everything about a class. `architectures` are those that a checkpoint's config names, if it is known."""
     can = strategies_of(one)
     n_passed = sum(outcome == "passed" for outcome in one.cells.values())
-    refused = in_vllm(one.model_type)
+    refused = in_vllm(one.model_type, architectures)
     lacks = sorted(_mode(cell) for cell, outcome in one.cells.items() if outcome == "cannot")
     print(f"{one.class_name} ({one.model_type}), read by {one.adapter}")
     print(f"  contract    {one.contract}: pruning equals {CONTRACTS[one.contract]}")
@@ -171,12 +185,12 @@ def _mode(cell: str) -> str:
     return f"{MODES.get(mode, mode)} ({batch})" if batch else mode
 
 
-def _types_of_folder(folder: Path) -> tuple[str, str | None] | None:
-    """The model type of a folder with a model in it, and that of its vision tower, if it names it."""
+def _read_folder(folder: Path) -> Checkpoint | None:
+    """What the config of a folder with a model in it says; None for any other folder."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tower = (config.get("vision_config") or {}).get("model_type")
-        return str(config["model_type"]), tower
+        return Checkpoint(str(config["model_type"]), tower, tuple(config.get("architectures") or ()))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 

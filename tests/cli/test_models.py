@@ -104,6 +104,9 @@ def test_the_folder_of_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert command("models", tmp_path) == 0
     shown = capsys.readouterr().out
     assert shown.count("read by") == shown.count("tests of llava-dinov2") == 1
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl", "architectures": ["JinaVLForRanking"]}')
+    assert command("models", tmp_path) == 0
+    assert "  vLLM        no: config.json names JinaVLForRanking in " in capsys.readouterr().out
     (tmp_path / "config.json").write_text("{")
     assert f"no class or model type has '{tmp_path}' in its name" in command("models", tmp_path)
 

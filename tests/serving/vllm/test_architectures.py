@@ -18,6 +18,9 @@ from tokenprune.serving.vllm.architectures import architecture_of
         ({"model_type": "qwen3_vl_moe", "vision_config": {"model_type": "qwen3_vl_moe"}}, "TokenPruneQwen3VLMoe"),
         ({"model_type": "mistral3", "architectures": ["Mistral3ForConditionalGeneration"]}, "TokenPruneMistral3"),
         ({"model_type": "mistral3", "architectures": ["LightOnOCRForConditionalGeneration"]}, "TokenPruneLightOnOCR"),
+        ({"model_type": "kimi_k25", "architectures": ["KimiK25ForConditionalGeneration"]}, "TokenPruneKimiK25"),
+        ({"model_type": "kimi_k25", "architectures": ["Kimi_K25ForConditionalGeneration"]}, "TokenPruneKimiK25"),
+        ({"model_type": "llava", "architectures": ["TokenPruneQwen2VL"]}, "TokenPruneLlava"),
         ({"model_type": "qwen3_5", "vision_config": {"model_type": "qwen3_5_vision"}}, "TokenPruneQwen3_5"),
     ],
 )
@@ -30,3 +33,20 @@ def test_models_that_cannot_be_served() -> None:
         architecture_of({"model_type": "pixtral"})
     with pytest.raises(UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: exaone4_5, gemma3,"):
         architecture_of({"model_type": "bert"})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "named", "served"),
+    [
+        ("llava", "TarsierForConditionalGeneration", "LlavaForConditionalGeneration"),
+        ("llava", "LlavaQwenForCausalLM", "LlavaForConditionalGeneration"),
+        ("qwen2_vl", "JinaVLForRanking", "Qwen2VLForConditionalGeneration"),
+        ("qwen3_5", "Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration"),
+        ("mistral3", "MistralLarge3ForCausalLM", "LightOnOCRForConditionalGeneration and Mistral3ForConditional"),
+    ],
+)
+def test_models_that_only_share_the_type_of_one_that_is_served(model_type: str, named: str, served: str) -> None:
+    """vLLM has classes of their own for some of them; ours would read their weights as another model's."""
+    said = rf'names {named} in "architectures", which cannot be pruned inside vLLM: of type \'{model_type}\', only '
+    with pytest.raises(UnsupportedError, match=said + served):
+        architecture_of({"model_type": model_type, "architectures": [named]})

@@ -19,6 +19,7 @@ OTHER_FORMATS = {
     "pixtral": "is not in transformers' format. If it is a Mistral 3, add --config-format hf --load-format hf "
     "--tokenizer-mode hf.",
 }
+PATCH = "Patch it in transformers instead: tokenprune.patch(model, strategy)."
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Architecture:
     home: the module in `models` and the class, `llava:PrunedLlava`.
     replaces: what its checkpoints' config names, which vLLM serves unpruned.
     model_type: that of the checkpoints' config.
+    saved_as: the name that transformers writes into the config, if that is another.
     multidimensional: whether position IDs have three components (M-RoPE).
     named: whether it only serves checkpoints that name what it replaces, because another family has the same type.
     chunks: whether vLLM takes images and chunks of videos as one modality.
@@ -41,6 +43,7 @@ class Architecture:
     multidimensional: bool = False
     named: bool = False
     chunks: bool = False
+    saved_as: str | None = None
 
     def items(self, images: Sequence[Any]) -> dict[str, list[Any]]:
         """The images of a prompt, as vLLM's `LLM.generate` takes them."""
@@ -109,7 +112,12 @@ ARCHITECTURES = {
         ),
         Architecture("TokenPruneMistral3", "mistral3:PrunedMistral3", "Mistral3ForConditionalGeneration", "mistral3"),
         Architecture(
-            "TokenPruneKimiK25", "kimi:PrunedKimiK25", "KimiK25ForConditionalGeneration", "kimi_k25", chunks=True
+            "TokenPruneKimiK25",
+            "kimi:PrunedKimiK25",
+            "KimiK25ForConditionalGeneration",
+            "kimi_k25",
+            chunks=True,
+            saved_as="Kimi_K25ForConditionalGeneration",
         ),
         Architecture("TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3"),
         Architecture("TokenPruneSmolVLM", "idefics3:PrunedSmolVLM", "SmolVLMForConditionalGeneration", "smolvlm"),
@@ -129,8 +137,9 @@ ARCHITECTURES = {
 
 def architecture_of(config: Mapping[str, Any]) -> str:
     """Return the name of the architecture that serves a checkpoint, given its config.json. Raises UnsupportedError for
-    a model that none serves."""
+    a model that none serves, also one that only shares its type with one that is served."""
     model_type, names = config.get("model_type"), config.get("architectures") or ()
+    _check_names(model_type, [name for name in names if name not in ARCHITECTURES])
     tower = (config.get("vision_config") or {}).get("model_type", NATIVE_TOWERS[0])
     for architecture in ARCHITECTURES.values():
         if architecture.named and not {architecture.replaces, architecture.name} & set(names):
@@ -143,6 +152,18 @@ def architecture_of(config: Mapping[str, Any]) -> str:
         raise UnsupportedError(f"a model of type {model_type!r} {OTHER_FORMATS[model_type]}")
     served = sorted({architecture.model_type for architecture in ARCHITECTURES.values()})
     raise UnsupportedError(
-        f"a model of type {model_type!r} cannot be pruned inside vLLM. Supported: {', '.join(served)}. "
-        f"Patch it in transformers instead: tokenprune.patch(model, strategy)."
+        f"a model of type {model_type!r} cannot be pruned inside vLLM. Supported: {', '.join(served)}. {PATCH}"
     )
+
+
+def _check_names(model_type: object, names: Sequence[str]) -> None:
+    """Raise UnsupportedError if a config names an architecture that is not served, of a type that is."""
+    of_type = [one for one in ARCHITECTURES.values() if one.model_type == model_type and one.name != GENERIC]
+    served = {one.replaces for one in of_type} | {one.saved_as for one in of_type if one.saved_as}
+    others = [name for name in names if name not in served]
+    if of_type and others:
+        raise UnsupportedError(
+            f'config.json names {", ".join(others)} in "architectures", which cannot be pruned inside vLLM: of type '
+            f"{model_type!r}, only {' and '.join(sorted(served))} can. If the weights are in that format, write that "
+            f"name there. {PATCH}"
+        )
