@@ -46,9 +46,10 @@ def test_keep_ratio_of_a_request() -> None:
     assert settings.strategy_at(0.5) == FoPru(keep_ratio=0.5)
     assert settings.strategy_at(1) is None
     assert [settings.budget(36, ratio) for ratio in (None, 0.5, 1.0)] == [10, 18, 36]
-    for wrong in (0, 1.5, -1, "0.5", True):
-        with pytest.raises(SettingError, match="is not a fraction"):
+    for wrong in (0, 1.5, -1, "0.5", True, float("nan"), [0.5]):
+        with pytest.raises(SettingError, match=r"^mm_processor_kwargs: keep_ratio=.* is not a fraction") as caught:
             settings.strategy_at(wrong)  # pyright: ignore[reportArgumentType]
+        assert "keep=" not in str(caught.value)  # which a request cannot set
 
 
 def test_an_engine_that_keeps_all_prunes_nothing() -> None:
@@ -122,7 +123,8 @@ def test_a_mistyped_keep_ratio_of_a_request(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["strategy", "Strategy", "position_ids", "positionIds", "record", "keep", "layer"])
 def test_a_setting_of_the_engine_in_a_request(name: str) -> None:
-    with pytest.raises(SettingError, match=f"{name!r} does nothing, since '.*' is a setting of the whole engine"):
+    said = f"{name!r} does nothing, since '.*' is a setting of the whole engine. Leave it out; a request can only set"
+    with pytest.raises(SettingError, match=said):
         Settings(FoPru(keep_ratio=0.25)).check_options({name: "fopru"}, request=True)
 
 

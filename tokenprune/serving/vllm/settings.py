@@ -10,7 +10,7 @@ from difflib import SequenceMatcher
 from typing import Any, cast
 
 import tokenprune
-from tokenprune.checks import check_choice
+from tokenprune.checks import check_choice, is_number
 from tokenprune.errors import SettingError
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategies.parsing import StrategySpec
@@ -70,6 +70,11 @@ class Settings:
         """The strategy for an image whose request has this keep ratio, or none. Returns None if the image is not
         pruned, at a ratio of 1. Raises SettingError for a ratio that cannot be right."""
         asked = keep_ratio is not None
+        if asked and not (is_number(keep_ratio) and 0 < keep_ratio <= 1):
+            raise SettingError(
+                f"mm_processor_kwargs: {KEEP_RATIO}={keep_ratio!r} is not a fraction in (0, 1]. It is the fraction of "
+                f"visual tokens that are kept: write 0.25 to keep a quarter of them, or 1.0 to keep all."
+            )
         strategy = replace(self.strategy, keep_ratio=keep_ratio, keep=None) if asked else self.strategy
         unpruned = keep_ratio == 1 if asked else strategy.budget(MANY) == MANY and not self.by_pixels
         return None if unpruned else strategy
@@ -87,9 +92,11 @@ class Settings:
                 continue
             if request and setting == KEEP_RATIO:
                 raise SettingError(f"{where}: {path!r} does nothing. Did you mean {KEEP_RATIO!r}?")
+            elsewhere = f"Write it in --hf-overrides, such as {EXAMPLE}."
+            if request:
+                elsewhere = f"Leave it out; a request can only set {KEEP_RATIO!r}, to a fraction such as 0.25."
             raise SettingError(
-                f"{where}: {path!r} does nothing, since {setting!r} is a setting of the whole engine. Write it in "
-                f"--hf-overrides, such as {EXAMPLE}."
+                f"{where}: {path!r} does nothing, since {setting!r} is a setting of the whole engine. {elsewhere}"
             )
 
     def budget(self, n_visual: int, keep_ratio: float | None) -> int:
