@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,22 @@ pytestmark = [
     ),
 ]
 A, B = (1, 100, 100), (2, 150, 80)
+#: Seconds for two engines that answer, if no rank waits for the other.
+PATIENCE = 600
+
+
+@pytest.fixture(autouse=True)
+def time_limit() -> Iterator[None]:
+    """vLLM waits without end for a rank that waits for another one, such as one that has left a collective out."""
+
+    def fail(*_: object) -> None:
+        pytest.fail(f"the ranks have not answered in {PATIENCE} seconds: does one of them wait for the other?")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(PATIENCE)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def requests(image: str) -> list[Request]:
