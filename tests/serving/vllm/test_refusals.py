@@ -258,6 +258,12 @@ def test_options_that_do_not_go_with_pruning_are_refused(option: str, value: Any
         check_engine(ARCHITECTURES["TokenPruneMistral3"], config)
 
 
+def test_a_frontend_without_plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
+    with pytest.raises(UnsupportedError, match="VLLM_USE_RUST_FRONTEND=1 cannot be combined with pruned images"):
+        check_engine(LLAVA, engine_config())
+
+
 def test_drafts_of_speculative_decoding() -> None:
     config = engine_config()
     config.speculative_config = SimpleNamespace(method="medusa")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +56,8 @@ IN_ONE_ROW = (
 BEFORE_TOWER = (*IN_ONE_ROW, "TokenPrunePaddleOCRVL")
 #: Models whose images are padded, so that their pixels do not divide into the patches of the tower.
 PADDED = ("TokenPruneGemma4",)
+#: The environment variable that lets `vllm serve` start a frontend without plug-ins.
+RUST = "VLLM_USE_RUST_FRONTEND"
 #: What to do where vLLM is not there at all.
 NOT_INSTALLED = (
     f"vLLM is not installed. For GPUs, type: {to_install('vllm')}; for CPUs, see tokenprune/serving/README.md"
@@ -234,6 +237,10 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
         "--video-pruning-rate": (
             bool(multimodal.video_pruning_rate),
             "vLLM's own pruning of videos also appends position IDs",
+        ),
+        f"{RUST}=1": (
+            os.environ.get(RUST, "0") != "0",
+            "vLLM's frontend in Rust prepares the images of a prompt itself, and unpruned",
         ),
         "--mm-encoder-tp-mode data": (
             encodes_apart(vllm_config)
