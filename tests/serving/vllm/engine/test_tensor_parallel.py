@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -88,5 +89,18 @@ def test_ranks_that_encode_other_images(name: str, tmp_path: Path, monkeypatch: 
             check_equal(output, answer)
         llm.llm_engine.reset_encoder_cache()
         llm.reset_prefix_cache()
+        for output, answer in zip(served(llm, asked), answers, strict=True):
+            check_equal(output, answer)
+
+
+def test_ranks_encode_the_same_patches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
+    family = next(one for one in FAMILIES if one.name == "qwen2_5_vl")
+    family.save(tmp_path)
+    settings: dict[str, Any] = {"strategy": "compose", "steps": ["pixelprune", "fopru:keep=12"]}
+    asked = [replace(request, flat=True) for request in requests(family.image)]
+    answers = expected(tmp_path, settings, asked)
+    options = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
+    with engine(tmp_path, family.architecture, settings, **options) as llm:
         for output, answer in zip(served(llm, asked), answers, strict=True):
             check_equal(output, answer)
