@@ -24,7 +24,7 @@ class ClipRelevance:
     clip: the CLIPModel whose vision tower the pruned model has. Its own copy of that tower encodes the image again,
         because a pruned model's tower does not keep features of single patches in CLIP's space.
     tokenizer: its tokenizer; a question longer than the text tower takes is split into parts, each with its own first
-        and last token.
+        and last token, which the released code does not add.
     question: one for all images, or one for each image of a batch, in reading order.
     layer: the hidden states that are projected, as LLaVA's `vision_feature_layer`.
 

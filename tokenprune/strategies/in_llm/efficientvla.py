@@ -35,7 +35,9 @@ class EfficientVLA(OneStage, RankedStrategy, SkippingStrategy, ReusingStrategy):
     text tokens; the paper writes the attention from the visual token to the text, which a causal model does not have
     (a policy's prefix does; the direction is the same there, so that a strategy means one thing in all models).
     Diversity is 1 - max cosine to the key tokens, of the hidden states on entry to the layer; the paper does not name
-    the features. The first and last two layers are never removed. The paper's sparse MLPs are not included.
+    the features. The paper prunes from its second layer on, which is layer=1 if that layer already sees fewer tokens,
+    and layer=2, the default, if it is the last that sees all. The first and last two layers are never removed. The
+    paper's sparse MLPs are not included.
     """
 
     key: int = 4

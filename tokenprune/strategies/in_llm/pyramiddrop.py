@@ -28,8 +28,8 @@ class PyramidDrop(TextGuided, RankedStrategy):
     cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
     Deviations: the released code ranks by the attention of the layer about to be entered, recomputed from the hidden
-    states; here the layer before provides the attention that it computed. Quarters that coincide in a shallow model are
-    one stage.
+    states; here the layer before provides the attention that it computed. It renumbers position IDs after each stage;
+    here they are kept. Quarters that coincide in a shallow model are one stage.
     """
 
     first: int | None = None

@@ -38,7 +38,8 @@ class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
     code has tables for four budgets that do not count merged tokens; here the budget is exact. A cluster becomes the
     mean of its tokens as in the released code (the paper writes their sum), at the place and position ID of its centre.
     Centres are chosen by the density of a token's five nearest others, where the code takes as many as it makes
-    clusters, the token itself included, and adds random noise. Raters are chosen from the text after the image.
+    clusters, the token itself included, and adds random noise. Raters are chosen from the text after the image. Other
+    tokens keep their position IDs too, which the code renumbers.
     """
 
     recycle: float = 0.3

@@ -48,10 +48,12 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
     beta: the minimum weight of an anchor.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
 
-    Deviations: the paper's attention and frame features come from SigLIP's pooling head, which the checkpoints do not
-    hold. Here the attention is the CLS token's, or what a token receives from all, and a frame is the mean of its
-    features. Densities get no random noise. Budgets are exact: anchor frames share a segment's contextual budget
-    evenly, and what exceeds their tokens goes to the most attended of the remaining tokens of the video.
+    Follows the released code for LLaVA-OneVision; that for Qwen2.5-VL also shares out the attended tokens of a segment
+    by a second threshold, of 0.95. Deviations: the paper's attention and frame features come from SigLIP's pooling
+    head, which the checkpoints do not hold. Here the attention is the CLS token's, or what a token receives from all,
+    and a frame is the mean of its features. Densities get no random noise. Budgets are exact: anchor frames share a
+    segment's contextual budget evenly, and what exceeds their tokens goes to the most attended of the remaining tokens
+    of the video.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"vision_attention", "frames"})

@@ -28,8 +28,9 @@ class VidCom2(FrameScoreStrategy):
     """Keeps, of every frame, the tokens least like the video and the frame; frames least like the video keep more.
 
     A token is compared with the mean of the video and with the mean of its frame, in the half of the channels that
-    vary least. The shares of the frames are rounded, and vLLM's rule makes their sum exact: if it is too large, the
-    kept tokens most like both means are dropped, if it is too small, the dropped ones least like them are kept.
+    vary least. Deviation from the released code, which keeps the rounded shares of the frames, whatever their sum: the
+    budget is exact, by vLLM's rule. If the sum is too large, the kept tokens most like both means are dropped, if it is
+    too small, the dropped ones least like them are kept.
     """
 
     def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:
