@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tokenprune import STRATEGIES, Compose, LateStep, SettingError, VFlowOpt
+from tokenprune import DART, STRATEGIES, Compose, LateStep, SettingError, VFlowOpt
 
 CLASSES = [*STRATEGIES.values(), LateStep]
 #: What no flag and no number may be. A flag may be True, an optional number None.
@@ -33,6 +33,14 @@ def test_a_number_is_nothing_else(cls: Any, name: str, optional: bool) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("cls", "name", "optional"), plain_settings("int"))
+def test_a_whole_number_is_nothing_else(cls: Any, name: str, optional: bool) -> None:
+    for value in (*WRONG, True, 2.5, float("inf"), *(() if optional else (None,))):
+        with pytest.raises(SettingError, match=f"{cls.__name__}: .*{name}|{cls.__name__}: keep is a count"):
+            cls(**{name: value})
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("cls", "name", "optional"), plain_settings("bool"))
 def test_a_flag_is_true_or_false(cls: Any, name: str, optional: bool) -> None:
     for value in (*WRONG, 0, 1, None):
@@ -42,6 +50,7 @@ def test_a_flag_is_true_or_false(cls: Any, name: str, optional: bool) -> None:
 
 def test_there_are_some_of_each() -> None:
     assert (VFlowOpt, "cell", True) in plain_settings("float")
+    assert (DART, "pivots", False) in plain_settings("int")
     assert (VFlowOpt, "recycle", False) in plain_settings("bool")
 
 

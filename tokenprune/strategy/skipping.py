@@ -37,7 +37,8 @@ class SkippingStrategy(StagedStrategy):
 
     def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
         last = n_layers - ENDS
-        layers = tuple(range(last - self.skip, last)) if isinstance(self.skip, int) else tuple(self.skip)
+        # A count may be far more than there are.
+        layers = tuple(range(max(last - self.skip, 0), last)) if isinstance(self.skip, int) else tuple(self.skip)
         if any(not ENDS <= layer < last for layer in layers):
             between = f"choose from {ENDS}..{last - 1}" if last > ENDS else "this model has no others"
             raise SettingError(

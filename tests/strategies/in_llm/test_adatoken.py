@@ -66,6 +66,8 @@ def test_keeping_all_has_stages_that_keep_all() -> None:
         ((True, 0.5),),
         (("8", 0.5),),
         ((float("inf"), 0.5),),
+        ((float("nan"), 0.5),),
+        ((8, 10**400),),
         ((8, 0.5, 0.2),),
         0.95,
     ],

@@ -81,6 +81,7 @@ def test_layers_come_from_settings_files(tmp_path: Path) -> None:
         (2, r"into the first or last 2 of 5 decoder layers, which are never skipped; choose from 2\.\.2"),
         ((3,), "into the first or last 2 of 5"),
         ((1,), "into the first or last 2 of 5"),
+        (10**30, "into the first or last 2 of 5"),
     ],
 )
 def test_layers_that_cannot_be_skipped(unchecked: None, skip: Any, message: str) -> None:

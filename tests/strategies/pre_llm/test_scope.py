@@ -9,6 +9,7 @@ from helpers.tokens.by_hand import tokens_of
 from tokenprune import SCOPE, SettingError
 from tokenprune.strategies.pre_llm import scope
 from tokenprune.strategies.pre_llm.scope import most_covering
+from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 
 def at(*degrees: float) -> torch.Tensor:
@@ -57,7 +58,17 @@ def test_no_copy_is_chosen_twice_where_cosines_are_not_stored(monkeypatch: pytes
     assert len(chosen.unique()) == 90
 
 
-@pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf")])
+def test_a_high_power_of_weak_attention_is_not_zero() -> None:
+    """The CLS token keeps nearly all attention to itself. To the tenth power, single precision has zeros only."""
+    weak = torch.tensor([1e-6, 2e-6, 4e-6])
+    keys = torch.cat([torch.ones(1), weak]).log()[None, None, :, None]
+    attention = VisionAttention(torch.ones_like(keys), keys, 1.0, 1, Layout.raster((1, 1, 3)))
+    tokens = VisualTokens(torch.eye(3), attention.layout, 0, {"vision_attention": attention})
+    assert not (weak**10).any()
+    assert SCOPE(keep=2, alpha=10.0).select(tokens).kept.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("alpha", [-1.0, 10.5, float("nan"), float("inf")])
 def test_powers_that_cannot_be(alpha: float) -> None:
     with pytest.raises(SettingError, match=r"SCOPE: alpha=.* is not a power"):
         SCOPE(alpha=alpha)

@@ -35,6 +35,7 @@ def whole_maps(attention: VisionAttention) -> Tensor:
 def test_anchors_are_above_the_threshold() -> None:
     received = torch.tensor([[1.0, 2.0, 3.0, 6.0], [4.0, 4.0, 4.0, 4.0]])
     assert anchor_mask(received, 0.9).tolist() == [[False, False, True, True], [True] * 4]
+    assert anchor_mask(received, 1.0).tolist() == [[False, False, False, True], [True, False, False, False]]
     assert anchor_mask(received, 1.5).tolist() == [[False, False, False, True], [True, False, False, False]]
 
 
@@ -232,7 +233,8 @@ def test_without_parts() -> None:
 
 
 def test_settings_that_cannot_be() -> None:
-    for settings in ({"first": 0.0}, {"second": 1.5}, {"cell": 0.5}, {"keep": 64}):
+    infinite = ({"alpha": float("inf")}, {"threshold": -float("inf")})
+    for settings in ({"first": 0.0}, {"second": 1.5}, {"cell": 0.5}, {"keep": 64}, *infinite):
         with pytest.raises(SettingError, match=rf"VFlowOpt: {next(iter(settings))}"):
             VFlowOpt(**settings)  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="use up an average"):

@@ -108,6 +108,12 @@ def test_turns_get_more_than_straight_lines() -> None:
     assert kept[4] == max(kept) > kept[0] > kept[2]
 
 
+def test_brighter_frames_do_not_turn() -> None:
+    """The path is one of directions."""
+    frames = scene(0) * torch.tensor([1.0, 2, 4, 1, 1, 8, 2, 1])[:, None, None]
+    assert per_frame(VCAST(keep=40).select(clip(frames)).kept, 8) == [5] * 8
+
+
 def test_what_stands_out_of_a_frame() -> None:
     """By direction, 1 - 1, 1 - 1 and 1 - .8; by length, 5, 10 and 1 between the shortest and the longest."""
     frame, mean = torch.tensor([[3.0, 4.0], [6.0, 8.0], [0.0, 1.0]]), torch.tensor([0.6, 0.8])
@@ -121,6 +127,8 @@ def test_vcast_temperature_shares_more_evenly() -> None:
     assert widths[0] > widths[1] > widths[2]
     assert widths[2] <= 1
     assert min(per_frame(VCAST(keep=24, temperature=1e-3).select(tokens).kept, 8)) == 1  # none is left out
+    coldest = per_frame(VCAST(keep=24, temperature=1e-60).select(tokens).kept, 8)
+    assert sorted(coldest) == [1] * 7 + [17]
 
 
 @pytest.mark.parametrize("name", VIDEO)
@@ -210,6 +218,10 @@ def test_fastvid_anchor_features() -> None:
     features = selection.merged.apply(tokens.features, selection.kept)
     # An anchor, itself and one other: weight max(1/3, 0.6), and 0.4 of their mean.
     torch.testing.assert_close(features, torch.tensor([[9.0, 9], [9, 9], [0.6 * 2 + 0.4 * 1.5, 0], [0, 1.8]]))
+    no_minimum = FastVID(keep=4, contextual=0.5, segments=1, threshold=-1.0, beta=0.0).select(tokens)
+    assert no_minimum.merged is not None
+    features = no_minimum.merged.apply(tokens.features, no_minimum.kept)
+    torch.testing.assert_close(features[2:], torch.tensor([[2 / 3 + 1.0, 0], [0, 2 / 3 + 1.0]]))
 
 
 def test_fastvid_s_density_is_that_of_a_token_and_three_others() -> None:
@@ -222,9 +234,19 @@ def test_fastvid_s_density_is_that_of_a_token_and_three_others() -> None:
 
 
 def test_fastvid_fills_what_anchors_cannot_take() -> None:
-    """At 90 % the anchor frames have fewer tokens left than the contextual budget of their segment."""
-    selection = FastVID(keep_ratio=0.9, segments=1, threshold=-1.0).select(clip(moving(8)))
-    assert len(selection.kept) == 144
+    """At 90 %, 11 of 18 a frame by attention, and two anchor frames with 56 for the 9 tokens that each has left. The
+    other 38 are the most attended of what is left in the other frames."""
+    tokens = clip(moving(8))
+    kept = FastVID(keep_ratio=0.9, segments=1, threshold=-1.0).select(tokens).kept
+    assert len(kept) == 144
+    attended = tokens.vision_attention.received().view(8, N_PLACES)
+    left = torch.zeros(160).bool().index_fill(0, kept, True).view(8, N_PLACES)
+    assert bool(left[[3, 7]].all())
+    filled = left.scatter(1, attended.topk(11, dim=1).indices, False)[[0, 1, 2, 4, 5, 6]]
+    dropped = ~left[[0, 1, 2, 4, 5, 6]]
+    assert (int(filled.sum()), int(dropped.sum())) == (38, 16)
+    others = attended[[0, 1, 2, 4, 5, 6]]
+    assert others[filled].min() >= others[dropped].max()
 
 
 @pytest.mark.usefixtures("unchecked")

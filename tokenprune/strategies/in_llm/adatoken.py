@@ -83,10 +83,10 @@ def checked_schedule(schedule: Any) -> tuple[tuple[int, float], ...]:
         pairs = [(layer, share) for layer, share in schedule]
     except (TypeError, ValueError):
         pairs = []
-    whole = all(is_number(layer) and float(layer).is_integer() and is_number(share) for layer, share in pairs)
+    whole = all(is_number(layer) and layer % 1 == 0 and is_number(share) and 0 < share < 1 for layer, share in pairs)
     stages = tuple((int(layer), float(share)) for layer, share in pairs) if whole else ()
     ascending = all(a[0] < b[0] and a[1] >= b[1] for a, b in pairwise(stages))
-    if not stages or not ascending or stages[0][0] < 1 or not all(0 < share < 1 for _, share in stages):
+    if not stages or not ascending or stages[0][0] < 1:
         raise SettingError(
             f"AdaToken: schedule={schedule!r} is not a list of decoder layers, ascending from 1, and shares of the "
             f"visual tokens, descending within 0 and 1; write schedule=((8, 0.8), (16, 0.5))."

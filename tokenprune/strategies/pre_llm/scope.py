@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +19,8 @@ from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
 #: How many tokens' values are computed again at once.
 AT_ONCE = 64
+#: The highest power of the attention. Higher ones make most of it zero in float32, and zeros have no order.
+HIGHEST = 10
 
 
 @register_strategy("scope")
@@ -31,7 +32,7 @@ class SCOPE(AttentionStrategy):
     The coverage c_i of a token is its largest cosine to a kept one, at least 0. With a_j for the attention, the next
     token is the j of the largest a_j^alpha * sum_i max(0, cos(x_i, x_j) - c_i).
 
-    alpha: the power of the attention. 0 chooses by coverage alone; the paper uses 1.
+    alpha: the power of the attention, in [0, 10]. 0 chooses by coverage alone; the paper uses 1.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
@@ -43,14 +44,19 @@ class SCOPE(AttentionStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_number(self.alpha) or not 0 <= self.alpha < math.inf:
-            raise SettingError(f"SCOPE: alpha={self.alpha!r} is not a power; write a number of at least 0.")
+        if not is_number(self.alpha) or not 0 <= self.alpha <= HIGHEST:
+            raise SettingError(
+                f"SCOPE: alpha={self.alpha!r} is not a power that single precision can hold; write a number in "
+                f"[0, {HIGHEST}]."
+            )
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores, n_kept = tokens.vision_attention.cls_or_mean(), self.budget(tokens.n_visual)
         if n_kept == tokens.n_visual:
             return Selection.all(n_kept, scores.device, scores)
-        chosen = most_covering(unit_vectors(tokens.features), scores**self.alpha, n_kept)
+        # A power of two changes no choice, and keeps powers of the attention from becoming zero.
+        saliency = torch.ldexp(scores.detach(), -scores.detach().max().frexp().exponent) ** self.alpha
+        chosen = most_covering(unit_vectors(tokens.features), saliency, n_kept)
         return Selection(chosen.sort().values, tokens.n_visual, scores)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -63,8 +64,10 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
         check_flags("VFlowOpt", recycle=self.recycle, progressive=self.progressive, as_released=self.as_released)
         for name in ("threshold", "alpha"):
             value = getattr(self, name)
-            if not is_number(value):
-                raise SettingError(f"VFlowOpt: {name}={value!r} is not a number; write one, or leave {name} out.")
+            if not is_number(value) or not math.isfinite(value):
+                raise SettingError(
+                    f"VFlowOpt: {name}={value!r} is not a finite number; write one, or leave {name} out."
+                )
         for name in ("first", "second"):
             value, solved = getattr(self, name), name == "first" and self.first is None
             if not solved and not (is_number(value) and 0 < value <= 1):

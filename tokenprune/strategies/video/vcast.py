@@ -30,8 +30,9 @@ class VCAST(FrameScoreStrategy):
 
     temperature: of the softmax that makes weights of curvatures; a higher one shares the budget more evenly.
 
-    A frame keeps at least one token where the budget allows. Deviation from the released code: what is left after
-    rounding down goes to the frames with the largest fractions, one token each; there, one frame gets all of it.
+    A frame keeps at least one token where the budget allows. Deviations from the released code: what is left after
+    rounding down goes to the frames with the largest fractions, one token each, where there one frame gets all of it;
+    a budget smaller than the number of frames is not raised to that.
     """
 
     temperature: float = 0.7
@@ -45,7 +46,8 @@ class VCAST(FrameScoreStrategy):
         means = [normalize(frame.mean(0), dim=0, eps=EPSILON) for frame in frames.each(tokens.features)]
         each = zip(frames.each(tokens.features), means, strict=True)
         scores = torch.stack([outstanding(frame, mean) for frame, mean in each])
-        weights = (curvature(torch.stack(means)) / self.temperature).softmax(0).tolist()
+        turns = curvature(torch.stack(means)).cpu().double()
+        weights = ((turns - turns.max()) / self.temperature).softmax(0).tolist()
         counts = largest_remainders(weights, n_kept, 1, frames.n_places)
         return scores, marked_first(best_of_frames(scores, torch.tensor(counts, device=scores.device)))
 
