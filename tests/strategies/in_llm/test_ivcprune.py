@@ -42,9 +42,10 @@ def test_similarity_by_hand() -> None:
 
 
 def test_seeds_coordinates_and_then_what_resembles_most() -> None:
-    """Products with the text are .5, .4, 2 and -3, so 2 is the seed; 0 has the largest cosine, 3 the largest sine."""
+    """Products with the text are .5, .4, 2 and -3, so 2 is the seed. 0 has the largest cosine and 3 the largest sine;
+    those of 1 are large and negative."""
     values = torch.tensor([[[0.5, 0.0], [0.4, 3.0], [2.0, 1.0], [-3.0, 0.0], [1.0, 0.0]]])
-    tokens = tokens_with(values, [0.9, 0.1, 0.2, 0.3, 1.0], [0.1, 0.2, 0.3, 0.9, 1.0])
+    tokens = tokens_with(values, [0.9, -0.95, 0.2, 0.3, 1.0], [0.1, -0.95, 0.3, 0.9, 1.0])
     kept = {n: IVCPrune(keep=n, positions=0.34).select_at(Stage(1, keep=n), tokens).kept.tolist() for n in (2, 3)}
     assert kept == {2: [0, 2], 3: [0, 2, 3]}
     # Without coordinates, the seed's products with 0 and 1, 1 and 3.8, bring 1 before 0.
@@ -71,12 +72,12 @@ def test_the_stage_is_in_the_middle() -> None:
 
 
 def test_one_percent_are_seeds() -> None:
-    """Two of 200. The text's products with the first three are 2, 1.5 and 1.4, so the first two are kept, though seed 0
-    resembles 2 most, with products of 13, 0 and 11.8."""
-    values = torch.zeros(1, 201, 2)
+    """1.6 of 160, rounded: two. The text's products with the first three are 2, 1.5 and 1.4, so the first two are kept,
+    though seed 0 resembles 2 most, with products of 13, 0 and 11.8."""
+    values = torch.zeros(1, 161, 2)
     values[0, :3] = torch.tensor([[2.0, 3.0], [1.5, -1.0], [1.4, 3.0]])
-    values[0, 200, 0] = 1
-    tokens = tokens_with(values, [0.0] * 201, [0.0] * 201)
+    values[0, 160, 0] = 1
+    tokens = tokens_with(values, [0.0] * 161, [0.0] * 161)
     assert IVCPrune(keep=2, positions=0.0).select_at(Stage(1, keep=2), tokens).kept.tolist() == [0, 1]
 
 

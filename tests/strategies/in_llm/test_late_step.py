@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from tokenprune import LateStep
 from tokenprune.strategy import DenoisingStage
+from tokenprune.tokens import StepTokens
 
 
 def test_each_step_leaves_the_same_share_of_what_was_left() -> None:
@@ -17,3 +19,12 @@ def test_each_step_leaves_the_same_share_of_what_was_left() -> None:
 def test_a_single_step_has_the_whole_budget() -> None:
     assert LateStep(keep_ratio=0.3).step_stages == (DenoisingStage(8, 0.3),)
     assert LateStep(keep=9, steps=2).step_stages == (DenoisingStage(2, keep=9),)
+
+
+def test_the_most_attended_are_read_and_of_equal_ones_the_first() -> None:
+    """Of six visual tokens a third, of the four that are left."""
+    tokens = StepTokens(torch.tensor([0.1, 0.4, 0.2, 0.2]), torch.tensor([0, 2, 3, 5]), 6)
+    strategy = LateStep(keep_ratio=1 / 3, layer=-2)
+    (stage,) = strategy.step_stages
+    assert strategy.select_in_step(stage, tokens).kept.tolist() == [1, 2]
+    assert strategy.canvas_layer == -2

@@ -14,7 +14,7 @@ from torch import Tensor
 import tokenprune
 from tokenprune import SettingError, ToMe
 from tokenprune.strategies.in_tower.tome import matched, means, merge_groups, n_merged
-from tokenprune.tokens import Layout, TowerTokens, VisionAttention
+from tokenprune.tokens import KeptInTower, Layout, TowerTokens, VisionAttention, VisualTokens
 
 
 class Deep(Llava):
@@ -43,6 +43,14 @@ def test_every_second_token_is_matched() -> None:
     assert (left.tolist(), places.tolist()) == ([0, 2, 4, 5], [0, 0, 1, 1, 2, 3])
     assert matched(ANGLES, 99, 0)[0].tolist() == [1, 3, 5]
     assert torch.equal(matched(3 * ANGLES, 2, 0)[1], matched(ANGLES, 2, 0)[1])  # cosines
+
+
+def test_a_cls_token_takes_part_in_the_counting() -> None:
+    for n_prefix, expected in ((0, [1, 3, 4, 5]), (1, [0, 2, 4, 5])):
+        keys = torch.cat([torch.ones(n_prefix, 2), ANGLES])[None, None]
+        attention = VisionAttention(keys, keys, 1.0, n_prefix, Layout.raster((1, 1, 6)))
+        done = ToMe(keep=4).select_in_tower(TowerTokens(0, 0, attention, keys[0], torch.arange(6), 6, 6))
+        assert done.kept.tolist() == expected
 
 
 def test_means_weigh_what_each_stands_for() -> None:
@@ -78,6 +86,19 @@ def test_a_budget_beyond_one_matching() -> None:
     assert done.merged is not None
     values = torch.arange(8.0)[:, None]
     torch.testing.assert_close(done.merged.apply(values, done.kept), torch.tensor([[3.5]]))
+
+
+def test_what_the_tiles_have_too_many_is_merged_by_features() -> None:
+    """Left are 0, 1 and 3, of which 0 stands for three patches and is most like 1."""
+    left = KeptInTower(torch.tensor([0, 1, 3]), 4, merged_from=torch.tensor([3.0, 1.0, 1.0]))
+    features = torch.tensor([[1.0, 0.0], [3.0, 0.2], [9.0, 9.0], [0.0, 1.0]])
+    tokens = VisualTokens(features, Layout.raster((1, 1, 4)), 0, {"kept_in_tower": left})
+    selection = ToMe(keep=2).select(tokens)
+    assert selection.kept.tolist() == [1, 3]
+    assert selection.merged is not None
+    expected = torch.tensor([[(3 * 1 + 3) / 4, 0.05], [0.0, 1.0]])
+    torch.testing.assert_close(selection.merged.apply(features, selection.kept), expected)
+    assert ToMe(keep=3).select(tokens).merged is None
 
 
 @pytest.mark.usefixtures("unchecked")

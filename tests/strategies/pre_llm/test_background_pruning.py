@@ -183,6 +183,17 @@ def test_cls_logits_are_carried_and_linear() -> None:
     torch.testing.assert_close(merged, 0.5 * (keys @ attention.queries[0, :, 0, :, None])[..., 0])
 
 
+def test_links_below_the_quantile_are_cut() -> None:
+    """At 0, 10, 40 and 100 degrees in a row: from the lowest cosine on, all are one cluster; from the highest on, the
+    first two are, and the last, which is least like its neighbour, is kept as it is."""
+    angles = torch.tensor([0.0, 10, 40, 100]).deg2rad()
+    tokens = VisualTokens(torch.stack([angles.cos(), angles.sin()], 1), Layout.raster((1, 1, 4)))
+    one, several = (BackgroundPruning(keep=1, rank="distinct", quantile=q).select(tokens) for q in (0.0, 1.0))
+    assert one.merged is not None
+    assert one.merged.sources.tolist() == [0, 1, 2, 3]
+    assert (several.kept.tolist(), several.merged) == ([3], None)
+
+
 def test_settings_that_cannot_be() -> None:
     for settings in ({"threshold": 1.5}, {"threshold": float("nan")}, {"quantile": 1.5}):
         with pytest.raises(SettingError, match="BackgroundPruning: "):

@@ -48,6 +48,17 @@ def test_one_token_of_each_rectangle_and_what_is_like_it() -> None:
     assert Mosaic(keep=2, merge=False).select(tokens).merged is None
 
 
+def test_what_the_cls_token_attends_to() -> None:
+    """Patches attend in proportion to 1, 2, 4 and 8, the CLS token in proportion to the reciprocals."""
+    keys = torch.tensor([1.0, 1, 2, 4, 8]).log()[None, None, :, None]
+    queries = torch.tensor([-1.0, 1, 1, 1, 1])[None, None, :, None]
+    layout = Layout.raster((1, 1, 4))
+    statistics = {"vision_attention": VisionAttention(queries, keys, 1.0, 1, layout)}
+    tokens = VisualTokens(torch.ones(4, 2), layout, 0, statistics)
+    assert Mosaic(keep=2).select(tokens).kept.tolist() == [1, 3]
+    assert Mosaic(keep=2, score="cls").select(tokens).kept.tolist() == [0, 2]
+
+
 def test_of_two_kept_tokens_nearby_the_more_similar() -> None:
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0], [0.4, 1], [0, 1]]), dim=1)
     sources, targets = similar_nearby(vectors, Layout.raster((1, 1, 3)), torch.tensor([0, 2]), 1.0)

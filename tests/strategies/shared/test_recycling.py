@@ -46,7 +46,8 @@ def test_the_density_is_that_of_five_others() -> None:
 
 
 def test_only_the_best_of_what_is_dropped_is_merged() -> None:
-    assert [recycling_counts(n, 0.3, 0.1) for n in (0, 1, 2, 10, 100)] == [(0, 0), (1, 1), (1, 1), (4, 1), (31, 4)]
+    counts = [(0, 0), (1, 1), (1, 1), (4, 1), (6, 1), (31, 4)]
+    assert [recycling_counts(n, 0.3, 0.1) for n in (0, 1, 2, 10, 17, 100)] == counts
     scores, order = torch.arange(20.0), torch.arange(19, -1, -1)
     selection = recycle_by_cluster(scores, order, torch.randn(20, 3), 9, recycle=0.3, clusters=0.1)
     assert selection.merged is not None

@@ -35,6 +35,24 @@ def test_scores_are_of_what_is_unlike_the_video_and_the_frame() -> None:
     torch.testing.assert_close(scores, -(likeness(unit, unit.mean(0)) + like_frames))
 
 
+def test_frames_keep_their_shares_and_the_budget_is_exact() -> None:
+    """Where the rounded shares are too many together, the lowest scores of what they keep are dropped; where they are
+    too few, the highest of what they drop are kept."""
+    features = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+    unit = torch.nn.functional.normalize(features[:, features.var(0).argsort()[:3]], dim=1)
+    like_video = likeness(unit, unit.mean(0))
+    scores = -(like_video + torch.cat([likeness(frame, frame.mean(0)) for frame in unit.split(20)]))
+    tokens, signs = VisualTokens(features, Layout.raster((3, 4, 5))), set()
+    for keep in range(6, 40):
+        counts = shares(like_video.view(3, 20).mean(1), keep / 60, 20).tolist()
+        best = [frame * 20 + scores[frame * 20 :][:20].topk(count).indices for frame, count in enumerate(counts)]
+        first = torch.zeros(60).double().index_fill(0, torch.cat(best), 100.0)  # more than any score
+        expected = (scores + first).topk(keep).indices.sort().values
+        assert VidCom2(keep=keep).select(tokens).kept.tolist() == expected.tolist()
+        signs.add((sum(counts) > keep) - (sum(counts) < keep))
+    assert signs == {-1, 0, 1}
+
+
 @pytest.mark.parametrize(("keep_ratio", "expected"), [(0.4, [10, 6]), (0.88, [20, 13]), (0.01, [1, 1])])
 def test_shares_of_frames(keep_ratio: float, expected: list[int]) -> None:
     """A hundredth of ln 3 apart, the softmax is 3/4 and 1/4: of 20 places, 1.25 and .75 times the ratio, at most all
