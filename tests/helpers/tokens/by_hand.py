@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -27,3 +28,10 @@ def tokens_of(
     queries = torch.cat([query, torch.zeros_like(patch_keys)])
     seen = VisionAttention(queries[None, None], torch.cat([cls_key, patch_keys])[None, None], 1.0, 1, layout)
     return VisualTokens(torch.tensor(features), layout, 0, {"vision_attention": seen})
+
+
+def two_heads(first: VisualTokens, second: VisualTokens) -> VisualTokens:
+    """The tokens of `first`, whose attention has the head of `second` as well."""
+    one, other = first.vision_attention, second.vision_attention
+    queries, keys = torch.cat([one.queries, other.queries], 1), torch.cat([one.keys, other.keys], 1)
+    return replace(first, statistics={"vision_attention": replace(one, queries=queries, keys=keys)})

@@ -13,6 +13,7 @@ from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
 from tokenprune import (
+    PAR,
     AdaToken,
     AttentionMass,
     EfficientVLA,
@@ -80,6 +81,20 @@ def test_stages_by_the_last_token(strategy: StagedStrategy) -> None:
     torch.testing.assert_close(selection.scores, torch.tensor([0.05, 0.2, 0.1, 0.15]))
 
 
+@pytest.mark.parametrize(
+    "strategy",
+    [AttentionMass(mass=1.0), EfficientVLA(key=1, alpha=1.0), PAR()],
+    ids=lambda one: type(one).__name__,
+)
+def test_stages_by_all_of_the_text(strategy: StagedStrategy) -> None:
+    """The first of two text tokens sees the reciprocals of what they weigh to the last one, 1, .25, .5 and .33 of 2.28.
+    In the mean, 0 and 2 get most."""
+    tokens = stage_tokens([1, 4, 2, 3, 5, 5], 4)
+    opposite = tokens.attention.queries.index_fill(1, torch.tensor([4]), -1.0)
+    tokens = replace(tokens, text_attention=replace(tokens.attention, queries=opposite))
+    assert strategy.select_at(Stage(2, keep=2), tokens).kept.tolist() == [0, 2]
+
+
 def test_efficientvla_takes_key_relevant_and_diverse_tokens() -> None:
     features = [[1.0, 0], [1, 0], [0, 1], [0, 1], [1, 1], [-1, 0]]
     tokens = stage_tokens([6, 2, 5, 3, 4, 1, 9], 6, features)
@@ -115,6 +130,8 @@ def test_attention_mass_keeps_what_carries_the_mass() -> None:
     assert left(AttentionMass(mass=0.6), tokens, Stage(2, keep=4, at_most=True)) == [1, 3]
     assert left(AttentionMass(mass=0.6), tokens, Stage(2, keep=1, at_most=True)) == [1]
     assert left(AttentionMass(mass=1.0), tokens, Stage(2, keep=3)) == [1, 2, 3]
+    assert all(stage.at_most for stage in AttentionMass(mass=0.6).stages(12))
+    assert not any(stage.at_most for stage in AttentionMass(mass=1.0).stages(12))
 
 
 @pytest.mark.parametrize(
@@ -144,6 +161,9 @@ def test_sparsevlm_chooses_raters() -> None:
     assert raters(FirstLayerInputs(visual, text)).tolist() == [True, False, True]
     alike = torch.ones(3, 2)
     assert raters(FirstLayerInputs(visual, alike)).tolist() == [True] * 3
+    # (1, 1000, 1000) / 2001 and (5, 1, 1) / 7, in the mean .36, .32 and .32; of the products, the first has least.
+    text = torch.tensor([[1.0, 5], [1000, 1], [1000, 1]]).log()
+    assert raters(FirstLayerInputs(visual, text)).tolist() == [True, False, False]
 
 
 def test_sparsevlm_scores_by_raters_alone() -> None:

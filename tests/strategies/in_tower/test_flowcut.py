@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp, log, sqrt
 from typing import Any
 
@@ -40,6 +41,14 @@ def test_information_flow_by_hand() -> None:
     torch.testing.assert_close(information_flow(torch.tensor(ATTENTION), torch.tensor(VALUES)), torch.tensor(expected))
 
 
+def test_products_are_not_scaled_and_sizes_are_sums() -> None:
+    """Of vectors of width 4, the products with the CLS token's are log 4 and 0, not halves of them, and the sizes 3 and
+    2, where their lengths are 1.7 and 2."""
+    values = torch.tensor([[[log(4), 0.0, 0, 0], [1.0, 1, 1, 0], [0.0, 2, 0, 0]]])
+    flow = information_flow(torch.tensor([0.5, 0.5]), values)
+    torch.testing.assert_close(flow, torch.tensor([(1 / 2 + 4 / 5) * 3, (1 / 2 + 1 / 5) * 2]))
+
+
 def test_how_many_are_dropped() -> None:
     """Attention that halves from patch to patch has an entropy of 1.75 log 2 over four."""
     halves = torch.tensor([0.5, 0.25, 0.125, 0.125]).repeat_interleave(4) / 4
@@ -75,6 +84,14 @@ def test_what_is_few_enough_stays() -> None:
     assert selection.kept.tolist() == [0, 1, 2]
     assert selection.scores is not None
     assert selection.scores.tolist() == [3.0, 1.0, 2.0]
+
+
+def test_a_tile_of_which_nothing_is_dropped_is_scored_for_the_comparison_with_others() -> None:
+    alone, tile = seen(), replace(seen(), n_image=9)
+    assert FlowCut(keep=3).select_in_tower(alone).scores is None
+    selection = FlowCut(keep=9).select_in_tower(tile)
+    assert selection.kept.tolist() == [0, 1, 2]
+    torch.testing.assert_close(selection.scores, information_flow(torch.tensor([0.4, 0.2, 0.4]), torch.tensor(VALUES)))
 
 
 def test_the_survivors_are_kept() -> None:

@@ -84,6 +84,18 @@ def test_the_weaker_half_gathers() -> None:
     assert Nuwa(keep_ratio=0.25, progressive=False, gather=False).select(tokens).merged is None
 
 
+@pytest.mark.parametrize(("n_prefix", "expected"), [(1, [0, 1]), (0, [2, 3])], ids=["cls", "none"])
+def test_the_cls_token_decides_where_there_is_one(n_prefix: int, expected: list[int]) -> None:
+    """Patches attend in proportion to 1, 2, 4 and 8, the CLS token in proportion to the reciprocals."""
+    keys = torch.tensor([1.0, 1, 2, 4, 8]).log()[None, None, 1 - n_prefix :, None]
+    queries = torch.tensor([-1.0, 1, 1, 1, 1])[None, None, 1 - n_prefix :, None]
+    layout = Layout.raster((1, 1, 4))
+    statistics = {"vision_attention": VisionAttention(queries, keys, 1.0, n_prefix, layout)}
+    tokens = VisualTokens(torch.eye(4), layout, 0, statistics)
+    strategy = Nuwa(keep_ratio=0.5, progressive=False, gather=False, cells=None)
+    assert strategy.select(tokens).kept.tolist() == expected
+
+
 def test_how_many_are_the_weaker_ones() -> None:
     """Of the 112 tokens that enter for 64, the quantile of .55 lies between the 62nd and the 63rd score from below."""
     tokens = tokens_of([1.0 + 7 * i % 577 for i in range(576)], Layout.raster((1, 24, 24)))

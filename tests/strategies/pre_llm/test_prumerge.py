@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tokens.by_hand import tokens_of
+from helpers.tokens.by_hand import tokens_of, two_heads
 
 from tokenprune import PruMerge, SettingError
 from tokenprune.strategies.pre_llm.prumerge import fill_evenly, nearest_neighbours, outliers
 
-# Attention in tenths. Keys are directions: 0 and 2 alike, 1 and 3 alike, 4 between.
+# Attention in tenths. Keys count by direction: 0 and 2 alike, 1 and 3 alike, 4 between.
 ATTENTION = [0.1, 0.4, 0.1, 0.1, 0.3]
-KEYS = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.1], [0.1, 1.0], [1.0, 1.0]]
+KEYS = [[1.0, 0.0], [0.0, 1.0], [20.0, 2.0], [0.1, 1.0], [1.0, 1.0]]
 FEATURES = [[10.0], [20.0], [30.0], [40.0], [50.0]]
 
 
@@ -33,16 +33,36 @@ def test_neighbours_are_added_by_the_attention_they_get() -> None:
     assert merged == pytest.approx([20 + 0.1 * 40 + 0.3 * 50, 50 + 0.1 * 30 + 0.1 * 40])
 
 
+def test_keys_of_all_heads_side_by_side() -> None:
+    """The key of 2 has a cosine of .82 to that of 1, and of 0 to that of 0. Of means over heads, they are .71 and 1."""
+    attention, features = [0.2, 0.2, 0.6], [[10.0], [20.0], [30.0]]
+    first = tokens_of(attention, [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]], features)
+    second = tokens_of(attention, [[1.0, 0.0], [-1.0, 1.0], [0.0, 1.0]], features)
+    selection = PruMerge(keep=1, neighbours=1).select(tokens := two_heads(first, second))
+    assert selection.merged is not None
+    assert selection.merged.apply(tokens.features, selection.kept)[:, 0].tolist() == pytest.approx([30 + 0.2 * 20])
+
+
 def test_newline_tokens_are_not_merged() -> None:
     kept, merged = values(PruMerge(keep=2, neighbours=2), newlines=[4])
     assert kept == [1, 4]
     assert merged == pytest.approx([20 + 0.1 * 40 + 0.1 * 30, 50])
 
 
+def test_two_patches_are_merged_and_one_is_as_it_is() -> None:
+    tokens = tokens_of([0.5, 0.3, 0.2], [[1.0, 0.0]] * 3, [[10.0], [20.0], [30.0]], newlines=[2])
+    pair = PruMerge(keep=1).select(tokens)
+    assert pair.merged is not None
+    assert pair.merged.apply(tokens.features, pair.kept)[:, 0].tolist() == pytest.approx([10 + 0.3 * 20])
+    single = tokens_of([0.5, 0.3, 0.2], [[1.0, 0.0]] * 3, [[10.0], [20.0], [30.0]], newlines=[1, 2])
+    assert PruMerge(keep=1).select(single).merged is None
+
+
 def test_outliers_are_beyond_the_whiskers() -> None:
     """Of 1 2 3 4 5 6 7 8 and 20, the quartiles are 3 and 7: outliers are above 7 + 1.5 * 4 = 13."""
     assert outliers(torch.tensor([1.0, 2, 3, 4, 20, 5, 6, 7, 8])).nonzero()[:, 0].tolist() == [4]
     assert not outliers(torch.tensor([1.0, 2, 3, 4, 13, 5, 6, 7, 8])).any()
+    assert outliers(torch.tensor([1.0, 2, 3, 4, 13.1, 5, 6, 7, 8])).sum() == 1
 
 
 def test_plus_spreads_the_rest_evenly() -> None:

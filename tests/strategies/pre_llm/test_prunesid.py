@@ -29,6 +29,19 @@ def test_groups_are_principal_components(copies: int) -> None:
     assert component_of_each(values.logit(), 1).tolist() == [0, 0, 0, 0] * copies
 
 
+def test_components_are_of_sigmoids() -> None:
+    """Less their mean, .5, -.5, 0, 0 once and 0, 0, .38, -.38 three times, which is more. The features themselves vary
+    most in the first token."""
+    features = torch.tensor([[30.0, -30.0, 0.0, 0.0]] + 3 * [[0.0, 0.0, 2.0, -2.0]])
+    assert component_of_each(features, 2).tolist() == [1, 0, 0, 0]
+
+
+def test_the_cls_token_s_attention_decides() -> None:
+    """The patches attend to all alike."""
+    tokens = tokens_of([0.1, 0.4, 0.5], [[0.0]] * 3, at(0, 60, 90).tolist())
+    assert PruneSID(keep=1).select(tokens).kept.tolist() == [2]
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_as_many_components_as_channels(seed: int) -> None:
     """One of them is that of a variance of zero, in which no token weighs anything."""

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tokens.by_hand import tokens_of
+from helpers.tokens.by_hand import tokens_of, two_heads
 
 from tokenprune import Selection, SettingError, VisionZip
 from tokenprune.tokens import VisualTokens
 
 # The tokens 1 and 4 are attended to most. Of the others, the keys of 2 and 6 are most like that of 0 (cosines 0.8
-# and 0.994 against 0.6 and 0.110), and that of 5 like that of 3.
+# and 0.994 against 0.6 and 0.110), and that of 5 like that of 3, which is longer.
 ATTENTION = [1.0, 4.0, 1.0, 1.0, 2.0, 1.0, 1.0]
-KEYS = [[1.0, 0.0], [0.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.0, 0.0], [0.6, 0.8], [0.9, 0.1]]
+KEYS = [[1.0, 0.0], [0.0, 0.0], [0.8, 0.6], [0.0, 5.0], [0.0, 0.0], [0.6, 0.8], [0.9, 0.1]]
 FEATURES = [[10.0], [20.0], [30.0], [40.0], [50.0], [60.0], [70.0]]
 
 
@@ -32,6 +32,18 @@ def test_dominant_and_contextual() -> None:
     assert selection.scores is not None
     torch.testing.assert_close(selection.scores, torch.tensor(ATTENTION) / 11)
     assert VisionZip(keep=4, contextual=0.4).select(tokens).kept.tolist() == [0, 1, 3, 4]  # 1.6 of four, rounded
+
+
+def test_keys_are_means_over_heads() -> None:
+    """In the mean of both heads, the key of 2 is that of 0, and 45 degrees from that of 1. In the first head it is that
+    of 1, and in both side by side it is nearer to 1 too: cosines of .82 and 0."""
+    attention, features = [1.0, 1.0, 1.0, 9.0], [[10.0], [20.0], [30.0], [40.0]]
+    first = tokens_of(attention, [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 1.0]], features)
+    second = tokens_of(attention, [[1.0, 0.0], [-1.0, 1.0], [0.0, 1.0], [1.0, 1.0]], features)
+    tokens = two_heads(first, second)
+    selection = VisionZip(keep=3, contextual=2 / 3).select(tokens)
+    assert selection.kept.tolist() == [0, 1, 3]
+    assert merged(selection, tokens) == [10 + 30, 20, 40]
 
 
 def test_newline_tokens_are_not_merged() -> None:
@@ -68,6 +80,19 @@ def test_without_contextual_tokens_and_of_a_whole_image_nothing_is_merged() -> N
     best = VisionZip(keep=2, contextual=0.0).select(tokens)
     assert best.kept.tolist() == [1, 4]
     assert best.merged is VisionZip(keep_ratio=1.0).select(tokens).merged is None
+
+
+def test_cells_are_those_of_the_dominant_tokens_budget() -> None:
+    seen: list[int] = []
+
+    class Watching(VisionZip):
+        def ranked(self, scores: Any, n_kept: int, tokens: Any) -> Any:
+            seen.append(n_kept)
+            return super().ranked(scores, n_kept, tokens)
+
+    for contextual in (0.25, 1.0):
+        Watching(keep=4, contextual=contextual).select(tokens_of(ATTENTION, KEYS, FEATURES))
+    assert seen == [3, 1]
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -11,6 +11,7 @@ from helpers.tokens.by_hand import tokens_of
 from helpers.tokens.scored import scored
 
 from tokenprune import SettingError, VisPruner
+from tokenprune.strategies.pre_llm import vispruner
 from tokenprune.strategies.pre_llm.vispruner import drop_duplicates
 from tokenprune.strategies.shared.similarity import unit_vectors
 from tokenprune.tokens import Layout
@@ -39,6 +40,14 @@ def test_duplicates_go_round_by_round() -> None:
     assert len(drop_duplicates(order, vectors, 1, step=100)) == 1
 
 
+def test_pairs_of_a_large_image_are_compared_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = unit_vectors(torch.randn(41, 5, generator=torch.Generator().manual_seed(0)))
+    order = torch.randperm(41, generator=torch.Generator().manual_seed(1))
+    stored = [drop_duplicates(order, vectors, count, step=3).tolist() for count in (1, 7, 30)]
+    monkeypatch.setattr(vispruner, "BLOCK_ELEMENTS", 100)
+    assert [drop_duplicates(order, vectors, count, step=3).tolist() for count in (1, 7, 30)] == stored
+
+
 def test_important_and_diverse() -> None:
     """Of 4, two are the most attended, 3 and 1. The others by attention are 0 2 4 5: 0 (0) and 4 (45 degrees) are
     compared with 2 (88) and 5 (180), and both go in one round."""
@@ -49,6 +58,20 @@ def test_important_and_diverse() -> None:
     assert VisPruner(keep=3, important=1.0).select(tokens).kept.tolist() == [0, 1, 3]
     # Nine tenths of one token are none: of 3 1 0 2 4 5, every second one is left, 1 2 5, and then the second, 2.
     assert VisPruner(keep=1, important=0.9).select(tokens).kept.tolist() == [2]
+
+
+def test_cells_are_those_of_the_important_tokens_budget() -> None:
+    seen: list[int] = []
+
+    class Watching(VisPruner):
+        def ranked(self, scores: Any, n_kept: int, tokens: Any) -> Any:
+            seen.append(n_kept)
+            return super().ranked(scores, n_kept, tokens)
+
+    tokens = scored([1.0] * 6, Layout.raster((1, 1, 6)))
+    for important in (0.75, 0.0):
+        Watching(keep=4, important=important).select(tokens)
+    assert seen == [3, 1]
 
 
 @pytest.mark.usefixtures("unchecked")

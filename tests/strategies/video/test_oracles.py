@@ -233,6 +233,16 @@ def test_fastvid_s_density_is_that_of_a_token_and_three_others() -> None:
     assert 12 + 3 <= anchor < 12 + 7
 
 
+def test_fastvid_by_the_cls_token() -> None:
+    """Patches attend in proportion to 1, 2 and 4, the CLS token in proportion to the reciprocals."""
+    keys = torch.tensor([1.0, 1, 2, 4]).log()[None, None, :, None].expand(2, -1, -1, -1)
+    queries = torch.tensor([-1.0, 1, 1, 1])[None, None, :, None].expand(2, -1, -1, -1)
+    layout = Layout(((2, 1, 3),), 2)
+    statistics = {"vision_attention": VisionAttention(queries, keys, 1.0, 1, layout)}
+    tokens = VisualTokens(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), layout, 0, statistics)
+    assert FastVID(keep=2, contextual=0.0).select(tokens).kept.tolist() == [0, 3]
+
+
 def test_fastvid_fills_what_anchors_cannot_take() -> None:
     """At 90 %, 11 of 18 a frame by attention, and two anchor frames with 56 for the 9 tokens that each has left. The
     other 38 are the most attended of what is left in the other frames."""
