@@ -30,13 +30,15 @@ def test_each_pivot_takes_what_is_least_like_it() -> None:
 def test_a_taken_token_is_not_taken_again() -> None:
     """Both pivots are least like 180 degrees."""
     assert least_similar(at(0, 180, 160, 20), torch.tensor([0]), at(1), 3).tolist() == [0, 1, 2]
+    assert least_similar(at(0, 180, 160, 170), torch.tensor([0]), at(1, 2), 4).tolist() == [0, 1, 3, 2]
 
 
 def test_pivots_have_the_largest_keys() -> None:
     """L1 norms over both heads of 3, 5, 2, 1 for the visual tokens and 4, 9 for the text."""
     keys = torch.tensor([[[1.0], [-3], [2], [0], [4], [-5]], [[-2], [2], [0], [1], [0], [4]]])
     attention = TextAttention(keys, keys, 1.0, torch.ones(6).bool(), torch.arange(4), torch.tensor([4, 5]))
-    tokens = StageTokens(at(0, 90, 80, 45), torch.arange(4), Layout.raster((1, 1, 4)), text_attention=attention)
+    features = at(0, 90, 80, 45) * torch.tensor([[1.0], [1], [100], [1]])  # whose lengths do not count
+    tokens = StageTokens(features, torch.arange(4), Layout.raster((1, 1, 4)), text_attention=attention)
     tokens = StageTokens(tokens.features, tokens.left, tokens.layout, text_attention=attention, text=at(0, 180))
     selection = DART(pivots=1, text_pivots=1).select_at(Stage(2, keep=3), tokens)
     # The pivot is 1, at 90 degrees, and takes 0; the text's pivot is at 180 degrees, of 80 and 45 least like 45.

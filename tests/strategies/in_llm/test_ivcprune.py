@@ -71,14 +71,18 @@ def test_the_stage_is_in_the_middle() -> None:
     assert [stage.layer for stage in IVCPrune(layer=5).stages(32)] == [5]
 
 
-def test_one_percent_are_seeds() -> None:
-    """1.6 of 160, rounded: two. The text's products with the first three are 2, 1.5 and 1.4, so the first two are kept,
-    though seed 0 resembles 2 most, with products of 13, 0 and 11.8."""
-    values = torch.zeros(1, 161, 2)
+@pytest.mark.parametrize("n", [160, 249])
+def test_one_percent_are_seeds(n: int) -> None:
+    """1.6 and 2.49, rounded: two. The text's products with the first three are 2, 1.5 and 1.4, so the first two are
+    kept, though seed 0 resembles 2 most, with products of 13, 0 and 11.8. The mean is over both seeds and the text."""
+    values = torch.zeros(1, n + 1, 2)
     values[0, :3] = torch.tensor([[2.0, 3.0], [1.5, -1.0], [1.4, 3.0]])
-    values[0, 160, 0] = 1
-    tokens = tokens_with(values, [0.0] * 161, [0.0] * 161)
-    assert IVCPrune(keep=2, positions=0.0).select_at(Stage(1, keep=2), tokens).kept.tolist() == [0, 1]
+    values[0, n, 0] = 1
+    tokens = tokens_with(values, [0.0] * (n + 1), [0.0] * (n + 1))
+    selection = IVCPrune(keep=2, positions=0.0).select_at(Stage(1, keep=2), tokens)
+    assert selection.kept.tolist() == [0, 1]
+    assert selection.scores is not None
+    assert float(selection.scores.sum()) == pytest.approx(1)
 
 
 def test_it_reads_the_models_own_values_and_angles(llava: Any) -> None:
@@ -115,6 +119,7 @@ def test_it_reads_the_models_own_values_and_angles(llava: Any) -> None:
 
 
 def test_settings_that_cannot_be() -> None:
+    assert IVCPrune(positions=0.5).positions == 0.5
     with pytest.raises(SettingError, match=r"more than 0.5 exceeds the budget"):
         IVCPrune(positions=0.6)
     with pytest.raises(SettingError, match=r"IVCPrune: layer=0 is not a positive integer"):

@@ -222,6 +222,13 @@ def test_pyramiddrop_begins_earlier_where_the_average_is_low() -> None:
     assert [stage.layer for stage in PyramidDrop(keep_ratio=0.25).stages(32)] == [1, 11, 22]
 
 
+def test_depths_that_do_not_divide_evenly() -> None:
+    assert [stage.layer for stage in PyramidDrop(keep_ratio=0.5).stages(30)] == [7, 15, 22]
+    assert [stage.layer for stage in PyramidDrop(keep_ratio=0.5).stages(6)] == [1, 3, 4]
+    assert [stage.layer for stage in PyramidDrop(keep_ratio=0.5, first=6).stages(6)] == [6]  # for `patch` to reject
+    assert [stage.layer for stage in SparseVLM(keep_ratio=0.5).stages(80)] == [8, 18, 40]
+
+
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [

@@ -21,7 +21,7 @@ def test_the_most_different_directions_first() -> None:
     both; of 10 (10 degrees from 0) and 105 (15 degrees from 90), 105 is next.
     """
     angles = torch.tensor([0.0, 10.0, 90.0, 105.0, 180.0]) * math.pi / 180
-    lengths = torch.tensor([1.0, 9.0, 0.5, 2.0, 3.0])
+    lengths = torch.tensor([1.0, 0.01, 0.5, 2.0, 3.0])
     features = torch.stack([angles.cos(), angles.sin()], 1) * lengths[:, None]
     assert most_diverse(unit_vectors(features), 4).tolist() == [4, 0, 2, 3]
     tokens = VisualTokens(features, Layout.raster((1, 1, 5)))

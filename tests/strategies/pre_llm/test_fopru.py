@@ -43,7 +43,8 @@ def test_what_patches_or_the_cls_token_attend_to() -> None:
 
 
 def test_rows_of_different_lengths_compete_by_their_means() -> None:
-    """A row of two has a mean of 3, one of three a mean of 2.5, which is more in sum."""
-    tokens = scored([3.0, 3.0, 2.0, 2.5, 3.0], Layout(((1, 1, 2), (1, 1, 3))))
+    """A row of two has a mean of 3, one of three a mean of 2.9, which is more in sum, and has the best token."""
+    tokens = scored([3.0, 3.0, 2.5, 2.7, 3.5], Layout(((1, 1, 2), (1, 1, 3))))
     assert FoPru(keep=2, mode="row").select(tokens).kept.tolist() == [0, 1]
     assert FoPru(keep=3, mode="row").select(tokens).kept.tolist() == [0, 1, 4]  # trimmed to its best
+    assert FoPru(keep=2).select(tokens).kept.tolist() == [0, 4]

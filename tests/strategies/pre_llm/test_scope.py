@@ -58,14 +58,25 @@ def test_no_copy_is_chosen_twice_where_cosines_are_not_stored(monkeypatch: pytes
     assert len(chosen.unique()) == 90
 
 
-def test_a_high_power_of_weak_attention_is_not_zero() -> None:
-    """The CLS token keeps nearly all attention to itself. To the tenth power, single precision has zeros only."""
-    weak = torch.tensor([1e-6, 2e-6, 4e-6])
-    keys = torch.cat([torch.ones(1), weak]).log()[None, None, :, None]
-    attention = VisionAttention(torch.ones_like(keys), keys, 1.0, 1, Layout.raster((1, 1, 3)))
-    tokens = VisualTokens(torch.eye(3), attention.layout, 0, {"vision_attention": attention})
-    assert not (weak**10).any()
-    assert SCOPE(keep=2, alpha=10.0).select(tokens).kept.tolist() == [1, 2]
+def test_lengths_of_features_do_not_count() -> None:
+    """By direction, 60 degrees covers most of 0, 60 and 90."""
+    features = at(0, 60, 90) * torch.tensor([[3.0], [0.1], [9.0]])
+    tokens = tokens_of([1.0, 1.0, 1.0], [[0.0]] * 3, features.tolist())
+    assert SCOPE(keep=1).select(tokens).kept.tolist() == [1]
+
+
+def test_copies_come_last_and_once() -> None:
+    assert most_covering(at(0, 0, 90), torch.ones(3), 3).tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize(("attention", "expected"), [([1e-6, 2e-6, 4e-6], [1, 2]), ([0.2, 0.4, 1e-5], [0, 1])])
+def test_high_powers_keep_the_order_of_the_attention(attention: list[float], expected: list[int]) -> None:
+    """The CLS token keeps the rest to itself. To the tenth power, the former are zeros in single precision."""
+    keys = torch.tensor([1 - sum(attention), *attention]).log()[None, None, :, None]
+    seen = VisionAttention(torch.ones_like(keys), keys, 1.0, 1, Layout.raster((1, 1, 3)))
+    tokens = VisualTokens(torch.eye(3), seen.layout, 0, {"vision_attention": seen})
+    assert SCOPE(keep=2, alpha=10.0).select(tokens).kept.tolist() == expected
+    assert SCOPE(keep=1, alpha=10.0).select(tokens).kept.tolist() == expected[1:]
 
 
 @pytest.mark.parametrize("alpha", [-1.0, 10.5, float("nan"), float("inf")])
