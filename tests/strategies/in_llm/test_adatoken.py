@@ -42,6 +42,7 @@ def test_the_default_is_the_released_schedule(n_layers: int) -> None:
     assert strategy.keep_ratio == 0.6375
     assert [stage.keep_ratio for stage in strategy.stages(n_layers)] == pytest.approx([0.8, 0.5, 0.25])
     assert repr(AdaToken(keep_ratio=0.25)) == "AdaToken(keep_ratio=0.25)"
+    assert [stage.layer for stage in strategy.stages(80)] == [20, 40, 60]
 
 
 def test_an_average_that_the_first_layers_use_up() -> None:
@@ -59,7 +60,9 @@ def test_keeping_all_has_stages_that_keep_all() -> None:
     [
         (),
         ((0, 0.5),),
+        ((2, 0.0),),
         ((2, 1.0),),
+        ((2, 0.5), (2, 0.2)),
         ((4, 0.5), (2, 0.2)),
         ((2, 0.2), (4, 0.5)),
         ((8.7, 0.5),),

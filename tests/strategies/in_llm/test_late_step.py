@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tokenprune import LateStep
+from tokenprune import LateStep, SettingError
 from tokenprune.strategy import DenoisingStage
 from tokenprune.tokens import StepTokens
 
@@ -28,3 +28,15 @@ def test_the_most_attended_are_read_and_of_equal_ones_the_first() -> None:
     (stage,) = strategy.step_stages
     assert strategy.select_in_step(stage, tokens).kept.tolist() == [1, 2]
     assert strategy.canvas_layer == -2
+
+
+@pytest.mark.parametrize("steps", [0, (), (0, 3), (8, 4), (4, 4)])
+def test_steps_that_cannot_be(steps: int | tuple[int, ...]) -> None:
+    with pytest.raises(SettingError, match=r"LateStep: steps=.* does not name ascending denoising steps from 1 on"):
+        LateStep(steps=steps)
+
+
+def test_a_count_is_of_one_step() -> None:
+    with pytest.raises(SettingError, match=r"several steps need a ratio, not a count"):
+        LateStep(keep=4, steps=(1, 2))
+    assert LateStep(keep=4, steps=(1,)).step_stages == (DenoisingStage(1, keep=4),)

@@ -42,7 +42,8 @@ def test_frames_keep_their_shares_and_the_budget_is_exact() -> None:
     unit = torch.nn.functional.normalize(features[:, features.var(0).argsort()[:3]], dim=1)
     like_video = likeness(unit, unit.mean(0))
     scores = -(like_video + torch.cat([likeness(frame, frame.mean(0)) for frame in unit.split(20)]))
-    tokens, signs = VisualTokens(features, Layout.raster((3, 4, 5))), set()
+    tokens = VisualTokens(features, Layout.raster((3, 4, 5)))
+    signs: set[int] = set()
     for keep in range(6, 40):
         counts = shares(like_video.view(3, 20).mean(1), keep / 60, 20).tolist()
         best = [frame * 20 + scores[frame * 20 :][:20].topk(count).indices for frame, count in enumerate(counts)]
