@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -102,6 +104,27 @@ def test_how_many_are_the_weaker_ones() -> None:
     merged = Nuwa(keep_ratio=64 / 576).select(tokens).merged
     assert merged is not None
     assert len(merged.targets.unique()) == 62
+
+
+def test_newline_tokens_do_not_gather() -> None:
+    """Kept are 8, 7 and the newline token's 2, of which the quantile of .55 is 7.1."""
+    layout = Layout(((1, 1, 4),), newlines=torch.tensor([False, False, False, True]))
+    strategy = Nuwa(keep_ratio=0.75, progressive=False, cells=None)
+    selection = strategy.select(tokens_of([8.0, 7, 1, 2], layout))
+    assert selection.kept.tolist() == [0, 1, 3]
+    assert selection.merged is not None
+    assert selection.merged.targets.unique().tolist() == [1]
+
+
+def test_lengths_of_features_do_not_count_in_weights() -> None:
+    tokens = tokens_of([float(1 + 7 * i % 13) for i in range(16)], Layout.raster((1, 4, 4)))
+    longer = replace(tokens, features=tokens.features * torch.arange(1.0, 17.0)[:, None])
+    one, other = (Nuwa(keep_ratio=0.5, progressive=False).select(each).merged for each in (tokens, longer))
+    assert one is not None
+    assert other is not None
+    torch.testing.assert_close(one.weights, other.weights)
+    # A feature of zeros is like none, and keeps its own.
+    assert gathering_weights(torch.zeros(2, 3), torch.tensor([0]), torch.ones(1, 2)).tolist() == [[1.0, 0.0]]
 
 
 def test_none_of_equal_scores_is_weaker() -> None:
