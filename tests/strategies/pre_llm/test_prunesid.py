@@ -29,6 +29,15 @@ def test_groups_are_principal_components(copies: int) -> None:
     assert component_of_each(values.logit(), 1).tolist() == [0, 0, 0, 0] * copies
 
 
+@pytest.mark.parametrize("n_visual", [5, 60])
+def test_components_are_singular_vectors(n_visual: int) -> None:
+    """Fewer tokens than channels, and more, of which the products of channels are decomposed."""
+    features = torch.randn(n_visual, 8, generator=torch.Generator().manual_seed(0)).double()
+    centred = features.sigmoid() - features.sigmoid().mean(1, keepdim=True)
+    vectors = torch.linalg.svd(centred, full_matrices=False).U[:, :4]
+    assert component_of_each(features, 4).tolist() == vectors.abs().argmax(1).tolist()
+
+
 def test_components_are_of_sigmoids() -> None:
     """Less their mean, .5, -.5, 0, 0 once and 0, 0, .38, -.38 three times, which is more. The features themselves vary
     most in the first token."""
@@ -66,8 +75,9 @@ def test_each_token_suppresses_those_of_its_group_that_resemble_it() -> None:
     assert n_free.tolist() == [2, 0, 1]
 
 
-def test_nothing_is_suppressed_above_a_cosine_of_one() -> None:
-    order, n_free = suppress(at(0, 0, 0), torch.tensor([0.1, 0.3, 0.2]), torch.zeros(3).long(), 1.5)
+@pytest.mark.parametrize("threshold", [1.0, 1.5])
+def test_nothing_is_suppressed_from_a_cosine_of_one_on(threshold: float) -> None:
+    order, n_free = suppress(at(0, 0, 0), torch.tensor([0.1, 0.3, 0.2]), torch.zeros(3).long(), threshold)
     assert order.tolist() == [2, 0, 1]
     assert n_free.tolist() == [3]
 
@@ -84,10 +94,17 @@ def test_limits_grow_until_the_budget_fits() -> None:
     assert shares_of_groups([1, 9], [1, 9], 8, 5) == [1, 7]
 
 
+def test_limits_grow_by_one_where_they_add_up_to_the_budget() -> None:
+    """Of 5, 5 and 1 there is room for 11, but for none more: 6, 6 and 2. One of each, and 8 in proportion to 18, 6 and
+    1: up to 5.76, 7.68 and 8, so 6, 2 and 0. The first may keep 6 only, which leaves one more to the second."""
+    assert shares_of_groups([20, 20, 20], [18, 6, 1], 11, 5) == [6, 4, 1]
+
+
 def test_the_threshold_grows_with_the_budget() -> None:
     """Of two, at 0, 60 and 90 degrees, with a mean cosine of .4553: the threshold is 2 / 32 of it for each `similar`.
     Below a cosine of .5, the token at 0 degrees suppresses that at 60; above it, that at 60 is next."""
-    tokens = tokens_of([0.5, 0.4, 0.1], [[0.0]] * 3, at(0, 60, 90).tolist())
+    features = at(0, 60, 90) * torch.tensor([[3.0], [0.1], [9.0]])  # whose lengths do not count
+    tokens = tokens_of([0.5, 0.4, 0.1], [[0.0]] * 3, features.tolist())
     assert PruneSID(keep=2, similar=17.5).select(tokens).kept.tolist() == [0, 2]
     assert PruneSID(keep=2, similar=17.6).select(tokens).kept.tolist() == [0, 1]
 
