@@ -57,6 +57,7 @@ def test_how_many_are_dropped() -> None:
     assert n_dropped(halves, 4, 0) == 12
     even, one = torch.full((16,), 1 / 16), torch.eye(16)[0]
     assert n_dropped(even, 4, 2) == 0
+    assert n_dropped(even / 2, 4, 2) == 0  # the CLS token keeps the other half to itself
     assert n_dropped(one, 4, 9) == round(12 / sqrt(9))
 
 

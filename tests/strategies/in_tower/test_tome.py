@@ -41,8 +41,10 @@ def test_every_second_token_is_matched() -> None:
     assert (left.tolist(), places.tolist()) == ([1, 3, 4, 5], [0, 0, 1, 1, 2, 3])
     left, places = matched(ANGLES, 2, 1)  # 10 -> 0: 10; 50 -> 52: 2; 80 -> 95: 15
     assert (left.tolist(), places.tolist()) == ([0, 2, 4, 5], [0, 0, 1, 1, 2, 3])
+    assert matched(ANGLES, 2, 2)[0].tolist() == [1, 3, 4, 5]  # as without
     assert matched(ANGLES, 99, 0)[0].tolist() == [1, 3, 5]
-    assert torch.equal(matched(3 * ANGLES, 2, 0)[1], matched(ANGLES, 2, 0)[1])  # cosines
+    lengths = torch.tensor([[1.0], [9.0], [2.0], [0.1], [5.0], [0.2]])
+    assert torch.equal(matched(lengths * ANGLES, 2, 0)[1], matched(ANGLES, 2, 0)[1])  # cosines
 
 
 def test_a_cls_token_takes_part_in_the_counting() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from tokenprune.strategies.shared.density import density_peaks, nearest_centres, scaled_distances
+from tokenprune.strategies.shared import density
+from tokenprune.strategies.shared.density import density_peaks, log_prominence, nearest_centres, scaled_distances
 from tokenprune.strategies.shared.recycling import recycle_by_cluster, recycling_counts
 
 
@@ -22,6 +24,29 @@ def test_density_peaks() -> None:
     distances = scaled_distances(torch.ones(3, 2))
     centres = density_peaks(distances, 2, 5)
     assert nearest_centres(distances, centres).tolist()[:2] == [0, 1]  # duplicates: every centre is its own
+
+
+def test_prominence_is_density_times_isolation() -> None:
+    """The densest is 1, with the longest distance, 4; the nearest denser token is 1 away from 0, and 3 from 2."""
+    distances = torch.tensor([[0.0, 1, 4], [1, 0, 3], [4, 3, 0]])
+    found = log_prominence(distances, torch.tensor([0.5, 0.9, 0.2]).log()).exp()
+    torch.testing.assert_close(found, torch.tensor([0.5 * 1, 0.9 * 4, 0.2 * 3]))
+
+
+@pytest.mark.parametrize(("with_itself", "expected"), [(False, [50.5, 41, 42.5, 62.5]), (True, [0.5, 0.5, 2, 2])])
+def test_densities_are_of_mean_squares(
+    with_itself: bool, expected: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 0, 1, 10 and 12, the distances to the nearest two: 1 and 10, 1 and 9, 2 and 9, 2 and 11."""
+    seen: list[torch.Tensor] = []
+
+    def watched(distances: torch.Tensor, log_density: torch.Tensor) -> torch.Tensor:
+        seen.append(log_density)
+        return log_density
+
+    monkeypatch.setattr(density, "log_prominence", watched)
+    density_peaks(scaled_distances(torch.tensor([[0.0], [1], [10], [12]])), 1, 2, with_itself=with_itself)
+    torch.testing.assert_close(seen[0], -torch.tensor(expected))
 
 
 def test_sparsevlm_merges_what_it_drops() -> None:
