@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 from helpers.tiny import prompt
 
 import tokenprune
-from tokenprune import PruningError, ScoreStrategy, Selection, SettingError
-from tokenprune.selection import Merge
-from tokenprune.strategy import DenoisingStage, Stage
+from tokenprune import Compose, FoPru, PruningError, ScoreStrategy, Selection, SettingError, Strategy
+from tokenprune.selection import Merge, n_reaching
+from tokenprune.strategy import AllEnterStrategy, DenoisingStage, Stage, StagedStrategy
 
 
 @dataclass(frozen=True)
@@ -109,3 +110,138 @@ def test_needs_of_a_wrong_type(llava: Any, needs: Any) -> None:
     Needing.needs = needs
     with pytest.raises(SettingError, match=r"Needing.needs is not a frozenset. Write needs = frozenset\(\{'vision_att"):
         tokenprune.patch(llava, Needing(keep=4))
+
+
+@dataclass(frozen=True)
+class Mine(Strategy):
+    """Selects what a function returns."""
+
+    function: Callable[[Any], Any] = lambda tokens: None
+
+    def select(self, tokens: Any) -> Any:
+        return self.function(tokens)
+
+
+def merging(*parts: Any) -> Callable[[Any], Selection]:
+    """The first four tokens, with tokens merged into them."""
+    return lambda tokens: Selection(torch.arange(4), tokens.n_visual, None, Merge(*parts))
+
+
+def mean(target: int, importance: float = 1.0) -> Callable[[Any], Selection]:
+    """The same, with the mean of token 5 merged into one of them."""
+
+    def select(tokens: Any) -> Selection:
+        merge = Merge.mean(torch.tensor([target]), torch.tensor([5]), torch.tensor([importance]), 4)
+        return Selection(torch.arange(4), tokens.n_visual, None, merge)
+
+    return select
+
+
+def in_place(tokens: Any) -> Selection:
+    features = tokens.features.float()  # no copy of float32
+    features -= features.mean(0)
+    return Selection.best(features.norm(dim=-1), 4)
+
+
+FOUR = torch.arange(4)
+WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "tuple": (
+        lambda tokens: (FOUR, tokens.n_visual),
+        r" returned tuple; it must return a Selection over 36 .*LongTensor",
+    ),
+    "unsorted": (lambda tokens: Selection(FOUR.flip(0), tokens.n_visual), r": Selection.kept must be ascending"),
+    "int32": (lambda tokens: Selection(FOUR.int(), tokens.n_visual), r": Selection.kept must be a one-axis LongTensor"),
+    "negative": (lambda tokens: Selection(FOUR - 1, tokens.n_visual), r": Selection.kept has indices in -1\.\.2"),
+    "nan": (lambda tokens: Selection.best(tokens.features[:, 0] * torch.nan, 4), r": .*NaN.*nan_to_num"),
+    "column": (lambda tokens: Selection.best(tokens.features[:, :1], 4), r": .*\(36, 1\) of torch.float32.*one-axis"),
+    "last left out": (
+        lambda tokens: Selection.best(tokens.features[:, 0], -33),
+        r": Selection.best .* keep -33 tokens",
+    ),
+    "half a token": (lambda tokens: Selection.best(tokens.features[:, 0], 4.0), r": .*keep 4.0 tokens.*self.budget"),  # type: ignore[arg-type]
+    "in place": (in_place, r" changed tensors of its tokens in place.*clone\(\).*Merge"),
+    "no merge": (lambda tokens: Selection(FOUR, tokens.n_visual, None, (FOUR, FOUR)), r": .*is a tuple; write Merge\("),  # type: ignore[arg-type]
+    "lists": (merging([0], [5], [1.0]), r": a Merge has targets a list"),
+    "a target for all": (
+        merging(FOUR[:1], FOUR, FOUR.float()),
+        r": a Merge has targets \(1,\) of torch.int64, sources \(4,\)",
+    ),
+    "a weight for all": (merging(FOUR, FOUR, torch.ones(1)), r": a Merge has .* weights \(1,\)"),
+    "places of 32 bits": (
+        merging(FOUR.int(), FOUR, FOUR.float()),
+        r": a Merge has targets \(4,\) of torch.int32.*LongTensors",
+    ),
+    "mean, too far": (mean(4), r": Selection.merged .*into targets 0\.\.3"),
+    "mean, negative": (mean(-1), r": Selection.merged .*into targets 0\.\.3"),
+    "mean of nothing": (mean(0, 0.0), r": Selection.merged .*not finite.*importances of at least 0"),
+    "mean of less than nothing": (mean(0, -1.0), r": Selection.merged .*not finite.*importances of at least 0"),
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("what", WRONG)
+def test_every_error_names_the_strategy(llava: Any, what: str) -> None:
+    """Also those of a step of several, whose name comes second."""
+    function, message = WRONG[what]
+    for strategy, name in (
+        (Mine(keep=4, function=function), "Mine"),
+        (Compose(FoPru(keep=36), Mine(keep=4, function=function)), "Compose.select: Mine"),
+    ):
+        patched = tokenprune.patch(llava, strategy)
+        with torch.no_grad(), patched, pytest.raises(PruningError, match=rf"(?s)^{name}\.select{message}"):
+            llava(**prompt([1]))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("returned", [None, 4.0, 0])
+def test_budgets_that_are_no_counts(llava: Any, returned: Any) -> None:
+    @dataclass(frozen=True)
+    class Counting(Mine):
+        def budget(self, n_visual: int) -> Any:
+            return returned
+
+    with (
+        torch.no_grad(),
+        tokenprune.patch(llava, Counting()),
+        pytest.raises(PruningError, match=r"^Counting.budget\(36\)"),
+    ):
+        llava(**prompt([1]))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_scores_of_other_types(llava: Any) -> None:
+    """Ranks and masks are scores too; infinite ones are, unless they are added up."""
+    strategy = Mine(keep=4, function=lambda tokens: Selection.best(torch.arange(tokens.n_visual), 4))
+    with torch.no_grad(), tokenprune.patch(llava, strategy) as handle:
+        llava(**prompt([1]))
+    (image,) = handle.report.images
+    assert image.kept.tolist() == [32, 33, 34, 35]
+    assert image.scores is not None
+    assert image.scores.dtype == torch.float32
+    with pytest.raises(PruningError, match="some importance scores are infinite"):
+        n_reaching(torch.tensor([1.0, torch.inf]), 0.5)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("method", "returned", "message"),
+    [
+        ("stages", None, r"returned None; it must return a tuple of Stage, such as \(Stage\(n_layers // 2"),
+        ("stages", Stage(1, 0.5), r"returned Stage\(layer=1.*must return a tuple of Stage"),
+        ("stages", (1,), r"returned \(1,\); it must return a tuple of Stage"),
+        ("stages", (Stage(1),), r"returned Stage\(layer=1.*no budget; write Stage\(n_layers // 2, keep_ratio=0.25\)"),
+        ("skipped_layers", None, r"returned None; it must return a tuple with the numbers of layers"),
+        ("skipped_layers", 1, r"returned 1; it must return a tuple with the numbers of layers"),
+    ],
+)
+def test_stages_and_layers_that_are_none(llava: Any, method: str, returned: Any, message: str) -> None:
+    @dataclass(frozen=True)
+    class Planned(AllEnterStrategy, StagedStrategy):
+        def stages(self, n_layers: int) -> Any:
+            return returned if method == "stages" else ()
+
+        def skipped_layers(self, n_layers: int) -> Any:
+            return returned if method == "skipped_layers" else ()
+
+    with pytest.raises(SettingError, match=rf"^Planned.{method} {message}"):
+        tokenprune.patch(llava, Planned())

@@ -16,9 +16,9 @@ from tokenprune.encoded import EncodedImage, miscounted
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
 from tokenprune.selection import Merge, Selection, StageReport, split
-from tokenprune.selection.precision import without_autocast
 from tokenprune.sequence.packing import Packing, PromptTokens, pack
 from tokenprune.strategy import Stage, StagedStrategy, Strategy
+from tokenprune.strategy.asking import asked, asked_budget, check_is_selection
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import KeptInTower
 from tokenprune.tokens.visual import StageTokens, VisualTokens
@@ -220,12 +220,11 @@ def join_tiles(tiles: Sequence[EncodedImage], starts: Sequence[bool]) -> list[En
 def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
     """What the strategy selects, if it keeps to its budget and counts the right tokens."""
     tiled = tokens.layout.tiles is not None and strategy.selects_per_tile
-    with without_autocast(tokens.features.device):
-        selection = select_per_tile(strategy, tokens) if tiled else strategy.select(tokens)
     name, n_visual = type(strategy).__name__, len(tokens.features)
-    if not isinstance(selection, Selection) or selection.n_visual != n_visual:
-        raise no_selection(f"{name}.select", n_visual)
-    allowed = strategy.budget(n_visual)
+    allowed = asked_budget(strategy, n_visual)
+    with asked(strategy, "select", tokens.features):
+        selection = select_per_tile(strategy, tokens) if tiled else strategy.select(tokens)
+    check_is_selection(strategy, "select", selection, n_visual)
     if len(selection.kept) > allowed:
         raise PruningError(
             f"{name}.select kept {len(selection.kept)} visual tokens; its budget is {allowed} of {n_visual}. "
@@ -240,12 +239,6 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
     return selection
 
 
-def no_selection(method: str, n: int, which: str = "") -> PruningError:
-    """The error for a strategy's method that returns anything but a Selection over `n` visual tokens."""
-    tokens = f"the {n} visual tokens {which}" if which else f"{n} visual tokens"
-    return PruningError(f"{method} must return a Selection over {tokens}.")
-
-
 def kept_by_tower(statistics: Mapping[str, Any]) -> list[KeptInTower]:
     """What was left of an image before the tower and in it, as far as the strategy prunes there."""
     return [statistics[name] for name in ("kept_before_tower", "kept_in_tower") if name in statistics]
@@ -256,11 +249,10 @@ def checked_stage_selection(strategy: StagedStrategy, stage: Stage, tokens: Stag
     allowed = stage.budget(tokens.n_visual)
     if allowed >= tokens.n_left and not stage.at_most:  # nothing to choose
         return Selection.all(tokens.n_left, tokens.left.device, tokens.scores)
-    with without_autocast(tokens.left.device):
+    with asked(strategy, "select_at", tokens.features):
         selection = strategy.select_at(stage, tokens)
     name = type(strategy).__name__
-    if not isinstance(selection, Selection) or selection.n_visual != tokens.n_left:
-        raise no_selection(f"{name}.select_at", tokens.n_left, "that are left")
+    check_is_selection(strategy, "select_at", selection, tokens.n_left, "that are left")
     if len(selection.kept) > allowed:
         raise PruningError(
             f"{name}.select_at kept {len(selection.kept)} visual tokens from layer {stage.layer} on; its budget is "

@@ -44,17 +44,19 @@ def tile_share(n_visual: int, n_image: int | None, keep_ratio: float | None, kee
 def n_reaching(scores: Float[Tensor, " left"], mass: float) -> int:
     """Count the fewest tokens whose scores add up to the share `mass` of the total; all tokens for a mass of 1.
 
-    Raises PruningError for a negative score, with which a share of the total means nothing.
+    Raises PruningError for a negative or infinite score, with which a share of the total means nothing.
     """
     if mass == 1:
         return len(scores)
     ordered = scores.detach().float().sort(descending=True).values
     carried = ordered.cumsum(0) / ordered.sum().clamp(min=torch.finfo(ordered.dtype).tiny)
-    below, negative = torch.stack([(carried < mass).sum(), (ordered < 0).any().long()]).tolist()  # one wait for a GPU
-    if negative:
+    counts = [(carried < mass).sum(), (ordered < 0).any().long(), ordered.isinf().any().long()]
+    below, negative, infinite = torch.stack(counts).tolist()  # one wait for a GPU
+    if negative or infinite:
+        kind = "negative" if negative else "infinite"
         raise PruningError(
-            "some importance scores are negative, so no tokens carry a share of them. Leave out mass, or return scores "
-            "of at least 0."
+            f"some importance scores are {kind}, so no tokens carry a share of them. Leave out mass, or return finite "
+            f"scores of at least 0."
         )
     return min(int(below) + 1, len(scores))
 

@@ -9,7 +9,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tokenprune.errors import PruningError
 from tokenprune.selection.precision import without_autocast
+
+
+def described(given: object) -> str:
+    """What was given instead of a tensor of the right kind, for errors."""
+    return f"{tuple(given.shape)} of {given.dtype}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+
 
 # Elements of merged features in memory at once: 256 MiB in float32.
 PAIR_ELEMENTS = 2**26
@@ -30,6 +37,17 @@ class Merge:
     sources: Int[Tensor, " pairs"]
     weights: Float[Tensor, " pairs"]
 
+    def __post_init__(self) -> None:
+        """Raises PruningError unless all three are tensors with one entry for each pair, and the first two indices."""
+        parts = self.targets, self.sources, self.weights
+        tensors = all(isinstance(part, Tensor) and part.ndim == 1 for part in parts)
+        if not tensors or len({*map(len, parts)}) > 1 or {self.targets.dtype, self.sources.dtype} != {torch.long}:
+            raise PruningError(
+                f"a Merge has targets {described(self.targets)}, sources {described(self.sources)} and weights "
+                f"{described(self.weights)}; each must be a one-axis tensor with one entry for each pair of target and "
+                f"source, the first two LongTensors."
+            )
+
     @classmethod
     def mean(
         cls,
@@ -38,10 +56,17 @@ class Merge:
         importance: Float[Tensor, " pairs"],
         n_kept: int,
     ) -> Merge:
-        """The importance-weighted mean of every target's sources, among `n_kept` kept tokens. Importances must be
-        positive."""
-        totals = importance.new_zeros(n_kept).index_add(0, targets, importance)
-        return cls(targets, sources, importance / totals[targets])
+        """The importance-weighted mean of every target's sources, among `n_kept` kept tokens.
+
+        No importance may be negative, nor all of a target's be 0: a Selection would raise PruningError for the weights,
+        as it does for targets that cannot be.
+        """
+        cls(targets, sources, importance)  # checks them
+        # Nothing is read from a GPU here, where indexing with targets that cannot be would end the process.
+        importance = importance.where(importance >= 0, torch.nan)
+        within = targets.where((targets >= 0) & (targets < n_kept), 0)
+        totals = importance.new_zeros(n_kept).index_add(0, within, importance)
+        return cls(targets, sources, importance / totals[within])
 
     def fits(self, n_visual: int, n_kept: int) -> Bool[Tensor, ""]:
         """Whether sources are among `n_visual` tokens, targets among `n_kept` ones, and weights finite numbers. A GPU

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenprune.checks import is_integer
 from tokenprune.errors import PruningError
-from tokenprune.selection.merge import Merge
+from tokenprune.selection.merge import Merge, described
 from tokenprune.selection.steps import StepReport
 
 
@@ -31,20 +32,17 @@ class Selection:
 
     def __post_init__(self, trusted: bool) -> None:
         kept, merged = self.kept, None if trusted else self.merged
-        if isinstance(self.scores, Tensor) and self.scores.requires_grad:
-            object.__setattr__(self, "scores", self.scores.detach())
         if trusted and self.scores is None:
             return
+        if self.scores is not None:
+            object.__setattr__(self, "scores", _checked_scores(self.scores, self.n_visual))
         if not isinstance(kept, Tensor) or kept.ndim != 1 or kept.dtype != torch.long or len(kept) == 0:
             raise PruningError(
-                f"Selection.kept must be a one-axis LongTensor with at least one index, not {_described(kept)}. From a "
+                f"Selection.kept must be a one-axis LongTensor with at least one index, not {described(kept)}. From a "
                 f"mask: mask.nonzero()[:, 0]."
             )
-        if self.scores is not None and (not isinstance(self.scores, Tensor) or self.scores.shape != (self.n_visual,)):
-            raise PruningError(
-                f"Selection.scores is {_described(self.scores)}; it needs one score for each of the {self.n_visual} "
-                f"visual tokens, in a tensor."
-            )
+        if merged is not None and not isinstance(merged, Merge):
+            raise PruningError(f"Selection.merged is {described(merged)}; write Merge(targets, sources, weights).")
         facts = [] if self.scores is None else [self.scores.isnan().any().to(kept.device)]
         facts += [] if merged is None else [merged.fits(self.n_visual, len(kept)).to(kept.device)]
         facts += [] if trusted else [(kept[1:] > kept[:-1]).all(), kept[0], kept[-1]]
@@ -60,12 +58,16 @@ class Selection:
                 f"0..{self.n_visual - 1}. Indices count within one image, not within the prompt."
             )
         if nan:
-            raise PruningError("importance scores must be numbers, and some are NaN.")
+            raise PruningError(
+                "importance scores must be numbers, and some are NaN. Look for 0/0, inf - inf and for roots and "
+                "logarithms of negative numbers; scores.nan_to_num() replaces NaN."
+            )
         if not fits:
             raise PruningError(
                 f"Selection.merged has weights that are not finite, or merges other tokens than sources 0.."
                 f"{self.n_visual - 1} into targets 0..{len(kept) - 1}. Targets are places within kept: "
-                f"torch.searchsorted(kept, tokens)."
+                f"torch.searchsorted(kept, tokens). Merge.mean takes importances of at least 0, and above 0 for one "
+                f"source of every target."
             )
 
     def sizes(self, before: Float[Tensor, " visual"] | None = None) -> Float[Tensor, " kept"]:
@@ -99,13 +101,20 @@ class Selection:
         cls, order: Int[Tensor, " visual"], n_kept: int, scores: Float[Tensor, " visual"] | None = None
     ) -> Selection:
         """The first `n_kept` of an order over all visual tokens, put back into their original order."""
+        _check_count("first", n_kept)
         return cls(order[:n_kept].sort().values, len(order), None if scores is None else scores.detach())
 
     @classmethod
     def best(cls, scores: Float[Tensor, " visual"], n_kept: int) -> Selection:
         """The `n_kept` tokens with the highest scores; of equal ones the first."""
-        order = scores.argsort(descending=True, stable=True)
-        return cls(order[:n_kept].sort().values, len(order), scores.detach(), trusted=True)
+        _check_count("best", n_kept)
+        if isinstance(scores, Tensor) and scores.ndim == 1 and not scores.is_complex():
+            order = scores.argsort(descending=True, stable=True)
+            return cls(order[:n_kept].sort().values, len(order), scores.detach(), trusted=True)
+        raise PruningError(
+            f"Selection.best(scores, n_kept) got scores that are {described(scores)}; it needs one score for each "
+            f"visual token, in a one-axis tensor of floats."
+        )
 
     @classmethod
     def all(cls, n_visual: int, device: torch.device, scores: Float[Tensor, " visual"] | None = None) -> Selection:
@@ -113,6 +122,21 @@ class Selection:
         return cls(torch.arange(n_visual, device=device), n_visual, scores, trusted=True)
 
 
-def _described(given: object) -> str:
-    """What was given instead of a tensor of the right kind."""
-    return f"{tuple(given.shape)} of {given.dtype}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+def _checked_scores(scores: object, n_visual: int) -> Tensor:
+    """The scores as floats without their graph. Raises PruningError unless there is one for each visual token."""
+    if not isinstance(scores, Tensor) or scores.shape != (n_visual,) or scores.is_complex():
+        raise PruningError(
+            f"Selection.scores is {described(scores)}; it needs one score for each of the {n_visual} visual tokens, in "
+            f"a tensor of floats."
+        )
+    scores = scores.detach()
+    return scores if scores.is_floating_point() else scores.float()
+
+
+def _check_count(method: str, n_kept: object) -> None:
+    """Raise PruningError unless that many tokens can be kept: a negative number would leave out the last ones."""
+    if not is_integer(n_kept) or n_kept < 1:
+        raise PruningError(
+            f"Selection.{method} was told to keep {n_kept!r} tokens, which is not an integer of at least 1. Write "
+            f"self.budget(tokens.n_visual)."
+        )

@@ -21,6 +21,7 @@ from tokenprune.strategy import (
     Strategy,
     TowerStrategy,
 )
+from tokenprune.strategy.asking import asked, check_is_selection
 from tokenprune.tokens import PatchTokens, StageTokens, TowerTokens, VisualTokens
 
 Kind = TypeVar("Kind", bound=Strategy)
@@ -133,11 +134,11 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
             tokens = _bounded(tokens, self.steps[0].budget(n_visual))
         for step in self.steps:
             if isinstance(step, (PatchStrategy, TowerStrategy)):
-                selection, left = _of_left(step.select(tokens), kept)
+                selection, left = _of_left(_selected(step, tokens), kept)
             else:
                 n_left = min(step.budget(n_visual), len(kept))
                 limited = step if not done else step.for_part(n_left, len(kept))
-                selection = limited.select(tokens if not done else tokens.of_left(kept, features))
+                selection = _selected(limited, tokens if not done else tokens.of_left(kept, features))
                 left = selection.kept.to(device)
                 if len(left) > n_left:
                     raise PruningError(
@@ -210,6 +211,13 @@ def _made(one: Any) -> Strategy:
     if isinstance(one, Compose) or not isinstance(one, Strategy):
         raise SettingError(f"Compose: {one!r} is not a strategy to compose. Write Compose(PixelPrune(), FoPru(), ...).")
     return one
+
+
+def _selected(step: Strategy, tokens: VisualTokens) -> Selection:
+    with asked(step, "select", tokens.features):
+        selection = step.select(tokens)
+    check_is_selection(step, "select", selection, tokens.n_visual)
+    return selection
 
 
 def _bounded(tokens: VisualTokens, most: int) -> VisualTokens:

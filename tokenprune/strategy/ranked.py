@@ -120,9 +120,12 @@ class ScoreStrategy(AdaptiveStrategy):
 
     def _checked(self, scores: object, n_visual: int) -> Tensor:
         """Return the scores. Raises PruningError unless there is one for each visual token."""
-        if isinstance(scores, Tensor) and scores.shape == (n_visual,):
+        if isinstance(scores, Tensor) and scores.shape == (n_visual,) and not scores.is_complex():
             return scores
-        found = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"{type(scores).__name__}"
+        found = type(scores).__name__
+        if isinstance(scores, Tensor):
+            kind = "complex tensor" if scores.is_complex() else "tensor"
+            found = f"a {kind} of shape {tuple(scores.shape)}"
         raise PruningError(
             f"{type(self).__name__}.score returned {found}; it must return a tensor of shape ({n_visual},), one score "
             f"for each visual token."

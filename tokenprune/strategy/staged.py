@@ -64,7 +64,10 @@ class StagedStrategy(Strategy):
         override, the tokens are left whose scores in the previous selection are highest.
         """
         if tokens.scores is None:
-            raise PruningError("a strategy with stages must return scores: Selection(kept, n_visual, scores).")
+            raise PruningError(
+                "select returned no scores, by which tokens would be left here. Return Selection(kept, n_visual, "
+                "scores) there, or override select_at."
+            )
         return Selection.best(tokens.scores, stage.budget(tokens.n_visual))
 
     def skipped_layers(self, n_layers: int) -> tuple[int, ...]:

@@ -25,14 +25,13 @@ from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.denoising.step_cache import StepCache, cached, step_cache, unpruned_bytes
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recording import Register
-from tokenprune.engine.select import no_selection
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.report import Denoising, ImageReport, LateStepReport, Report
 from tokenprune.selection import Selection, scores_of_all
-from tokenprune.selection.precision import without_autocast
 from tokenprune.sequence.masks import FULL
 from tokenprune.sequence.packing import inverse
 from tokenprune.strategy import DenoisingStage, DenoisingStrategy, Strategy
+from tokenprune.strategy.asking import asked, check_is_selection, check_stages
 from tokenprune.tokens.visual import StepTokens
 
 #: The attribute of a cache that holds its Canvas. It lives and is copied with the cache.
@@ -87,7 +86,7 @@ class CanvasSteps:
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter, context: CallContext, prefill: Prefill) -> None:
         self.strategy, self.adapter, self.prefill, self._context = strategy, adapter, prefill, context
-        self.stages = strategy.step_stages if isinstance(strategy, DenoisingStrategy) else ()
+        self.stages = checked_step_stages(strategy) if isinstance(strategy, DenoisingStrategy) else ()
         kinds = adapter.decoder.layers.kinds
         wanted = strategy.canvas_layer if isinstance(strategy, DenoisingStrategy) else None
         number = len(kinds) - 1 if wanted is None else wanted
@@ -251,18 +250,27 @@ def canvas_attention(
     return logits.softmax(-1).mean((1, 2, 3))
 
 
+def checked_step_stages(strategy: DenoisingStrategy) -> tuple[DenoisingStage, ...]:
+    """The strategy's stages. Raises SettingError unless their steps ascend from 1 on."""
+    stages, name = strategy.step_stages, type(strategy).__name__
+    check_stages(strategy, "step_stages", stages, DenoisingStage, "DenoisingStage(4, keep_ratio=0.25)")
+    steps = [stage.step for stage in stages]
+    if steps != sorted(set(steps)) or not all(step > 0 for step in steps):
+        raise SettingError(f"{name}.step_stages: steps {steps} do not ascend from 1 on, the first with a step before.")
+    return tuple(stages)
+
+
 def checked_step_selection(strategy: DenoisingStrategy, stage: DenoisingStage, tokens: StepTokens) -> Selection:
     """What the strategy leaves from a stage on, if it keeps exactly to the stage's budget."""
     allowed = stage.budget(tokens.n_visual)
     if allowed >= tokens.n_left:
         return Selection.all(tokens.n_left, tokens.left.device)
-    with without_autocast(tokens.left.device):
-        selection, name = strategy.select_in_step(stage, tokens), type(strategy).__name__
-    if not isinstance(selection, Selection) or selection.n_visual != tokens.n_left:
-        raise no_selection(f"{name}.select_in_step", tokens.n_left, "that are left")
+    with asked(strategy, "select_in_step", tokens.attention):
+        selection = strategy.select_in_step(stage, tokens)
+    check_is_selection(strategy, "select_in_step", selection, tokens.n_left, "that are left")
     if len(selection.kept) != allowed:
         raise PruningError(
-            f"{name}.select_in_step kept {len(selection.kept)} visual tokens from step {stage.step} on; its budget is "
-            f"{allowed}. Keep stage.budget(tokens.n_visual) of them."
+            f"{type(strategy).__name__}.select_in_step kept {len(selection.kept)} visual tokens from step {stage.step} "
+            f"on; its budget is {allowed}. Keep stage.budget(tokens.n_visual) of them."
         )
     return selection

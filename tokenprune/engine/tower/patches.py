@@ -9,10 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.towers.row import Row
-from tokenprune.engine.select import no_selection
 from tokenprune.selection import Selection
-from tokenprune.selection.precision import without_autocast
 from tokenprune.strategy import PatchStrategy
+from tokenprune.strategy.asking import asked, check_is_selection
 from tokenprune.tokens.tower import PatchTokens
 
 
@@ -28,8 +27,7 @@ def patch_tokens(row: Row, colors: Float[Tensor, "patches channels colors"]) -> 
 
 def selected_patches(strategy: PatchStrategy, tokens: PatchTokens) -> Selection:
     """What the strategy leaves of one image before the tower. Raises PruningError for anything but a Selection."""
-    with without_autocast(tokens.pixels.device):
+    with asked(strategy, "select_patches", tokens.pixels):
         selection = strategy.select_patches(tokens)
-    if not isinstance(selection, Selection) or selection.n_visual != tokens.n_visual:
-        raise no_selection(f"{type(strategy).__name__}.select_patches", tokens.n_visual)
+    check_is_selection(strategy, "select_patches", selection, tokens.n_visual)
     return selection

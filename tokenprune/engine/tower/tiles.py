@@ -8,11 +8,11 @@ from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.towers.layers import RowLayers, TowerLayers
-from tokenprune.engine.select import explained_nan, no_selection
+from tokenprune.engine.select import explained_nan
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection, StageReport
-from tokenprune.selection.precision import without_autocast
 from tokenprune.strategy import Strategy, TowerStrategy
+from tokenprune.strategy.asking import asked, check_is_selection, check_layers
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import KeptInTower, TowerTokens, means_of
@@ -93,6 +93,7 @@ class TileSelection:
             )
         n_layers = len(layers.after)
         chosen = strategy.tower_layers(n_layers)
+        check_layers(strategy, "tower_layers", chosen)
         numbers = [number for number in range(n_layers) if number in chosen]
         if not numbers or list(chosen) != numbers:
             raise SettingError(
@@ -133,10 +134,10 @@ class TileSelection:
             tile.scores,
             tile.merged_from,
         )
-        with without_autocast(values.device), explained_nan(self.strategy, f"image tile {number}", values):
+        where, read = f"image tile {number}", (values, queries, keys)
+        with explained_nan(self.strategy, where, values), asked(self.strategy, "select_in_tower", *read):
             selection = self.strategy.select_in_tower(tokens)
-        if not isinstance(selection, Selection) or selection.n_visual != n_left:
-            raise no_selection(f"{type(self.strategy).__name__}.select_in_tower", n_left, "that are left")
+        check_is_selection(self.strategy, "select_in_tower", selection, n_left, "that are left")
         tile.keep(selection, layer + 1)
         return selection
 

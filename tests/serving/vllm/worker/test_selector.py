@@ -27,6 +27,14 @@ class Refusing(Strategy):
         raise ValueError(f"no order of {tokens.n_visual}")
 
 
+class Zeroing(Strategy):
+    """Changes its tokens in place, which cannot be noticed within torch.inference_mode."""
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        tokens.features.zero_()
+        return Selection.best(tokens.features[:, 0], self.budget(tokens.n_visual))
+
+
 @pytest.mark.parametrize(("n_broken", "wanted"), [(1, [0, 2, 3]), (4, [0, 1, 5])])
 def test_features_that_are_no_numbers(n_broken: int, wanted: list[int], caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is raised, since that would end the engine, and no NaN gets into its KV cache."""
@@ -79,3 +87,17 @@ def test_only_what_was_encoded_is_kept(caplog: pytest.LogCaptureFixture) -> None
     features[4] = torch.nan
     broken = ImageSelector(Settings(Compose(PixelPrune(), Refusing(keep=3))), 2, reports=False)
     assert broken.select(features, image, None, 3)[1].tolist() == [1, 3, 5]
+
+
+def test_a_strategy_that_changes_its_tokens_in_place() -> None:
+    """Which does nothing to what the model gets, as in transformers."""
+    from tokenprune.serving.vllm.settings import Settings
+    from tokenprune.serving.vllm.worker.selector import ImageSelector
+
+    image = EncodedImage(Layout.raster((1, 2, 3)), {})
+    with torch.inference_mode():
+        features = torch.randn(6, 2)
+        before = features.clone()
+        rows, kept = ImageSelector(Settings(Zeroing(keep=3)), 2).select(features, image, None, 3)
+    assert torch.equal(features, before)
+    assert torch.equal(rows, before[kept])

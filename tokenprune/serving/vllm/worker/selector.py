@@ -59,7 +59,8 @@ class ImageSelector:
     def _pruned(
         self, strategy: Strategy, features: Float[Tensor, "visual columns"], image: EncodedImage, n_kept: int
     ) -> tuple[Int[Tensor, " kept"], Float[Tensor, "kept columns"]]:
-        tokens = VisualTokens(features[:, : self._width], image.layout, 0, image.statistics)
+        # A copy, as in transformers: what a strategy does to it in place must not reach the model.
+        tokens = VisualTokens(features[:, : self._width].clone(), image.layout, 0, image.statistics)
         left = left_before_tower(tokens)
         try:
             selection = checked_selection(strategy, tokens)
@@ -76,7 +77,7 @@ class ImageSelector:
             return kept, features[kept].nan_to_num(0.0, 0.0, 0.0)
         rows = features[selection.kept]
         if selection.merged is not None:
-            rows[:, : self._width] = selection.merged.apply(tokens.features, selection.kept)
+            rows[:, : self._width] = selection.merged.apply(features[:, : self._width], selection.kept)
         missing = n_kept - len(selection.kept)
         if missing == 0:
             return selection.kept, rows

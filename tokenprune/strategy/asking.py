@@ -1,0 +1,102 @@
+"""Asks a strategy, and checks the kind of its answers. Errors name the strategy and the method, and say what to return.
+
+Whether an answer keeps to its budget is checked by whoever asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from tokenprune.checks import is_integer
+from tokenprune.errors import PruningError, SettingError
+from tokenprune.selection import Selection
+from tokenprune.selection.precision import without_autocast
+from tokenprune.strategy.base import Strategy
+from tokenprune.strategy.denoising import ReusingStrategy
+
+
+@contextmanager
+def asked(strategy: Strategy, method: str, *inputs: Tensor) -> Iterator[None]:
+    """Call a method of a strategy inside, which gets `inputs`, without torch.autocast. Errors of ours that it runs into
+    are raised again with its name.
+
+    Raises PruningError if it has changed one of `inputs` in place. Within torch.inference_mode, nobody can tell.
+    """
+    name = type(strategy).__name__
+    before = [_version(tensor) for tensor in inputs]
+    try:
+        with without_autocast(inputs[0].device):
+            yield
+    except (PruningError, SettingError) as error:
+        if str(error).startswith((f"{name}.", f"{name}:")):
+            raise
+        raise type(error)(f"{name}.{method}: {error}") from error
+    if before != [_version(tensor) for tensor in inputs]:
+        raise PruningError(
+            f"{name}.{method} changed tensors of its tokens in place, which others read too, and which does not change "
+            f"what the model gets. Work on copies, such as tokens.features.clone(), which .float() makes of float16 "
+            f"and bfloat16 only; to change kept tokens, return a Selection with a Merge."
+        )
+
+
+def check_is_selection(strategy: Strategy, method: str, returned: object, n: int, which: str = "") -> None:
+    """Raise PruningError unless a strategy's method has returned a Selection over `n` visual tokens."""
+    if isinstance(returned, Selection) and returned.n_visual == n:
+        return
+    found = f"a Selection over {returned.n_visual}" if isinstance(returned, Selection) else type(returned).__name__
+    tokens = f"the {n} visual tokens {which}" if which else f"{n} visual tokens"
+    raise PruningError(
+        f"{type(strategy).__name__}.{method} returned {found}; it must return a Selection over {tokens}: "
+        f"Selection(kept, {n}), with their indices in a LongTensor, or Selection.best(scores, n_kept)."
+    )
+
+
+def asked_budget(strategy: Strategy, n_visual: int) -> int:
+    """How many of `n_visual` tokens the strategy may keep before the language model."""
+    most = strategy.budget(n_visual)
+    if is_integer(most) and most > 0:
+        return int(most)
+    raise PruningError(
+        f"{type(strategy).__name__}.budget({n_visual}) returned {most!r}; it must return how many visual tokens may be "
+        f"kept, an integer of at least 1."
+    )
+
+
+def check_layers(strategy: Strategy, method: str, returned: object) -> None:
+    """Raise SettingError unless a strategy's method has returned the numbers of layers."""
+    if not isinstance(returned, (tuple, list)) or not all(map(is_integer, returned)):
+        raise SettingError(
+            f"{type(strategy).__name__}.{method} returned {returned!r}; it must return a tuple with the numbers of "
+            f"layers, such as (2, 5), or () for none."
+        )
+
+
+def check_stages(strategy: Strategy, method: str, returned: object, kind: type, example: str) -> None:
+    """Raise SettingError unless a strategy's method has returned stages of a kind, each with a budget."""
+    if not isinstance(returned, (tuple, list)) or not all(isinstance(stage, kind) for stage in returned):
+        raise SettingError(
+            f"{type(strategy).__name__}.{method} returned {returned!r}; it must return a tuple of {kind.__name__}, "
+            f"such as ({example},), or () for none."
+        )
+    for stage in returned:
+        if stage.keep_ratio is None and stage.keep is None:
+            raise SettingError(
+                f"{type(strategy).__name__}.{method} returned {stage!r}, which has no budget; write {example}."
+            )
+
+
+def asked_interval(strategy: ReusingStrategy) -> int:
+    """In every how many denoising steps the strategy computes the action expert."""
+    every = strategy.recompute_every
+    if is_integer(every) and every > 0:
+        return int(every)
+    raise SettingError(
+        f"{type(strategy).__name__}.recompute_every is {every!r}; it must be a number of denoising steps, 1 or more."
+    )
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
