@@ -8,7 +8,7 @@ from typing import TypeGuard, TypeVar
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.refused import refusal
 from tokenprune.adapters.wrappers import check_model
-from tokenprune.entry_points import entry_points_of, load_entry_point
+from tokenprune.entry_points import entry_points_of, load_entry_point, warn_of_namesakes
 from tokenprune.errors import SettingError, UnsupportedError
 
 #: The transformers versions that the tests pass on: from, and below.
@@ -46,7 +46,8 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
     """Return the adapter of a loaded model: an instance of `adapter`, or of the one that is registered for its class or
     the nearest registered class that it inherits from.
 
-    Installed packages are searched only for a class that is not registered, and only the matching one is imported.
+    Of installed packages, only the adapter for a class that is not registered is imported. Warns if one has an adapter
+    for a class that has ours, which is used.
     Raises UnsupportedError for an unknown class, for code from elsewhere that has one of our classes' names but not
     its parts, and outside the supported transformers versions.
     """
@@ -68,6 +69,14 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
             f"the model adapter for {name}",
             _is_adapter,
             "a subclass of tokenprune.adapters.ModelAdapter",
+        )
+    elif _is_ours(ADAPTERS[name]):
+        warn_of_namesakes(
+            GROUP,
+            name,
+            ADAPTERS[name],
+            f"a model adapter for {name}",
+            lambda entry: f"For theirs, import {entry.attr} from {entry.module} and pass adapter={entry.attr}.",
         )
     check_transformers(name, ADAPTERS[name].since)
     namesakes = [cls.__module__ for cls in type(model).__mro__ if cls.__name__ == name]

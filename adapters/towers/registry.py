@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenprune.adapters.towers.tower import Tower
-from tokenprune.entry_points import entry_points_of, load_entry_point
+from tokenprune.entry_points import entry_points_of, load_entry_point, warn_of_namesakes
 from tokenprune.errors import UnsupportedError
 
 #: Entry points of other distributions, each named by a model_type.
@@ -21,10 +21,21 @@ def register_tower(model_type: str, tower: Tower) -> Tower:
 def tower_of(model_type: str, owner: str) -> Tower:
     """Return the Tower for a vision config's model_type. `owner` names the model in the error.
 
-    Installed packages are searched only for a type that is not registered. Raises UnsupportedError for an unknown one.
+    Of installed packages, only the tower for a type that is not registered is imported. Warns if one has a tower for a
+    registered type, for which the registered one is used. Raises UnsupportedError for an unknown one.
     """
     if model_type in TOWERS:
-        return TOWERS[model_type]
+        tower = TOWERS[model_type]
+        warn_of_namesakes(
+            GROUP,
+            model_type,
+            tower,
+            f"a vision tower for {model_type}",
+            lambda entry: (
+                f"For theirs, import {entry.attr} from {entry.module}, and register_tower({model_type!r}, it)."
+            ),
+        )
+        return tower
     installed = entry_points_of(GROUP)
     if model_type not in installed:
         raise UnsupportedError(

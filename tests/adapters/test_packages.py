@@ -39,6 +39,7 @@ Odd = fake_family.model:FakeChild
 LlavaForConditionalGeneration = fake_family.missing:Hijacked
 [tokenprune.towers]
 fake_tower = fake_family.tower:FAKE_TOWER
+clip_vision_model = fake_family.tower:FAKE_TOWER
 odd_tower = fake_family.model:FakeChild
 """
 START = """
@@ -53,11 +54,19 @@ from tokenprune.adapters import ADAPTERS, adapter_for
 family = FAMILIES["llava-clip"]
 """
 BODIES = {
-    "a built-in looks at no package": """
-from tokenprune.adapters import registry
-look, registry.entry_points_of = registry.entry_points_of, None
-assert type(adapter_for(model)).__name__ == "LlavaAdapter"
-registry.entry_points_of = look
+    "ours are used, with a warning": """
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        assert type(adapter_for(model)).__name__ == "LlavaAdapter"
+        assert adapter_for(model).tower
+said = [str(warning.message) for warning in caught if "fake-family provides" in str(warning.message)]
+assert len(said) == 2, said
+assert "adapter for LlavaForConditionalGeneration too, fake_family.missing:Hijacked, which is not used" in said[0], said
+assert "import Hijacked from fake_family.missing and pass adapter=Hijacked" in said[0], said
+assert "a vision tower for clip_vision_model too, fake_family.tower:FAKE_TOWER" in said[1], said
+assert "fake_family.tower" not in sys.modules
 """,
     "a fake family is pruned": """
 assert "fake_family.adapter" not in sys.modules

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from inspect import unwrap
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 import tokenprune
-from tokenprune import FoPru, SettingError, UnsupportedError
+from tokenprune import FoPru, SettingError, UnsupportedError, entry_points
 from tokenprune.strategies import STRATEGIES, make, parse, register_strategy, registry
 from tokenprune.strategies.parsing import StrategySpec
 
@@ -223,6 +224,30 @@ def test_a_broken_package(name: str, said: str) -> None:
 
 
 @pytest.mark.usefixtures("installed")
+def test_a_package_with_a_name_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours is used, and the first time it is, a warning says so and what to write for theirs."""
+    monkeypatch.setattr(entry_points, "COMPARED", set())
+    said = r"their-strategies provides a strategy 'fopru' too, user_package.broken:Norm.*theirs, write 'user_package.br"
+    with pytest.warns(UserWarning, match=said):
+        assert isinstance(parse("fopru"), FoPru)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert isinstance(parse("fopru"), FoPru)
+
+
+@pytest.mark.usefixtures("installed")
+def test_two_packages_with_one_name(tmp_path: Path) -> None:
+    (tmp_path / "others-1.0.dist-info").mkdir()
+    (tmp_path / "others-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n")
+    lines = "[tokenprune.strategies]\ntheirother = others:Norm\n"
+    (tmp_path / "others-1.0.dist-info" / "entry_points.txt").write_text(lines)
+    with pytest.raises(
+        UnsupportedError, match=r"(?=.*others \(others:Norm\))several packages .* 'theirother': .*Uninstall"
+    ):
+        parse("theirother")
+
+
+@pytest.mark.usefixtures("installed")
 def test_packages_are_searched_only_for_unknown_names(monkeypatch: pytest.MonkeyPatch) -> None:
     searched: list[str] = []
 
@@ -231,6 +256,7 @@ def test_packages_are_searched_only_for_unknown_names(monkeypatch: pytest.Monkey
         return {}
 
     monkeypatch.setattr(registry, "entry_points_of", found)
+    monkeypatch.setattr(entry_points, "COMPARED", {(registry.GROUP, "fopru")})  # a name of ours is compared once
     assert isinstance(parse("fopru"), FoPru)
     assert not searched
     with pytest.raises(SettingError):

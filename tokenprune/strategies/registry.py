@@ -13,7 +13,7 @@ from inspect import get_annotations, isabstract
 from types import UnionType
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from tokenprune.entry_points import entry_points_of, load_entry_point
+from tokenprune.entry_points import entry_points_of, load_entry_point, warn_of_namesakes
 from tokenprune.errors import SettingError, alike, unknown
 from tokenprune.strategy import Strategy
 
@@ -67,7 +67,8 @@ def make(name: str, **settings: Any) -> Strategy:
 def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
     """Find the class of a strategy by its registered name or by `my_package.my_module:MyStrategy`.
 
-    Entry points of installed packages are searched only for a name that is not registered; the one found is loaded.
+    Of installed packages, only the entry point of a name that is not registered is loaded. Warns if one has a name of
+    ours, which stays ours.
 
     also: further names that the caller accepts, for error messages.
 
@@ -76,10 +77,13 @@ def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
     """
     if isinstance(name, str) and ":" in name:
         return _imported(name)
-    if isinstance(name, str) and name in STRATEGIES:
-        return STRATEGIES[name]
-    if name == COMPOSE:
-        return _imported(COMPOSE_CLASS)
+    if isinstance(name, str) and (name in STRATEGIES or name == COMPOSE):
+        cls = STRATEGIES[name] if name in STRATEGIES else _imported(COMPOSE_CLASS)
+        if cls.__module__.startswith("tokenprune."):
+            warn_of_namesakes(
+                GROUP, name, cls, f"a strategy {name!r}", lambda entry: f"For theirs, write {entry.value!r}."
+            )
+        return cls
     installed = entry_points_of(GROUP)
     if not isinstance(name, str) or name not in installed:
         raise SettingError(_unnamed(name) or unknown("strategy", name, {*STRATEGIES, *installed, *also}))
