@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.families import FAMILIES
 from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
-from tokenprune import PruningError
+from tokenprune import PruningError, UnsupportedError
 
 
 def test_text_after_an_interrupted_forward_is_not_read(llava: Any) -> None:
@@ -44,3 +45,14 @@ def test_projections_that_were_replaced_meanwhile() -> None:
             seen.run(**prompt([1]))
     with tokenprune.probe(model, decoder_layers=[0]) as seen:
         seen.run(**prompt([1]))
+
+
+def test_an_attention_that_was_exchanged_meanwhile() -> None:
+    """FlashAttention gets no mask, so the window of a layer would not be known, and its attention read without it."""
+    family = FAMILIES["gemma3"]
+    model: Any = family.build()
+    with tokenprune.probe(model, decoder_layers=[0]) as seen:
+        seen.run(**family.prompt([1]))
+        model.config.get_text_config()._attn_implementation = "flash_attention_2"
+        with pytest.raises(UnsupportedError, match=r"sliding-window attention needs its own masks.*sdpa"):
+            seen.run(**family.prompt([1]))
