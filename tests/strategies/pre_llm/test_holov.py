@@ -41,6 +41,12 @@ def test_what_a_crop_cannot_hold_goes_to_the_best_of_the_others() -> None:
     assert kept([50.0, 50, 1, 2, 1, 1, 1, 1], 4, 4) == [0, 1, 2, 3]
 
 
+def test_crops_that_nothing_attends_to() -> None:
+    """As after a step that has left such tokens: 0 of 0 is no share, but the crops are as good as each other."""
+    assert kept([0.0] * 8, 4, 4) == [0, 2, 4, 6]
+    assert kept([0.0] * 8, 4, 6) == [0, 1, 2, 3, 4, 6]
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 40), st.integers(1, 20), st.data())
 def test_budgets_are_exact(n: int, n_crops: int, data: st.DataObject) -> None:
