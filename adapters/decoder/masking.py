@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from tokenprune.adapters.wrappers import unwrap_model
+from tokenprune.adapters.wrappers import unwrap_model, unwrap_part
 
 #: The function of transformers that makes the masks of sliding-window layers.
 MAKES_WINDOWS = "create_sliding_window_causal_mask"
@@ -21,7 +21,7 @@ MASK = "attention_mask"
 
 def makes_windows(language_model: nn.Module) -> bool:
     """Whether the language model's forward makes masks with a sliding window."""
-    forward = inspect.unwrap(type(unwrap_model(language_model)).forward)
+    forward = inspect.unwrap(type(unwrap_part(unwrap_model(language_model))).forward)
     return MAKES_WINDOWS in _names(forward.__code__)
 
 

@@ -1,4 +1,5 @@
-"""How torch.compile treats a patched model. torch's compiler is imported when the first model is patched."""
+"""How torch.compile treats a patched model, and what torch.export may not do with it. torch's compiler is imported when
+the first model is patched."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 import torch
+
+from tokenprune.errors import UnsupportedError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -26,6 +29,17 @@ def dynamo_disabled(function: Function) -> Function:
     attributes per thread: it would take them for constants, and the compiled model would prune nothing, silently."""
     _marked.append((function.__module__, function.__qualname__))
     return function
+
+
+def check_not_traced() -> None:
+    """Raise UnsupportedError while torch.export, torch.jit.trace or torch.onnx.export record a graph. It would keep of
+    every image the tokens that were kept of the example. Compiled code, in which hooks run as usual, is none."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        raise UnsupportedError(
+            "a patched model can be neither exported nor traced (torch.export, torch.jit.trace, torch.onnx.export): "
+            "which visual tokens are kept depends on the image, and the graph would always keep those of the example. "
+            "Remove the patch first, and export the unpatched model."
+        )
 
 
 def watch_hooks(owner: object) -> None:

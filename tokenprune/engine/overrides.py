@@ -10,13 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.wrappers import check_generates_itself
+from tokenprune.adapters.wrappers import CHECKPOINTED, check_generates_itself
 from tokenprune.engine.call import CallContext
-from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.errors import PruningError, UnsupportedError
+from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
+from tokenprune.errors import PruningError, TokenPruneError, UnsupportedError
 from tokenprune.sequence.packing import IGNORED_LABEL, Packing
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class ModelForward(ForwardOverride):
     def __init__(self, prefill: Prefill, context: CallContext) -> None:
         super().__init__(prefill.model)
         self._prefill, self._context = prefill, context
+        self._language_model = prefill.adapter.language_model
         self._is_base = prefill.adapter.core is prefill.model
 
     @property
@@ -105,9 +107,15 @@ class ModelForward(ForwardOverride):
     def __func__(self) -> Any:  # an AttributeError if what is overridden has none
         return type(self._module).forward if self._overridden is None else self._overridden.__func__
 
+    @property
+    def __code__(self) -> Any:  # torch.export reads it before it calls the model
+        return self.__func__.__code__
+
     def override(self, *args: Any, **kwargs: Any) -> Any:
         if not self._past_hooks(args, kwargs) or not self._is_base:
-            output = self.original(*args, **kwargs)
+            # The compiler keeps what is called inside of a `try` out of its graphs.
+            compiling = torch.compiler.is_compiling()
+            output = self.original(*args, **kwargs) if compiling else self._watched(args, kwargs)
             if self._removed:
                 self._check_pruned()
             return output
@@ -119,8 +127,22 @@ class ModelForward(ForwardOverride):
             self._prefill.after_base_model(self._module, args, kwargs, output)
         return output
 
+    def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The output. Where the patch goes between decoder layers, one gets hidden states without what belongs to them,
+        and torch's error does not say why."""
+        try:
+            return self.original(*args, **kwargs)
+        except Exception as error:
+            if self._removed and not isinstance(error, TokenPruneError):
+                self._check_pruned(error)
+            raise
+
     @dynamo_disabled
     def _past_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        check_not_traced()
+        self._context.cut_off = False
+        if torch.is_grad_enabled():
+            self._check_runs_once()
         if "prepare_inputs_for_generation" in vars(self._module):  # somebody has replaced it, as PEFT does
             check_generates_itself(self._module)
         past = self._context.unprunable is None
@@ -128,21 +150,33 @@ class ModelForward(ForwardOverride):
             self._prefill.before_model(self._module, args, kwargs)
         return past
 
+    def _check_runs_once(self) -> None:
+        """Raise PruningError if the backward pass would run the language model again without what was pruned."""
+        language_model = self._prefill.adapter.language_model
+        if language_model is not self._language_model and CHECKPOINTED in language_model._modules:
+            raise PruningError(
+                "activation checkpointing was put around the language model after patch(), and would run it again "
+                "without pruning. Call patch() again."
+            )
+
     @dynamo_disabled
-    def _check_pruned(self) -> None:
+    def _check_pruned(self, error: Exception | None = None) -> None:
         """Raise PruningError if the patch went while a call ran, and its images were not pruned before, or not by every
-        stage."""
+        stage. error: what the call ran into."""
         forward, stages = self._prefill.end_forward(), self._prefill.stages
-        if forward is None or not forward.visual:
-            return
-        if not forward.pruned or (stages is not None and stages.undecided(forward)):
-            raise gone_meanwhile()
+        gone, self._context.cut_off = self._context.cut_off, False
+        if forward is not None and forward.visual:
+            failed = error is not None and forward.stages is not None
+            gone |= failed or not forward.pruned or (stages is not None and bool(stages.undecided(forward)))
+        if gone:
+            raise gone_meanwhile() from error
 
 
 def gone_meanwhile() -> PruningError:
     """The error of a call that has images, and whose patch went before they were pruned."""
     return PruningError(
-        "another thread removed or replaced the patch before this call had pruned its images. Call the model again."
+        "another thread or a hook removed or replaced the patch before this call had pruned its images. Call the model "
+        "again."
     )
 
 

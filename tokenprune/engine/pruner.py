@@ -119,8 +119,10 @@ class Pruner:
         return replaced
 
     def remove(self) -> None:
-        self.prefill.end_forward()
+        forward = self.prefill.end_forward()
         self._context.drop()
+        if forward is not None and forward.visual:
+            self._context.cut_off = not forward.pruned or forward.stages is not None
         with changing_patches:
             while self._handles:
                 self._handles.pop().remove()

@@ -23,7 +23,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.encoded import NOT_RECORDED, EncodedImage, Modality
 from tokenprune.engine.call import CallContext, bind_arguments, named_arguments
-from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
 from tokenprune.engine.overrides import MethodOverride, gone_meanwhile
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection, StageReport
@@ -123,6 +123,7 @@ class VisionRecorder:
         """
         if self._context.encoding is not None:
             return False
+        check_not_traced()
         known: dict[str, Any] = {"": self.adapter.model}
         if any(_submodule(name, known) is not module for name, module in self.modules.items()):
             raise PruningError(

@@ -178,6 +178,17 @@ def test_a_patch_that_is_replaced_while_another_thread_answers(llava: Any) -> No
     later[0].remove()
 
 
+def in_a_thread(change: Callable[[Any], Any], model: Any) -> None:
+    thread = threading.Thread(target=change, args=[model])
+    thread.start()
+    thread.join()
+
+
+def here(change: Callable[[Any], Any], model: Any) -> None:
+    """As a hook of the user's may."""
+    change(model)
+
+
 ENCODED_BEFORE = pytest.mark.skipif(
     not ENCODES_FIRST, reason="this transformers does not encode images before the call"
 )
@@ -194,17 +205,16 @@ ENCODED_BEFORE = pytest.mark.skipif(
     ],
 )
 @pytest.mark.parametrize("change", [tokenprune.unpatch, lambda model: tokenprune.patch(model, Grid(keep=4))])
-def test_a_patch_that_goes_while_another_thread_encodes_images(llava: Any, change: Any, part: str, ask: Any) -> None:
+@pytest.mark.parametrize("run", [in_a_thread, here])
+def test_a_patch_that_goes_while_images_are_encoded(llava: Any, run: Any, change: Any, part: str, ask: Any) -> None:
     """Hooks that were not there when the call began know nothing of its images: it would silently be unpruned."""
     tokenprune.patch(llava, STRATEGY)
 
-    def in_a_thread(*_: Any) -> None:
+    def once(*_: Any) -> None:
         hook.remove()
-        thread = threading.Thread(target=change, args=[llava])
-        thread.start()
-        thread.join()
+        run(change, llava)
 
-    hook = llava.model.get_submodule(part).register_forward_pre_hook(in_a_thread)
+    hook = llava.model.get_submodule(part).register_forward_pre_hook(once)
     try:
         with pytest.raises(tokenprune.PruningError, match=GONE):
             ask(llava, prompt([1]))
@@ -213,22 +223,21 @@ def test_a_patch_that_goes_while_another_thread_encodes_images(llava: Any, chang
         tokenprune.unpatch(llava)
 
 
-@pytest.mark.parametrize("part", ["norm", "layers.0"])
+@pytest.mark.parametrize("part", ["norm", "layers.0", "layers.2", "layers.4"])
 @pytest.mark.parametrize("change", [tokenprune.unpatch, lambda model: tokenprune.patch(model, Grid(keep=4))])
-def test_a_patch_that_goes_between_decoder_layers(change: Any, part: str) -> None:
-    """Stages that are left would silently be left out."""
+@pytest.mark.parametrize("run", [in_a_thread, here])
+def test_a_patch_that_goes_between_decoder_layers(run: Any, change: Any, part: str) -> None:
+    """Stages that are left would silently be left out, and layers get what belongs to more tokens than they have."""
     model, inputs = model_of(), prompt([1])
     tokenprune.patch(model, Staged())
     pruned = n_logits(model, inputs)
 
-    def in_a_thread(*_: Any) -> None:
+    def once(*_: Any) -> None:
         hook.remove()
-        thread = threading.Thread(target=change, args=[model])
-        thread.start()
-        thread.join()
+        run(change, model)
 
-    hook = model.model.language_model.get_submodule(part).register_forward_pre_hook(in_a_thread)
-    if part == "norm":  # after the last stage
+    hook = model.model.language_model.get_submodule(part).register_forward_pre_hook(once)
+    if part == "norm" and run is in_a_thread:  # after the last stage
         assert n_logits(model, inputs) == pruned
     else:
         with pytest.raises(tokenprune.PruningError, match=GONE):

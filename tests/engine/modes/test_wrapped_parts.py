@@ -91,3 +91,38 @@ def test_decoder_layers_that_are_wrapped_after_the_patch(strategy: Strategy) -> 
         assert torch.isfinite(model(**inputs).logits).all()
     tokenprune.patch(model, strategy)
     model(**given(inputs), labels=labels_of(inputs), use_cache=False).loss.backward()
+
+
+def test_a_whole_language_model_that_runs_again() -> None:
+    """What is pruned before it is what the wrapper stores; what is pruned inside is not known in the backward pass."""
+    model, plain, inputs = wrapped(tiny_llava().train(), "LlamaModel"), tiny_llava().train(), prompt([1, 2])
+    for one in (model, plain):
+        with tokenprune.patch(one, FoPru(keep_ratio=0.25)):
+            one(**given(inputs), labels=labels_of(inputs), use_cache=False).loss.backward()
+    assert_same_gradients(model, plain)
+    with tokenprune.patch(model, FastV(keep_ratio=0.25, layer=1)):
+        with torch.no_grad():
+            model(**inputs, use_cache=False)
+        with pytest.raises(PruningError, match=r"FastV prunes inside .* all of it again.* around the decoder layers"):
+            model(**inputs, use_cache=False)
+
+
+@pytest.mark.parametrize("strategy", [FoPru(keep_ratio=0.25), FastV(keep_ratio=0.25, layer=1)])
+def test_a_language_model_that_was_wrapped_after_it_was_patched(strategy: Strategy) -> None:
+    model, inputs = tiny_llava().train(), prompt([1, 2])
+    with tokenprune.patch(model, strategy):
+        wrapped(model, "LlamaModel")
+        with torch.no_grad():
+            model(**inputs, use_cache=False)
+        with pytest.raises(PruningError, match=r"around the language model after patch.*Call patch\(\) again"):
+            model(**inputs, use_cache=False)
+
+
+def test_a_wrapped_language_model_with_windows() -> None:
+    """What makes its masks is read inside of the wrapper."""
+    family = FAMILIES["gemma3"]
+    model, inputs = family.build(), family.prompt([1])
+    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
+        expected = model(**inputs).logits
+    with torch.no_grad(), tokenprune.patch(wrapped(model, "Gemma3TextModel"), FoPru(keep_ratio=0.25)):
+        assert torch.equal(model(**inputs).logits, expected)

@@ -60,6 +60,12 @@ def check_runs_once(strategy: StagedStrategy, adapter: ModelAdapter, staged: Map
 
     staged: the layers whose input is shortened, by number, as they were when the model was patched.
     """
+    if CHECKPOINTED in adapter.language_model._modules:
+        raise PruningError(
+            f"{type(strategy).__name__} prunes inside the language model, and torch's activation checkpointing runs "
+            f"all of it again in the backward pass, when its tokens are gone. Put it around the decoder layers, or "
+            f"prune before the language model."
+        )
     for number, module in staged.items():
         layer = adapter.layers[number]
         if recomputes_hooks(layer, module):

@@ -1,0 +1,34 @@
+"""Graphs that would always keep the visual tokens of the example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny import prompt
+
+import tokenprune
+from tokenprune import FoPru, UnsupportedError
+
+
+def export(model: Any, inputs: dict[str, Any]) -> Any:
+    return torch.export.export(model, (), {**inputs, "use_cache": False}, strict=False)
+
+
+def trace(model: Any, inputs: dict[str, Any]) -> Any:
+    return torch.jit.trace(model, example_kwarg_inputs=inputs, strict=False, check_trace=False)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, that it will go
+@pytest.mark.parametrize("record", [export, trace])
+@pytest.mark.parametrize("part", ["", "model"])
+def test_a_patched_model_is_not_recorded(llava: Any, record: Callable[..., Any], part: str) -> None:
+    """Neither is its base model; afterwards the patch works as before."""
+    inputs = prompt([1])
+    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep=4)) as handle:
+        with pytest.raises(UnsupportedError, match=r"neither exported nor traced.* Remove the patch first"):
+            record(llava.get_submodule(part), inputs)
+        llava(**inputs)
+    assert handle.report.n_kept == 4
