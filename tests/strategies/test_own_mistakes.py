@@ -211,7 +211,7 @@ def test_budgets_that_are_no_counts(llava: Any, returned: Any) -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_scores_of_other_types(llava: Any) -> None:
     """Ranks and masks are scores too; infinite ones are, unless they are added up."""
-    strategy = Mine(keep=4, function=lambda tokens: Selection.best(torch.arange(tokens.n_visual), 4))
+    strategy = Mine(keep=4, function=lambda tokens: Selection.best(torch.arange(tokens.n_visual), torch.tensor(4)))  # type: ignore[arg-type]
     with torch.no_grad(), tokenprune.patch(llava, strategy) as handle:
         llava(**prompt([1]))
     (image,) = handle.report.images

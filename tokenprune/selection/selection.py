@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass
+from operator import index
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.checks import is_integer
 from tokenprune.errors import PruningError
 from tokenprune.selection.merge import Merge, described
 from tokenprune.selection.steps import StepReport
@@ -133,9 +134,14 @@ def _checked_scores(scores: object, n_visual: int) -> Tensor:
     return scores if scores.is_floating_point() else scores.float()
 
 
-def _check_count(method: str, n_kept: object) -> None:
-    """Raise PruningError unless that many tokens can be kept: a negative number would leave out the last ones."""
-    if not is_integer(n_kept) or n_kept < 1:
+def _check_count(method: str, n_kept: Any) -> None:
+    """Raise PruningError unless that many tokens can be kept: a negative number would leave out the last ones. A tensor
+    of one integer is a number, too."""
+    try:
+        count = index(n_kept)
+    except TypeError:
+        count = 0
+    if count < 1:
         raise PruningError(
             f"Selection.{method} was told to keep {n_kept!r} tokens, which is not an integer of at least 1. Write "
             f"self.budget(tokens.n_visual)."

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import index
+from typing import Any
 
 from torch import Tensor
 
@@ -56,11 +58,15 @@ def check_is_selection(strategy: Strategy, method: str, returned: object, n: int
 
 def asked_budget(strategy: Strategy, n_visual: int) -> int:
     """How many of `n_visual` tokens the strategy may keep before the language model."""
-    most = strategy.budget(n_visual)
-    if is_integer(most) and most > 0:
-        return int(most)
+    returned: Any = strategy.budget(n_visual)
+    try:
+        most = index(returned)  # numpy's integers, and tensors of one
+    except TypeError:
+        most = 0
+    if most > 0:
+        return most
     raise PruningError(
-        f"{type(strategy).__name__}.budget({n_visual}) returned {most!r}; it must return how many visual tokens may be "
+        f"{type(strategy).__name__}.budget({n_visual}) returned {returned!r}; it must return how many visual tokens may be "
         f"kept, an integer of at least 1."
     )
 
