@@ -54,9 +54,9 @@ class PruMerge(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
         n_kept, n_patches = self.n_to_keep(scores), tokens.n_visual - tokens.n_newlines
         order = self.ranked(scores, n_kept, tokens)
         patches = true_indices(~tokens.is_newline, n_patches)
-        if self.plus:
+        if self.plus and n_patches:
             order = fill_evenly(order, int(outliers(scores[patches]).sum()), n_kept, tokens.is_newline)
-        if n_kept == tokens.n_visual or n_patches == 1:
+        if n_kept == tokens.n_visual or n_patches <= 1:
             return Selection.first(order, n_kept, scores)
         kept = order[:n_kept].sort().values
         places = torch.arange(n_kept, device=kept.device)
