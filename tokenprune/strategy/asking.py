@@ -66,8 +66,8 @@ def asked_budget(strategy: Strategy, n_visual: int) -> int:
     if most > 0:
         return most
     raise PruningError(
-        f"{type(strategy).__name__}.budget({n_visual}) returned {returned!r}; it must return how many visual tokens may be "
-        f"kept, an integer of at least 1."
+        f"{type(strategy).__name__}.budget({n_visual}) returned {returned!r}; it must return how many visual tokens "
+        f"may be kept, an integer of at least 1."
     )
 
 
