@@ -5,7 +5,7 @@ Whether an answer keeps to its budget is checked by whoever asks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import index
 from typing import Any
@@ -73,7 +73,7 @@ def asked_budget(strategy: Strategy, n_visual: int) -> int:
 
 def check_layers(strategy: Strategy, method: str, returned: object) -> None:
     """Raise SettingError unless a strategy's method has returned the numbers of layers."""
-    if not isinstance(returned, (tuple, list)) or not all(map(is_integer, returned)):
+    if not isinstance(returned, Sequence) or not all(map(is_integer, returned)):
         raise SettingError(
             f"{type(strategy).__name__}.{method} returned {returned!r}; it must return a tuple with the numbers of "
             f"layers, such as (2, 5), or () for none."
@@ -82,7 +82,7 @@ def check_layers(strategy: Strategy, method: str, returned: object) -> None:
 
 def check_stages(strategy: Strategy, method: str, returned: object, kind: type, example: str) -> None:
     """Raise SettingError unless a strategy's method has returned stages of a kind, each with a budget."""
-    if not isinstance(returned, (tuple, list)) or not all(isinstance(stage, kind) for stage in returned):
+    if not isinstance(returned, Sequence) or not all(isinstance(stage, kind) for stage in returned):
         raise SettingError(
             f"{type(strategy).__name__}.{method} returned {returned!r}; it must return a tuple of {kind.__name__}, "
             f"such as ({example},), or () for none."
