@@ -13,6 +13,7 @@ from helpers.tiny import prompt
 import tokenprune
 from tokenprune import Compose, FoPru, PruningError, ScoreStrategy, Selection, SettingError, Strategy
 from tokenprune.selection import Merge, n_reaching
+from tokenprune.serving.vllm.refusals import check_strategy
 from tokenprune.strategy import AllEnterStrategy, DenoisingStage, Stage, StagedStrategy
 
 
@@ -245,3 +246,5 @@ def test_stages_and_layers_that_are_none(llava: Any, method: str, returned: Any,
 
     with pytest.raises(SettingError, match=rf"^Planned.{method} {message}"):
         tokenprune.patch(llava, Planned())
+    with pytest.raises(SettingError, match=rf"^Planned.{method} {message}"):  # where None would be no stages at all
+        check_strategy(Planned(), 6)

@@ -16,7 +16,7 @@ from tokenprune.engine.recording import Register
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.sequence.masks import INDEXED, POOLED
 from tokenprune.strategy import StagedStrategy
-from tokenprune.strategy.asking import check_layers
+from tokenprune.strategy.asking import asked_skips
 
 
 class LayerSkipping:
@@ -28,9 +28,7 @@ class LayerSkipping:
     """
 
     def __init__(self, strategy: StagedStrategy, adapter: ModelAdapter, read: Collection[int]) -> None:
-        self.adapter, layers = adapter, strategy.skipped_layers(len(adapter.layers))
-        check_layers(strategy, "skipped_layers", layers)
-        self.layers = tuple(layers)
+        self.adapter, self.layers = adapter, asked_skips(strategy, len(adapter.layers))
         name, kinds = type(strategy).__name__, adapter.decoder.layers.kinds
         if list(self.layers) != sorted(set(self.layers)) or not set(self.layers) <= set(range(len(adapter.layers))):
             raise SettingError(

@@ -18,6 +18,7 @@ from tokenprune.selection import Selection
 from tokenprune.selection.precision import without_autocast
 from tokenprune.strategy.base import Strategy
 from tokenprune.strategy.denoising import ReusingStrategy
+from tokenprune.strategy.staged import Stage, StagedStrategy
 
 
 @contextmanager
@@ -92,6 +93,20 @@ def check_stages(strategy: Strategy, method: str, returned: object, kind: type, 
             raise SettingError(
                 f"{type(strategy).__name__}.{method} returned {stage!r}, which has no budget; write {example}."
             )
+
+
+def asked_stages(strategy: StagedStrategy, n_layers: int) -> tuple[Stage, ...]:
+    """The strategy's stages in a language model of `n_layers`."""
+    stages = strategy.stages(n_layers)
+    check_stages(strategy, "stages", stages, Stage, "Stage(n_layers // 2, keep_ratio=0.25)")
+    return tuple(stages)
+
+
+def asked_skips(strategy: StagedStrategy, n_layers: int) -> tuple[int, ...]:
+    """The decoder layers, of `n_layers`, that the strategy skips."""
+    layers = strategy.skipped_layers(n_layers)
+    check_layers(strategy, "skipped_layers", layers)
+    return tuple(layers)
 
 
 def asked_interval(strategy: ReusingStrategy) -> int:

@@ -12,7 +12,7 @@ from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import Stage, StagedStrategy
-from tokenprune.strategy.asking import check_stages
+from tokenprune.strategy.asking import asked_stages
 
 
 def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Stage, ...]:
@@ -22,8 +22,7 @@ def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Sta
     with layers that attend in another way than to all tokens before, or that must hold the same tokens.
     """
     n_layers = len(adapter.layers)
-    stages = strategy.stages(n_layers)
-    check_stages(strategy, "stages", stages, Stage, "Stage(n_layers // 2, keep_ratio=0.25)")
+    stages = asked_stages(strategy, n_layers)
     if stages and adapter.only_before is not None:
         raise UnsupportedError(
             f"{type(strategy).__name__} prunes inside the language model, and for {adapter.description} only pruning "
@@ -51,7 +50,7 @@ def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Sta
             f"{type(strategy).__name__}: stages at layers {layers} do not ascend within 1..{n_layers - 1}, the decoder "
             f"layers of this model after the first."
         )
-    return tuple(stages)
+    return stages
 
 
 def check_runs_once(strategy: StagedStrategy, adapter: ModelAdapter, staged: Mapping[int, nn.Module]) -> None:

@@ -14,6 +14,7 @@ from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
 from tokenprune.strategies.compose import Compose
 from tokenprune.strategy import AdaptiveStrategy, StagedStrategy, Strategy
+from tokenprune.strategy.asking import asked_skips, asked_stages
 from tokenprune.tokens.visual import check_needs
 
 #: Why vLLM cannot give a strategy what it needs.
@@ -184,13 +185,13 @@ def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None
         )
     if not isinstance(strategy, StagedStrategy):
         return
-    if strategy.stages(n_layers):
+    if asked_stages(strategy, n_layers):
         hint = 'Write "progressive": false to prune in one stage.' if hasattr(strategy, "progressive") else OTHER
         raise UnsupportedError(
             f"{name} cannot run inside vLLM: it prunes inside the language model too, and vLLM has one KV length for "
             f"all layers. {hint}"
         )
-    if strategy.skipped_layers(n_layers):
+    if asked_skips(strategy, n_layers):
         raise UnsupportedError(f"{name} cannot run inside vLLM: it skips decoder layers. {OTHER}")
 
 
