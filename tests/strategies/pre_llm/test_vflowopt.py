@@ -147,6 +147,12 @@ def test_recycling_by_hand() -> None:
     assert sorted(one.merged.sources.tolist()) == [0, 1, 2]
 
 
+def test_scores_of_zero_weigh_the_same() -> None:
+    merged = recycle_by_cell(torch.zeros(4), torch.zeros(4).long(), 1, 1).merged
+    assert merged is not None
+    assert merged.weights.tolist() == [0.25] * 4
+
+
 def test_newline_tokens_are_kept_or_dropped_but_not_merged() -> None:
     """One cell of three patches and a newline token (3), and one of a newline token alone."""
     scores = torch.tensor([0.9, 0.1, 0.3, 0.8, 0.2])
