@@ -98,6 +98,42 @@ def _embedding(model_folder: Path, strategy: str, settings: dict[str, Any], requ
     return torch.nn.functional.normalize(last, dim=0).tolist()
 
 
+def prompt_logprobs(
+    model: Path, strategy: str, settings: dict[str, Any], requests: Sequence[Request]
+) -> list[list[list[float]]]:
+    """The log probabilities of every token after each token that is left, from a patched model in float32."""
+    import tokenprune
+
+    loaded, processor = _loaded(model)
+    found = []
+    for request in requests:
+        with tokenprune.patch(loaded, _chosen(strategy, settings, request)):
+            found.append(loaded(**_inputs(processor, request)).logits[0].log_softmax(-1).tolist())
+    return found
+
+
+def beams(
+    model: Path, strategy: str, settings: dict[str, Any], request: Request, width: int
+) -> tuple[list[list[int]], list[float]]:
+    """The answers of a beam search with a patched model in float32, best first, and their mean log probabilities."""
+    import tokenprune
+
+    loaded, processor = _loaded(model)
+    inputs = _inputs(processor, request)
+    with tokenprune.patch(loaded, _chosen(strategy, settings, request)):
+        out = loaded.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=width,
+            num_return_sequences=width,
+            max_new_tokens=request.n_new,
+            return_dict_in_generate=True,
+            output_scores=True,
+            eos_token_id=None,
+        )
+    return out.sequences[:, inputs["input_ids"].shape[1] :].tolist(), out.sequences_scores.tolist()
+
+
 def _answer(
     model_folder: Path, strategy: str, settings: dict[str, Any], position_ids: PositionIds, request: Request
 ) -> Answer:

@@ -1,0 +1,83 @@
+"""What requests may ask for: log probabilities of the prompt, beam search, words to choose from."""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.served.engine import TOLERANCE, engine, expected, needs_vllm, reference_process
+from helpers.served.families import FOPRU
+from helpers.served.models import save_llava
+from helpers.served.reference import Request, beams, draw, prompt_logprobs
+
+pytestmark = [needs_vllm, pytest.mark.slow]
+A, B = (1, 100, 100), (2, 150, 80)
+REQUESTS = [
+    Request("w1 <image> w2 <image> w3", (A, A)),  # one image twice
+    Request("w1 <image> w2 w4", (A,), keep_ratio=0.5),
+    Request("w5 w6 w7"),
+]
+KEEPING = {"keep_ratio": FOPRU["keep_ratio"]}
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llava")
+    save_llava(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def llm(llava: Path) -> Iterator[Any]:
+    with engine(llava, "TokenPruneLlava", FOPRU) as llm:
+        yield llm
+
+
+def prompt(request: Request) -> dict[str, Any]:
+    ratio = {} if request.keep_ratio is None else {"mm_processor_kwargs": {"keep_ratio": request.keep_ratio}}
+    images = {"multi_modal_data": {"image": [draw(*one) for one in request.images]}} if request.images else {}
+    return {"prompt": request.text, **images, **ratio}
+
+
+def test_log_probabilities_of_a_prompt(llava: Path, llm: Any) -> None:
+    """vLLM reads them from no cached prefix."""
+    from vllm import SamplingParams
+
+    wanted = reference_process().submit(prompt_logprobs, llava, "fopru", KEEPING, REQUESTS).result()
+    for _ in range(2):
+        outputs = llm.generate(
+            list(map(prompt, REQUESTS)), SamplingParams(max_tokens=1, prompt_logprobs=0), use_tqdm=False
+        )
+        for output, after in zip(outputs, wanted, strict=True):
+            ids = output.prompt_token_ids
+            assert len(after) == len(ids)
+            found = [step[token].logprob for step, token in zip(output.prompt_logprobs[1:], ids[1:], strict=True)]
+            assert found == pytest.approx([after[place][token] for place, token in enumerate(ids[1:])], abs=TOLERANCE)
+
+
+def test_beam_search(llava: Path, llm: Any) -> None:
+    """Each step sends what was answered as a part of the prompt."""
+    from vllm.sampling_params import BeamSearchParams
+
+    for request in REQUESTS:
+        wanted, scores = reference_process().submit(beams, llava, "fopru", KEEPING, request, 3).result()
+        params = BeamSearchParams(beam_width=3, max_tokens=request.n_new, ignore_eos=True)
+        (output,) = llm.beam_search([prompt(request)], params)
+        assert [one.tokens[-request.n_new :] for one in output.sequences] == wanted
+        assert [one.cum_logprob / request.n_new for one in output.sequences] == pytest.approx(scores, abs=TOLERANCE)
+
+
+def test_words_to_choose_from(llava: Path, llm: Any) -> None:
+    from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    words = [f"w{number}" for number in range(1, 6)]
+    allowed = llm.get_tokenizer().convert_tokens_to_ids(words)
+    sampling = SamplingParams(temperature=0, max_tokens=1, structured_outputs=StructuredOutputsParams(choice=words))
+    outputs = llm.generate(list(map(prompt, REQUESTS)), sampling, use_tqdm=False)
+    for output, answer in zip(outputs, expected(llava, FOPRU, REQUESTS), strict=True):
+        assert output.outputs[0].token_ids[0] == max(allowed, key=lambda token: answer.first[token])
