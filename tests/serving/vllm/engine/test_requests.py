@@ -15,7 +15,7 @@ from helpers.served.models import save_llava
 from helpers.served.reference import Request, beams, draw, prompt_logprobs
 
 pytestmark = [needs_vllm, pytest.mark.slow]
-A, B = (1, 100, 100), (2, 150, 80)
+A = (1, 100, 100)
 REQUESTS = [
     Request("w1 <image> w2 <image> w3", (A, A)),  # one image twice
     Request("w1 <image> w2 w4", (A,), keep_ratio=0.5),
