@@ -247,4 +247,4 @@ def test_stages_and_layers_that_are_none(llava: Any, method: str, returned: Any,
     with pytest.raises(SettingError, match=rf"^Planned.{method} {message}"):
         tokenprune.patch(llava, Planned())
     with pytest.raises(SettingError, match=rf"^Planned.{method} {message}"):  # where None would be no stages at all
-        check_strategy(Planned(), 6)
+        check_strategy(Planned(), 6, "TokenPruneLlava")

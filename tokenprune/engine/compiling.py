@@ -34,7 +34,7 @@ def dynamo_disabled(function: Function) -> Function:
 def check_not_traced() -> None:
     """Raise UnsupportedError while torch.export, torch.jit.trace or torch.onnx.export record a graph. It would keep of
     every image the tokens that were kept of the example. Compiled code, in which hooks run as usual, is none."""
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():  # pyright: ignore[reportPrivateImportUsage]
         raise UnsupportedError(
             "a patched model can be neither exported nor traced (torch.export, torch.jit.trace, torch.onnx.export): "
             "which visual tokens are kept depends on the image, and the graph would always keep those of the example. "
