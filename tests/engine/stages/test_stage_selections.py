@@ -265,10 +265,7 @@ class Given(Guided):
     [
         (Given(kept=tuple(range(10))), r"kept 10 visual tokens from layer 2 on; its budget is 9 of 36"),
         (Given(kept=(0, 1)), r"kept 2 visual tokens from layer 2 on; its budget is 9.*at_most=True"),
-        (
-            Given(kept=(0, 1), n=7),
-            r"select_at returned a Selection over 7; .* the 36 visual tokens that are left",
-        ),
+        (Given(kept=(0, 1), n=7), r"select_at returned a Selection over 7; .* the 36 visual tokens that are left"),
     ],
 )
 def test_selections_that_break_the_contract(strategy: Strategy, message: str) -> None:
