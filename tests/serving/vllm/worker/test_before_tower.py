@@ -71,10 +71,29 @@ def test_layers_get_what_is_left() -> None:
         [0, 0, 1, 1, 0, 0, 1, 1],
         [1] * 8,
     ]
-    with dropping.encoding(GRIDS, [items()[0], items()[1]]):
-        first(row.view(-1, 1, 1), ends, cos=row[:, None])
     assert first(row, None, cos=row) is not None, "outside, nothing is dropped"
     assert torch.equal(first.given["x"], row)
+
+
+def test_one_image_after_the_other() -> None:
+    """As PaddleOCR-VL's tower is called in vLLM 0.32."""
+    from tokenprune.serving.vllm.worker.before_tower import PatchDropping
+
+    layer, merger = Layer(), Merger()
+    dropping = PatchDropping(CONFIG, [layer], [merger], TORCH_SDPA)
+    row = torch.arange(32.0)
+    given, merged = [], []
+    with dropping.encoding(GRIDS, items()):
+        for part in row.split(16):
+            n = len(part)
+            merged.append(merger(layer(part.view(1, -1, 1), torch.tensor([0, n]), cos=part[:, None])))
+            given.append(layer.given["x"][0, :, 0])
+        queries, real = dropping.whole(torch.cat(given).view(1, -1, 1)), dropping.real()
+    left = torch.cat([row[:4], row[12:16], row[20:32]])
+    assert torch.equal(torch.cat(given), left)
+    assert torch.equal(queries[0, :, 0], torch.where(torch.isin(row, left), row, 0))
+    assert [len(one) for one in merged] == [4, 4]
+    assert [one.shape[1] for one in real] == [16, 8, 8]
 
 
 def test_layers_that_are_not_called() -> None:

@@ -1,4 +1,5 @@
-"""PaddleOCR-VL: images of any size, encoded one by one, whose patches are merged after the vision tower."""
+"""PaddleOCR-VL: images of any size, whose patches are merged after the vision tower. vLLM 0.32 encodes them one by one,
+0.33 all at once."""
 
 # pyright: reportMissingImports=false
 
@@ -40,20 +41,25 @@ class PrunedPaddleOCRVL(PrunedQwenVL, paddleocr_vl.PaddleOCRVLForConditionalGene
 
     def make_patch_dropping(self) -> PatchDropping:
         tower = self.visual.vision_model
-        outputs, attention = [tower.post_layernorm], tower.encoder.attn_backend
-        return PatchDropping(self.config, tower.encoder.layers, outputs, attention, one_by_one=True)
+        return PatchDropping(self.config, tower.encoder.layers, [tower.post_layernorm], tower.encoder.attn_backend)
 
     def attention_module(self) -> Any:
         layers = self.visual.vision_model.encoder.layers
         return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].self_attn.attn
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
-        return {}
+        sizes = self.grids(arguments).prod(-1).tolist()
+        return {"pixel_values": sizes} if in_one_row(arguments["pixel_values"]) else {}
 
     def frame_pixels(self, pixels: Any, grids: Int[Tensor, "images 3"]) -> list[Float[Tensor, "channels height width"]]:
-        return assembled(torch.cat(list(pixels)), grids, 1)
+        return assembled(pixels if in_one_row(pixels) else torch.cat(list(pixels)), grids, 1)
 
     def by_frame(
         self, states: Float[Tensor, "heads patches width"], grids: Int[Tensor, "images 3"]
     ) -> list[Float[Tensor, "heads frame_patches width"]]:
         return by_frame(rearrange(states, "head patch width -> patch head width"), grids, 1)
+
+
+def in_one_row(pixels: Any) -> bool:
+    """Whether the patches of all images are in one tensor, (patches, channels, height, width), as in vLLM 0.33."""
+    return isinstance(pixels, Tensor) and pixels.ndim == 4
