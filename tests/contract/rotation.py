@@ -20,18 +20,24 @@ VARIABLE = "MATRIX_PART"
 WIDE = {name for name, family in FAMILIES.items() if isinstance(family, CommonFamily)}
 #: What every strategy does on every family.
 COMMONEST = "test_dropping_equals_masking"
-#: Slow tests of what seldom changes: families at the sizes of their published checkpoints, two of three ways to compile
-#: a whole model, the largest image, and the scripts that repeat the project's own measurements and training. All of
-#: them run when pytest is given such a folder or file, or a part of it.
+#: Slow tests of what seldom changes: families at the sizes of their published checkpoints, block diffusion, names in
+#: other releases of transformers, random draws of everything, evaluations of every kind of family, bounds by simulation,
+#: two of three ways to compile a whole model, the largest image, and the scripts that repeat the project's own
+#: measurements and training. All of them run when pytest is given such a folder or file, or a part of it.
 SELDOM = (
     "tests/adapters/published",
+    "tests/contract/test_denoising.py",
     "tests/demos/test_large.py::test_the_bundled_image",
     "tests/dev/experiments",
     "tests/dev/measure/test_run.py",
+    "tests/dev/test_fuzz.py",
     "tests/dev/test_peers_speed.py",
     "tests/dev/train",
     "tests/engine/modes/test_compile.py::test_compiled_models[forward]",
     "tests/engine/modes/test_compile.py::test_compiled_models[wrapped]",
+    "tests/engine/refusals/test_renames.py",
+    "tests/evals/test_other_families.py",
+    "tests/evals/tune/test_bounds.py",
 )
 #: What families that share an adapter run every time, by the beginning of its ID.
 ALWAYS = (

@@ -130,7 +130,7 @@ def _checked_scores(scores: object, n_visual: int) -> Tensor:
             f"Selection.scores is {described(scores)}; it needs one score for each of the {n_visual} visual tokens, in "
             f"a tensor of floats."
         )
-    scores = scores.detach()
+    scores = scores.detach() if scores.requires_grad else scores
     return scores if scores.is_floating_point() else scores.float()
 
 
