@@ -21,9 +21,9 @@ WIDE = {name for name, family in FAMILIES.items() if isinstance(family, CommonFa
 #: What every strategy does on every family.
 COMMONEST = "test_dropping_equals_masking"
 #: Slow tests of what seldom changes: families at the sizes of their published checkpoints, block diffusion, names in
-#: other releases of transformers, random draws of everything, evaluations of every kind of family, bounds by simulation,
-#: two of three ways to compile a whole model, the largest image, and the scripts that repeat the project's own
-#: measurements and training. All of them run when pytest is given such a folder or file, or a part of it.
+#: other releases of transformers, random draws of everything, evaluations of every kind of family, bounds by
+#: simulation, two of three ways to compile a whole model, the largest image, and the scripts that repeat the project's
+#: own measurements and training. All of them run when pytest is given such a folder or file, or a part of it.
 SELDOM = (
     "tests/adapters/published",
     "tests/contract/test_denoising.py",
