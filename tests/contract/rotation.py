@@ -57,17 +57,29 @@ def names_tests(argument: str) -> bool:
 
 
 def runs(item: Any) -> bool:
-    """Whether a test is run every time, or in the part."""
-    return _always(item) or zlib.crc32(item.nodeid.encode()) % PARTS == part()
+    """Whether a test is run every time, every other day, or in the part."""
+    number = zlib.crc32(item.nodeid.encode())
+    return _always(item) or number % PARTS == part() or (_often(item) and number % 2 == part() % 2)
 
 
 def _always(item: Any) -> bool:
-    """Whether a test runs every day. On families with an adapter of their own, one strategy of each mechanism does."""
+    """Whether a test runs every day."""
     if item.nodeid.startswith(SELDOM):
         return False
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    name = parameters.get("name")
-    family = parameters.get("case", name)
+    _, family = _cell(item)
     if family in WIDE:
         return item.name.startswith(tuple(begin.format(family) for begin in ALWAYS))
-    return not item.name.startswith(COMMONEST) or family == FIRST_CASE or family not in FAMILIES or name in MECHANISMS
+    return not item.name.startswith(COMMONEST) or family == FIRST_CASE or family not in FAMILIES
+
+
+def _often(item: Any) -> bool:
+    """Whether a test is one of a strategy of each mechanism, on a family with an adapter of its own."""
+    name, family = _cell(item)
+    return item.name.startswith(COMMONEST) and family not in WIDE and name in MECHANISMS
+
+
+def _cell(item: Any) -> tuple[str | None, str | None]:
+    """The strategy and the family of a test, if it has them."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    name = parameters.get("name")
+    return name, parameters.get("case", name)

@@ -77,7 +77,10 @@ def test_only_what_was_encoded_is_kept(caplog: pytest.LogCaptureFixture) -> None
     from tokenprune.serving.vllm.worker.selector import ImageSelector, with_left
 
     item = PrunedItem((6,), None, 0, (), (1, 3, 4, 5))
-    (image,) = with_left([EncodedImage(Layout.raster((1, 2, 3)), {})], item)
+    images = [EncodedImage(Layout.raster((1, 2, 3)), {})]
+    (elsewhere,) = with_left(images, item, torch.device("meta"))
+    assert elsewhere.statistics["kept_before_tower"].kept.device.type == "meta"
+    (image,) = with_left(images, item, torch.device("cpu"))
     features = torch.randn(6, 2)
     features[[0, 2]] = 0.0
     fewer = ImageSelector(Settings(Compose(PixelPrune(), Fewer(keep=3))), 2, reports=False)

@@ -204,8 +204,8 @@ class PrunedModel(Base):
 
     def _placed(self, features: Tensor, images: Sequence[EncodedImage], item: PrunedItem) -> Tensor:
         parts, indices, start = [], [], 0
-        of_parts = zip(features.split(item.parts), with_left(images, item), item.n_kept(self.settings), strict=True)
-        for part, image, n_kept in of_parts:
+        encoded = with_left(images, item, features.device)
+        for part, image, n_kept in zip(features.split(item.parts), encoded, item.n_kept(self.settings), strict=True):
             rows, kept = self.selector.select(part, image, item.keep_ratio, n_kept)
             offsets = self.offsets(image).to(kept.device)[kept]
             if item.markers:

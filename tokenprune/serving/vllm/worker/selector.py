@@ -112,12 +112,12 @@ def left_before_tower(tokens: VisualTokens) -> Int[Tensor, " left"]:
     return torch.arange(tokens.n_visual, device=tokens.features.device) if before is None else before.kept
 
 
-def with_left(images: Sequence[EncodedImage], item: PrunedItem) -> list[EncodedImage]:
-    """The parts of an item that were encoded, with what was left of each before the tower."""
+def with_left(images: Sequence[EncodedImage], item: PrunedItem, device: torch.device) -> list[EncodedImage]:
+    """The parts of an item that were encoded, with what was left of each before the tower, on the features' device."""
     left = item.left_by_part()
     if left is None:
         return [*images]
-    kept = [KeptInTower(torch.tensor(one), n) for one, n in zip(left, item.parts, strict=True)]
+    kept = [KeptInTower(torch.tensor(one, device=device), n) for one, n in zip(left, item.parts, strict=True)]
     return [
         replace(image, statistics={**image.statistics, "kept_before_tower": one})
         for image, one in zip(images, kept, strict=True)
