@@ -57,7 +57,8 @@ def shortened(ids: list[int], has_markers: bool, parts: Sequence[int]) -> tuple[
     update = ResolvedPromptUpdate("image", 0, UpdateMode.REPLACE, [VISUAL], content)
     item: dict[str, Any] = {}
     settings = Settings.read({"strategy": "grid", "keep_ratio": 0.5})
-    processor: Any = SimpleNamespace(settings=settings, has_markers=has_markers, parts=lambda *_: parts)
+    family = {"has_markers": has_markers, "parts": lambda *_: parts, "_left": lambda *_: None}
+    processor: Any = SimpleNamespace(settings=settings, **family)
     found = PruningProcessor._shortened(processor, update, None, item, "image").content
     return found, PrunedItem.read(item[FIELD].data)
 
