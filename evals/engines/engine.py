@@ -82,8 +82,8 @@ class Engine(ABC):
 
 
 def asked_ratio(setup: Setup, own: Settings) -> float | None:
-    """Return the keep ratio that a request needs for a setup, None if it is that of the engine. A request's ratio of 1
-    turns pruning off, so that PixelPrune at 1 needs an engine of its own."""
+    """Return the keep ratio that a request must ask for, None if the engine's own is right. A request's ratio of 1
+    turns pruning off, so only an engine that was started with a ratio of 1 measures PixelPrune at 1."""
     if not isinstance(setup, Pruned):
         return None if own.strategy_at(None) is None else 1.0
     return None if setup.keep_ratio == own.strategy.keep_ratio else setup.keep_ratio

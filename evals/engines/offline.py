@@ -59,7 +59,7 @@ class Offline(Engine):
     @contextmanager
     def serving(self, group: Sequence[Setup]) -> Iterator[None]:
         pruned = [setup for setup in group if isinstance(setup, Pruned)]
-        most = max(pruned, key=lambda setup: setup.keep_ratio, default=None)  # 1, if any: no request can ask for it
+        most = max(pruned, key=lambda setup: setup.keep_ratio, default=None)  # a request's ratio of 1 turns pruning off
         settings = UNPRUNED if most is None else Settings(most.strategy, most.position_ids)
         options = {"hf_overrides": overrides(self.config, settings), **self.options}
         if settings.position_ids == "compact":  # with which some architectures refuse it

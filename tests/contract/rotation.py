@@ -73,7 +73,7 @@ def _always(item: Any) -> bool:
 
 
 def _often(item: Any) -> bool:
-    """Whether a test is one of a strategy of each mechanism, on a family with an adapter of its own."""
+    """Whether a test runs every other day: one strategy of each mechanism, on families with their own adapters."""
     name, family = _cell(item)
     return item.name.startswith(COMMONEST) and family not in WIDE and name in MECHANISMS
 

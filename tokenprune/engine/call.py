@@ -53,7 +53,7 @@ class CallContext(threading.local):
     begun: whether a call of the base model is in progress, whose beginning this patch has seen.
     encoded: the modalities of what was encoded since the last call of the base model began.
     forward: the call of the base model, if it has images or a pruned cache. actions: the steps of a robot policy.
-    cut_off: whether this thread removed the patch in the middle of its own call, before everything was pruned.
+    cut_off: whether this thread removed the patch during its own call, before everything was pruned.
     packing: which columns the last logits are of; None if of all. The loss is computed after the base model has
         returned, so this one outlives the call. So does `report`, of the last call that had visual tokens.
 

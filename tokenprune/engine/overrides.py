@@ -128,8 +128,8 @@ class ModelForward(ForwardOverride):
         return output
 
     def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The output. Where the patch goes between decoder layers, one gets hidden states without what belongs to them,
-        and torch's error does not say why."""
+        """The output. If the patch is removed between decoder layers, the next one gets shortened hidden states with
+        arguments of full length, and torch's error does not say why."""
         try:
             return self.original(*args, **kwargs)
         except Exception as error:

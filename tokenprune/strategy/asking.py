@@ -39,8 +39,8 @@ def asked(strategy: Strategy, method: str, *inputs: Tensor) -> Iterator[None]:
         raise type(error)(f"{name}.{method}: {error}") from error
     if before != [_version(tensor) for tensor in inputs]:
         raise PruningError(
-            f"{name}.{method} changed tensors of its tokens in place, which others read too, and which does not change "
-            f"what the model gets. Work on copies, such as tokens.features.clone(), which .float() makes of float16 "
+            f"{name}.{method} changed tensors of its tokens in place. Others read them too, and what the model gets "
+            f"does not change. Work on copies, such as tokens.features.clone(), which .float() makes of float16 "
             f"and bfloat16 only; to change kept tokens, return a Selection with a Merge."
         )
 

@@ -42,7 +42,7 @@ def test_what_a_crop_cannot_hold_goes_to_the_best_of_the_others() -> None:
 
 
 def test_crops_that_nothing_attends_to() -> None:
-    """As after a step that has left such tokens: 0 of 0 is no share, but the crops are as good as each other."""
+    """As after a step that has left only such tokens: all crops get equal shares, instead of 0 / 0."""
     assert kept([0.0] * 8, 4, 4) == [0, 2, 4, 6]
     assert kept([0.0] * 8, 4, 6) == [0, 1, 2, 3, 4, 6]
 

@@ -104,6 +104,6 @@ def test_neighbours_that_cannot_be(neighbours: Any) -> None:
 
 @pytest.mark.parametrize("plus", [False, True])
 def test_nothing_but_newline_tokens(plus: bool) -> None:
-    """As another strategy before it may leave: there are no patches, whose keys could be compared."""
+    """As an earlier strategy may leave them: there are no patches whose keys could be compared."""
     tokens = tokens_of([1.0, 4, 2, 3], [[1.0]] * 4, [[0.0]] * 4, newlines=range(4))
     assert PruMerge(keep=2, plus=plus).select(tokens).kept.tolist() == [1, 3]
