@@ -22,8 +22,8 @@ WIDE = {name for name, family in FAMILIES.items() if isinstance(family, CommonFa
 COMMONEST = "test_dropping_equals_masking"
 #: Slow tests of what seldom changes: families at the sizes of their published checkpoints, block diffusion, names in
 #: other releases of transformers, random draws of everything, evaluations of every kind of family, bounds by
-#: simulation, two of three ways to compile a whole model, the largest image, and the scripts that repeat the project's
-#: own measurements and training. All of them run when pytest is given such a folder or file, or a part of it.
+#: simulation, two of three ways to compile a whole model, compiled attention, the largest image, and the scripts that
+#: repeat the project's own measurements and training. They run when pytest is given such a folder or file, or a part.
 SELDOM = (
     "tests/adapters/published",
     "tests/contract/test_denoising.py",
@@ -33,16 +33,24 @@ SELDOM = (
     "tests/dev/test_fuzz.py",
     "tests/dev/test_peers_speed.py",
     "tests/dev/train",
+    "tests/engine/modes/test_attention.py::test_flex_answers_as_masking",
     "tests/engine/modes/test_compile.py::test_compiled_models[forward]",
     "tests/engine/modes/test_compile.py::test_compiled_models[wrapped]",
     "tests/engine/refusals/test_renames.py",
     "tests/evals/test_other_families.py",
     "tests/evals/tune/test_bounds.py",
 )
-#: What families that share an adapter run every time, by the beginning of its ID.
-ALWAYS = (
+#: What families that share an adapter run every other day, by the beginning of its ID.
+SHARED = (
     f"{COMMONEST}[random-{{}}-greedy-padded]",
     "test_every_mode_gives_what_the_oracle_gives[{}-greedy",
+)
+#: One test for many cases each: half of them run on one day, and the others on the next.
+HALVES = (
+    "tests/engine/costs/test_waits.py::test_a_prefill_waits",
+    "tests/engine/modes/test_accelerate.py::test_regional_compilation",
+    "tests/engine/modes/test_compile.py",
+    "tests/engine/stages/test_skipping_modes.py::test_compiled_models",
 )
 
 
@@ -52,8 +60,8 @@ def part() -> int:
 
 
 def names_tests(argument: str) -> bool:
-    """Whether an argument of pytest names tests one by one, or a folder or file with some of SELDOM."""
-    return "::" in argument or argument.startswith(tuple(one.partition("::")[0] for one in SELDOM))
+    """Whether an argument of pytest names tests one by one, or a folder or file with some that rotate."""
+    return "::" in argument or argument.startswith(tuple(one.partition("::")[0] for one in (*SELDOM, *HALVES)))
 
 
 def runs(item: Any) -> bool:
@@ -63,19 +71,25 @@ def runs(item: Any) -> bool:
 
 
 def _always(item: Any) -> bool:
-    """Whether a test runs every day."""
-    if item.nodeid.startswith(SELDOM):
+    """Whether a test runs every day: on one family, or on none."""
+    if item.nodeid.startswith((*SELDOM, *HALVES)):
         return False
     _, family = _cell(item)
-    if family in WIDE:
-        return item.name.startswith(tuple(begin.format(family) for begin in ALWAYS))
-    return not item.name.startswith(COMMONEST) or family == FIRST_CASE or family not in FAMILIES
+    return family == FIRST_CASE or family not in FAMILIES or not (family in WIDE or _in_contract(item))
 
 
 def _often(item: Any) -> bool:
-    """Whether a test runs every other day: one strategy of each mechanism, on families with their own adapters."""
+    """Whether a test runs every other day."""
+    if item.nodeid.startswith(SELDOM):
+        return False
     name, family = _cell(item)
-    return item.name.startswith(COMMONEST) and family not in WIDE and name in MECHANISMS
+    if family in WIDE:
+        return item.name.startswith(tuple(begin.format(family) for begin in SHARED))
+    return not item.name.startswith(COMMONEST) or name in MECHANISMS
+
+
+def _in_contract(item: Any) -> bool:
+    return item.nodeid.startswith("tests/contract/")
 
 
 def _cell(item: Any) -> tuple[str | None, str | None]:
