@@ -79,6 +79,13 @@ def test_a_stage_from_no_layer(layer: Any) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("step", [1.5, "1", None, True])
+def test_a_stage_from_no_step(step: Any) -> None:
+    with pytest.raises(SettingError, match=rf"^DenoisingStage: step={step!r} is not the number of a denoising step"):
+        DenoisingStage(step, keep_ratio=0.5)
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_selections_of_lists() -> None:
     wrong: Any = [0, 1, 2, 3]
     with pytest.raises(PruningError, match=r"Selection.kept must be a one-axis LongTensor .*, not a list"):

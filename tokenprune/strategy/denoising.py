@@ -6,6 +6,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tokenprune.checks import is_integer
+from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategy.base import Strategy
 from tokenprune.strategy.staged import StageBudget
@@ -20,6 +22,14 @@ class DenoisingStage(StageBudget):
     step: int
     keep_ratio: float | None = None
     keep: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_integer(self.step):
+            raise SettingError(
+                f"DenoisingStage: step={self.step!r} is not the number of a denoising step; write an integer from 1 "
+                f"on, such as step=4."
+            )
 
 
 @dataclass(frozen=True)
