@@ -73,14 +73,19 @@ def check_mass(owner: str, mass: object) -> None:
         raise SettingError(f"{owner}: mass={mass!r} is not a share of the scores; write a number in (0, 1].")
 
 
+def check_keep_ratio(owner: str, keep_ratio: object, otherwise: str = "") -> None:
+    """Raise SettingError unless `keep_ratio` is a number in (0, 1]; `otherwise` is what else may be written."""
+    if not is_number(keep_ratio) or not 0 < keep_ratio <= 1:
+        raise SettingError(
+            f"{owner}: keep_ratio={keep_ratio!r} is not a fraction in (0, 1]. It is the fraction of visual tokens "
+            f"KEPT: write keep_ratio=0.25 to keep a quarter of them{otherwise}."
+        )
+
+
 def check_budget(owner: str, keep_ratio: object, keep: object) -> None:
     """Raise SettingError unless exactly one of the two is set, to a budget that is possible."""
     if keep is None:
-        if not is_number(keep_ratio) or not 0 < keep_ratio <= 1:
-            raise SettingError(
-                f"{owner}: keep_ratio={keep_ratio!r} is not a fraction in (0, 1]. It is the fraction of visual "
-                f"tokens KEPT: write keep_ratio=0.25 to keep a quarter of them, or keep=64 to keep 64."
-            )
+        check_keep_ratio(owner, keep_ratio, ", or keep=64 to keep 64")
     elif keep_ratio is not None:
         raise SettingError(
             f"{owner}: keep_ratio={keep_ratio!r} and keep={keep!r} are both set; write only one of them."

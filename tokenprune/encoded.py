@@ -101,7 +101,7 @@ def miscounted(modality: str, n_placeholders: int, counts: Sequence[int]) -> Pru
             f"Modality names the right one: see adapters/README.md."
         )
     return PruningError(
-        f"the prompt has {n_placeholders} {modality} placeholder tokens, but the grids of the images have "
+        f"the prompt has {n_placeholders} {modality} placeholder tokens, but the grids of the {modality}s have "
         f"{sum(counts)} visual tokens. Prepare text and images together, with the model's own processor."
     )
 

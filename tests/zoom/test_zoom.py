@@ -210,7 +210,7 @@ def test_every_image_of_a_batch_belongs_to_its_own_row() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"keep_ratio": 0.0}, "Zoom: keep_ratio"),
+        ({"keep_ratio": 0.0}, r"Zoom: keep_ratio=0\.0 .* a quarter of them\.$"),  # it has no count
         ({"tiles": 0}, "Zoom: tiles=0"),
         ({"tile": 2.5}, "Zoom: tile=2.5"),
         ({"batch_size": True}, "Zoom: batch_size=True"),

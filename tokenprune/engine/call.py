@@ -267,7 +267,7 @@ def check_placeholders(adapter: ModelAdapter, modalities: set[str], kwargs: Mapp
     for modality in adapter.modalities:
         if modality.name in modalities and ids is not None and bool((ids == modality.token_id).any()):
             raise PruningError(
-                f"{type(adapter.model).__name__} encoded an {modality.name} for this prompt and passes it on in a way "
+                f"{type(adapter.model).__name__} encoded {modality.name}s for this prompt and passes them on in a way "
                 f"that {type(adapter).__name__} does not know, so nothing would be pruned. Remove the patch, and "
                 f"report it with your transformers version."
             )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
-from tokenprune.checks import check_budget, check_choice, check_count, check_layer
+from tokenprune.checks import check_choice, check_count, check_keep_ratio, check_layer
 from tokenprune.errors import SettingError
 from tokenprune.prompts import encode_chat
 from tokenprune.selection import budget
@@ -124,7 +124,7 @@ class Zoom:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        check_budget("Zoom", self.keep_ratio, None)
+        check_keep_ratio("Zoom", self.keep_ratio)
         check_choice("Zoom", "prompts", self.prompts, ("apart", "together"))
         for name in ("tiles", "batch_size", *(["tile"] if self.tile is not None else [])):
             check_count("Zoom", name, getattr(self, name))

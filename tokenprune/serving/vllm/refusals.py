@@ -21,7 +21,7 @@ from tokenprune.tokens.visual import check_needs
 NEVER = {
     "text_attention": "the attention of decoder layers, and vLLM has one KV length for all layers",
     "text_tower": "the question, and vLLM encodes an image without it, once for all questions",
-    "frames": "the frames of a video, and only images are pruned",
+    "frames": "to compare the frames of a video, no two of which are pruned together",
     "kept_in_tower": "to prune between the layers of the vision tower, which are vLLM's own",
 }
 #: Rotary embeddings whose frequencies do not depend on the length.
