@@ -17,7 +17,7 @@ from helpers.tiny import CACHE, IMAGE, prompt
 from torch import Tensor
 
 import tokenprune
-from tokenprune import Random, Selection, SettingError, UnsupportedError
+from tokenprune import PruningError, Random, Selection, SettingError, UnsupportedError
 from tokenprune.adapters import adapter_for
 from tokenprune.selection import Merge
 from tokenprune.sequence.masks import FULL
@@ -183,6 +183,16 @@ def test_remove_uncovers_the_layers() -> None:
     assert any("forward" in vars(layer) for layer in model.model.language_model.layers)
     handle.remove()
     assert not any("forward" in vars(layer) for layer in model.model.language_model.layers)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_layer_whose_forward_was_replaced(layer: int) -> None:
+    """The first shows what enters, and the second begins a stage."""
+    model = model_of()
+    with tokenprune.patch(model, Guided()), torch.no_grad():
+        del vars(model.model.language_model.layers[layer])["forward"]
+        with pytest.raises(PruningError, match=rf"^decoder layer {layer} was called past this patch"):
+            model(**prompt([1]))
 
 
 @pytest.mark.parametrize("layers", [(0,), (3, 3), (4, 2), (LAYERS,)])

@@ -173,11 +173,10 @@ class StagePruning:
             return None
         hidden, *rest = args
         if len(now.runs) == number:
+            if layer != self.layers[number]:
+                raise forward_replaced(self.layers[number])
             hidden = self._decide(now, hidden)
-        run, before = now.runs[number], now.runs[number - 1] if number else None
-        if run.drops and layer == self.stages[number].layer:
-            hidden = _prune_hidden(hidden, before, run)
-        new = kwargs if layer in self.skipped else run.gather_arguments(kwargs, hidden, layer)
+        new = kwargs if layer in self.skipped else now.runs[number].gather_arguments(kwargs, hidden, layer)
         return None if hidden is args[0] and new is kwargs else ((hidden, *rest), new)
 
     def _activate(self, forward: StagedForward) -> None:
@@ -203,10 +202,10 @@ class StagePruning:
 
     def _decide(
         self, now: StagedForward, hidden: Float[Tensor, "batch length width"]
-    ) -> Float[Tensor, "batch length width"]:
+    ) -> Float[Tensor, "batch left width"]:
         """Decide the next stage: it gets what the strategy keeps of each image, and everything else that entered.
 
-        hidden: of the stage before. Returns it with dropped tokens merged into kept ones.
+        hidden: of the stage before. Returns that of this one, with dropped tokens merged into kept ones.
         """
         assert now.entry is not None
         number, entry = len(now.runs), now.entry
@@ -228,12 +227,12 @@ class StagePruning:
         now.reports.append(reports)
         biased = self.strategy.biases_attention
         bias = stage_bias(entry.chosen, now.reports, entry.packing, packing) if biased else None
-        now.runs.append(
-            StageRun(entry.past[number], packing, now.cache, now.n_slots, bias, self.adapter.decoder.runs_flash)
-        )
+        run = StageRun(entry.past[number], packing, now.cache, now.n_slots, bias, self.adapter.decoder.runs_flash)
+        now.runs.append(run)
         if len(now.runs) == len(self.stages):
             entry.hidden = None
-        return merge_features(hidden, merges)
+        merged = merge_features(hidden, merges)
+        return _prune_hidden(merged, now.runs[-2] if number else None, run) if run.drops else merged
 
     def _tokens(
         self,
@@ -249,6 +248,8 @@ class StagePruning:
         assert entry is not None
         read, number, packings = None, stage.layer - 1, (entry.packing, *([before] if now.runs else []))
         if self.reads_attention:
+            if entry.hidden is None:
+                raise forward_replaced(0)
             n_past, valid = now.runs[-1].past.slots.shape[1] if now.runs else now.n_slots, before.valid
             if entry.asked is not None:
                 entering = entry.asked.gather(1, entry.packing.columns)
@@ -263,8 +264,7 @@ class StagePruning:
             if read is not None and entry.hidden is not None:
                 text = text_places(packings, row, entry.text[i]).to(device)
                 prompt = partial(_entered, entry, entry.hidden[row], i, device)
-                attention = read(row, visual, text)
-                tokens = replace(tokens, text_attention=attention, prompt=prompt, text=hidden[row, text])
+                tokens = replace(tokens, text_attention=read(row, visual, text), prompt=prompt, text=hidden[row, text])
             yield image, last.kept, visual, tokens
 
 
