@@ -61,6 +61,7 @@ class Canvas:
     left: the same, with the tokens that are still read.
     report: of the prompt that brought the last of them.
     step: the number of steps so far, and `n_stages` that of the stages that are decided.
+    stages: those of the strategy that it was begun with.
     dropped: the slots that are not read any more.
     attention: what the canvas paid to each slot in the step before a stage.
     """
@@ -70,6 +71,7 @@ class Canvas:
     left: Sequence[CachedImage] = field(init=False)
     step: int = 0
     n_stages: int = 0
+    stages: tuple[DenoisingStage, ...] = ()
     dropped: Bool[Tensor, "batch slots"] | None = None
     attention: Float[Tensor, "batch slots"] | None = None
     step_cache: StepCache | None = None
@@ -139,6 +141,13 @@ class CanvasSteps:
         if now.step and kwargs.get("self_conditioning_logits") is None:  # another canvas from the same prompt
             now = Canvas(now.cached, now.report)
         setattr(cache, CANVAS_ATTRIBUTE, now)
+        if now.step == 0:
+            now.stages = self.stages
+        elif now.stages != self.stages:
+            raise PruningError(
+                "this canvas was begun with another strategy, and its steps cannot go on with this one. Begin another "
+                "canvas: call the model without self_conditioning_logits."
+            )
         while now.n_stages < len(self.stages) and self.stages[now.n_stages].step <= now.step:
             self._decide(now, cache, self.stages[now.n_stages])
         mask, n_canvas = kwargs.get("decoder_attention_mask"), kwargs["decoder_input_ids"].shape[1]
@@ -179,7 +188,11 @@ class CanvasSteps:
     def _decide(self, now: Canvas, cache: Any, stage: DenoisingStage) -> None:
         """Leave out what the strategy drops from a stage on."""
         assert isinstance(self.strategy, DenoisingStrategy)
-        assert now.attention is not None
+        if now.attention is None:
+            raise PruningError(
+                "the attention of the step before was not seen, because modules of the denoiser were replaced after "
+                "patch(). Call patch() again."
+            )
         slots, n_columns = cached(cache)
         place = inverse(slots.columns, slots.valid, n_columns)
         dropped = torch.zeros_like(slots.valid) if now.dropped is None else now.dropped.clone()

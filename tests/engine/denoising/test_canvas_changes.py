@@ -1,0 +1,67 @@
+"""What changes in the middle of a canvas of a block diffusion model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.families.denoising import DENOISING
+from transformers import DynamicCache
+
+import tokenprune
+from tokenprune import PruningError, Random, Strategy
+from tokenprune.strategies.in_llm.late_step import LateStep
+
+pytestmark = pytest.mark.skipif("diffusion-gemma" not in DENOISING, reason="an older transformers")
+CANVAS = 6
+
+
+def begun(model: Any) -> tuple[Any, dict[str, Any]]:
+    """The logits of the step that encodes a prompt and begins a canvas, and the arguments of the next one."""
+    family: Any = DENOISING["diffusion-gemma"]
+    inputs = family.prompt([1])
+    canvas = torch.randint(2, 9, (1, CANVAS))
+    seen = torch.cat([inputs["attention_mask"], torch.ones_like(canvas)], 1)
+    given = {
+        **inputs,
+        "attention_mask": family.prompt_masks(model, inputs),
+        "cache": DynamicCache(config=model.config.text_config),
+    }
+    always = {"decoder_input_ids": canvas, "decoder_attention_mask": seen}
+    out = model(**given, **always)
+    return out.logits, {"cache": out.cache, **always}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Random(), LateStep(steps=1)),
+        (LateStep(steps=1), LateStep(steps=2)),
+        (LateStep(steps=(1, 2)), LateStep(steps=1)),
+    ],
+)
+def test_another_strategy(before: Strategy, after: Strategy) -> None:
+    """It cannot go on with the steps of a canvas, and can begin another one from the same cache."""
+    model = DENOISING["diffusion-gemma"].build()
+    with torch.no_grad():
+        with tokenprune.patch(model, before):
+            logits, given = begun(model)
+            logits = model(**given, self_conditioning_logits=logits).logits
+            logits = model(**given, self_conditioning_logits=logits).logits
+        with tokenprune.patch(model, after) as handle:
+            with pytest.raises(PruningError, match=r"begun with another strategy.*without self_conditioning_logits"):
+                model(**given, self_conditioning_logits=logits)
+            logits = model(**given).logits
+            model(**given, self_conditioning_logits=logits)
+            assert handle.report.images[0].late_steps or after == LateStep(steps=2)
+
+
+def test_an_attention_that_was_replaced() -> None:
+    model = DENOISING["diffusion-gemma"].build()
+    with torch.no_grad(), tokenprune.patch(model, LateStep(steps=1)):
+        attention = model.model.decoder.layers[-1].self_attn
+        attention._forward_pre_hooks.clear()  # as those of another module in its place
+        logits, given = begun(model)
+        with pytest.raises(PruningError, match=r"modules of the denoiser were replaced.*Call patch\(\) again"):
+            model(**given, self_conditioning_logits=logits)
