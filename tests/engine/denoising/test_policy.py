@@ -13,6 +13,7 @@ from helpers.contract.oracle import Identity, assert_close, dropped_columns, see
 from helpers.families.denoising import DENOISING
 from helpers.families.denoising.base import Closed, Denoised
 from helpers.tiny import tiny_llava
+from transformers import Cache
 
 import tokenprune
 from tokenprune import EfficientVLA, PruningError, Random, Report, SettingError, UnsupportedError
@@ -109,6 +110,22 @@ def test_computing_every_step_is_bitwise_the_same() -> None:
         assert not torch.equal(model_of().sample_actions(**inputs), unpatched)
         assert torch.equal(model_of().sample_actions(**inputs, num_steps=1), one_step(inputs))
     assert torch.equal(model_of().sample_actions(**inputs), unpatched)
+
+
+def test_a_patch_that_is_replaced_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one goes on with the outputs of the steps before."""
+    model, inputs, crop = model_of(), family().prompt([1]), Cache.crop
+    strategies = [EfficientVLA(keep_ratio=1.0, reuse=STEPS, alpha=alpha) for alpha in (0.5, 0.25)]
+
+    def replaced(cache: Any, *args: Any) -> None:
+        tokenprune.patch(model, strategies[-1])
+        crop(cache, *args)
+
+    with tokenprune.patch(model, strategies[0]):
+        expected = model.sample_actions(**inputs)
+        monkeypatch.setattr(Cache, "crop", replaced)  # which follows every step
+        assert torch.equal(model.sample_actions(**inputs), expected)
+    tokenprune.unpatch(model)
 
 
 def one_step(inputs: dict[str, Any]) -> Any:

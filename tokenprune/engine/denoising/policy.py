@@ -39,12 +39,12 @@ class ActionSteps:
     """The steps that read one prefix so far.
 
     report: of the prefix.
-    outputs: what each module of the expert gave when it was last computed.
+    outputs: what each module of the expert, by its layer and its place there, gave when it was last computed.
     reuses: whether they are used again in the current step.
     """
 
     report: Report | None = None
-    outputs: dict[int, Any] = field(default_factory=dict)
+    outputs: dict[tuple[int, int], Any] = field(default_factory=dict)
     reuses: bool = False
 
 
@@ -73,8 +73,8 @@ class PolicySteps:
                 register(StagedLayer(expert.layers[number], stages, number).install())
         if self.every > 1:
             for number in range(len(expert.layers)):
-                for module in self.policy.expert_outputs(number):
-                    register(ReusedOutput(module, self._context).install())
+                for place, module in enumerate(self.policy.expert_outputs(number)):
+                    register(ReusedOutput(module, self._context, (number, place)).install())
 
     @dynamo_disabled
     def after_prefix(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -164,11 +164,12 @@ class EmbeddingFunction(MethodOverride):
 
 
 class ReusedOutput(ForwardOverride):
-    """A module that returns its last computed output in steps that reuse outputs."""
+    """A module that returns its last computed output in steps that reuse outputs. Its `key` is the same in every patch,
+    because a patch may be replaced between two steps."""
 
-    def __init__(self, module: nn.Module, context: CallContext) -> None:
+    def __init__(self, module: nn.Module, context: CallContext, key: tuple[int, int]) -> None:
         super().__init__(module)
-        self._context, self._key = context, id(self)
+        self._context, self._key = context, key
 
     def override(self, *args: Any, **kwargs: Any) -> Any:
         if (stored := self._stored()) is not None:
