@@ -34,12 +34,8 @@ class InternVLAdapter(LlavaAdapter):
         vision = self.vision_tower
         merge = int(1 / self.config.downsample_ratio)
         patches = partial(_tile_patches, patch=tuple(vision.config.patch_size), merge=merge)
-        return TowerLayers.of(self.tower, vision, self._feature_layer, patches, whole_images=False)
-
-    @property
-    def _feature_layer(self) -> int:
-        """The layer that makes the features."""
-        return self.consumed_layer(len(self.tower.layers(self.vision_tower)))
+        n_before = self.consumed_layer(len(self.tower.layers(vision)))
+        return TowerLayers.of(self.tower, vision, n_before, patches, whole_images=False)
 
     def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]

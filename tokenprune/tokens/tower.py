@@ -40,7 +40,7 @@ class KeptInTower:
     @property
     def sizes(self) -> Float[Tensor, " kept"]:
         """How many visual tokens each of `kept` stands for."""
-        return _sizes(self.kept, self.merged_from)
+        return sizes_of(self.kept, self.merged_from)
 
     def at_most(self, n_kept: int) -> Selection:
         """Select what is left; if that is more than `n_kept`, those of it with the highest scores, if all have some."""
@@ -96,7 +96,8 @@ class KeptInTower:
         )
 
 
-def _sizes(left: Tensor, merged_from: Tensor | None) -> Float[Tensor, " left"]:
+def sizes_of(left: Int[Tensor, " left"], merged_from: Float[Tensor, " left"] | None) -> Float[Tensor, " left"]:
+    """How many visual tokens each of those left stands for: 1 if none has been merged."""
     return torch.ones_like(left, dtype=torch.float32) if merged_from is None else merged_from
 
 
@@ -165,7 +166,7 @@ class TowerTokens:
     @property
     def sizes(self) -> Float[Tensor, " left"]:
         """How many visual tokens each of them stands for."""
-        return _sizes(self.left, self.merged_from)
+        return sizes_of(self.left, self.merged_from)
 
     @property
     def keys(self) -> Float[Tensor, "left width"]:

@@ -26,7 +26,7 @@ from tokenprune.engine.denoising.step_cache import StepCache, cached, step_cache
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recording import Register
 from tokenprune.errors import PruningError, SettingError
-from tokenprune.report import Denoising, ImageReport, LateStepReport, Report
+from tokenprune.report import Denoising, LateStepReport, Report
 from tokenprune.selection import Selection, scores_of_all
 from tokenprune.sequence.masks import FULL
 from tokenprune.sequence.packing import inverse
@@ -237,13 +237,9 @@ def images_of(forward: Forward) -> list[CachedImage]:
     for number, image in enumerate(forward.report.images):
         place = image.row, image.modality
         own, columns[place] = columns[place][: image.n_visual], columns[place][image.n_visual :]
-        found.append(cached_image(image, forward.n_columns + own, number))
+        kept = forward.n_columns + own[image.kept]
+        found.append(CachedImage(image.row, kept, image.kept, image.n_visual, number))
     return found
-
-
-def cached_image(image: ImageReport, columns: Int[Tensor, " visual"], number: int) -> CachedImage:
-    """An image, given the columns of all its visual tokens and its place in the report."""
-    return CachedImage(image.row, columns[image.kept], image.kept, image.n_visual, number)
 
 
 def canvas_attention(

@@ -15,7 +15,7 @@ from tokenprune.strategy import Strategy, TowerStrategy
 from tokenprune.strategy.asking import asked, check_is_selection, check_layers
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
-from tokenprune.tokens.tower import KeptInTower, TowerTokens, means_of
+from tokenprune.tokens.tower import KeptInTower, TowerTokens, means_of, sizes_of
 
 
 class Tile:
@@ -40,7 +40,7 @@ class Tile:
     @property
     def sizes(self) -> Float[Tensor, " left"]:
         """How many visual tokens each of those left stands for."""
-        return torch.ones_like(self.left, dtype=torch.float32) if self.merged_from is None else self.merged_from
+        return sizes_of(self.left, self.merged_from)
 
     def keep(self, selection: Selection, layer: int) -> None:
         """Keep what a strategy selects of `left`, from encoder layer `layer` on."""

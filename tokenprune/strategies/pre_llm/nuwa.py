@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenprune.checks import check_flags, check_no_count, check_no_effect, check_positive
 from tokenprune.errors import SettingError
-from tokenprune.selection import Merge, Selection
+from tokenprune.selection import Merge, Selection, budget
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
 from tokenprune.strategy import AttentionStrategy, MergingStrategy, RankedStrategy, Stage, StagedStrategy
@@ -76,7 +76,7 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
         return min(1.0, ENTERING * self.keep_ratio) if self.progressive else self.keep_ratio
 
     def budget(self, n_visual: int) -> int:
-        return Stage(0, self.entering).budget(n_visual)
+        return budget(n_visual, self.entering, None)
 
     def for_part(self, n_kept: int, n_visual: int) -> Nuwa:
         return replace(self, keep_ratio=n_kept / n_visual, progressive=False, budget_per="image")

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from tokenprune.checks import check_flags, check_no_count, is_number
 from tokenprune.errors import SettingError
-from tokenprune.selection import Selection
+from tokenprune.selection import Selection, budget
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.importance import importance_map
 from tokenprune.strategies.shared.recycling import recycle_by_cell
@@ -97,7 +97,7 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
         return min(1.0, 1.15 * self.keep_ratio) if self.first is None else self.first
 
     def budget(self, n_visual: int) -> int:
-        return Stage(0, self.entering).budget(n_visual)
+        return budget(n_visual, self.entering, None)
 
     def for_part(self, n_kept: int, n_visual: int) -> VFlowOpt:
         share = n_kept / n_visual
@@ -145,7 +145,7 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
         )
         n_kept = self.budget(tokens.n_visual)
         if not self.recycle:
-            return Selection.first(scores.argsort(descending=True, stable=True), n_kept, scores)
+            return Selection.best(scores, n_kept)
         side = self.cell or max(1.0, max(min(grid[1:]) for grid in tokens.grids) / 2)
         cells, n_cells = grid_cells(tokens.layout, side)
         newline = tokens.is_newline if tokens.n_newlines else None

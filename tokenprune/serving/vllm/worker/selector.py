@@ -44,12 +44,9 @@ class ImageSelector:
         `keep_ratio` is that of the request, None if it has none."""
         strategy = self.settings.strategy_at(keep_ratio)
         if strategy is None:
-            kept = torch.arange(len(features), device=features.device)
-            rows = features
-        else:
-            with self._clock.one_image() if self._clock is not None else nullcontext():
-                kept, rows = self._pruned(strategy, features, image, n_kept)
-        return rows, kept
+            return features, torch.arange(len(features), device=features.device)
+        with self._clock.one_image() if self._clock is not None else nullcontext():
+            return self._pruned(strategy, features, image, n_kept)
 
     def record(self, item: PrunedItem, kept: Int[Tensor, " kept"]) -> None:
         """Write down which visual tokens of an image or a video were kept, if that is wanted."""
@@ -58,7 +55,7 @@ class ImageSelector:
 
     def _pruned(
         self, strategy: Strategy, features: Float[Tensor, "visual columns"], image: EncodedImage, n_kept: int
-    ) -> tuple[Int[Tensor, " kept"], Float[Tensor, "kept columns"]]:
+    ) -> tuple[Float[Tensor, "kept columns"], Int[Tensor, " kept"]]:
         # A copy, as in transformers: what a strategy does to it in place must not reach the model.
         tokens = VisualTokens(features[:, : self._width].clone(), image.layout, 0, image.statistics)
         left = left_before_tower(tokens)
@@ -74,13 +71,13 @@ class ImageSelector:
             )
             kept = left[finite_first(tokens.features[left], n_kept)]
             # NaN in a KV block would spoil the next request that uses it.
-            return kept, features[kept].nan_to_num(0.0, 0.0, 0.0)
+            return features[kept].nan_to_num(0.0, 0.0, 0.0), kept
         rows = features[selection.kept]
         if selection.merged is not None:
             rows[:, : self._width] = selection.merged.apply(features[:, : self._width], selection.kept)
         missing = n_kept - len(selection.kept)
         if missing == 0:
-            return selection.kept, rows
+            return rows, selection.kept
         if not self._filled:
             self._filled = True
             logger.warning(
@@ -90,7 +87,7 @@ class ImageSelector:
             )
         extra = best_dropped(selection, missing, left)
         kept, order = torch.cat([selection.kept, extra]).sort()
-        return kept, torch.cat([rows, features[extra]])[order]
+        return torch.cat([rows, features[extra]])[order], kept
 
 
 def finite_first(features: Float[Tensor, "visual width"], count: int) -> Int[Tensor, " count"]:
