@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeGuard, TypeVar
 
+from torch import nn
+
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.refused import refusal
 from tokenprune.adapters.wrappers import check_model
@@ -48,18 +50,19 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
 
     Of installed packages, only the adapter for a class that is not registered is imported. Warns if one has an adapter
     for a class that has ours, which is used.
-    Raises UnsupportedError for an unknown class, for code from elsewhere that has one of our classes' names but not
-    its parts, and outside the supported transformers versions.
+
+    Raises SettingError for an `adapter` that is none, and UnsupportedError for an unknown class, for code from
+    elsewhere that has one of our classes' names but not its parts, and outside the supported transformers versions.
     """
     model = check_model(model)
     names = [cls.__name__ for cls in type(model).__mro__]
-    installed = {} if names[0] in ADAPTERS else entry_points_of(GROUP)
-    name = next((name for name in names if name in ADAPTERS or name in installed), None)
     if adapter is not None:
         if not _is_adapter(adapter):
             raise SettingError(f"adapter={adapter!r} is not a subclass of ModelAdapter. Try adapter=GenericAdapter.")
         check_transformers(names[0], adapter.since)
         return adapter(model)
+    installed = {} if names[0] in ADAPTERS else entry_points_of(GROUP)
+    name = next((name for name in names if name in ADAPTERS or name in installed), None)
     if name is None:
         raise UnsupportedError(refusal(names, installed, whole_model(names[0])))
     check_transformers()
@@ -79,16 +82,21 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
             lambda entry: f"For theirs, import {entry.attr} from {entry.module} and pass adapter={entry.attr}.",
         )
     check_transformers(name, ADAPTERS[name].since)
-    namesakes = [cls.__module__ for cls in type(model).__mro__ if cls.__name__ == name]
-    if not _is_ours(ADAPTERS[name]) or any(module.startswith("transformers.") for module in namesakes):
-        return ADAPTERS[name](model)
+    return _made(ADAPTERS[name], model, name)
+
+
+def _made(adapter: type[ModelAdapter], model: nn.Module, name: str) -> ModelAdapter:
+    """Make the adapter that is registered for a class of this name."""
+    modules = [cls.__module__ for cls in type(model).__mro__ if cls.__name__ == name]
+    if not _is_ours(adapter) or any(module.startswith("transformers.") for module in modules):
+        return adapter(model)
     try:
-        return ADAPTERS[name](model)
+        return adapter(model)
     except (AttributeError, UnsupportedError) as error:
         raise UnsupportedError(
-            f"{str(error).rstrip('.')}. This {name} is not transformers' own but that of {namesakes[0]}, whose parts "
-            f"{ADAPTERS[name].__name__} may not know: load a checkpoint in transformers' format, without "
-            f"trust_remote_code, or pass an adapter of your own as adapter=, see adapters/README.md."
+            f"{str(error).rstrip('.')}. This {name} is not transformers' own but that of {modules[0]}, whose parts "
+            f"{adapter.__name__} may not know: load a checkpoint in transformers' format, without trust_remote_code, "
+            f"or pass an adapter of your own as adapter=, see adapters/README.md."
         ) from error
 
 
