@@ -19,7 +19,16 @@ def warn_of_differences(model_config: Any, settings: Settings, decoder: nn.Modul
 
     decoder: the module that holds the language model's attention layers and rotary embeddings.
     """
-    longest, text_config = settings.n_positions(model_config.max_model_len), model_config.hf_config.get_text_config()
+    text_config = model_config.hf_config.get_text_config()
+    _warn_of_distances(text_config, settings.n_positions(model_config.max_model_len))
+    if model_config.is_mm_prefix_lm:
+        _warn_of_causal_attention(decoder)
+    _warn_of_yarn(text_config, decoder)
+
+
+def _warn_of_distances(text_config: Any, longest: int) -> None:
+    """Of layers that count tokens, where a prompt may have more than they attend to. longest: what position IDs may run
+    to."""
     window = getattr(text_config, "sliding_window", None)
     n_sliding = layer_kinds(text_config).count("sliding_attention")
     if n_sliding and window is not None and window < longest:
@@ -42,15 +51,21 @@ def warn_of_differences(model_config: Any, settings: Settings, decoder: nn.Modul
             text_config.num_hidden_layers,
             chunk,
         )
+
+
+def _warn_of_causal_attention(decoder: nn.Module) -> None:
     layers: list[Any] = [layer for layer in decoder.modules() if hasattr(layer, "attn_backend")]
     backends = {layer.attn_backend for layer in layers}
     causal = sorted(backend.get_name() for backend in backends if not backend.supports_mm_prefix())
-    if model_config.is_mm_prefix_lm and causal:
+    if causal:
         logger.warning(
             "This model was trained with attention in both directions within images, which vLLM's %s does not have: "
             "its answers differ from transformers', with and without pruning. Serve it on a GPU.",
             " and ".join(causal),
         )
+
+
+def _warn_of_yarn(text_config: Any, decoder: nn.Module) -> None:
     rope = getattr(text_config, "rope_parameters", None) or {}
     original = rope.get("original_max_position_embeddings")
     # M-RoPE's tables may be longer, and its frequencies depend on their length.

@@ -258,8 +258,13 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
         if given:
             raise UnsupportedError(f"{option} cannot be combined with pruned images: {reason}. Leave it out.")
     check_drafts(vllm_config)
-    if not architecture.multidimensional or settings.position_ids != "compact":
-        return
+    if architecture.multidimensional and settings.position_ids == "compact":
+        check_kept_keys(vllm_config)
+
+
+def check_kept_keys(vllm_config: Any) -> None:
+    """Raise UnsupportedError for options by which keys outlive their request, or come from elsewhere, with compact
+    position IDs of several components."""
     cache = vllm_config.cache_config
     reason = "compact position IDs of this model: a later image that is pruned changes the IDs of what comes before it."
     if cache.enable_prefix_caching:
