@@ -156,8 +156,8 @@ class StageTokens:
     left: their indices within the image's visual tokens, ascending.
     layout: the layout of all the image's visual tokens.
     scores: their scores in the previous selection; None if it gave none.
-    text_attention, prompt, text: read them as `attention`, `entered` and `text_features`. `prompt` is called for what
-        few strategies read.
+    text_attention, prompt, text: read them as `attention`, `entered` and `text_features`. `prompt` is a function,
+        because few strategies read what it returns.
     """
 
     features: Float[Tensor, "left width"]
