@@ -273,6 +273,7 @@ def test_a_model_that_takes_compact_position_ids_only() -> None:
         ({"decoder_layers": [True]}, SettingError, "decoder_layers has True"),
         ({"decoder_layers": 1}, SettingError, r"decoder_layers=1 is not a list; write decoder_layers=\[8\]"),
         ({"decoder_layers": "1"}, SettingError, "decoder_layers='1' is not a list"),
+        ({"decoder_layers": None}, SettingError, "decoder_layers=None is not a list"),
         ({"needs": {"vision_attention"}, "layer": np.int64(9)}, UnsupportedError, "layer=9 is not in the vision tower"),
         ({"needs": {"vision_attention"}, "layer": "1"}, SettingError, "layer='1' is not an encoder layer"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -184,7 +184,7 @@ def probe(
     needs: Collection[str] = (),
     *,
     layer: int | None = None,
-    decoder_layers: Sequence[int] = (),
+    decoder_layers: Iterable[int] = (),
     adapter: type[ModelAdapter] | None = None,
 ) -> Probe:
     """Record the statistics of every image that a loaded model gets, without pruning, until the probe's `remove` is
@@ -212,7 +212,10 @@ def probe(
     Raises SettingError for an invalid setting and UnsupportedError for a model that cannot be patched or does not have
     a statistic; the model is then unchanged.
     """
-    wanted = frozenset({needs} if isinstance(needs, str) else needs) | ({"text_attention"} if decoder_layers else set())
+    if isinstance(decoder_layers, str) or not isinstance(decoder_layers, Iterable):
+        raise SettingError(f"probe: decoder_layers={decoder_layers!r} is not a list; write decoder_layers=[8].")
+    numbers = tuple(decoder_layers)  # once: an iterator has nothing the second time
+    wanted = frozenset({needs} if isinstance(needs, str) else needs) | ({"text_attention"} if numbers else set())
     model = unwrap_model(model)
     model_adapter = adapter_for(model, adapter)
     check_needs("probe", wanted, model_adapter.offers, model_adapter.description, model_adapter.why_not)
@@ -221,19 +224,17 @@ def probe(
         raise SettingError(
             f"probe: {name} is the outcome of pruning in or before the tower, and a probe prunes nothing."
         )
-    if "text_attention" in wanted and not decoder_layers:
+    if "text_attention" in wanted and not numbers:
         raise SettingError("probe: text_attention of which decoder layers? Write decoder_layers=[8], for instance.")
     if layer is not None and "vision_attention" not in wanted:
         raise SettingError('probe: layer is the encoder layer of vision_attention. Write needs={"vision_attention"}.')
     check_layer("probe", layer, "an encoder layer", -2)
-    if isinstance(decoder_layers, (int, str)):
-        raise SettingError(f"probe: decoder_layers={decoder_layers!r} is not a list; write decoder_layers=[8].")
-    for number in decoder_layers:
+    for number in numbers:
         if not is_integer(number) or number not in range(len(model_adapter.layers)):
             raise SettingError(
                 f"probe: decoder_layers has {number!r}; those of this model are 0..{len(model_adapter.layers) - 1}."
             )
-    return Probe(model_adapter, RecordingStrategy(wanted=wanted - {"text_attention"}, layer=layer), decoder_layers)
+    return Probe(model_adapter, RecordingStrategy(wanted=wanted - {"text_attention"}, layer=layer), numbers)
 
 
 class _StoppedEarly(Exception):
