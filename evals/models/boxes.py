@@ -3,6 +3,7 @@
 A box is (x1, y1, x2, y2): its top left and its bottom right corner.
 """
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ class BoxFormat:
     unit: the number for the far side of the image; None if the numbers are pixels.
     written: the format string for the four numbers.
     middle: added to each number before dividing; 0.5 if a number is a bin and means its middle.
+    largest: the largest number that the model can write, where that is below the far side of the image.
     rows_first: whether the numbers are y1, x1, y2, x2.
     """
 
@@ -32,6 +34,7 @@ class BoxFormat:
     unit: int | None
     written: str
     middle: float = 0.0
+    largest: float = math.inf
     rows_first: bool = False
     max_new_tokens: int = 32
 
@@ -53,7 +56,8 @@ class BoxFormat:
         width, height = self._units(shown)
         x1, y1, x2, y2 = fractions
         numbers = [x1 * width, y1 * height, x2 * width, y2 * height]
-        return self.written.format(*self._ordered([number - self.middle for number in numbers]))
+        numbers = [min(max(number - self.middle, 0.0), self.largest) for number in numbers]
+        return self.written.format(*self._ordered(numbers))
 
     def _units(self, shown: Size) -> Size:
         return shown if self.unit is None else (self.unit, self.unit)
@@ -93,6 +97,7 @@ BOX_FORMATS = {
         unit=100,
         written="{:02.0f} {:02.0f} {:02.0f} {:02.0f}",
         middle=0.5,
+        largest=99.0,
     ),
     "shikra": BoxFormat(
         "In the given image, could you find and tell me the coordinates of {}?",
@@ -140,6 +145,7 @@ BOX_FORMATS = {
         re.compile(r"<loc(\d{4})><loc(\d{4})><loc(\d{4})><loc(\d{4})>"),
         unit=1024,
         written="<loc{:04.0f}><loc{:04.0f}><loc{:04.0f}><loc{:04.0f}>",
+        largest=1023.0,
         rows_first=True,
     ),
 }

@@ -36,6 +36,16 @@ def test_boxes_are_read_from_answers(name: str, answer: str, box: tuple[float, .
     assert BOX_FORMATS[name].fractions(answer, (60, 40)) == (None if box is None else pytest.approx(box))
 
 
+@pytest.mark.parametrize("name", BOX_FORMATS)
+def test_a_box_at_the_edges_is_written_as_the_format_reads_it(name: str) -> None:
+    box_format, whole = BOX_FORMATS[name], (0.0, 0.0, 1.0, 1.0)
+    assert box_format.fractions(box_format.write(whole, (60, 40)), (60, 40)) == pytest.approx(whole, abs=0.01)
+
+
+def test_paligemma_has_no_token_for_the_far_side() -> None:
+    assert BOX_FORMATS["paligemma"].write((0.0, 0.5, 1.0, 1.0), (60, 40)) == "<loc0512><loc0000><loc1023><loc1023>"
+
+
 def test_iou() -> None:
     assert iou((0.0, 0.0, 2.0, 2.0), (0.0, 0.0, 2.0, 2.0)) == 1
     assert iou((0.0, 0.0, 2.0, 2.0), (1.0, 0.0, 3.0, 2.0)) == pytest.approx(1 / 3)
