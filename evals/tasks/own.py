@@ -15,12 +15,12 @@ from typing import Any, ClassVar
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.boxes import Box
-from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.coco import check_pixels, from_corner
 from tokenprune.evals.reading.hub import table_records
 from tokenprune.evals.reading.images import StoredImage, size_of
-from tokenprune.evals.reading.records import Record, line_records
+from tokenprune.evals.reading.records import Record, line_records, only_file
 from tokenprune.evals.tasks.base.metric import Metric, Ratio
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer, exact
@@ -69,6 +69,10 @@ class Own(FileTask[Question]):
     def unlabelled(self) -> "Own":
         return replace(self, labels=False)
 
+    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[Question]:
+        only_file(folder, *(pattern for form in self.forms for pattern in form.patterns))
+        return super().load(folder, split, style)
+
     def question(self, record: Record, folder: Path, style: Style) -> Question:
         about: dict[str, Any] = {
             "task": self.name,
@@ -86,7 +90,12 @@ class Own(FileTask[Question]):
                 f"{record.where}: no answer. Add one, or write --no-labels with `tokenprune tune` or `adapt`, which "
                 "then take the unpruned model's own answers"
             )
-        return ShortAnswer(**about, text=style.short_answer(question), answers=answers, worth=exact)
+        # A token is a byte of text at least: a right answer is never cut off.
+        longest = max((len(answer.encode()) for answer in answers), default=0)
+        most = max(Question.max_new_tokens, longest)
+        return ShortAnswer(
+            **about, text=style.short_answer(question), answers=answers, worth=exact, max_new_tokens=most
+        )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
         """Return the accuracy, and that of each `kind`."""

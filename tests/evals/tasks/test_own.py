@@ -32,6 +32,19 @@ def test_lines_become_questions(tmp_path: Path) -> None:
     assert (first.score("A box."), first.score("a cup"), second.score("yes")) == (1.0, 0.0, 1.0)
 
 
+def test_a_long_right_answer_is_not_cut_off(tmp_path: Path) -> None:
+    line = {"image": "1.png", "question": "What does it say?"}
+    accepted = "sign", "no parking at any time: vehicles will be towed away"
+    short, long = load_questions(write(tmp_path, line | {"answer": "a box"}, line | {"answer": list(accepted)}))
+    assert (short.max_new_tokens, long.max_new_tokens) == (32, len(accepted[1]))
+
+
+def test_two_files_of_own_questions_are_not_read_as_one(tmp_path: Path) -> None:
+    SETS["own", "hub"](tmp_path)
+    with pytest.raises(DataError, match=r"holds questions\.jsonl and questions\.parquet\. Keep one of them there"):
+        load_questions(write(tmp_path, {"image": "1.png", "question": "What?", "answer": "x"}))
+
+
 def test_questions_without_a_kind_are_other_ones(tmp_path: Path) -> None:
     """And counted together with those whose kind is called so."""
     line = {"image": "1.png", "question": "What is it?", "answer": "a box"}
