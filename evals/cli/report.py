@@ -7,6 +7,7 @@ from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import at_least
 
 EXTRA = "evals"
+FOLDER, LOSSES = "report", 4
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -22,13 +23,12 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--losses",
         type=at_least(0),
-        default=4,
         metavar="N",
-        help="how many of the worst questions the page shows, per setup and task",
+        help=f"how many of the worst questions the page shows, per setup and task (default: {LOSSES})",
     )
     shared.add_allowed(parser)
     parser.add_argument(
-        "--output", type=Path, default=Path("report"), metavar="DIR", help="folder for Markdown, plots and page"
+        "--output", type=Path, metavar="DIR", help=f"folder for Markdown, plots and page (default: {FOLDER})"
     )
     parser.add_argument(
         "--into", type=Path, metavar="FILE", help="only replace the tables between the markers in this Markdown file"
@@ -41,13 +41,17 @@ def run(options: Namespace) -> None:
     Prints Markdown and writes it, together with plots of accuracy against visual tokens and against time, and an HTML
     page that also shows the questions that pruning gets wrong, with the visual tokens that were kept.
     """
+    from tokenprune.errors import SettingError
     from tokenprune.evals.reading.allowed import allowing
     from tokenprune.evals.reading.text import read_text
     from tokenprune.evals.report.report import put_into, read, report, write
     from tokenprune.evals.storage.files import check_folder, replace
 
+    if options.into is not None and (options.output, options.losses) != (None, None):
+        raise SettingError("--output and --losses have no effect with --into, which writes no page. Leave them out.")
+    folder = options.output or Path(FOLDER)
     if options.into is None:
-        check_folder(options.output)
+        check_folder(folder)
     rows = read(options.results)
     if options.split is not None:
         rows = [row.of_split(options.split) for row in rows]
@@ -60,9 +64,9 @@ def run(options: Namespace) -> None:
         written = write(
             options.results,
             rows,
-            options.output,
+            folder,
             baseline=options.baseline,
-            n_losses=options.losses,
+            n_losses=LOSSES if options.losses is None else options.losses,
             split=options.split,
         )
     for path in written:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.report.regressions import Asked, Loss
 from tokenprune.evals.report.rendering import data_url, jpeg_url, render
@@ -91,7 +92,12 @@ def _card(loss: Loss, asked: Asked | None, images: dict[Shown, EmbeddedImage]) -
     card.question = question.text
     shown = _shown(question)
     if (shown, 0) not in images:
-        for number, image in enumerate(question.open_images()):
+        try:
+            opened = question.open_images()
+        except (DataError, OSError) as error:  # the file was replaced since the run
+            card.note = f"not shown: {error}"
+            return card
+        for number, image in enumerate(opened):
             images[shown, number] = _embedded(image, f"image-{len(images)}")
     panels: list[Panel] = []
     if isinstance(question, VideoQuestion):

@@ -13,6 +13,7 @@ from helpers.commands import command
         (["bench", "--new-tokens", 4], "--new-tokens and --memory have no effect without --throughput"),
         (["bench", "--memory", 3], "--new-tokens and --memory have no effect without --throughput"),
         (["layers", "--model", "x", "--stages", 3, "--skip", 2], "--skip and --block have no effect with --stages"),
+        (["report", "x", "--into", "x.md", "--output", "y"], "--output and --losses have no effect with --into"),
         (["eval", "--strategy", "none", "fopru"], "--strategy none fopru: none stands for no names"),
         (["eval", "--baselines", "random", "none"], "Leave out none, or write --baselines none alone"),
         (["layers", "--model", "x", "--stages", 3, "--block"], "--skip and --block have no effect with --stages"),

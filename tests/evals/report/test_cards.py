@@ -61,6 +61,16 @@ def test_dropped_cells_are_drawn_where_the_model_saw_them_whatever_is_asked(tmp_
     assert drawn[0].startswith("M10.0 0.0h40.0v")
 
 
+def test_an_image_that_has_become_unreadable_is_named_in_its_place(tmp_path: Path) -> None:
+    write_vqav2(tmp_path, 1)
+    (question,) = TASKS["vqa"].load(tmp_path)
+    (path,) = (tmp_path / "images").iterdir()
+    path.write_bytes(b"no image")
+    card = pages._card(Loss(answer("unpruned", 1.0), answer("Grid", 0.0)), Asked(question), {})
+    assert (card.question, card.panels) == (question.text, [])
+    assert card.note.startswith(f"not shown: {path}: not an image")
+
+
 @pytest.mark.parametrize("columns", [3, 2])
 def test_a_canvas_without_newline_tokens_is_drawn_whole(columns: int) -> None:
     """As that of Molmo 2, also if it is as large as the overview."""
