@@ -150,7 +150,7 @@ def public_name(model: str) -> str:
     if not path.is_dir():
         return model
     here = Path.cwd().resolve()
-    return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
+    return path.relative_to(here).as_posix() if here in path.parents else path.name
 
 
 def name_and_style(model: str | tuple[Any, Any]) -> tuple[str, Style]:

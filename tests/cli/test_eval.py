@@ -229,6 +229,7 @@ def test_a_model_is_named_without_its_place(tmp_path: Path, monkeypatch: pytest.
     assert public_name(str(model)) == "home/llava"
     monkeypatch.chdir(model)
     assert public_name(str(tmp_path / "home")) == "home"
+    assert public_name(".") == "llava"
     assert public_name("llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"
 
 
