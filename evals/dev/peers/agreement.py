@@ -31,6 +31,11 @@ IMAGE = 60
 PUBLISHED = Path(__file__).parent / "published.py"
 
 
+def example_images(count: int) -> list[Path]:
+    """The first bundled scenes."""
+    return sorted((SCENES / "images").iterdir())[:count]
+
+
 def model_of(tower: CLIPVisionModel) -> Any:
     """A LLaVA with this tower; the rest does not matter here."""
     text = LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
@@ -102,8 +107,8 @@ def main() -> None:
         subprocess.run([options.old_python, PUBLISHED, "make", folder], check=True)
         tower = CLIPVisionModel.from_pretrained(folder / "tower")
         processor = CLIPImageProcessor.from_pretrained(folder / "tower")
-        images = sorted((SCENES / "images").glob("*.jpg"))[: options.images]
-        pixels = processor([open_image(path) for path in images], return_tensors="pt")["pixel_values"]
+        images = [open_image(path) for path in example_images(options.images)]
+        pixels = processor(images, return_tensors="pt")["pixel_values"]
         torch.save(pixels, folder / "pixels.pt")
         for name, budgets in (("visionzip", options.budgets), ("flowcut", options.flowcut_budgets)):
             subprocess.run([options.old_python, PUBLISHED, name, folder, *budgets], check=True)
