@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL import Image
 
+from tokenprune.errors import SettingError
 from tokenprune.evals.cli.options import add_box, add_image, add_model
 from tokenprune.evals.cli.parser import script_parser
 from tokenprune.evals.models.boxes import Box
@@ -39,6 +40,8 @@ def question_of(
     """Return image, question and true box: those of the options, or without IMAGE of a REC question in `data`."""
     if options.image is not None:
         return open_image(options.image), options.question, options.box
+    if options.box is not None:
+        raise SettingError("--box has no effect without IMAGE: the bundled question has its own box. Leave it out.")
     question = load_questions(data, ["rec"], style=style_of(model.config, processor))[number]
     assert isinstance(question, RefCocoQuestion)
     (image,) = question.open_images()

@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settings,
             base=VFlowOpt(keep_ratio=options.keep_ratio),
             trials=options.trials,
+            seed=options.seed,
             names=Names(public_name(options.model), options.data.name, split),
         )
     draw(settings, options.output)

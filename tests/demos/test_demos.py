@@ -13,6 +13,8 @@ from helpers.files.evals import sample_image, saved, write_refcoco
 from helpers.tiny import tiny_llava
 from PIL import Image
 
+from tokenprune.errors import SettingError
+
 FOLDER = Path(__file__).parents[2] / "demos"
 #: The demos by name, without what they share and what runs them all.
 DEMOS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("_common", "run_all"))
@@ -101,6 +103,11 @@ def test_compare_kept_tokens(tmp_path: Path, model: str) -> None:
         assert panel.mean() < 0.9 * unpruned.mean()  # three quarters of the patches are dark
     assert len({panel[:, 40:260].tobytes() for panel in shown}) == 4
     assert (tmp_path / "kept.html").read_text().count("data:image/jpeg") == 1
+
+
+def test_a_box_without_an_image_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"--box has no effect without IMAGE"):
+        load("compare_kept_tokens").main(["--box", "1", "2", "3", "4"])
 
 
 def test_compare_on_a_scene(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:

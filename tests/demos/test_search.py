@@ -63,7 +63,8 @@ def test_demo(tmp_path: Path) -> None:
     write_scenes(tmp_path / "scenes")
     output = tmp_path / "new" / "search.png"
     options = ["--model", model, "--data", str(tmp_path / "scenes"), "--trials", "3", "--questions", "2"]
-    load("vflow_search").main([*options, "--output", str(output)])
+    load("vflow_search").main([*options, "--seed", "7", "--output", str(output)])
+    assert SettingsFile.read(output.with_suffix(".json")).search["seed"] == 7
     pixels = np.asarray(Image.open(output).convert("RGB")).astype(int)
     assert min(pixels.shape[:2]) > 500
     for half in np.array_split(pixels, 2, axis=1):
