@@ -96,7 +96,6 @@ class Positions:
 
     def __init__(self, language_model: nn.Module) -> None:
         self.calls: list[Tensor] = []
-        self._past = 0
         self._hook = language_model.register_forward_pre_hook(self._record, with_kwargs=True)
 
     def _record(self, module: nn.Module, args: Any, kwargs: Any) -> None:
