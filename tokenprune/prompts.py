@@ -32,17 +32,26 @@ def in_template(processor: Any, content: Sequence[Mapping[str, Any]]) -> str:
     return processor.apply_chat_template(turns, add_generation_prompt=True, **read)  # which warns of others
 
 
+def tokenizer_options(processor: Any, prompt: str) -> dict[str, bool]:
+    """Options with which to tokenize a prompt in the chat template. One that begins with the token for the beginning of
+    a text, as Gemma's and Llama 4's templates write it, gets no second one, as where transformers tokenizes itself."""
+    begin = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
+    return {"add_special_tokens": False} if begin and prompt.startswith(begin) else {}
+
+
 def encode_chat(processor: Any, images: Sequence[Sequence[Any]], questions: Sequence[str], **options: Any) -> Any:
     """The model's inputs for a batch, padded on the left so that all answers begin in the same column.
 
     images: the PIL images of each question.
     """
+    prompts = [chat_prompt(processor, question, len(own)) for question, own in zip(questions, images, strict=True)]
     inputs = processor(
         images=[list(own) for own in images],
-        text=[chat_prompt(processor, question, len(own)) for question, own in zip(questions, images, strict=True)],
+        text=prompts,
         padding=True,
         padding_side="left",
         return_tensors="pt",
+        **tokenizer_options(processor, prompts[0]),
         **options,
     )
     inputs.pop("labels", None)  # PaliGemma's processor gives every prompt some, none of which is to be learnt

@@ -21,7 +21,7 @@ from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.adapt.examples import Example
 from tokenprune.evals.reading.images import size_of
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.prompts import chat_prompt, encode_chat
+from tokenprune.prompts import chat_prompt, encode_chat, tokenizer_options
 from tokenprune.sequence.masks import FULL
 from tokenprune.sequence.packing import IGNORED_LABEL
 from tokenprune.strategy import Strategy
@@ -111,7 +111,8 @@ class Collator:
         if len(row.examples) > 1:
             n_images = len(row.examples[0].question.images)
             texts = [chat_prompt(self.processor, one.question.text, n_images) for one in row.examples]
-            prompts = self.processor.tokenizer(texts)["input_ids"]
+            options = tokenizer_options(self.processor, texts[0])
+            prompts = self.processor.tokenizer(texts, **options)["input_ids"]
             ends = [prompt[common(prompts) :] for prompt in prompts]
         n = len(first) - len(ends[0])
         sequence = RowTokens(first[:n], [0] * n, list(range(n)), [IGNORED_LABEL] * n)

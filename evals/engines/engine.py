@@ -21,12 +21,16 @@ class EngineError(TokenPruneError, RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """A question after its images. `chat` is the prompt by the model's own template."""
+    """A question after its images.
+
+    chat: the prompt by the model's own template. special_tokens: whether the tokenizer is to add some to it.
+    """
 
     images: Sequence[Image.Image]
     question: str
     chat: str
     max_new_tokens: int
+    special_tokens: bool = True
 
 
 @dataclass(frozen=True)

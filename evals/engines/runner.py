@@ -14,7 +14,7 @@ from tokenprune.evals.run.runner import OnError, failed
 from tokenprune.evals.run.setups import Pruned, Setup
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.prompts import chat_prompt, encode_chat
+from tokenprune.prompts import chat_prompt, encode_chat, tokenizer_options
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Sized:
         images = question.open_images()
         ids = encode_chat(processor, [images], [question.text])["input_ids"][0].tolist()
         chat = chat_prompt(processor, question.text, len(images))
-        prompt = Prompt(images, question.text, chat, question.max_new_tokens)
+        special = tokenizer_options(processor, chat).get("add_special_tokens", True)
+        prompt = Prompt(images, question.text, chat, question.max_new_tokens, special)
         return cls(question, prompt, len(ids), [len([*part]) for one, part in groupby(ids) if one == visual_token])
 
     @property

@@ -86,7 +86,7 @@ class Server(Engine):
         request: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "user", "content": [*images, {"type": "text", "text": prompt.question}]}],
-            "add_special_tokens": True,  # as a processor does that is given text
+            "add_special_tokens": prompt.special_tokens,  # a server adds none of its own accord
             "chat_template_kwargs": NO_THINKING,
             "temperature": 0,
             "max_tokens": prompt.max_new_tokens,

@@ -13,6 +13,7 @@ from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.costs import VisualCost, visual_costs
 from tokenprune.evals.run.setups import Unpruned
+from tokenprune.prompts import tokenizer_options
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategies.parsing import StrategySpec, read_settings
 
@@ -113,8 +114,8 @@ class HarnessModel:
             self.processor.apply_chat_template(conversation, add_generation_prompt=True) + answer
             for conversation, answer in zip(conversations, answers, strict=True)
         ]
-        images = {"images": images} if any(images) else {}
-        inputs = self.processor(text=texts, **images, padding=True, padding_side="left", return_tensors="pt")
+        options = tokenizer_options(self.processor, texts[0]) | ({"images": images} if any(images) else {})
+        inputs = self.processor(text=texts, **options, padding=True, padding_side="left", return_tensors="pt")
         return inputs.to(input_device(self.model), self.model.dtype)
 
     def _lengths(self, written: torch.Tensor) -> list[int]:

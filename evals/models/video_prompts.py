@@ -12,7 +12,7 @@ from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.frames import LlavaFramesAdapter
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.reading.videos import Clip
-from tokenprune.prompts import encode_chat, in_template
+from tokenprune.prompts import encode_chat, in_template, tokenizer_options
 
 #: Of the clock by which a processor is told when frames are shown, per second.
 TICKS = 1000
@@ -29,9 +29,11 @@ def encode_clips(processor: Any, clips: Sequence[Clip], questions: Sequence[str]
         return encode_chat(processor, [clip.frames for clip in clips], questions, **options)
     if options:
         raise UnsupportedError(f"{', '.join(options)}: resizes images, not videos. Leave out the baseline downsample")
+    prompts = [_prompt(processor, question) for question in questions]
     return processor(
         videos=[list(clip.frames) for clip in clips],
-        text=[_prompt(processor, question) for question in questions],
+        text=prompts,
+        **tokenizer_options(processor, prompts[0]),
         padding=True,
         padding_side="left",
         return_tensors="pt",

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 import tokenprune
-from tokenprune.prompts import NO_THINKING, encode_chat
+from tokenprune.prompts import NO_THINKING, chat_prompt, encode_chat, tokenizer_options
 from tokenprune.serving.vllm.settings import Settings
 
 VERSION = "0.32.0"
@@ -64,7 +64,8 @@ class Answering:
             return 200, self._generated(images, text["text"], request)
 
     def _generated(self, images: list[Image.Image], text: str, request: dict[str, Any]) -> dict[str, Any]:
-        assert (request["temperature"], request["add_special_tokens"]) == (0, True)
+        begun = bool(tokenizer_options(self.processor, chat_prompt(self.processor, text, len(images))))
+        assert (request["temperature"], request["add_special_tokens"]) == (0, not begun)
         assert request["chat_template_kwargs"] == NO_THINKING
         inputs = encode_chat(self.processor, [images], [text])
         n_prompt = inputs["input_ids"].shape[1]
