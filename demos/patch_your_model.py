@@ -12,9 +12,9 @@ import tokenprune
 
 def ask(model, processor, image, question):
     """Return the answer, the seconds it took, and the bytes of its KV cache."""
-    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-    text = processor.apply_chat_template(chat, add_generation_prompt=True)
-    inputs = processor(images=[image], text=[text], return_tensors="pt").to(model.device, model.dtype)
+    chat = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
+    wanted = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    inputs = processor.apply_chat_template(chat, add_generation_prompt=True, **wanted).to(model.device, model.dtype)
     start = time.perf_counter()
     output = model.generate(**inputs, max_new_tokens=32, do_sample=False, return_dict_in_generate=True)
     answer = processor.decode(output.sequences[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
