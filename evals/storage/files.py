@@ -65,7 +65,7 @@ def lock_for_appending(path: Path, doing: str) -> Iterator[FileIO]:
     """Open a file of lines to append to, lock out other processes, and cut off an unfinished last line.
 
     doing: what the holder of the lock does, for the error: "another search is writing it". A killed process holds no
-        lock. UnsupportedError on Windows, which has no such locks.
+        lock. UnsupportedError on Windows and on file systems that have no such locks.
     """
     try:
         import fcntl
@@ -79,6 +79,11 @@ def lock_for_appending(path: Path, doing: str) -> Iterator[FileIO]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise SettingError(f"{path}: {doing}. Wait until it is done, or name another --output.") from error
+        except OSError as error:  # as on some file systems of clusters
+            raise UnsupportedError(
+                f"{path}: cannot be locked ({error.strerror}). Name an --output on another file system, such as a "
+                "local disk."
+            ) from error
         with naming(path):
             _cut_unfinished_line(file)
         yield file

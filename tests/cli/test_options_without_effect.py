@@ -1,6 +1,8 @@
-"""Options that would do nothing are errors, said before a model is loaded."""
+"""Options that would do nothing are errors, said before a model is loaded; so is an option without a value."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from helpers.commands import command
@@ -21,3 +23,10 @@ from helpers.commands import command
 )
 def test_options_without_effect(words: list[object], said: str) -> None:
     assert said in command(*words)
+
+
+def test_null_in_a_settings_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Python's word for it would be taken for the name of a folder, say."""
+    (tmp_path / "e.json").write_text('{"output": null}')
+    assert command("eval", "--settings", tmp_path / "e.json") == 2
+    assert "e.json: output is null; give it a value, or leave it out" in capsys.readouterr().err

@@ -43,6 +43,15 @@ def test_locks_need_a_posix_system(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         lock_for_appending(tmp_path / "lines", "another run is writing it").__enter__()
 
 
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    with pytest.raises(UnsupportedError, match=r"lines: cannot be locked \(No locks available\)\. Name an --output"):
+        lock_for_appending(tmp_path / "lines", "another run is writing it").__enter__()
+
+
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     replace(tmp_path / "run.json", "old")
     replace(tmp_path / "run.json", "new")
