@@ -28,7 +28,7 @@ def plain_errors(extra: str = "evals") -> Iterator[None]:
     except TokenPruneError as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted. What writes an --output resumes with the same command.\n")
+        sys.stderr.write("\nInterrupted. An evaluation, search, training or benchmark resumes with the same command.\n")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -61,7 +61,7 @@ def test_an_interruption_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit) as caught, plain_errors():
         raise KeyboardInterrupt
     assert caught.value.code == 130
-    assert "resumes with the same command" in capsys.readouterr().err
+    assert "An evaluation, search, training or benchmark resumes with the same command" in capsys.readouterr().err
 
 
 def test_a_reader_that_has_had_enough() -> None:
