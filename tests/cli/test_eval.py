@@ -228,8 +228,7 @@ def test_a_model_is_named_without_its_place(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     assert public_name(str(model)) == "home/llava"
     monkeypatch.chdir(model)
-    assert public_name(str(tmp_path / "home")) == "home"
-    assert public_name(".") == "llava"
+    assert (public_name(str(tmp_path / "home")), public_name(".")) == ("home", "llava")
     assert public_name("llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"
 
 
