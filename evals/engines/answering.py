@@ -107,4 +107,6 @@ def in_engine(
         raise SettingError(f"engine {engine!r}: write vllm, or the URL of a server, http://localhost:8000")
     if options:
         raise SettingError("a running server already has its options: leave out engine_options (--engine-options)")
+    if dtype != "auto":
+        raise SettingError("a running server already has its data type: leave out dtype (--dtype)")
     return InEngine(Server(engine, model), public_name(model), config, processor, on_error)

@@ -119,7 +119,7 @@ def test_the_bundled_model(bundled: tuple[str, str], tmp_path: Path, monkeypatch
     """200 questions of each task, eight at once; the same answers, and so the same accuracies."""
     url, position_ids = bundled
     monkeypatch.setattr(answering, "Server", OpenAI)
-    options: dict[str, Any] = {"data": SCENES, "dtype": "float32", "limit": 200, "keep_ratios": [0.25]}
+    options: dict[str, Any] = {"data": SCENES, "limit": 200, "keep_ratios": [0.25]}
     options |= {"strategies": ["fopru:layer=-2"], "position_ids": [position_ids], "baselines": []}
     rows = evaluate(str(MODEL), output=tmp_path / "served", engine=url, **options)
     assert [(row.task, row.n, row.n_kept) for row in rows] == [("rec", 200, 64), ("vqa", 200, 64)]

@@ -54,7 +54,6 @@ def run(model: str, data: Path, output: Path, **options: Any) -> list[TaskResult
         "keep_ratios": [0.25, 0.5],
         "position_ids": ["original"],
         "baselines": ["unpruned"],
-        "dtype": "float32",
         **options,
     }
     return evaluate(model, data=data, output=output, **chosen)
@@ -273,6 +272,7 @@ def test_a_server_that_dies(model: str, data: Path, tmp_path: Path) -> None:
             {"engine": "http://127.0.0.1:9", "engine_options": {"max_model_len": 5}},
             "a running server already has its options",
         ),
+        ({"engine": "http://127.0.0.1:9", "dtype": "float32"}, "a running server already has its data type"),
     ],
 )
 def test_wrong_engines(model: str, data: Path, options: Any, said: str, tmp_path: Path) -> None:
