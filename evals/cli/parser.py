@@ -6,6 +6,7 @@ import json
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, HelpFormatter, _SubParsersAction
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -56,10 +57,12 @@ def existing_file(text: str) -> Path:
 
 
 def at_least(least: int | float, kind: type[int] | type[float] = int) -> Callable[[str], int | float]:
-    """Return the type of an option that takes no number below `least`."""
+    """Return the type of an option that takes finite numbers from `least` up."""
 
     def number(text: str) -> int | float:
         value = kind(text)
+        if not isfinite(value):
+            raise ArgumentTypeError(f"{text} is not a finite number")
         if value < least:
             raise ArgumentTypeError(f"{text} is less than {least}")
         return value

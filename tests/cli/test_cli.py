@@ -103,6 +103,8 @@ def test_as_a_module(module: str) -> None:
         (["evil"], "tokenprune: error: unknown command 'evil'. Did you mean 'eval'? Known: actions, "),
         (["eval", "--limit", "0"], "argument --limit: 0 is less than 1"),
         (["tune", "--seed", "-1"], "argument --seed: -1 is less than 0"),
+        (["bench", "--memory", "inf"], "argument --memory: inf is not a finite number"),
+        (["bench", "--memory", "nan"], "argument --memory: nan is not a finite number"),
         (["eval", "--limit", "few"], "argument --limit: invalid whole number value: 'few'"),
         (["bench", "--memory", "much"], "argument --memory: invalid number value: 'much'"),
         (["eval", "--lim", "3"], "tokenprune eval: error: unrecognized arguments: --lim 3. Did you mean --limit?"),
