@@ -25,6 +25,8 @@ from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.report import markers
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.strategies.parsing import parse
+from tokenprune.strategies.registry import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[2]
 README, PATCHING = ROOT / "README.md", ROOT / "tokenprune" / "patching" / "README.md"
@@ -105,6 +107,14 @@ def test_commands_parse(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 Path(word).touch()
         _, unknown = build_parser().parse_known_args(words)
         assert not unknown or words[0] == "serve", f"{named(path)}: {' '.join(unknown)}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_strategies_in_sequence_go_together(path: Path) -> None:
+    """In commands, which parse any name, and in text."""
+    for text in re.findall(r"[a-z]\S*\+[a-z][\w:=,.]*\w", path.read_text(encoding="utf-8")):
+        if all(step.partition(":")[0] in STRATEGIES for step in text.split("+")):
+            parse(text)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=named)
