@@ -8,7 +8,7 @@ import pytest
 import transformers
 from transformers.processing_utils import ImagesKwargs, TextKwargs
 
-from tokenprune import STRATEGIES, Compose, DivPrune, FoPru
+from tokenprune import STRATEGIES, Compose, DivPrune, FoPru, PixelPrune
 from tokenprune.errors import SettingError
 from tokenprune.serving.vllm.settings import Settings, split_request
 
@@ -126,6 +126,14 @@ def test_a_setting_of_the_engine_in_a_request(name: str) -> None:
     said = f"{name!r} does nothing, since '.*' is a setting of the whole engine. Leave it out; a request can only set"
     with pytest.raises(SettingError, match=said):
         Settings(FoPru(keep_ratio=0.25)).check_options({name: "fopru"}, request=True)
+
+
+@pytest.mark.parametrize("name", ["threshold", "mode", "steps", "tokenprune"])
+def test_a_setting_of_one_of_several_strategies_in_a_request(name: str) -> None:
+    settings = Settings(Compose(PixelPrune(), FoPru(keep_ratio=0.25)))
+    with pytest.raises(SettingError, match=f"{name!r} does nothing, since {name!r} is a setting of the whole engine"):
+        settings.check_options({name: 0.1}, request=True)
+    settings.check_options({"size": 9, "max_pixels": 9, "keep_ratio": 0.5}, request=True)
 
 
 def test_a_keep_ratio_within_another_option() -> None:

@@ -13,6 +13,7 @@ import tokenprune
 from tokenprune.checks import check_choice, is_number
 from tokenprune.errors import SettingError
 from tokenprune.sequence.position_ids import PositionIds
+from tokenprune.strategies.compose import Compose
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.registry import check_types
 from tokenprune.strategy import Strategy
@@ -81,9 +82,11 @@ class Settings:
 
     def check_options(self, options: Mapping[str, object], request: bool) -> None:
         """Raise SettingError for options of the model's own processor that are meant for us: the name of a setting in
-        any spelling, or one like `keep_ratio`, which only a `request` may have."""
+        any spelling, also of one of several strategies, or one like `keep_ratio`, which only a `request` may have."""
         where = "mm_processor_kwargs" if request else "--mm-processor-kwargs"
-        ours = {_plain(name): name for name in (*OWN, *(field.name for field in fields(self.strategy)))}
+        steps = self.strategy.steps if isinstance(self.strategy, Compose) else ()
+        names = [field.name for one in (self.strategy, *steps) for field in fields(one)]
+        ours = {_plain(name): name for name in (KEY, *OWN, *names)}
         inside = {f"{of}.{name}": name for of, part in options.items() if isinstance(part, Mapping) for name in part}
         for path, name in {**{name: name for name in options}, **inside}.items():
             like = SequenceMatcher(None, _plain(name), _plain(KEEP_RATIO)).ratio() >= ALIKE
