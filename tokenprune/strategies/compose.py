@@ -180,9 +180,10 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
                 )
         for step in self.steps[1:]:
             if step.whole_image:
+                use = "Put it first, or use" if places[0] == BEFORE_MODEL else "Use"
                 raise SettingError(
                     f"Compose: {type(step).__name__} works on whole images only, and {type(self.steps[0]).__name__} "
-                    f"leaves a part. Put it first, or use another one, such as FoPru or DivPrune."
+                    f"leaves a part. {use} another one, such as FoPru or DivPrune."
                 )
         tiled = [one for one in self.steps if one.budget_per == "tile"]
         for one in tiled if self.budget_per == "image" else [self]:
