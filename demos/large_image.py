@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from _common import image_parser, question_of
 
+from tokenprune.errors import SettingError
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.dev.figures import large_image
@@ -24,14 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shared.add_strategy(parser, "backgroundpruning:layer=-2")
     shared.add_keep_ratio(parser, 0.1, "fraction of each tile's visual tokens to keep")
     parser.add_argument(
-        "--number", type=int, choices=range(4), default=3, help="which question about the bundled image to ask"
+        "--number", type=int, choices=range(4), help="which question about the bundled image to ask (default: 3)"
     )
     parser.add_argument(
         "--layer", type=int, default=8, metavar="N", help="decoder layer that guides the search; try several of a model"
     )
     options = parser.parse_args(arguments)
+    if None not in (options.image, options.number):
+        raise SettingError("--number has no effect with IMAGE, which has a question of its own. Leave it out.")
     model, processor = load_model(options.model, "auto")
-    image, question, box = question_of(options, LARGE, options.number, model, processor)
+    number = 3 if options.number is None else options.number
+    image, question, box = question_of(options, LARGE, number, model, processor)
     (pruned,) = make_setups([options.strategy], [options.keep_ratio], ["original"], baselines=[])
     examined = large_image.examine(model, processor, image, question, pruned, box, options.layer)
     print(examined.look)

@@ -136,9 +136,8 @@ def add_batch_tokens(parser: ArgumentParser, use: str = "in a batch") -> None:
     parser.add_argument(
         "--batch-tokens",
         type=at_least(1),
-        default=BATCH_TOKENS,
         metavar="N",
-        help=f"maximum number of tokens {use}, before pruning and with padding",
+        help=f"maximum number of tokens {use}, before pruning and with padding (default: {BATCH_TOKENS})",
     )
 
 

@@ -108,8 +108,10 @@ class Runner:
         with setup.patched(self.model) as handle:
             start = time.perf_counter()
             output = generate_greedily(self.model, inputs, longest)
-            texts = self.processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            seconds = time.perf_counter() - start  # batch_decode waited for the device
+            own = zip(output[:, inputs["input_ids"].shape[1] :].tolist(), questions, strict=True)
+            written = [row[: question.max_new_tokens] for row, question in own]  # as if each were asked alone
+            texts = self.processor.batch_decode(written, skip_special_tokens=True)
+            seconds = time.perf_counter() - start  # tolist waited for the device
             costs = visual_costs(self.model, self.processor, setup, handle, inputs["input_ids"])
             cache_bytes = {
                 one.question.id: kv_cache_bytes(self.model, encode_batch(self.model, self.processor, [one], setup))

@@ -105,9 +105,12 @@ def test_compare_kept_tokens(tmp_path: Path, model: str) -> None:
     assert (tmp_path / "kept.html").read_text().count("data:image/jpeg") == 1
 
 
-def test_a_box_without_an_image_is_refused() -> None:
-    with pytest.raises(SettingError, match=r"--box has no effect without IMAGE"):
+def test_options_without_effect(tmp_path: Path) -> None:
+    sample_image((64, 48)).save(tmp_path / "a.jpg")
+    with pytest.raises(SettingError, match="--box has no effect without IMAGE"):
         load("compare_kept_tokens").main(["--box", "1", "2", "3", "4"])
+    with pytest.raises(SettingError, match="--number has no effect with IMAGE"):
+        load("large_image").main([str(tmp_path / "a.jpg"), "Where is it?", "--number", "1"])
 
 
 def test_compare_on_a_scene(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,13 @@ def test_batches_do_not_change_answers(questions: list[Question]) -> None:
     )
 
 
+def test_a_longer_answer_in_a_batch_lengthens_no_other(questions: list[Question]) -> None:
+    short, long = (replace(one, max_new_tokens=n) for one, n in zip(questions, (2, 9), strict=False))
+    model, compared = tiny_llava(), make_setups(["fopru"], [0.25])
+    together, alone = (ask(model, [short, long], compared, batch_tokens=most) for most in (1000, 1))
+    assert {one.answer_key: one.text for one in together} == {one.answer_key: one.text for one in alone}
+
+
 def test_large_images_are_decoded_again(
     questions: list[Question], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
