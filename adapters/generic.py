@@ -33,8 +33,8 @@ class GenericAdapter(ModelAdapter):
     """For a class with `get_image_features`, `get_decoder` and a placeholder token for every visual token.
 
     It knows how many tokens an image has, and where; nothing of the vision tower. So strategies that read features,
-    pixels or the text's attention work, and those that read the tower's attention are refused. By default it serves
-    no model by itself; many files of `families/` derive from it.
+    pixels or the text's attention work, and those that read the tower's attention are refused. No class gets it
+    by default; many files of `families/` derive from it.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -33,8 +33,8 @@ def in_template(processor: Any, content: Sequence[Mapping[str, Any]]) -> str:
 
 
 def tokenizer_options(processor: Any, prompt: str) -> dict[str, bool]:
-    """Options with which to tokenize a prompt in the chat template. One that begins with the token for the beginning of
-    a text, as Gemma's and Llama 4's templates write it, gets no second one, as where transformers tokenizes itself."""
+    """Options with which to tokenize a prompt in the chat template. One that begins with the BOS token, as Gemma's and
+    Llama 4's templates write it, gets no second one, as in transformers' `apply_chat_template(tokenize=True)`."""
     begin = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
     return {"add_special_tokens": False} if begin and prompt.startswith(begin) else {}
 

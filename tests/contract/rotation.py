@@ -23,7 +23,8 @@ COMMONEST = "test_dropping_equals_masking"
 #: Slow tests of what seldom changes: families at the sizes of their published checkpoints, block diffusion, names in
 #: other releases of transformers, random draws of everything, evaluations of every kind of family, bounds by
 #: simulation, two of three ways to compile a whole model, compiled attention, the largest image, and the scripts that
-#: repeat the project's own measurements and training. They run when pytest is given such a folder or file, or a part.
+#: repeat the project's own measurements and training. They run when pytest is given such a folder or file, or a test
+#: in it.
 SELDOM = (
     "tests/adapters/published",
     "tests/contract/test_denoising.py",
@@ -40,12 +41,12 @@ SELDOM = (
     "tests/evals/test_other_families.py",
     "tests/evals/tune/test_bounds.py",
 )
-#: What families that share an adapter run every other day, by the beginning of its ID.
+#: What families that share an adapter run every other day, by the beginning of a test's name.
 SHARED = (
     f"{COMMONEST}[random-{{}}-greedy-padded]",
     "test_every_mode_gives_what_the_oracle_gives[{}-greedy",
 )
-#: One test for many cases each: half of them run on one day, and the others on the next.
+#: Slow tests of one thing in many cases: half of the cases run on one day, and the others on the next.
 HALVES = (
     "tests/engine/costs/test_waits.py::test_a_prefill_waits",
     "tests/engine/modes/test_accelerate.py::test_regional_compilation",
@@ -71,7 +72,7 @@ def runs(item: Any) -> bool:
 
 
 def _always(item: Any) -> bool:
-    """Whether a test runs every day: on one family, or on none."""
+    """Whether a test runs every day: on LLaVA or no family, or outside the contract on one with its own adapter."""
     if item.nodeid.startswith((*SELDOM, *HALVES)):
         return False
     _, family = _cell(item)

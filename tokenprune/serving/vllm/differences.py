@@ -27,8 +27,10 @@ def warn_of_differences(model_config: Any, settings: Settings, decoder: nn.Modul
 
 
 def _warn_of_distances(text_config: Any, longest: int) -> None:
-    """Of layers that count tokens, where a prompt may have more than they attend to. longest: what position IDs may run
-    to."""
+    """Warn of sliding windows and chunks, which count tokens, where a prompt may be longer.
+
+    longest: how far position IDs may run.
+    """
     window = getattr(text_config, "sliding_window", None)
     n_sliding = layer_kinds(text_config).count("sliding_attention")
     if n_sliding and window is not None and window < longest:
