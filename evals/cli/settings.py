@@ -37,9 +37,10 @@ def arguments_of(path: Path, parser: ArgumentParser) -> list[str]:
             parser.error(f"argument --settings: {path}: names a settings file itself; write that file's options here")
         if name not in options:
             parser.error(f"argument --settings: {path}: {unknown('option', key, options)}")
-        if value is None:
-            parser.error(f"argument --settings: {path}: {key} is null; give it a value, or leave it out")
-        words += [f"--{name}", *map(_word, value if isinstance(value, list) else [value])]
+        values = value if isinstance(value, list) else [value]
+        if None in values:
+            parser.error(f"argument --settings: {path}: {key} has null; give it a value, or leave it out")
+        words += [f"--{name}", *map(_word, values)]
     return words
 
 

@@ -27,8 +27,9 @@ def test_options_without_effect(words: list[object], said: str) -> None:
     assert said in command(*words)
 
 
-def test_null_in_a_settings_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("value", ["null", '["runs", null]'])
+def test_null_in_a_settings_file(value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Python's word for it would be taken for the name of a folder, say."""
-    (tmp_path / "e.json").write_text('{"output": null}')
+    (tmp_path / "e.json").write_text(f'{{"output": {value}}}')
     assert command("eval", "--settings", tmp_path / "e.json") == 2
-    assert "e.json: output is null; give it a value, or leave it out" in capsys.readouterr().err
+    assert "e.json: output has null; give it a value, or leave it out" in capsys.readouterr().err
