@@ -19,17 +19,21 @@ def chat_prompt(processor: Any, question: str, n_images: int = 1) -> str:
 
 
 def in_template(processor: Any, content: Sequence[Mapping[str, Any]]) -> str:
-    """The prompt for what a user says, up to where the answer begins, without thinking. UnsupportedError if the
-    processor has no chat template, as those of models that are not trained for chats."""
+    """The prompt for what a user says, as `chat_in_template` writes it."""
+    return chat_in_template(processor, [{"role": "user", "content": list(content)}])
+
+
+def chat_in_template(processor: Any, turns: Sequence[Mapping[str, Any]]) -> str:
+    """A chat up to where the next answer begins, which comes without thinking. UnsupportedError if the processor has no
+    chat template, as those of models that are not trained for chats."""
     template = getattr(processor, "chat_template", True)  # a text, or texts by name
     if not template:
         raise UnsupportedError(
             f"{type(processor).__name__} has no chat template, which says how its model is asked. Write one to "
             f"chat_template.jinja in the model's folder, or to processor.chat_template."
         )
-    turns = [{"role": "user", "content": list(content)}]
     read = {name: value for name, value in NO_THINKING.items() if re.search(rf"\b{name}\b", str(template))}
-    return processor.apply_chat_template(turns, add_generation_prompt=True, **read)  # which warns of others
+    return processor.apply_chat_template(list(turns), add_generation_prompt=True, **read)  # which warns of others
 
 
 def tokenizer_options(processor: Any, prompt: str) -> dict[str, bool]:

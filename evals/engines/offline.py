@@ -102,8 +102,8 @@ class Offline(Engine):
         greedy = [self._llm.get_default_sampling_params() for _ in prompts]  # the checkpoint's, as `generate` has them
         for sampling, prompt in zip(greedy, prompts, strict=True):
             sampling.temperature, sampling.max_tokens = 0.0, prompt.max_new_tokens
-        added = {} if prompts[0].special_tokens else {"tokenization_kwargs": {"add_special_tokens": False}}
-        outputs = self._llm.generate(inputs, greedy, use_tqdm=False, **added)
+        added = {"add_special_tokens": prompts[0].special_tokens}  # vLLM's default depends on the model
+        outputs = self._llm.generate(inputs, greedy, use_tqdm=False, tokenization_kwargs=added)
         return [_reply(output) for output in outputs]
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers.files.evals import sample_image, tiny_processor
-from helpers.tiny import IMAGE, PAD, PATCH, SIDE
+from helpers.files.evals import sample_image, saved, tiny_processor
+from helpers.tiny import IMAGE, PAD, PATCH, SIDE, tiny_llava
 
 from tokenprune import UnsupportedError
+from tokenprune.evals.harness.model import HarnessModel
 from tokenprune.prompts import chat_prompt, encode_chat, in_template
 
 N_VISUAL = (SIDE // PATCH) ** 2
@@ -27,15 +29,30 @@ def test_what_a_user_says_keeps_its_order() -> None:
     assert in_template(tiny_processor(), content) == "user : 05 <image> 06 assistant :"
 
 
+def thinks(processor: Any, name: str) -> None:
+    """Let its template write 07 before an answer, and 08 after it if `name` is false: not to think."""
+    begin = f"{{% if {name} is defined and {name} is false %}} 07 08 {{% else %}} 07 {{% endif %}}"
+    processor.chat_template += f"{{% if add_generation_prompt %}}{begin}{{% endif %}}"
+
+
 @pytest.mark.parametrize("name", ["enable_thinking", "thinking"])
 def test_a_model_that_thinks_is_asked_for_its_answer(name: str) -> None:
     """Its answer would be the beginning of what it thinks, and count as wrong."""
     processor: Any = tiny_processor()
-    begin = f"{{% if {name} is defined and {name} is false %}} 07 08 {{% else %}} 07 {{% endif %}}"
-    processor.chat_template += f"{{% if add_generation_prompt %}}{begin}{{% endif %}}"
+    thinks(processor, name)
     assert chat_prompt(processor, "05").split()[-3:] == [":", "07", "08"]
     ids = encode_chat(processor, [[sample_image()]], ["05"])["input_ids"][0].tolist()
     assert processor.tokenizer.convert_ids_to_tokens(ids[-2:]) == ["07", "08"]
+
+
+def test_a_harness_asks_it_for_its_answer(tmp_path: Path) -> None:
+    model, processor = saved(tiny_llava(), tmp_path / "model"), tiny_processor()
+    thinks(processor, "enable_thinking")
+    processor.save_pretrained(model)
+    asked = HarnessModel(model, dtype="float32", device="cpu")
+    content = [{"type": "image", "image": sample_image()}, {"type": "text", "text": "05"}]
+    ids = asked._encoded([[{"role": "user", "content": content}]], [""])["input_ids"][0].tolist()
+    assert asked.processor.tokenizer.convert_ids_to_tokens(ids[-2:]) == ["07", "08"]
 
 
 def test_a_template_is_given_nothing_that_it_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

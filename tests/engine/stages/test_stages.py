@@ -195,6 +195,23 @@ def test_a_layer_whose_forward_was_replaced(layer: int) -> None:
             model(**prompt([1]))
 
 
+def test_a_stage_of_one_layer_whose_forward_was_replaced() -> None:
+    model = model_of()
+    with tokenprune.patch(model, Staged(plan=(Stage(1, 0.5), Stage(2, 0.3)))), torch.no_grad():
+        del vars(model.model.language_model.layers[1])["forward"]
+        with pytest.raises(PruningError, match="^decoder layer 1 was called past this patch"):
+            model(**prompt([1]))
+
+
+def test_an_attention_module_whose_forward_was_replaced() -> None:
+    """The overrides of its projections are still there."""
+    model = model_of()
+    with tokenprune.patch(model, Guided()), torch.no_grad():
+        del vars(model.model.language_model.layers[0].self_attn)["forward"]
+        with pytest.raises(PruningError, match="^decoder layer 0 was called past this patch"):
+            model(**prompt([1]))
+
+
 @pytest.mark.parametrize("layers", [(0,), (3, 3), (4, 2), (LAYERS,)])
 def test_stages_that_cannot_be(layers: tuple[int, ...]) -> None:
     with pytest.raises(SettingError, match=r"do not ascend within 1\.\.4"):

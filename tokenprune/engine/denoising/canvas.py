@@ -191,7 +191,7 @@ class CanvasSteps:
         if now.attention is None:
             raise PruningError(
                 "the attention of the step before was not seen, because modules of the denoiser were replaced after "
-                "patch(). Call patch() again."
+                "patch(). Call patch() again, and begin another canvas."
             )
         slots, n_columns = cached(cache)
         place = inverse(slots.columns, slots.valid, n_columns)

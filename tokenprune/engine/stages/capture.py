@@ -67,7 +67,7 @@ class TextCapture:
     @dynamo_disabled
     def after_capture(self, layer: int, name: str, output: Tensor) -> None:
         if (captured := self._captured) is not None:
-            captured[layer][name] = output.detach()
+            captured.setdefault(layer, {})[name] = output.detach()
 
 
 def forward_replaced(layer: int) -> PruningError:

@@ -172,9 +172,10 @@ class StagePruning:
         if number < 0 or (now.entry is None and not now.runs):
             return None
         hidden, *rest = args
-        if len(now.runs) == number:
-            if layer != self.layers[number]:
-                raise forward_replaced(self.layers[number])
+        if len(now.runs) <= number:
+            undecided = self.layers[len(now.runs)]
+            if layer != undecided:
+                raise forward_replaced(undecided)
             hidden = self._decide(now, hidden)
         new = kwargs if layer in self.skipped else now.runs[number].gather_arguments(kwargs, hidden, layer)
         return None if hidden is args[0] and new is kwargs else ((hidden, *rest), new)
