@@ -199,7 +199,7 @@ def test_a_stage_of_one_layer_whose_forward_was_replaced() -> None:
     model = model_of()
     with tokenprune.patch(model, Staged(plan=(Stage(1, 0.5), Stage(2, 0.3)))), torch.no_grad():
         del vars(model.model.language_model.layers[1])["forward"]
-        with pytest.raises(PruningError, match="^decoder layer 1 was called past this patch"):
+        with pytest.raises(PruningError, match=r"^decoder layer 1 was called past this patch"):
             model(**prompt([1]))
 
 
@@ -208,7 +208,7 @@ def test_an_attention_module_whose_forward_was_replaced() -> None:
     model = model_of()
     with tokenprune.patch(model, Guided()), torch.no_grad():
         del vars(model.model.language_model.layers[0].self_attn)["forward"]
-        with pytest.raises(PruningError, match="^decoder layer 0 was called past this patch"):
+        with pytest.raises(PruningError, match=r"^decoder layer 0 was called past this patch"):
             model(**prompt([1]))
 
 
