@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ OPTIONS: dict[str, Any] = {
     "max_length": None,
 }
 PRUNED = FoPru(keep_ratio=0.5)
+
+
+@pytest.fixture(autouse=True)
+def gradients() -> Iterator[None]:
+    """VLMEvalKit, which other tests of `make test-peers` import, turns them off for the process."""
+    with torch.enable_grad():
+        yield
 
 
 def said(role: str, text: str) -> list[dict[str, str]]:
