@@ -82,7 +82,7 @@ def adapt(
     limit: int | None = None,
     seed: int = 0,
     dtype: str = "auto",
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     image_roots: Sequence[str | Path] = (),
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     console: Console | None = None,
@@ -116,6 +116,9 @@ def adapt(
     limit, batch_tokens, max_image_pixels = as_counts(
         limit=limit, batch_tokens=batch_tokens, max_image_pixels=max_image_pixels
     )
+    if labels and batch_tokens is not None:
+        raise SettingError("batch_tokens (--batch-tokens) has no effect with labels: leave it out")
+    batch_tokens = batch_tokens or BATCH_TOKENS
     training = Hyperparameters(part, rank, steps, batch, accumulate, learning_rate)
     ratios = Ratios(keep_ratio, up_to, whole, seed)
     base = read_strategy(strategy).make({"keep_ratio": keep_ratio})

@@ -3,10 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from tokenprune.errors import SettingError
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import at_least
-from tokenprune.evals.run.defaults import BATCH_TOKENS
 
 EXTRA = "adapt"
 
@@ -71,8 +69,6 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.adapt.training import highest_rise
     from tokenprune.evals.cli.output import console
 
-    if options.labels and options.batch_tokens is not None:
-        raise SettingError("--batch-tokens has no effect without --no-labels. Leave it out.")
     screen = console(200)
     adapted = adapt(
         options.model,
@@ -96,7 +92,7 @@ def run(options: Namespace) -> None:
         limit=options.limit,
         seed=options.seed,
         dtype=options.dtype,
-        batch_tokens=options.batch_tokens or BATCH_TOKENS,
+        batch_tokens=options.batch_tokens,
         image_roots=options.image_root,
         max_image_pixels=options.max_image_pixels,
         console=screen,

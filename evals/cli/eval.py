@@ -9,7 +9,7 @@ from tokenprune.errors import SettingError
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import at_least, existing_file, json_object
 from tokenprune.evals.cli.settings import add_settings
-from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
+from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 
 EXTRA = "evals"
 NONE = "none"
@@ -105,8 +105,6 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.run.evaluate import evaluate
     from tokenprune.evals.run.processes import processes
 
-    if options.engine is not None and options.batch_tokens is not None:
-        raise SettingError("--batch-tokens has no effect with --engine, which makes batches of its own. Leave it out.")
     screen = console(1000)
     rows = evaluate(
         options.model,
@@ -122,7 +120,7 @@ def run(options: Namespace) -> None:
         apart_from=options.apart_from,
         dtype=options.dtype,
         device_map=options.device_map,
-        batch_tokens=options.batch_tokens or BATCH_TOKENS,
+        batch_tokens=options.batch_tokens,
         on_error=options.on_error,
         image_roots=options.image_root,
         max_image_pixels=options.max_image_pixels,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import at_least
-from tokenprune.evals.run.defaults import BATCH_TOKENS, SEARCHED_KEEP_RATIOS
+from tokenprune.evals.run.defaults import SEARCHED_KEEP_RATIOS
 
 EXTRA = "optimize"
 
@@ -102,7 +102,7 @@ def run(options: Namespace) -> None:
         size=options.size,
         seed=options.seed,
         dtype=options.dtype,
-        batch_tokens=options.batch_tokens or BATCH_TOKENS,
+        batch_tokens=options.batch_tokens,
         image_roots=options.image_root,
         max_image_pixels=options.max_image_pixels,
         console=screen,

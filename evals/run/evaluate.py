@@ -57,7 +57,7 @@ def evaluate(
     apart_from: Sequence[str | Path] = (),
     dtype: str = "auto",
     device_map: str | None = None,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     on_error: OnError = "stop",
     image_roots: Sequence[str | Path] = (),
     max_image_pixels: int = MAX_IMAGE_PIXELS,
@@ -105,6 +105,9 @@ def evaluate(
         raise SettingError(unknown("on_error", on_error, get_args(OnError)))
     if engine_options and engine is None:
         raise SettingError("engine_options (--engine-options) are for an engine: name one with engine (--engine vllm)")
+    if batch_tokens is not None and engine is not None:
+        raise SettingError("batch_tokens (--batch-tokens) has no effect with an engine, which batches: leave it out")
+    batch_tokens = batch_tokens or BATCH_TOKENS
     here, output, data = processes(), Path(output), Path(data)
     console = (console or Console()) if here.is_first else Console(quiet=True)
     say = saying(console)

@@ -92,7 +92,7 @@ def tune(
     size: int = 24,
     seed: int = 0,
     dtype: str = "auto",
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     image_roots: Sequence[str | Path] = (),
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     console: Console | None = None,
@@ -126,6 +126,7 @@ def tune(
         batch_tokens=batch_tokens,
         max_image_pixels=max_image_pixels,
     )
+    batch_tokens = batch_tokens or BATCH_TOKENS
     measure = measure_of(labels, compare)
     _check(max_loss, strategies, keep_ratios, cost)
     files.check_folder(output)

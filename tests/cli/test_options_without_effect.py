@@ -18,8 +18,8 @@ from helpers.commands import command
         (["report", "x", "--into", "x.md", "--output", "y"], "--output and --losses have no effect with --into"),
         (["eval", "--strategy", "none", "fopru"], "--strategy none fopru: none stands for no names"),
         (["eval", "--baselines", "random", "none"], "Leave out none, or write --baselines none alone"),
-        (["eval", "--engine", "vllm", "--batch-tokens", 9], "--batch-tokens has no effect with --engine"),
-        (["adapt", "--batch-tokens", 9], "--batch-tokens has no effect without --no-labels"),
+        (["eval", "--engine", "vllm", "--batch-tokens", 9], "(--batch-tokens) has no effect with an engine"),
+        (["adapt", "--model", "x", "--data", "y", "--batch-tokens", 9], "(--batch-tokens) has no effect with labels"),
         (["layers", "--model", "x", "--stages", 3, "--block"], "--skip and --block have no effect with --stages"),
     ],
 )

@@ -250,7 +250,7 @@ def test_bad_input_is_a_sentence(model: str, data: Path, tmp_path: Path) -> None
     def said(*options: object, data: Path = data) -> str:
         return command("adapt", "--model", model, "--data", data, "--output", tmp_path / "out", *options)
 
-    assert "no such folder" in said("--batch-tokens", 512, data=tmp_path / "nowhere")
+    assert "no such folder" in said("--no-labels", "--batch-tokens", 512, data=tmp_path / "nowhere")
     assert "write the lower first" in said("--keep-ratio", 0.6)
     assert "a share of 1 unpruned steps is not in" in said("--whole", 1)
     assert "learning_rate=-1 is not a positive number" in said("--learning-rate", -1)
