@@ -51,7 +51,7 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
     Of installed packages, only the adapter for a class that is not registered is imported. Warns if one has an adapter
     for a class that has ours, which is used.
 
-    Raises SettingError for an `adapter` that is none, and UnsupportedError for an unknown class, for code from
+    Raises SettingError if `adapter` is not an adapter class, and UnsupportedError for an unknown class, for code from
     elsewhere that has one of our classes' names but not its parts, and outside the supported transformers versions.
     """
     model = check_model(model)

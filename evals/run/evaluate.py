@@ -106,7 +106,7 @@ def evaluate(
     if engine_options and engine is None:
         raise SettingError("engine_options (--engine-options) are for an engine: name one with engine (--engine vllm)")
     if batch_tokens is not None and engine is not None:
-        raise SettingError("batch_tokens (--batch-tokens) has no effect with an engine, which batches: leave it out")
+        raise SettingError("batch_tokens (--batch-tokens) has no effect with an engine: leave it out")
     batch_tokens = batch_tokens or BATCH_TOKENS
     here, output, data = processes(), Path(output), Path(data)
     console = (console or Console()) if here.is_first else Console(quiet=True)

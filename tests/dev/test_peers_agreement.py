@@ -1,13 +1,22 @@
 """The comparison of what our VisionZip and FlowCut keep with what the published packages keep."""
 
+import torch
 from helpers.by_path import module_at
 
 from tokenprune.evals.models.bundled import BUNDLED
 from tokenprune.evals.reading.images import open_image
 
+agreement = module_at(BUNDLED.parent / "dev" / "peers" / "agreement.py")
+
 
 def test_it_finds_the_bundled_scenes() -> None:
-    script = module_at(BUNDLED.parent / "dev" / "peers" / "agreement.py")
-    paths = script.example_images(16)
+    paths = agreement.example_images(16)
     assert len(paths) == 16
     assert open_image(paths[-1]).width
+
+
+def test_by_how_much_a_merge_is_decided() -> None:
+    """The first contextual token is the nearer one by 1 - 0.8, and the two are equally near to the last token."""
+    keys = torch.tensor([[2.0, 0.0], [0.8, 0.6], [1.0, 0.0], [3.0, 1.0]])
+    found = agreement.gaps(keys, torch.tensor([0, 1]), torch.tensor([2, 3]))
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.2]), atol=1e-6, rtol=0)

@@ -72,6 +72,13 @@ def flowcut_compared(model: Any, pixels: torch.Tensor, budget: str, published: d
     return [budget, str(n), f"{100 * same / n:.2f}", f"{alike} of {len(pixels)}", f"{largest:.1e}"]
 
 
+def gaps(keys: torch.Tensor, contextual: torch.Tensor, merged: torch.Tensor) -> torch.Tensor:
+    """For each merged token, by how much its key resembles one contextual token's more than the next one's."""
+    unit = torch.nn.functional.normalize(keys, dim=-1)
+    first, second = (unit[merged] @ unit[contextual].T).topk(2).values.T
+    return (first - second).sort().values
+
+
 @torch.no_grad()
 def visionzip_compared(model: Any, pixels: torch.Tensor, budget: str, published: dict[str, Any]) -> list[str]:
     """One line of VisionZip's table."""
@@ -80,16 +87,28 @@ def visionzip_compared(model: Any, pixels: torch.Tensor, budget: str, published:
     features = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
     with tokenprune.patch(model, tokenprune.VisionZip(keep=n_kept, contextual=contextual / n_kept)) as handle:
         model(input_ids=prompts(pixels, features.shape[1]), pixel_values=pixels)
+    with tokenprune.probe(model, needs={"vision_attention"}) as seen:
+        model(input_ids=prompts(pixels, features.shape[1]), pixel_values=pixels)
+        attention = [image.tokens.vision_attention for image in seen.images]
     same, differences = 0, []
-    for image, own, theirs, merged in zip(
-        handle.report.images, features, published["dominant"], published["contextual"], strict=True
+    for i, (image, own, read, theirs, merged) in enumerate(
+        zip(handle.report.images, features, attention, published["dominant"], published["contextual"], strict=True)
     ):
         same += len(set(theirs) & set(image.kept.tolist()))
         is_dominant = torch.isin(image.kept, torch.tensor(theirs))
         assert image.merged is not None
         values = image.merged.apply(own, image.kept)[~is_dominant]
-        if len(values) == contextual:
-            differences.append(float((values - torch.tensor(merged)).abs().max()))
+        if len(values) != contextual:
+            continue
+        of_each = (values - torch.tensor(merged)).abs().amax(-1)
+        differences.append(float(of_each.max()))
+        if n_others := int((of_each > 1e-4).sum()):  # two for each token that is merged into another one
+            assert read is not None
+            left = torch.ones(len(own), dtype=torch.bool)
+            left[image.kept] = False
+            ties = gaps(read.patch_keys().mean(1), image.kept[~is_dominant], left.nonzero()[:, 0])
+            tied = ties[: (n_others + 1) // 2].tolist()
+            print(f"VisionZip {budget}, image {i}: {n_others} contextual tokens differ; cosines that differ by {tied}")
     n = n_patches * len(pixels)
     largest = max(differences, default=float("nan"))
     return [budget, str(n), f"{100 * same / n:.2f}", f"{len(differences)} of {len(pixels)}", f"{largest:.1e}"]
