@@ -14,8 +14,9 @@ from helpers.contract.cells import FIRST_CASE, MECHANISMS
 from helpers.families import FAMILIES
 from helpers.families.common import CommonFamily
 
-#: Of how many parts one is run.
+#: Of how many parts one is run, and of how many, of the tests that run more often.
 PARTS = 16
+OFTEN = 4
 VARIABLE = "MATRIX_PART"
 WIDE = {name for name, family in FAMILIES.items() if isinstance(family, CommonFamily)}
 #: What every strategy does on every family.
@@ -41,13 +42,13 @@ SELDOM = (
     "tests/evals/test_other_families.py",
     "tests/evals/tune/test_bounds.py",
 )
-#: What families that share an adapter run every other day, by the beginning of a test's name.
+#: What families that share an adapter run every fourth day, by the beginning of a test's name.
 SHARED = (
     f"{COMMONEST}[random-{{}}-greedy-padded]",
     "test_every_mode_gives_what_the_oracle_gives[{}-greedy",
 )
-#: Slow tests of one thing in many cases: half of the cases run on one day, and the others on the next.
-HALVES = (
+#: Slow tests of one thing in many cases: some of the cases run on one day, and others on the next.
+CASES = (
     "tests/engine/costs/test_waits.py::test_a_prefill_waits",
     "tests/engine/modes/test_accelerate.py::test_regional_compilation",
     "tests/engine/modes/test_compile.py",
@@ -62,25 +63,27 @@ def part() -> int:
 
 def names_tests(argument: str) -> bool:
     """Whether an argument of pytest names tests one by one, or a folder or file with some that rotate."""
-    return "::" in argument or argument.startswith(tuple(one.partition("::")[0] for one in (*SELDOM, *HALVES)))
+    return "::" in argument or argument.startswith(tuple(one.partition("::")[0] for one in (*SELDOM, *CASES)))
 
 
 def runs(item: Any) -> bool:
-    """Whether a test is run every time, every other day, or in the part."""
-    number = zlib.crc32(item.nodeid.encode())
-    return _always(item) or number % PARTS == part() or (_often(item) and number % 2 == part() % 2)
+    """Whether a test is run every time, or today."""
+    if _always(item):
+        return True
+    parts = OFTEN if _often(item) else PARTS
+    return zlib.crc32(item.nodeid.encode()) % parts == part() % parts
 
 
 def _always(item: Any) -> bool:
     """Whether a test runs every day: on LLaVA or no family, or outside the contract on one with its own adapter."""
-    if item.nodeid.startswith((*SELDOM, *HALVES)):
+    if item.nodeid.startswith((*SELDOM, *CASES)):
         return False
     _, family = _cell(item)
     return family == FIRST_CASE or family not in FAMILIES or not (family in WIDE or _in_contract(item))
 
 
 def _often(item: Any) -> bool:
-    """Whether a test runs every other day."""
+    """Whether a test that does not run every time runs every fourth day."""
     if item.nodeid.startswith(SELDOM):
         return False
     name, family = _cell(item)
