@@ -152,11 +152,11 @@ def test_the_readme_counts_the_classes() -> None:
 
 
 def test_every_architecture_of_vllm_is_listed() -> None:
-    """Once, in a row of the guide to serving; the README counts the model types."""
-    rows = re.findall(r"^\| .+ \|$", (ROOT / "tokenprune" / "serving" / "README.md").read_text("utf-8"), re.MULTILINE)
+    """Once, in a row of the page of served models; the README counts the model types."""
+    rows = re.findall(r"^\| .+ \|$", (ROOT / "tokenprune" / "serving" / "models.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(name for row in rows for name in re.findall(r"`(TokenPrune\w+)`", row)) == sorted(ARCHITECTURES)
     n_types = len({architecture.model_type for architecture in ARCHITECTURES.values()})
-    assert f"; in vLLM [{n_types} types](tokenprune/serving/README.md#models)" in README.read_text(encoding="utf-8")
+    assert f"; in vLLM [{n_types} types](tokenprune/serving/models.md)" in README.read_text(encoding="utf-8")
 
 
 def test_the_readme_has_the_measured_time() -> None:
