@@ -13,10 +13,13 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.layouts.tiles import starts_after_gaps
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers import TOWERS, Tower
 from tokenprune.adapters.towers.tower import CLIP_COLORS
 from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
+
+#: SigLIP's, with images that are normalised as CLIP's are.
+TOWER = replace(TOWERS["siglip_vision_model"], normalisation=CLIP_COLORS)
 
 
 @register_adapter("Cohere2VisionForConditionalGeneration")
@@ -25,7 +28,7 @@ class Cohere2VisionAdapter(ModelAdapter):
     writes one token between them, and more between images."""
 
     def describe_tower(self) -> Tower:
-        return replace(super().describe_tower(), normalisation=CLIP_COLORS)
+        return TOWER
 
     def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]

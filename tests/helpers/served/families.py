@@ -9,7 +9,16 @@ from typing import Any
 
 from helpers.served.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, GEMMA_VISUAL, save_gemma3, save_gemma4
 from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
-from helpers.served.marked import LLAMA_IMAGE, LLAMA_VISUAL, MISTRAL_IMAGE, save_idefics3, save_llama4, save_mistral3
+from helpers.served.marked import (
+    COHERE_IMAGE,
+    LLAMA_IMAGE,
+    LLAMA_VISUAL,
+    MISTRAL_IMAGE,
+    save_cohere2_vision,
+    save_idefics3,
+    save_llama4,
+    save_mistral3,
+)
 from helpers.served.minicpm import MINICPM_IMAGE, save_minicpm
 from helpers.served.models import (
     IMAGE,
@@ -190,4 +199,5 @@ FAMILIES = (
     Family(
         "gemma4-large", "TokenPruneGemma4", partial(save_gemma4, kind="large"), GEMMA4_IMAGE, n_blocks=16, n_step=256
     ),
+    Family("cohere2_vision", "TokenPruneCohere2Vision", save_cohere2_vision, COHERE_IMAGE, n_blocks=30),
 )

@@ -7,11 +7,12 @@ from typing import Any
 
 import transformers
 
-from helpers.served.models import CHAT, IMAGE, PATCH, decoder, save, tokenizer, tower
+from helpers.served.models import CHAT, IMAGE, PATCH, decoder, published_tower, save, tokenizer, tower
 
 MISTRAL_IMAGE = "[IMG]"
 LLAMA_IMAGE = "<|image|>"
 LLAMA_VISUAL = "<|patch|>"
+COHERE_IMAGE = "<|IMG_PATCH|>"
 
 
 def save_mistral3(folder: Path, text: str = "Mistral", **settings: Any) -> None:
@@ -83,3 +84,34 @@ def save_llama4(folder: Path, chunk: int = 4096, **settings: Any) -> None:
         chat_template=CHAT.replace("IMAGE", LLAMA_IMAGE),
     )
     save(transformers.Llama4ForConditionalGeneration(config), processor, folder)
+
+
+def save_cohere2_vision(folder: Path, window: int = 4096, **settings: Any) -> None:
+    """Cohere 2 Vision with up to four tiles of 3 x 3 visual tokens, and an overview after them. One of three decoder
+    layers has no window, and does not rotate."""
+    side = 6 * PATCH
+    words = tokenizer(
+        boi_token="<|START_OF_IMG|>",
+        eoi_token="<|END_OF_IMG|>",
+        image_token=COHERE_IMAGE,
+        img_line_break_token="<|IMG_LINE_BREAK|>",
+    )
+    text = transformers.Cohere2Config(
+        **decoder(len(words), **settings),
+        sliding_window=window,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        logit_scale=1.0,
+    )
+    config = transformers.Cohere2VisionConfig(
+        vision_config=transformers.SiglipVisionConfig(**tower(side, vision_use_head=False)),
+        text_config=text,
+        image_token_id=words.convert_tokens_to_ids(COHERE_IMAGE),
+        alignment_intermediate_size=96,
+    )
+    sizes = {"size": {"height": side, "width": side}, "max_patches": 4, "patch_size": 3}  # in visual tokens
+    processor = transformers.Cohere2VisionProcessor(
+        image_processor=transformers.Cohere2VisionImageProcessor(**sizes),
+        tokenizer=words,
+        chat_template=CHAT.replace("IMAGE", COHERE_IMAGE),
+    )
+    save(transformers.Cohere2VisionForConditionalGeneration(config), processor, folder, published_tower)

@@ -130,6 +130,12 @@ ARCHITECTURES = {
         ),
         Architecture("TokenPruneGemma3", "gemma3:PrunedGemma3", "Gemma3ForConditionalGeneration", "gemma3"),
         Architecture("TokenPruneGemma4", "gemma4:PrunedGemma4", "Gemma4ForConditionalGeneration", "gemma4"),
+        Architecture(
+            "TokenPruneCohere2Vision",
+            "cohere2_vision:PrunedCohere2Vision",
+            "Cohere2VisionForConditionalGeneration",
+            "cohere2_vision",
+        ),
         Architecture(GENERIC, "generic:PrunedTransformers", "TransformersMultiModalForCausalLM", "llava"),
     )
 }

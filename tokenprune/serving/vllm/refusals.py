@@ -36,9 +36,16 @@ NEEDS_PIXELS = (
     "TokenPruneMistral3",
     "TokenPruneLightOnOCR",
     "TokenPruneMiniCPMV4_6",
+    "TokenPruneCohere2Vision",
 )
 #: Models with text between the visual tokens of an image, whose embeddings are the language model's.
-MARKED = ("TokenPruneMistral3", "TokenPruneIdefics3", "TokenPruneSmolVLM", "TokenPruneLlama4")
+MARKED = (
+    "TokenPruneMistral3",
+    "TokenPruneIdefics3",
+    "TokenPruneSmolVLM",
+    "TokenPruneLlama4",
+    "TokenPruneCohere2Vision",
+)
 #: Models whose tower gets the patches of all images in one sequence, which is put together if ranks encode them apart.
 IN_ONE_ROW = (
     "TokenPruneQwen2VL",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenprune.adapters.families import gemma4, kimi, llama4, minicpm
+from tokenprune.adapters.families import cohere_vision, gemma4, kimi, llama4, minicpm
 from tokenprune.adapters.towers import Tower, tower_of
 from tokenprune.adapters.towers.qwen import NORMED_TOWER, QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
 from tokenprune.adapters.towers.siglip_packed import PADDLE_TOWER
@@ -25,6 +25,7 @@ SEQUENCE_TOWERS = {
 }
 #: Others that only their families have.
 OWN_TOWERS = {
+    "cohere2_vision": cohere_vision.TOWER,
     "gemma4": gemma4.TOWER,
     "kimi_k25": kimi.TOWER,
     "llama4": llama4.TOWER,
