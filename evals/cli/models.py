@@ -105,7 +105,7 @@ def in_vllm(model_type: str, architectures: Sequence[str] = ()) -> str | None:
     """Why checkpoints of a type, whose config names these architectures, cannot be pruned inside vLLM; None if they
     can."""
     from tokenprune.errors import UnsupportedError
-    from tokenprune.serving.vllm.architectures import architecture_of
+    from tokenprune.serving.vllm.checkpoints import architecture_of
 
     try:
         architecture_of({"model_type": model_type, "architectures": architectures})
@@ -118,7 +118,7 @@ def served_of(strategies: Sequence[str], model_type: str) -> list[str]:
     """Those of some strategies that vLLM runs too, with their default settings, for a type of checkpoints that it
     can prune."""
     from tokenprune.errors import UnsupportedError
-    from tokenprune.serving.vllm.architectures import architecture_of
+    from tokenprune.serving.vllm.checkpoints import architecture_of
     from tokenprune.serving.vllm.refusals import check_strategy
     from tokenprune.strategies import STRATEGIES
 

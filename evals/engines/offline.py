@@ -11,7 +11,8 @@ from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, asked_ratio, settings_of
 from tokenprune.evals.models.loading import read_config
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
-from tokenprune.serving.vllm.architectures import ARCHITECTURES, architecture_of
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.checkpoints import architecture_of
 from tokenprune.serving.vllm.overrides import overrides
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.strategies.baselines.grid import Grid

@@ -42,7 +42,7 @@ from tokenprune.evals.tune.costs import COSTS, N_QUESTIONS, Cost, CostMeter
 from tokenprune.evals.tune.questions import halves
 from tokenprune.evals.tune.search import SearchPlan, Tried, search
 from tokenprune.evals.tune.space import STRATEGIES, Space, check_named
-from tokenprune.serving.vllm.architectures import architecture_of
+from tokenprune.serving.vllm.checkpoints import architecture_of
 from tokenprune.strategies.registry import changed_settings, name_of
 
 #: Files in the output folder.

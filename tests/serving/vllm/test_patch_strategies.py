@@ -10,7 +10,7 @@ import pytest
 from tokenprune import Compose, DivPrune, FlowCut, PixelPrune, Strategy
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.refusals import BEFORE_TOWER, check_engine, check_strategy, needs_image
+from tokenprune.serving.vllm.refusals import check_engine, check_strategy, needs_image
 from tokenprune.serving.vllm.settings import COUNT_STRETCH, Settings
 
 BOTH = Compose(PixelPrune(), DivPrune(keep_ratio=0.25))
@@ -19,7 +19,7 @@ BOTH = Compose(PixelPrune(), DivPrune(keep_ratio=0.25))
 @pytest.mark.parametrize("strategy", [PixelPrune(), BOTH], ids=["alone", "composed"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_where_they_run(architecture: str, strategy: Strategy) -> None:
-    if architecture in BEFORE_TOWER:
+    if ARCHITECTURES[architecture].rows is not None:
         check_strategy(strategy, 6, architecture)
         return
     with pytest.raises(UnsupportedError, match="it needs to prune before the vision tower, which only these can: Qwen"):
@@ -53,7 +53,7 @@ def test_each_rank_must_know_what_is_left() -> None:
 
 
 def test_images_that_were_encoded_elsewhere() -> None:
-    reason = needs_image("TokenPruneQwen3VL", PixelPrune())
+    reason = needs_image(ARCHITECTURES["TokenPruneQwen3VL"], PixelPrune())
     assert reason == "PixelPrune reads what the vision tower does with an image"
 
 

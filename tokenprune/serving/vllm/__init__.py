@@ -1,7 +1,8 @@
 """The vLLM plug-in: pruned images in an unmodified vLLM.
 
 plugin         the entry point: registers the architectures `TokenPrune...`
-architectures  which of them serves which model
+architectures  which models they are, and what is particular to each
+checkpoints    which of them serves which checkpoint
 models         one file for each family of models
 settings       what `--hf-overrides '{"tokenprune": {...}}'` says
 refusals       what cannot work, refused when the engine starts
@@ -16,6 +17,6 @@ metrics        Prometheus counters, and a file of kept indices
 overrides      what `tokenprune serve` writes for a strategy and a model
 endpoint       GET /tokenprune: the server's strategy and settings
 
-Only this folder imports vLLM. The command and the evals import only `settings`, `architectures`, `overrides`,
-`refusals` and `endpoint`, which do not load it; nothing else imports this folder.
+Only this folder imports vLLM. The command and the evals import only `settings`, `architectures`, `checkpoints`,
+`overrides`, `refusals` and `endpoint`, which do not load it; nothing else imports this folder.
 """

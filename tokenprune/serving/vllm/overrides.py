@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from tokenprune.serving.vllm.architectures import ARCHITECTURES, architecture_of
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.checkpoints import architecture_of
 from tokenprune.serving.vllm.refusals import check_config
 from tokenprune.serving.vllm.settings import KEY, Settings
 from tokenprune.strategies.registry import changed_settings, name_of

@@ -22,9 +22,10 @@ from vllm.multimodal.processing.processor import ResolvedPromptUpdate
 
 from tokenprune.engine.tower.patches import selected_patches
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.markers import Markers, markers_between
 from tokenprune.serving.vllm.metrics import count_image
-from tokenprune.serving.vllm.refusals import NEEDS_PIXELS, needs_image
+from tokenprune.serving.vllm.refusals import needs_image
 from tokenprune.serving.vllm.settings import KEEP_RATIO, Settings, split_request
 from tokenprune.strategy import PatchStrategy
 from tokenprune.tokens import PatchTokens
@@ -268,10 +269,10 @@ class PruningProcessor(Base):
     def _check_encoded(self, items: Mapping[str, Any]) -> None:
         """Raise SettingError for images or videos that were encoded elsewhere, if they must be seen. vLLM takes them
         with --enable-mm-embeds, which is refused then, but also where a connector brings KV or encoder caches."""
-        architecture = self.info.get_hf_config().architectures[0]
+        architecture = ARCHITECTURES[self.info.get_hf_config().architectures[0]]
         strategy = self.settings.strategy
         reason = needs_image(architecture, strategy)
-        counted = architecture in NEEDS_PIXELS or "kept_before_tower" in strategy.needs
+        counted = architecture.needs_pixels or "kept_before_tower" in strategy.needs
         refused = ("sent", "not sent") if counted else ("sent",)
         for modality in self.pruned:
             if reason is not None and encoded_elsewhere(items.get(modality), modality) in refused:

@@ -8,7 +8,8 @@ from typing import Any
 
 from tokenprune.adapters.towers import Tower
 from tokenprune.errors import UnsupportedError, to_install
-from tokenprune.serving.vllm.architectures import GENERIC, Architecture, architecture_of
+from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC, Architecture
+from tokenprune.serving.vllm.checkpoints import architecture_of
 from tokenprune.serving.vllm.drafts import check_drafts
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
@@ -29,41 +30,6 @@ ROPE_TYPES = ("default", "linear", "llama3", "mrope", "proportional", "yarn")
 #: Layers that attend to every token that is left, to the last ones of them, or to a part of them that is as long as the
 #: others, or whose state has seen what is left.
 SERVED_LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
-#: Models whose features do not say where in the image they belong.
-NEEDS_PIXELS = (
-    "TokenPruneLlavaNext",
-    "TokenPruneLlavaOnevision",
-    "TokenPruneMistral3",
-    "TokenPruneLightOnOCR",
-    "TokenPruneMiniCPMV4_6",
-    "TokenPruneCohere2Vision",
-)
-#: Models with text between the visual tokens of an image, whose embeddings are the language model's.
-MARKED = (
-    "TokenPruneMistral3",
-    "TokenPruneIdefics3",
-    "TokenPruneSmolVLM",
-    "TokenPruneLlama4",
-    "TokenPruneCohere2Vision",
-)
-#: Models whose tower gets the patches of all images in one sequence, which is put together if ranks encode them apart.
-IN_ONE_ROW = (
-    "TokenPruneQwen2VL",
-    "TokenPruneQwen2_5_VL",
-    "TokenPruneQwen3VL",
-    "TokenPruneQwen3VLMoe",
-    "TokenPruneQwen3_5",
-    "TokenPruneQwen3_5Moe",
-    "TokenPruneGlm4v",
-    "TokenPruneGlm4vMoe",
-    "TokenPruneGlmOcr",
-    "TokenPruneExaone4_5",
-    "TokenPruneKimiK25",
-)
-#: Those whose tower can encode some of the patches only.
-BEFORE_TOWER = (*IN_ONE_ROW, "TokenPrunePaddleOCRVL")
-#: Models whose images are padded, so that their pixels do not divide into the patches of the tower.
-PADDED = ("TokenPruneGemma4",)
 #: The environment variable that lets `vllm serve` start a frontend without plug-ins.
 RUST = "VLLM_USE_RUST_FRONTEND"
 #: What to do where vLLM is not there at all.
@@ -79,18 +45,18 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
     strategy = settings.strategy
     settings.check_options(model_config.multimodal_config.mm_processor_kwargs or {}, request=False)
     check_config(architecture, model_config.hf_config, settings)
-    reason = needs_image(architecture.name, strategy)
+    reason = needs_image(architecture, strategy)
     if reason is not None and model_config.multimodal_config.enable_mm_embeds:
-        other = "" if architecture.name in NEEDS_PIXELS else ", or use a strategy that does not, such as DivPrune"
+        other = "" if architecture.needs_pixels else ", or use a strategy that does not, such as DivPrune"
         raise UnsupportedError(
             f"{reason}, but --enable-mm-embeds takes images that were encoded elsewhere. Leave it out{other}."
         )
 
 
-def needs_image(architecture: str, strategy: Strategy) -> str | None:
+def needs_image(architecture: Architecture, strategy: Strategy) -> str | None:
     """Why images that were encoded elsewhere cannot be pruned; None if they can be."""
-    if architecture in NEEDS_PIXELS:
-        return f"{architecture} reads from the pixels where in the image a visual token is"
+    if architecture.needs_pixels:
+        return f"{architecture.name} reads from the pixels where in the image a visual token is"
     if strategy.needs:
         return f"{type(strategy).__name__} reads what the vision tower does with an image"
     return None
@@ -104,7 +70,7 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
     tower = tower_of_config(config)
     check_patches(config, tower)
     offers = {"vision_attention", "pixels", *({"cls"} if tower.n_prefix else ())}
-    offers |= set() if architecture.name in PADDED else {"colors"}
+    offers |= set() if architecture.padded else {"colors"}
     offers |= {"kept_before_tower"} & strategy.needs  # else refused by check_strategy
     check_needs(repr(strategy), strategy.needs, frozenset(offers), f"{architecture.name} inside vLLM")
     if "vision_attention" in strategy.needs and architecture.name != GENERIC:
@@ -171,10 +137,11 @@ def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None
     """Raise UnsupportedError for a strategy that prunes inside the language model or the vision tower, before a tower
     that cannot do without some patches, or that reads more than the image."""
     name = type(strategy).__name__
-    if "kept_before_tower" in strategy.needs and architecture not in BEFORE_TOWER:
+    if "kept_before_tower" in strategy.needs and ARCHITECTURES[architecture].rows is None:
+        others = [one.name.removeprefix("TokenPrune") for one in ARCHITECTURES.values() if one.rows is not None]
         raise UnsupportedError(
             f"{name} cannot run inside vLLM with {architecture}: it needs to prune before the vision tower, which only "
-            f"these can: {', '.join(one.removeprefix('TokenPrune') for one in BEFORE_TOWER)}. {OTHER}"
+            f"these can: {', '.join(others)}. {OTHER}"
         )
     for need in sorted(strategy.needs & NEVER.keys()):
         raise UnsupportedError(f"{name} cannot run inside vLLM: it needs {NEVER[need]}. {OTHER}")
@@ -239,7 +206,7 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             "vLLM would derive the number of the tower's tokens from those that are kept",
         ),
         "--mm-encoder-only, which an EC producer implies,": (
-            multimodal.mm_encoder_only and architecture.name in MARKED,
+            multimodal.mm_encoder_only and architecture.marked,
             "the text between an image's visual tokens is embedded by the language model, which is not loaded",
         ),
         "--video-pruning-rate": (
@@ -251,9 +218,7 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             "vLLM's frontend in Rust prepares the images of a prompt itself, and unpruned",
         ),
         "--mm-encoder-tp-mode data": (
-            encodes_apart(vllm_config)
-            and architecture.name not in IN_ONE_ROW
-            and "vision_attention" in settings.strategy.needs,
+            encodes_apart(vllm_config) and architecture.rows != "all" and "vision_attention" in settings.strategy.needs,
             "each rank encodes different images, and sees only their attention",
         ),
         "--mm-encoder-tp-mode data with a strategy that prunes before the vision tower": (

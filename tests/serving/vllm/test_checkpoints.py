@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.serving.vllm.architectures import architecture_of
+from tokenprune.serving.vllm.checkpoints import architecture_of
 
 
 @pytest.mark.parametrize(

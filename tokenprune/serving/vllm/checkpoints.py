@@ -1,0 +1,56 @@
+"""Which of our architectures serves which checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenprune.errors import UnsupportedError
+from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
+
+#: Towers for which vLLM has a model of its own where the family may have others too.
+NATIVE_TOWERS = ("clip_vision_model", "siglip_vision_model")
+#: Types of checkpoints in another format than the one that is served, and how to get that.
+OTHER_FORMATS = {
+    "internvl_chat": "is not in transformers' format. Write the name of its conversion, such as "
+    "OpenGVLab/InternVL3_5-8B-HF.",
+    "lighton_ocr": "is read by transformers only: vLLM takes LightOn OCR as it is published, with the type 'mistral3'. "
+    "Write its published name, such as lightonai/LightOnOCR-2-1B.",
+    "pixtral": "is not in transformers' format. If it is a Mistral 3, add --config-format hf --load-format hf "
+    "--tokenizer-mode hf.",
+}
+PATCH = "Patch it in transformers instead: tokenprune.patch(model, strategy)."
+
+
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """Return the name of the architecture that serves a checkpoint, given its config.json. Raises UnsupportedError for
+    a model that none serves, also one that only shares its type with one that is served."""
+    model_type, names = config.get("model_type"), config.get("architectures") or ()
+    _check_names(model_type, [name for name in names if name not in ARCHITECTURES])
+    tower = (config.get("vision_config") or {}).get("model_type", NATIVE_TOWERS[0])
+    for architecture in ARCHITECTURES.values():
+        if architecture.named and not {architecture.replaces, architecture.name} & set(names):
+            continue
+        if architecture.model_type == model_type:
+            if model_type == "llava" and tower not in NATIVE_TOWERS:
+                return GENERIC
+            return architecture.name
+    if model_type in OTHER_FORMATS:
+        raise UnsupportedError(f"a model of type {model_type!r} {OTHER_FORMATS[model_type]}")
+    served = sorted({architecture.model_type for architecture in ARCHITECTURES.values()})
+    raise UnsupportedError(
+        f"a model of type {model_type!r} cannot be pruned inside vLLM. Supported: {', '.join(served)}. {PATCH}"
+    )
+
+
+def _check_names(model_type: object, names: Sequence[str]) -> None:
+    """Raise UnsupportedError if a config names an architecture that is not served, of a type that is."""
+    of_type = [one for one in ARCHITECTURES.values() if one.model_type == model_type and one.name != GENERIC]
+    served = {one.replaces for one in of_type} | {one.saved_as for one in of_type if one.saved_as}
+    others = [name for name in names if name not in served]
+    if of_type and others:
+        raise UnsupportedError(
+            f'config.json names {", ".join(others)} in "architectures", which cannot be pruned inside vLLM: of type '
+            f"{model_type!r}, only {' and '.join(sorted(served))} can. If the weights are in that format, write that "
+            f"name there. {PATCH}"
+        )
