@@ -177,11 +177,11 @@ def test_visual_tokens_that_are_not_the_patches(vision: Any, fitting: str) -> No
 
 
 def test_language_models() -> None:
-    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
-    with pytest.raises(UnsupportedError, match="of type 'dynamic'"):
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 4.0, "long_factor": [2.0], "short_factor": [1.0]}
+    with pytest.raises(UnsupportedError, match="of type 'longrope'"):
         check(llava(LlamaConfig(rope_parameters=rope)))
     check(llava(LlamaConfig(rope_parameters=rope), position_ids="compact"))
-    with pytest.raises(UnsupportedError, match="of type 'dynamic'"):
+    with pytest.raises(UnsupportedError, match="of type 'longrope'"):
         check(gemma3(full_attention=rope), "TokenPruneGemma3")
 
 

@@ -25,8 +25,9 @@ NEVER = {
     "frames": "to compare the frames of a video, no two of which are pruned together",
     "kept_in_tower": "to prune between the layers of the vision tower, which are vLLM's own",
 }
-#: Rotary embeddings whose frequencies do not depend on the length.
-ROPE_TYPES = ("default", "linear", "llama3", "mrope", "proportional", "yarn")
+#: Rotary embeddings whose frequencies do not depend on the length; dynamic ones not before their table ends, which vLLM
+#: does not lengthen.
+ROPE_TYPES = ("default", "dynamic", "linear", "llama3", "mrope", "proportional", "yarn")
 #: Layers that attend to every token that is left, to the last ones of them, or to a part of them that is as long as the
 #: others, or whose state has seen what is left.
 SERVED_LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")

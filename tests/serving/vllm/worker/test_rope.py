@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
 from helpers.served.marked import MISTRAL_IMAGE, save_mistral3
+from helpers.served.models import INTERN_IMAGE, save_internvl
 from helpers.served.reference import Request
 
 from tokenprune.errors import UnsupportedError
@@ -15,6 +16,7 @@ from tokenprune.errors import UnsupportedError
 pytestmark = [needs_vllm, pytest.mark.slow]
 #: As in Ministral 3, whose table ends at 64 * 16.
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 16.0, "original_max_position_embeddings": 64}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
 
 
@@ -31,6 +33,22 @@ def test_yarn(tmp_path: Path) -> None:
     with (
         pytest.raises(UnsupportedError, match=r"ends at 1024 position IDs, and original ones may run to 1028\. Lower"),
         engine(tmp_path, "TokenPruneMistral3", FOPRU, max_model_len=257),
+    ):
+        pass
+
+
+def test_dynamic(tmp_path: Path) -> None:
+    """As in InternVL 2.5 and 3: as long as position IDs stay within the table, frequencies are the original ones."""
+    save_internvl(tmp_path, max_position_embeddings=512, rope_parameters=DYNAMIC)
+    requests = [Request(f"w1 {INTERN_IMAGE} w2 {INTERN_IMAGE} w3", ((1, 140, 112), (2, 200, 90)))]
+    answers = expected(tmp_path, FOPRU, requests)
+    with engine(tmp_path, "TokenPruneInternVL", FOPRU, max_model_len=128) as llm:
+        (output,) = served(llm, requests)
+    check_equal(output, answers[0])
+    assert difference(output, expected(tmp_path, FOPRU, requests, "compact")[0]) > 1e-2
+    with (
+        pytest.raises(UnsupportedError, match=r"ends at 512 position IDs, and original ones may run to 516\. Lower"),
+        engine(tmp_path, "TokenPruneInternVL", FOPRU, max_model_len=129),
     ):
         pass
 
