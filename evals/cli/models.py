@@ -53,6 +53,7 @@ def run(options: Namespace) -> None:
     With a name, prints everything about that class, or why it is refused.
     """
     from tokenprune.adapters.tested import read_tested
+    from tokenprune.serving.vllm.checkpoints import CONVERTED
 
     families = read_tested()
     tested = list(families.values())
@@ -60,7 +61,10 @@ def run(options: Namespace) -> None:
         _print_all(tested)
         return
     folder = _read_folder(Path(options.name))
-    wanted = options.name if folder is None else folder.model_type
+    named = options.name if folder is None else folder.model_type
+    wanted = CONVERTED.get(named, named)
+    if wanted != named:
+        print(f"{named} is a format that only vLLM reads. Everything but vLLM needs its conversion, of type {wanted}.")
     chosen = {key: one for key, one in families.items() if _matches(wanted, one.class_name, one.model_type)}
     if folder is not None:
         chosen = _with_tower(
@@ -82,7 +86,8 @@ def run(options: Namespace) -> None:
                 f"config.json, or type: tokenprune models"
             )
     for family, one in chosen.items():
-        _print_one(family, one, folder.architectures if folder else ())
+        served = named if wanted != named else one.model_type
+        _print_one(family, one, served, folder.architectures if folder else ())
     if refused:
         print(*refused, sep="\n")
 
@@ -157,18 +162,19 @@ def _print_all(tested: list[Tested]) -> None:
     )
 
 
-def _print_one(family: str, one: Tested, architectures: Sequence[str]) -> None:
-    """Print everything about a class. `architectures` are those that a checkpoint's config names, if it is known."""
+def _print_one(family: str, one: Tested, served: str, architectures: Sequence[str]) -> None:
+    """Print everything about a class. served: the type of the checkpoints that vLLM is to serve. architectures: those
+    that a checkpoint's config names, if it is known."""
     can = strategies_of(one)
     n_passed = sum(outcome == "passed" for outcome in one.cells.values())
-    refused = in_vllm(one.model_type, architectures)
+    refused = in_vllm(served, architectures)
     lacks = sorted(_mode(cell) for cell, outcome in one.cells.items() if outcome == "cannot")
     print(f"{one.class_name} ({one.model_type}), read by {one.adapter}")
     print(f"  contract    {one.contract}: pruning equals {CONTRACTS[one.contract]}")
     print(f"  tested      {n_passed} tests of {family}, largest difference {one.error:.0e}")
     print(f"  inputs      {', '.join(one.modalities)}")
     print(f"  strategies  {', '.join(can)}")
-    runs = f"tokenprune serve, with {', '.join(served_of(can, one.model_type))}" if refused is None else None
+    runs = f"tokenprune serve, with {', '.join(served_of(can, served))}" if refused is None else None
     print(f"  vLLM        {runs or f'no: {refused}'}")
     if lacks:
         print(f"  not         {', '.join(lacks)}: transformers itself does not support it")

@@ -12,7 +12,7 @@ from tokenprune.adapters import ADAPTERS
 from tokenprune.adapters.refused import NEVER
 from tokenprune.adapters.tested import read_tested
 from tokenprune.evals.cli.models import CONTRACTS, in_vllm, strategies_of
-from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.architectures import ARCHITECTURES, CONVERTED
 
 
 def test_every_class_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,7 +46,7 @@ def test_strategies_that_vllm_can_serve(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_what_vllm_can_serve(capsys: pytest.CaptureFixture[str]) -> None:
     served = {one.model_type for one in read_tested().values() if in_vllm(one.model_type) is None}
-    assert served == {architecture.model_type for architecture in ARCHITECTURES.values()}
+    assert served == {architecture.model_type for architecture in ARCHITECTURES.values()} - CONVERTED.keys()
     assert command("models", "hunyuan_vl") == 0
     shown = capsys.readouterr().out
     assert "  vLLM        no: a model of type 'hunyuan_vl' cannot be pruned inside vLLM. Supported: cohere2_" in shown
@@ -108,6 +108,17 @@ def test_the_folder_of_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert "  vLLM        no: config.json names JinaVLForRanking in " in capsys.readouterr().out
     (tmp_path / "config.json").write_text("{")
     assert f"no class or model type has '{tmp_path}' in its name" in command("models", tmp_path)
+
+
+def test_a_format_that_only_vllm_reads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    named = '"model_type": "internvl_chat", "vision_config": {"model_type": "intern_vit_6b"}'
+    (tmp_path / "config.json").write_text(f'{{{named}, "architectures": ["InternVLChatModel"]}}')
+    for name in ("internvl_chat", tmp_path):
+        assert command("models", name) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith("internvl_chat is a format that only vLLM reads. Everything but vLLM needs its conver")
+        assert "InternVLForConditionalGeneration (internvl), read by InternVLAdapter" in shown
+        assert "  vLLM        tokenprune serve, with grid, " in shown
 
 
 def test_strategies_are_those_that_patch_accepts() -> None:

@@ -39,6 +39,7 @@ if HAS_VLLM:  # read when vLLM is imported, and inherited by its processes
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CACHE_ROOT": os.environ.get("VLLM_CACHE_ROOT", COMPILED.name),
         "HF_HUB_OFFLINE": "1",
+        "HF_MODULES_CACHE": os.environ.get("HF_MODULES_CACHE", COMPILED.name),  # code that checkpoints bring along
         "VLLM_MLA_DISABLE": "1",  # Kimi's latent attention, whose kernel for CPUs takes no chunked prefill
     }
     if not torch.cuda.is_available():

@@ -9,6 +9,7 @@ from typing import Any
 
 from helpers.served.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, GEMMA_VISUAL, save_gemma3, save_gemma4
 from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
+from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat
 from helpers.served.marked import (
     COHERE_IMAGE,
     LLAMA_IMAGE,
@@ -133,6 +134,14 @@ FAMILIES = (
     Family("llava-next", "TokenPruneLlavaNext", save_llava_next),
     Family("llava-onevision", "TokenPruneLlavaOnevision", save_llava_onevision),
     Family("internvl", "TokenPruneInternVL", save_internvl, INTERN_IMAGE),
+    Family(
+        "internvl_chat",
+        "TokenPruneInternVLChat",
+        save_internvl_chat,
+        CHAT_IMAGE,
+        visual_token=INTERN_IMAGE,
+        options=CHAT_OPTIONS,
+    ),
     Family("qwen2_vl", "TokenPruneQwen2VL", partial(save_qwen, kind="qwen2_vl"), QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE),
     Family(
         "qwen2_5_vl", "TokenPruneQwen2_5_VL", partial(save_qwen, kind="qwen2_5_vl"), QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE

@@ -14,6 +14,9 @@ from PIL import Image
 
 from tokenprune.sequence.position_ids import PositionIds
 
+#: The folder within a checkpoint's that has the same model in transformers' format, if its own is another.
+CONVERTED = "converted"
+
 
 @dataclass(frozen=True)
 class Request:
@@ -71,14 +74,27 @@ def answers(
 @cache
 def _loaded(folder: Path) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LightOnOcrForConditionalGeneration
+    from transformers import (
+        AutoConfig,
+        AutoImageProcessor,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        LightOnOcrForConditionalGeneration,
+    )
 
     torch.set_num_threads(1)
+    converted = (folder / CONVERTED).is_dir()
+    if converted:
+        folder = folder / CONVERTED
     # Its published type is that of another model.
-    lighton = AutoConfig.from_pretrained(folder).architectures == ["LightOnOCRForConditionalGeneration"]
+    config: Any = AutoConfig.from_pretrained(folder)
+    lighton = config.architectures == ["LightOnOCRForConditionalGeneration"]
     kind: Any = LightOnOcrForConditionalGeneration if lighton else AutoModelForImageTextToText
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
-    return model.eval(), AutoProcessor.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    if converted:  # vLLM's own processor resizes images with PIL
+        processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    return model.eval(), processor
 
 
 def embeddings(model: Path, strategy: str, settings: dict[str, Any], requests: Sequence[Request]) -> list[list[float]]:

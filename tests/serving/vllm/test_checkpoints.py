@@ -20,6 +20,7 @@ from tokenprune.serving.vllm.checkpoints import architecture_of
         ({"model_type": "mistral3", "architectures": ["LightOnOCRForConditionalGeneration"]}, "TokenPruneLightOnOCR"),
         ({"model_type": "kimi_k25", "architectures": ["KimiK25ForConditionalGeneration"]}, "TokenPruneKimiK25"),
         ({"model_type": "kimi_k25", "architectures": ["Kimi_K25ForConditionalGeneration"]}, "TokenPruneKimiK25"),
+        ({"model_type": "internvl_chat", "architectures": ["InternVLChatModel"]}, "TokenPruneInternVLChat"),
         ({"model_type": "llava", "architectures": ["TokenPruneQwen2VL"]}, "TokenPruneLlava"),
         ({"model_type": "qwen3_5", "vision_config": {"model_type": "qwen3_5_vision"}}, "TokenPruneQwen3_5"),
     ],

@@ -19,7 +19,7 @@ BOTH = Compose(PixelPrune(), DivPrune(keep_ratio=0.25))
 @pytest.mark.parametrize("strategy", [PixelPrune(), BOTH], ids=["alone", "composed"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_where_they_run(architecture: str, strategy: Strategy) -> None:
-    if ARCHITECTURES[architecture].rows is not None:
+    if ARCHITECTURES[architecture].drops_patches:
         check_strategy(strategy, 6, architecture)
         return
     with pytest.raises(UnsupportedError, match="it needs to prune before the vision tower, which only these can: Qwen"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Architecture:
     marked: whether there is text between the visual tokens of an image, whose embeddings are the language model's.
     needs_pixels: whether the features of an image do not say where in the image they belong.
     padded: whether images are padded, so that their pixels do not divide into the patches of the tower.
-    rows: whether a tower that takes patches, some of which it can leave out, gets those of all images in one sequence
-        ("all"), or those of each image ("image"); None for towers that take whole images.
+    drops_patches: whether the tower can encode some of the patches only, for strategies that prune before it.
+    joins_ranks: whether the attention of images that tensor parallel ranks encode apart is put together.
     """
 
     name: str
@@ -37,7 +37,8 @@ class Architecture:
     marked: bool = False
     needs_pixels: bool = False
     padded: bool = False
-    rows: Literal["all", "image"] | None = None
+    drops_patches: bool = False
+    joins_ranks: bool = False
 
     def items(self, images: Sequence[Any]) -> dict[str, list[Any]]:
         """The images of a prompt, as vLLM's `LLM.generate` takes them."""
@@ -67,13 +68,15 @@ ARCHITECTURES = {
             needs_pixels=True,
         ),
         Architecture("TokenPruneInternVL", "internvl:PrunedInternVL", "InternVLForConditionalGeneration", "internvl"),
+        Architecture("TokenPruneInternVLChat", "internvl:PrunedInternVLChat", "InternVLChatModel", "internvl_chat"),
         Architecture(
             "TokenPruneQwen2VL",
             "qwen_vl:PrunedQwen2VL",
             "Qwen2VLForConditionalGeneration",
             "qwen2_vl",
             multidimensional=True,
-            rows="all",
+            drops_patches=True,
+            joins_ranks=True,
         ),
         Architecture(
             "TokenPruneQwen2_5_VL",
@@ -81,7 +84,8 @@ ARCHITECTURES = {
             "Qwen2_5_VLForConditionalGeneration",
             "qwen2_5_vl",
             multidimensional=True,
-            rows="all",
+            drops_patches=True,
+            joins_ranks=True,
         ),
         Architecture(
             "TokenPruneQwen3VL",
@@ -89,7 +93,8 @@ ARCHITECTURES = {
             "Qwen3VLForConditionalGeneration",
             "qwen3_vl",
             multidimensional=True,
-            rows="all",
+            drops_patches=True,
+            joins_ranks=True,
         ),
         Architecture(
             "TokenPruneQwen3VLMoe",
@@ -97,7 +102,8 @@ ARCHITECTURES = {
             "Qwen3VLMoeForConditionalGeneration",
             "qwen3_vl_moe",
             multidimensional=True,
-            rows="all",
+            drops_patches=True,
+            joins_ranks=True,
         ),
         Architecture(
             "TokenPruneQwen3_5",
@@ -105,7 +111,8 @@ ARCHITECTURES = {
             "Qwen3_5ForConditionalGeneration",
             "qwen3_5",
             multidimensional=True,
-            rows="all",
+            drops_patches=True,
+            joins_ranks=True,
         ),
         Architecture(
             "TokenPruneQwen3_5Moe",
@@ -113,7 +120,8 @@ ARCHITECTURES = {
             "Qwen3_5MoeForConditionalGeneration",
             "qwen3_5_moe",
             multidimensional=True,
-            rows="all",
+            drops_patches=True,
+            joins_ranks=True,
         ),
         Architecture(
             "TokenPruneGlm4v",
@@ -121,7 +129,8 @@ ARCHITECTURES = {
             "Glm4vForConditionalGeneration",
             "glm4v",
             multidimensional=True,
-            rows="all",
+            drops_patches=True,
+            joins_ranks=True,
         ),
         Architecture(
             "TokenPruneGlm4vMoe",
@@ -129,7 +138,8 @@ ARCHITECTURES = {
             "Glm4vMoeForConditionalGeneration",
             "glm4v_moe",
             multidimensional=True,
-            rows="all",
+            drops_patches=True,
+            joins_ranks=True,
         ),
         Architecture(
             "TokenPruneGlmOcr",
@@ -137,7 +147,8 @@ ARCHITECTURES = {
             "GlmOcrForConditionalGeneration",
             "glm_ocr",
             multidimensional=True,
-            rows="all",
+            drops_patches=True,
+            joins_ranks=True,
         ),
         Architecture(
             "TokenPrunePaddleOCRVL",
@@ -145,14 +156,15 @@ ARCHITECTURES = {
             "PaddleOCRVLForConditionalGeneration",
             "paddleocr_vl",
             multidimensional=True,
-            rows="image",
+            drops_patches=True,
         ),
         Architecture(
             "TokenPruneExaone4_5",
             "exaone4_5:PrunedExaone4_5",
             "Exaone4_5_ForConditionalGeneration",
             "exaone4_5",
-            rows="all",
+            drops_patches=True,
+            joins_ranks=True,
         ),
         Architecture(
             "TokenPruneLightOnOCR",
@@ -177,7 +189,8 @@ ARCHITECTURES = {
             "kimi_k25",
             chunks=True,
             saved_as="Kimi_K25ForConditionalGeneration",
-            rows="all",
+            drops_patches=True,
+            joins_ranks=True,
         ),
         Architecture(
             "TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3", marked=True

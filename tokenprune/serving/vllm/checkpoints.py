@@ -12,13 +12,13 @@ from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
 NATIVE_TOWERS = ("clip_vision_model", "siglip_vision_model")
 #: Types of checkpoints in another format than the one that is served, and how to get that.
 OTHER_FORMATS = {
-    "internvl_chat": "is not in transformers' format. Write the name of its conversion, such as "
-    "OpenGVLab/InternVL3_5-8B-HF.",
     "lighton_ocr": "is read by transformers only: vLLM takes LightOn OCR as it is published, with the type 'mistral3'. "
     "Write its published name, such as lightonai/LightOnOCR-2-1B.",
     "pixtral": "is not in transformers' format. If it is a Mistral 3, add --config-format hf --load-format hf "
     "--tokenizer-mode hf.",
 }
+#: Types of checkpoints in their authors' format, which vLLM reads, and those of their conversions to transformers'.
+CONVERTED = {"internvl_chat": "internvl"}
 PATCH = "Patch it in transformers instead: tokenprune.patch(model, strategy)."
 
 

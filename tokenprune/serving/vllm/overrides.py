@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
+from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.checkpoints import architecture_of
+from tokenprune.serving.vllm.checkpoints import CONVERTED, architecture_of
 from tokenprune.serving.vllm.refusals import check_config
 from tokenprune.serving.vllm.settings import KEY, Settings
 from tokenprune.strategies.registry import changed_settings, name_of
@@ -29,9 +30,25 @@ def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str
         written["record"] = settings.record
     name = architecture_of(config)
     found = {**(others or {}), "architectures": [name], KEY: written}
-    parsed = AutoConfig.for_model(**deepcopy(_updated(config, found)))  # which writes into dicts inside
-    check_config(ARCHITECTURES[name], parsed, settings)
+    check_config(ARCHITECTURES[name], _parsed(_updated(config, found)), settings)
     return found
+
+
+def _parsed(config: Mapping[str, Any]) -> PreTrainedConfig:
+    """The config that transformers or, where it knows no class for the type, vLLM makes of a config.json."""
+    copied = deepcopy(dict(config))  # transformers writes into dicts inside
+    if config["model_type"] not in CONVERTED:
+        return AutoConfig.for_model(**copied)
+    missing = [name for name in ("vision_config", "llm_config") if not isinstance(config.get(name), Mapping)]
+    if missing:
+        raise UnsupportedError(f"config.json of a model of type {config['model_type']!r} has no {missing[0]!r}.")
+    vision, text = copied.pop("vision_config"), copied.pop("llm_config")
+    kind: Any = type("AuthorsConfig", (PreTrainedConfig,), {"model_type": config["model_type"]})
+    parsed = kind(**copied, vision_config=PreTrainedConfig(**vision))
+    if text.get("model_type") not in CONFIG_MAPPING:  # InternLM 2, whose settings have the names of Llama's
+        text["model_type"] = "llama"
+    parsed.text_config = AutoConfig.for_model(**text)
+    return parsed
 
 
 def _updated(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

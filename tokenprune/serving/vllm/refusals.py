@@ -80,7 +80,13 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
 
 
 def check_patches(config: Any, tower: Tower) -> None:
-    """Raise UnsupportedError for a model that takes a CLS token for a visual one, or a patch for the CLS token."""
+    """Raise UnsupportedError for a model that takes a CLS token for a visual one, or a patch for the CLS token, and for
+    an InternVL that puts visual tokens in columns."""
+    if getattr(config, "ps_version", "v2") != "v2":
+        raise UnsupportedError(
+            f'ps_version={config.ps_version!r}: only "v2" puts the visual tokens of a tile in rows. Serve the model '
+            f"without pruning."
+        )
     given, fitting = getattr(config, "vision_feature_select_strategy", None), "default" if tower.n_prefix else "full"
     if given not in (None, fitting):
         raise UnsupportedError(
@@ -138,8 +144,8 @@ def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None
     """Raise UnsupportedError for a strategy that prunes inside the language model or the vision tower, before a tower
     that cannot do without some patches, or that reads more than the image."""
     name = type(strategy).__name__
-    if "kept_before_tower" in strategy.needs and ARCHITECTURES[architecture].rows is None:
-        others = [one.name.removeprefix("TokenPrune") for one in ARCHITECTURES.values() if one.rows is not None]
+    if "kept_before_tower" in strategy.needs and not ARCHITECTURES[architecture].drops_patches:
+        others = [one.name.removeprefix("TokenPrune") for one in ARCHITECTURES.values() if one.drops_patches]
         raise UnsupportedError(
             f"{name} cannot run inside vLLM with {architecture}: it needs to prune before the vision tower, which only "
             f"these can: {', '.join(others)}. {OTHER}"
@@ -219,7 +225,9 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             "vLLM's frontend in Rust prepares the images of a prompt itself, and unpruned",
         ),
         "--mm-encoder-tp-mode data": (
-            encodes_apart(vllm_config) and architecture.rows != "all" and "vision_attention" in settings.strategy.needs,
+            encodes_apart(vllm_config)
+            and not architecture.joins_ranks
+            and "vision_attention" in settings.strategy.needs,
             "each rank encodes different images, and sees only their attention",
         ),
         "--mm-encoder-tp-mode data with a strategy that prunes before the vision tower": (

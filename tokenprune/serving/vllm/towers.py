@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokenprune.adapters.families import cohere_vision, gemma4, kimi, llama4, minicpm
-from tokenprune.adapters.towers import Tower, tower_of
+from tokenprune.adapters.towers import TOWERS, Tower, tower_of
 from tokenprune.adapters.towers.qwen import NORMED_TOWER, QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
 from tokenprune.adapters.towers.siglip_packed import PADDLE_TOWER
 from tokenprune.errors import UnsupportedError
@@ -27,6 +27,7 @@ SEQUENCE_TOWERS = {
 OWN_TOWERS = {
     "cohere2_vision": cohere_vision.TOWER,
     "gemma4": gemma4.TOWER,
+    "internvl_chat": TOWERS["internvl_vision"],
     "kimi_k25": kimi.TOWER,
     "llama4": llama4.TOWER,
     "minicpmv4_6": minicpm.TOWER,
@@ -81,7 +82,7 @@ def encoder_layer(config: Any, layer: int | None) -> int:
 def n_built_layers(config: Any) -> int:
     """How many layers of a LLaVA-like tower vLLM builds: up to the last one whose output the projector gets, which is
     the tower's last where the config names none."""
-    states = getattr(config, "vision_feature_layer", -1)
+    states = getattr(config, "vision_feature_layer", getattr(config, "select_layer", -1))
     n_layers = config.vision_config.num_hidden_layers
     return max(
         state if state >= 0 else n_layers + 1 + state for state in ([states] if isinstance(states, int) else states)

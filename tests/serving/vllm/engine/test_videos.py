@@ -11,6 +11,7 @@ import pytest
 from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
 from helpers.served.families import FAMILIES, FOPRU, KIMI_OPTIONS, Family, words
 from helpers.served.gemma import GEMMA4_IMAGE, save_gemma4
+from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat
 from helpers.served.minicpm import MINICPM_IMAGE, MINICPM_VIDEO, save_minicpm
 from helpers.served.models import save_llava_onevision
 from helpers.served.packed import KIMI_IMAGE, save_kimi
@@ -55,22 +56,25 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("save", "architecture", "video", "image"),
+    ("save", "architecture", "video", "image", "options"),
     [
-        (save_llava_onevision, "TokenPruneLlavaOnevision", "<video>", "<image>"),
-        (save_gemma4, "TokenPruneGemma4", "<|video|>", GEMMA4_IMAGE),
-        (save_minicpm, "TokenPruneMiniCPMV4_6", MINICPM_VIDEO, MINICPM_IMAGE),
+        (save_llava_onevision, "TokenPruneLlavaOnevision", "<video>", "<image>", {}),
+        (save_internvl_chat, "TokenPruneInternVLChat", "<video>", CHAT_IMAGE, CHAT_OPTIONS),
+        (save_gemma4, "TokenPruneGemma4", "<|video|>", GEMMA4_IMAGE, {}),
+        (save_minicpm, "TokenPruneMiniCPMV4_6", MINICPM_VIDEO, MINICPM_IMAGE, {}),
     ],
-    ids=["llava-onevision", "gemma4", "minicpmv4_6"],
+    ids=["llava-onevision", "internvl_chat", "gemma4", "minicpmv4_6"],
 )
-def test_videos_that_are_not_pruned(save: Any, architecture: str, video: str, image: str, tmp_path: Path) -> None:
+def test_videos_that_are_not_pruned(
+    save: Any, architecture: str, video: str, image: str, options: dict[str, Any], tmp_path: Path
+) -> None:
     save(tmp_path)
     alone = Request(f"w1 {video} w2", videos=((1, 56, 56, 4),))
     both = Request(f"w1 {video} w2 {image} w3", ((3, 100, 60),), videos=alone.videos)
     unpruned = replace(both, keep_ratio=1.0)
-    with engine(tmp_path, architecture, FOPRU, **LIMITS) as llm:
+    with engine(tmp_path, architecture, FOPRU, **LIMITS, **options) as llm:
         found = served(llm, [alone, unpruned, both])
-    with engine(tmp_path, "", {}, **LIMITS, hf_overrides={}) as llm:
+    with engine(tmp_path, "", {}, **LIMITS, **options, hf_overrides={}) as llm:
         native = [tokens(one) for one in served(llm, [alone, both])]
     assert [tokens(one) for one in found[:2]] == native
     assert len(found[2].prompt_token_ids) < len(found[1].prompt_token_ids)

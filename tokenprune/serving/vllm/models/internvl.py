@@ -1,4 +1,5 @@
-"""InternVL: square tiles, whose visual tokens each combine 2 x 2 patches."""
+"""InternVL, in transformers' format and in its authors': square tiles, whose visual tokens each combine 2 x 2
+patches."""
 
 # pyright: reportMissingImports=false
 
@@ -8,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
-from vllm.model_executor.models import interns1
+from vllm.model_executor.models import interns1, internvl
 from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
@@ -20,18 +21,33 @@ from tokenprune.serving.vllm.worker.tiles import equal_tiles
 from tokenprune.tokens import Layout
 
 
-class InternVLProcessor(PruningProcessor, interns1.InternS1MultiModalProcessor):
+class TileProcessor(PruningProcessor):
+    """For models whose images are tiles of one size."""
+
     def parts(self, modality: str, item: Any, n_visual: int) -> Sequence[int]:
         if n_visual % (tile := tile_of(self.info.get_hf_config()).n_visual):
             raise misfit(n_visual, f"a multiple of {tile}")
         return (n_visual,)
 
 
+class InternVLProcessor(TileProcessor, interns1.InternS1MultiModalProcessor): ...
+
+
+class InternVLChatProcessor(TileProcessor, internvl.InternVLMultiModalProcessor): ...
+
+
 def tile_of(config: Any) -> Layout:
     """The layout of a tile."""
     vision, merge = config.vision_config, int(1 / config.downsample_ratio)
-    rows, columns = (size // patch for size, patch in zip(vision.image_size, vision.patch_size, strict=True))
-    return Layout.squares(rows, columns, merge)
+    height, width = both_sides(vision.image_size)
+    patch_height, patch_width = both_sides(vision.patch_size)
+    return Layout.squares(height // patch_height, width // patch_width, merge)
+
+
+def both_sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """A (height, width), of a square if the config has one number."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -50,3 +66,25 @@ class PrunedInternVL(PrunedModel, interns1.InternS1ForConditionalGeneration, Sup
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         return equal_tiles(self, tile_of(self.config), features, arguments.get("pixel_values"))
+
+
+class PrunedInternViT(PrunedModel):
+    """What models share whose tower is vLLM's InternViT."""
+
+    def attention_module(self) -> Any:
+        layers = self.vision_model.encoder.layers
+        return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].attn.attn
+
+    def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
+        tiles = arguments.get("image_num_patches")
+        return {} if tiles is None else {"pixel_values_flat": tiles.tolist()}
+
+    def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
+        return equal_tiles(self, tile_of(self.config), features, arguments.get("pixel_values_flat"))
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    InternVLChatProcessor, info=internvl.InternVLProcessingInfo, dummy_inputs=internvl.InternVLDummyInputsBuilder
+)
+class PrunedInternVLChat(PrunedInternViT, internvl.InternVLChatModel, SupportsMRoPE):
+    """vLLM's InternVL in its authors' format, pruned. Its videos are not."""

@@ -1,0 +1,157 @@
+"""A tiny InternVL in its authors' format, which transformers does not load, and the same model in transformers'."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from helpers.served.models import CHAT, INTERN_IMAGE, PATCH, decoder, save, tokenizer, tower
+from helpers.served.reference import CONVERTED
+
+#: How an image is written in a prompt; vLLM writes INTERN_IMAGE for each of its visual tokens.
+CHAT_IMAGE = "<image>"
+#: What the engine must be told: the checkpoint brings code along.
+CHAT_OPTIONS = {"trust_remote_code": True}
+SIDE = 6 * PATCH
+#: Added to the vocabulary for vLLM: how it writes a video.
+FOR_VIDEOS = "<|video_pad|>"
+#: How an image becomes tiles, and these visual tokens.
+TILING = {
+    "downsample_ratio": 0.5,
+    "dynamic_image_size": True,
+    "force_image_size": SIDE,
+    "max_dynamic_patch": 4,
+    "min_dynamic_patch": 1,
+    "ps_version": "v2",
+    "select_layer": -1,
+    "use_thumbnail": True,
+}
+#: What published checkpoints bring along: transformers knows neither type.
+CONFIGURATION = """from transformers import AutoConfig, PreTrainedConfig
+
+
+class InternVisionConfig(PreTrainedConfig):
+    model_type = "intern_vit_6b"
+
+
+class InternVLChatConfig(PreTrainedConfig):
+    model_type = "internvl_chat"
+
+    def __init__(self, vision_config=None, llm_config=None, **settings):
+        super().__init__(**settings)
+        self.vision_config = InternVisionConfig(**(vision_config or {}))
+        self.llm_config = AutoConfig.for_model(**(llm_config or {"model_type": "qwen2"}))
+"""
+#: Parts of names in transformers' format, and in the authors'.
+RENAMED = {
+    r"^language_model\.lm_head": "language_model.lm_head",
+    r"^vision_tower\.embeddings\.cls_token": "vision_model.embeddings.class_embedding",
+    r"^vision_tower\.embeddings\.patch_embeddings\.projection": "vision_model.embeddings.patch_embedding",
+    r"^vision_tower\.embeddings\.position_embeddings": "vision_model.embeddings.position_embedding",
+    r"^vision_tower\.encoder\.layer\.": "vision_model.encoder.layers.",
+    r"\.attention\.projection_layer": ".attn.proj",
+    r"\.attention\.([qk]_norm)": r".attn.\1",
+    r"\.lambda_": ".ls",
+    r"\.layernorm_before": ".norm1",
+    r"\.layernorm_after": ".norm2",
+    r"^multi_modal_projector\.layer_norm": "mlp1.0",
+    r"^multi_modal_projector\.linear_1": "mlp1.1",
+    r"^multi_modal_projector\.linear_2": "mlp1.3",
+}
+QUERIES = ".attention.q_proj."
+
+
+def words_with(context: str, *more: str) -> Any:
+    """A tokenizer that calls a visual token `context`, at the same place of its vocabulary, with `more` at the end."""
+    named = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": context}
+    words = tokenizer(**named, video_token="<video>")
+    words.add_special_tokens({"additional_special_tokens": list(more)})
+    return words
+
+
+def save_internvl_chat(folder: Path, large: bool = False, **settings: Any) -> None:
+    """InternVL with tiles of 3 x 3 visual tokens, up to four and an overview. large: whether the layers of its tower
+    are those of InternViT-6B."""
+    words = words_with(CHAT_IMAGE)  # where transformers reads a visual token, vLLM reads an image
+    layers = {"norm_type": "rms_norm", "use_qk_norm": True} if large else {"attention_bias": True}
+    config = transformers.InternVLConfig(
+        vision_config=transformers.InternVLVisionConfig(**tower(SIDE, **layers)),
+        text_config=transformers.Qwen2Config(**decoder(len(words) + 2, **settings)),
+        image_token_id=words.convert_tokens_to_ids(CHAT_IMAGE),
+        image_seq_length=9,
+        tie_word_embeddings=False,
+    )
+    processor = transformers.InternVLProcessor(
+        image_processor=tiles(),
+        tokenizer=words,
+        video_processor=transformers.InternVLVideoProcessor(size={"height": SIDE, "width": SIDE}),
+        image_seq_length=9,
+    )
+    save(transformers.InternVLForConditionalGeneration(config), processor, folder / CONVERTED)
+    theirs = words_with(INTERN_IMAGE, CHAT_IMAGE, FOR_VIDEOS)
+    theirs.chat_template = CHAT.replace("IMAGE", CHAT_IMAGE)
+    theirs.save_pretrained(folder)
+    weights = in_their_format(load_file(folder / CONVERTED / "model.safetensors"))
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    (folder / "configuration_internvl_chat.py").write_text(CONFIGURATION)
+    (folder / "config.json").write_text(json.dumps(their_config(config)))
+
+
+def tiles() -> Any:
+    return transformers.GotOcr2ImageProcessorPil(
+        size={"height": SIDE, "width": SIDE},
+        crop_to_patches=True,
+        max_patches=TILING["max_dynamic_patch"],
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    )
+
+
+def their_config(config: Any) -> dict[str, Any]:
+    """A config.json with the names that published ones have."""
+    return {
+        "architectures": ["InternVLChatModel"],
+        "model_type": "internvl_chat",
+        "auto_map": {"AutoConfig": "configuration_internvl_chat.InternVLChatConfig"},
+        "vision_config": {"model_type": "intern_vit_6b", **their_tower(config.vision_config)},
+        "llm_config": {**config.text_config.to_dict(), "architectures": ["Qwen2ForCausalLM"]},
+        "torch_dtype": "float32",
+        **TILING,
+    }
+
+
+def their_tower(vision: Any) -> dict[str, Any]:
+    same = ("hidden_act", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "norm_type")
+    return {
+        **{name: getattr(vision, name) for name in (*same, "layer_norm_eps", "num_channels")},
+        "image_size": SIDE,
+        "patch_size": PATCH,
+        "qkv_bias": vision.attention_bias,
+        "qk_normalization": vision.use_qk_norm,
+        "initializer_factor": 0.1,
+    }
+
+
+def in_their_format(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a model in transformers' format under the authors' names."""
+    found = {}
+    for name, weight in weights.items():
+        if QUERIES in name:
+            parts = [weights[name.replace(QUERIES, f".attention.{part}_proj.")] for part in "qkv"]
+            found[renamed(name).replace(QUERIES, ".attn.qkv.")] = torch.cat(parts)
+        elif not re.search(r"\.attention\.[kv]_proj\.", name):
+            found[renamed(name)] = weight
+    return found
+
+
+def renamed(name: str) -> str:
+    for pattern, replacement in RENAMED.items():
+        name = re.sub(pattern, replacement, name)
+    return name

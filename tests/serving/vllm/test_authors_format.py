@@ -1,0 +1,55 @@
+"""InternVL in its authors' format, whose config transformers has no class for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tokenprune import FoPru
+from tokenprune.errors import UnsupportedError
+from tokenprune.serving.vllm.overrides import overrides
+from tokenprune.serving.vllm.settings import Settings
+
+#: As in InternVL 2.5 and 3.
+DYNAMIC = {"rope_scaling": {"type": "dynamic", "factor": 2.0}}
+
+
+def config(text_type: str = "qwen3", text: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """A config.json as published ones are."""
+    return {
+        "model_type": "internvl_chat",
+        "architectures": ["InternVLChatModel"],
+        "vision_config": {"model_type": "intern_vit_6b", "num_hidden_layers": 24},
+        "llm_config": {"model_type": text_type, "num_hidden_layers": 28, **(text or {})},
+        "select_layer": -1,
+        "ps_version": "v2",
+        **changes,
+    }
+
+
+def written(config: dict[str, Any], layer: int | None = None) -> dict[str, Any]:
+    return overrides(config, Settings(FoPru(layer=layer)))
+
+
+def test_overrides() -> None:
+    found = {"architectures": ["TokenPruneInternVLChat"], "tokenprune": {"strategy": "fopru", "keep_ratio": 0.25}}
+    assert written(config()) == found
+    assert written(config("internlm2", DYNAMIC)) == found  # of the authors' own, too
+
+
+def test_layers_of_the_tower_that_vllm_builds() -> None:
+    written(config(select_layer=-4), layer=20)
+    with pytest.raises(UnsupportedError, match="layer=21 of this vision tower is not built by vLLM"):
+        written(config(select_layer=-4), layer=21)
+
+
+def test_visual_tokens_in_columns_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"ps_version='v1': only \"v2\" puts the visual tokens of a tile in row"):
+        written(config(ps_version="v1"))
+
+
+@pytest.mark.parametrize("part", ["vision_config", "llm_config"])
+def test_a_part_that_is_missing(part: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"config.json of a model of type 'internvl_chat' has no '{part}'"):
+        written({name: value for name, value in config().items() if name != part})
