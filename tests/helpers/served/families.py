@@ -9,7 +9,7 @@ from typing import Any
 
 from helpers.served.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, GEMMA_VISUAL, save_gemma3, save_gemma4
 from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
-from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat
+from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat, save_qianfan_ocr
 from helpers.served.marked import (
     COHERE_IMAGE,
     LLAMA_IMAGE,
@@ -142,6 +142,7 @@ FAMILIES = (
         visual_token=INTERN_IMAGE,
         options=CHAT_OPTIONS,
     ),
+    Family("qianfan_ocr", "TokenPruneQianfanOCR", save_qianfan_ocr, CHAT_IMAGE, visual_token=INTERN_IMAGE),
     Family("qwen2_vl", "TokenPruneQwen2VL", partial(save_qwen, kind="qwen2_vl"), QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE),
     Family(
         "qwen2_5_vl", "TokenPruneQwen2_5_VL", partial(save_qwen, kind="qwen2_5_vl"), QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE

@@ -1,4 +1,5 @@
-"""A tiny InternVL in its authors' format, which transformers does not load, and the same model in transformers'."""
+"""A tiny InternVL in its authors' format, which transformers does not load, and the same model in transformers'; and
+a tiny Qianfan-OCR, which both load as it is published."""
 
 from __future__ import annotations
 
@@ -102,6 +103,33 @@ def save_internvl_chat(folder: Path, large: bool = False, **settings: Any) -> No
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     (folder / "configuration_internvl_chat.py").write_text(CONFIGURATION)
     (folder / "config.json").write_text(json.dumps(their_config(config)))
+
+
+def save_qianfan_ocr(folder: Path, **settings: Any) -> None:
+    """Qianfan-OCR with the same tiles."""
+    words = words_with(INTERN_IMAGE, CHAT_IMAGE)
+    config = transformers.QianfanOCRConfig(
+        vision_config=transformers.QianfanOCRVisionConfig(**tower(SIDE)),
+        text_config=transformers.Qwen3Config(**decoder(len(words), **settings)),
+        image_token_id=words.convert_tokens_to_ids(INTERN_IMAGE),
+        image_seq_length=9,
+    )
+    processor = transformers.QianfanOCRProcessor(
+        image_processor=tiles(),
+        tokenizer=words,
+        image_seq_length=9,
+        chat_template=CHAT.replace("IMAGE", CHAT_IMAGE),
+    )
+    save(transformers.QianfanOCRForConditionalGeneration(config), processor, folder, published_layers)
+    file = folder / "config.json"
+    written = json.loads(file.read_text())
+    vision = {**written["vision_config"], **their_tower(config.vision_config)}
+    file.write_text(json.dumps({**written, **TILING, "vision_config": vision}))
+
+
+def published_layers(name: str, weight: Tensor) -> tuple[str, Tensor]:
+    """transformers 5.19 writes the decoder's layers as if they were the tower's."""
+    return name.replace("language_model.model.encoder.", "language_model.model."), weight
 
 
 def tiles() -> Any:

@@ -92,7 +92,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     kind: Any = LightOnOcrForConditionalGeneration if lighton else AutoModelForImageTextToText
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     processor = AutoProcessor.from_pretrained(folder)
-    if converted:  # vLLM's own processor resizes images with PIL
+    if converted or config.model_type == "qianfan_ocr":  # vLLM's own processor resizes images with PIL
         processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     return model.eval(), processor
 

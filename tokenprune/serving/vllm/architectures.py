@@ -70,6 +70,9 @@ ARCHITECTURES = {
         Architecture("TokenPruneInternVL", "internvl:PrunedInternVL", "InternVLForConditionalGeneration", "internvl"),
         Architecture("TokenPruneInternVLChat", "internvl:PrunedInternVLChat", "InternVLChatModel", "internvl_chat"),
         Architecture(
+            "TokenPruneQianfanOCR", "internvl:PrunedQianfanOCR", "QianfanOCRForConditionalGeneration", "qianfan_ocr"
+        ),
+        Architecture(
             "TokenPruneQwen2VL",
             "qwen_vl:PrunedQwen2VL",
             "Qwen2VLForConditionalGeneration",

@@ -1,5 +1,5 @@
-"""InternVL, in transformers' format and in its authors': square tiles, whose visual tokens each combine 2 x 2
-patches."""
+"""InternVL, in transformers' format and in its authors', and Qianfan-OCR: square tiles, whose visual tokens each
+combine 2 x 2 patches."""
 
 # pyright: reportMissingImports=false
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
-from vllm.model_executor.models import interns1, internvl
+from vllm.model_executor.models import interns1, internvl, qianfan_ocr
 from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
@@ -34,6 +34,9 @@ class InternVLProcessor(TileProcessor, interns1.InternS1MultiModalProcessor): ..
 
 
 class InternVLChatProcessor(TileProcessor, internvl.InternVLMultiModalProcessor): ...
+
+
+class QianfanOCRProcessor(TileProcessor, internvl.BaseInternVLMultiModalProcessor): ...
 
 
 def tile_of(config: Any) -> Layout:
@@ -88,3 +91,10 @@ class PrunedInternViT(PrunedModel):
 )
 class PrunedInternVLChat(PrunedInternViT, internvl.InternVLChatModel, SupportsMRoPE):
     """vLLM's InternVL in its authors' format, pruned. Its videos are not."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    QianfanOCRProcessor, info=qianfan_ocr.QianfanOCRProcessingInfo, dummy_inputs=internvl.BaseInternVLDummyInputsBuilder
+)
+class PrunedQianfanOCR(PrunedInternViT, qianfan_ocr.QianfanOCRForConditionalGeneration, SupportsMRoPE):
+    """vLLM's Qianfan-OCR, pruned."""
