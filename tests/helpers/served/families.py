@@ -194,6 +194,14 @@ FAMILIES = (
         far=Far(136, 6, (224, 224), raises=M_ROPE_ENDS),
         n_more=3,
     ),
+    Family(
+        "minicpmv4_7",
+        "TokenPruneMiniCPMV4_7",
+        partial(save_minicpm, version="4_7"),
+        MINICPM_IMAGE,
+        far=Far(80, 8, (400, 4), raises=M_ROPE_ENDS),
+        n_more=3,
+    ),
     # No step is to end within an image, which vLLM 0.32 only makes sure of while no other request shares the step.
     Family(
         "gemma3",

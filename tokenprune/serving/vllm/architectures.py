@@ -211,6 +211,21 @@ ARCHITECTURES = {
             "minicpmv4_6",
             needs_pixels=True,
         ),
+        Architecture(
+            "TokenPruneMiniCPMV4_7",
+            "minicpm:PrunedMiniCPMV4_7",
+            "MiniCPMV4_7ForConditionalGeneration",
+            "minicpmv4_7",
+            multidimensional=True,
+            needs_pixels=True,
+        ),
+        Architecture(
+            "TokenPruneMiniCPMV4_7",
+            "minicpm:PrunedMiniCPMV4_7",
+            "MiniCPMV4_7ForConditionalGeneration",
+            "minicpmv4_7",
+            True,
+        ),
         Architecture("TokenPruneGemma3", "gemma3:PrunedGemma3", "Gemma3ForConditionalGeneration", "gemma3"),
         Architecture(
             "TokenPruneGemma4", "gemma4:PrunedGemma4", "Gemma4ForConditionalGeneration", "gemma4", padded=True

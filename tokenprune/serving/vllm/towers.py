@@ -31,6 +31,7 @@ OWN_TOWERS = {
     "kimi_k25": kimi.TOWER,
     "llama4": llama4.TOWER,
     "minicpmv4_6": minicpm.TOWER,
+    "minicpmv4_7": minicpm.TOWER,
     "paddleocr_vl": PADDLE_TOWER,
 }
 

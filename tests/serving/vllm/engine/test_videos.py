@@ -4,6 +4,7 @@ families videos are not pruned, also beside images."""
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,9 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
         (save_internvl_chat, "TokenPruneInternVLChat", "<video>", CHAT_IMAGE, CHAT_OPTIONS),
         (save_gemma4, "TokenPruneGemma4", "<|video|>", GEMMA4_IMAGE, {}),
         (save_minicpm, "TokenPruneMiniCPMV4_6", MINICPM_VIDEO, MINICPM_IMAGE, {}),
+        (partial(save_minicpm, version="4_7"), "TokenPruneMiniCPMV4_7", MINICPM_VIDEO, MINICPM_IMAGE, {}),
     ],
-    ids=["llava-onevision", "internvl_chat", "gemma4", "minicpmv4_6"],
+    ids=["llava-onevision", "internvl_chat", "gemma4", "minicpmv4_6", "minicpmv4_7"],
 )
 def test_videos_that_are_not_pruned(
     save: Any, architecture: str, video: str, image: str, options: dict[str, Any], tmp_path: Path
