@@ -13,6 +13,7 @@ from helpers.served.engine import TOLERANCE, check_equal, difference, engine, ex
 from helpers.served.families import FAMILIES, FOPRU, KIMI_OPTIONS, Family, words
 from helpers.served.gemma import GEMMA4_IMAGE, save_gemma4
 from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat
+from helpers.served.llava_next_video import NEXT_VIDEO, save_llava_next_video
 from helpers.served.minicpm import MINICPM_IMAGE, MINICPM_VIDEO, save_minicpm
 from helpers.served.models import save_llava_onevision
 from helpers.served.packed import KIMI_IMAGE, save_kimi
@@ -80,6 +81,29 @@ def test_videos_that_are_not_pruned(
         native = [tokens(one) for one in served(llm, [alone, both])]
     assert [tokens(one) for one in found[:2]] == native
     assert len(found[2].prompt_token_ids) < len(found[1].prompt_token_ids)
+
+
+def test_a_family_that_takes_no_images(tmp_path: Path) -> None:
+    """LLaVA-NeXT-Video in vLLM, whose prompts have one video."""
+    save_llava_next_video(tmp_path)
+    options = {"limit_mm_per_prompt": {"video": 1}, "max_num_batched_tokens": 16, "max_num_seqs": 8}
+    requests = [
+        Request(f"{words(28)} {NEXT_VIDEO} w2", videos=(SHORT,)),
+        Request(f"{words(28)} {NEXT_VIDEO} w3", videos=(SHORT,)),
+        Request(f"w1 {NEXT_VIDEO} w2", videos=(LONG,), keep_ratio=0.5),
+        Request(f"w1 {NEXT_VIDEO} w2", videos=(SHORT,), keep_ratio=1.0),
+        Request("w9 w10 w11"),
+    ]
+    answers = expected(tmp_path, {**FOPRU, "budget_per": "tile"}, requests)
+    with engine(tmp_path, "TokenPruneLlavaNextVideo", FOPRU, **options) as llm:
+        outputs = [one for request in requests for one in served(llm, [request])]
+        llm.reset_prefix_cache()
+        outputs += served(llm, requests)
+    assert outputs[1].num_cached_tokens > 0
+    for output, answer in zip(outputs, answers * 2, strict=True):
+        check_equal(output, answer)
+    (compact,) = expected(tmp_path, {**FOPRU, "budget_per": "tile"}, requests[:1], "compact")
+    assert difference(outputs[0], compact) > 100 * TOLERANCE
 
 
 def tokens(output: Any) -> list[int]:
