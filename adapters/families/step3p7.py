@@ -45,12 +45,16 @@ class Step3p7Adapter(KnownTowerAdapter):
         layouts = []
         for image, n_crops in zip(output.pooler_output, counts, strict=True):
             part, side = isqrt((len(image) - n_whole) // max(n_crops, 1)), isqrt(n_whole)
-            tiles = [square(part)] * n_crops + [square(side)]
-            layouts.append(Layout.concat(tiles) if n_crops else tiles[0])
+            layouts.append(image_layout(n_crops, part, side))
         return layouts
 
     def by_image(self, statistic: str, tiles: list[Any], layouts: Sequence[Layout]) -> list[Any]:
         return image_by_image(statistic, tiles, layouts)
+
+
+def image_layout(n_crops: int, part: int, side: int) -> Layout:
+    """The layout of an image of part x part visual tokens in each crop, and side x side in the whole, which is last."""
+    return Layout.concat([*[square(part)] * n_crops, square(side)]) if n_crops else square(side)
 
 
 def square(side: int) -> Layout:

@@ -24,6 +24,7 @@ from helpers.served.attention import attend_within_images
 from helpers.served.interpreted import interpret_kernels
 from helpers.served.linear_attention import use_float32_kernel
 from helpers.served.reference import Answer, Request, answers, chunk, draw, film
+from helpers.served.step import run_step_on_cpus, see_as_transformers
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, Architecture
 
@@ -72,6 +73,8 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
     register()
     use_float32_kernel()
     attend_within_images()
+    see_as_transformers()
+    run_step_on_cpus()
     chosen: dict[str, Any] = {
         "dtype": "float32",
         "max_model_len": 512,

@@ -42,6 +42,7 @@ from helpers.served.packed import (
     save_paddleocr_vl,
 )
 from helpers.served.reference import Request
+from helpers.served.step import STEP_IMAGE, STEP_OPTIONS, save_step
 
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
 
@@ -182,6 +183,16 @@ FAMILIES = (
         KIMI_IMAGE,
         far=Far(256, 8, (196, 196), raises="index out of range"),
         options=KIMI_OPTIONS,
+    ),
+    Family(
+        "step3p7",
+        "TokenPruneStep3p7",
+        save_step,
+        STEP_IMAGE,
+        far=Far(256, 8, (196, 196), raises="index out of range"),
+        n_blocks=30,
+        n_more=1,
+        options=STEP_OPTIONS,
     ),
     Family("idefics3", "TokenPruneIdefics3", partial(save_idefics3, kind="idefics3")),
     Family("smolvlm", "TokenPruneSmolVLM", partial(save_idefics3, kind="smolvlm")),

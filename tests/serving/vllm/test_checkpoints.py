@@ -21,6 +21,7 @@ from tokenprune.serving.vllm.checkpoints import architecture_of
         ({"model_type": "kimi_k25", "architectures": ["KimiK25ForConditionalGeneration"]}, "TokenPruneKimiK25"),
         ({"model_type": "kimi_k25", "architectures": ["Kimi_K25ForConditionalGeneration"]}, "TokenPruneKimiK25"),
         ({"model_type": "internvl_chat", "architectures": ["InternVLChatModel"]}, "TokenPruneInternVLChat"),
+        ({"model_type": "step3p7", "vision_config": {"width": 1536}}, "TokenPruneStep3p7"),
         ({"model_type": "llava", "architectures": ["TokenPruneQwen2VL"]}, "TokenPruneLlava"),
         ({"model_type": "qwen3_5", "vision_config": {"model_type": "qwen3_5_vision"}}, "TokenPruneQwen3_5"),
     ],

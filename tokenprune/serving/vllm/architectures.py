@@ -74,12 +74,6 @@ ARCHITECTURES = {
             "llava_onevision",
             needs_pixels=True,
         ),
-        Architecture(
-            "TokenPruneLlavaNextVideo",
-            "llava_next_video:PrunedLlavaNextVideo",
-            "LlavaNextVideoForConditionalGeneration",
-            "llava_next_video",
-        ),
         Architecture("TokenPruneInternVL", "internvl:PrunedInternVL", "InternVLForConditionalGeneration", "internvl"),
         Architecture("TokenPruneInternVLChat", "internvl:PrunedInternVLChat", "InternVLChatModel", "internvl_chat"),
         Architecture(
@@ -218,6 +212,17 @@ ARCHITECTURES = {
             "TokenPruneLlama4", "llama4:PrunedLlama4", "Llama4ForConditionalGeneration", "llama4", marked=True
         ),
         Architecture(
+            "TokenPruneStep3p7",
+            "step3p7:PrunedStep3p7",
+            "Step3p7ForConditionalGeneration",
+            "step3p7",
+            marked=True,
+            needs_pixels=True,
+        ),
+        Architecture("TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3"),
+        Architecture("TokenPruneSmolVLM", "idefics3:PrunedSmolVLM", "SmolVLMForConditionalGeneration", "smolvlm"),
+        Architecture("TokenPruneLlama4", "llama4:PrunedLlama4", "Llama4ForConditionalGeneration", "llama4"),
+        Architecture(
             "TokenPruneMiniCPMV4_6",
             "minicpm:PrunedMiniCPMV4_6",
             "MiniCPMV4_6ForConditionalGeneration",
@@ -231,13 +236,6 @@ ARCHITECTURES = {
             "minicpmv4_7",
             multidimensional=True,
             needs_pixels=True,
-        ),
-        Architecture(
-            "TokenPruneMiniCPMV4_7",
-            "minicpm:PrunedMiniCPMV4_7",
-            "MiniCPMV4_7ForConditionalGeneration",
-            "minicpmv4_7",
-            True,
         ),
         Architecture("TokenPruneGemma3", "gemma3:PrunedGemma3", "Gemma3ForConditionalGeneration", "gemma3"),
         Architecture(

@@ -124,7 +124,7 @@ def layer_kinds(text_config: Any) -> list[str]:
 
 def rope_types(text_config: Any) -> list[str]:
     """The types of the rotary embeddings, of which kinds of layers may have their own."""
-    parameters = getattr(text_config, "rope_parameters", None) or {}
+    parameters = getattr(text_config, "rope_parameters", None) or getattr(text_config, "rope_scaling", None) or {}
     by_kind = [part for part in parameters.values() if isinstance(part, Mapping)]
     return [part.get("rope_type", "default") for part in by_kind or [parameters]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenprune.adapters.families import cohere_vision, gemma4, kimi, llama4, minicpm
+from tokenprune.adapters.families import cohere_vision, gemma4, kimi, llama4, minicpm, step3p7
 from tokenprune.adapters.towers import TOWERS, Tower, tower_of
 from tokenprune.adapters.towers.qwen import NORMED_TOWER, QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
 from tokenprune.adapters.towers.siglip_packed import PADDLE_TOWER
@@ -33,6 +33,7 @@ OWN_TOWERS = {
     "minicpmv4_6": minicpm.TOWER,
     "minicpmv4_7": minicpm.TOWER,
     "paddleocr_vl": PADDLE_TOWER,
+    "step3p7": step3p7.TOWER,
 }
 
 
@@ -55,9 +56,9 @@ def encoder_layer(config: Any, layer: int | None) -> int:
     """The index of the encoder layer that a strategy's `layer` means; None means the one whose output the projector
     gets or, with windows, the last one without. Raises UnsupportedError for a layer that does not exist, or that cannot
     be read."""
-    in_sequence = config.model_type in SEQUENCE_TOWERS
-    n_layers = config.vision_config.depth if in_sequence else config.vision_config.num_hidden_layers
-    readable = unwindowed_layers(config.vision_config) if in_sequence else list(range(n_built_layers(config)))
+    windowed = config.model_type in SEQUENCE_TOWERS
+    n_layers = n_hidden_layers(config.vision_config)
+    readable = unwindowed_layers(config.vision_config) if windowed else list(range(n_built_layers(config)))
     if not readable:
         raise UnsupportedError(
             "no layer of this vision tower can be read. Use a strategy that reads no vision attention, such as Grid or "
@@ -70,7 +71,7 @@ def encoder_layer(config: Any, layer: int | None) -> int:
     if number not in readable:
         reason = (
             "attends within small windows, so its attention does not compare the patches of an image"
-            if in_sequence
+            if windowed
             else f"is not built by vLLM, which stops after layer {readable[-1]}, whose output the projector gets"
         )
         raise UnsupportedError(
@@ -84,18 +85,28 @@ def n_built_layers(config: Any) -> int:
     """How many layers of a LLaVA-like tower vLLM builds: up to the last one whose output the projector gets, which is
     the tower's last where the config names none."""
     states = getattr(config, "vision_feature_layer", getattr(config, "select_layer", -1))
-    n_layers = config.vision_config.num_hidden_layers
+    n_layers = n_hidden_layers(config.vision_config)
     return max(
         state if state >= 0 else n_layers + 1 + state for state in ([states] if isinstance(states, int) else states)
     )
 
 
 def unwindowed_layers(vision_config: Any) -> list[int]:
-    """The layers of such a tower that attend to whole images."""
-    named = getattr(vision_config, "fullatt_block_indexes", None)
-    return list(range(vision_config.depth)) if named is None else sorted(n for n in named if n < vision_config.depth)
+    """The layers of a tower with windows that attend to whole images."""
+    named, every = getattr(vision_config, "fullatt_block_indexes", None), range(n_hidden_layers(vision_config))
+    return [*every] if named is None else sorted({*named} & {*every})
+
+
+def n_hidden_layers(vision_config: Any) -> int:
+    """How many layers a vision tower has."""
+    return _first(vision_config, "num_hidden_layers", "depth", "layers")
 
 
 def n_heads(vision_config: Any) -> int:
     """How many heads the attention of a vision tower has."""
-    return getattr(vision_config, "num_attention_heads", None) or vision_config.num_heads
+    return _first(vision_config, "num_attention_heads", "num_heads", "heads")
+
+
+def _first(vision_config: Any, *names: str) -> int:
+    """The value under the first of several names that a config has: transformers', or those of a checkpoint's code."""
+    return next(value for name in names if (value := getattr(vision_config, name, None)))

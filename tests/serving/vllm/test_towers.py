@@ -1,0 +1,29 @@
+"""Vision towers and rotary embeddings, described by configs of several libraries."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from tokenprune.errors import UnsupportedError
+from tokenprune.serving.vllm.refusals import check_decoder
+from tokenprune.serving.vllm.settings import Settings
+from tokenprune.serving.vllm.towers import encoder_layer, n_heads
+
+
+def test_names_of_a_checkpoints_own_code() -> None:
+    vision = SimpleNamespace(layers=4, heads=2)
+    step = SimpleNamespace(model_type="step3p7", vision_config=vision)
+    assert n_heads(vision) == 2
+    assert encoder_layer(step, None) == 3
+    with pytest.raises(UnsupportedError, match="layer=4 is not in the vision tower: write 0 to 3"):
+        encoder_layer(step, 4)
+
+
+def test_rotary_embeddings_of_a_checkpoints_own_code() -> None:
+    text = SimpleNamespace(layer_types=["full_attention"], rope_scaling={"rope_type": "dynamic", "factor": 2.0})
+    with pytest.raises(UnsupportedError, match="rotary embedding is of type 'dynamic'"):
+        check_decoder(text, Settings.read({"strategy": "fopru", "keep_ratio": 0.25}))
+    text.rope_scaling["rope_type"] = "llama3"
+    check_decoder(text, Settings.read({"strategy": "fopru", "keep_ratio": 0.25}))
