@@ -113,10 +113,15 @@ def in_vllm(model_type: str, architectures: Sequence[str] = ()) -> str | None:
     from tokenprune.serving.vllm.checkpoints import architecture_of
 
     try:
-        architecture_of({"model_type": model_type, "architectures": architectures})
+        architecture_of({"model_type": checkpoint_type(model_type), "architectures": architectures})
     except UnsupportedError as error:
         return str(error)
     return None
+
+
+def checkpoint_type(model_type: str) -> str:
+    """The type of the checkpoints that vLLM loads for a model of a type: a thinker is served inside its Qwen-Omni."""
+    return model_type.removesuffix("_thinker")
 
 
 def served_of(strategies: Sequence[str], model_type: str) -> list[str]:
@@ -130,7 +135,7 @@ def served_of(strategies: Sequence[str], model_type: str) -> list[str]:
     found = []
     for name in strategies:
         try:
-            check_strategy(STRATEGIES[name](), 32, architecture_of({"model_type": model_type}))
+            check_strategy(STRATEGIES[name](), 32, architecture_of({"model_type": checkpoint_type(model_type)}))
         except UnsupportedError:
             continue
         found.append(name)

@@ -11,8 +11,9 @@ from helpers.commands import command
 from tokenprune.adapters import ADAPTERS
 from tokenprune.adapters.refused import NEVER
 from tokenprune.adapters.tested import read_tested
-from tokenprune.evals.cli.models import CONTRACTS, in_vllm, strategies_of
-from tokenprune.serving.vllm.architectures import ARCHITECTURES, CONVERTED
+from tokenprune.evals.cli.models import CONTRACTS, checkpoint_type, in_vllm, strategies_of
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.checkpoints import CONVERTED
 
 
 def test_every_class_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,7 +46,7 @@ def test_strategies_that_vllm_can_serve(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_what_vllm_can_serve(capsys: pytest.CaptureFixture[str]) -> None:
-    served = {one.model_type for one in read_tested().values() if in_vllm(one.model_type) is None}
+    served = {checkpoint_type(one.model_type) for one in read_tested().values() if in_vllm(one.model_type) is None}
     assert served == {architecture.model_type for architecture in ARCHITECTURES.values()} - CONVERTED.keys()
     assert command("models", "hunyuan_vl") == 0
     shown = capsys.readouterr().out

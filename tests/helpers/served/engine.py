@@ -23,7 +23,7 @@ import torch
 from helpers.served.attention import attend_within_images
 from helpers.served.interpreted import interpret_kernels
 from helpers.served.linear_attention import use_float32_kernel
-from helpers.served.reference import Answer, Request, answers, chunk, draw, film
+from helpers.served.reference import Answer, Request, answers, chunk, draw, film, noise
 from helpers.served.step import run_step_on_cpus, see_as_transformers
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, Architecture
@@ -119,7 +119,7 @@ def served(llm: Any, requests: Sequence[Request], adapter: Any = None) -> list[A
 
 
 def _data(request: Request, architecture: Architecture | None) -> dict[str, list[Any]]:
-    """The images and videos of a request, as vLLM takes them. architecture: None for one of vLLM's own."""
+    """The images, videos and sounds of a request, as vLLM takes them. architecture: None for one of vLLM's own."""
     images = [draw(*one, request.flat) for one in request.images]
     if architecture is not None and architecture.chunks:
         chunks = [chunk(*one, request.flat) for one in request.videos]
@@ -129,6 +129,7 @@ def _data(request: Request, architecture: Architecture | None) -> dict[str, list
         found = {"vision_chunk": [*architecture.items(images)["vision_chunk"], *videos]}
     else:
         found = {"image": images, "video": [played(film(*one, request.flat)) for one in request.videos]}
+        found["audio"] = [(noise(*one), 16000) for one in request.sounds]
     return {modality: items for modality, items in found.items() if items}
 
 

@@ -32,6 +32,7 @@ from helpers.served.models import (
     save_llava_onevision,
     save_qwen,
 )
+from helpers.served.omni import save_omni
 from helpers.served.packed import (
     KIMI_IMAGE,
     LIGHTON_IMAGE,
@@ -160,6 +161,10 @@ FAMILIES = (
     Family("qwen3_5", "TokenPruneQwen3_5", partial(save_qwen, kind="qwen3_5"), QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE),
     Family(
         "qwen3_5_moe", "TokenPruneQwen3_5Moe", partial(save_qwen, kind="qwen3_5_moe"), QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE
+    ),
+    Family("qwen2_5_omni", "TokenPruneQwen2_5Omni", partial(save_omni, kind="qwen2_5_omni"), QWEN_IMAGE, far=FAR_MROPE),
+    Family(
+        "qwen3_omni_moe", "TokenPruneQwen3Omni", partial(save_omni, kind="qwen3_omni_moe"), QWEN_IMAGE, far=FAR_MROPE
     ),
     Family("glm4v", "TokenPruneGlm4v", partial(save_glm, kind="glm4v"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
     Family("glm4v_moe", "TokenPruneGlm4vMoe", partial(save_glm, kind="glm4v_moe"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),

@@ -20,9 +20,9 @@ CONVERTED = "converted"
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt, with seeds and sizes of its images (seed, width, height) and its videos (seed, width, height, frames),
-    for an answer of `n_new` tokens. `options` are those of the model's own processor. `flat`: of images with
-    large areas of one colour, as pages and screens have them."""
+    """A prompt, with seeds and sizes of its images (seed, width, height), its videos (seed, width, height, frames) and
+    its sounds (seed, seconds), for an answer of `n_new` tokens. `options` are those of the model's own processor.
+    `flat`: of images with large areas of one colour, as pages and screens have them."""
 
     text: str
     images: tuple[tuple[int, int, int], ...] = ()
@@ -31,6 +31,7 @@ class Request:
     videos: tuple[tuple[int, int, int, int], ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
     flat: bool = False
+    sounds: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ def chunk(seed: int, width: int, height: int, n_frames: int, flat: bool = False)
     return [draw(seed + number, width, height, flat) for number in range(n_frames)]
 
 
+def noise(seed: int, seconds: float) -> Any:
+    """A sound as numbers, 16,000 a second."""
+    return np.random.default_rng(seed).normal(size=int(16000 * seconds)).astype(np.float32)
+
+
 def answers(
     model: Path, strategy: str, settings: dict[str, Any], position_ids: PositionIds, requests: Sequence[Request]
 ) -> list[Answer]:
@@ -82,6 +88,8 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
         LightOnOcrForConditionalGeneration,
     )
 
+    from helpers.served.omni import thinker_class
+
     torch.set_num_threads(1)
     converted = (folder / CONVERTED).is_dir()
     if converted:
@@ -89,7 +97,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     # Its published type is that of another model.
     config: Any = AutoConfig.from_pretrained(folder)
     lighton = config.architectures == ["LightOnOCRForConditionalGeneration"]
-    kind: Any = LightOnOcrForConditionalGeneration if lighton else AutoModelForImageTextToText
+    kind: Any = LightOnOcrForConditionalGeneration if lighton else thinker_class(config) or AutoModelForImageTextToText
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     processor = AutoProcessor.from_pretrained(folder)
     if converted or config.model_type == "qianfan_ocr":  # vLLM's own processor resizes images with PIL
@@ -200,6 +208,8 @@ def _inputs(processor: Any, request: Request) -> Any:
     chunks = [chunk(*one, request.flat) for one in request.videos] if kimi else []
     images += [frames[0] for frames in chunks]  # a chunk has as many tokens as a frame
     given: dict[str, Any] = {"text": [request.text], "images": images or None, "return_tensors": "pt"}
+    if request.sounds:
+        given["audio"] = [noise(*one) for one in request.sounds]
     if request.videos and not kimi:
         films, facts = zip(*(film(*one, request.flat) for one in request.videos), strict=True)
         given |= {"videos": list(films), "video_metadata": list(facts), "do_sample_frames": False}

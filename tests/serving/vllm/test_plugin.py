@@ -35,6 +35,7 @@ def test_what_vllm_sets_for_a_class(name: str, monkeypatch: pytest.MonkeyPatch) 
     ("name", "way_out"),
     [
         ("LlavaForConditionalGeneration", 'Add "architectures": ["TokenPruneLlava"] to it'),
+        ("Qwen2_5OmniForConditionalGeneration", 'Add "architectures": ["TokenPruneQwen2_5Omni"] to it'),
         ("Phi3VForCausalLM", 'The plug-in cannot prune this model: leave "tokenprune" out'),
     ],
 )

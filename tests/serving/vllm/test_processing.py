@@ -100,6 +100,6 @@ def test_an_image_that_nobody_here_has_seen(strategy: Strategy, refused: bool, m
     processor = processing.PruningProcessor()
     processor.settings = Settings(strategy)
     config = SimpleNamespace(architectures=["TokenPruneQwen3VL"])
-    processor.info = SimpleNamespace(get_hf_config=lambda: config)
+    processor.info = SimpleNamespace(ctx=SimpleNamespace(model_config=SimpleNamespace(hf_config=config)))
     with pytest.raises(SettingError, match="encoded elsewhere") if refused else nullcontext():
         processor._check_encoded({"image": None})

@@ -134,6 +134,23 @@ ARCHITECTURES = {
             joins_ranks=True,
         ),
         Architecture(
+            "TokenPruneQwen2_5Omni",
+            "qwen_omni:PrunedQwen2_5Omni",
+            "Qwen2_5OmniModel",
+            "qwen2_5_omni",
+            saved_as="Qwen2_5OmniForConditionalGeneration",
+            multidimensional=True,
+            drops_patches=True,
+        ),
+        Architecture(
+            "TokenPruneQwen3Omni",
+            "qwen_omni:PrunedQwen3Omni",
+            "Qwen3OmniMoeForConditionalGeneration",
+            "qwen3_omni_moe",
+            multidimensional=True,
+            drops_patches=True,
+        ),
+        Architecture(
             "TokenPruneGlm4v",
             "glm4v:PrunedGlm4v",
             "Glm4vForConditionalGeneration",

@@ -25,7 +25,7 @@ def register() -> None:
     if ARCHITECTURES.keys() <= MODELS_CONFIG_MAP.keys():
         return
     own = {name: MODELS_CONFIG_MAP.get(name, VerifyAndUpdateConfig) for name in ModelRegistry.get_supported_archs()}
-    pruning = {architecture.replaces: name for name, architecture in ARCHITECTURES.items()}
+    pruning = {one: name for name, its in ARCHITECTURES.items() for one in (its.replaces, its.saved_as) if one}
     MODELS_CONFIG_MAP.update({name: unpruned_config(base, pruning.get(name)) for name, base in own.items()})
     for name, architecture in ARCHITECTURES.items():
         ModelRegistry.register_model(name, f"{__package__}.models.{architecture.home}")

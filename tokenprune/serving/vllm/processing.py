@@ -163,7 +163,7 @@ class PruningProcessor(Base):
 
     @cached_property
     def settings(self) -> Settings:
-        return Settings.of(self.info.get_hf_config())
+        return Settings.of(self.info.ctx.model_config.hf_config)
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
         inputs = super().get_dummy_inputs(*args, **kwargs)
@@ -269,7 +269,7 @@ class PruningProcessor(Base):
     def _check_encoded(self, items: Mapping[str, Any]) -> None:
         """Raise SettingError for images or videos that were encoded elsewhere, if they must be seen. vLLM takes them
         with --enable-mm-embeds, which is refused then, but also where a connector brings KV or encoder caches."""
-        architecture = ARCHITECTURES[self.info.get_hf_config().architectures[0]]
+        architecture = ARCHITECTURES[self.info.ctx.model_config.hf_config.architectures[0]]
         strategy = self.settings.strategy
         reason = needs_image(architecture, strategy)
         counted = architecture.needs_pixels or "kept_before_tower" in strategy.needs

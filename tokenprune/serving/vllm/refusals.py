@@ -12,7 +12,7 @@ from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC, Archit
 from tokenprune.serving.vllm.checkpoints import architecture_of
 from tokenprune.serving.vllm.drafts import check_drafts
 from tokenprune.serving.vllm.settings import Settings
-from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
+from tokenprune.serving.vllm.towers import encoder_layer, seeing_config, tower_of_config
 from tokenprune.strategies.compose import Compose
 from tokenprune.strategy import AdaptiveStrategy, StagedStrategy, Strategy
 from tokenprune.strategy.asking import asked_skips, asked_stages
@@ -68,14 +68,15 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
     strategy = settings.strategy
     check_architecture(architecture, config)
     check_strategy(strategy, config.get_text_config().num_hidden_layers, architecture.name)
-    tower = tower_of_config(config)
-    check_patches(config, tower)
+    seeing = seeing_config(config)
+    tower = tower_of_config(seeing)
+    check_patches(seeing, tower)
     offers = {"vision_attention", "pixels", *({"cls"} if tower.n_prefix else ())}
     offers |= set() if architecture.padded else {"colors"}
     offers |= {"kept_before_tower"} & strategy.needs  # else refused by check_strategy
     check_needs(repr(strategy), strategy.needs, frozenset(offers), f"{architecture.name} inside vLLM")
     if "vision_attention" in strategy.needs and architecture.name != GENERIC:
-        encoder_layer(config, strategy.attention_layer)
+        encoder_layer(seeing, strategy.attention_layer)
     check_decoder(config.get_text_config(), settings)
 
 
@@ -136,7 +137,7 @@ def check_architecture(architecture: Architecture, config: Any) -> None:
         return
     raise UnsupportedError(
         f"{architecture.name} does not serve a model of type {config.model_type!r} with a "
-        f'{config.vision_config.model_type} tower. Write "architectures": ["{fitting}"].'
+        f'{seeing_config(config).vision_config.model_type} tower. Write "architectures": ["{fitting}"].'
     )
 
 

@@ -22,6 +22,8 @@ SEQUENCE_TOWERS = {
     "glm4v_moe": QWEN2_TOWER,
     "glm_ocr": NORMED_TOWER,
     "exaone4_5": QWEN2_5_TOWER,
+    "qwen2_5_omni_thinker": QWEN2_5_TOWER,
+    "qwen3_omni_moe_thinker": QWEN3_TOWER,
 }
 #: Others that only their families have.
 OWN_TOWERS = {
@@ -35,6 +37,11 @@ OWN_TOWERS = {
     "paddleocr_vl": PADDLE_TOWER,
     "step3p7": step3p7.TOWER,
 }
+
+
+def seeing_config(config: Any) -> Any:
+    """The part of a model's config that has its vision tower: the thinker's in Qwen-Omni, elsewhere the whole."""
+    return getattr(config, "thinker_config", config)
 
 
 def tower_of_config(config: Any) -> Tower:

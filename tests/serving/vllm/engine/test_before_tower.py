@@ -16,11 +16,25 @@ SOME = {"strategy": "pixelprune", "threshold": 0.3, "keep_ratio": 0.3}
 BY_ATTENTION = {"strategy": "compose", "steps": ["pixelprune", "fopru:keep=9"]}
 MERGING = {"strategy": "compose", "steps": ["pixelprune", "visionzip:keep=9"]}
 #: With windows in the tower, features of several layers, linear attention, another tower, and IDs that count tokens.
-NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "glm_ocr", "exaone4_5")
+NAMES = (
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "qwen3_5",
+    "glm4v",
+    "glm_ocr",
+    "exaone4_5",
+    "qwen2_5_omni",
+    "qwen3_omni_moe",
+)
 #: Towers whose patches are in raster order, of one image at a time or of frames that become the same tokens.
 RASTER = ("paddleocr_vl", "kimi_k25")
 CASES = [(name, EXACT) for name in (*NAMES, *RASTER)]
-CASES += [(name, one) for name in ("qwen2_5_vl", "qwen3_vl", *RASTER) for one in (SOME, BY_ATTENTION, MERGING)]
+CASES += [
+    (name, one)
+    for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_omni_moe", *RASTER)
+    for one in (SOME, BY_ATTENTION, MERGING)
+]
 A, B, FRAMES = (1, 224, 112), (2, 112, 224), (3, 112, 112, 4)
 
 

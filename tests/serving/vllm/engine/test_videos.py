@@ -15,7 +15,8 @@ from helpers.served.gemma import GEMMA4_IMAGE, save_gemma4
 from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat
 from helpers.served.llava_next_video import NEXT_VIDEO, save_llava_next_video
 from helpers.served.minicpm import MINICPM_IMAGE, MINICPM_VIDEO, save_minicpm
-from helpers.served.models import save_llava_onevision
+from helpers.served.models import QWEN_IMAGE, QWEN_VIDEO, save_llava_onevision
+from helpers.served.omni import save_omni
 from helpers.served.packed import KIMI_IMAGE, save_kimi
 from helpers.served.reference import Request
 
@@ -65,8 +66,10 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
         (save_gemma4, "TokenPruneGemma4", "<|video|>", GEMMA4_IMAGE, {}),
         (save_minicpm, "TokenPruneMiniCPMV4_6", MINICPM_VIDEO, MINICPM_IMAGE, {}),
         (partial(save_minicpm, version="4_7"), "TokenPruneMiniCPMV4_7", MINICPM_VIDEO, MINICPM_IMAGE, {}),
+        (partial(save_omni, kind="qwen2_5_omni"), "TokenPruneQwen2_5Omni", QWEN_VIDEO, QWEN_IMAGE, {}),
+        (partial(save_omni, kind="qwen3_omni_moe"), "TokenPruneQwen3Omni", QWEN_VIDEO, QWEN_IMAGE, {}),
     ],
-    ids=["llava-onevision", "internvl_chat", "gemma4", "minicpmv4_6", "minicpmv4_7"],
+    ids=["llava-onevision", "internvl_chat", "gemma4", "minicpmv4_6", "minicpmv4_7", "qwen2_5_omni", "qwen3_omni_moe"],
 )
 def test_videos_that_are_not_pruned(
     save: Any, architecture: str, video: str, image: str, options: dict[str, Any], tmp_path: Path

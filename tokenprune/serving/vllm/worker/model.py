@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
+from vllm.multimodal.utils import copy_mm_embedding_modality
 
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.differences import warn_of_differences
@@ -160,7 +161,10 @@ class PrunedModel(Base):
         self, input_ids: Tensor, multimodal_embeddings: Any = None, *, is_multimodal: Tensor | None = None
     ) -> Tensor:
         embeddings = [] if multimodal_embeddings is None else list(multimodal_embeddings)
-        rows = self.step.unpack(embeddings, is_multimodal)
+        rows = [
+            copy_mm_embedding_modality(given, features)
+            for given, features in zip(embeddings, self.step.unpack(embeddings, is_multimodal), strict=True)
+        ]
         return super().embed_input_ids(input_ids, rows or None, is_multimodal=is_multimodal)
 
     def forward(
