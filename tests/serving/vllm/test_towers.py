@@ -22,8 +22,8 @@ def test_names_of_a_checkpoints_own_code() -> None:
 
 
 def test_rotary_embeddings_of_a_checkpoints_own_code() -> None:
-    text = SimpleNamespace(layer_types=["full_attention"], rope_scaling={"rope_type": "dynamic", "factor": 2.0})
-    with pytest.raises(UnsupportedError, match="rotary embedding is of type 'dynamic'"):
+    text = SimpleNamespace(layer_types=["full_attention"], rope_scaling={"rope_type": "longrope", "factor": 2.0})
+    with pytest.raises(UnsupportedError, match="rotary embedding is of type 'longrope'"):
         check_decoder(text, Settings.read({"strategy": "fopru", "keep_ratio": 0.25}))
     text.rope_scaling["rope_type"] = "llama3"
     check_decoder(text, Settings.read({"strategy": "fopru", "keep_ratio": 0.25}))
