@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from einops import rearrange, reduce
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.adapters.registry import register_adapter
@@ -37,11 +37,16 @@ class MuseAdapter(GlobalLayersMixin, KnownTowerAdapter):
         return layouts(modality, arguments, self.vision_tower.config.merge_size)
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
-        config = self.vision_tower.config
-        pattern, side = "patch (time channel y x) -> patch channel y x", config.patch_size
-        pixels = arguments["pixel_values"]
-        patches = reduce(pixels, pattern, "mean", time=config.patch_temporal, y=side, x=side)
-        return assembled(patches, arguments["grid_thw"], 1)
+        return image_pixels(arguments["pixel_values"], arguments["grid_thw"], self.vision_tower.config)
+
+
+def image_pixels(
+    patches: Float[Tensor, "patches values"], grids: Int[Tensor, "images 3"], config: Any
+) -> list[Float[Tensor, "channels height width"]]:
+    """Assemble every frame from its patches, each of which covers several frames, whose mean is returned."""
+    pattern, side = "patch (time channel y x) -> patch channel y x", config.patch_size
+    means = reduce(patches, pattern, "mean", time=config.patch_temporal, y=side, x=side)
+    return assembled(means, grids, 1)
 
 
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:

@@ -32,6 +32,7 @@ from helpers.served.models import (
     save_llava_onevision,
     save_qwen,
 )
+from helpers.served.muse import MUSE_IMAGE, MUSE_VIDEO, save_muse
 from helpers.served.omni import save_omni
 from helpers.served.packed import (
     KIMI_IMAGE,
@@ -198,6 +199,16 @@ FAMILIES = (
         n_blocks=30,
         n_more=1,
         options=STEP_OPTIONS,
+    ),
+    Family(
+        "muse_glimmer",
+        "TokenPruneMuseGlimmer",
+        save_muse,
+        MUSE_IMAGE,
+        MUSE_VIDEO,
+        far=Far(256, 8, (196, 196)),
+        n_blocks=30,
+        n_more=1,
     ),
     Family("idefics3", "TokenPruneIdefics3", partial(save_idefics3, kind="idefics3")),
     Family("smolvlm", "TokenPruneSmolVLM", partial(save_idefics3, kind="smolvlm")),

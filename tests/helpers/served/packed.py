@@ -133,14 +133,20 @@ def save_kimi(folder: Path, **settings: Any) -> None:
 
 
 def published_kimi(name: str, weight: Tensor, placeholders: list[int]) -> tuple[str, Tensor]:
-    """Some of Kimi's weights are saved under names that neither library loads. If the model answers with a placeholder
-    token, transformers embeds the first token of the vocabulary instead, so both get the same embedding here."""
-    if name.endswith("embed_tokens.weight"):
-        weight = weight.clone()
-        weight[placeholders] = weight[0].clone()
+    """Some of Kimi's weights are saved under names that neither library loads."""
+    _, weight = with_plain_placeholders(name, weight, placeholders)
     name = name.replace("language_model.model.blocks.", "language_model.model.layers.")
     name = name.replace("vision_tower.encoder.patch_embed.", "vision_tower.patch_embed.")
     return name.replace("model.mm_projector.", "mm_projector."), weight
+
+
+def with_plain_placeholders(name: str, weight: Tensor, placeholders: list[int]) -> tuple[str, Tensor]:
+    """If a model answers with a placeholder token, transformers may embed the first token of the vocabulary instead, so
+    both get the same embedding here."""
+    if name.endswith("embed_tokens.weight"):
+        weight = weight.clone()
+        weight[placeholders] = weight[0].clone()
+    return name, weight
 
 
 def with_media_settings(written: dict[str, Any]) -> dict[str, Any]:

@@ -213,7 +213,10 @@ def _inputs(processor: Any, request: Request) -> Any:
     if request.videos and not kimi:
         films, facts = zip(*(film(*one, request.flat) for one in request.videos), strict=True)
         given |= {"videos": list(films), "video_metadata": list(facts), "do_sample_frames": False}
+        if type(processor).__name__ == "MuseGlimmerProcessor":  # which reads the times of frames only if asked for them
+            given |= {"return_metadata": True}
     inputs = processor(**given, **dict(request.options), add_special_tokens=False)
+    inputs.pop("video_metadata", None)
     if chunks:
         count_averaged_frames()
         inputs = with_chunks(inputs, chunks, processor)

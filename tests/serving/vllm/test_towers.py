@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.refusals import check_decoder
 from tokenprune.serving.vllm.settings import Settings
-from tokenprune.serving.vllm.towers import encoder_layer, n_heads
+from tokenprune.serving.vllm.towers import encoder_layer, n_heads, unwindowed_layers
+
+
+def muse(*kinds: str) -> Any:
+    vision = SimpleNamespace(num_hidden_layers=len(kinds), layer_types=[f"{kind}_attention" for kind in kinds])
+    return SimpleNamespace(model_type="muse_glimmer", vision_config=vision)
+
+
+def test_layers_with_windows() -> None:
+    config = muse("window", "full", "window", "full", "window")
+    assert unwindowed_layers(config.vision_config) == [1, 3]
+    assert encoder_layer(config, None) == 3
+    assert encoder_layer(config, -4) == 1
+    with pytest.raises(UnsupportedError, match=r"layer=-1 .* within small windows.* layer 3, or one of 1, 3"):
+        encoder_layer(config, -1)
+    with pytest.raises(UnsupportedError, match="no layer of this vision tower can be read"):
+        encoder_layer(muse("window", "window"), None)
 
 
 def test_names_of_a_checkpoints_own_code() -> None:

@@ -236,9 +236,13 @@ ARCHITECTURES = {
             marked=True,
             needs_pixels=True,
         ),
-        Architecture("TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3"),
-        Architecture("TokenPruneSmolVLM", "idefics3:PrunedSmolVLM", "SmolVLMForConditionalGeneration", "smolvlm"),
-        Architecture("TokenPruneLlama4", "llama4:PrunedLlama4", "Llama4ForConditionalGeneration", "llama4"),
+        Architecture(
+            "TokenPruneMuseGlimmer",
+            "muse:PrunedMuseGlimmer",
+            "MuseGlimmerForConditionalGeneration",
+            "muse_glimmer",
+            needs_pixels=True,
+        ),
         Architecture(
             "TokenPruneMiniCPMV4_6",
             "minicpm:PrunedMiniCPMV4_6",

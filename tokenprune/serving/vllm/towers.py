@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenprune.adapters.families import cohere_vision, gemma4, kimi, llama4, minicpm, step3p7
+from tokenprune.adapters.families import cohere_vision, gemma4, kimi, llama4, minicpm, muse, step3p7
 from tokenprune.adapters.towers import TOWERS, Tower, tower_of
 from tokenprune.adapters.towers.qwen import NORMED_TOWER, QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
 from tokenprune.adapters.towers.siglip_packed import PADDLE_TOWER
@@ -34,6 +34,7 @@ OWN_TOWERS = {
     "llama4": llama4.TOWER,
     "minicpmv4_6": minicpm.TOWER,
     "minicpmv4_7": minicpm.TOWER,
+    "muse_glimmer": muse.TOWER,
     "paddleocr_vl": PADDLE_TOWER,
     "step3p7": step3p7.TOWER,
 }
@@ -63,7 +64,8 @@ def encoder_layer(config: Any, layer: int | None) -> int:
     """The index of the encoder layer that a strategy's `layer` means; None means the one whose output the projector
     gets or, with windows, the last one without. Raises UnsupportedError for a layer that does not exist, or that cannot
     be read."""
-    windowed = config.model_type in SEQUENCE_TOWERS
+    has_kinds = getattr(config.vision_config, "layer_types", None) is not None
+    windowed = has_kinds or config.model_type in SEQUENCE_TOWERS
     n_layers = n_hidden_layers(config.vision_config)
     readable = unwindowed_layers(config.vision_config) if windowed else list(range(n_built_layers(config)))
     if not readable:
@@ -100,7 +102,10 @@ def n_built_layers(config: Any) -> int:
 
 def unwindowed_layers(vision_config: Any) -> list[int]:
     """The layers of a tower with windows that attend to whole images."""
-    named, every = getattr(vision_config, "fullatt_block_indexes", None), range(n_hidden_layers(vision_config))
+    kinds, named = (getattr(vision_config, name, None) for name in ("layer_types", "fullatt_block_indexes"))
+    every = range(n_hidden_layers(vision_config))
+    if kinds is not None:
+        return [number for number in every if kinds[number] == "full_attention"]
     return [*every] if named is None else sorted({*named} & {*every})
 
 

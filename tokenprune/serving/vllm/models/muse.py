@@ -1,0 +1,110 @@
+"""Muse Glimmer: images of any size and videos, whose patches most layers of the tower compare within windows. vLLM 0.32
+gets images and pairs of frames, 0.33 their patches in one sequence."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Float, Int
+from torch import Tensor
+from vllm.model_executor.models import muse_glimmer
+from vllm.model_executor.models.interfaces import SupportsMRoPE
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from tokenprune.adapters.families.muse import image_pixels
+from tokenprune.adapters.towers.qwen import by_frame, layout, window_order
+from tokenprune.encoded import EncodedImage
+from tokenprune.serving.vllm.models.qwen_vl import PIXELS
+from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
+from tokenprune.serving.vllm.worker.model import PrunedModel
+from tokenprune.serving.vllm.worker.tiles import image_statistics
+from tokenprune.tokens import VisionAttention
+
+
+class MuseProcessor(PruningProcessor, muse_glimmer.MuseGlimmerMultiModalProcessor):
+    """Pairs of frames are pruned one by one."""
+
+    pruned = tuple(PIXELS)
+
+    def parts(self, modality: str, item: Any, n_visual: int) -> Sequence[int]:
+        if modality == "image":
+            return (n_visual,)
+        whole = "video_pixel_values" in item
+        n_pairs = len(item["video_pixel_values"].data) if whole else int(item["video_grid_thw"].data[0])
+        return (n_visual // n_pairs,) * n_pairs
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    MuseProcessor, info=muse_glimmer.MuseGlimmerProcessingInfo, dummy_inputs=muse_glimmer.MuseGlimmerDummyInputsBuilder
+)
+class PrunedMuseGlimmer(PrunedModel, muse_glimmer.MuseGlimmerForCausalLM, SupportsMRoPE):
+    """vLLM's Muse Glimmer, pruned."""
+
+    pruned = tuple(PIXELS)
+
+    @property
+    def decoder(self) -> Any:
+        return self.model
+
+    def attention_module(self) -> Any:
+        blocks = self.vision_encoder.transformer
+        return blocks[encoder_layer(self.config, self.settings.strategy.attention_layer)].attn.attn
+
+    def grids(self, arguments: dict[str, Any]) -> Int[Tensor, "images 3"]:
+        modality, patch = modality_of(arguments), self.config.vision_config.patch_size
+        if f"{modality}_grid_thw" in arguments:
+            return arguments[f"{modality}_grid_thw"]
+        shapes = [one.shape if one.ndim == 4 else (1, *one.shape) for one in arguments[f"{modality}_pixel_values"]]
+        return torch.tensor([(n_pairs, height // patch, width // patch) for n_pairs, _, height, width in shapes])
+
+    def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
+        return {PIXELS[modality_of(arguments)]: self.grids(arguments).prod(-1).tolist()}
+
+    def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
+        needs, tower, vision = self.settings.strategy.needs, tower_of_config(self.config), self.config.vision_config
+        grids = self.grids(arguments).cpu()
+        merge = getattr(vision, "merge_size", None) or vision.merge_kernel_size
+        layouts = [layout(1, rows, columns, merge) for n_pairs, rows, columns in grids.tolist() for _ in range(n_pairs)]
+        statistics: list[dict[str, Any]] = [{} for _ in layouts]
+        if self.capture is not None:
+            heads = (self.by_frame(part[0], grids) for part in self.capture.heads())
+            for found, one, query, key in zip(statistics, layouts, *heads, strict=True):
+                attention = VisionAttention(query[None], key[None], self.capture.scale, tower.n_prefix, one)
+                found["vision_attention"] = attention
+        if needs & {"pixels", "colors"}:
+            for found, image in zip(statistics, self.frame_pixels(arguments, grids), strict=True):
+                found.update(image_statistics(needs, tower, image[None]))
+        return [EncodedImage(one, found) for one, found in zip(layouts, statistics, strict=True)]
+
+    def frame_pixels(
+        self, arguments: dict[str, Any], grids: Int[Tensor, "images 3"]
+    ) -> list[Float[Tensor, "channels height width"]]:
+        """Every image, and the mean of every pair of frames."""
+        modality = modality_of(arguments)
+        if PIXELS[modality] in arguments:
+            return image_pixels(arguments[PIXELS[modality]], grids, self.config.vision_config)
+        pattern = "... (time channel) height width -> (...) channel height width"
+        found = (reduce(one, pattern, "mean", channel=3) for one in arguments[f"{modality}_pixel_values"])
+        return [frame for one in found for frame in one]
+
+    def by_frame(
+        self, states: Float[Tensor, "heads patches width"], grids: Int[Tensor, "images 3"]
+    ) -> list[Float[Tensor, "heads frame_patches width"]]:
+        """Queries or keys of every image or pair of frames in raster order; the tower has them window by window, if it
+        has windows."""
+        vision = self.config.vision_config
+        row = rearrange(states, "head patch width -> patch head width")
+        if any(kind != "full_attention" for kind in vision.layer_types):
+            row = row[window_order(grids, 1, vision.pos_emb_height).argsort().to(row.device)]
+        return by_frame(row, grids, 1)
+
+
+def modality_of(arguments: Mapping[str, Any]) -> str:
+    """Whether a call of `embed_multimodal` has images or videos; it never has both."""
+    return next(one for one in PIXELS if f"{one}_grid_thw" in arguments or f"{one}_pixel_values" in arguments)
