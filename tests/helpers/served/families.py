@@ -9,6 +9,7 @@ from typing import Any
 
 from helpers.served.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, GEMMA_VISUAL, save_gemma3, save_gemma4
 from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
+from helpers.served.granite import save_granite4_vision
 from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat, save_qianfan_ocr
 from helpers.served.marked import (
     COHERE_IMAGE,
@@ -136,6 +137,7 @@ FAMILIES = (
     Family("llava-siglip", "TokenPruneLlava", partial(save_llava, kind="siglip")),
     Family("llava-next", "TokenPruneLlavaNext", save_llava_next),
     Family("llava-onevision", "TokenPruneLlavaOnevision", save_llava_onevision),
+    Family("granite4_vision", "TokenPruneGranite4Vision", save_granite4_vision),
     Family("internvl", "TokenPruneInternVL", save_internvl, INTERN_IMAGE),
     Family(
         "internvl_chat",

@@ -80,6 +80,13 @@ ARCHITECTURES = {
             "TokenPruneQianfanOCR", "internvl:PrunedQianfanOCR", "QianfanOCRForConditionalGeneration", "qianfan_ocr"
         ),
         Architecture(
+            "TokenPruneGranite4Vision",
+            "granite4_vision:PrunedGranite4Vision",
+            "Granite4VisionForConditionalGeneration",
+            "granite4_vision",
+            needs_pixels=True,
+        ),
+        Architecture(
             "TokenPruneQwen2VL",
             "qwen_vl:PrunedQwen2VL",
             "Qwen2VLForConditionalGeneration",

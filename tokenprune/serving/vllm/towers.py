@@ -94,6 +94,8 @@ def n_built_layers(config: Any) -> int:
     """How many layers of a LLaVA-like tower vLLM builds: up to the last one whose output the projector gets, which is
     the tower's last where the config names none."""
     states = getattr(config, "vision_feature_layer", getattr(config, "select_layer", -1))
+    if config.model_type == "granite4_vision":
+        states = [config.spatial_vision_layer, *(state for state, _ in config.deepstack_layer_map or ())]
     n_layers = n_hidden_layers(config.vision_config)
     return max(
         state if state >= 0 else n_layers + 1 + state for state in ([states] if isinstance(states, int) else states)

@@ -7,7 +7,7 @@ import torch
 from helpers.served.engine import needs_vllm
 
 from tokenprune.encoded import EncodedImage
-from tokenprune.selection import Selection
+from tokenprune.selection import Merge, Selection
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import Layout, VisualTokens
 
@@ -33,6 +33,15 @@ class Zeroing(Strategy):
     def select(self, tokens: VisualTokens) -> Selection:
         tokens.features.zero_()
         return Selection.best(tokens.features[:, 0], self.budget(tokens.n_visual))
+
+
+class Folding(Strategy):
+    """Folds the second token into the first."""
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        kept = tokens.features[:, 0].topk(self.budget(tokens.n_visual)).indices.sort().values
+        halves = Merge(torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([0.5, 0.5]))
+        return Selection(kept, tokens.n_visual, merged=halves)
 
 
 @pytest.mark.parametrize(("n_broken", "wanted"), [(1, [0, 2, 3]), (4, [0, 1, 5])])
@@ -104,3 +113,16 @@ def test_a_strategy_that_changes_its_tokens_in_place() -> None:
         rows, kept = ImageSelector(Settings(Zeroing(keep=3)), 2).select(features, image, None, 3)
     assert torch.equal(features, before)
     assert torch.equal(rows, before[kept])
+
+
+def test_features_that_are_a_sum() -> None:
+    """Of parts that enter the language model one by one: their sum is what a strategy sees, and each is merged."""
+    from tokenprune.serving.vllm.settings import Settings
+    from tokenprune.serving.vllm.worker.selector import ImageSelector
+
+    first, second = torch.tensor([[6.0, 1], [0, 2], [0, 3], [0, 4]]), torch.tensor([[0.0, 5], [0, 6], [9, 7], [8, 8]])
+    image = EncodedImage(Layout.raster((1, 2, 2)), {})
+    selector = ImageSelector(Settings(Folding(keep=2)), 2, n_summed=2, reports=False)
+    rows, kept = selector.select(torch.cat([first, second], 1), image, None, 2)
+    assert kept.tolist() == [2, 3]  # of 6, 0, 9 and 8
+    assert rows.tolist() == [[3.0, 1.5, 0.0, 5.5], [0.0, 4.0, 8.0, 8.0]]

@@ -74,7 +74,7 @@ class PrunedModel(Base):
         adds = self.settings.position_ids == "original"
         self.step = StepPositions(self.n_components, most, width, adds)
         self.most_at_once = vllm_config.scheduler_config.max_num_encoder_input_tokens
-        self.selector = ImageSelector(self.settings, width, reports=first)
+        self.selector = ImageSelector(self.settings, width, self.n_summed, reports=first)
         self.capture = self.make_capture() if "vision_attention" in strategy.needs else None
         if self.capture is not None:
             self.capture.apart = encodes_apart(vllm_config)
@@ -91,6 +91,11 @@ class PrunedModel(Base):
     def decoder(self) -> Any:
         """The module that holds the language model's rotary embeddings."""
         return self.language_model
+
+    @property
+    def n_summed(self) -> int:
+        """How many parts of the language model's width, side by side, the features of a visual token are the sum of."""
+        return 1
 
     def make_capture(self) -> Capture:
         """What captures the encoder layer that the strategy reads."""

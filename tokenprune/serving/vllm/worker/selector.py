@@ -28,11 +28,12 @@ class ImageSelector:
     """Selects the visual tokens of encoded images, as many as their prompts have placeholder tokens for.
 
     width: that of a visual token's features; further columns, if there are any, are taken along (DeepStack).
+    n_summed: how many parts of this width, side by side, the features are the sum of, which are merged alike.
     reports: whether this process records what is kept and how long it took, as one of several ranks does.
     """
 
-    def __init__(self, settings: Settings, width: int, reports: bool = True) -> None:
-        self.settings, self._width = settings, width
+    def __init__(self, settings: Settings, width: int, n_summed: int = 1, reports: bool = True) -> None:
+        self.settings, self._width, self._n_summed = settings, width, n_summed
         self._clock = SelectionClock() if reports else None
         self.file = KeptFile(settings.record) if reports and settings.record is not None else None
         self._filled = False
@@ -56,8 +57,10 @@ class ImageSelector:
     def _pruned(
         self, strategy: Strategy, features: Float[Tensor, "visual columns"], image: EncodedImage, n_kept: int
     ) -> tuple[Float[Tensor, "kept columns"], Int[Tensor, " kept"]]:
+        merged = self._width * self._n_summed
         # A copy, as in transformers: what a strategy does to it in place must not reach the model.
-        tokens = VisualTokens(features[:, : self._width].clone(), image.layout, 0, image.statistics)
+        seen = features[:, :merged].unflatten(-1, (self._n_summed, self._width)).sum(1)
+        tokens = VisualTokens(seen, image.layout, 0, image.statistics)
         left = left_before_tower(tokens)
         try:
             selection = checked_selection(strategy, tokens)
@@ -74,7 +77,7 @@ class ImageSelector:
             return features[kept].nan_to_num(0.0, 0.0, 0.0), kept
         rows = features[selection.kept]
         if selection.merged is not None:
-            rows[:, : self._width] = selection.merged.apply(features[:, : self._width], selection.kept)
+            rows[:, :merged] = selection.merged.apply(features[:, :merged], selection.kept)
         missing = n_kept - len(selection.kept)
         if missing == 0:
             return rows, selection.kept
