@@ -88,6 +88,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
         LightOnOcrForConditionalGeneration,
     )
 
+    from helpers.served.compass import rotate_like_qwen3
     from helpers.served.omni import thinker_class
 
     torch.set_num_threads(1)
@@ -98,6 +99,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     config: Any = AutoConfig.from_pretrained(folder)
     lighton = config.architectures == ["LightOnOCRForConditionalGeneration"]
     kind: Any = LightOnOcrForConditionalGeneration if lighton else thinker_class(config) or AutoModelForImageTextToText
+    rotate_like_qwen3()
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     processor = AutoProcessor.from_pretrained(folder)
     if converted or config.model_type == "qianfan_ocr":  # vLLM's own processor resizes images with PIL

@@ -277,6 +277,14 @@ ARCHITECTURES = {
             needs_pixels=True,
             marked=True,
         ),
+        Architecture(
+            "TokenPruneCohereCompass",
+            "cohere_compass:PrunedCohereCompass",
+            "CohereCompassForConditionalGeneration",
+            "cohere_compass",
+            multidimensional=True,
+            drops_patches=True,
+        ),
         Architecture(GENERIC, "generic:PrunedTransformers", "TransformersMultiModalForCausalLM", "llava"),
     )
 }

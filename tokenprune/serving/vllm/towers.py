@@ -21,6 +21,7 @@ SEQUENCE_TOWERS = {
     "glm4v": QWEN2_TOWER,
     "glm4v_moe": QWEN2_TOWER,
     "glm_ocr": NORMED_TOWER,
+    "cohere_compass": QWEN3_TOWER,
     "exaone4_5": QWEN2_5_TOWER,
     "qwen2_5_omni_thinker": QWEN2_5_TOWER,
     "qwen3_omni_moe_thinker": QWEN3_TOWER,

@@ -26,6 +26,7 @@ NAMES = (
     "exaone4_5",
     "qwen2_5_omni",
     "qwen3_omni_moe",
+    "cohere_compass",
 )
 #: Towers whose patches are in raster order, of one image at a time or of frames that become the same tokens.
 RASTER = ("paddleocr_vl", "kimi_k25")
@@ -44,7 +45,7 @@ def test_answers(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
     (family,) = (one for one in FAMILIES if one.name == name)
     family.save(tmp_path)
     image = family.image
-    limits = {} if name in RASTER else {"image": 2, "video": 1}
+    limits = {} if family.video is None else {"image": 2, "video": 1}
     options = {"limit_mm_per_prompt": limits, "max_num_batched_tokens": 16, "max_num_seqs": 8}
     with engine(tmp_path, family.architecture, settings, **{**options, **family.options}) as llm:
         prefix = words(llm.llm_engine.vllm_config.cache_config.block_size)
