@@ -38,12 +38,16 @@ class Lfm2VlAdapter(ModelAdapter):
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         patch = self.vision_tower.config.patch_size
-        pattern = "(row column) (y x channel) -> channel (row y) (column x)"
         tiles = zip(arguments["pixel_values"], arguments["spatial_shapes"].tolist(), strict=True)
-        return [
-            rearrange(pixels[: rows * columns], pattern, column=columns, y=patch, x=patch)
-            for pixels, (rows, columns) in tiles
-        ]
+        return [tile_image(patches, rows, columns, patch) for patches, (rows, columns) in tiles]
+
+
+def tile_image(
+    patches: Float[Tensor, "patches values"], rows: int, columns: int, patch: int
+) -> Float[Tensor, "channels height width"]:
+    """Put a tile together from its patches, maybe before padding."""
+    pattern = "(row column) (y x channel) -> channel (row y) (column x)"
+    return rearrange(patches[: rows * columns], pattern, column=columns, y=patch, x=patch)
 
 
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:

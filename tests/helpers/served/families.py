@@ -12,6 +12,7 @@ from helpers.served.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, GEMMA_VISUAL, save_g
 from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
 from helpers.served.granite import save_granite4_vision
 from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat, save_qianfan_ocr
+from helpers.served.lfm import save_lfm2_vl
 from helpers.served.marked import (
     COHERE_IMAGE,
     LLAMA_IMAGE,
@@ -70,7 +71,7 @@ M_ROPE_ENDS = "out of bounds for dimension 0"
 #: longer side has visual tokens: these have more than 40.
 FAR_MROPE = Far(64, 7, (1372, 28), raises=M_ROPE_ENDS)
 
-#: vLLM's kernel for CPUs rotates the wrong values where only a part of each head is rotated.
+#: vLLM's kernel for CPUs rotates the wrong values where only a part of each head is rotated, and in LFM2.
 KIMI_OPTIONS = {"compilation_config": {"custom_ops": ["all", "-rotary_embedding"]}}
 
 
@@ -249,4 +250,12 @@ FAMILIES = (
     ),
     Family("cohere2_vision", "TokenPruneCohere2Vision", save_cohere2_vision, COHERE_IMAGE, n_blocks=30),
     Family("cohere_compass", "TokenPruneCohereCompass", save_cohere_compass, COMPASS_IMAGE, far=FAR_MROPE, n_blocks=30),
+    Family(
+        "lfm2_vl",
+        "TokenPruneLfm2VL",
+        save_lfm2_vl,
+        far=Far(256, 8, (140, 112), raises="index out of range"),
+        n_blocks=20,
+        options=KIMI_OPTIONS,
+    ),
 )

@@ -89,6 +89,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     )
 
     from helpers.served.compass import rotate_like_qwen3
+    from helpers.served.lfm import take_older_transformers
     from helpers.served.omni import thinker_class
 
     torch.set_num_threads(1)
@@ -99,6 +100,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     config: Any = AutoConfig.from_pretrained(folder)
     lighton = config.architectures == ["LightOnOCRForConditionalGeneration"]
     kind: Any = LightOnOcrForConditionalGeneration if lighton else thinker_class(config) or AutoModelForImageTextToText
+    take_older_transformers()
     rotate_like_qwen3()
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     processor = AutoProcessor.from_pretrained(folder)

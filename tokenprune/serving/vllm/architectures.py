@@ -285,6 +285,9 @@ ARCHITECTURES = {
             multidimensional=True,
             drops_patches=True,
         ),
+        Architecture(
+            "TokenPruneLfm2VL", "lfm2_vl:PrunedLfm2VL", "Lfm2VlForConditionalGeneration", "lfm2_vl", needs_pixels=True
+        ),
         Architecture(GENERIC, "generic:PrunedTransformers", "TransformersMultiModalForCausalLM", "llava"),
     )
 }

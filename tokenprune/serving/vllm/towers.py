@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenprune.adapters.families import cohere_vision, gemma4, kimi, llama4, minicpm, muse, step3p7
+from tokenprune.adapters.families import cohere_vision, gemma4, kimi, lfm2_vl, llama4, minicpm, muse, step3p7
 from tokenprune.adapters.towers import TOWERS, Tower, tower_of
 from tokenprune.adapters.towers.qwen import NORMED_TOWER, QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
 from tokenprune.adapters.towers.siglip_packed import PADDLE_TOWER
@@ -32,6 +32,7 @@ OWN_TOWERS = {
     "gemma4": gemma4.TOWER,
     "internvl_chat": TOWERS["internvl_vision"],
     "kimi_k25": kimi.TOWER,
+    "lfm2_vl": lfm2_vl.TOWER,
     "llama4": llama4.TOWER,
     "minicpmv4_6": minicpm.TOWER,
     "minicpmv4_7": minicpm.TOWER,
