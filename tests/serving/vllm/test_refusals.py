@@ -11,8 +11,6 @@ from transformers import (
     Dinov2Config,
     Gemma3Config,
     Gemma3TextConfig,
-    Gemma4Config,
-    Gemma4VisionConfig,
     Llama4TextConfig,
     LlamaConfig,
     LlavaConfig,
@@ -123,15 +121,6 @@ def test_needs() -> None:
         check(anyres, "TokenPruneLlavaNext", embeds=True)
     with pytest.raises(UnsupportedError, match="TokenPruneMistral3 reads from the pixels where"):
         check(mistral, "TokenPruneMistral3", embeds=True)
-
-
-def test_colors_of_padded_images() -> None:
-    gemma4 = Gemma4Config(vision_config=Gemma4VisionConfig(), architectures=["TokenPruneGemma4"])
-    gemma4.tokenprune = FOPRU
-    check(gemma4, "TokenPruneGemma4")
-    gemma4.tokenprune = {"strategy": "vflowopt", "keep_ratio": 0.25, "progressive": False, "alpha": 0.5}
-    with pytest.raises(UnsupportedError, match="alpha"):
-        check(gemma4, "TokenPruneGemma4")
 
 
 def test_wrong_settings_are_refused() -> None:

@@ -286,7 +286,12 @@ ARCHITECTURES = {
             drops_patches=True,
         ),
         Architecture(
-            "TokenPruneLfm2VL", "lfm2_vl:PrunedLfm2VL", "Lfm2VlForConditionalGeneration", "lfm2_vl", needs_pixels=True
+            "TokenPruneLfm2VL",
+            "lfm2_vl:PrunedLfm2VL",
+            "Lfm2VlForConditionalGeneration",
+            "lfm2_vl",
+            needs_pixels=True,
+            padded=True,
         ),
         Architecture(GENERIC, "generic:PrunedTransformers", "TransformersMultiModalForCausalLM", "llava"),
     )
