@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from helpers.served.compass import COMPASS_IMAGE, save_cohere_compass
+from helpers.served.cosmos import COSMOS_VIDEO, save_cosmos, save_cosmos_edge
 from helpers.served.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, GEMMA_VISUAL, save_gemma3, save_gemma4
 from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
 from helpers.served.granite import save_granite4_vision
@@ -101,7 +102,7 @@ class Family:
     @property
     def mixes(self) -> bool:
         """Whether transformers takes images and videos in one prompt."""
-        return self.video == QWEN_VIDEO
+        return self.video in (QWEN_VIDEO, COSMOS_VIDEO)
 
     def requests(self) -> list[Request]:
         """Prompts with one and several images, with keep ratios of their own, and without images."""
@@ -170,6 +171,16 @@ FAMILIES = (
     Family("qwen2_5_omni", "TokenPruneQwen2_5Omni", partial(save_omni, kind="qwen2_5_omni"), QWEN_IMAGE, far=FAR_MROPE),
     Family(
         "qwen3_omni_moe", "TokenPruneQwen3Omni", partial(save_omni, kind="qwen3_omni_moe"), QWEN_IMAGE, far=FAR_MROPE
+    ),
+    Family("cosmos3_omni", "TokenPruneCosmos3", save_cosmos, QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE),
+    # vLLM 0.32 resizes images that are lower than a visual token, 32 pixels, otherwise than transformers.
+    Family(
+        "cosmos3_edge",
+        "TokenPruneCosmos3Edge",
+        save_cosmos_edge,
+        QWEN_IMAGE,
+        COSMOS_VIDEO,
+        Far(64, 7, (1376, 32), raises=M_ROPE_ENDS),
     ),
     Family("glm4v", "TokenPruneGlm4v", partial(save_glm, kind="glm4v"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
     Family("glm4v_moe", "TokenPruneGlm4vMoe", partial(save_glm, kind="glm4v_moe"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),

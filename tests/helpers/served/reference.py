@@ -214,6 +214,8 @@ def _inputs(processor: Any, request: Request) -> Any:
     given: dict[str, Any] = {"text": [request.text], "images": images or None, "return_tensors": "pt"}
     if request.sounds:
         given["audio"] = [noise(*one) for one in request.sounds]
+    if type(processor).__name__ == "Cosmos3EdgeProcessor":
+        given |= {"return_mm_token_type_ids": True, "return_metadata": bool(request.videos)}
     if request.videos and not kimi:
         films, facts = zip(*(film(*one, request.flat) for one in request.videos), strict=True)
         given |= {"videos": list(films), "video_metadata": list(facts), "do_sample_frames": False}

@@ -25,6 +25,8 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "internvl_chat", "architectures": ["InternVLChatModel"]}, "TokenPruneInternVLChat"),
         ({"model_type": "step3p7", "vision_config": {"width": 1536}}, "TokenPruneStep3p7"),
         ({"model_type": "llava", "architectures": ["TokenPruneQwen2VL"]}, "TokenPruneLlava"),
+        ({"model_type": "cosmos3_omni", "architectures": ["Cosmos3ForConditionalGeneration"]}, "TokenPruneCosmos3"),
+        ({"model_type": "cosmos3_omni", "architectures": ["Cosmos3OmniForConditionalGeneration"]}, "TokenPruneCosmos3"),
         ({"model_type": "qwen2_5_omni", "architectures": ["Qwen2_5OmniModel"]}, "TokenPruneQwen2_5Omni"),
         ({"model_type": "qwen2_5_omni", "architectures": [OMNI]}, "TokenPruneQwen2_5Omni"),
         ({"model_type": "qwen3_5", "vision_config": {"model_type": "qwen3_5_vision"}}, "TokenPruneQwen3_5"),

@@ -158,6 +158,23 @@ ARCHITECTURES = {
             drops_patches=True,
         ),
         Architecture(
+            "TokenPruneCosmos3",
+            "cosmos:PrunedCosmos3",
+            "Cosmos3ForConditionalGeneration",
+            "cosmos3_omni",
+            saved_as="Cosmos3OmniForConditionalGeneration",
+            multidimensional=True,
+            drops_patches=True,
+            joins_ranks=True,
+        ),
+        Architecture(
+            "TokenPruneCosmos3Edge",
+            "cosmos:PrunedCosmos3Edge",
+            "Cosmos3EdgeForConditionalGeneration",
+            "cosmos3_edge",
+            multidimensional=True,
+        ),
+        Architecture(
             "TokenPruneGlm4v",
             "glm4v:PrunedGlm4v",
             "Glm4vForConditionalGeneration",

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenprune.adapters.families import cohere_vision, gemma4, kimi, lfm2_vl, llama4, minicpm, muse, step3p7
+from tokenprune.adapters.families import (
+    cohere_vision,
+    cosmos3_edge,
+    gemma4,
+    kimi,
+    lfm2_vl,
+    llama4,
+    minicpm,
+    muse,
+    step3p7,
+)
 from tokenprune.adapters.towers import TOWERS, Tower, tower_of
 from tokenprune.adapters.towers.qwen import NORMED_TOWER, QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
 from tokenprune.adapters.towers.siglip_packed import PADDLE_TOWER
@@ -23,12 +33,14 @@ SEQUENCE_TOWERS = {
     "glm_ocr": NORMED_TOWER,
     "cohere_compass": QWEN3_TOWER,
     "exaone4_5": QWEN2_5_TOWER,
+    "cosmos3_omni": QWEN3_TOWER,
     "qwen2_5_omni_thinker": QWEN2_5_TOWER,
     "qwen3_omni_moe_thinker": QWEN3_TOWER,
 }
 #: Others that only their families have.
 OWN_TOWERS = {
     "cohere2_vision": cohere_vision.TOWER,
+    "cosmos3_edge": cosmos3_edge.TOWER,
     "gemma4": gemma4.TOWER,
     "internvl_chat": TOWERS["internvl_vision"],
     "kimi_k25": kimi.TOWER,

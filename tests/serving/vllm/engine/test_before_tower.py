@@ -24,6 +24,7 @@ NAMES = (
     "glm4v",
     "glm_ocr",
     "exaone4_5",
+    "cosmos3_omni",
     "qwen2_5_omni",
     "qwen3_omni_moe",
     "cohere_compass",

@@ -13,7 +13,16 @@ from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 A, B = (1, 100, 100), (2, 150, 80)
-NAMES = ("qwen2_5_vl", "qwen3_vl", "qwen3_omni_moe", "paddleocr_vl", "kimi_k25", "step3p7", "muse_glimmer")
+NAMES = (
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "qwen3_omni_moe",
+    "cosmos3_edge",
+    "paddleocr_vl",
+    "kimi_k25",
+    "step3p7",
+    "muse_glimmer",
+)
 OF_PATCHES = [family for family in FAMILIES if family.name in NAMES]
 REQUESTS = (
     Request("w1 w2 <image> w3 w4", (A,)),
