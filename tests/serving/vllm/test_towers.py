@@ -44,3 +44,19 @@ def test_rotary_embeddings_of_a_checkpoints_own_code() -> None:
         check_decoder(text, Settings.read({"strategy": "fopru", "keep_ratio": 0.25}))
     text.rope_scaling["rope_type"] = "llama3"
     check_decoder(text, Settings.read({"strategy": "fopru", "keep_ratio": 0.25}))
+
+
+@pytest.mark.parametrize(("deep", "spatial", "last"), [([[-3, 1], [-1, 0]], -2, 5), ([[-3, 1]], -2, 4), (None, -4, 2)])
+def test_features_of_several_encoder_layers(deep: Any, spatial: int, last: int) -> None:
+    """Of Granite 4 Vision: the last layer that gives some."""
+    config = SimpleNamespace(
+        model_type="granite4_vision",
+        vision_config=SimpleNamespace(num_hidden_layers=6),
+        deepstack_layer_map=deep,
+        spatial_vision_layer=spatial,
+    )
+    assert encoder_layer(config, None) == last
+    assert encoder_layer(config, 1) == 1
+    if last < 5:
+        with pytest.raises(UnsupportedError, match=f"layer=5 of this vision tower.+ Write null for layer {last}"):
+            encoder_layer(config, 5)
