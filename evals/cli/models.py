@@ -110,7 +110,7 @@ def in_vllm(model_type: str, architectures: Sequence[str] = ()) -> str | None:
     """Why checkpoints of a type, whose config names these architectures, cannot be pruned inside vLLM; None if they
     can."""
     from tokenprune.errors import UnsupportedError
-    from tokenprune.serving.vllm.checkpoints import architecture_of
+    from tokenprune.serving.vllm.checkpoints import architecture_of, checkpoint_type
 
     try:
         architecture_of({"model_type": checkpoint_type(model_type), "architectures": architectures})
@@ -119,16 +119,11 @@ def in_vllm(model_type: str, architectures: Sequence[str] = ()) -> str | None:
     return None
 
 
-def checkpoint_type(model_type: str) -> str:
-    """The type of the checkpoints that vLLM loads for a model of a type: a thinker is served inside its Qwen-Omni."""
-    return model_type.removesuffix("_thinker")
-
-
 def served_of(strategies: Sequence[str], model_type: str) -> list[str]:
     """Those of some strategies that vLLM runs too, with their default settings, for a type of checkpoints that it
     can prune."""
     from tokenprune.errors import UnsupportedError
-    from tokenprune.serving.vllm.checkpoints import architecture_of
+    from tokenprune.serving.vllm.checkpoints import architecture_of, checkpoint_type
     from tokenprune.serving.vllm.refusals import check_strategy
     from tokenprune.strategies import STRATEGIES
 

@@ -16,7 +16,7 @@ from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import SettingError, TokenPruneError
 from tokenprune.evals.run.defaults import SEARCHED_KEEP_RATIOS
 from tokenprune.evals.run.setups import Pruned, read_strategy
-from tokenprune.serving.vllm.checkpoints import architecture_of
+from tokenprune.serving.vllm.checkpoints import architecture_of_loaded
 from tokenprune.serving.vllm.refusals import check_strategy
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.registry import setting_types
@@ -180,7 +180,7 @@ class Space:
             return setup
         try:
             if self.servable:
-                check_strategy(setup.strategy, self.n_layers, architecture_of(self.model.config.to_dict()))
+                check_strategy(setup.strategy, self.n_layers, architecture_of_loaded(self.model.config.to_dict()))
             with setup.patched(self.model):
                 return None
         except TokenPruneError as error:

@@ -42,7 +42,7 @@ from tokenprune.evals.tune.costs import COSTS, N_QUESTIONS, Cost, CostMeter
 from tokenprune.evals.tune.questions import halves
 from tokenprune.evals.tune.search import SearchPlan, Tried, search
 from tokenprune.evals.tune.space import STRATEGIES, Space, check_named
-from tokenprune.serving.vllm.checkpoints import architecture_of
+from tokenprune.serving.vllm.checkpoints import architecture_of_loaded
 from tokenprune.strategies.registry import changed_settings, name_of
 
 #: Files in the output folder.
@@ -139,7 +139,7 @@ def tune(
         loaded, processor = load_model(model, dtype) if isinstance(model, str) else model
         n_layers = len(adapter_for(loaded).layers)
         if servable:
-            architecture_of(loaded.config.to_dict())  # raises for a model that vLLM cannot prune
+            architecture_of_loaded(loaded.config.to_dict())  # raises for a model that vLLM cannot prune
         of_videos = all(isinstance(one, VideoQuestion) for one in questions)
         adapter = adapter_for_clips(loaded, processor) if of_videos else None
         space = Space(loaded, n_layers, tuple(strategies), keep_ratios, servable, adapter)

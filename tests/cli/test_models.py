@@ -11,9 +11,9 @@ from helpers.commands import command
 from tokenprune.adapters import ADAPTERS
 from tokenprune.adapters.refused import NEVER
 from tokenprune.adapters.tested import read_tested
-from tokenprune.evals.cli.models import CONTRACTS, checkpoint_type, in_vllm, strategies_of
+from tokenprune.evals.cli.models import CONTRACTS, in_vllm, strategies_of
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.checkpoints import CONVERTED
+from tokenprune.serving.vllm.checkpoints import CONVERTED, checkpoint_type
 
 
 def test_every_class_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

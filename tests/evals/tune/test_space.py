@@ -49,6 +49,11 @@ def test_a_strategy_that_runs_with_another_choice_is_searched() -> None:
         assert setup.label == "vflowopt:progressive=False"
 
 
+def test_a_thinker_is_served_inside_its_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(deep_llava().config), "model_type", "qwen2_5_omni_thinker")
+    assert not Space(deep_llava(), LAYERS, ("fopru",), (0.1, 0.9), servable=True).refused
+
+
 def test_what_is_given_is_not_searched() -> None:
     choices = space("mosaic:attention_bias=size", "fopru:cells=auto")
     assert "attention_bias" not in choices.choices("mosaic:attention_bias=size")

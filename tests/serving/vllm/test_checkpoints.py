@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.serving.vllm.checkpoints import architecture_of
+from tokenprune.serving.vllm.checkpoints import architecture_of, architecture_of_loaded
 
 OMNI = "Qwen2_5OmniForConditionalGeneration"
 
@@ -41,6 +41,16 @@ def test_models_that_cannot_be_served() -> None:
         architecture_of({"model_type": "pixtral"})
     with pytest.raises(UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: .*gemma3, gemma4"):
         architecture_of({"model_type": "bert"})
+
+
+def test_a_thinker_that_transformers_has_loaded() -> None:
+    names = ["Qwen2_5OmniThinkerForConditionalGeneration"]
+    thinker = {"model_type": "qwen2_5_omni_thinker", "architectures": names}
+    assert architecture_of_loaded(thinker) == "TokenPruneQwen2_5Omni"
+    with pytest.raises(UnsupportedError, match="'qwen2_5_omni_thinker' cannot be pruned inside vLLM"):
+        architecture_of(thinker)  # as a checkpoint of its own
+    with pytest.raises(UnsupportedError, match="names TarsierForConditionalGeneration"):
+        architecture_of_loaded({"model_type": "llava", "architectures": ["TarsierForConditionalGeneration"]})
 
 
 @pytest.mark.parametrize(

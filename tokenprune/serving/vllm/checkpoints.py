@@ -43,6 +43,18 @@ def architecture_of(config: Mapping[str, Any]) -> str:
     )
 
 
+def architecture_of_loaded(config: Mapping[str, Any]) -> str:
+    """The same for a model that transformers has loaded, which may be only the thinker of a checkpoint."""
+    model_type = config["model_type"]
+    whole = checkpoint_type(model_type)
+    return architecture_of(config if whole == model_type else {"model_type": whole})
+
+
+def checkpoint_type(model_type: str) -> str:
+    """The type of the checkpoints that vLLM loads for a model of a type: a thinker is served inside its Qwen-Omni."""
+    return model_type.removesuffix("_thinker")
+
+
 def _check_names(model_type: object, names: Sequence[str]) -> None:
     """Raise UnsupportedError if a config names an architecture that is not served, of a type that is."""
     of_type = [one for one in ARCHITECTURES.values() if one.model_type == model_type and one.name != GENERIC]
