@@ -31,6 +31,7 @@ class Offline(Engine):
     """Starts an `LLM` with a model for each group of setups.
 
     options: arguments of `LLM`; SettingError for the model, its dtype and `hf_overrides`, which are not among them.
+    UnsupportedError for a model that cannot be pruned inside vLLM, or gets no images there.
     """
 
     at_once = AT_ONCE
@@ -41,6 +42,12 @@ class Offline(Engine):
             raise SettingError(f"engine_options (--engine-options): {name!r} follows from {OWN[name]}. Leave it out.")
         self.model, self.dtype, self.options = model, dtype, options
         self.config = read_config(model)
+        self.architecture = ARCHITECTURES[architecture_of(self.config)]
+        if not self.architecture.images:
+            raise UnsupportedError(
+                f"vLLM takes only videos of models of type {self.architecture.model_type!r}, and engines are asked "
+                "about images only. Leave out engine (--engine)."
+            )
         self._llm: Any = None
         self._settings = UNPRUNED
 
@@ -91,11 +98,10 @@ class Offline(Engine):
             return [reply for prompt in prompts for reply in self.ask([prompt], setup)]
 
     def _generated(self, prompts: Sequence[Prompt], keep_ratio: float | None) -> list[Reply | Exception]:
-        architecture = ARCHITECTURES[architecture_of(self.config)]
         inputs = [
             {
                 "prompt": prompt.chat,
-                "multi_modal_data": architecture.items(prompt.images),
+                "multi_modal_data": self.architecture.items(prompt.images),
                 "mm_processor_kwargs": {} if keep_ratio is None else {"keep_ratio": keep_ratio},
             }
             for prompt in prompts

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.files.evals import saved, write_vqav2
+from helpers.served.llava_next_video import save_llava_next_video
 from helpers.served.models import save_qwen
 from helpers.tiny import tiny_llava
 
@@ -82,6 +83,12 @@ def test_what_is_not_answered_is_no_empty_answer(model: str) -> None:
     assert (first, third) == (Reply("yes", 2), Reply("a long answ", 2))
     assert isinstance(second, EngineError)
     assert "ended the request with finish_reason 'error'" in str(second)
+
+
+def test_a_model_that_gets_no_images_in_vllm(tmp_path: Path) -> None:
+    save_llava_next_video(tmp_path)
+    with pytest.raises(UnsupportedError, match="vLLM takes only videos of models of type 'llava_next_video'"):
+        Offline(str(tmp_path), "auto", {})
 
 
 @pytest.mark.parametrize("name", ["model", "dtype", "hf_overrides"])

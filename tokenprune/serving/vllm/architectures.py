@@ -19,6 +19,7 @@ class Architecture:
     named: whether it only serves checkpoints that name what it replaces, because another family has the same type.
     multidimensional: whether position IDs have three components (M-RoPE).
     chunks: whether vLLM takes images and chunks of videos as one modality.
+    images: whether vLLM takes images, and not videos only.
     marked: whether there is text between the visual tokens of an image, whose embeddings are the language model's.
     needs_pixels: whether the features of an image do not say where in the image they belong.
     padded: whether images are padded, so that their pixels do not divide into the patches of the tower.
@@ -34,6 +35,7 @@ class Architecture:
     named: bool = False
     multidimensional: bool = False
     chunks: bool = False
+    images: bool = True
     marked: bool = False
     needs_pixels: bool = False
     padded: bool = False
@@ -65,6 +67,7 @@ ARCHITECTURES = {
             "llava_next_video:PrunedLlavaNextVideo",
             "LlavaNextVideoForConditionalGeneration",
             "llava_next_video",
+            images=False,
             needs_pixels=True,
         ),
         Architecture(
