@@ -1,4 +1,4 @@
-"""InternVL in its authors' format, whose config transformers has no class for."""
+"""InternVL in its authors' format, whose config transformers has no class for, and Qianfan-OCR."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tokenprune.serving.vllm.settings import Settings
 
 #: As in InternVL 2.5 and 3.
 DYNAMIC = {"rope_scaling": {"type": "dynamic", "factor": 2.0}}
+#: As in InternVL 2 with Phi-3, whose heads are 96 wide.
+SU = {"rope_scaling": {"type": "su", "long_factor": [2.0] * 48, "short_factor": [1.0] * 48}}
 
 
 def config(text_type: str = "qwen3", text: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
@@ -28,14 +30,30 @@ def config(text_type: str = "qwen3", text: dict[str, Any] | None = None, **chang
     }
 
 
-def written(config: dict[str, Any], layer: int | None = None) -> dict[str, Any]:
-    return overrides(config, Settings(FoPru(layer=layer)))
+def written(config: dict[str, Any], layer: int | None = None, position_ids: str = "original") -> dict[str, Any]:
+    return overrides(config, Settings(FoPru(layer=layer), position_ids))
 
 
 def test_overrides() -> None:
     found = {"architectures": ["TokenPruneInternVLChat"], "tokenprune": {"strategy": "fopru", "keep_ratio": 0.25}}
     assert written(config()) == found
     assert written(config("internlm2", DYNAMIC)) == found  # of the authors' own, too
+
+
+def test_the_rotary_embedding_of_phi_3() -> None:
+    text = {**SU, "max_position_embeddings": 131072, "original_max_position_embeddings": 4096, "hidden_size": 3072}
+    with pytest.raises(UnsupportedError, match=r"type 'longrope': .* Write \"position_ids\": \"compact\""):
+        written(config("phi3", text))
+    assert written(config("phi3", text), position_ids="compact")["architectures"] == ["TokenPruneInternVLChat"]
+
+
+def test_the_tower_of_qianfan_ocr() -> None:
+    """By whatever name a config calls it, vLLM builds InternViT."""
+    vision = {"model_type": "intern_vit_6b", "num_hidden_layers": 24}
+    text = {"model_type": "qwen3", "num_hidden_layers": 36}
+    names = {"model_type": "qianfan_ocr", "architectures": ["QianfanOCRForConditionalGeneration"]}
+    found = written({**names, "vision_config": vision, "text_config": text, "ps_version": "v2"}, layer=23)
+    assert found["architectures"] == ["TokenPruneQianfanOCR"]
 
 
 def test_layers_of_the_tower_that_vllm_builds() -> None:

@@ -47,6 +47,9 @@ def _parsed(config: Mapping[str, Any]) -> PreTrainedConfig:
     parsed = kind(**copied, vision_config=PreTrainedConfig(**vision))
     if text.get("model_type") not in CONFIG_MAPPING:  # InternLM 2, whose settings have the names of Llama's
         text["model_type"] = "llama"
+    scaling = text.get("rope_scaling") or {}
+    if scaling.get("type") == "su":  # in Phi-3; transformers 5.24 takes its new name only
+        scaling["type"] = "longrope"
     parsed.text_config = AutoConfig.for_model(**text)
     return parsed
 

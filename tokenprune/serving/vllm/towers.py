@@ -50,6 +50,7 @@ OWN_TOWERS = {
     "minicpmv4_7": minicpm.TOWER,
     "muse_glimmer": muse.TOWER,
     "paddleocr_vl": PADDLE_TOWER,
+    "qianfan_ocr": TOWERS["qianfan_ocr_vision"],
     "step3p7": step3p7.TOWER,
 }
 
