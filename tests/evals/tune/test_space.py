@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from helpers.files.search import LAYERS, deep_llava
 from optuna.trial import FixedTrial
 

@@ -1,10 +1,11 @@
 """Attention in both directions within images on a CPU, where vLLM has it on GPUs only: its Triton kernels for them, in
-Triton's interpreter."""
+Triton's interpreter. And such attention in transformers, only where the model has it."""
 
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -37,6 +38,22 @@ def attend_within_images() -> None:
         current_platform.__class__ = Platform
         triton_attn.triton_reshape_and_cache_flash = write  # vLLM's asks which GPU there is
         triton_attn.MIN_LAUNCH_GRID_SIZE_2D = 0  # else an answer's attention has 16 parts, one computed after the other
+
+
+@cache
+def attend_causally_without_windows() -> None:
+    """In Gemma 4 without a vision tower, transformers 5.19 makes layers without a window attend in both directions
+    within images, unlike its own Gemma 4, its masks for static caches, and vLLM."""
+    from transformers.models.gemma4_unified import modeling_gemma4_unified
+
+    modeling: Any = modeling_gemma4_unified
+    original = modeling.create_masks_for_generate
+
+    def masks(**named: Any) -> Any:
+        make = modeling.create_masks_for_vision_model if "block_sequence_ids" in named else original
+        return make(**named)
+
+    modeling.create_masks_for_generate = masks
 
 
 def write(

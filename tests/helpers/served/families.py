@@ -9,7 +9,14 @@ from typing import Any
 
 from helpers.served.compass import COMPASS_IMAGE, save_cohere_compass
 from helpers.served.cosmos import COSMOS_VIDEO, save_cosmos, save_cosmos_edge
-from helpers.served.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, GEMMA_VISUAL, save_gemma3, save_gemma4
+from helpers.served.gemma import (
+    GEMMA4_IMAGE,
+    GEMMA_IMAGE,
+    GEMMA_VISUAL,
+    save_gemma3,
+    save_gemma4,
+    save_gemma4_unified,
+)
 from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
 from helpers.served.granite import save_granite4_vision
 from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat, save_qianfan_ocr
@@ -85,6 +92,7 @@ class Family:
     n_step: the most tokens of a step, which ends within images if that is few.
     n_more: how many more tokens than in other families an image has before its visual ones.
     options: what the engine must be told.
+    settings: what it prunes with.
     """
 
     name: str
@@ -98,6 +106,7 @@ class Family:
     n_step: int = 16
     n_more: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=lambda: FOPRU)
 
     @property
     def mixes(self) -> bool:
@@ -260,6 +269,15 @@ FAMILIES = (
         "gemma4-large", "TokenPruneGemma4", partial(save_gemma4, kind="large"), GEMMA4_IMAGE, n_blocks=16, n_step=256
     ),
     Family("cohere2_vision", "TokenPruneCohere2Vision", save_cohere2_vision, COHERE_IMAGE, n_blocks=30),
+    Family(
+        "gemma4_unified",
+        "TokenPruneGemma4Unified",
+        save_gemma4_unified,
+        GEMMA4_IMAGE,
+        n_blocks=16,
+        n_step=256,
+        settings={"strategy": "divprune", "keep_ratio": 0.25},
+    ),
     Family("cohere_compass", "TokenPruneCohereCompass", save_cohere_compass, COMPASS_IMAGE, far=FAR_MROPE, n_blocks=30),
     Family(
         "lfm2_vl",

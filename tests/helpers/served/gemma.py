@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from tokenizers import Regex, pre_tokenizers
+from torch import Tensor
 
 from helpers.served.models import CHAT, PATCH, decoder, published_tower, save, tokenizer, tower
 
@@ -107,7 +109,52 @@ def save_gemma4(folder: Path, kind: str = "small", window: int = 4096, **setting
         chat_template=CHAT.replace("IMAGE", GEMMA4_IMAGE),
     )
     model = transformers.Gemma4ForConditionalGeneration(config)
-    with torch.no_grad():
-        for layer in model.model.language_model.layers:  # queries and keys have norms, and no scale
-            layer.self_attn.q_norm.weight.fill_(0.5)
+    halve_norms(model)
     save(model, processor, folder)
+
+
+def save_gemma4_unified(folder: Path, window: int = 4096, **settings: Any) -> None:
+    """Gemma 4 without a vision tower, with at most 70 visual tokens of 8 x 8 pixels."""
+    sizes = {"patch_size": 4, "pooling_kernel_size": 2}
+    words = words_and_newlines(**{f"{name}_token": token for name, token in GEMMA4_TOKENS.items()})
+    ids = {f"{name}_token_id": words.convert_tokens_to_ids(token) for name, token in GEMMA4_TOKENS.items()}
+    text: dict[str, Any] = {
+        **decoder(len(words), num_hidden_layers=4, rms_norm_eps=1e-3),
+        "global_head_dim": 64,
+        "sliding_window": window,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "use_bidirectional_attention": "vision",
+        "tie_word_embeddings": False,
+        **settings,
+    }
+    vision = {**sizes, "mm_embed_dim": 64, "mm_posemb_size": 70, "output_proj_dims": 64, "num_soft_tokens": 70}
+    config = transformers.Gemma4UnifiedConfig(
+        vision_config=vision, audio_config=None, text_config=text, tie_word_embeddings=False, **ids
+    )
+    processor = transformers.Gemma4UnifiedProcessor(
+        feature_extractor=transformers.Gemma4UnifiedAudioFeatureExtractor(),
+        image_processor=transformers.Gemma4UnifiedImageProcessor(**sizes, max_soft_tokens=70),
+        tokenizer=words,
+        video_processor=transformers.Gemma4UnifiedVideoProcessor(**sizes),
+        image_seq_length=70,
+        chat_template=CHAT.replace("IMAGE", GEMMA4_IMAGE),
+    )
+    model = transformers.Gemma4UnifiedForConditionalGeneration(config)
+    halve_norms(model)
+    marks = [ids[f"{name}_token_id"] for name in ("image", "video", "audio")]
+    save(model, processor, folder, partial(marks_as_padding, marks=marks))
+
+
+def marks_as_padding(name: str, weight: Tensor, marks: list[int]) -> tuple[str, Tensor]:
+    """Where a random model answers with the mark of an image, transformers goes on with the embedding of padding, and
+    vLLM with the mark's."""
+    if name.endswith("embed_tokens.weight"):
+        weight[marks] = weight[0].clone()
+    return name, weight
+
+
+def halve_norms(model: Any) -> None:
+    """Gemma 4's queries and keys have norms, and no scale."""
+    with torch.no_grad():
+        for layer in model.model.language_model.layers:
+            layer.self_attn.q_norm.weight.fill_(0.5)

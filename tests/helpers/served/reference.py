@@ -88,6 +88,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
         LightOnOcrForConditionalGeneration,
     )
 
+    from helpers.served.attention import attend_causally_without_windows
     from helpers.served.compass import rotate_like_qwen3
     from helpers.served.lfm import take_older_transformers
     from helpers.served.omni import thinker_class
@@ -100,6 +101,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     config: Any = AutoConfig.from_pretrained(folder)
     lighton = config.architectures == ["LightOnOCRForConditionalGeneration"]
     kind: Any = LightOnOcrForConditionalGeneration if lighton else thinker_class(config) or AutoModelForImageTextToText
+    attend_causally_without_windows()
     take_older_transformers()
     rotate_like_qwen3()
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")

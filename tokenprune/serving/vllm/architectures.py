@@ -23,6 +23,7 @@ class Architecture:
     marked: whether there is text between the visual tokens of an image, whose embeddings are the language model's.
     needs_pixels: whether the features of an image do not say where in the image they belong.
     padded: whether images are padded, so that their pixels do not divide into the patches of the tower.
+    towerless: whether visual tokens are projections of pixels, without a vision tower.
     drops_patches: whether the tower can encode some of the patches only, for strategies that prune before it.
     joins_ranks: whether the attention of images that tensor parallel ranks encode apart is put together.
     """
@@ -39,6 +40,7 @@ class Architecture:
     marked: bool = False
     needs_pixels: bool = False
     padded: bool = False
+    towerless: bool = False
     drops_patches: bool = False
     joins_ranks: bool = False
 
@@ -288,6 +290,13 @@ ARCHITECTURES = {
         Architecture("TokenPruneGemma3", "gemma3:PrunedGemma3", "Gemma3ForConditionalGeneration", "gemma3"),
         Architecture(
             "TokenPruneGemma4", "gemma4:PrunedGemma4", "Gemma4ForConditionalGeneration", "gemma4", padded=True
+        ),
+        Architecture(
+            "TokenPruneGemma4Unified",
+            "gemma4:PrunedGemma4Unified",
+            "Gemma4UnifiedForConditionalGeneration",
+            "gemma4_unified",
+            towerless=True,
         ),
         Architecture(
             "TokenPruneCohere2Vision",

@@ -68,11 +68,12 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
     strategy = settings.strategy
     check_architecture(architecture, config)
     check_strategy(strategy, config.get_text_config().num_hidden_layers, architecture.name)
-    seeing = seeing_config(config)
-    tower = tower_of_config(seeing)
-    check_patches(seeing, tower)
-    offers = {"vision_attention", "pixels", *({"cls"} if tower.n_prefix else ())}
-    offers |= set() if architecture.padded else {"colors"}
+    seeing, offers = seeing_config(config), {"pixels"}
+    if not architecture.towerless:
+        tower = tower_of_config(seeing)
+        check_patches(seeing, tower)
+        offers |= {"vision_attention", *({"cls"} if tower.n_prefix else ())}
+        offers |= set() if architecture.padded else {"colors"}
     offers |= {"kept_before_tower"} & strategy.needs  # else refused by check_strategy
     check_needs(repr(strategy), strategy.needs, frozenset(offers), f"{architecture.name} inside vLLM")
     if "vision_attention" in strategy.needs and architecture.name != GENERIC:

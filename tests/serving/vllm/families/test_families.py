@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, preemptions, served
-from helpers.served.families import FAMILIES, FOPRU, Family, words
+from helpers.served.families import FAMILIES, Family, words
 from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]
@@ -38,14 +38,14 @@ def model(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def llm(family: Family, model: Path) -> Iterator[Any]:
     own = {"max_num_batched_tokens": family.n_step, "num_gpu_blocks_override": family.n_blocks}
-    with engine(model, family.architecture, FOPRU, **OPTIONS, **own, **family.options) as llm:
+    with engine(model, family.architecture, family.settings, **OPTIONS, **own, **family.options) as llm:
         yield llm
 
 
-def checked(model: Path, llm: Any, requests: list[Request]) -> list[Any]:
+def checked(family: Family, model: Path, llm: Any, requests: list[Request]) -> list[Any]:
     """vLLM's outputs for requests that are sent one by one, after a comparison."""
     outputs = []
-    for request, answer in zip(requests, expected(model, FOPRU, requests), strict=True):
+    for request, answer in zip(requests, expected(model, family.settings, requests), strict=True):
         (output,) = served(llm, [request])
         check_equal(output, answer)
         outputs.append(output)
@@ -54,16 +54,17 @@ def checked(model: Path, llm: Any, requests: list[Request]) -> list[Any]:
 
 def test_one_by_one_and_together(family: Family, model: Path, llm: Any) -> None:
     requests = family.requests()
-    checked(model, llm, requests)
+    checked(family, model, llm, requests)
     llm.reset_prefix_cache()
-    for output, answer in zip(served(llm, requests), expected(model, FOPRU, requests), strict=True):
+    for output, answer in zip(served(llm, requests), expected(model, family.settings, requests), strict=True):
         check_equal(output, answer)
 
 
 def test_other_position_ids_give_another_answer(family: Family, model: Path, llm: Any) -> None:
     """A comparison that misses what is wrong with position IDs would be worth nothing."""
     requests = [request for request in family.requests() if request.images and request.keep_ratio != 1]
-    for output, answer in zip(served(llm, requests), expected(model, FOPRU, requests, "compact"), strict=True):
+    answers = expected(model, family.settings, requests, "compact")
+    for output, answer in zip(served(llm, requests), answers, strict=True):
         assert difference(output, answer) > 100 * TOLERANCE
 
 
@@ -72,7 +73,7 @@ def test_steps_of_16_tokens_end_at_every_place_of_an_image(
     family: Family, model: Path, llm: Any, n_before: int
 ) -> None:
     request = Request(f"{words(n_before, n_before)} {family.image} w3", ((10 + n_before, 200, 90),))
-    checked(model, llm, [request])
+    checked(family, model, llm, [request])
 
 
 def block_size(llm: Any) -> int:
@@ -93,7 +94,7 @@ def test_prefix_hits(family: Family, model: Path, llm: Any, where: str) -> None:
         "another image": (f"w35 {i} {words(2 * block)} w1", f"w35 {i} {words(2 * block)} w1"),
     }[where]
     image = other if where in ("before", "another image") else same
-    outputs = checked(model, llm, [Request(first, (same,)), Request(second, (image,))])
+    outputs = checked(family, model, llm, [Request(first, (same,)), Request(second, (image,))])
     n_cached, visual = outputs[1].num_cached_tokens, family.visual(outputs[1], llm.get_tokenizer())
     assert outputs[0].num_cached_tokens == 0
     if where == "before":
@@ -114,5 +115,5 @@ def test_preemption(family: Family, model: Path, llm: Any) -> None:
     before = preemptions(llm)
     outputs = served(llm, requests)
     assert preemptions(llm) > before
-    for output, answer in zip(outputs, expected(model, FOPRU, requests), strict=True):
+    for output, answer in zip(outputs, expected(model, family.settings, requests), strict=True):
         check_equal(output, answer)

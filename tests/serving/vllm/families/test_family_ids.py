@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
-from helpers.served.families import FAMILIES, FOPRU, Family
+from helpers.served.families import FAMILIES, Family
 from helpers.served.reference import Request
 
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
@@ -21,7 +21,7 @@ pytestmark = [
 
 def test_compact(family: Family, tmp_path: Path) -> None:
     family.save(tmp_path)
-    settings, requests = {**FOPRU, "position_ids": "compact"}, family.requests()
+    settings, requests = {**family.settings, "position_ids": "compact"}, family.requests()
     answers = expected(tmp_path, settings, requests)
     options: dict[str, Any] = {"max_num_batched_tokens": family.n_step, "max_num_seqs": 8, **family.options}
     if ARCHITECTURES[family.architecture].multidimensional:
@@ -37,7 +37,7 @@ def test_compact(family: Family, tmp_path: Path) -> None:
 def test_beyond_the_table(family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     far = family.far
     family.save(tmp_path, max_position_embeddings=far.table)
-    settings: dict[str, Any] = {"strategy": "fopru", "keep_ratio": 0.02}
+    settings: dict[str, Any] = {**family.settings, "keep_ratio": 0.02}
     images = tuple((seed, *far.size) for seed in range(far.n_images))
     requests = [Request(f"w1 {family.image} w2 " * far.n_images, images)]
     answers = expected(tmp_path, settings, requests)

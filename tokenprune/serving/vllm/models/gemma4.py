@@ -1,5 +1,5 @@
-"""Gemma 4: images of any shape, padded to one number of patches, which are averaged in squares. Videos and audio are
-not pruned."""
+"""Gemma 4: images of any shape, padded to one number of patches, which are averaged in squares, or projected without a
+vision tower. Videos and audio are not pruned."""
 
 # pyright: reportMissingImports=false
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
-from vllm.model_executor.models import gemma4_mm
+from vllm.model_executor.models import gemma4_mm, gemma4_unified
 from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
@@ -56,3 +56,19 @@ class PrunedGemma4(PrunedModel, gemma4_mm.Gemma4ForConditionalGeneration, Suppor
                 (tile,) = tiles_of(one[None], place[None])
                 found.update(image_statistics(needs, tower_of_config(self.config), tile[None]))
         return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Gemma4Processor, info=gemma4_unified.Gemma4UnifiedProcessingInfo, dummy_inputs=gemma4_mm.Gemma4DummyInputsBuilder
+)
+class PrunedGemma4Unified(PrunedModel, gemma4_unified.Gemma4UnifiedForConditionalGeneration, SupportsMRoPE):
+    """vLLM's Gemma 4 without a vision tower, pruned."""
+
+    def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
+        images = []
+        for pixels, places in zip(arguments["pixel_values"], arguments["pixel_position_ids"], strict=True):
+            layout = padded_squares(*sizes_of(places[None])[0], side=1)
+            reads = "pixels" in self.settings.strategy.needs
+            seen = {"pixels": tuple(tiles_of(pixels[None], places[None]))} if reads else {}
+            images.append(EncodedImage(layout, seen))
+        return images

@@ -1,0 +1,36 @@
+"""A model without a vision tower, which projects pixels: strategies may read its features and pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import Gemma4UnifiedConfig
+
+from tokenprune.errors import UnsupportedError
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.refusals import check_config
+from tokenprune.serving.vllm.settings import Settings
+
+NAME = "TokenPruneGemma4Unified"
+
+
+def check(strategy: str, **settings: Any) -> None:
+    config = Gemma4UnifiedConfig(vision_config={}, architectures=[NAME])
+    check_config(ARCHITECTURES[NAME], config, Settings.read({"strategy": strategy, "keep_ratio": 0.25, **settings}))
+
+
+@pytest.mark.parametrize("strategy", ["divprune", "grid", "random"])
+def test_what_reads_features_and_pixels(strategy: str) -> None:
+    check(strategy)
+
+
+@pytest.mark.parametrize("strategy", ["fopru", "mosaic", "prumerge", "visionzip", "vflowopt:progressive=False"])
+def test_what_reads_the_attention_of_a_tower(strategy: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"{NAME} inside vLLM does not have it; it offers: pixels"):
+        check(strategy)
+
+
+def test_what_reads_colors() -> None:
+    with pytest.raises(UnsupportedError, match="alpha"):
+        check("vflowopt:progressive=False", alpha=0.5)
