@@ -16,6 +16,10 @@ OTHER_FORMATS = {
     "Write its published name, such as lightonai/LightOnOCR-2-1B.",
     "pixtral": "is not in transformers' format. If it is a Mistral 3, add --config-format hf --load-format hf "
     "--tokenizer-mode hf.",
+    "qwen2_5_omni_thinker": "is a thinker alone: vLLM takes the whole model. Write its name, such as "
+    "Qwen/Qwen2.5-Omni-7B.",
+    "qwen3_omni_moe_thinker": "is a thinker alone: vLLM takes the whole model. Write its name, such as "
+    "Qwen/Qwen3-Omni-30B-A3B-Instruct.",
 }
 #: Types of checkpoints in their authors' format, which vLLM reads, and those of their conversions to transformers'.
 CONVERTED = {"internvl_chat": "internvl"}

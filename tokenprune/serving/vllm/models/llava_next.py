@@ -28,7 +28,7 @@ class LlavaOnevisionProcessor(PruningProcessor, llava_onevision.LlavaOnevisionMu
 
 
 class PrunedAnyRes(PrunedLlavaTower):
-    """What both families share."""
+    """What both families share, and Granite 4 Vision."""
 
     def layout_of_size(self, size: tuple[int, int]) -> Layout:
         """The layout of an image of (height, width) pixels."""
