@@ -8,6 +8,7 @@ import pytest
 
 from tokenprune import FoPru
 from tokenprune.errors import UnsupportedError
+from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.serving.vllm.overrides import overrides
 from tokenprune.serving.vllm.settings import Settings
 
@@ -30,7 +31,7 @@ def config(text_type: str = "qwen3", text: dict[str, Any] | None = None, **chang
     }
 
 
-def written(config: dict[str, Any], layer: int | None = None, position_ids: str = "original") -> dict[str, Any]:
+def written(config: dict[str, Any], layer: int | None = None, position_ids: PositionIds = "original") -> dict[str, Any]:
     return overrides(config, Settings(FoPru(layer=layer), position_ids))
 
 
