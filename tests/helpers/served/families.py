@@ -80,7 +80,7 @@ M_ROPE_ENDS = "out of bounds for dimension 0"
 FAR_MROPE = Far(64, 7, (1372, 28), raises=M_ROPE_ENDS)
 
 #: vLLM's kernel for CPUs rotates the wrong values where only a part of each head is rotated, and in LFM2.
-KIMI_OPTIONS = {"compilation_config": {"custom_ops": ["all", "-rotary_embedding"]}}
+OWN_ROTATION = {"compilation_config": {"custom_ops": ["all", "-rotary_embedding"]}}
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ FAMILIES = (
         save_kimi,
         KIMI_IMAGE,
         far=Far(256, 8, (196, 196), raises="index out of range"),
-        options=KIMI_OPTIONS,
+        options=OWN_ROTATION,
     ),
     Family(
         "step3p7",
@@ -285,6 +285,6 @@ FAMILIES = (
         save_lfm2_vl,
         far=Far(256, 8, (140, 112), raises="index out of range"),
         n_blocks=20,
-        options=KIMI_OPTIONS,
+        options=OWN_ROTATION,
     ),
 )

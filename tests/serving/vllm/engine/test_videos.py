@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
-from helpers.served.families import FAMILIES, FOPRU, KIMI_OPTIONS, Family, words
+from helpers.served.families import FAMILIES, FOPRU, OWN_ROTATION, Family, words
 from helpers.served.gemma import GEMMA4_IMAGE, save_gemma4
 from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat
 from helpers.served.llava_next_video import NEXT_VIDEO, save_llava_next_video
@@ -121,7 +121,7 @@ def test_a_chunk_of_frames_is_pruned_as_an_image(tmp_path: Path) -> None:
         Request(f"w1 {KIMI_IMAGE} w2 {KIMI_IMAGE} w3", ((3, 112, 112),), videos=(SHORT,), keep_ratio=0.5),
     ]
     answers = expected(tmp_path, FOPRU, requests)
-    with engine(tmp_path, "TokenPruneKimiK25", FOPRU, limit_mm_per_prompt={}, **KIMI_OPTIONS) as llm:
+    with engine(tmp_path, "TokenPruneKimiK25", FOPRU, limit_mm_per_prompt={}, **OWN_ROTATION) as llm:
         outputs = served(llm, requests)
     for output, answer in zip(outputs, answers, strict=True):
         check_equal(output, answer)
