@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
 from vllm.model_executor.models import granite4_vision, llava
 from vllm.model_executor.models.interfaces import SupportsMRoPE
@@ -33,6 +34,16 @@ class PrunedGranite4Vision(PrunedAnyRes, granite4_vision.Granite4VisionForCondit
     @property
     def n_summed(self) -> int:
         return len(self._ds_layer_indices)
+
+    def embed_multimodal(self, **kwargs: Any) -> Any:
+        """vLLM leaves out the tiles that only pad an image to as many as another of its prompt has, but not where
+        images come in a list."""
+        sizes = map(tuple, kwargs["image_sizes"].tolist())
+        kwargs["pixel_values"] = [
+            tiles[: self.layout_of_size(size).n_tiles]
+            for tiles, size in zip(kwargs["pixel_values"], sizes, strict=True)
+        ]
+        return super().embed_multimodal(**kwargs)
 
     def layout_of_size(self, size: tuple[int, int]) -> Layout:
         from transformers.models.granite4_vision.modeling_granite4_vision import Granite4VisionModel
