@@ -152,7 +152,7 @@ def test_the_readme_counts_the_classes() -> None:
 
 
 def test_every_architecture_of_vllm_is_listed() -> None:
-    """Once, in a row of the page of served models, with a mark where PixelPrune runs; the README counts the model types."""
+    """Once, in a row of the page of served models, with a mark where PixelPrune runs. The README counts their types."""
     rows = re.findall(r"^\| .+ \|$", (ROOT / "tokenprune" / "serving" / "models.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(name for row in rows for name in re.findall(r"`(TokenPrune\w+)`", row)) == sorted(ARCHITECTURES)
     marked = [name for row in rows if row.split("|")[4].strip() for name in re.findall(r"`(TokenPrune\w+)`", row)]

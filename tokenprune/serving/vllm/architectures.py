@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 
@@ -51,6 +52,8 @@ class Architecture:
         return {"image": list(images)}
 
 
+#: One with images of any size, whose patches its tower gets in one sequence, and with M-RoPE.
+native_resolution = partial(Architecture, multidimensional=True, drops_patches=True, joins_ranks=True)
 #: Serves what the others do not, on vLLM's Transformers backend.
 GENERIC = "TokenPruneTransformers"
 ARCHITECTURES = {
@@ -91,59 +94,17 @@ ARCHITECTURES = {
             "granite4_vision",
             needs_pixels=True,
         ),
-        Architecture(
-            "TokenPruneQwen2VL",
-            "qwen_vl:PrunedQwen2VL",
-            "Qwen2VLForConditionalGeneration",
-            "qwen2_vl",
-            multidimensional=True,
-            drops_patches=True,
-            joins_ranks=True,
+        native_resolution("TokenPruneQwen2VL", "qwen_vl:PrunedQwen2VL", "Qwen2VLForConditionalGeneration", "qwen2_vl"),
+        native_resolution(
+            "TokenPruneQwen2_5_VL", "qwen_vl:PrunedQwen2_5_VL", "Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl"
         ),
-        Architecture(
-            "TokenPruneQwen2_5_VL",
-            "qwen_vl:PrunedQwen2_5_VL",
-            "Qwen2_5_VLForConditionalGeneration",
-            "qwen2_5_vl",
-            multidimensional=True,
-            drops_patches=True,
-            joins_ranks=True,
+        native_resolution("TokenPruneQwen3VL", "qwen_vl:PrunedQwen3VL", "Qwen3VLForConditionalGeneration", "qwen3_vl"),
+        native_resolution(
+            "TokenPruneQwen3VLMoe", "qwen_vl:PrunedQwen3VLMoe", "Qwen3VLMoeForConditionalGeneration", "qwen3_vl_moe"
         ),
-        Architecture(
-            "TokenPruneQwen3VL",
-            "qwen_vl:PrunedQwen3VL",
-            "Qwen3VLForConditionalGeneration",
-            "qwen3_vl",
-            multidimensional=True,
-            drops_patches=True,
-            joins_ranks=True,
-        ),
-        Architecture(
-            "TokenPruneQwen3VLMoe",
-            "qwen_vl:PrunedQwen3VLMoe",
-            "Qwen3VLMoeForConditionalGeneration",
-            "qwen3_vl_moe",
-            multidimensional=True,
-            drops_patches=True,
-            joins_ranks=True,
-        ),
-        Architecture(
-            "TokenPruneQwen3_5",
-            "qwen3_5:PrunedQwen3_5",
-            "Qwen3_5ForConditionalGeneration",
-            "qwen3_5",
-            multidimensional=True,
-            drops_patches=True,
-            joins_ranks=True,
-        ),
-        Architecture(
-            "TokenPruneQwen3_5Moe",
-            "qwen3_5:PrunedQwen3_5Moe",
-            "Qwen3_5MoeForConditionalGeneration",
-            "qwen3_5_moe",
-            multidimensional=True,
-            drops_patches=True,
-            joins_ranks=True,
+        native_resolution("TokenPruneQwen3_5", "qwen3_5:PrunedQwen3_5", "Qwen3_5ForConditionalGeneration", "qwen3_5"),
+        native_resolution(
+            "TokenPruneQwen3_5Moe", "qwen3_5:PrunedQwen3_5Moe", "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe"
         ),
         Architecture(
             "TokenPruneQwen2_5Omni",
@@ -162,15 +123,12 @@ ARCHITECTURES = {
             multidimensional=True,
             drops_patches=True,
         ),
-        Architecture(
+        native_resolution(
             "TokenPruneCosmos3",
             "cosmos:PrunedCosmos3",
             "Cosmos3ForConditionalGeneration",
             "cosmos3_omni",
             saved_as="Cosmos3OmniForConditionalGeneration",
-            multidimensional=True,
-            drops_patches=True,
-            joins_ranks=True,
         ),
         Architecture(
             "TokenPruneCosmos3Edge",
@@ -179,33 +137,11 @@ ARCHITECTURES = {
             "cosmos3_edge",
             multidimensional=True,
         ),
-        Architecture(
-            "TokenPruneGlm4v",
-            "glm4v:PrunedGlm4v",
-            "Glm4vForConditionalGeneration",
-            "glm4v",
-            multidimensional=True,
-            drops_patches=True,
-            joins_ranks=True,
+        native_resolution("TokenPruneGlm4v", "glm4v:PrunedGlm4v", "Glm4vForConditionalGeneration", "glm4v"),
+        native_resolution(
+            "TokenPruneGlm4vMoe", "glm4v:PrunedGlm4vMoe", "Glm4vMoeForConditionalGeneration", "glm4v_moe"
         ),
-        Architecture(
-            "TokenPruneGlm4vMoe",
-            "glm4v:PrunedGlm4vMoe",
-            "Glm4vMoeForConditionalGeneration",
-            "glm4v_moe",
-            multidimensional=True,
-            drops_patches=True,
-            joins_ranks=True,
-        ),
-        Architecture(
-            "TokenPruneGlmOcr",
-            "glm4v:PrunedGlmOcr",
-            "GlmOcrForConditionalGeneration",
-            "glm_ocr",
-            multidimensional=True,
-            drops_patches=True,
-            joins_ranks=True,
-        ),
+        native_resolution("TokenPruneGlmOcr", "glm4v:PrunedGlmOcr", "GlmOcrForConditionalGeneration", "glm_ocr"),
         Architecture(
             "TokenPrunePaddleOCRVL",
             "paddleocr_vl:PrunedPaddleOCRVL",
