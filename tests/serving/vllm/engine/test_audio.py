@@ -9,13 +9,13 @@ import pytest
 from helpers.served.engine import TOLERANCE, check_equal, engine, expected, needs_vllm, served
 from helpers.served.families import FAMILIES, FOPRU, Family
 from helpers.served.models import QWEN_IMAGE, QWEN_VIDEO
-from helpers.served.omni import AUDIO
+from helpers.served.omni import AUDIO, NAMES
 from helpers.served.reference import Request
 
 pytestmark = [
     needs_vllm,
     pytest.mark.slow,
-    pytest.mark.parametrize("family", [one for one in FAMILIES if "omni" in one.name], ids=lambda one: one.name),
+    pytest.mark.parametrize("family", [one for one in FAMILIES if one.name in NAMES], ids=lambda one: one.name),
 ]
 LIMITS = {"limit_mm_per_prompt": {"image": 2, "video": 1, "audio": 2}}
 A, B, SHORT, SOUND = (1, 140, 112), (2, 200, 90), (3, 112, 84, 4), (4, 0.7)
