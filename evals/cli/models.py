@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -75,6 +75,7 @@ def run(options: Namespace) -> None:
         names = {name for one in tested for name in (one.class_name, one.model_type)}
         # The name of a checkpoint, such as Qwen/Qwen3-VL-8B-Instruct, begins with its type.
         part_of_it = max(sorted(name for name in names if _matches(name, wanted)), key=len, default=None)
+        part_of_it = part_of_it or _with_beginning(wanted, names)
         if part_of_it is not None and CHECKPOINT.fullmatch(wanted):
             print(f"By its name, {wanted} is of type {part_of_it}.")
             chosen = {key: one for key, one in families.items() if part_of_it in (one.class_name, one.model_type)}
@@ -209,6 +210,15 @@ def _with_tower(families: dict[str, Tested], tower: str | None) -> dict[str, Tes
         key: one for key, one in families.items() if any(_plain(tower).startswith(part) for part in key.split("-")[1:])
     }
     return named or families
+
+
+def _with_beginning(checkpoint: str, names: Collection[str]) -> str | None:
+    """The shortest name that contains the beginning of a checkpoint's, two words or more: Qwen2.5-Omni-7B is of type
+    qwen2_5_omni_thinker."""
+    words = checkpoint.rpartition("/")[2].split("-")
+    beginnings = ("-".join(words[:n]) for n in range(len(words), 1, -1))
+    fitting = ([name for name in sorted(names) if _matches(beginning, name)] for beginning in beginnings)
+    return next((min(some, key=len) for some in fitting if some), None)
 
 
 def _matches(wanted: str, *names: str) -> bool:

@@ -94,6 +94,8 @@ def test_the_name_of_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
         "By its name, Qwen/Qwen3-VL-8B-Instruct is of type qwen3_vl.\nQwen3VLForConditionalGeneration ("
     )
     assert "qwen3_vl_moe" not in shown
+    assert command("models", "Qwen/Qwen3-Omni-30B-A3B-Instruct") == 0
+    assert "is of type qwen3_omni_moe_thinker." in capsys.readouterr().out
 
 
 def test_the_folder_of_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
