@@ -18,8 +18,14 @@ from tokenprune.adapters.towers.tower import CLIP_COLORS
 from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
-#: SigLIP's, with images that are normalised as CLIP's are.
-TOWER = replace(TOWERS["siglip_vision_model"], normalisation=CLIP_COLORS)
+
+def with_clip_colors(tower: Tower) -> Tower:
+    """A tower whose images are normalised as CLIP's are."""
+    return replace(tower, normalisation=CLIP_COLORS)
+
+
+#: The one that vLLM has.
+TOWER = with_clip_colors(TOWERS["siglip_vision_model"])
 
 
 @register_adapter("Cohere2VisionForConditionalGeneration")
@@ -28,7 +34,7 @@ class Cohere2VisionAdapter(ModelAdapter):
     writes one token between them, and more between images."""
 
     def describe_tower(self) -> Tower:
-        return TOWER
+        return with_clip_colors(super().describe_tower())
 
     def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
