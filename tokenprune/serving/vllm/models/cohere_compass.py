@@ -5,15 +5,10 @@ come normalised, and it takes no videos."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from jaxtyping import Float, Int
-from torch import Tensor
 from vllm.model_executor.models import cohere_compass
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from tokenprune.adapters.towers.qwen import frame_pixels
-from tokenprune.serving.vllm.models.qwen_vl import GridProcessor, PrunedQwenVL
+from tokenprune.serving.vllm.models.qwen_vl import GridProcessor, PrunedNormalised
 
 
 class CohereCompassProcessor(GridProcessor, cohere_compass.CohereCompassMultiModalProcessor):
@@ -25,10 +20,5 @@ class CohereCompassProcessor(GridProcessor, cohere_compass.CohereCompassMultiMod
     info=cohere_compass.CohereCompassProcessingInfo,
     dummy_inputs=cohere_compass.CohereCompassDummyInputsBuilder,
 )
-class PrunedCohereCompass(PrunedQwenVL, cohere_compass.CohereCompassForConditionalGeneration):
+class PrunedCohereCompass(PrunedNormalised, cohere_compass.CohereCompassForConditionalGeneration):
     """vLLM's Cohere Compass, pruned."""
-
-    pruned = ("image",)
-
-    def frame_pixels(self, pixels: Any, grids: Int[Tensor, "images 3"]) -> list[Float[Tensor, "channels height width"]]:
-        return frame_pixels({"hidden_states": pixels, "grid_thw": grids}, self.config.vision_config)

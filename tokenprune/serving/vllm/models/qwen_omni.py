@@ -6,13 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtyping import Float, Int
 from torch import Tensor
 from vllm.model_executor.models import qwen2_5_omni_thinker, qwen3_omni_moe_thinker
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from tokenprune.adapters.towers.qwen import frame_pixels
-from tokenprune.serving.vllm.models.qwen_vl import GridProcessor, PrunedQwenVL
+from tokenprune.serving.vllm.models.qwen_vl import GridProcessor, PrunedNormalised, PrunedQwenVL
 from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 
 
@@ -48,15 +46,10 @@ class PrunedQwen2_5Omni(PrunedQwenVL, qwen2_5_omni_thinker.Qwen2_5OmniThinkerFor
     info=qwen3_omni_moe_thinker.Qwen3OmniMoeThinkerProcessingInfo,
     dummy_inputs=qwen3_omni_moe_thinker.Qwen3OmniMoeThinkerDummyInputsBuilder,
 )
-class PrunedQwen3Omni(PrunedQwenVL, qwen3_omni_moe_thinker.Qwen3OmniMoeThinkerForConditionalGeneration):
-    """vLLM's Qwen3-Omni, pruned. Its pixels come normalised."""
-
-    pruned = ("image",)
+class PrunedQwen3Omni(PrunedNormalised, qwen3_omni_moe_thinker.Qwen3OmniMoeThinkerForConditionalGeneration):
+    """vLLM's Qwen3-Omni, pruned."""
 
     def make_patch_dropping(self) -> PatchDropping:
         tower = self.visual
         mergers = [tower.merger, *tower.merger_list]  # in the order in which they are called
         return PatchDropping(self.config, tower.blocks, reversed(mergers), tower.attn_backend)
-
-    def frame_pixels(self, pixels: Any, grids: Int[Tensor, "images 3"]) -> list[Float[Tensor, "channels height width"]]:
-        return frame_pixels({"hidden_states": pixels, "grid_thw": grids}, self.config.vision_config)

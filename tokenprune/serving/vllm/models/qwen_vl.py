@@ -110,6 +110,15 @@ class PrunedQwenVL(PrunedModel):
         return [rearrange(frame, "patch head width -> head patch width") for frame in frames(row, grids, merge)]
 
 
+class PrunedNormalised(PrunedQwenVL):
+    """Those whose pixels the processor has normalised, and whose videos are not pruned."""
+
+    pruned = ("image",)
+
+    def frame_pixels(self, pixels: Any, grids: Int[Tensor, "images 3"]) -> list[Float[Tensor, "channels height width"]]:
+        return frame_pixels({"hidden_states": pixels, "grid_thw": grids}, self.config.vision_config)
+
+
 def modality_of(arguments: Mapping[str, Any]) -> str:
     """Whether a call of `embed_multimodal` has images or videos; it never has both."""
     return next(modality for modality in PIXELS if f"{modality}_grid_thw" in arguments)
