@@ -18,6 +18,7 @@ NAMES = (
     "qwen3_vl",
     "qwen3_omni_moe",
     "cosmos3_edge",
+    "cohere_compass",
     "paddleocr_vl",
     "kimi_k25",
     "step3p7",
