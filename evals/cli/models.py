@@ -53,7 +53,7 @@ def run(options: Namespace) -> None:
     With a name, prints everything about that class, or why it is refused.
     """
     from tokenprune.adapters.tested import read_tested
-    from tokenprune.serving.vllm.checkpoints import CONVERTED
+    from tokenprune.serving.vllm.checkpoints import CONVERTED, ONLY_VLLM
 
     families = read_tested()
     tested = list(families.values())
@@ -62,6 +62,10 @@ def run(options: Namespace) -> None:
         return
     folder = _read_folder(Path(options.name))
     named = options.name if folder is None else folder.model_type
+    for model_type, like in ONLY_VLLM.items():
+        if _matches(model_type, named):
+            _print_only_vllm(model_type, next(one for one in tested if one.model_type == like))
+            return
     wanted = CONVERTED.get(named, named)
     if wanted != named:
         print(f"{named} is a format that only vLLM reads. Everything but vLLM needs its conversion, of type {wanted}.")
@@ -179,6 +183,12 @@ def _print_one(family: str, one: Tested, served: str, architectures: Sequence[st
     print(f"  vLLM        {runs or f'no: {refused}'}")
     if lacks:
         print(f"  not         {', '.join(lacks)}: transformers itself does not support it")
+
+
+def _print_only_vllm(model_type: str, like: Tested) -> None:
+    """Print what is known of a type that transformers has no class for. like: a class with such a vision tower."""
+    print(f"{model_type} is read by vLLM only, not by transformers: no other command takes it.")
+    print(f"  vLLM        tokenprune serve, with {', '.join(served_of(strategies_of(like), model_type))}")
 
 
 def _refusals() -> list[str]:

@@ -13,7 +13,7 @@ from tokenprune.adapters.refused import NEVER
 from tokenprune.adapters.tested import read_tested
 from tokenprune.evals.cli.models import CONTRACTS, in_vllm, strategies_of
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.checkpoints import CONVERTED, checkpoint_type
+from tokenprune.serving.vllm.checkpoints import CONVERTED, ONLY_VLLM, checkpoint_type
 
 
 def test_every_class_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +47,8 @@ def test_strategies_that_vllm_can_serve(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_what_vllm_can_serve(capsys: pytest.CaptureFixture[str]) -> None:
     served = {checkpoint_type(one.model_type) for one in read_tested().values() if in_vllm(one.model_type) is None}
-    assert served == {architecture.model_type for architecture in ARCHITECTURES.values()} - CONVERTED.keys()
+    all_served = {architecture.model_type for architecture in ARCHITECTURES.values()}
+    assert served == all_served - CONVERTED.keys() - ONLY_VLLM.keys()
     assert command("models", "hunyuan_vl") == 0
     shown = capsys.readouterr().out
     assert "  vLLM        no: a model of type 'hunyuan_vl' cannot be pruned inside vLLM. Supported: cohere2_" in shown
@@ -122,6 +123,17 @@ def test_a_format_that_only_vllm_reads(capsys: pytest.CaptureFixture[str], tmp_p
         assert shown.startswith("internvl_chat is a format that only vLLM reads. Everything but vLLM needs its conver")
         assert "InternVLForConditionalGeneration (internvl), read by InternVLAdapter" in shown
         assert "  vLLM        tokenprune serve, with grid, " in shown
+
+
+def test_a_type_that_only_vllm_reads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "dots_ocr", "vision_config": {"num_hidden_layers": 42}}')
+    for name in ("dots_ocr", "rednote-hilab/dots.ocr", tmp_path):
+        assert command("models", name) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith("dots_ocr is read by vLLM only, not by transformers: no other command takes it.")
+        (served,) = re.findall("  vLLM        tokenprune serve, with (.+)", shown)
+        assert {"fopru", "mosaic", "pixelprune"} <= set(served.split(", "))
+        assert not {"fastv", "flowcut", "backgroundpruning"} & set(served.split(", "))  # the last needs a CLS token
 
 
 def test_strategies_are_those_that_patch_accepts() -> None:

@@ -24,6 +24,7 @@ from helpers.served.attention import attend_within_images
 from helpers.served.interpreted import interpret_kernels
 from helpers.served.linear_attention import use_float32_kernel
 from helpers.served.muse import resize_as_transformers
+from helpers.served.opencua import make_processor_whole
 from helpers.served.reference import Answer, Request, answers, chunk, draw, film, noise
 from helpers.served.step import run_step_on_cpus, see_as_transformers
 from tokenprune.sequence.position_ids import PositionIds
@@ -77,6 +78,7 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
     see_as_transformers()
     run_step_on_cpus()
     resize_as_transformers()
+    make_processor_whole()
     chosen: dict[str, Any] = {
         "dtype": "float32",
         "max_model_len": 512,

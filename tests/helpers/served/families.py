@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from helpers.served.compass import COMPASS_IMAGE, save_cohere_compass
 from helpers.served.cosmos import COSMOS_VIDEO, save_cosmos, save_cosmos_edge
+from helpers.served.dots import DOTS_IMAGE, save_dots_ocr
+from helpers.served.family import FAR_MROPE, M_ROPE_ENDS, OWN_ROTATION, Family, Far
 from helpers.served.gemma import (
     GEMMA4_IMAGE,
     GEMMA_IMAGE,
@@ -19,7 +18,7 @@ from helpers.served.gemma import (
 )
 from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
 from helpers.served.granite import save_granite4_vision
-from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat, save_qianfan_ocr
+from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_interns1, save_internvl_chat, save_qianfan_ocr
 from helpers.served.lfm import save_lfm2_vl
 from helpers.served.marked import (
     COHERE_IMAGE,
@@ -33,7 +32,6 @@ from helpers.served.marked import (
 )
 from helpers.served.minicpm import MINICPM_IMAGE, save_minicpm
 from helpers.served.models import (
-    IMAGE,
     INTERN_IMAGE,
     QWEN_IMAGE,
     QWEN_VIDEO,
@@ -45,6 +43,7 @@ from helpers.served.models import (
 )
 from helpers.served.muse import MUSE_IMAGE, MUSE_VIDEO, save_muse
 from helpers.served.omni import save_omni
+from helpers.served.opencua import OPENCUA_IMAGE, save_opencua
 from helpers.served.packed import (
     KIMI_IMAGE,
     LIGHTON_IMAGE,
@@ -54,95 +53,7 @@ from helpers.served.packed import (
     save_lighton_ocr,
     save_paddleocr_vl,
 )
-from helpers.served.reference import Request
 from helpers.served.step import STEP_IMAGE, STEP_OPTIONS, save_step
-
-FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
-
-
-@dataclass(frozen=True)
-class Far:
-    """A prompt whose position IDs run beyond the model's table although few of its tokens are left.
-
-    table: the model's `max_position_embeddings`. size: the (width, height) of each of `n_images`.
-    raises: the error of reading the table beyond its end; None if that gives NaN.
-    """
-
-    table: int
-    n_images: int
-    size: tuple[int, int]
-    raises: str | None = None
-
-
-M_ROPE_ENDS = "out of bounds for dimension 0"
-#: vLLM's table of M-RoPE is up to four times as long as the config says, and an image takes as many position IDs as its
-#: longer side has visual tokens: these have more than 40.
-FAR_MROPE = Far(64, 7, (1372, 28), raises=M_ROPE_ENDS)
-
-#: vLLM's kernel for CPUs rotates the wrong values where only a part of each head is rotated, and in LFM2.
-OWN_ROTATION = {"compilation_config": {"custom_ops": ["all", "-rotary_embedding"]}}
-
-
-@dataclass(frozen=True)
-class Family:
-    """A family: how a tiny model is saved, and how an image, and a video that is pruned, is written in a prompt.
-
-    visual_token: that of which an image has several; None if it is the middle one of `image`.
-    n_blocks: of a KV cache that a few requests outgrow together.
-    n_step: the most tokens of a step, which ends within images if that is few.
-    n_more: how many more tokens than in other families an image has before its visual ones.
-    options: what the engine must be told.
-    settings: what it prunes with.
-    """
-
-    name: str
-    architecture: str
-    save: Callable[..., None]
-    image: str = IMAGE
-    video: str | None = None
-    far: Far = Far(256, 8, (140, 112))
-    visual_token: str | None = None
-    n_blocks: int = 10
-    n_step: int = 16
-    n_more: int = 0
-    options: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=lambda: FOPRU)
-
-    @property
-    def mixes(self) -> bool:
-        """Whether transformers takes images and videos in one prompt."""
-        return self.video in (QWEN_VIDEO, COSMOS_VIDEO)
-
-    def requests(self) -> list[Request]:
-        """Prompts with one and several images, with keep ratios of their own, and without images."""
-        a, b, c = (1, 140, 112), (2, 200, 90), (3, 112, 224)
-        i = self.image
-        return [
-            Request(f"w1 w2 {i} w3 w4", (a,)),
-            Request(f"w1 w2 {i} w3 w4", (b,)),
-            Request(f"{words(40)} {i} w8", (c,)),
-            Request(f"w1 w2 {i} w3 w4", (a,), keep_ratio=0.5),
-            Request(f"w1 w2 {i} w3 w4", (b,), keep_ratio=1.0),
-            Request("w9 w10 w11"),
-            Request(f"{i} w5 {i} w6 w7", (a, c)),
-            Request(f"{i} w5 {i} w6 w7", (c, a)),
-            Request(f"{i} w5 {i} w6 {i} w7", (b, b, a)),
-        ]
-
-    def visual(self, output: Any, tokenizer: Any) -> range:
-        """Where the visual tokens of the first image are in the prompt of vLLM's output."""
-        marks = self.image.split()
-        name = self.visual_token or marks[len(marks) // 2]
-        token, ids = tokenizer.convert_tokens_to_ids(name), output.prompt_token_ids
-        start = ids.index(token)
-        n = next((n for n, one in enumerate(ids[start:]) if one != token), len(ids) - start)
-        return range(start, start + n)
-
-
-def words(n: int, first: int = 0) -> str:
-    """A text of n tokens."""
-    return " ".join(f"w{(first + i) % 70}" for i in range(n))
-
 
 FAMILIES = (
     Family("llava-clip", "TokenPruneLlava", save_llava),
@@ -151,6 +62,7 @@ FAMILIES = (
     Family("llava-onevision", "TokenPruneLlavaOnevision", save_llava_onevision),
     Family("granite4_vision", "TokenPruneGranite4Vision", save_granite4_vision),
     Family("internvl", "TokenPruneInternVL", save_internvl, INTERN_IMAGE),
+    Family("interns1", "TokenPruneInternS1", save_interns1, INTERN_IMAGE, options=CHAT_OPTIONS),
     Family(
         "internvl_chat",
         "TokenPruneInternVLChat",
@@ -203,6 +115,22 @@ FAMILIES = (
         QWEN_VIDEO,
         far=Far(64, 6, (196, 196)),
         n_blocks=30,
+    ),
+    Family(
+        "dots_ocr",
+        "TokenPruneDotsOCR",
+        save_dots_ocr,
+        DOTS_IMAGE,
+        far=Far(64, 6, (196, 196)),
+        options=CHAT_OPTIONS,
+    ),
+    Family(
+        "opencua",
+        "TokenPruneOpenCUA",
+        save_opencua,
+        OPENCUA_IMAGE,
+        far=Far(64, 6, (196, 196)),
+        options=CHAT_OPTIONS,
     ),
     Family("mistral3", "TokenPruneMistral3", save_mistral3, MISTRAL_IMAGE, far=Far(256, 8, (196, 196))),
     Family("lighton_ocr", "TokenPruneLightOnOCR", save_lighton_ocr, LIGHTON_IMAGE, far=Far(256, 8, (196, 196))),

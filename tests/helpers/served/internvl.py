@@ -1,10 +1,11 @@
-"""A tiny InternVL in its authors' format, which transformers does not load, and the same model in transformers'; and
-a tiny Qianfan-OCR, which both load as it is published."""
+"""A tiny InternVL in its authors' format and a tiny Intern-S1, which transformers does not load, and the same models as
+InternVL in transformers'; and a tiny Qianfan-OCR, which both load as it is published."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from helpers.served.models import CHAT, INTERN_IMAGE, PATCH, decoder, save, tokenizer, tower
+from helpers.served.models import CHAT, INTERN_IMAGE, PATCH, decoder, save, save_internvl, tokenizer, tower
 from helpers.served.reference import CONVERTED
 
 #: How an image is written in a prompt; vLLM writes INTERN_IMAGE for each of its visual tokens.
@@ -49,6 +50,21 @@ class InternVLChatConfig(PreTrainedConfig):
         super().__init__(**settings)
         self.vision_config = InternVisionConfig(**(vision_config or {}))
         self.llm_config = AutoConfig.for_model(**(llm_config or {"model_type": "qwen2"}))
+"""
+INTERNS1 = """from transformers import AutoConfig, InternVLVisionConfig, PreTrainedConfig
+
+
+class InternS1VisionConfig(InternVLVisionConfig):
+    model_type = "interns1_vision"
+
+
+class InternS1Config(PreTrainedConfig):
+    model_type = "interns1"
+
+    def __init__(self, vision_config=None, text_config=None, **settings):
+        super().__init__(**settings)
+        self.vision_config = InternS1VisionConfig(**(vision_config or {}))
+        self.text_config = AutoConfig.for_model(**(text_config or {"model_type": "qwen3"}))
 """
 #: Parts of names in transformers' format, and in the authors'.
 RENAMED = {
@@ -103,6 +119,19 @@ def save_internvl_chat(folder: Path, large: bool = False, **settings: Any) -> No
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     (folder / "configuration_internvl_chat.py").write_text(CONFIGURATION)
     (folder / "config.json").write_text(json.dumps(their_config(config)))
+
+
+def save_interns1(folder: Path, **settings: Any) -> None:
+    """Intern-S1 with the same tiles."""
+    save_internvl(folder, **settings)
+    shutil.copytree(folder, folder / CONVERTED)
+    file = folder / "config.json"
+    written = json.loads(file.read_text())
+    names = {"architectures": ["InternS1ForConditionalGeneration"], "model_type": "interns1"}
+    code = {"auto_map": {"AutoConfig": "configuration_interns1.InternS1Config"}}
+    vision = {**written["vision_config"], "model_type": "interns1_vision"}
+    file.write_text(json.dumps({**written, **names, **code, "vision_config": vision}))
+    (folder / "configuration_interns1.py").write_text(INTERNS1)
 
 
 def save_qianfan_ocr(folder: Path, **settings: Any) -> None:

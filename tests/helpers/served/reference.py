@@ -3,6 +3,7 @@ transformers' classes in the process that it runs in."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -90,12 +91,13 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
 
     from helpers.served.attention import attend_causally_without_windows
     from helpers.served.compass import rotate_like_qwen3
+    from helpers.served.dots import norm_as_dots_ocr
     from helpers.served.lfm import take_older_transformers
     from helpers.served.omni import thinker_class
 
     torch.set_num_threads(1)
-    converted = (folder / CONVERTED).is_dir()
-    if converted:
+    published = json.loads((folder / "config.json").read_text())["model_type"]
+    if (folder / CONVERTED).is_dir():
         folder = folder / CONVERTED
     # Its published type is that of another model.
     config: Any = AutoConfig.from_pretrained(folder)
@@ -106,7 +108,8 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     rotate_like_qwen3()
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     processor = AutoProcessor.from_pretrained(folder)
-    if converted or config.model_type == "qianfan_ocr":  # vLLM's own processor resizes images with PIL
+    norm_as_dots_ocr(model, folder)
+    if published in ("internvl_chat", "qianfan_ocr"):  # vLLM's own processor resizes images with PIL
         processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     return model.eval(), processor
 

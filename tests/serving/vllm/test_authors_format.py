@@ -1,4 +1,4 @@
-"""InternVL in its authors' format, whose config transformers has no class for, and Qianfan-OCR."""
+"""Models whose config transformers has no class for, InternVL in its authors' format and dots.ocr, and Qianfan-OCR."""
 
 from __future__ import annotations
 
@@ -39,6 +39,20 @@ def test_overrides() -> None:
     found = {"architectures": ["TokenPruneInternVLChat"], "tokenprune": {"strategy": "fopru", "keep_ratio": 0.25}}
     assert written(config()) == found
     assert written(config("internlm2", DYNAMIC)) == found  # of the authors' own, too
+
+
+def test_a_config_that_describes_the_language_model_itself() -> None:
+    """Of dots.ocr, whose Qwen2 has a window that it does not use."""
+    text = {"num_hidden_layers": 28, "hidden_size": 1536, "sliding_window": 131072, "use_sliding_window": False}
+    names = {"model_type": "dots_ocr", "architectures": ["DotsOCRForCausalLM"]}
+    dots = {**names, **text, "rope_scaling": None, "vision_config": {"num_hidden_layers": 42, "embed_dim": 1536}}
+    assert written(dots, layer=41)["architectures"] == ["TokenPruneDotsOCR"]
+    with pytest.raises(UnsupportedError, match="layer=42 is not in the vision tower: write 0 to 41"):
+        written(dots, layer=42)
+    with pytest.raises(UnsupportedError, match="type 'longrope'"):
+        written({**dots, "rope_scaling": {"rope_type": "longrope"}})
+    with pytest.raises(UnsupportedError, match=r"type 'dots_ocr' has no 'vision_config'"):
+        written({**names, **text})
 
 
 def test_the_rotary_embedding_of_phi_3() -> None:

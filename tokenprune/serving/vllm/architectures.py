@@ -83,6 +83,7 @@ ARCHITECTURES = {
             needs_pixels=True,
         ),
         Architecture("TokenPruneInternVL", "internvl:PrunedInternVL", "InternVLForConditionalGeneration", "internvl"),
+        Architecture("TokenPruneInternS1", "internvl:PrunedInternVL", "InternS1ForConditionalGeneration", "interns1"),
         Architecture("TokenPruneInternVLChat", "internvl:PrunedInternVLChat", "InternVLChatModel", "internvl_chat"),
         Architecture(
             "TokenPruneQianfanOCR", "internvl:PrunedQianfanOCR", "QianfanOCRForConditionalGeneration", "qianfan_ocr"
@@ -157,6 +158,16 @@ ARCHITECTURES = {
             "exaone4_5",
             drops_patches=True,
             joins_ranks=True,
+        ),
+        Architecture(
+            "TokenPruneDotsOCR", "dots_ocr:PrunedDotsOCR", "DotsOCRForCausalLM", "dots_ocr", drops_patches=True
+        ),
+        Architecture(
+            "TokenPruneOpenCUA",
+            "opencua:PrunedOpenCUA",
+            "OpenCUAForConditionalGeneration",
+            "opencua",
+            drops_patches=True,
         ),
         Architecture(
             "TokenPruneLightOnOCR",

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, Qwen2Config
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.checkpoints import CONVERTED, architecture_of
+from tokenprune.serving.vllm.checkpoints import architecture_of
 from tokenprune.serving.vllm.refusals import check_config
 from tokenprune.serving.vllm.settings import KEY, Settings
 from tokenprune.strategies.registry import changed_settings, name_of
+
+#: The part of a config that describes the language model, of types that transformers has no class for; None where the
+#: config is that of a Qwen2, with the vision tower's in it.
+TEXT_PARTS = {"internvl_chat": "llm_config", "interns1": "text_config", "opencua": "text_config", "dots_ocr": None}
 
 
 def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -37,21 +41,30 @@ def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str
 def _parsed(config: Mapping[str, Any]) -> PreTrainedConfig:
     """The config that transformers or, where it knows no class for the type, vLLM makes of a config.json."""
     copied = deepcopy(dict(config))  # transformers writes into dicts inside
-    if config["model_type"] not in CONVERTED:
+    model_type = config["model_type"]
+    if model_type not in TEXT_PARTS:
         return AutoConfig.for_model(**copied)
-    missing = [name for name in ("vision_config", "llm_config") if not isinstance(config.get(name), Mapping)]
-    if missing:
-        raise UnsupportedError(f"config.json of a model of type {config['model_type']!r} has no {missing[0]!r}.")
-    vision, text = copied.pop("vision_config"), copied.pop("llm_config")
-    kind: Any = type("AuthorsConfig", (PreTrainedConfig,), {"model_type": config["model_type"]})
+    text_part = TEXT_PARTS[model_type]
+    parts = ["vision_config", *([] if text_part is None else [text_part])]
+    for name in parts:
+        if not isinstance(config.get(name), Mapping):
+            raise UnsupportedError(f"config.json of a model of type {model_type!r} has no {name!r}.")
+    vision, *text = (copied.pop(name) for name in parts)
+    kind: Any = type("AuthorsConfig", (PreTrainedConfig if text else Qwen2Config,), {"model_type": model_type})
     parsed = kind(**copied, vision_config=PreTrainedConfig(**vision))
-    if text.get("model_type") not in CONFIG_MAPPING:  # InternLM 2, whose settings have the names of Llama's
+    for one in text:
+        parsed.text_config = _parsed_text(one)
+    return parsed
+
+
+def _parsed_text(text: dict[str, Any]) -> PreTrainedConfig:
+    """The config of a language model, which has a type that transformers knows, or InternLM 2's."""
+    if text.get("model_type") not in CONFIG_MAPPING:  # its settings have the names of Llama's
         text["model_type"] = "llama"
     scaling = text.get("rope_scaling") or {}
     if scaling.get("type") == "su":  # in Phi-3; transformers 5.24 takes its new name only
         scaling["type"] = "longrope"
-    parsed.text_config = AutoConfig.for_model(**text)
-    return parsed
+    return AutoConfig.for_model(**text)
 
 
 def _updated(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

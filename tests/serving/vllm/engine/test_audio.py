@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from helpers.served.engine import TOLERANCE, check_equal, engine, expected, needs_vllm, served
-from helpers.served.families import FAMILIES, FOPRU, Family
+from helpers.served.families import FAMILIES
+from helpers.served.family import FOPRU, Family
 from helpers.served.models import QWEN_IMAGE, QWEN_VIDEO
 from helpers.served.omni import AUDIO, NAMES
 from helpers.served.reference import Request

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
-from helpers.served.families import FAMILIES, words
+from helpers.served.families import FAMILIES
+from helpers.served.family import words
 from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]
@@ -28,13 +29,15 @@ NAMES = (
     "qwen2_5_omni",
     "qwen3_omni_moe",
     "cohere_compass",
+    "dots_ocr",
+    "opencua",
 )
 #: Towers whose patches are in raster order, of one image at a time or of frames that become the same tokens.
 RASTER = ("paddleocr_vl", "kimi_k25")
 CASES = [(name, EXACT) for name in (*NAMES, *RASTER)]
 CASES += [
     (name, one)
-    for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_omni_moe", *RASTER)
+    for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_omni_moe", "dots_ocr", *RASTER)
     for one in (SOME, BY_ATTENTION, MERGING)
 ]
 A, B, FRAMES = (1, 224, 112), (2, 112, 224), (3, 112, 112, 4)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.served.engine import TOLERANCE, engine, needs_vllm, reference_process
-from helpers.served.families import FOPRU
+from helpers.served.family import FOPRU
 from helpers.served.models import QWEN_IMAGE, save_qwen
 from helpers.served.reference import Request, draw, embeddings
 

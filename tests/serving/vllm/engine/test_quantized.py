@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from helpers.served.engine import difference, engine, expected, needs_vllm, served
-from helpers.served.families import FAMILIES, FOPRU, Family
+from helpers.served.families import FAMILIES
+from helpers.served.family import FOPRU, Family
 from helpers.served.reference import Request
 from safetensors.torch import load_file, save_file
 from torch import Tensor

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import TOLERANCE, engine, expected, needs_vllm, reference_process
-from helpers.served.families import FOPRU
+from helpers.served.family import FOPRU
 from helpers.served.models import save_llava
 from helpers.served.reference import Request, beams, draw, prompt_logprobs
 

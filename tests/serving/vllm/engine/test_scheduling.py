@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
-from helpers.served.families import FOPRU, words
+from helpers.served.family import FOPRU, words
 from helpers.served.models import QWEN_IMAGE, save_llava, save_qwen
 from helpers.served.reference import Request
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from helpers.served.drafts import add_mtp, save_eagle3, save_language_model
 from helpers.served.engine import V2, check_equal, engine, expected, needs_vllm, served
-from helpers.served.families import FAMILIES, FOPRU, Family
+from helpers.served.families import FAMILIES
+from helpers.served.family import FOPRU, Family
 from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
-from helpers.served.families import FAMILIES, Family
+from helpers.served.families import FAMILIES
+from helpers.served.family import Family
 from helpers.served.models import save_llava
 from helpers.served.reference import Request
 
@@ -19,6 +20,8 @@ NAMES = (
     "qwen3_omni_moe",
     "cosmos3_edge",
     "cohere_compass",
+    "dots_ocr",
+    "opencua",
     "paddleocr_vl",
     "kimi_k25",
     "step3p7",

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
-from helpers.served.families import FAMILIES, FOPRU
+from helpers.served.families import FAMILIES
+from helpers.served.family import FOPRU
 from helpers.served.marked import MISTRAL_IMAGE, save_mistral3
 from helpers.served.models import IMAGE, save_llava
 from helpers.served.reference import Request

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
-from helpers.served.families import FAMILIES, FOPRU, OWN_ROTATION, Family, words
+from helpers.served.families import FAMILIES
+from helpers.served.family import FOPRU, OWN_ROTATION, Family, words
 from helpers.served.gemma import GEMMA4_IMAGE, save_gemma4
 from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat
 from helpers.served.llava_next_video import NEXT_VIDEO, save_llava_next_video

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, preemptions, served
-from helpers.served.families import FAMILIES, Family, words
+from helpers.served.families import FAMILIES
+from helpers.served.family import Family, words
 from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]

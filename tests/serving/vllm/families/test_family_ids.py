@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
-from helpers.served.families import FAMILIES, Family
+from helpers.served.families import FAMILIES
+from helpers.served.family import Family
 from helpers.served.reference import Request
 
 from tokenprune.serving.vllm.architectures import ARCHITECTURES

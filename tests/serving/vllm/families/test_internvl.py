@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
-from helpers.served.families import FOPRU
+from helpers.served.family import FOPRU
 from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat
 from helpers.served.reference import Request
 

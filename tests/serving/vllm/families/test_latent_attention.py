@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
-from helpers.served.families import FAMILIES, FOPRU
+from helpers.served.families import FAMILIES
+from helpers.served.family import FOPRU
 from helpers.served.packed import save_kimi
 
 pytestmark = [needs_vllm, pytest.mark.slow]

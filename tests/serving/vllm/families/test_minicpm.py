@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
-from helpers.served.families import FOPRU
+from helpers.served.family import FOPRU
 from helpers.served.minicpm import MINICPM_IMAGE, save_minicpm
 from helpers.served.reference import Request
 

@@ -1,5 +1,5 @@
-"""InternVL, in transformers' format and in its authors', and Qianfan-OCR: square tiles, whose visual tokens each
-combine 2 x 2 patches."""
+"""InternVL, in transformers' format and in its authors', Intern-S1 and Qianfan-OCR: square tiles, whose visual tokens
+each combine 2 x 2 patches."""
 
 # pyright: reportMissingImports=false
 
@@ -57,7 +57,7 @@ def both_sides(size: int | Sequence[int]) -> tuple[int, int]:
     InternVLProcessor, info=interns1.InternS1ProcessingInfo, dummy_inputs=interns1.InternS1DummyInputsBuilder
 )
 class PrunedInternVL(PrunedModel, interns1.InternS1ForConditionalGeneration, SupportsMRoPE):
-    """vLLM's InternVL, which it runs with its class for Intern-S1, pruned."""
+    """vLLM's Intern-S1, which it also runs InternVL with, pruned."""
 
     def attention_module(self) -> Any:
         layers = self.vision_tower.encoder.layer
