@@ -82,14 +82,15 @@ class EngineRunner:
         question = one.question
         if isinstance(reply, Exception):
             return failed(question, setup, reply, self.on_error)
+        text = reply.text.strip()
         n_kept = one.n_visual - (one.n_tokens - reply.n_prompt)
         if (wrong := self._miscounted(one, setup, n_kept)) is not None:
             return failed(question, setup, wrong, self.on_error)
         return Answer.to(
             question,
             setup.key,
-            text=reply.text.strip(),
-            score=question.score(reply.text),
+            text=text,
+            score=question.score(text),
             n_visual=one.n_visual,
             n_kept=n_kept,
             n_mean=float(n_kept),

@@ -7,6 +7,9 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from tokenprune.errors import UnsupportedError
 
+#: Arguments of `generate`. A checkpoint's generation config may ask for beams, which are no rows of the batch.
+GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1}
+
 
 def generate_greedily(model: Any, inputs: Any, max_new_tokens: int) -> torch.Tensor:
     """Return the token IDs of prompts and answers.
@@ -15,7 +18,7 @@ def generate_greedily(model: Any, inputs: Any, max_new_tokens: int) -> torch.Ten
     would count as wrong.
     """
     processors = LogitsProcessorList([FirstLogits()])
-    return model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens, logits_processor=processors)
+    return model.generate(**inputs, **GREEDY, max_new_tokens=max_new_tokens, logits_processor=processors)
 
 
 class FirstLogits(LogitsProcessor):

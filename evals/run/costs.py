@@ -8,6 +8,7 @@ import torch
 
 from tokenprune.adapters import adapter_for
 from tokenprune.evals.models.cache import cache_bytes
+from tokenprune.evals.models.greedy import GREEDY
 from tokenprune.evals.models.video_prompts import placeholder_ids
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.storage.answers import KeptTokens
@@ -61,5 +62,5 @@ def _reported(images: Sequence[ImageReport], executed: Sequence[bool], placed: b
 
 def kv_cache_bytes(model: Any, inputs: Any) -> int:
     """Return the size of the cache tensors after the prefill of one question, encoded alone."""
-    output = model.generate(**inputs, do_sample=False, max_new_tokens=1, return_dict_in_generate=True)
+    output = model.generate(**inputs, **GREEDY, max_new_tokens=1, return_dict_in_generate=True)
     return cache_bytes(output)

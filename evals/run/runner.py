@@ -110,7 +110,7 @@ class Runner:
             output = generate_greedily(self.model, inputs, longest)
             own = zip(output[:, inputs["input_ids"].shape[1] :].tolist(), questions, strict=True)
             written = [row[: question.max_new_tokens] for row, question in own]  # as if each were asked alone
-            texts = self.processor.batch_decode(written, skip_special_tokens=True)
+            texts = [text.strip() for text in self.processor.batch_decode(written, skip_special_tokens=True)]
             seconds = time.perf_counter() - start  # tolist waited for the device
             costs = visual_costs(self.model, self.processor, setup, handle, inputs["input_ids"])
             cache_bytes = {
@@ -122,8 +122,8 @@ class Runner:
             Answer.to(
                 question,
                 setup.key,
-                text=text.strip(),
-                score=question.score(text),
+                text=text,
+                score=question.score(text),  # of what is stored, from which metrics follow
                 **vars(cost),
                 seconds=seconds / len(batch),
                 kv_cache_bytes=cache_bytes.get(question.id),

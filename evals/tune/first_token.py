@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from tokenprune.evals.models.greedy import FirstLogits
+from tokenprune.evals.models.greedy import GREEDY, FirstLogits
 from tokenprune.evals.run.batches import DecodedQuestion
 from tokenprune.evals.run.costs import visual_costs
 from tokenprune.evals.run.runner import Runner
@@ -61,7 +61,7 @@ class FirstTokens(Runner):
     def _distribution(self, inputs: Any) -> Float[Tensor, "row token"]:
         found = self.model.generate(
             **inputs,
-            do_sample=False,
+            **GREEDY,
             max_new_tokens=1,
             output_logits=True,
             return_dict_in_generate=True,

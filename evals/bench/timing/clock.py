@@ -21,6 +21,7 @@ from tokenprune.adapters import adapter_for
 from tokenprune.evals.bench.inputs.prompts import positions
 from tokenprune.evals.bench.timing.stopwatch import Stopwatch, timed_hooks
 from tokenprune.evals.models.cache import cache_in
+from tokenprune.evals.models.greedy import GREEDY
 
 Seconds = dict[str, float]
 PHASES = ("tower", "between", "prefill", "ttft", "selection", "decode")
@@ -53,7 +54,7 @@ def generated(model: Any, inputs: dict[str, Any], n_new: int) -> Seconds:
     """Time `generate` with exactly `n_new` tokens for each row."""
     watch = Stopwatch(model.device)
     watch.mark("called")
-    model.generate(**inputs, do_sample=False, max_new_tokens=n_new, min_new_tokens=n_new)
+    model.generate(**inputs, **GREEDY, max_new_tokens=n_new, min_new_tokens=n_new)
     watch.mark("answered")
     return {"generate": watch.between("called", "answered")}
 

@@ -21,6 +21,7 @@ from tokenprune.evals.run.plan import PART, Plan
 from tokenprune.evals.run.setups import Setup, make_setups
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.tasks import TASKS
+from tokenprune.evals.tasks.base.short_answers import ShortAnswer
 
 
 class Counting(Offline):
@@ -101,6 +102,14 @@ def test_slices_whose_budgets_are_rounded_one_by_one(plan: Plan, n_kept: int, er
         assert (answer.n_visual, answer.n_kept) == (45, n_kept)
     else:
         assert error in str(answer.error)
+
+
+def test_what_is_scored_is_what_is_stored(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Keeping(12, 4)
+    engine.reply = Reply("\nNo ", 16)
+    monkeypatch.setattr(ShortAnswer, "score", lambda self, answer: float(answer == "No"))
+    answer = answer_of(EngineRunner(engine, Sliced(), 7), plan)
+    assert (answer.text, answer.score) == ("No", 1.0)
 
 
 def test_what_the_processor_calls_image_token_may_be_a_marker(plan: Plan, tmp_path: Path) -> None:

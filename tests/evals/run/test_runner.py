@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.asking import Echo, ask, identity, without_times
-from helpers.files.evals import tiny_processor
+from helpers.files.evals import brief, tiny_processor
 from helpers.files.search import LAYERS, deep_llava
 from helpers.tiny import tiny_llava
 from PIL import Image
@@ -66,6 +66,20 @@ def test_a_longer_answer_in_a_batch_lengthens_no_other(questions: list[Question]
     model, compared = tiny_llava(), make_setups(["fopru"], [0.25])
     together, alone = (ask(model, [short, long], compared, batch_tokens=most) for most in (1000, 1))
     assert {one.answer_key: one.text for one in together} == {one.answer_key: one.text for one in alone}
+
+
+def test_beams_of_a_generation_config_are_not_searched(questions: list[Question]) -> None:
+    model, compared = brief(tiny_llava()), make_setups(["fopru"], [0.25], ["original"])
+    expected = without_times(ask(model, questions, compared))
+    model.generation_config.num_beams = 3
+    assert without_times(ask(model, questions, compared)) == expected
+
+
+def test_what_is_scored_is_what_is_stored(questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
+    """POPE reads `No` and not `\\nNo`, and metrics are computed from the stored answer."""
+    monkeypatch.setattr(type(tiny_processor()), "batch_decode", lambda self, rows, **_: ["\nNo"] * len(rows))
+    monkeypatch.setattr(Echo, "score", lambda self, answer: float(answer == "No"))
+    assert {(one.text, one.score) for one in ask(tiny_llava(), questions, [Unpruned()])} == {("No", 1.0)}
 
 
 def test_large_images_are_decoded_again(

@@ -43,11 +43,12 @@ def distribution(question: Question, setup: Setup) -> torch.Tensor:
         return deep_llava()(**inputs).logits[:, -1].softmax(-1)
 
 
-def test_scores_are_the_overlap_with_the_unpruned_model(tmp_path: Path) -> None:
+def test_scores_are_the_overlap_with_the_unpruned_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In batches, whichever setup is asked first; and all of it if nothing is pruned, to the bit."""
     questions = list(scenes(tmp_path, 5))
     setups = [FEW, UNPRUNED, ALL]
     missing = {AnswerKey.of(one, setup.key) for one in questions for setup in setups}
+    monkeypatch.setattr(deep_llava().generation_config, "num_beams", 2)  # which are not searched
     runner = FirstTokens(deep_llava(), tiny_processor(), setups, batch_tokens=200)
     asked = list(runner.ask(Part(questions, missing, first_id="")))
     assert len(asked) > len(setups)  # several batches
