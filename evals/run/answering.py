@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import UnsupportedError
+from tokenprune.evals.models.modes import in_evaluation_mode
 from tokenprune.evals.models.video_prompts import takes_videos
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
@@ -93,8 +94,10 @@ class InProcess(Answering):
             self._check(setup)
         return [list(setups)]
 
-    def serving(self, group: Sequence[Setup]) -> AbstractContextManager[None]:
-        return downsample.any_resolution(self.model) if self.resized else nullcontext()
+    @contextmanager
+    def serving(self, group: Sequence[Setup]) -> Iterator[None]:
+        with in_evaluation_mode(self.model), downsample.any_resolution(self.model) if self.resized else nullcontext():
+            yield
 
     def identity(self) -> dict[str, Any]:
         model = {**model_identity(self.model), "processor": processor_digest(self.processor)}

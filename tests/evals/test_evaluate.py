@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.asking import without_times
 from helpers.files.evals import sample_image, saved, tiny_processor, write_vqav2
 from helpers.tiny import tiny_llava
 
 import tokenprune
 from tokenprune.evals import evaluate
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.tokens import VisualTokens
 
 LIGHT = """
@@ -42,6 +44,22 @@ def test_a_loaded_model_and_a_strategy_object(tmp_path: Path) -> None:
         ("unpruned", 1.0, 2),
         ("FoPru", 0.25, 2),
     ]
+
+
+def test_a_model_in_training_answers_without_dropout_and_goes_on_training(tmp_path: Path) -> None:
+    write_vqav2(tmp_path / "scenes")
+    model = tiny_llava()
+    for layer in model.model.language_model.layers:
+        layer.self_attn.attention_dropout = 0.9
+    where: dict[str, Any] = {"data": tmp_path / "scenes", "strategies": [], "baselines": ["unpruned"]}
+    for name in ("evaluated", "trained"):
+        model.train(name == "trained")
+        model.model.vision_tower.eval()  # as frozen parts are
+        evaluate((model, tiny_processor()), output=tmp_path / name, **where)
+    answers = [without_times(RunFolder(tmp_path / name).answers().values()) for name in ("evaluated", "trained")]
+    assert answers[0] == answers[1]
+    assert model.training
+    assert not model.model.vision_tower.training
 
 
 def test_folders_of_tasks_beside_own_questions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,6 +76,20 @@ def test_what_is_found(undisturbed: tuple[Tuned, Path], scenes: Path) -> None:
     assert (output / "tuned.png").stat().st_size > 10_000
 
 
+def test_a_model_in_training_is_tuned_in_evaluation_mode(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, modes = deep_llava(), []
+    monkeypatch.setattr("tokenprune.evals.tune.tune.search", lambda *_: modes.append(model.training) or [])
+    model.train()
+    try:
+        tuned(scenes, tmp_path)
+        modes.append(model.training)
+    finally:
+        model.eval()
+    assert modes == [False, True]
+
+
 def test_questions_of_the_test_are_not_those_of_the_search(undisturbed: tuple[Tuned, Path]) -> None:
     found, output = undisturbed
     asked: dict[str, set[str]] = {}
