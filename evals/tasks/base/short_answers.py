@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from unicodedata import normalize
 
 from rapidfuzz.distance import Levenshtein
 
 from tokenprune.evals.tasks.base.question import Question
+
+#: Of Latin and other scripts, and of Chinese and Japanese, in full and half width.
+PERIODS = ".\N{IDEOGRAPHIC FULL STOP}\N{FULLWIDTH FULL STOP}\N{HALFWIDTH IDEOGRAPHIC FULL STOP}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +25,14 @@ class ShortAnswer(Question):
 
 
 def exact(answer: str, answers: Sequence[str]) -> float:
-    """Return 1 for one of the answers, ignoring case and a final period."""
+    """Return 1 for one of the answers, ignoring case and a final period, also that of Chinese and Japanese."""
     return float(plain(answer) in map(plain, answers))
 
 
 def plain(text: str) -> str:
-    """Return an answer in lower case, without its final period and with single spaces."""
-    return " ".join(text.lower().strip().rstrip(".").split())
+    """Return an answer in lower case, without its final period and with single spaces; an accent may be a character of
+    its own in it, or a part of one."""
+    return " ".join(normalize("NFC", text).lower().strip().rstrip(PERIODS).split())
 
 
 def anls(answer: str, answers: Sequence[str]) -> float:

@@ -83,6 +83,9 @@ def test_anls(answer: str, score: float) -> None:
 def test_exact() -> None:
     assert exact("Table.", ["table"]) == 1
     assert exact("the table", ["table"]) == 0
+    assert exact("\u7ea2\u8272\u3002", ["\u7ea2\u8272"]) == 1  # red, and the full stop of Chinese
+    assert exact("caf\u00e9", ["cafe\u0301"]) == 1  # as macOS and others write accents
+    assert exact("cafe", ["caf\u00e9"]) == 0
 
 
 def test_yes_and_no_are_read_as_each_scorer_reads_them() -> None:
