@@ -17,11 +17,12 @@ import pytest
 import torch
 from helpers.contract.answers import STRATEGY, answer, n_logits
 from helpers.contract.oracle import dropped_columns
+from helpers.families import FAMILIES
 from helpers.models.staged import Staged, model_of
 from helpers.tiny import ENCODES_FIRST, prompt, tiny_llava
 
 import tokenprune
-from tokenprune import Grid, Selection
+from tokenprune import FoPru, Grid, PixelPrune, Selection, ToMe
 from tokenprune.engine.pruner import pruner_of
 from tokenprune.engine.recording import VisionRecorder
 from tokenprune.tokens import VisualTokens
@@ -93,6 +94,22 @@ def test_two_models_of_which_one_is_patched(llava: Any) -> None:
         assert n_logits(llava, inputs) == PRUNED
         assert n_logits(other, inputs) == WHOLE
         assert torch.equal(answer(other, inputs).sequences, plain)
+
+
+@pytest.mark.parametrize(
+    ("case", "strategy"), [("llava-clip", ToMe(keep_ratio=0.3)), ("qwen2-vl", PixelPrune(keep_ratio=0.3))]
+)
+def test_a_tower_that_two_models_share(case: str, strategy: tokenprune.Strategy) -> None:
+    model, other, inputs = FAMILIES[case].build(), FAMILIES[case].build(seed=1), FAMILIES[case].prompt([1])
+    name = "visual" if case == "qwen2-vl" else "vision_tower"
+    setattr(other.model, name, getattr(model.model, name))
+    plain = answer(other, inputs)
+    with tokenprune.patch(other, FoPru(keep_ratio=0.3)):
+        pruned = answer(other, inputs)
+    with tokenprune.patch(model, strategy):
+        assert torch.equal(answer(other, inputs).logits[0], plain.logits[0])
+        with tokenprune.patch(other, FoPru(keep_ratio=0.3)):
+            assert torch.equal(answer(other, inputs).logits[0], pruned.logits[0])
 
 
 def test_one_patch_after_another(llava: Any) -> None:

@@ -56,8 +56,13 @@ class Wandering(TowerStrategy):
 
 
 def states_of(model: Any, pixels: Tensor) -> tuple[Tensor, ...]:
+    """Every state of the tower, as the model gets them."""
+    seen: list[tuple[Tensor, ...]] = []
+    hook = model.model.vision_tower.register_forward_hook(lambda module, args, out: seen.append(out.hidden_states))
     with torch.no_grad():
-        return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+        model.model.get_image_features(pixels, output_hidden_states=True)
+    hook.remove()
+    return seen[0]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

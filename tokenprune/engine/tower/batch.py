@@ -141,6 +141,9 @@ class BatchPruning:
 
     @dynamo_disabled
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._context.tower = None
+        if self._context.encoding is None:  # another model's call, or the user's own
+            return
         patches = self.tower.patches
         of_tokens = None if patches is None else patches(named_arguments(module, args, kwargs))
         self._context.tower = TowerCall(self.selecting.after[0], of_tokens)

@@ -86,6 +86,9 @@ class RowPruning:
 
     @dynamo_disabled
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._context.row = None
+        if self._context.encoding is None:  # another model's call, or the user's own
+            return
         arguments = named_arguments(module, args, kwargs)
         if self.before is None:
             assert self.between is not None
