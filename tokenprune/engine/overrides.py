@@ -128,13 +128,15 @@ class ModelForward(ForwardOverride):
         return output
 
     def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The output. If the patch is removed between decoder layers, the next one gets shortened hidden states with
-        arguments of full length, and torch's error does not say why."""
+        """The output. Whatever is raised, the call is over. If the patch is removed between decoder layers, the next
+        one gets shortened hidden states with arguments of full length, and torch's error does not say why."""
         try:
             return self.original(*args, **kwargs)
-        except Exception as error:
-            if self._removed and not isinstance(error, TokenPruneError):
+        except BaseException as error:
+            if self._removed and isinstance(error, Exception) and not isinstance(error, TokenPruneError):
                 self._check_pruned(error)
+            self._prefill.end_forward()  # at Ctrl-C, torch calls none of the base model's hooks
+            self._context.drop()
             raise
 
     @dynamo_disabled

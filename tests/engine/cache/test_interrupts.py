@@ -267,3 +267,22 @@ def test_images_of_a_call_that_was_never_made(llava: Any) -> None:
             hook.remove()
             with pytest.raises(PruningError, match="encoded outside this patch"):
                 llava(input_ids=inputs["input_ids"], mm_encoder_outputs={"image": before})
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_the_language_model_by_itself_after_an_interrupt(llava: Any, strategy: Strategy) -> None:
+    """It is not taken for that of the call that was interrupted."""
+
+    def interrupt(module: Any, args: Any) -> None:
+        raise KeyboardInterrupt
+
+    inputs, language_model = prompt([1]), llava.model.language_model
+    embeds = torch.randn(*inputs["input_ids"].shape, 32)
+    with torch.no_grad():
+        expected = language_model(inputs_embeds=embeds).last_hidden_state
+        with tokenprune.patch(llava, strategy):
+            hook = language_model.layers[-1].register_forward_pre_hook(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                llava(**inputs)
+            hook.remove()
+            assert torch.equal(language_model(inputs_embeds=embeds).last_hidden_state, expected)
