@@ -64,9 +64,7 @@ def is_refused(names: Sequence[str]) -> bool:
 
 def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | None = None) -> str:
     """Return why a model is refused, and what to do instead. `names` are those of its class and its base classes;
-    `installed` packages have adapters for other classes; `whole` is the class that this one is the base model of."""
-    if whole is not None:
-        return f"{names[0]} is the base model of {whole}. Patch the whole model: patch(model, ...) without .model."
+    `installed` packages have adapters for other classes; `whole` is the class beside this one that can be pruned."""
     never = next((name for name in names if name in NEVER), None)
     if never is not None:
         return f"{names[0]} cannot be pruned: {NEVER[never]}."
@@ -82,6 +80,11 @@ def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | No
     part = next((PARTS[name] for name in names if name in PARTS), None)
     if part is not None:
         return f"{names[0]} is several models, of which .{part} sees the images. Patch that: patch(model.{part}, ...)."
+    if whole is not None:
+        return (
+            f"{names[0]} is not the class that answers about images: {whole} is. Patch the whole model, not a part of "
+            f"it such as model.model. {whole}.from_pretrained loads it; AutoModel and AutoModelForCausalLM may not."
+        )
     others = ", ".join(sorted(installed))
     packages = f", and installed packages have one for {others}" if others else ""
     return (

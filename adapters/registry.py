@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TypeGuard, TypeVar
 
@@ -64,7 +65,7 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
     installed = {} if names[0] in ADAPTERS else entry_points_of(GROUP)
     name = next((name for name in names if name in ADAPTERS or name in installed), None)
     if name is None:
-        raise UnsupportedError(refusal(names, installed, whole_model(names[0])))
+        raise UnsupportedError(refusal(names, installed, whole_model(type(model))))
     check_transformers()
     if name not in ADAPTERS:
         ADAPTERS[name] = load_entry_point(
@@ -100,10 +101,12 @@ def _made(adapter: type[ModelAdapter], model: nn.Module, name: str) -> ModelAdap
         ) from error
 
 
-def whole_model(base: str) -> str | None:
-    """Return the registered class whose base model has this name, from which transformers makes both."""
-    whole = f"{base.removesuffix('Model')}ForConditionalGeneration"
-    return whole if base.endswith("Model") and whole in ADAPTERS else None
+def whole_model(cls: type) -> str | None:
+    """Return the registered class that transformers defines beside this one: its base model, its vision tower, or its
+    language model alone, which AutoModelForCausalLM makes of some checkpoints."""
+    beside = sys.modules.get(cls.__module__)
+    places = {name: getattr(getattr(beside, name, None), "__module__", None) for name in ADAPTERS}
+    return next((name for name, place in places.items() if place == cls.__module__), None)
 
 
 def _is_ours(adapter: type[ModelAdapter]) -> bool:

@@ -11,6 +11,7 @@ name is loaded when it is first used, so that the command's help and shell compl
 
 # ruff: noqa: I001 (one statement per module)
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,8 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for one o
                     raise
                 raise ModuleNotFoundError(sentence, name=error.name) from error
         if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            here = sys.modules[__name__]  # by which Python suggests the name that was meant
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=here)
         globals()[name] = value = getattr(import_module(_MODULES[name]), name)
         return value
 

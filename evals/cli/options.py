@@ -45,9 +45,9 @@ def add_model(parser: ArgumentParser) -> None:
     )
 
 
-def add_required_model(parser: ArgumentParser, what: str = "model folder or Hugging Face name") -> None:
+def add_required_model(parser: ArgumentParser, what: str = "model folder or Hugging Face name", **more: Any) -> None:
     """For commands in which the bundled model must not stand in for one that was forgotten."""
-    parser.add_argument("--model", required=True, metavar="PATH", help=what)
+    parser.add_argument("--model", required=True, metavar="PATH", help=what, **more)
 
 
 def add_data(parser: ArgumentParser) -> None:

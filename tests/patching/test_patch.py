@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.families import FAMILIES
 from helpers.tiny import prompt, tiny_llava
+from transformers import AutoModelForCausalLM
 
 import tokenprune
 from tokenprune import FastV, FoPru, Grid, PruningError, Random, SettingError, UnsupportedError
@@ -159,7 +161,7 @@ def test_a_settings_file_as_a_path(llava: Any, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_has_a_model_inside(llava: Any) -> None:
-    """A handle, a pipeline, or the base model without its head; and arguments in the wrong order."""
+    """A handle; and arguments in the wrong order."""
     handle: Any = tokenprune.patch(llava, Grid())
     try:
         for call in (partial(tokenprune.patch, strategy=FoPru()), tokenprune.unpatch):
@@ -168,13 +170,25 @@ def test_what_has_a_model_inside(llava: Any) -> None:
         assert handle.installed
     finally:
         handle.remove()
-    with pytest.raises(
-        UnsupportedError, match=r"^LlavaModel is the base model of LlavaForConditionalGeneration\. Patch"
-    ):
-        tokenprune.patch(llava.model, FoPru())
     swapped: Any = (FoPru(keep=3), llava)
     with pytest.raises(SettingError, match=r"the model comes first: write patch\(model, FoPru\(keep=3\)\)"):
         tokenprune.patch(*swapped)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_part_of_a_model() -> None:
+    """Its base model, its tower, or what AutoModelForCausalLM makes of a checkpoint: the language model alone."""
+    family = FAMILIES["qwen3.5"]
+    model = family.build()
+    alone = AutoModelForCausalLM.from_config(family.config())
+    for part in (model.model, model.model.visual, model.model.language_model, alone):
+        named = type(part).__name__
+        with pytest.raises(
+            UnsupportedError,
+            match=rf"^{named} is not the class that answers about images: Qwen3_5ForConditionalGeneration is\. Patch "
+            r"the whole model, .* Qwen3_5ForConditionalGeneration\.from_pretrained loads it; .*ForCausalLM may not\.$",
+        ):
+            tokenprune.patch(part, FoPru())
 
 
 def test_a_patch_is_restored_though_another_replaced_the_probe(llava: Any) -> None:

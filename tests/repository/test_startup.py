@@ -70,8 +70,10 @@ def test_no_public_name_is_a_modules() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(AttributeError, match="module 'tokenprune' has no attribute 'Fopru'"):
+    with pytest.raises(AttributeError, match="module 'tokenprune' has no attribute 'Fopru'") as raised:
         tokenprune.Fopru  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+    # Of which Python makes: Did you mean: 'FoPru'?
+    assert (raised.value.name, raised.value.obj) == ("Fopru", tokenprune)
     assert set(tokenprune.__all__) <= set(dir(tokenprune))
 
 

@@ -88,6 +88,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ("par:skip=(7,9),layer=3", tokenprune.PAR(skip=(7, 9), layer=3)),
         ("par:layer=3,skip=[7,9]", tokenprune.PAR(skip=(7, 9), layer=3)),
         ("tokenprune.strategies.pre_llm.fopru:FoPru,mode=row", FoPru(mode="row")),
+        (" fopru ", FoPru()),
+        ("fopru : layer = -2, mode = row", FoPru(mode="row", layer=-2)),
+        ("pixelprune + fopru: layer=-2", tokenprune.Compose(tokenprune.PixelPrune(), FoPru(layer=-2))),
     ],
 )
 def test_a_text_is_read_as_a_strategy(text: str, same: tokenprune.Strategy) -> None:
@@ -129,6 +132,13 @@ def test_a_class_patches_from_a_name_and_from_a_file(llava: Any, tmp_path: Path)
         ("fopru:keep_ratio=2.5", "keep_ratio=2.5 is not a fraction"),
         ("fopru:keep_ratio=0.5,keep_ratio=0.1", "keep_ratio is there twice. Leave one of them out"),
         ("user_package.norms", "unknown strategy 'user_package.norms'"),
+        ("fopru,layer=-2", r"'fopru,layer=-2'. Write settings after a colon: fopru:key=value,key=value\.$"),
+        ("fopru keep_ratio=0.5", r"Write settings after a colon: fopru:key=value,key=value\.$"),
+        ("fopru,grid", r"fopru:key=value,key=value; several in sequence as fopru\+grid\.$"),
+        ("pixelprune+", r"strategy 'pixelprune\+': a strategy is missing beside \+. Write pixelprune\+fopru"),
+        ("user_package.norms.Norm", r"unknown strategy .* A class of your own is written my_module:MyStrategy\.$"),
+        ("user_package/norms.py:Norm", r"user_package/norms.py is a file. Write its module: user_package.norms:Norm$"),
+        ("norms.py:Norm", "norms.py is a file. Write its module: norms:Norm$"),
         ("user_package.norms:", "user_package.norms is a module. Write user_package.norms:Class"),
         ("user_package.norms:p=1", "user_package.norms is a module. Write user_package.norms:Class,key=value"),
         ("user_package.norms:Norm,q=1", "unknown setting 'q'"),

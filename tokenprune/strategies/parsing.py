@@ -50,11 +50,14 @@ class StrategySpec:
             file = SettingsFile.read(text)
             return cls(file.strategy, file.strategy_class, file.settings, file)
         if isinstance(text, str) and len(steps) > 1:
+            if not all(steps):
+                raise SettingError(f"strategy {text!r}: a strategy is missing beside +. Write pixelprune+fopru.")
             for step in steps:
                 cls.read(step).make()  # to say which of them is wrong
             return cls(text, strategy_class(COMPOSE), {"steps": tuple(steps)})
         if not isinstance(text, str) or ":" not in text:
-            return cls(str(text), strategy_class(text, also), {})
+            name = text.strip() if isinstance(text, str) else text
+            return cls(str(name), strategy_class(name, also), {})
         name, words = _split(text)
         found = strategy_class(name, also)
         return cls(name, found, read_settings(found, words, f"strategy {text!r}: "))
@@ -111,7 +114,8 @@ def setting_value(word: Any, hint: Any = None) -> Any:
 
 
 def _outer_parts(text: str, separator: str = ",") -> list[str]:
-    """Split a text at its separators, but not at those of a tuple, list or number, which may hold others."""
+    """Split a text at its separators, but not at those of a tuple, list or number, which may hold others. Spaces around
+    the parts are left out."""
     parts, depth = [""], 0
     for i, letter in enumerate(text):
         depth += (letter in "([") - (letter in ")]")
@@ -119,7 +123,7 @@ def _outer_parts(text: str, separator: str = ",") -> list[str]:
             parts.append("")
         else:
             parts[-1] += letter
-    return parts
+    return [part.strip() for part in parts]
 
 
 def _split(text: str) -> tuple[str, dict[str, str]]:
@@ -128,6 +132,7 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
     The part before the colon is a module if it contains a dot, or if the part after it starts with a class name.
     """
     name, _, rest = text.partition(":")
+    name = name.strip()
     words = [word for word in _outer_parts(rest) if word]
     names_class = bool(words) and words[0].isidentifier()
     if "." in name and not names_class:
@@ -136,7 +141,7 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
         name = f"{name}:{words.pop(0)}"
     settings = {}
     for word in words:
-        key, equals, value = word.partition("=")
+        key, equals, value = (part.strip() for part in word.partition("="))
         if not equals:
             form = f"{name},key=value" if ":" in name else "name:key=value,key=value"
             raise SettingError(f"strategy {text!r}: {word!r} is not a setting. Write settings as {form}")

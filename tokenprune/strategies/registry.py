@@ -6,10 +6,11 @@ A strategy is identified by its registered name, `fopru`, or by its class, `my_p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, fields
 from importlib import import_module
 from inspect import get_annotations, isabstract
+from pathlib import PurePath
 from types import UnionType
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -86,7 +87,7 @@ def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
         return cls
     installed = entry_points_of(GROUP)
     if not isinstance(name, str) or name not in installed:
-        raise SettingError(_unnamed(name) or unknown("strategy", name, {*STRATEGIES, *installed, *also}))
+        raise SettingError(_unnamed(name) or _unknown(name, {*STRATEGIES, *installed, *also}))
     wanted = "a subclass of tokenprune.Strategy"
     return STRATEGIES.setdefault(
         name, load_entry_point(installed[name], f"the strategy {name!r}", _is_strategy, wanted)
@@ -103,6 +104,16 @@ def _unnamed(name: object) -> str | None:
         if _is_strategy(found) and found not in STRATEGIES.values():
             return f"{public} has no short name. Write 'tokenprune:{public}', or in Python tokenprune.{public}(...)."
     return None
+
+
+def _unknown(name: object, known: Collection[str]) -> str:
+    """What to write for a name that no strategy has: first where it is that of one with something behind it."""
+    first, *others = re.split(r"[\s,=]+", str(name))
+    if others and first in known:
+        several = f"; several in sequence as {first}+{others[0]}" if others[0] in known else ""
+        return f"unknown strategy {name!r}. Write settings after a colon: {first}:key=value,key=value{several}."
+    said = unknown("strategy", name, known)
+    return said if "Did you mean" in said else f"{said} A class of your own is written my_module:MyStrategy."
 
 
 def construct(cls: type[Strategy], name: str, settings: Mapping[str, Any], also: Iterable[str] = ()) -> Strategy:
@@ -204,6 +215,9 @@ def setting_types(cls: type[Strategy]) -> dict[str, Any]:
 def _imported(name: str) -> type[Strategy]:
     """Import the class written `my_package.my_module:MyStrategy`."""
     module_name, _, class_name = name.partition(":")
+    if "/" in module_name or module_name.endswith(".py"):
+        dotted = ".".join(PurePath(module_name.removesuffix(".py")).parts)
+        raise SettingError(f"strategy {name!r}: {module_name} is a file. Write its module: {dotted}:{class_name}")
     try:
         module = import_module(module_name)
     except Exception as error:  # the module's own code may raise anything

@@ -20,10 +20,12 @@ from tokenprune.tokens.tower import KeptInTower
 
 #: The statistics that a strategy can declare in `needs`; each text says what to do if a model does not offer it.
 STATISTICS = {
-    "vision_attention": "attention of one vision-encoder layer; without it use a strategy that scores features",
+    "vision_attention": "attention of one vision-encoder layer; without it use a strategy that scores features, such "
+    "as DivPrune",
     "cls": "a CLS token in the vision tower; without one use column sums: "
     'FoPru(score="column"), BackgroundPruning(rank="column")',
-    "pixels": "the image as the vision tower receives it; without it use a strategy that scores features",
+    "pixels": "the image as the vision tower receives it; without it use a strategy that scores features, such as "
+    "DivPrune",
     "text_tower": "the text tower that its vision tower was trained with, such as CLIP's, which no model here "
     "includes; pass one: CDPruner(relevance=ClipRelevance(clip, tokenizer, question))",
     "text_attention": "attention of the language model's layers; without it use a strategy that prunes before it",

@@ -70,6 +70,11 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
     check_strategy(strategy, config.get_text_config().num_hidden_layers, architecture.name)
     seeing, offers = seeing_config(config), {"pixels"}
     if not architecture.towerless:
+        if getattr(seeing, "vision_config", None) is None:  # as Gemma 4 may have it
+            raise UnsupportedError(
+                "config.json has no vision_config: this checkpoint has no vision tower, and sees no images. Serve it "
+                "with `vllm serve`."
+            )
         tower = tower_of_config(seeing)
         check_patches(seeing, tower)
         offers |= {"vision_attention", *({"cls"} if tower.n_prefix else ())}
