@@ -87,6 +87,7 @@ def test_budgets_are_exact(name: str, grid: tuple[int, int, int]) -> None:
     keeping_all = STRATEGIES[name](keep_ratio=1.0)
     everything = keeping_all.select(through_tower(keeping_all, tokens))
     assert everything.kept.tolist() == list(range(tokens.n_visual))
+    assert everything.merged is None
 
 
 @pytest.mark.parametrize("name", sorted(AVERAGES))

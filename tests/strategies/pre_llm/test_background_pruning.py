@@ -15,6 +15,7 @@ import tokenprune
 from tokenprune import BackgroundPruning, PruningError, SettingError, UnsupportedError
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.select import checked_selection
+from tokenprune.strategies.pre_llm.background_pruning import score_newlines
 from tokenprune.strategies.shared.clusters import find_roots, link_neighbours
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
@@ -159,6 +160,54 @@ def test_newline_tokens_stand_for_their_rows() -> None:
     scores = BackgroundPruning(keep=4).select(tokens_of(layout, n_patches=36)).scores
     assert scores is not None
     assert scores[36] == scores[:36].max()
+
+
+def test_a_tile_s_attention_is_shared_by_its_clusters_without_newline_tokens() -> None:
+    """Alone, clusters of one token; their scores add up to 1 in each tile."""
+    scores = BackgroundPruning(keep=4, cluster=False).select(LAYOUTS["canvas"]).scores
+    assert scores is not None
+    assert CANVAS.tiles is not None
+    assert CANVAS.newlines is not None
+    totals = torch.zeros(3).index_add(0, CANVAS.tiles, scores.masked_fill(CANVAS.newlines, 0.0))
+    torch.testing.assert_close(totals, torch.ones(3))
+
+
+def test_tiles_compete_for_a_budget_per_image() -> None:
+    """Shares of .52, .47 and 0 in the first tile, .73, 0 and .27 in the second, and thirds in the last."""
+    layout = Layout.concat([Layout.raster((1, 1, 3))] * 3)
+    keys = torch.tensor([[0.0, 5, 4.9, 0], [0.0, 6, 0, 5], [0.0, 1, 1, 1]])[:, None, :, None]
+    attention = VisionAttention(torch.ones_like(keys), keys, 1.0, 1, layout)
+    tokens = VisualTokens(torch.randn(9, 4), layout, 0, {"vision_attention": attention})
+    for budget_per, kept in (("tile", [0, 3, 6]), ("image", [0, 1, 3])):
+        assert BackgroundPruning(keep=3, budget_per=budget_per, cluster=False).select(tokens).kept.tolist() == kept  # pyright: ignore[reportArgumentType]
+
+
+def test_opposite_neighbours_are_the_most_distinct() -> None:
+    """Of angles in a row: 180 and 90 degrees from the nearest, and 10; the last has no neighbour."""
+    angles = torch.tensor([0.0, 180, 270, 280, 0]).deg2rad()
+    layout = Layout(((1, 1, 4), (1, 1, 1)))
+    tokens = VisualTokens(torch.stack([angles.cos(), angles.sin()], 1), layout)
+    scores = BackgroundPruning(keep=2, rank="distinct", cluster=False).select(tokens).scores
+    assert scores is not None
+    ten = 1 - float(torch.tensor(10.0).deg2rad().cos())
+    torch.testing.assert_close(scores, torch.tensor([2.0, 1.0, ten, ten, 2.0]))
+
+
+def test_very_strong_attention_is_no_nan() -> None:
+    keys = torch.tensor([0.0, 200, 300, 100])[None, None, :, None]
+    attention = VisionAttention(torch.ones_like(keys), keys, 1.0, 1, Layout.raster((1, 1, 3)))
+    tokens = VisualTokens(torch.eye(3), attention.layout, 0, {"vision_attention": attention})
+    scores = BackgroundPruning(keep=1, cluster=False).select(tokens).scores
+    assert scores is not None
+    assert scores.tolist() == pytest.approx([0.0, 1.0, 0.0], abs=1e-30)
+
+
+def test_a_newline_token_has_no_score_of_the_next_row() -> None:
+    """Of a row in two tiles, the newline token is in the second, and the next row begins in the first."""
+    newlines, tiles = torch.tensor([False, False, True] * 2), torch.tensor([0, 1, 1] * 2)
+    tokens = VisualTokens(torch.randn(6, 2), Layout(((1, 2, 3),), n_tiles=2, tiles=tiles, newlines=newlines))
+    scores = score_newlines(torch.tensor([1.0, 2, 0, 9, 3, 0]), tokens, tiles)
+    assert scores.tolist() == [1, 2, 2, 9, 3, 3]
 
 
 def test_towers_without_cls() -> None:

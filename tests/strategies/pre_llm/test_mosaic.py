@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,6 +58,39 @@ def test_what_the_cls_token_attends_to() -> None:
     tokens = VisualTokens(torch.ones(4, 2), layout, 0, statistics)
     assert Mosaic(keep=2).select(tokens).kept.tolist() == [1, 3]
     assert Mosaic(keep=2, score="cls").select(tokens).kept.tolist() == [0, 2]
+
+
+def test_scores_are_the_attention_of_all_heads() -> None:
+    """Each patch pays 8, 1, 1 and 2 twelfths in one head, and 1, 4, 5 and 2 in the other."""
+    keys = torch.tensor([[8.0, 1, 1, 2], [1, 4, 5, 2]]).log()[None, :, :, None]
+    layout = Layout.raster((1, 1, 4))
+    attention = VisionAttention(torch.ones_like(keys), keys, 1.0, 0, layout)
+    tokens = VisualTokens(torch.ones(4, 2), layout, 0, {"vision_attention": attention})
+    for strategy in (Mosaic(keep=2), Mosaic(keep=2, merge=False), Mosaic(keep=4)):
+        scores = strategy.select(tokens).scores
+        assert scores is not None
+        torch.testing.assert_close(scores, torch.tensor([9.0, 5, 6, 4]) / 12 * 2)
+
+
+def test_a_rectangle_that_nothing_attends_to_is_a_plain_mean() -> None:
+    tokens = tokens_of([1.0, 1.0, 1e-38, 1e-38], Layout.raster((1, 1, 4)), torch.ones(4, 2))
+    attention = tokens.vision_attention
+    keys = attention.keys.masked_fill(attention.keys < -1, -200.0)  # whose share is 0 in float32
+    tokens = replace(tokens, statistics={"vision_attention": replace(attention, keys=keys)})
+    selection = Mosaic(keep=2).select(tokens)
+    assert selection.scores is not None
+    assert selection.scores[2:].tolist() == [0.0, 0.0]
+    assert selection.merged is not None
+    assert selection.merged.weights.tolist() == [0.5] * 4
+
+
+def test_tokens_join_by_direction_even_the_opposite_one() -> None:
+    """1 points like 2, though its product with 0 is higher. 3 is the opposite of 2, the only one nearby."""
+    features = torch.tensor([[10.0, 1.0], [1.0, 2.0], [0.1, 1.0], [0.0, -1.0]])
+    merged = Mosaic(keep=2).select(tokens_of([4.0, 1, 2, 1], Layout.raster((1, 1, 4)), features)).merged
+    assert merged is not None
+    pairs = dict(zip(merged.sources.tolist(), merged.targets.tolist(), strict=True))
+    assert pairs == {0: 0, 1: 1, 2: 1, 3: 1}
 
 
 def test_of_two_kept_tokens_nearby_the_more_similar() -> None:
@@ -118,6 +152,13 @@ def test_what_is_near_does_not_depend_on_the_precision_of_products() -> None:
         found = similar_nearby(vectors, layout, kept, 2.9)
     assert len(found[0]) == 4096
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_cells_are_rectangles_of_patches_and_runs_of_newline_tokens() -> None:
+    assert budget_cells(Layout.raster((1, 2, 4)), 2).tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+    ended = Layout(((1, 4, 3),), newlines=torch.tensor([False, False, True] * 4))
+    # Of three, one is for the four newline tokens, and two are for 4 x 2 patches: one above the other.
+    assert budget_cells(ended, 3).tolist() == [1, 1, 0, 1, 1, 0, 2, 2, 0, 2, 2, 0]
 
 
 @settings(deadline=None, max_examples=60)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import log
-from typing import Any
 
 import pytest
 import torch
+from helpers.tokens.scored import scored
 from scipy.stats import entropy
 from torch import Tensor
 
-import tokenprune
-from tokenprune import Selection, SettingError, UnsupportedError
+from tokenprune import Selection, UnsupportedError
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.shared.importance import anchor_mask, context_relevance, importance_map, patch_entropy
 from tokenprune.strategies.shared.recycling import recycle_by_cell
@@ -65,6 +64,27 @@ def test_patch_entropy() -> None:
     assert torch.equal(patch_entropy(torch.full((1, 3, 8, 8), 1.0), 4), torch.zeros(1, 4))
     every = torch.arange(256).view(1, 1, 16, 16) / 255  # of eight bits, each is a level
     assert patch_entropy(every.expand(-1, 3, -1, -1), 1).item() == pytest.approx(log(256), abs=1e-5)
+
+
+def test_patch_entropy_is_that_of_the_mean_of_the_channels() -> None:
+    """Red and blue change, and their mean does not; green does."""
+    red = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0))
+    green = torch.zeros(1, 8, 8).index_fill(2, torch.arange(4), 0.5)
+    colors = torch.stack([red, green, 1 - red], 1)
+    found = patch_entropy(colors, 1)
+    assert found.item() == pytest.approx(log(2), abs=1e-5)  # half of the pixels are grey 1/2, the others 1/3
+
+
+def test_padding_takes_no_part() -> None:
+    """Of a tile whose last row of patches is padding, the map is that of the other rows alone."""
+    attention = attention_of()
+    padded = replace(attention, real=(torch.arange(17) < 13)[None])
+    parts = {name: getattr(attention, name)[:, :, :13] for name in ("queries", "keys")}
+    alone = replace(attention, layout=Layout.raster((1, 3, 4)), **parts)
+    colors = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    for threshold in (0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.3, 1.5, 30.0):
+        found = importance_map(padded, threshold, 0.5, colors)
+        torch.testing.assert_close(found[:12], importance_map(alone, threshold, 0.5, colors[..., :12, :]))
 
 
 @pytest.mark.parametrize(("size", "n_patches", "side"), [((384, 384), 729, 14), ((14, 14), 9, 4), ((18, 30), 8, 7)])
@@ -193,28 +213,6 @@ def test_recycling_is_exact_and_loses_no_cell(grid: tuple[int, int, int], side: 
         )
 
 
-@pytest.mark.parametrize("n_layers", [3, 6, 28, 32])
-@pytest.mark.parametrize("ratio", [1.0, 0.5, 0.25, 0.1])
-def test_the_average_over_the_layers_is_the_budget(ratio: float, n_layers: int) -> None:
-    strategy, n = VFlowOpt(keep_ratio=ratio), 10**6
-    counts = [strategy.budget(n)] * n_layers
-    for stage in strategy.stages(n_layers):
-        counts[stage.layer :] = [stage.budget(n)] * (n_layers - stage.layer)
-    assert sum(counts) / n_layers / n == pytest.approx(ratio, abs=1e-5)
-    assert counts == sorted(counts, reverse=True)
-
-
-@pytest.mark.parametrize(
-    ("ratio", "first", "second", "last"),
-    [(0.5, 0.7233, 0.7487, 0.4870), (0.25, 0.2651, 0.9833, 0.8773), (0.1, 0.1166, 1.0, 0.6011)],
-)
-def test_the_released_schedules(ratio: float, first: float, second: float, last: float) -> None:
-    strategy = VFlowOpt(keep_ratio=ratio, first=first, second=second)
-    assert strategy.last(28) == pytest.approx(last, abs=0.015)  # they average 0.501, 0.251, 0.100
-    assert [stage.layer for stage in strategy.stages(28)] == [9, 18]
-    assert [stage.layer for stage in strategy.stages(32)] == [10, 20]
-
-
 def test_never_nan() -> None:
     """An image without any structure, and a threshold that no patch reaches."""
     flat = VisionAttention(torch.zeros(1, 2, 17, 4), torch.zeros(1, 2, 17, 4), 0.5, 1, Layout.raster((1, 4, 4)))
@@ -238,47 +236,29 @@ def test_without_parts() -> None:
     assert len(VFlowOpt(keep_ratio=0.25).select(tokens).kept) == 5  # 1.15 times as many enter
 
 
-def test_settings_that_cannot_be() -> None:
-    infinite = ({"alpha": float("inf")}, {"threshold": -float("inf")})
-    for settings in ({"first": 0.0}, {"second": 1.5}, {"cell": 0.5}, {"keep": 64}, *infinite):
-        with pytest.raises(SettingError, match=rf"VFlowOpt: {next(iter(settings))}"):
-            VFlowOpt(**settings)  # type: ignore[arg-type]
-    with pytest.raises(SettingError, match="use up an average"):
-        VFlowOpt(keep_ratio=0.25, first=0.5).stages(28)
-    with pytest.raises(SettingError, match=r"keep fewer tokens than an average of 0\.25 needs"):
-        VFlowOpt(keep_ratio=0.25, first=0.11).stages(28)
-
-
-@pytest.mark.parametrize("n_layers", [1, 2])
-def test_too_few_layers_for_its_stages(n_layers: int) -> None:
-    """What enters would stay in all layers: more than the average that was asked for, or fewer."""
-    for first in (None, 0.4, 0.1):
-        with pytest.raises(SettingError, match=rf"of {n_layers} layers has no thirds .* Write progressive=False\."):
-            VFlowOpt(keep_ratio=0.25, first=first).stages(n_layers)
-    for exact in (VFlowOpt(keep_ratio=0.25, progressive=False), VFlowOpt(keep_ratio=1.0)):
-        assert exact.stages(n_layers) == ()
-        assert exact.budget(100) == 100 * (exact.keep_ratio or 0)
-
-
-def test_patch_refuses_a_model_with_too_few_layers(llava: Any) -> None:
-    with pytest.raises(SettingError, match=r"a language model of 2 layers has no thirds"):
-        tokenprune.patch(llava, VFlowOpt(keep_ratio=0.25))
-    with tokenprune.patch(llava, VFlowOpt(keep_ratio=0.25, progressive=False)) as handle:
-        assert handle.strategy.budget(100) == 25
-
-
-def test_what_enters_by_default_is_a_little_more_than_the_average() -> None:
-    """So that all three stages keep about as many, as in the released settings for 25 and 10 %."""
-    assert [VFlowOpt(keep_ratio=ratio).budget(10_000) for ratio in (0.1, 0.25, 0.9)] == [1150, 2875, 10_000]
-
-
 def test_cells_by_default_are_half_of_the_largest_grid_s_shorter_side() -> None:
-    """Of 4 x 6, behind 2 x 2."""
-    layout = Layout(((1, 2, 2), (1, 4, 6)), 7)
-    attention = replace(attention_of(7, side=2, n_prefix=0), layout=layout)
-    tokens = VisualTokens(torch.randn(28, 8), layout, 0, {"vision_attention": attention})
-    kept = {
-        cell: VFlowOpt(keep_ratio=0.5, cell=cell).select(tokens).kept.tolist() for cell in (None, 1.0, 1.5, 2.0, 3.0)
-    }
-    assert kept[None] == kept[2.0]
-    assert kept[2.0] not in (kept[1.0], kept[1.5], kept[3.0])
+    """Of 4 x 6, behind 2 x 2: 2. Of 5 x 7: 2.5."""
+    generator, sides = torch.Generator().manual_seed(0), (None, 1.0, 1.5, 2.0, 2.5, 3.0)
+    for layout, side in ((Layout(((1, 2, 2), (1, 4, 6))), 2.0), (Layout.raster((1, 5, 7)), 2.5)):
+        tokens = scored(torch.rand(layout.n_visual, generator=generator).tolist(), layout)
+        kept = {cell: VFlowOpt(keep_ratio=0.5, cell=cell).select(tokens).kept.tolist() for cell in sides}
+        assert kept[None] == kept[side]
+        assert all(kept[side] != kept[other] for other in sides[1:] if other != side)
+
+
+def test_newline_tokens_are_not_recycled() -> None:
+    """Whether they are kept or dropped. A row's best token is its newline token's score, too."""
+    layout = Layout(
+        ((1, 4, 5),),
+        to_tokens=lambda values: torch.cat([rows := values.view(4, 4), rows.amax(1, keepdim=True)], 1).flatten(),
+        newlines=(torch.arange(20) + 1) % 5 == 0,
+    )
+    attention = replace(attention_of(n_prefix=0), layout=layout)
+    tokens = VisualTokens(torch.randn(20, 8), layout, 0, {"vision_attention": attention})
+    dropped = 0
+    for ratio in (0.1, 0.2, 0.4, 0.6):
+        selection = VFlowOpt(keep_ratio=ratio, cell=2.0).select(tokens)
+        assert selection.merged is not None
+        assert set(selection.merged.sources.tolist()).isdisjoint({4, 9, 14, 19})
+        dropped += 4 - sum(place % 5 == 4 for place in selection.kept.tolist())
+    assert dropped > 0

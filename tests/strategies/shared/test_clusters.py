@@ -112,6 +112,23 @@ def test_an_image_without_structure_is_one_cluster() -> None:
     assert find_roots(parents).tolist() == [0] * 35
 
 
+def test_of_equal_neighbours_the_first_in_raster_order() -> None:
+    """0 1 2
+    3 4 5
+    6 7 8"""
+    parents, _ = link_neighbours(torch.ones(9, 4), Layout.raster((1, 3, 3)))
+    assert parents.tolist() == [0, 0, 1, 0, 0, 1, 3, 3, 4]
+
+
+def test_rasters_frames_and_newline_tokens_by_hand() -> None:
+    """A row, two frames of a square, and a row again, which ends in two newline tokens."""
+    grids = ((1, 1, 3), (2, 2, 2), (1, 1, 3))
+    layout = Layout(grids, newlines=torch.arange(14) >= 12)
+    parents, cosines = link_neighbours(at(0, 10, 40, 0, 50, 55, 4, 50, 0, 4, 55, 0, 0, 0), layout)
+    assert parents.tolist() == [0, 0, 1, 3, 4, 4, 3, 7, 8, 8, 7, 11, 12, 13]
+    assert cosines[11:].tolist() == [-torch.inf] * 3
+
+
 def test_a_smooth_field() -> None:
     """Each cluster has exactly one pair of mutual best neighbours. Were the pair's cycle not broken, both would be
     roots, twice as many; and were a token its own neighbour, every one."""

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from tokenprune import EVS, STRATEGIES, VCAST, DyCokeTTM, FastVID, SettingError, VidCom2
-from tokenprune.strategies.shared.shares import best_of_frames, largest_remainders
 from tokenprune.strategies.video.dycoke import window_of
 from tokenprune.strategies.video.evs import FIRST
 from tokenprune.strategies.video.vcast import curvature, outstanding
@@ -272,24 +271,3 @@ def test_fastvid_settings_that_cannot_be(settings: dict[str, object]) -> None:
 def test_a_temperature_that_cannot_be() -> None:
     with pytest.raises(SettingError, match=r"VCAST: temperature=0.*write a positive number"):
         VCAST(temperature=0.0)
-
-
-@pytest.mark.parametrize(
-    ("weights", "count", "least", "most", "expected"),
-    [
-        ([1, 1, 1], 9, 1, 5, [3, 3, 3]),
-        ([1, 1, 1], 11, 1, 5, [4, 4, 3]),
-        ([3, 1], 10, 1, 9, [7, 3]),
-        ([100, 1, 1], 12, 1, 5, [5, 4, 3]),
-        ([1, 1, 1], 2, 1, 5, [1, 1, 0]),
-        ([1, 2], 10, 0, 5, [5, 5]),
-    ],
-)
-def test_largest_remainders(weights: list[int], count: int, least: int, most: int, expected: list[int]) -> None:
-    assert largest_remainders([float(weight) for weight in weights], count, least, most) == expected
-
-
-def test_best_of_frames_takes_the_first_of_equal_scores() -> None:
-    scores = torch.tensor([[1.0, 3, 3, 3], [0, 0, 0, 0], [4, 3, 2, 1]])
-    marked = best_of_frames(scores, torch.tensor([2, 1, 0]))
-    assert marked.tolist() == [[False, True, True, False], [True, False, False, False], [False] * 4]
