@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tokenprune.errors import UnsupportedError
+from tokenprune.serving.vllm.architectures import ARCHITECTURES, by_name
 from tokenprune.serving.vllm.checkpoints import architecture_of, architecture_of_loaded
 
 OMNI = "Qwen2_5OmniForConditionalGeneration"
@@ -71,3 +74,17 @@ def test_models_that_only_share_the_type_of_one_that_is_served(model_type: str, 
     said = rf'names {named} in "architectures", which cannot be pruned inside vLLM: of type \'{model_type}\', only '
     with pytest.raises(UnsupportedError, match=said + served):
         architecture_of({"model_type": model_type, "architectures": [named]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"name": "TokenPruneLlava", "replaces": "Another"}, "TokenPruneLlava"),
+        ({"name": "TokenPruneAnother"}, "LlavaForConditionalGeneration"),
+        ({"name": "TokenPruneAnother", "replaces": "One", "saved_as": "Llava"}, None),
+    ],
+)
+def test_no_architecture_hides_another(changes: dict[str, Any], again: str | None) -> None:
+    llava = ARCHITECTURES["TokenPruneLlava"]
+    with pytest.raises(ValueError, match=f"two architectures named {again}") if again else nullcontext():
+        by_name(llava, replace(llava, **changes))

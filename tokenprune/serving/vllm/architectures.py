@@ -52,223 +52,226 @@ class Architecture:
         return {"image": list(images)}
 
 
+def by_name(*architectures: Architecture) -> dict[str, Architecture]:
+    """Architectures by their names. Raises ValueError for two with one name, or for one model: the later one would hide
+    the other."""
+    found: dict[str, Architecture] = {}
+    taken: set[str] = set()
+    for one in architectures:
+        names = {one.name, one.replaces, one.saved_as or one.replaces}
+        if again := sorted(names & taken):
+            raise ValueError(f"architectures.py has two architectures named {again[0]}. Rename or delete one.")
+        taken |= names
+        found[one.name] = one
+    return found
+
+
 #: One with images of any size, whose patches its tower gets in one sequence, and with M-RoPE.
 native_resolution = partial(Architecture, multidimensional=True, drops_patches=True, joins_ranks=True)
 #: Serves what the others do not, on vLLM's Transformers backend.
 GENERIC = "TokenPruneTransformers"
-ARCHITECTURES = {
-    one.name: one
-    for one in (
-        Architecture("TokenPruneLlava", "llava:PrunedLlava", "LlavaForConditionalGeneration", "llava"),
-        Architecture(
-            "TokenPruneLlavaNext",
-            "llava_next:PrunedLlavaNext",
-            "LlavaNextForConditionalGeneration",
-            "llava_next",
-            needs_pixels=True,
-        ),
-        Architecture(
-            "TokenPruneLlavaNextVideo",
-            "llava_next_video:PrunedLlavaNextVideo",
-            "LlavaNextVideoForConditionalGeneration",
-            "llava_next_video",
-            images=False,
-            needs_pixels=True,
-        ),
-        Architecture(
-            "TokenPruneLlavaOnevision",
-            "llava_next:PrunedLlavaOnevision",
-            "LlavaOnevisionForConditionalGeneration",
-            "llava_onevision",
-            needs_pixels=True,
-        ),
-        Architecture("TokenPruneInternVL", "internvl:PrunedInternVL", "InternVLForConditionalGeneration", "internvl"),
-        Architecture("TokenPruneInternS1", "internvl:PrunedInternVL", "InternS1ForConditionalGeneration", "interns1"),
-        Architecture("TokenPruneInternVLChat", "internvl:PrunedInternVLChat", "InternVLChatModel", "internvl_chat"),
-        Architecture(
-            "TokenPruneQianfanOCR", "internvl:PrunedQianfanOCR", "QianfanOCRForConditionalGeneration", "qianfan_ocr"
-        ),
-        Architecture(
-            "TokenPruneGranite4Vision",
-            "granite4_vision:PrunedGranite4Vision",
-            "Granite4VisionForConditionalGeneration",
-            "granite4_vision",
-            needs_pixels=True,
-        ),
-        native_resolution("TokenPruneQwen2VL", "qwen_vl:PrunedQwen2VL", "Qwen2VLForConditionalGeneration", "qwen2_vl"),
-        native_resolution(
-            "TokenPruneQwen2_5_VL", "qwen_vl:PrunedQwen2_5_VL", "Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl"
-        ),
-        native_resolution("TokenPruneQwen3VL", "qwen_vl:PrunedQwen3VL", "Qwen3VLForConditionalGeneration", "qwen3_vl"),
-        native_resolution(
-            "TokenPruneQwen3VLMoe", "qwen_vl:PrunedQwen3VLMoe", "Qwen3VLMoeForConditionalGeneration", "qwen3_vl_moe"
-        ),
-        native_resolution("TokenPruneQwen3_5", "qwen3_5:PrunedQwen3_5", "Qwen3_5ForConditionalGeneration", "qwen3_5"),
-        native_resolution(
-            "TokenPruneQwen3_5Moe", "qwen3_5:PrunedQwen3_5Moe", "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe"
-        ),
-        Architecture(
-            "TokenPruneQwen2_5Omni",
-            "qwen_omni:PrunedQwen2_5Omni",
-            "Qwen2_5OmniModel",
-            "qwen2_5_omni",
-            saved_as="Qwen2_5OmniForConditionalGeneration",
-            multidimensional=True,
-            drops_patches=True,
-        ),
-        Architecture(
-            "TokenPruneQwen3Omni",
-            "qwen_omni:PrunedQwen3Omni",
-            "Qwen3OmniMoeForConditionalGeneration",
-            "qwen3_omni_moe",
-            multidimensional=True,
-            drops_patches=True,
-        ),
-        native_resolution(
-            "TokenPruneCosmos3",
-            "cosmos:PrunedCosmos3",
-            "Cosmos3ForConditionalGeneration",
-            "cosmos3_omni",
-            saved_as="Cosmos3OmniForConditionalGeneration",
-        ),
-        Architecture(
-            "TokenPruneCosmos3Edge",
-            "cosmos:PrunedCosmos3Edge",
-            "Cosmos3EdgeForConditionalGeneration",
-            "cosmos3_edge",
-            multidimensional=True,
-        ),
-        native_resolution("TokenPruneGlm4v", "glm4v:PrunedGlm4v", "Glm4vForConditionalGeneration", "glm4v"),
-        native_resolution(
-            "TokenPruneGlm4vMoe", "glm4v:PrunedGlm4vMoe", "Glm4vMoeForConditionalGeneration", "glm4v_moe"
-        ),
-        native_resolution("TokenPruneGlmOcr", "glm4v:PrunedGlmOcr", "GlmOcrForConditionalGeneration", "glm_ocr"),
-        Architecture(
-            "TokenPrunePaddleOCRVL",
-            "paddleocr_vl:PrunedPaddleOCRVL",
-            "PaddleOCRVLForConditionalGeneration",
-            "paddleocr_vl",
-            multidimensional=True,
-            drops_patches=True,
-        ),
-        Architecture(
-            "TokenPruneExaone4_5",
-            "exaone4_5:PrunedExaone4_5",
-            "Exaone4_5_ForConditionalGeneration",
-            "exaone4_5",
-            drops_patches=True,
-            joins_ranks=True,
-        ),
-        Architecture(
-            "TokenPruneDotsOCR", "dots_ocr:PrunedDotsOCR", "DotsOCRForCausalLM", "dots_ocr", drops_patches=True
-        ),
-        Architecture(
-            "TokenPruneOpenCUA",
-            "opencua:PrunedOpenCUA",
-            "OpenCUAForConditionalGeneration",
-            "opencua",
-            drops_patches=True,
-        ),
-        Architecture(
-            "TokenPruneLightOnOCR",
-            "mistral3:PrunedLightOnOcr",
-            "LightOnOCRForConditionalGeneration",
-            "mistral3",
-            named=True,
-            needs_pixels=True,
-        ),
-        Architecture(
-            "TokenPruneMistral3",
-            "mistral3:PrunedMistral3",
-            "Mistral3ForConditionalGeneration",
-            "mistral3",
-            needs_pixels=True,
-            marked=True,
-        ),
-        Architecture(
-            "TokenPruneKimiK25",
-            "kimi:PrunedKimiK25",
-            "KimiK25ForConditionalGeneration",
-            "kimi_k25",
-            chunks=True,
-            saved_as="Kimi_K25ForConditionalGeneration",
-            drops_patches=True,
-            joins_ranks=True,
-        ),
-        Architecture(
-            "TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3", marked=True
-        ),
-        Architecture(
-            "TokenPruneSmolVLM", "idefics3:PrunedSmolVLM", "SmolVLMForConditionalGeneration", "smolvlm", marked=True
-        ),
-        Architecture(
-            "TokenPruneLlama4", "llama4:PrunedLlama4", "Llama4ForConditionalGeneration", "llama4", marked=True
-        ),
-        Architecture(
-            "TokenPruneStep3p7",
-            "step3p7:PrunedStep3p7",
-            "Step3p7ForConditionalGeneration",
-            "step3p7",
-            marked=True,
-            needs_pixels=True,
-        ),
-        Architecture(
-            "TokenPruneMuseGlimmer",
-            "muse:PrunedMuseGlimmer",
-            "MuseGlimmerForConditionalGeneration",
-            "muse_glimmer",
-            needs_pixels=True,
-        ),
-        Architecture(
-            "TokenPruneMiniCPMV4_6",
-            "minicpm:PrunedMiniCPMV4_6",
-            "MiniCPMV4_6ForConditionalGeneration",
-            "minicpmv4_6",
-            needs_pixels=True,
-        ),
-        Architecture(
-            "TokenPruneMiniCPMV4_7",
-            "minicpm:PrunedMiniCPMV4_7",
-            "MiniCPMV4_7ForConditionalGeneration",
-            "minicpmv4_7",
-            multidimensional=True,
-            needs_pixels=True,
-        ),
-        Architecture("TokenPruneGemma3", "gemma3:PrunedGemma3", "Gemma3ForConditionalGeneration", "gemma3"),
-        Architecture(
-            "TokenPruneGemma4", "gemma4:PrunedGemma4", "Gemma4ForConditionalGeneration", "gemma4", padded=True
-        ),
-        Architecture(
-            "TokenPruneGemma4Unified",
-            "gemma4:PrunedGemma4Unified",
-            "Gemma4UnifiedForConditionalGeneration",
-            "gemma4_unified",
-            towerless=True,
-        ),
-        Architecture(
-            "TokenPruneCohere2Vision",
-            "cohere2_vision:PrunedCohere2Vision",
-            "Cohere2VisionForConditionalGeneration",
-            "cohere2_vision",
-            needs_pixels=True,
-            marked=True,
-        ),
-        Architecture(
-            "TokenPruneCohereCompass",
-            "cohere_compass:PrunedCohereCompass",
-            "CohereCompassForConditionalGeneration",
-            "cohere_compass",
-            multidimensional=True,
-            drops_patches=True,
-        ),
-        Architecture(
-            "TokenPruneLfm2VL",
-            "lfm2_vl:PrunedLfm2VL",
-            "Lfm2VlForConditionalGeneration",
-            "lfm2_vl",
-            needs_pixels=True,
-            padded=True,
-        ),
-        Architecture(GENERIC, "generic:PrunedTransformers", "TransformersMultiModalForCausalLM", "llava"),
-    )
-}
+ARCHITECTURES = by_name(
+    Architecture("TokenPruneLlava", "llava:PrunedLlava", "LlavaForConditionalGeneration", "llava"),
+    Architecture(
+        "TokenPruneLlavaNext",
+        "llava_next:PrunedLlavaNext",
+        "LlavaNextForConditionalGeneration",
+        "llava_next",
+        needs_pixels=True,
+    ),
+    Architecture(
+        "TokenPruneLlavaNextVideo",
+        "llava_next_video:PrunedLlavaNextVideo",
+        "LlavaNextVideoForConditionalGeneration",
+        "llava_next_video",
+        images=False,
+        needs_pixels=True,
+    ),
+    Architecture(
+        "TokenPruneLlavaOnevision",
+        "llava_next:PrunedLlavaOnevision",
+        "LlavaOnevisionForConditionalGeneration",
+        "llava_onevision",
+        needs_pixels=True,
+    ),
+    Architecture("TokenPruneInternVL", "internvl:PrunedInternVL", "InternVLForConditionalGeneration", "internvl"),
+    Architecture("TokenPruneInternS1", "internvl:PrunedInternVL", "InternS1ForConditionalGeneration", "interns1"),
+    Architecture("TokenPruneInternVLChat", "internvl:PrunedInternVLChat", "InternVLChatModel", "internvl_chat"),
+    Architecture(
+        "TokenPruneQianfanOCR", "internvl:PrunedQianfanOCR", "QianfanOCRForConditionalGeneration", "qianfan_ocr"
+    ),
+    Architecture(
+        "TokenPruneGranite4Vision",
+        "granite4_vision:PrunedGranite4Vision",
+        "Granite4VisionForConditionalGeneration",
+        "granite4_vision",
+        needs_pixels=True,
+    ),
+    native_resolution("TokenPruneQwen2VL", "qwen_vl:PrunedQwen2VL", "Qwen2VLForConditionalGeneration", "qwen2_vl"),
+    native_resolution(
+        "TokenPruneQwen2_5_VL", "qwen_vl:PrunedQwen2_5_VL", "Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl"
+    ),
+    native_resolution("TokenPruneQwen3VL", "qwen_vl:PrunedQwen3VL", "Qwen3VLForConditionalGeneration", "qwen3_vl"),
+    native_resolution(
+        "TokenPruneQwen3VLMoe", "qwen_vl:PrunedQwen3VLMoe", "Qwen3VLMoeForConditionalGeneration", "qwen3_vl_moe"
+    ),
+    native_resolution("TokenPruneQwen3_5", "qwen3_5:PrunedQwen3_5", "Qwen3_5ForConditionalGeneration", "qwen3_5"),
+    native_resolution(
+        "TokenPruneQwen3_5Moe", "qwen3_5:PrunedQwen3_5Moe", "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe"
+    ),
+    Architecture(
+        "TokenPruneQwen2_5Omni",
+        "qwen_omni:PrunedQwen2_5Omni",
+        "Qwen2_5OmniModel",
+        "qwen2_5_omni",
+        saved_as="Qwen2_5OmniForConditionalGeneration",
+        multidimensional=True,
+        drops_patches=True,
+    ),
+    Architecture(
+        "TokenPruneQwen3Omni",
+        "qwen_omni:PrunedQwen3Omni",
+        "Qwen3OmniMoeForConditionalGeneration",
+        "qwen3_omni_moe",
+        multidimensional=True,
+        drops_patches=True,
+    ),
+    native_resolution(
+        "TokenPruneCosmos3",
+        "cosmos:PrunedCosmos3",
+        "Cosmos3ForConditionalGeneration",
+        "cosmos3_omni",
+        saved_as="Cosmos3OmniForConditionalGeneration",
+    ),
+    Architecture(
+        "TokenPruneCosmos3Edge",
+        "cosmos:PrunedCosmos3Edge",
+        "Cosmos3EdgeForConditionalGeneration",
+        "cosmos3_edge",
+        multidimensional=True,
+    ),
+    native_resolution("TokenPruneGlm4v", "glm4v:PrunedGlm4v", "Glm4vForConditionalGeneration", "glm4v"),
+    native_resolution("TokenPruneGlm4vMoe", "glm4v:PrunedGlm4vMoe", "Glm4vMoeForConditionalGeneration", "glm4v_moe"),
+    native_resolution("TokenPruneGlmOcr", "glm4v:PrunedGlmOcr", "GlmOcrForConditionalGeneration", "glm_ocr"),
+    Architecture(
+        "TokenPrunePaddleOCRVL",
+        "paddleocr_vl:PrunedPaddleOCRVL",
+        "PaddleOCRVLForConditionalGeneration",
+        "paddleocr_vl",
+        multidimensional=True,
+        drops_patches=True,
+    ),
+    Architecture(
+        "TokenPruneExaone4_5",
+        "exaone4_5:PrunedExaone4_5",
+        "Exaone4_5_ForConditionalGeneration",
+        "exaone4_5",
+        drops_patches=True,
+        joins_ranks=True,
+    ),
+    Architecture("TokenPruneDotsOCR", "dots_ocr:PrunedDotsOCR", "DotsOCRForCausalLM", "dots_ocr", drops_patches=True),
+    Architecture(
+        "TokenPruneOpenCUA",
+        "opencua:PrunedOpenCUA",
+        "OpenCUAForConditionalGeneration",
+        "opencua",
+        drops_patches=True,
+    ),
+    Architecture(
+        "TokenPruneLightOnOCR",
+        "mistral3:PrunedLightOnOcr",
+        "LightOnOCRForConditionalGeneration",
+        "mistral3",
+        named=True,
+        needs_pixels=True,
+    ),
+    Architecture(
+        "TokenPruneMistral3",
+        "mistral3:PrunedMistral3",
+        "Mistral3ForConditionalGeneration",
+        "mistral3",
+        needs_pixels=True,
+        marked=True,
+    ),
+    Architecture(
+        "TokenPruneKimiK25",
+        "kimi:PrunedKimiK25",
+        "KimiK25ForConditionalGeneration",
+        "kimi_k25",
+        chunks=True,
+        saved_as="Kimi_K25ForConditionalGeneration",
+        drops_patches=True,
+        joins_ranks=True,
+    ),
+    Architecture(
+        "TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3", marked=True
+    ),
+    Architecture(
+        "TokenPruneSmolVLM", "idefics3:PrunedSmolVLM", "SmolVLMForConditionalGeneration", "smolvlm", marked=True
+    ),
+    Architecture("TokenPruneLlama4", "llama4:PrunedLlama4", "Llama4ForConditionalGeneration", "llama4", marked=True),
+    Architecture(
+        "TokenPruneStep3p7",
+        "step3p7:PrunedStep3p7",
+        "Step3p7ForConditionalGeneration",
+        "step3p7",
+        marked=True,
+        needs_pixels=True,
+    ),
+    Architecture(
+        "TokenPruneMuseGlimmer",
+        "muse:PrunedMuseGlimmer",
+        "MuseGlimmerForConditionalGeneration",
+        "muse_glimmer",
+        needs_pixels=True,
+    ),
+    Architecture(
+        "TokenPruneMiniCPMV4_6",
+        "minicpm:PrunedMiniCPMV4_6",
+        "MiniCPMV4_6ForConditionalGeneration",
+        "minicpmv4_6",
+        needs_pixels=True,
+    ),
+    Architecture(
+        "TokenPruneMiniCPMV4_7",
+        "minicpm:PrunedMiniCPMV4_7",
+        "MiniCPMV4_7ForConditionalGeneration",
+        "minicpmv4_7",
+        multidimensional=True,
+        needs_pixels=True,
+    ),
+    Architecture("TokenPruneGemma3", "gemma3:PrunedGemma3", "Gemma3ForConditionalGeneration", "gemma3"),
+    Architecture("TokenPruneGemma4", "gemma4:PrunedGemma4", "Gemma4ForConditionalGeneration", "gemma4", padded=True),
+    Architecture(
+        "TokenPruneGemma4Unified",
+        "gemma4:PrunedGemma4Unified",
+        "Gemma4UnifiedForConditionalGeneration",
+        "gemma4_unified",
+        towerless=True,
+    ),
+    Architecture(
+        "TokenPruneCohere2Vision",
+        "cohere2_vision:PrunedCohere2Vision",
+        "Cohere2VisionForConditionalGeneration",
+        "cohere2_vision",
+        needs_pixels=True,
+        marked=True,
+    ),
+    Architecture(
+        "TokenPruneCohereCompass",
+        "cohere_compass:PrunedCohereCompass",
+        "CohereCompassForConditionalGeneration",
+        "cohere_compass",
+        multidimensional=True,
+        drops_patches=True,
+    ),
+    Architecture(
+        "TokenPruneLfm2VL",
+        "lfm2_vl:PrunedLfm2VL",
+        "Lfm2VlForConditionalGeneration",
+        "lfm2_vl",
+        needs_pixels=True,
+        padded=True,
+    ),
+    Architecture(GENERIC, "generic:PrunedTransformers", "TransformersMultiModalForCausalLM", "llava"),
+)
