@@ -82,6 +82,15 @@ def test_position_ids_that_an_engine_provides() -> None:
     assert Settings(FoPru(keep=5), "compact").n_positions(100) == 100
 
 
+@pytest.mark.parametrize("position_ids", ["original", "compact"])
+@pytest.mark.parametrize("strategy", [FoPru(keep_ratio=0.1), FoPru(keep_ratio=0.3), FoPru(keep=5), PixelPrune()])
+@pytest.mark.parametrize("n_positions", [1000, 1001, 32768])
+def test_the_longest_sequence_for_a_number_of_position_ids(strategy: Any, position_ids: Any, n_positions: int) -> None:
+    settings = Settings(strategy, position_ids)
+    longest = settings.max_model_len(n_positions)
+    assert settings.n_positions(longest) <= n_positions < settings.n_positions(longest + 1)
+
+
 def test_request_is_split() -> None:
     assert split_request({"keep_ratio": 0.5, "max_pixels": 9}) == (0.5, {"max_pixels": 9})
     assert split_request({"max_pixels": 9}) == (None, {"max_pixels": 9})

@@ -110,12 +110,21 @@ class Settings:
     def n_positions(self, max_model_len: int) -> int:
         """How many position IDs an engine provides, given how many tokens its sequences may have: as if each of them
         was a visual token that the strategy has kept, and at least as if a request had asked to keep a quarter."""
+        return math.ceil(max_model_len * self._stretch)
+
+    def max_model_len(self, n_positions: int) -> int:
+        """How many tokens sequences may have at most if an engine provides this many position IDs."""
+        return math.floor(n_positions / self._stretch)
+
+    @property
+    def _stretch(self) -> float:
+        """How many position IDs an engine provides for each token of its longest sequence."""
         if self.position_ids == "compact":
-            return max_model_len
+            return 1
         n_kept = self.strategy.budget(MANY)
         if self.by_pixels or n_kept == self.strategy.budget(2 * MANY):  # a count, of any step of a Compose
-            return max_model_len * COUNT_STRETCH
-        return math.ceil(max_model_len * max(LEAST_STRETCH, MANY / n_kept))
+            return COUNT_STRETCH
+        return max(LEAST_STRETCH, MANY / n_kept)
 
     @property
     def by_pixels(self) -> bool:

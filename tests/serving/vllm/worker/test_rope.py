@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
 from helpers.served.marked import MISTRAL_IMAGE, save_mistral3
 from helpers.served.models import INTERN_IMAGE, save_internvl
 from helpers.served.reference import Request
+from torch import nn
 
+from tokenprune import FoPru
 from tokenprune.errors import UnsupportedError
+from tokenprune.serving.vllm.settings import Settings
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 #: As in Ministral 3, whose table ends at 64 * 16.
@@ -31,7 +35,10 @@ def test_yarn(tmp_path: Path) -> None:
     check_equal(output, answers[0])
     assert difference(output, expected(tmp_path, FOPRU, requests, "compact")[0]) > 1e-2
     with (
-        pytest.raises(UnsupportedError, match=r"ends at 1024 position IDs, and original ones may run to 1028\. Lower"),
+        pytest.raises(
+            UnsupportedError,
+            match=r"ends at 1024 position IDs, and original ones may run to 1028\. Lower .* to 256, or",
+        ),
         engine(tmp_path, "TokenPruneMistral3", FOPRU, max_model_len=257),
     ):
         pass
@@ -47,10 +54,34 @@ def test_dynamic(tmp_path: Path) -> None:
     check_equal(output, answers[0])
     assert difference(output, expected(tmp_path, FOPRU, requests, "compact")[0]) > 1e-2
     with (
-        pytest.raises(UnsupportedError, match=r"ends at 512 position IDs, and original ones may run to 516\. Lower"),
+        pytest.raises(
+            UnsupportedError, match=r"ends at 512 position IDs, and original ones may run to 516\. Lower .* to 128, or"
+        ),
         engine(tmp_path, "TokenPruneInternVL", FOPRU, max_model_len=129),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("position_ids", "said"),
+    [
+        (
+            "original",
+            r'original ones may run to 4000\. Lower --max-model-len to 128, or write "position_ids": "compact"\.',
+        ),
+        ("compact", r"compact ones may run to 1000\. Lower --max-model-len to 512\.$"),
+    ],
+)
+def test_what_to_do_beyond_the_table(position_ids: Any, said: str) -> None:
+    from vllm.model_executor.layers.rotary_embedding.dynamic_ntk_scaling_rope import DynamicNTKScalingRotaryEmbedding
+
+    from tokenprune.serving.vllm.worker.rope import lengthen
+
+    module: Any = DynamicNTKScalingRotaryEmbedding.__new__(DynamicNTKScalingRotaryEmbedding)
+    nn.Module.__init__(module)
+    module.cos_sin_cache = torch.zeros(512, 1)
+    with pytest.raises(UnsupportedError, match=rf"ends at 512 position IDs, and {said}"):
+        lengthen(module, Settings(FoPru(keep_ratio=0.25), position_ids), 1000)
 
 
 def test_queries_that_grow_with_their_position(tmp_path: Path) -> None:

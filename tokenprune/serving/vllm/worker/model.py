@@ -79,7 +79,7 @@ class PrunedModel(Base):
         if self.capture is not None:
             self.capture.apart = encodes_apart(vllm_config)
         self.before_tower = self.make_patch_dropping() if "kept_before_tower" in strategy.needs else None
-        lengthen(self.decoder, self.settings.n_positions(model_config.max_model_len))
+        lengthen(self.decoder, self.settings, model_config.max_model_len)
         if vllm_config.speculative_config is not None:
             read_without_offsets(vllm_config.speculative_config, width)
         if first:

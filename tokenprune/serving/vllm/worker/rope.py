@@ -18,6 +18,7 @@ from vllm.model_executor.layers.rotary_embedding.llama3_rope import Llama3Rotary
 from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
 
 from tokenprune.errors import UnsupportedError
+from tokenprune.serving.vllm.settings import Settings
 
 #: Their frequencies do not depend on the length of the table.
 LENGTHENED = (
@@ -29,19 +30,28 @@ LENGTHENED = (
 )
 
 
-def lengthen(language_model: nn.Module, n_positions: int) -> None:
-    """Lengthen every table of a language model to `n_positions` at least. Raises UnsupportedError for one that vLLM
-    cannot make longer: its frequencies depend on the length that it was made for."""
+def lengthen(language_model: nn.Module, settings: Settings, max_model_len: int) -> None:
+    """Lengthen every table of a language model to the position IDs that an engine with `settings` provides, at least.
+    Raises UnsupportedError for one that vLLM cannot make longer: its frequencies depend on the length that it was made
+    for."""
+    n_positions = settings.n_positions(max_model_len)
     module: Any
     for module in language_model.modules():
         if not isinstance(module, RotaryEmbeddingBase) or len(module.cos_sin_cache) >= n_positions:
             continue
         yarn = isinstance(module, MRotaryEmbedding) and module.scaling_factor is not None
         if type(module) not in LENGTHENED or yarn:
-            raise UnsupportedError(
-                f"the language model's {type(module).__name__} ends at {len(module.cos_sin_cache)} position IDs, and "
-                f"original ones may run to {n_positions}. Lower --max-model-len, or write "
-                f'"position_ids": "compact".'
-            )
+            raise _too_short(type(module).__name__, len(module.cos_sin_cache), settings, n_positions)
         module.max_position_embeddings = n_positions
         module.cos_sin_cache = module._compute_cos_sin_cache().to(module.cos_sin_cache)
+
+
+def _too_short(name: str, length: int, settings: Settings, n_positions: int) -> UnsupportedError:
+    """The error for a table of some length that has to be longer."""
+    ends = f"the language model's {name} ends at {length} position IDs"
+    lower = f"Lower --max-model-len to {settings.max_model_len(length)}"
+    if settings.position_ids == "compact":
+        return UnsupportedError(f"{ends}, and compact ones may run to {n_positions}. {lower}.")
+    return UnsupportedError(
+        f'{ends}, and original ones may run to {n_positions}. {lower}, or write "position_ids": "compact".'
+    )
