@@ -231,9 +231,10 @@ def check_needs(
     offers: frozenset[str],
     model: str,
     why: Callable[[str], str | None] = lambda need: None,
+    instead: str = "",
 ) -> None:
     """Raise SettingError for an unknown need, UnsupportedError for one that `model` does not offer; `why` says why it
-    does not, where that is known."""
+    does not, where that is known, and `instead` what to do then."""
     for need in sorted(needs):
         if need not in STATISTICS:
             raise SettingError(f"{owner}.needs: {unknown('statistic', need, STATISTICS)}")
@@ -242,5 +243,5 @@ def check_needs(
             lacks = "does not have it" if reason is None else f"does not have it: {reason}"
             raise UnsupportedError(
                 f"{owner} needs {STATISTICS[need]}. {model} {lacks}; it offers: "
-                f"{', '.join(sorted(offers)) or 'nothing'}."
+                f"{', '.join(sorted(offers)) or 'nothing'}. {instead}".rstrip()
             )

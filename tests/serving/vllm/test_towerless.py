@@ -9,10 +9,11 @@ from transformers import Gemma4UnifiedConfig
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.refusals import check_config
+from tokenprune.serving.vllm.refusals import check_architecture, check_config
 from tokenprune.serving.vllm.settings import Settings
 
 NAME = "TokenPruneGemma4Unified"
+INSTEAD = r"Use a strategy that reads only the features of visual tokens, such as DivPrune\.$"
 
 
 def check(strategy: str, **settings: Any) -> None:
@@ -27,8 +28,24 @@ def test_what_reads_features_and_pixels(strategy: str) -> None:
 
 @pytest.mark.parametrize("strategy", ["fopru", "mosaic", "prumerge", "visionzip", "vflowopt:progressive=False"])
 def test_what_reads_the_attention_of_a_tower(strategy: str) -> None:
-    with pytest.raises(UnsupportedError, match=f"{NAME} inside vLLM does not have it; it offers: pixels"):
+    said = rf"{NAME} inside vLLM does not have it; it offers: pixels\. {INSTEAD}"
+    with pytest.raises(UnsupportedError, match=said):
         check(strategy)
+
+
+@pytest.mark.parametrize("strategy", ["fastv", "evs", "flowcut", "pixelprune", "efficientvla:skip=1"])
+def test_what_never_runs_is_told_what_does(strategy: str) -> None:
+    """Not FoPru or VisionZip, which read a tower."""
+    with pytest.raises(UnsupportedError, match=INSTEAD):
+        check(strategy)
+
+
+def test_another_models_architecture() -> None:
+    config = Gemma4UnifiedConfig(vision_config={}, architectures=[NAME])
+    for one in (config, config.get_text_config()):
+        one.vision_config = None
+    with pytest.raises(UnsupportedError, match=rf"of type 'gemma4_unified'\. Write .*\[\"{NAME}\"\]"):
+        check_architecture(ARCHITECTURES["TokenPruneGemma3"], config)
 
 
 def test_what_reads_colors() -> None:

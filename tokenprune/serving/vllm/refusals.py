@@ -11,7 +11,7 @@ from tokenprune.errors import UnsupportedError, to_install
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC, Architecture
 from tokenprune.serving.vllm.checkpoints import architecture_of
 from tokenprune.serving.vllm.drafts import check_drafts
-from tokenprune.serving.vllm.settings import Settings
+from tokenprune.serving.vllm.settings import COMPACT, ORIGINAL, Settings
 from tokenprune.serving.vllm.towers import encoder_layer, seeing_config, tower_of_config
 from tokenprune.strategies.compose import Compose
 from tokenprune.strategy import AdaptiveStrategy, StagedStrategy, Strategy
@@ -37,6 +37,8 @@ RUST = "VLLM_USE_RUST_FRONTEND"
 NOT_INSTALLED = (
     f"vLLM is not installed. For GPUs, type: {to_install('vllm')}; for CPUs, see tokenprune/serving/README.md"
 )
+#: What runs with every model, also one without a vision tower.
+READS_FEATURES = "Use a strategy that reads only the features of visual tokens, such as DivPrune."
 OTHER = "Use a strategy that selects after the vision tower, such as FoPru, VisionZip or DivPrune."
 
 
@@ -80,7 +82,8 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
         offers |= {"vision_attention", *({"cls"} if tower.n_prefix else ())}
         offers |= set() if architecture.padded else {"colors"}
     offers |= {"kept_before_tower"} & strategy.needs  # else refused by check_strategy
-    check_needs(repr(strategy), strategy.needs, frozenset(offers), f"{architecture.name} inside vLLM")
+    model = f"{architecture.name} inside vLLM"
+    check_needs(repr(strategy), strategy.needs, frozenset(offers), model, instead=READS_FEATURES)
     if "vision_attention" in strategy.needs and architecture.name != GENERIC:
         encoder_layer(seeing, strategy.attention_layer)
     check_decoder(config.get_text_config(), settings)
@@ -99,7 +102,7 @@ def check_patches(config: Any, tower: Tower) -> None:
         raise UnsupportedError(
             f"vision_feature_select_strategy={given!r} with a {config.vision_config.model_type} tower does not give "
             f'one visual token per patch. Write "vision_feature_select_strategy": "{fitting}" in --hf-overrides if '
-            f"the model was trained that way."
+            f"the model was trained that way; else serve it without pruning."
         )
 
 
@@ -115,7 +118,7 @@ def check_decoder(text_config: Any, settings: Settings) -> None:
         if settings.position_ids == "original" and rope not in ROPE_TYPES:
             raise UnsupportedError(
                 f"the language model's rotary embedding is of type {rope!r}: its frequencies depend on the length, and "
-                f'vLLM does not count the tokens that are pruned. Write "position_ids": "compact".'
+                f"vLLM does not count the tokens that are pruned. Write {COMPACT}."
             )
 
 
@@ -141,9 +144,11 @@ def check_architecture(architecture: Architecture, config: Any) -> None:
     fitting = architecture_of(config.to_dict())
     if fitting == architecture.name or (architecture.name == GENERIC and architecture.model_type == config.model_type):
         return
+    tower = getattr(getattr(seeing_config(config), "vision_config", None), "model_type", None)
+    seen = f" with a {tower} tower" if tower else ""
     raise UnsupportedError(
-        f"{architecture.name} does not serve a model of type {config.model_type!r} with a "
-        f'{seeing_config(config).vision_config.model_type} tower. Write "architectures": ["{fitting}"].'
+        f"{architecture.name} does not serve a model of type {config.model_type!r}{seen}. Write "
+        f'"architectures": ["{fitting}"].'
     )
 
 
@@ -151,14 +156,15 @@ def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None
     """Raise UnsupportedError for a strategy that prunes inside the language model or the vision tower, before a tower
     that cannot do without some patches, or that reads more than the image."""
     name = type(strategy).__name__
+    other = READS_FEATURES if ARCHITECTURES[architecture].towerless else OTHER
     if "kept_before_tower" in strategy.needs and not ARCHITECTURES[architecture].drops_patches:
         others = [one.name.removeprefix("TokenPrune") for one in ARCHITECTURES.values() if one.drops_patches]
         raise UnsupportedError(
             f"{name} cannot run inside vLLM with {architecture}: it needs to prune before the vision tower, which only "
-            f"these can: {', '.join(others)}. {OTHER}"
+            f"these can: {', '.join(others)}. {other}"
         )
     for need in sorted(strategy.needs & NEVER.keys()):
-        raise UnsupportedError(f"{name} cannot run inside vLLM: it needs {NEVER[need]}. {OTHER}")
+        raise UnsupportedError(f"{name} cannot run inside vLLM: it needs {NEVER[need]}. {other}")
     for step in strategy.steps if isinstance(strategy, Compose) else (strategy,):
         if isinstance(step, AdaptiveStrategy) and step.mass is not None:
             raise UnsupportedError(
@@ -174,13 +180,13 @@ def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None
     if not isinstance(strategy, StagedStrategy):
         return
     if asked_stages(strategy, n_layers):
-        hint = 'Write "progressive": false to prune in one stage.' if hasattr(strategy, "progressive") else OTHER
+        hint = 'Write "progressive": false to prune in one stage.' if hasattr(strategy, "progressive") else other
         raise UnsupportedError(
             f"{name} cannot run inside vLLM: it prunes inside the language model too, and vLLM has one KV length for "
             f"all layers. {hint}"
         )
     if asked_skips(strategy, n_layers):
-        raise UnsupportedError(f"{name} cannot run inside vLLM: it skips decoder layers. {OTHER}")
+        raise UnsupportedError(f"{name} cannot run inside vLLM: it skips decoder layers. {other}")
 
 
 def encodes_apart(vllm_config: Any) -> bool:
@@ -235,7 +241,7 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             encodes_apart(vllm_config)
             and not architecture.joins_ranks
             and "vision_attention" in settings.strategy.needs,
-            "each rank encodes different images, and sees only their attention",
+            "each rank encodes different images, and sees only their attention, which DivPrune, for one, does not read",
         ),
         "--mm-encoder-tp-mode data with a strategy that prunes before the vision tower": (
             encodes_apart(vllm_config) and "kept_before_tower" in settings.strategy.needs,
@@ -258,10 +264,10 @@ def check_kept_keys(vllm_config: Any) -> None:
     if cache.enable_prefix_caching:
         raise UnsupportedError(
             f"prefix caching cannot be combined with {reason} Write --no-enable-prefix-caching, "
-            f'"enable_prefix_caching": false in --engine-options, or "position_ids": "original".'
+            f'"enable_prefix_caching": false in --engine-options, or {ORIGINAL}.'
         )
     if vllm_config.kv_transfer_config is not None or cache.kv_offloading_size is not None:
         raise UnsupportedError(
             f"--kv-transfer-config and --kv-offloading-size cannot be combined with {reason} Leave them out, or write "
-            f'"position_ids": "original".'
+            f"{ORIGINAL}."
         )

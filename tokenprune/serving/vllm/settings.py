@@ -25,6 +25,8 @@ KEEP_RATIO = "keep_ratio"
 EXAMPLE = '{"architectures": ["TokenPruneLlava"], "tokenprune": {"strategy": "fopru", "keep_ratio": 0.25}}'
 #: The settings that are not the strategy's.
 OWN = ("strategy", "position_ids", "record")
+#: How position IDs are chosen: in the settings, and in tokenprune's commands.
+COMPACT, ORIGINAL = (f'"position_ids": "{ids}" (--position-ids {ids})' for ids in ("compact", "original"))
 #: How alike a mistyped KEEP_RATIO is at least; "keep_aspect_ratio", which processors have, is 0.75.
 ALIKE = 0.8
 #: How many times longer than the longest sequence an unpruned prompt may be: at least, and if the budget is a count or
@@ -120,11 +122,11 @@ class Settings:
     def _stretch(self) -> float:
         """How many position IDs an engine provides for each token of its longest sequence."""
         if self.position_ids == "compact":
-            return 1
+            return 1.0
         n_kept = self.strategy.budget(MANY)
         if self.by_pixels or n_kept == self.strategy.budget(2 * MANY):  # a count, of any step of a Compose
-            return COUNT_STRETCH
-        return max(LEAST_STRETCH, MANY / n_kept)
+            return float(COUNT_STRETCH)
+        return float(max(LEAST_STRETCH, MANY / n_kept))
 
     @property
     def by_pixels(self) -> bool:

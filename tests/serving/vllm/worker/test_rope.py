@@ -67,7 +67,7 @@ def test_dynamic(tmp_path: Path) -> None:
     [
         (
             "original",
-            r'original ones may run to 4000\. Lower --max-model-len to 128, or write "position_ids": "compact"\.',
+            r'original ones may run to 4000\. Lower --max-model-len to 128, or write "position_ids": "compact"',
         ),
         ("compact", r"compact ones may run to 1000\. Lower --max-model-len to 512\.$"),
     ],

@@ -18,7 +18,7 @@ from vllm.model_executor.layers.rotary_embedding.llama3_rope import Llama3Rotary
 from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.serving.vllm.settings import Settings
+from tokenprune.serving.vllm.settings import COMPACT, Settings
 
 #: Their frequencies do not depend on the length of the table.
 LENGTHENED = (
@@ -52,6 +52,4 @@ def _too_short(name: str, length: int, settings: Settings, n_positions: int) -> 
     lower = f"Lower --max-model-len to {settings.max_model_len(length)}"
     if settings.position_ids == "compact":
         return UnsupportedError(f"{ends}, and compact ones may run to {n_positions}. {lower}.")
-    return UnsupportedError(
-        f'{ends}, and original ones may run to {n_positions}. {lower}, or write "position_ids": "compact".'
-    )
+    return UnsupportedError(f"{ends}, and original ones may run to {n_positions}. {lower}, or write {COMPACT}.")
