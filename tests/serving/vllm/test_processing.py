@@ -103,3 +103,27 @@ def test_an_image_that_nobody_here_has_seen(strategy: Strategy, refused: bool, m
     processor.info = SimpleNamespace(ctx=SimpleNamespace(model_config=SimpleNamespace(hf_config=config)))
     with pytest.raises(SettingError, match="encoded elsewhere") if refused else nullcontext():
         processor._check_encoded({"image": None})
+
+
+def test_options_of_a_request_that_do_not_fit_the_tower() -> None:
+    """Before anything is processed, or where it shows, once it is."""
+    from vllm.multimodal.inputs import MultiModalBatchedField, MultiModalFieldElem
+
+    from tokenprune.errors import SettingError
+    from tokenprune.serving.vllm.models.llava import LlavaProcessor
+
+    processor = LlavaProcessor.__new__(LlavaProcessor)
+    processor.settings = Settings(FoPru(keep_ratio=0.25))
+    config = SimpleNamespace(vision_config=SimpleNamespace(image_size=28, patch_size=14))
+    own = SimpleNamespace(image_processor=SimpleNamespace(patch_size=14))
+    processor.info = SimpleNamespace(get_hf_processor=lambda: own, get_hf_config=lambda: config)
+    options = {"patch_size": 7, "keep_ratio": 0.5}
+    with pytest.raises(SettingError, match="patch_size=7 does not fit this model"):
+        processor._cached_apply_hf_processor(SimpleNamespace(hf_processor_mm_kwargs=options), None)
+    tile = MultiModalFieldElem(data=torch.zeros(3, 14, 14), field=MultiModalBatchedField())
+    with pytest.MonkeyPatch.context() as patch:
+        base = LlavaProcessor.__mro__[2]
+        patch.setattr(base, "_get_mm_prompt_updates", lambda *_: {"image": [[]]}, raising=False)
+        processor._get_mm_prompt_updates(None, {"keep_ratio": 0.5}, {"image": [{"pixel_values": tile}]})
+        with pytest.raises(SettingError, match=r"with crop_size, a tile has 14 x 14 pixels, but .* 28 x 28"):
+            processor._get_mm_prompt_updates(None, {"crop_size": 14}, {"image": [{"pixel_values": tile}]})

@@ -7,6 +7,7 @@ models         one file for each family of models
 settings       what `--hf-overrides '{"tokenprune": {...}}'` says
 refusals       what cannot work, refused when the engine starts
 processing     in the API server: one placeholder token for each token that will be kept, and the multimodal hash
+geometry       options of a request that do not fit the vision tower
 markers        text between the visual tokens of an image
 worker         in the worker: encode, select, position IDs
 patches        what a strategy that prunes before the tower sees of an image

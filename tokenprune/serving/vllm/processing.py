@@ -23,6 +23,7 @@ from vllm.multimodal.processing.processor import ResolvedPromptUpdate
 from tokenprune.engine.tower.patches import selected_patches
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.geometry import check_geometry, check_tiles
 from tokenprune.serving.vllm.markers import Markers, markers_between
 from tokenprune.serving.vllm.metrics import count_image
 from tokenprune.serving.vllm.refusals import needs_image
@@ -148,10 +149,12 @@ class PruningProcessor(Base):
     pruned: the modalities that are pruned, as the model class has them.
     has_markers: whether there may be text between the visual tokens of an image; a model that has it prunes no videos,
         and its position IDs have one component.
+    square: whether the vision tower takes tiles of one size only, the `image_size` of its config.
     """
 
     pruned: ClassVar[Collection[str]] = ("image",)
     has_markers: ClassVar[bool] = False
+    square: ClassVar[bool] = False
 
     def parts(self, modality: str, item: Any, n_visual: int) -> Sequence[int]:
         """How many of an item's visual tokens each part has that is pruned by itself."""
@@ -186,10 +189,13 @@ class PruningProcessor(Base):
 
     def _cached_apply_hf_processor(self, inputs: Any, timing_ctx: Any) -> Any:
         """Process the images of one prompt. Raises SettingError for a keep ratio that cannot be right or is mistyped,
-        and for one so low that the unpruned prompt has more position IDs than the engine provides."""
+        for one so low that the unpruned prompt has more position IDs than the engine provides, and for other options
+        that do not fit the model's vision tower."""
         self.settings.check_options(inputs.hf_processor_mm_kwargs, request=True)
-        ratio, _ = split_request(inputs.hf_processor_mm_kwargs)
+        ratio, others = split_request(inputs.hf_processor_mm_kwargs)
         self.settings.strategy_at(ratio)  # raises, before anything is processed
+        if others:
+            check_geometry(others, self.info.get_hf_processor())
         self._check_encoded(inputs.mm_data_items)
         result = super()._cached_apply_hf_processor(inputs, timing_ctx)
         images = [update.content for one in self.pruned for update, *_ in result.prompt_updates.get(one, ())]
@@ -220,6 +226,8 @@ class PruningProcessor(Base):
         updates = dict(super()._get_mm_prompt_updates(mm_items, others, out_mm_kwargs))
         for modality in self.pruned:
             if updates.get(modality):  # not all of a prompt's are cached
+                for item in out_mm_kwargs[modality] if self.square and others else ():
+                    check_tiles(item, self.info.get_hf_config().vision_config.image_size, others)
                 updates[modality] = [
                     [self._shortened(update, ratio, item, modality) for update in of_item]
                     for of_item, item in zip(updates[modality], out_mm_kwargs[modality], strict=True)

@@ -21,6 +21,7 @@ from tokenprune.tokens import Layout
 
 class Cohere2VisionProcessor(PruningProcessor, cohere2_vision.Cohere2VisionMultiModalProcessor):
     has_markers = True
+    square = True
 
 
 @MULTIMODAL_REGISTRY.register_processor(

@@ -23,6 +23,8 @@ from tokenprune.tokens import Layout
 class Gemma3Processor(PruningProcessor, gemma3_mm.Gemma3MultiModalProcessor):
     """Crops (pan and scan) are pruned one by one, as in transformers, where each is an image of its own."""
 
+    square = True
+
     def parts(self, modality: str, item: Any, n_visual: int) -> Sequence[int]:
         n_crops = int(item["num_patches"].data)
         return (n_visual // n_crops,) * n_crops

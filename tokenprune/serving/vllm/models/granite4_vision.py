@@ -20,7 +20,8 @@ from tokenprune.serving.vllm.processing import PruningProcessor
 from tokenprune.tokens import Layout
 
 
-class Granite4VisionProcessor(PruningProcessor, granite4_vision.Granite4VisionMultiModalProcessor): ...
+class Granite4VisionProcessor(PruningProcessor, granite4_vision.Granite4VisionMultiModalProcessor):
+    square = True
 
 
 @MULTIMODAL_REGISTRY.register_processor(

@@ -22,6 +22,7 @@ from tokenprune.tokens import Layout
 
 class Idefics3Processor(PruningProcessor, idefics3.Idefics3MultiModalProcessor):
     has_markers = True
+    square = True
 
 
 class PrunedTiles(PrunedModel):

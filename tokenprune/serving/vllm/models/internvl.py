@@ -30,7 +30,8 @@ class TileProcessor(PruningProcessor):
         return (n_visual,)
 
 
-class InternVLProcessor(TileProcessor, interns1.InternS1MultiModalProcessor): ...
+class InternVLProcessor(TileProcessor, interns1.InternS1MultiModalProcessor):
+    square = True
 
 
 class InternVLChatProcessor(TileProcessor, internvl.InternVLMultiModalProcessor): ...

@@ -25,6 +25,7 @@ from tokenprune.tokens import Layout
 
 class Llama4Processor(PruningProcessor, mllama4.Mllama4MultiModalProcessor):
     has_markers = True
+    square = True
 
 
 class LastClsCapture(AttentionCapture):

@@ -21,6 +21,8 @@ from tokenprune.tokens import Layout
 
 
 class LlavaProcessor(PruningProcessor, llava.LlavaMultiModalProcessor):
+    square = True
+
     def parts(self, modality: str, item: Any, n_visual: int) -> Sequence[int]:
         if n_visual != (whole := side_of(self.info.get_hf_config()) ** 2):
             raise misfit(n_visual, str(whole))

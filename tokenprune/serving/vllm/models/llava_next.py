@@ -21,10 +21,12 @@ from tokenprune.serving.vllm.worker.tiles import tiled_images
 from tokenprune.tokens import Layout
 
 
-class LlavaNextProcessor(PruningProcessor, llava_next.LlavaNextMultiModalProcessor): ...
+class LlavaNextProcessor(PruningProcessor, llava_next.LlavaNextMultiModalProcessor):
+    square = True
 
 
-class LlavaOnevisionProcessor(PruningProcessor, llava_onevision.LlavaOnevisionMultiModalProcessor): ...
+class LlavaOnevisionProcessor(PruningProcessor, llava_onevision.LlavaOnevisionMultiModalProcessor):
+    square = True
 
 
 class PrunedAnyRes(PrunedLlavaTower):

@@ -23,6 +23,7 @@ from tokenprune.tokens import Layout
 
 class LlavaNextVideoProcessor(PruningProcessor, llava_next_video.LlavaNextVideoMultiModalProcessor):
     pruned = ("video",)
+    square = True
 
     def parts(self, modality: str, item: Any, n_visual: int) -> Sequence[int]:
         n_frames = len(item["pixel_values_videos"].data)

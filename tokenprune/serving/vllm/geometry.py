@@ -1,0 +1,52 @@
+"""Options of a request that would change how an image divides into patches, which the model's weights do not follow: a
+vision tower that fails ends the engine, and with it everyone's requests. Loads no vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from tokenprune.errors import SettingError
+
+#: Options of image processors that say how pixels become patches, and patches visual tokens.
+FIXED = frozenset(
+    {
+        "downsample_factor",
+        "encoder_patch_size",
+        "image_grid_pinpoints",
+        "merge_size",
+        "patch_size",
+        "pooling_kernel_size",
+        "temporal_patch_size",
+    }
+)
+
+
+def check_geometry(options: Mapping[str, object], processor: Any) -> None:
+    """Raise SettingError for options of a request, flat or for one modality, that give images or videos other patches
+    than the model's own `processor` does."""
+    modalities = {f"{name}.": part for name, part in options.items() if isinstance(part, Mapping)}
+    for where, part in {"": options, **modalities}.items():
+        video = where == "videos_kwargs." and hasattr(processor, "video_processor")
+        own = getattr(processor, "video_processor" if video else "image_processor", processor)
+        for name in sorted(FIXED.intersection(part)):
+            if part[name] != (fitting := getattr(own, name, None)):
+                raise SettingError(
+                    f"mm_processor_kwargs: {where}{name}={part[name]!r} does not fit this model, which was trained "
+                    f"with {fitting!r}. Leave it out."
+                )
+
+
+def check_tiles(item: Mapping[str, Any], image_size: int | Iterable[int], options: Iterable[str]) -> None:
+    """Raise SettingError for an item with tiles, (..., 3, height, width), that are not of the one size that the tower
+    takes, given the names of the request's `options`."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    for field in item.values():
+        found = getattr(field, "data", None)
+        if isinstance(found, Tensor) and found.shape[-3:-2] == (3,) and found.shape[-2:] != (height, width):
+            raise SettingError(
+                f"mm_processor_kwargs: with {', '.join(sorted(options))}, a tile has {found.shape[-1]} x "
+                f"{found.shape[-2]} pixels, but this model's vision tower takes {width} x {height}. Leave it out."
+            )
