@@ -47,12 +47,30 @@ SHARED = (
     f"{COMMONEST}[random-{{}}-greedy-padded]",
     "test_every_mode_gives_what_the_oracle_gives[{}-greedy",
 )
-#: Slow tests of one thing in many cases: some of the cases run on one day, and others on the next.
+#: Slow tests, a quarter of which run on one day, and another on the next: one thing in many cases, what is compiled,
+#: killed or measured, packages of others, and all demos.
 CASES = (
     "tests/engine/costs/test_waits.py::test_a_prefill_waits",
     "tests/engine/modes/test_accelerate.py::test_regional_compilation",
     "tests/engine/modes/test_compile.py",
     "tests/engine/stages/test_skipping_modes.py::test_compiled_models",
+    "tests/adapters/layouts/test_tiles.py::test_budgets_are_exact",
+    "tests/adapters/test_packages.py",
+    "tests/cli/test_bench.py",
+    "tests/demos/test_run_all.py::test_a_table",
+    "tests/engine/costs/test_memory.py::test_calls_leave_nothing_behind",
+    "tests/engine/modes/test_compiler_settings.py",
+    "tests/engine/modes/test_two_devices.py",
+    "tests/engine/stages/test_idle.py::test_compiled_layers",
+    "tests/evals/adapt/test_adapt.py::test_a_killed_training",
+    "tests/evals/bench/test_families.py",
+    "tests/evals/bench/test_memory.py",
+    "tests/evals/run/test_resume.py::test_killed",
+    "tests/evals/search/test_optimize.py",
+    "tests/evals/tasks/test_bundled.py::test_evals_on_the_bundled_model",
+    "tests/evals/tune/test_tune.py",
+    "tests/patching/test_probe.py::test_a_compiled_model",
+    "tests/strategies/shared/test_clusters.py::test_clusters_of_any_layout",
 )
 
 
