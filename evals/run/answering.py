@@ -104,7 +104,7 @@ class InProcess(Answering):
         return {"model": model, "versions": versions()}
 
     def ask(self, parts: Sequence[Part], group: Sequence[Setup]) -> Iterator[list[Answer]]:
-        runner = Runner(self.model, self.processor, group, self.batch_tokens, self.on_error)
+        runner = Runner(self.model, self.processor, group, self.batch_tokens, self.on_error, warms_up=True)
         for part in parts:
             yield from runner.ask(part)
 

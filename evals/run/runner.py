@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -32,6 +32,8 @@ class Runner:
     batch_tokens: the largest batch, in tokens without pruning and with padding. A longer prompt is a batch of its own.
     on_error: "stop" raises QuestionError at the first question that fails; "record" stores the error in the answer and
         continues. Neither scores the question.
+    warms_up: whether the first answer comes after a call of the model that is not timed. It allocates memory and, on a
+        GPU, loads kernels, which would count as time of the first setup alone.
     """
 
     model: Any
@@ -39,6 +41,8 @@ class Runner:
     setups: Sequence[Setup]
     batch_tokens: int
     on_error: OnError = "stop"
+    warms_up: bool = False
+    _is_warm: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def ask(self, part: Part) -> Iterator[list[Answer]]:
         """Yield the missing answers of a part, a few at a time."""
@@ -106,6 +110,9 @@ class Runner:
         questions = [one.question for one in batch]
         longest = max(question.max_new_tokens for question in questions)
         with setup.patched(self.model) as handle:
+            if self.warms_up and not self._is_warm:
+                generate_greedily(self.model, encode_batch(self.model, self.processor, batch[:1], setup), 2)
+                self._is_warm.append(True)
             start = time.perf_counter()
             output = generate_greedily(self.model, inputs, longest)
             own = zip(output[:, inputs["input_ids"].shape[1] :].tolist(), questions, strict=True)

@@ -16,7 +16,9 @@ from PIL import Image
 import tokenprune
 from tokenprune.evals.run import aggregate
 from tokenprune.evals.run import batches as batching
+from tokenprune.evals.run.answering import InProcess
 from tokenprune.evals.run.batches import DecodedQuestion, batches
+from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.runner import QuestionError, failed
 from tokenprune.evals.run.setups import Pruned, Unpruned, make_setups
 from tokenprune.evals.search.plot import tokens_per_layer
@@ -80,6 +82,23 @@ def test_what_is_scored_is_what_is_stored(questions: list[Question], monkeypatch
     monkeypatch.setattr(type(tiny_processor()), "batch_decode", lambda self, rows, **_: ["\nNo"] * len(rows))
     monkeypatch.setattr(Echo, "score", lambda self, answer: float(answer == "No"))
     assert {(one.text, one.score) for one in ask(tiny_llava(), questions, [Unpruned()])} == {("No", 1.0)}
+
+
+def test_the_first_call_of_a_run_is_not_timed(questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seconds = brief(tiny_llava()), [0.0]
+    generate = model.generate
+
+    def slow_at_first(**inputs: Any) -> Any:
+        seconds[0] += 0 if seconds[0] else 60
+        return generate(**inputs)
+
+    monkeypatch.setattr(model, "generate", slow_at_first)
+    monkeypatch.setattr("tokenprune.evals.run.runner.time.perf_counter", lambda: seconds[0])
+    compared = make_setups(["grid"], [0.25], ["original"])
+    parts = list(Plan(questions, compared).parts(set()))
+    answers = [one for some in InProcess(model, tiny_processor(), 4096, "stop").ask(parts, compared) for one in some]
+    assert len(answers) == 2 * len(questions)
+    assert {one.seconds for one in answers} == {0.0}
 
 
 def test_large_images_are_decoded_again(
