@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -125,10 +126,12 @@ def _shown(question: Question) -> tuple[object, ...]:
 
 
 def _frames(images: Sequence[EmbeddedImage], kept: KeptTokens | None) -> list[Panel]:
-    """Return a panel for each frame of a video. Of frames that the model merges, the first is shown."""
+    """Return a panel for each frame of a video. Of frames that the model merges, the first is shown; of an odd number,
+    the last is merged with itself."""
     whole: Box = (0.0, 0.0, float(images[0].width), float(images[0].height))
     steps = [] if kept is None else [step for grid in kept.dropped() for step in grid if step.size > 1]
-    shown = [images[number * len(images) // len(steps)] for number in range(len(steps))] or images
+    merged = ceil(len(images) / len(steps)) if steps else 1
+    shown = [images[min(number * merged, len(images) - 1)] for number in range(len(steps))] or images
     return [
         Panel(
             image.width,
@@ -144,9 +147,9 @@ def _frames(images: Sequence[EmbeddedImage], kept: KeptTokens | None) -> list[Pa
 def _panels(image: EmbeddedImage, kept: KeptTokens | None, window: Box) -> list[Panel]:
     """Return a panel for each grid of an image's visual tokens, or the image alone where none were reported."""
     whole = Panel(image.width, image.height, image)
-    if kept is None:
+    grids = [] if kept is None else kept.dropped()
+    if not grids:
         return [whole]
-    grids = kept.dropped()
     if len(grids) == 1:
         return [replace(whole, dropped=_cells(grids[0][0], window))]
     if len(grids) == 2:  # both of the whole image, which is padded or cropped in the overview only

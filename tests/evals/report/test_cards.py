@@ -39,6 +39,21 @@ def test_parts_of_a_video_are_told_apart(tmp_path: Path) -> None:
     assert not set(urls[0]) & set(urls[1])
 
 
+@pytest.mark.parametrize(("n_frames", "n_steps", "shown"), [(9, 5, "02468"), (8, 4, "0246"), (3, 3, "012")])
+def test_the_first_of_merged_frames_is_shown(n_frames: int, n_steps: int, shown: str) -> None:
+    """As Qwen-VL merges them: two by two, of nine the last with itself."""
+    images = [pages.EmbeddedImage(str(number), "data:", 60, 40, 1.0) for number in range(n_frames)]
+    layout = Layout(((n_steps, 2, 2),))
+    panels = pages._frames(images, KeptTokens.of(range(n_steps), layout))
+    assert "".join(panel.image.name for panel in panels if panel.image is not None) == shown
+
+
+def test_an_image_of_one_visual_token_is_drawn_alone() -> None:
+    image = pages.EmbeddedImage("image-0", "data:", 28, 28, 1.0)
+    (panel,) = pages._panels(image, KeptTokens.of([0], Layout(((1, 1, 1),))), (0.0, 0.0, 28.0, 28.0))
+    assert (panel.image, panel.dropped) == (image, "")
+
+
 def test_dropped_cells_are_drawn_where_the_model_saw_them_whatever_is_asked(tmp_path: Path) -> None:
     """Of an image of 60 x 40 whose processor crops the middle: of a box as of a question that has none."""
     model = saved(tiny_llava(), tmp_path / "model")
