@@ -27,6 +27,8 @@ from tokenprune.evals.storage.results import TaskResult, by_setup
 from tokenprune.evals.storage.run_folder import RunFolder
 
 TASKS_OF_A_TABLE = 4
+#: Above the lines that say how rows were measured, if there are several.
+UNLIKE = "Not all of this was measured in the same way, and differences between setups may come from that, too:"
 
 
 def read(results: Sequence[Path]) -> list[TaskResult]:
@@ -197,10 +199,12 @@ def makers(rows: Sequence[TaskResult], *, baseline: str | None = None) -> dict[s
 
 
 def provenance(rows: Sequence[TaskResult]) -> str:
-    """Return a line with the model, dtype, device and versions of the rows."""
+    """Return a line with the model, dtype, device and versions of the rows; one for each kind, below a sentence that
+    says so, if they differ."""
     models = dict.fromkeys(
         f"`{row.model}`, {row.dtype} on {row.device}, "
         + ", ".join(f"{name} {version}" for name, version in row.versions.items())
         for row in rows
     )
-    return "\n".join(f"({model})" for model in models)
+    lines = "\n".join(f"({model})" for model in models)
+    return lines if len(models) == 1 else f"{UNLIKE}\n\n{lines}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from helpers.files.rows import row
 from rich.console import Console
 
@@ -75,6 +77,15 @@ def test_visual_tokens_of_tasks_whose_images_differ() -> None:
     console = Console(width=300, record=True)
     console.print(table(rows, "title"))
     assert "REC 25 of 100, VQA 144 of 576" in console.export_text()
+
+
+def test_rows_that_were_measured_in_different_ways_are_not_silently_compared() -> None:
+    rows = compact()
+    assert "in the same way" not in report(rows)
+    text = report([rows[0], *(replace(one, dtype="float16") for one in rows[1:])])
+    _, said = text.split("Not all of this was measured in the same way, and differences between setups may come from")
+    first, second = said.strip().splitlines()[-2:]
+    assert (" bfloat16 on" in first, " float16 on" in second) == (True, True)
 
 
 def test_a_single_image_has_no_interval() -> None:
