@@ -32,7 +32,7 @@ def table(results: Sequence[ActionError]) -> Table:
         found.add_row(
             one.label,
             one.position_ids,
-            f"{one.keep_ratio:.0%}",
+            f"{100 * one.keep_ratio:g}%",
             f"{one.kept} of {one.visual}",
             f"{one.mean:.3g}{interval}",
             f"{one.first:.3g}",

@@ -29,7 +29,7 @@ def draw(figures: Sequence[Figures], path: Path, title: str) -> None:
             shown = [one for one in strategies if (one.facts.batch, one.facts.keep_ratio) == (batch, ratio)]
             _panel(axes, shown, {one.facts.name: one for one in timed if one.facts.batch == batch})
             axes.set_title(
-                f"{ratio:.0%} of the visual tokens" + f", batch of {batch}" * (len(batches) > 1), fontsize=10
+                f"{100 * ratio:g}% of the visual tokens" + f", batch of {batch}" * (len(batches) > 1), fontsize=10
             )
     for axes in panels[-1]:
         axes.set_xlabel("TTFT, relative to the unpruned model", fontsize=9)

@@ -199,7 +199,7 @@ def provenance(record: Record) -> str:
 
 def _case(one: Figures) -> list[str]:
     fact = one.facts
-    share = NOTHING if fact.strategy == IDEAL else f"{fact.keep_ratio:.0%}"
+    share = NOTHING if fact.strategy == IDEAL else f"{100 * fact.keep_ratio:g}%"
     name = fact.strategy
     if name == IDEAL:
         name = f"{IDEAL} {replace(fact.schedule, tower=())}" + ", tower pruned" * bool(fact.schedule.tower)

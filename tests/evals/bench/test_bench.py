@@ -167,7 +167,7 @@ def test_ratios_are_taken_within_rounds(tmp_path: Path) -> None:
             batch=1,
             name=name,
             strategy=name.split()[0],
-            keep_ratio=0.5,
+            keep_ratio=0.125,
             n_visual=10,
             n_kept=5,
             n_mean=5.0,
@@ -193,6 +193,8 @@ def test_ratios_are_taken_within_rounds(tmp_path: Path) -> None:
     assert (grid.ttft_to_ideal.low, grid.ttft_to_ideal.high) == (1.0, pytest.approx(1.2))
     # Selecting takes 1.1 (the median of 0.5, 1.1, 5.4); of 10 visual tokens, fewer save that and 0.9 (0.5, 0.9, 3.6).
     assert grid.break_even == pytest.approx(10 * 1.1 / 2.0)
+    (line,) = tables.ratios([grid]).lines
+    assert line[2] == "12.5%"  # as asked for, not rounded
 
 
 def test_operations_follow_what_is_dropped() -> None:
