@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from argparse import ArgumentParser
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from helpers.commands import command
 from helpers.files.search import write_scenes
+from helpers.forks import forks, returned_in_fork
 
 import tokenprune
 from tokenprune.evals.adapt.lora import PARTS
@@ -142,6 +144,19 @@ def test_other_errors_are_shown_in_full(monkeypatch: pytest.MonkeyPatch) -> None
         command("report", "runs")
 
 
+def without(missing: str, words: list[str]) -> Any:
+    """What a command that is imported anew ends with where a package is not installed."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("tokenprune", missing)]:
+        del sys.modules[name]
+    sys.modules[missing] = None  # pyright: ignore[reportArgumentType]
+    sys.meta_path[:] = [one for one in sys.meta_path if "jaxtyping" not in type(one).__module__]  # it takes time
+    try:
+        import_module("tokenprune.__main__").main(words)
+    except SystemExit as end:
+        return end.code
+
+
+@forks
 @pytest.mark.parametrize(
     ("missing", "words", "extra"),
     [
@@ -153,9 +168,7 @@ def test_other_errors_are_shown_in_full(monkeypatch: pytest.MonkeyPatch) -> None
 def test_without_an_extra(missing: str, words: list[str], extra: str, tmp_path: Path) -> None:
     write_scenes(tmp_path)
     data = [] if words[0] == "report" else ["--data", str(tmp_path)]
-    # A process of its own: modules that are imported twice would be two in all later tests.
-    code = f"import sys; sys.modules[{missing!r}] = None; from tokenprune.__main__ import main; main()"
-    run = [sys.executable, "-c", code, *words, *data]
-    said = subprocess.run(run, capture_output=True, text=True, check=False, cwd=ROOT).stderr.strip()
+    # In a fork: modules that are imported twice would be two in all later tests.
+    said = returned_in_fork(lambda: without(missing, [*words, *data]))
     install = f'pip install "tokenprune-vlm[{extra}]", or in a clone: pip install -e ".[{extra}]"'
     assert said == f"This needs {missing}, which is not installed. Type: {install}"
