@@ -22,10 +22,10 @@ WIDE = {name for name, family in FAMILIES.items() if isinstance(family, CommonFa
 #: What every strategy does on every family.
 COMMONEST = "test_dropping_equals_masking"
 #: Slow tests of what seldom changes: families at the sizes of their published checkpoints, block diffusion, names in
-#: other releases of transformers, random draws of everything, evaluations of every kind of family, bounds by
-#: simulation, two of three ways to compile a whole model, compiled attention, the largest image, and the scripts that
-#: repeat the project's own measurements and training. They run when pytest is given such a folder or file, or a test
-#: in it.
+#: other releases of transformers, random draws of everything, evaluations of every kind of family, accelerate's
+#: launcher, bounds by simulation, two of three ways to compile a whole model, compiled attention, the largest image,
+#: and the scripts that repeat the project's own measurements and training. They run when pytest is given such a folder
+#: or file, or a test in it.
 SELDOM = (
     "tests/adapters/published",
     "tests/contract/test_denoising.py",
@@ -39,6 +39,7 @@ SELDOM = (
     "tests/engine/modes/test_compile.py::test_compiled_models[forward]",
     "tests/engine/modes/test_compile.py::test_compiled_models[wrapped]",
     "tests/engine/refusals/test_renames.py",
+    "tests/evals/run/test_resume.py::test_accelerate_launches",
     "tests/evals/test_other_families.py",
     "tests/evals/tune/test_bounds.py",
 )

@@ -1,5 +1,6 @@
 """A run that is killed at any moment, or shared among processes, gives the answers of one that is not."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,10 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import PartialState
 from helpers.asking import check_same
 from helpers.commands import command
 from helpers.files.evals import saved, write_vqav2
@@ -108,18 +111,30 @@ def test_torn_at_any_byte(tiny: list[str], whole: RunFolder, tmp_path: Path) -> 
         assert (output / "answers.jsonl").read_bytes().startswith(kept)
 
 
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return str(free.getsockname()[1])
+
+
+def one_of_two(rank: int, port: str, options: list[str], printed: Path) -> object:
+    """Run `eval` as one of the processes that torchrun and `accelerate launch` start."""
+    os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    PartialState._reset_state()  # which training in this process may have set
+    with printed.open("w") as file, contextlib.redirect_stdout(file):
+        return command("eval", *options)
+
+
+@forks
 @pytest.mark.slow
 def test_two_processes_give_the_answers_of_one(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
     """Two processes give the answers of one, bit for bit; stopped, one process finishes what two began."""
-    output = tmp_path / "run"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    launch += ["--main_process_port", port, "-m", "tokenprune.evals", *tiny, "--output", str(output)]
-    done = subprocess.run(launch, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("tokenprune report") == 1  # the first process alone speaks
+    output, port, files = tmp_path / "run", free_port(), [tmp_path / "first", tmp_path / "second"]
+    options = [*tiny, "--output", str(output)]
+    started = [forked(partial(one_of_two, rank, port, options, file)) for rank, file in enumerate(files)]
+    assert [os.waitpid(process, 0) for process in started] == [(process, 0) for process in started]
+    assert files[0].read_text().count("tokenprune report") == 1
+    assert files[1].read_text() == ""  # the first process alone speaks
     check_same(RunFolder(output), whole)
     shares = [(output / name).read_bytes() for name in ("answers.jsonl", "answers.1.jsonl")]
     assert [share.count(b"\n") for share in shares] == [2 * 32, 2 * 8]
@@ -127,6 +142,17 @@ def test_two_processes_give_the_answers_of_one(tiny: list[str], whole: RunFolder
     (output / "rows.jsonl").unlink()
     assert command("eval", *tiny, "--output", output) == 0
     check_same(RunFolder(output), whole)
+
+
+@pytest.mark.slow
+def test_accelerate_launches_two_processes(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", free_port(), "-m", "tokenprune.evals", *tiny, "--output", str(tmp_path / "run")]
+    done = subprocess.run(launch, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    check_same(RunFolder(tmp_path / "run"), whole)
+    assert (tmp_path / "run" / "answers.1.jsonl").is_file()
 
 
 def test_a_line_is_what_was_answered(whole: RunFolder) -> None:
