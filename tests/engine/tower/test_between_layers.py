@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns
-from helpers.families import COMPLETE, VERSION
+from helpers.families import COMPLETE, FAMILIES, VERSION
 from helpers.families.llava import Llava
 from helpers.tiny import prompt, tiny_llava
 from torch import Tensor
 
 import tokenprune
-from tokenprune import Grid, PruningError, Selection, SettingError, UnsupportedError
+from tokenprune import Grid, PruningError, Selection, SettingError, ToMe, UnsupportedError
 from tokenprune.adapters import adapter_for
 from tokenprune.strategy import TowerStrategy
 from tokenprune.tokens import TowerTokens, VisualTokens
@@ -180,8 +180,6 @@ def check_gradients(
     "case", ["vip-llava", "llava-next", "llava-onevision", "video-llava", "idefics3", "kimi-k25", "ernie4.5-vl"]
 )
 def test_other_towers_and_layouts_are_refused(case: str) -> None:
-    from helpers.families import FAMILIES
-
     if case not in FAMILIES:
         pytest.skip("this transformers does not have it")
     model = FAMILIES[case].build()
@@ -202,6 +200,15 @@ def test_attention_kernels_without_masks_are_refused() -> None:
     model.model.vision_tower.config._attn_implementation = "flash_attention_2"
     with pytest.raises(UnsupportedError, match="eager or sdpa attention"):
         tokenprune.patch(model, Wandering(at=(0,)))
+
+
+@pytest.mark.parametrize("case", ["llava-clip", "llava-pixtral"])
+def test_attention_kernels_without_masks_that_come_after_the_patch(case: str) -> None:
+    model, inputs = FAMILIES[case].build(), FAMILIES[case].prompt([1])
+    with tokenprune.patch(model, ToMe(keep_ratio=0.3)):
+        model.model.vision_tower.config._attn_implementation = "flash_attention_2"
+        with pytest.raises(PruningError, match=r"switched to 'flash_attention_2' after patch\(\)"):
+            model(**inputs)
 
 
 @pytest.mark.parametrize("at", [(1,), (-1,), (0, 2)])

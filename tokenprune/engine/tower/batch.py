@@ -144,6 +144,7 @@ class BatchPruning:
         self._context.tower = None
         if self._context.encoding is None:  # another model's call, or the user's own
             return
+        self.selecting.check_kernel()
         patches = self.tower.patches
         of_tokens = None if patches is None else patches(named_arguments(module, args, kwargs))
         self._context.tower = TowerCall(self.selecting.after[0], of_tokens)

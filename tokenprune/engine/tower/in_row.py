@@ -89,6 +89,8 @@ class RowPruning:
         self._context.row = None
         if self._context.encoding is None:  # another model's call, or the user's own
             return
+        if self.selecting is not None:
+            self.selecting.check_kernel()
         arguments = named_arguments(module, args, kwargs)
         if self.before is None:
             assert self.between is not None

@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.towers.layers import RowLayers, TowerLayers
+from tokenprune.adapters.towers.layers import KERNELS, RowLayers, TowerLayers
 from tokenprune.engine.select import explained_nan
-from tokenprune.errors import SettingError
+from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy, TowerStrategy
 from tokenprune.strategy.asking import asked, check_is_selection, check_layers
@@ -101,9 +101,21 @@ class TileSelection:
                 f"layers, counted 0..{n_layers - 1}. Return some of them, in ascending order."
             )
         self.strategy, self.n_prefix = strategy, adapter.tower.n_prefix
+        self._adapter = adapter
+        self._masked = isinstance(layers, TowerLayers) or layers.attention.attend is None
         self._scale = adapter.tower.scale(adapter.vision_tower)
         self.after = tuple(layers.after[number] for number in numbers)
         self._n_later_layers = {layer: n_layers - number - 1 for number, layer in enumerate(layers.after)}
+
+    def check_kernel(self) -> None:
+        """Raise PruningError if the tower's attention was exchanged since for one that does not take its masks."""
+        kernel = self._adapter.vision_tower.config._attn_implementation
+        if self._masked and kernel not in KERNELS:
+            raise PruningError(
+                f"{type(self.strategy).__name__} prunes inside the vision tower, whose attention was switched to "
+                f"{kernel!r} after patch(), which does not take the masks. Switch the tower back to sdpa or eager "
+                f"attention, or use a strategy that prunes after the tower, such as FoPru."
+            )
 
     def select(
         self,
