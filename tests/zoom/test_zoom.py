@@ -264,3 +264,23 @@ def test_an_adapter_of_your_own(llava: Any, monkeypatch: pytest.MonkeyPatch) -> 
         Zoom().look(llava, tiny_processor(), large(SIDE), "01")
     found = Zoom().look(llava, tiny_processor(), large(SIDE), "01", adapter=LlavaAdapter)
     assert repr(found) == repr(expected)
+
+
+class Slicing:
+    """A processor that cuts every image into two, as MiniCPM-V's and LFM2-VL's cut large ones."""
+
+    def __init__(self) -> None:
+        self.processor = tiny_processor()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.processor, name)
+
+    def __call__(self, images: Any, text: list[str], **options: Any) -> Any:
+        text = [one.replace("<image>", "<image><image>") for one in text]
+        return self.processor(images=[own * 2 for own in images], text=text, **options)
+
+
+@pytest.mark.parametrize("side", [SIDE, 4 * SIDE])
+def test_a_processor_that_makes_several_images_of_a_view(llava: Any, side: int) -> None:
+    with pytest.raises(tokenprune.UnsupportedError, match=r"Slicing makes \d+ images of \d+ views.*smaller tile"):
+        Zoom(tile=SIDE).look(llava, Slicing(), large(side), "01")

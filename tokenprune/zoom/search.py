@@ -20,7 +20,7 @@ from torch import Tensor
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_choice, check_count, check_keep_ratio, check_layer
-from tokenprune.errors import SettingError
+from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.prompts import encode_chat
 from tokenprune.selection import budget
 from tokenprune.zoom.attention import QuestionAttention, question_attention
@@ -145,7 +145,8 @@ class Zoom:
 
         A patch of the model is suspended during the search; it prunes the prompt of the answer as usual. Raises
         SettingError for anything but an image, UnsupportedError for a model whose text attention cannot be read, or
-        whose visual tokens have no known place in the image, and PruningError for attention that is not finite.
+        whose visual tokens have no known place in the image, and for a processor that makes several images of a view,
+        and PruningError for attention that is not finite.
         """
         layer, tile = self.layer_of(model, adapter), self.tile or input_side(processor)
         image = as_rgb(image)
@@ -158,6 +159,11 @@ class Zoom:
             for start in range(0, len(rows), self.batch_size):
                 batch = [[view.crop(image, tile) for view in row] for row in rows[start : start + self.batch_size]]
                 found += question_attention(model, _encode(model, processor, batch, question), layer, adapter)
+            if len(found) != len(views):
+                raise UnsupportedError(
+                    f"{type(processor).__name__} makes {len(found)} images of {len(views)} views, and of which places "
+                    f"is unknown. Give Zoom a smaller tile, or switch the processor's own tiling off."
+                )
             return Step(tuple(views), tuple(found))
 
         steps = [step([overview, *(view for level in levels[:1] for view in level.views())])]
