@@ -12,6 +12,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from tokenprune.errors import DataError
 from tokenprune.evals.reading.allowed import allowed
 
+#: EXIF's orientations that exchange width and height. Larger numbers mean nothing.
+SIDEWAYS = range(5, 9)
 #: White, in grey of 16 bits.
 MOST_GREY = 65535
 
@@ -30,7 +32,7 @@ def size_of(stored: StoredImage) -> tuple[int, int]:
     """Return the width and height of the upright image, without decoding it."""
     content = stored.read_bytes()
     with _guarded(stored), Image.open(io.BytesIO(content)) as file:
-        sideways = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        sideways = file.getexif().get(ExifTags.Base.Orientation, 1) in SIDEWAYS
         width, height = file.size
         if tags := getattr(file, "tag_v2", None):  # of a TIFF, whose `size` is the upright one in newer Pillow
             width, height = tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength]

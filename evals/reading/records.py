@@ -137,10 +137,10 @@ def json_records(path: Path, *keys: str) -> list[Record]:
     return [_object(Record(f"{where}[{number}]", record)) for number, record in enumerate(content)]
 
 
-def line_records(path: Path) -> list[Record]:
-    """Return the records of a file with one JSON object per line."""
+def line_records(path: Path, then: str = "") -> list[Record]:
+    """Return the records of a file with one JSON object per line. then: what to do about other lines, for the error."""
     return [
-        _object(Record(f"{path}, line {number}", parse_json(line, f"{path}, line {number}", one_line=True)))
+        _object(Record(f"{path}, line {number}", parse_json(line, f"{path}, line {number}", then, one_line=True)), then)
         for number, line in enumerate(read_lines(path), start=1)
         if line.strip()
     ]
@@ -180,9 +180,9 @@ def _with_id(key: str, record: Any, where: str) -> dict[str, Any]:
     return {"id": key, **_object(Record(f"{where}[{key!r}]", record)).content}
 
 
-def _object(record: Record) -> Record:
+def _object(record: Record, then: str = "") -> Record:
     if not isinstance(record.content, dict):
-        raise DataError(f"{record.where}: expected an object, found {fields.shown(record.content)}")
+        raise DataError(f"{record.where}: expected an object, found {fields.shown(record.content)}{then}")
     return record
 
 

@@ -33,6 +33,8 @@ def load_questions(
     word; None means all but `train`. style: the way the model is asked. labels: False for a use that reads no right
     answers: the user's own questions may then lack them.
     """
+    if folder.is_file():
+        raise DataError(f"{folder}: a file; name the folder that it is in: --data {folder.parent}")
     if not folder.is_dir():
         bundled = "; only a clone has the bundled sets: write --data DIR" if folder.is_relative_to(BUNDLED) else ""
         raise DataError(f"{folder}: no such folder of images and questions{bundled}")

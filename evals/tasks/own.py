@@ -21,6 +21,7 @@ from tokenprune.evals.reading.coco import check_pixels, from_corner
 from tokenprune.evals.reading.hub import table_records
 from tokenprune.evals.reading.images import StoredImage, size_of
 from tokenprune.evals.reading.records import Record, line_records, only_file
+from tokenprune.evals.reading.videos import is_video
 from tokenprune.evals.tasks.base.metric import Metric, Ratio
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer, exact
@@ -28,11 +29,19 @@ from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, points
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 KEYS = ("image", "question", "answer", "box", "kind", "split", "id")
+#: How what is no file begins.
+ADDRESSES = ("http://", "https://", "data:")
+#: What to do about keys that are no question's.
+INSTEAD = {
+    "video": ". Questions about videos are the task videoqa's: write SPLIT_q.json and SPLIT_a.json as ActivityNet-QA "
+    "does",
+    "__index_level_0__": ". Write the table without its index: to_parquet(..., index=False)",
+}
 EXAMPLE = '{"image": "1.jpg", "question": "...", "answer": "..."}'
 
 
 def _lines(path: Path) -> list[Record]:
-    return _numbered(line_records(path), path)
+    return _numbered(line_records(path, f"; write one object per line, like {EXAMPLE}"), path)
 
 
 def _rows(path: Path) -> list[Record]:
@@ -44,12 +53,21 @@ def _numbered(records: Sequence[Record], path: Path) -> list[Record]:
     if not records:
         raise DataError(f"{path}: no questions; write them like {EXAMPLE}")
     found = []
+    places: dict[tuple[str, str], str] = {}
     for number, record in enumerate(records, start=1):
         for key in record.content:
             if key not in KEYS:
-                raise DataError(f"{record.where}: unknown key {key!r}; known are {', '.join(KEYS)}")
+                instead = INSTEAD.get(key, "")
+                raise DataError(f"{record.where}: unknown key {key!r}; known are {', '.join(KEYS)}{instead}")
         content = {"id": number} | {key: value for key, value in record.content.items() if value is not None}
         found.append(Record(record.where, content, record.text_or_empty("split")))
+        called = str(found[-1].name("id"))
+        first = places.setdefault((found[-1].split, called), record.where)
+        if first != record.where:
+            raise DataError(
+                f"{record.where}: the id {called} appears twice, first in {first}; give each question another. One "
+                "without an id has its number in the file"
+            )
     return found
 
 
@@ -149,6 +167,13 @@ def _images(record: Record, folder: Path) -> tuple[StoredImage, ...]:
     paths = _texts(record, "image")
     if not paths:
         raise DataError(f"{record.where}, 'image': names no image")
+    for path in paths:
+        if path.startswith(ADDRESSES):
+            raise DataError(
+                f"{record.where}, 'image': {path[:40]!r} is an address; write the path of a downloaded file"
+            )
+        if is_video(Path(path)):
+            raise DataError(f"{record.where}, 'image': {path!r} is a video{INSTEAD['video']}")
     return tuple(record.find_image(folder, path) for path in paths)
 
 

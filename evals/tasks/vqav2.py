@@ -45,7 +45,10 @@ class Vqav2(FileTask[ShortAnswer]):
         if questions_path is None and super().is_in(folder):
             return super().load(folder, split, style)
         if questions_path is None or annotations_path is None:
-            raise DataError(f"{folder}: needs a *questions.json and a *annotations.json")
+            raise DataError(
+                f"{folder}: needs a *questions.json and a *annotations.json. Questions of your own belong "
+                "in questions.jsonl, one object per line"
+            )
         questions, answers = read_json(questions_path), _Answers(annotations_path)
         images = _ImageFiles(folder, fields.text(questions, "data_subtype", str(questions_path)))
         records = {

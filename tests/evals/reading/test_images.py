@@ -30,6 +30,14 @@ def test_exif_rotation_is_applied(name: str, tmp_path: Path) -> None:
     assert image.getpixel((10, 35)) == (0, 0, 255)
 
 
+def test_an_orientation_that_does_not_exist(tmp_path: Path) -> None:
+    """Of which boxes would be checked in an image that lies on its side."""
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    _half().save(tmp_path / "a.jpg", exif=exif)
+    assert open_image(tmp_path / "a.jpg").size == size_of(tmp_path / "a.jpg") == (40, 20)
+
+
 @pytest.mark.parametrize("mode", ["L", "1", "I;16"])
 def test_grey_images_become_rgb(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (4, 3), 1 if mode == "1" else 255).save(tmp_path / "a.png")

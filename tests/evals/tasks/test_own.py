@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers.files.evals import sample_image, write_refcoco, write_vqav2
 from helpers.files.tasks import SETS
@@ -138,6 +140,11 @@ def test_gqa_has_two_splits_to_train_on(tmp_path: Path) -> None:
             {"image": ["1.png"] * 2, "question": "it", "box": [0, 0, 5, 5]},
             "a box belongs to one image, and 2 are",
         ),
+        ({"video": "1.mp4", "question": "What?", "answer": "x"}, "unknown key 'video'.*videos are the task videoqa's"),
+        ({"image": "1.mp4", "question": "What?", "answer": "x"}, "line 1, 'image': '1.mp4' is a video. .*videoqa's"),
+        ({"image": "https://a.org/1.png", "question": "?", "answer": "x"}, "line 1, 'image': .*is an address; write"),
+        ("[", r"line 1, column 2: broken JSON: .*; write one object per line, like {"),
+        ("[{}]", r"line 1: expected an object, found list \[{}\]; write one object per line, like {"),
         ("{", "line 1, column 2: broken JSON"),
         ("", "no questions; write them like"),
     ],
@@ -145,6 +152,29 @@ def test_gqa_has_two_splits_to_train_on(tmp_path: Path) -> None:
 def test_what_is_wrong_with_a_line(line: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         load_questions(write(tmp_path, line))
+
+
+def test_questions_with_one_id(tmp_path: Path) -> None:
+    """Of which one has it from its place in the file."""
+    line = {"image": "1.png", "question": "What?", "answer": "x"}
+    for same in ([line | {"id": "2"}, line | {"id": 2}], [line | {"id": 2}, line]):
+        with pytest.raises(DataError, match=r"line 2: the id 2 appears twice, first in .*\.jsonl, line 1; give each"):
+            load_questions(write(tmp_path, *same))
+    assert load_questions(write(tmp_path, line | {"id": 1, "split": "val"}, line | {"id": 1, "split": "train"}))
+
+
+def test_files_in_place_of_a_folder_of_questions(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"image": "1.png", "question": "What?", "answer": "x"})
+    with pytest.raises(DataError, match=rf"questions\.jsonl: a file; name the folder that it is in: --data {folder}$"):
+        load_questions(folder / "questions.jsonl")
+    (folder / "questions.jsonl").rename(folder / "questions.json")
+    with pytest.raises(DataError, match=r"Questions of your own belong in questions\.jsonl, one object per line"):
+        load_questions(folder)
+    table = {"image": ["1.png"], "question": ["What?"], "answer": ["x"], "__index_level_0__": [3]}
+    (folder / "questions.json").unlink()
+    pq.write_table(pa.table(table), folder / "questions.parquet")
+    with pytest.raises(DataError, match=r"unknown key '__index_level_0__'.* without its index: to_parquet"):
+        load_questions(folder)
 
 
 def test_answers_may_be_missing_without_labels(tmp_path: Path) -> None:
