@@ -82,6 +82,22 @@ def test_the_definition(metric: Any, threshold: float, seed: int) -> None:
     assert sum(map(sum, expected)) > 2
 
 
+@pytest.mark.parametrize("metric", ["max", "mae", "rmse"])
+def test_what_differs_by_the_threshold_is_alike(metric: Any) -> None:
+    """Colours are quarters, exactly: many errors are the threshold itself. The pixels stay as they are."""
+    grid = torch.randint(0, 4, (1, 12, 12, 1), generator=torch.Generator().manual_seed(0)) / 4
+    before = grid.clone()
+    found = prediction_errors(grid, 0.25, metric) > 0.25
+    assert found.flatten().tolist() == by_definition(grid[0], 0.25, metric)
+    assert torch.equal(grid, before)
+
+
+def test_a_corner_that_differs_from_above_by_the_threshold_is_like_it() -> None:
+    """So the last token is predicted by the one on its left, which it differs from by the threshold, too."""
+    grid = torch.tensor([[0.25, 0.75], [0.25, 0.0], [0.25, 0.5]])[None, :, :, None]
+    assert (prediction_errors(grid, 0.25) > 0.25)[0].tolist() == [[True, True], [False, True], [False, False]]
+
+
 def test_both_ways_agree_without_a_threshold() -> None:
     grid = torch.randint(0, 2, (3, 8, 7, 2), generator=torch.Generator().manual_seed(0)).float()
     assert torch.equal(exact_errors(grid, "max"), anchored_errors(grid, 0.0, "max"))
@@ -93,11 +109,29 @@ def test_errors_do_not_add_up() -> None:
     assert kept("abcdefg", PixelPrune(threshold=0.05)) == [(0, i) for i in range(7)]
 
 
+@pytest.mark.parametrize(("metric", "left"), [("max", [0, 1]), ("rmse", [0, 1]), ("mae", [0])])
+def test_the_metric_decides(metric: Any, left: list[int]) -> None:
+    """Of errors of 0.2 and 0, the root mean square is 0.14 and the mean 0.1."""
+    tokens = PatchTokens(torch.tensor([[0.0, 0.0], [0.2, 0.0]]), (1, 1, 2))
+    assert PixelPrune(threshold=0.12, metric=metric).select_patches(tokens).kept.tolist() == left
+
+
 def test_a_bound_keeps_what_is_predicted_worst() -> None:
     page = "aaj aaf aaa"
     assert kept(page, PixelPrune()) == [(0, 0), (0, 2), (1, 2), (2, 2)]
     assert kept(page, PixelPrune(keep=3)) == [(0, 0), (0, 2), (2, 2)]  # errors 1, 0.9, 0.4 and 0.5
     assert kept(page, PixelPrune(keep_ratio=0.1)) == [(0, 0)]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
+def test_of_a_blank_page_the_first_token_is_left(threshold: float) -> None:
+    assert kept("bbb bbb", PixelPrune(threshold=threshold)) == [(0, 0)]
+
+
+def test_the_first_token_has_the_highest_error_of_all() -> None:
+    """Also where colours exceed 1."""
+    pixels = torch.tensor([[0.0, 0.5, 0.5], [0.0, 3.0, 3.0]])[:, None, :, None]
+    assert prediction_errors(pixels, 0.0).flatten().tolist() == [3.0, 0.5, 0.0, 3.0, 3.0, 0.0]
 
 
 def test_by_default_no_bound() -> None:
