@@ -116,6 +116,10 @@ def test_tiles_have_shares_of_their_own() -> None:
     assert ANYRES.tiles[selection.kept].bincount().tolist() == [4, 1, 5]
 
 
+def test_the_least_may_be_the_budget() -> None:
+    assert n_kept(FoPru(keep_ratio=0.2, mass=0.5, least=0.2), PEAKED) == 2
+
+
 def test_a_share_of_negative_scores_is_an_error() -> None:
     @dataclass(frozen=True)
     class Signed(ScoreStrategy):

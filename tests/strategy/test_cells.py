@@ -17,6 +17,7 @@ from tokenprune.strategies import VisionZip
 from tokenprune.strategy import RankedStrategy, Stage
 from tokenprune.tokens import Layout, StageTokens, TextAttention, VisionAttention, VisualTokens
 from tokenprune.tokens.cells import cell_side, grid_cells, order_by_cell, rank_within, selection_cells
+from tokenprune.tokens.layout import of_left
 
 RANKED = [name for name, cls in STRATEGIES.items() if issubclass(cls, RankedStrategy)]
 
@@ -28,6 +29,38 @@ def test_an_odd_grid_ends_in_smaller_cells() -> None:
 def test_frames_and_rasters_share_no_cell() -> None:
     assert selection_cells(Layout.raster((2, 2, 2)), 2).tolist() == [0] * 4 + [1] * 4
     assert selection_cells(Layout(((1, 2, 2), (1, 1, 3))), 2).tolist() == [0, 0, 0, 0, 1, 1, 2]
+
+
+def test_cells_are_numbered_across_rows_frames_and_rasters() -> None:
+    wide, high = [0, 0, 1, 1, 2, 2] * 2, [0, 0] * 2 + [1, 1] * 2
+    below = [cell + 3 for cell in wide]
+    assert grid_cells(Layout.raster((1, 4, 6)), 2.0)[0].tolist() == wide + below
+    cells, n_cells = grid_cells(Layout(((2, 4, 2), (2, 2, 6))), 2.0)
+    frames = [[cell + first for cell in high] for first in (0, 2)] + [
+        [cell + first for cell in wide] for first in (4, 7)
+    ]
+    assert cells.tolist() == [cell for frame in frames for cell in frame]
+    assert n_cells == 10
+
+
+def test_what_is_left_has_the_cells_of_the_whole_grid() -> None:
+    index = torch.tensor([1, 4, 7])
+    cells, n_cells = grid_cells(of_left(Layout.raster((1, 2, 4)), index), 2.0)
+    assert (cells.tolist(), n_cells) == ([0, 0, 1], 2)
+
+
+def test_newlines_of_each_raster_have_cells_of_their_own() -> None:
+    """Of five in a raster, four have a cell and one has another. Patches have cells of two by two."""
+    layout = Layout(((1, 5, 2), (1, 5, 2)), newlines=torch.arange(20) % 2 == 1)
+    cells = selection_cells(layout, 2)
+    assert cells[0::2].tolist() == [0, 0, 1, 1, 2, 3, 3, 4, 4, 5]
+    assert cells[1::2].tolist() == [6, 6, 6, 6, 7, 8, 8, 8, 8, 9]
+
+
+def test_what_no_budget_needs_follows_by_its_rank_in_its_cell() -> None:
+    """9 8 7 | 3 2 1: one a cell, and then the second and the third of each, whichever is higher."""
+    scores, cells = torch.tensor([9.0, 8, 7, 3, 2, 1]), torch.tensor([0, 0, 0, 1, 1, 1])
+    assert scores[order_by_cell(scores, cells, 2)].tolist() == [9, 3, 8, 2, 7, 1]
 
 
 def test_newlines_have_cells_of_as_many_tokens() -> None:
@@ -109,17 +142,33 @@ def test_a_budget_per_tile_has_cells_in_each_tile(cells: Any) -> None:
     assert len(FoPru(keep=12, cells=cells).select(tokens).kept) == 12
 
 
+def stage_tokens(left: list[int], scores: list[float], n_visual: int) -> StageTokens:
+    """Those of a row that are left, which the last token of the prompt attends to in proportion to `scores`."""
+    keys = torch.tensor([*scores, 1.0]).log()[None, :, None]
+    n = len(left)
+    real, last = torch.ones(n + 1).bool(), torch.tensor([n])
+    attention = TextAttention(torch.ones_like(keys), keys, 1.0, real, torch.arange(n), last)
+    side = int(n_visual**0.5)
+    grid = (1, side, side) if side**2 == n_visual else (1, 1, n_visual)
+    return StageTokens(torch.zeros(n, 2), torch.tensor(left), Layout.raster(grid), text_attention=attention)
+
+
 def test_stages_count_cells_of_the_whole_image() -> None:
     """Two stages on one row of eight: the tokens that are left have the cells that they had before."""
-    left = torch.tensor([0, 1, 2, 6, 7])
-    keys = torch.tensor([9.0, 8, 7, 1, 2, 1]).log()[None, :, None]
-    attention = TextAttention(
-        torch.ones_like(keys), keys, 1.0, torch.ones(6).bool(), torch.arange(5), torch.tensor([5])
+    tokens, stage = stage_tokens([0, 1, 3, 6, 7], [9.0, 8, 1, 7, 6], 8), Stage(2, keep=3)
+    assert FastV().select_at(stage, tokens).kept.tolist() == [0, 1, 3]
+    assert FastV(cells=2).select_at(stage, tokens).kept.tolist() == [0, 2, 3]  # cells 0 0 1 3 3
+
+
+def test_auto_in_a_stage_is_by_all_tokens_of_the_image() -> None:
+    """Of 36 tokens 16 are left, and 4 are kept: cells of three, not of two."""
+    scores = torch.rand(16, generator=torch.Generator().manual_seed(0)).tolist()
+    tokens, stage = (
+        stage_tokens([row * 6 + column for row in range(4) for column in range(4)], scores, 36),
+        Stage(2, keep=4),
     )
-    tokens = StageTokens(torch.zeros(5, 2), left, Layout.raster((1, 1, 8)), text_attention=attention)
-    stage = Stage(2, keep=3)
-    assert FastV().select_at(stage, tokens).kept.tolist() == [0, 1, 2]
-    assert FastV(cells=2).select_at(stage, tokens).kept.tolist() == [0, 2, 4]  # cells 0 0 1 3 3
+    kept = {cells: FastV(cells=cells).select_at(stage, tokens).kept.tolist() for cells in ("auto", 2, 3)}
+    assert kept["auto"] == kept[3] != kept[2]
 
 
 @pytest.mark.parametrize("name", RANKED)

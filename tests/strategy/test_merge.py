@@ -1,0 +1,84 @@
+"""Merges as means, as parts of an image, and one after the other, by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tokenprune import PruningError
+from tokenprune.selection import Merge, Selection, scores_of_all
+
+TARGETS, SOURCES = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 3])
+
+
+def test_a_mean_by_importance() -> None:
+    """An importance may be 0, as long as another one of the target is not."""
+    for importance, expected in (([3.0, 1, 9], [0.75, 0.25, 1]), ([0.0, 2, 5], [0, 1, 1])):
+        merge = Merge.mean(TARGETS, SOURCES, torch.tensor(importance), 2)
+        assert merge.weights.tolist() == expected
+        Selection(torch.tensor([0, 3]), 4, merged=merge)
+
+
+@pytest.mark.parametrize("importance", [[3.0, -1.0, 9.0], [0.0, 0.0, 9.0], [1.0, torch.nan, 1.0]])
+def test_importances_without_a_mean(importance: list[float]) -> None:
+    merge = Merge.mean(TARGETS, SOURCES, torch.tensor(importance), 2)
+    with pytest.raises(PruningError, match=r"weights that are not finite.*Merge\.mean takes importances of"):
+        Selection(torch.tensor([0, 3]), 4, merged=merge)
+
+
+@pytest.mark.parametrize("target", [2, -1])
+def test_a_mean_for_a_target_that_is_not_kept(target: int) -> None:
+    """Said by the selection, not by an index that is out of bounds."""
+    merge = Merge.mean(torch.tensor([0, target]), torch.tensor([0, 1]), torch.ones(2), 2)
+    with pytest.raises(PruningError, match=r"merges other tokens than sources 0\.\.3 into targets 0\.\.1"):
+        Selection(torch.tensor([0, 3]), 4, merged=merge)
+
+
+def test_a_part_of_an_image() -> None:
+    """Tokens 4 to 7 of eight, of which the first and the last are kept: third and fifth of all that are."""
+    whole = Merge(TARGETS, SOURCES, torch.tensor([0.5, 0.5, 1.0])).of_whole(torch.arange(4, 8), torch.tensor([2, 4]))
+    assert whole.targets.tolist() == [2, 2, 4]
+    assert whole.sources.tolist() == [4, 5, 7]
+    assert whole.weights.tolist() == [0.5, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("n_visual", [6, 600], ids=["as a product", "added up"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_features_are_summed_in_float32(n_visual: int, dtype: torch.dtype) -> None:
+    """256 + 1 + 1 is 258, which bfloat16 has, unlike 257. A kept token that is no target keeps its bits, NaN or not; so
+    do sources that others are merged from."""
+    features = torch.full((n_visual, 2), torch.nan, dtype=dtype)
+    features[:3] = torch.tensor([256.0, 1.0, 1.0], dtype=dtype)[:, None]
+    merge = Merge(torch.zeros(3).long(), torch.arange(3), torch.ones(3))
+    assert merge.apply(features, torch.tensor([0, 4]))[0].tolist() == [258.0, 258.0]
+    features[4] = 0.1
+    assert torch.equal(merge.apply(features, torch.tensor([0, 4]))[1], features[4])
+    assert features[0, 0] == 256.0
+
+
+@pytest.mark.parametrize("n_visual", [6, 600], ids=["as a product", "added up"])
+def test_a_pair_that_is_given_twice_counts_twice(n_visual: int) -> None:
+    merge = Merge(torch.tensor([1, 1]), torch.tensor([2, 2]), torch.tensor([0.25, 0.5]))
+    assert merge.apply(torch.full((n_visual, 1), 4.0), torch.tensor([0, 3])).tolist() == [[4.0], [3.0]]
+
+
+def test_one_after_the_other_in_any_order() -> None:
+    """The second merges what the first made, what it left alone, and some of both."""
+    features, before = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 3, 4, 6])
+    first = Merge(torch.tensor([2, 0, 2, 0]), torch.tensor([5, 0, 4, 1]), torch.tensor([0.3, 0.7, 0.5, 0.2]))
+    middle = first.apply(features, before)
+    for targets, sources in (([1, 0, 1], [2, 1, 3]), ([0, 0], [0, 2]), ([1], [1])):
+        kept = torch.tensor([0, 3])
+        second = Merge(torch.tensor(targets), torch.tensor(sources), torch.arange(1.0, len(targets) + 1))
+        both = first.then(second, before, kept).apply(features, before[kept])
+        torch.testing.assert_close(both, second.apply(middle, kept))
+
+
+def test_scores_of_what_is_left_among_all() -> None:
+    left = torch.tensor([1, 3])
+    found = scores_of_all(torch.tensor([5.0, 7.0]), left, 4)
+    assert found is not None
+    assert found[left].tolist() == [5.0, 7.0]
+    assert found[[0, 2]].isnan().all()
+    assert scores_of_all(torch.tensor([5.0, 7.0]), left, 4, missing=-1.0).tolist() == [-1, 5, -1, 7]  # type: ignore[union-attr]
+    assert scores_of_all(None, left, 4) is None
