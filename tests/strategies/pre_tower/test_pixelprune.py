@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenprune import PixelPrune, SettingError
+from tokenprune import PixelPrune, PruningError, SettingError
+from tokenprune.engine.tower.patches import selected_patches
 from tokenprune.strategies.pre_tower.pixelprune import anchored_errors, exact_errors, prediction_errors
 from tokenprune.tokens import PatchTokens
 
@@ -132,6 +133,13 @@ def test_the_first_token_has_the_highest_error_of_all() -> None:
     """Also where colours exceed 1."""
     pixels = torch.tensor([[0.0, 0.5, 0.5], [0.0, 3.0, 3.0]])[:, None, :, None]
     assert prediction_errors(pixels, 0.0).flatten().tolist() == [3.0, 0.5, 0.0, 3.0, 3.0, 0.0]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
+def test_colours_that_are_no_numbers(threshold: float) -> None:
+    tokens = PatchTokens(torch.full((6, 2), torch.nan), (1, 2, 3))
+    with pytest.raises(PruningError, match=r"PixelPrune\.select_patches: importance scores .*some are NaN"):
+        selected_patches(PixelPrune(threshold=threshold), tokens)
 
 
 def test_by_default_no_bound() -> None:

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.checks import check_positive
-from tokenprune.errors import PruningError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
@@ -77,28 +76,13 @@ def component_of_each(features: Float[Tensor, "visual width"], n_components: int
     centred = features.detach().double().sigmoid()
     centred = centred - centred.mean(1, keepdim=True)
     if len(centred) <= centred.shape[1]:
-        loadings = eigenvectors(centred @ centred.T)[1]
+        loadings = torch.linalg.eigh(centred @ centred.T).eigenvectors  # ascending
     else:
-        values, vectors = eigenvectors(centred.T @ centred)
+        values, vectors = torch.linalg.eigh(centred.T @ centred)
         # Centring makes at least one eigenvalue zero. What rounding leaves of it must not be a divisor.
         real = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
         loadings = torch.where(real, centred @ vectors / values.clamp(min=torch.finfo(values.dtype).tiny).sqrt(), 0.0)
     return loadings.flip(1)[:, :n_components].abs().argmax(1)
-
-
-def eigenvectors(products: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
-    """Return the eigenvalues of a symmetric matrix, ascending, and its eigenvectors, one per column.
-
-    Raises PruningError where the products are those of features that are NaN.
-    """
-    try:
-        values, vectors = torch.linalg.eigh(products)
-    except torch.linalg.LinAlgError as error:
-        raise PruningError(
-            "the features have no principal components, because some are NaN. Look for an overflow in the vision "
-            "tower, as in float16."
-        ) from error
-    return values, vectors
 
 
 def mean_cosine(vectors: Float[Tensor, "visual width"]) -> Float[Tensor, ""]:

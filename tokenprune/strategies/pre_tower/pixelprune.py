@@ -60,7 +60,7 @@ class PixelPrune(PatchStrategy):
     def select_patches(self, tokens: PatchTokens) -> Selection:
         grid = tokens.pixels.unflatten(0, tokens.grid)
         errors = prediction_errors(grid, float(self.threshold), self.metric).flatten()
-        n_left = int((~(errors <= self.threshold)).sum())  # with NaN, for which Selection raises
+        n_left = int((~(errors <= self.threshold)).sum())  # NaN is left, and Selection raises
         return Selection.best(errors, min(n_left, self.budget(tokens.n_visual)))
 
 

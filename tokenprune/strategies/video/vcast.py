@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from tokenprune.checks import check_positive
-from tokenprune.errors import PruningError
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.shares import best_of_frames, largest_remainders, marked_first
 from tokenprune.strategy import FrameScoreStrategy
@@ -50,11 +48,6 @@ class VCAST(FrameScoreStrategy):
         scores = torch.stack([outstanding(frame, mean) for frame, mean in each])
         turns = curvature(torch.stack(means)).cpu().double()
         weights = ((turns - turns.max()) / self.temperature).softmax(0).tolist()
-        if not all(map(math.isfinite, weights)):
-            raise PruningError(
-                "the frames have no weights, because some features are NaN or infinite. Look for an overflow in the "
-                "vision tower, as in float16."
-            )
         counts = largest_remainders(weights, n_kept, 1, frames.n_places)
         return scores, marked_first(best_of_frames(scores, torch.tensor(counts, device=scores.device)))
 
