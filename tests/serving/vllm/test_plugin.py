@@ -5,14 +5,20 @@
 from __future__ import annotations
 
 import re
-from types import SimpleNamespace
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from helpers.served.engine import needs_vllm
 
-from tokenprune.errors import SettingError
+from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.serving.vllm import refusals
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.features import check_head, share_features
 from tokenprune.serving.vllm.plugin import register
 
 pytestmark = needs_vllm
@@ -49,3 +55,50 @@ def test_settings_without_effect(name: str, way_out: str) -> None:
     config.hf_config.tokenprune = {"strategy": "fopru", "keep_ratio": 0.25}
     with pytest.raises(SettingError, match=re.escape(f"no effect on {name}. {way_out}")):
         verify(config)
+
+
+@pytest.fixture
+def melody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package without which vLLM's parser for Cohere cannot be imported."""
+    module: Any = ModuleType("cohere_melody")
+    for name in ("AccumulatedToolCall", "FilterAggregatedResult", "PyFilter", "PyFilterOptions"):
+        setattr(module, name, type(name, (), {}))
+    if find_spec("cohere_melody") is None:
+        monkeypatch.setitem(sys.modules, "cohere_melody", module)
+
+
+@pytest.mark.usefixtures("melody")
+def test_tool_calls_and_json_of_cohere() -> None:
+    from vllm.parser.cohere_command import convert_schema_to_structural_tags
+
+    share_features(ARCHITECTURES["TokenPruneCohere2Vision"])
+    own, ours = (
+        convert_schema_to_structural_tags({"type": "object"}, None, name)
+        for name in ("Cohere2VisionForConditionalGeneration", "TokenPruneCohere2Vision")
+    )
+    assert own is not None
+    assert ours == own
+
+
+def test_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP
+
+    register()
+    monkeypatch.setattr(refusals, "check_model", lambda *_: None)
+    config: Any = SimpleNamespace(hf_config=SimpleNamespace())
+    MODELS_CONFIG_MAP["TokenPruneLfm2VL"].verify_and_update_model_config(config)
+    place = "openai.decisions" if find_spec("vllm.entrypoints.openai.decisions") else "generate.structured_decisions"
+    table = import_module(f"vllm.entrypoints.{place}.strategies").READ_STRATEGIES
+    assert table["TokenPruneLfm2VL"] is table["Lfm2VlForConditionalGeneration"]
+
+
+def test_a_checkpoint_with_another_head(tmp_path: Path) -> None:
+    """vLLM knows it by a file, and then takes another class, which is not ours."""
+    config = SimpleNamespace(model=str(tmp_path), revision=None)
+    check_head(ARCHITECTURES["TokenPruneQwen3Omni"], config)
+    (tmp_path / "joint_head_config.json").write_text("{}")
+    check_head(ARCHITECTURES["TokenPruneQwen2_5Omni"], config)
+    with pytest.raises(
+        UnsupportedError, match=r"vLLM serves it as ClefOmniForJointSchema, .* Serve it without pruning"
+    ):
+        check_head(ARCHITECTURES["TokenPruneQwen3Omni"], config)

@@ -1,0 +1,57 @@
+"""What vLLM finds by the name of an architecture: ours have what those have that they replace, or say so."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from tokenprune.errors import UnsupportedError
+from tokenprune.serving.vllm.architectures import Architecture
+
+#: Models that vLLM lets decide between answers (0.32: /v1/systemone, 0.33: /v1/decisions).
+DECIDING = (
+    "TokenPruneGemma4",
+    "TokenPruneGemma4Unified",
+    "TokenPruneLfm2VL",
+    "TokenPruneQwen3_5",
+    "TokenPruneQwen3_5Moe",
+)
+#: Tables of vLLM's by the name of an architecture, and ours that may be in them.
+TABLES = {
+    ("vllm.parser.cohere_command", "MODEL_TO_TAG_STYLE"): ("TokenPruneCohere2Vision",),
+    ("vllm.entrypoints.generate.structured_decisions.strategies", "READ_STRATEGIES"): DECIDING,  # in vLLM 0.32
+    ("vllm.entrypoints.openai.decisions.strategies", "READ_STRATEGIES"): DECIDING,  # in vLLM 0.33
+}
+#: The file of a checkpoint with a head that scores answers, and the architecture that vLLM then takes.
+HEAD = "joint_head_config.json"
+WITH_HEAD = {"TokenPruneQwen3Omni": "ClefOmniForJointSchema", "TokenPruneQwen3_5": "ClefFlashForJointSchema"}
+
+
+def check_head(architecture: Architecture, model_config: Any) -> None:
+    """Raise UnsupportedError for a checkpoint that vLLM serves with another head than its config says."""
+    from vllm import ModelRegistry
+    from vllm.transformers_utils.repo_utils import file_or_path_exists
+
+    headed = WITH_HEAD.get(architecture.name)
+    if headed not in ModelRegistry.get_supported_archs():
+        return
+    if file_or_path_exists(model_config.model, HEAD, model_config.revision):
+        raise UnsupportedError(
+            f"{model_config.model} has a {HEAD}, with which vLLM serves it as {headed}, and {architecture.name} has no "
+            f"such head. Serve it without pruning."
+        )
+
+
+def share_features(architecture: Architecture) -> None:
+    """Enter an architecture in vLLM's tables under its own name, too."""
+    for (module, name), ours in TABLES.items():
+        if architecture.name not in ours:
+            continue
+        try:
+            table = getattr(import_module(module), name)
+        except ImportError:  # another release of vLLM, or the feature needs a package that is not installed
+            continue
+        if architecture.replaces in table:
+            table[architecture.name] = table[architecture.replaces]
