@@ -24,7 +24,7 @@ PROCESSOR = SimpleNamespace(
         ({"max_pixels": 9, "merge_size": 1}, "merge_size=1 does not fit this model, which was trained with 2"),
         ({"images_kwargs": {"patch_size": 16}}, r"images_kwargs\.patch_size=16 .* trained with 14"),
         ({"videos_kwargs": {"temporal_patch_size": 2}}, r"videos_kwargs\.temporal_patch_size=2 .* trained with 4"),
-        ({"downsample_factor": 4}, "downsample_factor=4 does not fit"),
+        ({"downsample_factor": 4}, "downsample_factor=4 does not fit this model, which has no such setting"),
     ],
 )
 def test_other_patches(options: dict[str, Any], said: str) -> None:
@@ -41,6 +41,13 @@ def test_other_patches(options: dict[str, Any], said: str) -> None:
 )
 def test_what_fits(options: dict[str, Any]) -> None:
     check_geometry({**options, "size": {"shortest_edge": 9}}, PROCESSOR)
+
+
+def test_what_the_processor_says_itself() -> None:
+    llava = SimpleNamespace(patch_size=14, image_processor=SimpleNamespace())
+    check_geometry({"patch_size": 14}, llava)
+    with pytest.raises(SettingError, match="which was trained with 14"):
+        check_geometry({"patch_size": 16}, llava)
 
 
 def test_tiles_of_one_size() -> None:

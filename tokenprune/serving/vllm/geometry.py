@@ -32,10 +32,12 @@ def check_geometry(options: Mapping[str, object], processor: Any) -> None:
         video = where == "videos_kwargs." and hasattr(processor, "video_processor")
         own = getattr(processor, "video_processor" if video else "image_processor", processor)
         for name in sorted(FIXED.intersection(part)):
-            if part[name] != (fitting := getattr(own, name, None)):
+            fitting = getattr(own, name, getattr(processor, name, None))
+            if part[name] != fitting:
+                trained = "has no such setting" if fitting is None else f"was trained with {fitting!r}"
                 raise SettingError(
-                    f"mm_processor_kwargs: {where}{name}={part[name]!r} does not fit this model, which was trained "
-                    f"with {fitting!r}. Leave it out."
+                    f"mm_processor_kwargs: {where}{name}={part[name]!r} does not fit this model, which {trained}. "
+                    f"Leave it out."
                 )
 
 
