@@ -22,6 +22,11 @@ from tokenprune.tokens.attention import split_heads
 KERNELS = ("eager", "sdpa")
 
 
+def kernel_of(vision: Any) -> str:
+    """The attention kernel that a vision tower runs now."""
+    return vision.config._attn_implementation
+
+
 @dataclass(frozen=True)
 class TowerLayers:
     """The encoder layers of a tower that take hidden states of (tiles, tokens, width), they or their attention an
@@ -51,7 +56,7 @@ class TowerLayers:
         """Those of a model's vision tower, whose first `n_before` come before the layer whose output the projector
         gets; None if there are none, or if they take no masks."""
         layers = tower.layers(vision)
-        if tower.values is None or n_before < 1 or vision.config._attn_implementation not in KERNELS:
+        if tower.values is None or n_before < 1 or kernel_of(vision) not in KERNELS:
             return None
         n_heads = vision.config.num_attention_heads
         found = cls(tower, layers, tuple(range(n_before)), n_heads, patches, whole_images)
@@ -115,7 +120,7 @@ class RowLayers:
         attention = tower.attention
         if attention is None or not after:
             return None
-        if attention.attend is None and vision.config._attn_implementation not in KERNELS:
+        if attention.attend is None and kernel_of(vision) not in KERNELS:
             return None
         return cls(tower, tower.layers(vision), tuple(after), attention, describe, whole_images)
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.towers.layers import KERNELS, RowLayers, TowerLayers
+from tokenprune.adapters.towers.layers import KERNELS, RowLayers, TowerLayers, kernel_of
 from tokenprune.engine.select import explained_nan
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, StageReport
@@ -109,7 +109,7 @@ class TileSelection:
 
     def check_kernel(self) -> None:
         """Raise PruningError if the tower's attention was exchanged since for one that does not take its masks."""
-        kernel = self._adapter.vision_tower.config._attn_implementation
+        kernel = kernel_of(self._adapter.vision_tower)
         if self._masked and kernel not in KERNELS:
             raise PruningError(
                 f"{type(self.strategy).__name__} prunes inside the vision tower, whose attention was switched to "
