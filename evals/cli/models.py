@@ -24,6 +24,10 @@ CONTRACTS = {
 }
 #: The name of a checkpoint on Hugging Face.
 CHECKPOINT = re.compile(r"[\w-]+/[\w.-]+")
+#: Names of published checkpoints that do not begin with their type, or begin with another.
+PUBLISHED = {r"llava-v?1\.6": "llava_next", r"InternVL\d(?!.*-HF)": "internvl_chat"}
+#: What is said of a type that was guessed.
+BY_NAME = "By its name, {} is of type {}. To be sure, look for model_type in its config.json."
 #: First word of a test's name -> the mode, as the table in adapters/models.md calls it.
 MODES = {
     "sampled": "sampling",
@@ -62,6 +66,9 @@ def run(options: Namespace) -> None:
         return
     folder = _read_folder(Path(options.name))
     named = options.name if folder is None else folder.model_type
+    if (published := _published(named)) is not None:
+        print(BY_NAME.format(named, published))
+        named = published
     for model_type, like in ONLY_VLLM.items():
         if _matches(model_type, named):
             _print_only_vllm(model_type, next(one for one in tested if one.model_type == like))
@@ -81,7 +88,7 @@ def run(options: Namespace) -> None:
         part_of_it = max(sorted(name for name in names if _matches(name, wanted)), key=len, default=None)
         part_of_it = part_of_it or _with_beginning(wanted, names)
         if part_of_it is not None and CHECKPOINT.fullmatch(wanted):
-            print(f"By its name, {wanted} is of type {part_of_it}.")
+            print(BY_NAME.format(wanted, part_of_it))
             chosen = {key: one for key, one in families.items() if part_of_it in (one.class_name, one.model_type)}
         if not chosen:
             close = [part_of_it] if part_of_it else get_close_matches(wanted.lower(), sorted(names), 1)
@@ -220,6 +227,14 @@ def _with_tower(families: dict[str, Tested], tower: str | None) -> dict[str, Tes
         key: one for key, one in families.items() if any(_plain(tower).startswith(part) for part in key.split("-")[1:])
     }
     return named or families
+
+
+def _published(checkpoint: str) -> str | None:
+    """The type of a published checkpoint whose name says another, or none."""
+    if not CHECKPOINT.fullmatch(checkpoint):
+        return None
+    name = checkpoint.rpartition("/")[2]
+    return next((found for begin, found in PUBLISHED.items() if re.match(begin, name, re.IGNORECASE)), None)
 
 
 def _with_beginning(checkpoint: str, names: Collection[str]) -> str | None:

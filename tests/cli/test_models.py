@@ -92,11 +92,30 @@ def test_the_name_of_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("models", "Qwen/Qwen3-VL-8B-Instruct") == 0
     shown = capsys.readouterr().out
     assert shown.startswith(
-        "By its name, Qwen/Qwen3-VL-8B-Instruct is of type qwen3_vl.\nQwen3VLForConditionalGeneration ("
+        "By its name, Qwen/Qwen3-VL-8B-Instruct is of type qwen3_vl. To be sure, look for model_type"
     )
+    assert shown.splitlines()[1].startswith("Qwen3VLForConditionalGeneration (qwen3_vl)")
     assert "qwen3_vl_moe" not in shown
     assert command("models", "Qwen/Qwen3-Omni-30B-A3B-Instruct") == 0
     assert "is of type qwen3_omni_moe_thinker." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "model_type", "found"),
+    [
+        ("llava-hf/llava-v1.6-mistral-7b-hf", "llava_next", "LlavaNextForConditionalGeneration (llava_next)"),
+        ("llava-hf/llava-1.5-7b-hf", "llava", "LlavaForConditionalGeneration (llava)"),
+        ("OpenGVLab/InternVL3_5-8B", "internvl_chat", "internvl_chat is a format that only vLLM reads."),
+        ("OpenGVLab/InternVL3_5-8B-HF", "internvl", "InternVLForConditionalGeneration (internvl)"),
+    ],
+)
+def test_names_that_do_not_begin_with_their_type(
+    name: str, model_type: str, found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("models", name) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"By its name, {name} is of type {model_type}.")
+    assert second.startswith(found)
 
 
 def test_the_folder_of_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
