@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tokenprune import PruningError
-from tokenprune.selection import Merge, Selection, scores_of_all
+from tokenprune.selection import Merge, Selection, merge, scores_of_all
 
 TARGETS, SOURCES = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 3])
 
@@ -44,16 +46,21 @@ def test_a_part_of_an_image() -> None:
 
 @pytest.mark.parametrize("n_visual", [6, 600], ids=["as a product", "added up"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_features_are_summed_in_float32(n_visual: int, dtype: torch.dtype) -> None:
-    """256 + 1 + 1 is 258, which bfloat16 has, unlike 257. A kept token that is no target keeps its bits, NaN or not; so
-    do sources that others are merged from."""
+def test_features_are_summed_in_float32(n_visual: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """256 + 1 + 1 is 258, which bfloat16 has, unlike 257; blocks of one pair have sums in between. A kept token that is
+    no target keeps its bits, whatever else is NaN."""
+    monkeypatch.setattr(merge, "PAIR_ELEMENTS", 2)
     features = torch.full((n_visual, 2), torch.nan, dtype=dtype)
     features[:3] = torch.tensor([256.0, 1.0, 1.0], dtype=dtype)[:, None]
-    merge = Merge(torch.zeros(3).long(), torch.arange(3), torch.ones(3))
-    assert merge.apply(features, torch.tensor([0, 4]))[0].tolist() == [258.0, 258.0]
+    added = Merge(torch.zeros(3).long(), torch.arange(3), torch.ones(3))
+    assert added.apply(features, torch.tensor([0, 4]))[0].tolist() == [258.0, 258.0]
     features[4] = 0.1
-    assert torch.equal(merge.apply(features, torch.tensor([0, 4]))[1], features[4])
+    assert torch.equal(added.apply(features, torch.tensor([0, 4]))[1], features[4])
     assert features[0, 0] == 256.0
+    features[0], features[1:3] = 255.0, 254.0
+    mean = replace(added, weights=torch.ones(3) / 3)  # in bfloat16, three thirds would be a bit more than 1
+    expected = torch.full((2,), 763 / 3, dtype=dtype)  # which is nearer to 254 than to 255
+    torch.testing.assert_close(mean.apply(features, torch.tensor([0, 4]))[0], expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("n_visual", [6, 600], ids=["as a product", "added up"])

@@ -48,6 +48,7 @@ def test_scores_of_another_kind(scores: Tensor) -> None:
             Selection.best(scores, 1)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_scores_are_floats_without_their_graph() -> None:
     held = Selection(torch.tensor([1]), 2, torch.ones(2, requires_grad=True) * 2).scores
     assert held is not None

@@ -10,7 +10,7 @@ from helpers.families import FAMILIES
 from helpers.models.tiled import inputs_of, model_of, reported
 
 import tokenprune
-from tokenprune import EVS, STRATEGIES, PruningError, SettingError, UnsupportedError
+from tokenprune import EVS, STRATEGIES, PruningError, SettingError, UnsupportedError, VidCom2
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.layouts.frames import frames_layout
 from tokenprune.adapters.layouts.newlines import ended_by_newline
@@ -83,6 +83,14 @@ def test_an_image_and_a_single_frame_have_none(layout: Layout) -> None:
 def test_what_is_kept_beside_the_frames_is_at_most_half(n_kept: int, expected: list[int]) -> None:
     frames = Frames(torch.arange(12).view(4, 3), torch.tensor([2, 5, 8, 11]))
     assert frames.kept_extra_tokens(n_kept).tolist() == expected
+
+
+def test_what_stands_beside_the_frames_has_the_highest_score() -> None:
+    layout = ended_by_newline(frames_layout(2, 1, 3))
+    features = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
+    scores = VidCom2(keep_ratio=0.5).select(VisualTokens(features, layout)).scores
+    assert scores is not None
+    assert scores[6] == scores[:6].max()
 
 
 def test_each_frame_comes_in_float32_and_without_gradients() -> None:
