@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import sysconfig
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from traceback import extract_tb
 
 
 class TokenPruneError(Exception):
@@ -52,3 +55,15 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     near = [one for one in options if alike(one, str(name))] or get_close_matches(str(name), options, n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}.{guess} Known: {', '.join(options)}."
+
+
+def place_of(error: BaseException) -> str | None:
+    """The file and line that an error comes from, in code that is neither ours nor Python's nor an installed package's;
+    None if it is from no such code."""
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return f"{error.filename}, line {error.lineno}"
+    others = "<", sysconfig.get_path("stdlib"), str(Path(__file__).parent)
+    for frame in reversed(extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(others) and "-packages" not in frame.filename:
+            return f"{frame.filename}, line {frame.lineno}"
+    return None

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from tokenprune.errors import TokenPruneError
+from tokenprune.errors import TokenPruneError, place_of
 from tokenprune.evals.models.greedy import generate_greedily
 from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.run.batches import DecodedQuestion, batches, encode_batch, group_by_encoding
@@ -155,6 +155,9 @@ def failed(question: Question, setup: Setup, error: Exception, on_error: OnError
 
 
 def _described(error: Exception) -> str:
-    """Return the sentence of an error that was raised on purpose, without its full stop; name the type of any other."""
-    said = str(error) if isinstance(error, (TokenPruneError, OSError)) else f"{type(error).__name__}: {error}"
-    return said.rstrip(".")
+    """Return the sentence of an error that was raised on purpose, without its full stop; of any other, its type and its
+    place in the user's code, such as a strategy's."""
+    if isinstance(error, (TokenPruneError, OSError)):
+        return str(error).rstrip(".")
+    place = place_of(error)
+    return f"{type(error).__name__}: {error}".rstrip(".") + ("" if place is None else f" ({place})")

@@ -95,7 +95,8 @@ class RunFolder:
         if not self._record.is_file():
             if not self.path.exists():
                 raise DataError(f"{self.path}: no such folder. `tokenprune eval --output {self.path}` makes one")
-            raise DataError(f"{self.path} has no run.json, so it is not a run; `tokenprune eval` starts one")
+            inside = f". Runs in it: {self.path}/*" if any(self.path.glob("*/run.json")) else ""
+            raise DataError(f"{self.path} has no run.json, so it is not a run; `tokenprune eval` starts one{inside}")
         record, where = read_json(self._record), str(self._record)
         identity, about = (field(record, part, where) for part in ("identity", "about"))
         for part in GROWING:

@@ -66,6 +66,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "__init__.py").write_text("")
     (folder / "norms.py").write_text(MODULE)
     (folder / "broken.py").write_text("import no_such_library\n")
+    (folder / "thawed.py").write_text(f"{MODULE}\n\n@dataclass\nclass Thawed(Norm):\n    q: int = 1\n")
+    (folder / "unclosed.py").write_text("import math\nnorm = (1\n")
     (tmp_path / "single_norms.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     before = dict(STRATEGIES)
@@ -152,6 +154,12 @@ def test_a_class_patches_from_a_name_and_from_a_file(llava: Any, tmp_path: Path)
         ("user_package.norms:Undecorated,p=1", r"unknown setting 'p'.*Decorate Undecorated with @dataclass\(frozen"),
         ("user_package.nroms:Norm", r"user_package.nroms cannot be imported \(ModuleNotFoundError"),
         ("user_package.broken:Norm", r"cannot be imported \(ModuleNotFoundError: No module named 'no_such_library'"),
+        (
+            "user_package.thawed:Thawed",
+            r"\(TypeError: cannot inherit non-frozen.*\)\. Correct .*thawed\.py, line 39\.$",
+        ),
+        ("user_package.unclosed:Norm", r"\(SyntaxError: .*\)\. Correct .*unclosed\.py, line 2\.$"),
+        (":Norm", r"cannot be imported \(ValueError: .*\)\. Install"),
         ("no_such_module:Norm", "no_such_module cannot be imported.*PYTHONPATH"),
     ],
 )

@@ -138,6 +138,7 @@ def test_report_of_an_unfinished_run(run: RunFolder) -> None:
         f"Error: {run.path}: unfinished, with 6 of 6 answers. To resume it, repeat the command that "
         "started it; or leave this folder out of the report."
     )
+    assert command("report", run.path.parent).endswith(f"starts one. Runs in it: {run.path.parent}/*")
     (run.path / "run.json").unlink()
     assert command("report", run.path).endswith("has no run.json, so it is not a run; `tokenprune eval` starts one")
 

@@ -193,7 +193,9 @@ def crash() -> Pruned:
 
 def test_a_crash_stops_the_run(questions: list[Question]) -> None:
     model = tiny_llava()
-    with pytest.raises(QuestionError, match=r"Crash, keep ratio 0\.5, .*stopped at 3 .*: out of luck"):
+    with pytest.raises(
+        QuestionError, match=r"Crash, keep ratio 0\.5, .*stopped at 3 .*: out of luck \(.*test_runner\.py, line \d+\)"
+    ):
         ask(model, questions, [Unpruned(), crash()])
     assert not model._forward_pre_hooks
 
@@ -241,7 +243,7 @@ def test_a_batch_that_is_too_large(questions: list[Question], monkeypatch: pytes
     for on_error in ("stop", "record"):
         with pytest.raises(
             QuestionError,
-            match=r"1: OutOfMemoryError: no memory left\. .*lower --batch-tokens, which is 4096, and name another",
+            match=r"1: OutOfMemoryError: no memory left \(.*\)\. .*lower --batch-tokens, which is 4096, and name another",
         ):
             ask(model, questions, [Unpruned()], on_error=on_error)
     assert len(ask(model, questions, [Unpruned()], batch_tokens=60)) == 3

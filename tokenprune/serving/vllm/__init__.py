@@ -4,7 +4,7 @@ plugin         the entry point: registers the architectures `TokenPrune...`
 architectures  which models they are, and what is particular to each
 checkpoints    which of them serves which checkpoint
 models         one file for each family of models
-settings       what `--hf-overrides '{"tokenprune": {...}}'` says
+settings       what `--hf-overrides '{"tokenprune": {...}}'` says, and a request's `mm_processor_kwargs`
 refusals       what cannot work, refused when the engine starts
 processing     in the API server: one placeholder token for each token that will be kept, and the multimodal hash
 geometry       options of a request that do not fit the vision tower
