@@ -43,8 +43,8 @@ def explain(
 
     true_box: in pixels of the image; a video has none. name: what the model is called. rounds: of timing; 0 skips it.
 
-    Raises DataError or UnsupportedError for a question that cannot be asked, and SettingError for a setup that prunes
-    nothing.
+    Raises DataError or UnsupportedError for an image or question that cannot be asked, and SettingError for a setup
+    that prunes nothing.
     """
     for setup in compared:
         if not isinstance(setup, Pruned):
@@ -113,7 +113,13 @@ def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> A
             "this model's chat template leaves out the placeholder of the image, so the model would not see the image; "
             "correct chat_template.jinja"
         )
-    inputs = encode_chat(processor, [[image]], [question])
+    try:
+        inputs = encode_chat(processor, [[image]], [question])
+    except ValueError as error:  # of a shape that the model's processor does not take
+        width, height = image.size
+        raise DataError(
+            f"the image of {width} x {height} px: {type(processor).__name__} refuses it: {error}"
+        ) from error
     return inputs.to(model.device, model.dtype)
 
 

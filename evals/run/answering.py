@@ -115,5 +115,5 @@ class InProcess(Answering):
 
 def without_downsampling(reason: str, say: Callable[[str], None]) -> Sequence[str]:
     """Return the other baselines, and say why this one is missing."""
-    say(f"Leaving out the baseline {DOWNSAMPLE}: {reason}")
+    say(f"Leaving out the baseline {DOWNSAMPLE}: {reason.removesuffix(f'; {downsample.LEAVE_OUT}')}")
     return [name for name in BASELINES if name != DOWNSAMPLE]

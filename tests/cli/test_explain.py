@@ -73,6 +73,17 @@ def test_errors_are_a_sentence(ask: Callable[..., Any], tmp_path: Path, capsys: 
     assert "nowhere.jpg: no such file" in said
 
 
+def test_an_image_that_the_processor_refuses(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Qwen-VL's do if an image is 200 times as wide as high."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("absolute aspect ratio must be smaller than 200, got 500.0")
+
+    monkeypatch.setattr("transformers.CLIPImageProcessor.__call__", refuse)
+    said = ask("--strategy", "grid")
+    assert said.startswith("Error: the image of 60 x 40 px: LlavaProcessor refuses it: absolute aspect ratio must")
+
+
 def test_what_cannot_be_drawn_is_said_before_the_model_loads(
     ask: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,7 +136,10 @@ def test_a_class_patches_from_a_name_and_from_a_file(llava: Any, tmp_path: Path)
         ("user_package.norms", "unknown strategy 'user_package.norms'"),
         ("fopru,layer=-2", r"'fopru,layer=-2'. Write settings after a colon: fopru:key=value,key=value\.$"),
         ("fopru keep_ratio=0.5", r"Write settings after a colon: fopru:key=value,key=value\.$"),
-        ("fopru,grid", r"fopru:key=value,key=value; several in sequence as fopru\+grid\.$"),
+        (
+            "fopru,grid",
+            r"fopru:key=value,key=value; several in sequence as fopru\+grid, or to compare them fopru grid\.$",
+        ),
         ("pixelprune+", r"strategy 'pixelprune\+': a strategy is missing beside \+. Write pixelprune\+fopru"),
         ("user_package.norms.Norm", r"unknown strategy .* A class of your own is written my_module:MyStrategy\.$"),
         ("user_package/norms.py:Norm", r"user_package/norms.py is a file. Write its module: user_package.norms:Norm$"),

@@ -110,7 +110,8 @@ def _unknown(name: object, known: Collection[str]) -> str:
     """What to write for a name that no strategy has: first where it is that of one with something behind it."""
     first, *others = re.split(r"[\s,=]+", str(name))
     if others and first in known:
-        several = f"; several in sequence as {first}+{others[0]}" if others[0] in known else ""
+        pair = f"{first}+{others[0]}", f"{first} {others[0]}"
+        several = f"; several in sequence as {pair[0]}, or to compare them {pair[1]}" if others[0] in known else ""
         return f"unknown strategy {name!r}. Write settings after a colon: {first}:key=value,key=value{several}."
     said = unknown("strategy", name, known)
     return said if "Did you mean" in said else f"{said} A class of your own is written my_module:MyStrategy."

@@ -8,7 +8,7 @@ from helpers.tiny import tiny_llava
 
 import tokenprune
 from tokenprune.evals.run import downsample
-from tokenprune.evals.run.answering import InProcess
+from tokenprune.evals.run.answering import InProcess, without_downsampling
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.prompts import encode_chat
 
@@ -54,3 +54,13 @@ def test_a_model_that_takes_videos_is_not_downsampled_by_default() -> None:
     assert list(asked.baselines(print)) == ["unpruned", "random", "downsample"]
     processor.video_processor = processor.image_processor
     assert list(asked.baselines(print)) == ["unpruned", "random"]
+
+
+def test_what_is_left_out_need_not_be() -> None:
+    """The error for who asked for it says to leave it out; the line for who did not, why it is."""
+    said: list[str] = []
+    processor: Any = type("Other", (), {"image_processor": None})()
+    with pytest.raises(tokenprune.UnsupportedError, match="leave out --image-size and the baseline") as raised:
+        downsample.full_grid(processor)
+    without_downsampling(str(raised.value), said.append)
+    assert said[0].endswith("so no image size gives it a certain number of them")
