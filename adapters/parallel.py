@@ -17,15 +17,15 @@ def check_heads(owner: str, needs: frozenset[str], adapter: ModelAdapter) -> Non
     n_processes = getattr(adapter.model, "tp_size", None) or 1
     if n_processes == 1:
         return
-    split = OF_DECODER if _splits_heads(adapter.config.get_text_config()) else set()
-    split = split | (OF_TOWER if _splits_heads(getattr(adapter.vision_tower, "config", None)) else set())
+    names = {module: name for name, module in adapter.model.named_modules()}
+    towers = tuple(f"{names[one]}." for one in (adapter.vision_tower, *adapter.vision_towers) if one in names)
+    plan: Any = adapter.model.tp_plan  # as DistributedConfig(tp_plan=...) has changed it
+    attention = [name for name in plan if "att" in name]
+    of_tower = [name for name in attention if name.startswith(towers)]
+    split = (OF_TOWER if of_tower else set()) | (OF_DECODER if len(of_tower) < len(attention) else set())
     for need in sorted(needs & split):
         raise UnsupportedError(
             f"{owner} needs {need}, and tensor parallelism (tp_size={n_processes}) gives every process only some of "
             f"the heads that it is read from, so each would keep other tokens. Load the model with device_map, or use "
             f"a strategy that reads features, such as DivPrune."
         )
-
-
-def _splits_heads(config: Any) -> bool:
-    return any("attn" in name for name in getattr(config, "base_model_tp_plan", None) or ())

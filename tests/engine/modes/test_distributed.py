@@ -83,7 +83,7 @@ def replica_of(module: nn.Module) -> Any:
     return replica
 
 
-def test_tensor_parallelism(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensor_parallelism() -> None:
     """Two processes would each read the attention of other heads, and keep other tokens."""
     model: Any = tiny_llava()
     model._tp_size = 2
@@ -92,8 +92,18 @@ def test_tensor_parallelism(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnsupportedError, match="probe needs text_attention, and tensor parallelism"):
         tokenprune.probe(model, decoder_layers=[1])
     tokenprune.patch(model, FoPru()).remove()  # every process computes the whole tower
-    plan = {"layers.*.self_attn.q_proj": "colwise"}
-    monkeypatch.setattr(type(model.config.vision_config), "base_model_tp_plan", plan)
+    tokenprune.patch(model, STRATEGY).remove()
+
+
+def test_tensor_parallelism_by_a_plan_of_ones_own() -> None:
+    """As DistributedConfig(tp_plan=...) changes that of the model's class."""
+    model: Any = tiny_llava()
+    model._tp_size = 2
+    model.tp_plan = {**model.tp_plan, "model.vision_tower.encoder.layers.*.self_attn.q_proj": "colwise"}
     with pytest.raises(UnsupportedError, match=r"FoPru.* needs vision_attention, and tensor parallelism"):
         tokenprune.patch(model, FoPru())
+    with pytest.raises(UnsupportedError, match=r"FastV.* needs text_attention, and tensor parallelism"):
+        tokenprune.patch(model, FastV(layer=1))
     tokenprune.patch(model, STRATEGY).remove()
+    model.tp_plan = {}  # only experts are split
+    tokenprune.patch(model, FastV(layer=1)).remove()
