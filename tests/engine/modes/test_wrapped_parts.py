@@ -13,7 +13,7 @@ from helpers.tiny import prompt, tiny_llava
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
 import tokenprune
-from tokenprune import DART, FastV, FlowCut, FoPru, PruningError, Random, Strategy, ToMe
+from tokenprune import DART, FastV, FlowCut, FoPru, PixelPrune, PruningError, Random, Strategy, ToMe
 
 STRATEGIES = [ToMe(keep_ratio=0.5), FlowCut(keep_ratio=0.5), FoPru(keep_ratio=0.25), FastV(keep_ratio=0.25, layer=1)]
 
@@ -126,3 +126,22 @@ def test_a_wrapped_language_model_with_windows() -> None:
         expected = model(**inputs).logits
     with torch.no_grad(), tokenprune.patch(wrapped(model, "Gemma3TextModel"), FoPru(keep_ratio=0.25)):
         assert torch.equal(model(**inputs).logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("case", "strategy"), [("llava-clip", ToMe(keep_ratio=0.3)), ("qwen2-vl", PixelPrune(keep_ratio=0.5))]
+)
+def test_a_whole_tower_that_runs_again(case: str, strategy: Strategy) -> None:
+    family, kind = FAMILIES[case], "VisionModel" if case == "llava-clip" else "VisionTransformerPretrainedModel"
+    model, plain, inputs = family.build().train(), family.build().train(), family.prompt([1, 2])
+    for one in (model, plain):
+        with tokenprune.patch(one, strategy):
+            if one is model:
+                wrapped(model, kind)
+            one(**given(inputs), labels=labels_of(inputs), use_cache=False).loss.backward()
+    assert_same_gradients(model, plain)
+    with tokenprune.patch(model, strategy):
+        with torch.no_grad():
+            model(**inputs)
+        with pytest.raises(PruningError, match=r"around all of it before patch\(\).*around the encoder layers"):
+            model(**inputs)

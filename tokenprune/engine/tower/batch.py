@@ -27,7 +27,15 @@ from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.engine.call import CallContext, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
-from tokenprune.engine.tower.tiles import Tile, TileSelection, changes, merged_patches, patches_of, spread
+from tokenprune.engine.tower.tiles import (
+    Tile,
+    TileSelection,
+    changes,
+    check_runs_pruned,
+    merged_patches,
+    patches_of,
+    spread,
+)
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection
 from tokenprune.strategy import Strategy
@@ -142,8 +150,9 @@ class BatchPruning:
     @dynamo_disabled
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._context.tower = None
-        if self._context.encoding is None:  # another model's call, or the user's own
-            return
+        if self._context.encoding is None and CHECKPOINTED not in self.adapter.vision_tower._modules:
+            return  # another model's call or the user's own, and not a backward pass that runs the tower again
+        check_runs_pruned(self.strategy, module)
         self.selecting.check_kernel()
         patches = self.tower.patches
         of_tokens = None if patches is None else patches(named_arguments(module, args, kwargs))

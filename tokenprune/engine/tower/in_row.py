@@ -23,13 +23,14 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import recomputes_hooks
 from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.adapters.towers.row import Row
+from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.engine.call import CallContext, hidden_states_first, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
 from tokenprune.engine.tower.patches import patch_tokens, selected_patches
 from tokenprune.engine.tower.proportional_attention import KEY_BIAS, ProportionalAttention
 from tokenprune.engine.tower.row import RowCall
-from tokenprune.engine.tower.tiles import TileSelection, changes
+from tokenprune.engine.tower.tiles import TileSelection, changes, check_runs_pruned
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategy import PatchStrategy, Strategy
@@ -87,8 +88,9 @@ class RowPruning:
     @dynamo_disabled
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._context.row = None
-        if self._context.encoding is None:  # another model's call, or the user's own
-            return
+        if self._context.encoding is None and CHECKPOINTED not in self.adapter.vision_tower._modules:
+            return  # another model's call or the user's own, and not a backward pass that runs the tower again
+        check_runs_pruned(self.strategy, module)
         if self.selecting is not None:
             self.selecting.check_kernel()
         arguments = named_arguments(module, args, kwargs)

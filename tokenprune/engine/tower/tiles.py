@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.towers.layers import KERNELS, RowLayers, TowerLayers, kernel_of
+from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.engine.select import explained_nan
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, StageReport
@@ -68,6 +69,16 @@ class Tile:
 def changes(selection: Selection | None) -> bool:
     """Whether visual tokens are dropped, or merged into others."""
     return selection is not None and (selection.merged is not None or len(selection.kept) < selection.n_visual)
+
+
+def check_runs_pruned(strategy: Strategy, tower: nn.Module) -> None:
+    """Raise PruningError if the backward pass will run what is inside `tower` again, past the hooks on it."""
+    if torch.is_grad_enabled() and CHECKPOINTED in tower._modules:
+        raise PruningError(
+            f"{type(strategy).__name__} prunes in the vision tower, and activation checkpointing was put around all of "
+            f"it before patch(), so the backward pass would run it unpruned. Put it around the encoder layers, or "
+            f"around the tower after patch()."
+        )
 
 
 class TileSelection:
