@@ -1,6 +1,7 @@
 """A run's folder takes more strategies and tasks, and asks again what failed."""
 
 import importlib
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,24 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return ["--model", saved(tiny_llava(), folder / "model"), "--data", folder / "scenes"]
 
 
-def test_a_run_that_grew_is_as_one_that_was_asked_all_at_once(tiny: list[Any], tmp_path: Path) -> None:
-    grown, whole = RunFolder(tmp_path / "grown"), RunFolder(tmp_path / "whole")
-    assert command("eval", *tiny, *SMALL, "--output", grown.path) == 0
+@pytest.fixture(scope="module")
+def whole(tiny: list[Any], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The small run, finished."""
+    run = RunFolder(tmp_path_factory.mktemp("small") / "run")
+    assert command("eval", *tiny, *SMALL, "--output", run.path) == 0
+    return run
+
+
+@pytest.fixture
+def small(whole: RunFolder, tmp_path: Path) -> RunFolder:
+    """A copy of the small run, to go on with."""
+    return RunFolder(Path(shutil.copytree(whole.path, tmp_path / "run")))
+
+
+def test_a_run_that_grew_is_as_one_that_was_asked_all_at_once(
+    tiny: list[Any], small: RunFolder, tmp_path: Path
+) -> None:
+    grown, whole = small, RunFolder(tmp_path / "whole")
     known, lines = grown.answers(), (grown.path / "answers.jsonl").read_text()
     assert len(known) == 2 * 5
     assert command("eval", *tiny, *MORE, "--output", grown.path) == 0
@@ -44,34 +60,36 @@ def test_a_run_that_grew_is_as_one_that_was_asked_all_at_once(tiny: list[Any], t
     assert grown.record["identity"] == whole.record["identity"]
 
 
-def test_a_run_does_not_shrink(tiny: list[Any], tmp_path: Path) -> None:
-    assert command("eval", *tiny, *SMALL, "--output", tmp_path / "run") == 0
-    before = RunFolder(tmp_path / "run").record
-    at_25 = ["--keep-ratio", 0.25, "--output", tmp_path / "run"]
+def test_a_run_does_not_shrink(tiny: list[Any], small: RunFolder) -> None:
+    before = small.record
+    at_25 = ["--keep-ratio", 0.25, "--output", small.path]
     said = command("eval", *tiny, *QUICK, "--tasks", "vqa", "--strategy", "fopru", *at_25)  # instead of grid
     assert "another run, with setups that are not named now: Grid, keep ratio 0.25, position IDs original. Name" in said
     assert "(To add strategies, keep ratios, position IDs or tasks to a run, also name those that it has" in said
     said = command("eval", *tiny, *QUICK, "--tasks", "rec", "--strategy", "grid", *at_25)  # instead of vqa
     assert "data.vqa.questions=5" in said
-    said = command("eval", *tiny, *MORE, "--limit", 3, "--output", tmp_path / "run")  # other questions of vqa
+    said = command("eval", *tiny, *MORE, "--limit", 3, "--output", small.path)  # other questions of vqa
     assert "data.limit=None" in said
-    assert RunFolder(tmp_path / "run").record == before
-    assert len(RunFolder(tmp_path / "run").results()) == 2
+    assert small.record == before
+    assert len(small.results()) == 2
 
 
-def test_a_run_that_grows_is_not_finished(tiny: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command("eval", *tiny, *SMALL, "--output", tmp_path / "run") == 0
+def test_a_run_that_grows_is_not_finished(
+    tiny: list[Any], small: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tokenprune.evals.run.evaluate._ask", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        command("eval", *tiny, *MORE, "--output", tmp_path / "run")
-    said = command("report", tmp_path / "run", "--output", tmp_path / "out")
+        command("eval", *tiny, *MORE, "--output", small.path)
+    said = command("report", small.path, "--output", tmp_path / "out")
     assert "run: unfinished, with 10 of 40 answers. To resume it, repeat the command that started it;" in said
     monkeypatch.undo()
-    assert command("eval", *tiny, *MORE, "--output", tmp_path / "run") == 0
-    assert len(RunFolder(tmp_path / "run").results()) == 2 * 5
+    assert command("eval", *tiny, *MORE, "--output", small.path) == 0
+    assert len(small.results()) == 2 * 5
 
 
-def test_what_failed_is_asked_again(tiny: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_failed_is_asked_again(
+    tiny: list[Any], whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, score = RunFolder(tmp_path / "run"), ShortAnswer.score
     command_line = ["eval", *tiny, *SMALL, "--output", run.path]
 
@@ -93,8 +111,6 @@ def test_what_failed_is_asked_again(tiny: list[Any], tmp_path: Path, monkeypatch
     assert command(*command_line) == 0
     assert [row.failed for row in run.results()] == [0, 0]
     assert {asked: run.answers()[asked] for asked in right} == right  # the others were not asked again
-    whole = RunFolder(tmp_path / "whole")
-    assert command("eval", *tiny, *SMALL, "--output", whole.path) == 0
     check_same(run, whole)
 
 

@@ -105,10 +105,13 @@ def test_large_images_are_decoded_again(
     questions: list[Question], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of a whole part of the questions would not fit into memory."""
-    Image.new("RGB", (5000, 4000), "seagreen").save(folder / "large.png")
+    Image.new("RGB", (50, 40), "seagreen").save(folder / "large.png")
     large = replace(questions[0], id="large", images=(folder / "large.png",))
+    monkeypatch.setattr(batching, "MOST_HELD", 50 * 40)
+    assert DecodedQuestion.of(large, tiny_processor()).images is not None
+    monkeypatch.setattr(batching, "MOST_HELD", 50 * 40 - 1)
     assert DecodedQuestion.of(large, tiny_processor()).images is None
-    assert DecodedQuestion.of(questions[0], tiny_processor()).images is not None
+    monkeypatch.undo()
     compared = make_setups(["fopru", "downsample"], [0.25])
     expected = without_times(ask(tiny_llava(), questions, compared))
     monkeypatch.setattr(batching, "MOST_HELD", 0)
