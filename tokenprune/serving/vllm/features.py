@@ -10,7 +10,7 @@ from typing import Any
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import Architecture
 
-#: Models that vLLM lets decide between answers (0.32: /v1/systemone, 0.33: /v1/decisions).
+#: Models that vLLM lets decide between answers (/v1/systemone, and in 0.33 /v1/decisions).
 DECIDING = (
     "TokenPruneGemma4",
     "TokenPruneGemma4Unified",
