@@ -1,6 +1,6 @@
 """What vLLM finds by the name of an architecture: ours have what those have that they replace, or say so."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Rotary embeddings whose tables vLLM does not lengthen."""
 
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from pathlib import Path
