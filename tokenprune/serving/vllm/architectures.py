@@ -257,13 +257,11 @@ ARCHITECTURES = by_name(
         needs_pixels=True,
         marked=True,
     ),
-    Architecture(
+    native_resolution(
         "TokenPruneCohereCompass",
         "cohere_compass:PrunedCohereCompass",
         "CohereCompassForConditionalGeneration",
         "cohere_compass",
-        multidimensional=True,
-        drops_patches=True,
     ),
     Architecture(
         "TokenPruneLfm2VL",
