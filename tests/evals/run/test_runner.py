@@ -246,7 +246,7 @@ def test_a_batch_that_is_too_large(questions: list[Question], monkeypatch: pytes
     for on_error in ("stop", "record"):
         with pytest.raises(
             QuestionError,
-            match=r"1: OutOfMemoryError: no memory left \(.*\)\. .*lower --batch-tokens, which is 4096, and name another",
+            match=r"1: OutOfMemoryError: no memory left \(.*\)\. .*lower --batch-tokens, which is 4096, and name ",
         ):
             ask(model, questions, [Unpruned()], on_error=on_error)
     assert len(ask(model, questions, [Unpruned()], batch_tokens=60)) == 3
