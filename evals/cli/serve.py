@@ -142,7 +142,7 @@ def _check_passed_on(options: Namespace) -> None:
             f"strategies in sequence as pixelprune+fopru, and settings as fopru:layer=-2."
         )
     for word in options.passed_on:
-        if (meant := _misspelt(word, options.parser)) is not None:
+        if (meant := misspelt(word, options.parser)) is not None:
             raise SettingError(f"{word}: did you mean {meant}? Write it in full.")
         if word.partition("=")[0] in IGNORED and _has_cpu_build():
             raise SettingError(f"{word}: the server of vLLM's CPU build ignores it. Leave it out, or install vllm.")
@@ -156,7 +156,7 @@ def _check_passed_on(options: Namespace) -> None:
             raise SettingError(f'--hf-overrides: this command sets "{key}" itself. Leave it out.')
 
 
-def _misspelt(word: str, parser: ArgumentParser) -> str | None:
+def misspelt(word: str, parser: ArgumentParser) -> str | None:
     """The option of this command that a word is misspelt or shortened from; None for what is vLLM's."""
     name = word.partition("=")[0].replace("_", "-")
     known = [option for action in parser._actions for option in action.option_strings if "_" not in option]

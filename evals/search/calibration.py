@@ -17,7 +17,9 @@ from tokenprune.strategies.settings import SettingsFile
 def calibration(questions: Sequence[Question], n_drawn: int, seed: int) -> list[Question]:
     """Return `n_drawn` drawn at random, in their own order. SettingError where there are fewer."""
     if n_drawn > len(questions):
-        raise SettingError(f"{n_drawn} questions requested, but there are only {len(questions)}; request fewer")
+        raise SettingError(
+            f"{n_drawn} questions requested, but there are only {len(questions)}; write --questions {len(questions)}"
+        )
     drawn = np.random.default_rng(seed).choice(len(questions), n_drawn, replace=False)
     return [questions[index] for index in sorted(drawn)]
 

@@ -214,7 +214,7 @@ def test_calibration_questions_are_drawn_by_seed(tmp_path: Path) -> None:
     assert drawn[0] == [question.id for question in calibration(questions, 2, 0)]
     assert len({tuple(ids) for ids in drawn}) > 1
     assert all(ids == sorted(ids) for ids in drawn)
-    with pytest.raises(ValueError, match="9 questions requested, but there are only 4"):
+    with pytest.raises(ValueError, match="9 questions requested, but there are only 4; write --questions 4"):
         calibration(questions, 9, 0)
 
 
