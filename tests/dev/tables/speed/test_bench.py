@@ -82,7 +82,7 @@ def _sure(value: float) -> str:
 
 
 def test_all_tables(tmp_path: Path) -> None:
-    text = report.report([stored(tmp_path, "a"), stored(tmp_path, "b", n_new=32), stored(tmp_path, report.SUMMED)])
+    text = report.report([stored(tmp_path, "a"), stored(tmp_path, "b", n_new=32), stored(tmp_path, report.SUMMED[0])])
     assert text.count("### tiny, image of 24 px") == 3
     assert text.count("| vision tower | selection | prefill | TTFT | decode a token | peak memory |") == 2
     assert text.count("largest batch in 24 GB") == 1
