@@ -8,8 +8,8 @@ from tokenprune.evals.bench.tables import costs, provenance, ratios, summary, th
 from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.report.table import Table
 
-#: The file that the summary is of, and the keep ratio.
-SUMMED, KEEP_RATIO = "llava-1.5-0.5b", 0.25
+#: The files that the summary is of, one table each, and the keep ratio.
+SUMMED, KEEP_RATIO = ("llava-1.5-0.5b_newer", "llava-1.5-0.5b"), 0.25
 #: Bytes that the largest batch is to fit into.
 MEMORY = 24e9
 
@@ -38,5 +38,5 @@ def stored() -> str:
 
 
 def summary_of_stored() -> str:
-    """Return the table of the file SUMMED alone."""
-    return short(Record.read(RESULTS / "bench" / f"{SUMMED}.json"))
+    """Return the tables of the files SUMMED alone."""
+    return "\n".join(short(Record.read(RESULTS / "bench" / f"{name}.json")) for name in SUMMED)
