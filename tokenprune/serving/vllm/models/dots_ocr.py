@@ -6,14 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtyping import Int
-from torch import Tensor
 from vllm.model_executor.models import dots_ocr
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.models.qwen_vl import PrunedNormalised, Qwen2VLProcessor
-from tokenprune.serving.vllm.worker.model import PrunedModel
 
 
 class DotsOCRProcessor(Qwen2VLProcessor):
@@ -32,6 +28,3 @@ class PrunedDotsOCR(PrunedNormalised, dots_ocr.DotsOCRForCausalLM):
     def visual(self) -> Any:
         """The vision tower, by the name that it has in Qwen-VL."""
         return self.vision_tower
-
-    def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
-        return PrunedModel.offsets(self, image)

@@ -4,14 +4,10 @@
 
 from __future__ import annotations
 
-from jaxtyping import Int
-from torch import Tensor
 from vllm.model_executor.models import exaone4_5, qwen2_vl
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.models.qwen_vl import PrunedQwenVL, Qwen2VLProcessor
-from tokenprune.serving.vllm.worker.model import PrunedModel
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -23,6 +19,3 @@ class PrunedExaone4_5(PrunedQwenVL, exaone4_5.Exaone4_5_ForConditionalGeneration
     n_components = 1
     # vLLM 0.32 would let the tower normalise pixels, but builds it without the layer that does.
     supports_mm_device_do_normalize = False
-
-    def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
-        return PrunedModel.offsets(self, image)

@@ -4,14 +4,10 @@
 
 from __future__ import annotations
 
-from jaxtyping import Int
-from torch import Tensor
 from vllm.model_executor.models import opencua
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.models.qwen_vl import GridProcessor, PrunedQwenVL
-from tokenprune.serving.vllm.worker.model import PrunedModel
 
 
 class OpenCUAProcessor(GridProcessor, opencua.OpenCUAMultiModalProcessor):
@@ -26,6 +22,3 @@ class PrunedOpenCUA(PrunedQwenVL, opencua.OpenCUAForConditionalGeneration):
 
     n_components = 1
     pruned = ("image",)
-
-    def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
-        return PrunedModel.offsets(self, image)

@@ -90,7 +90,7 @@ class PrunedQwenVL(PrunedModel):
         return {PIXELS[modality]: patches, f"{modality}_embeds": [n // merged for n in patches]}
 
     def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
-        return image.layout.coordinates()[:, 1:]
+        return super().offsets(image) if self.n_components == 1 else image.layout.coordinates()[:, 1:]
 
     def frame_pixels(self, pixels: Any, grids: Int[Tensor, "images 3"]) -> list[Float[Tensor, "channels height width"]]:
         """Every frame, put together from its patches; an image is one."""
