@@ -14,7 +14,6 @@ from contract import rotation
 from helpers.files.wordnet import write_wordnet
 from helpers.simulated.flash import flash_on_cpu as flash_on_cpu
 from helpers.simulated.quanto import quanto_in_python as quanto_in_python
-from helpers.tiny import tiny_llava
 from helpers.unchecked import unchecked as unchecked
 
 
@@ -39,6 +38,8 @@ def nltk_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shared_llava() -> Any:
     """One CLIP LLaVA for the whole session; tests that patch it also remove the patch."""
+    from helpers.tiny import tiny_llava  # all families, which a process that only starts the others has no use for
+
     return tiny_llava("clip")
 
 

@@ -8,17 +8,13 @@ from __future__ import annotations
 import os
 import zlib
 from datetime import date
+from functools import cache
 from typing import Any
-
-from helpers.contract.cells import FIRST_CASE, MECHANISMS
-from helpers.families import FAMILIES
-from helpers.families.common import CommonFamily
 
 #: Of how many parts one is run, and of how many, of the tests that run more often.
 PARTS = 16
 OFTEN = 4
 VARIABLE = "MATRIX_PART"
-WIDE = {name for name, family in FAMILIES.items() if isinstance(family, CommonFamily)}
 #: What every strategy does on every family.
 COMMONEST = "test_dropping_equals_masking"
 #: Slow tests of what seldom changes: families at the sizes of their published checkpoints, block diffusion, names in
@@ -67,6 +63,7 @@ CASES = (
     "tests/evals/bench/test_families.py",
     "tests/evals/bench/test_memory.py",
     "tests/evals/run/test_resume.py::test_killed",
+    "tests/evals/run/test_resume.py::test_two_processes",
     "tests/evals/search/test_optimize.py",
     "tests/evals/tasks/test_bundled.py::test_evals_on_the_bundled_model",
     "tests/evals/tune/test_tune.py",
@@ -97,18 +94,35 @@ def _always(item: Any) -> bool:
     """Whether a test runs every day: on LLaVA or no family, or outside the contract on one with its own adapter."""
     if item.nodeid.startswith((*SELDOM, *CASES)):
         return False
+    from helpers.contract.cells import FIRST_CASE
+
     _, family = _cell(item)
-    return family == FIRST_CASE or family not in FAMILIES or not (family in WIDE or _in_contract(item))
+    every, shared = _families()
+    return family == FIRST_CASE or family not in every or not (family in shared or _in_contract(item))
 
 
 def _often(item: Any) -> bool:
     """Whether a test that does not run every time runs every fourth day."""
     if item.nodeid.startswith(SELDOM):
         return False
+    from helpers.contract.cells import MECHANISMS
+
     name, family = _cell(item)
-    if family in WIDE:
+    if family in _families()[1]:
         return item.name.startswith(tuple(begin.format(family) for begin in SHARED))
     return not item.name.startswith(COMMONEST) or name in MECHANISMS
+
+
+@cache
+def _families() -> tuple[set[str], set[str]]:
+    """All families, and those that share an adapter.
+
+    Imported late, as the cells are: the process that only starts the others would load transformers' models first.
+    """
+    from helpers.families import FAMILIES
+    from helpers.families.common import CommonFamily
+
+    return set(FAMILIES), {name for name, family in FAMILIES.items() if isinstance(family, CommonFamily)}
 
 
 def _in_contract(item: Any) -> bool:
