@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.simulated.pretended import Elsewhere, Pretended
 from helpers.tokens.by_hand import tokens_of
 
 from tokenprune import SCOPE, SettingError
@@ -40,19 +41,26 @@ def test_opposite_vectors_cover_nothing() -> None:
     assert most_covering(at(0, 10, 180), torch.ones(3), 2).tolist() == [0, 2]
 
 
-def test_blocks_choose_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_ways_choose_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stored cosines, on an accelerator, which is never waited for, and with cosines that are computed again."""
     generator = torch.Generator().manual_seed(0)
     vectors = torch.nn.functional.normalize(torch.randn(40, 6, generator=generator), dim=1)
     saliency = torch.rand(40, generator=generator)
     stored = most_covering(vectors, saliency, 12)
+    with Pretended() as done:
+        elsewhere = most_covering(Elsewhere(vectors), Elsewhere(saliency), 12)
+    assert isinstance(elsewhere, Elsewhere)
+    assert elsewhere.held.tolist() == stored.tolist()
+    assert not done.waits
     monkeypatch.setattr(scope, "BLOCK_ELEMENTS", 300)
     assert most_covering(vectors, saliency, 12).tolist() == stored.tolist()
     assert len(stored.unique()) == 12
 
 
-def test_no_copy_is_chosen_twice_where_cosines_are_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a still video, most of what is kept adds nothing."""
-    monkeypatch.setattr(scope, "BLOCK_ELEMENTS", 300)
+@pytest.mark.parametrize("block", [300, 10_000])
+def test_no_copy_is_chosen_twice(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """Of a still video, most of what is kept adds nothing, whether cosines are stored or not."""
+    monkeypatch.setattr(scope, "BLOCK_ELEMENTS", block)
     still = at(0, 40, 80, 120, 160).repeat(20, 1)
     chosen = most_covering(still, torch.linspace(1, 2, 100), 90)
     assert len(chosen.unique()) == 90

@@ -67,35 +67,42 @@ def most_covering(
 
     The cosines of up to 4096 vectors are stored; of more, they are computed again where a choice needs them.
     """
-    if len(vectors) ** 2 <= BLOCK_ELEMENTS:
-        return _with_cosines(vectors, saliency, n_kept)
-    return _lazily(vectors, saliency, n_kept)
+    stored = vectors @ vectors.T if len(vectors) ** 2 <= BLOCK_ELEMENTS else None
+    if stored is not None and vectors.device.type != "cpu":
+        return _without_waiting(stored, saliency, n_kept)
+    return _lazily(vectors, stored, saliency, n_kept)
 
 
-def _with_cosines(
-    vectors: Float[Tensor, "visual width"], saliency: Float[Tensor, " visual"], n_kept: int
+def _without_waiting(
+    cosines: Float[Tensor, "visual visual"], saliency: Float[Tensor, " visual"], n_kept: int
 ) -> Int[Tensor, " kept"]:
-    cosines, covered = vectors @ vectors.T, vectors.new_zeros(len(vectors))
-    taken = torch.zeros_like(covered, dtype=torch.bool)
+    """Compute what every token adds at every step: more work than `_lazily`, but nothing that the CPU waits for."""
+    covered = torch.zeros_like(saliency)
+    taken = torch.zeros_like(saliency, dtype=torch.bool)
     chosen = []
     for _ in range(n_kept):
-        added = (cosines - covered[:, None]).clamp(min=0).sum(0)
-        best = (added * saliency).masked_fill(taken, -torch.inf).argmax(0, keepdim=True)  # stays on the GPU
-        covered = torch.maximum(covered, vectors @ vectors[best][0])
+        added = (cosines - covered).clamp(min=0).sum(1)
+        best = (added * saliency).masked_fill(taken, -torch.inf).argmax(0, keepdim=True)
+        covered = torch.maximum(covered, cosines[best][0])
         taken[best] = True
         chosen.append(best)
     return torch.cat(chosen)
 
 
 def _lazily(
-    vectors: Float[Tensor, "visual width"], saliency: Float[Tensor, " visual"], n_kept: int
+    vectors: Float[Tensor, "visual width"],
+    stored: Float[Tensor, "visual visual"] | None,
+    saliency: Float[Tensor, " visual"],
+    n_kept: int,
 ) -> Int[Tensor, " kept"]:
     """Lazy greedy: what a token adds never grows, so only those are computed again whose last value is above the best
-    current one."""
+    current one. stored: the cosines; None computes them where they are needed."""
+
+    def cosines(index: Int[Tensor, " some"]) -> Float[Tensor, "some visual"]:
+        return vectors[index] @ vectors.T if stored is None else stored[index]
 
     def value(index: Int[Tensor, " some"]) -> Float[Tensor, " some"]:
-        added = (vectors[index] @ vectors.T - covered).clamp(min=0).sum(1)
-        return added * saliency[index]
+        return (cosines(index) - covered).clamp(min=0).sum(1) * saliency[index]
 
     n_visual = len(vectors)
     covered = vectors.new_zeros(n_visual)
@@ -108,7 +115,7 @@ def _lazily(
             index = worth.masked_fill(fresh, -torch.inf).topk(min(AT_ONCE, n_visual)).indices
             worth[index] = torch.where(fresh[index], worth[index], value(index))
             fresh[index] = True
-        covered = torch.maximum(covered, vectors @ vectors[best][0])
+        covered = torch.maximum(covered, cosines(best)[0])
         worth[best] = -torch.inf
         taken[best] = True
         fresh = taken.clone()  # a token that has been chosen is never computed again
