@@ -32,15 +32,14 @@ def table(rows: Sequence[TaskResult], title: str) -> Table:
     if failed:
         result.add_column("failed", justify="right")
     groups = by_setup(rows)
-    share = each_task(groups.values(), lambda row: f"{row.n_mean / row.n_visual:.0%}" if row.n_visual else NOTHING)
     tokens = each_task(groups.values(), lambda row: f"{row.n_mean:.4g} of {row.n_visual:.4g}")
     for key, of_task in groups.items():
         group, head = list(of_task.values()), head_of(of_task)
-        _, strategy, position_ids = setup_cells(key, of_task)
+        keep_ratio, strategy, position_ids = setup_cells(key, of_task)
         result.add_row(
             strategy,
             position_ids,
-            share(of_task),
+            keep_ratio,
             tokens(of_task),
             decimal(head.kv_cache_bytes) if head.kv_cache_bytes else NOTHING,
             *(accuracy_cell(row, first_of_task[row.task].n) for row in group),

@@ -50,7 +50,7 @@ def test_two_tasks_are_printed_side_by_side(run: Eval, tmp_path: Path, capsys: p
     for expected in (
         "unpruned",
         "9 of 36",
-        "25%",
+        "25 %",
         "REC Acc@0.5",
         "VQA accuracy",
         "(n = 2)",

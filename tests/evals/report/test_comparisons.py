@@ -96,6 +96,14 @@ def test_a_single_image_has_no_interval() -> None:
     assert "| +30.0 | 200.0 % |" in text
 
 
+def test_the_terminal_has_the_keep_ratio_that_was_asked_for() -> None:
+    """Not the share of visual tokens, which is higher for a strategy that prunes inside the language model."""
+    some = row("FastV", "original", 0.25, {"": HALF})
+    columns = {column.header: list(column.cells) for column in table([replace(some, n_mean=30.0)], "title").columns}
+    assert columns["keep ratio"] == ["25 %"]
+    assert columns["visual tokens"][0].startswith("30 of ")
+
+
 def test_the_terminal_names_no_position_ids_where_nothing_is_pruned() -> None:
     rows = [*compact(), row("downsample", "original", 0.25, {"": HALF})]
     names, ids, *_ = (list(column.cells) for column in table(rows, "title").columns)
