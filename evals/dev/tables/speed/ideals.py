@@ -22,14 +22,16 @@ def stored() -> str:
 def table(records: Sequence[Record]) -> Table:
     """Return, for each shape and keep ratio, a line for all strategies together and one for each, those that add most
     to the time to first token first."""
-    lines = []
+    groups: dict[tuple[str, float], tuple[Record, list[Figures]]] = {}
     for record in records:
         shape = str(record.about["model"]).rpartition(" ")[2]
-        found = [one for one in figures(record) if one.is_strategy and one.ttft_to_ideal is not None]
-        for ratio in sorted({one.facts.keep_ratio for one in found}, reverse=True):
-            own = [one for one in found if one.facts.keep_ratio == ratio]
-            lines.append(_together(record, shape, ratio))
-            lines += [_line(shape, one) for one in sorted(own, key=_added, reverse=True)]
+        for one in figures(record):
+            if one.is_strategy and one.ttft_to_ideal is not None:
+                groups.setdefault((shape, one.facts.keep_ratio), (record, []))[1].append(one)
+    lines = []
+    for (shape, keep_ratio), (record, own) in sorted(groups.items(), key=lambda group: (group[0][0], -group[0][1])):
+        lines.append(_together(record, shape, keep_ratio))
+        lines += [_line(shape, one) for one in sorted(own, key=_added, reverse=True)]
     headings = ["shape", "strategy", "keep ratio", "TTFT", "TTFT to ideal", "decode to ideal", "selection", "rounds"]
     return Table(headings, lines)
 
