@@ -36,10 +36,11 @@ def accuracy_table(rows: Sequence[TaskResult]) -> Table:
 
 
 def summary_table(rows: Sequence[TaskResult]) -> Table:
-    """Return one line a strategy and keep ratio, both position IDs in it, those with the best mean over the tasks that
-    they were measured on first; `rows` are of one set."""
+    """Return one line a strategy and keep ratio, both position IDs in it if any have compact ones, those with the best
+    mean over the tasks that they were measured on first; `rows` are of one set."""
     tasks = _tasks(rows)
     groups = by_setup(rows)
+    position_ids = ("original", *({"compact"} & {key.position_ids for key in groups}))
 
     def rank(key: SetupKey) -> tuple[float, float]:
         measured = [row.accuracy for row in groups[key].values() if row.n]
@@ -52,14 +53,14 @@ def summary_table(rows: Sequence[TaskResult]) -> Table:
         visual, each = "visual tokens a layer", each_task(groups.values(), _share)
     lines = []
     for key in sorted(compared(groups), key=rank):
-        own, both = groups[key], [groups.get(key._replace(position_ids=ids), {}) for ids in ("original", "compact")]
+        own, both = groups[key], [groups.get(key._replace(position_ids=ids), {}) for ids in position_ids]
         share, strategy, _ = setup_cells(key, own)
         cells = [accuracy_cell(group.get(task), first.n) for task, first in tasks.items() for group in both]
         lines.append([share, strategy, each(own), _cache(head_of(own)), *cells])
     headings = [
-        f"{task_title(row)} {row.metric}{', compact IDs' if compact else f' (n = {row.n})'}"
+        f"{task_title(row)} {row.metric}{', compact IDs' if ids == 'compact' else f' (n = {row.n})'}"
         for row in tasks.values()
-        for compact in (False, True)
+        for ids in position_ids
     ]
     return Table(["keep ratio", "strategy", visual, "KV cache", *headings], lines)
 

@@ -267,6 +267,7 @@ def test_a_setup_alone_is_in_the_report() -> None:
         assert "Accuracy on `scenes`" in text
         assert "50.0 [30, 70]" in text
         assert "Unpruned, by split" not in text  # nothing unpruned was measured
+    assert "compact IDs" not in summary(alone)
 
 
 def test_the_best_mean_is_first_whatever_was_measured() -> None:

@@ -17,7 +17,7 @@ KEEP_RATIOS = (1.0, 0.5, 0.25, 0.1)
 
 
 def stored(folder: Path = ROWS) -> str:
-    """Return ALWAYS and, at each keep ratio, the best."""
+    """Return ALWAYS and, at each keep ratio, the best, with original position IDs."""
     found = measured(MAIN, folder)
     if not found.rows:
         return NOTHING_MEASURED
@@ -26,7 +26,8 @@ def stored(folder: Path = ROWS) -> str:
         row
         for row in found.rows
         if row.keep_ratio in KEEP_RATIOS
-        and (row.strategy in ALWAYS or row.key._replace(position_ids="original") in best)
+        and row.position_ids == "original"
+        and (row.strategy in ALWAYS or row.key in best)
     ]
     return "\n\n".join([str(summary_table(shown)), *found.not_measured]) + "\n"
 
