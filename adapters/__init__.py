@@ -1,8 +1,8 @@
 """Model adapters: the only files that know Hugging Face's module and config names. See README.md in this folder.
 
 base            the contract: every question that an adapter answers
-generic         the adapter for models that follow transformers' common interface
-towered         bases of families whose vision tower is known: read by them, convolutional, with few global layers
+generic         adapters for models that follow transformers' common interface
+towered         bases of families of that interface whose vision tower is known
 families        one file per model family
 towers          vision towers
 layouts         layouts of visual tokens that several families share

@@ -1,4 +1,4 @@
-"""One adapter for every model that follows the interface that transformers' vision-language models share."""
+"""Adapters for the interface that transformers' vision-language models share."""
 
 from __future__ import annotations
 
@@ -29,18 +29,13 @@ PIXELS = {
 PRUNED_ELSEWHERE = {"inputs_embeds", "attention_mask", "position_ids", MASK, FEATURES}
 
 
-class GenericAdapter(ModelAdapter):
+class InterfaceAdapter(ModelAdapter):
     """For a class with `get_image_features`, `get_decoder` and a placeholder token for every visual token.
 
-    It knows how many tokens an image has, and where; nothing of the vision tower. So strategies that read features,
-    pixels or the text's attention work, and those that read the tower's attention are refused. No class gets it
-    by default; many files of `families/` derive from it.
+    It knows how many tokens an image has, and where. How the vision tower is read is up to its subclasses.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        names = [cls.__name__ for cls in type(model).__mro__]
-        if type(self) is GenericAdapter and is_refused(names):  # some would be pruned by no call of generate
-            raise UnsupportedError(refusal(names))
         self.model = model
         self.config = model.config
         if not self.modalities:
@@ -59,15 +54,6 @@ class GenericAdapter(ModelAdapter):
     def language_model(self) -> nn.Module:
         decoder = cast(Any, self.model).get_decoder()
         return getattr(decoder, "model", decoder)  # some hold a whole causal language model
-
-    @property
-    def vision_tower(self) -> Any:
-        encoder = cast(Any, self.model).get_encoder(modality="image")
-        return None if encoder in (self.model, self.core) else encoder
-
-    @property
-    def vision_towers(self) -> tuple[Any, ...]:
-        return ()
 
     @property
     def description(self) -> str:
@@ -89,7 +75,8 @@ class GenericAdapter(ModelAdapter):
         return ADDS_FEATURES if hasattr(self.language_model, ADDS_FEATURES) else None
 
     @property
-    def offers(self) -> frozenset[str]:
+    def offers_without_tower(self) -> frozenset[str]:
+        """The statistics that are available without reading the vision tower."""
         text = {"text_attention"} if unreadable_attention(self.layers) is None else set()
         grid = {"grid"} if all(self._takes_grids(modality) for modality in self.modalities) else set()
         return frozenset({"pixels", *text, *grid, *(self.frames_offered if grid else ())})
@@ -154,3 +141,29 @@ class GenericAdapter(ModelAdapter):
     def _takes_grids(self, modality: Modality) -> bool:
         function = getattr(self.core, modality.function)
         return self._merge is not None and grid_argument(modality) in inspect.signature(function).parameters
+
+
+class GenericAdapter(InterfaceAdapter):
+    """For a class whose vision tower is unknown: strategies that read its attention are refused, those that read
+    features, pixels or the text's attention work. No class gets it by default; some files of `families/` derive from
+    it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        names = [cls.__name__ for cls in type(model).__mro__]
+        if type(self) is GenericAdapter and is_refused(names):  # some would be pruned by no call of generate
+            raise UnsupportedError(refusal(names))
+        super().__init__(model)
+
+    @property
+    def vision_tower(self) -> Any:
+        encoder = cast(Any, self.model).get_encoder(modality="image")
+        return None if encoder in (self.model, self.core) else encoder
+
+    @property
+    def vision_towers(self) -> tuple[Any, ...]:
+        return ()
+
+    @property
+    def offers(self) -> frozenset[str]:
+        return self.offers_without_tower

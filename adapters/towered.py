@@ -9,32 +9,20 @@ from typing import Any
 from torch import nn
 
 from tokenprune.adapters.base import Vision
-from tokenprune.adapters.generic import GenericAdapter
+from tokenprune.adapters.generic import InterfaceAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.errors import UnsupportedError
 
 
-class KnownTowerAdapter(GenericAdapter):
+class KnownTowerAdapter(InterfaceAdapter):
     """A family says how its tower is read (`describe_tower`), and which `layouts` its images have."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.tower = self.known_tower()
 
-    @property
-    def vision_tower(self) -> Any:
-        return super(GenericAdapter, self).vision_tower
 
-    @property
-    def vision_towers(self) -> tuple[Any, ...]:
-        return super(GenericAdapter, self).vision_towers
-
-    @property
-    def offers(self) -> frozenset[str]:
-        return super(GenericAdapter, self).offers
-
-
-class ConvolutionalAdapter(GenericAdapter):
+class ConvolutionalAdapter(InterfaceAdapter):
     """A family whose vision tower is convolutional, and may attend in its last layers (`find_attention`)."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -49,16 +37,12 @@ class ConvolutionalAdapter(GenericAdapter):
         """Return how the attention of a tower is read; None if it has none that fits the visual tokens."""
 
     @property
-    def vision_tower(self) -> Any:
-        return super(GenericAdapter, self).vision_tower
-
-    @property
     def vision_towers(self) -> tuple[Any, ...]:
-        return (self.vision_tower,) if self._attends else ()
+        return super().vision_towers if self._attends else ()
 
     @property
     def offers(self) -> frozenset[str]:
-        return super(GenericAdapter, self).offers if self._attends else super().offers | {"grid"}
+        return super().offers if self._attends else self.offers_without_tower | {"grid"}
 
     def why_not(self, statistic: str) -> str | None:
         if statistic in ("vision_attention", "colors"):

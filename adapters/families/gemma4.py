@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.adapters.generic import GenericAdapter
+from tokenprune.adapters.generic import GenericAdapter, InterfaceAdapter
 from tokenprune.adapters.layouts.padded import padded_squares
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import KnownTowerAdapter
@@ -23,21 +23,16 @@ from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 
-@register_adapter("Gemma4UnifiedForConditionalGeneration")
-class Gemma4UnifiedAdapter(GenericAdapter):
-    """For Gemma4UnifiedForConditionalGeneration, which has no vision encoder: it projects pixels. In the large models
-    the visual tokens of an image or a frame attend to each other in both directions."""
+class Gemma4Layouts(InterfaceAdapter):
+    """For both kinds of Gemma 4. In the large models the visual tokens of an image or a frame attend to each other in
+    both directions."""
 
-    #: How many of the places that an image's pixels have are averaged to one visual token, along a side.
+    #: The side of the square of patches, or of places that an image's pixels have, that is averaged to a visual token.
     side = 1
 
     @property
     def noncausal(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.config.get_text_config().use_bidirectional_attention is not None
-
-    @property
-    def offers(self) -> frozenset[str]:
-        return super().offers | self.frames_offered | {"grid"}
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         sizes = sizes_of(arguments[f"{modality.name}_position_ids"])
@@ -52,12 +47,21 @@ class Gemma4UnifiedAdapter(GenericAdapter):
             start += n_frames
         return layouts
 
+
+@register_adapter("Gemma4UnifiedForConditionalGeneration")
+class Gemma4UnifiedAdapter(Gemma4Layouts, GenericAdapter):  # pyright: ignore[reportIncompatibleVariableOverride]
+    """For Gemma4UnifiedForConditionalGeneration, which has no vision encoder: it projects pixels."""
+
+    @property
+    def offers(self) -> frozenset[str]:
+        return super().offers | self.frames_offered | {"grid"}
+
     def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
         return tiles_of(arguments[modality.pixels], arguments[f"{modality.name}_position_ids"])
 
 
 @register_adapter("Gemma4ForConditionalGeneration")
-class Gemma4Adapter(KnownTowerAdapter, Gemma4UnifiedAdapter):
+class Gemma4Adapter(Gemma4Layouts, KnownTowerAdapter):  # pyright: ignore[reportIncompatibleVariableOverride]
     """For Gemma4ForConditionalGeneration. What each layer adds for every token is shortened with the sequence."""
 
     @property
