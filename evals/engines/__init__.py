@@ -1,6 +1,6 @@
 """Engines that answer questions instead of the model in this process: vLLM's, here or behind a URL.
 
-answering  what a run asks instead of the model in this process: start reading here
+backend    an engine as the backend of a run: start reading here
 engine     what an evaluation needs from an engine
 offline    vLLM in this process
 server     a running server

@@ -85,9 +85,9 @@ class Engine(ABC):
         """Answer all prompts greedily, as many at once as the engine takes. The error of one is in its place."""
 
 
-def asked_ratio(setup: Setup, own: Settings) -> float | None:
-    """Return the keep ratio that a request must ask for, None if the engine's own is right. A request's ratio of 1
-    turns pruning off, so only an engine that was started with a ratio of 1 measures PixelPrune at 1."""
+def request_ratio(setup: Setup, own: Settings) -> float | None:
+    """Return the keep ratio that a request must set, None if the engine's own is right. A request's ratio of 1 turns
+    pruning off, so only an engine that was started with a ratio of 1 measures PixelPrune at 1."""
     if not isinstance(setup, Pruned):
         return None if own.strategy_at(None) is None else 1.0
     return None if setup.keep_ratio == own.strategy.keep_ratio else setup.keep_ratio

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from tokenprune.errors import SettingError, UnsupportedError
-from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, asked_ratio, settings_of
+from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, request_ratio, settings_of
 from tokenprune.evals.models.loading import read_config
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
@@ -91,7 +91,7 @@ class Offline(Engine):
 
     def ask(self, prompts: Sequence[Prompt], setup: Setup) -> list[Reply | Exception]:
         try:
-            return self._generated(prompts, asked_ratio(setup, self._settings))
+            return self._generated(prompts, request_ratio(setup, self._settings))
         except Exception as error:  # noqa: BLE001  # raised again or recorded by whoever asks
             if len(prompts) == 1:
                 return [error]

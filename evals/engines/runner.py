@@ -18,7 +18,7 @@ from tokenprune.prompts import chat_prompt, encode_chat, tokenizer_options
 
 
 @dataclass(frozen=True)
-class Sized:
+class PromptedQuestion:
     """A question, its prompt, and the lengths that the processor gives it without pruning: of the prompt, and of every
     part of it that is only visual tokens."""
 
@@ -28,7 +28,7 @@ class Sized:
     parts: list[int]
 
     @classmethod
-    def of(cls, question: Question, processor: Any, visual_token: int) -> Sized:
+    def of(cls, question: Question, processor: Any, visual_token: int) -> PromptedQuestion:
         images = question.open_images()
         ids = encode_chat(processor, [images], [question.text])["input_ids"][0].tolist()
         chat = chat_prompt(processor, question.text, len(images))
@@ -63,22 +63,22 @@ class EngineRunner:
                         yield self._asked(questions, setup)
 
     def _asked(self, questions: Sequence[Question], setup: Setup) -> list[Answer]:
-        sized: list[Sized] = []
+        prompted: list[PromptedQuestion] = []
         answers: list[Answer] = []
         for question in questions:
             try:
-                sized.append(Sized.of(question, self.processor, self.visual_token))
+                prompted.append(PromptedQuestion.of(question, self.processor, self.visual_token))
             except Exception as error:  # noqa: BLE001  # raised again by failed(), or recorded
                 answers.append(failed(question, setup, error, self.on_error))
         start = time.perf_counter()
-        replies = self.engine.ask([one.prompt for one in sized], setup) if sized else []
-        seconds = (time.perf_counter() - start) / max(1, len(sized))
+        replies = self.engine.ask([one.prompt for one in prompted], setup) if prompted else []
+        seconds = (time.perf_counter() - start) / max(1, len(prompted))
         return [
             *answers,
-            *(self._answer(one, setup, reply, seconds) for one, reply in zip(sized, replies, strict=True)),
+            *(self._answer(one, setup, reply, seconds) for one, reply in zip(prompted, replies, strict=True)),
         ]
 
-    def _answer(self, one: Sized, setup: Setup, reply: Reply | Exception, seconds: float) -> Answer:
+    def _answer(self, one: PromptedQuestion, setup: Setup, reply: Reply | Exception, seconds: float) -> Answer:
         question = one.question
         if isinstance(reply, Exception):
             return failed(question, setup, reply, self.on_error)
@@ -98,7 +98,7 @@ class EngineRunner:
         )
 
     @staticmethod
-    def _miscounted(one: Sized, setup: Setup, n_kept: int) -> EngineError | None:
+    def _miscounted(one: PromptedQuestion, setup: Setup, n_kept: int) -> EngineError | None:
         """Return an error if the engine did not keep as many visual tokens as the setup does, or more where the pixels
         may leave fewer. The budgets of several images are rounded one by one, and so are those of an image's slices in
         MiniCPM-V, between which is text."""

@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 from PIL import Image
 
 from tokenprune.errors import DataError, SettingError, UnsupportedError
-from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, asked_ratio, settings_of
+from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, request_ratio, settings_of
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.prompts import NO_THINKING
 from tokenprune.serving.vllm.endpoint import PATH
@@ -36,10 +36,11 @@ class Server(Engine):
     started with the settings of all setups but for their keep ratios. DataError if none answers there, or it is not
     vLLM's; SettingError if it serves another model."""
 
+    at_once = 8
     any_strategy = False
 
-    def __init__(self, url: str, model: str, at_once: int = 8) -> None:
-        self.url, self.at_once = url.rstrip("/").removesuffix("/v1"), at_once
+    def __init__(self, url: str, model: str) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
         try:
             served = {str(one["id"]): str(one.get("root") or one["id"]) for one in self._json("/v1/models")["data"]}
             first = next(iter(served))
@@ -51,9 +52,9 @@ class Server(Engine):
             ) from error
         named = [name for name, root in served.items() if name == model or same_model(root, model)]
         if not named:
-            theirs = ", ".join(name if name == root else f"{name} ({root})" for name, root in served.items())
+            models = ", ".join(name if name == root else f"{name} ({root})" for name, root in served.items())
             raise SettingError(
-                f"{self.url} serves {theirs}, and not {model}. Write --model {served[first]}, or start the server with "
+                f"{self.url} serves {models}, and not {model}. Write --model {served[first]}, or start the server with "
                 f"--served-model-name {model} if it is the same model under another name."
             )
         self.model = named[0]
@@ -74,8 +75,8 @@ class Server(Engine):
         yield
 
     def facts(self) -> Facts:
-        told = {name: str(self.described.get(name, "unknown")) for name in ("architecture", "dtype", "device")}
-        return Facts(self.version, **told)
+        facts = {name: str(self.described.get(name, "unknown")) for name in ("architecture", "dtype", "device")}
+        return Facts(self.version, **facts)
 
     def ask(self, prompts: Sequence[Prompt], setup: Setup) -> list[Reply | Exception]:
         with ThreadPoolExecutor(self.at_once) as pool:
@@ -91,8 +92,8 @@ class Server(Engine):
             "temperature": 0,
             "max_tokens": prompt.max_new_tokens,
         }
-        theirs = self.settings
-        if theirs is not None and (ratio := asked_ratio(setup, theirs)) is not None:
+        settings = self.settings
+        if settings is not None and (ratio := request_ratio(setup, settings)) is not None:
             request["mm_processor_kwargs"] = {"keep_ratio": ratio}
         try:
             answer = self._json("/v1/chat/completions", request)
@@ -111,23 +112,23 @@ class Server(Engine):
             return
         if not isinstance(setup, Pruned):
             raise UnsupportedError(f"{setup.key}: a server does not run it. Leave out {setup.label}.")
-        theirs = self.settings
-        if theirs is None:
+        settings = self.settings
+        if settings is None:
             raise UnsupportedError(
                 f"{self.url} does not say what it prunes with, so nothing but --strategy none --baselines unpruned can "
                 f"be measured. Start it with `tokenprune serve`."
             )
-        own = Pruned(label="", keep_ratio=1.0, strategy=theirs.strategy)
-        same = type(theirs.strategy) is type(setup.strategy) and settings_of(own) == settings_of(setup)
-        if not same or theirs.position_ids != setup.position_ids:
+        own = Pruned(label="", keep_ratio=1.0, strategy=settings.strategy)
+        same = type(settings.strategy) is type(setup.strategy) and settings_of(own) == settings_of(setup)
+        if not same or settings.position_ids != setup.position_ids:
             raise UnsupportedError(
-                f"{setup.key}: {self.url} prunes with {theirs.strategy} and {theirs.position_ids} position IDs. "
+                f"{setup.key}: {self.url} prunes with {settings.strategy} and {settings.position_ids} position IDs. "
                 f"Name the same with --strategy and --position-ids, or start another server."
             )
-        if theirs.by_pixels and asked_ratio(setup, theirs) == 1:
+        if settings.by_pixels and request_ratio(setup, settings) == 1:
             raise UnsupportedError(
-                f"{setup.key}: {self.url} has a keep ratio of {theirs.strategy.keep_ratio}, and a request's of 1 would "
-                f"turn pruning off. Start a server with --keep-ratio 1."
+                f"{setup.key}: {self.url} has a keep ratio of {settings.strategy.keep_ratio}, and a request's of 1 "
+                f"would turn pruning off. Start a server with --keep-ratio 1."
             )
 
     def _described(self) -> dict[str, Any]:
@@ -142,18 +143,17 @@ class Server(Engine):
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(API_KEY):
             headers["Authorization"] = f"Bearer {key}"
-        asked = Request(self.url + path, data, headers)
         try:
-            with urlopen(asked, timeout=PATIENCE) as response:
+            with urlopen(Request(self.url + path, data, headers), timeout=PATIENCE) as response:
                 return json.load(response)
         except HTTPError as error:
             with error:
-                said = _said(error.read())
+                message = _error_message(error.read())
             if error.code == HTTPStatus.UNAUTHORIZED:
                 raise DataError(
                     f"{self.url}: asks for an API key. Set {API_KEY} to the one that the server was started with."
                 ) from error
-            raise EngineError(f"{self.url}{path}: HTTP {error.code}: {said}") from error
+            raise EngineError(f"{self.url}{path}: HTTP {error.code}: {message}") from error
         except ValueError as error:
             raise EngineError(f"{self.url}{path}: the answer is not JSON ({error})") from error
         except (OSError, HTTPException) as error:  # nobody is there, or no longer
@@ -182,8 +182,8 @@ def data_url(image: Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _said(body: bytes) -> str:
-    """Return the sentence in an error's body, or the body."""
+def _error_message(body: bytes) -> str:
+    """Return the message in an error's JSON body, or the body itself."""
     try:
         return json.loads(body)["error"]["message"]
     except (ValueError, KeyError, TypeError):

@@ -7,7 +7,7 @@ downsample  the image shrunk instead of pruned
 defaults    defaults that commands and functions share
 questions   the questions of a folder
 plan        every question under every setup, in parts
-answering   who answers: the model in this process, or another (see evals/engines)
+backend     what answers: the model in this process, or an engine (see evals/engines)
 runner      the model in this process, batch by batch
 batches     questions of similar length, encoded once for all setups
 costs       visual tokens and KV cache of an answer

@@ -13,7 +13,7 @@ from rich.console import Console
 import tokenprune
 from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import SettingError, unknown
-from tokenprune.evals.engines.answering import check_for_engine, in_engine
+from tokenprune.evals.engines.backend import check_for_engine, engine_backend
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.loading import load_model, load_processor, name_and_style, source_of
@@ -22,8 +22,8 @@ from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.aggregate import task_results
-from tokenprune.evals.run.answering import Answering, InProcess
 from tokenprune.evals.run.arguments import Model, as_counts, as_model, as_strategies, check_lists
+from tokenprune.evals.run.backend import Backend, InProcessBackend
 from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_STRATEGIES
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
@@ -127,12 +127,12 @@ def evaluate(
             say(others)
         if engine is not None:
             check_for_engine(asked, image_size, device_map)
-            answering = in_engine(engine, model, dtype, engine_options or {}, on_error)
+            backend = engine_backend(engine, model, dtype, engine_options or {}, on_error)
         else:
             loaded = load_model(model, dtype, here.device, device_map) if isinstance(model, str) else model
-            answering = _in_process(loaded, image_size, batch_tokens, on_error)
-        compared = _compared(answering, asked, None if strategies is None else chosen, baselines, given, say)
-        groups = answering.groups(compared)
+            backend = _in_process(loaded, image_size, batch_tokens, on_error)
+        compared = _compared(backend, asked, None if strategies is None else chosen, baselines, given, say)
+        groups = backend.groups(compared)
         calibration = avoided.union(*(setup.calibrated_on for setup in compared))
         questions = limit_questions(_uncalibrated(asked, calibration, data, say), limit)
         about = {
@@ -153,7 +153,7 @@ def evaluate(
         }
         plans = [Plan(questions, group) for group in groups]
         unfinished = [plan for plan in plans if any(plan.parts(done))]
-        identity = _ask_all(unfinished or plans[:1], answering, decisive, about, folder, here, console)
+        identity = _ask_all(unfinished or plans[:1], backend, decisive, about, folder, here, console)
         answers = folder.answers()
         dataset = _name(data) if image_size is None else f"{_name(data)} {image_size[0]}x{image_size[1]}"
         results = task_results(questions, compared, answers, dataset=dataset, model=name, identity=identity)
@@ -172,38 +172,38 @@ def _name_and_style(model: str | tuple[Any, Any], image_size: tuple[int, int] | 
 
 
 def _compared(
-    answering: Answering,
+    backend: Backend,
     questions: Sequence[Question],
     strategies: Sequence[str | tokenprune.Strategy] | None,
     baselines: Sequence[str] | None,
     given: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> list[Setup]:
-    """Return the setups that are named; where none are, what `answering` compares. given: keep ratios and position IDs,
+    """Return the setups that are named; where none are, what `backend` compares. given: keep ratios and position IDs,
     as arguments of `make_setups`."""
-    adapter = _adapter(answering, questions)
+    adapter = _adapter(backend, questions)
     if baselines is None:
-        baselines = answering.baselines(say)
+        baselines = backend.baselines(say)
     if strategies is None:
-        strategies = answering.strategies(adapter, say)
-    defaults = {"keep_ratios": answering.keep_ratios, "position_ids": answering.position_ids}
+        strategies = backend.strategies(adapter, say)
+    defaults = {"keep_ratios": backend.keep_ratios, "position_ids": backend.position_ids}
     return read_by(adapter, make_setups(strategies, baselines=baselines, **{**defaults, **given}))
 
 
-def _adapter(answering: Answering, questions: Sequence[Question]) -> type[ModelAdapter] | None:
+def _adapter(backend: Backend, questions: Sequence[Question]) -> type[ModelAdapter] | None:
     """Return how a model in this process is read if all questions are about videos; None as it is registered."""
-    if isinstance(answering, InProcess) and all(isinstance(one, VideoQuestion) for one in questions):
-        return adapter_for_clips(answering.model, answering.processor)
+    if isinstance(backend, InProcessBackend) and all(isinstance(one, VideoQuestion) for one in questions):
+        return adapter_for_clips(backend.model, backend.processor)
     return None
 
 
 def _in_process(
     loaded: tuple[Any, Any], image_size: tuple[int, int] | None, batch_tokens: int, on_error: OnError
-) -> InProcess:
+) -> InProcessBackend:
     model, processor = loaded
     if image_size is not None:
         processor = downsample.at_size(processor, *image_size)
-    return InProcess(model, processor, batch_tokens, on_error, resized=image_size is not None)
+    return InProcessBackend(model, processor, batch_tokens, on_error, resized=image_size is not None)
 
 
 def _done(folder: RunFolder) -> set[AnswerKey]:
@@ -236,7 +236,7 @@ def _uncalibrated(
 
 def _ask_all(
     plans: Sequence[Plan],
-    answering: Answering,
+    backend: Backend,
     decisive: Mapping[str, Any],
     about: Mapping[str, Any],
     folder: RunFolder,
@@ -249,21 +249,21 @@ def _ask_all(
     """
     identity = dict[str, Any]()
     for plan in plans:
-        with answering.serving(plan.setups):
-            identity = {**answering.identity(), **decisive}
+        with backend.serving(plan.setups):
+            identity = {**backend.identity(), **decisive}
             folder.check(identity)
             with folder.writing(here.index) as write:
                 if here.is_first:
                     folder.begin(identity, about)
                 here.meet()
                 folder.check(identity)  # that every machine has the same model, data and versions
-                _ask(plan, answering, folder, here, console, write)
+                _ask(plan, backend, folder, here, console, write)
     return identity
 
 
 def _ask(
     plan: Plan,
-    answering: Answering,
+    backend: Backend,
     folder: RunFolder,
     here: Processes,
     console: Console,
@@ -279,7 +279,7 @@ def _ask(
         total = plan.n_asked(here.index, here.count)
         n_done = total - sum(len(part.missing) for part in parts)
         bar = progress.add_task("answers", total=total, completed=n_done)
-        for answers in answering.ask(parts, plan.setups):
+        for answers in backend.ask(parts, plan.setups):
             write(answers)
             progress.advance(bar, len(answers))
     here.meet()

@@ -17,7 +17,7 @@ from helpers.served.models import save_llava, save_qwen
 from helpers.served.server import ENVIRONMENT, serving
 
 from tokenprune.evals import evaluate
-from tokenprune.evals.engines import answering, server
+from tokenprune.evals.engines import backend, server
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.run_folder import RunFolder
@@ -118,7 +118,7 @@ def bundled(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
 def test_the_bundled_model(bundled: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """200 questions of each task, eight at once; the same answers, and so the same accuracies."""
     url, position_ids = bundled
-    monkeypatch.setattr(answering, "Server", OpenAI)
+    monkeypatch.setattr(backend, "Server", OpenAI)
     options: dict[str, Any] = {"data": SCENES, "limit": 200, "keep_ratios": [0.25]}
     options |= {"strategies": ["fopru:layer=-2"], "position_ids": [position_ids], "baselines": []}
     rows = evaluate(str(MODEL), output=tmp_path / "served", engine=url, **options)

@@ -14,7 +14,7 @@ from helpers.tiny import tiny_llava
 
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.evals import evaluate
-from tokenprune.evals.engines import answering
+from tokenprune.evals.engines import backend
 from tokenprune.evals.engines.engine import EngineError, Prompt, Reply
 from tokenprune.evals.engines.offline import Offline
 from tokenprune.evals.models.loading import load_processor
@@ -62,7 +62,7 @@ def test_a_layer_that_vllm_does_not_give_is_refused_before_the_first_engine_star
 
 def test_default_strategies_are_those_that_vllm_can_run(windowed: str) -> None:
     said = list[str]()
-    asked = answering.InEngine(Offline(windowed, "auto", {}), windowed, *load_processor(windowed), "stop")
+    asked = backend.EngineBackend(Offline(windowed, "auto", {}), windowed, *load_processor(windowed), "stop")
     assert list(asked.strategies(None, said.append)) == ["grid", "fopru", "mosaic"]
     (line,) = said
     assert line.startswith("fopru instead of fopru:layer=-2: layer=-2 of this vision tower attends within small")
@@ -105,10 +105,10 @@ def test_a_device_map_is_for_this_process(model: str, tmp_path: Path) -> None:
 
 def test_without_vllm(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong with the options is said before it is installed."""
-    monkeypatch.setattr(answering, "find_spec", lambda name: None)
+    monkeypatch.setattr(backend, "find_spec", lambda name: None)
     with pytest.raises(
         SettingError, match=r'vLLM is not installed\. For GPUs, type: pip install "tokenprune-vlm\[vllm\]"'
     ):
-        answering.in_engine("vllm", model, "auto", {}, "stop")
+        backend.engine_backend("vllm", model, "auto", {}, "stop")
     with pytest.raises(SettingError, match="Leave it out"):
-        answering.in_engine("vllm", model, "auto", {"dtype": "half"}, "stop")
+        backend.engine_backend("vllm", model, "auto", {"dtype": "half"}, "stop")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tokenprune import Compose, FoPru, Grid, PixelPrune, Strategy
-from tokenprune.evals.engines.engine import asked_ratio
+from tokenprune.evals.engines.engine import request_ratio
 from tokenprune.evals.run.setups import Pruned, Unpruned
 from tokenprune.serving.vllm.settings import Settings
 
@@ -17,18 +17,18 @@ def pruned(strategy: Strategy, keep_ratio: float) -> Pruned:
 @pytest.mark.parametrize("own", [FoPru(keep_ratio=0.25), Compose(PixelPrune(), FoPru(keep_ratio=0.25))])
 def test_none_but_its_own(own: Strategy) -> None:
     settings = Settings(own)
-    assert asked_ratio(pruned(own, 0.25), settings) is None
-    assert asked_ratio(pruned(own, 0.1), settings) == 0.1
-    assert asked_ratio(Unpruned(), settings) == 1
+    assert request_ratio(pruned(own, 0.25), settings) is None
+    assert request_ratio(pruned(own, 0.1), settings) == 0.1
+    assert request_ratio(Unpruned(), settings) == 1
 
 
 def test_a_ratio_of_1_that_prunes() -> None:
     """A request's ratio of 1 would turn it off."""
     settings = Settings(PixelPrune())
-    assert asked_ratio(pruned(PixelPrune(), 1.0), settings) is None
-    assert asked_ratio(pruned(PixelPrune(), 0.5), settings) == 0.5
-    assert asked_ratio(Unpruned(), settings) == 1
+    assert request_ratio(pruned(PixelPrune(), 1.0), settings) is None
+    assert request_ratio(pruned(PixelPrune(), 0.5), settings) == 0.5
+    assert request_ratio(Unpruned(), settings) == 1
 
 
 def test_an_engine_that_prunes_nothing_need_not_be_asked() -> None:
-    assert asked_ratio(Unpruned(), Settings(Grid(keep_ratio=1.0))) is None
+    assert request_ratio(Unpruned(), Settings(Grid(keep_ratio=1.0))) is None

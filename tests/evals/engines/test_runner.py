@@ -12,7 +12,7 @@ import torch
 from helpers.files.evals import tiny_processor, write_vqav2
 from helpers.served.marked import save_llama4
 
-from tokenprune.evals.engines.answering import InEngine
+from tokenprune.evals.engines.backend import EngineBackend
 from tokenprune.evals.engines.engine import EngineError, Prompt, Reply
 from tokenprune.evals.engines.offline import Offline
 from tokenprune.evals.engines.runner import EngineRunner
@@ -87,10 +87,10 @@ class Keeping(Counting):
         return [self.reply] * len(prompts)
 
 
-def answer_of(answering: InEngine | EngineRunner, plan: Plan) -> Answer:
+def answer_of(backend: EngineBackend | EngineRunner, plan: Plan) -> Answer:
     """What is answered to the first question under the pruned setup."""
     part = next(plan.parts(set()))
-    ((answer,),) = answering.ask([replace(part, questions=part.questions[:1])], plan.setups[1:])
+    ((answer,),) = backend.ask([replace(part, questions=part.questions[:1])], plan.setups[1:])
     return answer
 
 
@@ -116,5 +116,5 @@ def test_what_the_processor_calls_image_token_may_be_a_marker(plan: Plan, tmp_pa
     """In Llama 4 it comes before the overview."""
     save_llama4(tmp_path / "model")
     config, processor = load_processor(str(tmp_path / "model"))
-    answer = answer_of(InEngine(Keeping(2, 16), "model", config, processor, "stop"), plan)
+    answer = answer_of(EngineBackend(Keeping(2, 16), "model", config, processor, "stop"), plan)
     assert (answer.n_visual, answer.n_kept) == (9, 2)

@@ -284,10 +284,10 @@ def test_other_engine_options_are_another_run(
     model: str, data: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They may quantise the model, or load another adapter."""
-    made = evaluating.in_engine
+    made = evaluating.engine_backend
     monkeypatch.setattr(
         evaluating,
-        "in_engine",
+        "engine_backend",
         lambda _engine, model, dtype, _options, on_error: made(url, model, dtype, {}, on_error),
     )
     run(model, data, tmp_path / "run", engine="vllm", engine_options={"quantization": "fp8"}, tasks=["vqa"])

@@ -8,7 +8,7 @@ from helpers.tiny import tiny_llava
 
 import tokenprune
 from tokenprune.evals.run import downsample
-from tokenprune.evals.run.answering import InProcess, without_downsampling
+from tokenprune.evals.run.backend import InProcessBackend, without_downsampling
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.prompts import encode_chat
 
@@ -50,7 +50,7 @@ def test_downsampling_needs_a_fixed_size() -> None:
 def test_a_model_that_takes_videos_is_not_downsampled_by_default() -> None:
     """As Video-LLaVA, whose videos the baseline cannot resize."""
     processor: Any = tiny_processor()
-    asked = InProcess(tiny_llava(), processor, batch_tokens=1, on_error="stop")
+    asked = InProcessBackend(tiny_llava(), processor, batch_tokens=1, on_error="stop")
     assert list(asked.baselines(print)) == ["unpruned", "random", "downsample"]
     processor.video_processor = processor.image_processor
     assert list(asked.baselines(print)) == ["unpruned", "random"]

@@ -16,7 +16,7 @@ from PIL import Image
 import tokenprune
 from tokenprune.evals.run import aggregate
 from tokenprune.evals.run import batches as batching
-from tokenprune.evals.run.answering import InProcess
+from tokenprune.evals.run.backend import InProcessBackend
 from tokenprune.evals.run.batches import DecodedQuestion, batches
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.runner import QuestionError, failed
@@ -96,7 +96,9 @@ def test_the_first_call_of_a_run_is_not_timed(questions: list[Question], monkeyp
     monkeypatch.setattr("tokenprune.evals.run.runner.time.perf_counter", lambda: seconds[0])
     compared = make_setups(["grid"], [0.25], ["original"])
     parts = list(Plan(questions, compared).parts(set()))
-    answers = [one for some in InProcess(model, tiny_processor(), 4096, "stop").ask(parts, compared) for one in some]
+    answers = [
+        one for some in InProcessBackend(model, tiny_processor(), 4096, "stop").ask(parts, compared) for one in some
+    ]
     assert len(answers) == 2 * len(questions)
     assert {one.seconds for one in answers} == {0.0}
 

@@ -1,4 +1,4 @@
-"""Who answers the questions of a run: the model in this process, or whatever else is an `Answering`."""
+"""What answers the questions of a run: the model in this process, or an engine (see evals/engines)."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from tokenprune.evals.storage.provenance import model_identity, processor_digest
 from tokenprune.strategy import Strategy
 
 
-class Answering(ABC):
+class Backend(ABC):
     """Answers the questions of a run."""
 
     @property
     def keep_ratios(self) -> Sequence[float]:
-        """What it compares where no keep ratio is named."""
+        """The keep ratios to compare if none is named."""
         return DEFAULT_KEEP_RATIOS
 
     @property
     def position_ids(self) -> Sequence[str]:
-        """What it compares where no kind of position IDs is named."""
+        """The kinds of position IDs to compare if none is named."""
         return POSITION_IDS
 
     @abstractmethod
     def strategies(self, adapter: type[ModelAdapter] | None, say: Callable[[str], None]) -> Sequence[str | Strategy]:
-        """Return what it compares where no strategy is named; say which of the default strategies it cannot run.
+        """Return the strategies to compare if none is named; say which of the default ones cannot be run.
 
         adapter: how the model is read, as in `patch`.
         """
 
     @abstractmethod
     def baselines(self, say: Callable[[str], None]) -> Sequence[str]:
-        """Return the baselines that it can run; say which it cannot."""
+        """Return the baselines that can be run; say which cannot."""
 
     @abstractmethod
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
-        """Sort setups into those that it runs one after the other. Raises now any error of theirs that would otherwise
-        come an hour into the run."""
+        """Sort setups into groups, to be run one after the other. Raises any error of a setup that would otherwise come
+        an hour into the run."""
 
     @abstractmethod
     def serving(self, group: Sequence[Setup]) -> AbstractContextManager[None]:
-        """Be ready for the setups of a group inside a `with` block."""
+        """Make ready for the setups of a group, for as long as a `with` block lasts."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Answering(ABC):
 
 
 @dataclass(frozen=True)
-class InProcess(Answering):
+class InProcessBackend(Backend):
     """The model in this process. batch_tokens, on_error: see `Runner`. resized: whether its images are of another size
     than its vision tower was made for."""
 

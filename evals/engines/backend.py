@@ -1,4 +1,4 @@
-"""An engine as what answers the questions of a run."""
+"""An engine as the backend of a run: vLLM in this process, or a server behind a URL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenprune.evals.engines.offline import Offline
 from tokenprune.evals.engines.runner import EngineRunner
 from tokenprune.evals.engines.server import Server
 from tokenprune.evals.models.loading import load_processor, public_name
-from tokenprune.evals.run.answering import Answering, without_downsampling
+from tokenprune.evals.run.backend import Backend, without_downsampling
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import OnError
@@ -29,8 +29,8 @@ from tokenprune.strategy import Strategy
 
 
 @dataclass(frozen=True)
-class InEngine(Answering):
-    """An engine with the model `name`, whose config and processor count tokens here."""
+class EngineBackend(Backend):
+    """An engine that runs the model `name`; tokens are counted here, by the model's config and processor."""
 
     engine: Engine
     name: str
@@ -40,19 +40,19 @@ class InEngine(Answering):
 
     @property
     def keep_ratios(self) -> Sequence[float]:
-        theirs = self.engine.settings
-        ratio = None if theirs is None else theirs.strategy.keep_ratio
+        settings = self.engine.settings
+        ratio = None if settings is None else settings.strategy.keep_ratio
         return DEFAULT_KEEP_RATIOS if ratio is None else [ratio]
 
     @property
     def position_ids(self) -> Sequence[str]:
-        theirs = self.engine.settings
-        return POSITION_IDS if theirs is None else [theirs.position_ids]
+        settings = self.engine.settings
+        return POSITION_IDS if settings is None else [settings.position_ids]
 
     def strategies(self, adapter: type[ModelAdapter] | None, say: Callable[[str], None]) -> Sequence[str | Strategy]:
-        theirs = self.engine.settings
-        if theirs is not None:
-            return [theirs.strategy]
+        settings = self.engine.settings
+        if settings is not None:
+            return [settings.strategy]
         return possible(DEFAULT_STRATEGIES, lambda setup: self.engine.groups([setup]), say)
 
     def baselines(self, say: Callable[[str], None]) -> Sequence[str]:
@@ -68,7 +68,7 @@ class InEngine(Answering):
         return self.engine.serving(group)
 
     def identity(self) -> dict[str, Any]:
-        """The weights of an engine cannot be looked at, so their name identifies them."""
+        """An engine's weights cannot be read, so the model's name identifies them."""
         facts = self.engine.facts()
         model = {"class": facts.architecture, "weights": self.name, "dtype": facts.dtype, "device": facts.device}
         return {"model": model, "versions": {**versions(), "vllm": facts.version}}
@@ -91,10 +91,10 @@ def check_for_engine(questions: Sequence[Question], image_size: tuple[int, int] 
         raise SettingError(f"{videos[0]} is about a video, but engines get questions about images only")
 
 
-def in_engine(
+def engine_backend(
     engine: str, model: str | tuple[Any, Any], dtype: str, options: Mapping[str, Any], on_error: OnError
-) -> InEngine:
-    """Return what asks an engine: "vllm", with these options, or the one at a URL. SettingError for anything else."""
+) -> EngineBackend:
+    """Return the backend for "vllm", with these options, or for the server at a URL. SettingError for anything else."""
     if not isinstance(model, str):
         raise SettingError("an engine loads the model itself: give evaluate() its name or folder")
     config, processor = load_processor(model)
@@ -102,11 +102,11 @@ def in_engine(
         offline = Offline(model, dtype, options)
         if find_spec("vllm") is None:
             raise SettingError(NOT_INSTALLED)
-        return InEngine(offline, public_name(model), config, processor, on_error)
+        return EngineBackend(offline, public_name(model), config, processor, on_error)
     if not engine.startswith(("http://", "https://")):
         raise SettingError(f"engine {engine!r}: write vllm, or the URL of a server, http://localhost:8000")
     if options:
         raise SettingError("a running server already has its options: leave out engine_options (--engine-options)")
     if dtype != "auto":
         raise SettingError("a running server already has its data type: leave out dtype (--dtype)")
-    return InEngine(Server(engine, model), public_name(model), config, processor, on_error)
+    return EngineBackend(Server(engine, model), public_name(model), config, processor, on_error)
