@@ -4,8 +4,8 @@ examples     questions with the answers to learn
 rows         questions about one image in one row of a batch
 lora         which layers are trained
 logits       logits where an answer is learnt, and nowhere else
-asking       what the unpruned model answers to the questions of a row, asked at once
-own_answers  what it answers to all questions, on disk
+generation   the unpruned model's answers to the questions of a row, all at once
+own_answers  its answers to all questions, on disk
 teaching     what the model learns without right answers: its own distributions
 loss         what is minimised
 objective    what a training is for, and how the model is pruned meanwhile

@@ -17,9 +17,9 @@ from torch import nn
 
 import tokenprune
 from tokenprune.errors import SettingError
-from tokenprune.evals.adapt.asking import RowAsker, Said
 from tokenprune.evals.adapt.estimate import estimate
 from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled
+from tokenprune.evals.adapt.generation import RowGenerator, UnprunedAnswer
 from tokenprune.evals.adapt.logits import output_layer
 from tokenprune.evals.adapt.lora import Part, with_lora
 from tokenprune.evals.adapt.objective import Objective, Ratios, at_ratio
@@ -142,13 +142,17 @@ def adapt(
         output.mkdir(parents=True, exist_ok=True)
         with files.lock_for_appending(output / LOSSES, "another training is writing it"):
             files.begin(output / IDENTITY, identity, "another training")
-            own: Mapping[QuestionKey, Said] = {}
+            own: Mapping[QuestionKey, UnprunedAnswer] = {}
             if answers is None:
-                asker = RowAsker(loaded, collator, objective.head)
-                own = own_answers(asker, groups, output / "answers", console, batch=batch, batch_tokens=batch_tokens)
-                answers = {key: said.text for key, said in own.items()}
+                generator = RowGenerator(loaded, collator, objective.head)
+                own = own_answers(
+                    generator, groups, output / "answers", console, batch=batch, batch_tokens=batch_tokens
+                )
+                answers = {key: answer.text for key, answer in own.items()}
             rows = _rows(groups, answers)
-            return _train(loaded, collator, rows, _said(rows, own), objective, training, output, save_every, say)
+            return _train(
+                loaded, collator, rows, _distributions(rows, own), objective, training, output, save_every, say
+            )
 
 
 def _model_name(model: str | PathLike[str]) -> str:
@@ -247,7 +251,7 @@ def _train(
     model: Any,
     collator: Collator,
     rows: Sequence[Row],
-    said: Mapping[Row, Distributions],
+    known: Mapping[Row, Distributions],
     objective: Objective,
     training: Hyperparameters,
     output: Path,
@@ -261,7 +265,7 @@ def _train(
     if checkpoint is None:
         largest = sorted(rows, key=lambda one: one.size, reverse=True)[: training.batch]
         found = estimate(adapted, collator(largest), training.accumulate, objective, autocast=autocast)
-        n_asked = 0 if objective.labels else len(rows) - len(said)
+        n_asked = 0 if objective.labels else len(rows) - len(known)
         n_taught = min(training.steps, math.ceil(n_asked / training.rows_per_step))
         say(found.sentence(training.steps, objective.ratios.whole, n_taught))
     else:
@@ -279,7 +283,7 @@ def _train(
         train_dataset=Rows(rows),
         data_collator=collator,
         objective=objective,
-        said=said,
+        known=known,
     )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     adapted.save_pretrained(str(output / ADAPTER))
@@ -289,8 +293,8 @@ def _train(
     return Adapted(output / ADAPTER, losses)
 
 
-def _said(rows: Sequence[Row], own: Mapping[QuestionKey, Said]) -> dict[Row, Distributions]:
-    """What a teacher has said already, of the rows of which it has said all."""
+def _distributions(rows: Sequence[Row], own: Mapping[QuestionKey, UnprunedAnswer]) -> dict[Row, Distributions]:
+    """The teacher's distributions, for rows whose answers all have them."""
     found = {row: [own[one.question.key].distributions for one in row.examples] for row in rows if own}
     known = {row: [one for one in parts if one is not None] for row, parts in found.items()}
     return {row: Distributions.joined(parts) for row, parts in known.items() if len(parts) == len(row.examples)}

@@ -1,8 +1,8 @@
 """Logits where an answer is learnt, and nowhere else.
 
 Few of a row's tokens belong to answers. Logits of the others do not change the loss, but with a vocabulary of 150,000
-tokens they would take most of a step's memory. So the model's output layer is passed over, and what knows the labels
-applies it where something is learnt.
+tokens they would take most of a step's memory. So the model's output layer is bypassed, and the loss, which knows the
+labels, applies it where something is learnt.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from tokenprune.evals.models.forward import overridden_forward
 from tokenprune.sequence.packing import IGNORED_LABEL
 
 
-def learnt(labels: Int[Tensor, "batch n"]) -> Bool[Tensor, "batch n-1"]:
-    """Return which tokens are followed by one to learn."""
+def is_learnt(labels: Int[Tensor, "batch n"]) -> Bool[Tensor, "batch n-1"]:
+    """Which tokens are followed by one to learn."""
     return labels[:, 1:] != IGNORED_LABEL
 
 
 @contextmanager
-def passed_over(layer: nn.Module | None) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Within the block, a layer returns what it is given. Yield what it does elsewhere: nothing, if there is none."""
+def bypassed(layer: nn.Module | None) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Make a layer return its input inside the block. Yields the layer's own forward; the identity without a layer."""
     if layer is None:
-        yield lambda given: given
+        yield lambda hidden: hidden
         return
     own = layer.forward
-    with overridden_forward(layer, lambda given: given):
+    with overridden_forward(layer, lambda hidden: hidden):
         yield own
 
 
 @torch.no_grad()
 def output_layer(model: Any, batch: Mapping[str, Any]) -> nn.Module | None:
-    """Return the layer whose outputs the loss function reads. None if there is none, if the model changes them before,
-    such as with a soft cap, or if its loss function is not transformers' own, which takes chosen places; found out with
-    `batch`."""
+    """Return the layer whose outputs the loss function reads, determined by a forward of `batch`. None if there is
+    none, if the model changes its outputs first (a soft cap), or if its loss function is not transformers' own, which
+    accepts the logits of selected tokens."""
     head, own = model.get_output_embeddings(), model.loss_function
     outputs: list[Tensor] = []
     read: list[bool] = []

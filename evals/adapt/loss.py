@@ -11,13 +11,14 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.evals.adapt.logits import learnt, passed_over
+from tokenprune.evals.adapt.logits import bypassed, is_learnt
 from tokenprune.evals.adapt.teaching import Distributions
 
 
 @contextmanager
 def learning(model: PeftModel, head: nn.Module | None, taught: Distributions | None = None) -> Iterator[None]:
-    """Within the block, the model's loss is that of its labels, or its divergence from what was taught at their places.
+    """Inside the block, the model's loss is that of its labels, or its divergence from `taught`, the teacher's
+    distributions at the labels.
 
     Enter it before the model is patched. head: see `tokenprune.evals.adapt.logits.output_layer`.
     UnsupportedError if the model computes its loss without `loss_function`, at the end of the block.
@@ -27,7 +28,7 @@ def learning(model: PeftModel, head: nn.Module | None, taught: Distributions | N
         return
     base: Any = model.get_base_model()
     own = base.loss_function
-    with passed_over(head) as logits_of:
+    with bypassed(head) as logits_of:
         loss = AnswerLoss(own, logits_of, taught)
         base.loss_function = loss
         try:
@@ -66,7 +67,7 @@ class AnswerLoss:
         """vocab_size: not read; a model may take it from the hidden states. num_items_in_batch: by how many the sum is
         divided, if the step has several batches."""
         self.was_read = True
-        places = learnt(labels)
+        places = is_learnt(labels)
         logits = self._logits_of(logits[:, :-1][places])
         if self._taught is not None:
             total = self._taught.divergence(logits)

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from tokenprune.errors import DataError
-from tokenprune.evals.adapt.asking import RowAsker, Said
 from tokenprune.evals.adapt.examples import Example
+from tokenprune.evals.adapt.generation import RowGenerator, UnprunedAnswer
 from tokenprune.evals.adapt.rows import Row
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.progress import progress_bar, saying
@@ -23,14 +23,14 @@ UNPRUNED = Unpruned()
 
 
 def own_answers(
-    asker: RowAsker,
+    generator: RowGenerator,
     groups: Sequence[tuple[Question, ...]],
     folder: Path,
     console: Console,
     *,
     batch: int,
     batch_tokens: int,
-) -> Mapping[QuestionKey, Said]:
+) -> Mapping[QuestionKey, UnprunedAnswer]:
     """Return what the model answers to each question, "" where it has no answer.
 
     Answers are on disk and not asked again; then their distributions are not known. DataError if there are none at all.
@@ -40,14 +40,14 @@ def own_answers(
     """
     run, say = RunFolder(folder), saying(console)
     with run.writing() as write, progress_bar(console) as progress:
-        found = {(key.task, key.id): Said(answer.text, None) for key, answer in run.answers().items()}
+        found = {(key.task, key.id): UnprunedAnswer(answer.text, None) for key, answer in run.answers().items()}
         bar = progress.add_task("unpruned answers", total=sum(map(len, groups)), completed=len(found))
-        if _can_be_asked_at_once(asker, groups, say):
-            asked = _at_once(asker, groups, batch, found.keys())
+        if _can_generate_at_once(generator, groups, say):
+            asked = _at_once(generator, groups, batch, found.keys())
         else:
-            asked = _one_by_one(asker, [question for group in groups for question in group], batch_tokens, run)
-        for said in asked:
-            new = [(answer, one) for answer, one in said if (answer.task, answer.id) not in found]
+            asked = _one_by_one(generator, [question for group in groups for question in group], batch_tokens, run)
+        for batch_answers in asked:
+            new = [(answer, one) for answer, one in batch_answers if (answer.task, answer.id) not in found]
             write([answer for answer, _ in new])
             found |= {(answer.task, answer.id): one for answer, one in new}
             progress.advance(bar, len(new))
@@ -58,38 +58,40 @@ def own_answers(
     return found
 
 
-def _can_be_asked_at_once(asker: RowAsker, groups: Sequence[tuple[Question, ...]], say: Callable[[str], None]) -> bool:
+def _can_generate_at_once(
+    generator: RowGenerator, groups: Sequence[tuple[Question, ...]], say: Callable[[str], None]
+) -> bool:
     largest = max(groups, key=len)
     if len(largest) == 1:
         return False
-    reason = asker.why_alone(Row(tuple(Example(question, None) for question in largest)))
+    reason = generator.why_not_at_once(Row(tuple(Example(question, None) for question in largest)))
     if reason is not None:
         say(f"Asking one question at a time, although several are about the same image: {reason}.")
     return reason is None
 
 
 def _at_once(
-    asker: RowAsker, groups: Sequence[tuple[Question, ...]], batch: int, done: Set[QuestionKey]
-) -> Iterator[list[tuple[Answer, Said]]]:
+    generator: RowGenerator, groups: Sequence[tuple[Question, ...]], batch: int, done: Set[QuestionKey]
+) -> Iterator[list[tuple[Answer, UnprunedAnswer]]]:
     """Ask a batch again as a whole if any of its answers is missing, so that it stays the same batch."""
     for start in range(0, len(groups), batch):
         asked = groups[start : start + batch]
         if not done >= {question.key for group in asked for question in group}:
             rows = [Row(tuple(Example(question, None) for question in group)) for group in asked]
             yield [
-                (_answer(question, said.text), said)
-                for group, of_row in zip(asked, asker.ask(rows), strict=True)
-                for question, said in zip(group, of_row, strict=True)
+                (_answer(question, answer.text), answer)
+                for group, of_row in zip(asked, generator.generate(rows), strict=True)
+                for question, answer in zip(group, of_row, strict=True)
             ]
 
 
 def _one_by_one(
-    asker: RowAsker, questions: Sequence[Question], batch_tokens: int, run: RunFolder
-) -> Iterator[list[tuple[Answer, Said]]]:
-    runner = Runner(asker.model, asker.collator.processor, [UNPRUNED], batch_tokens)
+    generator: RowGenerator, questions: Sequence[Question], batch_tokens: int, run: RunFolder
+) -> Iterator[list[tuple[Answer, UnprunedAnswer]]]:
+    runner = Runner(generator.model, generator.collator.processor, [UNPRUNED], batch_tokens)
     for part in Plan(questions, [UNPRUNED]).parts(run.answers().keys()):
         for answers in runner.ask(part):
-            yield [(answer, Said(answer.text, None)) for answer in answers]
+            yield [(answer, UnprunedAnswer(answer.text, None)) for answer in answers]
 
 
 def _answer(question: Question, text: str) -> Answer:

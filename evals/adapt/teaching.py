@@ -17,8 +17,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
-from tokenprune.evals.adapt.logits import learnt, passed_over
+from tokenprune.evals.adapt.logits import bypassed, is_learnt
 from tokenprune.evals.adapt.rows import Row
+from tokenprune.evals.models.modes import in_evaluation_mode
 
 #: Tokens whose probabilities are kept; those of the others, thousands of times smaller, are added up.
 KEPT = 256
@@ -61,44 +62,39 @@ class Distributions:
 
 
 class Teacher:
-    """The model unpruned and without its adapter. What it says of a row is computed once, and then remembered in 2 kB
+    """The model unpruned and without its adapter. Its distributions for a row are computed once, and then held in 2 kB
     of main memory for each token to learn.
 
-    head: see `tokenprune.evals.adapt.logits.output_layer`. said: what it has said of rows already.
+    head: see `tokenprune.evals.adapt.logits.output_layer`. known: the distributions for rows that have been computed.
     """
 
-    def __init__(self, model: PeftModel, head: nn.Module | None, said: Mapping[Row, Distributions]) -> None:
+    def __init__(self, model: PeftModel, head: nn.Module | None, known: Mapping[Row, Distributions]) -> None:
         self._model, self._head = model, head
-        self._said = dict(said)
+        self._known = dict(known)
 
     def distributions(self, batch: Mapping[str, Any], rows: Sequence[Row]) -> Distributions:
-        """Return what it says at the labels of `batch`, which was made of `rows`. The model must not be patched."""
-        if not all(row in self._said for row in rows):
+        """Its distributions at the labels of `batch`, which was made of `rows`. The model must not be patched."""
+        if not all(row in self._known for row in rows):
             found = teacher_distributions(self._model, batch, self._head).to("cpu")
-            counts = learnt(batch["labels"]).sum(1).tolist()
-            self._said.update(zip(rows, found.split(counts), strict=True))
-        return Distributions.joined([self._said[row] for row in rows]).to(batch["labels"].device)
+            counts = is_learnt(batch["labels"]).sum(1).tolist()
+            self._known.update(zip(rows, found.split(counts), strict=True))
+        return Distributions.joined([self._known[row] for row in rows]).to(batch["labels"].device)
 
 
 @torch.no_grad()
 def teacher_distributions(model: PeftModel, batch: Mapping[str, Any], head: nn.Module | None = None) -> Distributions:
-    """Return what the model says without its adapter at the places of the labels. It must not be patched."""
-    was_training = model.training
-    model.eval()
-    try:
-        with model.disable_adapter():
-            # The Trainer changes the outer model's outputs to float32, which a head in bfloat16 does not take.
-            return Distributions.of(answer_logits(model.get_base_model(), batch, head))
-    finally:
-        model.train(was_training)
+    """Return the model's distributions at the labels, without its adapter. It must not be patched."""
+    with in_evaluation_mode(model), model.disable_adapter():
+        # The Trainer changes the outer model's outputs to float32, which a head in bfloat16 does not take.
+        return Distributions.of(answer_logits(model.get_base_model(), batch, head))
 
 
 @torch.no_grad()
 def answer_logits(model: Any, batch: Mapping[str, Any], head: nn.Module | None) -> Float[Tensor, "learnt vocabulary"]:
     """Return a model's logits of the next token, at the places of the labels."""
-    with passed_over(head) as logits_of:
+    with bypassed(head) as logits_of:
         hidden = model(**{name: value for name, value in batch.items() if name != "labels"}, use_cache=False).logits
-        return logits_of(hidden[:, :-1][learnt(batch["labels"])])
+        return logits_of(hidden[:, :-1][is_learnt(batch["labels"])])
 
 
 def _log_probabilities(

@@ -94,13 +94,13 @@ class PrunedTrainer(Trainer):
     little of it is padding."""
 
     def __init__(
-        self, *args: Any, objective: Objective, said: Mapping[Row, Distributions] | None = None, **kwargs: Any
+        self, *args: Any, objective: Objective, known: Mapping[Row, Distributions] | None = None, **kwargs: Any
     ) -> None:
-        """said: see `Teacher`."""
+        """known: see `Teacher`."""
         super().__init__(*args, **kwargs)
         own: Any = self.model
         self._objective = objective
-        self._teacher = None if objective.labels else Teacher(own, objective.head, said or {})
+        self._teacher = None if objective.labels else Teacher(own, objective.head, known or {})
         if not objective.labels:
             collator = self.data_collator
             self.data_collator = lambda rows: {**collator(rows), ROWS: tuple(rows)}

@@ -3,7 +3,7 @@
 questions    the two halves, and the order in which the first is asked
 space        which settings are tried
 sharing      one run of the vision tower for all settings of a batch
-asking       answers on disk, and their scores
+scoring      answers on disk, and their scores
 first_token  distributions in place of answers
 bounds       how much is lost, and how certain that is
 costs        what a setting costs, relative to the unpruned model

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from tokenprune.evals.tune.asking import UNPRUNED, Scorer
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.questions import Half
+from tokenprune.evals.tune.scoring import UNPRUNED, Scorer
 from tokenprune.evals.tune.search import Tried, loss_on
 
 #: Settings that are tested at most.
@@ -36,10 +36,10 @@ def sequence(tried: Sequence[Tried]) -> list[Tried]:
     """The settings to test, the most likely to pass first; each saves more than the one before. Those that save most on
     average are chosen: a small further saving is not worth the risk of ending the sequence. If none is likely to pass,
     the one that comes nearest."""
-    whole = [one for one in tried if one.whole and one.cost < 1]
-    whole.sort(key=lambda one: (-one.assurance, one.loss.upper, one.cost))
+    complete = [one for one in tried if one.complete and one.cost < 1]
+    complete.sort(key=lambda one: (-one.assurance, one.loss.upper, one.cost))
     front: list[Tried] = []
-    for one in whole:
+    for one in complete:
         if not front or one.cost < front[-1].cost:
             front.append(one)
     likely = [one for one in front if one.assurance >= LEAST_ASSURANCE] or front[:1]
@@ -59,16 +59,16 @@ def expected_saving(order: Sequence[Tried]) -> float:
 
 
 def confirm(
-    order: Sequence[Tried], fresh: Half, asker: Scorer, margin: float, say: Callable[[str], None] = lambda line: None
+    order: Sequence[Tried], fresh: Half, scorer: Scorer, margin: float, say: Callable[[str], None] = lambda line: None
 ) -> list[Tested]:
     """Ask the settings the questions of the fresh half in this order, up to the first that does not pass."""
     if order:
-        asker.ask([UNPRUNED], fresh)
+        scorer.ask([UNPRUNED], fresh)
     tested: list[Tested] = []
     for number, one in enumerate(order, start=1):
         say(f"test {number} of at most {len(order)}")
-        asker.ask([one.setup], fresh)
-        loss = loss_on(asker, one.setup, fresh)
+        scorer.ask([one.setup], fresh)
+        loss = loss_on(scorer, one.setup, fresh)
         tested.append(Tested(one, loss, loss.passes(margin)))
         if not tested[-1].passed:
             break

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.stats.intervals import paired
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.evals.tune.asking import UNPRUNED, Asker, Measure
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.questions import Half, image_numbers
+from tokenprune.evals.tune.scoring import UNPRUNED, Measure, ModelScorer
 from tokenprune.evals.tune.search import Tried
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ class About:
         return SCORES[self.measure]
 
 
-def write(tuned: Tuned, about: About, asker: Asker, fresh: Half, plot: str) -> str:
+def write(tuned: Tuned, about: About, scorer: ModelScorer, fresh: Half, plot: str) -> str:
     """Return the page."""
     parts = [f"# What to set for {about.model}", tuned.verdict, *_next_steps(tuned, about)]
     shown = [one.tried for one in tuned.tested if one.passed] or [one.tried for one in tuned.tested]
     if shown:
         names = "`, then `".join(_setting(one) for one in shown[-2:][::-1])
         parts += ["## By kind of question", f"On the fresh questions, unpruned and with `{names}`:"]
-        parts.append(_by_kind(shown[-2:][::-1], asker, fresh.questions))
+        parts.append(_by_kind(shown[-2:][::-1], scorer, fresh.questions))
     parts += ["## What was tried", f"![Loss against cost]({plot})", *_method(tuned, about)]
     return "\n\n".join(parts) + "\n"
 
@@ -133,11 +133,11 @@ def _tested(tuned: Tuned, tried: Tried) -> tuple[bool, Loss]:
     return (False, tried.loss) if found is None else (found.passed, found.loss)
 
 
-def _by_kind(shown: Sequence[Tried], asker: Asker, questions: Sequence[Question]) -> str:
+def _by_kind(shown: Sequence[Tried], scorer: ModelScorer, questions: Sequence[Question]) -> str:
     named = kinds(questions)
     numbers = list(image_numbers(questions).values())
-    base = asker.scores(UNPRUNED, questions)
-    own = [asker.scores(one.setup, questions) for one in shown]
+    base = scorer.scores(UNPRUNED, questions)
+    own = [scorer.scores(one.setup, questions) for one in shown]
     lines = []
     for kind, count in [("all", len(questions)), *Counter(named).most_common()]:
         at = [place for place, name in enumerate(named) if kind in ("all", name)]
@@ -160,13 +160,13 @@ def kinds(questions: Sequence[Question]) -> list[str]:
 
 
 def _method(tuned: Tuned, about: About) -> list[str]:
-    whole = sum(one.whole for one in tuned.tried)
+    n_complete = sum(one.complete for one in tuned.tried)
     lines = [
         f"Settings tried: {len(tuned.tried)}, each on the first few of {about.n_searched} questions; on all of them: "
-        f"{whole}. Those in the table were then tested on other questions, in this order, the safest first, until one "
-        f"failed. This is a paired non-inferiority test at 95 %: the bound of a BCa bootstrap over images, never below "
-        f"one for what other images may lose. Because the order was fixed in advance, testing several does not weaken "
-        f"the guarantee, which holds for questions like these and no others. {POINTS[about.measure]}"
+        f"{n_complete}. Those in the table were then tested on other questions, in this order, the safest first, until "
+        f"one failed. This is a paired non-inferiority test at 95 %: the bound of a BCa bootstrap over images, never "
+        f"below one for what other images may lose. Because the order was fixed in advance, testing several does not "
+        f"weaken the guarantee, which holds for questions like these and no others. {POINTS[about.measure]}"
     ]
     rows = [
         [

@@ -26,7 +26,7 @@ def figure(tuned: Tuned, about: About) -> Figure:
     result = Figure(figsize=(8.6, 5.6), layout="constrained")
     FigureCanvasAgg(result)
     axes = result.subplots()
-    halved = [one for one in tuned.tried if not one.whole]
+    halved = [one for one in tuned.tried if not one.complete]
     axes.plot(
         [100 * one.cost for one in halved],
         [one.loss.points for one in halved],
@@ -35,10 +35,10 @@ def figure(tuned: Tuned, about: About) -> Figure:
         alpha=0.5,
         label="dropped after fewer questions",
     )
-    whole = [(one.cost, one.loss) for one in tuned.tried if one.whole]
+    complete = [(one.cost, one.loss) for one in tuned.tried if one.complete]
     fresh = [(one.tried.cost, one.loss) for one in tuned.tested]
     for points, color, marker, label in (
-        (whole, BLUE, "o", "asked the whole first half"),
+        (complete, BLUE, "o", "asked the whole first half"),
         (fresh, VERMILION, "D", "tested on fresh questions"),
     ):
         if points:

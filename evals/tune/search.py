@@ -27,10 +27,10 @@ from optuna.trial import TrialState
 from tokenprune.evals.run.setups import Pruned
 from tokenprune.evals.search.journal import finished, sampler_seed
 from tokenprune.evals.storage.answers import SetupKey
-from tokenprune.evals.tune.asking import UNPRUNED, Scorer
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.costs import CostMeter
 from tokenprune.evals.tune.questions import Half, image_numbers
+from tokenprune.evals.tune.scoring import UNPRUNED, Scorer
 from tokenprune.evals.tune.space import N_TRIES, Params, Space
 
 #: The shares of the first half that are asked, and which part of a generation is asked them.
@@ -47,7 +47,8 @@ LEADERS, COMPLETED = 3, 6
 class Tried:
     """A setting and what is known of it.
 
-    cost: relative to the unpruned model. loss: on the questions that it was asked. whole: those were all of the half's.
+    cost: relative to the unpruned model. loss: on the questions that it was asked.
+    complete: whether it was asked all questions of the half.
     assurance: the probability, given that, that a test on fresh questions passes.
     """
 
@@ -55,7 +56,7 @@ class Tried:
     cost: float
     loss: Loss
     assurance: float
-    whole: bool
+    complete: bool
 
     @property
     def value(self) -> float:
@@ -94,7 +95,7 @@ def search(
     space: Space,
     plan: SearchPlan,
     half: Half,
-    asker: Scorer,
+    scorer: Scorer,
     meter: CostMeter,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Tried]:
@@ -102,7 +103,7 @@ def search(
 
     study: holds proposals and outcomes; a killed search resumes in the generation that it was in.
     """
-    asker.ask([UNPRUNED], half)
+    scorer.ask([UNPRUNED], half)
     tried: list[Tried] = []
     n_done = len(finished(study))
     for number in range(plan.generations):
@@ -114,7 +115,7 @@ def search(
         proposed = study.user_attrs[name]
         setups = [_setup(space, one["params"]) for one in proposed]
         costs = {setup.key: one["cost"] for setup, one in zip(setups, proposed, strict=True)}
-        outcomes = halved(setups, costs, plan, half, asker)
+        outcomes = halved(setups, costs, plan, half, scorer)
         for one, setup in list(zip(proposed, setups, strict=True))[max(0, n_done - len(tried)) :]:
             study.add_trial(
                 optuna.create_trial(
@@ -125,19 +126,19 @@ def search(
             )
         tried += outcomes.values()
     say("the most promising settings")
-    return completed(tried, plan, half, asker)
+    return completed(tried, plan, half, scorer)
 
 
-def completed(tried: Sequence[Tried], plan: SearchPlan, half: Half, asker: Scorer) -> list[Tried]:
+def completed(tried: Sequence[Tried], plan: SearchPlan, half: Half, scorer: Scorer) -> list[Tried]:
     """Return the settings, those with the highest value first, of which the leaders have been asked everything."""
     ranked = sorted(tried, key=_rank)
     for _ in range(COMPLETED):
-        leader = next((one for one in ranked[:LEADERS] if not one.whole and one.assurance >= HOPELESS), None)
+        leader = next((one for one in ranked[:LEADERS] if not one.complete and one.assurance >= HOPELESS), None)
         if leader is None:
             break
-        asker.ask([leader.setup], half)
+        scorer.ask([leader.setup], half)
         ranked.remove(leader)
-        ranked.append(assess(asker, leader.setup, leader.cost, half, plan, whole=True))
+        ranked.append(assess(scorer, leader.setup, leader.cost, half, plan, complete=True))
         ranked.sort(key=_rank)
     return ranked
 
@@ -147,7 +148,7 @@ def _rank(one: Tried) -> tuple[float, float]:
 
 
 def halved(
-    setups: Sequence[Pruned], costs: Mapping[SetupKey, float], plan: SearchPlan, half: Half, asker: Scorer
+    setups: Sequence[Pruned], costs: Mapping[SetupKey, float], plan: SearchPlan, half: Half, scorer: Scorer
 ) -> dict[SetupKey, Tried]:
     """Return what is known of each setup after its last rung."""
     outcomes: dict[SetupKey, Tried] = {}
@@ -155,24 +156,24 @@ def halved(
     for share, part in RUNGS:
         asked = rung(half, share)
         left = left[: -(-len(setups) // part)]
-        asker.ask(left, asked)
+        scorer.ask(left, asked)
         for setup in left:
-            outcomes[setup.key] = assess(asker, setup, costs[setup.key], asked, plan, share == 1)
+            outcomes[setup.key] = assess(scorer, setup, costs[setup.key], asked, plan, share == 1)
         left.sort(key=lambda setup: (-outcomes[setup.key].value, outcomes[setup.key].loss.points))
         left = left[:1] + [setup for setup in left[1:] if outcomes[setup.key].assurance >= HOPELESS]
     return outcomes
 
 
-def assess(asker: Scorer, setup: Pruned, cost: float, asked: Half, plan: SearchPlan, whole: bool) -> Tried:
+def assess(scorer: Scorer, setup: Pruned, cost: float, asked: Half, plan: SearchPlan, complete: bool) -> Tried:
     """What the answers to the questions of `asked` say of a setup."""
-    loss = loss_on(asker, setup, asked)
-    return Tried(setup, cost, loss, loss.assurance(plan.margin, plan.n_fresh), whole)
+    loss = loss_on(scorer, setup, asked)
+    return Tried(setup, cost, loss, loss.assurance(plan.margin, plan.n_fresh), complete)
 
 
-def loss_on(asker: Scorer, setup: Pruned, asked: Half) -> Loss:
+def loss_on(scorer: Scorer, setup: Pruned, asked: Half) -> Loss:
     questions = asked.questions
     images = list(image_numbers(questions).values())
-    return Loss.of(asker.scores(setup, questions), asker.scores(UNPRUNED, questions), images)
+    return Loss.of(scorer.scores(setup, questions), scorer.scores(UNPRUNED, questions), images)
 
 
 def _proposals(

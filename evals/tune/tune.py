@@ -37,10 +37,10 @@ from tokenprune.evals.storage.provenance import (
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.evals.tune import page, plot
-from tokenprune.evals.tune.asking import Asker, Compare, Measure, held_answers, measure_of
 from tokenprune.evals.tune.confirm import MOST, Tested, confirm, sequence
 from tokenprune.evals.tune.costs import COSTS, N_QUESTIONS, Cost, CostMeter
 from tokenprune.evals.tune.questions import halves
+from tokenprune.evals.tune.scoring import Compare, Measure, ModelScorer, locked_answers, measure_of
 from tokenprune.evals.tune.search import SearchPlan, Tried, search
 from tokenprune.evals.tune.space import STRATEGIES, Space, check_named
 from tokenprune.serving.vllm.checkpoints import architecture_of_loaded
@@ -153,19 +153,19 @@ def tune(
         with (
             in_evaluation_mode(loaded),
             held_study(output / JOURNAL, identity, instead) as study,
-            held_answers(output / "answers") as (write, found),
+            locked_answers(output / "answers") as (write, found),
         ):
             files.begin(output / IDENTITY, identity, "another tuning")  # the answers remain if the journal is deleted
             n_all = plan.n_answers(searched) + len(questions) + MOST * len(fresh.questions)
             with _progress(console, n_all) as (advance, name_part):
-                asker = Asker(
+                scorer = ModelScorer(
                     loaded, processor, write, found, measure=measure, batch_tokens=batch_tokens, advance=advance
                 )
                 asked = searched.questions
                 few = asked[:: max(1, len(asked) // N_QUESTIONS)][:N_QUESTIONS]
-                tried = search(study, space, plan, searched, asker, CostMeter(loaded, processor, few, cost), name_part)
+                tried = search(study, space, plan, searched, scorer, CostMeter(loaded, processor, few, cost), name_part)
                 order = sequence(tried)
-                tested = confirm(order, fresh, asker, max_loss, name_part)
+                tested = confirm(order, fresh, scorer, max_loss, name_part)
         passed = [one.tried for one in tested if one.passed]
         best = passed[-1] if passed else next(iter(order), None)
         written = None if best is None else output / SETTINGS
@@ -178,7 +178,7 @@ def tune(
             record = _record(tuned, best, about, identity, questions, n_layers, split)
             files.replace(written, json.dumps(record, indent=1) + "\n")
         plot.draw(tuned, about, output / PLOT)
-        files.replace(output / PAGE, page.write(tuned, about, asker, fresh, PLOT))
+        files.replace(output / PAGE, page.write(tuned, about, scorer, fresh, PLOT))
     return tuned
 
 

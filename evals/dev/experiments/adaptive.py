@@ -23,8 +23,8 @@ from tokenprune.evals.run.setups import Setup, make_setups
 from tokenprune.evals.stats.intervals import interval, paired
 from tokenprune.evals.storage import files
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.evals.tune.asking import UNPRUNED, Asker
 from tokenprune.evals.tune.questions import image_numbers
+from tokenprune.evals.tune.scoring import UNPRUNED, ModelScorer
 
 STRATEGIES = ("fopru:layer=-2,score=cls", "visionzip:layer=-2")
 MASSES = (0.3, 0.5, 0.7)
@@ -35,54 +35,54 @@ def measure(options: Namespace) -> list[dict[str, Any]]:
     """Return one record for the unpruned model on each task, and one per strategy, share and task."""
     asked = [(strategy, mass) for strategy in options.strategy for mass in options.mass]
     n_setups = 1 + 2 * len(asked)
-    with held_asker(options.model, options.data, options.limit, options.output, n_setups) as (asker, half):
+    with held_asker(options.model, options.data, options.limit, options.output, n_setups) as (scorer, half):
         adaptive = make_setups([f"{strategy},mass={mass}" for strategy, mass in asked], [MOST], ["original"], [])
-        asker.ask([UNPRUNED, *adaptive], half)
-        n_visual = fmean(asker.n_tokens(UNPRUNED, half.questions))
-        ratios = [round(fmean(asker.n_tokens(setup, half.questions)) / n_visual, 4) for setup in adaptive]
+        scorer.ask([UNPRUNED, *adaptive], half)
+        n_visual = fmean(scorer.n_tokens(UNPRUNED, half.questions))
+        ratios = [round(fmean(scorer.n_tokens(setup, half.questions)) / n_visual, 4) for setup in adaptive]
         fixed = [
             make_setups([strategy], [ratio], ["original"], [])[0]
             for (strategy, _), ratio in zip(asked, ratios, strict=True)
         ]
-        asker.ask(fixed, half)
+        scorer.ask(fixed, half)
         tasks: dict[str, list[Question]] = {}
         for question in half.questions:
             tasks.setdefault(question.task, []).append(question)
         records = [
-            {"strategy": "unpruned", "task": task, **_accuracy(asker, UNPRUNED, questions)}
+            {"strategy": "unpruned", "task": task, **_accuracy(scorer, UNPRUNED, questions)}
             for task, questions in tasks.items()
         ]
         for (strategy, mass), own, other in zip(asked, adaptive, fixed, strict=True):
             records += [
-                {"strategy": strategy, "mass": mass, "task": task, **compared(asker, own, other, questions)}
+                {"strategy": strategy, "mass": mass, "task": task, **compared(scorer, own, other, questions)}
                 for task, questions in tasks.items()
             ]
     return records
 
 
-def compared(asker: Asker, adaptive: Setup, fixed: Setup, questions: Sequence[Question]) -> dict[str, Any]:
+def compared(scorer: ModelScorer, adaptive: Setup, fixed: Setup, questions: Sequence[Question]) -> dict[str, Any]:
     """Both setups on the questions of one task, and how much more the adaptive one answers: fractions, with 95 %
     intervals."""
     images = list(image_numbers(questions).values())
-    found = paired(asker.scores(adaptive, questions), asker.scores(fixed, questions), images)
-    n_tokens = asker.n_tokens(adaptive, questions)
+    found = paired(scorer.scores(adaptive, questions), scorer.scores(fixed, questions), images)
+    n_tokens = scorer.n_tokens(adaptive, questions)
     return {
         "n": found.n,
         "adaptive": {
-            **_accuracy(asker, adaptive, questions),
+            **_accuracy(scorer, adaptive, questions),
             "fewest": round(min(n_tokens)),
             "most": round(max(n_tokens)),
         },
-        "fixed": _accuracy(asker, fixed, questions),
+        "fixed": _accuracy(scorer, fixed, questions),
         "difference": {"points": found.difference, "interval": found.interval, "p": found.p},
     }
 
 
-def _accuracy(asker: Asker, setup: Setup, questions: Sequence[Question]) -> dict[str, Any]:
-    scores, images = asker.scores(setup, questions), list(image_numbers(questions).values())
+def _accuracy(scorer: ModelScorer, setup: Setup, questions: Sequence[Question]) -> dict[str, Any]:
+    scores, images = scorer.scores(setup, questions), list(image_numbers(questions).values())
     return {
         "n": len(questions),
-        "tokens": fmean(asker.n_tokens(setup, questions)),
+        "tokens": fmean(scorer.n_tokens(setup, questions)),
         "accuracy": fmean(scores),
         "interval": interval(scores, images),
     }

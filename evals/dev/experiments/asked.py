@@ -15,8 +15,8 @@ from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.search.calibration import apart, calibrated_on
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.provenance import model_identity, tasks_identity, versions
-from tokenprune.evals.tune.asking import Asker, held_answers
 from tokenprune.evals.tune.questions import Half, in_chunks
+from tokenprune.evals.tune.scoring import ModelScorer, locked_answers
 from tokenprune.strategies.settings import SettingsFile
 
 #: Tokens of a batch: a chunk of questions about the bundled scenes is one.
@@ -26,7 +26,7 @@ BATCH_TOKENS = 5120
 @contextmanager
 def held_asker(
     model: str, data: Path, limit: int | None, output: Path, n_setups: int, calibrated: Sequence[Path] = ()
-) -> Iterator[tuple[Asker, Half]]:
+) -> Iterator[tuple[ModelScorer, Half]]:
     """Yield what asks a model, in float32, and the questions of all tasks, up to `limit` of each. Answers are kept in
     the folder `output`, from which a killed run resumes.
 
@@ -38,12 +38,12 @@ def held_asker(
     images = frozenset[str]().union(*(calibrated_on(SettingsFile.read(path)) for path in calibrated))
     asked = in_chunks(limit_questions(apart(load_questions(data, style=style), images, str(data)), limit))
     output.mkdir(parents=True, exist_ok=True)
-    with held_answers(output) as (write, found), progress_bar(Console()) as progress:
+    with locked_answers(output) as (write, found), progress_bar(Console()) as progress:
         identity = {**model_identity(loaded), **tasks_identity(asked.questions), **versions()}
         files.begin(output / "identity.json", identity, "another run")
         bar = progress.add_task("answers", total=n_setups * len(asked.questions))
         yield (
-            Asker(
+            ModelScorer(
                 loaded,
                 processor,
                 write,

@@ -10,8 +10,8 @@ from tokenprune.evals.run.setups import Pruned, Setup
 from tokenprune.evals.storage.answers import AnswerKey
 from tokenprune.evals.storage.results import TaskResult, digest
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.evals.tune.asking import Asker
 from tokenprune.evals.tune.questions import Half
+from tokenprune.evals.tune.scoring import ModelScorer
 
 
 class Recorded:
@@ -21,8 +21,8 @@ class Recorded:
     right class, and that is all: they are not run again. costs: the share of the visual tokens that each leaves.
     """
 
-    def __init__(self, asker: Asker, rows: Sequence[TaskResult], questions: Sequence[Question]) -> None:
-        self._asker, self._scores = asker, dict[AnswerKey, float]()
+    def __init__(self, scorer: ModelScorer, rows: Sequence[TaskResult], questions: Sequence[Question]) -> None:
+        self._asker, self._scores = scorer, dict[AnswerKey, float]()
         of_key = {}
         for row in rows:
             asked = [question for question in questions if question.task == row.task]

@@ -28,10 +28,10 @@ from tokenprune.evals.storage import files
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.results_io import read
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.evals.tune.asking import UNPRUNED, Scorer
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.confirm import confirm, sequence
 from tokenprune.evals.tune.questions import halves, image_numbers
+from tokenprune.evals.tune.scoring import UNPRUNED, Scorer
 from tokenprune.evals.tune.search import SearchPlan, completed, halved
 
 STRATEGIES = ("fopru:layer=-2,score=cls,cells=auto", "mosaic:layer=-2", "visionzip:layer=-2", "scope:layer=-2")
@@ -99,16 +99,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setups = make_setups(options.strategy, options.keep_ratio, ["original"], [])
     grid = [setup for setup in setups if isinstance(setup, Pruned)]
     holding = options.model, options.data, options.limit, options.output, 1 + len(grid), options.apart
-    with held_asker(*holding) as (asker, half):
-        asker.ask([UNPRUNED, *grid], half)
+    with held_asker(*holding) as (scorer, half):
+        scorer.ask([UNPRUNED, *grid], half)
         questions = half.questions
-        whole = sum(asker.n_tokens(UNPRUNED, questions))
-        costs = {setup.key: sum(asker.n_tokens(setup, questions)) / whole for setup in grid}
+        whole = sum(scorer.n_tokens(UNPRUNED, questions))
+        costs = {setup.key: sum(scorer.n_tokens(setup, questions)) / whole for setup in grid}
         rows = read(options.rows) if options.rows else []
         pruned = [
             row for row in rows if row.position_ids == "original" and row.strategy not in (NOT_PRUNED, DOWNSAMPLE)
         ]
-        recorded = Recorded(asker, pruned, questions)
+        recorded = Recorded(scorer, pruned, questions)
         outcomes = [
             outcome(recorded, costs | recorded.costs, [*grid, *recorded.setups], questions, bound, seed)
             for bound in options.bound

@@ -18,8 +18,8 @@ from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.setups import Pruned, Setup
 from tokenprune.evals.storage.answers import AnswerKey
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.evals.tune.asking import UNPRUNED
 from tokenprune.evals.tune.questions import Half
+from tokenprune.evals.tune.scoring import UNPRUNED
 
 N = 300
 

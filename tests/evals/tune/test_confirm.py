@@ -14,9 +14,9 @@ from tokenprune.evals.tune.search import Tried
 LOSS = Loss.of([1.0] * 8, [1.0] * 8, range(8))
 
 
-def tried(cost: float, assurance: float, *, whole: bool = True) -> Tried:
+def tried(cost: float, assurance: float, *, complete: bool = True) -> Tried:
     (setup,) = (one for one in make_setups(["grid"], [0.5], ["original"], []) if isinstance(one, Pruned))
-    return Tried(setup, cost, LOSS, assurance, whole)
+    return Tried(setup, cost, LOSS, assurance, complete)
 
 
 def costs(*some: Tried) -> list[float]:
@@ -37,7 +37,7 @@ def test_what_is_unlikely_to_pass_is_tested_only_if_nothing_else_is_left() -> No
     assert costs(tried(0.5, 0.9), tried(0.1, 0.05)) == [0.5]
     assert costs(tried(0.5, 0.06), tried(0.1, 0.05)) == [0.5]
     assert costs(tried(0.5, 0.0)) == [0.5]
-    assert costs(tried(0.5, 1.0, whole=False), tried(1.1, 1.0)) == []
+    assert costs(tried(0.5, 1.0, complete=False), tried(1.1, 1.0)) == []
 
 
 def test_few_are_tested() -> None:

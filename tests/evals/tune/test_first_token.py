@@ -20,8 +20,8 @@ from tokenprune.evals.run.setups import Pruned, Setup
 from tokenprune.evals.storage.answers import AnswerKey
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.evals.tune.asking import UNPRUNED, measure_of
 from tokenprune.evals.tune.first_token import FirstTokens, overlap
+from tokenprune.evals.tune.scoring import UNPRUNED, measure_of
 from tokenprune.evals.tune.tune import tune
 from tokenprune.prompts import encode_chat
 

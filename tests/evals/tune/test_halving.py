@@ -8,8 +8,8 @@ from pathlib import Path
 from tokenprune.evals.run.setups import Pruned, Setup, make_setups
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer, exact
-from tokenprune.evals.tune.asking import UNPRUNED
 from tokenprune.evals.tune.questions import Half, in_chunks
+from tokenprune.evals.tune.scoring import UNPRUNED
 from tokenprune.evals.tune.search import SearchPlan, completed, halved
 
 N = 320
@@ -50,7 +50,7 @@ def asked(lost: Sequence[float], *, leaders: bool = False) -> list[int]:
     if leaders:
         tried = completed(tried, plan, half, scorer)
         assert [one.value for one in tried] == sorted((one.value for one in tried), reverse=True)
-        assert {one.setup.key.strategy for one in tried if one.whole} == {
+        assert {one.setup.key.strategy for one in tried if one.complete} == {
             name for name, n in scorer.asked.items() if n == N
         }
     assert sum(scorer.asked.values()) <= plan.n_answers(half)

@@ -12,12 +12,12 @@ from tokenprune.evals.run.setups import Pruned, Setup, make_setups
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune import page
-from tokenprune.evals.tune.asking import UNPRUNED, Asker
 from tokenprune.evals.tune.bounds import Loss
+from tokenprune.evals.tune.scoring import UNPRUNED, ModelScorer
 from tokenprune.evals.tune.search import Tried
 
 
-class AllLost(Asker):
+class AllLost(ModelScorer):
     """Answers that are right unpruned only."""
 
     def __init__(self) -> None:

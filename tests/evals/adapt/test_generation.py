@@ -16,8 +16,8 @@ from helpers.files.search import Deep
 
 from tokenprune import UnsupportedError
 from tokenprune.evals.adapt.adapt import adapt
-from tokenprune.evals.adapt.asking import RowAsker
 from tokenprune.evals.adapt.examples import Example, by_image
+from tokenprune.evals.adapt.generation import RowGenerator
 from tokenprune.evals.adapt.logits import output_layer
 from tokenprune.evals.adapt.lora import with_lora
 from tokenprune.evals.adapt.rows import Collator, Row
@@ -57,19 +57,19 @@ def rows_of(questions: list[Question]) -> list[Row]:
     return [Row(tuple(Example(one, None) for one in group)) for group in by_image(questions, 8)]
 
 
-def asker_of(model: Any, questions: list[Question]) -> RowAsker:
+def generator_of(model: Any, questions: list[Question]) -> RowGenerator:
     head = output_layer(model, COLLATOR([Row((Example(questions[0], "05"),))]))
     assert head is not None
-    return RowAsker(model, COLLATOR, head)
+    return RowGenerator(model, COLLATOR, head)
 
 
-def texts(asker: RowAsker, questions: list[Question]) -> list[str]:
+def texts(generator: RowGenerator, questions: list[Question]) -> list[str]:
     found = {
-        example.question.key: said.text
+        example.question.key: answer.text
         for row in rows_of(questions)
-        for example, said in zip(row.examples, asker.ask([row])[0], strict=True)
+        for example, answer in zip(row.examples, generator.generate([row])[0], strict=True)
     }
-    together = [said.text for of_row in asker.ask(rows_of(questions)) for said in of_row]
+    together = [answer.text for of_row in generator.generate(rows_of(questions)) for answer in of_row]
     assert list(found.values()) == together
     return [found[question.key] for question in questions]
 
@@ -79,7 +79,7 @@ def alone(model: Any, questions: list[Question]) -> list[str]:
     found = {
         (answer.task, answer.id): answer.text
         for part in Plan(questions, [UNPRUNED]).parts(set())
-        for answers in runner.ask(part)
+        for answers in runner.generate(part)
         for answer in answers
     }
     return [found[question.key] for question in questions]
@@ -96,26 +96,26 @@ def model() -> Any:
 
 @ends
 def test_answers_are_those_of_the_questions_alone(model: Any, questions: list[Question]) -> None:
-    asker = asker_of(model, questions)
-    assert asker.why_alone(rows_of(questions)[0]) is None
-    found = texts(asker, questions)
+    generator = generator_of(model, questions)
+    assert generator.why_not_at_once(rows_of(questions)[0]) is None
+    found = texts(generator, questions)
     assert found == alone(model, questions)
     assert len({len(text.split()) for text in found}) > 2
     short = [replace(one, max_new_tokens=7 + number) for number, one in enumerate(questions)]
-    assert texts(asker, short) == [" ".join(text.split()[: 7 + n]) for n, text in enumerate(found)]
+    assert texts(generator, short) == [" ".join(text.split()[: 7 + n]) for n, text in enumerate(found)]
 
 
 def test_what_it_says_is_what_a_teacher_says(model: Any, questions: list[Question]) -> None:
     """Which reads the answers at once, without a cache."""
-    asker = asker_of(model, questions)
+    generator = generator_of(model, questions)
     rows = rows_of([replace(one, max_new_tokens=3) for one in questions])
-    said = asker.ask(rows)
+    answers = generator.generate(rows)
     learnt = [
         Row(tuple(Example(one.question, given.text) for one, given in zip(row.examples, of_row, strict=True)))
-        for row, of_row in zip(rows, said, strict=True)
+        for row, of_row in zip(rows, answers, strict=True)
     ]
     expected = teacher_distributions(with_lora(model, "decoder", 4), COLLATOR(learnt), None)
-    found = [given.distributions for of_row in said for given in of_row]
+    found = [answer.distributions for of_row in answers for answer in of_row]
     assert None not in found
     joined = Distributions.joined([one for one in found if one is not None])
     assert len(joined.tokens) == 3 * len(questions)
@@ -134,24 +134,24 @@ def test_an_answer_that_is_cut_off_is_not_what_is_learnt(
         return [*tokenizer(text.removesuffix("50"), add_special_tokens=False)["input_ids"], END]
 
     monkeypatch.setattr(Collator, "answer", with_end)
-    asker = asker_of(model, questions)
+    generator = generator_of(model, questions)
     cut, ended = ([replace(one, max_new_tokens=n) for one in questions] for n in (3, 40))
-    assert {said.distributions for of_row in asker.ask(rows_of(cut)) for said in of_row} == {None}
-    assert any(said.distributions is not None for of_row in asker.ask(rows_of(ended)) for said in of_row)
+    assert {answer.distributions for of_row in generator.generate(rows_of(cut)) for answer in of_row} == {None}
+    assert any(one.distributions is not None for of_row in generator.generate(rows_of(ended)) for one in of_row)
 
 
 def test_why_questions_are_asked_alone(model: Any, questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
-    asker, row = asker_of(model, questions), rows_of(questions)[0]
+    generator, row = generator_of(model, questions), rows_of(questions)[0]
     model.generation_config.repetition_penalty = 1.0
-    assert asker.why_alone(row) is None
+    assert generator.why_not_at_once(row) is None
     model.generation_config.repetition_penalty = 1.05
-    assert asker.why_alone(row) == "its generation config has repetition_penalty=1.05"
+    assert generator.why_not_at_once(row) == "its generation config has repetition_penalty=1.05"
     model.generation_config.repetition_penalty = None
     model.generation_config.min_new_tokens = 1  # 1 does nothing to a factor only
-    assert asker.why_alone(row) == "its generation config has min_new_tokens=1"
+    assert generator.why_not_at_once(row) == "its generation config has min_new_tokens=1"
     model.generation_config.min_new_tokens = None
-    monkeypatch.setattr("tokenprune.evals.adapt.asking._visible", everything)
-    assert "with a cache, the model then answers something else" in str(asker.why_alone(row))
+    monkeypatch.setattr("tokenprune.evals.adapt.generation._visible", everything)
+    assert "with a cache, the model then answers something else" in str(generator.why_not_at_once(row))
 
 
 def everything(questions: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
@@ -160,11 +160,11 @@ def everything(questions: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
 
 
 def test_no_number_is_no_answer(model: Any, questions: list[Question]) -> None:
-    asker = asker_of(model, questions)
+    generator = generator_of(model, questions)
     with torch.no_grad():
         model.get_output_embeddings().weight.fill_(float("nan"))
     with pytest.raises(UnsupportedError, match="computes NaN instead of logits"):
-        asker.ask(rows_of(questions))
+        generator.generate(rows_of(questions))
 
 
 def test_a_training_asks_at_once_and_no_teacher(
@@ -175,7 +175,7 @@ def test_a_training_asks_at_once_and_no_teacher(
     distributions = Teacher.distributions
 
     def counted(teacher: Teacher, batch: Any, rows: Any) -> Any:
-        taught.append(sum(row not in teacher._said for row in rows))
+        taught.append(sum(row not in teacher._known for row in rows))
         return distributions(teacher, batch, rows)
 
     monkeypatch.setattr(Teacher, "distributions", counted)

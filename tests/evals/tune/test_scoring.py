@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.files.search import scenes
 
-from tokenprune.evals.tune.asking import agreement
+from tokenprune.evals.tune.scoring import agreement
 
 POINT, BOX, NEAR, FAR = "[0.5, 0.5, 0.5, 0.5]", "[0.2, 0.2, 0.6, 0.6]", "[0.2, 0.2, 0.6, 0.5]", "[0.7, 0.7, 0.9, 0.9]"
 

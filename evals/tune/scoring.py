@@ -1,4 +1,4 @@
-"""Answers of a tuning: on disk before the next batch is asked, and never asked twice."""
+"""Scores of setups, from answers that are on disk before the next batch is asked. No question is asked twice."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ Write = Callable[[Sequence[Answer]], None]
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Whatever can score setups on questions."""
+    """Scores setups on questions."""
 
     def ask(self, setups: Sequence[Setup], half: Half) -> None:
-        """Make every question of a half answered under every setup."""
+        """Ask every question of a half under every setup."""
         ...
 
     def scores(self, setup: Setup, questions: Sequence[Question]) -> list[float]:
@@ -44,10 +44,10 @@ class Scorer(Protocol):
         ...
 
 
-class Asker:
-    """Asks a loaded model questions under setups, and scores the answers.
+class ModelScorer:
+    """Asks a loaded model, and scores its answers.
 
-    advance: called with how many more answers there are of those that were asked for.
+    advance: called with the number of further answers, to show progress.
     """
 
     def __init__(
@@ -138,8 +138,8 @@ def agreement(question: Question, answer: str, unpruned: str) -> float:
 
 
 @contextmanager
-def held_answers(folder: Path) -> Iterator[tuple[Write, list[Answer]]]:
-    """Yield what appends answers to a folder that no other process can then write to, and those that it has."""
+def locked_answers(folder: Path) -> Iterator[tuple[Write, list[Answer]]]:
+    """Lock a folder against other processes; yield a function that appends answers to it, and those that it holds."""
     run = RunFolder(folder)
     with run.writing() as write:
         yield write, list(run.answers().values())

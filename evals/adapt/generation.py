@@ -1,4 +1,4 @@
-"""What the unpruned model answers to several questions about one image, asked at once.
+"""Generate the unpruned model's answers to several questions about one image at once.
 
 A batch has the rows of a training (`tokenprune.evals.adapt.rows`), without answers. So an image is encoded and read
 once for all of its questions, and each step of generation adds a token to all of their answers.
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from tokenprune.evals.adapt.examples import Example
-from tokenprune.evals.adapt.logits import passed_over
+from tokenprune.evals.adapt.logits import bypassed
 from tokenprune.evals.adapt.rows import Collator, Row, on_device
 from tokenprune.evals.adapt.teaching import Distributions, answer_logits
 from tokenprune.evals.models.cache import cache_in
@@ -34,11 +34,11 @@ FACTORS = frozenset({"num_beams", "num_return_sequences", "repetition_penalty", 
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a model answered to a question.
+class UnprunedAnswer:
+    """The unpruned model's answer to a question.
 
-    distributions: those of the tokens to learn; None if these are not the tokens that it gave: its answer was cut off,
-        or the tokenizer splits the same text in another way.
+    distributions: those of the tokens to learn; None if these are not the generated ones: the answer was cut off, or
+        the tokenizer splits the same text in another way.
     """
 
     text: str
@@ -46,8 +46,8 @@ class Said:
 
 
 @dataclass(frozen=True)
-class RowAsker:
-    """Asks a model that is neither patched nor in training.
+class RowGenerator:
+    """Generates answers of a model that is neither patched nor in training mode.
 
     head: see `tokenprune.evals.adapt.logits.output_layer`.
     """
@@ -57,7 +57,7 @@ class RowAsker:
     head: nn.Module | None
 
     @torch.inference_mode()
-    def ask(self, rows: Sequence[Row]) -> list[list[Said]]:
+    def generate(self, rows: Sequence[Row]) -> list[list[UnprunedAnswer]]:
         """Return the answers to each row's questions: the most probable tokens, as many as the question allows.
 
         UnsupportedError for NaN instead of logits.
@@ -70,65 +70,71 @@ class RowAsker:
         positions = batch["position_ids"].gather(1, last)
         done, ends = ~asked.any(-1), torch.tensor(self._ends, device=parts.device)
         longest = max(example.question.max_new_tokens for row in rows for example in row.examples)
-        given, said = list[Tensor](), list[Distributions]()
-        with passed_over(self.head) as logits_of:
+        tokens, distributions = list[Tensor](), list[Distributions]()
+        with bypassed(self.head) as logits_of:
             output = self.model(**batch, use_cache=True)
             logits = logits_of(output.logits.take_along_dim(last[..., None], 1))
             check_logits(logits)
             while True:
-                given.append(logits.argmax(-1))
-                said.append(Distributions.of(logits.flatten(0, 1)).to("cpu"))
-                done |= torch.isin(given[-1], ends)
-                if len(given) == longest or bool(done.all()):
+                tokens.append(logits.argmax(-1))
+                distributions.append(Distributions.of(logits.flatten(0, 1)).to("cpu"))
+                done |= torch.isin(tokens[-1], ends)
+                if len(tokens) == longest or bool(done.all()):
                     break
                 parts, positions = torch.cat([parts, questions.expand(len(rows), -1)], 1), positions + 1
                 output = self.model(
-                    input_ids=given[-1],
+                    input_ids=tokens[-1],
                     attention_mask=_visible(questions, parts),
                     position_ids=positions,
                     use_cache=True,
                     **dict([cache_in(output)]),
                 )
                 logits = logits_of(output.logits)
-        tokens = torch.stack(given, -1).tolist()
+        steps = torch.stack(tokens, -1).tolist()
+
+        def answer(row: int, question: int, example: Example) -> UnprunedAnswer:
+            place = row * len(questions) + question
+            return self._answer(example, steps[row][question], [one.at(place) for one in distributions])
+
         return [
-            [
-                self._said(example, tokens[row][question], [one.at(row * len(questions) + question) for one in said])
-                for question, example in enumerate(of_row.examples)
-            ]
+            [answer(row, question, example) for question, example in enumerate(of_row.examples)]
             for row, of_row in enumerate(rows)
         ]
 
     @torch.inference_mode()
-    def why_alone(self, row: Row) -> str | None:
-        """Why questions about one image cannot be asked at once; None if the model says of the answers to those of
-        `row`, read without a cache, what it said when it gave them."""
+    def why_not_at_once(self, row: Row) -> str | None:
+        """Why questions about one image cannot be answered at once; None if the answers to those of `row` have the same
+        distributions without a cache."""
         settings = self.model.generation_config.to_diff_dict()
         acting = {name: value for name, value in settings.items() if value and not (name in FACTORS and value == 1)}
         changed = [name for name in acting if name not in HARMLESS]
         if changed:
             return f"its generation config has {changed[0]}={settings[changed[0]]}"
-        given = zip(row.examples, self.ask([row])[0], strict=True)
-        known = [(one.question, said.text, said.distributions) for one, said in given if said.text]
-        read = [(Example(question, text), one) for question, text, one in known if one is not None]
-        if not read:
+        answers = [
+            (Example(example.question, answer.text), answer.distributions)
+            for example, answer in zip(row.examples, self.generate([row])[0], strict=True)
+            if answer.text and answer.distributions is not None
+        ]
+        if not answers:
             return None
-        batch = on_device(self.collator([Row(tuple(example for example, _ in read))]), self.model)
+        batch = on_device(self.collator([Row(tuple(example for example, _ in answers))]), self.model)
         logits = answer_logits(self.model, batch, self.head)
-        taught = Distributions.joined([one for _, one in read]).to(logits.device)
-        divergence = float(taught.divergence(logits)) / len(logits)
+        cached = Distributions.joined([one for _, one in answers if one is not None]).to(logits.device)
+        divergence = float(cached.divergence(logits)) / len(logits)
         if divergence > max(1e-5, 2 * torch.finfo(self.collator.dtype).eps):  # rounding
             return f"with a cache, the model then answers something else (by {divergence:.2g} nats)"
         return None
 
-    def _said(self, example: Example, tokens: Sequence[int], distributions: Sequence[Distributions]) -> Said:
+    def _answer(
+        self, example: Example, tokens: Sequence[int], distributions: Sequence[Distributions]
+    ) -> UnprunedAnswer:
         """An answer. tokens, distributions: of all steps, those after its end among them."""
         most = example.question.max_new_tokens
         n = next((n for n, token in enumerate(tokens[:most], start=1) if token in self._ends), most)
         text = self.collator.processor.decode(tokens[:n], skip_special_tokens=True).strip()
         learnt = self.collator.answer(text)
         same = len(learnt) <= n and tokens[: len(learnt)] == learnt
-        return Said(text, Distributions.joined(distributions[: len(learnt)]) if same else None)
+        return UnprunedAnswer(text, Distributions.joined(distributions[: len(learnt)]) if same else None)
 
     @property
     def _ends(self) -> list[int]:
