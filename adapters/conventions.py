@@ -15,18 +15,18 @@ from tokenprune.errors import PruningError
 #: The method of a model through which every use of continuous batching goes: `generate_batch`, and servers.
 CONTINUOUS_BATCHING = "init_continuous_batching"
 
-#: The method of a model that makes what proposes tokens in assisted decoding, called with arguments by name, and the
-#: classes of what reads one hidden state of the model for every token of the prompt.
-PROPOSING = "_get_candidate_generator"
-READS_PROMPT = ("MTPCandidateGenerator", "DFlashTokenCandidateGenerator")
+#: The method of a model that returns the generator of candidate tokens in assisted decoding, called with arguments by
+#: name; and the generators that read one hidden state of the model for every token of the prompt.
+CANDIDATE_GENERATOR = "_get_candidate_generator"
+HIDDEN_STATE_GENERATORS = ("MTPCandidateGenerator", "DFlashTokenCandidateGenerator")
 
-#: The argument, and setting, by which models compute a loss of how evenly experts are used, over the mask's tokens.
+#: The argument, and setting, with which models compute a load-balancing loss of their experts over the mask's tokens.
 ROUTED = "output_router_logits"
 
-#: What the calls of vision towers name their pixels.
-PIXELS = ("pixel_values", "hidden_states")
+#: The names of the pixels among the arguments of vision towers.
+TOWER_PIXELS = ("pixel_values", "hidden_states")
 
-#: Arguments of a model that say where sequences end that are packed in one row.
+#: Arguments of a model that mark the ends of sequences packed in one row.
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
 
 #: The package whose forwards, which the Trainer gives a model, compute its loss themselves, without checking sizes.
@@ -64,7 +64,7 @@ def _innermost(forward: Any) -> Any:
 def tiles_in(arguments: Mapping[str, Any], adapter: str) -> list[Any]:
     """Return the tiles in a call of a vision tower, one by one, from its arguments by name. Raises PruningError for a
     tower that names its pixels in another way, of whose `adapter` class it gives the name."""
-    name = next((name for name in PIXELS if name in arguments), None)
+    name = next((name for name in TOWER_PIXELS if name in arguments), None)
     if name is None:
         raise PruningError(
             f"{adapter} does not know which argument of its vision tower holds the pixels that the strategy needs: the "

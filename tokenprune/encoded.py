@@ -53,7 +53,7 @@ class EncodedImage:
     """One encoded image or video: the layout of its visual tokens and the statistics that the strategy declared.
 
     selected: a strategy and its selection, cached once the attention that it read has been freed; else None.
-    recorded_for: the strategy whose statistics were recorded; None if nobody else selects from the image.
+    recorded_for: the strategy whose statistics were recorded; None if no other can select from the image.
     """
 
     layout: Layout
@@ -63,20 +63,20 @@ class EncodedImage:
 
     def check_statistics_for(self, strategy: Strategy) -> None:
         """Raise PruningError for a strategy that reads other statistics than were recorded."""
-        by = self.recorded_for
-        if by is None or by == strategy:
+        recorded = self.recorded_for
+        if recorded is None or recorded == strategy:
             return
         missing = strategy.needs - NOT_RECORDED - self.statistics.keys()
-        elsewhere = "vision_attention" in strategy.needs and strategy.attention_layer != by.attention_layer
-        if missing or elsewhere or {"kept_in_tower", "kept_before_tower"} & self.statistics.keys():
+        other_layer = "vision_attention" in strategy.needs and strategy.attention_layer != recorded.attention_layer
+        if missing or other_layer or {"kept_in_tower", "kept_before_tower"} & self.statistics.keys():
             raise PruningError(
-                f"these images were encoded for {by}, whose statistics are not those that {strategy} reads. Encode "
-                f"them again, after patch()."
+                f"these images were encoded for {recorded}, whose statistics are not those that {strategy} reads. "
+                f"Encode them again, after patch()."
             )
 
     def statistics_on(self, device: torch.device) -> dict[str, Any]:
-        """The statistics on another device than that of the tower, such as that of the visual tokens."""
-        return {name: _moved(one, device) for name, one in self.statistics.items()}
+        """The statistics on a device: the visual tokens may be on another one than the tower."""
+        return {name: _to_device(one, device) for name, one in self.statistics.items()}
 
     @classmethod
     def concat(cls, tiles: Sequence[EncodedImage]) -> EncodedImage:
@@ -84,15 +84,13 @@ class EncodedImage:
         if len(tiles) == 1:
             return tiles[0]
         layout = Layout.concat([tile.layout for tile in tiles])
-        statistics = {}
-        for name in tiles[0].statistics:
-            parts = [tile.statistics[name] for tile in tiles]
-            statistics[name] = _joined(parts, layout)
+        names = tiles[0].statistics
+        statistics = {name: _concat([tile.statistics[name] for tile in tiles], layout) for name in names}
         return cls(layout, statistics, recorded_for=tiles[0].recorded_for)
 
 
 def miscounted(modality: str, n_placeholders: int, counts: Sequence[int]) -> PruningError:
-    """The error of images, with `counts` visual tokens each, that are not those of a prompt's placeholders."""
+    """The error of images with `counts` visual tokens each, which do not add up to the prompt's placeholder tokens."""
     if not counts:
         return PruningError(
             f"the prompt has {n_placeholders} {modality} placeholder tokens, and the model's forward did not encode "
@@ -106,11 +104,11 @@ def miscounted(modality: str, n_placeholders: int, counts: Sequence[int]) -> Pru
     )
 
 
-def _moved(statistic: Any, device: torch.device) -> Any:
+def _to_device(statistic: Any, device: torch.device) -> Any:
     return tuple(one.to(device) for one in statistic) if isinstance(statistic, tuple) else statistic.to(device)
 
 
-def _joined(parts: list[Any], layout: Layout) -> Any:
+def _concat(parts: list[Any], layout: Layout) -> Any:
     """A statistic of an image from that of its tiles."""
     if isinstance(parts[0], VisionAttention):
         return VisionAttention.concat(parts, layout)

@@ -57,9 +57,9 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}.{guess} Known: {', '.join(options)}."
 
 
-def place_of(error: BaseException) -> str | None:
-    """The file and line that an error comes from, in code that is neither ours nor Python's nor an installed package's;
-    None if it is from no such code."""
+def user_location(error: BaseException) -> str | None:
+    """The file and line of the user's code that an error comes from; None if it is from ours, Python's or an installed
+    package's alone."""
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"{error.filename}, line {error.lineno}"
     others = "<", sysconfig.get_path("stdlib"), str(Path(__file__).parent)

@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenprune.adapters.families.qwen_vl import Qwen2_5_VLAdapter, Qwen3VLAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.attention import Rotation, RowAttention, biased, project_apart
+from tokenprune.adapters.towers.attention import Rotation, RowAttention, biased, project_separate
 from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, windowed_separate_heads
 from tokenprune.encoded import CapturePoints
 
@@ -27,11 +27,11 @@ def _all_points(block: Any) -> CapturePoints:
 
 def _attend(attention: Any, hidden: Tensor, ends: Tensor, rotation: Rotation, bias: Tensor) -> Tensor:
     captured = {"queries": attention.q(hidden), "keys": attention.k(hidden), "values": attention.v(hidden)}
-    found = biased(project_apart(attention, captured, rotation), ends, bias, attention.scaling)
+    found = biased(project_separate(attention, captured, rotation), ends, bias, attention.scaling)
     return attention.proj(found.to(hidden.dtype))
 
 
-_ATTENTION = RowAttention(_all_points, project_apart, _attend)
+_ATTENTION = RowAttention(_all_points, project_separate, _attend)
 
 
 def read_by_the_talker(kwargs: Mapping[str, Any]) -> list[str]:

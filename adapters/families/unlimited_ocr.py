@@ -30,7 +30,7 @@ class UnlimitedOcrAdapter(KnownTowerAdapter):
     """For UnlimitedOcrForConditionalGeneration.
 
     Attention is that of the second of its two encoders, which has one patch for each visual token. Its cache keeps the
-    prompt and a window of the answer. `generate` tells it beforehand how long the unpruned prompt is.
+    prompt and a window of the answer. `generate` sets the length of the unpruned prompt in it beforehand.
     """
 
     def describe_tower(self) -> Tower:
@@ -54,9 +54,9 @@ class UnlimitedOcrAdapter(KnownTowerAdapter):
     def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
         super().prune_arguments(kwargs, packing, n_slots)
         for layer in getattr(kwargs.get("cache"), "layers", ()):
-            told = getattr(layer, "prefill_length", None)
-            if n_slots == 0 and told is not None:  # less than the prompt where a static cache has room for all
-                layer.prefill_length = min(told, packing.columns.shape[1])
+            length = getattr(layer, "prefill_length", None)
+            if n_slots == 0 and length is not None:  # less than the prompt where a static cache has room for all
+                layer.prefill_length = min(length, packing.columns.shape[1])
 
 
 def canvas_and_whole(rows: int, columns: int, part: int, side: int) -> Layout:

@@ -48,8 +48,8 @@ def project_joint(attention: Any, captured: Mapping[str, Tensor], rotation: Rota
     return queries, keys.repeat_interleave(times, 1), values.repeat_interleave(times, 1)
 
 
-def project_apart(attention: Any, captured: Mapping[str, Tensor], rotation: Rotation) -> Projected:
-    """Of projections of their own, possibly of a batch of one."""
+def project_separate(attention: Any, captured: Mapping[str, Tensor], rotation: Rotation) -> Projected:
+    """Of separate projections, possibly of a batch of one."""
     width = rotation[0].shape[-1]
     queries, keys, values = (
         captured[name].flatten(0, -2).unflatten(-1, (-1, width)) for name in ("queries", "keys", "values")
@@ -73,16 +73,16 @@ def attend_joint(
     return attention.proj(biased(projected, ends, bias, attention.scaling).to(hidden.dtype))
 
 
-def attend_apart(
+def attend_separate(
     attention: Any,
     hidden: Float[Tensor, "*one patches width"],
     ends: Int[Tensor, " segments_and_one"],
     rotation: Rotation,
     bias: Float[Tensor, " patches"],
 ) -> tuple[Float[Tensor, "*one patches width"], None]:
-    """Repeat PaddleOCR-VL's attention, with projections of their own and "out_proj", with a bias."""
-    captured = {name: module(hidden) for name, module in apart_points(attention).outputs.items()}
-    found = biased(project_apart(attention, captured, rotation), ends, bias, attention.head_dim**-0.5)
+    """Repeat PaddleOCR-VL's attention, with separate projections and "out_proj", with a bias."""
+    captured = {name: module(hidden) for name, module in separate_points(attention).outputs.items()}
+    found = biased(project_separate(attention, captured, rotation), ends, bias, attention.head_dim**-0.5)
     return attention.out_proj(found.view(hidden.shape).to(hidden.dtype)), None
 
 
@@ -109,8 +109,8 @@ def joint_points(attention: Any) -> CapturePoints:
     return CapturePoints(attention, {"qkv": attention.qkv, **norms})
 
 
-def apart_points(attention: Any) -> CapturePoints:
-    """The capture points of projections of their own."""
+def separate_points(attention: Any) -> CapturePoints:
+    """The capture points of separate projections."""
     return CapturePoints(attention, {"queries": attention.q_proj, "keys": attention.k_proj, "values": attention.v_proj})
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from tokenprune.adapters.towers.attention import RowAttention, apart_points, project_apart
+from tokenprune.adapters.towers.attention import RowAttention, project_separate, separate_points
 from tokenprune.adapters.towers.registry import register_tower
 from tokenprune.adapters.towers.tower import (
     CLIP_COLORS,
@@ -58,7 +58,7 @@ def _pixtral_points(layer: Any) -> CapturePoints:
 
 
 def _pixtral_projections(layer: Any) -> CapturePoints:
-    return apart_points(layer.attention)
+    return separate_points(layer.attention)
 
 
 _IDEFICS = Tower(encoder_layers, projected_points, n_prefix=0, heads=padded_heads)
@@ -84,7 +84,7 @@ register_tower(
         n_prefix=0,
         heads=packed_heads,
         normalisation=CLIP_COLORS,
-        attention=RowAttention(_pixtral_projections, project_apart),
+        attention=RowAttention(_pixtral_projections, project_separate),
     ),
 )
 register_tower(

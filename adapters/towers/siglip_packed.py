@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenprune.adapters.towers.attention import RowAttention, apart_points, attend_apart, project_apart
+from tokenprune.adapters.towers.attention import RowAttention, attend_separate, project_separate, separate_points
 from tokenprune.adapters.towers.qwen import assembled, by_frame, rotated_frames
 from tokenprune.adapters.towers.row import PatchRow, raster
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower, encoder_layers, projected_points
@@ -61,7 +61,7 @@ def _paddle_output_modules(tower: Any) -> list[nn.Module]:
 
 
 def _paddle_points(layer: Any) -> CapturePoints:
-    return apart_points(layer.self_attn)
+    return separate_points(layer.self_attn)
 
 
 PADDLE_TOWER = Tower(
@@ -71,7 +71,7 @@ PADDLE_TOWER = Tower(
     heads=_rotated_raster_heads,
     normalisation=CLIP_COLORS,
     row=PatchRow("pixel_values", raster, _paddle_output_modules),
-    attention=RowAttention(_paddle_points, project_apart, attend_apart),
+    attention=RowAttention(_paddle_points, project_separate, attend_separate),
 )
 HUNYUAN_TOWER = Tower(attrgetter("layers"), projected_points, 0, heads=_raster_heads, normalisation=CLIP_COLORS)
 VIDEO_LLAMA_TOWER = Tower(encoder_layers, projected_points, 0, heads=_rotated_heads)

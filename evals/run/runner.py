@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from tokenprune.errors import TokenPruneError, place_of
+from tokenprune.errors import TokenPruneError, user_location
 from tokenprune.evals.models.greedy import generate_greedily
 from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.run.batches import DecodedQuestion, batches, encode_batch, group_by_encoding
@@ -159,5 +159,5 @@ def _described(error: Exception) -> str:
     place in the user's code, such as a strategy's."""
     if isinstance(error, (TokenPruneError, OSError)):
         return str(error).rstrip(".")
-    place = place_of(error)
+    place = user_location(error)
     return f"{type(error).__name__}: {error}".rstrip(".") + ("" if place is None else f" ({place})")

@@ -10,7 +10,7 @@ import torch
 
 from tokenprune import Grid, PruningError, Selection, SettingError
 from tokenprune.strategy import ReusingStrategy
-from tokenprune.strategy.asking import asked, asked_interval, check_is_selection, check_layers
+from tokenprune.strategy.asking import asked_interval, check_is_selection, check_layers, strategy_call
 from tokenprune.tokens import VisualTokens
 
 GRID = Grid(keep=2)
@@ -19,7 +19,7 @@ GRID = Grid(keep=2)
 def test_it_computes_without_autocast() -> None:
     one = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        with asked(GRID, "select", one):
+        with strategy_call(GRID, "select", one):
             exact = one @ one
         assert (one @ one).dtype == torch.bfloat16
     assert torch.equal(exact, one @ one)
@@ -28,17 +28,17 @@ def test_it_computes_without_autocast() -> None:
 def test_what_it_changed_in_place_is_an_error_where_one_can_tell() -> None:
     given = torch.zeros(2)
     message = r"^Grid\.select changed tensors of its tokens in place"
-    with pytest.raises(PruningError, match=message), asked(GRID, "select", given):
+    with pytest.raises(PruningError, match=message), strategy_call(GRID, "select", given):
         given += 1
     with torch.inference_mode():
         given = torch.zeros(2)
-        with asked(GRID, "select", given):
+        with strategy_call(GRID, "select", given):
             given += 1
 
 
 def test_errors_begin_with_its_name_once() -> None:
     for said, expected in (("no", "Grid.select: no"), ("Grid: no", "Grid: no"), ("Grid.budget: no", "Grid.budget: no")):
-        with pytest.raises(PruningError) as error, asked(GRID, "select", torch.zeros(2)):
+        with pytest.raises(PruningError) as error, strategy_call(GRID, "select", torch.zeros(2)):
             raise PruningError(said)
         assert str(error.value) == expected
 

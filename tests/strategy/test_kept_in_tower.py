@@ -6,7 +6,7 @@ import torch
 
 from tokenprune.selection import Merge, StageReport
 from tokenprune.tokens import KeptInTower, Layout, TowerTokens, VisionAttention
-from tokenprune.tokens.tower import means_of
+from tokenprune.tokens.tower import token_means
 
 
 def row(*values: int) -> torch.Tensor:
@@ -71,14 +71,14 @@ def test_the_highest_scores_where_more_is_left_than_the_budget() -> None:
 
 
 def test_patches_in_a_row_become_one_token() -> None:
-    assert means_of(3)(torch.arange(6.0)[None]).tolist() == [1, 4]
-    assert means_of(1)(torch.arange(3.0)[None]).tolist() == [0, 1, 2]
+    assert token_means(3)(torch.arange(6.0)[None]).tolist() == [1, 4]
+    assert token_means(1)(torch.arange(3.0)[None]).tolist() == [0, 1, 2]
 
 
 def test_keys_are_means_over_heads_of_patches_side_by_side() -> None:
     """A CLS token, and two tokens of two patches each."""
     keys = torch.randn(1, 3, 5, 4, generator=torch.Generator().manual_seed(0))
-    layout = Layout(((1, 1, 2),), to_tokens=means_of(2))
+    layout = Layout(((1, 1, 2),), to_tokens=token_means(2))
     attention = VisionAttention(torch.zeros_like(keys), keys, 1.0, 1, layout)
     tokens = TowerTokens(0, 1, attention, torch.zeros(3, 3, 4), row(0, 1), 2, 2)
     torch.testing.assert_close(tokens.keys, keys[0, :, 1:].mean(0).view(2, 8))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.conventions import CANDIDATE_GENERATOR, HIDDEN_STATE_GENERATORS
 from tokenprune.adapters.wrappers import CHECKPOINTED, check_generates_itself
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
@@ -163,19 +164,19 @@ class ModelForward(ForwardOverride):
 
     @dynamo_disabled
     def _check_pruned(self, error: Exception | None = None) -> None:
-        """Raise PruningError if the patch went while a call ran, and its images were not pruned before, or not by every
-        stage. error: what the call ran into."""
+        """Raise PruningError if the patch was removed during a call, before its images were pruned by every stage.
+        error: what the call raised, if anything."""
         forward, stages = self._prefill.end_forward(), self._prefill.stages
-        gone, self._context.cut_off = self._context.cut_off, False
+        cut_off, self._context.cut_off = self._context.cut_off, False
         if forward is not None and forward.visual:
             failed = error is not None and forward.stages is not None
-            gone |= failed or not forward.pruned or (stages is not None and bool(stages.undecided(forward)))
-        if gone:
-            raise gone_meanwhile() from error
+            cut_off |= failed or not forward.pruned or (stages is not None and bool(stages.undecided(forward)))
+        if cut_off:
+            raise patch_removed_during_call() from error
 
 
-def gone_meanwhile() -> PruningError:
-    """The error of a call that has images, and whose patch went before they were pruned."""
+def patch_removed_during_call() -> PruningError:
+    """The error of a call whose patch was removed before its images were pruned."""
     return PruningError(
         "another thread or a hook removed or replaced the patch before this call had pruned its images. Call the model "
         "again."
@@ -183,10 +184,10 @@ def gone_meanwhile() -> PruningError:
 
 
 def not_pruned(adapter: ModelAdapter, begun: bool) -> PruningError:
-    """The error of a base model that has images, and whose language model was not seen to get them; `begun`: although
-    the patch was there when the base model was called."""
+    """The error of a base model with images whose language model was called past this patch. begun: whether the patch
+    was installed when the base model was called."""
     if not begun:
-        return gone_meanwhile()
+        return patch_removed_during_call()
     return PruningError(
         f"{type(adapter.model).__name__} got images, but its language model was called in a way that "
         f"{type(adapter).__name__} does not know, so nothing was pruned. Remove the patch, and report it with your "
@@ -205,41 +206,38 @@ class ContinuousBatching(MethodOverride):
 
 
 class AssistedDecoding(MethodOverride):
-    """Refuses what proposes tokens from the hidden states of a prompt with images, of which pruning leaves a part; and
-    lets nothing be proposed before the model has seen the prompt, if the strategy reads its text, which proposed tokens
-    would lengthen.
+    """Refuses generators of candidate tokens that read the hidden states of a prompt with images, because pruning drops
+    some of them. If the strategy reads the text of the prompt, which candidates would lengthen, none are proposed
+    before the model has seen the prompt.
 
-    reads_prompt: the names of classes that propose from hidden states.
     reads_text: whether the strategy reads the text of the prompt.
     """
 
-    def __init__(
-        self, model: nn.Module, name: str, reads_prompt: tuple[str, ...], reads_text: bool, adapter: ModelAdapter
-    ) -> None:
-        super().__init__(model, name)
-        self._reads_prompt, self._reads_text, self._adapter = reads_prompt, reads_text, adapter
+    def __init__(self, adapter: ModelAdapter, reads_text: bool) -> None:
+        super().__init__(adapter.model, CANDIDATE_GENERATOR)
+        self._adapter, self._reads_text = adapter, reads_text
 
     def override(self, *args: Any, **kwargs: Any) -> Any:
-        proposing = self.original(*args, **kwargs)
-        refused = type(proposing).__name__ in self._reads_prompt
+        generator = self.original(*args, **kwargs)
+        refused = type(generator).__name__ in HIDDEN_STATE_GENERATORS
         if not refused and not self._reads_text:
-            return proposing
+            return generator
         call = {**kwargs["model_kwargs"], "input_ids": kwargs["input_ids"]}
         if all(self._adapter.visual_mask(modality, call) is None for modality in self._adapter.modalities):
-            return proposing
+            return generator
         if refused:
             raise UnsupportedError(
-                f"{type(proposing).__name__} proposes tokens from the hidden states of the whole prompt, and pruning "
+                f"{type(generator).__name__} proposes tokens from the hidden states of the whole prompt, and pruning "
                 f"leaves a part of them. Generate without it, or with prompt_lookup_num_tokens or an assistant_model "
                 f"that reads tokens only."
             )
-        proposing.get_candidates = after_the_prompt(proposing.get_candidates)
-        return proposing
+        generator.get_candidates = after_prompt(generator.get_candidates)
+        return generator
 
 
-def after_the_prompt(propose: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the function of a generation that proposes tokens: what it proposes on its first call, to follow the prompt,
-    is left out. An assistant must see the prompt then."""
+def after_prompt(propose: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function that proposes candidate tokens: those of its first call, which would follow the prompt, are left
+    out. It is called all the same, because an assistant must see the prompt."""
     first = True
 
     def proposed(input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:

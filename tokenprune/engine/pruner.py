@@ -30,7 +30,11 @@ from typing import Any
 from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import CONTINUOUS_BATCHING, PROPOSING, READS_PROMPT, loss_function
+from tokenprune.adapters.conventions import (
+    CANDIDATE_GENERATOR,
+    CONTINUOUS_BATCHING,
+    loss_function,
+)
 from tokenprune.adapters.decoder.denoising import BlockDiffusion, Policy
 from tokenprune.adapters.towers.layers import TowerLayers
 from tokenprune.engine.cache.pruned import Views
@@ -154,9 +158,9 @@ class Pruner:
             self.canvas.register(register)
         if self.canvas is None and self.actions is None:  # whose losses are not of the pruned sequence
             register(LossFunction(self.model, *loss_function(self.adapter.model), self._context).install())
-        if hasattr(self.model, PROPOSING):
+        if hasattr(self.model, CANDIDATE_GENERATOR):
             reads_text = "text_attention" in self.strategy.needs
-            register(AssistedDecoding(self.model, PROPOSING, READS_PROMPT, reads_text, self.adapter).install())
+            register(AssistedDecoding(self.adapter, reads_text).install())
         if hasattr(self.model, CONTINUOUS_BATCHING):
             register(ContinuousBatching(self.model, CONTINUOUS_BATCHING).install())
         return captured

@@ -24,7 +24,7 @@ from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.encoded import NOT_RECORDED, EncodedImage, Modality
 from tokenprune.engine.call import CallContext, bind_arguments, named_arguments
 from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
-from tokenprune.engine.overrides import MethodOverride, gone_meanwhile
+from tokenprune.engine.overrides import MethodOverride, patch_removed_during_call
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy
@@ -75,7 +75,7 @@ class FeatureFunction(MethodOverride):
         try:
             output = original(*args, **kwargs)
             if self._removed:
-                raise gone_meanwhile()
+                raise patch_removed_during_call()
             self._recorder.record(self._function, bind_arguments(original, args, kwargs), output)
         finally:
             self._recorder.end()

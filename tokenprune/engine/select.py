@@ -18,7 +18,7 @@ from tokenprune.report import ImageReport
 from tokenprune.selection import Merge, Selection, StageReport, split
 from tokenprune.sequence.packing import Packing, PromptTokens, pack
 from tokenprune.strategy import Stage, StagedStrategy, Strategy
-from tokenprune.strategy.asking import asked, asked_budget, check_is_selection
+from tokenprune.strategy.asking import asked_budget, check_is_selection, strategy_call
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import KeptInTower
 from tokenprune.tokens.visual import StageTokens, VisualTokens
@@ -97,24 +97,24 @@ def choose(
 
     Raises PruningError if images and columns do not fit each other, or if the strategy breaks its contract.
     """
-    placed = [place for modality in prompt.visual for place in _placed(prompt, modality, images[modality])]
+    located = [one for modality in prompt.visual for one in _locate(prompt, modality, images[modality])]
     chosen: list[ImageSelection] = []
     selections: dict[int, Selection] = {}  # beams repeat an image: it is selected from once
-    for at in sorted(placed, key=lambda at: (at.row, at.first)):
-        image, layout = at.image, at.image.layout
+    for one in sorted(located, key=lambda one: (one.row, one.first)):
+        image, layout = one.image, one.image.layout
         if id(image) not in selections:
             statistics = image.statistics_on(embeds.device)
-            tokens = VisualTokens(embeds[at.row, at.columns], layout, len(selections), statistics)
+            tokens = VisualTokens(embeds[one.row, one.columns], layout, len(selections), statistics)
             selections[id(image)] = _select_once(strategy, image, tokens)
         selection = selections[id(image)]
         in_tower = tuple(stage for left in kept_by_tower(image.statistics) for stage in left.stages)
-        chosen.append(ImageSelection(at.row, at.last, at.columns, at.modality, layout, selection, in_tower))
+        chosen.append(ImageSelection(one.row, one.last, one.columns, one.modality, layout, selection, in_tower))
     return chosen
 
 
 @dataclass(frozen=True)
-class _Placed:
-    """Where an image is: its row of the batch, and the columns of its visual tokens, `first` to `last`."""
+class _LocatedImage:
+    """An image, its row of the batch, and the columns of its visual tokens, `first` to `last`."""
 
     row: int
     first: int
@@ -124,7 +124,7 @@ class _Placed:
     image: EncodedImage
 
 
-def _placed(prompt: PromptTokens, modality: str, images: Sequence[EncodedImage]) -> Iterator[_Placed]:
+def _locate(prompt: PromptTokens, modality: str, images: Sequence[EncodedImage]) -> Iterator[_LocatedImage]:
     """The images of a modality, in the order in which they were passed."""
     rows, places, columns = prompt.locate(modality)
     counts = [image.layout.n_visual for image in images]
@@ -142,14 +142,14 @@ def _placed(prompt: PromptTokens, modality: str, images: Sequence[EncodedImage])
                 "the placeholder tokens of one image are spread over two rows of the batch. Prepare text and images "
                 "together, with the model's own processor."
             )
-        yield _Placed(row, first, last, column, modality, image)
+        yield _LocatedImage(row, first, last, column, modality, image)
 
 
 def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) -> Selection:
     """The strategy's selection, remembered for further calls with the image.
 
-    The tower's attention is let go: `generate` holds the image until it has answered, and queries and keys of a layer
-    are larger than what a small language model then caches of it. Raises PruningError if another strategy has selected
+    Frees the tower's attention: `generate` holds the image until it has answered, and queries and keys of a layer are
+    larger than what a small language model then caches of it. Raises PruningError if another strategy has selected
     already, or if the image was encoded for one that reads something else.
     """
     if image.selected is None:
@@ -222,7 +222,7 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
     tiled = tokens.layout.tiles is not None and strategy.selects_per_tile
     name, n_visual = type(strategy).__name__, len(tokens.features)
     allowed = asked_budget(strategy, n_visual)
-    with asked(strategy, "select", tokens.features):
+    with strategy_call(strategy, "select", tokens.features):
         selection = select_per_tile(strategy, tokens) if tiled else strategy.select(tokens)
     check_is_selection(strategy, "select", selection, n_visual)
     if len(selection.kept) > allowed:
@@ -249,7 +249,7 @@ def checked_stage_selection(strategy: StagedStrategy, stage: Stage, tokens: Stag
     allowed = stage.budget(tokens.n_visual)
     if allowed >= tokens.n_left and not stage.at_most:  # nothing to choose
         return Selection.all(tokens.n_left, tokens.left.device, tokens.scores)
-    with asked(strategy, "select_at", tokens.features):
+    with strategy_call(strategy, "select_at", tokens.features):
         selection = strategy.select_at(stage, tokens)
     name = type(strategy).__name__
     check_is_selection(strategy, "select_at", selection, tokens.n_left, "that are left")

@@ -71,15 +71,15 @@ class PromptTokens:
         return rows, columns, true_indices(visual.flatten(), len(rows)) % visual.shape[1]
 
     def without_answers(self, labels: Int[Tensor, "batch new"]) -> PromptTokens:
-        """Return the prompt without the answers that training appends to it. An answer begins at the first label behind
-        unlabelled text that follows the row's last image; a row without such a label stays whole."""
+        """Return the prompt without the answers that training appends to it. An answer begins at the first label that
+        follows unlabelled text after the row's last image; a row without such a label stays whole."""
         labelled = (labels != IGNORED_LABEL).cpu()
         visual = torch.stack([*self.visual_cpu.values()]).any(0)
         columns = torch.arange(labels.shape[1], device="cpu")
         last = torch.where(visual, columns, -1).amax(1, keepdim=True)
         begins = labelled & ~pad(labelled, (1, -1)) & (columns > last + 1)
-        asked = begins.cumsum(1) == 0
-        return replace(self, real=self.real & asked.to(self.real.device), real_cpu=self.real_cpu & asked)
+        in_prompt = begins.cumsum(1) == 0
+        return replace(self, real=self.real & in_prompt.to(self.real.device), real_cpu=self.real_cpu & in_prompt)
 
     def text_after(self, row: int, column: int) -> Int[Tensor, " text"]:
         """Return the text columns of a row after a column; the row's last real column if there are none."""

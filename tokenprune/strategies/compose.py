@@ -21,7 +21,7 @@ from tokenprune.strategy import (
     Strategy,
     TowerStrategy,
 )
-from tokenprune.strategy.asking import asked, check_is_selection
+from tokenprune.strategy.asking import check_is_selection, strategy_call
 from tokenprune.tokens import PatchTokens, StageTokens, TowerTokens, VisualTokens
 
 Kind = TypeVar("Kind", bound=Strategy)
@@ -215,7 +215,7 @@ def _made(one: Any) -> Strategy:
 
 
 def _selected(step: Strategy, tokens: VisualTokens) -> Selection:
-    with asked(step, "select", tokens.features):
+    with strategy_call(step, "select", tokens.features):
         selection = step.select(tokens)
     check_is_selection(step, "select", selection, tokens.n_visual)
     return selection

@@ -15,7 +15,7 @@ from types import UnionType
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tokenprune.entry_points import entry_points_of, load_entry_point, warn_of_namesakes
-from tokenprune.errors import SettingError, alike, place_of, unknown
+from tokenprune.errors import SettingError, alike, unknown, user_location
 from tokenprune.strategy import Strategy
 
 #: The entry-point group of other distributions; an entry point has the name of its strategy.
@@ -223,7 +223,7 @@ def _imported(name: str) -> type[Strategy]:
         module = import_module(module_name)
     except Exception as error:  # the module's own code may raise anything
         said = f"strategy {name!r}: {module_name} cannot be imported ({type(error).__name__}: {error})."
-        place = None if isinstance(error, ModuleNotFoundError) else place_of(error)
+        place = None if isinstance(error, ModuleNotFoundError) else user_location(error)
         if place is not None:
             raise SettingError(f"{said} Correct {place}.") from error
         raise SettingError(f"{said} Install the package, or put the folder that contains it on PYTHONPATH.") from error

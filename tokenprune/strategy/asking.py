@@ -1,6 +1,7 @@
-"""Asks a strategy, and checks the kind of its answers. Errors name the strategy and the method, and say what to return.
+"""Calls the methods of a strategy, and checks the types of what they return. Errors name the strategy and the method,
+and say what to return.
 
-Whether an answer keeps to its budget is checked by whoever asks.
+Callers check budgets.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from tokenprune.strategy.staged import Stage, StagedStrategy
 
 
 @contextmanager
-def asked(strategy: Strategy, method: str, *inputs: Tensor) -> Iterator[None]:
-    """Call a method of a strategy inside, which gets `inputs`, without torch.autocast. Errors of ours that it runs into
-    are raised again with its name.
+def strategy_call(strategy: Strategy, method: str, *inputs: Tensor) -> Iterator[None]:
+    """Wrap the call of a strategy's method with `inputs`: disables torch.autocast, and prefixes PruningError and
+    SettingError with the strategy's name and the method's.
 
-    Raises PruningError if it has changed one of `inputs` in place. Within torch.inference_mode, nobody can tell.
+    Raises PruningError if the method has changed one of `inputs` in place, which torch.inference_mode hides.
     """
     name = type(strategy).__name__
     before = [_version(tensor) for tensor in inputs]

@@ -175,10 +175,10 @@ class TowerTokens:
         return patches.reshape(self.n_left, -1)
 
 
-def means_of(each: int) -> Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]]:
-    """Return the map from patches to visual tokens where `each` patches in a row become one."""
-    return one_to_one if each == 1 else partial(_row_means, each=each)
+def token_means(per_token: int) -> Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]]:
+    """Return the map from patches to visual tokens that averages `per_token` consecutive patches."""
+    return one_to_one if per_token == 1 else partial(_row_means, per_token=per_token)
 
 
-def _row_means(values: Float[Tensor, "tiles patches"], each: int) -> Float[Tensor, " visual"]:
-    return values.unflatten(1, (-1, each)).mean(2).flatten()
+def _row_means(values: Float[Tensor, "tiles patches"], per_token: int) -> Float[Tensor, " visual"]:
+    return values.unflatten(1, (-1, per_token)).mean(2).flatten()

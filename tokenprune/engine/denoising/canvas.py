@@ -31,7 +31,7 @@ from tokenprune.selection import Selection, scores_of_all
 from tokenprune.sequence.masks import FULL
 from tokenprune.sequence.packing import inverse
 from tokenprune.strategy import DenoisingStage, DenoisingStrategy, Strategy
-from tokenprune.strategy.asking import asked, check_is_selection, check_stages
+from tokenprune.strategy.asking import check_is_selection, check_stages, strategy_call
 from tokenprune.tokens.visual import StepTokens
 
 #: The attribute of a cache that holds its Canvas. It lives and is copied with the cache.
@@ -274,7 +274,7 @@ def checked_step_selection(strategy: DenoisingStrategy, stage: DenoisingStage, t
     allowed = stage.budget(tokens.n_visual)
     if allowed >= tokens.n_left:
         return Selection.all(tokens.n_left, tokens.left.device)
-    with asked(strategy, "select_in_step", tokens.attention):
+    with strategy_call(strategy, "select_in_step", tokens.attention):
         selection = strategy.select_in_step(stage, tokens)
     check_is_selection(strategy, "select_in_step", selection, tokens.n_left, "that are left")
     if len(selection.kept) != allowed:

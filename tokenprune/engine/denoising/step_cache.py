@@ -84,7 +84,7 @@ def step_cache(
             packing = pack(keep, keep.sum(1).tolist())
             held = Slots(held.columns.gather(1, packing.columns), packing.valid)
             for number in numbers:
-                layers[number] = _cut(layers[number], packing.columns)
+                layers[number] = _gather_slots(layers[number], packing.columns)
         taken[kind] = Packing(packing.columns + first, packing.valid, slots.columns.shape[1], packing.counts)
         masks[kind] = _mask(mask, kind, held.append(canvas, n_columns), canvas, n_columns, dtype)
     whole = object.__new__(type(view))
@@ -119,14 +119,14 @@ def _held(view: Any, kinds: LayerKinds, kind: str, slots: Slots, n_columns: int)
     return Slots(held.columns, held.valid & (held.columns > n_columns - kinds.window))
 
 
-def _cut(layer: Any, index: Int[Tensor, "batch read"]) -> Any:
+def _gather_slots(layer: Any, slots: Int[Tensor, "batch read"]) -> Any:
     """A layer of a cache with some of its slots."""
-    cut = copy(layer)
+    gathered = copy(layer)
     for name in ("keys", "values"):
         states = getattr(layer, name)
-        places = index[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[-1])
-        setattr(cut, name, states.gather(2, places))
-    return cut
+        places = slots[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[-1])
+        setattr(gathered, name, states.gather(2, places))
+    return gathered
 
 
 def _mask(mask: Any, kind: str, keys: Slots, canvas: Packing, n_columns: int, dtype: torch.dtype) -> Tensor | None:

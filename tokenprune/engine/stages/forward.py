@@ -23,8 +23,7 @@ class StagedPrompt:
 
     packing: the columns that enter.
     chosen: the images, with what was selected before.
-    asked: which columns of the call are of the prompt, and not of an answer that the model is trained to give; None if
-        all are.
+    in_prompt: which columns of the call are of the prompt, and not of an answer to learn; None if all are.
     text: the columns of the text after each image, if stages read attention.
     past: the slots that each stage holds before the forward.
     hidden: what enters the first layer, until the last stage is decided; only if stages read attention.
@@ -32,7 +31,7 @@ class StagedPrompt:
 
     packing: Packing
     chosen: Sequence[ImageSelection]
-    asked: Bool[Tensor, "batch columns"] | None
+    in_prompt: Bool[Tensor, "batch columns"] | None
     text: list[Tensor]
     past: list[StageSlots]
     hidden: Float[Tensor, "batch length width"] | None = None

@@ -91,13 +91,13 @@ class StagePruning:
         """
         if torch.is_grad_enabled():
             check_runs_once(self.strategy, self.adapter, self._staged)
-        asked, text, labels = None, [], self._context.labels
+        in_prompt, text, labels = None, [], self._context.labels
         if self.reads_attention:
             if labels is not None and labels.shape == prompt.real.shape:  # others are not of the tokens
                 prompt = prompt.without_answers(labels)
-                asked = prompt.real
+                in_prompt = prompt.real
             text = [prompt.text_after(image.row, image.last) for image in chosen]
-        entry = StagedPrompt(packing, chosen, asked, text, self._slots_before(forward.index, past_valid))
+        entry = StagedPrompt(packing, chosen, in_prompt, text, self._slots_before(forward.index, past_valid))
         forward.stages = StagedForward(forward.cache, past_valid.shape[1], entry=entry)
         self._activate(forward.stages)
 
@@ -252,8 +252,8 @@ class StagePruning:
             if entry.hidden is None:
                 raise forward_replaced(0)
             n_past, valid = now.runs[-1].past.slots.shape[1] if now.runs else now.n_slots, before.valid
-            if entry.asked is not None:
-                entering = entry.asked.gather(1, entry.packing.columns)
+            if entry.in_prompt is not None:
+                entering = entry.in_prompt.gather(1, entry.packing.columns)
                 valid = valid & (entering.gather(1, before.columns) if now.runs else entering)
             call = self.capture.take(now.captured, number)
             read = attention_reader(self.adapter.layers[number], call, n_past, valid, device)

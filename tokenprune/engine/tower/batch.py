@@ -91,7 +91,8 @@ class TowerCall:
     """
 
     def __init__(self, first_layer: int, patches: Int[Tensor, "visual patches"] | None) -> None:
-        self.patches, self.each = patches, 1 if patches is None else patches.shape[1]
+        self.patches = patches
+        self.patches_per_token = 1 if patches is None else patches.shape[1]
         self.layer: int | None = first_layer
         self.captured: dict[str, Tensor] = {}
         self.kept: list[Selection] = []
@@ -102,7 +103,7 @@ class TowerCall:
 
     @property
     def n_patches(self) -> int:
-        return self.tiles[0].n_visual * self.each
+        return self.tiles[0].n_visual * self.patches_per_token
 
     def outcomes(self) -> list[KeptInTower]:
         """What is left of every tile."""
@@ -114,7 +115,7 @@ class TowerCall:
 
     def places(self, tokens: Int[Tensor, " kept"]) -> Int[Tensor, " patches"]:
         """The same, within the hidden states."""
-        return self.of_tokens(tokens) if self.remaining is None else patches_of(tokens, self.each)
+        return self.of_tokens(tokens) if self.remaining is None else patches_of(tokens, self.patches_per_token)
 
 
 class BatchPruning:
@@ -218,17 +219,17 @@ class BatchPruning:
         n_tiles, _, n_tokens, _ = projected[0].shape
         device, n_prefix = projected[0].device, self.n_prefix
         if not call.tiles:
-            n_visual = (n_tokens - n_prefix) // call.each
+            n_visual = (n_tokens - n_prefix) // call.patches_per_token
             n_image = n_visual if self.tower.whole_images else None
             call.tiles = [Tile(n_visual, n_image, device) for _ in range(n_tiles)]
-        if call.each > 1 and call.remaining is None:
+        if call.patches_per_token > 1 and call.remaining is None:
             prefix = torch.arange(n_prefix, device=device)
             order = torch.cat([prefix, n_prefix + call.of_tokens(call.tiles[0].left)])
             queries, keys, values = (part[:, :, order] for part in projected)
             projected = queries, keys, values
         kept = []
         for i, tile in enumerate(call.tiles):
-            n_left = n_prefix + len(tile.left) * call.each
+            n_left = n_prefix + len(tile.left) * call.patches_per_token
             kept.append(self.selecting.select(layer, i, tile, *(part[i, :, :n_left] for part in projected)))
         call.kept = kept if any(map(changes, kept)) else []
 
@@ -243,7 +244,7 @@ class BatchPruning:
         places, counts = pad_sequence(kept, batch_first=True), torch.tensor([len(tile) for tile in left], device="cpu")
         real = torch.arange(places.shape[1], device="cpu") < counts[:, None]
         padded = min(map(len, left)) < places.shape[1]
-        sizes = [spread(tile.sizes.to(device), call.each) for tile in call.tiles]
+        sizes = [spread(tile.sizes.to(device), call.patches_per_token) for tile in call.tiles]
         merged = any(tile.merged_from is not None for tile in call.tiles)
         remaining = RemainingPatches(
             pad_sequence(left, batch_first=True),
@@ -255,7 +256,7 @@ class BatchPruning:
         pruned = hidden[tile, torch.cat([prefix, n_prefix + places], 1)]
         for i, selection in enumerate(selections):
             if selection.merged is not None:
-                patches = hidden[i, n_prefix : n_prefix + selection.n_visual * call.each]
+                patches = hidden[i, n_prefix : n_prefix + selection.n_visual * call.patches_per_token]
                 if call.remaining is None and call.patches is not None:
                     patches = patches[call.patches.flatten().to(device)]
                 means = merged_patches(selection, patches)

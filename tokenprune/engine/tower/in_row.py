@@ -175,7 +175,7 @@ class RowPruning:
         kept: list[Selection | None] = []
         start = 0
         for number, tile in enumerate(call.tiles):
-            end = start + len(tile.left) * call.each
+            end = start + len(tile.left) * call.patches_per_token
             parts = [part[:, start:end] for part in by_token]
             kept.append(self.selecting.select(layer, number, tile, *parts) if end > start else None)
             start = end

@@ -11,7 +11,7 @@ from torch import Tensor
 from tokenprune.adapters.towers.row import Row
 from tokenprune.selection import Selection
 from tokenprune.strategy import PatchStrategy
-from tokenprune.strategy.asking import asked, check_is_selection
+from tokenprune.strategy.asking import check_is_selection, strategy_call
 from tokenprune.tokens.tower import PatchTokens
 
 
@@ -27,7 +27,7 @@ def patch_tokens(row: Row, colors: Float[Tensor, "patches channels colors"]) -> 
 
 def selected_patches(strategy: PatchStrategy, tokens: PatchTokens) -> Selection:
     """What the strategy leaves of one image before the tower. Raises PruningError for anything but a Selection."""
-    with asked(strategy, "select_patches", tokens.pixels):
+    with strategy_call(strategy, "select_patches", tokens.pixels):
         selection = strategy.select_patches(tokens)
     check_is_selection(strategy, "select_patches", selection, tokens.n_visual)
     return selection

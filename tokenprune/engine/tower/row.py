@@ -142,8 +142,8 @@ class RowCall:
         return self.following is not None or len(self.cut.patches) < self.cut.n_all or self.cut.sizes is not None
 
     @property
-    def each(self) -> int:
-        """How many patches a visual token has, where all have equally many."""
+    def patches_per_token(self) -> int:
+        """How many patches a visual token has; all have equally many."""
         return self.cut.n_all // len(self.cut.kept)
 
     def select(self, kept: list[Selection | None]) -> None:
@@ -190,9 +190,9 @@ class RowCall:
         return value.flatten(1) if value.ndim == 3 and len(value) == len(self.cut.patches) > 1 else value
 
     def _made_tiles(self, kept: Bool[Tensor, " visual"], whole_images: bool) -> list[Tile]:
-        each = self.each
+        per_token = self.patches_per_token
         sizes = [prod(grid) if whole_images else None for grid in self.row.images for _ in range(grid[0])]
-        parts = kept.split([n_patches // each for n_patches in self.row.tiles])
+        parts = kept.split([n_patches // per_token for n_patches in self.row.tiles])
         return [
             Tile(len(part), n_image, kept.device, None if bool(part.all()) else part.nonzero()[:, 0])
             for part, n_image in zip(parts, sizes, strict=True)
@@ -201,15 +201,15 @@ class RowCall:
     def _merged(self, hidden: Tensor, left: Tensor) -> Tensor:
         """The hidden states that are `left`, with the others of `hidden` merged into them as was selected."""
         assert self.following is not None
-        each, rows, device = self.each, hidden.flatten(0, -2), hidden.device
+        per_token, rows, device = self.patches_per_token, hidden.flatten(0, -2), hidden.device
         result, start, end = left.flatten(0, -2).clone(), 0, 0
         for selection, tile in zip(self._kept, self.tiles, strict=True):
             n_before = 0 if selection is None else selection.n_visual
             if selection is not None and selection.merged is not None:
                 tokens = torch.arange(start, start + n_before, device=device)
-                patches = rows[self.cut.by_token.to(device)[patches_of(tokens, each)]]
+                patches = rows[self.cut.by_token.to(device)[patches_of(tokens, per_token)]]
                 means = merged_patches(selection, patches)
                 kept = torch.arange(end, end + len(tile.left), device=device)
-                result[self.following.by_token.to(device)[patches_of(kept, each)]] = means
+                result[self.following.by_token.to(device)[patches_of(kept, per_token)]] = means
             start, end = start + n_before, end + len(tile.left)
         return result.view(left.shape)

@@ -13,10 +13,10 @@ from tokenprune.engine.select import explained_nan
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy, TowerStrategy
-from tokenprune.strategy.asking import asked, check_is_selection, check_layers
+from tokenprune.strategy.asking import check_is_selection, check_layers, strategy_call
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
-from tokenprune.tokens.tower import KeptInTower, TowerTokens, means_of, sizes_of
+from tokenprune.tokens.tower import KeptInTower, TowerTokens, sizes_of, token_means
 
 
 class Tile:
@@ -140,11 +140,11 @@ class TileSelection:
         """Let tile `number` of the call keep what the strategy selects after `layer`. The tensors hold the prefix
         tokens, and then the patches of one remaining visual token after the other."""
         n_left, n_prefix = len(tile.left), self.n_prefix
-        each = (keys.shape[1] - n_prefix) // n_left
-        layout = Layout(((1, 1, n_left),), to_tokens=means_of(each))
+        per_token = (keys.shape[1] - n_prefix) // n_left
+        layout = Layout(((1, 1, n_left),), to_tokens=token_means(per_token))
         attention = VisionAttention(queries[None], keys[None], self._scale, n_prefix, layout)
-        if each > 1:
-            patches = values[:, n_prefix:].unflatten(1, (n_left, each)).mean(2)
+        if per_token > 1:
+            patches = values[:, n_prefix:].unflatten(1, (n_left, per_token)).mean(2)
             values = torch.cat([values[:, :n_prefix], patches], 1)
         tokens = TowerTokens(
             layer,
@@ -158,7 +158,7 @@ class TileSelection:
             tile.merged_from,
         )
         where, read = f"image tile {number}", (values, queries, keys)
-        with explained_nan(self.strategy, where, values), asked(self.strategy, "select_in_tower", *read):
+        with explained_nan(self.strategy, where, values), strategy_call(self.strategy, "select_in_tower", *read):
             selection = self.strategy.select_in_tower(tokens)
         check_is_selection(self.strategy, "select_in_tower", selection, n_left, "that are left")
         tile.keep(selection, layer + 1)
@@ -173,13 +173,13 @@ def merged_patches(selection: Selection, patches: Float[Tensor, "patches width"]
     return selection.merged.apply(tokens, selection.kept).view(-1, patches.shape[1])
 
 
-def spread(sizes: Float[Tensor, " left"], each: int) -> Float[Tensor, " patches"]:
-    """The sizes of visual tokens as those of their patches."""
-    return sizes if each == 1 else sizes.repeat_interleave(each)
+def spread(sizes: Float[Tensor, " left"], per_token: int) -> Float[Tensor, " patches"]:
+    """The sizes of visual tokens as those of their patches, `per_token` each."""
+    return sizes if per_token == 1 else sizes.repeat_interleave(per_token)
 
 
-def patches_of(tokens: Int[Tensor, " kept"], each: int) -> Int[Tensor, " patches"]:
-    """The patches of visual tokens, where every token has `each`, which follow one another."""
-    if each == 1:
+def patches_of(tokens: Int[Tensor, " kept"], per_token: int) -> Int[Tensor, " patches"]:
+    """The patches of visual tokens, where each token has `per_token` consecutive ones."""
+    if per_token == 1:
         return tokens
-    return (tokens[:, None] * each + torch.arange(each, device=tokens.device)).flatten()
+    return (tokens[:, None] * per_token + torch.arange(per_token, device=tokens.device)).flatten()

@@ -25,8 +25,7 @@ class AttentionMass(TextGuided, RankedStrategy):
     cells: rank within cells of the grid, see `RankedStrategy`: as many tokens as without them, from more of the image.
 
     The attention is that of the text after the image in the layer before the stage, averaged over heads and text tokens
-    and normalised over the remaining visual tokens. No paper describes this algorithm, which was called AdaToken until
-    that paper's own was published.
+    and normalised over the remaining visual tokens. Not from a paper.
     """
 
     mass: float = 0.95
