@@ -90,21 +90,21 @@ class _Videos:
         self.found: dict[tuple[int, str], tuple[Path, float]] = {}
 
     def frame(self, row: Record, camera: str) -> VideoFrame:
-        episode = row.whole("episode_index")
+        episode = row.integer("episode_index")
         if (episode, camera) not in self.found:
             self.found[episode, camera] = self.find(row, episode, camera)
         path, begin = self.found[episode, camera]
-        return VideoFrame(path, begin + row.whole("frame_index") / self.rate, 1 / self.rate)
+        return VideoFrame(path, begin + row.integer("frame_index") / self.rate, 1 / self.rate)
 
     def find(self, row: Record, episode: int, camera: str) -> tuple[Path, float]:
         """Return the file that an episode is in, and when it begins there, in seconds."""
         if self.episodes is None:
-            named, begin = {"episode_chunk": episode // self.info.whole("chunks_size")}, 0.0
+            named, begin = {"episode_chunk": episode // self.info.integer("chunks_size")}, 0.0
         else:
             if episode not in self.episodes:
                 raise DataError(f"{row.where}: episode {episode} is not in meta/episodes")
             record = self.episodes[episode]
-            named = {key: record.whole(f"videos/{camera}/{key}") for key in ("chunk_index", "file_index")}
+            named = {key: record.integer(f"videos/{camera}/{key}") for key in ("chunk_index", "file_index")}
             begin = record.number(f"videos/{camera}/from_timestamp")
         try:
             path = self.template.format(video_key=camera, episode_index=episode, **named)
@@ -115,19 +115,19 @@ class _Videos:
 
 def _episodes(folder: Path) -> dict[int, Record]:
     files = sorted(folder.glob("meta/episodes/*/*.parquet"))
-    return {record.whole("episode_index"): record for file in files for record in table_records(file)}
+    return {record.integer("episode_index"): record for file in files for record in table_records(file)}
 
 
 def _tasks(path: Path) -> dict[int, str]:
     if path.suffix == ".jsonl":
-        return {record.whole("task_index"): record.text("task") for record in line_records(path)}
-    return {record.whole("task_index"): record.text(*TASK_COLUMNS) for record in table_records(path)}
+        return {record.integer("task_index"): record.text("task") for record in line_records(path)}
+    return {record.integer("task_index"): record.text(*TASK_COLUMNS) for record in table_records(path)}
 
 
 def _of_row(row: Record, cameras: Sequence[Camera], tasks: Mapping[int, str], has_state: bool) -> Observation:
-    number = row.whole("task_index")
+    number = row.integer("task_index")
     if number not in tasks:
         raise DataError(f"{row.where}: task_index {number} is not among the tasks in meta")
     state = numbers(row[STATE], f"{row.where}, {STATE!r}") if has_state else None
     images = tuple(camera(row) for camera in cameras)
-    return Observation(row.where, images, state, tasks[number], row.whole("episode_index"))
+    return Observation(row.where, images, state, tasks[number], row.integer("episode_index"))

@@ -44,5 +44,5 @@ def load_observations(folder: Path) -> list[Observation]:
 def _of_line(folder: Path, number: int, record: Record) -> Observation:
     images = tuple(record.find_image(folder, name) for name in record.texts("images"))
     state = numbers(record["state"], f"{record.where}, 'state'") if record.has("state") else None
-    episode = record.whole("episode") if record.has("episode") else number
+    episode = record.integer("episode") if record.has("episode") else number
     return Observation(record.where, images, state, record.text("task"), episode)

@@ -36,6 +36,7 @@ from tokenprune.evals.run.progress import saying
 from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
 from tokenprune.evals.run.setups import read_strategy
 from tokenprune.evals.storage import files
+from tokenprune.evals.storage.identity import record_identity
 from tokenprune.evals.storage.provenance import (
     class_identity,
     model_identity,
@@ -141,7 +142,7 @@ def adapt(
         identity = _identity(loaded, processor, objective, training, groups, batch_tokens)
         output.mkdir(parents=True, exist_ok=True)
         with files.lock_for_appending(output / LOSSES, "another training is writing it"):
-            files.begin(output / IDENTITY, identity, "another training")
+            record_identity(output / IDENTITY, identity, "another training")
             own: Mapping[QuestionKey, UnprunedAnswer] = {}
             if answers is None:
                 generator = RowGenerator(loaded, collator, objective.head)

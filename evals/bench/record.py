@@ -24,6 +24,7 @@ from tokenprune.evals.bench.schedule import Schedule
 from tokenprune.evals.bench.timing.clock import Seconds
 from tokenprune.evals.models.tensors import stored_bytes
 from tokenprune.evals.storage import files
+from tokenprune.evals.storage.identity import check_same
 from tokenprune.evals.storage.provenance import device_name, versions
 
 SOURCES = Path(tokenprune.__file__).resolve().parent
@@ -92,7 +93,7 @@ class Record:
             return cls(path, about, [], [])
         found = cls.read(path)
         holds, words = f"{path}: its rounds were measured", {"sources": "other source code of tokenprune"}
-        files.check_same(found.about, about, holds, "Name another --output.", words)
+        check_same(found.about, about, holds, "Name another --output.", words)
         return found
 
     def check_settings(self, name: str, settings: Mapping[str, Any] | None) -> None:
@@ -101,7 +102,7 @@ class Record:
         known = next((one.settings for one in self.facts.values() if one.name == name), None)
         if known is not None and settings is not None:
             holds, words = f"{self.path}: {name} was measured", {"class": "other code of the strategy"}
-            files.check_same(known, settings, holds, "Name another --output.", words)
+            check_same(known, settings, holds, "Name another --output.", words)
 
     def add(self, fact: Facts) -> None:
         self.facts[fact.batch, fact.name] = fact

@@ -35,7 +35,7 @@ class Instances:
             raise DataError(f"{where}: image_id {image_id!r} is not among the images of {self.path}")
         here, record = f"{self.path}, image {image_id}", self.images[image_id]
         path = find_inside(self.path.parent, [f"images/{fields.text(record, 'file_name', here)}"], here)
-        width, height = fields.whole(record, "width", here), fields.whole(record, "height", here)
+        width, height = fields.integer(record, "width", here), fields.integer(record, "height", here)
         if min(width, height) < 1:
             raise DataError(f"{here}: {width} x {height} is not the size of an image; correct width and height")
         return path, (width, height)

@@ -25,7 +25,7 @@ def text(record: Any, key: str, where: str) -> str:
     return as_text(field(record, key, where), f"{where}, {key!r}")
 
 
-def name(record: Any, key: str, where: str) -> str | int:
+def identifier(record: Any, key: str, where: str) -> str | int:
     """Return an ID: text or a whole number."""
     value = field(record, key, where)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -35,7 +35,7 @@ def name(record: Any, key: str, where: str) -> str | int:
     return as_text(value, f"{where}, {key!r}")
 
 
-def whole(record: Any, key: str, where: str) -> int:
+def integer(record: Any, key: str, where: str) -> int:
     """Return a whole number, which tables of text have as digits."""
     value = field(record, key, where)
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
@@ -50,7 +50,7 @@ def number(record: Any, key: str, where: str) -> float:
     return as_number(field(record, key, where), f"{where}, {key!r}")
 
 
-def truth(record: Any, key: str, where: str) -> bool:
+def boolean(record: Any, key: str, where: str) -> bool:
     value = field(record, key, where)
     if value not in (0, 1) or isinstance(value, float):
         raise DataError(f"{where}, {key!r}: expected true or false, found {shown(value)}")
@@ -110,7 +110,7 @@ def by_key(records: Iterable[tuple[str, R]], key: str) -> dict[str | int, R]:
     """Return records by the ID in their field `key`. DataError if two have the same; records come with their place."""
     found: dict[str | int, tuple[str, R]] = {}
     for where, record in records:
-        called = name(getattr(record, "content", record), key, where)
+        called = identifier(getattr(record, "content", record), key, where)
         if called in found:
             raise DataError(f"{where}: {key} {called!r} appears twice, first in {found[called][0]}; keep one of them")
         found[called] = where, record

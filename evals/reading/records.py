@@ -70,14 +70,14 @@ class Record:
         value = fields.text(self.content, key, self.where)
         return "" if value.strip().lower() == "nan" else value
 
-    def name(self, *keys: str) -> str | int:
-        return fields.name(self.content, self.key(*keys), self.where)
+    def identifier(self, *keys: str) -> str | int:
+        return fields.identifier(self.content, self.key(*keys), self.where)
 
-    def whole(self, *keys: str) -> int:
-        return fields.whole(self.content, self.key(*keys), self.where)
+    def integer(self, *keys: str) -> int:
+        return fields.integer(self.content, self.key(*keys), self.where)
 
-    def truth(self, key: str) -> bool:
-        return fields.truth(self.content, key, self.where)
+    def boolean(self, key: str) -> bool:
+        return fields.boolean(self.content, key, self.where)
 
     def number(self, key: str) -> float:
         return fields.number(self.content, key, self.where)

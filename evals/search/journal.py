@@ -18,7 +18,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from tokenprune.errors import DataError, SettingError
-from tokenprune.evals.storage.files import check_same, lock_for_appending, naming
+from tokenprune.evals.storage.files import lock_for_appending, naming
+from tokenprune.evals.storage.identity import check_same
 
 STUDY = "search"
 #: What differs where the digest of questions does, whose right answers are not read.

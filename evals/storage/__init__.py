@@ -5,5 +5,6 @@ results     the result of a setup on a task, and paired comparisons
 results_io  results as lines of JSON
 run_folder  a run on disk
 provenance  what identifies a run
+identity    refuses to resume work that was started differently
 files       writing so that a killed process leaves readable files
 """

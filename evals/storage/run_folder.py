@@ -16,6 +16,7 @@ from tokenprune.evals.reading.fields import field
 from tokenprune.evals.reading.text import read_json
 from tokenprune.evals.storage import files, results_io
 from tokenprune.evals.storage.answers import Answer, AnswerKey, from_line, to_line
+from tokenprune.evals.storage.identity import LISTED, check_same
 from tokenprune.evals.storage.results import TaskResult
 
 #: The parts of the identity that may grow: more can be asked in the same folder.
@@ -75,15 +76,15 @@ class RunFolder:
             "one later, begin the run with --apart-from FILE.)"
         )
         others = [{name: value for name, value in one.items() if name != "setups"} for one in (found, now)]
-        files.check_same(others[0], others[1], holds, instead)
+        check_same(others[0], others[1], holds, instead)
         unnamed = [key for key in found["setups"] if key not in now["setups"]]
         if unnamed:
-            listed, more = "; ".join(unnamed[: files.LISTED]), len(unnamed) - files.LISTED
+            listed, more = "; ".join(unnamed[:LISTED]), len(unnamed) - LISTED
             further = f"; and {more} more" if more > 0 else ""
             raise SettingError(f"{holds}, with setups that are not named now: {listed}{further}. {instead}")
         for key, was in found["setups"].items():
             measured, is_now = f"{holds}, in which {key} was measured", now["setups"][key]
-            files.check_same({"settings": was}, {"settings": is_now}, measured, instead)
+            check_same({"settings": was}, {"settings": is_now}, measured, instead)
 
     def _write(self, record: Mapping[str, Any]) -> None:
         self.drop_results()
@@ -134,7 +135,7 @@ class RunFolder:
         identity = self.record["identity"]
         tasks = [task for task in identity["data"].values() if isinstance(task, dict)]
         return len(identity["setups"]) * sum(
-            fields.whole(task, "questions", f"{self._record}, 'data'") for task in tasks
+            fields.integer(task, "questions", f"{self._record}, 'data'") for task in tasks
         )
 
     def answers(self) -> dict[AnswerKey, Answer]:

@@ -29,12 +29,12 @@ PREFIXES, SUFFIXES = ("v_", ""), (".mp4", ".mkv", ".webm")
 def _published(path: Path) -> list[Record]:
     """Return the questions of a split with their answers, from the file beside it."""
     split = path.name.removesuffix("_q.json")
-    answers = {record.name("question_id"): record for record in json_records(path.with_name(f"{split}_a.json"))}
+    answers = {record.identifier("question_id"): record for record in json_records(path.with_name(f"{split}_a.json"))}
     found = []
     for record in json_records(path):
-        answer = answers.get(record.name("question_id"))
+        answer = answers.get(record.identifier("question_id"))
         if answer is None:
-            raise DataError(f"{record.where}: no answer to {record.name('question_id')!r} in {split}_a.json")
+            raise DataError(f"{record.where}: no answer to {record.identifier('question_id')!r} in {split}_a.json")
         found.append(record.with_fields(answer=answer.text("answer"), type=answer["type"]).in_split(split))
     return found
 
@@ -47,13 +47,13 @@ class ActivityNetQa(FileTask[VideoAnswer]):
     forms: ClassVar[tuple[Form, ...]] = (Form(("*_q.json",), _published),)
 
     def question(self, record: Record, folder: Path, style: Style) -> VideoAnswer:
-        name, kind = record.text("video_name"), record.whole("type")
+        name, kind = record.text("video_name"), record.integer("type")
         if not 0 <= kind < len(KINDS):
             raise DataError(f"{record.where}: type {kind} is not one of 0 to {len(KINDS) - 1}; correct the file")
         places = [f"videos/{prefix}{name}{suffix}" for suffix in SUFFIXES for prefix in PREFIXES]
         return VideoAnswer(
             task=self.name,
-            id=f"{self.name}-{record.name('question_id')}",
+            id=f"{self.name}-{record.identifier('question_id')}",
             images=(record.find_video(folder, *places),),
             text=style.short_answer(_asked(record.text("question"))),
             split=record.split,

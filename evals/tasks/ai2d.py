@@ -54,9 +54,9 @@ class Ai2d(FileTask[Choice]):
         if record.has("image"):
             image, number = record.image(), record.place
         else:
-            place = "abc_images" if record.has("abcLabel") and record.truth("abcLabel") else "images"
+            place = "abc_images" if record.has("abcLabel") and record.boolean("abcLabel") else "images"
             image = record.find_image(folder, f"{place}/{record.text('imageName')}")
-            number = record.name("questionId")
+            number = record.identifier("questionId")
         return Choice(
             task=self.name,
             id=f"{self.name}-{number}",
@@ -64,6 +64,6 @@ class Ai2d(FileTask[Choice]):
             text=style.choice(record.text("question"), listed(options)),
             split=record.split,
             options=options,
-            letter=letter_at(options, record.whole("correctAnswer", "answer"), record.where),
+            letter=letter_at(options, record.integer("correctAnswer", "answer"), record.where),
             read=read,
         )

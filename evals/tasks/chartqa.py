@@ -43,7 +43,7 @@ class ChartQa(FileTask[ShortAnswer]):
         label = record.key("label", "answer")
         kind = record.text_or_empty("type").removesuffix("_test")
         if not kind:
-            kind = "augmented" if record.truth("human_or_machine") else "human"
+            kind = "augmented" if record.boolean("human_or_machine") else "human"
         question = record.text("query", "question")
         return ShortAnswer(
             task=self.name,

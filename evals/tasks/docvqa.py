@@ -38,7 +38,7 @@ class DocVqa(FileTask[ShortAnswer]):
             raise DataError(f"{record.where}: has no answers. The test split has none; use --split val")
         return ShortAnswer(
             task=self.name,
-            id=f"{self.name}-{record.name('questionId')}",
+            id=f"{self.name}-{record.identifier('questionId')}",
             images=(image,),
             text=style.short_answer(record.text("question")),
             split=record.split,

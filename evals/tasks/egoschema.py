@@ -58,7 +58,7 @@ class EgoSchema(FileTask[VideoChoice]):
             text=style.choice(record.text("question"), listed(options)),
             split=record.split,
             options=options,
-            letter=letter_at(options, record.whole("answer"), record.where),
+            letter=letter_at(options, record.integer("answer"), record.where),
             read=infer_letter,
             n_frames=frames_read(),
         )

@@ -31,7 +31,7 @@ def _hub(path: Path) -> list[Record]:
     images = {called: record.image() for called, record in fields.by_key(stored, "id").items()}
     records = []
     for record in table_records(path):
-        if record.name("imageId") not in images:
+        if record.identifier("imageId") not in images:
             raise DataError(f"{record.where}: no image {record['imageId']!r} in {path.parent.parent}/{name}_images")
         records.append(record.with_fields(image=images[record["imageId"]]).in_split(name))
     return records
@@ -55,14 +55,14 @@ class Gqa(FileTask[ShortAnswer]):
     def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         where = f"{record.where}, 'types'"
         own = record.has("image")
-        image = record.image() if own else record.find_image(folder, f"images/{record.name('imageId')}.jpg")
+        image = record.image() if own else record.find_image(folder, f"images/{record.identifier('imageId')}.jpg")
         kinds = record["types"] if record.has("types") else {}
         structural = fields.field(
             {"structural": None, **kinds} if isinstance(kinds, dict) else kinds, "structural", where
         )
         return ShortAnswer(
             task=self.name,
-            id=f"{self.name}-{record.name('id')}",
+            id=f"{self.name}-{record.identifier('id')}",
             images=(image,),
             text=style.short_answer(record.text("question")),
             split=record.split,

@@ -37,7 +37,7 @@ class LrsVqa(FileTask[ShortAnswer]):
         image = record.text("image")
         return ShortAnswer(
             task=self.name,
-            id=f"{self.name}-{record.name('question_id', 'id')}",
+            id=f"{self.name}-{record.identifier('question_id', 'id')}",
             images=(record.find_image(folder, image, f"image/{image}", f"images/{image}"),),
             text=record.text("text"),
             category=record.text("category"),

@@ -56,7 +56,7 @@ class MmBench(FileTask[Choice]):
 
     def question(self, record: Record, folder: Path, style: Style) -> Choice:
         options = {letter: record.text_or_empty(letter) for letter in LETTERS if record.text_or_empty(letter)}
-        hint, index = record.text_or_empty("hint"), record.whole("index")
+        hint, index = record.text_or_empty("hint"), record.integer("index")
         question = f"{hint}\n{record.text('question')}" if hint else record.text("question")
         instead = "the test split has no answers; use --split dev"
         letter = checked_letter(options, record.text_or_empty("answer"), record.where, instead)

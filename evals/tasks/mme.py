@@ -74,7 +74,7 @@ class Mme(FileTask[YesNo]):
             raise DataError(f"{record.where}: answer {record['answer']!r} is neither Yes nor No; correct the file")
         return YesNo(
             task=self.name,
-            id=f"{self.name}-{record.name('question_id')}-{truth}",
+            id=f"{self.name}-{record.identifier('question_id')}-{truth}",
             images=(record.image(),),
             text=style.short_answer(question.replace(YES_OR_NO, "")),
             category=record.text("category"),

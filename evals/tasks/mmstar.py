@@ -54,7 +54,7 @@ class MmStar(FileTask[Choice]):
             asked = f"{question}\n{LETTER}" if style.instructions else question
         return Choice(
             task=self.name,
-            id=f"{self.name}-{record.name('index')}",
+            id=f"{self.name}-{record.identifier('index')}",
             images=(record.image(),),
             text=asked,
             split=record.split,

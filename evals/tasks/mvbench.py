@@ -71,7 +71,7 @@ class MvBench(FileTask[VideoChoice]):
         bound = record.has("start") and record.has("end")
         return VideoChoice(
             task=self.name,
-            id=f"{self.name}-{task}-{record.whole('number')}",
+            id=f"{self.name}-{task}-{record.integer('number')}",
             images=(self._video(record, folder, task),),
             text=style.choice(record.text("question"), listed(options)),
             category=task,

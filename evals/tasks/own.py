@@ -94,7 +94,7 @@ class Own(FileTask[Question]):
     def question(self, record: Record, folder: Path, style: Style) -> Question:
         about: dict[str, Any] = {
             "task": self.name,
-            "id": f"{self.name}-{record.name('id')}",
+            "id": f"{self.name}-{record.identifier('id')}",
             "images": _images(record, folder),
             "split": record.split,
             "category": record.text_or_empty("kind"),

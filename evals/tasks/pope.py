@@ -47,7 +47,7 @@ class Pope(FileTask[YesNo]):
             raise DataError(f"{record.where}: the right answer {label!r} is neither yes nor no; correct the file")
         return YesNo(
             task=self.name,
-            id=f"{self.name}-{kind}-{record.name('question_id')}",
+            id=f"{self.name}-{kind}-{record.identifier('question_id')}",
             images=(record.find_image(folder, f"images/{name}") if isinstance(name, str) else record.image(),),
             text=style.short_answer(record.text("text", "question")),
             split=record.split,

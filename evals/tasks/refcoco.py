@@ -109,7 +109,7 @@ class RefCoco(FileTask[RefCocoQuestion]):
 
     def question(self, record: Record, folder: Path, style: Style) -> RefCocoQuestion:
         image, box = record.image(), from_corner(record["bbox"], record.where)
-        name, size = f"{record.name('question_id')}-{record['number']}", size_of(image)
+        name, size = f"{record.identifier('question_id')}-{record['number']}", size_of(image)
         check_inside(box, size, record.where)
         return self._question(name, record["sentence"], image, box, size, record.split, style)
 
@@ -128,11 +128,11 @@ class RefCoco(FileTask[RefCocoQuestion]):
         return only_file(folder, *patterns, instead="Name the set, such as --tasks refcoco, or keep one of them there.")
 
     def _of_ref(self, ref: dict[str, Any], instances: Instances, style: Style, where: str) -> Iterator[RefCocoQuestion]:
-        image, size = instances.image(fields.name(ref, "image_id", where), where)
-        box = instances.box(fields.name(ref, "ann_id", where), where)
+        image, size = instances.image(fields.identifier(ref, "image_id", where), where)
+        box = instances.box(fields.identifier(ref, "ann_id", where), where)
         check_inside(box, size, f"{where}, ann_id {ref['ann_id']}, in {instances.path}")
         for sentence in fields.items(ref, "sentences", where):
-            name, expression = fields.name(sentence, "sent_id", where), fields.text(sentence, "sent", where)
+            name, expression = fields.identifier(sentence, "sent_id", where), fields.text(sentence, "sent", where)
             yield self._question(str(name), expression, image, box, size, ref["split"], style)
 
     def _question(

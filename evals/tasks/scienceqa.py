@@ -60,7 +60,7 @@ class ScienceQa(FileTask[Choice]):
         options = lettered(record.texts("choices"))
         hint = record.text_or_empty("hint")
         question = f"Context: {hint}\n{record.text('question')}" if hint else record.text("question")
-        number = record.name("id") if "id" in record else record.place
+        number = record.identifier("id") if "id" in record else record.place
         return Choice(
             task=self.name,
             id=f"{self.name}-{number}",
@@ -69,6 +69,6 @@ class ScienceQa(FileTask[Choice]):
             split=record.split,
             category=record.text_or_empty("subject"),
             options=options,
-            letter=letter_at(options, record.whole("answer"), record.where),
+            letter=letter_at(options, record.integer("answer"), record.where),
             read=read,
         )

@@ -51,7 +51,7 @@ class SeedBench(FileTask[Choice]):
         options = lettered([record.text(f"choice_{letter}") for letter in "abcd"])
         return Choice(
             task=self.name,
-            id=f"{self.name}-{record.name('question_id')}",
+            id=f"{self.name}-{record.identifier('question_id')}",
             images=self._images(record, folder),
             text=style.choice(record.text("question"), listed(options)),
             split=record.split,
@@ -68,8 +68,8 @@ class SeedBench(FileTask[Choice]):
     def _images(self, record: Record, folder: Path) -> tuple[StoredImage, ...]:
         if "image" in record:
             return record.images()
-        name = record.name("data_id")
+        name = record.identifier("data_id")
         if record["data_type"] == "image":
             return (record.find_image(folder, f"SEED-Bench-image/{name}", f"images/{name}", f"images/{name}.jpg"),)
-        frame = f"{record.name('question_type_id')}_{record.name('question_id')}.png"
+        frame = f"{record.identifier('question_type_id')}_{record.identifier('question_id')}.png"
         return (record.find_image(folder, f"{FRAMES}/{frame}"),)

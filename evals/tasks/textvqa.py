@@ -32,11 +32,11 @@ class TextVqa(FileTask[ShortAnswer]):
         if record.has("image"):
             image = record.image()
         else:
-            name = f"{record.name('image_id')}.jpg"
+            name = f"{record.identifier('image_id')}.jpg"
             image = record.find_image(folder, f"train_images/{name}", f"test_images/{name}", f"images/{name}")
         return ShortAnswer(
             task=self.name,
-            id=f"{self.name}-{record.name('question_id')}",
+            id=f"{self.name}-{record.identifier('question_id')}",
             images=(image,),
             text=style.short_answer(record.text("question")),
             split=record.split,

@@ -49,7 +49,7 @@ class VideoMme(FileTask[VideoChoice]):
         places = [f"{place}/{name}{suffix}" for place in PLACES for suffix in SUFFIXES]
         return VideoChoice(
             task=self.name,
-            id=f"{self.name}-{record.name('question_id')}",
+            id=f"{self.name}-{record.identifier('question_id')}",
             images=(record.find_video(folder, *places),),
             text=PROMPT.format(question=record.text("question"), options=listed(options)),
             split=record.split,

@@ -45,7 +45,7 @@ def _published(path: Path) -> list[Record]:
             where = f"{image.where}, qa_pairs[{number}]"
             others = [{"box": box} for box in fields.items(question, "multiple_choices", where)]
             names = sorted(
-                [fields.whole(question, "answer", where), *(fields.whole(box, "box", where) for box in others)]
+                [fields.integer(question, "answer", where), *(fields.integer(box, "box", where) for box in others)]
             )
             if len(set(names)) < 4 or len(names) > 4:
                 raise DataError(f"{where}: the boxes to choose from are {names}; expected four different ones")
@@ -77,7 +77,7 @@ class Visual7w(FileTask[WhichBox]):
         written = " ".join(style.write(box, size) for box in candidates.values())
         return WhichBox(
             task=self.name,
-            id=f"{self.name}-{record.name('qa_id')}",
+            id=f"{self.name}-{record.identifier('qa_id')}",
             images=(image,),
             text=f"{record.text('question')} Candidates: {written} answer in box format.",
             split=record.split,
@@ -85,5 +85,5 @@ class Visual7w(FileTask[WhichBox]):
             size=size,
             style=style,
             candidates=candidates,
-            right=record.whole("answer"),
+            right=record.integer("answer"),
         )

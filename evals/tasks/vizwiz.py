@@ -39,7 +39,7 @@ class VizWiz(FileTask[ShortAnswer]):
 
     def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         image = record["image"]
-        name = record.name("question_id", "image")
+        name = record.identifier("question_id", "image")
         if isinstance(image, str):
             image = record.find_image(folder, f"{record.split}/{image}", f"images/{image}")
         else:

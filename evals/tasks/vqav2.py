@@ -55,15 +55,15 @@ class Vqav2(FileTask[ShortAnswer]):
             f"{questions_path}, questions[{number}]": record
             for number, record in enumerate(fields.items(questions, "questions", str(questions_path)))
         }
-        found = {where: images.split(fields.whole(record, "image_id", where)) for where, record in records.items()}
+        found = {where: images.split(fields.integer(record, "image_id", where)) for where, record in records.items()}
         splits = choose_splits(
             split, set(found.values()), f"{questions_path}, by the 'split' of images in instances.json"
         )
         asked = [
             self._question(
                 Record(where, record, found[where]),
-                images.find(fields.whole(record, "image_id", where), where),
-                answers.to(fields.name(record, "question_id", where), where),
+                images.find(fields.integer(record, "image_id", where), where),
+                answers.to(fields.identifier(record, "question_id", where), where),
                 style,
             )
             for where, record in records.items()
@@ -78,7 +78,7 @@ class Vqav2(FileTask[ShortAnswer]):
     def _question(self, record: Record, image: StoredImage, answers: tuple[str, ...], style: Style) -> ShortAnswer:
         return ShortAnswer(
             task=self.name,
-            id=f"{self.name}-{record.name('question_id')}",
+            id=f"{self.name}-{record.identifier('question_id')}",
             images=(image,),
             text=style.short_answer(record.text("question")),
             split=record.split,

@@ -73,7 +73,7 @@ class Xlrs(FileTask[Letters]):
         asked = LETTERS if category == SEVERAL else ONE_LETTER
         return Letters(
             task=self.name,
-            id=f"{self.name}-{record.name('index', 'question_id')}",
+            id=f"{self.name}-{record.identifier('index', 'question_id')}",
             images=record.images(),
             text=f"{record.text('question')}The choices are listed below:\n{options}\n\n{asked}",
             category=category,

@@ -27,6 +27,7 @@ from tokenprune.evals.run.questions import left_out, limit_questions, load_quest
 from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import held_study
 from tokenprune.evals.storage import files
+from tokenprune.evals.storage.identity import record_identity
 from tokenprune.evals.storage.provenance import (
     class_identity,
     model_identity,
@@ -155,7 +156,8 @@ def tune(
             held_study(output / JOURNAL, identity, instead) as study,
             locked_answers(output / "answers") as (write, found),
         ):
-            files.begin(output / IDENTITY, identity, "another tuning")  # the answers remain if the journal is deleted
+            # Beside the journal, because the answers remain if that is deleted.
+            record_identity(output / IDENTITY, identity, "another tuning")
             n_all = plan.n_answers(searched) + len(questions) + MOST * len(fresh.questions)
             with _progress(console, n_all) as (advance, name_part):
                 scorer = ModelScorer(

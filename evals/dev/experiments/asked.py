@@ -13,7 +13,7 @@ from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.search.calibration import apart, calibrated_on
-from tokenprune.evals.storage import files
+from tokenprune.evals.storage.identity import record_identity
 from tokenprune.evals.storage.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.tune.questions import Half, in_chunks
 from tokenprune.evals.tune.scoring import ModelScorer, locked_answers
@@ -40,7 +40,7 @@ def held_asker(
     output.mkdir(parents=True, exist_ok=True)
     with locked_answers(output) as (write, found), progress_bar(Console()) as progress:
         identity = {**model_identity(loaded), **tasks_identity(asked.questions), **versions()}
-        files.begin(output / "identity.json", identity, "another run")
+        record_identity(output / "identity.json", identity, "another run")
         bar = progress.add_task("answers", total=n_setups * len(asked.questions))
         yield (
             ModelScorer(

@@ -15,6 +15,7 @@ from tokenprune.evals.reading.fields import field
 from tokenprune.evals.reading.text import parse_json, read_text
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.storage import files
+from tokenprune.evals.storage.identity import check_same
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.results_io import read, to_line
 
@@ -38,7 +39,7 @@ class StoredRows:
         for number, line in enumerate(read_text(self.file).splitlines(), start=1):
             where = f"{self.file}, line {number}"
             found = field(parse_json(line, where, one_line=True), "identity", where)
-            files.check_same(found, self.identity, f"{where}: holds another measurement", AGAIN)
+            check_same(found, self.identity, f"{where}: holds another measurement", AGAIN)
         return read([self.file])
 
     def add(self, rows: Sequence[TaskResult]) -> None:
@@ -69,7 +70,7 @@ def lacking(rows: Sequence[TaskResult], setups: Sequence[Setup], task: str, wher
     for setup in setups:
         if (row := of_task.get(setup.key)) is not None:
             now = json.loads(json.dumps(setup.settings()))
-            files.check_same(row.settings, now, f"{where}: {setup.key} was measured", AGAIN)
+            check_same(row.settings, now, f"{where}: {setup.key} was measured", AGAIN)
     return [setup for setup in setups if setup.key not in of_task]
 
 

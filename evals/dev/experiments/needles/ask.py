@@ -38,7 +38,8 @@ from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run.questions import load_questions
-from tokenprune.evals.storage.files import append, check_same, lock_for_appending
+from tokenprune.evals.storage.files import append, lock_for_appending
+from tokenprune.evals.storage.identity import check_same
 from tokenprune.evals.storage.provenance import device_name, versions
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
