@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import isqrt
 from typing import Any
 
@@ -13,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.adapters.generic import GenericAdapter, InterfaceAdapter
+from tokenprune.adapters.layouts.frames import video_layout
 from tokenprune.adapters.layouts.padded import padded_squares
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import KnownTowerAdapter
@@ -41,9 +41,7 @@ class Gemma4Layouts(InterfaceAdapter):
             return frames
         layouts, start = [], 0
         for n_frames in arguments["num_frames_per_video"].tolist():
-            video = frames[start : start + n_frames]
-            _, rows, columns = video[0].grid
-            layouts.append(replace(Layout.concat(video), grids=((n_frames, rows, columns),)))
+            layouts.append(video_layout(frames[start : start + n_frames]))
             start += n_frames
         return layouts
 

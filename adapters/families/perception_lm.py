@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from math import isqrt
 from typing import Any
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from tokenprune.adapters.layouts.frames import video_layout
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
@@ -39,9 +39,9 @@ class PerceptionLMAdapter(KnownTowerAdapter):
         n_images, n_tiles = arguments["pixel_values"].shape[:2]
         side = isqrt(output.pooler_output.shape[1])
         tile = Layout(((1, side, side),), to_tokens=partial(pooled, side=side))
-        image = Layout.concat([tile] * n_tiles) if n_tiles > 1 else tile
-        frames = replace(image, grids=((n_tiles, side, side),))
-        return [frames if modality.name == "video" else image] * n_images
+        if modality.name == "video":
+            return [video_layout([tile] * n_tiles)] * n_images
+        return [Layout.concat([tile] * n_tiles) if n_tiles > 1 else tile] * n_images
 
 
 def pooled(values: Float[Tensor, "one patches"], side: int) -> Float[Tensor, " visual"]:

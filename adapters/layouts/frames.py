@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,14 @@ def frames_layout(n_frames: int, height: int, width: int, to_tokens: ToTokens = 
     """The layout of frames of height x width visual tokens; each is a tile."""
     tiles = torch.arange(n_frames, device="cpu").repeat_interleave(height * width)
     return Layout(((n_frames, height, width),), n_frames, to_tokens, tiles if n_frames > 1 else None)
+
+
+def video_layout(frames: Sequence[Layout]) -> Layout:
+    """The layout of a video, in one raster, from those of its frames, each of which is a tile."""
+    if len(frames) == 1:
+        return frames[0]
+    _, height, width = frames[0].grid
+    return replace(Layout.concat(frames), grids=((len(frames), height, width),))
 
 
 def frame_pairs(n_frames: int, frame: Layout) -> Layout:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.adapters.layouts.frames import ToTokens
+from tokenprune.adapters.layouts.frames import ToTokens, video_layout
 from tokenprune.tokens.layout import Layout
 
 
@@ -36,8 +36,7 @@ def rows_with_newlines(inner: Layout, n_frames: int) -> Layout:
     _, height, width = inner.grid
     newlines = (torch.arange(n_frames * height * (width + 1), device="cpu") + 1) % (width + 1) == 0
     frame = Layout(((1, height, width + 1),), to_tokens=partial(to_tokens_with_newlines, inner=inner))
-    frames = Layout.concat([frame] * n_frames) if n_frames > 1 else frame
-    return replace(frames, grids=((n_frames, height, width + 1),), newlines=newlines)
+    return replace(video_layout([frame] * n_frames), newlines=newlines)
 
 
 def to_tokens_with_newlines(values: Float[Tensor, "one patches"], inner: Layout) -> Float[Tensor, " visual"]:

@@ -15,6 +15,7 @@ from einops import rearrange, reduce
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from tokenprune.adapters.layouts.frames import video_layout
 from tokenprune.adapters.towers.attention import JOINT
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.row import PatchRow, Row, adjacent
@@ -25,11 +26,7 @@ from tokenprune.tokens.layout import Layout
 
 def layout(n_frames: int, height: int, width: int, merge: int) -> Layout:
     """Make the layout of one image or video, in which a frame is a tile. Sizes are in patches."""
-    frame = Layout.squares(height, width, merge)
-    if n_frames == 1:
-        return frame
-    _, rows, columns = frame.grid
-    return replace(Layout.concat([frame] * n_frames), grids=((n_frames, rows, columns),))
+    return video_layout([Layout.squares(height, width, merge)] * n_frames)
 
 
 def layouts(modality: Modality, arguments: Mapping[str, Any], merge: int) -> list[Layout]:
