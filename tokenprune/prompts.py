@@ -8,24 +8,24 @@ from typing import Any
 
 from tokenprune.errors import UnsupportedError
 
-#: What the chat templates of models that think before they answer read: as in Qwen3.5 and GLM-4.6V, and in Kimi K2.5.
-#: An answer is cut off long before such a model has finished thinking.
+#: The variables with which chat templates of thinking models switch thinking off: of Qwen3.5 and GLM-4.6V, and of Kimi
+#: K2.5. Otherwise an answer would be cut off long before the model has finished thinking.
 NO_THINKING = {"enable_thinking": False, "thinking": False}
 
 
 def chat_prompt(processor: Any, question: str, n_images: int = 1) -> str:
     """The prompt for a question after its images, up to where the answer begins."""
-    return in_template(processor, [{"type": "image"}] * n_images + [{"type": "text", "text": question}])
+    return user_prompt(processor, [{"type": "image"}] * n_images + [{"type": "text", "text": question}])
 
 
-def in_template(processor: Any, content: Sequence[Mapping[str, Any]]) -> str:
-    """The prompt for what a user says, as `chat_in_template` writes it."""
-    return chat_in_template(processor, [{"role": "user", "content": list(content)}])
+def user_prompt(processor: Any, content: Sequence[Mapping[str, Any]]) -> str:
+    """The prompt for one user turn."""
+    return apply_chat_template(processor, [{"role": "user", "content": list(content)}])
 
 
-def chat_in_template(processor: Any, turns: Sequence[Mapping[str, Any]]) -> str:
-    """A chat up to where the next answer begins, which comes without thinking. UnsupportedError if the processor has no
-    chat template, as those of models that are not trained for chats."""
+def apply_chat_template(processor: Any, turns: Sequence[Mapping[str, Any]]) -> str:
+    """A chat, up to where the next answer begins, with thinking switched off. UnsupportedError if the processor has no
+    chat template, as processors of models that are not trained for chats have none."""
     template = getattr(processor, "chat_template", True)  # a text, or texts by name
     if not template:
         raise UnsupportedError(

@@ -87,7 +87,7 @@ class Record:
             Record.read(path)
 
     @classmethod
-    def begun(cls, path: Path, about: Mapping[str, Any]) -> "Record":
+    def open(cls, path: Path, about: Mapping[str, Any]) -> "Record":
         """Resume a file, or begin one. Raises SettingError that names every difference, if there is one."""
         if not path.is_file():
             return cls(path, about, [], [])

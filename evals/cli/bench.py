@@ -110,7 +110,7 @@ def run(options: Namespace) -> None:
     shown = None
     if options.image is not None:
         facts["image"], shown = options.image, rendered(options.image, side)
-    record = Record.begun(options.output, facts)
+    record = Record.open(options.output, facts)
     for size in options.batch:
         if options.model is None:
             inputs = prompts.random_prompt(model, size, side=side, shown=shown)

@@ -44,7 +44,7 @@ def run(options: Namespace) -> None:
     from tokenprune.errors import SettingError
     from tokenprune.evals.reading.allowed import allowing
     from tokenprune.evals.reading.text import read_text
-    from tokenprune.evals.report.report import put_into, read, report, write
+    from tokenprune.evals.report.report import fill_document, read, report, write
     from tokenprune.evals.storage.files import check_folder, replace
 
     if options.into is not None and (options.output, options.losses) != (None, None):
@@ -56,7 +56,7 @@ def run(options: Namespace) -> None:
     if options.split is not None:
         rows = [row.of_split(options.split) for row in rows]
     if options.into is not None:
-        text = put_into(read_text(options.into), rows, baseline=options.baseline)
+        text = fill_document(read_text(options.into), rows, baseline=options.baseline)
         replace(options.into.resolve(), text)  # a link stays one
         return
     print(report(rows, baseline=options.baseline))

@@ -49,15 +49,17 @@ class Chat(lmms):
         self.device = self.accelerator.device  # where lmms-eval gathers counts from all processes
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         own = str(self.accelerator.device) if self._world_size > 1 or device is None else device
-        self._asked: HarnessModel | None = HarnessModel(pretrained, device=own, device_map=device_map, **arguments)
+        self._pruned_model: HarnessModel | None = HarnessModel(
+            pretrained, device=own, device_map=device_map, **arguments
+        )
 
     @property
-    def asked(self) -> HarnessModel:
-        assert self._asked is not None, "the model is gone after clean()"
-        return self._asked
+    def pruned_model(self) -> HarnessModel:
+        assert self._pruned_model is not None, "the model is gone after clean()"
+        return self._pruned_model
 
     def clean(self) -> None:
-        self._asked = None
+        self._pruned_model = None
         super().clean()
 
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
@@ -71,7 +73,7 @@ class Chat(lmms):
         start = time.perf_counter()
         with tqdm(total=len(requests), disable=self.rank != 0, desc="Model Responding") as progress:
             for batch in ordered.get_batched(n=self.batch_size):
-                replies += self.asked.answers(list(map(self._conversation, batch)), self._generation(batch[0]))
+                replies += self.pruned_model.answers(list(map(self._conversation, batch)), self._generation(batch[0]))
                 progress.update(len(batch))
         if replies:
             _log(replies, time.perf_counter() - start)
@@ -86,7 +88,7 @@ class Chat(lmms):
         for context, target, doc_to_visual, doc_id, task, split in (request.args for request in requests):
             doc = self.task_dict[task][split][doc_id]
             continuation = target if isinstance(target, str) else target(doc)
-            found.append(self.asked.loss(_turn(doc_to_visual(doc), context), continuation))
+            found.append(self.pruned_model.loss(_turn(doc_to_visual(doc), context), continuation))
         return found
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:

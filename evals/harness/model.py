@@ -13,7 +13,7 @@ from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.costs import VisualCost, visual_costs
 from tokenprune.evals.run.setups import Unpruned
-from tokenprune.prompts import chat_in_template, tokenizer_options
+from tokenprune.prompts import apply_chat_template, tokenizer_options
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategies.parsing import StrategySpec, read_settings
 
@@ -111,7 +111,7 @@ class HarnessModel:
         """Return the inputs for conversations and the beginnings of their answers, padded on the left."""
         images = [_images(conversation) for conversation in conversations]
         texts = [
-            chat_in_template(self.processor, conversation) + answer
+            apply_chat_template(self.processor, conversation) + answer
             for conversation, answer in zip(conversations, answers, strict=True)
         ]
         options = tokenizer_options(self.processor, texts[0]) | ({"images": images} if any(images) else {})

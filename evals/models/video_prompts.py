@@ -12,7 +12,7 @@ from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.frames import LlavaFramesAdapter
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.reading.videos import Clip
-from tokenprune.prompts import encode_chat, in_template, tokenizer_options
+from tokenprune.prompts import encode_chat, tokenizer_options, user_prompt
 
 #: Of the clock by which a processor is told when frames are shown, per second.
 TICKS = 1000
@@ -56,7 +56,7 @@ def placeholder_ids(config: Any) -> list[int]:
 
 
 def _prompt(processor: Any, question: str) -> str:
-    return in_template(processor, [{"type": "video"}, {"type": "text", "text": question}])
+    return user_prompt(processor, [{"type": "video"}, {"type": "text", "text": question}])
 
 
 def _metadata(clip: Clip) -> VideoMetadata:

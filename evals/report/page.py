@@ -1,4 +1,4 @@
-"""A self-contained HTML page: tables, plots, and the worst losses with the visual tokens kept of their images."""
+"""A self-contained HTML page: tables, plots, and the worst regressions with the visual tokens kept of their images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ from PIL import Image
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.boxes import Box
-from tokenprune.evals.report.regressions import Asked, Loss
+from tokenprune.evals.report.regressions import AskedQuestion, Regression
 from tokenprune.evals.report.rendering import data_url, jpeg_url, render
 from tokenprune.evals.storage.answers import KeptTokens
 from tokenprune.evals.tasks.base.question import Question
@@ -51,9 +51,9 @@ class Panel:
 
 @dataclass
 class Card:
-    """A loss as shown on the page."""
+    """A regression as shown on the page."""
 
-    loss: Loss
+    regression: Regression
     title: str
     question: str = ""
     panels: list[Panel] = field(default_factory=list)
@@ -64,13 +64,13 @@ def page(
     title: str,
     sections: Sequence[object],
     plots: Sequence[Path],
-    losses: Sequence[Loss],
-    questions: Mapping[tuple[str, str, str], Asked],
+    regressions: Sequence[Regression],
+    questions: Mapping[tuple[str, str, str], AskedQuestion],
     note: str = "",
 ) -> str:
-    """Return the page. `sections` are paragraphs and tables; `note` says why losses have no images, if so."""
+    """Return the page. `sections` are paragraphs and tables; `note` says why regressions have no images, if so."""
     images: dict[Shown, EmbeddedImage] = {}
-    cards = [_card(loss, questions.get(loss.question), images) for loss in losses]
+    cards = [_card(regression, questions.get(regression.question), images) for regression in regressions]
     return render(
         "page.html",
         title=title,
@@ -78,15 +78,15 @@ def page(
         plots=[(path.stem.replace("_", " "), data_url(path.read_bytes(), "image/png")) for path in plots],
         cards=cards,
         images=list(images.values()),
-        strategies=list(dict.fromkeys(loss.pruned.strategy for loss in losses)),
+        strategies=list(dict.fromkeys(regression.pruned.strategy for regression in regressions)),
         note=note,
         at_first=AT_FIRST,
     )
 
 
-def _card(loss: Loss, asked: Asked | None, images: dict[Shown, EmbeddedImage]) -> Card:
-    answer = loss.pruned
-    card = Card(loss, f"{answer.strategy}, {100 * answer.keep_ratio:g} %, {answer.position_ids} position IDs")
+def _card(regression: Regression, asked: AskedQuestion | None, images: dict[Shown, EmbeddedImage]) -> Card:
+    answer = regression.pruned
+    card = Card(regression, f"{answer.strategy}, {100 * answer.keep_ratio:g} %, {answer.position_ids} position IDs")
     if asked is None:
         return card
     question = asked.question
@@ -112,7 +112,7 @@ def _card(loss: Loss, asked: Asked | None, images: dict[Shown, EmbeddedImage]) -
             of_image = [replace(one, name=f"image {number + 1} {one.name}".strip()) for one in of_image]
         panels += of_image
     if len(question.images) == 1 and not isinstance(question, VideoQuestion) and panels[0].image is not None:
-        panels[0].boxes = _boxes(loss, question, panels[0].image.scale)
+        panels[0].boxes = _boxes(regression, question, panels[0].image.scale)
     card.panels = panels[:MOST]
     if len(panels) > MOST:
         card.note = f"{len(panels) - MOST} more not drawn"
@@ -168,16 +168,16 @@ def _alone(dropped: np.ndarray) -> str:
     return _cells(dropped, (0.0, 0.0, float(CELL * dropped.shape[1]), float(CELL * dropped.shape[0])))
 
 
-def _window(asked: Asked, image: EmbeddedImage) -> Box:
+def _window(asked: AskedQuestion, image: EmbeddedImage) -> Box:
     """Return the part of the image that the model saw, in the embedded image's pixels."""
     size = round(image.width / image.scale), round(image.height / image.scale)
     return _scaled(asked.view(size).window, image.scale)
 
 
-def _boxes(loss: Loss, question: Question, scale: float) -> dict[str, Box]:
+def _boxes(regression: Regression, question: Question, scale: float) -> dict[str, Box]:
     boxes: dict[str, Any] = {"true": getattr(question, "box", None)}
     if read := getattr(question, "answered_box", None):
-        boxes |= {"unpruned": read(loss.unpruned.text), "pruned": read(loss.pruned.text)}
+        boxes |= {"unpruned": read(regression.unpruned.text), "pruned": read(regression.pruned.text)}
     return {name: _scaled(box, scale) for name, box in boxes.items() if box is not None}
 
 

@@ -20,8 +20,8 @@ from tokenprune.evals.tasks.base.question import Question
 
 
 @dataclass(frozen=True)
-class Loss:
-    """One question's answers, unpruned and under one setup. run: the folder that they are in."""
+class Regression:
+    """One question's answers, unpruned and, with a lower score, under one setup. run: the folder that they are in."""
 
     unpruned: Answer
     pruned: Answer
@@ -38,44 +38,44 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedQuestion:
     """A question as a run asked it. view: the part of an image of a given size that its model saw."""
 
     question: Question
     view: Callable[[Size], ImageView] = full_view
 
 
-def worst(answers: Mapping[AnswerKey, Answer], n: int) -> list[Loss]:
-    """Return the `n` worst losses of each setup on each task.
+def worst_regressions(answers: Mapping[AnswerKey, Answer], n: int) -> list[Regression]:
+    """Return the `n` worst regressions of each setup on each task.
 
     Ties are broken in favour of questions that most setups lose, so that setups can be compared on them. Failed
     questions do not count.
     """
-    losses: dict[tuple[str, SetupKey], list[Loss]] = {}
+    regressions: dict[tuple[str, SetupKey], list[Regression]] = {}
     for asked, answer in answers.items():
         unpruned = answers.get(asked._replace(key=SetupKey(UNPRUNED, "original", 1.0)))
         if unpruned is not None and unpruned.error is None and answer.error is None:
-            loss = Loss(unpruned, answer)
-            if loss.points > 0:
-                losses.setdefault((asked.task, asked.key), []).append(loss)
+            regression = Regression(unpruned, answer)
+            if regression.points > 0:
+                regressions.setdefault((asked.task, asked.key), []).append(regression)
     lost_by: dict[tuple[str, str], int] = {}
-    for of_setup in losses.values():
-        for loss in of_setup:
-            question = loss.pruned.task, loss.pruned.id
+    for of_setup in regressions.values():
+        for regression in of_setup:
+            question = regression.pruned.task, regression.pruned.id
             lost_by[question] = lost_by.get(question, 0) + 1
 
-    def badness(loss: Loss) -> tuple[float, int, str]:
-        return -loss.points, -lost_by[loss.pruned.task, loss.pruned.id], loss.pruned.id
+    def badness(regression: Regression) -> tuple[float, int, str]:
+        return -regression.points, -lost_by[regression.pruned.task, regression.pruned.id], regression.pruned.id
 
-    return [loss for of_setup in losses.values() for loss in sorted(of_setup, key=badness)[:n]]
+    return [regression for of_setup in regressions.values() for regression in sorted(of_setup, key=badness)[:n]]
 
 
-def questions_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str, str], Asked]:
-    """Return the questions of this run's losses, from where it had its data and its model's processor.
+def questions_of(run: RunFolder, regressions: Sequence[Regression]) -> dict[tuple[str, str, str], AskedQuestion]:
+    """Return the questions of this run's regressions, from where it had its data and its model's processor.
 
     Raises OSError or ValueError if they are gone.
     """
-    if not losses:
+    if not regressions:
         return {}
     about, identity = run.record["about"], run.record["identity"]
     config: Any = AutoConfig.from_pretrained(about["loaded_from"])
@@ -83,9 +83,9 @@ def questions_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str,
     style = style_of(config, processor)
     if "image_size" in identity:
         style = replace(style, view=view_through(at_size(processor, *identity["image_size"])))
-    tasks = list(dict.fromkeys(loss.pruned.task for loss in losses))
-    wanted, now = {loss.question for loss in losses}, allowed()
+    tasks = list(dict.fromkeys(regression.pruned.task for regression in regressions))
+    wanted, now = {regression.question for regression in regressions}, allowed()
     with allowing(now.image_roots, now.max_image_pixels, about.get("frames", now.frames)):  # as many as were read
         questions = load_questions(Path(about["data"]), tasks, split=identity["data"]["split"], style=style)
-    named = {(str(run.path), one.task, one.id): Asked(one, style.view) for one in questions}
+    named = {(str(run.path), one.task, one.id): AskedQuestion(one, style.view) for one in questions}
     return {name: one for name, one in named.items() if name in wanted}

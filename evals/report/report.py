@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenprune.errors import DataError
 from tokenprune.evals.report import markers, pareto
 from tokenprune.evals.report.page import page
-from tokenprune.evals.report.regressions import Asked, Loss, questions_of, worst
+from tokenprune.evals.report.regressions import AskedQuestion, Regression, questions_of, worst_regressions
 from tokenprune.evals.report.same_questions import check_same_questions, check_same_weights
 from tokenprune.evals.report.table import Table
 from tokenprune.evals.report.tables import (
@@ -155,12 +155,12 @@ def write(
     for dataset, of_set in _by_set(rows).items():
         if len({row.key for row in of_set}) > 1:
             plots += pareto.draw(of_set, folder, dataset)
-    found: list[Loss] = []
-    questions: dict[tuple[str, str, str], Asked] = {}
+    found: list[Regression] = []
+    questions: dict[tuple[str, str, str], AskedQuestion] = {}
     notes: list[str] = []
     for run in (RunFolder(path) for path in results if path.is_dir()):
         answers = {asked: one for asked, one in run.answers().items() if split in (None, one.split)}
-        of_run = [replace(loss, run=str(run.path)) for loss in worst(answers, n_losses)]
+        of_run = [replace(regression, run=str(run.path)) for regression in worst_regressions(answers, n_losses)]
         found += of_run
         try:
             questions |= questions_of(run, of_run)
@@ -173,9 +173,9 @@ def write(
     return [html, markdown, *plots]
 
 
-def put_into(text: str, rows: Sequence[TaskResult], *, baseline: str | None = None) -> str:
-    """Return a document with the tables it has markers for: see `makers`."""
-    tables = makers(rows, baseline=baseline)
+def fill_document(text: str, rows: Sequence[TaskResult], *, baseline: str | None = None) -> str:
+    """Return the document with the tables filled in for which it has markers: see `table_makers`."""
+    tables = table_makers(rows, baseline=baseline)
     if not set(markers.names_in(text)) & set(tables):
         lines = " or ".join(markers.marks(name)[0].strip() for name in tables)
         raise DataError(
@@ -185,8 +185,8 @@ def put_into(text: str, rows: Sequence[TaskResult], *, baseline: str | None = No
     return markers.fill(text, tables)
 
 
-def makers(rows: Sequence[TaskResult], *, baseline: str | None = None) -> dict[str, Callable[[], str]]:
-    """Return what makes each table of a document, by the name in its markers.
+def table_makers(rows: Sequence[TaskResult], *, baseline: str | None = None) -> dict[str, Callable[[], str]]:
+    """Return the functions that make the tables of a document, by the names in its markers.
 
     accuracy: one line a strategy, both position IDs in it. paired differences: question by question. report: all
     tables of the main metrics.

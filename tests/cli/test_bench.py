@@ -59,7 +59,7 @@ def test_other_families_are_measured(family: Any, tmp_path: Path) -> None:
         "VFlowOpt": VFlowOpt(0.5, alpha=0.5),  # the pixels too
         "FastV": FastV(0.5),
     }
-    record = Record.begun(tmp_path / "bench.json", about(model, "tiny", "sdpa", 32))
+    record = Record.open(tmp_path / "bench.json", about(model, "tiny", "sdpa", 32))
     measure(
         model,
         prompts.random_prompt(model, 2, side=32),

@@ -13,7 +13,7 @@ from helpers.tiny import IMAGE, PAD, PATCH, SIDE, tiny_llava
 
 from tokenprune import UnsupportedError
 from tokenprune.evals.harness.model import HarnessModel
-from tokenprune.prompts import chat_prompt, encode_chat, in_template
+from tokenprune.prompts import chat_prompt, encode_chat, user_prompt
 
 N_VISUAL = (SIDE // PATCH) ** 2
 
@@ -26,7 +26,7 @@ def test_a_question_stands_after_its_images(n_images: int) -> None:
 
 def test_what_a_user_says_keeps_its_order() -> None:
     content = [{"type": "text", "text": "05"}, {"type": "image"}, {"type": "text", "text": "06"}]
-    assert in_template(tiny_processor(), content) == "user : 05 <image> 06 assistant :"
+    assert user_prompt(tiny_processor(), content) == "user : 05 <image> 06 assistant :"
 
 
 def thinks(processor: Any, name: str) -> None:

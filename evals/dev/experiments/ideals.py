@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = build(shape, config_of(shape), torch.float32, torch.device("cpu"), "sdpa")
         name = f"random weights in the shape of {shape}"
         told = about(model, name, "sdpa", SHAPES[shape], cpu_time=options.cpu_time)
-        record = Record.begun(options.output / f"{shape}.json", {**told, "keeps_memory": keeps_memory})
+        record = Record.open(options.output / f"{shape}.json", {**told, "keeps_memory": keeps_memory})
         inputs = prompts.random_prompt(model, 1, side=SHAPES[shape])
         for strategy in options.strategy:
             setups = make_setups([strategy], options.keep_ratio, ["original"], baselines=())

@@ -48,7 +48,7 @@ def pruned(**strategies: tokenprune.Strategy) -> list[Pruned]:
 
 def measured(path: Path, batch: int = 1, rounds: int = 3) -> list[Figures]:
     model = deep_llava()
-    record = Record.begun(path, about(model, "tiny", "sdpa", 24))
+    record = Record.open(path, about(model, "tiny", "sdpa", 24))
     measure(model, prompts.random_prompt(model, batch), pruned(**STRATEGIES), record, rounds=rounds)
     return figures(record)
 
@@ -256,7 +256,7 @@ def test_memory_falls_with_what_is_kept() -> None:
 
 def test_throughput_times_generate(tmp_path: Path) -> None:
     model = tiny_llava()
-    record = Record.begun(tmp_path / "bench.json", about(model, "tiny", "sdpa", 24))
+    record = Record.open(tmp_path / "bench.json", about(model, "tiny", "sdpa", 24))
     for batch in (1, 2):
         inputs = prompts.random_prompt(model, batch)
         measure_throughput(model, inputs, pruned(Grid=tokenprune.Grid(0.25)), record, rounds=2, n_new=3)

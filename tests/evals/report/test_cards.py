@@ -13,7 +13,7 @@ from helpers.tiny import SIDE, tiny_llava
 from tokenprune.adapters.layouts.newlines import rows_with_delimiters, rows_with_newlines
 from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.report import page as pages
-from tokenprune.evals.report.regressions import Asked, Loss, questions_of
+from tokenprune.evals.report.regressions import AskedQuestion, Regression, questions_of
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.storage.answers import Answer, KeptTokens
 from tokenprune.evals.storage.run_folder import RunFolder
@@ -32,8 +32,8 @@ def test_parts_of_a_video_are_told_apart(tmp_path: Path) -> None:
         (whole, *_) = (one for one in TASKS["mvbench"].load(tmp_path) if one.category == "moving_count")
     images: dict[pages.Shown, pages.EmbeddedImage] = {}
     parts = [replace(whole, start=start, end=start + 0.5) for start in (0.0, 1.5)]
-    lost = Loss(answer("unpruned", 1.0), answer("Grid", 0.0))
-    cards = [pages._card(lost, Asked(one), images) for one in parts]
+    lost = Regression(answer("unpruned", 1.0), answer("Grid", 0.0))
+    cards = [pages._card(lost, AskedQuestion(one), images) for one in parts]
     urls = [[panel.image.url for panel in card.panels if panel.image is not None] for card in cards]
     assert [len(own) for own in urls] == [2, 2]
     assert not set(urls[0]) & set(urls[1])
@@ -68,9 +68,9 @@ def test_dropped_cells_are_drawn_where_the_model_saw_them_whatever_is_asked(tmp_
         answers = list(run.answers().values())
         pruned = next(one for one in answers if one.keep_ratio < 1)
         unpruned = next(one for one in answers if one.id == pruned.id and one.keep_ratio == 1)
-        loss = Loss(unpruned, pruned, str(run.path))
-        (asked,) = questions_of(run, [loss]).values()
-        drawn += [panel.dropped for panel in pages._card(loss, asked, {}).panels]
+        regression = Regression(unpruned, pruned, str(run.path))
+        (asked,) = questions_of(run, [regression]).values()
+        drawn += [panel.dropped for panel in pages._card(regression, asked, {}).panels]
     assert len(drawn) == 2
     assert drawn[0] == drawn[1]
     assert drawn[0].startswith("M10.0 0.0h40.0v")
@@ -81,7 +81,7 @@ def test_an_image_that_has_become_unreadable_is_named_in_its_place(tmp_path: Pat
     (question,) = TASKS["vqa"].load(tmp_path)
     (path,) = (tmp_path / "images").iterdir()
     path.write_bytes(b"no image")
-    card = pages._card(Loss(answer("unpruned", 1.0), answer("Grid", 0.0)), Asked(question), {})
+    card = pages._card(Regression(answer("unpruned", 1.0), answer("Grid", 0.0)), AskedQuestion(question), {})
     assert (card.question, card.panels) == (question.text, [])
     assert card.note.startswith(f"not shown: {path}: not an image")
 

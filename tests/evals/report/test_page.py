@@ -21,7 +21,7 @@ from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.report import page as pages
 from tokenprune.evals.report import palette, pareto
-from tokenprune.evals.report.regressions import Asked, Loss, questions_of, worst
+from tokenprune.evals.report.regressions import AskedQuestion, Regression, questions_of, worst_regressions
 from tokenprune.evals.report.report import read, write
 from tokenprune.evals.run.downsample import at_size
 from tokenprune.evals.run.evaluate import evaluate
@@ -46,7 +46,7 @@ def by_question(*answers: Answer) -> dict[AnswerKey, Answer]:
 
 
 def lost(answers: dict[AnswerKey, Answer], n: int = 9) -> list[tuple[str, str]]:
-    return [(loss.pruned.strategy, loss.pruned.id) for loss in worst(answers, n)]
+    return [(one.pruned.strategy, one.pruned.id) for one in worst_regressions(answers, n)]
 
 
 def test_losses_are_what_the_unpruned_model_knew() -> None:
@@ -152,8 +152,8 @@ def test_report_of_rows_alone(tmp_path: Path) -> None:
 
 
 def card_of(question: Question, *kept: KeptTokens) -> pages.Card:
-    loss = Loss(answer(question.id, "unpruned", "", 1.0), answer(question.id, "Grid", "", 0.0, kept=kept))
-    return pages._card(loss, Asked(question), {})
+    regression = Regression(answer(question.id, "unpruned", "", 1.0), answer(question.id, "Grid", "", 0.0, kept=kept))
+    return pages._card(regression, AskedQuestion(question), {})
 
 
 @pytest.fixture
@@ -196,12 +196,12 @@ def test_several_images(tmp_path: Path) -> None:
     assert [panel.name for panel in card.panels] == ["image 1", "image 2", "image 3"]
     assert len({panel.dropped for panel in card.panels}) == 3
     assert [panel.dropped for panel in card_of(video).panels] == [""] * 3  # nothing was reported
-    found = [Loss(answer(video.id, "unpruned", "", 1.0, task="seedbench"),
+    found = [Regression(answer(video.id, "unpruned", "", 1.0, task="seedbench"),
                   answer(video.id, "Grid", "", 0.0, task="seedbench", kept=tuple(each)))]  # fmt: skip
-    html = pages.page("title", [], [], found, {("", "seedbench", video.id): Asked(video)})
+    html = pages.page("title", [], [], found, {("", "seedbench", video.id): AskedQuestion(video)})
     assert html.count("<image id=") == html.count("<use href=") == html.count("<figcaption") == 3
     tiled = replace(found[0], pruned=replace(found[0].pruned, kept=(KeptTokens.of([0], Layout(((1, 2, 2),) * 3)),)))
-    alone = Asked(replace(video, images=video.images[:1]))
+    alone = AskedQuestion(replace(video, images=video.images[:1]))
     html = pages.page("title", [], [], [tiled], {("", "seedbench", video.id): alone})
     assert html.count('<rect class="ground"') == 3
 
@@ -249,11 +249,12 @@ def test_lines_of_answers_are_short(tmp_path: Path) -> None:
 def test_each_run_has_its_own_questions(pointing: Question) -> None:
     """Two sets may number theirs alike."""
     other = replace(pointing, text="of another set")
-    losses = [
-        Loss(answer(pointing.id, "unpruned", "", 1.0), answer(pointing.id, "Grid", "", 0.0), run) for run in ("a", "b")
+    regressions = [
+        Regression(answer(pointing.id, "unpruned", "", 1.0), answer(pointing.id, "Grid", "", 0.0), run)
+        for run in ("a", "b")
     ]
-    named = {(run, pointing.task, pointing.id): Asked(one) for run, one in (("a", pointing), ("b", other))}
-    html = pages.page("title", [], [], losses, named)
+    named = {(run, pointing.task, pointing.id): AskedQuestion(one) for run, one in (("a", pointing), ("b", other))}
+    html = pages.page("title", [], [], regressions, named)
     assert html.count("of another set") == html.count(pointing.text.replace('"', "&#34;")) == 1
 
 
@@ -289,7 +290,7 @@ def test_a_page_shows_the_frames_and_the_part_of_an_image_that_the_run_read(tmp_
     for name in "ab":
         folder = RunFolder(tmp_path / name)
         answers = folder.answers().values()
-        asked = questions_of(folder, [Loss(one, one, str(folder.path)) for one in answers])
+        asked = questions_of(folder, [Regression(one, one, str(folder.path)) for one in answers])
         found[name] = [one.question for one in asked.values()]
     assert {one.n_frames for one in found["a"]} == {3}  # pyright: ignore[reportAttributeAccessIssue]
     (style,) = {one.style for one in found["b"]}  # pyright: ignore[reportAttributeAccessIssue]

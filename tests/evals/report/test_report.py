@@ -9,7 +9,7 @@ from helpers.commands import command
 from helpers.files.rows import row
 
 from tokenprune.evals.report import markers
-from tokenprune.evals.report.report import differences, put_into, read, report, summary
+from tokenprune.evals.report.report import differences, fill_document, read, report, summary
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.report.tables import accuracy_table, difference_table, further_table, split_table
 from tokenprune.evals.report.terminal import table
@@ -170,16 +170,16 @@ def test_a_block_is_replaced_between_its_markers() -> None:
 
 def test_a_document_gets_the_tables_that_it_has_markers_for() -> None:
     accuracy, paired, both = ("".join(markers.marks(name)) for name in ("accuracy", "paired differences", "report"))
-    assert put_into(accuracy, results()).count("best first") == 1
-    assert "McNemar" not in put_into(accuracy, results())
-    assert put_into(paired, results()).count("McNemar") == 1
-    assert differences(results()) in put_into(paired, results())
-    assert "Accuracy on" not in put_into(paired, results())
-    assert report(results(), further=False) in put_into(both, results())
+    assert fill_document(accuracy, results()).count("best first") == 1
+    assert "McNemar" not in fill_document(accuracy, results())
+    assert fill_document(paired, results()).count("McNemar") == 1
+    assert differences(results()) in fill_document(paired, results())
+    assert "Accuracy on" not in fill_document(paired, results())
+    assert report(results(), further=False) in fill_document(both, results())
     other = "".join(markers.marks("other"))
-    assert put_into(accuracy + other, results()).endswith(other)
+    assert fill_document(accuracy + other, results()).endswith(other)
     with pytest.raises(ValueError, match=r"no markers for a table: write <!-- table: accuracy --> or"):
-        put_into(other, results())
+        fill_document(other, results())
 
 
 def test_summary_has_both_position_ids_in_a_line_and_the_best_first() -> None:
