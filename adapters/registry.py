@@ -65,7 +65,7 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
     installed = {} if names[0] in ADAPTERS else entry_points_of(GROUP)
     name = next((name for name in names if name in ADAPTERS or name in installed), None)
     if name is None:
-        raise UnsupportedError(refusal(names, installed, whole_model(type(model))))
+        raise UnsupportedError(refusal(names, installed, full_model_class(type(model))))
     check_transformers()
     if name not in ADAPTERS:
         ADAPTERS[name] = load_entry_point(
@@ -83,10 +83,10 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
             lambda entry: f"For theirs, import {entry.attr} from {entry.module} and pass adapter={entry.attr}.",
         )
     check_transformers(name, ADAPTERS[name].since)
-    return _made(ADAPTERS[name], model, name)
+    return _instantiate(ADAPTERS[name], model, name)
 
 
-def _made(adapter: type[ModelAdapter], model: nn.Module, name: str) -> ModelAdapter:
+def _instantiate(adapter: type[ModelAdapter], model: nn.Module, name: str) -> ModelAdapter:
     """Make the adapter that is registered for a class of this name."""
     modules = [cls.__module__ for cls in type(model).__mro__ if cls.__name__ == name]
     if not _is_ours(adapter) or any(module.startswith("transformers.") for module in modules):
@@ -101,9 +101,9 @@ def _made(adapter: type[ModelAdapter], model: nn.Module, name: str) -> ModelAdap
         ) from error
 
 
-def whole_model(cls: type) -> str | None:
-    """Return the registered class that transformers defines beside this one: its base model, its vision tower, or its
-    language model alone, which AutoModelForCausalLM makes of some checkpoints."""
+def full_model_class(cls: type) -> str | None:
+    """Return the registered class that transformers defines in the module of `cls`, a part of it: its base model, its
+    vision tower, or its language model alone, which AutoModelForCausalLM makes of some checkpoints."""
     beside = sys.modules.get(cls.__module__)
     places = {name: getattr(getattr(beside, name, None), "__module__", None) for name in ADAPTERS}
     return next((name for name, place in places.items() if place == cls.__module__), None)

@@ -40,7 +40,7 @@ def _same_size(name: str, tiles: list[Any], n_prefix: int) -> Iterator[Any]:
     if name == "vision_attention":
         side = max(isqrt(queries.shape[1] - n_prefix) for queries, *_ in tiles)
         n_visual = max((len(tile[3]) for tile in tiles if len(tile) > 3), default=0)
-        yield from (_placed(tile, n_prefix, side, n_visual) for tile in tiles)
+        yield from (_in_corner(tile, n_prefix, side, n_visual) for tile in tiles)
         return
     height = max(tile.shape[-1] for tile in tiles)
     for tile in tiles:
@@ -51,7 +51,7 @@ def _same_size(name: str, tiles: list[Any], n_prefix: int) -> Iterator[Any]:
             yield pad(tile, (0, more, 0, more))
 
 
-def _placed(tile: tuple[Tensor, ...], n_prefix: int, side: int, n_visual: int) -> tuple[Tensor, ...]:
+def _in_corner(tile: tuple[Tensor, ...], n_prefix: int, side: int, n_visual: int) -> tuple[Tensor, ...]:
     """The queries and keys of a tile in a raster of side x side patches, which of its tokens are real, and the shares
     of `n_visual` visual tokens, if there are any."""
     device, own = tile[1].device, isqrt(tile[1].shape[1] - n_prefix)

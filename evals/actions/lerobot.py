@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenprune.errors import DataError
 from tokenprune.evals.actions.observation import Observation, numbers
-from tokenprune.evals.reading.fields import shown
+from tokenprune.evals.reading.fields import describe_value
 from tokenprune.evals.reading.hub import table_records
 from tokenprune.evals.reading.images import StoredImage
 from tokenprune.evals.reading.records import Record, line_records
@@ -53,7 +53,7 @@ def _kinds(info: Record) -> dict[str, str]:
     """Return the type of every feature but depth maps."""
     features = info["features"]
     if not isinstance(features, dict):
-        raise DataError(f"{info.where}, 'features': expected an object, found {shown(features)}")
+        raise DataError(f"{info.where}, 'features': expected an object, found {describe_value(features)}")
     records = {name: Record(f"{info.where}, {name!r}", one) for name, one in features.items()}
     return {name: record.text("dtype") for name, record in records.items() if not _is_depth(record)}
 

@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from tokenprune.errors import DataError
-from tokenprune.evals.reading.fields import as_number, shown
+from tokenprune.evals.reading.fields import as_number, describe_value
 from tokenprune.evals.reading.images import StoredImage, open_image
 from tokenprune.evals.reading.videos import VideoFrame
 
@@ -32,5 +32,5 @@ class Observation:
 def numbers(values: Any, where: str) -> tuple[float, ...]:
     """Return a list of numbers that is not empty."""
     if not isinstance(values, list) or not values:
-        raise DataError(f"{where}: expected a list of numbers, found {shown(values)}")
+        raise DataError(f"{where}: expected a list of numbers, found {describe_value(values)}")
     return tuple(as_number(value, f"{where}[{number}]") for number, value in enumerate(values))

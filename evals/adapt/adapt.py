@@ -18,13 +18,13 @@ from torch import nn
 import tokenprune
 from tokenprune.errors import SettingError
 from tokenprune.evals.adapt.estimate import estimate
-from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled
+from tokenprune.evals.adapt.examples import Example, by_image, check_images, labelled, sample_groups
 from tokenprune.evals.adapt.generation import RowGenerator, UnprunedAnswer
 from tokenprune.evals.adapt.logits import output_layer
 from tokenprune.evals.adapt.lora import Part, with_lora
 from tokenprune.evals.adapt.objective import Objective, Ratios, at_ratio
 from tokenprune.evals.adapt.own_answers import own_answers
-from tokenprune.evals.adapt.rows import Collator, Row, on_device, why_apart
+from tokenprune.evals.adapt.rows import Collator, Row, on_device, why_not_in_one_row
 from tokenprune.evals.adapt.teaching import Distributions
 from tokenprune.evals.adapt.training import Hyperparameters, PrunedTrainer, Rows, arguments, last_checkpoint
 from tokenprune.evals.models.loading import load_model, load_processor
@@ -138,7 +138,7 @@ def adapt(
         collator = Collator(processor, loaded.dtype)
         groups = _grouped(loaded, collator, base, asked, per_image, say)
         objective = Objective(base, ratios, labels, _head(loaded, collator, asked[0], say))
-        groups = chosen(groups, steps * training.rows_per_step, seed)
+        groups = sample_groups(groups, steps * training.rows_per_step, seed)
         identity = _identity(loaded, processor, objective, training, groups, batch_tokens)
         output.mkdir(parents=True, exist_ok=True)
         with files.lock_for_appending(output / LOSSES, "another training is writing it"):
@@ -200,7 +200,7 @@ def _grouped(
     largest = max(groups, key=len)
     if len(largest) == 1:
         return groups
-    reason = why_apart(model, collator, strategy, Row(tuple(Example(one, one.text) for one in largest)))
+    reason = why_not_in_one_row(model, collator, strategy, Row(tuple(Example(one, one.text) for one in largest)))
     if reason is None:
         return groups
     say(f"One question per row, although several are about the same image: {reason}.")
@@ -298,4 +298,4 @@ def _distributions(rows: Sequence[Row], own: Mapping[QuestionKey, UnprunedAnswer
     """The teacher's distributions, for rows whose answers all have them."""
     found = {row: [own[one.question.key].distributions for one in row.examples] for row in rows if own}
     known = {row: [one for one in parts if one is not None] for row, parts in found.items()}
-    return {row: Distributions.joined(parts) for row, parts in known.items() if len(parts) == len(row.examples)}
+    return {row: Distributions.concat(parts) for row, parts in known.items() if len(parts) == len(row.examples)}

@@ -39,8 +39,8 @@ def by_image(questions: Sequence[Question], most: int) -> list[tuple[Question, .
     return groups
 
 
-def chosen(groups: Sequence[T], n: int, seed: int) -> list[T]:
-    """Return `n` groups drawn at random, in their original order; all of them if there are no more than `n`."""
+def sample_groups(groups: Sequence[T], n: int, seed: int) -> list[T]:
+    """Draw `n` groups at random, in their original order; all of them if there are no more than `n`."""
     if len(groups) <= n:
         return list(groups)
     numbers = np.random.default_rng(seed).permutation(len(groups))[:n]

@@ -119,7 +119,7 @@ class RowGenerator:
             return None
         batch = on_device(self.collator([Row(tuple(example for example, _ in answers))]), self.model)
         logits = answer_logits(self.model, batch, self.head)
-        cached = Distributions.joined([one for _, one in answers if one is not None]).to(logits.device)
+        cached = Distributions.concat([one for _, one in answers if one is not None]).to(logits.device)
         divergence = float(cached.divergence(logits)) / len(logits)
         if divergence > max(1e-5, 2 * torch.finfo(self.collator.dtype).eps):  # rounding
             return f"with a cache, the model then answers something else (by {divergence:.2g} nats)"
@@ -134,7 +134,7 @@ class RowGenerator:
         text = self.collator.processor.decode(tokens[:n], skip_special_tokens=True).strip()
         learnt = self.collator.answer(text)
         same = len(learnt) <= n and tokens[: len(learnt)] == learnt
-        return UnprunedAnswer(text, Distributions.joined(distributions[: len(learnt)]) if same else None)
+        return UnprunedAnswer(text, Distributions.concat(distributions[: len(learnt)]) if same else None)
 
     @property
     def _ends(self) -> list[int]:

@@ -58,7 +58,7 @@ class Collator:
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         batch, parts, positions = self._padded(rows)
         if any(len(row.examples) > 1 for row in rows):
-            batch |= {"attention_mask": apart(parts), "position_ids": positions}
+            batch |= {"attention_mask": separation_mask(parts), "position_ids": positions}
         return batch
 
     def prompts(self, rows: Sequence[Row]) -> tuple[dict[str, Any], Int[Tensor, "batch n"]]:
@@ -67,7 +67,7 @@ class Collator:
         asked = [Row(tuple(Example(one.question, None) for one in row.examples)) for row in rows]
         batch, parts, positions = self._padded(asked)
         del batch["labels"]
-        return {**batch, "attention_mask": apart(parts), "position_ids": positions}, parts
+        return {**batch, "attention_mask": separation_mask(parts), "position_ids": positions}, parts
 
     def answer(self, text: str) -> list[int]:
         """The tokens of an answer, with its end."""
@@ -113,7 +113,7 @@ class Collator:
             texts = [chat_prompt(self.processor, one.question.text, n_images) for one in row.examples]
             options = tokenizer_options(self.processor, texts[0])
             prompts = self.processor.tokenizer(texts, **options)["input_ids"]
-            ends = [prompt[common(prompts) :] for prompt in prompts]
+            ends = [prompt[common_prefix_length(prompts) :] for prompt in prompts]
         n = len(first) - len(ends[0])
         sequence = RowTokens(first[:n], [0] * n, list(range(n)), [IGNORED_LABEL] * n)
         for number, (example, end) in enumerate(zip(row.examples, ends, strict=True), start=1):
@@ -166,21 +166,21 @@ class RowTokens:
         self.labels += [*[IGNORED_LABEL] * len(prompt), *answer]
 
 
-def common(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens prompts begin with alike; at least one of each is left out, because an answer follows it."""
+def common_prefix_length(prompts: Sequence[Sequence[int]]) -> int:
+    """The length of the prompts' common prefix, short of the last token of each, which an answer follows."""
     columns = zip(*prompts, strict=False)  # as many as the shortest has
     alike = next((n for n, column in enumerate(columns) if len(set(column)) > 1), min(map(len, prompts)))
     return min(alike, min(map(len, prompts)) - 1)
 
 
-def apart(parts: Int[Tensor, "batch n"]) -> Bool[Tensor, "batch 1 n n"]:
+def separation_mask(parts: Int[Tensor, "batch n"]) -> Bool[Tensor, "batch 1 n n"]:
     """The causal mask with which every part sees itself and part 0. Padding does, too: sdpa needs a key per query."""
     queries, keys = parts[:, :, None], parts[:, None, :]
     return ((queries == keys) | (keys == 0)).tril()[:, None]
 
 
 @torch.no_grad()
-def why_apart(model: Any, collator: Collator, strategy: Strategy, row: Row) -> str | None:
+def why_not_in_one_row(model: Any, collator: Collator, strategy: Strategy, row: Row) -> str | None:
     """Why questions about one image cannot be in one row; None if the loss of `row` is that of its questions alone."""
     adapter, attention = adapter_for(model), model.config.get_text_config()._attn_implementation
     if ASKED & strategy.needs:
@@ -192,7 +192,7 @@ def why_apart(model: Any, collator: Collator, strategy: Strategy, row: Row) -> s
     together, alone = collator([row]), collator([Row((one,)) for one in row.examples])
     if _along(alone) > {"input_ids", "attention_mask", "labels"}:
         return "the model has token types or its own numbering of tokens"
-    if not all(map(torch.equal, _seen(together), _real(alone))):
+    if not all(map(torch.equal, _visible_tokens(together), _unpadded(alone))):
         return "its processor and its tokenizer end prompts differently"
     for ratio in (strategy.keep_ratio, 1.0):
         with tokenprune.patch(model, replace(strategy, keep_ratio=ratio, keep=None)):
@@ -214,16 +214,16 @@ def _along(batch: Mapping[str, Any]) -> set[str]:
     return {name for name, value in batch.items() if isinstance(value, Tensor) and value.shape == shape}
 
 
-def _seen(together: Mapping[str, Any]) -> list[Tensor]:
-    """The tokens that the last token of each part of the only row sees."""
+def _visible_tokens(together: Mapping[str, Any]) -> list[Tensor]:
+    """The tokens that the last token of each part of the only row attends to."""
     mask, labels = together["attention_mask"][0, 0], together["labels"][0]
     ends = (labels[:-1] != IGNORED_LABEL) & (labels[1:] == IGNORED_LABEL)
     last = [*ends.nonzero()[:, 0].tolist(), len(labels) - 1]
     return [together["input_ids"][0][mask[column]] for column in last]
 
 
-def _real(alone: Mapping[str, Any]) -> list[Tensor]:
-    """The tokens of each row but padding."""
+def _unpadded(alone: Mapping[str, Any]) -> list[Tensor]:
+    """The tokens of each row, without padding."""
     rows = zip(alone["input_ids"], alone["attention_mask"], strict=True)
     return [ids[real.bool()] for ids, real in rows]
 

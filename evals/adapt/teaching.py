@@ -42,7 +42,7 @@ class Distributions:
         return cls(tokens.int(), _log_probabilities(logits, tokens))
 
     @classmethod
-    def joined(cls, parts: Sequence[Distributions]) -> Distributions:
+    def concat(cls, parts: Sequence[Distributions]) -> Distributions:
         return cls(torch.cat([part.tokens for part in parts]), torch.cat([part.logs for part in parts]))
 
     def split(self, sizes: Sequence[int]) -> list[Distributions]:
@@ -78,7 +78,7 @@ class Teacher:
             found = teacher_distributions(self._model, batch, self._head).to("cpu")
             counts = is_learnt(batch["labels"]).sum(1).tolist()
             self._known.update(zip(rows, found.split(counts), strict=True))
-        return Distributions.joined([self._known[row] for row in rows]).to(batch["labels"].device)
+        return Distributions.concat([self._known[row] for row in rows]).to(batch["labels"].device)
 
 
 @torch.no_grad()

@@ -35,8 +35,8 @@ class Schedule:
 
     def __str__(self) -> str:
         """Return `144` if all layers see as many, `166x8+48x8` if the number falls, with a pruned tower in brackets."""
-        tower = f" (tower {_written(self.tower)})" if self.tower else ""
-        return _written(self.layers) + tower
+        tower = f" (tower {_format_counts(self.tower)})" if self.tower else ""
+        return _format_counts(self.layers) + tower
 
     def to_json(self) -> dict[str, list[list[int]]]:
         """Return runs of [tokens, layers], for the decoder and for the tower."""
@@ -70,6 +70,6 @@ def _runs(counts: Sequence[int]) -> list[list[int]]:
     return [[count, len(list(run))] for count, run in groupby(counts)]
 
 
-def _written(counts: Sequence[int]) -> str:
+def _format_counts(counts: Sequence[int]) -> str:
     runs = _runs(counts)
     return str(runs[0][0]) if len(runs) == 1 else "+".join(f"{count}x{n}" for count, n in runs)

@@ -115,7 +115,7 @@ def run(options: Namespace) -> None:
         if options.model is None:
             inputs = prompts.random_prompt(model, size, side=side, shown=shown)
         else:
-            inputs = prompts.asked_prompt(model, processor, size, side=side, shown=shown)
+            inputs = prompts.question_prompt(model, processor, size, side=side, shown=shown)
         if options.throughput:
             measure_throughput(model, inputs, pruned, record, rounds=options.rounds, n_new=n_new)
         else:

@@ -101,7 +101,7 @@ def run(options: Namespace) -> None:
       tokenprune report runs/*
     """
     from tokenprune.evals.cli.output import console
-    from tokenprune.evals.report.terminal import further, table
+    from tokenprune.evals.report.terminal import further_metrics, table
     from tokenprune.evals.run.evaluate import evaluate
     from tokenprune.evals.run.processes import processes
 
@@ -132,7 +132,7 @@ def run(options: Namespace) -> None:
     )
     if processes().is_first:
         screen.print(table(rows, f"{rows[0].model} on {rows[0].dataset}"))
-        if (beside := further(rows)) is not None:
+        if (beside := further_metrics(rows)) is not None:
             screen.print(beside)
         screen.print(
             f"Every answer is in {options.output}.\n"

@@ -30,8 +30,8 @@ IGNORED = ("--headless", "--api-server-count", "--api_server_count", "-asc")
 #: An unknown option that is at least this similar to one of ours is a misspelling of it. Of vLLM's own options,
 #: --code-revision comes closest, to --revision.
 MISSPELT = 0.81
-#: vLLM's option that this command writes. Another one would replace it, and nothing would be pruned.
-WRITTEN = "--hf-overrides"
+#: vLLM's option that this command sets. A second one would replace it, and nothing would be pruned.
+HF_OVERRIDES = "--hf-overrides"
 
 
 class _StoreOnce(Action):
@@ -146,11 +146,13 @@ def _check_passed_on(options: Namespace) -> None:
             raise SettingError(f"{word}: did you mean {meant}? Write it in full.")
         if word.partition("=")[0] in IGNORED and _has_cpu_build():
             raise SettingError(f"{word}: the server of vLLM's CPU build ignores it. Leave it out, or install vllm.")
-        if _is_written(word):
-            raise SettingError(f"{word}: this command adds to {WRITTEN}. Write it in full, with a JSON object.")
+        if _is_hf_overrides(word):
+            raise SettingError(f"{word}: this command adds to {HF_OVERRIDES}. Write it in full, with a JSON object.")
     for file, name in _in_files(options.passed_on):
-        if _is_written(f"--{name}"):
-            raise SettingError(f"{file}: {name} cannot be in a file of --config here. Write {WRITTEN} JSON instead.")
+        if _is_hf_overrides(f"--{name}"):
+            raise SettingError(
+                f"{file}: {name} cannot be in a file of --config here. Write {HF_OVERRIDES} JSON instead."
+            )
     for key in ("architectures", "tokenprune"):
         if key in options.hf_overrides:
             raise SettingError(f'--hf-overrides: this command sets "{key}" itself. Leave it out.')
@@ -160,17 +162,16 @@ def misspelt(word: str, parser: ArgumentParser) -> str | None:
     """The option of this command that a word is misspelt or shortened from; None for what is vLLM's."""
     name = word.partition("=")[0].replace("_", "-")
     known = [option for action in parser._actions for option in action.option_strings if "_" not in option]
-    if not name.startswith("--") or name.startswith(WRITTEN[:6]):  # shorter forms of which have an error of their own
+    if not name.startswith("--") or name.startswith(HF_OVERRIDES[:6]):  # its shorter forms have their own error
         return None
     shortened = [option for option in known if option.startswith(name)] if len(name) > len("--x") else []
     return next(iter(shortened or get_close_matches(name, known, 1, MISSPELT)), None)
 
 
-def _is_written(word: str) -> bool:
-    """Return whether vLLM takes a word for the option that this command writes: it allows shorter names, and the path
-    of a setting behind it."""
+def _is_hf_overrides(word: str) -> bool:
+    """Return whether vLLM takes a word for `HF_OVERRIDES`: it allows shorter names, followed by the path of a setting."""
     name = word.partition("=")[0].partition(".")[0].replace("_", "-")
-    return name.startswith("--hf-o") and WRITTEN.startswith(name)
+    return name.startswith("--hf-o") and HF_OVERRIDES.startswith(name)
 
 
 def _in_files(words: Sequence[str]) -> Iterator[tuple[str, str]]:

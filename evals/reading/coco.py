@@ -48,7 +48,7 @@ def from_corner(numbers: Any, where: str) -> Box:
     other box, and it would be scored as wrong.
     """
     if not isinstance(numbers, list) or len(numbers) != 4:
-        found = f"{len(numbers)} numbers" if isinstance(numbers, list) else fields.shown(numbers)
+        found = f"{len(numbers)} numbers" if isinstance(numbers, list) else fields.describe_value(numbers)
         raise DataError(f"{where}: a box of {found}; expected x, y, width, height")
     x, y, width, height = (fields.as_number(number, f"{where}, bbox[{place}]") for place, number in enumerate(numbers))
     if not (x + width > x and y + height > y):

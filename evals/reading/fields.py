@@ -15,7 +15,7 @@ _short.maxstring = _short.maxother = _short.maxlong = 40
 def field(record: Any, key: str, where: str) -> Any:
     """Return `record[key]`. DataError, naming the file and record `where`, if there is none."""
     if not isinstance(record, Mapping):
-        raise DataError(f"{where}: expected an object with {key!r}, found {shown(record)}")
+        raise DataError(f"{where}: expected an object with {key!r}, found {describe_value(record)}")
     if key not in record:
         raise DataError(f"{where}: no {key!r}; it has {', '.join(map(repr, record)) or 'nothing'}")
     return record[key]
@@ -31,7 +31,7 @@ def identifier(record: Any, key: str, where: str) -> str | int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if not isinstance(value, str):
-        raise DataError(f"{where}, {key!r}: expected an ID (text or a whole number), found {shown(value)}")
+        raise DataError(f"{where}, {key!r}: expected an ID (text or a whole number), found {describe_value(value)}")
     return as_text(value, f"{where}, {key!r}")
 
 
@@ -41,7 +41,7 @@ def integer(record: Any, key: str, where: str) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         return int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise DataError(f"{where}, {key!r}: expected a whole number, found {shown(value)}")
+        raise DataError(f"{where}, {key!r}: expected a whole number, found {describe_value(value)}")
     return value
 
 
@@ -53,7 +53,7 @@ def number(record: Any, key: str, where: str) -> float:
 def boolean(record: Any, key: str, where: str) -> bool:
     value = field(record, key, where)
     if value not in (0, 1) or isinstance(value, float):
-        raise DataError(f"{where}, {key!r}: expected true or false, found {shown(value)}")
+        raise DataError(f"{where}, {key!r}: expected true or false, found {describe_value(value)}")
     return bool(value)
 
 
@@ -61,7 +61,7 @@ def items(record: Any, key: str, where: str, *, may_be_empty: bool = False) -> S
     """Return a list."""
     value = field(record, key, where)
     if not isinstance(value, list) or not (value or may_be_empty):
-        raise DataError(f"{where}, {key!r}: expected a list, found {shown(value)}")
+        raise DataError(f"{where}, {key!r}: expected a list, found {describe_value(value)}")
     return value
 
 
@@ -72,7 +72,7 @@ def texts(record: Any, key: str, where: str) -> list[str]:
 
 def as_text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{where}: expected text, found {shown(value)}")
+        raise DataError(f"{where}: expected text, found {describe_value(value)}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -82,7 +82,7 @@ def as_text(value: Any, where: str) -> str:
 
 def as_object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise DataError(f"{where}: expected an object, found {shown(value)}")
+        raise DataError(f"{where}: expected an object, found {describe_value(value)}")
     return value
 
 
@@ -92,7 +92,7 @@ def check_types(record: dict[str, Any], kinds: Mapping[str, Any], where: str) ->
         value = field(record, key, where)
         of_type = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         if not of_type or (isinstance(value, float) and not math.isfinite(value)):
-            raise DataError(f"{where}, {key!r}: found {shown(value)}, which this field cannot hold")
+            raise DataError(f"{where}, {key!r}: found {describe_value(value)}, which this field cannot hold")
 
 
 def as_number(value: Any, where: str) -> float:
@@ -103,7 +103,7 @@ def as_number(value: Any, where: str) -> float:
                 return number
         except OverflowError:
             pass
-    raise DataError(f"{where}: expected a number, found {shown(value)}")
+    raise DataError(f"{where}: expected a number, found {describe_value(value)}")
 
 
 def by_key(records: Iterable[tuple[str, R]], key: str) -> dict[str | int, R]:
@@ -126,7 +126,7 @@ def check_distinct(names: Iterable[Hashable], where: str) -> None:
         seen.add(called)
 
 
-def shown(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """Return a value, shortened, for an error."""
     try:
         return "null" if value is None else f"{type(value).__name__} {_short.repr(value)}"

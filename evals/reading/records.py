@@ -117,7 +117,7 @@ class Record:
 
 def _stored(value: Any, where: str) -> StoredImage:
     if not isinstance(value, StoredImage):
-        raise DataError(f"{where}: expected an image, found {fields.shown(value)}")
+        raise DataError(f"{where}: expected an image, found {fields.describe_value(value)}")
     return value
 
 
@@ -133,7 +133,7 @@ def json_records(path: Path, *keys: str) -> list[Record]:
     if isinstance(content, dict):
         return [Record(f"{where}[{key!r}]", _with_id(key, record, where)) for key, record in content.items()]
     if not isinstance(content, list):
-        raise DataError(f"{where}: expected a list of questions, found {fields.shown(content)}")
+        raise DataError(f"{where}: expected a list of questions, found {fields.describe_value(content)}")
     return [_object(Record(f"{where}[{number}]", record)) for number, record in enumerate(content)]
 
 
@@ -182,7 +182,7 @@ def _with_id(key: str, record: Any, where: str) -> dict[str, Any]:
 
 def _object(record: Record, then: str = "") -> Record:
     if not isinstance(record.content, dict):
-        raise DataError(f"{record.where}: expected an object, found {fields.shown(record.content)}{then}")
+        raise DataError(f"{record.where}: expected an object, found {fields.describe_value(record.content)}{then}")
     return record
 
 

@@ -15,7 +15,7 @@ from tokenprune.evals.report.tables import (
     check_baseline,
     compared,
     difference_table,
-    further_table,
+    further_metrics_table,
     split_table,
     summary_table,
     unpruned_table,
@@ -63,7 +63,7 @@ def sections(rows: Sequence[TaskResult], *, baseline: str | None = None, further
         if _has_strategies(of_set):
             parts += [f"Accuracy on `{dataset}` in per cent, with 95 % interval:", *map(accuracy_table, groups)]
             parts += _differences(dataset, groups, baseline)
-        if further and any(found := [further_table(part) for part in groups]):
+        if further and any(found := [further_metrics_table(part) for part in groups]):
             caption = f"Further metrics on `{dataset}` in per cent, with 95 % interval, and counts:"
             parts += [caption, *filter(None, found)]
     parts += _by_split(_side_by_side(rows))

@@ -166,7 +166,7 @@ def _loss(loss: Paired | None) -> tuple[str, str, str]:
     return _difference(loss), relative, p
 
 
-def further_table(rows: Sequence[TaskResult]) -> Table | None:
+def further_metrics_table(rows: Sequence[TaskResult]) -> Table | None:
     """Return a set's metrics other than the main ones, and how many answers were unparsable and how many questions
     failed, if any; None if there is nothing to show."""
     tasks = _tasks(rows)

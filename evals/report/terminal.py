@@ -9,7 +9,7 @@ from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.report.tables import (
     accuracy_cell,
     each_task,
-    further_table,
+    further_metrics_table,
     head_of,
     setup_cells,
     task_title,
@@ -49,9 +49,9 @@ def table(rows: Sequence[TaskResult], title: str) -> Table:
     return result
 
 
-def further(rows: Sequence[TaskResult]) -> Table | None:
+def further_metrics(rows: Sequence[TaskResult]) -> Table | None:
     """Return the table of all other metrics, in per cent, or None if there are none."""
-    found = further_table(rows)
+    found = further_metrics_table(rows)
     if found is None:
         return None
     result = Table(title="Further metrics in per cent, and counts", title_justify="left")

@@ -45,7 +45,7 @@ class DecodedQuestion:
     def is_clip(self) -> bool:
         return isinstance(self.question, VideoQuestion)
 
-    def shown(self) -> list[Image.Image]:
+    def decoded_images(self) -> list[Image.Image]:
         """Its images, decoded."""
         return self.question.open_images() if self.images is None else self.images
 
@@ -72,7 +72,7 @@ def encode_batch(model: Any, processor: Any, batch: Sequence[DecodedQuestion], s
         clips = [clip for one in batch if (clip := one.question.open_clip()) is not None]
         inputs = encode_clips(processor, clips, questions, **options)
     else:
-        inputs = encode_chat(processor, [one.shown() for one in batch], questions, **options)
+        inputs = encode_chat(processor, [one.decoded_images() for one in batch], questions, **options)
     return inputs.to(input_device(model), model.dtype)
 
 

@@ -48,7 +48,7 @@ def calibrated(model: Any, processor: Any, questions: Sequence[Question], n_stag
     layers = layers_at([(i + 1) / (n_stages + 1) for i in range(n_stages)], n_layers)
     if len(layers) < n_stages or n_layers < 3:
         raise SettingError(f"{n_stages} stages do not fit into {n_layers} decoder layers; ask for fewer.")
-    held = held_shares(contributions(intra, inter), n_layers)
+    held = remaining_shares(contributions(intra, inter), n_layers)
     shares = [round(float(held[layer - 1]), 4) for layer in layers]
     stages = tuple((layer, share) for layer, share in zip(layers, shares, strict=True) if share < 1)
     if not stages or stages[-1][1] > NEARLY_ALL:
@@ -104,7 +104,7 @@ def contributions(intra: Sequence[float], inter: Sequence[float]) -> list[float]
     return list((values - values.min()) / (spread if spread > 0 else 1.0))
 
 
-def held_shares(contribution: Sequence[float], n_layers: int) -> list[float]:
+def remaining_shares(contribution: Sequence[float], n_layers: int) -> list[float]:
     """Return the share of visual tokens to hold in each layer but the first: the exponential from 1 in layer 1 to LEAST
     behind the last that is closest to the contributions and, from layer to layer, to their changes."""
     layers = np.arange(1, len(contribution) + 1, dtype=float)

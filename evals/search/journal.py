@@ -27,7 +27,7 @@ WORDS = {"digest": "other questions or images"}
 
 
 @contextmanager
-def held_study(
+def locked_study(
     path: Path,
     identity: Mapping[str, Any],
     instead: str = "Name another output, or delete the file to start again.",

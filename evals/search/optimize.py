@@ -25,7 +25,7 @@ from tqdm import tqdm
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError
 from tokenprune.evals.search.calibration import image_digests
-from tokenprune.evals.search.journal import finished, held_study, sampler_seed
+from tokenprune.evals.search.journal import finished, locked_study, sampler_seed
 from tokenprune.evals.search.objective import Objective, State
 from tokenprune.evals.search.space import LOGARITHMIC, SearchSpace, check_searchable
 from tokenprune.evals.storage import files
@@ -99,7 +99,7 @@ def optimize(
         **about_data,
         **about_search,
     }
-    with held_study(journal, identity) as study:
+    with locked_study(journal, identity) as study:
         objective = Objective(model, processor, questions, state=state, layer=base.layer)
         if "box" not in study.user_attrs:  # stored, so that another device resumes in the same space
             study.set_user_attr("box", [objective.grid_side, objective.highest_attention])

@@ -108,12 +108,12 @@ def _unpacked(packed: Any, where: str) -> list[QuestionScore]:
         return [_SCORES[character] for character in packed]
     if isinstance(packed, list) and all(score in (None, FAILED) or as_number(score, where) <= 1 for score in packed):
         return packed
-    raise DataError(f"{where}, 'scores': found {fields_.shown(packed)}, which are not scores{RESTORE}")
+    raise DataError(f"{where}, 'scores': found {fields_.describe_value(packed)}, which are not scores{RESTORE}")
 
 
 def _bounds(found: Any, where: str) -> tuple[float, float]:
     if not isinstance(found, list) or len(found) != 2:
-        raise DataError(f"{where}, 'intervals': found {fields_.shown(found)}; expected two numbers")
+        raise DataError(f"{where}, 'intervals': found {fields_.describe_value(found)}; expected two numbers")
     return as_number(found[0], where), as_number(found[1], where)
 
 

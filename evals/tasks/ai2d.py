@@ -17,7 +17,7 @@ from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading.records import Record, json_records
 from tokenprune.evals.reading.text import read_json, read_text
-from tokenprune.evals.tasks.base.choices import Choice, letter_at, lettered, listed
+from tokenprune.evals.tasks.base.choices import Choice, format_options, letter_at, lettered
 from tokenprune.evals.tasks.base.task import FileTask, Form, hub
 
 
@@ -61,7 +61,7 @@ class Ai2d(FileTask[Choice]):
             task=self.name,
             id=f"{self.name}-{number}",
             images=(image,),
-            text=style.choice(record.text("question"), listed(options)),
+            text=style.choice(record.text("question"), format_options(options)),
             split=record.split,
             options=options,
             letter=letter_at(options, record.integer("correctAnswer", "answer"), record.where),

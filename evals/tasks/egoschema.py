@@ -16,7 +16,7 @@ from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading.fields import as_object
 from tokenprune.evals.reading.records import Record, json_records
 from tokenprune.evals.reading.text import read_json
-from tokenprune.evals.tasks.base.choices import infer_letter, letter_at, lettered, listed
+from tokenprune.evals.tasks.base.choices import format_options, infer_letter, letter_at, lettered
 from tokenprune.evals.tasks.base.task import FileTask, Form, hub
 from tokenprune.evals.tasks.base.video import VideoChoice, frames_read, marked
 
@@ -55,7 +55,7 @@ class EgoSchema(FileTask[VideoChoice]):
             task=self.name,
             id=f"{self.name}-{name}",
             images=(record.find_video(folder, *(f"{place}/{name}.mp4" for place in PLACES)),),
-            text=style.choice(record.text("question"), listed(options)),
+            text=style.choice(record.text("question"), format_options(options)),
             split=record.split,
             options=options,
             letter=letter_at(options, record.integer("answer"), record.where),

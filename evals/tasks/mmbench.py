@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading.records import Base64, Record, tsv_records
-from tokenprune.evals.tasks.base.choices import Choice, checked_letter, infer_letter, listed
+from tokenprune.evals.tasks.base.choices import Choice, checked_letter, format_options, infer_letter
 from tokenprune.evals.tasks.base.metric import Metric, Ratio
 from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, hub, points
 
@@ -64,7 +64,7 @@ class MmBench(FileTask[Choice]):
             task=self.name,
             id=f"{self.name}-{index}",
             images=(record.image(),),
-            text=style.choice(question, listed(options)),
+            text=style.choice(question, format_options(options)),
             split=record.split,
             category=record.text_or_empty("category"),
             group=str(index % COPY),
@@ -82,12 +82,12 @@ class MmBench(FileTask[Choice]):
 
     def _rotated(self, question: Choice, style: Style) -> list[Choice]:
         letters, texts = list(question.options), list(question.options.values())
-        stem = question.text.removesuffix(style.choice("", listed(question.options)))
+        stem = question.text.removesuffix(style.choice("", format_options(question.options)))
         rotations = []
         for rotation in range(len(letters)):
             options = dict(zip(letters, texts[rotation:] + texts[:rotation], strict=True))
             letter = letters[(letters.index(question.letter) - rotation) % len(letters)]
-            text = style.choice(stem, listed(options))
+            text = style.choice(stem, format_options(options))
             name = f"{self.name}-{int(question.group) + rotation * COPY}"
             rotations.append(replace(question, id=name, text=text, options=options, letter=letter))
         return rotations

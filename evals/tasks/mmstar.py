@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import LETTER, Style
 from tokenprune.evals.reading.records import Base64, Record, tsv_records
-from tokenprune.evals.tasks.base.choices import Choice, checked_letter, listed
+from tokenprune.evals.tasks.base.choices import Choice, checked_letter, format_options
 from tokenprune.evals.tasks.base.metric import Metric
 from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, hub, mean_of_categories
 
@@ -48,7 +48,7 @@ class MmStar(FileTask[Choice]):
         question = record.text("question").strip()
         if "A" in record:
             options = {letter: record.text_or_empty(letter) for letter in "ABCD" if record.text_or_empty(letter)}
-            asked = style.choice(question, listed(options))
+            asked = style.choice(question, format_options(options))
         else:
             options = dict(_OPTION.findall(question.partition("Options:")[2]))
             asked = f"{question}\n{LETTER}" if style.instructions else question

@@ -16,7 +16,7 @@ from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading.images import StoredImage
 from tokenprune.evals.reading.records import Record, json_records
-from tokenprune.evals.tasks.base.choices import infer_letter, lettered, listed
+from tokenprune.evals.tasks.base.choices import format_options, infer_letter, lettered
 from tokenprune.evals.tasks.base.metric import Metric
 from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, mean_of_categories, of_each_category
 from tokenprune.evals.tasks.base.video import VideoChoice, find_frames, frames_read
@@ -73,7 +73,7 @@ class MvBench(FileTask[VideoChoice]):
             task=self.name,
             id=f"{self.name}-{task}-{record.integer('number')}",
             images=(self._video(record, folder, task),),
-            text=style.choice(record.text("question"), listed(options)),
+            text=style.choice(record.text("question"), format_options(options)),
             category=task,
             options=options,
             letter=list(options)[candidates.index(answer)],

@@ -154,7 +154,7 @@ def _grounding(record: Record, description: str, style: Style, about: dict[str, 
 
 def _box(corners: Any, where: str) -> Box:
     if not isinstance(corners, list) or len(corners) != 4:
-        found = f"{len(corners)} numbers" if isinstance(corners, list) else fields.shown(corners)
+        found = f"{len(corners)} numbers" if isinstance(corners, list) else fields.describe_value(corners)
         raise DataError(f"{where}: a box of {found}; expected left, top, right, bottom in pixels")
     left, top, right, bottom = (fields.as_number(one, where) for one in corners)
     return from_corner([left, top, right - left, bottom - top], where)
@@ -181,5 +181,5 @@ def _texts(record: Record, key: str) -> tuple[str, ...]:
     value, where = record[key], f"{record.where}, {key!r}"
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list):
-        raise DataError(f"{where}: expected a text or a list of texts, found {fields.shown(value)}")
+        raise DataError(f"{where}: expected a text or a list of texts, found {fields.describe_value(value)}")
     return tuple(fields.as_text(one, where) for one in values)

@@ -25,7 +25,7 @@ from tokenprune.evals.reading.records import Record, only_file
 from tokenprune.evals.reading.text import read_json
 from tokenprune.evals.tasks.base.box import BoxQuestion
 from tokenprune.evals.tasks.base.metric import Metric, Ratio
-from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, checked, choose_splits, hub
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, check_questions, choose_splits, hub
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class RefCoco(FileTask[RefCocoQuestion]):
             if ref["split"] in splits
             for question in self._of_ref(ref, instances, style, _where(path, number, ref))
         ]
-        return checked(questions, str(path))
+        return check_questions(questions, str(path))
 
     def question(self, record: Record, folder: Path, style: Style) -> RefCocoQuestion:
         image, box = record.image(), from_corner(record["bbox"], record.where)

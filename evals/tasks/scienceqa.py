@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading.records import Record, json_records
-from tokenprune.evals.tasks.base.choices import Choice, letter_at, lettered, listed
+from tokenprune.evals.tasks.base.choices import Choice, format_options, letter_at, lettered
 from tokenprune.evals.tasks.base.task import FileTask, Form, hub
 
 
@@ -65,7 +65,7 @@ class ScienceQa(FileTask[Choice]):
             task=self.name,
             id=f"{self.name}-{number}",
             images=(image,),
-            text=style.choice(question, listed(options)),
+            text=style.choice(question, format_options(options)),
             split=record.split,
             category=record.text_or_empty("subject"),
             options=options,

@@ -16,7 +16,7 @@ from typing import ClassVar
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading.images import StoredImage
 from tokenprune.evals.reading.records import Record, json_records
-from tokenprune.evals.tasks.base.choices import Choice, checked_letter, lettered, listed
+from tokenprune.evals.tasks.base.choices import Choice, checked_letter, format_options, lettered
 from tokenprune.evals.tasks.base.metric import Metric
 from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, hub, of_each_category
 
@@ -53,7 +53,7 @@ class SeedBench(FileTask[Choice]):
             task=self.name,
             id=f"{self.name}-{record.identifier('question_id')}",
             images=self._images(record, folder),
-            text=style.choice(record.text("question"), listed(options)),
+            text=style.choice(record.text("question"), format_options(options)),
             split=record.split,
             category=record.text("data_type"),
             options=options,

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading.records import Record
-from tokenprune.evals.tasks.base.choices import checked_letter, listed
+from tokenprune.evals.tasks.base.choices import checked_letter, format_options
 from tokenprune.evals.tasks.base.metric import Metric
 from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, hub, of_each_category
 from tokenprune.evals.tasks.base.video import VideoChoice, frames_read, marked
@@ -51,7 +51,7 @@ class VideoMme(FileTask[VideoChoice]):
             task=self.name,
             id=f"{self.name}-{record.identifier('question_id')}",
             images=(record.find_video(folder, *places),),
-            text=PROMPT.format(question=record.text("question"), options=listed(options)),
+            text=PROMPT.format(question=record.text("question"), options=format_options(options)),
             split=record.split,
             category=record.text("duration"),
             options=options,

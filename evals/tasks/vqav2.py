@@ -19,7 +19,7 @@ from tokenprune.evals.reading.images import StoredImage
 from tokenprune.evals.reading.records import Record, only_file
 from tokenprune.evals.reading.text import read_json
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer
-from tokenprune.evals.tasks.base.task import FileTask, Form, checked, choose_splits, hub
+from tokenprune.evals.tasks.base.task import FileTask, Form, check_questions, choose_splits, hub
 from tokenprune.evals.tasks.base.vqa_accuracy import enough, soft_accuracy
 
 
@@ -69,7 +69,7 @@ class Vqav2(FileTask[ShortAnswer]):
             for where, record in records.items()
             if found[where] in splits
         ]
-        return checked(asked, str(questions_path))
+        return check_questions(asked, str(questions_path))
 
     def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         answers = _of_people(record.items("answers"), record.where)

@@ -45,7 +45,7 @@ N_TRIES = 40
 Params = dict[str, Any]
 
 
-def check_named(strategies: Sequence[str], keep_ratios: tuple[float, float]) -> None:
+def check_arguments(strategies: Sequence[str], keep_ratios: tuple[float, float]) -> None:
     """Raise SettingError for what is wrong whatever the model is."""
     if len(keep_ratios) != 2:
         raise SettingError(f"keep_ratios={keep_ratios!r}: write two, the lowest and the highest: (0.05, 0.9)")
@@ -76,7 +76,7 @@ class Space:
     adapter: type[ModelAdapter] | None = None
 
     def __post_init__(self) -> None:
-        check_named(self.strategies, self.keep_ratios)
+        check_arguments(self.strategies, self.keep_ratios)
 
     @cached_property
     def specs(self) -> Mapping[str, StrategySpec]:

@@ -25,7 +25,7 @@ from tokenprune.evals.run.defaults import BATCH_TOKENS, SEARCHED_KEEP_RATIOS
 from tokenprune.evals.run.progress import progress_bar, saying
 from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
 from tokenprune.evals.search.calibration import image_digests
-from tokenprune.evals.search.journal import held_study
+from tokenprune.evals.search.journal import locked_study
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.identity import record_identity
 from tokenprune.evals.storage.provenance import (
@@ -43,7 +43,7 @@ from tokenprune.evals.tune.costs import COSTS, N_QUESTIONS, Cost, CostMeter
 from tokenprune.evals.tune.questions import halves
 from tokenprune.evals.tune.scoring import Compare, Measure, ModelScorer, locked_answers, measure_of
 from tokenprune.evals.tune.search import SearchPlan, Tried, search
-from tokenprune.evals.tune.space import STRATEGIES, Space, check_named
+from tokenprune.evals.tune.space import STRATEGIES, Space, check_arguments
 from tokenprune.serving.vllm.checkpoints import architecture_of_loaded
 from tokenprune.strategies.registry import changed_settings, name_of
 
@@ -153,7 +153,7 @@ def tune(
         instead = f"Name another --output, or delete {output} to start again."
         with (
             in_evaluation_mode(loaded),
-            held_study(output / JOURNAL, identity, instead) as study,
+            locked_study(output / JOURNAL, identity, instead) as study,
             locked_answers(output / "answers") as (write, found),
         ):
             # Beside the journal, because the answers remain if that is deleted.
@@ -193,7 +193,7 @@ def _check(max_loss: float, strategies: Sequence[str], keep_ratios: tuple[float,
         raise SettingError(f"max_loss={max_loss:g} is not between 0 and 100 points; write 1.0 for one point.")
     if cost not in COSTS:
         raise SettingError(unknown("cost", cost, COSTS))
-    check_named(strategies, keep_ratios)
+    check_arguments(strategies, keep_ratios)
 
 
 def _identity(

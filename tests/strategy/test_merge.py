@@ -38,7 +38,7 @@ def test_a_mean_for_a_target_that_is_not_kept(target: int) -> None:
 
 def test_a_part_of_an_image() -> None:
     """Tokens 4 to 7 of eight, of which the first and the last are kept: third and fifth of all that are."""
-    whole = Merge(TARGETS, SOURCES, torch.tensor([0.5, 0.5, 1.0])).of_whole(torch.arange(4, 8), torch.tensor([2, 4]))
+    whole = Merge(TARGETS, SOURCES, torch.tensor([0.5, 0.5, 1.0])).in_image(torch.arange(4, 8), torch.tensor([2, 4]))
     assert whole.targets.tolist() == [2, 2, 4]
     assert whole.sources.tolist() == [4, 5, 7]
     assert whole.weights.tolist() == [0.5, 0.5, 1.0]

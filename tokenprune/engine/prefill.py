@@ -283,7 +283,7 @@ class Prefill:
     def _finished_index(self, forward: Forward) -> CacheIndex:
         """The index of the cache that a forward has filled."""
         assert forward.new_index is not None
-        held = {} if self.stages is None else {"stages": self.stages.held_slots(forward)}
+        held = {} if self.stages is None else {"stages": self.stages.slots_after(forward)}
         return replace(forward.new_index, **held)
 
     def _interrupted_index(self, forward: Forward) -> CacheIndex:
@@ -291,7 +291,7 @@ class Prefill:
         assert forward.new_index is not None
         lengths = dict.fromkeys(range(len(self.adapter.layers)), forward.new_index.columns.shape[1])
         if self.stages is not None:
-            lengths |= self.stages.held_lengths(forward)
+            lengths |= self.stages.lengths_after(forward)
         for number in self._skipped:
             lengths.pop(number, None)
         check_filled(forward.cache, lengths, self.adapter.decoder.layers)

@@ -281,7 +281,7 @@ def select_per_tile(strategy: Strategy, tokens: VisualTokens) -> Selection:
             chosen.append((index, selection))
     kept = torch.cat([index[selection.kept] for index, selection in chosen]).sort().values
     merges = [
-        selection.merged.of_whole(index, torch.searchsorted(kept, index[selection.kept]))
+        selection.merged.in_image(index, torch.searchsorted(kept, index[selection.kept]))
         for index, selection in chosen
         if selection.merged is not None
     ]

@@ -13,9 +13,9 @@ from tokenprune.errors import PruningError
 from tokenprune.selection.precision import without_autocast
 
 
-def described(given: object) -> str:
-    """What was given instead of a tensor of the right kind, for errors."""
-    return f"{tuple(given.shape)} of {given.dtype}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+def describe(value: object) -> str:
+    """Shape and dtype of a tensor, or the type of anything else, for errors."""
+    return f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 # Elements of merged features in memory at once: 256 MiB in float32.
@@ -43,8 +43,8 @@ class Merge:
         tensors = all(isinstance(part, Tensor) and part.ndim == 1 for part in parts)
         if not tensors or len({*map(len, parts)}) > 1 or {self.targets.dtype, self.sources.dtype} != {torch.long}:
             raise PruningError(
-                f"a Merge has targets {described(self.targets)}, sources {described(self.sources)} and weights "
-                f"{described(self.weights)}; each must be a one-axis tensor with one entry for each pair of target and "
+                f"a Merge has targets {describe(self.targets)}, sources {describe(self.sources)} and weights "
+                f"{describe(self.weights)}; each must be a one-axis tensor with one entry for each pair of target and "
                 f"source, the first two LongTensors."
             )
 
@@ -80,9 +80,9 @@ class Merge:
         """The merges within several parts of an image as one, each already counted in the whole image."""
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("targets", "sources", "weights")))
 
-    def of_whole(self, index: Int[Tensor, " part"], places: Int[Tensor, " kept"]) -> Merge:
-        """A merge within a part of an image as one of the whole, where the part's visual tokens are `index` and its
-        kept ones are at `places` within all kept ones."""
+    def in_image(self, index: Int[Tensor, " part"], places: Int[Tensor, " kept"]) -> Merge:
+        """This merge within a part of an image as one within the image, where the part's visual tokens are `index`, and
+        its kept ones are at `places` among all kept ones."""
         return Merge(places[self.targets], index[self.sources], self.weights)
 
     def to(self, device: torch.device) -> Merge:

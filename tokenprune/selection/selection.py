@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.errors import PruningError
-from tokenprune.selection.merge import Merge, described
+from tokenprune.selection.merge import Merge, describe
 from tokenprune.selection.steps import StepReport
 
 
@@ -39,11 +39,11 @@ class Selection:
             object.__setattr__(self, "scores", _checked_scores(self.scores, self.n_visual))
         if not isinstance(kept, Tensor) or kept.ndim != 1 or kept.dtype != torch.long or len(kept) == 0:
             raise PruningError(
-                f"Selection.kept must be a one-axis LongTensor with at least one index, not {described(kept)}. From a "
+                f"Selection.kept must be a one-axis LongTensor with at least one index, not {describe(kept)}. From a "
                 f"mask: mask.nonzero()[:, 0]."
             )
         if merged is not None and not isinstance(merged, Merge):
-            raise PruningError(f"Selection.merged is {described(merged)}; write Merge(targets, sources, weights).")
+            raise PruningError(f"Selection.merged is {describe(merged)}; write Merge(targets, sources, weights).")
         facts = [] if self.scores is None else [self.scores.isnan().any().to(kept.device)]
         facts += [] if merged is None else [merged.fits(self.n_visual, len(kept)).to(kept.device)]
         facts += [] if trusted else [(kept[1:] > kept[:-1]).all(), kept[0], kept[-1]]
@@ -113,7 +113,7 @@ class Selection:
             order = scores.argsort(descending=True, stable=True)
             return cls(order[:n_kept].sort().values, len(order), scores.detach(), trusted=True)
         raise PruningError(
-            f"Selection.best(scores, n_kept) got scores that are {described(scores)}; it needs one score for each "
+            f"Selection.best(scores, n_kept) got scores that are {describe(scores)}; it needs one score for each "
             f"visual token, in a one-axis tensor of floats."
         )
 
@@ -127,7 +127,7 @@ def _checked_scores(scores: object, n_visual: int) -> Tensor:
     """The scores as floats without their graph. Raises PruningError unless there is one for each visual token."""
     if not isinstance(scores, Tensor) or scores.shape != (n_visual,) or scores.is_complex():
         raise PruningError(
-            f"Selection.scores is {described(scores)}; it needs one score for each of the {n_visual} visual tokens, in "
+            f"Selection.scores is {describe(scores)}; it needs one score for each of the {n_visual} visual tokens, in "
             f"a tensor of floats."
         )
     scores = scores.detach() if scores.requires_grad else scores

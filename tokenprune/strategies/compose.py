@@ -59,7 +59,7 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
     ) -> None:
         if isinstance(steps, str) or not isinstance(steps, Sequence):
             raise SettingError(f"Compose: steps={steps!r} is not a list; write steps=[PixelPrune(), FoPru()].")
-        made = [_made(one) for one in (*strategies, *steps)]
+        made = [_as_strategy(one) for one in (*strategies, *steps)]
         if len(made) < 2:
             raise SettingError("Compose needs at least two strategies: write Compose(PixelPrune(), FoPru()).")
         if keep_ratio is not None or keep is not None:
@@ -206,7 +206,7 @@ def _place(step: Strategy) -> int:
     return next((i for i, kind in enumerate(kinds) if kind is not None and isinstance(step, kind)), BEFORE_MODEL)
 
 
-def _made(one: Any) -> Strategy:
+def _as_strategy(one: Any) -> Strategy:
     if isinstance(one, str):
         return parse(one)
     if isinstance(one, Compose) or not isinstance(one, Strategy):

@@ -87,14 +87,14 @@ def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
         return cls
     installed = entry_points_of(GROUP)
     if not isinstance(name, str) or name not in installed:
-        raise SettingError(_unnamed(name) or _unknown(name, {*STRATEGIES, *installed, *also}))
+        raise SettingError(_unregistered_hint(name) or _unknown_strategy(name, {*STRATEGIES, *installed, *also}))
     wanted = "a subclass of tokenprune.Strategy"
     return STRATEGIES.setdefault(
         name, load_entry_point(installed[name], f"the strategy {name!r}", _is_strategy, wanted)
     )
 
 
-def _unnamed(name: object) -> str | None:
+def _unregistered_hint(name: object) -> str | None:
     """What to write for a public class that is registered under no name, because few models can be pruned with it."""
     module = import_module("tokenprune")
     for public in module.__all__:
@@ -106,7 +106,7 @@ def _unnamed(name: object) -> str | None:
     return None
 
 
-def _unknown(name: object, known: Collection[str]) -> str:
+def _unknown_strategy(name: object, known: Collection[str]) -> str:
     """What to write for a name that no strategy has: first where it is that of one with something behind it."""
     first, *others = re.split(r"[\s,=]+", str(name))
     if others and first in known:

@@ -114,11 +114,11 @@ class ScoreStrategy(AdaptiveStrategy):
         """One importance score per visual token, higher = keep. NaN raises PruningError."""
 
     def select(self, tokens: VisualTokens) -> Selection:
-        scores = self._checked(self.score(tokens), tokens.n_visual)
+        scores = self._check_scores(self.score(tokens), tokens.n_visual)
         n_kept = self.n_to_keep(scores)
         return self.best(scores, n_kept, tokens)
 
-    def _checked(self, scores: object, n_visual: int) -> Tensor:
+    def _check_scores(self, scores: object, n_visual: int) -> Tensor:
         """Return the scores. Raises PruningError unless there is one for each visual token."""
         if isinstance(scores, Tensor) and scores.shape == (n_visual,) and not scores.is_complex():
             return scores

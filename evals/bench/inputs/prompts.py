@@ -48,7 +48,7 @@ def random_prompt(
     return {name: tensor.to(model.device, _dtype(model, tensor)) for name, tensor in given.items()}
 
 
-def asked_prompt(
+def question_prompt(
     model: Any, processor: Any, batch: int, *, side: int = SIDE, shown: Image.Image | None = None
 ) -> Inputs:
     """Return `batch` rows of an image and a question, as the model's own processor makes them; without an image, of a

@@ -27,7 +27,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-from tokenprune.evals.search.adatoken import contributions, held_shares
+from tokenprune.evals.search.adatoken import contributions, remaining_shares
 from tokenprune.strategies import IVCPrune
 from tokenprune.strategies.in_llm.dart import least_similar
 from tokenprune.strategies.pre_llm.holov import order_by_crop
@@ -256,7 +256,7 @@ def adatoken(repository: str, seed: int) -> tuple[list[float], list[float], floa
 
     with np.errstate(all="ignore"):
         fitted = space["exp_decay"](np.arange(1, 32), *space["fit_function"](theirs, 100 * theirs, 10)) / 100
-    better = error(np.array(held_shares(ours, 32))) - error(fitted)
+    better = error(np.array(remaining_shares(ours, 32))) - error(fitted)
     return np.round(theirs, 9).tolist(), np.round(ours, 9).tolist(), max(0.0, better)
 
 

@@ -45,7 +45,7 @@ def checked_letter(options: Mapping[str, str], letter: str, where: str, instead:
     return letter
 
 
-def listed(options: Mapping[str, str]) -> str:
+def format_options(options: Mapping[str, str]) -> str:
     """Return the options, one per line, as `A. text`, which is how LLaVA-1.5 was trained."""
     return "\n".join(f"{letter}. {text}" for letter, text in options.items())
 

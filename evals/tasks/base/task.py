@@ -83,7 +83,7 @@ def choose_splits(wanted: str | None, found: set[str], where: str) -> set[str]:
     return {wanted}
 
 
-def checked(questions: Sequence[S], where: str) -> Sequence[S]:
+def check_questions(questions: Sequence[S], where: str) -> Sequence[S]:
     """Return the questions. DataError, naming the file `where`, if there are none or two have the same ID."""
     if not questions:
         raise DataError(f"{where}: no questions")
@@ -144,7 +144,7 @@ class FileTask(Task, Generic[S]):
         records = [record for records in of_file.values() for record in records]
         splits = choose_splits(split, {record.split for record in records}, " and ".join(map(str, files)))
         questions = self.questions([record for record in records if record.split in splits], folder, style)
-        return checked(questions, " and ".join(map(str, files)))
+        return check_questions(questions, " and ".join(map(str, files)))
 
     def questions(self, records: Sequence[Record], folder: Path, style: Style) -> Sequence[S]:
         """Return the questions, by default one per record."""

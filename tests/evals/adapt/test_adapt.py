@@ -21,7 +21,7 @@ import tokenprune
 from tokenprune import DataError, FoPru, SettingError, UnsupportedError
 from tokenprune.evals.adapt.adapt import Adapted, adapt
 from tokenprune.evals.adapt.estimate import duration, estimate
-from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled, right_answer
+from tokenprune.evals.adapt.examples import Example, by_image, check_images, labelled, right_answer, sample_groups
 from tokenprune.evals.adapt.lora import n_trained, target_names, with_lora
 from tokenprune.evals.adapt.objective import Objective, Ratios
 from tokenprune.evals.adapt.rows import Collator, Row
@@ -212,10 +212,10 @@ def test_a_training_sees_no_more_questions_than_it_needs(
     questions = load_questions(data)
     groups = by_image(questions, 8)
     assert groups == [(question,) for question in questions]
-    found = chosen(groups, 8, seed=0)
-    assert found == chosen(groups, 8, seed=0) != chosen(groups, 8, seed=1)
+    found = sample_groups(groups, 8, seed=0)
+    assert found == sample_groups(groups, 8, seed=0) != sample_groups(groups, 8, seed=1)
     assert found == [one for one in groups if one in found]
-    assert chosen(groups, N + 1, seed=0) == groups
+    assert sample_groups(groups, N + 1, seed=0) == groups
 
 
 def test_the_estimate_is_of_the_largest_examples(data: Path) -> None:

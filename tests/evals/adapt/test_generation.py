@@ -117,7 +117,7 @@ def test_what_it_says_is_what_a_teacher_says(model: Any, questions: list[Questio
     expected = teacher_distributions(with_lora(model, "decoder", 4), COLLATOR(learnt), None)
     found = [answer.distributions for of_row in answers for answer in of_row]
     assert None not in found
-    joined = Distributions.joined([one for one in found if one is not None])
+    joined = Distributions.concat([one for one in found if one is not None])
     assert len(joined.tokens) == 3 * len(questions)
     assert torch.equal(joined.tokens[:, 0], expected.tokens[:, 0])
     torch.testing.assert_close(joined.logs[:, 0], expected.logs[:, 0], atol=1e-5, rtol=0)

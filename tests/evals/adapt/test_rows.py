@@ -17,7 +17,7 @@ import tokenprune
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.adapt.examples import Example, by_image, labelled
 from tokenprune.evals.adapt.lora import with_lora
-from tokenprune.evals.adapt.rows import Collator, Row, RowTokens, common, why_apart
+from tokenprune.evals.adapt.rows import Collator, Row, RowTokens, common_prefix_length, why_not_in_one_row
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.sequence.packing import IGNORED_LABEL
 from tokenprune.strategies.parsing import StrategySpec
@@ -85,7 +85,8 @@ def test_loss_and_gradients_are_those_of_the_questions_alone(text: str | None, r
     assert together == pytest.approx(expected, rel=1e-5)
     assert own.keys() == other.keys() != set()
     assert all(torch.allclose(own[name], grad, atol=1e-6) for name, grad in other.items())
-    assert why_apart(model, Collator(tiny_processor(), torch.float32), strategy or spec("fopru"), rows[0]) is None
+    collator = Collator(tiny_processor(), torch.float32)
+    assert why_not_in_one_row(model, collator, strategy or spec("fopru"), rows[0]) is None
 
 
 def test_a_row_has_its_image_once_and_every_answer(rows: list[Row]) -> None:
@@ -108,10 +109,10 @@ def test_one_question_a_row_needs_no_mask_of_its_own(rows: list[Row]) -> None:
 
 
 def test_what_prompts_have_in_common() -> None:
-    assert common([[1, 2, 3], [1, 2, 4, 5]]) == 2
-    assert common([[1, 2, 3], [1, 2, 3]]) == 2  # an answer follows the last token of each
-    assert common([[1, 2], [1, 2, 3]]) == 1
-    assert common([[1, 2, 3]]) == 2
+    assert common_prefix_length([[1, 2, 3], [1, 2, 4, 5]]) == 2
+    assert common_prefix_length([[1, 2, 3], [1, 2, 3]]) == 2  # an answer follows the last token of each
+    assert common_prefix_length([[1, 2], [1, 2, 3]]) == 1
+    assert common_prefix_length([[1, 2, 3]]) == 2
 
 
 def test_questions_are_split_evenly(rows: list[Row]) -> None:
@@ -129,7 +130,7 @@ def test_why_questions_are_left_apart(rows: list[Row], monkeypatch: pytest.Monke
     model = Deep("llava-clip", "clip").build("sdpa")
 
     def reason(model: Any, text: str) -> str:
-        found = why_apart(model, collator, spec(text), rows[0])
+        found = why_not_in_one_row(model, collator, spec(text), rows[0])
         assert found is not None
         return found
 

@@ -11,7 +11,7 @@ from helpers.files.rows import row
 from tokenprune.evals.report import markers
 from tokenprune.evals.report.report import differences, fill_document, read, report, summary
 from tokenprune.evals.report.table import NOTHING
-from tokenprune.evals.report.tables import accuracy_table, difference_table, further_table, split_table
+from tokenprune.evals.report.tables import accuracy_table, difference_table, further_metrics_table, split_table
 from tokenprune.evals.report.terminal import table
 from tokenprune.evals.storage.results import FAILED, QuestionScore, TaskResult, compare
 from tokenprune.evals.storage.results_io import to_line
@@ -216,7 +216,7 @@ def test_further_metrics() -> None:
             intervals={"perception": (700.4, 900.0)},
         ),
     ]
-    assert str(further_table(rows)).splitlines() == [
+    assert str(further_metrics_table(rows)).splitlines() == [
         "| keep ratio | strategy | position IDs | REC mIoU | MME accuracy+ | MME perception (points) | REC failed |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         "| 100 % | unpruned | \N{EN DASH} | 61.0 | 25.0 | 812.5 [700, 900] | 0 |",
@@ -224,11 +224,11 @@ def test_further_metrics() -> None:
     ]
     text = report([*rows, row("Random", "original", 0.5, {"": HALF})])
     assert text.count("Further metrics on `scenes` in per cent") == 1
-    assert further_table([row("unpruned", "original", 1.0, {"": HALF}, metrics={"Acc@0.5": 0.5})]) is None
+    assert further_metrics_table([row("unpruned", "original", 1.0, {"": HALF}, metrics={"Acc@0.5": 0.5})]) is None
 
 
 def test_answers_that_cannot_be_read_are_in_the_report() -> None:
-    lines = str(further_table(results())).splitlines()
+    lines = str(further_metrics_table(results())).splitlines()
     assert lines[0] == "| keep ratio | strategy | position IDs | REC unparsable |"
     assert [line.rpartition(" | ")[2] for line in lines[2:]] == ["0 |", "20 |", "20 |", "40 |", "20 |", "0 |"]
 

@@ -12,7 +12,7 @@ from helpers.tiny import prompt
 import tokenprune
 from tokenprune import SettingError
 from tokenprune.evals.search import adatoken
-from tokenprune.evals.search.adatoken import LEAST, block_sums, calibrated, contributions, curve, held_shares
+from tokenprune.evals.search.adatoken import LEAST, block_sums, calibrated, contributions, curve, remaining_shares
 
 
 def test_block_sums_are_those_of_the_models_own_maps(llava: Any) -> None:
@@ -50,14 +50,14 @@ def test_a_curve_of_the_form_is_found_again(rate: float) -> None:
     target = curve(layers, rate, 32)
     assert target[0] == 1
     assert curve(np.array([32.0]), rate, 32)[0] == pytest.approx(LEAST)
-    assert held_shares(list(target), 32) == pytest.approx(list(target), abs=1e-4)
+    assert remaining_shares(list(target), 32) == pytest.approx(list(target), abs=1e-4)
 
 
 def test_stages_that_leave_every_token_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of six layers, and five stages. The share at a layer is that held after the layer before it."""
     held = [1.0, 0.99996, 0.75, 0.5, 0.20004]
     monkeypatch.setattr(adatoken, "attention_sums", lambda *given: ([1.0] * 6, [1.0] * 6))
-    monkeypatch.setattr(adatoken, "held_shares", lambda *given: np.array(held))
+    monkeypatch.setattr(adatoken, "remaining_shares", lambda *given: np.array(held))
     strategy = calibrated(None, None, [], 5)
     assert strategy.schedule == ((3, 0.75), (4, 0.5), (5, 0.2))
     assert strategy.keep_ratio == pytest.approx((3 + 0.75 + 0.5 + 0.2) / 6)

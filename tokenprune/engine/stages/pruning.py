@@ -130,11 +130,11 @@ class StagePruning:
         last = forward.stages.runs[-1].packing
         return replace(last, columns=entering.columns.gather(1, last.columns), n_columns=entering.n_columns)
 
-    def held_slots(self, forward: Forward) -> tuple[StageSlots, ...]:
+    def slots_after(self, forward: Forward) -> tuple[StageSlots, ...]:
         """The slots that each stage holds after the forward."""
         return () if forward.stages is None else tuple(run.slots for run in forward.stages.runs)
 
-    def held_lengths(self, forward: Forward) -> dict[int, int]:
+    def lengths_after(self, forward: Forward) -> dict[int, int]:
         """How many slots each layer from the first stage on holds after the forward; -1 if its stage is not decided."""
         runs = [] if forward.stages is None else forward.stages.runs
         held = [run.slots.slots.shape[1] for run in runs] + [-1] * (len(self.stages) - len(runs))
@@ -189,7 +189,7 @@ class StagePruning:
         assert now.embeds is not None
         batch, n_new, _ = now.embeds.shape
         packing = identity_packing(batch, n_new, now.embeds.device)
-        slots = _grow(now.continues, now.n_slots)
+        slots = _extend(now.continues, now.n_slots)
         flash = self.adapter.decoder.runs_flash
         now.runs = [StageRun(past, packing, now.cache, now.n_slots, flash=flash) for past in slots]
         now.continues = None
@@ -197,7 +197,7 @@ class StagePruning:
     def _slots_before(self, index: CacheIndex | None, past_valid: Bool[Tensor, "batch slots"]) -> list[StageSlots]:
         """The slots that each stage holds before the forward."""
         if index is not None and index.stages:
-            return _grow(index, past_valid.shape[1])
+            return _extend(index, past_valid.shape[1])
         holes = past_valid.shape[1] > 0 and not bool(past_valid.all())
         return [StageSlots.all(stage.layer, past_valid, has_no_holes=not holes) for stage in self.stages]
 
@@ -283,13 +283,13 @@ def report_of(stage: Stage, left: Int[Tensor, " left"], n_visual: int, selection
     """What a stage did, from a selection over the tokens that were left before it, of `n_visual`."""
     kept, merged = left[selection.kept], selection.merged
     if merged is not None:
-        merged = merged.detach().of_whole(left, torch.arange(len(kept), device=kept.device))
+        merged = merged.detach().in_image(left, torch.arange(len(kept), device=kept.device))
     return StageReport(stage.layer, kept, scores_of_all(selection.scores, left, n_visual), merged)
 
 
-def _grow(index: CacheIndex, n_slots: int) -> list[StageSlots]:
+def _extend(index: CacheIndex, n_slots: int) -> list[StageSlots]:
     """The slots that each stage holds of a cache that has grown to `n_slots` since its index was made."""
-    return [stage.grown(index.columns.shape[1], n_slots) for stage in index.stages]
+    return [stage.extend(index.columns.shape[1], n_slots) for stage in index.stages]
 
 
 def _prune_hidden(hidden: Tensor, before: StageRun | None, run: StageRun) -> Tensor:

@@ -26,8 +26,8 @@ class StageSlots:
     def all(cls, layer: int, valid: Bool[Tensor, "batch slots"], has_no_holes: bool) -> StageSlots:
         return cls(layer, torch.arange(valid.shape[1], device=valid.device).expand(len(valid), -1), valid, has_no_holes)
 
-    def grown(self, n_before: int, n_slots: int) -> StageSlots:
-        """After the first layer's cache grew from `n_before` to `n_slots` by tokens that all layers hold."""
+    def extend(self, n_before: int, n_slots: int) -> StageSlots:
+        """The slots after the first layer's cache grew from `n_before` to `n_slots` by tokens that all layers hold."""
         tail = torch.arange(n_before, n_slots, device=self.slots.device).expand(len(self.slots), -1)
         return self.followed_by(tail, torch.ones_like(tail).bool(), holes=False)
 
@@ -38,7 +38,7 @@ class StageSlots:
         holes: bool,
         bias: Float[Tensor, "batch new"] | None = None,
     ) -> StageSlots:
-        """With further slots of the first layer, not all of them valid if there are `holes`."""
+        """These slots, followed by further ones of the first layer, not all of them valid if there are `holes`."""
         if self.bias is not None or bias is not None:
             parts = ((self.bias, self.slots), (bias, slots))
             bias = torch.cat(

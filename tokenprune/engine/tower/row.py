@@ -130,7 +130,7 @@ class RowCall:
         kept = torch.cat(masks)
         self.cut = RowCut(row, torch.ones_like(kept))
         self.following = RowCut(row, kept) if any(len(one.kept) < one.n_visual for one in selections) else None
-        self.tiles = [] if between is None else self._made_tiles(kept, between.whole_images)
+        self.tiles = [] if between is None else self._make_tiles(kept, between.whole_images)
         self.entered: dict[int, RowCut] = {}
         self.layer: int | None = None
         self.captured: dict[str, Tensor] = {}
@@ -189,7 +189,7 @@ class RowCall:
         """Queries or keys of shape (patches, heads, width) as one row for each patch; anything else as it is."""
         return value.flatten(1) if value.ndim == 3 and len(value) == len(self.cut.patches) > 1 else value
 
-    def _made_tiles(self, kept: Bool[Tensor, " visual"], whole_images: bool) -> list[Tile]:
+    def _make_tiles(self, kept: Bool[Tensor, " visual"], whole_images: bool) -> list[Tile]:
         per_token = self.patches_per_token
         sizes = [prod(grid) if whole_images else None for grid in self.row.images for _ in range(grid[0])]
         parts = kept.split([n_patches // per_token for n_patches in self.row.tiles])

@@ -55,7 +55,7 @@ class Tile:
         self.scores = None if scores is None else scores[selection.kept]
         left, merged = self.left[selection.kept], None
         if selection.merged is not None:
-            merged = selection.merged.of_whole(self.left, torch.arange(len(left), device=left.device))
+            merged = selection.merged.in_image(self.left, torch.arange(len(left), device=left.device))
         if self.merged_from is not None or selection.merged is not None:
             self.merged_from = selection.sizes(self.merged_from)
         self.left = left

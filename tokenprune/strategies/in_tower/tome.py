@@ -66,7 +66,7 @@ class ToMe(TowerStrategy):
         features = tokens.features[left.kept].float()  # of several tiles
         kept, merge = merged_down(features, left.sizes, n_kept, 0)
         places = torch.arange(n_kept, device=kept.device)
-        return Selection(left.kept[kept], tokens.n_visual, None, merge.of_whole(left.kept, places))
+        return Selection(left.kept[kept], tokens.n_visual, None, merge.in_image(left.kept, places))
 
 
 def merged_down(
