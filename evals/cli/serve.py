@@ -169,7 +169,7 @@ def misspelt(word: str, parser: ArgumentParser) -> str | None:
 
 
 def _is_hf_overrides(word: str) -> bool:
-    """Return whether vLLM takes a word for `HF_OVERRIDES`: it allows shorter names, followed by the path of a setting."""
+    """Return whether vLLM reads a word as `HF_OVERRIDES`; it takes shorter forms, and a setting's path after them."""
     name = word.partition("=")[0].partition(".")[0].replace("_", "-")
     return name.startswith("--hf-o") and HF_OVERRIDES.startswith(name)
 

@@ -61,7 +61,7 @@ def _numbered(records: Sequence[Record], path: Path) -> list[Record]:
                 raise DataError(f"{record.where}: unknown key {key!r}; known are {', '.join(KEYS)}{instead}")
         content = {"id": number} | {key: value for key, value in record.content.items() if value is not None}
         found.append(Record(record.where, content, record.text_or_empty("split")))
-        called = str(found[-1].name("id"))
+        called = str(found[-1].identifier("id"))
         first = places.setdefault((found[-1].split, called), record.where)
         if first != record.where:
             raise DataError(
