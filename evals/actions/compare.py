@@ -13,7 +13,7 @@ from torch import Tensor
 from tokenprune.evals.actions.observation import Observation
 from tokenprune.evals.actions.policy import action_width, actions_of, prepare
 from tokenprune.evals.run.setups import Pruned
-from tokenprune.evals.stats.intervals import Interval, interval_of_ratios
+from tokenprune.evals.stats import Interval, interval_of_ratios
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from tokenprune.evals.models.forward import overridden_forward
+from tokenprune.evals.models.overrides import overridden_forward
 from tokenprune.sequence.packing import IGNORED_LABEL
 
 

@@ -19,7 +19,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from tokenprune.evals.adapt.logits import bypassed, is_learnt
 from tokenprune.evals.adapt.rows import Row
-from tokenprune.evals.models.modes import in_evaluation_mode
+from tokenprune.evals.models.overrides import in_evaluation_mode
 
 #: Tokens whose probabilities are kept; those of the others, thousands of times smaller, are added up.
 KEPT = 256

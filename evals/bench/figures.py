@@ -9,7 +9,7 @@ from tokenprune.evals.bench.cases import IDEAL, Facts
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.bench.timing.clock import Seconds
 from tokenprune.evals.run.setups import UNPRUNED
-from tokenprune.evals.stats.intervals import bootstrap_interval
+from tokenprune.evals.stats import bootstrap_interval
 
 RESAMPLES = 4000
 

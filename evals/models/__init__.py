@@ -8,8 +8,7 @@ image_view     the part of an image that a model sees
 video_prompts  prompts about videos
 greedy         greedy answers, unless the model computes NaN
 cache          the KV cache in a model's output
-forward        another forward for a module, in a `with` block
-modes          evaluation mode, in a `with` block
+overrides      another forward or mode for a module, in a `with` block
 devices        where a model computes, even if it is offloaded
 tensors        what a tensor is stored in, even if it is quantised
 bundled        paths of files that are in a clone but not in a wheel

@@ -7,7 +7,7 @@ from statistics import fmean
 from tokenprune.errors import SettingError
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.run.setups import UNPRUNED
-from tokenprune.evals.stats.intervals import Paired
+from tokenprune.evals.stats import Paired
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.results import TaskResult, answered_by_both, by_setup, compare
 from tokenprune.evals.tasks import TASKS

@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import UnsupportedError
-from tokenprune.evals.models.modes import in_evaluation_mode
+from tokenprune.evals.models.overrides import in_evaluation_mode
 from tokenprune.evals.models.video_prompts import takes_videos
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tokenprune.errors import DataError
-from tokenprune.evals.stats import intervals as stats
+from tokenprune.evals import stats
 from tokenprune.evals.storage.answers import Score, SetupKey
 
 FAILED: Literal["failed"] = "failed"

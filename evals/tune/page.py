@@ -10,7 +10,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from tokenprune.evals.report.table import NOTHING, Table
-from tokenprune.evals.stats.intervals import paired
+from tokenprune.evals.stats import paired
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.questions import Half, image_numbers

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters import adapter_for
-from tokenprune.evals.models.forward import overridden_forward
+from tokenprune.evals.models.overrides import overridden_forward
 from tokenprune.strategy import Strategy, TowerStrategy
 
 

@@ -17,7 +17,7 @@ import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.models.loading import load_model, name_and_style, source_of
-from tokenprune.evals.models.modes import in_evaluation_mode
+from tokenprune.evals.models.overrides import in_evaluation_mode
 from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run.arguments import Model, as_counts, as_model, check_lists

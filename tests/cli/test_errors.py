@@ -9,7 +9,7 @@ import pytest
 
 from tokenprune.errors import DataError, PruningError, SettingError, TokenPruneError, UnsupportedError
 from tokenprune.evals.cli.errors import plain_errors
-from tokenprune.evals.stats.intervals import interval
+from tokenprune.evals.stats import interval
 from tokenprune.evals.storage import files
 
 

@@ -20,7 +20,7 @@ from tokenprune.evals.dev.experiments.asked import held_asker
 from tokenprune.evals.dev.figures.adaptive import draw
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.run.setups import Setup, make_setups
-from tokenprune.evals.stats.intervals import interval, paired
+from tokenprune.evals.stats import interval, paired
 from tokenprune.evals.storage import files
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.questions import image_numbers

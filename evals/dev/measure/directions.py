@@ -9,7 +9,7 @@ from tokenprune.evals.dev.measure.goals import Verdict, above
 from tokenprune.evals.dev.measure.plan import is_label_inside
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
-from tokenprune.evals.stats.intervals import Paired
+from tokenprune.evals.stats import Paired
 from tokenprune.evals.storage.results import SetupKey, TaskResult, by_setup, compare
 
 #: KV caches that differ by less count as equal.

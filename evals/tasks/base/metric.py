@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tokenprune.evals.stats import intervals as stats
+from tokenprune.evals import stats
 
 
 class Ratio(NamedTuple):

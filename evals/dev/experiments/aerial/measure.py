@@ -20,7 +20,7 @@ from tokenprune.evals.dev.experiments.aerial.photographs import Photograph, phot
 from tokenprune.evals.dev.tables.accuracy.aerial import table
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.loading import load_model, public_name
-from tokenprune.evals.stats.intervals import bootstrap_interval
+from tokenprune.evals.stats import bootstrap_interval
 from tokenprune.evals.storage.provenance import versions
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens

@@ -7,7 +7,7 @@ from typing import Any
 from tokenprune.evals.dev.experiments.needles.answers import Answer, read
 from tokenprune.evals.dev.tables import RESULTS, versions
 from tokenprune.evals.report.table import NOTHING, Table
-from tokenprune.evals.stats.intervals import interval, paired
+from tokenprune.evals.stats import interval, paired
 from tokenprune.evals.storage.identity import check_same
 
 STORED = RESULTS / "zoom_0.jsonl", RESULTS / "zoom_1.jsonl"

@@ -8,7 +8,7 @@ import numpy as np
 
 from tokenprune.evals.dev.tables import RESULTS, versions
 from tokenprune.evals.report.table import Table
-from tokenprune.evals.stats.intervals import bootstrap_interval
+from tokenprune.evals.stats import bootstrap_interval
 
 HEADS = ["image", "prompt, unpruned", "prompt, pruned", "TTFT, unpruned", "TTFT, pruned", "to unpruned"]
 

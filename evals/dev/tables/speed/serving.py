@@ -9,7 +9,7 @@ import numpy as np
 
 from tokenprune.evals.dev.tables import RESULTS, versions
 from tokenprune.evals.report.table import Table
-from tokenprune.evals.stats.intervals import bootstrap_interval
+from tokenprune.evals.stats import bootstrap_interval
 
 Row = dict[str, Any]
 

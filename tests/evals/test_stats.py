@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from tokenprune.evals.stats.intervals import bootstrap_interval, interval, paired
+from tokenprune.evals.stats import bootstrap_interval, interval, paired
 from tokenprune.evals.tasks.base.metric import Metric, Ratio
 
 

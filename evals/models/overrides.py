@@ -1,4 +1,4 @@
-"""Another forward for a module, for as long as a `with` block lasts."""
+"""Override a module's forward, or its training mode, for as long as a `with` block lasts."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,3 +19,16 @@ def overridden_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterat
         del module.forward
         if before is not None:
             module.forward = before
+
+
+@contextmanager
+def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch off what modules do in training alone, such as dropout, inside the block. Each module has its own mode
+    again at its end."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
