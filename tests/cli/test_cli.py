@@ -22,8 +22,8 @@ from tokenprune.evals.cli import COMMANDS, build_parser
 from tokenprune.evals.models.loading import DTYPES
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.search.objective import STATES
-from tokenprune.evals.tune.asking import Compare
 from tokenprune.evals.tune.costs import COSTS
+from tokenprune.evals.tune.scoring import Compare
 
 ROOT = Path(__file__).parents[2]
 

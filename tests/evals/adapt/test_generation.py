@@ -79,7 +79,7 @@ def alone(model: Any, questions: list[Question]) -> list[str]:
     found = {
         (answer.task, answer.id): answer.text
         for part in Plan(questions, [UNPRUNED]).parts(set())
-        for answers in runner.generate(part)
+        for answers in runner.ask(part)
         for answer in answers
     }
     return [found[question.key] for question in questions]

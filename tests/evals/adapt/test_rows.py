@@ -144,7 +144,7 @@ def test_why_questions_are_left_apart(rows: list[Row], monkeypatch: pytest.Monke
 
     monkeypatch.setattr(RowTokens, "add", one_after_another)
     assert "their loss is then" in reason(model, "fopru")
-    monkeypatch.setattr("tokenprune.evals.adapt.rows.apart", causal)
+    monkeypatch.setattr("tokenprune.evals.adapt.rows.separation_mask", causal)
     assert "its tokenizer end prompts differently" in reason(model, "fopru")
 
 
