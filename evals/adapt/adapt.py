@@ -32,8 +32,8 @@ from tokenprune.evals.models.prompt_styles import Style, style_of
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run.arguments import as_counts, as_model, check_lists
 from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_STRATEGY
-from tokenprune.evals.run.progress import saying
-from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
+from tokenprune.evals.run.progress import plain_printer
+from tokenprune.evals.run.questions import limit_questions, load_questions, unread_folders_notice
 from tokenprune.evals.run.setups import read_strategy
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.identity import record_identity
@@ -109,7 +109,7 @@ def adapt(
         questions in a row, there is one, and the reason is printed.
     """
     model, output, data, console = _model_name(model), Path(output), Path(data), console or Console()
-    say = saying(console)
+    say = plain_printer(console)
     check_lists(tasks=tasks, image_roots=image_roots)
     steps, batch, accumulate, rank, per_image, save_every = as_counts(
         steps=steps, batch=batch, accumulate=accumulate, rank=rank, per_image=per_image, save_every=save_every
@@ -127,7 +127,7 @@ def adapt(
     with allowing(image_roots, max_image_pixels):
         style = style_of(*load_processor(model))
         asked = limit_questions(_load(data, tasks, split, style=style, labels=labels, say=say), limit)
-        if others := left_out(data, tasks):
+        if others := unread_folders_notice(data, tasks):
             say(others)
         check_images(asked)
         answers = {one.question.key: one.answer for one in labelled(asked)} if labels else None

@@ -60,22 +60,22 @@ def estimate(
     was_training = model.training
     model.train()
 
-    def taught() -> Distributions | None:
+    def teach() -> Distributions | None:
         return None if objective.labels else teacher_distributions(model, given, objective.head)
 
-    def step(ratio: float, taught: Distributions | None) -> None:
+    def step(ratio: float, targets: Distributions | None) -> None:
         model.zero_grad(set_to_none=True)
         with (
             torch.autocast(device.type, torch.bfloat16, enabled=autocast),
-            objective.in_effect(model, ratio, taught),
+            objective.applied_to(model, ratio, targets),
         ):
             loss = model(**given).loss
         loss.backward()
 
-    _, peak = with_peak(lambda: step(1.0, taught()), device)
-    teaching, told = timed(taught, device)
-    whole, _ = timed(lambda: step(1.0, told), device)
-    pruned, _ = timed(lambda: step(objective.ratios.middle, told), device)
+    _, peak = with_peak(lambda: step(1.0, teach()), device)
+    teaching, targets = timed(teach, device)
+    whole, _ = timed(lambda: step(1.0, targets), device)
+    pruned, _ = timed(lambda: step(objective.ratios.middle, targets), device)
     model.zero_grad(set_to_none=True)
     model.train(was_training)
     torch.set_rng_state(states[0])

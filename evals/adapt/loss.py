@@ -16,20 +16,20 @@ from tokenprune.evals.adapt.teaching import Distributions
 
 
 @contextmanager
-def learning(model: PeftModel, head: nn.Module | None, taught: Distributions | None = None) -> Iterator[None]:
-    """Inside the block, the model's loss is that of its labels, or its divergence from `taught`, the teacher's
+def answer_loss(model: PeftModel, head: nn.Module | None, targets: Distributions | None = None) -> Iterator[None]:
+    """Inside the block, the model's loss is that of its labels, or its divergence from `targets`, the teacher's
     distributions at the labels.
 
     Enter it before the model is patched. head: see `tokenprune.evals.adapt.logits.output_layer`.
     UnsupportedError if the model computes its loss without `loss_function`, at the end of the block.
     """
-    if head is None and taught is None:  # the model's own loss is what is asked for
+    if head is None and targets is None:  # the model's own loss is what is asked for
         yield
         return
     base: Any = model.get_base_model()
     own = base.loss_function
     with bypassed(head) as logits_of:
-        loss = AnswerLoss(own, logits_of, taught)
+        loss = AnswerLoss(own, logits_of, targets)
         base.loss_function = loss
         try:
             yield
@@ -45,14 +45,14 @@ def learning(model: PeftModel, head: nn.Module | None, taught: Distributions | N
 class AnswerLoss:
     """A loss function for transformers' models, which is given hidden states for logits.
 
-    own: the model's. logits_of: the output layer. taught: what the teacher says at the places of the labels, in their
+    own: the model's. logits_of: the output layer. targets: the teacher's distributions at the labels, in their
     order; the labels' values are then not read.
     """
 
     def __init__(
-        self, own: Callable[..., Tensor], logits_of: Callable[[Tensor], Tensor], taught: Distributions | None
+        self, own: Callable[..., Tensor], logits_of: Callable[[Tensor], Tensor], targets: Distributions | None
     ) -> None:
-        self._own, self._logits_of, self._taught = own, logits_of, taught
+        self._own, self._logits_of, self._targets = own, logits_of, targets
         self.was_read = False
 
     def __call__(
@@ -69,8 +69,8 @@ class AnswerLoss:
         self.was_read = True
         places = is_learnt(labels)
         logits = self._logits_of(logits[:, :-1][places])
-        if self._taught is not None:
-            total = self._taught.divergence(logits)
+        if self._targets is not None:
+            total = self._targets.divergence(logits)
             return total / (len(logits) if num_items_in_batch is None else num_items_in_batch)
         kwargs.update(num_items_in_batch=num_items_in_batch, shift_labels=labels[:, 1:][places])
         return self._own(logits, labels, logits.shape[1], **kwargs)

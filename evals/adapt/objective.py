@@ -13,7 +13,7 @@ from torch import nn
 
 import tokenprune
 from tokenprune.errors import SettingError
-from tokenprune.evals.adapt.loss import learning
+from tokenprune.evals.adapt.loss import answer_loss
 from tokenprune.evals.adapt.teaching import Distributions
 
 
@@ -67,11 +67,11 @@ class Objective:
     head: nn.Module | None
 
     @contextmanager
-    def in_effect(self, model: PeftModel, ratio: float, taught: Distributions | None) -> Iterator[None]:
-        """Within the block, the model is pruned, unless `ratio` is 1, and its loss is the objective's. taught: what its
-        teacher says at the places of the labels; None with `labels`."""
+    def applied_to(self, model: PeftModel, ratio: float, targets: Distributions | None) -> Iterator[None]:
+        """Within the block, the model is pruned, unless `ratio` is 1, and its loss is the objective's. targets: its
+        teacher's distributions at the labels; None with `labels`."""
         with ExitStack() as step:
-            step.enter_context(learning(model, self.head, taught))
+            step.enter_context(answer_loss(model, self.head, targets))
             if ratio < 1:
                 step.enter_context(tokenprune.patch(model, at_ratio(self.strategy, ratio)))
             yield

@@ -12,7 +12,7 @@ from tokenprune.evals.adapt.examples import Example
 from tokenprune.evals.adapt.generation import RowGenerator, UnprunedAnswer
 from tokenprune.evals.adapt.rows import Row
 from tokenprune.evals.run.plan import Plan
-from tokenprune.evals.run.progress import progress_bar, saying
+from tokenprune.evals.run.progress import plain_printer, progress_bar
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Unpruned
 from tokenprune.evals.storage.answers import Answer
@@ -38,7 +38,7 @@ def own_answers(
     groups: questions about the same images. If there are several in one, they are asked at once, `batch` groups in a
         forward; or else each for itself, `batch_tokens` tokens in a forward.
     """
-    run, say = RunFolder(folder), saying(console)
+    run, say = RunFolder(folder), plain_printer(console)
     with run.writing() as write, progress_bar(console) as progress:
         found = {(key.task, key.id): UnprunedAnswer(answer.text, None) for key, answer in run.answers().items()}
         bar = progress.add_task("unpruned answers", total=sum(map(len, groups)), completed=len(found))

@@ -113,12 +113,12 @@ class PrunedTrainer(Trainer):
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         own: Any = self.model
         ratio = self._objective.ratios.at(self.state.global_step)
-        taught = None
+        targets = None
         if self._teacher is not None:
             rows = inputs.pop(ROWS)
             inputs = self._prepare_inputs(inputs)
-            taught = self._teacher.distributions(inputs, rows)
-        with self._objective.in_effect(own, ratio, taught):
+            targets = self._teacher.distributions(inputs, rows)
+        with self._objective.applied_to(own, ratio, targets):
             return super().training_step(model, inputs, *args, **kwargs)
 
 

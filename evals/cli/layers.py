@@ -39,7 +39,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import load_model
     from tokenprune.evals.reading.allowed import allowing
-    from tokenprune.evals.search.layers import block_distances, layer_changes, least_changing, least_turning
+    from tokenprune.evals.search.layers import block_distances, block_to_skip, layer_changes, layers_to_skip
 
     if options.stages is not None and (options.block or options.skip is not None):
         raise SettingError("--skip and --block have no effect with --stages. Leave them out, or --stages.")
@@ -57,10 +57,10 @@ def run(options: Namespace) -> None:
             return
         if options.block and n_skipped:
             changes = block_distances(model, processor, questions, n_skipped)
-            skipped, heading = least_turning(changes, n_skipped), "angle of the block from here / pi"
+            skipped, heading = block_to_skip(changes, n_skipped), "angle of the block from here / pi"
         else:
             changes = layer_changes(model, processor, questions)
-            skipped, heading = least_changing(changes, n_skipped), "1 - cosine"
+            skipped, heading = layers_to_skip(changes, n_skipped), "1 - cosine"
     table = Table("layer", heading, "", title=f"Mean change over {options.questions} questions")
     for number, change in enumerate(changes):
         table.add_row(str(number), f"{change:.4f}", "skipped" if number in skipped else "")

@@ -19,7 +19,7 @@ from tokenprune.evals.models.greedy import generate_greedily
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.models.video_prompts import adapter_for_clips, encode_clips, placeholder_ids
 from tokenprune.evals.reading.videos import Clip
-from tokenprune.evals.run.costs import executed_layers, have_places, kv_cache_bytes
+from tokenprune.evals.run.costs import executed_layers, has_grid, kv_cache_bytes
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned, read_by
 from tokenprune.prompts import chat_prompt, encode_chat
 from tokenprune.tokens import Layout
@@ -66,7 +66,7 @@ def explain(
         (probed,) = seen.run(**inputs)
     layout = probed.tokens.layout
     tiles = tiles_of(processor, image, question) if in_tiles(layout) else ()
-    shown = canvas(image, layout if have_places(model) else None, style.view(image.size), tiles)
+    shown = canvas(image, layout if has_grid(model) else None, style.view(image.size), tiles)
     return Explanation(name, image, question, true_box, shown, outcomes)
 
 
@@ -132,7 +132,7 @@ def _asked(model: Any, processor: Any, setup: Setup, inputs: Any) -> tuple[Kept,
         layout = None
         if handle is None:
             placeholders = torch.tensor(placeholder_ids(model.config)).to(inputs["input_ids"])
-            kept = Kept.everything(int(torch.isin(inputs["input_ids"], placeholders).sum()))
+            kept = Kept.all_tokens(int(torch.isin(inputs["input_ids"], placeholders).sum()))
         else:
             images = handle.report.images
             if len(images) > 1:

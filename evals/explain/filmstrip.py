@@ -75,7 +75,7 @@ def _figure(width: float, height: float, title: str) -> Figure:
 def _named(outcome: Outcome) -> list[str]:
     """The lines that tell a setup from all others."""
     compact = ["compact position IDs"] if outcome.setup.position_ids == "compact" else []
-    texts = [outcome.setup.label, *compact, outcome.kept.in_words]
+    texts = [outcome.setup.label, *compact, outcome.kept.summary]
     return [line for text in texts for line in wrapped(text, LABEL, FONT)]
 
 

@@ -42,13 +42,13 @@ class Kept:
         return int(self.entered.sum())
 
     @property
-    def in_words(self) -> str:
+    def summary(self) -> str:
         if self.n_mean == self.n_kept:
             return f"{self.n_kept} of {self.n_visual} visual tokens"
         return f"{self.n_mean:.4g} of {self.n_visual} tokens a layer"
 
     @classmethod
-    def everything(cls, n_visual: int) -> Kept:
+    def all_tokens(cls, n_visual: int) -> Kept:
         every = np.ones(n_visual, dtype=bool)
         return cls(every, every, ~every, float(n_visual))
 

@@ -110,7 +110,7 @@ def _outcome(explanation: Explanation, outcome: Outcome, heats: _Distinct) -> di
         "strategy": setup.label,
         "ids": setup.position_ids,
         "ratio": setup.keep_ratio,
-        "tokens": kept.in_words,
+        "tokens": kept.summary,
         "entered": _bits(kept.entered),
         "left": _bits(kept.left),
         "received": _bits(kept.received) if kept.received.any() else "",

@@ -120,7 +120,7 @@ def rows_of(explanation: Explanation, width: float) -> list[list[Column | None]]
 
 def column_of(explanation: Explanation, outcome: Outcome, width: float) -> Column:
     setup = outcome.setup
-    cost = [outcome.kept.in_words]
+    cost = [outcome.kept.summary]
     if outcome.ttft is not None and outcome is not explanation.unpruned:
         cost.append(f"time to first token {outcome.ttft:.2f}x")
     if setup.position_ids == "compact":

@@ -64,10 +64,10 @@ def worst_regressions(answers: Mapping[AnswerKey, Answer], n: int) -> list[Regre
             question = regression.pruned.task, regression.pruned.id
             lost_by[question] = lost_by.get(question, 0) + 1
 
-    def badness(regression: Regression) -> tuple[float, int, str]:
+    def severity(regression: Regression) -> tuple[float, int, str]:
         return -regression.points, -lost_by[regression.pruned.task, regression.pruned.id], regression.pruned.id
 
-    return [regression for of_setup in regressions.values() for regression in sorted(of_setup, key=badness)[:n]]
+    return [regression for of_setup in regressions.values() for regression in sorted(of_setup, key=severity)[:n]]
 
 
 def questions_of(run: RunFolder, regressions: Sequence[Regression]) -> dict[tuple[str, str, str], AskedQuestion]:

@@ -16,8 +16,8 @@ class Table:
 
     def __str__(self) -> str:
         rule = ["---"] * len(self.headings)
-        return "\n".join(f"| {' | '.join(map(_inside, cells))} |" for cells in (self.headings, rule, *self.lines))
+        return "\n".join(f"| {' | '.join(map(_escape, cells))} |" for cells in (self.headings, rule, *self.lines))
 
 
-def _inside(cell: str) -> str:
+def _escape(cell: str) -> str:
     return " ".join(cell.splitlines()).replace("|", r"\|")

@@ -28,7 +28,7 @@ def accuracy_table(rows: Sequence[TaskResult]) -> Table:
             [
                 *setup_cells(key, groups[key]),
                 each(groups[key]),
-                _cache(head_of(groups[key])),
+                _cache(first_answered(groups[key])),
                 *(accuracy_cell(groups[key].get(task), first.n) for task, first in tasks.items()),
             ]
         )
@@ -56,7 +56,7 @@ def summary_table(rows: Sequence[TaskResult]) -> Table:
         own, both = groups[key], [groups.get(key._replace(position_ids=ids), {}) for ids in position_ids]
         share, strategy, _ = setup_cells(key, own)
         cells = [accuracy_cell(group.get(task), first.n) for task, first in tasks.items() for group in both]
-        lines.append([share, strategy, each(own), _cache(head_of(own)), *cells])
+        lines.append([share, strategy, each(own), _cache(first_answered(own)), *cells])
     headings = [
         f"{task_title(row)} {row.metric}{', compact IDs' if ids == 'compact' else f' (n = {row.n})'}"
         for row in tasks.values()
@@ -250,7 +250,7 @@ def _counted(row: TaskResult | None) -> str:
     return f"{accuracy_cell(row)}, n = {row.n}" if row is not None and row.n else NOTHING
 
 
-def head_of(of_tasks: Mapping[str, TaskResult]) -> TaskResult:
+def first_answered(of_tasks: Mapping[str, TaskResult]) -> TaskResult:
     """Return the row to take a setup's visual tokens from: the first that has answers."""
     first, *_ = of_tasks.values()
     return next((row for row in of_tasks.values() if row.n), first)
@@ -264,7 +264,7 @@ def each_task(groups: Iterable[Mapping[str, TaskResult]], cell: Callable[[TaskRe
     def formatted(group: Mapping[str, TaskResult]) -> str:
         answered = [row for row in group.values() if row.n]
         if not differ or not answered:
-            return cell(head_of(group))
+            return cell(first_answered(group))
         return ", ".join(f"{task_title(row)} {cell(row)}" for row in answered)
 
     return formatted

@@ -9,8 +9,8 @@ from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.report.tables import (
     accuracy_cell,
     each_task,
+    first_answered,
     further_metrics_table,
-    head_of,
     setup_cells,
     task_title,
 )
@@ -34,7 +34,7 @@ def table(rows: Sequence[TaskResult], title: str) -> Table:
     groups = by_setup(rows)
     tokens = each_task(groups.values(), lambda row: f"{row.n_mean:.4g} of {row.n_visual:.4g}")
     for key, of_task in groups.items():
-        group, head = list(of_task.values()), head_of(of_task)
+        group, head = list(of_task.values()), first_answered(of_task)
         keep_ratio, strategy, position_ids = setup_cells(key, of_task)
         result.add_row(
             strategy,

@@ -32,11 +32,11 @@ def visual_costs(model: Any, processor: Any, setup: Setup, handle: Any, input_id
         counts = torch.isin(input_ids, placeholders).sum(1).tolist()
         return [VisualCost(setup.n_visual(processor, count), count, float(count)) for count in counts]
     layers, images = executed_layers(model, handle.report), handle.report.images
-    placed = have_places(model)
+    placed = has_grid(model)
     return [_reported([image for image in images if image.row == row], layers, placed) for row in range(len(input_ids))]
 
 
-def have_places(model: Any) -> bool:
+def has_grid(model: Any) -> bool:
     """Whether a model's visual tokens have places in the image. Those of a resampler, as in Idefics2, have none."""
     return "grid" in adapter_for(model).offers
 

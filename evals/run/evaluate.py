@@ -27,11 +27,11 @@ from tokenprune.evals.run.backend import Backend, InProcessBackend
 from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_STRATEGIES
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
-from tokenprune.evals.run.progress import progress_bar, saying
-from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
+from tokenprune.evals.run.progress import plain_printer, progress_bar
+from tokenprune.evals.run.questions import limit_questions, load_questions, unread_folders_notice
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.run.setups import Setup, make_setups, read_by
-from tokenprune.evals.search.calibration import apart, calibrated_on
+from tokenprune.evals.search.calibration import calibrated_on, without_images
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.files import check_folder
 from tokenprune.evals.storage.provenance import tasks_identity
@@ -110,7 +110,7 @@ def evaluate(
     batch_tokens = batch_tokens or BATCH_TOKENS
     here, output, data = processes(), Path(output), Path(data)
     console = (console or Console()) if here.is_first else Console(quiet=True)
-    say = saying(console)
+    say = plain_printer(console)
     budgets: dict[str, Any] = {"keep_ratios": keep_ratios, "position_ids": position_ids}
     given = {name: value for name, value in budgets.items() if value is not None}
     named = make_setups(chosen, baselines=baselines or (), **given)  # mistakes are said before weights load
@@ -123,7 +123,7 @@ def evaluate(
     with allowing(image_roots, max_image_pixels, frames):
         name, style = _name_and_style(model, image_size)
         asked = load_questions(data, tasks, split=split, style=style)
-        if others := left_out(data, tasks):
+        if others := unread_folders_notice(data, tasks):
             say(others)
         if engine is not None:
             check_for_engine(asked, image_size, device_map)
@@ -225,7 +225,7 @@ def _uncalibrated(
     questions: list[Question], calibration: frozenset[str], data: Path, say: Callable[[str], None]
 ) -> list[Question]:
     """Return the questions for all setups: none about an image with one of these digests."""
-    left = apart(questions, calibration, str(data))
+    left = without_images(questions, calibration, str(data))
     if calibration:
         say(
             f"{_name(data)}: {len(questions) - len(left)} of {len(questions)} questions are left out for all setups, "

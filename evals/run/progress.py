@@ -50,6 +50,6 @@ def progress_bar(console: Console) -> Progress:
     return LoggedProgress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
 
 
-def saying(console: Console) -> Callable[[str], None]:
-    """Return what prints a sentence as it is: paths and errors may have brackets, which rich takes for markup."""
+def plain_printer(console: Console) -> Callable[[str], None]:
+    """Return a function that prints text as it is: paths and errors may have brackets, which rich takes for markup."""
     return partial(console.print, markup=False, emoji=False)

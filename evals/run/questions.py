@@ -58,7 +58,7 @@ def load_questions(
     return questions
 
 
-def left_out(folder: Path, tasks: Sequence[str] | None) -> str | None:
+def unread_folders_notice(folder: Path, tasks: Sequence[str] | None) -> str | None:
     """Say which tasks' folders `load_questions` does not read, because own questions are beside them, if there are
     any."""
     if tasks is not None or not TASKS[OWN].is_in(folder):

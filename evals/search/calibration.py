@@ -66,7 +66,7 @@ def calibrated_on(file: SettingsFile) -> frozenset[str]:
     return frozenset(images.values())
 
 
-def apart(questions: Sequence[Question], images: Collection[str], where: str) -> list[Question]:
+def without_images(questions: Sequence[Question], images: Collection[str], where: str) -> list[Question]:
     """Return the questions about none of the `images`, given by their digests, whatever their files are called.
 
     DataError, naming `where`, if none is left.

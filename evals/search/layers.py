@@ -61,7 +61,7 @@ def block_distances(model: Any, processor: Any, questions: Sequence[Question], n
     return (totals / len(questions)).tolist()
 
 
-def least_turning(distances: Sequence[float], n_skipped: int) -> tuple[int, ...]:
+def block_to_skip(distances: Sequence[float], n_skipped: int) -> tuple[int, ...]:
     """The block of `n_skipped` layers with the least distance that has none of the first or last two. SettingError if
     there is none."""
     starts = range(ENDS, len(distances) - ENDS)
@@ -74,7 +74,7 @@ def least_turning(distances: Sequence[float], n_skipped: int) -> tuple[int, ...]
     return tuple(range(first, first + n_skipped))
 
 
-def least_changing(changes: Sequence[float], n_skipped: int) -> tuple[int, ...]:
+def layers_to_skip(changes: Sequence[float], n_skipped: int) -> tuple[int, ...]:
     """The `n_skipped` layers that change least, ascending; never the first or last two. SettingError if there are not
     as many."""
     between = range(ENDS, len(changes) - ENDS)

@@ -14,7 +14,7 @@ from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading.records import Record, json_records
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer
 from tokenprune.evals.tasks.base.task import FileTask, Form, hub
-from tokenprune.evals.tasks.base.vqa_accuracy import enough, normal_accuracy
+from tokenprune.evals.tasks.base.vqa_accuracy import normal_accuracy, two_or_more
 
 
 def _published(path: Path) -> list[Record]:
@@ -40,6 +40,6 @@ class TextVqa(FileTask[ShortAnswer]):
             images=(image,),
             text=style.short_answer(record.text("question")),
             split=record.split,
-            answers=enough(record.texts("answers"), record.where),
+            answers=two_or_more(record.texts("answers"), record.where),
             worth=normal_accuracy,
         )

@@ -14,7 +14,7 @@ from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.records import Record, json_records
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer
 from tokenprune.evals.tasks.base.task import FileTask, Form, hub
-from tokenprune.evals.tasks.base.vqa_accuracy import enough, normal_accuracy
+from tokenprune.evals.tasks.base.vqa_accuracy import normal_accuracy, two_or_more
 
 UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
 
@@ -59,6 +59,6 @@ class VizWiz(FileTask[ShortAnswer]):
             text=style.short_answer(question),
             split=record.split,
             category=record.text("answer_type", "category"),
-            answers=enough(answers, where),
+            answers=two_or_more(answers, where),
             worth=normal_accuracy,
         )

@@ -20,7 +20,7 @@ from tokenprune.evals.reading.records import Record, only_file
 from tokenprune.evals.reading.text import read_json
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer
 from tokenprune.evals.tasks.base.task import FileTask, Form, check_questions, choose_splits, hub
-from tokenprune.evals.tasks.base.vqa_accuracy import enough, soft_accuracy
+from tokenprune.evals.tasks.base.vqa_accuracy import soft_accuracy, two_or_more
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _of_people(answers: Sequence[Any], where: str) -> tuple[str, ...]:
     """Return the answers, each by another person."""
     if all(isinstance(answer, dict) and "answer_id" in answer for answer in answers):
         fields.by_key([(where, answer) for answer in answers], "answer_id")
-    return enough([fields.text(answer, "answer", where) for answer in answers], where)
+    return two_or_more([fields.text(answer, "answer", where) for answer in answers], where)
 
 
 class _ImageFiles:

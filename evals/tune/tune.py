@@ -22,8 +22,8 @@ from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run.arguments import Model, as_counts, as_model, check_lists
 from tokenprune.evals.run.defaults import BATCH_TOKENS, SEARCHED_KEEP_RATIOS
-from tokenprune.evals.run.progress import progress_bar, saying
-from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
+from tokenprune.evals.run.progress import plain_printer, progress_bar
+from tokenprune.evals.run.questions import limit_questions, load_questions, unread_folders_notice
 from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import locked_study
 from tokenprune.evals.storage import files
@@ -119,7 +119,7 @@ def tune(
     generations, size: how many times settings are proposed, and how many each time.
     """
     model, output, data, console = as_model(model), Path(output), Path(data), console or Console()
-    say = saying(console)
+    say = plain_printer(console)
     check_lists(strategies=strategies, keep_ratios=keep_ratios, tasks=tasks, image_roots=image_roots)
     limit, generations, size, batch_tokens, max_image_pixels = as_counts(
         limit=limit,
@@ -135,7 +135,7 @@ def tune(
     with allowing(image_roots, max_image_pixels):
         name, style = name_and_style(model)
         questions = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)
-        if others := left_out(data, tasks):
+        if others := unread_folders_notice(data, tasks):
             say(others)
         searched, fresh = halves(questions, seed)
         loaded, processor = load_model(model, dtype) if isinstance(model, str) else model

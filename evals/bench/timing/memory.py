@@ -58,17 +58,17 @@ class LiveBytes(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for leaf in tree_iter(result):
             if isinstance(leaf, Tensor) and _address(leaf) not in given | self._known:
-                self._born(leaf.untyped_storage())
+                self._allocated(leaf.untyped_storage())
         self.peak = max(self.peak, self._now)
         return result
 
-    def _born(self, storage: torch.UntypedStorage) -> None:
+    def _allocated(self, storage: torch.UntypedStorage) -> None:
         address, size = storage.data_ptr(), storage.nbytes()
         self._known.add(address)
         self._now += size
-        weakref.finalize(storage, self._gone, address, size)
+        weakref.finalize(storage, self._freed, address, size)
 
-    def _gone(self, address: int, size: int) -> None:
+    def _freed(self, address: int, size: int) -> None:
         self._known.discard(address)
         self._now -= size
 

@@ -12,7 +12,7 @@ from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.questions import limit_questions, load_questions
-from tokenprune.evals.search.calibration import apart, calibrated_on
+from tokenprune.evals.search.calibration import calibrated_on, without_images
 from tokenprune.evals.storage.identity import record_identity
 from tokenprune.evals.storage.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.tune.questions import Half, in_chunks
@@ -36,7 +36,7 @@ def held_asker(
     loaded, processor = load_model(model, "float32")
     style = style_of(loaded.config, processor)
     images = frozenset[str]().union(*(calibrated_on(SettingsFile.read(path)) for path in calibrated))
-    asked = in_chunks(limit_questions(apart(load_questions(data, style=style), images, str(data)), limit))
+    asked = in_chunks(limit_questions(without_images(load_questions(data, style=style), images, str(data)), limit))
     output.mkdir(parents=True, exist_ok=True)
     with locked_answers(output) as (write, found), progress_bar(Console()) as progress:
         identity = {**model_identity(loaded), **tasks_identity(asked.questions), **versions()}

@@ -145,7 +145,7 @@ def figure(large: LargeImage) -> Figure:
     panels = below.subplots(1, 3, width_ratios=[1, 1, 1.75])
     for axes, outcome in zip(panels, large.view.outcomes, strict=False):
         image_panel(axes, large.view, outcome)
-        axes.set_title(f"{outcome.setup.label}\n{outcome.kept.in_words}", fontsize=FONT)
+        axes.set_title(f"{outcome.setup.label}\n{outcome.kept.summary}", fontsize=FONT)
         axes.text(0.5, -0.03, outcome.answer, transform=axes.transAxes, ha="center", va="top", fontsize=FONT)
     _costs(panels[2], large.costs)
     return sheet

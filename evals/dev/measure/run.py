@@ -20,7 +20,7 @@ from tokenprune.evals.run.defaults import BATCH_TOKENS
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.run.setups import Pruned, Setup
-from tokenprune.evals.search.calibration import apart, calibrated_on
+from tokenprune.evals.search.calibration import calibrated_on, without_images
 from tokenprune.evals.storage.provenance import model_identity, tasks_identity
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.tune.sharing import shared_encoder, shares
@@ -161,7 +161,8 @@ class Measuring:
             folder, calibration = self.data / part.data, frozenset[str]()
             for file in self._files(part):
                 calibration |= calibrated_on(SettingsFile.read(file))
-            questions = apart(load_questions(folder, style=name_and_style(self.model)[1]), calibration, str(folder))
+            questions = load_questions(folder, style=name_and_style(self.model)[1])
+            questions = without_images(questions, calibration, str(folder))
             data = tasks_identity(limit_questions(questions, self._limit(part)))
             for of_task in data.values():
                 del of_task["images"]  # which rows stored before do not have

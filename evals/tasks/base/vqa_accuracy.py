@@ -51,7 +51,7 @@ def _without_marks(text: str) -> str:
     return re.sub(r"\.(?!\d)", "", text.translate(str.maketrans(table)))
 
 
-def enough(answers: Sequence[str], where: str) -> tuple[str, ...]:
+def two_or_more(answers: Sequence[str], where: str) -> tuple[str, ...]:
     """Return people's answers. DataError, naming `where`, if there are fewer than the metrics here need."""
     if len(answers) < 2:
         raise DataError(

@@ -13,7 +13,7 @@ import tokenprune
 from tokenprune import FoPru
 from tokenprune.evals.adapt.logits import output_layer
 from tokenprune.evals.adapt.lora import with_lora
-from tokenprune.evals.adapt.loss import learning
+from tokenprune.evals.adapt.loss import answer_loss
 from tokenprune.evals.adapt.teaching import Distributions, teacher_distributions
 from tokenprune.sequence.packing import IGNORED_LABEL
 
@@ -36,10 +36,10 @@ def model() -> Any:
     return model
 
 
-def step(model: Any, batch: dict[str, Any], head: Any, taught: Distributions | None, keep: int | None) -> Any:
+def step(model: Any, batch: dict[str, Any], head: Any, targets: Distributions | None, keep: int | None) -> Any:
     """Loss, gradients and logits of a step."""
     model.zero_grad(set_to_none=True)
-    with learning(model, head, taught):
+    with answer_loss(model, head, targets):
         if keep is None:
             out = model(**batch)
         else:
@@ -54,11 +54,11 @@ def step(model: Any, batch: dict[str, Any], head: Any, taught: Distributions | N
 def test_loss_and_gradients_stay(model: Any, labels: bool, keep: int | None) -> None:
     batch, head = labelled(prompt([1, 2])), model.get_base_model().lm_head
     assert output_layer(model.get_base_model(), batch) is head
-    taught = None if labels else teacher_distributions(model, batch, head)
-    if taught is not None:
-        assert torch.equal(taught.logs, teacher_distributions(model, batch).logs)
-    loss, gradients, hidden = step(model, batch, head, taught, keep)
-    expected, others, logits = step(model, batch, None, taught, keep)
+    targets = None if labels else teacher_distributions(model, batch, head)
+    if targets is not None:
+        assert torch.equal(targets.logs, teacher_distributions(model, batch).logs)
+    loss, gradients, hidden = step(model, batch, head, targets, keep)
+    expected, others, logits = step(model, batch, None, targets, keep)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradients, others)
     assert len(gradients) > 0
@@ -82,7 +82,7 @@ def test_the_layer_is_itself_again_after_an_error(model: Any) -> None:
     batch = labelled(prompt([1]))
     base = model.get_base_model()
     own, head = base.loss_function, output_layer(base, batch)
-    with pytest.raises(ZeroDivisionError), learning(model, head):
+    with pytest.raises(ZeroDivisionError), answer_loss(model, head):
         raise ZeroDivisionError
     assert base.loss_function is own
     assert "forward" not in vars(head)

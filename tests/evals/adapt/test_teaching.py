@@ -17,7 +17,7 @@ from tokenprune import FoPru, UnsupportedError
 from tokenprune.evals.adapt.adapt import adapt
 from tokenprune.evals.adapt.examples import Example
 from tokenprune.evals.adapt.lora import with_lora
-from tokenprune.evals.adapt.loss import AnswerLoss, learning
+from tokenprune.evals.adapt.loss import AnswerLoss, answer_loss
 from tokenprune.evals.adapt.rows import Collator, Row
 from tokenprune.evals.adapt.teaching import KEPT, Distributions, Teacher, teacher_distributions
 from tokenprune.evals.run.questions import load_questions
@@ -118,7 +118,7 @@ def test_the_loss_is_the_divergence_of_the_pruned_model(model: Any, batch: dict[
     model.eval()
     teacher = teacher_distributions(model, batch)
     for keep_ratio in (1.0, 0.2):
-        with learning(model, None, teacher), tokenprune.patch(model, FoPru(keep_ratio=keep_ratio)) as handle:
+        with answer_loss(model, None, teacher), tokenprune.patch(model, FoPru(keep_ratio=keep_ratio)) as handle:
             loss = model(**batch).loss
             n_dropped = handle.report.images[0].n_visual - handle.report.images[0].n_kept
             pruned = log_probabilities(model, batch)
@@ -132,10 +132,10 @@ def test_the_loss_is_the_divergence_of_the_pruned_model(model: Any, batch: dict[
 
 def test_a_new_adapter_has_nothing_to_learn_unpruned(batch: dict[str, Any]) -> None:
     model = with_lora(Deep("llava-clip", "clip").build("sdpa"), "decoder", 4)
-    taught = teacher_distributions(model, batch)
-    with learning(model, None, taught):
+    targets = teacher_distributions(model, batch)
+    with answer_loss(model, None, targets):
         assert float(model(**batch).loss.detach()) == pytest.approx(0, abs=1e-6)
-    with learning(model, None, taught), tokenprune.patch(model, FoPru(keep_ratio=0.2)):
+    with answer_loss(model, None, targets), tokenprune.patch(model, FoPru(keep_ratio=0.2)):
         assert float(model(**batch).loss.detach()) > 1e-4
     assert float(model(**batch).loss.detach()) > 1  # that of the labels again
 
@@ -155,7 +155,7 @@ def test_a_model_with_a_loss_of_its_own_is_refused(model: Any, batch: dict[str, 
         pytest.raises(
             UnsupportedError, match=r"Llava.* computes its loss without loss_function.* leave out --no-labels"
         ),
-        learning(model, None, teacher_distributions(model, batch)),
+        answer_loss(model, None, teacher_distributions(model, batch)),
     ):
         pass
     assert not isinstance(base.loss_function, AnswerLoss)

@@ -54,7 +54,7 @@ def explained(
 def test_what_a_strategy_kept_and_ranked() -> None:
     told = explained("grid", "fopru", true_box=BOX)
     unpruned, grid, fopru = (outcome.kept for outcome in told.outcomes)
-    assert [kept.in_words for kept in (unpruned, grid, fopru)] == [
+    assert [kept.summary for kept in (unpruned, grid, fopru)] == [
         "36 of 36 visual tokens",
         "9 of 36 visual tokens",
         "9 of 36 visual tokens",
@@ -91,7 +91,7 @@ def test_stages_in_the_language_model() -> None:
     assert kept.left.sum() == 9
     assert kept.n_mean == (36 + 3 * 9) / 4
     assert kept.scored_at == 1
-    assert kept.in_words == "15.75 of 36 tokens a layer"
+    assert kept.summary == "15.75 of 36 tokens a layer"
 
 
 def test_a_skipped_layer_sees_no_tokens() -> None:

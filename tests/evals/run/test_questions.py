@@ -9,7 +9,7 @@ from helpers.files.evals import tiny_processor, write_refcoco, write_vqav2
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import STYLES
-from tokenprune.evals.run.questions import evenly, left_out, load_questions
+from tokenprune.evals.run.questions import evenly, load_questions, unread_folders_notice
 from tokenprune.prompts import chat_prompt
 
 
@@ -78,7 +78,9 @@ def test_the_bundled_sets_are_in_a_clone_only(tmp_path: Path, monkeypatch: pytes
 
 def test_folders_of_tasks_beside_own_questions_are_named(tmp_path: Path) -> None:
     (tmp_path / "textvqa").mkdir()
-    assert left_out(tmp_path, None) is None
+    assert unread_folders_notice(tmp_path, None) is None
     (tmp_path / "questions.jsonl").touch()
-    assert str(left_out(tmp_path, None)).endswith("without the folders textvqa. To ask all, add --tasks own textvqa")
-    assert left_out(tmp_path, ["own"]) is None
+    assert str(unread_folders_notice(tmp_path, None)).endswith(
+        "without the folders textvqa. To ask all, add --tasks own textvqa"
+    )
+    assert unread_folders_notice(tmp_path, ["own"]) is None

@@ -13,7 +13,7 @@ from helpers.files.search import BASE, deep_llava, scenes, searched
 
 from tokenprune import SettingError
 from tokenprune.evals.run.setups import make_setups
-from tokenprune.evals.search.calibration import apart, calibrated_on, image_digests
+from tokenprune.evals.search.calibration import calibrated_on, image_digests, without_images
 from tokenprune.evals.storage.answers import Answer, SetupKey
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
@@ -87,10 +87,10 @@ def test_a_copy_of_an_image_is_the_same_image(tmp_path: Path) -> None:
     (image,), (other,) = questions[0].images, questions[2].images
     assert isinstance(other, Path)
     other.write_bytes(image.read_bytes())
-    assert apart(questions, images, "scenes") == [questions[1], questions[3]]
-    assert apart(questions, frozenset(), "scenes") == questions
+    assert without_images(questions, images, "scenes") == [questions[1], questions[3]]
+    assert without_images(questions, frozenset(), "scenes") == questions
     with pytest.raises(ValueError, match="scenes: every question is about an image of the calibration data"):
-        apart([questions[0], questions[2]], images, "scenes")
+        without_images([questions[0], questions[2]], images, "scenes")
 
 
 def test_who_says_nothing_of_its_images(tmp_path: Path) -> None:

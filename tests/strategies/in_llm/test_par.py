@@ -26,7 +26,7 @@ import tokenprune
 from tokenprune import PAR, EfficientVLA, SettingError
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.run.costs import kv_cache_bytes
-from tokenprune.evals.search.layers import block_distances, layer_changes, least_changing, least_turning
+from tokenprune.evals.search.layers import block_distances, block_to_skip, layer_changes, layers_to_skip
 from tokenprune.prompts import encode_chat
 from tokenprune.strategy import Stage
 
@@ -108,9 +108,9 @@ def test_changes_are_those_of_the_hidden_states(tmp_path: Path) -> None:
 
 def test_the_least_changing_layers_between_the_ends() -> None:
     changes = [0.0, 0.0, 0.5, 0.2, 0.4, 0.3, 0.0, 0.0]
-    assert [least_changing(changes, n) for n in range(4)] == [(), (3,), (3, 5), (3, 4, 5)]
+    assert [layers_to_skip(changes, n) for n in range(4)] == [(), (3,), (3, 5), (3, 4, 5)]
     with pytest.raises(SettingError, match="ask for 0 to 4"):
-        least_changing(changes, 5)
+        layers_to_skip(changes, 5)
     with pytest.raises(SettingError, match="no questions"):
         layer_changes(model_of(), tiny_processor(), [])
 
@@ -145,9 +145,9 @@ def test_models_in_which_no_layer_can_be_skipped(measure: Any, tmp_path: Path) -
 
 
 def test_the_block_that_turns_least_between_the_ends() -> None:
-    assert least_turning([0.0, 0.0, 0.4, 0.3, 0.5, 0.0, 0.0], 2) == (3, 4)
+    assert block_to_skip([0.0, 0.0, 0.4, 0.3, 0.5, 0.0, 0.0], 2) == (3, 4)
     with pytest.raises(SettingError, match="a block of 2 layers reaches into the first or last 2"):
-        least_turning([0.0, 0.0, 0.0, 0.0], 2)
+        block_to_skip([0.0, 0.0, 0.0, 0.0], 2)
 
 
 def test_efficientvla_skips_layers_too() -> None:
