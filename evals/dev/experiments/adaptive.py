@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from tokenprune.evals.cli.parser import script_parser
-from tokenprune.evals.dev.experiments.asked import held_asker
+from tokenprune.evals.dev.experiments.locked_scorer import locked_scorer
 from tokenprune.evals.dev.figures.adaptive import draw
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.run.setups import Setup, make_setups
@@ -35,7 +35,7 @@ def measure(options: Namespace) -> list[dict[str, Any]]:
     """Return one record for the unpruned model on each task, and one per strategy, share and task."""
     asked = [(strategy, mass) for strategy in options.strategy for mass in options.mass]
     n_setups = 1 + 2 * len(asked)
-    with held_asker(options.model, options.data, options.limit, options.output, n_setups) as (scorer, half):
+    with locked_scorer(options.model, options.data, options.limit, options.output, n_setups) as (scorer, half):
         adaptive = make_setups([f"{strategy},mass={mass}" for strategy, mass in asked], [MOST], ["original"], [])
         scorer.ask([UNPRUNED, *adaptive], half)
         n_visual = fmean(scorer.n_tokens(UNPRUNED, half.questions))

@@ -1,4 +1,4 @@
-"""Setups whose answers are stored as rows of `tokenprune eval`, together with setups that a model is asked."""
+"""Scores that are stored as rows of `tokenprune eval`, beside those that a model is asked for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Recorded:
     """
 
     def __init__(self, scorer: ModelScorer, rows: Sequence[TaskResult], questions: Sequence[Question]) -> None:
-        self._asker, self._scores = scorer, dict[AnswerKey, float]()
+        self._scorer, self._scores = scorer, dict[AnswerKey, float]()
         of_key = {}
         for row in rows:
             asked = [question for question in questions if question.task == row.task]
@@ -37,12 +37,12 @@ class Recorded:
         self.costs = {key: row.n_mean / row.n_visual for key, row in of_key.items()}
 
     def ask(self, setups: Sequence[Setup], half: Half) -> None:
-        self._asker.ask([setup for setup in setups if setup.key not in self.costs], half)
+        self._scorer.ask([setup for setup in setups if setup.key not in self.costs], half)
 
     def scores(self, setup: Setup, questions: Sequence[Question]) -> list[float]:
         if setup.key in self.costs:
             return [self._scores[AnswerKey.of(one, setup.key)] for one in questions]
-        return self._asker.scores(setup, questions)
+        return self._scorer.scores(setup, questions)
 
 
 def _setup(row: TaskResult) -> Pruned:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tokenprune.evals.cli.parser import script_parser
-from tokenprune.evals.dev.experiments.asked import held_asker
+from tokenprune.evals.dev.experiments.locked_scorer import locked_scorer
 from tokenprune.evals.dev.experiments.recorded import Recorded
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.run.setups import DOWNSAMPLE, Pruned, make_setups
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setups = make_setups(options.strategy, options.keep_ratio, ["original"], [])
     grid = [setup for setup in setups if isinstance(setup, Pruned)]
     holding = options.model, options.data, options.limit, options.output, 1 + len(grid), options.apart
-    with held_asker(*holding) as (scorer, half):
+    with locked_scorer(*holding) as (scorer, half):
         scorer.ask([UNPRUNED, *grid], half)
         questions = half.questions
         whole = sum(scorer.n_tokens(UNPRUNED, questions))

@@ -1,4 +1,4 @@
-"""Every question of a data set, asked under many setups at once, which share the runs of the vision tower."""
+"""The scorer of the experiments on settings: a model is asked a data set under many setups, each answer once."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ BATCH_TOKENS = 5120
 
 
 @contextmanager
-def held_asker(
+def locked_scorer(
     model: str, data: Path, limit: int | None, output: Path, n_setups: int, calibrated: Sequence[Path] = ()
 ) -> Iterator[tuple[ModelScorer, Half]]:
-    """Yield what asks a model, in float32, and the questions of all tasks, up to `limit` of each. Answers are kept in
-    the folder `output`, from which a killed run resumes.
+    """Yield a scorer of a model in float32, and the questions of all tasks, up to `limit` of each. It keeps the answers
+    in the folder `output`, which is locked against other processes and from which a killed run resumes.
 
     n_setups: for the time that is left. calibrated: settings files whose calibration images are left out. SettingError
     if the folder holds the answers of another run.
@@ -36,12 +36,12 @@ def held_asker(
     loaded, processor = load_model(model, "float32")
     style = style_of(loaded.config, processor)
     images = frozenset[str]().union(*(calibrated_on(SettingsFile.read(path)) for path in calibrated))
-    asked = in_chunks(limit_questions(without_images(load_questions(data, style=style), images, str(data)), limit))
+    half = in_chunks(limit_questions(without_images(load_questions(data, style=style), images, str(data)), limit))
     output.mkdir(parents=True, exist_ok=True)
     with locked_answers(output) as (write, found), progress_bar(Console()) as progress:
-        identity = {**model_identity(loaded), **tasks_identity(asked.questions), **versions()}
+        identity = {**model_identity(loaded), **tasks_identity(half.questions), **versions()}
         record_identity(output / "identity.json", identity, "another run")
-        bar = progress.add_task("answers", total=n_setups * len(asked.questions))
+        bar = progress.add_task("answers", total=n_setups * len(half.questions))
         yield (
             ModelScorer(
                 loaded,
@@ -52,5 +52,5 @@ def held_asker(
                 batch_tokens=BATCH_TOKENS,
                 advance=lambda n: progress.advance(bar, n),
             ),
-            asked,
+            half,
         )
