@@ -255,7 +255,7 @@ def calibration_questions(options: Namespace) -> tuple[list[Any], str | None]:
     from tokenprune.evals.models.loading import load_processor
     from tokenprune.evals.models.prompt_styles import style_of
     from tokenprune.evals.run.questions import load_questions
-    from tokenprune.evals.search.calibration import calibration
+    from tokenprune.evals.search.calibration import sample_questions
 
     style = style_of(*load_processor(options.model))
     split = None if options.split == ALL else options.split
@@ -263,4 +263,4 @@ def calibration_questions(options: Namespace) -> tuple[list[Any], str | None]:
     if options.split is None and any(question.split for question in questions):
         split = CALIBRATED_ON
         questions = load_questions(options.data, split=split, style=style, labels=False)
-    return list(calibration(questions, options.questions, options.seed)), split
+    return sample_questions(questions, options.questions, options.seed), split

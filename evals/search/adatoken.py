@@ -23,7 +23,7 @@ from scipy.optimize import minimize_scalar
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, SettingError
-from tokenprune.evals.search.calibration import check_any, encoded
+from tokenprune.evals.search.calibration import check_not_empty, encode_each
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies import AdaToken
 from tokenprune.strategy.schedule import layers_at
@@ -66,11 +66,11 @@ def attention_sums(model: Any, processor: Any, questions: Sequence[Question]) ->
     """Return, for every decoder layer, the attention within the image and that between image and text, averaged over
     questions: the sum of what visual tokens pay each other; and 0.7 times what they pay to the text before them, plus
     0.3 times what the text after them pays to them."""
-    check_any(questions)
+    check_not_empty(questions)
     n_layers = len(adapter_for(model).layers)
     intra, inter = np.zeros(n_layers), np.zeros(n_layers)
     with tokenprune.probe(model, decoder_layers=range(n_layers)) as seen:
-        for question, inputs in encoded(model, processor, questions):
+        for question, inputs in encode_each(model, processor, questions):
             images = seen.run(**inputs)
             for number in range(n_layers):
                 sums = [block_sums(image.text_attention[number]) for image in images]

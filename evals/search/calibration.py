@@ -14,8 +14,8 @@ from tokenprune.prompts import encode_chat
 from tokenprune.strategies.settings import SettingsFile
 
 
-def calibration(questions: Sequence[Question], n_drawn: int, seed: int) -> list[Question]:
-    """Return `n_drawn` drawn at random, in their own order. SettingError where there are fewer."""
+def sample_questions(questions: Sequence[Question], n_drawn: int, seed: int) -> list[Question]:
+    """Draw `n_drawn` questions at random and return them in their own order. SettingError if there are fewer."""
     if n_drawn > len(questions):
         raise SettingError(
             f"{n_drawn} questions requested, but there are only {len(questions)}; write --questions {len(questions)}"
@@ -24,15 +24,15 @@ def calibration(questions: Sequence[Question], n_drawn: int, seed: int) -> list[
     return [questions[index] for index in sorted(drawn)]
 
 
-def encoded(model: Any, processor: Any, questions: Sequence[Question]) -> Iterator[tuple[Question, Any]]:
-    """Yield each question with its inputs on the model's device."""
+def encode_each(model: Any, processor: Any, questions: Sequence[Question]) -> Iterator[tuple[Question, Any]]:
+    """Yield each question with its encoded prompt on the model's device."""
     for question in questions:
         inputs = encode_chat(processor, [question.open_images()], [question.text])
         yield question, inputs.to(input_device(model), model.dtype)
 
 
-def check_any(questions: Sequence[Question]) -> None:
-    """Raise SettingError if there are none."""
+def check_not_empty(questions: Sequence[Question]) -> None:
+    """Raise SettingError if there are no questions."""
     if not questions:
         raise SettingError("no questions, so there is nothing to measure on. Ask for at least one.")
 

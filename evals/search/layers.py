@@ -17,7 +17,7 @@ from torch.nn.functional import cosine_similarity
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, SettingError
-from tokenprune.evals.search.calibration import check_any, encoded
+from tokenprune.evals.search.calibration import check_not_empty, encode_each
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.in_llm.par import PAR
 from tokenprune.strategy.skipping import ENDS
@@ -27,11 +27,11 @@ from tokenprune.strategy.skipping import ENDS
 def layer_changes(model: Any, processor: Any, questions: Sequence[Question]) -> list[float]:
     """1 - cos(input, output) of every decoder layer of the unpruned model, the mean over a prompt's tokens, and then
     over questions. Raises what `patch` raises for a model that PAR cannot prune."""
-    check_any(questions)
+    check_not_empty(questions)
     layers = _skippable_layers(model)
     totals = [0.0] * len(layers)
     with _changes(layers) as changes:
-        for question, inputs in encoded(model, processor, questions):
+        for question, inputs in encode_each(model, processor, questions):
             model(**inputs)
             for number, change in enumerate(changes):
                 if math.isnan(change):
@@ -45,13 +45,13 @@ def block_distances(model: Any, processor: Any, questions: Sequence[Question], n
     """For every block of `n_skipped` contiguous decoder layers, by its first layer: the angle between the states of the
     last token before and after the block in the unpruned model, as a share of a half turn, averaged over questions.
     Raises what `patch` raises for a model that PAR cannot prune."""
-    check_any(questions)
+    check_not_empty(questions)
     layers = _skippable_layers(model)
     if not 0 < n_skipped <= len(layers):
         raise SettingError(f"a block of {n_skipped} of {len(layers)} layers; ask for 1 to {len(layers)}.")
     totals = torch.zeros(len(layers) - n_skipped + 1, dtype=torch.float64)
     with _last_states(layers) as states:
-        for question, inputs in encoded(model, processor, questions):
+        for question, inputs in encode_each(model, processor, questions):
             model(**inputs)
             whole = torch.stack(states)
             cosines = cosine_similarity(whole[:-n_skipped], whole[n_skipped:], dim=-1).clamp(-1, 1)

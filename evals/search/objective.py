@@ -17,7 +17,7 @@ from torch.nn.functional import cosine_similarity
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, SettingError, UnsupportedError, unknown
-from tokenprune.evals.search.calibration import encoded
+from tokenprune.evals.search.calibration import encode_each
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategy import Strategy
 
@@ -61,7 +61,7 @@ class Objective:
         sides: list[int] = []
         highest: list[float] = []
         with tokenprune.probe(model, {"vision_attention"}, layer=layer) as seen:
-            for question, inputs in encoded(model, processor, questions):
+            for question, inputs in encode_each(model, processor, questions):
                 n_read = 1 if state == "last_token" else self._after_images(inputs["input_ids"], question.id)
                 self.prompts.append(Prompt(question.id, inputs, n_read, self._state(inputs, n_read, question.id)))
                 for tokens in (image.tokens for image in seen.images):

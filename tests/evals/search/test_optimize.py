@@ -24,7 +24,7 @@ from torch.nn.functional import cosine_similarity
 
 import tokenprune
 from tokenprune import SettingError
-from tokenprune.evals.search.calibration import calibration
+from tokenprune.evals.search.calibration import sample_questions
 from tokenprune.evals.search.journal import STUDY
 from tokenprune.evals.search.objective import Objective
 from tokenprune.evals.search.optimize import Names
@@ -210,12 +210,12 @@ def test_states_that_are_no_numbers(tmp_path: Path) -> None:
 
 def test_calibration_questions_are_drawn_by_seed(tmp_path: Path) -> None:
     questions = scenes(tmp_path)
-    drawn = [[question.id for question in calibration(questions, 2, seed)] for seed in range(5)]
-    assert drawn[0] == [question.id for question in calibration(questions, 2, 0)]
+    drawn = [[question.id for question in sample_questions(questions, 2, seed)] for seed in range(5)]
+    assert drawn[0] == [question.id for question in sample_questions(questions, 2, 0)]
     assert len({tuple(ids) for ids in drawn}) > 1
     assert all(ids == sorted(ids) for ids in drawn)
     with pytest.raises(ValueError, match="9 questions requested, but there are only 4; write --questions 4"):
-        calibration(questions, 9, 0)
+        sample_questions(questions, 9, 0)
 
 
 def test_the_hooks_are_gone(tmp_path: Path) -> None:
