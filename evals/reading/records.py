@@ -92,12 +92,12 @@ class Record:
         """Return an image that is stored in the table itself."""
         return _stored(self[key], f"{self.where}, {key!r}")
 
-    def images(self, key: str = "image") -> tuple[StoredImage, ...]:
-        """Return an image or several that are stored in the table itself."""
-        value = self[key]
+    def images(self) -> tuple[StoredImage, ...]:
+        """Return what "image" holds: an image or several that are stored in the table itself."""
+        value, where = self["image"], f"{self.where}, 'image'"
         if value == ():
-            raise DataError(f"{self.where}, {key!r}: no image")
-        return tuple(_stored(one, f"{self.where}, {key!r}") for one in (value if isinstance(value, tuple) else [value]))
+            raise DataError(f"{where}: no image")
+        return tuple(_stored(one, where) for one in (value if isinstance(value, tuple) else [value]))
 
     def in_split(self, split: str) -> "Record":
         return replace(self, split=split)

@@ -27,9 +27,9 @@ def data_url(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def jpeg_url(image: Image.Image, quality: int = 80) -> str:
+def jpeg_url(image: Image.Image) -> str:
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=quality)
+    image.save(stream, "JPEG", quality=80)
     return data_url(stream.getvalue(), "image/jpeg")
 
 

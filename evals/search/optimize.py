@@ -60,7 +60,6 @@ def optimize(
     trials: int = 50,
     seed: int = 0,
     names: Names | None = None,
-    progress: bool = True,
 ) -> dict[str, Any]:
     """Write the settings that leave the model's state nearest to the unpruned one, and return what was written.
 
@@ -104,7 +103,7 @@ def optimize(
         if "box" not in study.user_attrs:  # stored, so that another device resumes in the same space
             study.set_user_attr("box", [objective.grid_side, objective.highest_attention])
         space = SearchSpace(base, len(adapter.layers), *study.user_attrs["box"], colors="colors" in adapter.offers)
-        _search(study, objective, space, trials, seed, progress)
+        _search(study, objective, space, trials, seed)
         record = {
             "strategy": strategy,
             "settings": _best(study).user_attrs["settings"],
@@ -144,14 +143,12 @@ def check_output(output: Path) -> None:
         raise SettingError(f"{output}: exists, but {journal.name} to resume from does not. Name another output.")
 
 
-def _search(
-    study: optuna.Study, objective: Objective, space: SearchSpace, trials: int, seed: int, progress: bool
-) -> None:
+def _search(study: optuna.Study, objective: Objective, space: SearchSpace, trials: int, seed: int) -> None:
     sides: dict[str, BaseDistribution] = {
         name: FloatDistribution(*side, log=name in LOGARITHMIC) for name, side in space.sides.items()
     }
     n_done = len(finished(study))
-    with tqdm(total=max(trials, n_done), initial=n_done, unit="trial", disable=not progress) as bar:
+    with tqdm(total=max(trials, n_done), initial=n_done, unit="trial") as bar:
         if n_done == 0:
             settings = {"settings": asdict(space.base)}
             value = objective.agreement(space.base)

@@ -16,6 +16,7 @@ from tokenprune.prompts import encode_chat
 #: Pixels of the image's sides, for models that take any size: 576 visual tokens of Qwen2.5-VL, two tiles by two of
 #: LLaVA-OneVision.
 SIDE = 672
+N_TEXT = 40
 #: Sides that tell whether a processor makes something else of an image of another size.
 SIDES = (56, 448, SIDE, 2 * SIDE)
 QUESTION = "What is in this picture, where is it, and what does it look like? Answer in one word."
@@ -25,10 +26,8 @@ ALONG = ("input_ids", "attention_mask", "mm_token_type_ids")
 Inputs = dict[str, Tensor]
 
 
-def random_prompt(
-    model: Any, batch: int, *, side: int = SIDE, n_text: int = 40, shown: Image.Image | None = None
-) -> Inputs:
-    """Return `batch` rows of an image and `n_text` random text tokens around it.
+def random_prompt(model: Any, batch: int, *, side: int = SIDE, shown: Image.Image | None = None) -> Inputs:
+    """Return `batch` rows of an image and `N_TEXT` random text tokens around it.
 
     side: of the image in pixels; a model of one size gets its own.
     shown: the image, of that side; None is noise.
@@ -38,8 +37,8 @@ def random_prompt(
     if shown is not None:
         image["pixel_values"] = pixels_of(model.config, shown, image["pixel_values"].shape)
     count = count_of(model, image)
-    before = n_text // 2
-    ids = torch.randint(1, min(1000, token), (batch, count + n_text), generator=generator)
+    before = N_TEXT // 2
+    ids = torch.randint(1, min(1000, token), (batch, count + N_TEXT), generator=generator)
     ids[:, before : before + count] = token
     text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if hasattr(model.config.vision_config, "spatial_merge_size"):
