@@ -151,9 +151,8 @@ def adapt(
                 )
                 answers = {key: answer.text for key, answer in own.items()}
             rows = _rows(groups, answers)
-            return _train(
-                loaded, collator, rows, _distributions(rows, own), objective, training, output, save_every, say
-            )
+            known = _distributions(rows, own)
+            return _train(loaded, collator, rows, known, objective, training, output, save_every, say)
 
 
 def _model_name(model: str | PathLike[str]) -> str:
