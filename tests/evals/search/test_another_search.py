@@ -73,7 +73,7 @@ def test_another_view_of_the_images_is_refused(tmp_path: Path) -> None:
     searched(questions, output, trials=1)
     other = tiny_processor(image_mean=[0.0, 0.0, 0.0])
     with pytest.raises(SettingError, match=r"another search, with other settings of its processor\. Name"):
-        optimize(deep_llava(), other, questions, output, base=BASE, trials=2, progress=False)
+        optimize(deep_llava(), other, questions, output, base=BASE, trials=2)
 
 
 def test_other_code_of_an_own_strategy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
