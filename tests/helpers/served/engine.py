@@ -21,6 +21,8 @@ import pytest
 import torch
 
 from helpers.served.attention import attend_within_images
+from helpers.served.glm5 import NAME as GLM5_NEXT
+from helpers.served.glm5 import serve_plainly
 from helpers.served.interpreted import interpret_kernels
 from helpers.served.linear_attention import use_float32_kernel
 from helpers.served.muse import resize_as_transformers
@@ -79,6 +81,8 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
     run_step_on_cpus()
     resize_as_transformers()
     make_processor_whole()
+    if architecture == GLM5_NEXT:
+        serve_plainly()
     chosen: dict[str, Any] = {
         "dtype": "float32",
         "max_model_len": 512,
@@ -100,6 +104,7 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
         del llm
         gc.collect()
         cleanup_dist_env_and_memory()
+        os.environ.pop("VLLM_USE_BREAKABLE_CUDAGRAPH", None)  # which vLLM sets for some models, and leaves
 
 
 def served(llm: Any, requests: Sequence[Request], adapter: Any = None) -> list[Any]:

@@ -17,6 +17,7 @@ from helpers.served.gemma import (
     save_gemma4_unified,
 )
 from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
+from helpers.served.glm5 import save_glm5_next
 from helpers.served.granite import save_granite4_vision
 from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_interns1, save_internvl_chat, save_qianfan_ocr
 from helpers.served.lfm import save_lfm2_vl
@@ -106,6 +107,7 @@ FAMILIES = (
     Family("glm4v", "TokenPruneGlm4v", partial(save_glm, kind="glm4v"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
     Family("glm4v_moe", "TokenPruneGlm4vMoe", partial(save_glm, kind="glm4v_moe"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
     Family("glm_ocr", "TokenPruneGlmOcr", partial(save_glm, kind="glm_ocr"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
+    Family("glm5_next", "TokenPruneGlm5Next", save_glm5_next, GLM_IMAGE, GLM_VIDEO),
     Family("paddleocr_vl", "TokenPrunePaddleOCRVL", save_paddleocr_vl, PADDLE_IMAGE, far=FAR_MROPE),
     Family(
         "exaone4_5",

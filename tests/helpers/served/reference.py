@@ -92,6 +92,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     from helpers.served.attention import attend_causally_without_windows
     from helpers.served.compass import rotate_like_qwen3
     from helpers.served.dots import norm_as_dots_ocr
+    from helpers.served.glm5 import decode_plainly
     from helpers.served.lfm import take_older_transformers
     from helpers.served.omni import thinker_class
 
@@ -106,6 +107,8 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     attend_causally_without_windows()
     take_older_transformers()
     rotate_like_qwen3()
+    if published == "glm5_next":
+        decode_plainly()
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     processor = AutoProcessor.from_pretrained(folder)
     norm_as_dots_ocr(model, folder)

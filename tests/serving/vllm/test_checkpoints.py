@@ -35,6 +35,7 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "cosmos3_omni", "architectures": ["Cosmos3OmniForConditionalGeneration"]}, "TokenPruneCosmos3"),
         ({"model_type": "qwen2_5_omni", "architectures": ["Qwen2_5OmniModel"]}, "TokenPruneQwen2_5Omni"),
         ({"model_type": "qwen2_5_omni", "architectures": [OMNI]}, "TokenPruneQwen2_5Omni"),
+        ({"model_type": "glm5_next", "architectures": ["Glm5NextForConditionalGeneration"]}, "TokenPruneGlm5Next"),
         ({"model_type": "qwen3_5", "vision_config": {"model_type": "qwen3_5_vision"}}, "TokenPruneQwen3_5"),
     ],
 )

@@ -45,7 +45,8 @@ def test_each_rank_must_know_what_is_left() -> None:
         compilation_config=SimpleNamespace(compile_mm_encoder=False, cudagraph_mm_encoder=False),
         lora_config=None,
         model_config=SimpleNamespace(
-            hf_config=SimpleNamespace(tokenprune={"strategy": "pixelprune"}), multimodal_config=multimodal
+            hf_config=SimpleNamespace(architectures=["TokenPruneQwen3VL"], tokenprune={"strategy": "pixelprune"}),
+            multimodal_config=multimodal,
         ),
     )
     with pytest.raises(UnsupportedError, match="--mm-encoder-tp-mode data with a strategy that prunes before"):

@@ -92,6 +92,16 @@ def test_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table["TokenPruneLfm2VL"] is table["Lfm2VlForConditionalGeneration"]
 
 
+def test_breaks_in_cuda_graphs() -> None:
+    from vllm.config.vllm import default_breakable_cudagraph_architectures
+
+    assert "TokenPruneQwen3VL" not in default_breakable_cudagraph_architectures()
+    for name in ("TokenPruneGlm5Next", "TokenPruneQwen3VL"):
+        share_features(ARCHITECTURES[name])
+    ours = {name for name in default_breakable_cudagraph_architectures() if name in ARCHITECTURES}
+    assert ours == {"TokenPruneGlm5Next"}
+
+
 def test_a_checkpoint_with_another_head(tmp_path: Path) -> None:
     """vLLM knows it by a file, and then takes another class, which is not ours."""
     config = SimpleNamespace(model=str(tmp_path), revision=None)

@@ -175,9 +175,10 @@ def test_language_models() -> None:
 
 
 def test_layers_of_other_kinds() -> None:
-    """States of linear attention and of convolutions have seen what is left, and chunks count it."""
+    """States of linear attention and of convolutions have seen what is left, chunks count it, and layers that choose
+    tokens choose of it."""
     text = Qwen3_5Config().get_text_config()
-    text.layer_types[:2] = ["linear_attention", "conv"]
+    text.layer_types[:3] = ["linear_attention", "conv", "indexed_attention"]
     check_decoder(text, Settings.read(FOPRU))
     check_decoder(Llama4TextConfig(), Settings.read(FOPRU))
     text.layer_types[0] = "mamba"

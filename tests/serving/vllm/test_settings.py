@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,17 @@ def test_strategy_and_own_settings() -> None:
     settings = Settings.read({"strategy": "fopru:layer=-2", "keep_ratio": 0.5, "position_ids": "compact"})
     assert settings == Settings(FoPru(keep_ratio=0.5, layer=-2), "compact")
     assert Settings.read({"strategy": "fopru"}).strategy == FoPru(keep_ratio=0.25)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "counts"), [("TokenPruneGlm5Next", True), ("TokenPruneGlmOcr", False), ("TokenPruneLlava", False)]
+)
+def test_a_language_model_without_position_ids(architecture: str, counts: bool) -> None:
+    """What reads vLLM's takes them for places in the KV cache."""
+    config = SimpleNamespace(architectures=[architecture], tokenprune={"strategy": "fopru"})
+    settings = Settings.of(config)
+    assert settings.position_ids == ("compact" if counts else "original")
+    assert settings.n_positions(100) == (100 if counts else 400)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ worker         in the worker: encode, select, position IDs
 patches        what a strategy that prunes before the tower sees of an image
 towers         vision towers as vLLM builds them, described by a model's config
 drafts         speculative decoding: what goes with pruned images, and features without offsets for heads
-features       what vLLM's servers have for some architectures, by their names
+features       what vLLM has for some architectures, by their names
 differences    where vLLM computes otherwise than transformers: logged when the engine starts
 metrics        Prometheus counters, and a file of kept indices
 overrides      what `tokenprune serve` writes for a strategy and a model

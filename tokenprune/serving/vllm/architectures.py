@@ -19,6 +19,8 @@ class Architecture:
     saved_as: the name that transformers writes into the config, if that is another.
     named: whether it only serves checkpoints that name what it replaces, because another family has the same type.
     multidimensional: whether position IDs have three components (M-RoPE).
+    numbered: whether the language model reads position IDs; if not, vLLM's may count tokens only, which some models
+        take for places in the KV cache.
     chunks: whether vLLM takes images and chunks of videos as one modality.
     images: whether vLLM takes images, and not videos only.
     marked: whether there is text between the visual tokens of an image, whose embeddings are the language model's.
@@ -36,6 +38,7 @@ class Architecture:
     saved_as: str | None = None
     named: bool = False
     multidimensional: bool = False
+    numbered: bool = True
     chunks: bool = False
     images: bool = True
     marked: bool = False
@@ -153,6 +156,15 @@ ARCHITECTURES = by_name(
     native_resolution("TokenPruneGlm4v", "glm4v:PrunedGlm4v", "Glm4vForConditionalGeneration", "glm4v"),
     native_resolution("TokenPruneGlm4vMoe", "glm4v:PrunedGlm4vMoe", "Glm4vMoeForConditionalGeneration", "glm4v_moe"),
     native_resolution("TokenPruneGlmOcr", "glm4v:PrunedGlmOcr", "GlmOcrForConditionalGeneration", "glm_ocr"),
+    Architecture(
+        "TokenPruneGlm5Next",
+        "glm5_next:PrunedGlm5Next",
+        "Glm5NextForConditionalGeneration",
+        "glm5_next",
+        numbered=False,
+        drops_patches=True,
+        joins_ranks=True,
+    ),
     Architecture(
         "TokenPrunePaddleOCRVL",
         "paddleocr_vl:PrunedPaddleOCRVL",

@@ -46,6 +46,7 @@ def check_head(architecture: Architecture, model_config: Any) -> None:
 
 def share_features(architecture: Architecture) -> None:
     """Enter an architecture in vLLM's tables under its own name, too."""
+    _share_breaks(architecture)
     for (module, name), ours in TABLES.items():
         if architecture.name not in ours:
             continue
@@ -55,3 +56,14 @@ def share_features(architecture: Architecture) -> None:
             continue
         if architecture.replaces in table:
             table[architecture.name] = table[architecture.replaces]
+
+
+def _share_breaks(architecture: Architecture) -> None:
+    """Let CUDA graphs of a model have the breaks that vLLM gives them for what it replaces, whose kernels a graph must
+    not record."""
+    from vllm.config import vllm
+
+    broken = vllm.DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES
+    if architecture.replaces in broken:
+        vllm.DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES = broken | {architecture.name}
+        vllm.default_breakable_cudagraph_architectures.cache_clear()

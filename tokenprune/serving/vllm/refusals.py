@@ -28,9 +28,17 @@ NEVER = {
 #: Rotary embeddings whose frequencies do not depend on the length; dynamic ones not before their table ends, which vLLM
 #: does not lengthen.
 ROPE_TYPES = ("default", "dynamic", "linear", "llama3", "mrope", "proportional", "yarn")
-#: Layers that attend to every token that is left, to the last ones of them, or to a part of them that is as long as the
-#: others, or whose state has seen what is left; and layers without attention.
-SERVED_LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention", "conv", "mlp")
+#: Layers that attend to every token that is left, to the last ones of them, to a part of them that is as long as the
+#: others, or to those that they choose, or whose state has seen what is left; and layers without attention.
+SERVED_LAYERS = (
+    "full_attention",
+    "sliding_attention",
+    "chunked_attention",
+    "indexed_attention",
+    "linear_attention",
+    "conv",
+    "mlp",
+)
 #: The environment variable that lets `vllm serve` start a frontend without plug-ins.
 RUST = "VLLM_USE_RUST_FRONTEND"
 #: What to do where vLLM is not there at all.

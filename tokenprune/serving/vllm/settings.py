@@ -13,6 +13,7 @@ import tokenprune
 from tokenprune.checks import check_choice, is_number
 from tokenprune.errors import SettingError
 from tokenprune.sequence.position_ids import PositionIds
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.strategies.compose import Compose
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.registry import check_types
@@ -66,8 +67,11 @@ class Settings:
 
     @classmethod
     def of(cls, hf_config: Any) -> Settings:
-        """The settings in a model's config. Raises SettingError if there are none."""
-        return cls.read(getattr(hf_config, KEY, None))
+        """The settings in a model's config: with compact position IDs, whatever they say, if its language model reads
+        none. Raises SettingError if there are none."""
+        settings = cls.read(getattr(hf_config, KEY, None))
+        numbered = ARCHITECTURES[hf_config.architectures[0]].numbered
+        return settings if numbered else replace(settings, position_ids="compact")
 
     def strategy_at(self, keep_ratio: float | None) -> Strategy | None:
         """The strategy for an image whose request has this keep ratio, or none. Returns None if the image is not

@@ -31,6 +31,7 @@ SEQUENCE_TOWERS = {
     "glm4v": QWEN2_TOWER,
     "glm4v_moe": QWEN2_TOWER,
     "glm_ocr": NORMED_TOWER,
+    "glm5_next": NORMED_TOWER,
     "cohere_compass": QWEN3_TOWER,
     "dots_ocr": QWEN2_TOWER,
     "opencua": QWEN2_5_TOWER,

@@ -24,6 +24,7 @@ NAMES = (
     "qwen3_5",
     "glm4v",
     "glm_ocr",
+    "glm5_next",
     "exaone4_5",
     "cosmos3_omni",
     "qwen2_5_omni",

@@ -20,6 +20,7 @@ NAMES = (
     "qwen3_omni_moe",
     "cosmos3_edge",
     "cohere_compass",
+    "glm5_next",
     "dots_ocr",
     "opencua",
     "paddleocr_vl",

@@ -13,6 +13,8 @@ from helpers.served.families import FAMILIES
 from helpers.served.family import Family, words
 from helpers.served.reference import Request
 
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
+
 pytestmark = [needs_vllm, pytest.mark.slow]
 SMOKE = ("llava-clip",)
 OPTIONS = {"max_num_seqs": 8, "max_model_len": 256}
@@ -62,11 +64,12 @@ def test_one_by_one_and_together(family: Family, model: Path, llm: Any) -> None:
 
 
 def test_other_position_ids_give_another_answer(family: Family, model: Path, llm: Any) -> None:
-    """A comparison that misses what is wrong with position IDs would be worth nothing."""
+    """A comparison that misses what is wrong with position IDs would be worth nothing. A language model without any
+    answers the same; test_glm5_next.py gives it wrong ones."""
     requests = [request for request in family.requests() if request.images and request.keep_ratio != 1]
     answers = expected(model, family.settings, requests, "compact")
     for output, answer in zip(served(llm, requests), answers, strict=True):
-        assert difference(output, answer) > 100 * TOLERANCE
+        assert (difference(output, answer) > 100 * TOLERANCE) == ARCHITECTURES[family.architecture].numbered
 
 
 @pytest.mark.parametrize("n_before", range(7, 16))

@@ -13,13 +13,11 @@ from helpers.served.reference import Request
 
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 
-pytestmark = [
-    needs_vllm,
-    pytest.mark.slow,
-    pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES]),
-]
+pytestmark = [needs_vllm, pytest.mark.slow]
+NUMBERED = [family for family in FAMILIES if ARCHITECTURES[family.architecture].numbered]
 
 
+@pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES])
 def test_compact(family: Family, tmp_path: Path) -> None:
     family.save(tmp_path)
     settings, requests = {**family.settings, "position_ids": "compact"}, family.requests()
@@ -35,6 +33,7 @@ def test_compact(family: Family, tmp_path: Path) -> None:
             check_equal(output, answer)
 
 
+@pytest.mark.parametrize("family", NUMBERED, ids=[family.name for family in NUMBERED])
 def test_beyond_the_table(family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     far = family.far
     family.save(tmp_path, max_position_embeddings=far.table)
