@@ -12,7 +12,7 @@ from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC, Archit
 from tokenprune.serving.vllm.checkpoints import architecture_of
 from tokenprune.serving.vllm.drafts import check_drafts
 from tokenprune.serving.vllm.settings import COMPACT, ORIGINAL, Settings
-from tokenprune.serving.vllm.towers import encoder_layer, seeing_config, tower_of_config
+from tokenprune.serving.vllm.towers import encoder_layer, n_heads, seeing_config, tower_of_config
 from tokenprune.strategies.compose import Compose
 from tokenprune.strategy import AdaptiveStrategy, StagedStrategy, Strategy
 from tokenprune.strategy.asking import asked_skips, asked_stages
@@ -198,9 +198,12 @@ def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None
 
 
 def encodes_apart(vllm_config: Any) -> bool:
-    """Whether each tensor parallel rank encodes other images."""
-    data = vllm_config.model_config.multimodal_config.mm_encoder_tp_mode == "data"
-    return data and vllm_config.parallel_config.tensor_parallel_size > 1
+    """Whether each tensor parallel rank encodes other images: if it is asked for, and in Kimi also if the heads of the
+    vision tower cannot be shared equally."""
+    model, n_ranks = vllm_config.model_config, vllm_config.parallel_config.tensor_parallel_size
+    if model.hf_config.model_type in ("kimi_k25", "kimi_k3") and n_heads(model.hf_config.vision_config) % n_ranks:
+        return True
+    return n_ranks > 1 and model.multimodal_config.mm_encoder_tp_mode == "data"
 
 
 def check_engine(architecture: Architecture, vllm_config: Any) -> None:
@@ -251,7 +254,8 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             and "vision_attention" in settings.strategy.needs,
             "each rank encodes different images, and sees only their attention, which DivPrune, for one, does not read",
         ),
-        "--mm-encoder-tp-mode data with a strategy that prunes before the vision tower": (
+        "--mm-encoder-tp-mode data, or a number of ranks that does not divide the heads of Kimi's vision tower, with a "
+        "strategy that prunes before it": (
             encodes_apart(vllm_config) and "kept_before_tower" in settings.strategy.needs,
             "each rank encodes different images, and does not know which",
         ),
