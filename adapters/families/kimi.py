@@ -75,6 +75,11 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     return by_chunk(call["queries"]), by_chunk(call["keys"])
 
 
+def attention_scale(tower: Any) -> float:
+    """The factor of q . k in the tower's attention."""
+    return tower.layers[0].attn.scaling
+
+
 def _points(layer: Any) -> CapturePoints:
     return projections(layer.attn)
 
@@ -88,5 +93,6 @@ TOWER = Tower(
     _points,
     n_prefix=0,
     heads=heads,
+    scale=attention_scale,
     row=PatchRow("pixel_values", raster_chunks, _output_modules),
 )

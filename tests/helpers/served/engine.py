@@ -24,6 +24,7 @@ from helpers.served.attention import attend_within_images
 from helpers.served.glm5 import NAME as GLM5_NEXT
 from helpers.served.glm5 import serve_plainly
 from helpers.served.interpreted import interpret_kernels
+from helpers.served.kimi_k3 import run_kimi_k3_on_cpus
 from helpers.served.linear_attention import use_float32_kernel
 from helpers.served.muse import resize_as_transformers
 from helpers.served.opencua import make_processor_whole
@@ -45,6 +46,7 @@ if HAS_VLLM:  # read when vLLM is imported, and inherited by its processes
         "VLLM_CACHE_ROOT": os.environ.get("VLLM_CACHE_ROOT", COMPILED.name),
         "HF_HUB_OFFLINE": "1",
         "HF_MODULES_CACHE": os.environ.get("HF_MODULES_CACHE", COMPILED.name),  # code that checkpoints bring along
+        "VLLM_USE_BREAKABLE_CUDAGRAPH": "0",  # Kimi K3 would switch them on for all engines of a process
         "VLLM_MLA_DISABLE": "1",  # Kimi's latent attention, whose kernel for CPUs takes no chunked prefill
     }
     if not torch.cuda.is_available():
@@ -83,6 +85,8 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
     make_processor_whole()
     if architecture == GLM5_NEXT:
         serve_plainly()
+    if architecture == "TokenPruneKimiK3":
+        run_kimi_k3_on_cpus()
     chosen: dict[str, Any] = {
         "dtype": "float32",
         "max_model_len": 512,

@@ -20,6 +20,7 @@ from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
 from helpers.served.glm5 import save_glm5_next
 from helpers.served.granite import save_granite4_vision
 from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_interns1, save_internvl_chat, save_qianfan_ocr
+from helpers.served.kimi_k3 import K3_IMAGE, save_kimi_k3
 from helpers.served.lfm import save_lfm2_vl
 from helpers.served.marked import (
     COHERE_IMAGE,
@@ -142,6 +143,16 @@ FAMILIES = (
         save_kimi,
         KIMI_IMAGE,
         far=Far(256, 8, (196, 196), raises="index out of range"),
+        options=OWN_ROTATION,
+    ),
+    Family(
+        "kimi_k3",
+        "TokenPruneKimiK3",
+        save_kimi_k3,
+        K3_IMAGE,
+        far=Far(256, 8, (196, 196), raises="index out of range"),
+        visual_token="<|media_pad|>",
+        n_more=3,
         options=OWN_ROTATION,
     ),
     Family(

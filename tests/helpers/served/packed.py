@@ -95,10 +95,10 @@ def save_lighton_ocr(folder: Path, **settings: Any) -> None:
     rewrite(folder / "processor_config.json", lambda written: {**written, **marks})
 
 
-def save_kimi(folder: Path, **settings: Any) -> None:
-    """Kimi K2.5 with visual tokens of 2 x 2 patches. Two of three decoder layers have experts."""
+def save_kimi(folder: Path, *more: str, **settings: Any) -> None:
+    """Kimi K2.5 with visual tokens of 2 x 2 patches, and `more` tokens. Two of three decoder layers have experts."""
     marks, video = KIMI_IMAGE.split(), "<|kimi_k25_video_placeholder|>"
-    words = tokenizer(*marks, video)
+    words = tokenizer(*marks, video, *more)
     start, image, end = words.convert_tokens_to_ids(marks)
     latent = {"q_lora_rank": 32, "kv_lora_rank": 32, "qk_rope_head_dim": 16, "qk_nope_head_dim": 16, "v_head_dim": 32}
     experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}

@@ -93,6 +93,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     from helpers.served.compass import rotate_like_qwen3
     from helpers.served.dots import norm_as_dots_ocr
     from helpers.served.glm5 import decode_plainly
+    from helpers.served.kimi_k3 import see_as_kimi_k3
     from helpers.served.lfm import take_older_transformers
     from helpers.served.omni import thinker_class
 
@@ -112,6 +113,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     processor = AutoProcessor.from_pretrained(folder)
     norm_as_dots_ocr(model, folder)
+    see_as_kimi_k3(model, folder)
     if published in ("internvl_chat", "qianfan_ocr"):  # vLLM's own processor resizes images with PIL
         processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     return model.eval(), processor
@@ -211,6 +213,7 @@ def _inputs(processor: Any, request: Request) -> Any:
     import torch
 
     from helpers.served.chunks import count_averaged_frames, with_chunks
+    from helpers.served.kimi_k3 import with_sizes
 
     images: list[Any] = [draw(*one, request.flat) for one in request.images]
     if type(processor).__name__ == "LlavaOnevisionProcessor":
@@ -219,7 +222,11 @@ def _inputs(processor: Any, request: Request) -> Any:
     kimi = type(processor).__name__ == "Kimi_K25Processor"
     chunks = [chunk(*one, request.flat) for one in request.videos] if kimi else []
     images += [frames[0] for frames in chunks]  # a chunk has as many tokens as a frame
-    given: dict[str, Any] = {"text": [request.text], "images": images or None, "return_tensors": "pt"}
+    given: dict[str, Any] = {
+        "text": [with_sizes(request.text, request.images)],
+        "images": images or None,
+        "return_tensors": "pt",
+    }
     if request.sounds:
         given["audio"] = [noise(*one) for one in request.sounds]
     if type(processor).__name__ == "Cosmos3EdgeProcessor":

@@ -1,4 +1,4 @@
-"""Models whose config transformers has no class for, InternVL in its authors' format and dots.ocr, and Qianfan-OCR."""
+"""Models whose config transformers has no class for, such as InternVL in its authors' format, and Qianfan-OCR."""
 
 from __future__ import annotations
 
@@ -53,6 +53,21 @@ def test_a_config_that_describes_the_language_model_itself() -> None:
         written({**dots, "rope_scaling": {"rope_type": "longrope"}})
     with pytest.raises(UnsupportedError, match=r"type 'dots_ocr' has no 'vision_config'"):
         written({**names, **text})
+
+
+def test_layers_with_a_state_and_other_names_of_a_tower() -> None:
+    """Of Kimi K3."""
+    layers = {"kda_layers": [1, 2, 3], "full_attn_layers": [4], "num_heads": 96, "head_dim": 128}
+    text = {"num_hidden_layers": 4, "hidden_act": "situ", "attn_res_block_size": 12, "mla_use_nope": True}
+    kimi = {
+        "model_type": "kimi_k3",
+        "architectures": ["KimiK3ForConditionalGeneration"],
+        "vision_config": {"vt_num_hidden_layers": 27, "vt_num_attention_heads": 12, "qkv_hidden_size": 1536},
+        "text_config": {"model_type": "kimi_linear", "num_experts": 896, "linear_attn_config": layers, **text},
+    }
+    assert written(kimi, layer=26)["architectures"] == ["TokenPruneKimiK3"]
+    with pytest.raises(UnsupportedError, match="layer=27 is not in the vision tower: write 0 to 26"):
+        written(kimi, layer=27)
 
 
 def test_the_rotary_embedding_of_phi_3() -> None:

@@ -95,11 +95,29 @@ def test_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_breaks_in_cuda_graphs() -> None:
     from vllm.config.vllm import default_breakable_cudagraph_architectures
 
-    assert "TokenPruneQwen3VL" not in default_breakable_cudagraph_architectures()
     for name in ("TokenPruneGlm5Next", "TokenPruneQwen3VL"):
         share_features(ARCHITECTURES[name])
-    ours = {name for name in default_breakable_cudagraph_architectures() if name in ARCHITECTURES}
-    assert ours == {"TokenPruneGlm5Next"}
+    assert "TokenPruneGlm5Next" in default_breakable_cudagraph_architectures()
+    assert "TokenPruneQwen3VL" not in default_breakable_cudagraph_architectures()
+
+
+@pytest.mark.parametrize(("chosen", "mode"), [("auto", "kimi_k3"), ("hf", "hf")])
+def test_what_vllm_knows_of_kimi_k3_by_its_name(chosen: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How its prompts are rendered, and that its CUDA graphs break."""
+    from vllm.config import vllm as config
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP
+
+    register()
+    monkeypatch.setattr(refusals, "check_model", lambda *_: None)
+    monkeypatch.setattr(
+        config, "DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES", config.DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES
+    )
+    parts = {part: SimpleNamespace() for part in ("hf_config", "hf_text_config", "model_arch_config")}
+    model: Any = SimpleNamespace(tokenizer_mode=chosen, **parts)
+    MODELS_CONFIG_MAP["TokenPruneKimiK3"].verify_and_update_model_config(model)
+    assert model.tokenizer_mode == mode
+    both = {"TokenPruneKimiK3", "KimiK3ForConditionalGeneration"}
+    assert both <= config.default_breakable_cudagraph_architectures()
 
 
 def test_a_checkpoint_with_another_head(tmp_path: Path) -> None:

@@ -262,6 +262,15 @@ def test_drafts_of_speculative_decoding() -> None:
         check_engine(LLAVA, config)
 
 
+def test_states_of_drafts_that_vllm_keeps_by_the_name_of_a_model() -> None:
+    config = engine_config()
+    config.cache_config.use_replayssm = True
+    check_engine(ARCHITECTURES["TokenPruneKimiK3"], config)
+    config.speculative_config = SimpleNamespace(method="ngram")
+    with pytest.raises(UnsupportedError, match="--use-replayssm with --speculative-config cannot be combined"):
+        check_engine(ARCHITECTURES["TokenPruneKimiK3"], config)
+
+
 def test_data_parallel_tower() -> None:
     config = engine_config()
     config.parallel_config.tensor_parallel_size = 2

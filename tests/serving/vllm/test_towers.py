@@ -36,6 +36,9 @@ def test_names_of_a_checkpoints_own_code() -> None:
     assert encoder_layer(step, None) == 3
     with pytest.raises(UnsupportedError, match="layer=4 is not in the vision tower: write 0 to 3"):
         encoder_layer(step, 4)
+    vision = SimpleNamespace(vt_num_hidden_layers=3, vt_num_attention_heads=6)
+    assert n_heads(vision) == 6
+    assert encoder_layer(SimpleNamespace(model_type="kimi_k3", vision_config=vision), None) == 2
 
 
 def test_rotary_embeddings_of_a_checkpoints_own_code() -> None:

@@ -216,6 +216,15 @@ ARCHITECTURES = by_name(
         joins_ranks=True,
     ),
     Architecture(
+        "TokenPruneKimiK3",
+        "kimi_k3:PrunedKimiK3",
+        "KimiK3ForConditionalGeneration",
+        "kimi_k3",
+        needs_pixels=True,
+        drops_patches=True,
+        joins_ranks=True,
+    ),
+    Architecture(
         "TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3", marked=True
     ),
     Architecture(

@@ -24,7 +24,12 @@ OTHER_FORMATS = {
 #: Types of checkpoints in their authors' format, which vLLM reads, and those of their conversions to transformers'.
 CONVERTED = {"internvl_chat": "internvl"}
 #: Types that only vLLM reads, and one of transformers' whose vision tower is of the same kind.
-ONLY_VLLM = {"dots_ocr": "exaone4_5", "interns1": "internvl", "opencua": "qwen2_5_vl"}
+ONLY_VLLM = {
+    "dots_ocr": "exaone4_5",
+    "interns1": "internvl",
+    "kimi_k3": "kimi_k25",
+    "opencua": "qwen2_5_vl",
+}
 PATCH = "Patch it in transformers instead: tokenprune.patch(model, strategy)."
 
 

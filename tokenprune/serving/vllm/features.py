@@ -24,6 +24,8 @@ TABLES = {
     ("vllm.entrypoints.generate.structured_decisions.strategies", "READ_STRATEGIES"): DECIDING,  # in vLLM 0.32
     ("vllm.entrypoints.openai.decisions.strategies", "READ_STRATEGIES"): DECIDING,  # in vLLM 0.33
 }
+#: Models without a chat template, whose prompts vLLM renders in a mode of its own.
+TOKENIZER_MODES = {"TokenPruneKimiK3": "kimi_k3"}
 #: The file of a checkpoint with a head that scores answers, and the architecture that vLLM then takes.
 HEAD = "joint_head_config.json"
 WITH_HEAD = {"TokenPruneQwen3Omni": "ClefOmniForJointSchema", "TokenPruneQwen3_5": "ClefFlashForJointSchema"}
@@ -42,6 +44,12 @@ def check_head(architecture: Architecture, model_config: Any) -> None:
             f"{model_config.model} has a {HEAD}, with which vLLM serves it as {headed}, and {architecture.name} has no "
             f"such head. Serve it without pruning."
         )
+
+
+def set_tokenizer_mode(architecture: Architecture, model_config: Any) -> None:
+    """Choose the mode that vLLM chooses for the model that is replaced, unless a user has chosen one."""
+    if architecture.name in TOKENIZER_MODES and model_config.tokenizer_mode == "auto":
+        model_config.tokenizer_mode = TOKENIZER_MODES[architecture.name]
 
 
 def share_features(architecture: Architecture) -> None:

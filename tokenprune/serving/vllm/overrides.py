@@ -17,7 +17,13 @@ from tokenprune.strategies.registry import changed_settings, name_of
 
 #: The part of a config that describes the language model, of types that transformers has no class for; None where the
 #: config is that of a Qwen2, with the vision tower's in it.
-TEXT_PARTS = {"internvl_chat": "llm_config", "interns1": "text_config", "opencua": "text_config", "dots_ocr": None}
+TEXT_PARTS = {
+    "dots_ocr": None,
+    "internvl_chat": "llm_config",
+    "interns1": "text_config",
+    "kimi_k3": "text_config",
+    "opencua": "text_config",
+}
 
 
 def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def pruned_config(base: Any, architecture: Architecture) -> Any:
         def verify_and_update_model_config(model_config: Any) -> None:
             from vllm import __version__
 
-            from tokenprune.serving.vllm.features import check_head, share_features
+            from tokenprune.serving.vllm.features import check_head, set_tokenizer_mode, share_features
             from tokenprune.serving.vllm.metrics import SELECTION_TIMES
             from tokenprune.serving.vllm.refusals import check_model
 
@@ -64,6 +64,7 @@ def pruned_config(base: Any, architecture: Architecture) -> Any:
                 # vLLM then keeps position IDs per request. Only the top level says so, so that the language model,
                 # which is built from the text config, keeps its one-dimensional rotary embedding.
                 model_config.hf_config.mrope_section = [1, 1, 1]
+            set_tokenizer_mode(architecture, model_config)
             SELECTION_TIMES.share_folder()
             share_features(architecture)
 

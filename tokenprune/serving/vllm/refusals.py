@@ -240,6 +240,12 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             multimodal.mm_encoder_only and architecture.marked,
             "the text between an image's visual tokens is embedded by the language model, which is not loaded",
         ),
+        "--use-replayssm with --speculative-config": (
+            architecture.name == "TokenPruneKimiK3"
+            and vllm_config.speculative_config is not None
+            and vllm_config.cache_config.use_replayssm,
+            "vLLM keeps the states that this needs for the unpruned model only",
+        ),
         "--video-pruning-rate": (
             bool(multimodal.video_pruning_rate),
             "vLLM's own pruning of videos also appends position IDs",

@@ -48,6 +48,7 @@ OWN_TOWERS = {
     "interns1": TOWERS["internvl_vision"],
     "internvl_chat": TOWERS["internvl_vision"],
     "kimi_k25": kimi.TOWER,
+    "kimi_k3": kimi.TOWER,
     "lfm2_vl": lfm2_vl.TOWER,
     "llama4": llama4.TOWER,
     "minicpmv4_6": minicpm.TOWER,
@@ -132,12 +133,12 @@ def unwindowed_layers(vision_config: Any) -> list[int]:
 
 def n_hidden_layers(vision_config: Any) -> int:
     """How many layers a vision tower has."""
-    return _first(vision_config, "num_hidden_layers", "depth", "layers")
+    return _first(vision_config, "num_hidden_layers", "depth", "layers", "vt_num_hidden_layers")
 
 
 def n_heads(vision_config: Any) -> int:
     """How many heads the attention of a vision tower has."""
-    return _first(vision_config, "num_attention_heads", "num_heads", "heads")
+    return _first(vision_config, "num_attention_heads", "num_heads", "heads", "vt_num_attention_heads")
 
 
 def _first(vision_config: Any, *names: str) -> int:

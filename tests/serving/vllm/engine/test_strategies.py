@@ -25,6 +25,7 @@ NAMES = (
     "opencua",
     "paddleocr_vl",
     "kimi_k25",
+    "kimi_k3",
     "step3p7",
     "muse_glimmer",
 )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 from vllm.model_executor.models import kimi_k25
 from vllm.model_executor.models.interfaces import SupportsMRoPE
@@ -26,20 +26,8 @@ from tokenprune.serving.vllm.worker.tiles import image_statistics
 from tokenprune.tokens import PatchTokens, VisionAttention
 
 
-class KimiProcessor(PruningProcessor, kimi_k25.KimiK25MultiModalProcessor):
-    pruned = ("vision_chunk",)
-
-    def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
-        return frames_of(self.info.get_hf_config(), item["pixel_values"].data, item["grid_thws"].data)
-
-
-@MULTIMODAL_REGISTRY.register_processor(
-    KimiProcessor, info=kimi_k25.KimiK25ProcessingInfo, dummy_inputs=kimi_k25.KimiK25DummyInputsBuilder
-)
-class PrunedKimiK25(PrunedModel, kimi_k25.KimiK25ForConditionalGeneration, SupportsMRoPE):
-    """vLLM's Kimi K2.5, pruned. Its tower gets the patches of all chunks in one sequence."""
-
-    pruned = KimiProcessor.pruned
+class PrunedKimi(PrunedModel):
+    """Shared by the models with a tower that gets the patches of all images, or chunks of frames, in one sequence."""
 
     def make_patch_dropping(self) -> PatchDropping:
         encoder = self.vision_tower.encoder
@@ -54,7 +42,11 @@ class PrunedKimiK25(PrunedModel, kimi_k25.KimiK25ForConditionalGeneration, Suppo
         return blocks[encoder_layer(self.config, self.settings.strategy.attention_layer)].attn
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
-        return {"pixel_values": arguments["grid_thws"].prod(-1).tolist()}
+        return {"pixel_values": self.grids(arguments).prod(-1).tolist()}
+
+    def normalised(self, patches: Real[Tensor, "patches channels y x"]) -> Float[Tensor, "patches channels y x"]:
+        """What the tower makes of the pixels that it gets, before it embeds them."""
+        return self.vision_tower.patch_embed.input_norm(patches.flatten(1), torch.float32).view(patches.shape)
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         needs, tower = self.settings.strategy.needs, tower_of_config(self.config)
@@ -69,9 +61,23 @@ class PrunedKimiK25(PrunedModel, kimi_k25.KimiK25ForConditionalGeneration, Suppo
                 query, key = (part[None] for part in heads)
                 found["vision_attention"] = VisionAttention(query, key, self.capture.scale, tower.n_prefix, one, real)
         if needs & {"pixels", "colors"}:
-            pixels = arguments["pixel_values"]
-            # The tower itself normalises them.
-            normed = self.vision_tower.patch_embed.input_norm(pixels.flatten(1), torch.float32).view(pixels.shape)
+            normed = self.normalised(arguments["pixel_values"])
             for found, image in zip(statistics, chunk_pixels(normed, grids), strict=True):
                 found.update(image_statistics(needs, tower, image[None]))
         return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
+
+
+class KimiProcessor(PruningProcessor, kimi_k25.KimiK25MultiModalProcessor):
+    pruned = ("vision_chunk",)
+
+    def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
+        return frames_of(self.info.get_hf_config(), item["pixel_values"].data, item["grid_thws"].data)
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    KimiProcessor, info=kimi_k25.KimiK25ProcessingInfo, dummy_inputs=kimi_k25.KimiK25DummyInputsBuilder
+)
+class PrunedKimiK25(PrunedKimi, kimi_k25.KimiK25ForConditionalGeneration, SupportsMRoPE):
+    """vLLM's Kimi K2.5, pruned."""
+
+    pruned = KimiProcessor.pruned

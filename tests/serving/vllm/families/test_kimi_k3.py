@@ -1,0 +1,39 @@
+"""Kimi K3 as vLLM configures it, with layers that have a state: elsewhere, the tests replace its language model."""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.served.engine import needs_vllm
+from helpers.served.family import FOPRU
+from helpers.served.kimi_k3 import save_kimi_k3
+
+from tokenprune.serving.vllm.plugin import register
+
+pytestmark = [needs_vllm, pytest.mark.slow]
+LAYERS = {"kda_layers": [1, 3], "full_attn_layers": [2], "num_heads": 2, "head_dim": 32, "short_conv_kernel_size": 4}
+
+
+def test_it_is_configured_like_the_unpruned_model(tmp_path: Path) -> None:
+    from vllm import ModelRegistry
+    from vllm.engine.arg_utils import EngineArgs
+
+    register()
+    home = "tokenprune.serving.vllm.models.kimi_k3:PrunedKimiK3"
+    ModelRegistry.register_model("TokenPruneKimiK3", home)  # instead of what other tests may have registered
+    save_kimi_k3(tmp_path, linear_attn_config=LAYERS, mla_use_nope=True)
+
+    def seen(**overrides: Any) -> list[Any]:
+        config = EngineArgs(str(tmp_path), max_model_len=256, hf_overrides=overrides).create_engine_config()
+        model = config.model_config
+        kind, _ = ModelRegistry.resolve_model_cls(model.architectures, model)
+        states = kind.get_mamba_state_shape_from_config(config), kind.get_mamba_state_dtype_from_config(config)
+        return [model.tokenizer_mode, model.is_hybrid, config.cache_config.mamba_cache_mode, *states]
+
+    own = seen()
+    assert own[:2] == ["kimi_k3", True]
+    assert seen(architectures=["TokenPruneKimiK3"], tokenprune=FOPRU) == own

@@ -1,0 +1,30 @@
+"""Kimi K3, which only vLLM implements: images before the vision tower of Kimi K2.5, and layers without position IDs."""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vllm.model_executor.models.interfaces import SupportsMRoPE
+from vllm.models import kimi_k3
+from vllm.models.kimi_k3.common import mm_preprocess
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from tokenprune.serving.vllm.models.kimi import PrunedKimi
+from tokenprune.serving.vllm.patches import frames_of
+from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.tokens import PatchTokens
+
+
+class KimiK3Processor(PruningProcessor, mm_preprocess.KimiK3MultiModalProcessor):
+    def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
+        return frames_of(self.info.get_hf_config(), item["pixel_values"].data, item["grid_thws"].data)
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    KimiK3Processor, info=mm_preprocess.KimiK3ProcessingInfo, dummy_inputs=mm_preprocess.KimiK3DummyInputsBuilder
+)
+class PrunedKimiK3(PrunedKimi, kimi_k3.KimiK3ForConditionalGeneration, SupportsMRoPE):
+    """vLLM's Kimi K3, pruned."""
