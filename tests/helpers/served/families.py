@@ -21,6 +21,7 @@ from helpers.served.glm5 import save_glm5_next
 from helpers.served.granite import save_granite4_vision
 from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_interns1, save_internvl_chat, save_qianfan_ocr
 from helpers.served.kimi_k3 import K3_IMAGE, save_kimi_k3
+from helpers.served.kimi_vl import VL_OPTIONS, save_kimi_vl
 from helpers.served.lfm import save_lfm2_vl
 from helpers.served.marked import (
     COHERE_IMAGE,
@@ -154,6 +155,14 @@ FAMILIES = (
         visual_token="<|media_pad|>",
         n_more=3,
         options=OWN_ROTATION,
+    ),
+    Family(
+        "kimi_vl",
+        "TokenPruneKimiVL",
+        save_kimi_vl,
+        KIMI_IMAGE,
+        far=Far(256, 8, (196, 196), raises="index out of range"),
+        options=VL_OPTIONS,
     ),
     Family(
         "step3p7",

@@ -29,6 +29,7 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "dots_ocr", "architectures": ["DotsOCRForCausalLM"]}, "TokenPruneDotsOCR"),
         ({"model_type": "interns1", "architectures": ["InternS1ForConditionalGeneration"]}, "TokenPruneInternS1"),
         ({"model_type": "kimi_k3", "architectures": ["KimiK3ForConditionalGeneration"]}, "TokenPruneKimiK3"),
+        ({"model_type": "kimi_vl", "architectures": ["KimiVLForConditionalGeneration"]}, "TokenPruneKimiVL"),
         ({"model_type": "opencua", "architectures": ["OpenCUAForConditionalGeneration"]}, "TokenPruneOpenCUA"),
         ({"model_type": "step3p7", "vision_config": {"width": 1536}}, "TokenPruneStep3p7"),
         ({"model_type": "llava", "architectures": ["TokenPruneQwen2VL"]}, "TokenPruneLlava"),

@@ -24,6 +24,7 @@ PROCESSOR = SimpleNamespace(
         ({"max_pixels": 9, "merge_size": 1}, "merge_size=1 does not fit this model, which was trained with 2"),
         ({"images_kwargs": {"patch_size": 16}}, r"images_kwargs\.patch_size=16 .* trained with 14"),
         ({"videos_kwargs": {"temporal_patch_size": 2}}, r"videos_kwargs\.temporal_patch_size=2 .* trained with 4"),
+        ({"merge_kernel_size": [1, 1]}, r"merge_kernel_size=\[1, 1\] does not fit this model"),
         ({"downsample_factor": 4}, "downsample_factor=4 does not fit this model, which has no such setting"),
     ],
 )

@@ -225,6 +225,15 @@ ARCHITECTURES = by_name(
         joins_ranks=True,
     ),
     Architecture(
+        "TokenPruneKimiVL",
+        "kimi_vl:PrunedKimiVL",
+        "KimiVLForConditionalGeneration",
+        "kimi_vl",
+        needs_pixels=True,
+        drops_patches=True,
+        joins_ranks=True,
+    ),
+    Architecture(
         "TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3", marked=True
     ),
     Architecture(

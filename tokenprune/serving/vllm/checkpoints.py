@@ -28,6 +28,7 @@ ONLY_VLLM = {
     "dots_ocr": "exaone4_5",
     "interns1": "internvl",
     "kimi_k3": "kimi_k25",
+    "kimi_vl": "kimi_k25",
     "opencua": "qwen2_5_vl",
 }
 PATCH = "Patch it in transformers instead: tokenprune.patch(model, strategy)."

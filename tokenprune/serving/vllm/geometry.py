@@ -16,6 +16,7 @@ FIXED = frozenset(
         "downsample_factor",
         "encoder_patch_size",
         "image_grid_pinpoints",
+        "merge_kernel_size",
         "merge_size",
         "patch_size",
         "pooling_kernel_size",

@@ -22,6 +22,7 @@ TEXT_PARTS = {
     "internvl_chat": "llm_config",
     "interns1": "text_config",
     "kimi_k3": "text_config",
+    "kimi_vl": "text_config",
     "opencua": "text_config",
 }
 

@@ -49,6 +49,7 @@ OWN_TOWERS = {
     "internvl_chat": TOWERS["internvl_vision"],
     "kimi_k25": kimi.TOWER,
     "kimi_k3": kimi.TOWER,
+    "kimi_vl": kimi.TOWER,
     "lfm2_vl": lfm2_vl.TOWER,
     "llama4": llama4.TOWER,
     "minicpmv4_6": minicpm.TOWER,

@@ -34,7 +34,7 @@ NAMES = (
     "opencua",
 )
 #: Towers whose patches are in raster order, of one image at a time or of frames that become the same tokens.
-RASTER = ("paddleocr_vl", "kimi_k25", "kimi_k3")
+RASTER = ("paddleocr_vl", "kimi_k25", "kimi_k3", "kimi_vl")
 CASES = [(name, EXACT) for name in (*NAMES, *RASTER)]
 CASES += [
     (name, one)

@@ -26,6 +26,7 @@ NAMES = (
     "paddleocr_vl",
     "kimi_k25",
     "kimi_k3",
+    "kimi_vl",
     "step3p7",
     "muse_glimmer",
 )

@@ -74,7 +74,7 @@ def test_two_ranks(save: Any, architecture: str, image: str, tmp_path: Path, mon
             check_equal(output, answer)
 
 
-@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "glm4v", "cohere_compass", "kimi_k25"])
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "glm4v", "cohere_compass", "kimi_k25", "kimi_vl"])
 def test_ranks_that_encode_other_images(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank without images, or with other sizes than the other rank's, keeps what a single one keeps."""
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
