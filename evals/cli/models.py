@@ -25,7 +25,11 @@ CONTRACTS = {
 #: The name of a checkpoint on Hugging Face.
 CHECKPOINT = re.compile(r"[\w-]+/[\w.-]+")
 #: Names of published checkpoints that do not begin with their type, or begin with another.
-PUBLISHED = {r"llava-v?1\.6": "llava_next", r"InternVL\d(?!.*-HF)": "internvl_chat"}
+PUBLISHED = {
+    r"llava-v?1\.6": "llava_next",
+    r"InternVL\d(?!.*-HF)": "internvl_chat",
+    r"ERNIE-4\.5-VL": "ernie4_5_moe_vl",
+}
 #: What is said of a type that was guessed.
 BY_NAME = "By its name, {} is of type {}. To be sure, look for model_type in its config.json."
 #: First word of a test's name -> the mode, as the table in adapters/models.md calls it.

@@ -106,6 +106,7 @@ def test_the_name_of_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
         ("llava-hf/llava-v1.6-mistral-7b-hf", "llava_next", "LlavaNextForConditionalGeneration (llava_next)"),
         ("llava-hf/llava-1.5-7b-hf", "llava", "LlavaForConditionalGeneration (llava)"),
         ("OpenGVLab/InternVL3_5-8B", "internvl_chat", "internvl_chat is a format that only vLLM reads."),
+        ("baidu/ERNIE-4.5-VL-28B-A3B-PT", "ernie4_5_moe_vl", "ernie4_5_moe_vl is a format that only vLLM reads."),
         ("OpenGVLab/InternVL3_5-8B-HF", "internvl", "InternVLForConditionalGeneration (internvl)"),
     ],
 )

@@ -7,6 +7,7 @@ from functools import partial
 from helpers.served.compass import COMPASS_IMAGE, save_cohere_compass
 from helpers.served.cosmos import COSMOS_VIDEO, save_cosmos, save_cosmos_edge
 from helpers.served.dots import DOTS_IMAGE, save_dots_ocr
+from helpers.served.ernie import ERNIE_IMAGE, ERNIE_VISUAL, save_ernie4_5_vl
 from helpers.served.family import FAR_MROPE, M_ROPE_ENDS, OWN_ROTATION, Family, Far
 from helpers.served.gemma import (
     GEMMA4_IMAGE,
@@ -111,6 +112,15 @@ FAMILIES = (
     Family("glm_ocr", "TokenPruneGlmOcr", partial(save_glm, kind="glm_ocr"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
     Family("glm5_next", "TokenPruneGlm5Next", save_glm5_next, GLM_IMAGE, GLM_VIDEO),
     Family("paddleocr_vl", "TokenPrunePaddleOCRVL", save_paddleocr_vl, PADDLE_IMAGE, far=FAR_MROPE),
+    Family(
+        "ernie4_5_vl",
+        "TokenPruneErnie4_5VL",
+        save_ernie4_5_vl,
+        ERNIE_IMAGE,
+        far=FAR_MROPE,
+        visual_token=ERNIE_VISUAL,
+        options={**CHAT_OPTIONS, **OWN_ROTATION},
+    ),
     Family(
         "exaone4_5",
         "TokenPruneExaone4_5",

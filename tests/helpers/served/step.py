@@ -130,8 +130,8 @@ def see_as_transformers() -> None:
 
 
 def run_step_on_cpus() -> None:
-    """vLLM on a CPU has experts that are chosen by sigmoids only in groups, so that here all are one, and its matrix
-    product takes no transposed features."""
+    """vLLM on a CPU has experts that are chosen by sigmoids, or with a bias, only in groups, so that here all are one.
+    Its matrix product takes no transposed features."""
     from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
     from vllm.model_executor.models.step_vl import PerceptionEncoder
 
@@ -140,7 +140,8 @@ def run_step_on_cpus() -> None:
     @wraps(make)
     def grouped(self: Any, *args: Any, **settings: Any) -> None:
         make(self, *args, **settings)
-        if self.scoring_func == "sigmoid" and not self.use_grouped_topk:
+        biased = self.scoring_func == "softmax" and self.e_score_correction_bias is not None
+        if (self.scoring_func == "sigmoid" or biased) and not self.use_grouped_topk:
             self.use_grouped_topk, self.num_expert_group, self.topk_group = True, 1, 1
 
     if not hasattr(make, "__wrapped__"):

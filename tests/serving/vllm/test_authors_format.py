@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tokenprune import FoPru
+from tokenprune import FoPru, PixelPrune
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.serving.vllm.overrides import overrides
@@ -68,6 +68,20 @@ def test_layers_with_a_state_and_other_names_of_a_tower() -> None:
     assert written(kimi, layer=26)["architectures"] == ["TokenPruneKimiK3"]
     with pytest.raises(UnsupportedError, match="layer=27 is not in the vision tower: write 0 to 26"):
         written(kimi, layer=27)
+
+
+def test_a_config_with_experts_for_images() -> None:
+    """Of ERNIE 4.5 VL, which has two numbers where transformers' has one or a kind for each layer."""
+    experts = {"moe_num_experts": [64, 64], "moe_intermediate_size": [1536, 512], "moe_layer_start_index": [1, 1]}
+    text = {"num_hidden_layers": 28, "hidden_size": 2560, "rope_theta": 500000, "tie_word_embeddings": True}
+    names = {"model_type": "ernie4_5_moe_vl", "architectures": ["Ernie4_5_VLMoeForConditionalGeneration"]}
+    rope = {"rope_scaling": {"type": "default", "mrope_section": [22, 22, 20]}}
+    ernie = {**names, **text, **experts, **rope, "vision_config": {"depth": 32, "embed_dim": 1280}}
+    assert written(ernie, layer=31)["architectures"] == ["TokenPruneErnie4_5VL"]
+    with pytest.raises(UnsupportedError, match="layer=32 is not in the vision tower: write 0 to 31"):
+        written(ernie, layer=32)
+    with pytest.raises(UnsupportedError, match="PixelPrune cannot run inside vLLM with TokenPruneErnie4_5VL"):
+        overrides(ernie, Settings(PixelPrune()))
 
 
 def test_the_rotary_embedding_of_phi_3() -> None:

@@ -31,6 +31,10 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "kimi_k3", "architectures": ["KimiK3ForConditionalGeneration"]}, "TokenPruneKimiK3"),
         ({"model_type": "kimi_vl", "architectures": ["KimiVLForConditionalGeneration"]}, "TokenPruneKimiVL"),
         ({"model_type": "opencua", "architectures": ["OpenCUAForConditionalGeneration"]}, "TokenPruneOpenCUA"),
+        (
+            {"model_type": "ernie4_5_moe_vl", "architectures": ["Ernie4_5_VLMoeForConditionalGeneration"]},
+            "TokenPruneErnie4_5VL",
+        ),
         ({"model_type": "step3p7", "vision_config": {"width": 1536}}, "TokenPruneStep3p7"),
         ({"model_type": "llava", "architectures": ["TokenPruneQwen2VL"]}, "TokenPruneLlava"),
         ({"model_type": "cosmos3_omni", "architectures": ["Cosmos3ForConditionalGeneration"]}, "TokenPruneCosmos3"),
@@ -48,6 +52,8 @@ def test_architecture_of_a_checkpoint(config: dict[str, Any], name: str) -> None
 def test_models_that_cannot_be_served() -> None:
     with pytest.raises(UnsupportedError, match=r"'pixtral' is not in transformers' format\. If it is a Mistral 3"):
         architecture_of({"model_type": "pixtral"})
+    with pytest.raises(UnsupportedError, match=r"vLLM takes ERNIE 4\.5 VL .* type 'ernie4_5_moe_vl' in"):
+        architecture_of({"model_type": "ernie4_5_vl_moe"})
     with pytest.raises(UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: .*gemma3, gemma4"):
         architecture_of({"model_type": "bert"})
 

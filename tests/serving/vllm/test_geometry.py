@@ -49,6 +49,11 @@ def test_what_the_processor_says_itself() -> None:
     check_geometry({"patch_size": 14}, llava)
     with pytest.raises(SettingError, match="which was trained with 14"):
         check_geometry({"patch_size": 16}, llava)
+    ernie = SimpleNamespace(spatial_conv_size=2, temporal_conv_size=2, image_processor=SimpleNamespace())
+    check_geometry({"spatial_conv_size": 2}, ernie)
+    for name in ("spatial_conv_size", "temporal_conv_size"):
+        with pytest.raises(SettingError, match=f"{name}=4 does not fit this model, which was trained with 2"):
+            check_geometry({name: 4}, ernie)
 
 
 def test_tiles_of_one_size() -> None:

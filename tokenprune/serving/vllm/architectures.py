@@ -174,6 +174,13 @@ ARCHITECTURES = by_name(
         drops_patches=True,
     ),
     Architecture(
+        "TokenPruneErnie4_5VL",
+        "ernie4_5_vl:PrunedErnie4_5VL",
+        "Ernie4_5_VLMoeForConditionalGeneration",
+        "ernie4_5_moe_vl",
+        multidimensional=True,
+    ),
+    Architecture(
         "TokenPruneExaone4_5",
         "exaone4_5:PrunedExaone4_5",
         "Exaone4_5_ForConditionalGeneration",

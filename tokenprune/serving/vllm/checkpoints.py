@@ -12,6 +12,8 @@ from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
 NATIVE_TOWERS = ("clip_vision_model", "siglip_vision_model")
 #: Types of checkpoints in another format than the one that is served, and how to get that.
 OTHER_FORMATS = {
+    "ernie4_5_vl_moe": "is read by transformers only: vLLM takes ERNIE 4.5 VL in its authors' format, with the type "
+    "'ernie4_5_moe_vl' in config.json. Write the name of such a checkpoint, as baidu/ERNIE-4.5-VL-28B-A3B-PT is one.",
     "lighton_ocr": "is read by transformers only: vLLM takes LightOn OCR as it is published, with the type 'mistral3'. "
     "Write its published name, such as lightonai/LightOnOCR-2-1B.",
     "pixtral": "is not in transformers' format. If it is a Mistral 3, add --config-format hf --load-format hf "
@@ -22,7 +24,7 @@ OTHER_FORMATS = {
     "Qwen/Qwen3-Omni-30B-A3B-Instruct.",
 }
 #: Types of checkpoints in their authors' format, which vLLM reads, and those of their conversions to transformers'.
-CONVERTED = {"internvl_chat": "internvl"}
+CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe"}
 #: Types that only vLLM reads, and one of transformers' whose vision tower is of the same kind.
 ONLY_VLLM = {
     "dots_ocr": "exaone4_5",

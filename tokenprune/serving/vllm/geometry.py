@@ -20,6 +20,8 @@ FIXED = frozenset(
         "merge_size",
         "patch_size",
         "pooling_kernel_size",
+        "spatial_conv_size",
+        "temporal_conv_size",
         "temporal_patch_size",
     }
 )

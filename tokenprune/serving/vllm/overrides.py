@@ -16,9 +16,10 @@ from tokenprune.serving.vllm.settings import KEY, Settings
 from tokenprune.strategies.registry import changed_settings, name_of
 
 #: The part of a config that describes the language model, of types that transformers has no class for; None where the
-#: config is that of a Qwen2, with the vision tower's in it.
+#: config has the names of a Qwen2's, with the vision tower's in it.
 TEXT_PARTS = {
     "dots_ocr": None,
+    "ernie4_5_moe_vl": None,
     "internvl_chat": "llm_config",
     "interns1": "text_config",
     "kimi_k3": "text_config",

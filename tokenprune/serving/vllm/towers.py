@@ -34,6 +34,7 @@ SEQUENCE_TOWERS = {
     "glm5_next": NORMED_TOWER,
     "cohere_compass": QWEN3_TOWER,
     "dots_ocr": QWEN2_TOWER,
+    "ernie4_5_moe_vl": QWEN2_TOWER,
     "opencua": QWEN2_5_TOWER,
     "exaone4_5": QWEN2_5_TOWER,
     "cosmos3_omni": QWEN3_TOWER,

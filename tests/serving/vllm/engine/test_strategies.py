@@ -23,6 +23,7 @@ NAMES = (
     "glm5_next",
     "dots_ocr",
     "opencua",
+    "ernie4_5_vl",
     "paddleocr_vl",
     "kimi_k25",
     "kimi_k3",

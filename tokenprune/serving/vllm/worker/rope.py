@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding, RotaryEmbeddingBase
+from vllm.model_executor.layers.rotary_embedding.ernie45_vl_rope import Ernie4_5_VLRotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.gemma4_rope import Gemma4RotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.linear_scaling_rope import LinearScalingRotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.llama3_rope import Llama3RotaryEmbedding
@@ -26,6 +27,7 @@ LENGTHENED = (
     LinearScalingRotaryEmbedding,
     Llama3RotaryEmbedding,
     MRotaryEmbedding,
+    Ernie4_5_VLRotaryEmbedding,
     Gemma4RotaryEmbedding,
 )
 
