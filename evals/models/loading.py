@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def load_model(
     float32 for float16 weights on a CPU, where float16 is several times slower, and for bfloat16 weights on a CPU
     without `has_bfloat16`, which a line on stderr says; quantised weights stay as they are. device_map:
     from_pretrained's, instead of `device`; "auto" spreads a model over all devices. DataError if there is no such
-    model; SettingError if it is quantised and cannot have the dtype.
+    model, or if some of its weights are not there; SettingError if it is quantised and cannot have the dtype.
     """
     if dtype not in DTYPES:
         raise SettingError(unknown("dtype", dtype, DTYPES))
@@ -41,9 +41,11 @@ def load_model(
     config, processor = load_processor(name)
     torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
     with named(name, "weights"), _progress_on_terminals():
-        model: Any = AutoModelForImageTextToText.from_pretrained(
-            name, config=config, dtype=torch_dtype, device_map=device_map
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            name, config=config, dtype=torch_dtype, device_map=device_map, output_loading_info=True
         )
+    model, info = loaded
+    _check_weights(name, model, info["missing_keys"])
     quantised = getattr(model, "is_quantized", False)
     if quantised and dtype != "auto":
         _check_dtype(name, model, dtype)
@@ -61,6 +63,17 @@ def has_bfloat16() -> bool:
     """Return whether this CPU multiplies bfloat16 matrices about as fast as float32 ones."""
     # What torch itself asks before it gives them to oneDNN; public functions name instruction sets, since torch 2.13.
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _check_weights(name: str, model: Any, missing: Collection[str]) -> None:
+    """transformers makes up what it does not find, as in LLaVA in its authors' format, and only warns."""
+    if missing:
+        named = ", ".join(model.config.architectures or ())
+        raise DataError(
+            f"{name}: {len(missing)} weights of a {type(model).__name__} are not in it, such as {min(missing)}, and "
+            f"would be random. It may be in another format ({named}): name a conversion to transformers', often with "
+            f"-hf at the end"
+        )
 
 
 def _check_dtype(name: str, model: Any, dtype: str) -> None:

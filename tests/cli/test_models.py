@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.commands import command
@@ -11,9 +13,23 @@ from helpers.commands import command
 from tokenprune.adapters import ADAPTERS
 from tokenprune.adapters.refused import NEVER
 from tokenprune.adapters.tested import read_tested
-from tokenprune.evals.cli.models import CONTRACTS, in_vllm, strategies_of
+from tokenprune.evals.cli.checkpoint import Checkpoint, in_vllm
+from tokenprune.evals.cli.models import CONTRACTS, strategies_of
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.checkpoints import CONVERTED, ONLY_VLLM, checkpoint_type
+
+#: As InternVL is published by its authors, but for its language model.
+INTERNVL = {
+    "model_type": "internvl_chat",
+    "architectures": ["InternVLChatModel"],
+    "vision_config": {"model_type": "intern_vit_6b", "num_hidden_layers": 24},
+    "ps_version": "v2",
+    "select_layer": -1,
+}
+
+
+def write(folder: Path, **config: Any) -> None:
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def test_every_class_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,7 +62,8 @@ def test_strategies_that_vllm_can_serve(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_what_vllm_can_serve(capsys: pytest.CaptureFixture[str]) -> None:
-    served = {checkpoint_type(one.model_type) for one in read_tested().values() if in_vllm(one.model_type) is None}
+    types = {checkpoint_type(one.model_type) for one in read_tested().values()}
+    served = {one for one in types if in_vllm(Checkpoint(one)) is None}
     all_served = {architecture.model_type for architecture in ARCHITECTURES.values()}
     assert served == all_served - CONVERTED.keys() - ONLY_VLLM.keys()
     assert command("models", "hunyuan_vl") == 0
@@ -88,37 +105,6 @@ def test_an_unknown_name() -> None:
     assert "Did you mean smolvlm? Look for model_type" in command("models", "SmolVLM2")
 
 
-def test_the_name_of_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("models", "Qwen/Qwen3-VL-8B-Instruct") == 0
-    shown = capsys.readouterr().out
-    assert shown.startswith(
-        "By its name, Qwen/Qwen3-VL-8B-Instruct is of type qwen3_vl. To be sure, look for model_type"
-    )
-    assert shown.splitlines()[1].startswith("Qwen3VLForConditionalGeneration (qwen3_vl)")
-    assert "qwen3_vl_moe" not in shown
-    assert command("models", "Qwen/Qwen3-Omni-30B-A3B-Instruct") == 0
-    assert "is of type qwen3_omni_moe_thinker." in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("name", "model_type", "found"),
-    [
-        ("llava-hf/llava-v1.6-mistral-7b-hf", "llava_next", "LlavaNextForConditionalGeneration (llava_next)"),
-        ("llava-hf/llava-1.5-7b-hf", "llava", "LlavaForConditionalGeneration (llava)"),
-        ("OpenGVLab/InternVL3_5-8B", "internvl_chat", "internvl_chat is a format that only vLLM reads."),
-        ("baidu/ERNIE-4.5-VL-28B-A3B-PT", "ernie4_5_moe_vl", "ernie4_5_moe_vl is a format that only vLLM reads."),
-        ("OpenGVLab/InternVL3_5-8B-HF", "internvl", "InternVLForConditionalGeneration (internvl)"),
-    ],
-)
-def test_names_that_do_not_begin_with_their_type(
-    name: str, model_type: str, found: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command("models", name) == 0
-    first, second, *_ = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"By its name, {name} is of type {model_type}.")
-    assert second.startswith(found)
-
-
 def test_the_folder_of_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
     assert command("models", tmp_path) == 0
@@ -134,13 +120,56 @@ def test_the_folder_of_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert f"no class or model type has '{tmp_path}' in its name" in command("models", tmp_path)
 
 
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen3", "minicpmv", "gemma3_text", "interns1_pro"])
+def test_a_type_that_is_part_of_another(model_type: str, tmp_path: Path) -> None:
+    write(tmp_path, model_type=model_type, num_hidden_layers=2)
+    said = command("models", tmp_path)
+    assert said.startswith(
+        f"Error: {tmp_path}: a model of type {model_type!r} can be pruned neither in transformers nor"
+    )
+
+
+def test_the_config_decides_what_vllm_can_serve(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """InternVL 2 with Phi-3, a Gemma 4 without its vision tower, and a thinker alone."""
+    scaling = {"type": "su", "long_factor": [2.0] * 48, "short_factor": [1.0] * 48}
+    lengths = {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
+    phi = {"model_type": "phi3", "hidden_size": 3072, "rope_scaling": scaling, **lengths}
+    write(tmp_path, **INTERNVL, llm_config=phi)
+    assert command("models", tmp_path) == 0
+    assert "  vLLM        no: the language model's rotary embedding is of type 'longrope'" in capsys.readouterr().out
+    write(tmp_path, model_type="gemma4", vision_config=None)
+    assert command("models", tmp_path) == 0
+    assert "  vLLM        no: config.json has no vision_config" in capsys.readouterr().out
+    write(tmp_path, model_type="qwen2_5_omni_thinker")
+    assert command("models", tmp_path) == 0
+    assert "'qwen2_5_omni_thinker' is a thinker alone" in capsys.readouterr().out
+
+
+def test_a_config_in_another_format_than_transformers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The first LLaVA, whose weights have other names than those of transformers' class for its type."""
+    warning = "config.json names LlavaLlamaForCausalLM. If its weights have other names than those of the class below"
+    write(tmp_path, model_type="llava", architectures=["LlavaLlamaForCausalLM"])
+    assert command("models", tmp_path) == 0
+    assert capsys.readouterr().out.startswith(warning)
+    for model_type, name in (
+        ("llava", "LlavaForConditionalGeneration"),
+        ("kimi_k25", "KimiK25ForConditionalGeneration"),
+        ("qwen2_5_omni", "Qwen2_5OmniModel"),
+        ("mistral3", "LightOnOCRForConditionalGeneration"),
+    ):
+        write(tmp_path, model_type=model_type, architectures=[name])
+        assert command("models", tmp_path) == 0
+        assert "config.json names" not in capsys.readouterr().out
+
+
 def test_a_format_that_only_vllm_reads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    named = '"model_type": "internvl_chat", "vision_config": {"model_type": "intern_vit_6b"}'
-    (tmp_path / "config.json").write_text(f'{{{named}, "architectures": ["InternVLChatModel"]}}')
+    write(tmp_path, **INTERNVL, llm_config={"model_type": "qwen2", "num_hidden_layers": 24})
     for name in ("internvl_chat", tmp_path):
         assert command("models", name) == 0
         shown = capsys.readouterr().out
-        assert shown.startswith("internvl_chat is a format that only vLLM reads. Everything but vLLM needs its conver")
+        assert shown.startswith(
+            "internvl_chat is a format that only vLLM reads. All but vLLM needs its conversion, of t"
+        )
         assert "InternVLForConditionalGeneration (internvl), read by InternVLAdapter" in shown
         assert "  vLLM        tokenprune serve, with grid, " in shown
 
@@ -150,7 +179,7 @@ def test_a_type_that_only_vllm_reads(capsys: pytest.CaptureFixture[str], tmp_pat
     for name in ("dots_ocr", "rednote-hilab/dots.ocr", tmp_path):
         assert command("models", name) == 0
         shown = capsys.readouterr().out
-        assert shown.startswith("dots_ocr is read by vLLM only, not by transformers: no other command takes it.")
+        assert "dots_ocr is read by vLLM only, not by transformers: no other command takes it." in shown
         (served,) = re.findall("  vLLM        tokenprune serve, with (.+)", shown)
         assert {"fopru", "mosaic", "pixelprune"} <= set(served.split(", "))
         assert not {"fastv", "flowcut", "backgroundpruning"} & set(served.split(", "))  # the last needs a CLS token

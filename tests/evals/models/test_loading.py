@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.files.evals import saved
 from helpers.tiny import tiny_llava
+from safetensors.torch import load_file, save_file
 
 from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.models import loading
@@ -79,7 +80,8 @@ def quantised(monkeypatch: pytest.MonkeyPatch) -> Any:
     model.is_quantized = True
     model.float = None
     monkeypatch.setattr(loading, "load_processor", lambda name: (model.config, None))
-    monkeypatch.setattr(loading.AutoModelForImageTextToText, "from_pretrained", lambda *_, **options: model)
+    loaded = (model, {"missing_keys": set()})
+    monkeypatch.setattr(loading.AutoModelForImageTextToText, "from_pretrained", lambda *_, **options: loaded)
     return model
 
 
@@ -109,3 +111,16 @@ def test_a_model_without_images(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(DataError, match=r"a 'llama' model, which transformers' AutoModelForImageTextToText does not"):
         load_model(str(tmp_path))
+
+
+def test_weights_under_other_names(tmp_path: Path) -> None:
+    """transformers would make them up. As in the first LLaVA, of the same type and with a class of its own."""
+    path = Path(saved(tiny_llava(), tmp_path / "model"))
+    file = path / "model.safetensors"
+    stored = {name.replace("multi_modal", "mm"): weight for name, weight in load_file(file).items()}
+    save_file(stored, file, {"format": "pt"})
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "architectures": ["LlavaLlamaForCausalLM"]}))
+    missing = r"4 weights of a LlavaForConditionalGeneration are not in it, such as model\.multi_modal_projector\."
+    with pytest.raises(DataError, match=rf"{missing}.+ in another format \(LlavaLlamaForCausalLM\)"):
+        load_model(str(path))

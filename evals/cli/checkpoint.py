@@ -1,0 +1,91 @@
+"""What is known of one checkpoint before its weights are loaded, and what vLLM can prune it with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+#: Architectures whose checkpoints have another class's type -> the type of the class of transformers that reads them.
+OF_ANOTHER_TYPE = {"LightOnOCRForConditionalGeneration": "lighton_ocr"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is known of a checkpoint: its type and that of its vision tower, the architectures that its config names,
+    and the config, if it was read."""
+
+    model_type: str
+    tower: str | None = None
+    architectures: tuple[str, ...] = ()
+    config: Mapping[str, Any] | None = None
+
+    @property
+    def converted_type(self) -> str:
+        """The type of the class of transformers that reads it or, if it is in its authors' format, its conversion."""
+        from tokenprune.serving.vllm.checkpoints import CONVERTED
+
+        other = next((OF_ANOTHER_TYPE[name] for name in self.architectures if name in OF_ANOTHER_TYPE), None)
+        return other or CONVERTED.get(self.model_type, self.model_type)
+
+    def is_of(self, class_name: str) -> bool:
+        """Whether its config names this class of transformers, under any name that such checkpoints have, or none.
+        Into another class, transformers loads the weights that have the same names, and makes up the others."""
+        from tokenprune.serving.vllm.architectures import ARCHITECTURES
+
+        of_type = [one for one in ARCHITECTURES.values() if one.model_type == self.model_type]
+        names = {class_name, *(name for one in of_type for name in (one.replaces, one.saved_as))}
+        return not self.architectures or bool(names & {*self.architectures})
+
+
+def read_folder(folder: Path) -> Checkpoint | None:
+    """What the config of a folder with a model in it says; None for any other folder."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tower = (config.get("vision_config") or {}).get("model_type")
+        return Checkpoint(str(config["model_type"]), tower, tuple(config.get("architectures") or ()), config)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def in_vllm(checkpoint: Checkpoint) -> str | None:
+    """Why a checkpoint cannot be pruned inside vLLM with any strategy; None if it can."""
+    from tokenprune.errors import UnsupportedError
+    from tokenprune.serving.vllm.checkpoints import architecture_of
+
+    known = {"model_type": checkpoint.model_type, "architectures": checkpoint.architectures}
+    try:
+        architecture_of(checkpoint.config or known)
+    except UnsupportedError as error:
+        return str(error)
+    return None
+
+
+def served(checkpoint: Checkpoint, strategies: Sequence[str]) -> tuple[list[str], str]:
+    """Those of some strategies that vLLM runs too, with their default settings, for a checkpoint that it can prune, by
+    its config or, if that is not known, its type; and why its config forbids the last of the others."""
+    from tokenprune.errors import UnsupportedError
+    from tokenprune.serving.vllm.checkpoints import architecture_of
+    from tokenprune.serving.vllm.overrides import overrides
+    from tokenprune.serving.vllm.refusals import check_strategy
+    from tokenprune.serving.vllm.settings import Settings
+    from tokenprune.strategies import STRATEGIES
+
+    found, reason = [], ""
+    architecture = architecture_of({"model_type": checkpoint.model_type, "architectures": checkpoint.architectures})
+    for name in strategies:
+        strategy = STRATEGIES[name]()
+        try:
+            check_strategy(strategy, 32, architecture)
+        except UnsupportedError:
+            continue
+        try:
+            if checkpoint.config is not None:
+                overrides(checkpoint.config, Settings(strategy))
+        except UnsupportedError as error:
+            reason = str(error)
+        else:
+            found.append(name)
+    return found, reason

@@ -1,0 +1,78 @@
+"""The type of a published checkpoint, guessed by its name: `tokenprune models` reads no config of the Hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from tokenprune.evals.cli.checkpoint import Checkpoint
+
+#: The name of a checkpoint on Hugging Face.
+CHECKPOINT = re.compile(r"[\w-]+/[\w.-]+")
+#: How many parameters a model has, which is not the version of its type: Gemma 3 4B is no Gemma 4.
+SIZE = re.compile(r"(?<![a-z0-9.])[aex]?\d+(\.\d+)?[bm](?![a-z])", re.IGNORECASE)
+#: Published checkpoints, by a pattern that their name begins with, of which the first that fits counts -> their type;
+#: None for those whose name only looks like that of a type.
+PUBLISHED: dict[str, Checkpoint | str | None] = {
+    r"(liuhaotian|lmms-lab)/": None,  # LLaVA in the format of its authors' code
+    r"\S+/llava-v?1\.6": "llava_next",
+    r"\S+/(Mini-)?InternVL(\d|-Chat)(?!\S*-HF)": "internvl_chat",
+    r"\S+/ERNIE-4\.5-VL": "ernie4_5_moe_vl",
+    r"\S+/Intern-S1-Pro": None,
+    r"\S+/GLM-4\.(1V|6V-Flash)": "glm4v",
+    r"\S+/GLM-4\.[56]V": "glm4v_moe",
+    r"\S+/glm-4v-9b": None,
+    r"\S+/Qwen3-VL-\d+B-A\d+B": "qwen3_vl_moe",
+    r"\S+/Qwen3\.[56]-\d+B-A\d+B": "qwen3_5_moe",
+    r"\S+/Qwen3\.6-\d": "qwen3_5",
+    r"\S+/Kimi-K2\.[5-7]": "kimi_k25",
+    r"\S+/(Mistral-Small-3\.[12]|Ministral-3|Devstral-Small-2)-": "mistral3",
+    r"\S+/LightOnOCR-[12]": Checkpoint("mistral3", architectures=("LightOnOCRForConditionalGeneration",)),
+    r"\S+/(SmolVLM|SmolDocling|granite-docling)-": "idefics3",
+    r"\S+/granite-vision-3": "llava_next",
+    r"\S+/(granite-vision-4|granite-4\.\d-\S+-vision)": "granite4_vision",
+    r"\S+/gemma-3-(270m|1b)": None,  # language models
+    r"\S+/LFM2\.5-VL": "lfm2_vl",
+    r"\S+/(deepseek-vl2|DeepSeek-OCR(?!-2))": None,
+    r"\S+/Ovis2\.5": None,
+    r"\S+/LLaVA-OneVision-(1\.5|2)": None,
+}
+
+
+def guess(name: str, types: Collection[str]) -> Checkpoint | None:
+    """The checkpoint that a name on Hugging Face is of, given all types; None if the name does not say."""
+    if not CHECKPOINT.fullmatch(name):
+        return None
+    for pattern, found in PUBLISHED.items():
+        if re.match(pattern, name, re.IGNORECASE):
+            return Checkpoint(found) if isinstance(found, str) else found
+    found = _type_in(name.rpartition("/")[2], types)
+    return None if found is None else Checkpoint(found)
+
+
+def part_of(wanted: str, names: Collection[str]) -> str | None:
+    """The longest name that is in another."""
+    return max(sorted(name for name in names if plain(name) in plain(wanted)), key=len, default=None)
+
+
+def plain(name: str) -> str:
+    """A name without case and punctuation: that of Qwen3-VL is in that of qwen3_vl."""
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+def _type_in(name: str, types: Collection[str]) -> str | None:
+    """The longest type that a name has in it; else the shortest that begins with two or more of its first words:
+    Qwen2.5-Omni-7B is of type qwen2_5_omni_thinker."""
+    name = SIZE.sub("", name)
+    if (within := part_of(name, types)) is not None:
+        return within
+    words = [word for word in name.split("-") if word]
+    beginnings = (plain("-".join(words[:n])) for n in range(len(words), 1, -1))
+    fitting = ([one for one in sorted(types) if beginning in _beginnings(one)] for beginning in beginnings)
+    return next((min(some, key=len) for some in fitting if some), None)
+
+
+def _beginnings(model_type: str) -> list[str]:
+    """A type's first word, its first two, and so on, but none before a number, which would be part of a version."""
+    words = model_type.split("_")
+    return ["".join(words[:n]) for n in range(1, len(words)) if not words[n][0].isdigit()]

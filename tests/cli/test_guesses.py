@@ -1,0 +1,114 @@
+"""What `tokenprune models` makes of the names of published checkpoints."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.commands import command
+
+from tokenprune.adapters.tested import read_tested
+from tokenprune.evals.cli.guesses import PUBLISHED, guess
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.checkpoints import ONLY_VLLM
+
+TYPES = {one.model_type for one in read_tested().values()} | ONLY_VLLM.keys()
+#: What the config of a checkpoint says.
+NAMES = {
+    "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl",
+    "Qwen/Qwen3-VL-30B-A3B-Instruct-FP8": "qwen3_vl_moe",
+    "Qwen/Qwen3.5-27B": "qwen3_5",
+    "Qwen/Qwen3.5-35B-A3B": "qwen3_5_moe",
+    "Qwen/Qwen3.6-27B": "qwen3_5",
+    "Qwen/Qwen2.5-VL-72B-Instruct-AWQ": "qwen2_5_vl",
+    "Qwen/Qwen2.5-Omni-7B": "qwen2_5_omni_thinker",
+    "Qwen/Qwen3-Omni-30B-A3B-Instruct": "qwen3_omni_moe_thinker",
+    "llava-hf/llava-v1.6-mistral-7b-hf": "llava_next",
+    "llava-hf/llava-1.5-7b-hf": "llava",
+    "llava-hf/llava-interleave-qwen-7b-hf": "llava",
+    "llava-hf/LLaVA-NeXT-Video-7B-hf": "llava_next_video",
+    "OpenGVLab/InternVL3_5-8B": "internvl_chat",
+    "OpenGVLab/InternVL-Chat-V1-5": "internvl_chat",
+    "OpenGVLab/Mini-InternVL-Chat-4B-V1-5": "internvl_chat",
+    "OpenGVLab/InternVL3-8B-hf": "internvl",
+    "OpenGVLab/InternVL3_5-8B-HF": "internvl",
+    "internlm/Intern-S1-mini": "interns1",
+    "baidu/ERNIE-4.5-VL-28B-A3B-PT": "ernie4_5_moe_vl",
+    "zai-org/GLM-4.1V-9B-Thinking": "glm4v",
+    "zai-org/GLM-4.5V": "glm4v_moe",
+    "zai-org/GLM-4.6V": "glm4v_moe",
+    "zai-org/GLM-4.6V-Flash": "glm4v",
+    "zai-org/GLM-OCR": "glm_ocr",
+    "moonshotai/Kimi-K2.5": "kimi_k25",
+    "nvidia/Kimi-K2.6-NVFP4": "kimi_k25",
+    "moonshotai/Kimi-VL-A3B-Thinking-2506": "kimi_vl",
+    "mistralai/Mistral-Small-3.2-24B-Instruct-2506": "mistral3",
+    "mistralai/Ministral-3-8B-Instruct-2512": "mistral3",
+    "lightonai/LightOnOCR-2-1B": "mistral3",
+    "HuggingFaceTB/SmolVLM-256M-Instruct": "idefics3",
+    "HuggingFaceTB/SmolVLM2-500M-Video-Instruct": "smolvlm",
+    "ibm-granite/granite-docling-258M": "idefics3",
+    "ibm-granite/granite-vision-3.2-2b": "llava_next",
+    "ibm-granite/granite-4.0-3b-vision": "granite4_vision",
+    "google/gemma-3-4b-it": "gemma3",
+    "google/gemma-4-E4B-it": "gemma4",
+    "google/paligemma2-3b-pt-224": "paligemma",
+    "LiquidAI/LFM2.5-VL-1.6B": "lfm2_vl",
+    "PaddlePaddle/PaddleOCR-VL-1.5": "paddleocr_vl",
+    "rednote-hilab/dots.ocr": "dots_ocr",
+    "MiniMaxAI/MiniMax-M3": "minimax_m3_vl",
+}
+#: Checkpoints of types that no class here has; the names of some have that of another type in them.
+UNKNOWN = (
+    "moonshotai/Kimi-K2-Instruct",
+    "openbmb/MiniCPM-V-2_6",
+    "openbmb/MiniCPM-V-4_5",
+    "openbmb/MiniCPM-o-2_6",
+    "deepseek-ai/DeepSeek-OCR",
+    "deepseek-ai/deepseek-vl2-tiny",
+    "AIDC-AI/Ovis2.5-9B",
+    "google/gemma-3-1b-it",
+    "google/medgemma-4b-it",
+    "zai-org/glm-4v-9b",
+    "liuhaotian/llava-v1.6-mistral-7b",
+    "lmms-lab/LLaVA-OneVision-1.5-8B-Instruct",
+    "internlm/Intern-S1-Pro",
+    "mistralai/Mistral-7B-Instruct-v0.3",
+)
+
+
+@pytest.mark.parametrize(("name", "model_type"), NAMES.items())
+def test_the_type_of_a_published_checkpoint(name: str, model_type: str) -> None:
+    found = guess(name, TYPES)
+    assert found is not None
+    assert found.model_type == model_type
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_names_that_only_look_like_those_of_a_type(name: str) -> None:
+    assert guess(name, TYPES) is None
+    said = command("models", name)
+    assert said.startswith(f"Error: no class or model type has {name!r} in its name. Look for model_type in")
+
+
+def test_types_in_the_table() -> None:
+    known = TYPES | {one.model_type for one in ARCHITECTURES.values()}
+    found = [one if isinstance(one, str) else one.model_type for one in PUBLISHED.values() if one is not None]
+    assert set(found) <= known
+
+
+def test_a_guess_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("models", "Qwen/Qwen3-VL-8B-Instruct") == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("By its name, Qwen/Qwen3-VL-8B-Instruct is of type qwen3_vl. To be sure, look for model_")
+    assert second.startswith("Qwen3VLForConditionalGeneration (qwen3_vl)")
+    assert command("models", "OpenGVLab/InternVL3_5-8B") == 0
+    _, second, third, *_ = capsys.readouterr().out.splitlines()
+    assert second.startswith("internvl_chat is a format that only vLLM reads.")
+    assert third.startswith("InternVLForConditionalGeneration (internvl)")
+
+
+def test_a_checkpoint_whose_class_has_another_type(capsys: pytest.CaptureFixture[str]) -> None:
+    """LightOn OCR is published as a Mistral 3, by which vLLM reads it, and has a class of its own in transformers."""
+    assert command("models", "lightonai/LightOnOCR-2-1B") == 0
+    shown = capsys.readouterr().out
+    assert "LightOnOcrForConditionalGeneration (lighton_ocr)" in shown
+    assert "  vLLM        tokenprune serve, with grid, " in shown
