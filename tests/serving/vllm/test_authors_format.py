@@ -115,3 +115,14 @@ def test_visual_tokens_in_columns_are_refused() -> None:
 def test_a_part_that_is_missing(part: str) -> None:
     with pytest.raises(UnsupportedError, match=f"config.json of a model of type 'internvl_chat' has no '{part}'"):
         written({name: value for name, value in config().items() if name != part})
+
+
+@pytest.mark.parametrize(
+    "part", [{"model_type": "newer_than_transformers"}, {"model_type": "llama", "hidden_size": "a"}]
+)
+def test_a_config_that_transformers_cannot_read(part: dict[str, Any]) -> None:
+    """Such as a language model of a later release."""
+    with pytest.raises(
+        UnsupportedError, match=r"cannot read the config\.json of this 'mistral3' model, .+Error: .+ a new"
+    ):
+        written({"model_type": "mistral3", "text_config": part})

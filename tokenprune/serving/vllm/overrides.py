@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, Qwen2Config
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, Qwen2Config, __version__
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
@@ -32,8 +32,8 @@ def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str
     """Return vLLM's `--hf-overrides` for a model with this config.json: the architecture, what it prunes with, and the
     `others` that a user gives.
 
-    Raises UnsupportedError for a model that no architecture serves, and for settings that do not fit it, as the engine
-    does when it starts.
+    Raises UnsupportedError for a model that no architecture serves, for a config that transformers cannot read, and for
+    settings that do not fit it, as the engine does when it starts.
     """
     written = {"strategy": name_of(type(settings.strategy)), **changed_settings(settings.strategy)}
     if settings.position_ids != "original":
@@ -42,8 +42,22 @@ def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str
         written["record"] = settings.record
     name = architecture_of(config)
     found = {**(others or {}), "architectures": [name], KEY: written}
-    check_config(ARCHITECTURES[name], _parsed(_updated(config, found)), settings)
+    check_config(ARCHITECTURES[name], _read(_updated(config, found)), settings)
     return found
+
+
+def _read(config: Mapping[str, Any]) -> PreTrainedConfig:
+    """The same as `_parsed`, whose errors may be of any type."""
+    try:
+        return _parsed(config)
+    except UnsupportedError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).split(". ")), "").replace("\n", " ")
+        raise UnsupportedError(
+            f"transformers {__version__} cannot read the config.json of this {config['model_type']!r} model, of which "
+            f"it may not know a part ({type(error).__name__}: {reason}). Look for a newer version, or a conversion."
+        ) from error
 
 
 def _parsed(config: Mapping[str, Any]) -> PreTrainedConfig:
