@@ -30,7 +30,8 @@ def load_model(
     float32 for float16 weights on a CPU, where float16 is several times slower, and for bfloat16 weights on a CPU
     without `has_bfloat16`, which a line on stderr says; quantised weights stay as they are. device_map:
     from_pretrained's, instead of `device`; "auto" spreads a model over all devices. DataError if there is no such
-    model, or if some of its weights are not there; SettingError if it is quantised and cannot have the dtype.
+    model, or if it is in another format, without some of the weights; SettingError if it is quantised and cannot have
+    the dtype.
     """
     if dtype not in DTYPES:
         raise SettingError(unknown("dtype", dtype, DTYPES))
@@ -66,13 +67,13 @@ def has_bfloat16() -> bool:
 
 
 def _check_weights(name: str, model: Any, missing: Collection[str]) -> None:
-    """transformers makes up what it does not find, as in LLaVA in its authors' format, and only warns."""
-    if missing:
-        named = ", ".join(model.config.architectures or ())
+    """transformers makes up what it does not find, and only warns. A config that names the model's own class may leave
+    out what is not used, such as the pooling head of a tower; one that names another is of another format."""
+    named, kind = model.config.architectures or (), type(model).__name__
+    if missing and named and kind not in named:
         raise DataError(
-            f"{name}: {len(missing)} weights of a {type(model).__name__} are not in it, such as {min(missing)}, and "
-            f"would be random. It may be in another format ({named}): name a conversion to transformers', often with "
-            f"-hf at the end"
+            f"{name}: {len(missing)} weights of a {kind} are not in it, such as {min(missing)}, and would be random. "
+            f"It is in another format ({', '.join(named)}): name a conversion to transformers', often with -hf at the end"
         )
 
 
