@@ -73,7 +73,8 @@ def _check_weights(name: str, model: Any, missing: Collection[str]) -> None:
     if missing and named and kind not in named:
         raise DataError(
             f"{name}: {len(missing)} weights of a {kind} are not in it, such as {min(missing)}, and would be random. "
-            f"It is in another format ({', '.join(named)}): name a conversion to transformers', often with -hf at the end"
+            f"It is in another format ({', '.join(named)}): name a conversion to transformers', often with -hf at "
+            f"the end"
         )
 
 
