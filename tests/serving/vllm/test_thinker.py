@@ -14,6 +14,7 @@ from tokenprune.serving.vllm.refusals import check_model
 
 
 def check(config: Any, architecture: str, **settings: Any) -> None:
+    config.architectures = [architecture]
     config.tokenprune = {"strategy": "fopru", "keep_ratio": 0.25, **settings}
     multimodal = SimpleNamespace(enable_mm_embeds=False, mm_processor_kwargs=None)
     model = SimpleNamespace(hf_config=config, multimodal_config=multimodal, max_model_len=2048)
