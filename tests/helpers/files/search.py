@@ -56,5 +56,5 @@ def searched(questions: Sequence[Question], output: Path, trials: int = 3, **opt
         tiny_processor(),
         questions,
         output,
-        **{"base": BASE, "trials": trials, "progress": False, **options},
+        **{"base": BASE, "trials": trials, **options},
     )
