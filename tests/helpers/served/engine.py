@@ -28,6 +28,7 @@ from helpers.served.kimi_k3 import run_kimi_k3_on_cpus
 from helpers.served.linear_attention import use_float32_kernel
 from helpers.served.muse import resize_as_transformers
 from helpers.served.opencua import make_processor_whole
+from helpers.served.qwen4 import run_qwen4_exp_on_cpus
 from helpers.served.reference import Answer, Request, answers, chunk, draw, film, noise
 from helpers.served.step import run_step_on_cpus, see_as_transformers
 from tokenprune.sequence.position_ids import PositionIds
@@ -87,6 +88,8 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
         serve_plainly()
     if architecture == "TokenPruneKimiK3":
         run_kimi_k3_on_cpus()
+    if "Qwen4Exp" in architecture:
+        run_qwen4_exp_on_cpus()
     chosen: dict[str, Any] = {
         "dtype": "float32",
         "max_model_len": 512,

@@ -7,6 +7,7 @@ from functools import partial
 from helpers.served.compass import COMPASS_IMAGE, save_cohere_compass
 from helpers.served.cosmos import COSMOS_VIDEO, save_cosmos, save_cosmos_edge
 from helpers.served.dots import DOTS_IMAGE, save_dots_ocr
+from helpers.served.engine import V2
 from helpers.served.ernie import ERNIE_IMAGE, ERNIE_VISUAL, save_ernie4_5_vl
 from helpers.served.family import FAR_MROPE, M_ROPE_ENDS, OWN_ROTATION, Family, Far
 from helpers.served.gemma import (
@@ -57,6 +58,7 @@ from helpers.served.packed import (
     save_lighton_ocr,
     save_paddleocr_vl,
 )
+from helpers.served.qwen4 import save_qwen4_exp
 from helpers.served.step import STEP_IMAGE, STEP_OPTIONS, save_step
 
 FAMILIES = (
@@ -92,6 +94,16 @@ FAMILIES = (
     Family("qwen3_5", "TokenPruneQwen3_5", partial(save_qwen, kind="qwen3_5"), QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE),
     Family(
         "qwen3_5_moe", "TokenPruneQwen3_5Moe", partial(save_qwen, kind="qwen3_5_moe"), QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE
+    ),
+    Family(
+        "qwen4_exp",
+        "TokenPruneQwen4Exp",
+        partial(save_qwen4_exp, ngrams=V2),  # only V2 tells vLLM's model the tokens before a step
+        QWEN_IMAGE,
+        QWEN_VIDEO,
+        FAR_MROPE,
+        n_blocks=14,
+        options={"engram_config": {"cpu_offload": False}} if V2 else {},  # memory is pinned beside a GPU only
     ),
     Family("qwen2_5_omni", "TokenPruneQwen2_5Omni", partial(save_omni, kind="qwen2_5_omni"), QWEN_IMAGE, far=FAR_MROPE),
     Family(

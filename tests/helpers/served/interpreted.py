@@ -25,5 +25,16 @@ def interpret_kernels() -> None:
     os.environ["TRITON_INTERPRET"] = "1"
     os.environ["TORCHINDUCTOR_TRITON_DISABLE_DEVICE_DETECTION"] = "1"  # torch compiles for CPUs without Triton
     from triton.backends import backends
+    from triton.runtime.interpreter import InterpreterBuilder
 
     backends["cpu"] = SimpleNamespace(driver=Driver)
+    # A condition that is one number for a whole block becomes integers there, which the interpreter refuses as a mask.
+    builder: Any = InterpreterBuilder
+    load, store = builder.create_masked_load, builder.create_masked_store
+    builder.create_masked_load = lambda self, pointers, mask, *others: load(self, pointers, as_mask(mask), *others)
+    builder.create_masked_store = lambda self, to, value, mask, *others: store(self, to, value, as_mask(mask), *others)
+
+
+def as_mask(condition: Any) -> Any:
+    condition.data = condition.data.astype(bool)
+    return condition

@@ -92,15 +92,6 @@ def test_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table["TokenPruneLfm2VL"] is table["Lfm2VlForConditionalGeneration"]
 
 
-def test_breaks_in_cuda_graphs() -> None:
-    from vllm.config.vllm import default_breakable_cudagraph_architectures
-
-    for name in ("TokenPruneGlm5Next", "TokenPruneQwen3VL"):
-        share_features(ARCHITECTURES[name])
-    assert "TokenPruneGlm5Next" in default_breakable_cudagraph_architectures()
-    assert "TokenPruneQwen3VL" not in default_breakable_cudagraph_architectures()
-
-
 @pytest.mark.parametrize(("chosen", "mode"), [("auto", "kimi_k3"), ("hf", "hf")])
 def test_what_vllm_knows_of_kimi_k3_by_its_name(chosen: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """How its prompts are rendered, and that its CUDA graphs break."""
@@ -130,3 +121,25 @@ def test_a_checkpoint_with_another_head(tmp_path: Path) -> None:
         UnsupportedError, match=r"vLLM serves it as ClefOmniForJointSchema, .* Serve it without pruning"
     ):
         check_head(ARCHITECTURES["TokenPruneQwen3Omni"], config)
+
+
+@pytest.mark.parametrize("table", ["engram._NGRAM_LAYER_FIELDS", "vllm.DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES"])
+def test_engines_that_vllm_prepares_by_name(table: str) -> None:
+    """For embeddings of n-grams, which it keeps in the host's memory, and with CUDA graphs of what is not compiled."""
+    module, name = table.split(".")
+    for architecture in ARCHITECTURES.values():
+        share_features(architecture)
+    names = getattr(import_module(f"vllm.config.{module}"), name)
+    ours = {one.name for one in ARCHITECTURES.values() if one.replaces in names}
+    assert "TokenPruneQwen4Exp" in ours
+    assert ours == ARCHITECTURES.keys() & set(names)
+
+
+def test_cuda_graphs_after_an_engine_of_another_model() -> None:
+    """vLLM remembers which architectures it has them for."""
+    from vllm.config.vllm import VllmConfig, default_breakable_cudagraph_architectures
+
+    default_breakable_cudagraph_architectures()
+    share_features(ARCHITECTURES["TokenPruneQwen4Exp"])
+    config: Any = SimpleNamespace(model_config=SimpleNamespace(architectures=["TokenPruneQwen4Exp"]))
+    assert VllmConfig._uses_breakable_cudagraph_by_default(config)

@@ -249,6 +249,15 @@ def test_options_that_do_not_go_with_pruning_are_refused(option: str, value: Any
         check_engine(ARCHITECTURES["TokenPruneMistral3"], config)
 
 
+def test_an_engine_without_images() -> None:
+    """vLLM drops the other components of Qwen4-Exp's position IDs there."""
+    config = engine_config()
+    config.model_config.multimodal_config.language_model_only = True
+    check_engine(LLAVA, config)
+    with pytest.raises(UnsupportedError, match="--language-model-only cannot be combined with pruned images"):
+        check_engine(ARCHITECTURES["TokenPruneQwen4Exp"], config)
+
+
 def test_a_frontend_without_plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
     with pytest.raises(UnsupportedError, match="VLLM_USE_RUST_FRONTEND=1 cannot be combined with pruned images"):

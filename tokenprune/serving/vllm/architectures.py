@@ -122,6 +122,9 @@ ARCHITECTURES = by_name(
     native_resolution(
         "TokenPruneQwen3_5Moe", "qwen3_5:PrunedQwen3_5Moe", "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe"
     ),
+    native_resolution(
+        "TokenPruneQwen4Exp", "qwen4_exp:PrunedQwen4Exp", "Qwen4ExpForConditionalGeneration", "qwen4_exp"
+    ),
     Architecture(
         "TokenPruneQwen2_5Omni",
         "qwen_omni:PrunedQwen2_5Omni",

@@ -23,6 +23,7 @@ TABLES = {
     ("vllm.parser.cohere_command", "MODEL_TO_TAG_STYLE"): ("TokenPruneCohere2Vision",),
     ("vllm.entrypoints.generate.structured_decisions.strategies", "READ_STRATEGIES"): DECIDING,  # in vLLM 0.32
     ("vllm.entrypoints.openai.decisions.strategies", "READ_STRATEGIES"): DECIDING,  # in vLLM 0.33
+    ("vllm.config.engram", "_NGRAM_LAYER_FIELDS"): ("TokenPruneQwen4Exp",),  # embeddings in the host's memory
 }
 #: Models without a chat template, whose prompts vLLM renders in a mode of its own.
 TOKENIZER_MODES = {"TokenPruneKimiK3": "kimi_k3"}

@@ -35,10 +35,13 @@ SERVED_LAYERS = (
     "sliding_attention",
     "chunked_attention",
     "indexed_attention",
+    "qwen_sparse_attention",
     "linear_attention",
     "conv",
     "mlp",
 )
+#: Models whose position IDs have one component instead of three in an engine that takes no images.
+ONE_COMPONENT = ("TokenPruneQwen4Exp",)
 #: The environment variable that lets `vllm serve` start a frontend without plug-ins.
 RUST = "VLLM_USE_RUST_FRONTEND"
 #: What to do where vLLM is not there at all.
@@ -245,6 +248,10 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             and vllm_config.speculative_config is not None
             and vllm_config.cache_config.use_replayssm,
             "vLLM keeps the states that this needs for the unpruned model only",
+        ),
+        "--language-model-only": (
+            architecture.name in ONE_COMPONENT and multimodal.language_model_only,
+            "position IDs of this model then have one component, and there are no images to prune",
         ),
         "--video-pruning-rate": (
             bool(multimodal.video_pruning_rate),

@@ -18,6 +18,7 @@ NAMES = (
     "qwen2_5_vl",
     "qwen3_vl",
     "qwen3_omni_moe",
+    "qwen4_exp",
     "cosmos3_edge",
     "cohere_compass",
     "glm5_next",
