@@ -21,6 +21,7 @@ from helpers.served.gemma import (
 from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
 from helpers.served.glm5 import save_glm5_next
 from helpers.served.granite import save_granite4_vision
+from helpers.served.interns2 import save_interns2
 from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_interns1, save_internvl_chat, save_qianfan_ocr
 from helpers.served.kimi_k3 import K3_IMAGE, save_kimi_k3
 from helpers.served.kimi_vl import VL_OPTIONS, save_kimi_vl
@@ -95,6 +96,7 @@ FAMILIES = (
     Family(
         "qwen3_5_moe", "TokenPruneQwen3_5Moe", partial(save_qwen, kind="qwen3_5_moe"), QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE
     ),
+    Family("interns2", "TokenPruneInternS2", save_interns2, QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE, options=CHAT_OPTIONS),
     Family(
         "qwen4_exp",
         "TokenPruneQwen4Exp",

@@ -84,6 +84,16 @@ def test_a_config_with_experts_for_images() -> None:
         overrides(ernie, Settings(PixelPrune()))
 
 
+def test_a_tower_in_transformers_format() -> None:
+    """Of Intern-S2 Preview."""
+    text = {"model_type": "qwen3_5_moe_text", "num_hidden_layers": 4}
+    names = {"model_type": "intern_s2_preview", "architectures": ["InternS2PreviewForConditionalGeneration"]}
+    interns2 = {**names, "text_config": text, "vision_config": {"depth": 27}}
+    assert written(interns2, layer=26)["architectures"] == ["TokenPruneInternS2"]
+    with pytest.raises(UnsupportedError, match="layer=27 is not in the vision tower: write 0 to 26"):
+        written(interns2, layer=27)
+
+
 def test_the_rotary_embedding_of_phi_3() -> None:
     text = {**SU, "max_position_embeddings": 131072, "original_max_position_embeddings": 4096, "hidden_size": 3072}
     with pytest.raises(UnsupportedError, match=r"type 'longrope': .* Write \"position_ids\": \"compact\""):

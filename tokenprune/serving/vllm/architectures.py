@@ -123,6 +123,12 @@ ARCHITECTURES = by_name(
         "TokenPruneQwen3_5Moe", "qwen3_5:PrunedQwen3_5Moe", "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe"
     ),
     native_resolution(
+        "TokenPruneInternS2",
+        "qwen3_5:PrunedInternS2",
+        "InternS2PreviewForConditionalGeneration",
+        "intern_s2_preview",
+    ),
+    native_resolution(
         "TokenPruneQwen4Exp", "qwen4_exp:PrunedQwen4Exp", "Qwen4ExpForConditionalGeneration", "qwen4_exp"
     ),
     Architecture(

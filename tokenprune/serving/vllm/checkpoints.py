@@ -28,6 +28,7 @@ CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe"}
 #: Types that only vLLM reads, and one of transformers' whose vision tower is of the same kind.
 ONLY_VLLM = {
     "dots_ocr": "exaone4_5",
+    "intern_s2_preview": "qwen3_5_moe",
     "interns1": "internvl",
     "kimi_k3": "kimi_k25",
     "kimi_vl": "kimi_k25",

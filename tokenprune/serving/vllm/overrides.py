@@ -20,6 +20,7 @@ from tokenprune.strategies.registry import changed_settings, name_of
 TEXT_PARTS = {
     "dots_ocr": None,
     "ernie4_5_moe_vl": None,
+    "intern_s2_preview": "text_config",
     "internvl_chat": "llm_config",
     "interns1": "text_config",
     "kimi_k3": "text_config",

@@ -28,6 +28,7 @@ SEQUENCE_TOWERS = {
     "qwen3_vl_moe": QWEN3_TOWER,
     "qwen3_5": QWEN3_TOWER,
     "qwen3_5_moe": QWEN3_TOWER,
+    "intern_s2_preview": QWEN3_TOWER,
     "qwen4_exp": QWEN3_TOWER,
     "glm4v": QWEN2_TOWER,
     "glm4v_moe": QWEN2_TOWER,

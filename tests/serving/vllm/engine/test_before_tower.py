@@ -22,6 +22,7 @@ NAMES = (
     "qwen2_5_vl",
     "qwen3_vl",
     "qwen3_5",
+    "interns2",
     "qwen4_exp",
     "glm4v",
     "glm_ocr",

@@ -1,10 +1,11 @@
-"""Qwen3.5: Qwen3-VL with linear attention in most decoder layers, whose states never see what is dropped."""
+"""Qwen3.5 and Intern-S2 Preview: Qwen3-VL with linear attention in most decoder layers, whose states never see what is
+dropped."""
 
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
 
-from vllm.model_executor.models import qwen3_5, qwen3_vl
+from vllm.model_executor.models import interns2_preview, qwen3_5, qwen3_vl
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.serving.vllm.models.qwen_vl import PrunedQwenVL, Qwen3VLProcessor
@@ -22,3 +23,12 @@ class PrunedQwen3_5(PrunedQwenVL, qwen3_5.Qwen3_5ForConditionalGeneration):
 )
 class PrunedQwen3_5Moe(PrunedQwenVL, qwen3_5.Qwen3_5MoeForConditionalGeneration):
     """vLLM's Qwen3.5 with experts, pruned."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Qwen3VLProcessor,
+    info=interns2_preview.InternS2PreviewProcessingInfo,
+    dummy_inputs=qwen3_vl.Qwen3VLDummyInputsBuilder,
+)
+class PrunedInternS2(PrunedQwenVL, interns2_preview.InternS2PreviewForConditionalGeneration):
+    """vLLM's Intern-S2 Preview, pruned."""
