@@ -32,7 +32,8 @@ from helpers.served.qwen4 import run_qwen4_exp_on_cpus
 from helpers.served.reference import Answer, Request, answers, chunk, draw, film, noise
 from helpers.served.step import run_step_on_cpus, see_as_transformers
 from tokenprune.sequence.position_ids import PositionIds
-from tokenprune.serving.vllm.architectures import ARCHITECTURES, Architecture
+from tokenprune.serving.vllm.architecture import Architecture
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
 
 TOLERANCE = 1e-4
 HAS_VLLM = find_spec("vllm") is not None

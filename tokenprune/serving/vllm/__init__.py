@@ -1,7 +1,8 @@
 """The vLLM plug-in: pruned images in an unmodified vLLM.
 
 plugin         the entry point: registers the architectures `TokenPrune...`
-architectures  which models they are, and what is particular to each
+architecture   what must be known of a model to prune it
+architectures  the models
 checkpoints    which of them serves which checkpoint
 models         one file for each family of models
 settings       what `--hf-overrides '{"tokenprune": {...}}'` says, and a request's `mm_processor_kwargs`

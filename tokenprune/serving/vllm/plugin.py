@@ -8,7 +8,8 @@ import logging
 from typing import Any
 
 from tokenprune.errors import SettingError
-from tokenprune.serving.vllm.architectures import ARCHITECTURES, Architecture
+from tokenprune.serving.vllm.architecture import Architecture
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.settings import KEY
 
 #: The releases of vLLM that have passed the tests of serving.

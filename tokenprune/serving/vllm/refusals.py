@@ -8,7 +8,8 @@ from typing import Any
 
 from tokenprune.adapters.towers import Tower
 from tokenprune.errors import UnsupportedError, to_install
-from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC, Architecture
+from tokenprune.serving.vllm.architecture import Architecture
+from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
 from tokenprune.serving.vllm.checkpoints import architecture_of
 from tokenprune.serving.vllm.drafts import check_drafts
 from tokenprune.serving.vllm.settings import COMPACT, ORIGINAL, Settings
