@@ -11,21 +11,18 @@ from transformers import (
     Dinov2Config,
     Gemma3Config,
     Gemma3TextConfig,
-    Llama4TextConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaNextConfig,
     Mistral3Config,
     MistralConfig,
     Qwen2_5_VLConfig,
-    Qwen3_5Config,
     SiglipVisionConfig,
 )
 
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.refusals import check_decoder, check_engine, check_model
-from tokenprune.serving.vllm.settings import Settings
+from tokenprune.serving.vllm.refusals import check_engine, check_model
 
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
 
@@ -172,18 +169,6 @@ def test_language_models() -> None:
     check(llava(LlamaConfig(rope_parameters=rope), position_ids="compact"))
     with pytest.raises(UnsupportedError, match="of type 'longrope'"):
         check(gemma3(full_attention=rope), "TokenPruneGemma3")
-
-
-def test_layers_of_other_kinds() -> None:
-    """States of linear attention and of convolutions have seen what is left, chunks count it, and layers that choose
-    tokens choose of it."""
-    text = Qwen3_5Config().get_text_config()
-    text.layer_types[:3] = ["linear_attention", "conv", "indexed_attention"]
-    check_decoder(text, Settings.read(FOPRU))
-    check_decoder(Llama4TextConfig(), Settings.read(FOPRU))
-    text.layer_types[0] = "mamba"
-    with pytest.raises(UnsupportedError, match="'mamba' layers"):
-        check_decoder(text, Settings.read(FOPRU))
 
 
 def test_an_architecture_of_another_model_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Vision towers, rotary embeddings and decoder layers, described by configs of several libraries."""
+"""Vision towers, described by configs of several libraries."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import Qwen4ExpTextConfig
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.serving.vllm.refusals import check_decoder
-from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.towers import encoder_layer, n_heads, unwindowed_layers
 
 
@@ -40,25 +37,6 @@ def test_names_of_a_checkpoints_own_code() -> None:
     vision = SimpleNamespace(vt_num_hidden_layers=3, vt_num_attention_heads=6)
     assert n_heads(vision) == 6
     assert encoder_layer(SimpleNamespace(model_type="kimi_k3", vision_config=vision), None) == 2
-
-
-def test_rotary_embeddings_of_a_checkpoints_own_code() -> None:
-    text = SimpleNamespace(layer_types=["full_attention"], rope_scaling={"rope_type": "longrope", "factor": 2.0})
-    with pytest.raises(UnsupportedError, match="rotary embedding is of type 'longrope'"):
-        check_decoder(text, Settings.read({"strategy": "fopru", "keep_ratio": 0.25}))
-    text.rope_scaling["rope_type"] = "llama3"
-    check_decoder(text, Settings.read({"strategy": "fopru", "keep_ratio": 0.25}))
-
-
-def test_layers_that_read_some_keys() -> None:
-    """Only of the one model that was compared with such layers."""
-    text: Any = Qwen4ExpTextConfig()
-    settings = Settings.read({"strategy": "fopru", "keep_ratio": 0.25})
-    assert "indexed_attention" in text.layer_types
-    check_decoder(text, settings)
-    check_decoder(SimpleNamespace(model_type="qwen4_exp_text", layer_types=["qwen_sparse_attention"]), settings)
-    with pytest.raises(UnsupportedError, match="'indexed_attention' layers"):
-        check_decoder(SimpleNamespace(model_type="other", layer_types=["indexed_attention"]), settings)
 
 
 @pytest.mark.parametrize(("deep", "spatial", "last"), [([[-3, 1], [-1, 0]], -2, 5), ([[-3, 1]], -2, 4), (None, -4, 2)])

@@ -29,18 +29,15 @@ NEVER = {
 #: Rotary embeddings whose frequencies do not depend on the length; dynamic ones not before their table ends, which vLLM
 #: does not lengthen.
 ROPE_TYPES = ("default", "dynamic", "linear", "llama3", "mrope", "proportional", "yarn")
-#: Layers that attend to every token that is left, to the last ones of them, to a part of them that is as long as the
-#: others, or to those that they choose, or whose state has seen what is left; and layers without attention.
-SERVED_LAYERS = (
-    "full_attention",
-    "sliding_attention",
-    "chunked_attention",
-    "indexed_attention",
-    "qwen_sparse_attention",
-    "linear_attention",
-    "conv",
-    "mlp",
-)
+#: Layers that attend to every token that is left, to the last ones of them, or to a part of them that is as long as the
+#: others, or whose state has seen what is left; and layers without attention.
+SERVED_LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention", "conv", "mlp")
+#: Layers of some language models only: an index finds those of the tokens left that they attend to, and some take
+#: position IDs for places in the KV cache.
+INDEXED_LAYERS = {
+    "glm5_next_text": ("indexed_attention",),
+    "qwen4_exp_text": ("indexed_attention", "qwen_sparse_attention"),
+}
 #: Models whose position IDs have one component instead of three in an engine that takes no images.
 ONE_COMPONENT = ("TokenPruneQwen4Exp",)
 #: The environment variable that lets `vllm serve` start a frontend without plug-ins.
@@ -120,8 +117,9 @@ def check_patches(config: Any, tower: Tower) -> None:
 
 def check_decoder(text_config: Any, settings: Settings) -> None:
     """Raise UnsupportedError for a language model in which pruned tokens would be missed."""
+    indexed = INDEXED_LAYERS.get(getattr(text_config, "model_type", ""), ())
     for kind in layer_kinds(text_config):
-        if kind not in SERVED_LAYERS:
+        if kind not in (*SERVED_LAYERS, *indexed):
             raise UnsupportedError(
                 f"the language model has {kind!r} layers, which depend on tokens that pruning drops. Serve it without "
                 f"pruning."

@@ -27,7 +27,7 @@ from tokenprune.tokens import PatchTokens, VisionAttention
 
 
 class PrunedKimi(PrunedModel):
-    """Shared by the models with a tower that gets the patches of all images, or chunks of frames, in one sequence."""
+    """Shared by models whose tower gets the patches of all images, or chunks of frames, in one sequence."""
 
     def make_patch_dropping(self) -> PatchDropping:
         encoder = self.vision_tower.encoder

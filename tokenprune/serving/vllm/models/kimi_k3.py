@@ -1,4 +1,5 @@
-"""Kimi K3, which only vLLM implements: images before the vision tower of Kimi K2.5, and layers without position IDs."""
+"""Kimi K3, which only vLLM implements: images, a vision tower like that of Kimi K2.5, and layers that read no position
+IDs."""
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
