@@ -32,8 +32,8 @@ def indexer() -> tuple[Any, Any]:
     from transformers.models.qwen4_exp import modeling_qwen4_exp as modeling
 
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
-    settings = {"n_heads": 2, "kv_heads": 1, "head_dim": 32, "budget": BUDGET, "compress_ratio": BLOCK}
-    kinds = {"num_hidden_layers": 2, "layer_types": ["linear_attention", "indexed_attention"]}
+    settings: dict[str, Any] = {"n_heads": 2, "kv_heads": 1, "head_dim": 32, "budget": BUDGET, "compress_ratio": BLOCK}
+    kinds: dict[str, Any] = {"num_hidden_layers": 2, "layer_types": ["linear_attention", "indexed_attention"]}
     config: Any = Qwen4ExpTextConfig(
         hidden_size=64, head_dim=32, rope_parameters=rope, **kinds, **{f"indexer_{k}": v for k, v in settings.items()}
     )

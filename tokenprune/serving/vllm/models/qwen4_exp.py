@@ -1,7 +1,7 @@
 """Qwen4-Exp: Qwen3.5's tower and position IDs. Its language model also embeds n-grams of the token IDs that are left,
 and its attention reads blocks of the keys that are left."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
