@@ -66,10 +66,9 @@ def test_differences() -> None:
         ["25 %", "FoPru rank"],
         ["25 %", "downsample"],
     ]
-    nothing = "\N{EN DASH}"
-    assert cells[0][2:] == [nothing, nothing]  # neither compact IDs nor Random at 50 %
+    assert cells[0][2:] == [NOTHING, NOTHING]  # neither compact IDs nor Random at 50 %
     assert cells[1][2].startswith("+25.0 [")
-    assert cells[1][3] == nothing
+    assert cells[1][3] == NOTHING
     assert cells[2][3].startswith("+25.0 [")
     assert cells[3][3].startswith("+25.0 [")
 
