@@ -101,7 +101,7 @@ def test_the_terminal_has_the_keep_ratio_that_was_asked_for() -> None:
     some = row("FastV", "original", 0.25, {"": HALF})
     columns = {column.header: list(column.cells) for column in table([replace(some, n_mean=30.0)], "title").columns}
     assert columns["keep ratio"] == ["25 %"]
-    assert columns["visual tokens"][0].startswith("30 of ")
+    assert str(columns["visual tokens"][0]).startswith("30 of ")
 
 
 def test_the_terminal_names_no_position_ids_where_nothing_is_pruned() -> None:
