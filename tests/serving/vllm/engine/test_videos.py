@@ -36,7 +36,7 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
     image, video = family.image, family.video
     by_frame = {**FOPRU, "budget_per": "tile"}
     several = {"image": 1, "video": 2 if family.mixes else 1}
-    options = {"limit_mm_per_prompt": several, "max_num_batched_tokens": 16, "max_num_seqs": 8}
+    options = {**family.options, "limit_mm_per_prompt": several, "max_num_batched_tokens": 16, "max_num_seqs": 8}
     with engine(tmp_path, family.architecture, FOPRU, **options) as llm:
         prefix = words(llm.llm_engine.vllm_config.cache_config.block_size - 8)
         requests = [
