@@ -53,7 +53,7 @@ from tokenprune.errors import UnsupportedError
 from tokenprune.report import Report
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategy import DenoisingStrategy, ReusingStrategy, StagedStrategy, Strategy
-from tokenprune.strategy.asking import asked_interval
+from tokenprune.strategy.calls import valid_interval
 
 #: The attribute of a patched model that holds its Pruner.
 PRUNER_ATTRIBUTE = "_tokenprune_pruner"
@@ -88,7 +88,7 @@ class Pruner:
                 f"{type(strategy).__name__} prunes between denoising steps, and {adapter.description} has none. Use a "
                 f"strategy that prunes before the language model, such as FoPru."
             )
-        if isinstance(strategy, ReusingStrategy) and asked_interval(strategy) > 1 and not acts:
+        if isinstance(strategy, ReusingStrategy) and valid_interval(strategy) > 1 and not acts:
             raise UnsupportedError(
                 f"{type(strategy).__name__} computes an action expert in every {strategy.recompute_every} denoising "
                 f"steps only, and {adapter.description} has none. Patch a robot policy, or compute every step: reuse=1."

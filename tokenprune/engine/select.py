@@ -18,7 +18,7 @@ from tokenprune.report import ImageReport
 from tokenprune.selection import Merge, Selection, StageReport, split
 from tokenprune.sequence.packing import Packing, PromptTokens, pack
 from tokenprune.strategy import Stage, StagedStrategy, Strategy
-from tokenprune.strategy.asking import asked_budget, check_is_selection, strategy_call
+from tokenprune.strategy.calls import check_is_selection, strategy_call, valid_budget
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import KeptInTower
 from tokenprune.tokens.visual import StageTokens, VisualTokens
@@ -221,7 +221,7 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
     """What the strategy selects, if it keeps to its budget and counts the right tokens."""
     tiled = tokens.layout.tiles is not None and strategy.selects_per_tile
     name, n_visual = type(strategy).__name__, len(tokens.features)
-    allowed = asked_budget(strategy, n_visual)
+    allowed = valid_budget(strategy, n_visual)
     with strategy_call(strategy, "select", tokens.features):
         selection = select_per_tile(strategy, tokens) if tiled else strategy.select(tokens)
     check_is_selection(strategy, "select", selection, n_visual)

@@ -16,7 +16,7 @@ from tokenprune.engine.recording import Register
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.sequence.masks import INDEXED, POOLED
 from tokenprune.strategy import StagedStrategy
-from tokenprune.strategy.asking import asked_skips
+from tokenprune.strategy.calls import valid_skips
 
 
 class LayerSkipping:
@@ -28,7 +28,7 @@ class LayerSkipping:
     """
 
     def __init__(self, strategy: StagedStrategy, adapter: ModelAdapter, read: Collection[int]) -> None:
-        self.adapter, self.layers = adapter, asked_skips(strategy, len(adapter.layers))
+        self.adapter, self.layers = adapter, valid_skips(strategy, len(adapter.layers))
         name, kinds = type(strategy).__name__, adapter.decoder.layers.kinds
         if list(self.layers) != sorted(set(self.layers)) or not set(self.layers) <= set(range(len(adapter.layers))):
             raise SettingError(

@@ -14,7 +14,7 @@ text_guided  ... by the text's attention
 schedule     stages whose average is a given keep ratio
 skipping     without some of the decoder layers
 denoising    between the steps of models that denoise
-asking       calls of their methods, with checks of what these return
+calls        how their methods are called, with checks of what these return
 """
 
 from tokenprune.strategy.all_enter import AllEnterStrategy

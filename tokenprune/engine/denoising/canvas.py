@@ -31,7 +31,7 @@ from tokenprune.selection import Selection, scores_of_all
 from tokenprune.sequence.masks import FULL
 from tokenprune.sequence.packing import inverse
 from tokenprune.strategy import DenoisingStage, DenoisingStrategy, Strategy
-from tokenprune.strategy.asking import check_is_selection, check_stages, strategy_call
+from tokenprune.strategy.calls import check_is_selection, check_stages, strategy_call
 from tokenprune.tokens.visual import StepTokens
 
 #: The attribute of a cache that holds its Canvas. It lives and is copied with the cache.

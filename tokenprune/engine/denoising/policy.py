@@ -28,7 +28,7 @@ from tokenprune.engine.skipping import SkippedLayer
 from tokenprune.engine.stages.layers import StagedLayer
 from tokenprune.report import Denoising, Report
 from tokenprune.strategy import ReusingStrategy, Strategy
-from tokenprune.strategy.asking import asked_interval
+from tokenprune.strategy.calls import valid_interval
 
 #: The attribute of a cache that holds its ActionSteps. It lives and is copied with the cache.
 ACTIONS_ATTRIBUTE = "_tokenprune_actions"
@@ -53,7 +53,7 @@ class PolicySteps:
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter, context: CallContext, prefill: Prefill) -> None:
         self.adapter, self.prefill, self._context = adapter, prefill, context
-        self.every = asked_interval(strategy) if isinstance(strategy, ReusingStrategy) else 1
+        self.every = valid_interval(strategy) if isinstance(strategy, ReusingStrategy) else 1
 
     @property
     def policy(self) -> Policy:

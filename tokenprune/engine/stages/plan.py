@@ -12,7 +12,7 @@ from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import Stage, StagedStrategy
-from tokenprune.strategy.asking import asked_stages
+from tokenprune.strategy.calls import valid_stages
 
 
 def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Stage, ...]:
@@ -22,7 +22,7 @@ def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Sta
     with layers that attend in another way than to all tokens before, or that must hold the same tokens.
     """
     n_layers = len(adapter.layers)
-    stages = asked_stages(strategy, n_layers)
+    stages = valid_stages(strategy, n_layers)
     if stages and adapter.only_before is not None:
         raise UnsupportedError(
             f"{type(strategy).__name__} prunes inside the language model, and for {adapter.description} only pruning "

@@ -32,7 +32,7 @@ from tokenprune.report import ImageReport
 from tokenprune.selection import Selection, StageReport, scores_of_all
 from tokenprune.sequence.packing import Packing, PromptTokens, identity_packing, pack
 from tokenprune.strategy import Stage, StagedStrategy
-from tokenprune.strategy.asking import asked_skips
+from tokenprune.strategy.calls import valid_skips
 from tokenprune.tokens.visual import FirstLayerInputs, StageTokens
 
 
@@ -46,7 +46,7 @@ class StagePruning:
 
     def __init__(self, strategy: StagedStrategy, adapter: ModelAdapter, context: CallContext) -> None:
         self.strategy, self.adapter = strategy, adapter
-        self.skipped = asked_skips(strategy, len(adapter.layers))
+        self.skipped = valid_skips(strategy, len(adapter.layers))
         self.stages = checked_stages(strategy, adapter)
         self.layers = tuple(stage.layer for stage in self.stages)
         self.active_forwards: list[None] = []

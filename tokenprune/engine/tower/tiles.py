@@ -13,7 +13,7 @@ from tokenprune.engine.select import explained_nan
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy, TowerStrategy
-from tokenprune.strategy.asking import check_is_selection, check_layers, strategy_call
+from tokenprune.strategy.calls import check_is_selection, check_layers, strategy_call
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import KeptInTower, TowerTokens, sizes_of, token_means

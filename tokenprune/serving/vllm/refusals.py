@@ -16,7 +16,7 @@ from tokenprune.serving.vllm.settings import COMPACT, ORIGINAL, Settings
 from tokenprune.serving.vllm.towers import encoder_layer, n_heads, seeing_config, tower_of_config
 from tokenprune.strategies.compose import Compose
 from tokenprune.strategy import AdaptiveStrategy, StagedStrategy, Strategy
-from tokenprune.strategy.asking import asked_skips, asked_stages
+from tokenprune.strategy.calls import valid_skips, valid_stages
 from tokenprune.tokens.visual import check_needs
 
 #: Why vLLM cannot give a strategy what it needs.
@@ -189,13 +189,13 @@ def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None
         )
     if not isinstance(strategy, StagedStrategy):
         return
-    if asked_stages(strategy, n_layers):
+    if valid_stages(strategy, n_layers):
         hint = 'Write "progressive": false to prune in one stage.' if hasattr(strategy, "progressive") else other
         raise UnsupportedError(
             f"{name} cannot run inside vLLM: it prunes inside the language model too, and vLLM has one KV length for "
             f"all layers. {hint}"
         )
-    if asked_skips(strategy, n_layers):
+    if valid_skips(strategy, n_layers):
         raise UnsupportedError(f"{name} cannot run inside vLLM: it skips decoder layers. {other}")
 
 

@@ -10,7 +10,7 @@ import torch
 
 from tokenprune import Grid, PruningError, Selection, SettingError
 from tokenprune.strategy import ReusingStrategy
-from tokenprune.strategy.asking import asked_interval, check_is_selection, check_layers, strategy_call
+from tokenprune.strategy.calls import check_is_selection, check_layers, strategy_call, valid_interval
 from tokenprune.tokens import VisualTokens
 
 GRID = Grid(keep=2)
@@ -73,6 +73,6 @@ class Every(ReusingStrategy):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("steps", [0, -1, 1.5, True, None])
 def test_an_interval_of_steps(steps: Any) -> None:
-    assert asked_interval(Every(steps=5)) == 5
+    assert valid_interval(Every(steps=5)) == 5
     with pytest.raises(SettingError, match=r"^Every\.recompute_every is .*a number of denoising steps, 1 or more"):
-        asked_interval(Every(steps=steps))
+        valid_interval(Every(steps=steps))

@@ -58,7 +58,7 @@ def check_is_selection(strategy: Strategy, method: str, returned: object, n: int
     )
 
 
-def asked_budget(strategy: Strategy, n_visual: int) -> int:
+def valid_budget(strategy: Strategy, n_visual: int) -> int:
     """How many of `n_visual` tokens the strategy may keep before the language model."""
     returned: Any = strategy.budget(n_visual)
     try:
@@ -96,21 +96,21 @@ def check_stages(strategy: Strategy, method: str, returned: object, kind: type, 
             )
 
 
-def asked_stages(strategy: StagedStrategy, n_layers: int) -> tuple[Stage, ...]:
+def valid_stages(strategy: StagedStrategy, n_layers: int) -> tuple[Stage, ...]:
     """The strategy's stages in a language model of `n_layers`."""
     stages = strategy.stages(n_layers)
     check_stages(strategy, "stages", stages, Stage, "Stage(n_layers // 2, keep_ratio=0.25)")
     return tuple(stages)
 
 
-def asked_skips(strategy: StagedStrategy, n_layers: int) -> tuple[int, ...]:
+def valid_skips(strategy: StagedStrategy, n_layers: int) -> tuple[int, ...]:
     """The decoder layers, of `n_layers`, that the strategy skips."""
     layers = strategy.skipped_layers(n_layers)
     check_layers(strategy, "skipped_layers", layers)
     return tuple(layers)
 
 
-def asked_interval(strategy: ReusingStrategy) -> int:
+def valid_interval(strategy: ReusingStrategy) -> int:
     """In every how many denoising steps the strategy computes the action expert."""
     every = strategy.recompute_every
     if is_integer(every) and every > 0:
