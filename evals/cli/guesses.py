@@ -9,7 +9,7 @@ from tokenprune.evals.cli.checkpoint import Checkpoint
 
 #: The name of a checkpoint on Hugging Face.
 CHECKPOINT = re.compile(r"[\w-]+/[\w.-]+")
-#: How many parameters a model has, which is not the version of its type: Gemma 3 4B is no Gemma 4.
+#: A number of parameters, which must not be read as a version: Gemma 3 4B is not a Gemma 4.
 SIZE = re.compile(r"(?<![a-z0-9.])[aex]?\d+(\.\d+)?[bm](?![a-z])", re.IGNORECASE)
 #: Published checkpoints, by a pattern that their name begins with, of which the first that fits counts -> their type;
 #: None for those whose name only looks like that of a type.

@@ -107,7 +107,7 @@ def test_a_guess_says_so(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_checkpoint_whose_class_has_another_type(capsys: pytest.CaptureFixture[str]) -> None:
-    """LightOn OCR is published as a Mistral 3, by which vLLM reads it, and has a class of its own in transformers."""
+    """LightOn OCR is published with the type of Mistral 3, which vLLM expects; transformers has a class for it."""
     assert command("models", "lightonai/LightOnOCR-2-1B") == 0
     shown = capsys.readouterr().out
     assert "LightOnOcrForConditionalGeneration (lighton_ocr)" in shown

@@ -19,7 +19,7 @@ from tokenprune.evals.cli.models import CONTRACTS, strategies_of
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.checkpoints import CONVERTED, ONLY_VLLM, checkpoint_type
 
-#: As InternVL is published by its authors, but for its language model.
+#: The config of an InternVL in its authors' format, without its language model.
 INTERNVL = {
     "model_type": "internvl_chat",
     "architectures": ["InternVLChatModel"],

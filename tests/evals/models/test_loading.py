@@ -114,12 +114,12 @@ def test_a_model_without_images(tmp_path: Path) -> None:
 
 
 def test_weights_under_other_names(tmp_path: Path) -> None:
-    """As in the first LLaVA, of the same type and with a class of its own: transformers would make them up."""
+    """LLaVA in its authors' format has the same type, but another class: transformers would fill in random weights."""
     path = Path(saved(tiny_llava(), tmp_path / "model"))
     file = path / "model.safetensors"
     stored = {name.replace("multi_modal", "mm"): weight for name, weight in load_file(file).items()}
     save_file(stored, file, {"format": "pt"})
-    load_model(str(path))  # of its own class, whatever is not there: transformers reports it
+    load_model(str(path))  # config.json names the model's own class: transformers warns of what is missing
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps({**config, "architectures": ["LlavaLlamaForCausalLM"]}))
     missing = r"4 weights of a LlavaForConditionalGeneration are not in it, such as model\.multi_modal_projector\."
