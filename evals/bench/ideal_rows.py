@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters import ModelAdapter
 from tokenprune.adapters.towers.row import Row
-from tokenprune.engine.call import named_arguments
+from tokenprune.engine.arguments import named_arguments
 from tokenprune.engine.tower.row import RowCut
 
 

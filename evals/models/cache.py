@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from transformers import DynamicCache
 
-from tokenprune.engine.call import CACHE_NAMES
+from tokenprune.engine.arguments import CACHE_NAMES
 from tokenprune.evals.models.tensors import stored_bytes
 
 #: Models that make no cache of their own, unlike all others.

@@ -14,7 +14,8 @@ fused_head              trainers that compare labels with hidden states themselv
 packed_sequences        position IDs with gaps in FlashAttention, and sequences packed in one row
 proportional_attention  proportional attention to merged tokens
 cache                   KV caches of pruned prompts
-call                    the state of one call, and the names of its arguments
+call                    the state of one call
+arguments               what its arguments and outputs are called
 overrides               overridden methods of one model instance, for what hooks cannot see
 compiling               torch.compile
 

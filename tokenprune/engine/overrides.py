@@ -166,11 +166,12 @@ class ModelForward(ForwardOverride):
     def _check_pruned(self, error: Exception | None = None) -> None:
         """Raise PruningError if the patch was removed during a call, before its images were pruned by every stage.
         error: what the call raised, if anything."""
-        forward, stages = self._prefill.end_forward(), self._prefill.stages
+        forward = self._prefill.end_forward()
         cut_off, self._context.cut_off = self._context.cut_off, False
-        if forward is not None and forward.visual:
-            failed = error is not None and forward.stages is not None
-            cut_off |= failed or not forward.pruned or (stages is not None and bool(stages.undecided(forward)))
+        if forward is not None and forward.incoming.visual:
+            stages = forward.stages
+            cut_off |= forward.report is None
+            cut_off |= stages is not None and (error is not None or bool(stages.undecided))
         if cut_off:
             raise patch_removed_during_call() from error
 

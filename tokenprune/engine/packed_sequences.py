@@ -21,21 +21,14 @@ from tokenprune.errors import PruningError
 
 if TYPE_CHECKING:
     from tokenprune.adapters.base import ModelAdapter
-    from tokenprune.engine.call import CallContext, Forward
+    from tokenprune.engine.call import Incoming
 
 
-def withhold_ids(forward: Forward, adapter: ModelAdapter, context: CallContext) -> None:
-    """Keep the position IDs from the decoder layers, if this forward prunes after something that the cache holds, in
-    FlashAttention. PruningError for layers whose attention computes with them."""
-    if forward.packing is not None and forward.n_slots and adapter.decoder.runs_flash:
-        forward.withheld_ids = WithheldIds(adapter.layers, lambda: context.forward is forward)
-
-
-def check_not_packed(forward: Forward, ids: Real[Tensor, "*components batch new"], adapter: ModelAdapter) -> None:
+def check_not_packed(incoming: Incoming, ids: Real[Tensor, "*components batch new"], adapter: ModelAdapter) -> None:
     """Raise PruningError for several sequences in one row, whose position IDs begin again. Without cache and mask
     transformers keeps them apart, but not with the mask that a pruned row needs. FlashAttention reads the borders
     itself."""
-    if forward.cache is not None or forward.columns_mask is not None or adapter.decoder.runs_flash:
+    if incoming.cache is not None or incoming.columns_mask is not None or adapter.decoder.runs_flash:
         return
     first = ids.flatten(0, -3)[0] if ids.ndim > 2 else ids
     # The ID after an image can be lower than the image's, but not as low as that of the row's first token.
@@ -47,14 +40,9 @@ def check_not_packed(forward: Forward, ids: Real[Tensor, "*components batch new"
         )
 
 
-def restore_ids(forward: Forward | None) -> None:
-    """Let the decoder layers have position IDs again, if the forward withheld them."""
-    if forward is not None and forward.withheld_ids is not None:
-        forward.withheld_ids.remove()
-
-
 class WithheldIds:
-    """Keeps the position IDs from decoder layers until `remove`, in calls for which `applies` is true."""
+    """Keeps the position IDs from decoder layers until `remove`, in calls for which `applies` is true. Raises
+    PruningError for layers whose attention computes with them."""
 
     def __init__(self, layers: nn.ModuleList, applies: Callable[[], bool]) -> None:
         if any(map(_computes_with_ids, layers)):

@@ -21,24 +21,24 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import counts_from_end
 from tokenprune.adapters.wrappers import check_no_replica
-from tokenprune.engine.cache.index import CacheIndex
-from tokenprune.engine.cache.interrupted import check_filled
-from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
-from tokenprune.engine.cache.rebuilt import check_not_rebuilt, check_unmodified, fingerprint_pruned
-from tokenprune.engine.call import (
-    CallContext,
-    Forward,
+from tokenprune.engine.arguments import (
     check_placeholders,
     find_cache,
     has_unknown_values,
     last_columns,
     named_arguments,
+    new_size,
     unknown_cache,
 )
+from tokenprune.engine.cache.index import CacheIndex
+from tokenprune.engine.cache.interrupted import interrupted_index
+from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
+from tokenprune.engine.cache.rebuilt import check_not_rebuilt, check_unmodified, fingerprint_pruned
+from tokenprune.engine.call import CallContext, Forward, Incoming, Pruned
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.fused_head import FUSED_HEAD, FusedLabels
 from tokenprune.engine.overrides import ModelForward, not_pruned
-from tokenprune.engine.packed_sequences import check_not_packed, restore_ids, withhold_ids
+from tokenprune.engine.packed_sequences import WithheldIds, check_not_packed
 from tokenprune.engine.proportional_attention import entering_bias
 from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
@@ -140,8 +140,9 @@ class Prefill:
         if index is not None:
             check_unmodified(cache, index, slots, kwargs)
         columns = slots if index is None else slots + index.n_dropped
-        given = kwargs.get("position_ids") is not None
-        self._context.forward = Forward(cache, index, visual, starts, images, slots, columns, mask, given)
+        n_new, given = new_size(kwargs)[1], kwargs.get("position_ids") is not None
+        incoming = Incoming(cache, index, visual, starts, slots, columns, n_new, mask, given)
+        self._context.forward, self._context.images = Forward(incoming), images
 
     @dynamo_disabled
     def before_language_model(
@@ -152,43 +153,41 @@ class Prefill:
             return None
         if args:
             kwargs = named_arguments(module, args, kwargs)
-        forward.n_new = kwargs["inputs_embeds"].shape[1]
-        ids = forward.incoming_ids(kwargs)
-        if forward.visual:
+        incoming = forward.incoming
+        ids = incoming.position_ids(kwargs)
+        if incoming.visual:
             self._prune(forward, kwargs, ids)
-        if forward.packing is None and forward.index is None:
+        if forward.pruned is None and incoming.index is None:
             return None
-        self.adapter.check_length(forward.n_columns + forward.n_new)
+        self.adapter.check_length(incoming.n_columns + incoming.n_new)
         kwargs["attention_mask"] = forward.mask(self.adapter, kwargs)
-        if forward.packing is not None:
-            packed = forward.packing, forward.shift, self._skipped, forward.bias
-            forward.new_index = CacheIndex.after(forward.index, forward.n_slots, *packed)
-            if forward.cache is not None:
-                begin_pruning(forward.cache, forward.new_index, partial(self._interrupted_index, forward))
+        if forward.pruned is not None and incoming.cache is not None:
+            finish = partial(interrupted_index, forward, self.adapter, self._skipped)
+            begin_pruning(incoming.cache, forward.pruned.index, finish)
         # The masks that came in are over logical columns; the language model's are over physical slots, as its cache.
-        forward.view = None if forward.cache is None else pass_view(kwargs, forward.cache, self._context.views)
-        withhold_ids(forward, self.adapter, self._context)
-        if forward.packing is None:
+        forward.view = None if incoming.cache is None else pass_view(kwargs, incoming.cache, self._context.views)
+        if forward.pruned is not None and incoming.n_slots and self.adapter.decoder.runs_flash:
+            forward.withheld_ids = WithheldIds(self.adapter.layers, lambda: self._context.forward is forward)
+        if forward.pruned is None:
             kwargs["position_ids"] = ids
             if self.stages is not None:
-                self.stages.resume(forward, kwargs["inputs_embeds"])
+                forward.stages = self.stages.resume(incoming, kwargs["inputs_embeds"])
         return (), kwargs
 
     def _prune(self, forward: Forward, kwargs: dict[str, Any], ids: Tensor) -> None:
         """Select visual tokens, report them, and shorten all arguments but the mask if anything is dropped."""
-        embeds = kwargs["inputs_embeds"]
+        incoming, embeds = forward.incoming, kwargs["inputs_embeds"]
         (batch, n_new, _), device = embeds.shape, embeds.device
-        real = forward.real(batch, device)
+        real = incoming.real(batch, device)
         ends = self.keeps_ends and (self._context.labels is None or counts_from_end(self.model))
         # The token IDs, of which the masks were made, may be on another device than their embeddings.
-        forward.visual = {name: mask.to(device) for name, mask in forward.visual.items()}
-        prompt = PromptTokens.of(forward.visual, forward.image_starts, real, ends)
+        visual = {name: mask.to(device) for name, mask in incoming.visual.items()}
+        prompt = PromptTokens.of(visual, incoming.image_starts, real, ends)
 
         # The strategy selects, image by image.
         features = self.adapter.visual_features(kwargs) if self.adapter.late_features else embeds
-        chosen = choose(self.strategy, features, prompt, forward.images)
-        forward.pruned = True
-        dropped = torch.stack(list(forward.visual.values())).any(0)
+        chosen = choose(self.strategy, features, prompt, self._context.images)
+        dropped = torch.stack(list(visual.values())).any(0)
         for image in chosen:
             dropped[image.row, image.columns[image.selection.kept]] = False
 
@@ -200,7 +199,7 @@ class Prefill:
 
         if not changes_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
             return
-        check_not_packed(forward, before, self.adapter)
+        check_not_packed(incoming, before, self.adapter)
         if self._context.unprunable:
             raise PruningError(
                 f"{' and '.join(self._context.unprunable)} count the tokens of the unpruned sequence, and pruning "
@@ -211,43 +210,46 @@ class Prefill:
         if self.adapter.late_features:
             self.adapter.merge_late(kwargs, partial(merge_dropped, chosen=chosen))
         packing = prune_prompt(prompt, dropped, chosen)
-        forward.bias = entering_bias(chosen, packing) if self._biased else None
+        bias = entering_bias(chosen, packing) if self._biased else None
+        shift = None if self.position_ids == "original" else id_shift(before, ids, real)
+        index = CacheIndex.after(incoming.index, incoming.n_slots, packing, shift, self._skipped, bias)
         if self.stages is not None:
-            self.stages.begin(forward, forward.past_valid(batch, embeds.device), packing, chosen, prompt)
+            past_valid = incoming.past_valid(batch, device)
+            forward.stages = self.stages.begin(incoming, past_valid, packing, chosen, prompt)
         kwargs["inputs_embeds"] = packing.gather_tokens(embeds)
         kwargs["position_ids"] = packing.gather_ids(ids)
-        self.adapter.prune_arguments(kwargs, packing, forward.n_slots)
-        forward.packing = packing
-        forward.shift = None if self.position_ids == "original" else id_shift(before, ids, real)
+        self.adapter.prune_arguments(kwargs, packing, incoming.n_slots)
+        forward.pruned = Pruned(packing, bias, index)
 
     @dynamo_disabled
     def after_language_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        forward, stages = self._context.forward, self.stages
+        forward = self._context.forward
         if forward is None:
             return None
-        index = None if forward.packing is None else self._finished_index(forward)
+        incoming, pruned, index = forward.incoming, forward.pruned, forward.index_after()
         if forward.view is not None:
-            output = return_cache(output, forward.view, forward.cache)
-        if forward.packing is None and self.skipping is None:
+            output = return_cache(output, forward.view, incoming.cache)
+        if pruned is None and self.skipping is None:
             return output
-        if forward.packing is not None:
-            self._context.packing = forward.packing if stages is None else stages.leaving(forward, forward.packing)
+        if pruned is not None:
+            stages = forward.stages
+            self._context.packing = pruned.packing if stages is None else stages.leaving(pruned.packing)
             if stages is not None and forward.report is not None:
-                forward.report = replace(forward.report, images=stages.add_reports(forward, forward.report.images))
+                forward.report = replace(forward.report, images=stages.reported(forward.report.images))
                 self.publish(forward.report)
         if args:
             kwargs = named_arguments(module, args, kwargs)
-        if forward.packing is not None and kwargs.get("logits_to_keep"):
+        if pruned is not None and kwargs.get("logits_to_keep"):
             last_columns(output, kwargs["logits_to_keep"])
-        cache = forward.cache if forward.cache is not None else find_cache(kwargs, output)
+        cache = incoming.cache if incoming.cache is not None else find_cache(kwargs, output)
         if cache is None:
-            if kwargs.get("use_cache") and forward.packing is not None and has_unknown_values(output):
+            if kwargs.get("use_cache") and pruned is not None and has_unknown_values(output):
                 raise unknown_cache(self.model)
             return output
         if index is not None:
             set_index(cache, index)
-            fingerprint_pruned(cache, index, forward.padding)
-        elif forward.index is None:
+            fingerprint_pruned(cache, index, incoming.padding)
+        elif incoming.index is None:
             embeds, skipped = kwargs["inputs_embeds"], self._skipped
             set_index(cache, CacheIndex.unpruned(len(embeds), n_slots(cache), embeds.device, skipped))
         return output
@@ -259,9 +261,9 @@ class Prefill:
         call.drop()
         if fused is not None and output is not None:
             fused.spread(output, self._context.packing)
-        has_images = bool(encoded) or (forward is not None and bool(forward.visual))
+        has_images = bool(encoded) or (forward is not None and bool(forward.incoming.visual))
         # Without an output an exception is on its way, which says more than this one would.
-        if output is not None and has_images and (forward is None or not forward.pruned):
+        if output is not None and has_images and (forward is None or forward.report is None):
             raise not_pruned(self.adapter, begun)
 
     def publish(self, report: Report) -> None:
@@ -270,31 +272,13 @@ class Prefill:
 
     def end_forward(self) -> Forward | None:
         """End the forward of this thread, or one that an exception has left behind."""
-        forward, self._context.forward = self._context.forward, None
-        if forward is not None and self.stages is not None:
-            self.stages.end(forward)
-        restore_ids(forward)
+        forward, self._context.forward, self._context.images = self._context.forward, None, {}
+        if forward is not None and forward.stages is not None and self.stages is not None:
+            self.stages.end(forward.stages)
+        if forward is not None and forward.withheld_ids is not None:
+            forward.withheld_ids.remove()
         return forward
 
     @property
     def _skipped(self) -> tuple[int, ...]:
         return () if self.skipping is None else self.skipping.layers
-
-    def _finished_index(self, forward: Forward) -> CacheIndex:
-        """The index of the cache that a forward has filled."""
-        assert forward.new_index is not None
-        held = {} if self.stages is None else {"stages": self.stages.slots_after(forward)}
-        return replace(forward.new_index, **held)
-
-    def _interrupted_index(self, forward: Forward) -> CacheIndex:
-        """The same, if the forward was interrupted when every layer had been filled. Raises PruningError otherwise."""
-        assert forward.new_index is not None
-        lengths = dict.fromkeys(range(len(self.adapter.layers)), forward.new_index.columns.shape[1])
-        if self.stages is not None:
-            lengths |= self.stages.lengths_after(forward)
-        for number in self._skipped:
-            lengths.pop(number, None)
-        check_filled(forward.cache, lengths, self.adapter.decoder.layers)
-        index = self._finished_index(forward)
-        fingerprint_pruned(forward.cache, index, forward.padding)
-        return index

@@ -125,8 +125,8 @@ class Pruner:
     def remove(self) -> None:
         forward = self.prefill.end_forward()
         self._context.drop()
-        if forward is not None and forward.visual:
-            self._context.cut_off = not forward.pruned or forward.stages is not None
+        if forward is not None and forward.incoming.visual:
+            self._context.cut_off = forward.report is None or forward.stages is not None
         with changing_patches:
             while self._handles:
                 self._handles.pop().remove()

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.encoded import NOT_RECORDED, EncodedImage, Modality
-from tokenprune.engine.call import CallContext, bind_arguments, named_arguments
+from tokenprune.engine.arguments import bind_arguments, named_arguments
+from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
 from tokenprune.engine.overrides import MethodOverride, patch_removed_during_call
 from tokenprune.errors import PruningError
@@ -143,9 +144,8 @@ class VisionRecorder:
             if not isinstance(output, (list, tuple)):  # which have no attributes, and `generate` does not pass them on
                 setattr(output, RECORD_ATTRIBUTE, images)
         self._context.encoded.append(modality.name)
-        forward = self._context.forward
-        if forward is not None and modality.name in forward.images:
-            forward.images[modality.name] += images
+        if modality.name in self._context.images:
+            self._context.images[modality.name] += images
 
     @dynamo_disabled
     def end(self) -> None:
@@ -195,10 +195,9 @@ class VisionRecorder:
     # From tiles to images.
 
     def _modality(self, function: str) -> Modality:
-        """What a call of a feature function encodes: the first of its modalities that the forward still waits for."""
+        """What a call of a feature function encodes: the first of its modalities of which no image is encoded yet."""
         modalities = [modality for modality in self._modalities if modality.function == function]
-        waiting = {} if (forward := self._context.forward) is None else forward.images
-        return next((one for one in modalities if waiting.get(one.name) == []), modalities[0])
+        return next((one for one in modalities if self._context.images.get(one.name) == []), modalities[0])
 
     def _images(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[EncodedImage]:
         """The images of this encoding."""

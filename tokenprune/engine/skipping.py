@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.engine.call import hidden_states_first
+from tokenprune.engine.arguments import hidden_states_first
 from tokenprune.engine.overrides import ForwardOverride
 from tokenprune.engine.recording import Register
 from tokenprune.errors import PruningError, SettingError, UnsupportedError

@@ -13,8 +13,8 @@ from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.attention import text_capture_points
+from tokenprune.engine.arguments import find_cache, new_size
 from tokenprune.engine.cache.pruned import n_slots
-from tokenprune.engine.call import find_cache, new_size
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.stages.reading import RowReader, attention_reader
 from tokenprune.errors import PruningError

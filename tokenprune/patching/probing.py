@@ -13,7 +13,7 @@ from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.parallel import check_heads
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_layer, is_integer
-from tokenprune.engine.call import named_arguments
+from tokenprune.engine.arguments import named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.pruner import pruner_of
 from tokenprune.errors import PruningError, SettingError

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tokenprune.adapters.retrieval import Retriever
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_choice, is_integer
-from tokenprune.engine.call import named_arguments
+from tokenprune.engine.arguments import named_arguments
 from tokenprune.engine.compiling import dynamo_disabled, unwatch_hooks, watch_hooks
 from tokenprune.engine.overrides import ForwardOverride
 from tokenprune.errors import SettingError, UnsupportedError, to_install

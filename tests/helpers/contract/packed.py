@@ -16,7 +16,7 @@ import tokenprune
 from helpers.contract.tower import bias_of, merged_at
 from tokenprune.adapters import ModelAdapter
 from tokenprune.adapters.towers.layers import RowLayers
-from tokenprune.engine.call import named_arguments
+from tokenprune.engine.arguments import named_arguments
 
 #: What is added to the logits of the keys of each segment, of the segments that the running layer has yet to do.
 _segments: list[Tensor] = []

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
+from tokenprune.engine.cache.index import CacheIndex
+from tokenprune.engine.cache.rebuilt import fingerprint_pruned
 from tokenprune.errors import PruningError
 from tokenprune.sequence.masks import RECURRENT, LayerKinds
+
+if TYPE_CHECKING:
+    from tokenprune.adapters.base import ModelAdapter
+    from tokenprune.engine.call import Forward
+
+
+def interrupted_index(forward: Forward, adapter: ModelAdapter, skipped: Collection[int]) -> CacheIndex:
+    """The index of the cache of a forward that was interrupted when every layer, but those `skipped`, had been filled.
+    Raises PruningError for one that was interrupted earlier."""
+    index, incoming = forward.index_after(), forward.incoming
+    assert index is not None
+    lengths = dict.fromkeys(range(len(adapter.layers)), index.columns.shape[1])
+    if forward.stages is not None:
+        lengths |= forward.stages.lengths(len(adapter.layers))
+    for number in skipped:
+        lengths.pop(number, None)
+    check_filled(incoming.cache, lengths, adapter.decoder.layers)
+    fingerprint_pruned(incoming.cache, index, incoming.padding)
+    return index
 
 
 def check_filled(cache: Any, lengths: Mapping[int, int], kinds: LayerKinds) -> None:

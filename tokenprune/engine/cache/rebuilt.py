@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tokenprune.engine.arguments import new_size
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.pruned import n_slots
-from tokenprune.engine.call import new_size
 from tokenprune.errors import PruningError
 from tokenprune.sequence.packing import Slots
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.denoising import BlockDiffusion
+from tokenprune.engine.arguments import find_cache, named_arguments
 from tokenprune.engine.cache.pruned import index_of, is_static, settle
-from tokenprune.engine.call import CallContext, Forward, find_cache, named_arguments
+from tokenprune.engine.call import CallContext, Forward
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.denoising.step_cache import StepCache, cached, step_cache, unpruned_bytes
 from tokenprune.engine.prefill import Prefill
@@ -230,14 +231,13 @@ class CanvasSteps:
 def images_of(forward: Forward) -> list[CachedImage]:
     """The images that a call of the encoder brought, as the cache holds them."""
     assert forward.report is not None
-    columns = {
-        (row, name): mask[row].nonzero()[:, 0] for name, mask in forward.visual.items() for row in range(len(mask))
-    }
+    visual = forward.incoming.visual
+    columns = {(row, name): mask[row].nonzero()[:, 0] for name, mask in visual.items() for row in range(len(mask))}
     found = []
     for number, image in enumerate(forward.report.images):
         place = image.row, image.modality
         own, columns[place] = columns[place][: image.n_visual], columns[place][image.n_visual :]
-        kept = forward.n_columns + own[image.kept]
+        kept = forward.incoming.n_columns + own.to(image.kept.device)[image.kept]
         found.append(CachedImage(image.row, kept, image.kept, image.n_visual, number))
     return found
 

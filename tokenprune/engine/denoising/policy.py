@@ -18,8 +18,9 @@ from torch import nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.denoising import PREFIX_ATTRIBUTE, Policy, PolicyPrefix
 from tokenprune.encoded import EncodedImage
+from tokenprune.engine.arguments import bind_arguments, find_cache, named_arguments
 from tokenprune.engine.cache.pruned import index_of, n_slots
-from tokenprune.engine.call import CallContext, Forward, bind_arguments, find_cache, named_arguments
+from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.overrides import ForwardOverride, MethodOverride
 from tokenprune.engine.prefill import Prefill
@@ -132,25 +133,15 @@ class EmbeddingFunction(MethodOverride):
         try:
             embeds = self.original(*args, **kwargs)
         finally:
-            self._context.forward = None
+            self._context.images = {}
         self._mark(embeds, bind_arguments(self.original, args, kwargs), images)
         return embeds
 
     @dynamo_disabled
     def _begin(self) -> dict[str, list[EncodedImage]]:
-        """Collect the images of this call as one of the base model does."""
+        """Collect the images of this call as those of one of the base model."""
         images: dict[str, list[EncodedImage]] = {modality.name: [] for modality in self._adapter.modalities}
-        self._context.forward = Forward(
-            cache=None,
-            index=None,
-            visual={},
-            image_starts={},
-            images=images,
-            n_slots=0,
-            n_columns=0,
-            columns_mask=None,
-            ids_given=False,
-        )
+        self._context.images = images
         return images
 
     @dynamo_disabled

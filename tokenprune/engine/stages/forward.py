@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxtyping import Bool, Float
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.select import ImageSelection
+from tokenprune.engine.stages.capture import forward_replaced
 from tokenprune.engine.stages.run import StageRun
 from tokenprune.engine.stages.slots import StageSlots
+from tokenprune.report import ImageReport
 from tokenprune.selection import StageReport
 from tokenprune.sequence.packing import Packing
 
@@ -39,8 +41,9 @@ class StagedPrompt:
 
 @dataclass(eq=False)
 class StagedForward:
-    """One forward through stages.
+    """One forward through stages, and what comes of it.
 
+    layers: the first decoder layer of each stage.
     cache, n_slots: the cache, and how many slots of its first layer were taken at the start.
     entry: the prompt that enters; None for a forward that continues one.
     continues, embeds: the index of the pruned cache that a forward without images continues, and what enters. Its
@@ -51,6 +54,7 @@ class StagedForward:
     active: whether layers that get no mask may need their arguments changed.
     """
 
+    layers: Sequence[int]
     cache: Any
     n_slots: int
     entry: StagedPrompt | None = None
@@ -60,3 +64,34 @@ class StagedForward:
     reports: list[list[StageReport]] = field(default_factory=list)
     captured: dict[int, dict[str, Any]] = field(default_factory=dict)
     active: bool = False
+
+    @property
+    def undecided(self) -> Sequence[int]:
+        """The first layers of the stages that are not decided, in a forward that should go through all."""
+        return () if self.entry is None else self.layers[len(self.runs) :]
+
+    @property
+    def slots(self) -> tuple[StageSlots, ...]:
+        """The slots that each stage holds after the forward."""
+        return tuple(run.slots for run in self.runs)
+
+    def lengths(self, n_layers: int) -> dict[int, int]:
+        """How many slots each layer from the first stage on, of `n_layers`, holds after the forward; -1 if its stage is
+        not decided."""
+        held = [stage.slots.shape[1] for stage in self.slots] + [-1] * (len(self.layers) - len(self.runs))
+        staged = range(self.layers[0], n_layers)
+        return {layer: held[sum(first <= layer for first in self.layers) - 1] for layer in staged}
+
+    def leaving(self, entering: Packing) -> Packing:
+        """Which columns come out of the last layer, of those that entered the language model. Raises PruningError if
+        a stage was not decided."""
+        if self.undecided:
+            raise forward_replaced(self.undecided[0])
+        last = self.runs[-1].packing
+        return replace(last, columns=entering.columns.gather(1, last.columns), n_columns=entering.n_columns)
+
+    def reported(self, images: Sequence[ImageReport]) -> list[ImageReport]:
+        """The reports of the images that entered, with what each stage did to them."""
+        return [
+            replace(image, stages=done) for image, done in zip(images, zip(*self.reports, strict=True), strict=True)
+        ]

@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.engine.arguments import hidden_states_first
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.pruned import is_static
-from tokenprune.engine.call import CallContext, Forward, hidden_states_first
+from tokenprune.engine.call import CallContext, Incoming
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.proportional_attention import stage_bias
 from tokenprune.engine.recording import Register
@@ -28,7 +29,6 @@ from tokenprune.engine.stages.plan import check_runs_once, checked_stages
 from tokenprune.engine.stages.reading import attention_reader
 from tokenprune.engine.stages.run import StageRun, text_places
 from tokenprune.engine.stages.slots import StageSlots
-from tokenprune.report import ImageReport
 from tokenprune.selection import Selection, StageReport, scores_of_all
 from tokenprune.sequence.packing import Packing, PromptTokens, identity_packing, pack
 from tokenprune.strategy import Stage, StagedStrategy
@@ -79,12 +79,12 @@ class StagePruning:
 
     def begin(
         self,
-        forward: Forward,
+        incoming: Incoming,
         past_valid: Bool[Tensor, "batch slots"],
         packing: Packing,
         chosen: Sequence[ImageSelection],
         prompt: PromptTokens,
-    ) -> None:
+    ) -> StagedForward:
         """Begin a forward in which the columns of `packing`, out of those of the prompt, enter the language model.
 
         past_valid: which slots of the cache may be attended to.
@@ -97,56 +97,25 @@ class StagePruning:
                 prompt = prompt.without_answers(labels)
                 in_prompt = prompt.real
             text = [prompt.text_after(image.row, image.last) for image in chosen]
-        entry = StagedPrompt(packing, chosen, in_prompt, text, self._slots_before(forward.index, past_valid))
-        forward.stages = StagedForward(forward.cache, past_valid.shape[1], entry=entry)
-        self._activate(forward.stages)
+        entry = StagedPrompt(packing, chosen, in_prompt, text, self._slots_before(incoming.index, past_valid))
+        return self._activate(StagedForward(self.layers, incoming.cache, past_valid.shape[1], entry=entry))
 
-    def resume(self, forward: Forward, embeds: Float[Tensor, "batch length width"]) -> None:
-        """Begin a forward without images that continues a pruned cache: staged layers get all of its tokens."""
-        index = forward.index
+    def resume(self, incoming: Incoming, embeds: Float[Tensor, "batch length width"]) -> StagedForward | None:
+        """Begin a forward without images that continues a pruned cache: staged layers get all of its tokens. None if
+        the cache was not pruned in stages."""
+        index = incoming.index
         if index is None or not index.stages:
-            return
-        forward.stages = StagedForward(forward.cache, forward.n_slots, continues=index, embeds=embeds)
-        room = self.adapter.decoder.runs_flash and is_static(forward.cache)
+            return None
+        now = StagedForward(self.layers, incoming.cache, incoming.n_slots, continues=index, embeds=embeds)
+        room = self.adapter.decoder.runs_flash and is_static(incoming.cache)
         if room or not all(stage.has_no_holes for stage in index.stages):
-            self._activate(forward.stages)
+            self._activate(now)
+        return now
 
-    def end(self, forward: Forward) -> None:
-        """End the forward; does nothing for one that was not begun."""
-        if forward.stages is not None and forward.stages.active:
+    def end(self, now: StagedForward) -> None:
+        """End a forward."""
+        if now.active:
             self.active_forwards.pop()
-
-    def undecided(self, forward: Forward) -> tuple[int, ...]:
-        """The first layers of the stages that were not decided, of a forward that should go through all."""
-        return () if forward.stages is None or forward.stages.entry is None else self.layers[len(forward.stages.runs) :]
-
-    def leaving(self, forward: Forward, entering: Packing) -> Packing:
-        """Which columns come out of the last layer, of those that entered the language model. Raises PruningError if
-        a stage was not decided."""
-        if forward.stages is None:
-            return entering
-        if undecided := self.undecided(forward):
-            raise forward_replaced(undecided[0])
-        last = forward.stages.runs[-1].packing
-        return replace(last, columns=entering.columns.gather(1, last.columns), n_columns=entering.n_columns)
-
-    def slots_after(self, forward: Forward) -> tuple[StageSlots, ...]:
-        """The slots that each stage holds after the forward."""
-        return () if forward.stages is None else tuple(run.slots for run in forward.stages.runs)
-
-    def lengths_after(self, forward: Forward) -> dict[int, int]:
-        """How many slots each layer from the first stage on holds after the forward; -1 if its stage is not decided."""
-        runs = [] if forward.stages is None else forward.stages.runs
-        held = [run.slots.slots.shape[1] for run in runs] + [-1] * (len(self.stages) - len(runs))
-        staged = range(self.stages[0].layer, len(self.adapter.layers))
-        return {layer: held[sum(stage.layer <= layer for stage in self.stages) - 1] for layer in staged}
-
-    def add_reports(self, forward: Forward, images: Sequence[ImageReport]) -> list[ImageReport]:
-        """The reports of this forward's images, with what each stage did to them."""
-        if forward.stages is None or not forward.stages.reports:
-            return list(images)
-        reports = zip(*forward.stages.reports, strict=True)
-        return [replace(image, stages=stages) for image, stages in zip(images, reports, strict=True)]
 
     @dynamo_disabled
     def inner_arguments(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -180,9 +149,10 @@ class StagePruning:
         new = kwargs if layer in self.skipped else now.runs[number].gather_arguments(kwargs, hidden, layer)
         return None if hidden is args[0] and new is kwargs else ((hidden, *rest), new)
 
-    def _activate(self, forward: StagedForward) -> None:
-        forward.active = True
+    def _activate(self, now: StagedForward) -> StagedForward:
+        now.active = True
         self.active_forwards.append(None)
+        return now
 
     def _make_runs(self, now: StagedForward) -> None:
         assert now.continues is not None

@@ -24,7 +24,8 @@ from tokenprune.adapters.conventions import recomputes, recomputes_hooks
 from tokenprune.adapters.towers.attention import Projected
 from tokenprune.adapters.towers.layers import TowerLayers, restore_patches
 from tokenprune.adapters.wrappers import CHECKPOINTED
-from tokenprune.engine.call import CallContext, named_arguments
+from tokenprune.engine.arguments import named_arguments
+from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
 from tokenprune.engine.tower.tiles import (

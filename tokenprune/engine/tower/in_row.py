@@ -24,7 +24,8 @@ from tokenprune.adapters.conventions import recomputes_hooks
 from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.adapters.towers.row import Row
 from tokenprune.adapters.wrappers import CHECKPOINTED
-from tokenprune.engine.call import CallContext, hidden_states_first, named_arguments
+from tokenprune.engine.arguments import hidden_states_first, named_arguments
+from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
 from tokenprune.engine.tower.patches import patch_tokens, selected_patches

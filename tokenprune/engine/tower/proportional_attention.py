@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tokenprune.engine.call import bind_arguments
+from tokenprune.engine.arguments import bind_arguments
 from tokenprune.engine.overrides import ForwardOverride
 
 #: The argument of a layer that holds the bias of each patch's key. Layers hand on what they do not know to their
