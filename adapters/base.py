@@ -14,7 +14,7 @@ from tokenprune.adapters.conventions import tiles_in, unprunable_arguments
 from tokenprune.adapters.decoder.attention import unreadable_attention
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.towers import Tower, tower_of
-from tokenprune.adapters.towers.layers import RowLayers, TowerLayers
+from tokenprune.adapters.towers.layers import BatchLayers, RowLayers
 from tokenprune.adapters.towers.tower import QueryKey
 from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.errors import UnsupportedError
@@ -212,7 +212,7 @@ class Vision(Parts):
         return unreadable_attention(self.layers) if statistic == "text_attention" else None
 
     @property
-    def tower_layers(self) -> TowerLayers | RowLayers | None:
+    def tower_layers(self) -> BatchLayers | RowLayers | None:
         """The encoder layers between which patches may be dropped; None if they may not."""
         return None
 

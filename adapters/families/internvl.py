@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.layouts.tiles import run_starts
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers.layers import TowerLayers, square_patches
+from tokenprune.adapters.towers.layers import BatchLayers, square_patches
 from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
@@ -30,12 +30,12 @@ class InternVLAdapter(LlavaAdapter):
         return [Layout.squares(tiles.shape[-2] // height, tiles.shape[-1] // width, merge)] * len(tiles)
 
     @property
-    def tower_layers(self) -> TowerLayers | None:
+    def tower_layers(self) -> BatchLayers | None:
         vision = self.vision_tower
         merge = int(1 / self.config.downsample_ratio)
         patches = partial(_tile_patches, patch=tuple(vision.config.patch_size), merge=merge)
         n_before = self.consumed_layer(len(self.tower.layers(vision)))
-        return TowerLayers.of(self.tower, vision, n_before, patches, whole_images=False)
+        return BatchLayers.of(self.tower, vision, n_before, patches, whole_images=False)
 
     def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers.layers import RowLayers, TowerLayers
+from tokenprune.adapters.towers.layers import BatchLayers, RowLayers
 from tokenprune.adapters.towers.tower import image_row, pixel_sizes
 from tokenprune.encoded import Modality
 from tokenprune.errors import UnsupportedError
@@ -58,20 +58,20 @@ class LlavaAdapter(ModelAdapter):
         return self.config.vision_feature_layer
 
     @property
-    def tower_layers(self) -> TowerLayers | RowLayers | None:
+    def tower_layers(self) -> BatchLayers | RowLayers | None:
         """Those of models where an image is one tile, each patch is a visual token, and the projector gets one
         layer."""
         by_patch = type(self).layouts is LlavaAdapter.layouts
         return self.layers_by_merge(1) if by_patch else None
 
-    def layers_by_merge(self, merge: int) -> TowerLayers | RowLayers | None:
+    def layers_by_merge(self, merge: int) -> BatchLayers | RowLayers | None:
         """Those of a model where an image is one tile and merge x merge patches become a visual token."""
         if not isinstance(self.feature_layers, int):
             return None
         n_states = len(self.tower.layers(self.vision_tower)) + 1
         n_before = self.feature_layers % n_states - 1  # layer n - 1 makes state n; state 0 is the embedding
         if self.tower.attention is None:
-            return TowerLayers.of(self.tower, self.vision_tower, n_before)
+            return BatchLayers.of(self.tower, self.vision_tower, n_before)
         describe = partial(image_row, patch=self.vision_tower.config.patch_size, merge=merge)
         return RowLayers.of(self.tower, self.vision_tower, range(n_before), describe)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers.layers import RowLayers, TowerLayers
+from tokenprune.adapters.towers.layers import BatchLayers, RowLayers
 from tokenprune.adapters.towers.tower import pixel_sizes
 from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
@@ -22,7 +22,7 @@ class Mistral3Adapter(LlavaAdapter):
         """Accept any setting: the projector always gets the whole output of the tower."""
 
     @property
-    def tower_layers(self) -> TowerLayers | RowLayers | None:
+    def tower_layers(self) -> BatchLayers | RowLayers | None:
         return self.layers_by_merge(self.config.spatial_merge_size)
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers.layers import TowerLayers
+from tokenprune.adapters.towers.layers import BatchLayers
 from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
@@ -23,6 +23,6 @@ class PaliGemmaAdapter(ModelAdapter):
         return [Layout.raster((1, pixels.shape[-2] // patch, pixels.shape[-1] // patch))] * len(pixels)
 
     @property
-    def tower_layers(self) -> TowerLayers | None:
+    def tower_layers(self) -> BatchLayers | None:
         n_layers = len(self.tower.layers(self.vision_tower))
-        return TowerLayers.of(self.tower, self.vision_tower, self.consumed_layer(n_layers))
+        return BatchLayers.of(self.tower, self.vision_tower, self.consumed_layer(n_layers))

@@ -28,7 +28,7 @@ def kernel_of(vision: Any) -> str:
 
 
 @dataclass(frozen=True)
-class TowerLayers:
+class BatchLayers:
     """The encoder layers of a tower that take hidden states of (tiles, tokens, width), they or their attention an
     optional mask, and distinguish tokens by nothing else.
 
@@ -52,7 +52,7 @@ class TowerLayers:
         n_before: int,
         patches: Callable[[Mapping[str, Any]], Int[Tensor, "visual patches"]] | None = None,
         whole_images: bool = True,
-    ) -> TowerLayers | None:
+    ) -> BatchLayers | None:
         """Those of a model's vision tower, whose first `n_before` come before the layer whose output the projector
         gets; None if there are none, or if they take no masks."""
         layers = tower.layers(vision)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters import adapter_for
-from tokenprune.adapters.towers.layers import TowerLayers
+from tokenprune.adapters.towers.layers import BatchLayers
 from tokenprune.evals.bench.ideal_rows import RowCuts
 from tokenprune.evals.bench.ideal_tiles import TileCuts
 from tokenprune.evals.bench.inputs.prompts import Inputs, features, n_visual, positions
@@ -79,7 +79,7 @@ def narrowed(model: Any, inputs: Inputs, schedule: Schedule, n_text: int) -> Ite
         for layer, length in _shortened(adapter.layers, schedule.layers, n_text):
             hook = layer.register_forward_pre_hook(partial(_narrow, length), with_kwargs=True)
             hooks.callback(hook.remove)
-        if schedule.tower and isinstance(layers := adapter.tower_layers, TowerLayers):
+        if schedule.tower and isinstance(layers := adapter.tower_layers, BatchLayers):
             hooks.enter_context(TileCuts(adapter, layers, schedule.tower).hooked())
         elif schedule.tower:
             hooks.enter_context(RowCuts(adapter, encoded(model, inputs, schedule), schedule.tower).hooked())

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenprune.adapters import ModelAdapter
-from tokenprune.adapters.towers.layers import TowerLayers, restore_patches
+from tokenprune.adapters.towers.layers import BatchLayers, restore_patches
 
 
 class TileCuts:
@@ -24,7 +24,7 @@ class TileCuts:
     counts: the visual tokens of an image in each layer.
     """
 
-    def __init__(self, adapter: ModelAdapter, layers: TowerLayers, counts: Sequence[int]) -> None:
+    def __init__(self, adapter: ModelAdapter, layers: BatchLayers, counts: Sequence[int]) -> None:
         self._tower, self._layers, self._counts = adapter.vision_tower, layers.layers, counts
         self._n_prefix, self._length = adapter.tower.n_prefix, 0
         self._merged = layers.patches is not None

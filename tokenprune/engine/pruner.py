@@ -36,7 +36,7 @@ from tokenprune.adapters.conventions import (
     loss_function,
 )
 from tokenprune.adapters.decoder.denoising import BlockDiffusion, Policy
-from tokenprune.adapters.towers.layers import TowerLayers
+from tokenprune.adapters.towers.layers import BatchLayers
 from tokenprune.engine.cache.pruned import Views
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import unwatch_hooks, watch_hooks
@@ -47,8 +47,8 @@ from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recording import VisionRecorder
 from tokenprune.engine.skipping import LayerSkipping
 from tokenprune.engine.stages.pruning import StagePruning
-from tokenprune.engine.tower.batch import BatchPruning
-from tokenprune.engine.tower.in_row import RowPruning
+from tokenprune.engine.tower.batch_pruning import BatchPruning
+from tokenprune.engine.tower.row_pruning import RowPruning
 from tokenprune.errors import UnsupportedError
 from tokenprune.report import Report
 from tokenprune.sequence.position_ids import PositionIds
@@ -175,7 +175,7 @@ class Pruner:
 def tower_pruning(strategy: Strategy, adapter: ModelAdapter, context: CallContext) -> BatchPruning | RowPruning | None:
     """What prunes before the tower's layers and between them; None if the strategy does not ask for it."""
     between = adapter.tower_layers if "kept_in_tower" in strategy.needs else None
-    if isinstance(between, TowerLayers):
+    if isinstance(between, BatchLayers):
         return BatchPruning(strategy, adapter, between, context)
     if between is None and "kept_before_tower" not in strategy.needs:
         return None

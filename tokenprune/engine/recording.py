@@ -173,13 +173,12 @@ class VisionRecorder:
         if (encoding := self._context.encoding) is None:
             return
         call, encoding.tower_call = encoding.tower_call, {}
-        if (row := self._context.row) is not None:
-            encoding.before += row.selections
-            call = row.whole_call(call)
+        if (pruned := self._context.tower) is not None:
+            encoding.before += pruned.selections
+            call = pruned.whole_call(call)
         for name in {"pixels", "colors"} & encoding.tiles.keys():
             encoding.tiles[name] += self.adapter.tile_pixels(call["tower"])
         if "kept_in_tower" in encoding.tiles:
-            pruned = self._context.tower or row
             assert pruned is not None
             encoding.tiles["kept_in_tower"] += pruned.outcomes()
         if "vision_attention" in encoding.tiles:
@@ -188,9 +187,8 @@ class VisionRecorder:
                     f"{type(self.adapter).__name__}.capture_points names modules that the vision tower does not call, "
                     f"so the attention that the strategy needs is unknown. See adapters/README.md."
                 )
-            heads = self.adapter.tile_heads(call)
-            real = [] if row is None else [row.real()]
-            encoding.tiles["vision_attention"] += zip(*heads, *real, strict=True)
+            heads, real = self.adapter.tile_heads(call), None if pruned is None else pruned.real()
+            encoding.tiles["vision_attention"] += zip(*heads, *([] if real is None else [real]), strict=True)
 
     # From tiles to images.
 

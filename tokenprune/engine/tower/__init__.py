@@ -1,9 +1,14 @@
 """Pruning before the layers of the vision tower, and between them.
 
-batch                   between the layers of a tower that takes a batch of tiles
-in_row                  before the layers, and between them, of one that takes the patches of all images in one row
+Layers take a batch of tiles, or the patches of all images in one row; what differs has a file for each.
+
+pruning                 the hooks
+batch_pruning           ... on a tower that takes a batch: between its layers
+row_pruning             ... on a tower that takes a row: before its layers, and between them
+call                    one call of the tower
+batch                   ... that takes a batch, and what is left of it
+row                     ... that takes a row, and what is left of it
 patches                 which visual tokens of an image are encoded at all
-row                     one call of such a tower, and what is left of its row
-tiles                   what a strategy selects in a tile, whatever form the layers take it in
+tiles                   what a strategy selects in a tile
 proportional_attention  attention to merged patches, where the layers take no mask
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -12,11 +12,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from tokenprune.adapters.towers.attention import Projected
 from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.adapters.towers.row import Row
+from tokenprune.engine.tower.call import TowerCall
 from tokenprune.engine.tower.tiles import Tile, merged_patches, patches_of, spread
 from tokenprune.selection import Selection
-from tokenprune.tokens.tower import KeptInTower
 
 
 class RowCut:
@@ -108,19 +109,18 @@ class RowCut:
         return mask if self.bias is None else torch.where(mask == 0, self.bias.to(mask), mask)
 
 
-class RowCall:
+class RowCall(TowerCall):
     """One call of the tower.
 
     row: the patches that it was given.
-    selections: which visual tokens of each image are encoded at all.
-    tiles: the frames of the images, if more is dropped between the layers, which are `between`.
     cut: what the hidden states hold. following: what the next layer is to get; None if that is the same.
-    entered: what each encoder layer was given.
-    layer, captured, rotation: the encoder layer that runs, if the strategy selects after it and has not yet, what its
-        capture points returned so far, and its rotary embeddings.
+    entered: what each encoder layer was given, if that was not everything.
+    rotation: the rotary embeddings of `layer`.
     """
 
     def __init__(self, row: Row, selections: list[Selection], between: RowLayers | None) -> None:
+        """between: the layers between which more is dropped; None if nothing is."""
+        super().__init__()
         self.row, self.selections = row, selections
         device = row.tokens.device
         masks = [
@@ -130,12 +130,10 @@ class RowCall:
         kept = torch.cat(masks)
         self.cut = RowCut(row, torch.ones_like(kept))
         self.following = RowCut(row, kept) if any(len(one.kept) < one.n_visual for one in selections) else None
-        self.tiles = [] if between is None else self._make_tiles(kept, between.whole_images)
+        self.tiles = () if between is None else self._make_tiles(kept, between.whole_images)
         self.entered: dict[int, RowCut] = {}
-        self.layer: int | None = None
-        self.captured: dict[str, Tensor] = {}
         self.rotation: Any = None
-        self._kept: list[Selection | None] = []
+        self._kept: Sequence[Selection | None] = ()
 
     @property
     def drops(self) -> bool:
@@ -146,9 +144,16 @@ class RowCall:
         """How many patches a visual token has; all have equally many."""
         return self.cut.n_all // len(self.cut.kept)
 
-    def select(self, kept: list[Selection | None]) -> None:
-        """Give the following layers what each tile keeps, which its `left` and sizes already are, and merge into it
-        what the selections merge."""
+    def split(self, projected: Projected) -> Iterator[tuple[Tile, Projected | None]]:
+        order, start = self.cut.by_token.to(projected[0].device), 0
+        by_token = [part[order].transpose(0, 1) for part in projected]
+        for tile in self.tiles:
+            end = start + len(tile.left) * self.patches_per_token
+            queries, keys, values = (part[:, start:end] for part in by_token)
+            yield tile, (queries, keys, values) if end > start else None
+            start = end
+
+    def keep(self, kept: Sequence[Selection | None]) -> None:
         mask, start = torch.zeros_like(self.cut.kept), 0
         for tile in self.tiles:
             mask[start + tile.left.to(mask.device)] = True
@@ -158,7 +163,6 @@ class RowCall:
         self.following, self._kept = RowCut(self.row, mask, sizes), kept
 
     def advance(self, hidden: Float[Tensor, "*one patches width"]) -> Float[Tensor, "*one left width"]:
-        """The hidden states of what the next layer is to get."""
         before, after = self.cut, self.following
         if after is None:
             return hidden
@@ -167,23 +171,17 @@ class RowCall:
         if any(one is not None and one.merged is not None for one in self._kept):
             left = self._merged(hidden, left)
         before.forget()
-        self.cut, self.following, self._kept = after, None, []
+        self.cut, self.following, self._kept = after, None, ()
         return left
 
     def whole_call(self, call: Mapping[str, Any]) -> dict[str, Any]:
-        """What the recorder has seen of a layer's attention, with zeros for what was dropped before the tower."""
         whole = self.cut.whole
         attention = {name: whole(value) for name, value in call.get("attention", {}).items()}
         seen = {name: whole(self._in_rows(value)) for name, value in call.items() if isinstance(value, Tensor)}
         return {**call, **seen, "attention": attention}
 
     def real(self) -> list[Bool[Tensor, " patches"]]:
-        """Which patches of each tile, in raster order, were encoded."""
         return list(self.cut.kept[self.row.in_tiles].split(self.row.tiles))
-
-    def outcomes(self) -> list[KeptInTower]:
-        """What is left of every tile."""
-        return [tile.outcome() for tile in self.tiles]
 
     def _in_rows(self, value: Tensor) -> Tensor:
         """Queries or keys of shape (patches, heads, width) as one row for each patch; anything else as it is."""

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.towers.layers import KERNELS, RowLayers, TowerLayers, kernel_of
+from tokenprune.adapters.towers.layers import KERNELS, BatchLayers, RowLayers, kernel_of
 from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.engine.select import explained_nan
 from tokenprune.errors import PruningError, SettingError
@@ -90,7 +90,7 @@ class TileSelection:
     patches, and one that names layers after which nothing can be dropped.
     """
 
-    def __init__(self, strategy: Strategy, adapter: ModelAdapter, layers: TowerLayers | RowLayers) -> None:
+    def __init__(self, strategy: Strategy, adapter: ModelAdapter, layers: BatchLayers | RowLayers) -> None:
         name = type(strategy).__name__
         if not isinstance(strategy, TowerStrategy):
             raise SettingError(
@@ -113,7 +113,7 @@ class TileSelection:
             )
         self.strategy, self.n_prefix = strategy, adapter.tower.n_prefix
         self._adapter = adapter
-        self._masked = isinstance(layers, TowerLayers) or layers.attention.attend is None
+        self._masked = isinstance(layers, BatchLayers) or layers.attention.attend is None
         self._scale = adapter.tower.scale(adapter.vision_tower)
         self.after = tuple(layers.after[number] for number in numbers)
         self._n_later_layers = {layer: n_layers - number - 1 for number, layer in enumerate(layers.after)}

@@ -1,0 +1,98 @@
+"""Drops patches between the encoder layers of a vision tower that takes a batch of tiles.
+
+After each layer that a strategy names in `tower_layers`, it selects tile by tile which visual tokens are left, and the
+next layers get only their patches. If the tiles of a batch have unequal numbers left, the shorter ones are padded, and
+a mask keeps the padding out of the attention. A merged patch is attended to like the patches that it stands for: the
+logarithm of their number is added to its logit. After the tower, the remaining patches are put back in their places
+in the grid, so that the model finds the shapes that it expects; the other places hold zeros, which are dropped before
+the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.conventions import recomputes, recomputes_hooks
+from tokenprune.adapters.towers.attention import Projected
+from tokenprune.adapters.towers.layers import BatchLayers, restore_patches
+from tokenprune.adapters.wrappers import CHECKPOINTED
+from tokenprune.engine.arguments import named_arguments
+from tokenprune.engine.call import CallContext
+from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.recording import Register
+from tokenprune.engine.tower.batch import BatchCall
+from tokenprune.engine.tower.pruning import TowerPruning
+from tokenprune.strategy import Strategy
+
+
+class BatchPruning(TowerPruning[BatchCall, BatchLayers]):
+    """Prunes between the layers of such a tower."""
+
+    def __init__(self, strategy: Strategy, adapter: ModelAdapter, layers: BatchLayers, context: CallContext) -> None:
+        super().__init__(strategy, adapter, layers, context)
+        self._layers = layers
+
+    def register_layers(self, register: Register) -> None:
+        for number, layer in enumerate(self._layers.layers):
+            if number > self.after[0]:
+                masked = self._layers.masked(number)  # asked once: a wrapper put around the layer later takes anything
+                before = partial(self.before_layer, number, masked is not layer)
+                register(layer.register_forward_pre_hook(before, with_kwargs=True))
+                if masked is not layer:
+                    register(masked.register_forward_pre_hook(self.before_attention, with_kwargs=True))
+
+    def begin(self, tower: nn.Module, arguments: Mapping[str, Any]) -> BatchCall:
+        of_tokens = None if self._layers.patches is None else self._layers.patches(arguments)
+        call = BatchCall(of_tokens, self.adapter.tower.n_prefix, self._layers.whole_images)
+        call.layer = self.after[0]  # up to which no layer has a hook
+        return call
+
+    def project(self, call: BatchCall, layer: int) -> Projected:
+        return self._layers.split_heads(call.captured)
+
+    @dynamo_disabled
+    def before_layer(self, number: int, within: bool, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """The arguments of an encoder layer, shortened; None if they may stay. `within`: not the layer but its
+        attention takes the mask."""
+        call = self.call
+        if call is None:
+            return None
+        layer = self._layers.layers[number]  # or what was put around the module since
+        if torch.is_grad_enabled() and (recomputes(layer) if within else recomputes_hooks(layer, module)):
+            wrapped = CHECKPOINTED in layer._modules
+            ways = [] if wrapped else ["call eval() on the tower"]
+            if not within:
+                ways.append("call patch() again" if wrapped else "use a newer transformers")
+            raise self.runs_again(*ways)
+        hidden, *rest = args
+        hidden = call.advance(hidden)
+        call.layer = number if number in self.after else None
+        if call.cut is None:
+            return None
+        call.entered[number] = call.cut
+        call.mask = call.cut.mask(hidden)
+        named = named_arguments(module, (hidden, *rest), kwargs)
+        return self._layers.arguments(named, hidden, None if within else call.mask)
+
+    @dynamo_disabled
+    def before_attention(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """The arguments of a layer's attention, for layers that take no mask themselves; None if they may stay."""
+        call = self.call
+        return None if call is None or call.mask is None else (args, {**kwargs, "attention_mask": call.mask})
+
+    @dynamo_disabled
+    def after_tower(self, module: nn.Module, args: Any, output: Any) -> Any:
+        call, self._context.tower = self.call, None
+        if call is None or not call.entered:
+            return None
+
+        def whole(layer: int, hidden: Tensor) -> Tensor:
+            return call.entered[layer].whole(hidden) if layer in call.entered else hidden
+
+        return restore_patches(output, len(self._layers.layers), whole)
