@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import tokenprune
 from tokenprune import FastV, FoPru, Grid, PruningError, Random, SettingError, UnsupportedError
-from tokenprune.engine.pruner import pruner_of
+from tokenprune.engine.pruner import Pruner
 from tokenprune.engine.recording import RECORD_ATTRIBUTE
 
 
@@ -201,7 +201,7 @@ def test_a_patch_is_restored_though_another_replaced_the_probe(llava: Any) -> No
         assert handle.report.n_kept == 3
         with tokenprune.probe(llava):
             tokenprune.unpatch(llava)
-        assert pruner_of(llava) is None
+        assert Pruner.on(llava) is None
 
 
 def test_a_patch_does_not_come_back_beside_the_one_that_replaced_the_probe(llava: Any) -> None:

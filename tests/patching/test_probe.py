@@ -20,7 +20,7 @@ from transformers import DynamicCache, StaticCache
 import tokenprune
 from tokenprune import PruningError, Random, SettingError, UnsupportedError
 from tokenprune.adapters import adapter_for
-from tokenprune.engine.pruner import pruner_of
+from tokenprune.engine.pruner import Pruner
 
 NAMES = [name for name, family in FAMILIES.items() if family.refused is None]
 
@@ -58,7 +58,7 @@ def test_outputs_are_bitwise_unpatched(name: str) -> None:
         tokens = image.tokens
         assert tokens.layout.n_visual == len(tokens.features) == len(tokens.vision_attention.received())
         assert [len(image.text_attention[layer].from_last()) for layer in (0, 1)] == [tokens.n_visual] * 2
-    assert pruner_of(model) is None
+    assert Pruner.on(model) is None
 
 
 @pytest.mark.parametrize("tower", TOWERS)
@@ -212,18 +212,18 @@ def test_a_patch_is_suspended_and_restored(llava: Any) -> None:
         assert "patched" in repr(handle)
         seen.remove()
         assert "patched" in repr(handle)
-    assert pruner_of(llava) is None
+    assert Pruner.on(llava) is None
 
 
 def test_a_patch_that_was_removed_meanwhile_stays_removed(llava: Any) -> None:
     with tokenprune.patch(llava, Random(keep=3)):
         seen = tokenprune.probe(llava)
     seen.remove()
-    assert pruner_of(llava) is None
+    assert Pruner.on(llava) is None
     handle = tokenprune.patch(llava, Random(keep=3))
     with tokenprune.probe(llava):
         handle.remove()
-    assert pruner_of(llava) is None
+    assert Pruner.on(llava) is None
 
 
 def test_a_patch_within_replaces_the_probe_and_stays(llava: Any) -> None:

@@ -13,6 +13,7 @@ from helpers.families.base import tower as tower_settings
 from helpers.models.retrievers import built, embedded, queries
 from helpers.tiny import tiny_llava
 from torch import Tensor
+from torch._dynamo import config
 from torch.nn.functional import normalize
 from transformers import ColPaliConfig, ColPaliForRetrieval, ColPaliProcessor, ColQwen2Config, ColQwen2ForRetrieval
 
@@ -164,6 +165,18 @@ def test_tuples_copies_and_positional_arguments(colpali: Any) -> None:
     handle.remove()
     assert embedded(model, inputs).shape[1] == 67
     assert torch.equal(embedded(twin, inputs), light)
+
+
+def test_a_copy_goes_on_when_the_original_is_unpatched(colpali: Any) -> None:
+    """Compiled code looks for hooks as long as any model is patched."""
+    model = copy.deepcopy(colpali)
+    with config.patch(skip_nnmodule_hook_guards=True):
+        handle = tokenprune.patch_retrieval(model)
+        its_handle = copy.deepcopy(handle)
+        handle.remove()
+        assert its_handle.installed
+        assert not config.skip_nnmodule_hook_guards
+        its_handle.remove()
 
 
 def test_gradients_flow_through_the_merging(colpali: Any) -> None:

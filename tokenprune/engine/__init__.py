@@ -3,7 +3,8 @@
 Start reading at `prefill`.
 
 prefill                 what happens to one prompt, in order
-pruner                  registers every hook of a patch, and removes them again
+patch                   what is installed on a model as a whole, and removed again
+pruner                  ... for pruning: every hook of it
 recording               what the vision tower reveals about images while it encodes them
 select                  asks the strategy which visual tokens to keep, and enforces its budget
 tower                   pruning before the layers of the vision tower, and between them

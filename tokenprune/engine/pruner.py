@@ -23,10 +23,6 @@ PolicySteps         the action expert of a robot policy, which does the same
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from threading import RLock
-from typing import Any
-
 from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
@@ -39,10 +35,10 @@ from tokenprune.adapters.decoder.denoising import BlockDiffusion, Policy
 from tokenprune.adapters.towers.layers import BatchLayers
 from tokenprune.engine.cache.pruned import Views
 from tokenprune.engine.call import CallContext
-from tokenprune.engine.compiling import unwatch_hooks, watch_hooks
 from tokenprune.engine.denoising.canvas import CanvasSteps
 from tokenprune.engine.denoising.policy import PolicySteps
 from tokenprune.engine.overrides import AssistedDecoding, ContinuousBatching, LossFunction
+from tokenprune.engine.patch import Patch, Register
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recording import VisionRecorder
 from tokenprune.engine.skipping import LayerSkipping
@@ -55,30 +51,24 @@ from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategy import DenoisingStrategy, ReusingStrategy, StagedStrategy, Strategy
 from tokenprune.strategy.calls import valid_interval
 
-#: The attribute of a patched model that holds its Pruner.
-PRUNER_ATTRIBUTE = "_tokenprune_pruner"
-#: Held while hooks are registered or removed: several threads may patch one model, each for its own request.
-changing_patches = RLock()
 
-
-class Pruner:
-    """The hooks of one patched model. `install` registers all of them, in place of another patch's, or leaves the model
-    as it was; `remove` leaves nothing behind.
+class Pruner(Patch):
+    """The hooks of one model whose visual tokens are pruned.
 
     Raises SettingError or UnsupportedError for a strategy whose mechanisms the model does not allow.
     """
 
+    attribute = "_tokenprune_pruner"
+
     def __init__(self, model: nn.Module, adapter: ModelAdapter, strategy: Strategy, position_ids: PositionIds) -> None:
-        self.model, self.adapter, self.strategy = model, adapter, strategy
+        super().__init__(model)
+        self.adapter, self.strategy = adapter, strategy
         self.position_ids: PositionIds = position_ids
-        self.in_block = False  # whether a `with` block of its handle is being executed
-        self.ended = False  # whether its handle was told to remove it, also while another one replaced it
         adapter.decoder.check_numbering(position_ids)
         if strategy.biases_attention:
             adapter.decoder.check_bias()
         context = CallContext(Views())
         self._context = context
-        self._handles: list[Any] = []  # no ExitStack: a copy of one undoes the original
         self.prefill = Prefill(model, adapter, strategy, position_ids, context)
         self.recorder = VisionRecorder(adapter, strategy, context)
         self.tower = tower_pruning(strategy, adapter, context)
@@ -107,43 +97,21 @@ class Pruner:
         """The last forward of this thread that had visual tokens; if there was none, that of any thread."""
         return self.prefill.report
 
-    def install(self) -> Pruner | None:
-        """Return the patch that this one replaces; None if there is none."""
-        with changing_patches, ExitStack() as undo:  # if one registration raises, those before it are undone
-            if (replaced := pruner_of(self.model)) is not None:
-                replaced.remove()
-                undo.callback(replaced.install)
-            undo.callback(self.remove)
-            watch_hooks(self)
-            vars(self.model)[PRUNER_ATTRIBUTE] = self
-            captured = self._register(self._handles.append)
-            names = {module: name for name, module in self.model.named_modules()}
-            self.recorder.modules = {names[module]: module for module in captured if module in names}
-            undo.pop_all()
-        return replaced
-
     def remove(self) -> None:
         forward = self.prefill.end_forward()
         self._context.drop()
         if forward is not None and forward.incoming.visual:
             self._context.cut_off = forward.report is None or forward.stages is not None
-        with changing_patches:
-            while self._handles:
-                self._handles.pop().remove()
-            if pruner_of(self.model) is self:
-                del vars(self.model)[PRUNER_ATTRIBUTE]
-            unwatch_hooks(self)
+        super().remove()
 
     def end(self) -> None:
         """Remove it for good. Calls that other threads are in the middle of raise PruningError, unless another patch
         has replaced this one."""
-        self.ended = True
-        self.remove()
-        if pruner_of(self.model) is None:
+        super().end()
+        if Pruner.on(self.model) is None:
             self._context.views.withdraw()
 
-    def _register(self, register: Any) -> list[nn.Module]:
-        """Register everything; return the modules that show attention."""
+    def register(self, register: Register) -> None:
         self.prefill.register(register)
         captured = self.recorder.register(register)
         if self.tower is not None:
@@ -163,13 +131,8 @@ class Pruner:
             register(AssistedDecoding(self.adapter, reads_text).install())
         if hasattr(self.model, CONTINUOUS_BATCHING):
             register(ContinuousBatching(self.model, CONTINUOUS_BATCHING).install())
-        return captured
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy or pickle of a patched model is patched too."""
-        vars(self).update(state)
-        if self._handles:
-            watch_hooks(self)
+        names = {module: name for name, module in self.model.named_modules()}
+        self.recorder.modules = {names[module]: module for module in captured if module in names}
 
 
 def tower_pruning(strategy: Strategy, adapter: ModelAdapter, context: CallContext) -> BatchPruning | RowPruning | None:
@@ -180,8 +143,3 @@ def tower_pruning(strategy: Strategy, adapter: ModelAdapter, context: CallContex
     if between is None and "kept_before_tower" not in strategy.needs:
         return None
     return RowPruning(strategy, adapter, between, context)
-
-
-def pruner_of(model: nn.Module) -> Pruner | None:
-    """The Pruner of a patched model; None if it is not patched."""
-    return vars(model).get(PRUNER_ATTRIBUTE)

@@ -11,9 +11,9 @@ FeatureFunction        one call of `get_image_features`: begins and ends an Enco
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -26,6 +26,7 @@ from tokenprune.engine.arguments import bind_arguments, named_arguments
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
 from tokenprune.engine.overrides import MethodOverride, patch_removed_during_call
+from tokenprune.engine.patch import Register
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy
@@ -36,9 +37,6 @@ from tokenprune.tokens.tower import KeptInTower
 #: The record travels on the encoder's own output object, because `generate` encodes the images before it calls the
 #: model, and may repeat the features for beams in between.
 RECORD_ATTRIBUTE = "tokenprune_record"
-
-#: Registers a hook or an override, to be undone when the patch is removed.
-Register: TypeAlias = Callable[[Any], None]
 
 
 class Encoding:

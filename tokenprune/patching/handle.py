@@ -1,16 +1,18 @@
-"""The common base of the handles, each of which changes a model until it is removed."""
+"""The common bases of the handles, each of which changes a model until it is removed."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from torch import nn
 
+from tokenprune.engine.patch import Patch, changing_patches
 from tokenprune.errors import PruningError
 
 Self = TypeVar("Self", bound="Handle")
+SomePatch = TypeVar("SomePatch", bound=Patch)
 
 
 class Handle(ABC):
@@ -60,3 +62,45 @@ class Handle(ABC):
     def __repr__(self) -> str:
         state = "patched" if self.installed else "removed"
         return f"{type(self).__name__}({type(self.model).__name__}, {self._settings()}, {state})"
+
+
+class PatchingHandle(Handle, Generic[SomePatch]):
+    """The handle of a patch. The end of its `with` block brings the patch back that it has replaced, if the block is
+    inside one of that patch's."""
+
+    def __init__(self, patch: SomePatch, replaced: SomePatch | None) -> None:
+        self._patch, self._replaced = patch, replaced
+
+    @property
+    def model(self) -> nn.Module:
+        return self._patch.model
+
+    @property
+    def installed(self) -> bool:
+        return self._patch.on(self.model) is self._patch
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was removed for good, and not only replaced by another one."""
+        return self._patch.ended
+
+    def remove(self) -> None:
+        """Restore the unpatched model. Has no effect the second time. Another patch, or a probe, that has replaced this
+        one stays, and this one does not come back after it."""
+        self._patch.end()
+
+    def __enter__(self: Self) -> Self:
+        super().__enter__()
+        self._patch.in_block = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the patch. In a `with` block whose patch it had replaced, that one is in effect again."""
+        self._patch.in_block = False
+        before = self._replaced
+        with changing_patches:
+            self.remove()
+            if before is not None and before.in_block and not before.ended and before.on(self.model) is None:
+                before.install()

@@ -15,7 +15,7 @@ from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_layer, is_integer
 from tokenprune.engine.arguments import named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.pruner import pruner_of
+from tokenprune.engine.pruner import Pruner
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.patching.decoder_attention import DecoderReader
 from tokenprune.patching.handle import Handle
@@ -84,7 +84,7 @@ class Probe(Handle):
         model = adapter.model
         self._adapter, self._layers = adapter, tuple(decoder_layers)
         self._reader = DecoderReader(adapter, self._layers)
-        self._record, self._suspended = strategy, pruner_of(model)
+        self._record, self._suspended = strategy, Pruner.on(model)
         # Nothing is dropped, so all IDs stay; there are models that take none but compact ones.
         self._handle = patch(model, strategy, position_ids="compact", adapter=type(adapter))
         self._hooks = [
@@ -153,7 +153,7 @@ class Probe(Handle):
         if self._handle.ended:  # by `unpatch`
             return
         self._handle.remove()
-        if suspended is not None and not suspended.ended and pruner_of(self.model) is None:
+        if suspended is not None and not suspended.ended and Pruner.on(self.model) is None:
             suspended.install()  # unless a patch that replaced the probe is still there
 
     def _settings(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from os import PathLike, fspath
-from types import TracebackType
 from typing import Any, cast, overload
 
 from torch import nn
@@ -12,9 +11,9 @@ from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.parallel import check_heads
 from tokenprune.adapters.wrappers import check_model, unwrap_model
 from tokenprune.checks import check_choice
-from tokenprune.engine.pruner import Pruner, changing_patches, pruner_of
+from tokenprune.engine.pruner import Pruner
 from tokenprune.errors import PruningError, SettingError
-from tokenprune.patching.handle import Handle
+from tokenprune.patching.handle import PatchingHandle
 from tokenprune.report import Report
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategies.parsing import StrategySpec
@@ -23,63 +22,26 @@ from tokenprune.strategy import Strategy
 from tokenprune.tokens.visual import check_needs
 
 
-class PatchHandle(Handle):
+class PatchHandle(PatchingHandle[Pruner]):
     """A patched model, its report, and the way back. Leaving a `with` block removes the patch."""
 
     _made_by = "patch"
 
-    def __init__(self, pruner: Pruner, replaced: Pruner | None = None) -> None:
-        self._pruner, self._replaced = pruner, replaced
-
-    @property
-    def model(self) -> nn.Module:
-        return self._pruner.model
-
-    @property
-    def installed(self) -> bool:
-        return pruner_of(self.model) is self._pruner
-
     @property
     def strategy(self) -> Strategy:
-        return self._pruner.strategy
+        return self._patch.strategy
 
     @property
     def position_ids(self) -> PositionIds:
-        return self._pruner.position_ids
+        return self._patch.position_ids
 
     @property
     def report(self) -> Report:
         """The report on this thread's last forward that contained visual tokens; on any thread's, if this one has had
         none. Raises PruningError before the first one."""
-        if self._pruner.report is None:
+        if self._patch.report is None:
             raise PruningError("no report yet: this patch has not seen an image. Call the model with one first.")
-        return self._pruner.report
-
-    @property
-    def ended(self) -> bool:
-        """Whether it was removed for good, and not only replaced by another patch or a probe."""
-        return self._pruner.ended
-
-    def remove(self) -> None:
-        """Restore the unpatched model. Has no effect the second time. Another patch, or a probe, that has replaced this
-        one stays, and this one does not come back after it."""
-        self._pruner.end()
-
-    def __enter__(self) -> PatchHandle:
-        super().__enter__()
-        self._pruner.in_block = True
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Remove the patch. In a `with` block whose patch it had replaced, that one is in effect again."""
-        self._pruner.in_block = False
-        before = self._replaced
-        with changing_patches:
-            self.remove()
-            if before is not None and before.in_block and not before.ended and pruner_of(self.model) is None:
-                before.install()
+        return self._patch.report
 
     def _settings(self) -> str:
         return f"{self.strategy}, position_ids={self.position_ids!r}"
@@ -160,7 +122,7 @@ def unpatch(model: nn.Module) -> None:
     """Remove the patch of `model`, if it has one. Raises UnsupportedError for anything that is not a model, such as a
     handle."""
     check_model(model)
-    pruner = pruner_of(unwrap_model(model))
+    pruner = Pruner.on(unwrap_model(model))
     if pruner is not None:
         pruner.end()
 

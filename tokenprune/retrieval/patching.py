@@ -7,7 +7,6 @@ embeddings are merged.
 from __future__ import annotations
 
 from importlib.util import find_spec
-from types import TracebackType
 from typing import Any, Literal, get_args
 
 import torch
@@ -19,72 +18,30 @@ from tokenprune.adapters.retrieval import Retriever
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_choice, is_integer
 from tokenprune.engine.arguments import named_arguments
-from tokenprune.engine.compiling import dynamo_disabled, unwatch_hooks, watch_hooks
+from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.overrides import ForwardOverride
+from tokenprune.engine.patch import Patch, Register
 from tokenprune.errors import SettingError, UnsupportedError, to_install
-from tokenprune.patching.handle import Handle
+from tokenprune.patching.handle import PatchingHandle
 from tokenprune.retrieval.ward import merge_clusters
 
 #: The text tokens of a page whose embeddings are kept.
 KeptText = Literal["all", "after", "none"]
 
-#: The attribute of a patched model that holds its handle.
-HANDLE_ATTRIBUTE = "_tokenprune_retrieval"
 
+class PageMerging(Patch):
+    """Merges the embeddings of pages that a model returns."""
 
-class RetrievalHandle(Handle):
-    """A patched retrieval model, and the way back. Leaving a `with` block removes the patch."""
+    attribute = "_tokenprune_retrieval"
 
-    _made_by = "patch_retrieval"
-
-    def __init__(
-        self, retriever: Retriever, factor: int, text: KeptText, replaced: RetrievalHandle | None = None
-    ) -> None:
+    def __init__(self, retriever: Retriever, factor: int, text: KeptText) -> None:
+        super().__init__(retriever.model)
         self.factor = factor
         self.text: KeptText = text
-        self._retriever, self._replaced = retriever, replaced
-        self._forward: MergingForward | None = None
-        self._ended = False
+        self._retriever = retriever
 
-    @property
-    def model(self) -> nn.Module:
-        return self._retriever.model
-
-    @property
-    def installed(self) -> bool:
-        return handle_of(self.model) is self
-
-    def install(self) -> None:
-        self._forward = MergingForward(self)
-        self._forward.install()
-        setattr(self.model, HANDLE_ATTRIBUTE, self)
-        watch_hooks(self)
-
-    def remove(self) -> None:
-        """Restore the unpatched model. Calling it again has no effect. Another patch that has replaced this one stays,
-        and this one does not come back after it."""
-        self._ended = True
-        self.uninstall()
-
-    def uninstall(self) -> None:
-        """Make way for another patch."""
-        if self._forward is not None:
-            self._forward.remove()
-            self._forward = None
-            unwatch_hooks(self)
-            delattr(self.model, HANDLE_ATTRIBUTE)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Remove the patch. In a `with` block whose patch it had replaced, that one is in effect again."""
-        self.remove()
-        before = self._replaced
-        if before is not None and before._entered and not before._ended and handle_of(self.model) is None:
-            before.install()
-
-    def _settings(self) -> str:
-        return f"factor={self.factor}, text={self.text!r}"
+    def register(self, register: Register) -> None:
+        register(MergingForward(self).install())
 
     @dynamo_disabled
     def merged(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -101,12 +58,29 @@ class RetrievalHandle(Handle):
 class MergingForward(ForwardOverride):
     """The forward of a patched model. PEFT up to version 0.20 calls it past the model's hooks."""
 
-    def __init__(self, handle: RetrievalHandle) -> None:
-        super().__init__(handle.model)
-        self._handle = handle
+    def __init__(self, merging: PageMerging) -> None:
+        super().__init__(merging.model)
+        self._merging = merging
 
     def override(self, *args: Any, **kwargs: Any) -> Any:
-        return self._handle.merged(args, kwargs, self.original(*args, **kwargs))
+        return self._merging.merged(args, kwargs, self.original(*args, **kwargs))
+
+
+class RetrievalHandle(PatchingHandle[PageMerging]):
+    """A patched retrieval model, and the way back. Leaving a `with` block removes the patch."""
+
+    _made_by = "patch_retrieval"
+
+    @property
+    def factor(self) -> int:
+        return self._patch.factor
+
+    @property
+    def text(self) -> KeptText:
+        return self._patch.text
+
+    def _settings(self) -> str:
+        return f"factor={self.factor}, text={self.text!r}"
 
 
 def patch_retrieval(model: nn.Module, factor: int = 9, *, text: KeptText = "all") -> RetrievalHandle:
@@ -144,17 +118,8 @@ def patch_retrieval(model: nn.Module, factor: int = 9, *, text: KeptText = "all"
     if find_spec("scipy") is None:
         raise UnsupportedError(f"hierarchical merging needs scipy. Type: {to_install('retrieval')}")
     retriever = Retriever(unwrap_model(model))
-    replaced = handle_of(retriever.model)
-    handle = RetrievalHandle(retriever, factor, text, replaced)
-    if replaced is not None:
-        replaced.uninstall()
-    handle.install()
-    return handle
-
-
-def handle_of(model: nn.Module) -> RetrievalHandle | None:
-    """The handle of the retrieval patch on `model`; None if it has none."""
-    return vars(model).get(HANDLE_ATTRIBUTE)
+    merging = PageMerging(retriever, factor, text)
+    return RetrievalHandle(merging, merging.install())
 
 
 def merge_pages(

@@ -23,7 +23,7 @@ from helpers.tiny import ENCODES_FIRST, prompt, tiny_llava
 
 import tokenprune
 from tokenprune import FoPru, Grid, PixelPrune, Selection, ToMe
-from tokenprune.engine.pruner import pruner_of
+from tokenprune.engine.pruner import Pruner
 from tokenprune.engine.recording import VisionRecorder
 from tokenprune.tokens import VisualTokens
 
@@ -288,4 +288,4 @@ def test_inference_mode(llava: Any) -> None:
             out = llava.generate(**inputs, max_new_tokens=4, do_sample=False)
             assert torch.equal(out, expected.sequences)
             assert dropped_columns(out, [handle.report]).any()
-    assert pruner_of(llava) is None
+    assert Pruner.on(llava) is None

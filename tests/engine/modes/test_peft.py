@@ -15,7 +15,7 @@ from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_mo
 
 import tokenprune
 from tokenprune import FastV, Grid, PruningError, Strategy, UnsupportedError
-from tokenprune.engine.pruner import pruner_of
+from tokenprune.engine.pruner import Pruner
 
 #: PEFT asks models by a name that transformers 5.2x has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -79,7 +79,7 @@ def test_merged_adapters() -> None:
     with pytest.raises(PruningError, match="merge_and_unload and the like"):
         n_logits(model, prompt([1]))
     assert_answers(model, model, [1, 2])
-    assert pruner_of(model) is None
+    assert Pruner.on(model) is None
 
 
 def test_training_adapters_with_labels() -> None:

@@ -15,7 +15,7 @@ from tokenprune import FoPru, Grid, PruningError, Random, SettingError, Unsuppor
 from tokenprune.adapters import ADAPTERS, ModelAdapter, adapter_for, register_adapter
 from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.encoded import CapturePoints, Modality
-from tokenprune.engine.pruner import pruner_of
+from tokenprune.engine.pruner import Pruner
 
 
 class OddLlava(LlavaForConditionalGeneration):
@@ -104,14 +104,14 @@ def test_a_method_that_transformers_does_not_have_any_more(odd: Any) -> None:
 
     with pytest.raises(UnsupportedError, match=r"LlavaModel has no encode_images\(\).*Report it"):
         tokenprune.patch(odd, Grid())
-    assert pruner_of(odd) is None
+    assert Pruner.on(odd) is None
 
 
 def test_an_adapter_that_raises_while_hooks_go_on(odd: Any) -> None:
     @register_adapter("OddLlava")
     class Raises(LlavaAdapter):
         def capture_points(self, layer: int | None) -> list[CapturePoints]:
-            assert pruner_of(self.model) is not None  # so the first hooks are on by now
+            assert Pruner.on(self.model) is not None  # so the first hooks are on by now
             raise ZeroDivisionError("in the adapter")
 
     def hooks() -> list[int]:

@@ -22,7 +22,7 @@ from helpers.families import FAMILIES
 from helpers.families.base import IMAGE, VIDEO
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.towers.layers import RowLayers
-from tokenprune.engine.pruner import pruner_of
+from tokenprune.engine.pruner import Pruner
 
 TOLERANCE = 2e-5  # float32; the tiny models give about 1e-6, and 1e-2 to 1 when something is wrong
 ERRORS: list[float] = []  # of every comparison since the list was cleared
@@ -59,7 +59,7 @@ def oracle_logits(
     model: Any, ids: Tensor, real: Tensor, pixels: Tensor | None, dropped: Tensor, position_ids: Tensor | None = None
 ) -> Tensor:
     """`Family.oracle` of a LLaVA, from the tensors of the whole conversation."""
-    assert pruner_of(model) is None, "the oracle must not be pruned"
+    assert Pruner.on(model) is None, "the oracle must not be pruned"
     inputs = {"input_ids": ids, "attention_mask": real, "pixel_values": pixels}
     return FAMILIES["llava-clip"].oracle(model, inputs, dropped, position_ids)
 

@@ -24,8 +24,8 @@ from tokenprune.engine.cache.pruned import index_of, is_static, settle
 from tokenprune.engine.call import CallContext, Forward
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.denoising.step_cache import StepCache, cached, step_cache, unpruned_bytes
+from tokenprune.engine.patch import Register
 from tokenprune.engine.prefill import Prefill
-from tokenprune.engine.recording import Register
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.report import Denoising, LateStepReport, Report
 from tokenprune.selection import Selection, scores_of_all

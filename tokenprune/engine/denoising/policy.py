@@ -23,8 +23,9 @@ from tokenprune.engine.cache.pruned import index_of, n_slots
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.overrides import ForwardOverride, MethodOverride
+from tokenprune.engine.patch import Register
 from tokenprune.engine.prefill import Prefill
-from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register
+from tokenprune.engine.recording import RECORD_ATTRIBUTE
 from tokenprune.engine.skipping import SkippedLayer
 from tokenprune.engine.stages.layers import StagedLayer
 from tokenprune.report import Denoising, Report

@@ -16,7 +16,7 @@ from tokenprune.adapters.decoder.attention import text_capture_points
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.overrides import ForwardOverride
-from tokenprune.engine.recording import Register
+from tokenprune.engine.patch import Register
 from tokenprune.errors import PruningError
 
 

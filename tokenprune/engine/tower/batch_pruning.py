@@ -25,7 +25,7 @@ from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.engine.arguments import named_arguments
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.recording import Register
+from tokenprune.engine.patch import Register
 from tokenprune.engine.tower.batch import BatchCall
 from tokenprune.engine.tower.pruning import TowerPruning
 from tokenprune.strategy import Strategy

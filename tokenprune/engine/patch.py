@@ -1,0 +1,79 @@
+"""What is installed on a model as a whole, takes the place of another one of its kind, and is removed as a whole."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import ExitStack
+from threading import RLock
+from typing import Any, ClassVar, TypeAlias, TypeVar
+
+from torch import nn
+
+from tokenprune.engine.compiling import unwatch_hooks, watch_hooks
+
+Self = TypeVar("Self", bound="Patch")
+
+#: Registers a hook or an override, to be undone when the patch is removed.
+Register: TypeAlias = Callable[[Any], None]
+
+#: Held while hooks are registered or removed: several threads may patch one model, each for its own request.
+changing_patches = RLock()
+
+
+class Patch(ABC):
+    """The hooks and overrides of one model. `install` registers all of them, in place of another patch's of this kind,
+    or leaves the model as it was; `remove` leaves nothing behind.
+
+    attribute: the attribute of a patched model that holds its patch.
+    in_block: whether a `with` block of its handle is being executed.
+    ended: whether its handle was told to remove it, also while another one replaced it.
+    """
+
+    attribute: ClassVar[str]
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.in_block = self.ended = False
+        self._handles: list[Any] = []  # no ExitStack: a copy of one undoes the original
+
+    @classmethod
+    def on(cls: type[Self], model: nn.Module) -> Self | None:
+        """The patch of this kind that is installed on a model; None if there is none."""
+        return vars(model).get(cls.attribute)
+
+    @abstractmethod
+    def register(self, register: Register) -> None:
+        """Register everything."""
+
+    def install(self: Self) -> Self | None:
+        """Return the patch that this one replaces; None if there is none."""
+        with changing_patches, ExitStack() as undo:  # if one registration raises, those before it are undone
+            if (replaced := self.on(self.model)) is not None:
+                replaced.remove()
+                undo.callback(replaced.install)
+            undo.callback(self.remove)
+            watch_hooks(self)
+            vars(self.model)[self.attribute] = self
+            self.register(self._handles.append)
+            undo.pop_all()
+        return replaced
+
+    def remove(self) -> None:
+        with changing_patches:
+            while self._handles:
+                self._handles.pop().remove()
+            if self.on(self.model) is self:
+                del vars(self.model)[self.attribute]
+            unwatch_hooks(self)
+
+    def end(self) -> None:
+        """Remove it for good."""
+        self.ended = True
+        self.remove()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy or pickle of a patched model is patched too."""
+        vars(self).update(state)
+        if self._handles:
+            watch_hooks(self)
