@@ -153,17 +153,10 @@ def check_known(cls: type[Strategy], names: Iterable[str], where: str, also: Ite
     """Raise SettingError with a message prefixed by `where` unless the class has settings of all these names."""
     known = [field.name for field in fields(cls) if field.init]
     for name in names:
-        check_retired(cls, name, where)
         if name not in known:
             undecorated = name in get_annotations(cls) and "__dataclass_params__" not in vars(cls)
             hint = f" Decorate {cls.__name__} with @dataclass(frozen=True)." if undecorated else ""
             raise SettingError(f"{where}{unknown('setting', name, [*known, *also])}{hint}")
-
-
-def check_retired(cls: type[Strategy], name: str, where: str) -> None:
-    """Raise SettingError with a message prefixed by `where` if the class once had a setting of this name."""
-    if name in cls.retired:
-        raise SettingError(f"{where}{name}: {cls.retired[name]}")
 
 
 def check_types(cls: type[Strategy], settings: Mapping[str, Any], where: str) -> None:

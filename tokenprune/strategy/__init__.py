@@ -18,14 +18,14 @@ calls        how their methods are called, with checks of what these return
 """
 
 from tokenprune.strategy.all_enter import AllEnterStrategy
-from tokenprune.strategy.attention import AttentionStrategy
+from tokenprune.strategy.attention import AttentionStrategy, ColumnOrClsStrategy
 from tokenprune.strategy.base import Strategy
 from tokenprune.strategy.denoising import DenoisingStage, DenoisingStrategy, ReusingStrategy
 from tokenprune.strategy.merging import MergingStrategy
 from tokenprune.strategy.ranked import AdaptiveStrategy, RankedStrategy, ScoreStrategy
 from tokenprune.strategy.skipping import SkippingStrategy
 from tokenprune.strategy.staged import Stage, StagedStrategy
-from tokenprune.strategy.text_guided import OneStage, TextGuided
+from tokenprune.strategy.text_guided import OneStage, TextGuided, TextScoreStrategy
 from tokenprune.strategy.tower import PatchStrategy, TowerStrategy
 from tokenprune.strategy.video import FrameScoreStrategy, VideoStrategy
 
@@ -33,6 +33,7 @@ __all__ = [
     "AdaptiveStrategy",
     "AllEnterStrategy",
     "AttentionStrategy",
+    "ColumnOrClsStrategy",
     "DenoisingStage",
     "DenoisingStrategy",
     "FrameScoreStrategy",
@@ -47,6 +48,7 @@ __all__ = [
     "StagedStrategy",
     "Strategy",
     "TextGuided",
+    "TextScoreStrategy",
     "TowerStrategy",
     "VideoStrategy",
 ]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from tokenprune.checks import check_budget, check_choice, plain
@@ -26,12 +24,10 @@ class Strategy(ABC):
     needs: names from `tokenprune.tokens.visual.STATISTICS` that `select` reads from its tokens. A class attribute; a
         strategy whose settings decide what it reads overrides it with a property.
     whole_image: whether `select` works on all tokens of an image only, so that no other strategy may come before it.
-    retired: names of former settings, with what to write instead, which ends the error that they raise.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     whole_image: ClassVar[bool] = False
-    retired: ClassVar[Mapping[str, str]] = MappingProxyType({})
     budgets: ClassVar[tuple[str, ...]] = ("image", "tile")  # what `budget_per` may be
 
     keep_ratio: float | None = None

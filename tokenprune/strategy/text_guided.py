@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from jaxtyping import Float
+from torch import Tensor
+
 from tokenprune.checks import check_count, check_flags
 from tokenprune.errors import SettingError
+from tokenprune.selection import Selection
 from tokenprune.strategy.all_enter import AllEnterStrategy
+from tokenprune.strategy.ranked import RankedStrategy
 from tokenprune.strategy.schedule import geometric_stages
 from tokenprune.strategy.staged import Stage, StagedStrategy
+from tokenprune.tokens.visual import StageTokens
 
 
 @dataclass(frozen=True)
@@ -17,6 +24,18 @@ class TextGuided(AllEnterStrategy, StagedStrategy):
     """Lets every visual token enter the language model, and prunes in stages by the text's attention."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"text_attention"})
+
+
+@dataclass(frozen=True)
+class TextScoreStrategy(TextGuided, RankedStrategy):
+    """Leaves, at every stage, the tokens with the highest scores; a subclass needs only `stages` and `score_at`."""
+
+    @abstractmethod
+    def score_at(self, tokens: StageTokens) -> Float[Tensor, " left"]:
+        """One score for each token that is left before a stage, higher = keep."""
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        return self.best(self.score_at(tokens), stage.budget(tokens.n_visual), tokens)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""AdaToken: its schedule's budgets, and the name's former rule."""
+"""AdaToken: the budgets of its schedule."""
 
 from __future__ import annotations
 
@@ -94,10 +94,3 @@ def test_a_schedule_from_a_command_or_a_file() -> None:
     assert make("adatoken", keep_ratio=0.7, schedule=[[2.0, 0.8], [4, 0.5]]) == AdaToken(
         keep_ratio=0.7, schedule=((2, 0.8), (4, 0.5))
     )
-
-
-@pytest.mark.parametrize("settings", [{"mass": 0.9}, {"layer": 2}, {"every": 4}])
-def test_the_former_rule_has_another_name(settings: dict[str, Any]) -> None:
-    for old in (lambda: AdaToken(**settings), lambda: make("adatoken", **settings)):
-        with pytest.raises(SettingError, match=r"write AttentionMass\(mass=0.95\), or attentionmass in commands"):
-            old()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
 
 from tokenprune.checks import check_no_count, is_number
 from tokenprune.errors import SettingError
-from tokenprune.selection import Selection
-from tokenprune.strategies.registry import check_retired, register_strategy
-from tokenprune.strategy import RankedStrategy, Stage, TextGuided
+from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategy import Stage, TextScoreStrategy
 from tokenprune.strategy.schedule import layers_at, powered_stages
 from tokenprune.tokens import StageTokens
 
@@ -23,7 +25,7 @@ OWN_AVERAGE = (1 + sum(SHARES)) / 4
 
 @register_strategy("adatoken")
 @dataclass(frozen=True)
-class AdaToken(TextGuided, RankedStrategy):
+class AdaToken(TextScoreStrategy):
     """Prunes at the stages of a schedule that was calibrated for the model. At each, those visual tokens are left that
     the last token of the prompt attends to most.
 
@@ -40,19 +42,7 @@ class AdaToken(TextGuided, RankedStrategy):
     are kept. Those of the calibration are in `tokenprune.evals.search.adatoken`.
     """
 
-    retired: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("mass", "layer", "every"),
-        "AdaToken now follows the paper's published schedule. The rule that keeps the fewest tokens that carry a share "
-        "of the attention is called AttentionMass: write AttentionMass(mass=0.95), or attentionmass in commands and "
-        "files.",
-    )
-
     schedule: Sequence[Sequence[Any]] | None = None
-
-    def __new__(cls, *args: Any, **settings: Any) -> AdaToken:
-        for name in settings:
-            check_retired(cls, name, "AdaToken: ")
-        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         if self.keep_ratio is None and self.keep is None:
@@ -71,9 +61,8 @@ class AdaToken(TextGuided, RankedStrategy):
             shares = SHARES[: len(layers)]
         return powered_stages("AdaToken", [int(layer) for layer in layers], shares, n_layers, self.keep_ratio)
 
-    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
-        scores, n_kept = tokens.attention.from_last(), stage.budget(tokens.n_visual)
-        return self.best(scores, n_kept, tokens)
+    def score_at(self, tokens: StageTokens) -> Float[Tensor, " left"]:
+        return tokens.attention.from_last()
 
 
 def checked_schedule(schedule: Any) -> tuple[tuple[int, float], ...]:

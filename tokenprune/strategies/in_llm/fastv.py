@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxtyping import Float
+from torch import Tensor
+
 from tokenprune.checks import check_choice
-from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import OneStage, RankedStrategy, Stage
+from tokenprune.strategy import OneStage, TextScoreStrategy
 from tokenprune.tokens import StageTokens
 
 
 @register_strategy("fastv")
 @dataclass(frozen=True)
-class FastV(OneStage, RankedStrategy):
+class FastV(OneStage, TextScoreStrategy):
     """Keeps, from decoder layer K = `layer` on, the visual tokens that layer K - 1 attends to most. The paper's
     filtering ratio R is 1 - keep_ratio.
 
@@ -32,8 +34,5 @@ class FastV(OneStage, RankedStrategy):
         super().__post_init__()
         check_choice("FastV", "queries", self.queries, ("last", "all"))
 
-    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
-        attention = tokens.attention
-        scores = attention.from_last() if self.queries == "last" else attention.from_all()
-        n_kept = stage.budget(tokens.n_visual)
-        return self.best(scores, n_kept, tokens)
+    def score_at(self, tokens: StageTokens) -> Float[Tensor, " left"]:
+        return tokens.attention.from_last() if self.queries == "last" else tokens.attention.from_all()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokenprune.selection import Selection
+from jaxtyping import Float
+from torch import Tensor
+
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import OneStage, RankedStrategy, SkippingStrategy, Stage
+from tokenprune.strategy import OneStage, SkippingStrategy, TextScoreStrategy
 from tokenprune.tokens import StageTokens
 
 
 @register_strategy("par")
 @dataclass(frozen=True)
-class PAR(OneStage, RankedStrategy, SkippingStrategy):
+class PAR(OneStage, TextScoreStrategy, SkippingStrategy):
     """Prunes visual tokens and decoder layers: keeps, from decoder layer `layer` on, the visual tokens that the text
     after the image attends to most, and does not execute the layers of `skip`.
 
@@ -26,6 +28,5 @@ class PAR(OneStage, RankedStrategy, SkippingStrategy):
     skipped layers cost and cache nothing, in prefill and decode.
     """
 
-    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
-        scores, n_kept = tokens.attention.from_text(), stage.budget(tokens.n_visual)
-        return self.best(scores, n_kept, tokens)
+    def score_at(self, tokens: StageTokens) -> Float[Tensor, " left"]:
+        return tokens.attention.from_text()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
+from torch import Tensor
+
 from tokenprune.checks import check_count, check_no_count
-from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import RankedStrategy, Stage, TextGuided
+from tokenprune.strategy import Stage, TextScoreStrategy
 from tokenprune.strategy.schedule import common_share, geometric_stages, layers_at
 from tokenprune.tokens import StageTokens
 
@@ -17,7 +19,7 @@ LEAST_SHARE = 0.4
 
 @register_strategy("pyramiddrop")
 @dataclass(frozen=True)
-class PyramidDrop(TextGuided, RankedStrategy):
+class PyramidDrop(TextScoreStrategy):
     """Prunes on entry to the second, third and last quarter of the decoder layers. Each stage keeps the same share
     lambda of the remaining tokens: those that the last token of the prompt attends to most.
 
@@ -60,6 +62,5 @@ class PyramidDrop(TextGuided, RankedStrategy):
                 return layers
             first -= 1
 
-    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
-        scores, n_kept = tokens.attention.from_last(), stage.budget(tokens.n_visual)
-        return self.best(scores, n_kept, tokens)
+    def score_at(self, tokens: StageTokens) -> Float[Tensor, " left"]:
+        return tokens.attention.from_last()
