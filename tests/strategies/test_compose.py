@@ -171,6 +171,20 @@ def test_texts_and_settings_files(tmp_path: Path) -> None:
         assert handle.strategy == Compose(PixelPrune(), FoPru(keep_ratio=0.5))
 
 
+@pytest.mark.parametrize("step", ["{file}", "{file}+fopru", "divprune+fopru", "compose:steps=['divprune','fopru']"])
+def test_a_step_that_is_several_strategies_itself(step: str, tmp_path: Path) -> None:
+    """In a settings file, that may be the file itself."""
+    file = tmp_path / "both.json"
+    steps = ["divprune", step.format(file=file)]
+    file.write_text(json.dumps({"strategy": "compose", "settings": {"steps": steps}}))
+    for read in (lambda: parse(str(file)), lambda: StrategySpec.read(str(file)).budget_setting):
+        with pytest.raises(
+            SettingError, match=r"is several strategies itself\. Write its steps in its place"
+        ) as caught:
+            read()
+        assert str(caught.value).count(str(file)) <= 2
+
+
 @pytest.mark.parametrize(
     ("text", "setting"),
     [

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Merge, Selection, StepReport, scores_of_all
-from tokenprune.strategies.parsing import parse
+from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategy import (
     DenoisingStrategy,
     PatchStrategy,
@@ -208,7 +208,7 @@ def _place(step: Strategy) -> int:
 
 def _as_strategy(one: Any) -> Strategy:
     if isinstance(one, str):
-        return parse(one)
+        return StrategySpec.read_step(one).make()
     if isinstance(one, Compose) or not isinstance(one, Strategy):
         raise SettingError(f"Compose: {one!r} is not a strategy to compose. Write Compose(PixelPrune(), FoPru(), ...).")
     return one

@@ -53,7 +53,7 @@ class StrategySpec:
             if not all(steps):
                 raise SettingError(f"strategy {text!r}: a strategy is missing beside +. Write pixelprune+fopru.")
             for step in steps:
-                cls.read(step).make()  # to say which of them is wrong
+                cls.read_step(step).make()  # to say which of them is wrong
             return cls(text, strategy_class(COMPOSE), {"steps": tuple(steps)})
         if not isinstance(text, str) or ":" not in text:
             name = text.strip() if isinstance(text, str) else text
@@ -62,6 +62,15 @@ class StrategySpec:
         found = strategy_class(name, also)
         return cls(name, found, read_settings(found, words, f"strategy {text!r}: "))
 
+    @classmethod
+    def read_step(cls, text: object) -> StrategySpec:
+        """Read a text that names one of several strategies in sequence. Raises SettingError for one that is several
+        itself, such as a settings file that names itself as a step."""
+        spec = cls.read(text)
+        if name_of(spec.strategy_class) == COMPOSE:
+            raise SettingError(f"Compose: {text!r} is several strategies itself. Write its steps in its place.")
+        return spec
+
     @property
     def budget_setting(self) -> str | None:
         """The setting in the text that says how much is kept; of several strategies in sequence, the last one's if they
@@ -69,7 +78,7 @@ class StrategySpec:
         own = next((name for name in ("keep_ratio", "keep") if name in self.settings), None)
         steps = self.settings.get("steps") if name_of(self.strategy_class) == COMPOSE else None
         last = steps[-1] if isinstance(steps, (list, tuple)) and steps else None
-        return own if own is not None or last is None else StrategySpec.read(last).budget_setting
+        return own if own is not None or last is None else StrategySpec.read_step(last).budget_setting
 
     def make(self, overriding: Mapping[str, Any] | None = None, also: Iterable[str] = ()) -> Strategy:
         """Construct the strategy, with settings added or replaced. `also` as in `read`."""
