@@ -149,7 +149,7 @@ def test_text_attention_is_that_of_the_eager_map(padding: str) -> None:
     second stage's map is that of the oracle's forward, in which the dropped tokens are masked."""
     model, inputs = model_of("eager"), prompt([1, 2], padding=padding)
     with torch.no_grad(), tokenprune.patch(model_of(), Guided()) as handle:
-        handle._pruner.model(**inputs)
+        handle.model(**inputs)
     real = inputs["attention_mask"]
     with torch.no_grad(), as_reported(model, inputs["input_ids"], [handle.report]):
         ids = (real.cumsum(1) - 1).clamp(min=0)
