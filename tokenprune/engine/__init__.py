@@ -11,12 +11,14 @@ tower                   pruning before the layers of the vision tower, and betwe
 stages                  pruning between decoder layers
 skipping                decoder layers that are not executed
 denoising               block diffusion models and robot policies
+loss                    losses of logits that are fewer than the labels
 fused_head              trainers that compare labels with hidden states themselves
 packed_sequences        position IDs with gaps in FlashAttention, and sequences packed in one row
 proportional_attention  proportional attention to merged tokens
 cache                   KV caches of pruned prompts
 call                    the state of one call
 arguments               what its arguments and outputs are called
+generating              ways to generate that are refused, or must see the prompt first
 overrides               overridden methods of one model instance, for what hooks cannot see
 compiling               torch.compile
 

@@ -6,20 +6,17 @@ They are objects rather than closures, so that a copy or pickle of the model get
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import CANDIDATE_GENERATOR, HIDDEN_STATE_GENERATORS
 from tokenprune.adapters.wrappers import CHECKPOINTED, check_generates_itself
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
 from tokenprune.errors import PruningError, TokenPruneError, UnsupportedError
-from tokenprune.sequence.packing import IGNORED_LABEL, Packing
 
 if TYPE_CHECKING:
     from tokenprune.engine.prefill import Prefill
@@ -194,105 +191,3 @@ def not_pruned(adapter: ModelAdapter, begun: bool) -> PruningError:
         f"{type(adapter).__name__} does not know, so nothing was pruned. Remove the patch, and report it with your "
         f"transformers version."
     )
-
-
-class ContinuousBatching(MethodOverride):
-    """Refuses continuous batching, which gives the model no images and a cache that cannot be pruned."""
-
-    def override(self, *args: Any, **kwargs: Any) -> Any:
-        raise UnsupportedError(
-            "a patched model does not support continuous batching (generate_batch): transformers gives it no images, "
-            "patched or not. Call generate with a padded batch, or remove the patch."
-        )
-
-
-class AssistedDecoding(MethodOverride):
-    """Refuses generators of candidate tokens that read the hidden states of a prompt with images, because pruning drops
-    some of them. If the strategy reads the text of the prompt, which candidates would lengthen, none are proposed
-    before the model has seen the prompt.
-
-    reads_text: whether the strategy reads the text of the prompt.
-    """
-
-    def __init__(self, adapter: ModelAdapter, reads_text: bool) -> None:
-        super().__init__(adapter.model, CANDIDATE_GENERATOR)
-        self._adapter, self._reads_text = adapter, reads_text
-
-    def override(self, *args: Any, **kwargs: Any) -> Any:
-        generator = self.original(*args, **kwargs)
-        refused = type(generator).__name__ in HIDDEN_STATE_GENERATORS
-        if not refused and not self._reads_text:
-            return generator
-        call = {**kwargs["model_kwargs"], "input_ids": kwargs["input_ids"]}
-        if all(self._adapter.visual_mask(modality, call) is None for modality in self._adapter.modalities):
-            return generator
-        if refused:
-            raise UnsupportedError(
-                f"{type(generator).__name__} proposes tokens from the hidden states of the whole prompt, and pruning "
-                f"leaves a part of them. Generate without it, or with prompt_lookup_num_tokens or an assistant_model "
-                f"that reads tokens only."
-            )
-        generator.get_candidates = after_prompt(generator.get_candidates)
-        return generator
-
-
-def after_prompt(propose: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function that proposes candidate tokens: those of its first call, which would follow the prompt, are left
-    out. It is called all the same, because an assistant must see the prompt."""
-    first = True
-
-    def proposed(input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
-        nonlocal first
-        found = propose(input_ids, *args, **kwargs)
-        if not first:
-            return found
-        first = False
-        return input_ids, None  # as transformers itself says that there are none
-
-    return proposed
-
-
-class LossFunction(MethodOverride):
-    """A model's loss function for the logits of its last call, where they are fewer than the labels, which are written
-    for the unpruned sequence. Labels of another length are of a part that the caller has cut out, and stay as they are.
-
-    function: the loss function that the model uses now, which the attribute `name` may only be the setter of.
-    """
-
-    only_instances = True
-
-    def __init__(self, model: nn.Module, name: str, function: Callable[..., Any], context: CallContext) -> None:
-        super().__init__(model, name)
-        self._function, self._context = function, context
-
-    @property
-    def original(self) -> Any:
-        return self._function
-
-    def override(self, logits: Tensor, labels: Tensor | None, *args: Any, **kwargs: Any) -> Any:
-        packing, shifted = self._packing(logits), kwargs.get("shift_labels")
-        if packing is not None and labels is not None and labels.shape[1:] == (packing.n_columns,):
-            labels = prune_labels(labels, packing)
-        if packing is not None and shifted is not None and shifted.shape[1:] == (packing.n_columns,):
-            kwargs["shift_labels"] = prune_shifted(shifted, packing)
-        return self.original(logits, labels, *args, **kwargs)
-
-    @dynamo_disabled
-    def _packing(self, logits: Tensor) -> Packing | None:
-        """Which columns the logits are of; None if of all, as those of another model are."""
-        packing = self._context.packing
-        return packing if packing is not None and logits.shape[:2] == packing.columns.shape else None
-
-
-def prune_labels(labels: Tensor, packing: Packing) -> Tensor:
-    """The labels of the columns that are left. A loss compares every label with the logits of the column before it, so
-    a label that follows a hole is ignored."""
-    after_a_hole = nn.functional.pad(~packing.valid, (1, 0))[:, :-1]
-    columns = packing.columns.to(labels.device)
-    return labels.gather(1, columns).masked_fill((~packing.valid | after_a_hole).to(labels.device), IGNORED_LABEL)
-
-
-def prune_shifted(labels: Tensor, packing: Packing) -> Tensor:
-    """The same of labels that are already next to the logits they are compared with."""
-    unshifted = nn.functional.pad(labels, (1, 0), value=IGNORED_LABEL)[:, :-1]
-    return nn.functional.pad(prune_labels(unshifted, packing)[:, 1:], (0, 1), value=IGNORED_LABEL)

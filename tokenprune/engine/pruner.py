@@ -37,7 +37,8 @@ from tokenprune.engine.cache.pruned import Views
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.denoising.canvas import CanvasSteps
 from tokenprune.engine.denoising.policy import PolicySteps
-from tokenprune.engine.overrides import AssistedDecoding, ContinuousBatching, LossFunction
+from tokenprune.engine.generating import AssistedDecoding, ContinuousBatching
+from tokenprune.engine.loss import LossFunction
 from tokenprune.engine.patch import Patch, Register
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recording import VisionRecorder
