@@ -16,8 +16,8 @@ from tokenprune.evals.reading.fields import describe_value
 from tokenprune.evals.reading.hub import table_records
 from tokenprune.evals.reading.images import StoredImage
 from tokenprune.evals.reading.records import Record, line_records
-from tokenprune.evals.reading.text import read_json
 from tokenprune.evals.reading.videos import VideoFrame
+from tokenprune.text_files import read_json
 
 INFO = Path("meta", "info.json")
 #: Where a version has its tasks: what robots are told.

@@ -43,9 +43,9 @@ def run(options: Namespace) -> None:
     """
     from tokenprune.errors import SettingError
     from tokenprune.evals.reading.allowed import allowing
-    from tokenprune.evals.reading.text import read_text
     from tokenprune.evals.report.report import fill_document, read, report, write
     from tokenprune.evals.storage.files import check_folder, replace
+    from tokenprune.text_files import read_text
 
     if options.into is not None and (options.output, options.losses) != (None, None):
         raise SettingError("--output and --losses have no effect with --into, which writes no page. Leave them out.")

@@ -6,7 +6,8 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from tokenprune.errors import unknown
+from tokenprune.errors import DataError, unknown
+from tokenprune.text_files import read_json, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -52,13 +53,12 @@ def _word(value: Any) -> str:
 def _read(path: Path, parser: ArgumentParser) -> dict[str, Any]:
     content: Any = None
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        content = read_json(path) if path.suffix == ".json" else tomllib.loads(read_text(path))
     except OSError as error:
         parser.error(f"argument --settings: {path}: {error.strerror}")
-    except UnicodeDecodeError as error:
-        parser.error(f"argument --settings: {path}, byte {error.start}: not UTF-8; save the file as UTF-8")
-    except (ValueError, RecursionError) as error:  # broken, nested too deeply, or an integer of thousands of digits
+    except DataError as error:  # which names the file
+        parser.error(f"argument --settings: {error}")
+    except (ValueError, RecursionError) as error:  # broken TOML, or nested too deeply
         parser.error(f"argument --settings: {path}: {error}")
     if not isinstance(content, dict):
         parser.error(f"argument --settings: {path}: expected options by name, found {type(content).__name__}")

@@ -3,7 +3,6 @@
 records  a file as records
 hub      sets from the Hugging Face Hub
 coco     COCO's boxes
-text     text and JSON
 fields   fields of a record
 images   images as a model should see them
 videos   frames of a video

@@ -7,7 +7,7 @@ from tokenprune.errors import DataError
 from tokenprune.evals.models.boxes import Box, Size
 from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.allowed import find_inside
-from tokenprune.evals.reading.text import read_json
+from tokenprune.text_files import read_json
 
 
 class Instances:

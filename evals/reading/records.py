@@ -15,7 +15,7 @@ from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.allowed import find_inside
 from tokenprune.evals.reading.fields import field
 from tokenprune.evals.reading.images import StoredImage
-from tokenprune.evals.reading.text import parse_json, read_json, read_lines, read_text
+from tokenprune.text_files import parse_json, read_json, read_lines, read_text
 
 
 def only_file(folder: Path, *patterns: str, instead: str = "Keep one of them there.") -> Path | None:

@@ -10,8 +10,8 @@ import numpy as np
 
 from tokenprune.errors import DataError
 from tokenprune.evals.reading.fields import check_types, field
-from tokenprune.evals.reading.text import parse_json
 from tokenprune.evals.tasks.base.question import Question
+from tokenprune.text_files import parse_json
 from tokenprune.tokens import Layout
 
 Score = float | None  # 0 to 1; None if the answer could not be read, which counts as 0

@@ -9,8 +9,8 @@ from typing import Any
 
 from tokenprune.errors import SettingError
 from tokenprune.evals.reading.fields import as_object
-from tokenprune.evals.reading.text import parse_json, read_text
 from tokenprune.evals.storage import files
+from tokenprune.text_files import parse_json, read_text
 
 #: Differences that an error names; a run of many setups may have hundreds.
 LISTED = 3

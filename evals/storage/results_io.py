@@ -15,9 +15,9 @@ from typing import Any
 from tokenprune.errors import DataError
 from tokenprune.evals.reading import fields as fields_
 from tokenprune.evals.reading.fields import as_number, as_object, check_types, field
-from tokenprune.evals.reading.text import parse_json, read_text
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.results import FAILED, QuestionScore, TaskResult
+from tokenprune.text_files import parse_json, read_text
 
 #: What to do about a broken line: without it, a setup would silently be missing.
 RESTORE = "; restore the file or, in a run folder, repeat its `tokenprune eval`, which writes it anew from the answers"

@@ -13,11 +13,11 @@ from typing import Any
 from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.fields import field
-from tokenprune.evals.reading.text import read_json
 from tokenprune.evals.storage import files, results_io
 from tokenprune.evals.storage.answers import Answer, AnswerKey, from_line, to_line
 from tokenprune.evals.storage.identity import LISTED, check_same
 from tokenprune.evals.storage.results import TaskResult
+from tokenprune.text_files import read_json
 
 #: The parts of the identity that may grow: more can be asked in the same folder.
 GROWING = ("setups", "data")

@@ -16,9 +16,9 @@ from typing import ClassVar
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading.records import Record, json_records
-from tokenprune.evals.reading.text import read_json, read_text
 from tokenprune.evals.tasks.base.choices import Choice, format_options, letter_at, lettered
 from tokenprune.evals.tasks.base.task import FileTask, Form, hub
+from tokenprune.text_files import read_json, read_text
 
 
 def read(answer: str, options: Mapping[str, str]) -> str | None:

@@ -15,10 +15,10 @@ from typing import ClassVar
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading.fields import as_object
 from tokenprune.evals.reading.records import Record, json_records
-from tokenprune.evals.reading.text import read_json
 from tokenprune.evals.tasks.base.choices import format_options, infer_letter, letter_at, lettered
 from tokenprune.evals.tasks.base.task import FileTask, Form, hub
 from tokenprune.evals.tasks.base.video import VideoChoice, frames_read, marked
+from tokenprune.text_files import read_json
 
 ANSWERS = "subset_answers.json"
 PLACES = ("videos", "good_clips_git", ".")

@@ -14,10 +14,10 @@ from typing import ClassVar
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading.records import Record
-from tokenprune.evals.reading.text import read_lines
 from tokenprune.evals.tasks.base.metric import Metric, Ratio
 from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, hub, points
 from tokenprune.evals.tasks.base.yes_no import YesNo
+from tokenprune.text_files import read_lines
 
 COGNITION = frozenset({"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"})
 YES_OR_NO = " Please answer yes or no."

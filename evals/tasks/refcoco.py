@@ -22,10 +22,10 @@ from tokenprune.evals.reading.coco import Instances, check_inside, from_corner
 from tokenprune.evals.reading.hub import table_records
 from tokenprune.evals.reading.images import StoredImage, size_of
 from tokenprune.evals.reading.records import Record, only_file
-from tokenprune.evals.reading.text import read_json
 from tokenprune.evals.tasks.base.box import BoxQuestion
 from tokenprune.evals.tasks.base.metric import Metric, Ratio
 from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, check_questions, choose_splits, hub
+from tokenprune.text_files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)

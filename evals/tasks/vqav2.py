@@ -17,10 +17,10 @@ from tokenprune.evals.reading.allowed import find_inside
 from tokenprune.evals.reading.coco import Instances
 from tokenprune.evals.reading.images import StoredImage
 from tokenprune.evals.reading.records import Record, only_file
-from tokenprune.evals.reading.text import read_json
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer
 from tokenprune.evals.tasks.base.task import FileTask, Form, check_questions, choose_splits, hub
 from tokenprune.evals.tasks.base.vqa_accuracy import soft_accuracy, two_or_more
+from tokenprune.text_files import read_json
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def test_a_table_in_a_settings_file(tmp_path: Path, name: str, content: str) -> 
         ('strateg = ["grid"]', "unknown option 'strateg'. Did you mean 'strategy'?"),
         ("strategy = grid", "line 1, column 12"),
         ('settings = "e.toml"', "names a settings file itself; write that file's options here"),
-        (None, "No such file"),
+        (None, "no such file"),
     ],
 )
 def test_broken_settings_file(

@@ -62,7 +62,7 @@ def test_every_strategy_goes_through_a_file(strategy: str, tmp_path: Path) -> No
         ("[]", r"expected an object, found \[\]"),
         (
             '{"strategy": "fopru", "settings": {"keep_ratio": 0.5, "keep_ratio": 0.25}}',
-            r'"keep_ratio" is there twice\. Leave',
+            r"settings\.json: broken JSON: the key 'keep_ratio' appears twice; keep one",
         ),
         ({"strategy": "fopru"}, 'no "settings"'),
         ({"settings": {}}, 'no "strategy"'),

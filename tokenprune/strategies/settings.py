@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from tokenprune.errors import SettingError, unknown
 from tokenprune.strategies.registry import check_known, check_types, construct, override, strategy_class
 from tokenprune.strategy import Strategy
+from tokenprune.text_files import read_json
 
 #: "strategy" and "settings" are the arguments of patch(model, name, **settings); the others record their origin.
 KEYS = ("strategy", "settings", "model", "search")
@@ -37,7 +37,9 @@ class SettingsFile:
     def read(cls, path: str | Path) -> SettingsFile:
         """Read a file. Raises SettingError, with the file's name and the key, for anything wrong in it."""
         path = Path(path)
-        content = _mapping(_json(path), str(path))
+        if path.is_dir() or not path.exists():
+            raise SettingError(f"{path}: no such settings file. `tokenprune tune` and `optimize` make one.")
+        content = _mapping(read_json(path, SettingError), str(path))
         _check_keys(content, str(path))
         for key in ("strategy", "settings"):
             if key not in content:
@@ -77,28 +79,6 @@ class SettingsFile:
                 f"with `tokenprune tune` or `tokenprune optimize`.",
                 stacklevel=3,
             )
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise SettingError(f"{path}: no such settings file. `tokenprune tune` and `optimize` make one.") from error
-    except json.JSONDecodeError as error:
-        raise SettingError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise SettingError(f"{path}, byte {error.start}: not UTF-8. Save the file as UTF-8.") from error
-    except (RecursionError, ValueError) as error:  # too deep, an integer of thousands of digits, or a key twice
-        raise SettingError(f"{path}: broken JSON: {error}") from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a JSON file. Raises ValueError for a key that it has twice, of which Python would take the last."""
-    names = [name for name, _ in pairs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f'"{twice}" is there twice. Leave one of them out.')
-    return dict(pairs)
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

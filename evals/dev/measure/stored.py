@@ -12,12 +12,12 @@ from typing import Any
 
 from tokenprune.errors import SettingError
 from tokenprune.evals.reading.fields import field
-from tokenprune.evals.reading.text import parse_json, read_text
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.identity import check_same
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.results_io import read, to_line
+from tokenprune.text_files import parse_json, read_text
 
 AGAIN = "Name another --output, or delete the file to measure it again."
 

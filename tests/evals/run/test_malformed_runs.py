@@ -100,7 +100,7 @@ def test_settings_on_the_command_line(text: str) -> None:
         parse(text, keep_ratio=0.5)
 
 
-@pytest.mark.parametrize("content", [DEEP, HUGE, "[", "3", '{"a": 1}'])
+@pytest.mark.parametrize("content", [DEEP, HUGE, "[", "3", '{"a": 1}', '{"limit": 1, "limit": 2}'])
 @pytest.mark.parametrize("name", ["a.json", "a.toml"])
 def test_options_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str) -> None:
     (tmp_path / name).write_text(content if name == "a.json" else f"x = {content}")
@@ -113,7 +113,7 @@ def test_options_in_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.Ca
     assert command("eval", "--settings", tmp_path / "a.json") == 2
     assert f"argument --settings: {tmp_path / 'a.json'}, byte 10: not UTF-8" in capsys.readouterr().err
     assert command("eval", "--settings", tmp_path / "b.json") == 2
-    assert f"argument --settings: {tmp_path / 'b.json'}: No such file" in capsys.readouterr().err
+    assert f"argument --settings: {tmp_path / 'b.json'}: no such file" in capsys.readouterr().err
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"data": "nowhere"}')  # as Windows' editors save it
     assert "nowhere: no such folder" in command("eval", "--settings", tmp_path / "a.json")
 

@@ -1,0 +1,56 @@
+"""Read text and JSON; an error names the file and the place of whatever is wrong in it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenprune.errors import DataError, SettingError
+
+#: What is raised: DataError for data, SettingError for settings.
+Kind = type[DataError] | type[SettingError]
+
+
+def read_text(path: Path, error: Kind = DataError) -> str:
+    """Return the text of a UTF-8 file, without a byte order mark."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as reason:
+        raise error(f"{path}: no such file") from reason
+    except UnicodeDecodeError as reason:
+        raise error(f"{path}, byte {reason.start}: not UTF-8; save the file as UTF-8") from reason
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a UTF-8 file. Unlike `splitlines`, it leaves rare separators alone, which JSON and tables may
+    have inside a text (U+2028, U+0085)."""
+    lines = read_text(path).split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def read_json(path: Path, error: Kind = DataError) -> Any:
+    return parse_json(read_text(path, error), str(path), error=error)
+
+
+def parse_json(text: str, where: str, then: str = "", *, one_line: bool = False, error: Kind = DataError) -> Any:
+    """Return the value that JSON stands for. An `error`, naming `where`, if it is broken or has a key twice.
+
+    then: what to do about broken JSON, for the error. one_line: whether `where` names the line already.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as reason:
+        line = "" if one_line else f", line {reason.lineno}"
+        raise error(f"{where}{line}, column {reason.colno}: broken JSON: {reason.msg}{then}") from reason
+    except RecursionError as reason:
+        raise error(f"{where}: broken JSON: nested too deeply{then}") from reason
+    except ValueError as reason:  # of a key that is there twice, or of an integer of thousands of digits
+        raise error(f"{where}: broken JSON: {reason}{then}") from reason
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} appears twice; keep one of them")
+    return found
