@@ -22,17 +22,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import beta, betabinom, binom, bootstrap, norm
+from scipy.stats import beta, betabinom, binom, norm
 from statsmodels.stats.power import TTestPower
+
+from tokenprune.evals.stats import bootstrap_interval
 
 CONFIDENCE = 0.95
 #: The chance of passing that `questions_needed` plans for.
 POWER = 0.8
 #: Agresti and Min's added pairs: how many questions each is worth, and the points that it loses.
 ADDED = ((0.5, 0.0), (0.5, 0.0), (0.5, 50.0), (0.5, -50.0))
-RESAMPLES, SEED = 2000, 0
-#: Numbers of images that are drawn at once: BCa leaves out each image in turn, which is as many as their square.
-DRAWN = 2**22
 #: The factor by which `questions_needed` raises its estimate, and from how many images on it need not, because the mean
 #: is normally distributed.
 STEP, MANY = 1.05, 10**7
@@ -90,19 +89,14 @@ class Loss:
     def interval(self) -> tuple[float, float]:
         """The bounds below and above, each with 95 % confidence."""
         counts, sums = np.asarray(self.images).T
-        found = bootstrap(
+        low, high = bootstrap_interval(
             (sums, counts),
             lambda sums, counts, axis=-1: sums.sum(axis) / counts.sum(axis),
-            paired=True,
-            vectorized=True,
-            confidence_level=2 * CONFIDENCE - 1,
-            n_resamples=RESAMPLES,
-            batch=max(1, DRAWN // len(counts)),
+            level=2 * CONFIDENCE - 1,
             method="BCa",
-            rng=np.random.default_rng(SEED),
-        ).confidence_interval
+        )
         floor = 100 * self.unit * exact_bound(self.found, self.n_images) - self.won
-        return float(found.low), max(float(found.high), floor)
+        return low, max(high, floor)
 
     @property
     def upper(self) -> float:

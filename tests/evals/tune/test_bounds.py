@@ -56,7 +56,7 @@ def test_many_images_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     tracemalloc.stop()
     assert peak < 8 * n**2
     few = loss_of(pruned[:50], unpruned[:50], range(50))
-    monkeypatch.setattr("tokenprune.evals.tune.bounds.DRAWN", 500)
+    monkeypatch.setattr("tokenprune.evals.stats.DRAWN", 500)
     assert replace(few).interval == few.interval
 
 
