@@ -37,13 +37,7 @@ from tokenprune.evals.run.questions import limit_questions, load_questions, unre
 from tokenprune.evals.run.setups import read_strategy
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.identity import record_identity
-from tokenprune.evals.storage.provenance import (
-    class_identity,
-    model_identity,
-    processor_digest,
-    tasks_identity,
-    versions,
-)
+from tokenprune.evals.storage.provenance import answering_identity, class_identity, tasks_identity, versions
 from tokenprune.evals.tasks.base.question import Question, QuestionKey
 from tokenprune.evals.tasks.base.task import NoSplitError
 from tokenprune.strategies.registry import changed_settings, name_of
@@ -240,7 +234,7 @@ def _identity(
         "labels": objective.labels,
         **asdict(training),
         "per_image": max(map(len, groups)),
-        "model": {**model_identity(model), "processor": processor_digest(processor)},
+        "model": answering_identity(model, processor),
         "data": tasks_identity([question for group in groups for question in group]),
         "versions": versions(),
         **({} if objective.labels else {"batch_tokens": batch_tokens}),

@@ -19,18 +19,7 @@ from tokenprune.evals.adapt.logits import bypassed
 from tokenprune.evals.adapt.rows import Collator, Row, on_device
 from tokenprune.evals.adapt.teaching import Distributions, answer_logits
 from tokenprune.evals.models.cache import cache_in
-from tokenprune.evals.models.greedy import check_logits
-
-#: What a generation config may have, and greedy answers are still the most probable tokens.
-HARMLESS = frozenset(
-    {
-        *("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens"),
-        *("do_sample", "temperature", "top_p", "top_k", "min_p"),
-        *("use_cache", "transformers_version", "_from_model_config"),
-    }
-)
-#: Settings in which 1 has no effect. In any setting, a value that counts as false has none.
-FACTORS = frozenset({"num_beams", "num_return_sequences", "repetition_penalty", "length_penalty", "guidance_scale"})
+from tokenprune.evals.models.greedy import check_logits, decisive_settings
 
 
 @dataclass(frozen=True)
@@ -105,11 +94,9 @@ class RowGenerator:
     def why_not_at_once(self, row: Row) -> str | None:
         """Why questions about one image cannot be answered at once; None if the answers to those of `row` have the same
         distributions without a cache."""
-        settings = self.model.generation_config.to_diff_dict()
-        acting = {name: value for name, value in settings.items() if value and not (name in FACTORS and value == 1)}
-        changed = [name for name in acting if name not in HARMLESS]
-        if changed:
-            return f"its generation config has {changed[0]}={settings[changed[0]]}"
+        if changed := decisive_settings(self.model.generation_config.to_diff_dict()):
+            name, value = next(iter(changed.items()))
+            return f"its generation config has {name}={value}"
         answers = [
             (Example(example.question, answer.text), answer.distributions)
             for example, answer in zip(row.examples, self.generate([row])[0], strict=True)

@@ -21,7 +21,7 @@ from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.run.setups import UNPRUNED, Setup, possible
 from tokenprune.evals.storage.answers import Answer
-from tokenprune.evals.storage.provenance import versions
+from tokenprune.evals.storage.provenance import config_digest, processor_digest, versions
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.serving.vllm.refusals import NOT_INSTALLED
@@ -68,9 +68,18 @@ class EngineBackend(Backend):
         return self.engine.serving(group)
 
     def identity(self) -> dict[str, Any]:
-        """An engine's weights cannot be read, so the model's name identifies them."""
+        """An engine's weights cannot be read, so the model's name identifies them. Its kernels follow from its options
+        and vLLM's version."""
         facts = self.engine.facts()
-        model = {"class": facts.architecture, "weights": self.name, "dtype": facts.dtype, "device": facts.device}
+        model = {
+            "class": facts.architecture,
+            "weights": self.name,
+            "dtype": facts.dtype,
+            "device": facts.device,
+            "config": config_digest(self.config),
+            **({} if facts.generation is None else {"generation": dict(facts.generation)}),
+            "processor": processor_digest(self.processor),
+        }
         return {"model": model, "versions": {**versions(), "vllm": facts.version}}
 
     def ask(self, parts: Sequence[Part], group: Sequence[Setup]) -> Iterator[list[Answer]]:

@@ -46,12 +46,14 @@ class Facts:
     """What a run records of an engine.
 
     version: vLLM's. architecture, dtype, device: "unknown" of a server that `tokenprune serve` did not start.
+    generation: see `generation_identity`; None of a server, which does not say it.
     """
 
     version: str
     architecture: str
     dtype: str
     device: str
+    generation: Mapping[str, Any] | None = None
 
 
 class Engine(ABC):

@@ -11,6 +11,7 @@ from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, request_ratio, settings_of
 from tokenprune.evals.models.loading import read_config
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
+from tokenprune.evals.storage.provenance import generation_identity
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.checkpoints import architecture_of
 from tokenprune.serving.vllm.overrides import overrides
@@ -87,6 +88,7 @@ class Offline(Engine):
             architecture=model.hf_config.architectures[0],
             dtype=str(model.dtype).removeprefix("torch."),
             device=config.device_config.device_type,
+            generation=generation_identity(model.try_get_generation_config()),
         )
 
     def ask(self, prompts: Sequence[Prompt], setup: Setup) -> list[Reply | Exception]:

@@ -1,5 +1,6 @@
 """Greedy answers, unless the model computes NaN."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,26 @@ from tokenprune.errors import UnsupportedError
 
 #: Arguments of `generate`. A checkpoint's generation config may ask for beams, which would be more rows than the batch.
 GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1}
+#: What a generation config may have, and greedy answers are still the most probable tokens.
+HARMLESS = frozenset(
+    {
+        *GREEDY,
+        *("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens"),
+        *("temperature", "top_p", "top_k", "min_p"),
+        *("use_cache", "transformers_version", "_from_model_config"),
+    }
+)
+#: Settings in which 1 has no effect. In any setting, a value that counts as false has none.
+FACTORS = frozenset({"num_return_sequences", "repetition_penalty", "length_penalty", "guidance_scale"})
+
+
+def decisive_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a generation config that make greedy answers other than the most probable tokens."""
+    return {
+        name: value
+        for name, value in generation.items()
+        if value and name not in HARMLESS and not (name in FACTORS and value == 1)
+    }
 
 
 def generate_greedily(model: Any, inputs: Any, max_new_tokens: int) -> torch.Tensor:

@@ -18,7 +18,7 @@ from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import OnError, Runner
 from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, Setup, possible
 from tokenprune.evals.storage.answers import Answer
-from tokenprune.evals.storage.provenance import model_identity, processor_digest, versions
+from tokenprune.evals.storage.provenance import answering_identity, versions
 from tokenprune.strategy import Strategy
 
 
@@ -100,8 +100,7 @@ class InProcessBackend(Backend):
             yield
 
     def identity(self) -> dict[str, Any]:
-        model = {**model_identity(self.model), "processor": processor_digest(self.processor)}
-        return {"model": model, "versions": versions()}
+        return {"model": answering_identity(self.model, self.processor), "versions": versions()}
 
     def ask(self, parts: Sequence[Part], group: Sequence[Setup]) -> Iterator[list[Answer]]:
         runner = Runner(self.model, self.processor, group, self.batch_tokens, self.on_error, warms_up=True)

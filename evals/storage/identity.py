@@ -17,6 +17,7 @@ LISTED = 3
 #: What a differing digest means, by the last part of its name. `{}` is the part before it, such as a task.
 DIGESTS = {
     "weights": "other weights of the model",
+    "config": "another config of the model",
     "processor": "other settings of its processor",
     "class": "other code of the strategy",
     "digest": "other {} questions, right answers, images or frames",

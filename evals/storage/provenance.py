@@ -4,15 +4,17 @@ import hashlib
 import inspect
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 import torch
 import transformers
+from transformers import PreTrainedModel
 
 import tokenprune
 from tokenprune.evals.models.devices import input_device, offloaded_weights
+from tokenprune.evals.models.greedy import decisive_settings
 from tokenprune.evals.models.tensors import stored
 from tokenprune.evals.reading.images import StoredImage
 from tokenprune.evals.tasks.base.question import Question
@@ -21,6 +23,13 @@ from tokenprune.evals.tasks.base.question import Question
 KNOWN = {"tokenprune", "builtins", "abc", "typing"}
 #: Values of each weight that enter the digest.
 SAMPLED = 64
+#: Kinds of kernels, by the name that a config has for them.
+KERNELS = {"attention": "attn", "experts": "experts"}
+#: Keys of configs that say where weights are from and how they are stored, or that identities have beside the digest.
+NOT_DECISIVE = {
+    *("_name_or_path", "architectures", "transformers_version", "use_cache"),
+    *("dtype", "torch_dtype", "quantization_config"),
+}
 
 
 def versions() -> dict[str, str]:
@@ -43,6 +52,39 @@ def model_identity(model: Any) -> dict[str, Any]:
     }
 
 
+def answering_identity(model: Any, processor: Any) -> dict[str, Any]:
+    """Return everything about a model and its processor that decides greedy answers."""
+    return {
+        **model_identity(model),
+        "config": config_digest(model.config),
+        "kernels": kernels(model),
+        "generation": generation_identity(model.generation_config.to_diff_dict()),
+        "processor": processor_digest(processor),
+    }
+
+
+def config_digest(config: Any) -> str:
+    """Return a digest of the settings that decide what a model computes, such as those of rotary embeddings."""
+    return _digest(_decisive(config.to_dict()))
+
+
+def kernels(model: Any) -> dict[str, dict[str, str]]:
+    """Return the implementations of attention and of experts that each part of a model is set to, by the part's type.
+    transformers sets both, whether a part has any or not."""
+    found: dict[str, dict[str, str]] = {}
+    for config in (module.config for module in model.modules() if isinstance(module, PreTrainedModel)):
+        chosen = {kind: getattr(config, f"_{name}_implementation", None) for kind, name in KERNELS.items()}
+        found.setdefault(config.model_type, {kind: name for kind, name in chosen.items() if name is not None})
+    return found
+
+
+def generation_identity(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ends greedy answers and what changes them, of the settings of a generation config."""
+    settings = {"eos_token_id": generation.get("eos_token_id"), **decisive_settings(generation)}
+    plain = bool, int, float, str, list, type(None)
+    return {name: value if isinstance(value, plain) else repr(value) for name, value in settings.items()}
+
+
 def weights_digest(model: Any) -> str:
     """Return a digest of the model's class and of the name, shape and up to SAMPLED values of each weight; of quantised
     ones, of their integers and scales.
@@ -63,9 +105,7 @@ def weights_digest(model: Any) -> str:
 
 def processor_digest(processor: Any) -> str:
     """Return a digest of what a processor is set to: sizes, normalisation, chat template; not of its vocabulary."""
-    settings = {**processor.to_dict(), "chat_template": getattr(processor, "chat_template", None)}
-    described = json.dumps(settings, sort_keys=True, default=lambda value: type(value).__name__)
-    return hashlib.sha256(described.encode()).hexdigest()[:16]
+    return _digest({**processor.to_dict(), "chat_template": getattr(processor, "chat_template", None)})
 
 
 def class_identity(strategy: tokenprune.Strategy | type[tokenprune.Strategy]) -> dict[str, str]:
@@ -107,6 +147,20 @@ def _identity(questions: Sequence[Question]) -> dict[str, Any]:
         digest.update(hashlib.sha256(image.read_bytes()).digest())
     images = hashlib.sha256(json.dumps(about).encode())
     return {"questions": len(questions), "digest": digest.hexdigest()[:16], "images": images.hexdigest()[:16]}
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    described = json.dumps(settings, sort_keys=True, default=lambda value: type(value).__name__)
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
+
+
+def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what is NOT_DECISIVE in it, and in the configs of its parts."""
+    return {
+        key: _decisive(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in NOT_DECISIVE
+    }
 
 
 def _for_json(value: object) -> list[str] | None:

@@ -28,13 +28,7 @@ from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import locked_study
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.identity import record_identity
-from tokenprune.evals.storage.provenance import (
-    class_identity,
-    model_identity,
-    processor_digest,
-    tasks_identity,
-    versions,
-)
+from tokenprune.evals.storage.provenance import answering_identity, class_identity, tasks_identity, versions
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.evals.tune import page, plot
@@ -217,7 +211,7 @@ def _identity(
         "size": plan.size,
         "seed": plan.seed,
         "batch_tokens": batch_tokens,
-        "model": {**model_identity(space.model), "processor": processor_digest(processor)},
+        "model": answering_identity(space.model, processor),
         "data": tasks_identity(questions),
         "versions": versions(),
     }

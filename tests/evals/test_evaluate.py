@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.asking import without_times
-from helpers.files.evals import sample_image, saved, tiny_processor, write_vqav2
+from helpers.files.evals import brief, sample_image, saved, tiny_processor, write_vqav2
 from helpers.tiny import tiny_llava
 
 import tokenprune
@@ -74,6 +75,37 @@ def test_folders_of_tasks_beside_own_questions_are_named(tmp_path: Path, capsys:
     printed = "".join(capsys.readouterr().out.split())
     assert "[red]:yourownquestionsareaskedalone,withoutthefoldersvqa.Toaskall,add--tasksownvqa" in printed
     assert row.task == "own"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda model: model.set_attn_implementation("eager"), r"model\.kernels\.\w+\.attention='sdpa', .*='eager'"),
+        (
+            lambda model: setattr(model.generation_config, "repetition_penalty", 1.5),
+            r"with model\.generation\.repetition_penalty=None and not .*repetition_penalty=1\.5\. Name",
+        ),
+        (
+            lambda model: setattr(model.generation_config, "eos_token_id", 7),
+            r"generation\.eos_token_id=\[.*\] and not .*=7",
+        ),
+        (lambda model: setattr(model.config, "vision_feature_layer", -1), "with another config of the model"),
+    ],
+)
+def test_answers_of_a_model_that_is_set_otherwise_are_not_mixed(
+    tmp_path: Path, change: Callable[[Any], object], said: str
+) -> None:
+    write_vqav2(tmp_path / "scenes", 1)
+    model = brief(tiny_llava())
+    where: dict[str, Any] = {"output": tmp_path / "run", "data": tmp_path / "scenes", "baselines": ["unpruned"]}
+    where["strategies"] = []
+    evaluate((model, tiny_processor()), **where)
+    model.generation_config.update(temperature=0.5, num_beams=3)  # which greedy answers do not depend on
+    model.config.name_or_path = "elsewhere"
+    evaluate((model, tiny_processor()), **where)
+    change(model)
+    with pytest.raises(tokenprune.SettingError, match=rf"run\.json: holds another run, .*{said}"):
+        evaluate((model, tiny_processor()), **where)
 
 
 @pytest.mark.usefixtures("unchecked")

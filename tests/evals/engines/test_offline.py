@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from helpers.files.evals import saved, write_vqav2
 from helpers.served.llava_next_video import save_llava_next_video
 from helpers.served.models import save_qwen
@@ -14,11 +15,12 @@ from helpers.tiny import tiny_llava
 
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.evals import evaluate
-from tokenprune.evals.engines import backend
+from tokenprune.evals.engines import backend, offline
 from tokenprune.evals.engines.engine import EngineError, Prompt, Reply
 from tokenprune.evals.engines.offline import Offline
 from tokenprune.evals.models.loading import load_processor
 from tokenprune.evals.run.setups import make_setups
+from tokenprune.evals.storage.provenance import config_digest, processor_digest
 
 
 @pytest.fixture
@@ -83,6 +85,26 @@ def test_what_is_not_answered_is_no_empty_answer(model: str) -> None:
     assert (first, third) == (Reply("yes", 2), Reply("a long answ", 2))
     assert isinstance(second, EngineError)
     assert "ended the request with finish_reason 'error'" in str(second)
+
+
+def test_what_changes_its_greedy_answers_identifies_an_engine(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"eos_token_id": [2, 7], "temperature": 0.5, "repetition_penalty": 1.1}
+    own = SimpleNamespace(
+        hf_config=SimpleNamespace(architectures=["A"]),
+        dtype=torch.float32,
+        try_get_generation_config=lambda: settings,
+    )
+    config = SimpleNamespace(model_config=own, device_config=SimpleNamespace(device_type="cpu"))
+    engine = Offline(model, "auto", {})
+    engine._llm = SimpleNamespace(llm_engine=SimpleNamespace(vllm_config=config))
+    monkeypatch.setattr(offline, "import_module", lambda name: SimpleNamespace(__version__="0"))
+    made = backend.EngineBackend(engine, "its name", *load_processor(model), "stop")
+    found = made.identity()["model"]
+    assert found["generation"] == {"eos_token_id": [2, 7], "repetition_penalty": 1.1}
+    assert {**found, "generation": {}} == {
+        **{"class": "A", "weights": "its name", "dtype": "float32", "device": "cpu", "generation": {}},
+        **{"config": config_digest(made.config), "processor": processor_digest(made.processor)},
+    }
 
 
 def test_a_model_that_gets_no_images_in_vllm(tmp_path: Path) -> None:
