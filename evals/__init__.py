@@ -2,6 +2,32 @@
 
 `evaluate` runs benchmarks from Python. On the command line, `tokenprune eval --help` measures accuracy and
 `tokenprune bench --help` measures time and memory.
+
+Commands:
+
+cli      their options, and where each begins: start reading here
+run      `tokenprune eval`
+engines  `tokenprune eval --engine`: vLLM answers instead of the model in this process
+report   `tokenprune report`
+explain  `tokenprune explain`
+bench    `tokenprune bench`
+tune     `tokenprune tune`
+adapt    `tokenprune adapt`
+search   `tokenprune optimize` and `layers`
+actions  `tokenprune actions`
+harness  lmms-eval and VLMEvalKit, which have commands of their own
+
+What commands share:
+
+tasks    benchmarks: questions, prompts, metrics
+reading  published file formats, images and videos
+models   loading a model, and how it is asked
+storage  answers and results on disk
+stats    confidence intervals
+
+For maintainers, in no wheel:
+
+dev      training, experiments, figures and tables for this repository
 """
 
 from typing import TYPE_CHECKING, Any

@@ -171,7 +171,9 @@ def highest_rise(losses: Sequence[tuple[int, float]]) -> tuple[int, float] | Non
 def last_checkpoint(folder: Path) -> Path | None:
     """The last checkpoint that is complete: a killed process may leave one that is not. The Trainer writes its state
     last."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
+    numbered = (path for path, step in steps.items() if step.isdecimal())  # others are somebody's copies
+    found = sorted(numbered, key=lambda path: int(steps[path]), reverse=True)
     return next((path for path in found if _complete(path)), None)
 
 

@@ -35,7 +35,7 @@ def draw(figures: Sequence[Figures], path: Path, title: str) -> None:
         axes.set_xlabel("TTFT, relative to the unpruned model", fontsize=9)
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     with naming(path):
         figure.savefig(path, dpi=130)
 
@@ -47,7 +47,7 @@ def _panel(axes: Axes, figures: Sequence[Figures], named: Mapping[str, Figures])
     _points(axes, ideals, "its ideal", marker="|", markersize=13, markeredgewidth=2, color="black", elinewidth=0)
     _points(axes, [ratio for ratio, _ in timed], "strategy", marker="o", markersize=5, color=BLUE, elinewidth=1.2)
     axes.axvline(1.0, color="gray", linestyle=":", label="unpruned")
-    axes.set_yticks(range(len(timed)), [one.facts.strategy for _, one in timed], fontsize=8)
+    axes.set_yticks(range(len(timed)), [one.facts.strategy for _, one in timed], fontsize=8, parse_math=False)
     axes.set_xlim(left=0)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

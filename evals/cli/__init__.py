@@ -1,5 +1,15 @@
 """The command `tokenprune`: one module for each of its subcommands.
 
+actions, adapt, bench, eval, explain, layers, models, optimize, report, serve, tune  the subcommands
+options     options that several have
+settings    options from a file
+parser      help texts, and types of arguments
+completion  shell completion
+output      where they print
+errors      what they print of an error
+checkpoint  what is known of a checkpoint, for `models`
+guesses     the type of a checkpoint by its name, for `models`
+
 To add one, write a module with `EXTRA`, `add_options(parser)` and `run(options)`, and add its name to COMMANDS. The
 docstring of `run` is its help. With `PASSES_ON`, words that the parser does not know are in `options.passed_on`, and
 the model may come first, without `--model`. Modules import anything heavy inside `run`, so that `--help` and shell
@@ -19,7 +29,7 @@ import tokenprune
 from tokenprune.errors import unknown
 from tokenprune.evals.cli import actions, adapt, bench, explain, layers, models, optimize, report, serve, tune
 from tokenprune.evals.cli import eval as eval_
-from tokenprune.evals.cli.errors import plain_errors
+from tokenprune.evals.cli.errors import escape_unprintable, plain_errors
 from tokenprune.evals.cli.parser import Formatter, script_parser, unrecognized
 from tokenprune.evals.cli.settings import arguments_of
 
@@ -63,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(parser, words)
     if os.getcwd() not in sys.path:  # for --strategy my_module:MyStrategy; `python -m` puts it there too
         sys.path.append(os.getcwd())
+    escape_unprintable()
     with plain_errors(options.command.EXTRA):
         options.command.run(options)
 

@@ -11,12 +11,12 @@ EXTRA = "adapt"
 
 def add_options(parser: ArgumentParser) -> None:
     shared.add_model(parser)
-    shared.add_questions(parser, "learn")
+    shared.add_questions(parser, "train on")
     parser.add_argument(
         "--no-labels",
         action="store_false",
         dest="labels",
-        help="learn what the unpruned model would answer instead of the right answers",
+        help="learn the unpruned model's own answers instead of the right ones",
     )
     shared.add_strategy(parser)
     shared.add_keep_ratio(parser, 0.1, "lowest fraction of the visual tokens to keep in a pruned step")
@@ -46,7 +46,7 @@ def add_options(parser: ArgumentParser) -> None:
     shared.add_seed(parser)
     shared.add_dtype(parser)
     shared.add_batch_tokens(
-        parser, "in a batch of the questions that the unpruned model answers one by one, with --no-labels"
+        parser, "in a batch of questions that the unpruned model answers one by one, with --no-labels"
     )
     parser.add_argument(
         "--output",

@@ -1,9 +1,10 @@
-"""Print a user's mistake as one sentence; a bug keeps its traceback."""
+"""Print a user's mistake as one sentence, and any character; a bug keeps its traceback."""
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 
 from tokenprune.errors import TokenPruneError, missing_package
 
@@ -37,3 +38,10 @@ def plain_errors(extra: str = "evals") -> Iterator[None]:
         if error.filename is None:
             raise
         sys.exit(f"Error: cannot read or write {error.filename}: {error.strerror or type(error).__name__}")
+
+
+def escape_unprintable() -> None:
+    """Let `print` escape what the output's encoding lacks, such as a dash in ISO 8859-1, and bytes of a file's name
+    that are not UTF-8. As an error, it would come when everything is done."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

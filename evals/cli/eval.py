@@ -35,8 +35,8 @@ def add_options(parser: ArgumentParser) -> None:
         type=existing_file,
         default=[],
         metavar="FILE",
-        help="settings files; images that they were calibrated on are left out in every setup, so that this run asks "
-        "the same questions as one with these files (default: only those of --strategy)",
+        help="settings files whose calibration images are left out in every setup, so that this run asks the same "
+        "questions as one with these files (default: those of --strategy)",
     )
     shared.add_frames(parser)
     parser.add_argument(
@@ -44,14 +44,14 @@ def add_options(parser: ArgumentParser) -> None:
         nargs=2,
         type=at_least(1),
         metavar=("HEIGHT", "WIDTH"),
-        help="size in pixels to resize images to, for a model that accepts several: it changes the number of visual "
-        "tokens of every setup (default: the processor's)",
+        help="size in pixels to resize images to, for a model that accepts several; changes the number of visual "
+        "tokens in every setup (default: the processor's)",
     )
     shared.add_dtype(parser)
     parser.add_argument(
         "--device-map",
         metavar="MAP",
-        help="auto spreads a model that is too large for one device across all (default: one device)",
+        help="auto: spread a model that is too large for one device across all (default: one device)",
     )
     shared.add_batch_tokens(parser)
     parser.add_argument(

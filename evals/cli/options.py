@@ -67,7 +67,7 @@ def add_max_image_pixels(parser: ArgumentParser) -> None:
         type=at_least(1),
         default=MAX_IMAGE_PIXELS,
         metavar="N",
-        help="refuse larger images: a file of a few kilobytes can claim any size and exhaust memory",
+        help="refuse larger images: a small file can claim any size and exhaust memory",
     )
 
 
@@ -90,7 +90,7 @@ def add_allowed(parser: ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="DIR",
-        help="further folders that images may be read from, outside the data folder (default: none)",
+        help="folders outside the data folder that images may be read from (default: none)",
     )
     add_max_image_pixels(parser)
 
@@ -108,10 +108,10 @@ def add_questions(parser: ArgumentParser, use: str) -> None:
     add_allowed(parser)
     parser.add_argument(
         "--split",
-        type=str if use == "learn" else lambda text: None if text == ALL else text,
+        type=str if use == "train on" else lambda text: None if text == ALL else text,
         metavar="NAME",
         help="split, as the set calls it "
-        + ("(default: train, if there is one, otherwise all)" if use == "learn" else "(default: all but train)"),
+        + ("(default: train, if there is one, otherwise all)" if use == "train on" else "(default: all but train)"),
     )
     parser.add_argument(
         "--limit", type=at_least(1), metavar="N", help="questions per task, evenly spaced (default: all)"
@@ -125,8 +125,8 @@ def add_dtype(parser: ArgumentParser, default: str = "auto") -> None:
             "--dtype",
             choices=DTYPES,
             default=default,
-            help="data type of the model; auto: that of the checkpoint, or float32 on a CPU that is slow in that type "
-            "(all are in float16, many in bfloat16)",
+            help="data type of the model; auto: the checkpoint's, but float32 on a CPU that is slow in it (every CPU "
+            "in float16, many in bfloat16)",
         )
     else:
         parser.add_argument("--dtype", choices=DTYPES[1:], default=default, help="data type of the model")
@@ -182,7 +182,7 @@ def add_position_ids(parser: ArgumentParser, default: Sequence[str] | None, also
         choices=POSITION_IDS,
         default=None if default is None else list(default),
         metavar="KIND",
-        help=f"position IDs of the kept tokens: original, compact (renumbered) or both{also}",
+        help=f"position IDs of the kept tokens: original, compact (renumbered), or both{also}",
     )
 
 

@@ -18,14 +18,14 @@ def add_options(parser: ArgumentParser) -> None:
         default=1.0,
         metavar="POINTS",
         help="maximum loss in points of accuracy, with 95 %% confidence; with --no-labels, in points of what --compare "
-        "compares",
+        "measures",
     )
     shared.add_questions(parser, "tune on")
     parser.add_argument(
         "--no-labels",
         action="store_false",
         dest="labels",
-        help="ignore the right answers, and compare with the unpruned model's own",
+        help="compare with the unpruned model's own answers instead of the right ones",
     )
     parser.add_argument(
         "--compare",

@@ -74,7 +74,10 @@ def figure(rows: Sequence[TaskResult], axis: Axis) -> Figure:
         _panel(axes, [row for row in rows if row.task == task], strategies, axis)
     for axes in panels[len(tasks) :]:
         axes.set_axis_off()
-    result.legend(handles=_legend(strategies, rows), loc="outside lower center", ncols=4, frameon=False, fontsize=10)
+    handles = _legend(strategies, rows)
+    legend = result.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=10)
+    for name in legend.get_texts():  # a settings file's name may have dollar signs
+        name.set_parse_math(False)
     return result
 
 

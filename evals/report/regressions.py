@@ -9,7 +9,9 @@ from transformers import AutoConfig, AutoProcessor
 
 from tokenprune.evals.models.boxes import Size
 from tokenprune.evals.models.image_view import ImageView, full_view, view_through
+from tokenprune.evals.models.loading import named
 from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.allowed import allowed, allowing
 from tokenprune.evals.run.downsample import at_size
 from tokenprune.evals.run.questions import load_questions
@@ -77,15 +79,19 @@ def questions_of(run: RunFolder, regressions: Sequence[Regression]) -> dict[tupl
     """
     if not regressions:
         return {}
-    about, identity = run.record["about"], run.record["identity"]
-    config: Any = AutoConfig.from_pretrained(about["loaded_from"])
-    processor: Any = AutoProcessor.from_pretrained(about["loaded_from"])
+    about, identity, where = run.record["about"], run.record["identity"], f"{run.path / 'run.json'}, 'about'"
+    source = fields.text(about, "loaded_from", where)
+    with named(source, "processor"):
+        config: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)  # None would ask on the terminal
+        processor: Any = AutoProcessor.from_pretrained(source)
     style = style_of(config, processor)
     if "image_size" in identity:
         style = replace(style, view=view_through(at_size(processor, *identity["image_size"])))
     tasks = list(dict.fromkeys(regression.pruned.task for regression in regressions))
     wanted, now = {regression.question for regression in regressions}, allowed()
-    with allowing(now.image_roots, now.max_image_pixels, about.get("frames", now.frames)):  # as many as were read
-        questions = load_questions(Path(about["data"]), tasks, split=identity["data"]["split"], style=style)
-    named = {(str(run.path), one.task, one.id): AskedQuestion(one, style.view) for one in questions}
-    return {name: one for name, one in named.items() if name in wanted}
+    frames = fields.integer(about, "frames", where) if "frames" in about else now.frames  # as many as were read
+    data, split = Path(fields.text(about, "data", where)), identity["data"].get("split")
+    with allowing(now.image_roots, now.max_image_pixels, frames):
+        questions = load_questions(data, tasks, split=split, style=style)
+    asked = {(str(run.path), one.task, one.id): AskedQuestion(one, style.view) for one in questions}
+    return {name: one for name, one in asked.items() if name in wanted}

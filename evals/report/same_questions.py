@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tokenprune.errors import DataError
-from tokenprune.evals.reading.fields import as_object
+from tokenprune.evals.reading.fields import as_object, text
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.run_folder import RunFolder
 
@@ -40,13 +40,14 @@ def check_same_weights(paths: Iterable[Path]) -> None:
     that of a folder; a file of rows does not say more, nor does an engine.
     """
     first: dict[tuple[str, str], tuple[Path, str]] = {}
-    for path in paths:
-        record = RunFolder(path).record if path.is_dir() else {"about": {}, "identity": {}}
-        name, model = record["about"].get("model"), record["identity"].get("model", {})
-        if name is None or "weights" not in model or "engine" in record["about"]:
+    for path in (path for path in paths if path.is_dir()):
+        record, where = RunFolder(path).record, f"{path / 'run.json'}, 'model'"
+        about, model = record["about"], as_object(record["identity"].get("model", {}), where)
+        if "model" not in about or "weights" not in model or "engine" in about:
             continue
-        other, known = first.setdefault((name, model["dtype"]), (path, model["weights"]))
-        if model["weights"] != known:
+        name, weights = text(about, "model", where), text(model, "weights", where)
+        other, known = first.setdefault((name, text(model, "dtype", where)), (path, weights))
+        if weights != known:
             raise DataError(
                 f"{other} and {path}: their models are both called {name!r}, but have other weights; report on one at "
                 "a time"

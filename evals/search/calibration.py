@@ -57,8 +57,9 @@ def calibrated_on(file: SettingsFile) -> frozenset[str]:
     """
     if not file.search:
         return frozenset()
-    images = file.search.get("data", {}).get("images")
-    if not isinstance(images, dict) or not images:
+    data = file.search.get("data")
+    images = data.get("images") if isinstance(data, dict) else None
+    if not isinstance(images, dict) or not images or not all(isinstance(digest, str) for digest in images.values()):
         raise SettingError(
             f'{file.path}, "search", "data": no "images", so it is unknown which questions it must not be evaluated '
             f'on. Rename the key "pictures" of version 0.1, or search again: tokenprune optimize --output {file.path}'

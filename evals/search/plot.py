@@ -58,6 +58,7 @@ def figure(file: SettingsFile) -> Figure:
         f"{file.model['name'] or file.model['class']}, {len(data['ids'])} questions of "
         f"{data['name'] or 'a set'}{split}",
         fontsize=15,
+        parse_math=False,
     )
     for axes in result.axes:
         axes.spines[["top", "right"]].set_visible(False)

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from argparse import ArgumentParser
 from importlib import import_module
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from helpers.commands import command
+from helpers.files.rows import row
 from helpers.files.search import write_scenes
 from helpers.forks import forks, returned_in_fork
 
@@ -22,6 +24,7 @@ from tokenprune.evals.cli import COMMANDS, build_parser
 from tokenprune.evals.models.loading import DTYPES
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.search.objective import STATES
+from tokenprune.evals.storage import results_io
 from tokenprune.evals.tune.costs import COSTS
 from tokenprune.evals.tune.scoring import Compare
 
@@ -172,3 +175,14 @@ def test_without_an_extra(missing: str, words: list[str], extra: str, tmp_path: 
     said = returned_in_fork(lambda: without(missing, [*words, *data]))
     install = f'pip install "tokenprune-vlm[{extra}]", or in a clone: pip install -e ".[{extra}]"'
     assert said == f"This needs {missing}, which is not installed. Type: {install}"
+
+
+def test_a_character_that_the_output_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables have a dash in empty cells."""
+    scores = {"": [1.0] * 12}
+    rows = [row("unpruned", "original", 1.0, scores), row("Grid", "original", 0.5, scores)]
+    results_io.write(tmp_path / "rows.jsonl", rows)
+    written = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(written, "ascii", write_through=True))
+    assert command("report", tmp_path / "rows.jsonl", "--output", tmp_path / "report") == 0
+    assert rb"\u2013" in written.getvalue()

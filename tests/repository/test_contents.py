@@ -15,8 +15,6 @@ LONGEST = 300
 #: Packages that say what they hold in another way: their README, or a list of members of one kind.
 WITHOUT = {
     "tokenprune",
-    "evals",
-    "evals/cli",
     "evals/tasks",
     "adapters/families",
     "tokenprune/serving/vllm/models",

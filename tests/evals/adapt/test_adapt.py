@@ -128,6 +128,7 @@ def test_a_killed_training_resumes(
         adapted(model, data, tmp_path)
     monkeypatch.undo()
     (tmp_path / "checkpoints" / "checkpoint-9").mkdir(parents=True)  # one that was begun and not finished
+    (tmp_path / "checkpoints" / "checkpoint-6 (copy)").mkdir()
     found = last_checkpoint(tmp_path / "checkpoints")
     assert found is None if step == 2 else found is not None and found.name == "checkpoint-6"
     resumed = adapted(model, data, tmp_path)

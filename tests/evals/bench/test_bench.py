@@ -280,5 +280,5 @@ def test_tables_and_plot(tmp_path: Path) -> None:
     assert "| 1 | VFlowOpt | 30% | 18 (11 a layer) |" in costs
     assert "| unpruned |" not in ratios
     assert ratios.count("\n| 1 |") == 3
-    plot.draw(found, tmp_path / "x.png", "tiny")
+    plot.draw(found, tmp_path / "x.png", r"tiny $\a$")  # no formula
     assert (tmp_path / "x.png").stat().st_size > 10_000

@@ -31,6 +31,11 @@ def test_times_of_several_machines_are_not_compared(
         assert len(pareto.draw(plotted, tmp_path, "a")) == 2 * n_plots
 
 
+def test_dollar_signs_are_no_formula(tmp_path: Path) -> None:
+    rows = [row("unpruned", "original", 1.0, {"": RIGHT}), row(r"FoPru $\a$", "original", 0.5, {"": RIGHT})]
+    assert pareto.draw(rows, tmp_path, "a")
+
+
 @pytest.mark.parametrize("name", ["report.md", "own_accuracy_against_tokens.svg", "report.html"])
 def test_a_full_disk_is_named_with_the_file(name: str, tmp_path: Path) -> None:
     rows = [row("unpruned", "original", 1.0, {"": RIGHT}), row("Grid", "original", 0.5, {"": RIGHT})]

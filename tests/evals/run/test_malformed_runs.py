@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from helpers.tiny import tiny_llava
 
 from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.models.loading import load_model, load_processor
+from tokenprune.evals.report import report
+from tokenprune.evals.report.regressions import Regression, questions_of
+from tokenprune.evals.search.calibration import calibrated_on
 from tokenprune.evals.storage import files, results_io
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.strategies.parsing import parse
@@ -61,8 +65,17 @@ def of_file(path: Path) -> Iterator[Mutation]:
     yield from of_json(path, text if path.suffix == ".jsonl" else json.dumps(json.loads(text)))
 
 
+def of_a_report(folder: Path) -> None:
+    """What a report reads of a run's record. Where it finds no questions, it goes on without them."""
+    report.read([folder])
+    run = RunFolder(folder)
+    answer = next(iter(run.answers().values()))
+    with suppress(OSError, ValueError):
+        questions_of(run, [Regression(answer, answer, str(folder))])
+
+
 READ: dict[str, Callable[[Path], object]] = {
-    "run.json": lambda run: RunFolder(run).record,
+    "run.json": of_a_report,
     "answers.jsonl": lambda run: RunFolder(run).answers(),
     "rows.jsonl": lambda run: results_io.read([run / "rows.jsonl"]),
 }
@@ -85,9 +98,17 @@ def test_a_broken_line_of_results_is_to_be_restored(tmp_path: Path) -> None:
 
 def test_no_malformed_settings_file_gives_a_traceback(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
-    content = {"strategy": "fopru", "settings": {"keep_ratio": 0.25, "layer": -2}, "model": {"layers": 2}, "search": {}}
+    search = {"data": {"images": {"1.jpg": "0123"}}}
+    settings = {"keep_ratio": 0.25, "layer": -2}
+    content = {"strategy": "fopru", "settings": settings, "model": {"layers": 2}, "search": search}
     path.write_text(json.dumps(content))
-    wrong, refused = tracebacks(of_file(path), lambda: SettingsFile.read(path).make())
+
+    def read() -> None:
+        found = SettingsFile.read(path)
+        found.make()
+        calibrated_on(found)
+
+    wrong, refused = tracebacks(of_file(path), read)
     assert not wrong, "\n".join(wrong)
     assert refused > 30
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(content).encode())
