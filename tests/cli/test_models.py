@@ -118,7 +118,9 @@ def test_the_folder_of_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert command("models", tmp_path) == 0
     assert "  vLLM        no: config.json names JinaVLForRanking in " in capsys.readouterr().out
     (tmp_path / "config.json").write_text("{")
-    assert f"no class or model type has '{tmp_path}' in its name" in command("models", tmp_path)
+    assert f"{tmp_path}: this folder has no config.json with a model_type" in command("models", tmp_path)
+    said = command("models", tmp_path / "config.json")
+    assert said == f"Error: {tmp_path / 'config.json'} is a file. Name the folder of the model: {tmp_path}"
 
 
 @pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen3", "minicpmv", "gemma3_text", "interns1_pro"])

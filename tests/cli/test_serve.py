@@ -232,6 +232,28 @@ def test_a_record_that_cannot_be_written(
     assert overrides_in(printed(capsys, llava, "--record", tmp_path))["tokenprune"]["record"] == str(tmp_path)
 
 
+def test_a_file_in_the_folder_of_a_model(llava: Path) -> None:
+    said = command("serve", "--model", llava / "config.json")
+    assert said == f"Error: {llava / 'config.json'} is a file, and --model takes a folder. Write --model {llava}"
+
+
+@pytest.mark.parametrize(("plugins", "loads"), [("", False), ("lora,other", False), ("other,tokenprune", True)])
+def test_plug_ins_that_vllm_is_to_load(
+    plugins: str, loads: bool, llava: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serve, "find_spec", lambda name: ModuleSpec(name, None))
+    monkeypatch.setattr(os, "execv", lambda *_: None)
+    monkeypatch.setenv("VLLM_PLUGINS", plugins)
+    said = command("serve", "--model", llava)
+    assert said == (
+        0
+        if loads
+        else f"Error: VLLM_PLUGINS={plugins} keeps vLLM from loading the plug-in that prunes. Add tokenprune to it, or "
+        "unset it."
+    )
+    assert overrides_in(printed(capsys, llava))  # a printed command may be for another machine
+
+
 def test_without_vllm_it_says_what_to_install(llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "find_spec", lambda name: None)
     assert 'type: pip install "tokenprune-vlm[vllm]"' in command("serve", "--model", llava)

@@ -138,7 +138,7 @@ def served(llm: Any, requests: Sequence[Request], adapter: Any = None) -> list[A
 def _data(request: Request, architecture: Architecture | None) -> dict[str, list[Any]]:
     """The images, videos and sounds of a request, as vLLM takes them. architecture: None for one of vLLM's own."""
     images = [draw(*one, request.flat) for one in request.images]
-    if architecture is not None and architecture.chunks:
+    if architecture is not None and architecture.vision_chunks:
         chunks = [chunk(*one, request.flat) for one in request.videos]
         videos = [
             {"type": "video_chunk", "video_chunk": one, "uuid": None, "prompt": "", "video_idx": 0} for one in chunks

@@ -56,6 +56,8 @@ def test_architecture_of_a_checkpoint(config: dict[str, Any], name: str) -> None
 
 
 def test_models_that_cannot_be_served() -> None:
+    with pytest.raises(UnsupportedError, match='config\\.json has no "model_type"'):
+        architecture_of({"architectures": ["LlavaForConditionalGeneration"]})
     with pytest.raises(UnsupportedError, match=r"'pixtral' is not in transformers' format\. If it is a Mistral 3"):
         architecture_of({"model_type": "pixtral"})
     with pytest.raises(UnsupportedError, match=r"vLLM takes ERNIE 4\.5 VL .* type 'ernie4_5_moe_vl' in"):

@@ -16,9 +16,9 @@ import pytest
 from helpers.served.engine import needs_vllm
 
 from tokenprune.errors import SettingError, UnsupportedError
-from tokenprune.serving.vllm import refusals
+from tokenprune.serving.vllm import engine_options, refusals
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.features import check_head, share_features
+from tokenprune.serving.vllm.name_tables import check_head, enter_in_tables
 from tokenprune.serving.vllm.plugin import register
 
 pytestmark = needs_vllm
@@ -30,7 +30,7 @@ def test_what_vllm_sets_for_a_class(name: str, monkeypatch: pytest.MonkeyPatch) 
 
     register()
     register()
-    monkeypatch.setattr(refusals, "check_engine", lambda *_: None)
+    monkeypatch.setattr(engine_options, "check_engine", lambda *_: None)
     text, cache = SimpleNamespace(mamba_ssm_dtype="float32"), SimpleNamespace(mamba_ssm_cache_dtype="auto")
     config: Any = SimpleNamespace(model_config=SimpleNamespace(hf_text_config=text), cache_config=cache)
     MODELS_CONFIG_MAP[name].verify_and_update_config(config)
@@ -71,7 +71,7 @@ def melody(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tool_calls_and_json_of_cohere() -> None:
     from vllm.parser.cohere_command import convert_schema_to_structural_tags
 
-    share_features(ARCHITECTURES["TokenPruneCohere2Vision"])
+    enter_in_tables(ARCHITECTURES["TokenPruneCohere2Vision"])
     own, ours = (
         convert_schema_to_structural_tags({"type": "object"}, None, name)
         for name in ("Cohere2VisionForConditionalGeneration", "TokenPruneCohere2Vision")
@@ -128,7 +128,7 @@ def test_engines_that_vllm_prepares_by_name(table: str) -> None:
     """For embeddings of n-grams, which it keeps in the host's memory, and with CUDA graphs of what is not compiled."""
     module, name = table.split(".")
     for architecture in ARCHITECTURES.values():
-        share_features(architecture)
+        enter_in_tables(architecture)
     names = getattr(import_module(f"vllm.config.{module}"), name)
     ours = {one.name for one in ARCHITECTURES.values() if one.replaces in names}
     assert "TokenPruneQwen4Exp" in ours
@@ -140,6 +140,6 @@ def test_cuda_graphs_after_an_engine_of_another_model() -> None:
     from vllm.config.vllm import VllmConfig, default_breakable_cudagraph_architectures
 
     default_breakable_cudagraph_architectures()
-    share_features(ARCHITECTURES["TokenPruneQwen4Exp"])
+    enter_in_tables(ARCHITECTURES["TokenPruneQwen4Exp"])
     config: Any = SimpleNamespace(model_config=SimpleNamespace(architectures=["TokenPruneQwen4Exp"]))
     assert VllmConfig._uses_breakable_cudagraph_by_default(config)

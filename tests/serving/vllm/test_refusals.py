@@ -16,13 +16,14 @@ from transformers import (
     LlavaNextConfig,
     Mistral3Config,
     MistralConfig,
+    PixtralVisionConfig,
     Qwen2_5_VLConfig,
     SiglipVisionConfig,
 )
 
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.refusals import check_engine, check_model
+from tokenprune.serving.vllm.refusals import check_model
 
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
 
@@ -177,117 +178,11 @@ def test_an_architecture_of_another_model_is_refused() -> None:
         check(dino)
     check(dino, "TokenPruneTransformers")
     check(llava(), "TokenPruneTransformers")
+    pixtral = llava(vision=PixtralVisionConfig(), strategy="divprune")
+    pixtral.vision_feature_select_strategy = "full"
+    check(pixtral, "TokenPruneTransformers")
+    pixtral.tokenprune = FOPRU
+    with pytest.raises(UnsupportedError, match=r"does not show the attention of a pixtral tower\. Use a strategy that"):
+        check(pixtral, "TokenPruneTransformers")
     with pytest.raises(UnsupportedError, match=r'Write "architectures": \["TokenPruneLlava"\]'):
         check(llava(), "TokenPruneQwen2VL")
-
-
-ENGINE = {
-    "parallel_config.pipeline_parallel_size": 2,
-    "parallel_config.decode_context_parallel_size": 2,
-    "parallel_config.prefill_context_parallel_size": 2,
-    "parallel_config.use_ubatching": True,
-    "lora_config": SimpleNamespace(enable_tower_connector_lora=True),
-    "compilation_config.compile_mm_encoder": True,
-    "compilation_config.cudagraph_mm_encoder": True,
-    "model_config.multimodal_config.video_pruning_rate": 0.5,
-    "model_config.multimodal_config.mm_encoder_only": True,
-}
-LLAVA = ARCHITECTURES["TokenPruneLlava"]
-
-
-def engine_config() -> Any:
-    return SimpleNamespace(
-        parallel_config=SimpleNamespace(
-            pipeline_parallel_size=1,
-            decode_context_parallel_size=1,
-            prefill_context_parallel_size=1,
-            use_ubatching=False,
-            tensor_parallel_size=1,
-        ),
-        compilation_config=SimpleNamespace(compile_mm_encoder=False, cudagraph_mm_encoder=False),
-        speculative_config=None,
-        lora_config=None,
-        kv_transfer_config=None,
-        cache_config=SimpleNamespace(enable_prefix_caching=True, kv_offloading_size=None),
-        model_config=SimpleNamespace(
-            hf_config=llava(),
-            multimodal_config=SimpleNamespace(
-                video_pruning_rate=None, mm_encoder_tp_mode="weights", mm_encoder_only=False
-            ),
-        ),
-    )
-
-
-def test_options_that_work() -> None:
-    check_engine(LLAVA, engine_config())
-
-
-@pytest.mark.parametrize(("option", "value"), ENGINE.items(), ids=ENGINE)
-def test_options_that_do_not_go_with_pruning_are_refused(option: str, value: Any) -> None:
-    config = engine_config()
-    *path, name = option.split(".")
-    owner = config
-    for part in path:
-        owner = getattr(owner, part)
-    setattr(owner, name, value)
-    with pytest.raises(UnsupportedError, match="cannot be combined with pruned images"):
-        check_engine(ARCHITECTURES["TokenPruneMistral3"], config)
-
-
-def test_an_engine_without_images() -> None:
-    """vLLM drops the other components of Qwen4-Exp's position IDs there."""
-    config = engine_config()
-    config.model_config.multimodal_config.language_model_only = True
-    check_engine(LLAVA, config)
-    with pytest.raises(UnsupportedError, match="--language-model-only cannot be combined with pruned images"):
-        check_engine(ARCHITECTURES["TokenPruneQwen4Exp"], config)
-
-
-def test_a_frontend_without_plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
-    with pytest.raises(UnsupportedError, match="VLLM_USE_RUST_FRONTEND=1 cannot be combined with pruned images"):
-        check_engine(LLAVA, engine_config())
-
-
-def test_drafts_of_speculative_decoding() -> None:
-    config = engine_config()
-    config.speculative_config = SimpleNamespace(method="medusa")
-    with pytest.raises(UnsupportedError, match="--speculative-config"):
-        check_engine(LLAVA, config)
-
-
-def test_states_of_drafts_that_vllm_keeps_by_the_name_of_a_model() -> None:
-    config = engine_config()
-    config.cache_config.use_replayssm = True
-    check_engine(ARCHITECTURES["TokenPruneKimiK3"], config)
-    config.speculative_config = SimpleNamespace(method="ngram")
-    with pytest.raises(UnsupportedError, match="--use-replayssm with --speculative-config cannot be combined"):
-        check_engine(ARCHITECTURES["TokenPruneKimiK3"], config)
-
-
-def test_data_parallel_tower() -> None:
-    config = engine_config()
-    config.parallel_config.tensor_parallel_size = 2
-    check_engine(LLAVA, config)
-    config.model_config.multimodal_config.mm_encoder_tp_mode = "data"
-    check_engine(ARCHITECTURES["TokenPruneQwen3VL"], config)
-    with pytest.raises(UnsupportedError, match=r"--mm-encoder-tp-mode data cannot be combined"):
-        check_engine(LLAVA, config)
-
-
-def test_compact_ids_of_a_cached_prefix() -> None:
-    """With several components, a later image changes those before it, which vLLM's hashes of blocks do not say."""
-    config, qwen = engine_config(), ARCHITECTURES["TokenPruneQwen2VL"]
-    check_engine(qwen, config)
-    config.model_config.hf_config = llava(position_ids="compact")
-    check_engine(LLAVA, config)
-    with pytest.raises(UnsupportedError, match="Write --no-enable-prefix-caching"):
-        check_engine(qwen, config)
-    config.cache_config.enable_prefix_caching = False
-    check_engine(qwen, config)
-    for owner, option in ((config, "kv_transfer_config"), (config.cache_config, "kv_offloading_size")):
-        setattr(owner, option, 1)
-        check_engine(LLAVA, config)
-        with pytest.raises(UnsupportedError, match="--kv-offloading-size cannot be combined with compact position IDs"):
-            check_engine(qwen, config)
-        setattr(owner, option, None)

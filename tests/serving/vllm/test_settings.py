@@ -157,6 +157,13 @@ def test_a_setting_of_one_of_several_strategies_in_a_request(name: str) -> None:
     settings.check_options({"size": 9, "max_pixels": 9, "keep_ratio": 0.5}, request=True)
 
 
+@pytest.mark.parametrize("options", ["keep_ratio=0.5", [("keep_ratio", 0.5)], 0.5])
+def test_options_that_are_no_dict(options: Any) -> None:
+    """As a program may pass them; a server checks them itself."""
+    with pytest.raises(SettingError, match=r"^mm_processor_kwargs: expected a dict such as .*, found"):
+        Settings(FoPru(keep_ratio=0.25)).check_options(options, request=True)
+
+
 def test_a_keep_ratio_within_another_option() -> None:
     with pytest.raises(SettingError, match=r"'images_kwargs\.keep_ratio' does nothing. Did you mean 'keep_ratio'"):
         Settings(FoPru(keep_ratio=0.25)).check_options({"images_kwargs": {"keep_ratio": 0.5}}, request=True)

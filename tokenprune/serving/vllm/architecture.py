@@ -13,21 +13,22 @@ class Architecture:
 
     name: the name in `--hf-overrides '{"architectures": [...]}'`.
     home: the module in `models` and the class, `llava:PrunedLlava`.
-    replaces: what its checkpoints' config names, which vLLM serves unpruned.
+    replaces: the architecture that its checkpoints' config names, which vLLM serves unpruned.
     model_type: that of the checkpoints' config.
-    saved_as: the name that transformers writes into the config, if that is another.
-    named: whether it only serves checkpoints that name what it replaces, because another family has the same type.
-    multidimensional: whether position IDs have three components (M-RoPE).
-    numbered: whether the language model reads position IDs; if not, vLLM's may count tokens only, which some models
-        take for places in the KV cache.
-    chunks: whether vLLM takes images and chunks of videos as one modality.
-    images: whether vLLM takes images, and not videos only.
-    marked: whether there is text between the visual tokens of an image, whose embeddings are the language model's.
+    saved_as: the name that transformers writes into the config instead, if it is another.
+    must_be_named: whether it serves only checkpoints that name what it replaces, because another family has the same
+        type.
+    mrope: whether position IDs have three components (M-RoPE).
+    reads_position_ids: whether the language model reads position IDs; if not, vLLM's may count tokens only, because
+        some models take them for places in the KV cache.
+    vision_chunks: whether vLLM takes images and chunks of videos as one modality.
+    takes_images: whether vLLM takes images, and not videos only.
+    has_markers: whether there is text between the visual tokens of an image, which the language model embeds.
     needs_pixels: whether the features of an image do not say where in the image they belong.
     padded: whether images are padded, so that their pixels do not divide into the patches of the tower.
     towerless: whether visual tokens are projections of pixels, without a vision tower.
-    drops_patches: whether the tower can encode some of the patches only, for strategies that prune before it.
-    joins_ranks: whether the attention of images that tensor parallel ranks encode apart is put together.
+    drops_patches: whether the tower can encode only some of the patches, for strategies that prune before it.
+    joins_ranks: whether attention can be read when each tensor parallel rank encodes other images.
     """
 
     name: str
@@ -35,12 +36,12 @@ class Architecture:
     replaces: str
     model_type: str
     saved_as: str | None = None
-    named: bool = False
-    multidimensional: bool = False
-    numbered: bool = True
-    chunks: bool = False
-    images: bool = True
-    marked: bool = False
+    must_be_named: bool = False
+    mrope: bool = False
+    reads_position_ids: bool = True
+    vision_chunks: bool = False
+    takes_images: bool = True
+    has_markers: bool = False
     needs_pixels: bool = False
     padded: bool = False
     towerless: bool = False
@@ -49,7 +50,7 @@ class Architecture:
 
     def items(self, images: Sequence[Any]) -> dict[str, list[Any]]:
         """The images of a prompt, as vLLM's `LLM.generate` takes them."""
-        if self.chunks:
+        if self.vision_chunks:
             return {"vision_chunk": [{"type": "image", "image": image, "uuid": None} for image in images]}
         return {"image": list(images)}
 

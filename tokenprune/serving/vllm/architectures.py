@@ -7,7 +7,7 @@ from functools import partial
 from tokenprune.serving.vllm.architecture import Architecture, by_name
 
 #: One with images of any size, whose patches its tower gets in one sequence, and with M-RoPE.
-native_resolution = partial(Architecture, multidimensional=True, drops_patches=True, joins_ranks=True)
+native_resolution = partial(Architecture, mrope=True, drops_patches=True, joins_ranks=True)
 #: Serves what the others do not, on vLLM's Transformers backend.
 GENERIC = "TokenPruneTransformers"
 ARCHITECTURES = by_name(
@@ -24,7 +24,7 @@ ARCHITECTURES = by_name(
         "llava_next_video:PrunedLlavaNextVideo",
         "LlavaNextVideoForConditionalGeneration",
         "llava_next_video",
-        images=False,
+        takes_images=False,
         needs_pixels=True,
     ),
     Architecture(
@@ -74,7 +74,7 @@ ARCHITECTURES = by_name(
         "Qwen2_5OmniModel",
         "qwen2_5_omni",
         saved_as="Qwen2_5OmniForConditionalGeneration",
-        multidimensional=True,
+        mrope=True,
         drops_patches=True,
     ),
     Architecture(
@@ -82,7 +82,7 @@ ARCHITECTURES = by_name(
         "qwen_omni:PrunedQwen3Omni",
         "Qwen3OmniMoeForConditionalGeneration",
         "qwen3_omni_moe",
-        multidimensional=True,
+        mrope=True,
         drops_patches=True,
     ),
     native_resolution(
@@ -97,7 +97,7 @@ ARCHITECTURES = by_name(
         "cosmos:PrunedCosmos3Edge",
         "Cosmos3EdgeForConditionalGeneration",
         "cosmos3_edge",
-        multidimensional=True,
+        mrope=True,
     ),
     native_resolution("TokenPruneGlm4v", "glm4v:PrunedGlm4v", "Glm4vForConditionalGeneration", "glm4v"),
     native_resolution("TokenPruneGlm4vMoe", "glm4v:PrunedGlm4vMoe", "Glm4vMoeForConditionalGeneration", "glm4v_moe"),
@@ -107,7 +107,7 @@ ARCHITECTURES = by_name(
         "glm5_next:PrunedGlm5Next",
         "Glm5NextForConditionalGeneration",
         "glm5_next",
-        numbered=False,
+        reads_position_ids=False,
         drops_patches=True,
         joins_ranks=True,
     ),
@@ -116,7 +116,7 @@ ARCHITECTURES = by_name(
         "paddleocr_vl:PrunedPaddleOCRVL",
         "PaddleOCRVLForConditionalGeneration",
         "paddleocr_vl",
-        multidimensional=True,
+        mrope=True,
         drops_patches=True,
     ),
     Architecture(
@@ -124,7 +124,7 @@ ARCHITECTURES = by_name(
         "ernie4_5_vl:PrunedErnie4_5VL",
         "Ernie4_5_VLMoeForConditionalGeneration",
         "ernie4_5_moe_vl",
-        multidimensional=True,
+        mrope=True,
     ),
     Architecture(
         "TokenPruneExaone4_5",
@@ -147,7 +147,7 @@ ARCHITECTURES = by_name(
         "mistral3:PrunedLightOnOcr",
         "LightOnOCRForConditionalGeneration",
         "mistral3",
-        named=True,
+        must_be_named=True,
         needs_pixels=True,
     ),
     Architecture(
@@ -156,14 +156,14 @@ ARCHITECTURES = by_name(
         "Mistral3ForConditionalGeneration",
         "mistral3",
         needs_pixels=True,
-        marked=True,
+        has_markers=True,
     ),
     Architecture(
         "TokenPruneKimiK25",
         "kimi:PrunedKimiK25",
         "KimiK25ForConditionalGeneration",
         "kimi_k25",
-        chunks=True,
+        vision_chunks=True,
         saved_as="Kimi_K25ForConditionalGeneration",
         drops_patches=True,
         joins_ranks=True,
@@ -187,18 +187,24 @@ ARCHITECTURES = by_name(
         joins_ranks=True,
     ),
     Architecture(
-        "TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3", marked=True
+        "TokenPruneIdefics3",
+        "idefics3:PrunedIdefics3",
+        "Idefics3ForConditionalGeneration",
+        "idefics3",
+        has_markers=True,
     ),
     Architecture(
-        "TokenPruneSmolVLM", "idefics3:PrunedSmolVLM", "SmolVLMForConditionalGeneration", "smolvlm", marked=True
+        "TokenPruneSmolVLM", "idefics3:PrunedSmolVLM", "SmolVLMForConditionalGeneration", "smolvlm", has_markers=True
     ),
-    Architecture("TokenPruneLlama4", "llama4:PrunedLlama4", "Llama4ForConditionalGeneration", "llama4", marked=True),
+    Architecture(
+        "TokenPruneLlama4", "llama4:PrunedLlama4", "Llama4ForConditionalGeneration", "llama4", has_markers=True
+    ),
     Architecture(
         "TokenPruneStep3p7",
         "step3p7:PrunedStep3p7",
         "Step3p7ForConditionalGeneration",
         "step3p7",
-        marked=True,
+        has_markers=True,
         needs_pixels=True,
     ),
     Architecture(
@@ -220,7 +226,7 @@ ARCHITECTURES = by_name(
         "minicpm:PrunedMiniCPMV4_7",
         "MiniCPMV4_7ForConditionalGeneration",
         "minicpmv4_7",
-        multidimensional=True,
+        mrope=True,
         needs_pixels=True,
     ),
     Architecture("TokenPruneGemma3", "gemma3:PrunedGemma3", "Gemma3ForConditionalGeneration", "gemma3"),
@@ -238,7 +244,7 @@ ARCHITECTURES = by_name(
         "Cohere2VisionForConditionalGeneration",
         "cohere2_vision",
         needs_pixels=True,
-        marked=True,
+        has_markers=True,
     ),
     native_resolution(
         "TokenPruneCohereCompass",

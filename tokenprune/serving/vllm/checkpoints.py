@@ -41,10 +41,14 @@ def architecture_of(config: Mapping[str, Any]) -> str:
     """Return the name of the architecture that serves a checkpoint, given its config.json. Raises UnsupportedError for
     a model that none serves, also one that only shares its type with one that is served."""
     model_type, names = config.get("model_type"), config.get("architectures") or ()
+    if model_type is None:
+        raise UnsupportedError(
+            'config.json has no "model_type", so it is not a model in the format of Hugging Face. Name one that is.'
+        )
     _check_names(model_type, [name for name in names if name not in ARCHITECTURES])
     tower = (config.get("vision_config") or {}).get("model_type", NATIVE_TOWERS[0])
     for architecture in ARCHITECTURES.values():
-        if architecture.named and not {architecture.replaces, architecture.name} & set(names):
+        if architecture.must_be_named and not {architecture.replaces, architecture.name} & set(names):
             continue
         if architecture.model_type == model_type:
             if model_type == "llava" and tower not in NATIVE_TOWERS:

@@ -71,7 +71,10 @@ def _parsed(config: Mapping[str, Any]) -> PreTrainedConfig:
     parts = ["vision_config", *([] if text_part is None else [text_part])]
     for name in parts:
         if not isinstance(config.get(name), Mapping):
-            raise UnsupportedError(f"config.json of a model of type {model_type!r} has no {name!r}.")
+            raise UnsupportedError(
+                f"config.json of a model of type {model_type!r} has no {name!r}, which such models have. Name a "
+                f"checkpoint whose config.json has it."
+            )
     vision, *text = (copied.pop(name) for name in parts)
     kind: Any = type("AuthorsConfig", (PreTrainedConfig if text else Qwen2Config,), {"model_type": model_type})
     parsed = kind(**copied, vision_config=PreTrainedConfig(**vision))

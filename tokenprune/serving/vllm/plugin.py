@@ -53,25 +53,25 @@ def pruned_config(base: Any, architecture: Architecture) -> Any:
         def verify_and_update_model_config(model_config: Any) -> None:
             from vllm import __version__
 
-            from tokenprune.serving.vllm.features import check_head, set_tokenizer_mode, share_features
             from tokenprune.serving.vllm.metrics import SELECTION_TIMES
+            from tokenprune.serving.vllm.name_tables import check_head, enter_in_tables, set_tokenizer_mode
             from tokenprune.serving.vllm.refusals import check_model
 
             warn_if_untested(__version__)
             base.verify_and_update_model_config(model_config)
             check_head(architecture, model_config)
             check_model(architecture, model_config)
-            if not architecture.multidimensional:
+            if not architecture.mrope:
                 # vLLM then keeps position IDs per request. Only the top level says so, so that the language model,
                 # which is built from the text config, keeps its one-dimensional rotary embedding.
                 model_config.hf_config.mrope_section = [1, 1, 1]
             set_tokenizer_mode(architecture, model_config)
             SELECTION_TIMES.share_folder()
-            share_features(architecture)
+            enter_in_tables(architecture)
 
         @staticmethod
         def verify_and_update_config(vllm_config: Any) -> None:
-            from tokenprune.serving.vllm.refusals import check_engine
+            from tokenprune.serving.vllm.engine_options import check_engine
 
             base.verify_and_update_config(vllm_config)
             check_engine(architecture, vllm_config)

@@ -23,9 +23,9 @@ from vllm.multimodal.processing.processor import ResolvedPromptUpdate
 from tokenprune.engine.tower.patches import selected_patches
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.geometry import check_geometry, check_tiles
 from tokenprune.serving.vllm.markers import Markers, markers_between
 from tokenprune.serving.vllm.metrics import count_image
+from tokenprune.serving.vllm.processor_options import check_patch_options, check_tiles
 from tokenprune.serving.vllm.refusals import needs_image
 from tokenprune.serving.vllm.settings import KEEP_RATIO, Settings, split_request
 from tokenprune.strategy import PatchStrategy
@@ -195,7 +195,7 @@ class PruningProcessor(Base):
         ratio, others = split_request(inputs.hf_processor_mm_kwargs)
         self.settings.strategy_at(ratio)  # raises, before anything is processed
         if others:
-            check_geometry(others, self.info.get_hf_processor())
+            check_patch_options(others, self.info.get_hf_processor())
         self._check_encoded(inputs.mm_data_items)
         result = super()._cached_apply_hf_processor(inputs, timing_ctx)
         images = [update.content for one in self.pruned for update, *_ in result.prompt_updates.get(one, ())]

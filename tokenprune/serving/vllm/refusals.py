@@ -1,8 +1,8 @@
-"""What cannot work inside vLLM is refused when the engine starts, with the reason and what to type instead."""
+"""Models and strategies that cannot work inside vLLM are refused with the reason and what to type instead: before it
+starts, by tokenprune's commands, or when the engine starts. Loads no vLLM."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +11,8 @@ from tokenprune.errors import UnsupportedError, to_install
 from tokenprune.serving.vllm.architecture import Architecture
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
 from tokenprune.serving.vllm.checkpoints import architecture_of
-from tokenprune.serving.vllm.drafts import check_drafts
-from tokenprune.serving.vllm.settings import COMPACT, ORIGINAL, Settings
-from tokenprune.serving.vllm.towers import encoder_layer, n_heads, seeing_config, tower_of_config
+from tokenprune.serving.vllm.settings import COMPACT, Settings
+from tokenprune.serving.vllm.towers import config_with_tower, encoder_layer, tower_of_config
 from tokenprune.strategies.compose import Compose
 from tokenprune.strategy import AdaptiveStrategy, StagedStrategy, Strategy
 from tokenprune.strategy.calls import valid_skips, valid_stages
@@ -38,10 +37,6 @@ INDEXED_LAYERS = {
     "glm5_next_text": ("indexed_attention",),
     "qwen4_exp_text": ("indexed_attention", "qwen_sparse_attention"),
 }
-#: Models whose position IDs have one component instead of three in an engine that takes no images.
-ONE_COMPONENT = ("TokenPruneQwen4Exp",)
-#: The environment variable that lets `vllm serve` start a frontend without plug-ins.
-RUST = "VLLM_USE_RUST_FRONTEND"
 #: What to do where vLLM is not there at all.
 NOT_INSTALLED = (
     f"vLLM is not installed. For GPUs, type: {to_install('vllm')}; for CPUs, see tokenprune/serving/README.md"
@@ -79,7 +74,7 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
     strategy = settings.strategy
     check_architecture(architecture, config)
     check_strategy(strategy, config.get_text_config().num_hidden_layers, architecture.name)
-    seeing, offers = seeing_config(config), {"pixels"}
+    seeing, offers = config_with_tower(config), {"pixels"}
     if not architecture.towerless:
         if getattr(seeing, "vision_config", None) is None:  # as Gemma 4 may have it
             raise UnsupportedError(
@@ -95,6 +90,11 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
     check_needs(repr(strategy), strategy.needs, frozenset(offers), model, instead=READS_FEATURES)
     if "vision_attention" in strategy.needs and architecture.name != GENERIC:
         encoder_layer(seeing, strategy.attention_layer)
+    elif "vision_attention" in strategy.needs and tower_of_config(seeing).heads is not None:
+        raise UnsupportedError(
+            f"vLLM's Transformers backend, which serves this model, does not show the attention of a "
+            f"{seeing.vision_config.model_type} tower. {READS_FEATURES}"
+        )
     check_decoder(config.get_text_config(), settings)
 
 
@@ -154,7 +154,7 @@ def check_architecture(architecture: Architecture, config: Any) -> None:
     fitting = architecture_of(config.to_dict())
     if fitting == architecture.name or (architecture.name == GENERIC and architecture.model_type == config.model_type):
         return
-    tower = getattr(getattr(seeing_config(config), "vision_config", None), "model_type", None)
+    tower = getattr(getattr(config_with_tower(config), "vision_config", None), "model_type", None)
     seen = f" with a {tower} tower" if tower else ""
     raise UnsupportedError(
         f"{architecture.name} does not serve a model of type {config.model_type!r}{seen}. Write "
@@ -197,101 +197,3 @@ def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None
         )
     if valid_skips(strategy, n_layers):
         raise UnsupportedError(f"{name} cannot run inside vLLM: it skips decoder layers. {other}")
-
-
-def encodes_apart(vllm_config: Any) -> bool:
-    """Whether each tensor parallel rank encodes other images: if it is asked for, and in Kimi also if the heads of the
-    vision tower cannot be shared equally."""
-    model, n_ranks = vllm_config.model_config, vllm_config.parallel_config.tensor_parallel_size
-    if model.hf_config.model_type in ("kimi_k25", "kimi_k3") and n_heads(model.hf_config.vision_config) % n_ranks:
-        return True
-    return n_ranks > 1 and model.multimodal_config.mm_encoder_tp_mode == "data"
-
-
-def check_engine(architecture: Architecture, vllm_config: Any) -> None:
-    """Raise UnsupportedError for options of the engine that pruning does not go with."""
-    parallel, compilation = vllm_config.parallel_config, vllm_config.compilation_config
-    settings = Settings.of(vllm_config.model_config.hf_config)
-    multimodal, lora = vllm_config.model_config.multimodal_config, vllm_config.lora_config
-    refused = {
-        "--pipeline-parallel-size": (
-            parallel.pipeline_parallel_size > 1,
-            "only the first stage sees the images, and later ones would not know their position IDs",
-        ),
-        "--decode-context-parallel-size and --prefill-context-parallel-size": (
-            parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1,
-            "a rank sees only part of the tokens, and would look up their position IDs in the wrong place",
-        ),
-        "--enable-dbo": (
-            parallel.use_ubatching,
-            "a micro-batch sees only part of the tokens, and would look up their position IDs in the wrong place",
-        ),
-        "compile_mm_encoder in --compilation-config": (
-            compilation.compile_mm_encoder,
-            "the attention of a compiled vision tower cannot be read",
-        ),
-        "cudagraph_mm_encoder in --compilation-config": (
-            compilation.cudagraph_mm_encoder,
-            "a replayed vision tower bypasses the selection",
-        ),
-        "--enable-tower-connector-lora": (
-            lora is not None and lora.enable_tower_connector_lora,
-            "vLLM would derive the number of the tower's tokens from those that are kept",
-        ),
-        "--mm-encoder-only, which an EC producer implies,": (
-            multimodal.mm_encoder_only and architecture.marked,
-            "the text between an image's visual tokens is embedded by the language model, which is not loaded",
-        ),
-        "--use-replayssm with --speculative-config": (
-            architecture.name == "TokenPruneKimiK3"
-            and vllm_config.speculative_config is not None
-            and vllm_config.cache_config.use_replayssm,
-            "vLLM keeps the states that this needs for the unpruned model only",
-        ),
-        "--language-model-only": (
-            architecture.name in ONE_COMPONENT and multimodal.language_model_only,
-            "position IDs of this model then have one component, and there are no images to prune",
-        ),
-        "--video-pruning-rate": (
-            bool(multimodal.video_pruning_rate),
-            "vLLM's own pruning of videos also appends position IDs",
-        ),
-        f"{RUST}=1": (
-            os.environ.get(RUST, "0") != "0",
-            "vLLM's frontend in Rust prepares the images of a prompt itself, and unpruned",
-        ),
-        "--mm-encoder-tp-mode data": (
-            encodes_apart(vllm_config)
-            and not architecture.joins_ranks
-            and "vision_attention" in settings.strategy.needs,
-            "each rank encodes different images, and sees only their attention, which DivPrune, for one, does not read",
-        ),
-        "--mm-encoder-tp-mode data, or a number of ranks that does not divide the heads of Kimi's vision tower, with a "
-        "strategy that prunes before it": (
-            encodes_apart(vllm_config) and "kept_before_tower" in settings.strategy.needs,
-            "each rank encodes different images, and does not know which",
-        ),
-    }
-    for option, (given, reason) in refused.items():
-        if given:
-            raise UnsupportedError(f"{option} cannot be combined with pruned images: {reason}. Leave it out.")
-    check_drafts(vllm_config)
-    if architecture.multidimensional and settings.position_ids == "compact":
-        check_kept_keys(vllm_config)
-
-
-def check_kept_keys(vllm_config: Any) -> None:
-    """Raise UnsupportedError for options by which keys outlive their request, or come from elsewhere, with compact
-    position IDs of several components."""
-    cache = vllm_config.cache_config
-    reason = "compact position IDs of this model: a later image that is pruned changes the IDs of what comes before it."
-    if cache.enable_prefix_caching:
-        raise UnsupportedError(
-            f"prefix caching cannot be combined with {reason} Write --no-enable-prefix-caching, "
-            f'"enable_prefix_caching": false in --engine-options, or {ORIGINAL}.'
-        )
-    if vllm_config.kv_transfer_config is not None or cache.kv_offloading_size is not None:
-        raise UnsupportedError(
-            f"--kv-transfer-config and --kv-offloading-size cannot be combined with {reason} Leave them out, or write "
-            f"{ORIGINAL}."
-        )

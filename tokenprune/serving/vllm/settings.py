@@ -70,8 +70,8 @@ class Settings:
         """The settings in a model's config: with compact position IDs, whatever they say, if its language model reads
         none. Raises SettingError if there are none."""
         settings = cls.read(getattr(hf_config, KEY, None))
-        numbered = ARCHITECTURES[hf_config.architectures[0]].numbered
-        return settings if numbered else replace(settings, position_ids="compact")
+        reads_ids = ARCHITECTURES[hf_config.architectures[0]].reads_position_ids
+        return settings if reads_ids else replace(settings, position_ids="compact")
 
     def strategy_at(self, keep_ratio: float | None) -> Strategy | None:
         """The strategy for an image whose request has this keep ratio, or none. Returns None if the image is not
@@ -86,10 +86,14 @@ class Settings:
         unpruned = keep_ratio == 1 if asked else strategy.budget(MANY) == MANY and not self.by_pixels
         return None if unpruned else strategy
 
-    def check_options(self, options: Mapping[str, object], request: bool) -> None:
-        """Raise SettingError for options of the model's own processor that are meant for us: the name of a setting in
-        any spelling, also of one of several strategies, or one like `keep_ratio`, which only a `request` may have."""
+    def check_options(self, options: object, request: bool) -> None:
+        """Raise SettingError for options of the model's own processor that are no dict, or that are meant for us: the
+        name of a setting in any spelling, also of one of several strategies, or one like `keep_ratio`, which only a
+        `request` may have."""
         where = "mm_processor_kwargs" if request else "--mm-processor-kwargs"
+        if not isinstance(options, Mapping):
+            example = {KEEP_RATIO: 0.5}
+            raise SettingError(f"{where}: expected a dict such as {example}, found {options!r}.")
         steps = self.strategy.steps if isinstance(self.strategy, Compose) else ()
         names = [field.name for one in (self.strategy, *steps) for field in fields(one)]
         ours = {_plain(name): name for name in (KEY, *OWN, *names)}

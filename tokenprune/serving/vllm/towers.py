@@ -64,7 +64,7 @@ OWN_TOWERS = {
 }
 
 
-def seeing_config(config: Any) -> Any:
+def config_with_tower(config: Any) -> Any:
     """The part of a model's config that has its vision tower: the thinker's in Qwen-Omni, elsewhere the whole."""
     return getattr(config, "thinker_config", config)
 

@@ -82,5 +82,6 @@ def test_so_is_a_part_of_a_tile() -> None:
     config = InternVLConfig()  # a tile has 256 visual tokens
     asked: Any = SimpleNamespace(info=SimpleNamespace(get_hf_config=lambda: config))
     assert InternVLProcessor.parts(asked, "image", None, 512) == (512,)
-    with pytest.raises(SettingError, match="sent as 300 visual tokens, but this model's images have a multiple of 256"):
-        InternVLProcessor.parts(asked, "image", None, 300)
+    for n in (300, 0):
+        with pytest.raises(SettingError, match=f"sent as {n} visual tokens, but this model's images have a multiple"):
+            InternVLProcessor.parts(asked, "image", None, n)

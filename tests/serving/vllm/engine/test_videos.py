@@ -58,7 +58,7 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
         for output, answer in zip(served(llm, requests), answers, strict=True):
             check_equal(output, answer)
     (compact,) = expected(tmp_path, by_frame, requests[:1], "compact")
-    assert (difference(outputs[0], compact) > 100 * TOLERANCE) == ARCHITECTURES[family.architecture].numbered
+    assert (difference(outputs[0], compact) > 100 * TOLERANCE) == ARCHITECTURES[family.architecture].reads_position_ids
 
 
 @pytest.mark.parametrize(

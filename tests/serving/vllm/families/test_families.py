@@ -69,7 +69,7 @@ def test_other_position_ids_give_another_answer(family: Family, model: Path, llm
     requests = [request for request in family.requests() if request.images and request.keep_ratio != 1]
     answers = expected(model, family.settings, requests, "compact")
     for output, answer in zip(served(llm, requests), answers, strict=True):
-        assert (difference(output, answer) > 100 * TOLERANCE) == ARCHITECTURES[family.architecture].numbered
+        assert (difference(output, answer) > 100 * TOLERANCE) == ARCHITECTURES[family.architecture].reads_position_ids
 
 
 @pytest.mark.parametrize("n_before", range(7, 16))

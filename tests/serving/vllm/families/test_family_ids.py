@@ -14,7 +14,7 @@ from helpers.served.reference import Request
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 
 pytestmark = [needs_vllm, pytest.mark.slow]
-NUMBERED = [family for family in FAMILIES if ARCHITECTURES[family.architecture].numbered]
+NUMBERED = [family for family in FAMILIES if ARCHITECTURES[family.architecture].reads_position_ids]
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES])
@@ -23,7 +23,7 @@ def test_compact(family: Family, tmp_path: Path) -> None:
     settings, requests = {**family.settings, "position_ids": "compact"}, family.requests()
     answers = expected(tmp_path, settings, requests)
     options: dict[str, Any] = {"max_num_batched_tokens": family.n_step, "max_num_seqs": 8, **family.options}
-    if ARCHITECTURES[family.architecture].multidimensional:
+    if ARCHITECTURES[family.architecture].mrope:
         options["enable_prefix_caching"] = False
     with engine(tmp_path, family.architecture, settings, **options) as llm:
         for request, answer in zip(requests, answers, strict=True):

@@ -23,7 +23,7 @@ pytestmark = [needs_vllm, pytest.mark.slow]
 def test_original_position_ids_give_another_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comparison that misses what is wrong with position IDs would be worth nothing."""
     save_glm5_next(tmp_path)
-    monkeypatch.setitem(ARCHITECTURES, NAME, replace(ARCHITECTURES[NAME], numbered=True))
+    monkeypatch.setitem(ARCHITECTURES, NAME, replace(ARCHITECTURES[NAME], reads_position_ids=True))
     requests = [Request(f"w1 w2 {GLM_IMAGE} w3 w4", ((1, 140, 112),))]
     (answer,) = expected(tmp_path, FOPRU, requests)
     with engine(tmp_path, NAME, FOPRU) as llm:

@@ -15,7 +15,6 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.towers.qwen import assembled, by_frame
 from tokenprune.serving.vllm.models.qwen_vl import GridProcessor, PrunedQwenVL, Qwen3VLProcessor
-from tokenprune.serving.vllm.towers import encoder_layer
 
 
 class Cosmos3EdgeProcessor(GridProcessor, cosmos3_edge.Cosmos3EdgeMultiModalProcessor): ...
@@ -31,7 +30,7 @@ class PrunedCosmos3Edge(PrunedQwenVL, cosmos3_edge.Cosmos3EdgeForConditionalGene
 
     def attention_module(self) -> Any:
         layers = self.visual.encoder.encoder.layers
-        return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].self_attn.attn
+        return layers[self.attention_layer].self_attn.attn
 
     def frame_pixels(self, pixels: Any, grids: Int[Tensor, "images 3"]) -> list[Float[Tensor, "channels height width"]]:
         vision = self.config.vision_config

@@ -17,7 +17,7 @@ from tokenprune.adapters.families.gemma4 import sizes_of, tiles_of
 from tokenprune.adapters.layouts.padded import padded_squares
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
+from tokenprune.serving.vllm.towers import tower_of_config
 from tokenprune.serving.vllm.worker.capture import TileCapture
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import image_statistics
@@ -34,8 +34,8 @@ class PrunedGemma4(PrunedModel, gemma4_mm.Gemma4ForConditionalGeneration, Suppor
     """vLLM's Gemma 4, pruned. What each layer adds for every token is that of the tokens that are left."""
 
     def make_capture(self) -> TileCapture:
-        tower, number = tower_of_config(self.config), encoder_layer(self.config, self.settings.strategy.attention_layer)
-        return TileCapture(tower, self.vision_tower, tower.layers(self.vision_tower)[number])
+        tower = tower_of_config(self.config)
+        return TileCapture(tower, self.vision_tower, tower.layers(self.vision_tower)[self.attention_layer])
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         needs, side = self.settings.strategy.needs, self.config.vision_config.pooling_kernel_size

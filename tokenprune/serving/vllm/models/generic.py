@@ -20,7 +20,6 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.encoded import EncodedImage
-from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.processing import PruningProcessor
 from tokenprune.serving.vllm.towers import transformers_class
 from tokenprune.serving.vllm.worker.capture import FusedCapture
@@ -44,11 +43,6 @@ class PrunedTransformers(PrunedModel, TransformersMultiModalForCausalLM):
 
     def make_capture(self) -> FusedCapture:
         adapter = self.adapter
-        if adapter.tower.heads is not None:
-            raise UnsupportedError(
-                f"vLLM's Transformers backend does not show the attention of a {self.config.vision_config.model_type} "
-                f"tower. Use a strategy that reads no vision attention, such as DivPrune."
-            )
         tower = adapter.vision_tower
         layer = adapter.tower.layers(tower)[adapter.encoder_layer(self.settings.strategy.attention_layer)]
         return FusedCapture(layer, adapter.tower.scale(tower))

@@ -14,7 +14,6 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import encoder_layer
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import equal_tiles
 from tokenprune.tokens import Layout
@@ -34,7 +33,7 @@ class PrunedTiles(PrunedModel):
 
     def attention_module(self) -> Any:
         layers = self.model.vision_model.encoder.layers
-        return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].self_attn.attn
+        return layers[self.attention_layer].self_attn.attn
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
         return dict.fromkeys(("pixel_values", "pixel_attention_mask"), arguments["num_patches"].tolist())

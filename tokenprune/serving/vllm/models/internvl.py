@@ -15,7 +15,6 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processing import PruningProcessor, misfit
-from tokenprune.serving.vllm.towers import encoder_layer
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import equal_tiles
 from tokenprune.tokens import Layout
@@ -24,14 +23,16 @@ from tokenprune.tokens import Layout
 class TileProcessor(PruningProcessor):
     """For models whose images are tiles of one size."""
 
+    square = True
+
     def parts(self, modality: str, item: Any, n_visual: int) -> Sequence[int]:
-        if n_visual % (tile := tile_of(self.info.get_hf_config()).n_visual):
+        tile = tile_of(self.info.get_hf_config()).n_visual
+        if n_visual == 0 or n_visual % tile:
             raise misfit(n_visual, f"a multiple of {tile}")
         return (n_visual,)
 
 
-class InternVLProcessor(TileProcessor, interns1.InternS1MultiModalProcessor):
-    square = True
+class InternVLProcessor(TileProcessor, interns1.InternS1MultiModalProcessor): ...
 
 
 class InternVLChatProcessor(TileProcessor, internvl.InternVLMultiModalProcessor): ...
@@ -62,7 +63,7 @@ class PrunedInternVL(PrunedModel, interns1.InternS1ForConditionalGeneration, Sup
 
     def attention_module(self) -> Any:
         layers = self.vision_tower.encoder.layer
-        return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].attention.attn
+        return layers[self.attention_layer].attention.attn
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
         tiles = arguments.get("image_num_patches")
@@ -77,7 +78,7 @@ class PrunedInternViT(PrunedModel):
 
     def attention_module(self) -> Any:
         layers = self.vision_model.encoder.layers
-        return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].attn.attn
+        return layers[self.attention_layer].attn.attn
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
         tiles = arguments.get("image_num_patches")

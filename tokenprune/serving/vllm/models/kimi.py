@@ -19,11 +19,10 @@ from tokenprune.adapters.families.kimi import chunk_layout, chunk_pixels
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.patches import frames_of
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
 from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 from tokenprune.serving.vllm.worker.model import PrunedModel
-from tokenprune.serving.vllm.worker.tiles import image_statistics
-from tokenprune.tokens import PatchTokens, VisionAttention
+from tokenprune.serving.vllm.worker.tiles import images_of_any_size
+from tokenprune.tokens import PatchTokens
 
 
 class PrunedKimi(PrunedModel):
@@ -39,7 +38,7 @@ class PrunedKimi(PrunedModel):
 
     def attention_module(self) -> Any:
         blocks = self.vision_tower.encoder.blocks
-        return blocks[encoder_layer(self.config, self.settings.strategy.attention_layer)].attn
+        return blocks[self.attention_layer].attn
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
         return {"pixel_values": self.grids(arguments).prod(-1).tolist()}
@@ -49,29 +48,28 @@ class PrunedKimi(PrunedModel):
         return self.vision_tower.patch_embed.input_norm(patches.flatten(1), torch.float32).view(patches.shape)
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
-        needs, tower = self.settings.strategy.needs, tower_of_config(self.config)
         grids, (side, _) = self.grids(arguments).cpu(), self.config.vision_config.merge_kernel_size
         layouts = [chunk_layout(*grid, side=side) for grid in grids.tolist()]
-        statistics: list[dict[str, Any]] = [{} for _ in layouts]
+        heads = None
         if self.capture is not None:
             sizes = grids.prod(-1).tolist()
             row = self.capture.row(sizes, features[0])
             queries, keys = (self.whole(part).split(sizes, 1) for part in row)
-            for found, one, *heads, real in zip(statistics, layouts, queries, keys, self.real(layouts), strict=True):
-                query, key = (part[None] for part in heads)
-                found["vision_attention"] = VisionAttention(query, key, self.capture.scale, tower.n_prefix, one, real)
-        if needs & {"pixels", "colors"}:
-            normed = self.normalised(arguments["pixel_values"])
-            for found, image in zip(statistics, chunk_pixels(normed, grids), strict=True):
-                found.update(image_statistics(needs, tower, image[None]))
-        return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
+            heads = zip(queries, keys, strict=True)
+        return images_of_any_size(
+            self, layouts, heads, lambda: chunk_pixels(self.normalised(arguments["pixel_values"]), grids)
+        )
 
 
-class KimiProcessor(PruningProcessor, kimi_k25.KimiK25MultiModalProcessor):
-    pruned = ("vision_chunk",)
+class GridThwsProcessor(PruningProcessor):
+    """For models whose items have their grid of patches under the name that Kimi's processors give it."""
 
     def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
         return frames_of(self.info.get_hf_config(), item["pixel_values"].data, item["grid_thws"].data)
+
+
+class KimiProcessor(GridThwsProcessor, kimi_k25.KimiK25MultiModalProcessor):
+    pruned = ("vision_chunk",)
 
 
 @MULTIMODAL_REGISTRY.register_processor(

@@ -5,23 +5,15 @@ IDs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.models import kimi_k3
 from vllm.models.kimi_k3.common import mm_preprocess
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from tokenprune.serving.vllm.models.kimi import PrunedKimi
-from tokenprune.serving.vllm.patches import frames_of
-from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.tokens import PatchTokens
+from tokenprune.serving.vllm.models.kimi import GridThwsProcessor, PrunedKimi
 
 
-class KimiK3Processor(PruningProcessor, mm_preprocess.KimiK3MultiModalProcessor):
-    def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
-        return frames_of(self.info.get_hf_config(), item["pixel_values"].data, item["grid_thws"].data)
+class KimiK3Processor(GridThwsProcessor, mm_preprocess.KimiK3MultiModalProcessor): ...
 
 
 @MULTIMODAL_REGISTRY.register_processor(

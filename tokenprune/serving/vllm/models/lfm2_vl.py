@@ -5,9 +5,11 @@ layers are short convolutions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 from vllm.model_executor.models import lfm2_vl
 from vllm.model_executor.models.interfaces import SupportsMRoPE
@@ -17,10 +19,8 @@ from tokenprune.adapters.families.lfm2_vl import tile_image
 from tokenprune.adapters.layouts.padded import padded_squares
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
 from tokenprune.serving.vllm.worker.model import PrunedModel
-from tokenprune.serving.vllm.worker.tiles import image_statistics
-from tokenprune.tokens import VisionAttention
+from tokenprune.serving.vllm.worker.tiles import images_of_any_size
 
 
 class Lfm2VLProcessor(PruningProcessor, lfm2_vl.Lfm2VLMultiModalProcessor):
@@ -39,24 +39,24 @@ class PrunedLfm2VL(PrunedModel, lfm2_vl.Lfm2VLForConditionalGeneration, Supports
 
     def attention_module(self) -> Any:
         layers = self.vision_tower.vision_model.encoder.layers
-        return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].self_attn.attn
+        return layers[self.attention_layer].self_attn.attn
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
         return dict.fromkeys(("pixel_values", "spatial_shapes"), arguments["num_patches"].tolist())
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
-        needs, tower = self.settings.strategy.needs, tower_of_config(self.config)
         shapes, side = arguments["spatial_shapes"].tolist(), self.config.downsample_factor
         layouts = [padded_squares(rows, columns, side) for rows, columns in shapes]
-        statistics: list[dict[str, Any]] = [{} for _ in layouts]
+        heads = None
         if self.capture is not None:
             n_patches = [rows * columns for rows, columns in shapes]
-            heads = (part.split(n_patches, 2) for part in self.capture.heads())
-            for found, layout, queries, keys in zip(statistics, layouts, *heads, strict=True):
-                found["vision_attention"] = VisionAttention(queries, keys, self.capture.scale, tower.n_prefix, layout)
-        if needs & {"pixels", "colors"}:
-            patch = self.config.vision_config.patch_size
-            for found, patches, (rows, columns) in zip(statistics, arguments["pixel_values"], shapes, strict=True):
-                tile = tile_image(patches, rows, columns, patch)
-                found.update(image_statistics(needs, tower, tile[None]))
-        return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
+            queries, keys = (part[0].split(n_patches, 1) for part in self.capture.heads())
+            heads = zip(queries, keys, strict=True)
+        return images_of_any_size(self, layouts, heads, partial(self.tile_pixels, arguments["pixel_values"], shapes))
+
+    def tile_pixels(
+        self, tiles: Iterable[Tensor], shapes: Sequence[Sequence[int]]
+    ) -> list[Float[Tensor, "channels height width"]]:
+        """Every tile, put together from its patches, (patches, values), which padding may follow."""
+        patch = self.config.vision_config.patch_size
+        return [tile_image(one, rows, columns, patch) for one, (rows, columns) in zip(tiles, shapes, strict=True)]

@@ -16,7 +16,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import encoder_layer, n_heads
+from tokenprune.serving.vllm.towers import n_heads
 from tokenprune.serving.vllm.worker.capture import AttentionCapture
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import equal_tiles
@@ -47,7 +47,7 @@ class PrunedLlama4(PrunedModel, mllama4.Llama4ForConditionalGeneration, Supports
 
     def attention_module(self) -> Any:
         layers = self.vision_model.model.layers
-        return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].self_attn.attn
+        return layers[self.attention_layer].self_attn.attn
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
         return {"pixel_values": arguments["patches_per_image"].tolist()}

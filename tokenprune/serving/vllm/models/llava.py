@@ -14,7 +14,6 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processing import PruningProcessor, misfit
-from tokenprune.serving.vllm.towers import encoder_layer
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import tiled_images
 from tokenprune.tokens import Layout
@@ -39,7 +38,7 @@ class PrunedLlavaTower(PrunedModel):
 
     def attention_module(self) -> Any:
         layers = self.vision_tower.vision_model.encoder.layers
-        return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].self_attn.attn
+        return layers[self.attention_layer].self_attn.attn
 
     @property
     def side(self) -> int:

@@ -20,7 +20,7 @@ from vllm.multimodal.inputs import MultiModalBatchedField, MultiModalFieldElem
 from tokenprune.adapters.families.minicpm import tile_image, tile_layout
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processing import PrunedPlaceholder, PruningProcessor
-from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
+from tokenprune.serving.vllm.towers import tower_of_config
 from tokenprune.serving.vllm.worker.capture import FusedCapture
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import image_statistics
@@ -81,13 +81,8 @@ def n_columns(visual: Bool[Tensor, " placeholder"]) -> int:
 class PrunedSlices(PrunedModel):
     """What both versions share."""
 
-    @property
-    def layer(self) -> int:
-        """The index of the encoder layer that the strategy reads."""
-        return encoder_layer(self.config, self.settings.strategy.attention_layer)
-
     def make_capture(self) -> FusedCapture:
-        layer = self.vpm.encoder.layers[self.layer]
+        layer = self.vpm.encoder.layers[self.attention_layer]
         return FusedCapture(layer, layer.self_attn.scale)  # with padding, the attention has no module of its own
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
@@ -109,7 +104,7 @@ class PrunedSlices(PrunedModel):
         layout = tile_layout(rows, columns, rows * columns // merged)
         statistics: dict[str, Any] = {}
         if heads is not None and self.capture is not None:
-            within = merged == MERGED and self.layer > self.config.insert_layer_id
+            within = merged == MERGED and self.attention_layer > self.config.insert_layer_id
             n_states = rows * columns // (WITHIN if within else 1)
             queries, keys = (part[None, :, :n_states] for part in heads)
             statistics["vision_attention"] = VisionAttention(queries, keys, self.capture.scale, tower.n_prefix, layout)

@@ -17,10 +17,9 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
 from tokenprune.serving.vllm.worker.model import PrunedModel
-from tokenprune.serving.vllm.worker.tiles import image_statistics
-from tokenprune.tokens import Layout, VisionAttention
+from tokenprune.serving.vllm.worker.tiles import images_of_any_size
+from tokenprune.tokens import Layout
 
 
 class Mistral3Processor(PruningProcessor, mistral3.Mistral3MultiModalProcessor):
@@ -35,23 +34,18 @@ class PrunedPixtralTower(PrunedModel):
 
     def attention_module(self) -> Any:
         layers = self.vision_tower.transformer.layers
-        return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].attention.attn
+        return layers[self.attention_layer].attention.attn
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
-        needs, tower = self.settings.strategy.needs, tower_of_config(self.config)
         pixels, patch = list(arguments["pixel_values"]), self.config.vision_config.patch_size
         sides = [(image.shape[-2] // patch, image.shape[-1] // patch) for image in pixels]
         layouts = [Layout.squares(rows, columns, self.config.spatial_merge_size) for rows, columns in sides]
-        statistics: list[dict[str, Any]] = [{} for _ in layouts]
+        heads = None
         if self.capture is not None:
             n_patches = [rows * columns for rows, columns in sides]
-            heads = (part.split(n_patches, 2) for part in self.capture.heads())
-            for found, layout, queries, keys in zip(statistics, layouts, *heads, strict=True):
-                found["vision_attention"] = VisionAttention(queries, keys, self.capture.scale, tower.n_prefix, layout)
-        if needs & {"pixels", "colors"}:
-            for found, image in zip(statistics, pixels, strict=True):
-                found.update(image_statistics(needs, tower, self.normed(image)[None]))
-        return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
+            queries, keys = (part[0].split(n_patches, 1) for part in self.capture.heads())
+            heads = zip(queries, keys, strict=True)
+        return images_of_any_size(self, layouts, heads, lambda: map(self.normed, pixels))
 
     def normed(self, image: Real[Tensor, "channels height width"]) -> Float[Tensor, "channels height width"]:
         """An image as the tower's first layer sees it."""

@@ -6,6 +6,7 @@ gets images and pairs of frames, 0.33 their patches in one sequence."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,10 +22,8 @@ from tokenprune.adapters.towers.qwen import by_frame, layout, window_order
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.models.qwen_vl import PIXELS
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
 from tokenprune.serving.vllm.worker.model import PrunedModel
-from tokenprune.serving.vllm.worker.tiles import image_statistics
-from tokenprune.tokens import VisionAttention
+from tokenprune.serving.vllm.worker.tiles import images_of_any_size
 
 
 class MuseProcessor(PruningProcessor, muse_glimmer.MuseGlimmerMultiModalProcessor):
@@ -54,7 +53,7 @@ class PrunedMuseGlimmer(PrunedModel, muse_glimmer.MuseGlimmerForCausalLM, Suppor
 
     def attention_module(self) -> Any:
         blocks = self.vision_encoder.transformer
-        return blocks[encoder_layer(self.config, self.settings.strategy.attention_layer)].attn.attn
+        return blocks[self.attention_layer].attn.attn
 
     def grids(self, arguments: dict[str, Any]) -> Int[Tensor, "images 3"]:
         modality, patch = modality_of(arguments), self.config.vision_config.patch_size
@@ -67,20 +66,14 @@ class PrunedMuseGlimmer(PrunedModel, muse_glimmer.MuseGlimmerForCausalLM, Suppor
         return {PIXELS[modality_of(arguments)]: self.grids(arguments).prod(-1).tolist()}
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
-        needs, tower, vision = self.settings.strategy.needs, tower_of_config(self.config), self.config.vision_config
-        grids = self.grids(arguments).cpu()
+        grids, vision = self.grids(arguments).cpu(), self.config.vision_config
         merge = getattr(vision, "merge_size", None) or vision.merge_kernel_size
         layouts = [layout(1, rows, columns, merge) for n_pairs, rows, columns in grids.tolist() for _ in range(n_pairs)]
-        statistics: list[dict[str, Any]] = [{} for _ in layouts]
+        heads = None
         if self.capture is not None:
-            heads = (self.by_frame(part[0], grids) for part in self.capture.heads())
-            for found, one, query, key in zip(statistics, layouts, *heads, strict=True):
-                attention = VisionAttention(query[None], key[None], self.capture.scale, tower.n_prefix, one)
-                found["vision_attention"] = attention
-        if needs & {"pixels", "colors"}:
-            for found, image in zip(statistics, self.frame_pixels(arguments, grids), strict=True):
-                found.update(image_statistics(needs, tower, image[None]))
-        return [EncodedImage(one, found) for one, found in zip(layouts, statistics, strict=True)]
+            queries, keys = (self.by_frame(part[0], grids) for part in self.capture.heads())
+            heads = zip(queries, keys, strict=True)
+        return images_of_any_size(self, layouts, heads, partial(self.frame_pixels, arguments, grids))
 
     def frame_pixels(
         self, arguments: dict[str, Any], grids: Int[Tensor, "images 3"]

@@ -16,17 +16,12 @@ from vllm.model_executor.models import paddleocr_vl
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.towers.qwen import assembled, by_frame
-from tokenprune.serving.vllm.models.qwen_vl import PrunedQwenVL
-from tokenprune.serving.vllm.patches import frames_of
-from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import encoder_layer
+from tokenprune.serving.vllm.models.qwen_vl import GridProcessor, PrunedQwenVL
 from tokenprune.serving.vllm.worker.before_tower import PatchDropping
-from tokenprune.tokens import PatchTokens
 
 
-class PaddleOCRVLProcessor(PruningProcessor, paddleocr_vl.PaddleOCRVLMultiModalProcessor):
-    def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
-        return frames_of(self.info.get_hf_config(), item["pixel_values"].data, item["image_grid_thw"].data)
+class PaddleOCRVLProcessor(GridProcessor, paddleocr_vl.PaddleOCRVLMultiModalProcessor):
+    pruned = ("image",)
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -45,7 +40,7 @@ class PrunedPaddleOCRVL(PrunedQwenVL, paddleocr_vl.PaddleOCRVLForConditionalGene
 
     def attention_module(self) -> Any:
         layers = self.visual.vision_model.encoder.layers
-        return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].self_attn.attn
+        return layers[self.attention_layer].self_attn.attn
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
         sizes = self.grids(arguments).prod(-1).tolist()

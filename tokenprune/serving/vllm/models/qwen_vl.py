@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,11 +19,10 @@ from tokenprune.adapters.towers.qwen import frame_pixels, frames, layout, window
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.patches import frames_of
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
 from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 from tokenprune.serving.vllm.worker.model import PrunedModel
-from tokenprune.serving.vllm.worker.tiles import image_statistics
-from tokenprune.tokens import PatchTokens, VisionAttention
+from tokenprune.serving.vllm.worker.tiles import images_of_any_size
+from tokenprune.tokens import PatchTokens
 
 #: The modalities, and the argument that holds the patches of each.
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
@@ -65,23 +65,19 @@ class PrunedQwenVL(PrunedModel):
         return arguments[f"{modality_of(arguments)}_grid_thw"]
 
     def attention_module(self) -> Any:
-        return self.visual.blocks[encoder_layer(self.config, self.settings.strategy.attention_layer)].attn.attn
+        return self.visual.blocks[self.attention_layer].attn.attn
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
-        vision, needs, modality = self.config.vision_config, self.settings.strategy.needs, modality_of(arguments)
-        grids, pixels = self.grids(arguments).cpu(), arguments.get(PIXELS[modality])
+        vision, pixels = self.config.vision_config, arguments.get(PIXELS[modality_of(arguments)])
+        grids = self.grids(arguments).cpu()
         layouts = [layout(1, h, w, vision.spatial_merge_size) for t, h, w in grids.tolist() for _ in range(t)]
-        statistics: list[dict[str, Any]] = [{} for _ in layouts]
+        heads = None
         if pixels is not None and self.capture is not None:
             row = self.capture.row(grids.prod(-1).tolist(), features[0])
             queries, keys = (self.by_frame(self.whole(part), grids) for part in row)
-            for found, one, *heads, real in zip(statistics, layouts, queries, keys, self.real(layouts), strict=True):
-                query, key = (part[None] for part in heads)
-                found["vision_attention"] = VisionAttention(query, key, self.capture.scale, 0, one, real)
-        if pixels is not None and needs & {"pixels", "colors"}:
-            for found, image in zip(statistics, self.frame_pixels(pixels, grids), strict=True):
-                found.update(image_statistics(needs, tower_of_config(self.config), image[None]))
-        return [EncodedImage(one, found) for one, found in zip(layouts, statistics, strict=True)]
+            heads = zip(queries, keys, strict=True)
+        seen = None if pixels is None else partial(self.frame_pixels, pixels, grids)
+        return images_of_any_size(self, layouts, heads, seen)
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
         modality = modality_of(arguments)

@@ -18,7 +18,7 @@ from tokenprune.adapters.families.step3p7 import SIDE, image_layout
 from tokenprune.adapters.layouts.crops import image_by_image
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
+from tokenprune.serving.vllm.towers import tower_of_config
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.tokens import VisionAttention
 
@@ -35,7 +35,7 @@ class PrunedStep3p7(PrunedModel, step3p7.Step3p7ForConditionalGeneration, Suppor
 
     def attention_module(self) -> Any:
         blocks = self.vision_model.transformer.resblocks
-        return blocks[encoder_layer(self.config, self.settings.strategy.attention_layer)].attn.attn
+        return blocks[self.attention_layer].attn.attn
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
         return dict.fromkeys(("patch_pixel_values", "patch_newline_mask"), arguments["num_patches"].tolist())

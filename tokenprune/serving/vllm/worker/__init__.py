@@ -5,7 +5,7 @@ batches       how many images the vision tower gets at once
 before_tower  which patches of theirs it encodes
 capture       queries and keys of one of its layers
 ranks         ... of images that tensor parallel ranks encode apart
-tiles         layouts and statistics of images that are encoded as square tiles
+tiles         the encoded images of a call, with what the strategy reads of them
 selector      which visual tokens of an image are kept
 positions     original position IDs, by offsets that travel in the embeddings
 rope          ... beyond the length that vLLM counts

@@ -71,7 +71,10 @@ class Capture:
 
     def _joined(self, dim: int) -> tuple[Tensor, Tensor]:
         if not self._calls:
-            raise PruningError("the vision tower did not call the attention layer that the strategy reads.")
+            raise PruningError(
+                "vLLM's vision tower did not call the attention layer that the strategy reads. Use a strategy that "
+                "reads no vision attention, such as DivPrune, and report it with your vLLM version."
+            )
         queries, keys = (torch.cat([self._split(call[part]) for call in self._calls], dim) for part in (0, 1))
         return queries, keys.repeat_interleave(queries.shape[1] // keys.shape[1], 1)  # queries may share keys
 

@@ -24,11 +24,11 @@ from vllm.multimodal.utils import copy_mm_embedding_modality
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.differences import warn_of_differences
 from tokenprune.serving.vllm.drafts import read_without_offsets
+from tokenprune.serving.vllm.engine_options import encodes_apart
 from tokenprune.serving.vllm.markers import visual_among
 from tokenprune.serving.vllm.processing import FIELD, PrunedItem
-from tokenprune.serving.vllm.refusals import encodes_apart
 from tokenprune.serving.vllm.settings import Settings
-from tokenprune.serving.vllm.towers import n_heads
+from tokenprune.serving.vllm.towers import encoder_layer, n_heads
 from tokenprune.serving.vllm.worker.batches import arguments_of, image_batches
 from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 from tokenprune.serving.vllm.worker.capture import AttentionCapture, Capture
@@ -98,11 +98,11 @@ class PrunedModel(Base):
         return 1
 
     def make_capture(self) -> Capture:
-        """What captures the encoder layer that the strategy reads."""
+        """What captures the queries and keys of `attention_layer`."""
         return AttentionCapture(self.attention_module(), n_heads(self.config.vision_config))
 
     def attention_module(self) -> Any:
-        """The attention module of that layer, in a tower of vLLM's own."""
+        """The attention module of `attention_layer`, in a tower of vLLM's own."""
         raise NotImplementedError(f"{type(self).__name__} defines neither attention_module nor make_capture.")
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
@@ -126,6 +126,13 @@ class PrunedModel(Base):
     def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
         """How much higher the position ID of each visual token is than that of the first of the image or part."""
         return torch.arange(image.layout.n_visual)[:, None]
+
+    # What families use.
+
+    @property
+    def attention_layer(self) -> int:
+        """The index of the encoder layer whose attention the strategy reads."""
+        return encoder_layer(self.config, self.settings.strategy.attention_layer)
 
     def whole(self, states: Float[Tensor, "heads left width"]) -> Float[Tensor, "heads patches width"]:
         """What a layer of the tower made of the patches of a call, with zeros for those that were not encoded."""

@@ -1,8 +1,9 @@
-"""Statistics of images that a tower encodes as square tiles."""
+"""The encoded images of one call of a vision tower, with what the strategy reads of them: square tiles, or images that
+are one tile of any size."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,31 @@ def equal_tiles(
     counts = [len(rows) // tile.n_visual for rows in features]
     layouts = [tile if n == 1 else Layout.concat([tile] * n) for n in counts]
     return tiled_images(model, layouts, counts, pixels)
+
+
+def images_of_any_size(
+    model: PrunedModel,
+    layouts: Sequence[Layout],
+    heads: Iterable[tuple[Tensor, Tensor]] | None,
+    pixels: Callable[[], Iterable[Tensor]] | None,
+) -> list[EncodedImage]:
+    """The same for images, or frames, that are one tile each, of any size.
+
+    heads: queries and keys of each, (heads, patches, width); None if the strategy reads none.
+    pixels: returns each as the tower's first layer sees it, (channels, height, width), and is called only if the
+        strategy reads them; None if the images came as features.
+    """
+    needs, tower = model.settings.strategy.needs, tower_of_config(model.config)
+    statistics: list[dict[str, Any]] = [{} for _ in layouts]
+    if heads is not None and model.capture is not None:
+        for found, layout, (queries, keys), real in zip(statistics, layouts, heads, model.real(layouts), strict=True):
+            found["vision_attention"] = VisionAttention(
+                queries[None], keys[None], model.capture.scale, tower.n_prefix, layout, real
+            )
+    if pixels is not None and needs & {"pixels", "colors"}:
+        for found, image in zip(statistics, pixels(), strict=True):
+            found.update(image_statistics(needs, tower, image[None]))
+    return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
 
 
 def image_statistics(

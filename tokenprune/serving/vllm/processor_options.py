@@ -1,5 +1,5 @@
-"""Options of a request that would change how an image divides into patches, which the model's weights do not follow: a
-vision tower that fails ends the engine, and with it everyone's requests. Loads no vLLM."""
+"""Options of the image processor in a request that would divide images into other patches or tiles than the model was
+trained with: a vision tower that fails ends the engine, and with it everyone's requests. Loads no vLLM."""
 
 from __future__ import annotations
 
@@ -10,24 +10,30 @@ from torch import Tensor
 
 from tokenprune.errors import SettingError
 
-#: Options of image processors that say how pixels become patches, and patches visual tokens.
+#: Options of processors that say how pixels become patches, and patches visual tokens.
 FIXED = frozenset(
     {
         "downsample_factor",
         "encoder_patch_size",
         "image_grid_pinpoints",
+        "image_seq_len",
+        "image_seq_length",
+        "image_size",
         "merge_kernel_size",
         "merge_size",
+        "num_image_feature_size",
+        "num_patch_feature_size",
         "patch_size",
         "pooling_kernel_size",
         "spatial_conv_size",
+        "spatial_merge_size",
         "temporal_conv_size",
         "temporal_patch_size",
     }
 )
 
 
-def check_geometry(options: Mapping[str, object], processor: Any) -> None:
+def check_patch_options(options: Mapping[str, object], processor: Any) -> None:
     """Raise SettingError for options of a request, flat or for one modality, that give images or videos other patches
     than the model's own `processor` does."""
     modalities = {f"{name}.": part for name, part in options.items() if isinstance(part, Mapping)}

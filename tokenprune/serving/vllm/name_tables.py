@@ -1,4 +1,4 @@
-"""What vLLM finds by the name of an architecture: ours have what those have that they replace, or say so."""
+"""Tables in which vLLM looks up an architecture by its name: ours are entered beside what they replace, or refused."""
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
@@ -18,7 +18,7 @@ DECIDING = (
     "TokenPruneQwen3_5",
     "TokenPruneQwen3_5Moe",
 )
-#: Tables of vLLM's by the name of an architecture, and ours that may be in them.
+#: The module and the name of each table, and which of our architectures belong in it.
 TABLES = {
     ("vllm.parser.cohere_command", "MODEL_TO_TAG_STYLE"): ("TokenPruneCohere2Vision",),
     ("vllm.entrypoints.generate.structured_decisions.strategies", "READ_STRATEGIES"): DECIDING,  # in vLLM 0.32
@@ -53,8 +53,8 @@ def set_tokenizer_mode(architecture: Architecture, model_config: Any) -> None:
         model_config.tokenizer_mode = TOKENIZER_MODES[architecture.name]
 
 
-def share_features(architecture: Architecture) -> None:
-    """Enter an architecture in vLLM's tables under its own name, too."""
+def enter_in_tables(architecture: Architecture) -> None:
+    """Enter an architecture of ours in each of vLLM's tables that has the one that it replaces."""
     _share_breaks(architecture)
     for (module, name), ours in TABLES.items():
         if architecture.name not in ours:

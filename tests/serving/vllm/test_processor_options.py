@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tokenprune.errors import SettingError
-from tokenprune.serving.vllm.geometry import check_geometry, check_tiles
+from tokenprune.serving.vllm.processor_options import check_patch_options, check_tiles
 
 PROCESSOR = SimpleNamespace(
     image_processor=SimpleNamespace(patch_size=14, merge_size=2, temporal_patch_size=2),
@@ -30,7 +30,7 @@ PROCESSOR = SimpleNamespace(
 )
 def test_other_patches(options: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingError, match=f"^mm_processor_kwargs: {said}"):
-        check_geometry(options, PROCESSOR)
+        check_patch_options(options, PROCESSOR)
 
 
 @pytest.mark.parametrize(
@@ -41,19 +41,34 @@ def test_other_patches(options: dict[str, Any], said: str) -> None:
     ],
 )
 def test_what_fits(options: dict[str, Any]) -> None:
-    check_geometry({**options, "size": {"shortest_edge": 9}}, PROCESSOR)
+    check_patch_options({**options, "size": {"shortest_edge": 9}}, PROCESSOR)
 
 
 def test_what_the_processor_says_itself() -> None:
     llava = SimpleNamespace(patch_size=14, image_processor=SimpleNamespace())
-    check_geometry({"patch_size": 14}, llava)
+    check_patch_options({"patch_size": 14}, llava)
     with pytest.raises(SettingError, match="which was trained with 14"):
-        check_geometry({"patch_size": 16}, llava)
+        check_patch_options({"patch_size": 16}, llava)
     ernie = SimpleNamespace(spatial_conv_size=2, temporal_conv_size=2, image_processor=SimpleNamespace())
-    check_geometry({"spatial_conv_size": 2}, ernie)
+    check_patch_options({"spatial_conv_size": 2}, ernie)
     for name in ("spatial_conv_size", "temporal_conv_size"):
         with pytest.raises(SettingError, match=f"{name}=4 does not fit this model, which was trained with 2"):
-            check_geometry({name: 4}, ernie)
+            check_patch_options({name: 4}, ernie)
+
+
+def test_how_many_tokens_an_image_has() -> None:
+    """With another number than the tower makes, the features would not fit the prompt."""
+    idefics = SimpleNamespace(image_seq_len=169, image_processor=SimpleNamespace())
+    step = SimpleNamespace(image_processor=SimpleNamespace(num_image_feature_size=169, image_size=728))
+    check_patch_options({"image_seq_len": 169}, idefics)
+    check_patch_options({"num_image_feature_size": 169, "image_size": 728}, step)
+    for options, processor in (
+        ({"image_seq_len": 64}, idefics),
+        ({"num_image_feature_size": 64}, step),
+        ({"image_size": 364}, step),
+    ):
+        with pytest.raises(SettingError, match="does not fit this model, which was trained with"):
+            check_patch_options(options, processor)
 
 
 def test_tiles_of_one_size() -> None:
