@@ -75,8 +75,10 @@ class Server(Engine):
         yield
 
     def facts(self) -> Facts:
-        facts = {name: str(self.described.get(name, "unknown")) for name in ("architecture", "dtype", "device")}
-        return Facts(self.version, **facts)
+        architecture, dtype, device = (
+            str(self.described.get(name, "unknown")) for name in ("architecture", "dtype", "device")
+        )
+        return Facts(self.version, architecture, dtype, device)
 
     def ask(self, prompts: Sequence[Prompt], setup: Setup) -> list[Reply | Exception]:
         with ThreadPoolExecutor(self.at_once) as pool:

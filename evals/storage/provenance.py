@@ -154,7 +154,7 @@ def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
-def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+def _decisive(config: Mapping[Any, Any]) -> dict[Any, Any]:
     """A config without what is NOT_DECISIVE in it, and in the configs of its parts."""
     return {
         key: _decisive(value) if isinstance(value, Mapping) else value

@@ -35,7 +35,7 @@ from tokenprune.engine.cache.interrupted import interrupted_index
 from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
 from tokenprune.engine.cache.rebuilt import check_not_rebuilt, check_unmodified, fingerprint_pruned
 from tokenprune.engine.call import CallContext, Forward, Incoming, Pruned
-from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
 from tokenprune.engine.fused_head import FUSED_HEAD, FusedLabels
 from tokenprune.engine.overrides import ModelForward, not_pruned
 from tokenprune.engine.packed_sequences import WithheldIds, check_not_packed
@@ -131,6 +131,7 @@ class Prefill:
             check_placeholders(self.adapter, unseen - visual.keys(), kwargs)
         if index is None and not visual and self.skipping is None:
             return
+        check_not_traced()
         images = {}
         for name, output in encoded.items():
             records = self._context.records.get(name)

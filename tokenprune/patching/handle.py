@@ -12,6 +12,7 @@ from tokenprune.engine.patch import Patch, changing_patches
 from tokenprune.errors import PruningError
 
 Self = TypeVar("Self", bound="Handle")
+Patching = TypeVar("Patching", bound="PatchingHandle")
 SomePatch = TypeVar("SomePatch", bound=Patch)
 
 
@@ -89,7 +90,7 @@ class PatchingHandle(Handle, Generic[SomePatch]):
         one stays, and this one does not come back after it."""
         self._patch.end()
 
-    def __enter__(self: Self) -> Self:
+    def __enter__(self: Patching) -> Patching:
         super().__enter__()
         self._patch.in_block = True
         return self

@@ -18,7 +18,7 @@ calls        how their methods are called, with checks of what these return
 """
 
 from tokenprune.strategy.all_enter import AllEnterStrategy
-from tokenprune.strategy.attention import AttentionStrategy, ColumnOrClsStrategy
+from tokenprune.strategy.attention import AttentionStrategy
 from tokenprune.strategy.base import Strategy
 from tokenprune.strategy.denoising import DenoisingStage, DenoisingStrategy, ReusingStrategy
 from tokenprune.strategy.merging import MergingStrategy
@@ -33,7 +33,6 @@ __all__ = [
     "AdaptiveStrategy",
     "AllEnterStrategy",
     "AttentionStrategy",
-    "ColumnOrClsStrategy",
     "DenoisingStage",
     "DenoisingStrategy",
     "FrameScoreStrategy",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from tokenprune.checks import check_choice, check_layer
+from tokenprune.checks import check_layer
 from tokenprune.strategy.base import Strategy
 
 
@@ -27,22 +27,3 @@ class AttentionStrategy(Strategy):
     @property
     def attention_layer(self) -> int | None:
         return self.layer
-
-
-class ColumnOrClsStrategy(AttentionStrategy):
-    """Scores visual tokens by the attention that the setting `score` names.
-
-    score: "column" is the attention that a patch receives from all patches, "cls" the attention that the CLS token pays
-        to it.
-    """
-
-    score: Literal["column", "cls"]  # no field here: each subclass has it at its own place
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(type(self).__name__, "score", self.score, ("column", "cls"))
-
-    @property
-    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The attention, and for score="cls" a tower with a CLS token."""
-        return frozenset({"vision_attention", "cls"} if self.score == "cls" else {"vision_attention"})

@@ -37,6 +37,8 @@ NAMES = [
 ]  # fmt: skip
 #: Those whose new name nothing needs here: LLaVA with CLIP has no use for them, or both are looked for.
 HARMLESS = {"image_sizes", "cache", "past_key_values"}
+#: Variables that hold objects of ours, whose attributes keep their names.
+OURS = {"self", "forward", "incoming", "pruned", "new", "entry", "run", "image"}
 
 
 class Renamer(ast.NodeTransformer):
@@ -47,8 +49,8 @@ class Renamer(ast.NodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         self.generic_visit(node)
-        # Only of objects that may be transformers': ours have `self.` names of their own.
-        ours = isinstance(node.value, ast.Name) and node.value.id in ("self", "forward", "now", "entry", "run", "image")
+        # Only of objects that may be transformers'.
+        ours = isinstance(node.value, ast.Name) and node.value.id in OURS
         node.attr = self.new if node.attr == self.old and not ours else node.attr
         return node
 

@@ -41,9 +41,12 @@ class TowerPruning(ABC, Generic[Call, Layers]):
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter, between: Layers | None, context: CallContext) -> None:
         self.strategy, self.adapter, self.between, self._context = strategy, adapter, between, context
-        self._selecting = None if between is None else TileSelection(strategy, adapter, between)
-        self.after = () if self._selecting is None else self._selecting.after
-        self._n_points = 0 if between is None else len(between.capture_points(self.after[0]))
+        self._selecting, self._n_points = None, 0
+        self.after: tuple[int, ...] = ()
+        if between is not None:
+            self._selecting = TileSelection(strategy, adapter, between)
+            self.after = self._selecting.after
+            self._n_points = len(between.capture_points(self.after[0]))
 
     @property
     def call(self) -> Call | None:

@@ -13,14 +13,14 @@ from tokenprune.checks import check_choice
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AdaptiveStrategy, ColumnOrClsStrategy
+from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.attention import HeadReduction
 
 
 @register_strategy("fopru")
 @dataclass(frozen=True)
-class FoPru(ColumnOrClsStrategy, AdaptiveStrategy):
+class FoPru(AttentionStrategy, AdaptiveStrategy):
     """Keeps the visual tokens that the vision encoder attends to most, in their original order.
 
     mode: "rank" keeps the best tokens; "row" keeps whole rows of the grid, best mean first. The budget is exact in
@@ -44,9 +44,15 @@ class FoPru(ColumnOrClsStrategy, AdaptiveStrategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("FoPru", "mode", self.mode, ("rank", "row"))
+        check_choice("FoPru", "score", self.score, ("column", "cls"))
         check_choice("FoPru", "heads", self.heads, ("mean", "max"))
         if self.mode == "row" and self.cells is not None:
             raise SettingError('FoPru: mode="row" keeps whole rows, which cells would cut. Write mode="rank".')
+
+    @property
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The attention, and for score="cls" a tower with a CLS token."""
+        return frozenset({"vision_attention", "cls"} if self.score == "cls" else {"vision_attention"})
 
     @property
     def reads_grid(self) -> bool:

@@ -9,19 +9,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.checks import check_flags, check_no_effect, check_positive
+from tokenprune.checks import check_choice, check_flags, check_no_effect, check_positive
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies.baselines.average_pooling import rectangles
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
-from tokenprune.strategy import ColumnOrClsStrategy, MergingStrategy
+from tokenprune.strategy import AttentionStrategy, MergingStrategy
 from tokenprune.tokens import Layout, VisualTokens
 from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
 
 @register_strategy("mosaic")
 @dataclass(frozen=True)
-class Mosaic(ColumnOrClsStrategy, MergingStrategy):
+class Mosaic(AttentionStrategy, MergingStrategy):
     """Divides the grid into as many rectangles as the budget allows, keeps the token of each that receives the most
     attention, and merges every other token into the most similar kept one nearby. No question and no calibration.
 
@@ -48,10 +48,16 @@ class Mosaic(ColumnOrClsStrategy, MergingStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice("Mosaic", "score", self.score, ("column", "cls"))
         check_flags("Mosaic", merge=self.merge)
         check_positive("Mosaic", "reach", self.reach, "a distance in rectangles")
         if not self.merge:
             check_no_effect(self, "with merge=False", "reach", "attention_bias")
+
+    @property
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The attention, and for score="cls" a tower with a CLS token."""
+        return frozenset({"vision_attention", "cls"} if self.score == "cls" else {"vision_attention"})
 
     @property
     def reads_grid(self) -> bool:
