@@ -1,18 +1,18 @@
 """The command `tokenprune`: one module for each of its subcommands.
 
 actions, adapt, bench, eval, explain, layers, models, optimize, report, serve, tune  the subcommands
-options     options that several have
+options     options that several of them share
 settings    options from a file
 parser      help texts, and types of arguments
 completion  shell completion
-output      where they print
-errors      what they print of an error
+output      where commands print
+errors      errors as sentences
 checkpoint  what is known of a checkpoint, for `models`
 guesses     the type of a checkpoint by its name, for `models`
 
-To add one, write a module with `EXTRA`, `add_options(parser)` and `run(options)`, and add its name to COMMANDS. The
-docstring of `run` is its help. With `PASSES_ON`, words that the parser does not know are in `options.passed_on`, and
-the model may come first, without `--model`. Modules import anything heavy inside `run`, so that `--help` and shell
+To add a command, write a module with `EXTRA`, `add_options(parser)` and `run(options)`, and add its name to COMMANDS.
+The docstring of `run` is its help. With `PASSES_ON`, words that the parser does not know are in `options.passed_on`,
+and the model may come first, without `--model`. Modules import anything heavy inside `run`, so that `--help` and shell
 completion are quick.
 """
 

@@ -90,7 +90,8 @@ def questions_of(run: RunFolder, regressions: Sequence[Regression]) -> dict[tupl
     tasks = list(dict.fromkeys(regression.pruned.task for regression in regressions))
     wanted, now = {regression.question for regression in regressions}, allowed()
     frames = fields.integer(about, "frames", where) if "frames" in about else now.frames  # as many as were read
-    data, split = Path(fields.text(about, "data", where)), identity["data"].get("split")
+    data, of_set = Path(fields.text(about, "data", where)), identity["data"]
+    split = None if of_set.get("split") is None else fields.text(of_set, "split", where)
     with allowing(now.image_roots, now.max_image_pixels, frames):
         questions = load_questions(data, tasks, split=split, style=style)
     asked = {(str(run.path), one.task, one.id): AskedQuestion(one, style.view) for one in questions}

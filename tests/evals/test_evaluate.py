@@ -100,7 +100,8 @@ def test_answers_of_a_model_that_is_set_otherwise_are_not_mixed(
     where: dict[str, Any] = {"output": tmp_path / "run", "data": tmp_path / "scenes", "baselines": ["unpruned"]}
     where["strategies"] = []
     evaluate((model, tiny_processor()), **where)
-    model.generation_config.update(temperature=0.5, num_beams=3)  # which greedy answers do not depend on
+    model.generation_config.temperature = 0.5  # which greedy answers do not depend on
+    model.generation_config.num_beams = 3
     model.config.name_or_path = "elsewhere"
     evaluate((model, tiny_processor()), **where)
     change(model)

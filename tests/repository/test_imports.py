@@ -53,7 +53,7 @@ PATCHING = (
 )
 #: Outside of the engine, only the reader that probes use knows a language model's calls.
 KNOW_CALLS = ("tokenprune/engine/", "tokenprune/patching/decoder_attention.py", VLLM)
-#: The files that register hooks outside of the engine, where every one is passed to the `register` of pruner.py.
+#: The files that register hooks outside of the engine, where every one is passed to the `register` of engine/patch.py.
 HOOKS = {
     "tokenprune/patching/decoder_attention.py",
     "tokenprune/patching/probing.py",
