@@ -64,6 +64,7 @@ def test_how_many_tokens_an_image_has() -> None:
     check_patch_options({"num_image_feature_size": 169, "image_size": 728}, step)
     for options, processor in (
         ({"image_seq_len": 64}, idefics),
+        ({"image_seq_length": 64}, SimpleNamespace(image_seq_length=256)),
         ({"num_image_feature_size": 64}, step),
         ({"image_size": 364}, step),
     ):

@@ -103,15 +103,14 @@ class KeptFile:
             del self._names[next(iter(self._names))]
 
     def write(self, key: int, n_visual: int, kept: Int[Tensor, " kept"]) -> None:
-        """Append the line of an image, unless it has no name: vLLM makes up images to measure memory. A line is written
-        at once, because data parallel engines share the file. One that cannot be written is lost, with a warning for
-        the first one."""
+        """Append the line of an image, unless it has no name: vLLM makes up images to measure memory. A line that
+        cannot be written is lost, with a warning for the first one."""
         if (name := self._names.pop(key, None)) is None:
             return
-        line = json.dumps({"image": name, "n_visual": n_visual, "kept": kept.tolist()}) + "\n"
+        line = json.dumps({"image": name, "n_visual": n_visual, "kept": kept.tolist()})
         try:
-            with self._path.open("ab", buffering=0) as file:
-                file.write(line.encode())
+            with self._path.open("a") as file:
+                file.write(line + "\n")
         except OSError as error:  # such as a full disk, which would end the engine, and with it everyone's requests
             if not self._failed:
                 logger.warning("Kept indices of images are lost: --record %s cannot be written: %s", self._path, error)
