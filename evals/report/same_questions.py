@@ -25,7 +25,7 @@ def check_same_questions(found: Mapping[Path, Sequence[TaskResult]]) -> None:
             )
             for by, value in known_by.items():
                 other, known = first.setdefault((row.dataset, row.model, row.task, by), (path, value))
-                if value is not known and value != known:  # a NaN, which is no digest, differs from itself
+                if value is not known and value != known:  # NaN, as a damaged file may have it, differs from itself
                     places = " and ".join(dict.fromkeys((str(other), str(path))))
                     raise DataError(
                         f"{places}: the {row.task} questions of {row.dataset!r} differ; measure both with the same "

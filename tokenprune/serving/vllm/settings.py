@@ -87,8 +87,8 @@ class Settings:
         return None if unpruned else strategy
 
     def check_options(self, options: object, request: bool) -> None:
-        """Raise SettingError for options of the model's own processor that are no dict, or that are meant for us: the
-        name of a setting in any spelling, also of one of several strategies, or one like `keep_ratio`, which only a
+        """Raise SettingError for options of the model's own processor that are not a dict, or that are meant for us:
+        the name of a setting in any spelling, also of one of several strategies, or one like `keep_ratio`, which only a
         `request` may have."""
         where = "mm_processor_kwargs" if request else "--mm-processor-kwargs"
         if not isinstance(options, Mapping):
