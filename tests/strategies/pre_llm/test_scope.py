@@ -8,8 +8,8 @@ from helpers.simulated.pretended import Elsewhere, Pretended
 from helpers.tokens.by_hand import tokens_of
 
 from tokenprune import SCOPE, SettingError
-from tokenprune.strategies.pre_llm import scope
 from tokenprune.strategies.pre_llm.scope import most_covering
+from tokenprune.strategies.shared import similarity
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 
@@ -52,7 +52,7 @@ def test_all_ways_choose_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(elsewhere, Elsewhere)
     assert elsewhere.held.tolist() == stored.tolist()
     assert not done.waits
-    monkeypatch.setattr(scope, "BLOCK_ELEMENTS", 300)
+    monkeypatch.setattr(similarity, "BLOCK_ELEMENTS", 300)
     assert most_covering(vectors, saliency, 12).tolist() == stored.tolist()
     assert len(stored.unique()) == 12
 
@@ -60,7 +60,7 @@ def test_all_ways_choose_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("block", [300, 10_000])
 def test_no_copy_is_chosen_twice(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     """Of a still video, most of what is kept adds nothing, whether cosines are stored or not."""
-    monkeypatch.setattr(scope, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(similarity, "BLOCK_ELEMENTS", block)
     still = at(0, 40, 80, 120, 160).repeat(20, 1)
     chosen = most_covering(still, torch.linspace(1, 2, 100), 90)
     assert len(chosen.unique()) == 90

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
+from tokenprune.strategies.shared.similarity import Cosines, unit_vectors
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
 
@@ -35,11 +35,12 @@ def most_diverse(vectors: Float[Tensor, "visual width"], n_kept: int) -> Int[Ten
     least similar to the nearest vector chosen so far."""
     if n_kept == len(vectors):
         return torch.arange(n_kept, device=vectors.device)
-    nearest = most_similar(vectors, vectors, 2)[0][:, 1]  # the first is itself
+    cosines = Cosines(vectors)
+    nearest = torch.cat([block.topk(2, dim=1).values[:, 1] for block in cosines.blocks()])  # the first is itself
     chosen = [nearest.argmin(0, keepdim=True)]  # with an axis, so that the index stays on the GPU
     nearest = torch.full_like(nearest, -torch.inf)
     for _ in range(n_kept - 1):
-        nearest = torch.maximum(nearest, vectors @ vectors[chosen[-1]][0])
+        nearest = torch.maximum(nearest, cosines.of(chosen[-1])[0])
         nearest[chosen[-1]] = torch.inf
         chosen.append(nearest.argmin(0, keepdim=True))
     return torch.cat(chosen)

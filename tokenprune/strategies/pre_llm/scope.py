@@ -12,10 +12,9 @@ from tokenprune.checks import is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategies.shared.similarity import unit_vectors
+from tokenprune.strategies.shared.similarity import Cosines, unit_vectors
 from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens import VisualTokens
-from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
 #: How many tokens' values are computed again at once.
 AT_ONCE = 64
@@ -63,14 +62,11 @@ class SCOPE(AttentionStrategy):
 def most_covering(
     vectors: Float[Tensor, "visual width"], saliency: Float[Tensor, " visual"], n_kept: int
 ) -> Int[Tensor, " kept"]:
-    """Choose greedily `n_kept` unit vectors by saliency times added coverage. Of equal ones the first.
-
-    The cosines of up to 4096 vectors are stored; of more, they are computed again where a choice needs them.
-    """
-    stored = vectors @ vectors.T if len(vectors) ** 2 <= BLOCK_ELEMENTS else None
-    if stored is not None and vectors.device.type != "cpu":
-        return _without_waiting(stored, saliency, n_kept)
-    return _lazily(vectors, stored, saliency, n_kept)
+    """Choose greedily `n_kept` unit vectors by saliency times added coverage. Of equal ones the first."""
+    cosines = Cosines(vectors)
+    if cosines.stored is not None and vectors.device.type != "cpu":
+        return _without_waiting(cosines.stored, saliency, n_kept)
+    return _lazily(cosines, saliency, n_kept)
 
 
 def _without_waiting(
@@ -89,33 +85,21 @@ def _without_waiting(
     return torch.cat(chosen)
 
 
-def _lazily(
-    vectors: Float[Tensor, "visual width"],
-    stored: Float[Tensor, "visual visual"] | None,
-    saliency: Float[Tensor, " visual"],
-    n_kept: int,
-) -> Int[Tensor, " kept"]:
+def _lazily(cosines: Cosines, saliency: Float[Tensor, " visual"], n_kept: int) -> Int[Tensor, " kept"]:
     """Lazy greedy: what a token adds never grows, so only those are computed again whose last value is above the best
-    current one. stored: the cosines; None computes them where they are needed."""
-
-    def cosines(index: Int[Tensor, " some"]) -> Float[Tensor, "some visual"]:
-        return vectors[index] @ vectors.T if stored is None else stored[index]
-
-    def value(index: Int[Tensor, " some"]) -> Float[Tensor, " some"]:
-        return (cosines(index) - covered).clamp(min=0).sum(1) * saliency[index]
-
-    n_visual = len(vectors)
-    covered = vectors.new_zeros(n_visual)
-    everything = torch.arange(n_visual, device=vectors.device)
-    worth = torch.cat([value(index) for index in everything.split(max(1, BLOCK_ELEMENTS // n_visual))])
+    current one."""
+    n_visual = len(saliency)
+    covered = torch.zeros_like(saliency)
+    worth = torch.cat([block.clamp(min=0).sum(1) for block in cosines.blocks()]) * saliency
     fresh, taken = torch.ones_like(worth, dtype=torch.bool), torch.zeros_like(worth, dtype=torch.bool)
     chosen = []
     for _ in range(n_kept):
         while not fresh[best := worth.argmax(0, keepdim=True)]:
             index = worth.masked_fill(fresh, -torch.inf).topk(min(AT_ONCE, n_visual)).indices
-            worth[index] = torch.where(fresh[index], worth[index], value(index))
+            value = (cosines.of(index) - covered).clamp(min=0).sum(1) * saliency[index]
+            worth[index] = torch.where(fresh[index], worth[index], value)
             fresh[index] = True
-        covered = torch.maximum(covered, cosines(best)[0])
+        covered = torch.maximum(covered, cosines.of(best)[0])
         worth[best] = -torch.inf
         taken[best] = True
         fresh = taken.clone()  # a token that has been chosen is never computed again

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -26,3 +28,24 @@ def most_similar(
     blocks = queries.split(max(1, BLOCK_ELEMENTS // len(candidates)))
     found = [(block @ candidates.T).topk(count, dim=1) for block in blocks]
     return torch.cat([top.values for top in found]), torch.cat([top.indices for top in found])
+
+
+class Cosines:
+    """The cosines of unit vectors to each other: stored if there are at most BLOCK_ELEMENTS, else computed again where
+    they are needed."""
+
+    def __init__(self, vectors: Float[Tensor, "n width"]) -> None:
+        self._vectors = vectors
+        self.stored = vectors @ vectors.T if len(vectors) ** 2 <= BLOCK_ELEMENTS else None
+
+    def of(self, index: Int[Tensor, " some"]) -> Float[Tensor, "some n"]:
+        """Return the cosines of some vectors to all."""
+        return self._vectors[index] @ self._vectors.T if self.stored is None else self.stored[index]
+
+    def blocks(self) -> Iterator[Float[Tensor, "some n"]]:
+        """Yield the cosines of all vectors in order, at most BLOCK_ELEMENTS of them at a time."""
+        if self.stored is not None:
+            yield self.stored
+            return
+        for block in self._vectors.split(max(1, BLOCK_ELEMENTS // len(self._vectors))):
+            yield block @ self._vectors.T

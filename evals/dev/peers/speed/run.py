@@ -1,7 +1,7 @@
 """Time our prefills and the published packages' on the same weights and image, alternately, in a process each.
 
     python evals/dev/peers/speed/run.py OLD_PYTHON KVPRESS_PYTHON
-    python evals/dev/peers/speed/run.py OLD_PYTHON KVPRESS_PYTHON --batch 4
+    python evals/dev/peers/speed/run.py OLD_PYTHON KVPRESS_PYTHON --batch 16 --return-memory
 
 OLD_PYTHON and KVPRESS_PYTHON are the interpreters of environments with the packages: see evals/results/peers.md. Every
 round asks each process for one prefill, from pixels to the first logits; the processes sleep in between. Ratios are
@@ -29,15 +29,20 @@ from tokenprune.evals.storage import files
 
 HERE = Path(__file__).resolve().parent
 STORED = HERE.parents[2] / "results" / "data"
+#: glibc's tunable for processes that return large blocks at once.
+RETURNING = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
 METHODS = ("unpruned", "VisionZip", "FlowCut")
 
 
 class Server:
-    """A process of serve.py's kind, and its prefills by the names of `package`."""
+    """A process of serve.py's kind, and its prefills by the names of `package`.
 
-    def __init__(self, package: str, command: Sequence[str]) -> None:
+    environment: of the process, beside our own.
+    """
+
+    def __init__(self, package: str, command: Sequence[str], environment: Mapping[str, str] = ENVIRONMENT) -> None:
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment
         )
         self.package, hello = package, self._line()
         self.prefills, self.versions = hello["prefills"], hello["versions"]
@@ -108,11 +113,17 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument(
+        "--return-memory",
+        action="store_true",
+        help="processes return what they free at once, which takes time: in 24 GB, batches of 16 need it",
+    )
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     output = options.output or STORED / ("peers_speed" + f"_{options.batch}" * (options.batch > 1) + ".json")
     about = {
         "batch": options.batch,
+        "returns_memory": options.return_memory,
         "dtype": options.dtype,
         "cpu": cpu(),
         "cores": os.cpu_count(),
@@ -122,7 +133,8 @@ def main() -> None:
         folder = Path(name)
         subprocess.run([sys.executable, HERE / "newest_side.py", "make", folder], check=True)
         commands = servers(folder, options.old_python, options.kvpress_python, options.dtype, options.batch)
-        running = [stack.enter_context(Server(package, command)) for package, command in commands]
+        environment = RETURNING if options.return_memory else ENVIRONMENT
+        running = [stack.enter_context(Server(*each, environment)) for each in commands]
         measure(running, options.rounds, output, about)
 
 

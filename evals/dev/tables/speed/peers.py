@@ -43,8 +43,9 @@ def provenance(stored: dict[str, Any]) -> str:
         for package, found in stored["versions"].items()
     )
     largest = max(value for name, value in stored["logits_difference"].items() if name.endswith(": unpruned"))
+    returned = ", freed memory returned at once" if about.get("returns_memory") else ""
     return (
-        f"Batch {about.get('batch', 1)}, medians of {len(stored['rounds'])} rounds with 95 % interval, "
+        f"Batch {about.get('batch', 1)}, medians of {len(stored['rounds'])} rounds with 95 % interval{returned}, "
         f"{about['dtype']}, {about['cpu']}, {about['threads']} threads of {about['cores']} cores, "
         f"{stored['rounds'][0]['moment'][:10]}. {packages}. The packages' unpruned models agree: their logits differ "
         f"by {largest:.1e} of their length at most."
