@@ -61,7 +61,7 @@ def test_means_weigh_what_each_stands_for() -> None:
     found, totals = means(features, sizes, places, 3)
     assert found[:, 0].tolist() == [5.0, 5.0, 7.0]  # (8 + 3 * 4) / 4, (2 * 3 + 9) / 3
     assert totals.tolist() == [4.0, 3.0, 4.0]
-    merge = merge_groups(sizes, totals, places)
+    merge = merge_groups(sizes, places, 3)
     assert merge.sources.tolist() == [0, 1, 2, 3]  # the last one is as it was
     assert torch.equal(merge.apply(features, torch.tensor([1, 3, 4])), found)
 

@@ -72,14 +72,16 @@ class ToMe(TowerStrategy):
 def merged_down(
     keys: Float[Tensor, "tokens width"], sizes: Float[Tensor, " tokens"], goal: int, n_prefix: int
 ) -> tuple[Int[Tensor, " left"], Merge]:
-    """Merge tokens that stand for `sizes` patches each until `goal` are left, which are returned first."""
+    """Merge tokens that stand for `sizes` patches each until `goal` are left, fewer than there are. These are returned
+    first."""
     kept = groups = torch.arange(len(keys), device=keys.device)
     totals = sizes
-    while len(kept) > goal:
+    while True:
         left, places = matched(keys, len(kept) - goal, n_prefix)
-        keys, totals = means(keys, totals, places, len(left))
         kept, groups = kept[left], places[groups]
-    return kept, merge_groups(sizes, totals, groups)
+        if len(kept) == goal:
+            return kept, merge_groups(sizes, groups, goal)
+        keys, totals = means(keys, totals, places, len(left))
 
 
 def n_merged(excess: int, n_later_layers: int, schedule: str) -> int:
@@ -107,7 +109,7 @@ def matched(
     targets = own.index_copy(0, sources, others[best])
     targets = torch.where(own.new_zeros(len(own)).index_fill(0, merged, 1) > 0, targets, own)
     left = (targets != own).int().argsort(stable=True)[: len(own) - len(merged)]  # no waiting for their number
-    return left, torch.searchsorted(left, targets)
+    return left, own.index_copy(0, left, own[: len(left)])[targets]
 
 
 def means(
@@ -115,16 +117,19 @@ def means(
 ) -> tuple[Float[Tensor, "left width"], Float[Tensor, " left"]]:
     """Return the means of the tokens that become one, in which each counts as often as the patches it stands for, and
     how many patches these stand for."""
-    totals = sizes.new_zeros(n_left).index_add(0, places, sizes)
-    sums = keys.new_zeros(n_left, keys.shape[1]).index_add(0, places, keys * sizes[:, None])
-    return sums / totals[:, None], totals
+    totals = sums_of(sizes, places, n_left)
+    return sums_of(keys * sizes[:, None], places, n_left) / totals[:, None], totals
 
 
-def merge_groups(
-    sizes: Float[Tensor, " tokens"], totals: Float[Tensor, " left"], groups: Int[Tensor, " tokens"]
-) -> Merge:
+def merge_groups(sizes: Float[Tensor, " tokens"], groups: Int[Tensor, " tokens"], n_left: int) -> Merge:
     """Return the merge of every token into the one of its group, with the weights of `means`."""
-    members = torch.zeros_like(totals).index_add(0, groups, torch.ones_like(sizes))
-    sources = (members[groups] > 1).nonzero()[:, 0]
+    sources = (sums_of(torch.ones_like(sizes), groups, n_left)[groups] > 1).nonzero()[:, 0]
     targets = groups[sources]
-    return Merge(targets, sources, sizes[sources] / totals[targets])
+    return Merge(targets, sources, sizes[sources] / sums_of(sizes, groups, n_left)[targets])
+
+
+def sums_of(
+    values: Float[Tensor, "tokens *width"], groups: Int[Tensor, " tokens"], n_groups: int
+) -> Float[Tensor, "groups *width"]:
+    """Return the sums of each group's values."""
+    return values.new_zeros(n_groups, *values.shape[1:]).index_add(0, groups, values)
