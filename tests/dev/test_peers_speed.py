@@ -27,10 +27,10 @@ from contextlib import nullcontext
 import torch
 from serve import serve
 cache = [(torch.zeros(2, 3), torch.zeros(2, 3))]
-def make():
+def load():
     print("what a package prints", flush=True)
-    return {{"one": lambda: nullcontext(lambda: (torch.ones(1, 4), cache))}}
-serve(make, [])
+    return lambda batch: {{"one": lambda: nullcontext(lambda: (torch.full((1, 4), float(batch)), cache))}}
+serve(load, [])
 """
 
 
@@ -88,9 +88,9 @@ def test_a_process_answers_lines_and_keeps_what_is_printed_apart() -> None:
     with Server("some", [sys.executable, "-c", ECHO.format(peers=str(PEERS))]) as server:
         assert server.prefills == ["one"]
         assert server.versions["torch"] == version("torch")
-        answer = server.ask("one")
+        answer = server.ask("one", 3)
         assert answer["kv_cache_bytes"] == 48
-        assert answer["logits"] == [1.0] * 4
+        assert answer["logits"] == [3.0] * 4
         with pytest.raises(RuntimeError, match="ended with exit code 1"):
             server.ask("another")
 
@@ -104,15 +104,16 @@ def test_rounds_go_over_all_processes(tmp_path: Path) -> None:
         def __init__(self, package: str) -> None:
             self.package, self.prefills, self.versions = package, ["unpruned", "x"], {"torch": "2"}
 
-        def ask(self, prefill: str) -> dict[str, Any]:
-            asked.append((self.package, prefill))
+        def ask(self, prefill: str, batch: int = 1) -> dict[str, Any]:
+            asked.append((self.package, prefill, batch))
             return {"seconds": 1.0, "kv_cache_bytes": 8, "logits": [3.0, 4.0 + (self.package == "kvpress")]}
 
     path = tmp_path / "speed.json"
-    run.measure([Fake("tokenprune"), Fake("kvpress")], 2, path, {})  # pyright: ignore[reportArgumentType]
+    run.measure([Fake("tokenprune"), Fake("kvpress")], 2, path, {"batch": 4})  # pyright: ignore[reportArgumentType]
     measured = json.loads(path.read_text())
-    assert asked[4:8] == asked[:4][::-1]
-    assert asked[8:] == asked[:4]
+    warm, first, second = asked[:4], asked[4:8], asked[8:]
+    assert [batch for *_, batch in asked] == [1] * 4 + [4] * 8
+    assert second == first[::-1] == [(package, prefill, 4) for package, prefill, _ in warm]
     assert measured["logits_difference"]["tokenprune: x"] == 0
     assert measured["logits_difference"]["kvpress: unpruned"] == pytest.approx(0.2)
     assert [len(one["seconds"]) for one in measured["rounds"]] == [4, 4]

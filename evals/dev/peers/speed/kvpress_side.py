@@ -1,7 +1,7 @@
 """The prefills of `run.py` with kvpress, which cuts the cache after each layer: memory is saved, and no time before
 the first token. Its share is that of the sequence which is left where 64 of 576 visual tokens are kept.
 
-kvpress_side.py FOLDER DTYPE BATCH
+kvpress_side.py FOLDER DTYPE
 """
 
 # pyright: reportMissingImports=false
@@ -43,14 +43,14 @@ def pressed(model: Any, press: Any, batch: int) -> Iterator[Callable[[], Answer]
         yield called
 
 
-def prefills(folder: Path, dtype: str, batch: int) -> dict[str, Prefill]:
+def load(folder: Path, dtype: str) -> Callable[[int], dict[str, Prefill]]:
     model = LlavaForConditionalGeneration(LlavaConfig.from_pretrained(folder))
     model.load_state_dict(weights(folder, NAMES), assign=True)
     model = model.eval().to(getattr(torch, dtype))
     presses = {"unpruned": None, "Knorm": KnormPress(RATIO), "SnapKV": SnapKVPress(RATIO)}
-    return {name: partial(pressed, model, press, batch) for name, press in presses.items()}
+    return lambda batch: {name: partial(pressed, model, press, batch) for name, press in presses.items()}
 
 
 if __name__ == "__main__":
-    folder, dtype, batch = sys.argv[1:]
-    serve(lambda: prefills(Path(folder), dtype, int(batch)), ["kvpress"])
+    folder, dtype = sys.argv[1:]
+    serve(partial(load, Path(folder), dtype), ["kvpress"])

@@ -1,13 +1,15 @@
 """The prefills of `run.py` that run in the old environment, on LLaVA's own package: one per process, because the
 methods' packages patch classes permanently.
 
-llava_side.py FOLDER DTYPE BATCH unpruned|VisionZip|FlowCut
+llava_side.py FOLDER DTYPE unpruned|VisionZip|FlowCut
 """
 
 # pyright: reportMissingImports=false
 # The packages are those of the old environment.
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +61,24 @@ def patch(model: Any, method: str) -> None:
         flowcut(model, target_num=KEEP)
 
 
-def prefills(folder: Path, dtype: str, batch: int, method: str) -> dict[str, Prefill]:
+def load(folder: Path, dtype: str, method: str) -> Callable[[int], dict[str, Prefill]]:
     model = model_of(folder)
     patch(model, method)
     model = model.to(getattr(torch, dtype))
-    pixels = random_pixels(model.dtype, batch)
-    ids = torch.tensor([[*BEFORE, -200, *AFTER]] * batch)  # LLaVA's number for an image
 
-    def called() -> Answer:
-        output = model(input_ids=ids, images=pixels, use_cache=True)
-        return output.logits[:, -1], output.past_key_values
+    def prefills(batch: int) -> dict[str, Prefill]:
+        pixels = random_pixels(model.dtype, batch)
+        ids = torch.tensor([[*BEFORE, -200, *AFTER]] * batch)  # LLaVA's number for an image
 
-    return {method: lambda: nullcontext(called)}
+        def called() -> Answer:
+            output = model(input_ids=ids, images=pixels, use_cache=True)
+            return output.logits[:, -1], output.past_key_values
+
+        return {method: lambda: nullcontext(called)}
+
+    return prefills
 
 
 if __name__ == "__main__":
-    folder, dtype, batch, method = sys.argv[1:]
-    serve(lambda: prefills(Path(folder), dtype, int(batch), method), ["llava-torch", *PACKAGES[method]])
+    folder, dtype, method = sys.argv[1:]
+    serve(partial(load, Path(folder), dtype, method), ["llava-torch", *PACKAGES[method]])

@@ -1,7 +1,7 @@
 """The prefills of `run.py` in this environment: unpruned, ideal, tokenprune's, and selecting as papers' code does.
 
-newest_side.py make FOLDER               saves the model
-newest_side.py serve FOLDER DTYPE BATCH  times it, see serve.py
+newest_side.py make FOLDER         saves the model
+newest_side.py serve FOLDER DTYPE  times it, see serve.py
 """
 
 import sys
@@ -129,6 +129,5 @@ if __name__ == "__main__":
     if what == "make":
         make(Path(folder))
     else:
-        dtype, batch = rest
-        model = saved(Path(folder)).to(getattr(torch, dtype))
-        serve(lambda: Prefills(model, int(batch)).named(), ["tokenprune-vlm"])
+        model = saved(Path(folder)).to(getattr(torch, rest[0]))
+        serve(lambda: lambda batch: Prefills(model, batch).named(), ["tokenprune-vlm"])

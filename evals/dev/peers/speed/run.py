@@ -47,10 +47,10 @@ class Server:
         self.package, hello = package, self._line()
         self.prefills, self.versions = hello["prefills"], hello["versions"]
 
-    def ask(self, prefill: str) -> dict[str, Any]:
+    def ask(self, prefill: str, batch: int = 1) -> dict[str, Any]:
         """Raise RuntimeError if the process has ended."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{prefill}\n")
+        self._process.stdin.write(f"{batch} {prefill}\n")
         self._process.stdin.flush()
         return self._line()
 
@@ -71,9 +71,9 @@ class Server:
         return json.loads(line)
 
 
-def servers(folder: Path, old_python: str, kvpress_python: str, dtype: str, batch: int) -> list[tuple[str, list[str]]]:
+def servers(folder: Path, old_python: str, kvpress_python: str, dtype: str) -> list[tuple[str, list[str]]]:
     """The packages, and the command of each process."""
-    given = [str(folder), dtype, str(batch)]
+    given = [str(folder), dtype]
     old = [("LLaVA", [old_python, str(HERE / "llava_side.py"), *given, method]) for method in METHODS]
     return [
         ("tokenprune", [sys.executable, str(HERE / "newest_side.py"), "serve", *given]),
@@ -83,27 +83,30 @@ def servers(folder: Path, old_python: str, kvpress_python: str, dtype: str, batc
 
 
 def measure(running: Sequence[Server], rounds: int, path: Path, about: Mapping[str, Any]) -> None:
-    """Write `path` after each round. The first calls are not timed; each round turns the order of the one before round.
-    Cases are named "package: prefill"."""
+    """Write `path` after each round. The first calls, of one prompt each, are not timed; each round turns the order of
+    the one before round. Cases are named "package: prefill"."""
     cases = [(f"{server.package}: {prefill}", server, prefill) for server in running for prefill in server.prefills]
-    first = {name: server.ask(prefill) for name, server, prefill in track(cases, "first calls")}
-    reference = torch.tensor(first["tokenprune: unpruned"]["logits"])
-    facts = {
-        "about": about,
-        "versions": {server.package: server.versions for server in running},
-        "kv_cache_bytes": {name: answer["kv_cache_bytes"] for name, answer in first.items()},
-        "logits_difference": {
-            name: float((torch.tensor(answer["logits"]) - reference).norm() / reference.norm())
-            for name, answer in first.items()
-        },
-    }
-    found = []
+    for _, server, prefill in track(cases, "first calls"):
+        server.ask(prefill)
+    found, facts = [], {}
     for turn in track(range(rounds), "rounds"):
         order = cases if turn % 2 else cases[::-1]
-        seconds = {name: server.ask(prefill)["seconds"] for name, server, prefill in order}
+        answers = {name: server.ask(prefill, about["batch"]) for name, server, prefill in order}
+        facts = facts or {
+            "about": about,
+            "versions": {server.package: server.versions for server in running},
+            "kv_cache_bytes": {name: answers[name]["kv_cache_bytes"] for name, _, _ in cases},
+            "logits_difference": _differences({name: answers[name]["logits"] for name, _, _ in cases}),
+        }
         moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        found.append({"moment": moment, "seconds": {name: seconds[name] for name, _, _ in cases}})
+        found.append({"moment": moment, "seconds": {name: answers[name]["seconds"] for name, _, _ in cases}})
         files.replace(path, json.dumps({**facts, "rounds": found}, indent=1) + "\n")
+
+
+def _differences(logits: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """How far each case's logits are from those of our unpruned model, relative to their length."""
+    reference = torch.tensor(logits["tokenprune: unpruned"])
+    return {name: float((torch.tensor(one) - reference).norm() / reference.norm()) for name, one in logits.items()}
 
 
 def main() -> None:
@@ -132,7 +135,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         subprocess.run([sys.executable, HERE / "newest_side.py", "make", folder], check=True)
-        commands = servers(folder, options.old_python, options.kvpress_python, options.dtype, options.batch)
+        commands = servers(folder, options.old_python, options.kvpress_python, options.dtype)
         environment = RETURNING if options.return_memory else ENVIRONMENT
         running = [stack.enter_context(Server(*each, environment)) for each in commands]
         measure(running, options.rounds, output, about)

@@ -1,4 +1,4 @@
-"""A process that times prefills by name, for `run.py`: a name on its input, a line of JSON on its output.
+"""A process that times prefills, for `run.py`: a batch size and a name on its input, a line of JSON on its output.
 
 The first line says which prefills there are, and the versions they run on. Whatever the packages print goes to stderr.
 """
@@ -21,18 +21,22 @@ Answer = tuple[torch.Tensor, Any]
 Prefill = Callable[[], AbstractContextManager[Callable[[], Answer]]]
 
 
-def serve(make: Callable[[], Mapping[str, Prefill]], packages: list[str]) -> None:
-    """Answer until the input ends. Each answer has seconds, the cache's bytes and the logits."""
+def serve(load: Callable[[], Callable[[int], Mapping[str, Prefill]]], packages: list[str]) -> None:
+    """Answer until the input ends. Each answer has seconds, the cache's bytes and the logits.
+
+    load: loads the model; returns what makes the prefills of a batch of so many rows.
+    """
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
-        prefills = make()
+        make = load()
 
         def say(**line: Any) -> None:
             print(json.dumps(line), file=answers, flush=True)
 
-        say(prefills=list(prefills), versions={name: version(name) for name in ("torch", "transformers", *packages)})
+        say(prefills=list(make(1)), versions={name: version(name) for name in ("torch", "transformers", *packages)})
         for line in sys.stdin:
-            with torch.inference_mode(), prefills[line.strip()]() as prefill:
+            batch, name = line.strip().split(" ", 1)
+            with torch.inference_mode(), make(int(batch))[name]() as prefill:
                 start = time.perf_counter()
                 logits, cache = prefill()
                 seconds = time.perf_counter() - start
