@@ -193,7 +193,7 @@ def test_the_readme_says_what_its_table_says_of_accuracy() -> None:
     of_setup = accuracies()
     rec, _, vqa, _ = of_setup["unpruned", "100 %"]
     pruned_rec, _, pruned_vqa, _ = of_setup["Mosaic", "25 %"]
-    assert f"with the same setting, VQA accuracy falls from {vqa} to {pruned_vqa} %" in text
+    assert f"with `Mosaic` at 25 %, VQA accuracy falls from {vqa} to {pruned_vqa} %" in text
     assert f"located correctly from {rec} to {pruned_rec} %" in text
     (part,) = (part for part in PRUNED if part.data == "text")
     signs = {row.strategy: 100 * row.accuracy for row in measured(part).rows if row.keep_ratio in (1.0, 0.25)}
