@@ -2,18 +2,18 @@
 
 base            the contract: every question that an adapter answers
 generic         adapters for models that follow transformers' common interface
-towered         bases of families of that interface whose vision tower is known
+towered         base classes for families of that interface whose vision tower is known
 families        one file per model family
 towers          vision towers
 layouts         layouts of visual tokens that several families share
 decoder         language models
-registry        which adapter answers for a model
+registry        which adapter a model gets
 refused         classes without an adapter, and why
-tested          what `make matrix` found for every class
-wrappers        the model inside wrappers such as torch.compile's and PEFT's
+tested          results of `make matrix` for every class
+wrappers        unwraps torch.compile, PEFT and the like
 parallel        tensor parallelism
 conventions     what all supported transformers models have in common
-frames          LLaVA with the frames of a video as images
+frames          video frames passed to LLaVA as images
 retrieval       ColPali and its relatives
 clip_relevance  the relevance that CDPruner needs, computed by CLIP
 """

@@ -5,7 +5,7 @@
 
 Commands:
 
-cli      their options, and where each begins: start reading here
+cli      options and entry points: start reading here
 run      `tokenprune eval`
 engines  `tokenprune eval --engine`: vLLM answers instead of the model in this process
 report   `tokenprune report`
@@ -15,13 +15,13 @@ tune     `tokenprune tune`
 adapt    `tokenprune adapt`
 search   `tokenprune optimize` and `layers`
 actions  `tokenprune actions`
-harness  lmms-eval and VLMEvalKit, which have commands of their own
+harness  lmms-eval and VLMEvalKit, which have their own commands
 
 What commands share:
 
 tasks    benchmarks: questions, prompts, metrics
 reading  published file formats, images and videos
-models   loading a model, and how it is asked
+models   loading a model and prompting it
 storage  answers and results on disk
 stats    confidence intervals
 

@@ -1,12 +1,12 @@
 """Reversible visual-token pruning for Hugging Face vision-language models.
 
     handle = tokenprune.patch(model, FoPru(keep_ratio=0.25))
-    ...                  # generate, forward, pipelines: as before, with fewer visual tokens
+    ...                  # generate, forward, pipelines: as before, but with fewer visual tokens
     handle.report        # which visual tokens were kept
     handle.remove()
 
-Importing this package changes nothing and never loads transformers; `patch` does, on one model instance. Each public
-name is loaded when it is first used, so that the command's help and shell completion do not wait for torch.
+Importing this package changes nothing and never loads transformers; `patch` changes one model instance. Public names
+are loaded on first use, so that the command's help and shell completion do not wait for torch.
 """
 
 # ruff: noqa: I001 (one statement per module)

@@ -1,9 +1,9 @@
 """Language models: their layers, masks and attention.
 
-config     how the layers attend, and which masks they take
-masking    what the code does with masks, beyond what the config says
-attention  where queries and keys of a layer are read
+config     what kind of attention the layers have, and which masks they take
+masking    how the code treats masks, where the config does not say
+attention  where to read the queries and keys of a layer
 rotation   how they are rotated
-deepstack  visual features that are added after the first layers
-denoising  further questions, for adapters of models that denoise
+deepstack  visual features added after the first layers
+denoising  what adapters of models that denoise answer as well
 """

@@ -2,9 +2,9 @@
 
 frames    one raster, repeated frame by frame
 anyres    an overview, and tiles assembled into one canvas with newline tokens
-tiles     tiles whose images are read from the prompt
-crops     square crops and a square whole
-newlines  newline tokens at the end, or at the end of every row
+tiles     tiles, assigned to images by reading the prompt
+crops     square crops, and the whole image as a square
+newlines  newline tokens at the end of an image, or of every row
 padded    images of any shape, padded to the same number of patches
 grids     images whose tower is unknown
 """

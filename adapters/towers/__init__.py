@@ -1,16 +1,16 @@
 """Vision towers: where their layers and attention are. `register_tower` adds one.
 
-tower          how one kind of tower is read
-registry       which one reads a model's tower
-builtin        those of LLaVA, InternVL, Idefics, DeepSeek-VL and Ovis
+tower          how to read one kind of tower
+registry       which `Tower` a model's tower gets
+builtin        the towers of LLaVA, InternVL, Idefics, DeepSeek-VL and Ovis
 qwen           Qwen-VL's
-siglip_packed  SigLIP's layers on the patches of all images in one sequence
-sam            those made like Segment Anything's
-timm           timm's, in transformers' wrapper
-resampler      modules after a tower whose queries become the visual tokens
-attention      how attention in one row of patches is read, and recomputed with a bias
-row            towers that work without some patches, which are dropped before them
-layers         towers that work with fewer patches from some layer on
+siglip_packed  SigLIP's layers, with the patches of all images in one sequence
+sam            towers like Segment Anything's
+timm           timm models in transformers' wrapper
+resampler      resamplers, whose queries become the visual tokens
+attention      reads attention in one row of patches, and recomputes it with a bias
+row            towers that strategies can drop patches before
+layers         towers that strategies can drop patches in, from some layer on
 rotary         rotary position embeddings
 """
 

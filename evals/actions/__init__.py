@@ -3,7 +3,7 @@
 observation  what a policy sees at one moment
 recordings   folders of observations
 lerobot      ... that are LeRobot data sets
-policy       a policy, asked for actions
+policy       asks a policy for actions
 compare      pruned and unpruned actions on the same observations
 table        what `tokenprune actions` prints
 """

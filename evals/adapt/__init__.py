@@ -3,13 +3,13 @@
 examples     questions with the answers to learn
 rows         questions about one image in one row of a batch
 lora         which layers are trained
-logits       logits where an answer is learnt, and nowhere else
+logits       computes logits only where an answer is learnt
 generation   the unpruned model's answers to the questions of a row, all at once
-own_answers  its answers to all questions, on disk
-teaching     what the model learns without right answers: its own distributions
+own_answers  its answers to all questions, stored on disk
+teaching     targets without labels: the model's own distributions
 loss         what is minimised
-objective    what a training is for, and how the model is pruned meanwhile
-training     transformers' Trainer on a model that is patched again at every step
+objective    what is trained, and how the model is pruned meanwhile
+training     transformers' Trainer, with a new patch at every step
 estimate     memory and time, before anything starts
-adapt        the whole training, resumable
+adapt        the whole procedure, resumable
 """

@@ -6,14 +6,14 @@ settings    options from a file
 parser      help texts, and types of arguments
 completion  shell completion
 output      where commands print
-errors      errors as sentences
-checkpoint  what is known of a checkpoint, for `models`
-guesses     the type of a checkpoint by its name, for `models`
+errors      errors as messages without a traceback
+checkpoint  what is known about a checkpoint, for `models`
+guesses     guesses a checkpoint's model type from its name, for `models`
 
 To add a command, write a module with `EXTRA`, `add_options(parser)` and `run(options)`, and add its name to COMMANDS.
 The docstring of `run` is its help. With `PASSES_ON`, words that the parser does not know are in `options.passed_on`,
-and the model may come first, without `--model`. Modules import anything heavy inside `run`, so that `--help` and shell
-completion are quick.
+and the model may come first, without `--model`. Modules import anything heavy inside `run`, to keep `--help` and shell
+completion fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Load models and prepare their prompts. `tokenprune/prompts.py` puts them into a processor's chat template.
+"""Load models and prepare their prompts. `tokenprune/prompts.py` applies a processor's chat template.
 
 loading        models and processors
 dtypes         the data types that models are loaded in
@@ -6,10 +6,10 @@ prompt_styles  how a model expects a question, and how it writes boxes
 boxes          the formats of boxes
 image_view     the part of an image that a model sees
 video_prompts  prompts about videos
-greedy         greedy answers, unless the model computes NaN
+greedy         greedy answers; raises if the model computes NaN
 cache          the KV cache in a model's output
 overrides      another forward or mode for a module, in a `with` block
-devices        where a model computes, even if it is offloaded
-tensors        what a tensor is stored in, even if it is quantised
-bundled        paths of files that are in a clone but not in a wheel
+devices        where a model computes, even if offloaded
+tensors        what a tensor is stored in, even if quantised
+bundled        paths of files that only a clone has, no wheel
 """

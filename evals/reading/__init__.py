@@ -1,4 +1,4 @@
-"""Readers of published file formats. An error names the file, and the line or record in it.
+"""Readers of published file formats. Errors name the file, and the line or record in it.
 
 records  a file as records
 hub      sets from the Hugging Face Hub

@@ -3,15 +3,15 @@
 evaluate    a run from beginning to end: start reading here
 arguments   checks of what a Python caller passes
 setups      what is compared: the unpruned model, strategies, downsampling
-downsample  the image shrunk instead of pruned
+downsample  shrinks the image instead of pruning it
 defaults    defaults that commands and functions share
 questions   the questions of a folder
 plan        every question under every setup, in parts
-backend     what answers: the model in this process, or an engine (see evals/engines)
+backend     what answers: the model in this process or an engine (see evals/engines)
 runner      the model in this process, batch by batch
 batches     questions of similar length, encoded once for all setups
 costs       visual tokens and KV cache of an answer
 aggregate   from answers to results
-progress    sentences, and a progress bar or lines in a log
+progress    messages, and a progress bar or lines in a log
 processes   the processes of a run on several devices
 """

@@ -1,7 +1,7 @@
-"""The calls that change a loaded model, and the handles that change it back.
+"""The calls that change a loaded model, and the handles that restore it.
 
 pruning            `patch` and `unpatch`
-probing            `probe`, which reads attention and prunes nothing
+probing            `probe`, which records statistics without pruning
 decoder_attention  the attention of decoder layers, for probes
 handle             what all handles share
 """

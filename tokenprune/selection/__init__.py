@@ -1,10 +1,10 @@
-"""The outcome for one image: which visual tokens are kept, what is merged into them, and how many may be kept.
+"""The outcome for one image: which visual tokens are kept, what is merged into them, and the budget.
 
 selection  the kept tokens
 merge      what is merged into them
-steps      what is left after each of several steps
+steps      what is kept after each of several steps
 budgets    how many tokens may be kept
-precision  selections without torch.autocast
+precision  selects with torch.autocast off
 """
 
 from tokenprune.selection.budgets import budget, n_reaching, split, tile_share

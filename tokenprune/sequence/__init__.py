@@ -1,4 +1,4 @@
-"""The tokens of a prompt that are left after pruning.
+"""The tokens of a prompt after pruning.
 
 packing       which columns of a call are kept, and which slots of a cache hold them
 input_masks   attention masks as callers pass them

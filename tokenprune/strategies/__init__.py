@@ -1,18 +1,18 @@
 """All strategies, one file each in a folder for where they prune, and the registry of their names.
 
-README.md is the guide for writing one; CONTRIBUTING.md says what to edit to add it here.
+README.md is the guide to writing one; CONTRIBUTING.md lists the edits that add it here.
 
 pre_tower  before the vision tower
 in_tower   in the vision tower
 pre_llm    before the language model
 in_llm     inside the language model
 video      before the language model, by comparing the frames of a video
-baselines  choices that do not depend on what the image shows
-compose    several in sequence
+baselines  selections that do not depend on what the image shows
+compose    several strategies in sequence
 registry   names, classes and settings
 parsing    strategies as text: `fopru:mode=row`
 settings   strategies in files
-shared     what several share, and parts of one that fill a file of their own
+shared     helpers, shared or large
 """
 
 from tokenprune.strategies.baselines.average_pooling import AveragePooling

@@ -1,6 +1,6 @@
 """The base classes of strategies: tensors in, Selection out. The strategies themselves are in `tokenprune.strategies`.
 
-A strategy derives from the classes of the places where it prunes, and the engine builds only what these ask for.
+A strategy derives from the class of each place where it prunes; the engine installs only what these classes need.
 
 base         before the language model, which every strategy does
 ranked       ... by ranking tokens by a score
@@ -8,13 +8,13 @@ attention    ... by the attention of the vision tower
 merging      ... by merging dropped tokens into kept ones
 video        ... by comparing the frames of a video
 tower        before the vision tower, and between its layers
-all_enter    only after every visual token has entered the language model
+all_enter    keeps every visual token until the language model
 staged       inside the language model, in stages
 text_guided  ... by the text's attention
-schedule     stages whose average is a given keep ratio
-skipping     without some of the decoder layers
+schedule     stages that average to a given keep ratio
+skipping     skips some of the decoder layers
 denoising    between the steps of models that denoise
-calls        how their methods are called, with checks of what these return
+calls        calls their methods and checks what these return
 """
 
 from tokenprune.strategy.all_enter import AllEnterStrategy

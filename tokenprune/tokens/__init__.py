@@ -3,7 +3,7 @@
 visual          the visual tokens of an image at each place where a strategy may prune
 layout          their grids, tiles and newline tokens, and how patches become visual tokens
 frames          the frames of a video
-cells           cells of the grid, and the best tokens of each
+cells           cells of the grid, and the best tokens in each
 attention       attention of one layer of the vision tower
 text_attention  attention of one decoder layer
 tower           patches before the vision tower and between its layers

@@ -1,4 +1,4 @@
-"""Coarse-to-fine search in images that are much larger than a model's input.
+"""Coarse-to-fine search in images much larger than a model's input.
 
 search     the search, and what it finds
 pyramid    the image as levels of square tiles

@@ -1,7 +1,7 @@
 """What is timed: models of real size with random weights, and prompts with images for them.
 
-shapes    configurations
-build     models of them
+shapes    configs
+build     models with these configs
 prompts   prompts with one image per row
 rendered  drawn pages, tables and screens
 """

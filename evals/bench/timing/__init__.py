@@ -1,7 +1,7 @@
-"""Clocks, and what disturbs them.
+"""Clocks, and what disturbs measurements.
 
-clock      which phases of a prompt and its answer are timed
-stopwatch  seconds between moments, and in hooks
-memory     the peak of a call, and what is free
-load       how busy other processes keep the machine
+clock      times the phases of a prompt and its answer
+stopwatch  seconds between two points, and in hooks
+memory     peak memory of a call, and free memory
+load       CPU use of other processes
 """

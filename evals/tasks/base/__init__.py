@@ -1,8 +1,8 @@
-"""What tasks are made of.
+"""Building blocks of tasks.
 
 task           a published set: its files, prompts and metrics
 question       a question of any set
-box            a question that is answered with a box
+box            a question answered with a box
 yes_no         ... with yes or no
 choices        ... with a letter
 short_answers  ... with a few words

@@ -1,4 +1,4 @@
-"""Models that denoise, in which a second stack of layers reads the pruned cache step by step. Private.
+"""Models that denoise: a second stack of layers reads the pruned cache at every step. Private.
 
 canvas      the steps of a block diffusion model
 policy      the steps of a robot policy

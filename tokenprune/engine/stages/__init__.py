@@ -6,6 +6,6 @@ run      one stage in one forward: the arguments of its layers
 forward  the state of all stages in one forward
 layers   overrides of the layers' methods
 capture  queries and keys of the layers whose attention stages read
-reading  their attention
+reading  attention from them
 slots    which slots of the cache the layers of a stage hold
 """

@@ -1,13 +1,13 @@
 """Pruning before the layers of the vision tower, and between them.
 
-Layers take a batch of tiles, or the patches of all images in one row; what differs has a file for each.
+Layers take either a batch of tiles or the patches of all images in one row; each case has its own files.
 
 pruning                 the hooks
 batch_pruning           ... on a tower that takes a batch: between its layers
 row_pruning             ... on a tower that takes a row: before its layers, and between them
 call                    one call of the tower
-batch                   ... that takes a batch, and what is left of it
-row                     ... that takes a row, and what is left of it
+batch                   ... on a batch, and what remains of it
+row                     ... on a row, and what remains of it
 patches                 which visual tokens of an image are encoded at all
 tiles                   what a strategy selects in a tile
 proportional_attention  attention to merged patches, where the layers take no mask

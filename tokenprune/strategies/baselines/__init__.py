@@ -1,1 +1,1 @@
-"""Strategies whose choice does not depend on what the image shows; every other strategy should beat them."""
+"""Strategies that select without regard to what the image shows; every other strategy should beat them."""

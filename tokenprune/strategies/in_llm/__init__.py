@@ -1,1 +1,1 @@
-"""Strategies that choose inside the language model, from what its first layers computed."""
+"""Strategies that select inside the language model, from what its first layers computed."""

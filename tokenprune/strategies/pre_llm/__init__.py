@@ -1,1 +1,1 @@
-"""Strategies that choose before the language model, from what the vision tower computed."""
+"""Strategies that select before the language model, from what the vision tower computed."""

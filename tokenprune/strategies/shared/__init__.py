@@ -1,4 +1,4 @@
-"""What several strategies share, and parts of one strategy that fill a file of their own.
+"""Helpers of strategies, shared by several or too large for the strategy's own file.
 
 importance  VFlowOpt's importance map
 recycling   merging dropped tokens into a few: VFlowOpt's by cell, SparseVLM's by cluster

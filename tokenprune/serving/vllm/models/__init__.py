@@ -1,1 +1,1 @@
-"""The architectures, one file for each family: vLLM's own model with our selection."""
+"""The architectures, one file per family: vLLM's own model with our selection."""

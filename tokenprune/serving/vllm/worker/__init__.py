@@ -2,11 +2,11 @@
 
 model         mixed in before vLLM's class: encode, select, and give kept tokens their original position IDs
 batches       how many images the vision tower gets at once
-before_tower  which patches of theirs it encodes
+before_tower  which patches it encodes
 capture       queries and keys of one of its layers
-ranks         ... of images that tensor parallel ranks encode apart
-tiles         the encoded images of a call, with what the strategy reads of them
+ranks         ... of images that tensor parallel ranks encode separately
+tiles         the encoded images of a call, with what the strategy reads
 selector      which visual tokens of an image are kept
 positions     original position IDs, by offsets that travel in the embeddings
-rope          ... beyond the length that vLLM counts
+rope          ... beyond the length that vLLM prepares for
 """
