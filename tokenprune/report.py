@@ -28,12 +28,12 @@ class LateStepReport:
 
 @dataclass(frozen=True)
 class Denoising:
-    """What the denoising steps since the last prompt with an image have read, and computed.
+    """What the denoising steps since the last prompt with an image have read and computed.
 
-    steps: of all canvases, or of all actions.
-    computed: those in which every layer was computed; in the others, outputs of an earlier step were reused.
-    kv_bytes_read: cached keys and values that the steps have read.
-    kv_bytes_unpruned: what they would have read of the unpruned cache.
+    steps: the number of steps, of all canvases or actions.
+    computed: the steps that computed every layer; the others reused outputs of an earlier step.
+    kv_bytes_read: bytes of cached keys and values that the steps have read.
+    kv_bytes_unpruned: what they would have read from the unpruned cache.
     """
 
     steps: int = 0
@@ -42,7 +42,7 @@ class Denoising:
     kv_bytes_unpruned: int = 0
 
     def after_step(self, n_read: int, n_unpruned: int, computed: bool = True) -> Denoising:
-        """Add a step that read `n_read` bytes, and would have read `n_unpruned` of the unpruned cache."""
+        """Add a step that read `n_read` bytes, and would have read `n_unpruned` from the unpruned cache."""
         return Denoising(
             self.steps + 1,
             self.computed + computed,
@@ -75,10 +75,10 @@ class ImageReport:
     scores: importance score of every visual token; None if the strategy gives none.
     position_ids: the position IDs of the kept tokens.
     merged: the tokens merged into kept ones; None if there are none.
-    stages: for strategies that prune in the language model, the effect of each stage, by layer.
-    in_tower: for strategies that prune in the vision tower or before it, the effect of each pruned layer, by layer.
-    steps: for several strategies in sequence, what each has left before the language model.
-    late_steps: for strategies that prune between denoising steps, the effect of each stage on the last canvas, by step.
+    stages: the effect of each stage inside the language model, by layer.
+    in_tower: the effect of pruning in or before the vision tower, by layer.
+    steps: for strategies in sequence, what each kept before the language model.
+    late_steps: the effect of each stage between denoising steps on the last canvas, by step.
     """
 
     row: int
@@ -95,7 +95,7 @@ class ImageReport:
 
     @property
     def grid(self) -> Grid3:
-        """(t, h, w) of its visual tokens. Raises PruningError if they form several rasters; then read `grids`."""
+        """(t, h, w) of its visual tokens. Raises PruningError if they form several rasters: read `grids` instead."""
         return self.layout.grid
 
     @property
@@ -114,7 +114,7 @@ class ImageReport:
 
     @property
     def n_left(self) -> int:
-        """The number that the last decoder layer or the last denoising step sees."""
+        """The number of visual tokens that the last decoder layer or the last denoising step sees."""
         stages = self.late_steps or self.stages
         return len(stages[-1].kept) if stages else self.n_kept
 

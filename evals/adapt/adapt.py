@@ -82,7 +82,7 @@ def adapt(
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     console: Console | None = None,
 ) -> Adapted:
-    """Train low-rank updates of a model while it is pruned, so that it loses less.
+    """Train a LoRA adapter for a model while it is pruned, so that it loses less accuracy.
 
         adapted = tokenprune.adapt("llava-hf/llava-1.5-7b-hf", data="train", keep_ratio=0.1, output="runs/adapted")
         model = PeftModel.from_pretrained(model, adapted.adapter)
@@ -90,12 +90,13 @@ def adapt(
     model: a folder or a Hugging Face name. data, tasks, limit: the questions, as for `tune`. If there are more than the
         steps need, some are drawn at random.
     split: None is "train", if the sets have it, otherwise all.
-    output: a folder, from which the same call resumes; without labels, what it learns from then on may be rounded in
-        another way. SettingError if it holds another training.
+    output: a folder, from which the same call resumes; without labels, targets computed after resuming may be rounded
+        differently. SettingError if it holds another training.
     strategy: as in `--strategy`.
-    keep_ratio, up_to, whole: a share `whole` of the steps is unpruned; in the others the keep ratio is drawn between
-        the first two, so that one adapter works at all of them.
-    labels: learn the right answers; False: what the unpruned model would answer, see `tokenprune.evals.adapt.teaching`.
+    keep_ratio, up_to, whole: a share `whole` of the steps is unpruned; in the others, the keep ratio is drawn between
+        `keep_ratio` and `up_to`, so that one adapter works at all of them.
+    labels: True learns the right answers; False what the unpruned model would answer, see
+        `tokenprune.evals.adapt.teaching`.
     part, rank: what is trained, see `tokenprune.evals.adapt.lora`.
     batch_tokens: without labels, tokens in a batch of the questions that the unpruned model answers one by one.
     batch, per_image, accumulate: rows in a forward, questions about one image in a row, see

@@ -1,4 +1,4 @@
-"""Find the cheapest setting whose loss of accuracy is bounded, and write it down."""
+"""Find the cheapest setting within a bound on the loss of accuracy, and write it down."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ SETTINGS, PAGE, PLOT, JOURNAL, IDENTITY = "settings.json", "tuned.md", "tuned.pn
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a tuning found.
+    """The result of a tuning.
 
     passed: whether the loss of `best` is at most the margin with 95 % confidence, on questions that the search never
-        saw. False: no setting passed, and `best` is the most promising.
+        saw. If False, no setting passed, and `best` is the most promising.
     best: None if every setting costs more than the unpruned model. settings: the file that holds it.
     tested: the settings that were tested on fresh questions, in that order. tried: all settings, the best first.
-    verdict: all of this in one paragraph of Markdown, with which the page begins.
+    verdict: all of this in one paragraph of Markdown, which opens the page.
     """
 
     passed: bool
@@ -98,19 +98,19 @@ def tune(
         tuned = tokenprune.tune("llava-hf/llava-1.5-7b-hf", data="questions", max_loss=1.0, output="runs/tuned")
         tokenprune.patch(model, tuned.strategy)
 
-    model: a folder or a Hugging Face name; or a pair of a loaded model and its processor, which are left as they are.
-    data, tasks, split, limit: the questions, as for `evaluate`. Split by image, one half is searched on, and the other
-        half tests what was found.
+    model: a folder or a Hugging Face name; or a pair of a loaded model and its processor, which are left unchanged.
+    data, tasks, split, limit: the questions, as for `evaluate`. They are split by image: one half is searched on, the
+        other half tests what was found.
     output: a folder for the settings file, a page, a plot and everything that a killed call resumes from. SettingError
         if it holds another tuning.
-    strategies: what is searched, as `--strategy` takes it. keep_ratios: the lowest and the highest.
+    strategies: the strategies to search, as for `--strategy`. keep_ratios: the lowest and the highest.
     cost: what to minimise, "flops", "kv" or "ttft", see `tokenprune.evals.tune.costs`.
     labels: False for questions without right answers. `compare` then says what is measured: "answers" (the default),
         agreement with the unpruned model's answers; "first-token", overlap of the distribution of the answer's first
         token with the unpruned model's. A point of the latter is a total variation distance of 0.01, averaged over the
         questions, and `max_loss` bounds it with the same confidence. SettingError with right answers.
     servable: only settings that `tokenprune serve` can run in vLLM.
-    generations, size: how many times settings are proposed, and how many each time.
+    generations, size: how many rounds of proposals, and how many settings per round.
     """
     model, output, data, console = as_model(model), Path(output), Path(data), console or Console()
     say = plain_printer(console)

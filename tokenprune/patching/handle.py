@@ -66,8 +66,8 @@ class Handle(ABC):
 
 
 class PatchingHandle(Handle, Generic[SomePatch]):
-    """The handle of a patch. The end of its `with` block brings the patch back that it has replaced, if the block is
-    inside one of that patch's."""
+    """The handle of a patch. When its `with` block ends inside a `with` block of the patch it replaced, that patch
+    takes effect again."""
 
     def __init__(self, patch: SomePatch, replaced: SomePatch | None) -> None:
         self._patch, self._replaced = patch, replaced
@@ -86,8 +86,8 @@ class PatchingHandle(Handle, Generic[SomePatch]):
         return self._patch.ended
 
     def remove(self) -> None:
-        """Restore the unpatched model. Has no effect the second time. Another patch, or a probe, that has replaced this
-        one stays, and this one does not come back after it."""
+        """Restore the unpatched model. Calling it again has no effect. If another patch or a probe has replaced this
+        one, that stays, and this one does not return when it is removed."""
         self._patch.end()
 
     def __enter__(self: Patching) -> Patching:
@@ -98,7 +98,7 @@ class PatchingHandle(Handle, Generic[SomePatch]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove the patch. In a `with` block whose patch it had replaced, that one is in effect again."""
+        """Remove the patch. Inside a `with` block of the patch it replaced, that patch takes effect again."""
         self._patch.in_block = False
         before = self._replaced
         with changing_patches:

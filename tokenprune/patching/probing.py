@@ -103,8 +103,8 @@ class Probe(Handle):
 
     @property
     def images(self) -> list[ProbedImage]:
-        """The images and videos of the last forward that contained any, in reading order; those of a sample that was
-        repeated (beam search, num_return_sequences) once per repetition.
+        """The images and videos of the last forward with any, in reading order. If a sample was repeated (beam search,
+        num_return_sequences), its images appear once per repetition.
 
         Raises PruningError if there are none, or if the probe was removed or replaced by a patch.
         """
@@ -126,7 +126,7 @@ class Probe(Handle):
         ]
 
     def run(self, **inputs: Any) -> list[ProbedImage]:
-        """Run the model on a prompt, without gradient, only as far as the statistics need, and return its images.
+        """Run the model on a prompt, without gradients and only as far as the statistics need; return its images.
 
         The forward stops after the last of `decoder_layers`, or before the first layer without any.
         """

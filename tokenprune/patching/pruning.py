@@ -37,8 +37,8 @@ class PatchHandle(PatchingHandle[Pruner]):
 
     @property
     def report(self) -> Report:
-        """The report on this thread's last forward that contained visual tokens; on any thread's, if this one has had
-        none. Raises PruningError before the first one."""
+        """The report on this thread's last forward with visual tokens; if it has had none, on that of any thread.
+        Raises PruningError before the first one."""
         if self._patch.report is None:
             raise PruningError("no report yet: this patch has not seen an image. Call the model with one first.")
         return self._patch.report
@@ -82,16 +82,16 @@ def patch(
         handle = tokenprune.patch(model, "settings.json")
 
     model: an instance of a supported class, possibly inside PEFT's or torch.compile's wrapper. Only this instance
-        changes. A second patch replaces the first; if both are `with` blocks, the first is back when the second ends.
-        A copy of a patched model is patched independently: unpatching one leaves the other patched.
-    strategy: a Strategy; or its name, or `module:Class`, with its settings as keywords or as in "fopru:layer=-2"; or
-        the path of a settings file such as `tokenprune tune` writes, with keywords for the settings to override. Warns
-        if a settings file was made for a model with another number of layers.
-    position_ids: "original" leaves every token, including the text after the images and the answer, at the position
-        ID that it has without pruning (GAP, https://arxiv.org/abs/2506.21873). "compact" renumbers without gaps; where
-        IDs have several components (Qwen-VL), it numbers kept tokens one by one in all of them, like text.
+        changes. A second patch replaces the first; if both are `with` blocks, the first takes effect again when the
+        second ends. A copy of a patched model has its own patch: unpatching one leaves the other patched.
+    strategy: a Strategy; or its name, or `module:Class`, with settings as keywords or as in "fopru:layer=-2"; or the
+        path of a settings file such as `tokenprune tune` writes, with keywords for the settings to override. Warns if
+        the file was made for a model with another number of layers.
+    position_ids: "original" keeps every token, including the text after the images and the answer, at the position ID
+        that it has without pruning (GAP, https://arxiv.org/abs/2506.21873). "compact" renumbers without gaps; where
+        IDs have several components (Qwen-VL), it numbers the kept tokens one by one in all of them, like text.
     adapter: an adapter class to use instead of the one registered for the model's class. GenericAdapter fits many
-        classes that have none, but has not been tested on them.
+        classes without an adapter, but has not been tested on them.
 
     Raises SettingError for an invalid setting and UnsupportedError for a model that cannot be patched; the model is
     then unchanged.
@@ -119,7 +119,7 @@ def patch(
 
 
 def unpatch(model: nn.Module) -> None:
-    """Remove the patch of `model`, if it has one. Raises UnsupportedError for anything that is not a model, such as a
+    """Remove the patch of `model`, if it has one. Raises UnsupportedError for anything but a model, such as a
     handle."""
     check_model(model)
     pruner = Pruner.on(unwrap_model(model))

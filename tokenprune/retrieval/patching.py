@@ -94,20 +94,20 @@ def patch_retrieval(model: nn.Module, factor: int = 9, *, text: KeptText = "all"
 
     factor: how many patch embeddings are merged into one on average; the paper uses 4, 9, 25 and 49. A page of N
         patches keeps N // factor; 1 changes nothing, whatever `text` is.
-    text: which of the tokens around the patches keep their embeddings, which add to a page's score. "all", also those
-        between the tiles that ColModernVBert splits a page into; "after", as the authors' code: those after the
-        patches without the first and the last of them (of ColQwen2 the first is the end of the image); or "none".
+    text: which tokens around the patches keep their embeddings, which add to a page's score: "all", including those
+        between the tiles that ColModernVBert splits a page into; "after", as in the authors' code, those after the
+        patches without the first and the last (in ColQwen2 the first ends the image); or "none".
 
-    All patch embeddings of a page, of all its tiles, are merged after the projector by hierarchical clustering. Those
-    of the text are kept unchanged and in order, before the merged ones (the authors' code puts them last, which scores
-    do not see). Queries contain no image, so their embeddings stay bitwise the same with the patch on or off. Pages
-    that end up shorter than others of their batch are padded with rows of zeros at the end, which add nothing to a
+    All patch embeddings of a page, from all of its tiles, are merged after the projector by hierarchical clustering.
+    Text embeddings are kept unchanged and in order, before the merged ones (the authors' code puts them last, which
+    does not affect scores). Queries contain no image, so their embeddings are bitwise the same with and without the
+    patch. Pages that end up shorter than others in their batch are padded with zeros at the end, which add nothing to a
     score beyond transformers' own padding; only `page[page.any(-1)]` needs to be stored. Everything else in the output
     keeps its length. Gradients flow, so a model can be trained with the merging in place.
 
-    A second call replaces the first; if both are `with` blocks, the first is back when the second ends. Raises
-    SettingError for an invalid factor, UnsupportedError for a model of another class or without scipy, and PruningError
-    in a forward whose pages have fewer patches than `factor`.
+    A second call replaces the first; if both are `with` blocks, the first takes effect again when the second ends.
+    Raises SettingError for an invalid factor, UnsupportedError for a model of another class or without scipy, and
+    PruningError in a forward whose pages have fewer patches than `factor`.
     """
     if not is_integer(factor) or factor < 1:
         raise SettingError(

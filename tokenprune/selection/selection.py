@@ -17,9 +17,12 @@ from tokenprune.selection.steps import StepReport
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The outcome for one image: `kept` indices, ascending and unique, the importance scores if there are any, what is
-    merged into kept tokens, if anything is, and what each of several strategies has left, if there were several. Scores
-    are held without their graph: reports keep them.
+    """The outcome for one image.
+
+    kept: indices of the kept visual tokens, ascending and unique, out of `n_visual`.
+    scores: importance scores, if there are any, detached, because reports keep them.
+    merged: what is merged into kept tokens, if anything is.
+    steps: what each strategy kept, for strategies in sequence.
 
     Raises PruningError for anything else, so code that holds a Selection need not check it again.
     """

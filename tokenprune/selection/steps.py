@@ -29,7 +29,7 @@ class StageReport:
 
 @dataclass(frozen=True, eq=False)
 class StepReport:
-    """What one of several strategies, applied one after the other, has left of an image.
+    """What one of several strategies in sequence kept of an image.
 
     strategy: the name of its class.
     kept: sorted indices within the image's visual tokens.

@@ -29,20 +29,20 @@ Kind = TypeVar("Kind", bound=Strategy)
 
 @dataclass(frozen=True, init=False, repr=False)
 class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
-    """Applies strategies in sequence, each to the visual tokens that the previous one has left.
+    """Applies strategies in sequence, each to the visual tokens that the previous one kept.
 
         Compose(PixelPrune(), FoPru(keep_ratio=0.25))
 
     In commands, `pixelprune+fopru`; in a settings file, the strategy "compose" with the setting
     "steps": ["pixelprune", "fopru:mode=row"].
 
-    Every step's budget counts all visual tokens of the image, so that of the last one holds for the whole: a quarter of
-    the image's tokens here, or what PixelPrune leaves, if that is less. What each step before the
-    language model leaves is in the report's `steps`.
+    The budget of every step counts all visual tokens of the image, so the last one applies to the whole image: here a
+    quarter of its tokens, or what PixelPrune keeps, if that is less. The report's `steps` has what each step before
+    the language model kept.
 
-    steps: strategies, or texts as `parse` reads them, in the order of the places where they prune: before the vision
-        tower, in it, before the language model (any number), inside it.
-    keep_ratio, keep: the last step's. `budget_per` is "tile" in no step.
+    steps: strategies, or texts as `parse` reads them, in the order in which they prune: before the vision tower, in it,
+        before the language model (any number), inside it.
+    keep_ratio, keep: those of the last step. No step may have `budget_per="tile"`.
 
     Raises SettingError for steps that cannot follow each other.
     """

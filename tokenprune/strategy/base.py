@@ -16,14 +16,14 @@ class Strategy(ABC):
     """Decides which visual tokens of one image enter the language model.
 
     A strategy is a pure function of `VisualTokens` and of its own frozen settings. The budget is `keep_ratio`, the
-    fraction kept, in (0, 1], or `keep`, a count; with neither, a quarter is kept. Newline tokens count. It is a budget
+    fraction kept, in (0, 1], or `keep`, a count; with neither, a quarter is kept. Newline tokens count. The budget is
     per "image" (tiles compete for it) or per "tile" (each gets its share; an image without tiles is one tile), and per
-    "video" for a `VideoStrategy`. For others, a video is an image whose tiles are its frames.
-    Invalid settings raise SettingError when the strategy is created.
+    "video" for a `VideoStrategy`. For other strategies, a video is an image whose tiles are its frames. Invalid
+    settings raise SettingError when the strategy is created.
 
     needs: names from `tokenprune.tokens.visual.STATISTICS` that `select` reads from its tokens. A class attribute; a
         strategy whose settings decide what it reads overrides it with a property.
-    whole_image: whether `select` works on all tokens of an image only, so that no other strategy may come before it.
+    whole_image: whether `select` needs all tokens of an image, so that no other strategy may come before it.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -60,7 +60,7 @@ class Strategy(ABC):
 
     @property
     def reads_grid(self) -> bool:
-        """Whether `select` reads where tokens are in an image, which is not known of every model."""
+        """Whether `select` reads where tokens are in an image, which is not known for every model."""
         return False
 
     @property

@@ -16,8 +16,8 @@ from tokenprune.tokens.visual import StepTokens
 
 @dataclass(frozen=True)
 class DenoisingStage(StageBudget):
-    """Late-step pruning: from denoising step `step` of every canvas on, counted from 0, a fraction `keep_ratio` or a
-    count `keep` of all visual tokens of each image are read."""
+    """Late-step pruning: from denoising step `step` of every canvas on, counted from 0, only a fraction `keep_ratio` or
+    a count `keep` of each image's visual tokens is read."""
 
     step: int
     keep_ratio: float | None = None
@@ -34,8 +34,8 @@ class DenoisingStage(StageBudget):
 
 @dataclass(frozen=True)
 class DenoisingStrategy(Strategy):
-    """Prunes between the denoising steps of a block diffusion model: what the denoiser reads, not what is cached.
-    `select` decides which tokens are cached."""
+    """Prunes what the denoiser of a block diffusion model reads between steps, not what is cached: `select` decides
+    that."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"canvas_attention"})
 
@@ -59,7 +59,7 @@ class DenoisingStrategy(Strategy):
 
 @dataclass(frozen=True)
 class ReusingStrategy(Strategy):
-    """Computes the layers of a robot policy's action expert in some denoising steps only."""
+    """Computes the layers of a robot policy's action expert only in some denoising steps."""
 
     @property
     @abstractmethod

@@ -14,10 +14,10 @@ class MergingStrategy(Strategy):
     """Merges dropped tokens into kept ones.
 
     attention_bias: "size" is ToMe's proportional attention (https://arxiv.org/abs/2210.09461): in every decoder layer,
-        log(size) is added to the attention logits of a kept token's key, where its size is how many tokens it stands
-        for, see `Selection.sizes`. It is then attended to as strongly as that many identical tokens at its position.
-        Not with FlashAttention, which takes no such masks, and not in layers with a state. None adds nothing, as the
-        papers do.
+        log(size) is added to the attention logits of a kept token's key, where size is the number of tokens it stands
+        for (`Selection.sizes`). It is then attended to as strongly as that many identical tokens at its position. Does
+        not work with FlashAttention, which takes no such masks, or with layers that have a state. None adds nothing, as
+        in the papers.
     """
 
     # By keyword only, so that a subclass's own settings keep their places.

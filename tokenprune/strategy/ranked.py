@@ -24,11 +24,11 @@ LEAST = 0.05
 class RankedStrategy(Strategy):
     """Ranks visual tokens by a score: all of an image, or within cells of its grid, which keeps tokens everywhere.
 
-    cells: the side of a square cell in visual tokens; "auto" is the largest whose square is at most the number of
-        visual tokens for each one to keep, but at least 2 (2 for a quarter, 3 for 10 %). Of every cell, as few of the
-        best tokens as can fill the budget are candidates, and the candidates with the highest scores are kept, as many
-        as the budget allows. Cells end at the edges of tiles with a grid of their own and of video frames, and newline
-        tokens have cells of their own. None ranks all tokens of the image.
+    cells: the side of a square cell in visual tokens; "auto" is the largest with at most as many tokens per cell as
+        there are visual tokens per kept one, but at least 2 (2 for a quarter, 3 for 10 %). Each cell proposes its best
+        tokens, as few as can fill the budget, and the best of these are kept. Cells end at the edges of video frames
+        and of tiles with a grid of their own, and newline tokens have their own cells. None ranks all tokens of the
+        image.
     """
 
     # By keyword only, so that a subclass's own settings keep their places.
@@ -63,13 +63,13 @@ class RankedStrategy(Strategy):
 
 @dataclass(frozen=True)
 class AdaptiveStrategy(RankedStrategy):
-    """Ranks visual tokens before the language model, and keeps a fixed budget of them, or what each image needs.
+    """Ranks visual tokens before the language model, and keeps a fixed budget of them or as many as each image needs.
 
-    mass: keep the fewest tokens whose scores add up to this share, in (0, 1], of those of the whole image (or of each
-        tile, with budget_per="tile"), and never more than the budget: an image whose importance is in few places costs
-        less. Which tokens they are is up to the subclass. 1 and None keep the budget.
-    least: with `mass`, the fewest that are kept, as a fraction of the visual tokens; None is 0.05, but at most a fifth
-        of the budget. Without `mass`, SettingError.
+    mass: keep the fewest tokens whose scores add up to this share, in (0, 1], of the total of the image (or of each
+        tile, with budget_per="tile"), and never more than the budget: an image whose importance is concentrated costs
+        less. Which tokens are kept is up to the subclass. 1 and None keep the budget.
+    least: with `mass`, the minimum to keep, as a fraction of the visual tokens; None is 0.05, but at most a fifth of
+        the budget. Without `mass`, raises SettingError.
     """
 
     mass: float | None = field(default=None, kw_only=True)

@@ -1,4 +1,4 @@
-"""Strategies that do not execute some of the decoder layers."""
+"""Strategies that skip decoder layers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ENDS = 2
 
 @dataclass(frozen=True)
 class SkippingStrategy(StagedStrategy):
-    """Does not execute the layers of `skip`.
+    """Skips the decoder layers of `skip`.
 
-    skip: the skipped decoder layers, counted from 0 and ascending, as `tokenprune layers` finds them for a model on a
-        few unlabelled questions; or a count, which skips that many layers right before the last two. The first two and
-        the last two layers cannot be skipped. keep_ratio counts visual tokens only, whichever layers are skipped.
+    skip: decoder layers, counted from 0 and ascending, as `tokenprune layers` finds them for a model with a few
+        unlabelled questions; or a count, which skips that many layers right before the last two. The first two and the
+        last two layers cannot be skipped. keep_ratio counts visual tokens only, whichever layers are skipped.
     """
 
     # By keyword only, so that a subclass's own settings keep their places.

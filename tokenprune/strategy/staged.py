@@ -23,14 +23,14 @@ class StageBudget:
             check_budget(type(self).__name__, self.keep_ratio, self.keep)
 
     def budget(self, n_visual: int) -> int:
-        """How many of an image's `n_visual` tokens are left."""
+        """How many of an image's `n_visual` tokens are kept."""
         return budget(n_visual, self.keep_ratio, self.keep)
 
 
 @dataclass(frozen=True)
 class Stage(StageBudget):
-    """In-LLM pruning: from decoder layer `layer` on, a fraction `keep_ratio` or a count `keep` of all visual tokens of
-    each image are left; fewer, if the strategy says so and the stage is `at_most`."""
+    """In-LLM pruning: from decoder layer `layer` on, each image keeps a fraction `keep_ratio` or a count `keep` of all
+    its visual tokens; or fewer, if the strategy selects fewer and the stage is `at_most`."""
 
     layer: int
     keep_ratio: float | None = None

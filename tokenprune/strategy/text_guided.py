@@ -28,11 +28,11 @@ class TextGuided(AllEnterStrategy, StagedStrategy):
 
 @dataclass(frozen=True)
 class TextScoreStrategy(TextGuided, RankedStrategy):
-    """Leaves, at every stage, the tokens with the highest scores; a subclass needs only `stages` and `score_at`."""
+    """Keeps the tokens with the highest scores at every stage; a subclass defines only `stages` and `score_at`."""
 
     @abstractmethod
     def score_at(self, tokens: StageTokens) -> Float[Tensor, " left"]:
-        """One score for each token that is left before a stage, higher = keep."""
+        """One score per token that remains before a stage, higher = keep."""
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         return self.best(self.score_at(tokens), stage.budget(tokens.n_visual), tokens)
@@ -43,7 +43,7 @@ class OneStage(TextGuided):
     """Prunes once, on entry to decoder layer `layer`, counted from 0, by the attention of the layer before.
 
     keep_ratio, keep: the budget from `layer` on; the layers before it see every visual token.
-    average: True makes keep_ratio the average over all layers, for comparison with strategies that prune elsewhere. The
+    average: True makes keep_ratio the average over all layers, to compare with strategies that prune elsewhere. The
         share kept from `layer` on is then smaller: (keep_ratio * layers - layer) / (layers - layer).
     """
 

@@ -14,7 +14,7 @@ from tokenprune.tokens.visual import VisualTokens
 
 @dataclass(frozen=True)
 class PatchStrategy(Strategy):
-    """Prunes before the vision tower: it encodes only the patches of the visual tokens that are left."""
+    """Prunes before the vision tower: the tower encodes only the patches of the visual tokens that are kept."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"kept_before_tower"})
 
@@ -30,8 +30,8 @@ class PatchStrategy(Strategy):
 
 @dataclass(frozen=True)
 class TowerStrategy(Strategy):
-    """Prunes between the encoder layers of the vision tower. Its `select` must not keep a token that the tower has
-    dropped: `tokens.kept_in_tower` has those that are left."""
+    """Prunes between the encoder layers of the vision tower. Its `select` must not keep a token that was dropped in the
+    tower: `tokens.kept_in_tower` has the others."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"kept_in_tower"})
 

@@ -17,10 +17,10 @@ from tokenprune.tokens.visual import VisualTokens
 
 @dataclass(frozen=True)
 class VideoStrategy(Strategy):
-    """Compares the frames of a video, `tokens.frames`, which share one budget as the strategy decides.
+    """Compares the frames of a video, `tokens.frames`, and shares one budget among them.
 
-    Its budget is one per video. An image, and a video of one frame, raise PruningError. Newline and CLS tokens
-    belong to no frame and count too; `Frames.kept_extra_tokens` says which of them to keep.
+    The budget is per video. Images, and videos of one frame, raise PruningError. Newline and CLS tokens belong to no
+    frame but count too; `Frames.kept_extra_tokens` says which of them to keep.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"frames"})

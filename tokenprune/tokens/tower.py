@@ -1,4 +1,4 @@
-"""What a strategy reads before the vision tower and between its layers, and what is then left of an image."""
+"""What a strategy reads before the vision tower and between its layers, and what then remains of an image."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from tokenprune.zoom.pyramid import Box, Level, View, as_rgb, input_side, pyrami
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Step:
-    """The views of one level that were shown to the model, and the question's attention to each."""
+    """The views of one level, as shown to the model, and the question's attention to each."""
 
     views: tuple[View, ...]
     attention: tuple[QuestionAttention, ...]
@@ -139,14 +139,14 @@ class Zoom:
         *,
         adapter: type[ModelAdapter] | None = None,
     ) -> Look:
-        """Search a PIL image level by level, for as long as each level gets sharper attention than all before it.
+        """Search a PIL image level by level, as long as each level gets sharper attention than all before it.
 
         adapter: an adapter class to use instead of the one registered for the model's class, as for `patch`.
 
         A patch of the model is suspended during the search; it prunes the prompt of the answer as usual. Raises
-        SettingError for anything but an image, UnsupportedError for a model whose text attention cannot be read, or
-        whose visual tokens have no known place in the image, and for a processor that makes several images of a view,
-        and PruningError for attention that is not finite.
+        SettingError for anything but an image; UnsupportedError for a model whose text attention cannot be read or
+        whose visual tokens have no known place in the image, and for a processor that splits a view into several
+        images; PruningError for attention that is not finite.
         """
         layer, tile = self.layer_of(model, adapter), self.tile or input_side(processor)
         image = as_rgb(image)

@@ -26,20 +26,20 @@ OWN_AVERAGE = (1 + sum(SHARES)) / 4
 @register_strategy("adatoken")
 @dataclass(frozen=True)
 class AdaToken(TextScoreStrategy):
-    """Prunes at the stages of a schedule that was calibrated for the model. At each, those visual tokens are left that
-    the last token of the prompt attends to most.
+    """Prunes in stages, on a schedule that was calibrated for the model. Each stage keeps the visual tokens that the
+    last prompt token attends to most.
 
-    keep_ratio: the average over the layers. The shares of the schedule are all raised to the power that gives it; with
-        the schedule's own average, as `tokenprune layers --stages` prints it, they stay as they are. The default is
+    keep_ratio: the average over the layers. The shares of the schedule are all raised to the power that gives it; at
+        the schedule's own average, which `tokenprune layers --stages` prints, they stay as they are. The default is
         that of the released schedule, 0.6375. A count `keep` is rejected.
-    schedule: for each stage, by ascending layer, its decoder layer and the share of all visual tokens that is left from
-        it on: ((8, 0.8), (16, 0.5)). `tokenprune layers --stages 3` finds one for a model. None is one of the released
+    schedule: for each stage, by ascending layer, its decoder layer and the share of all visual tokens kept from there
+        on: ((8, 0.8), (16, 0.5)). `tokenprune layers --stages 3` finds one for a model. None is one of the released
         schedules: 0.8, 0.5 and 0.25 from a quarter, a half and three quarters of the layers on.
     cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
-    The paper adapts to the model, not to the image. Deviations from the released code: the layer before a stage
-    provides the attention that it computed, where the code computes that of the layer about to be entered; position IDs
-    are kept. Those of the calibration are in `tokenprune.evals.search.adatoken`.
+    The paper adapts to the model, not to the image. Deviations from the released code: attention is what the layer
+    before the stage computed, where the code computes that of the layer about to be entered; position IDs are kept.
+    Deviations of the calibration are in `tokenprune.evals.search.adatoken`.
     """
 
     schedule: Sequence[Sequence[Any]] | None = None

@@ -14,8 +14,8 @@ from tokenprune.tokens import StageTokens
 @register_strategy("attentionmass")
 @dataclass(frozen=True)
 class AttentionMass(TextGuided, RankedStrategy):
-    """Keeps, at stages throughout the language model, the fewest visual tokens that together receive the share `mass`
-    of the text's attention, and never more than the budget. If the text attends to few places of an image, few tokens
+    """Keeps, in stages throughout the language model, the fewest visual tokens that together receive the share `mass`
+    of the text's attention, and never more than the budget. If the text attends to few parts of an image, few tokens
     are kept.
 
     keep_ratio, keep: the maximum from `layer` on. With keep_ratio=1.0, `mass` alone decides.

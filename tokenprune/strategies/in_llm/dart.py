@@ -28,7 +28,7 @@ class DART(OneStage):
     pivots, text_pivots: the numbers of visual and of text pivots. Text pivots do not count against the budget.
 
     Deviations from the released code: visual pivots take their shares first, then text pivots, each by descending norm
-    (the code goes through a Python set); the budget is exact, where the code keeps up to seven tokens less and the
+    (the code goes through a Python set); the budget is exact, where the code keeps up to seven tokens fewer and the
     visual pivots on top; cosines are of the hidden states, without the model's last norm; position IDs are kept.
     """
 

@@ -25,11 +25,11 @@ class EfficientVLA(OneStage, RankedStrategy, SkippingStrategy, ReusingStrategy):
     key: the number of key tokens.
     alpha: the share of the remaining budget that goes to relevance; the rest goes to diversity.
     cells: rank the relevant tokens within cells of the grid, see `RankedStrategy`. The paper has no cells.
-    skip: the layers that are not executed, see `SkippingStrategy`: the paper's layer removal, with the ranking of
+    skip: the decoder layers to skip, see `SkippingStrategy`: the paper's layer removal, with the ranking of
         `tokenprune layers`. In a robot policy they are removed from the language model and from the action expert,
-        whose layers read each other's keys and values by number.
+        each of whose layers reads the keys and values of the same layer of the language model.
     reuse: the action expert's attention and MLPs are computed once in this many denoising steps, and their outputs are
-        reused in between. 1 computes them in every step, the paper uses 5. For robot policies only (PI0).
+        reused in between. 1 computes them in every step; the paper uses 5. For robot policies only (PI0).
 
     Deviations: relevance is the attention that the text after the image pays to a visual token, averaged over heads and
     text tokens; the paper writes the attention from the visual token to the text, which a causal model does not have

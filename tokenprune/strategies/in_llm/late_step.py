@@ -13,20 +13,20 @@ from tokenprune.tokens import StepTokens
 
 @dataclass(frozen=True)
 class LateStep(AllEnterStrategy, DenoisingStrategy):
-    """Caches every visual token, and from denoising step `steps` of each canvas on reads only those that the canvas
-    attended to most in the step before.
+    """Caches every visual token, and from denoising step `steps` of each canvas on reads only the tokens that the
+    canvas attended to most in the step before.
 
     keep_ratio, keep: the budget from the last of `steps` on.
-    steps: the step, counted from 0 and at least 1, from which fewer are read; or several, by which the count falls
-        progressively: each leaves the same share of the tokens before it.
+    steps: the step, counted from 0 and at least 1, from which fewer tokens are read; or several, at each of which the
+        same share of the remaining tokens is kept.
     layer: the layer of the denoiser whose attention counts, averaged over heads and canvas positions; None is the last
         one. It must attend to the whole prompt.
 
     Needs a model that denoises blocks of text from a cache (DiffusionGemma), so it has no registered name. Such a model
-    computes visual tokens once a prompt: late steps save the reading of their keys and values. They do not save, as in
-    the paper's models, the computation of visual tokens in every step.
+    computes visual tokens once per prompt: late steps save reading their keys and values. Unlike in the paper's models,
+    they do not save computing visual tokens in every step.
 
-    Deviations: the paper applies rankings of other methods from a step on; this one is by the canvas's attention.
+    Deviations: the paper applies other methods' rankings from a step on; this one ranks by the canvas's attention.
     """
 
     steps: int | tuple[int, ...] | list[int] = 8

@@ -16,9 +16,9 @@ from tokenprune.tokens import StageTokens
 @dataclass(frozen=True)
 class PAR(OneStage, TextScoreStrategy, SkippingStrategy):
     """Prunes visual tokens and decoder layers: keeps, from decoder layer `layer` on, the visual tokens that the text
-    after the image attends to most, and does not execute the layers of `skip`.
+    after the image attends to most, and skips the layers of `skip`.
 
-    skip: the layers that are not executed, see `SkippingStrategy`.
+    skip: the decoder layers to skip, see `SkippingStrategy`.
     cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
     Deviations: the paper trains a router that decides on tokens and layers together, for every sample; this strategy

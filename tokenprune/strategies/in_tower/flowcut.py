@@ -20,7 +20,7 @@ from tokenprune.tokens import TowerTokens, VisualTokens
 @dataclass(frozen=True)
 class FlowCut(TowerStrategy):
     """Drops patches inside the vision tower, after every second layer: those with the least information flow so far.
-    Later layers attend only to the remaining patches, which are what the language model gets.
+    Later layers attend only to the remaining patches, and the language model gets only these.
 
     A patch's importance after a layer is the mean of its `information_flow` there and its previous importance. The
     number of dropped patches depends on the image: it grows with the concentration of the CLS token's attention

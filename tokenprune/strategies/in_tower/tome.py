@@ -29,13 +29,13 @@ class ToMe(TowerStrategy):
     patches counts k times in the attention of later layers (proportional attention). A CLS token stays.
 
     schedule: "constant" merges equally many after each layer, "decreasing" from twice as many down to none after the
-        last. How many follows from the budget, which is exact.
+        last. The numbers follow from the budget, which is exact.
 
-    Deviations: tokens are merged after a layer, the paper does it between its attention and its MLP; those that are
-    left stay in raster order, where the code puts those without a partner first; where merging half of the tokens after
-    each layer is too little for the budget, the last layers match several times. Where several patches become one
-    visual token, tokens are alike by the keys of all of them, and are merged patch by patch. Keys are those that the
-    attention multiplies, with rotary positions, if the tower has them. Each tile of an image, and each frame of a
+    Deviations: tokens are merged after a layer, where the paper merges between its attention and its MLP; the remaining
+    tokens stay in raster order, where the code puts those without a partner first; where merging half of the tokens
+    after each layer is too little for the budget, the last layers match several times. Where several patches form one
+    visual token, tokens are compared by the keys of all of them, and merged patch by patch. Keys are as the attention
+    uses them, after rotary embedding if the tower has it. Each tile of an image, and each frame of a
     video, gets its share of the budget in the tower, rounded up; the excess is merged after the tower, by features.
     """
 

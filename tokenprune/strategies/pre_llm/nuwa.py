@@ -28,19 +28,19 @@ QUANTILE = 0.55
 @dataclass(frozen=True)
 class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
     """Keeps the visual tokens that the CLS token attends to most within cells of the grid, and lets the weaker of them
-    gather similar tokens nearby. In the middle of the language model, those are left that the last token of the prompt
+    gather similar tokens nearby. From the middle of the language model on, keeps those that the last prompt token
     attends to most.
 
     A gathering token i becomes a mean of all tokens j of its tile, with weights in proportion to
     max(0, cos(x_i, x_j)) * max(0, 1 - distance_ij / reach); its own weight is then set to their sum.
 
-    keep_ratio: the average over the layers: 1.75 times as many tokens enter the language model, and the rest of the
-        average is left from the middle layer on, as the paper's 112, 224 and 336 tokens of 576 give 64, 128 and 192. A
-        count `keep` is rejected.
+    keep_ratio: the average over the layers: 1.75 times as many tokens enter the language model, and so few are kept
+        from the middle layer on that the average holds, as the paper's 112, 224 and 336 tokens of 576 give 64, 128 and
+        192. A count `keep` is rejected.
     cells: see `RankedStrategy`. With "auto", sides are those of the paper for its budgets.
     gather, progressive: False disables that part; without stages, keep_ratio of the tokens are kept throughout. A
         language model of one layer has no middle: SettingError, unless progressive is False.
-    reach: the distance in tokens from which on nothing is gathered.
+    reach: the distance in tokens at which gathering ends.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released

@@ -28,8 +28,8 @@ CAP, CAP_BUDGET = 5, 64
 @register_strategy("prunesid")
 @dataclass(frozen=True)
 class PruneSID(AttentionStrategy):
-    """Groups visual tokens by meaning, drops those of a group that resemble a better one, and shares the budget among
-    groups by what is left of each.
+    """Groups visual tokens by meaning, drops those that resemble a better one of their group, and shares the budget
+    among groups by how many tokens remain in each.
 
     A token's group is the principal component, of a quarter as many as the budget, in which it weighs most. Within a
     group, tokens are taken by the attention that the CLS token pays to them, each one suppressing those whose cosine to

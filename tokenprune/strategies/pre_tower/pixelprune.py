@@ -27,18 +27,18 @@ class PixelPrune(PatchStrategy):
     """Drops, before the vision tower, the visual tokens whose pixels a neighbour predicts: most of a page, a table or a
     screen, and hardly anything of a photograph.
 
-    The prediction is the token on the left (A), or the one above (B) if the one between them (C) is like A and not like
-    B. Like means: within `threshold`, of what has been predicted so far, so that errors do not add up. In the first row
-    it is the token on the left, in the first column the one above; the first token is always kept.
+    The prediction is the token on the left (A), or the one above (B) if the one diagonally above (C) resembles A but
+    not B. Tokens are compared, within `threshold`, as predicted so far, so that errors do not add up. In the first row,
+    the prediction is the token on the left, in the first column the one above; the first token is always kept.
 
     threshold: the largest error of a prediction, in colours of 0 to 1. 0, the default, drops exact repetitions only.
     metric: the error is the largest of all pixels ("max"), their mean ("mae") or the root of their mean square
         ("rmse").
-    keep_ratio, keep: how much is left at most, everything by default; usually the pixels leave less. The paper has no
-        such bound. Where more would be left, those are kept that are predicted worst, which are their scores.
+    keep_ratio, keep: the most that is kept, by default everything; usually the pixels leave less. If they leave more,
+        the tokens with the largest errors are kept; errors are the scores. The paper has no such bound.
 
-    Beyond the paper, each frame of a video (in Qwen-VL and GLM-V, each pair) is predicted by itself. GLM-V's tower is
-    given frames like images: there the bound holds for each frame, and then for the video.
+    Beyond the paper, each frame of a video (in Qwen-VL and GLM-V, each pair) is predicted by itself. GLM-V's tower gets
+    frames like images: there the bound applies to each frame, and then to the video.
     """
 
     threshold: float = 0.0

@@ -24,11 +24,11 @@ FIRST = 255.0
 @register_strategy("dycokettm")
 @dataclass(frozen=True)
 class DyCokeTTM(FrameScoreStrategy):
-    """Keeps the first frame of every four, and of the others the tokens that changed most (token temporal merging).
+    """Keeps the first of every four frames, and the tokens of the others that changed most (token temporal merging).
 
     The second frame is compared with the first, the fourth with the third, and the third with the first, place by
     place. Each keeps equally many, those with the lowest cosine. The paper keeps 30 % of them, which is
-    keep_ratio=0.475; less than 0.25 cannot hold the first frames of all windows, and the windows are made longer. A
+    keep_ratio=0.475. Below 0.25 the budget cannot hold the first frames of all windows, so windows become longer. A
     budget smaller than one frame is spread evenly over the first.
 
     Only the half of DyCoke before the language model: the other half prunes the KV cache at every decoding step.

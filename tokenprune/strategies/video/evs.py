@@ -27,8 +27,8 @@ class EVS(FrameScoreStrategy):
     Change is 1 - the cosine of the two features. All frames compete, so a still video keeps its first frame and
     whatever else the budget allows, and after a cut nearly the whole next frame is kept.
 
-    vLLM keeps at least one whole frame. Here the budget is exact: one that is smaller than a frame is spread evenly
-    over the first frame. What is kept of larger budgets is vLLM's.
+    vLLM keeps at least one whole frame. Here the budget is exact: one smaller than a frame is spread evenly over the
+    first frame. With larger budgets, the selection is vLLM's.
     """
 
     def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:

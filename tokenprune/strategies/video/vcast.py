@@ -21,18 +21,18 @@ EPSILON = 1e-6
 @register_strategy("vcast")
 @dataclass(frozen=True)
 class VCAST(FrameScoreStrategy):
-    """Gives more of the budget to frames at which the video changes direction, and keeps the tokens of each frame that
-    are largest and least like its mean.
+    """Gives more of the budget to frames where the video changes direction, and keeps the tokens of each frame that are
+    largest and least like its mean.
 
     The means of the frames are points on a path, and a frame's weight grows with the angle between the steps to it and
     from it; the first and the last frame count as a right angle. A token's score is 1 - its cosine to the mean of its
     frame, plus its length, scaled to 0..1 in the frame.
 
-    temperature: of the softmax that makes weights of curvatures; a higher one shares the budget more evenly.
+    temperature: of the softmax that turns curvatures into weights; a higher one shares the budget more evenly.
 
-    A frame keeps at least one token where the budget allows. Deviations from the released code: what is left after
-    rounding down goes to the frames with the largest fractions, one token each, where there one frame gets all of it;
-    a budget smaller than the number of frames is not raised to that.
+    A frame keeps at least one token where the budget allows. Deviations from the released code: what rounding down
+    leaves over goes to the frames with the largest fractions, one token each, where the code gives all of it to one
+    frame; a budget smaller than the number of frames is not raised to that number.
     """
 
     temperature: float = 0.7

@@ -25,7 +25,7 @@ TEMPERATURE = 0.01
 @register_strategy("vidcom2")
 @dataclass(frozen=True)
 class VidCom2(FrameScoreStrategy):
-    """Keeps, of every frame, the tokens least like the video and the frame; frames least like the video keep more.
+    """Keeps the tokens of each frame that are least like the video and the frame; frames least like it keep more.
 
     A token is compared with the mean of the video and with the mean of its frame, in the half of the channels that
     vary least. Deviation from the released code, which keeps the rounded shares of the frames, whatever their sum: the
