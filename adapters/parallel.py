@@ -12,8 +12,8 @@ OF_TOWER, OF_DECODER = {"vision_attention", "cls", "kept_in_tower"}, {"text_atte
 
 
 def check_heads(owner: str, needs: frozenset[str], adapter: ModelAdapter) -> None:
-    """Raise UnsupportedError if any of the needs is read from heads that are split over several processes: each would
-    keep other tokens."""
+    """Raise UnsupportedError if any of the needs is read from heads that are split over several processes: they would
+    keep different tokens."""
     n_processes = getattr(adapter.model, "tp_size", None) or 1
     if n_processes == 1:
         return
@@ -25,7 +25,7 @@ def check_heads(owner: str, needs: frozenset[str], adapter: ModelAdapter) -> Non
     split = (OF_TOWER if of_tower else set()) | (OF_DECODER if len(of_tower) < len(attention) else set())
     for need in sorted(needs & split):
         raise UnsupportedError(
-            f"{owner} needs {need}, and tensor parallelism (tp_size={n_processes}) gives every process only some of "
-            f"the heads that it is read from, so each would keep other tokens. Load the model with device_map, or use "
-            f"a strategy that reads features, such as DivPrune."
+            f"{owner} needs {need}, but with tensor parallelism (tp_size={n_processes}) every process has only some of "
+            f"the heads that it is read from, so processes would keep different tokens. Load the model with "
+            f"device_map, or use a strategy that reads features, such as DivPrune."
         )

@@ -8,12 +8,12 @@ _ENCODER_DECODER = "it is an encoder-decoder: visual tokens are in an encoder, n
 _CROSS_ATTENTION = "its language model reads visual tokens by cross-attention; they are not in its sequence"
 
 _PAST_HOOKS = (
-    "its generate() calls the language model with embeddings, past the base model at which pruning begins, so nothing "
-    "would be pruned"
+    "its generate() passes embeddings to the language model and bypasses the base model, where pruning starts, so "
+    "nothing would be pruned"
 )
 _OWN_PLACES = (
     "its text model gets the places of the visual tokens as image_embeds_position_mask, inserts the features itself, "
-    "and numbers positions by the unpruned prompt"
+    "and derives position IDs from the unpruned prompt"
 )
 
 #: Class -> why visual-token pruning means nothing there.
@@ -35,7 +35,7 @@ NEVER = {
 NOT_YET = {
     "Blip2ForConditionalGeneration": _PAST_HOOKS,
     "ChameleonForConditionalGeneration": (
-        "its base model is its language model, so no call lies between the features and the decoder layers at which "
+        "its base model is also its language model: no call separates the features from the decoder layers, where "
         "tokens could be dropped"
     ),
     "GitForCausalLM": (
@@ -70,7 +70,7 @@ def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | No
         return f"{names[0]} cannot be pruned: {NEVER[never]}."
     not_yet = next((name for name in names if name in NOT_YET), None)
     if not_yet is not None:
-        return f"{names[0]} is not supported yet: {NOT_YET[not_yet]}. `tokenprune models` lists what is."
+        return f"{names[0]} is not supported yet: {NOT_YET[not_yet]}. `tokenprune models` lists those that are."
     if any(name.endswith(PLACED_HEADS) for name in names):
         return (
             f"{names[0]} cannot be pruned: its head reads tokens at their places in the unpruned prompt. Patch the "
@@ -79,7 +79,7 @@ def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | No
         )
     part = next((PARTS[name] for name in names if name in PARTS), None)
     if part is not None:
-        return f"{names[0]} is several models, of which .{part} sees the images. Patch that: patch(model.{part}, ...)."
+        return f"{names[0]} combines several models; .{part} sees the images. Patch that: patch(model.{part}, ...)."
     if whole is not None:
         return (
             f"{names[0]} is not the class that answers about images: {whole} is. Patch the whole model, not a part of "

@@ -20,7 +20,7 @@ def check_model(model: object) -> nn.Module:
         return model
     said = repr(model) if isinstance(model, (str, type, type(None))) else f"a {type(model).__name__}"
     if isinstance(getattr(model, "model", None), nn.Module):  # a pipeline, or the handle of a patch
-        raise UnsupportedError(f"{said} is not a model. Pass the one inside it, its .model.")
+        raise UnsupportedError(f"{said} is not a model. Pass the model inside it: its .model.")
     raise UnsupportedError(f"{said} is not a model. Pass the loaded Hugging Face model, as from_pretrained returns it.")
 
 
@@ -77,8 +77,8 @@ def _check_weights_only(wrapper: Any) -> None:
     """Raise UnsupportedError for a PEFT method that does more than change weights."""
     if wrapper.active_peft_config.is_prompt_learning:
         raise UnsupportedError(
-            f"{wrapper.active_peft_config.peft_type.value} puts virtual tokens before the prompt, and pruning does not "
-            f"know them. Use LoRA, or another PEFT method that changes weights only."
+            f"{wrapper.active_peft_config.peft_type.value} puts virtual tokens before the prompt, which pruning cannot "
+            f"account for. Use LoRA, or another PEFT method that changes weights only."
         )
 
 

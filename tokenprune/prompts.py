@@ -29,7 +29,7 @@ def apply_chat_template(processor: Any, turns: Sequence[Mapping[str, Any]]) -> s
     template = getattr(processor, "chat_template", True)  # a text, or texts by name
     if not template:
         raise UnsupportedError(
-            f"{type(processor).__name__} has no chat template, which says how its model is asked. Write one to "
+            f"{type(processor).__name__} has no chat template, which says how to prompt its model. Write one to "
             f"chat_template.jinja in the model's folder, or to processor.chat_template."
         )
     read = {name: value for name, value in NO_THINKING.items() if re.search(rf"\b{name}\b", str(template))}

@@ -118,7 +118,7 @@ class Decoder:
         """Raise UnsupportedError if the layers do not take such position IDs after pruning."""
         if BLOCKS in self.layers.kinds and position_ids != "compact":
             raise UnsupportedError(
-                f"compact IDs only: {BLOCKS!r} layers compare position IDs with places in the cache, which pruning "
+                f"compact IDs only: {BLOCKS!r} layers compare position IDs with slots of the cache, which pruning "
                 f'shortens. Write patch(model, ..., position_ids="compact").'
             )
 

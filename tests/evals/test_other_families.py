@@ -201,4 +201,4 @@ def test_a_model_that_cannot_be_asked_says_so(tmp_path: Path) -> None:
     data = questions(tmp_path / "set")
     for of in (["eval", "--data", data, "--output", tmp_path / "run"], ["explain", data / "wide.png", "w1"]):
         said = command(*of, "--model", folder)
-        assert "PaliGemmaProcessor has no chat template, which says how its model is asked. Write one to " in said
+        assert "PaliGemmaProcessor has no chat template, which says how to prompt its model. Write one to " in said

@@ -84,7 +84,7 @@ def test_a_block_of_a_patch_that_is_gone(llava: Any) -> None:
 def test_a_block_within_its_own(llava: Any) -> None:
     """The end of the inner one would remove the patch, and the rest of the outer one would run unpruned."""
     with tokenprune.patch(llava, Grid(keep=3)) as handle:
-        with pytest.raises(PruningError, match="in effect in this block already"), handle:
+        with pytest.raises(PruningError, match="already in effect in an outer `with` block"), handle:
             pass
         assert n_kept(handle) == 3
     assert not handle.installed
@@ -165,7 +165,7 @@ def test_what_has_a_model_inside(llava: Any) -> None:
     handle: Any = tokenprune.patch(llava, Grid())
     try:
         for call in (partial(tokenprune.patch, strategy=FoPru()), tokenprune.unpatch):
-            with pytest.raises(UnsupportedError, match=r"^a PatchHandle is not a model. Pass the one inside it"):
+            with pytest.raises(UnsupportedError, match=r"^a PatchHandle is not a model. Pass the model inside it"):
                 call(handle)
         assert handle.installed
     finally:

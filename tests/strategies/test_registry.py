@@ -132,7 +132,7 @@ def test_a_class_patches_from_a_name_and_from_a_file(llava: Any, tmp_path: Path)
         ("fopru:layer=two", "layer='two' is not of type int | None"),
         ("visionzip:contextual=few", "contextual='few' is not of type float"),
         ("fopru:keep_ratio=2.5", "keep_ratio=2.5 is not a fraction"),
-        ("fopru:keep_ratio=0.5,keep_ratio=0.1", "keep_ratio is there twice. Leave one of them out"),
+        ("fopru:keep_ratio=0.5,keep_ratio=0.1", "keep_ratio is set twice. Leave one of them out"),
         ("user_package.norms", "unknown strategy 'user_package.norms'"),
         ("fopru,layer=-2", r"'fopru,layer=-2'. Write settings after a colon: fopru:key=value,key=value\.$"),
         ("fopru keep_ratio=0.5", r"Write settings after a colon: fopru:key=value,key=value\.$"),

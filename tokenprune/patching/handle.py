@@ -49,8 +49,8 @@ class Handle(ABC):
             )
         if self._entered:
             raise PruningError(
-                f"{self!r} is in effect in this block already, and the end of an inner one would remove it. Leave out "
-                f"the inner `with`."
+                f"{self!r} is already in effect in an outer `with` block, and the end of this one would remove it. "
+                f"Leave out the inner `with`."
             )
         self._entered = True
         return self

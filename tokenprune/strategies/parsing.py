@@ -68,7 +68,7 @@ class StrategySpec:
         itself, such as a settings file that names itself as a step."""
         spec = cls.read(text)
         if name_of(spec.strategy_class) == COMPOSE:
-            raise SettingError(f"Compose: {text!r} is several strategies itself. Write its steps in its place.")
+            raise SettingError(f"Compose: {text!r} is itself several strategies. Write its steps instead.")
         return spec
 
     @property
@@ -155,6 +155,6 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
             form = f"{name},key=value" if ":" in name else "name:key=value,key=value"
             raise SettingError(f"strategy {text!r}: {word!r} is not a setting. Write settings as {form}")
         if key in settings:
-            raise SettingError(f"strategy {text!r}: {key} is there twice. Leave one of them out.")
+            raise SettingError(f"strategy {text!r}: {key} is set twice. Leave one of them out.")
         settings[key] = value
     return name, settings
