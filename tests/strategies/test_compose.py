@@ -178,9 +178,7 @@ def test_a_step_that_is_several_strategies_itself(step: str, tmp_path: Path) -> 
     steps = ["divprune", step.format(file=file)]
     file.write_text(json.dumps({"strategy": "compose", "settings": {"steps": steps}}))
     for read in (lambda: parse(str(file)), lambda: StrategySpec.read(str(file)).budget_setting):
-        with pytest.raises(
-            SettingError, match=r"is itself several strategies\. Write its steps instead"
-        ) as caught:
+        with pytest.raises(SettingError, match=r"is itself several strategies\. Write its steps instead") as caught:
             read()
         assert str(caught.value).count(str(file)) <= 2
 
