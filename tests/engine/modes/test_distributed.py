@@ -87,9 +87,9 @@ def test_tensor_parallelism() -> None:
     """Two processes would each read the attention of other heads, and keep other tokens."""
     model: Any = tiny_llava()
     model._tp_size = 2
-    with pytest.raises(UnsupportedError, match=r"FastV.* needs text_attention, and tensor parallelism \(tp_size=2\)"):
+    with pytest.raises(UnsupportedError, match=r"FastV.* needs text_attention, but with tensor parallelism \(tp_size=2\)"):
         tokenprune.patch(model, FastV(layer=1))
-    with pytest.raises(UnsupportedError, match="probe needs text_attention, and tensor parallelism"):
+    with pytest.raises(UnsupportedError, match="probe needs text_attention, but with tensor parallelism"):
         tokenprune.probe(model, decoder_layers=[1])
     tokenprune.patch(model, FoPru()).remove()  # every process computes the whole tower
     tokenprune.patch(model, STRATEGY).remove()
@@ -100,9 +100,9 @@ def test_tensor_parallelism_by_a_plan_of_ones_own() -> None:
     model: Any = tiny_llava()
     model._tp_size = 2
     model.tp_plan = {**model.tp_plan, "model.vision_tower.encoder.layers.*.self_attn.q_proj": "colwise"}
-    with pytest.raises(UnsupportedError, match=r"FoPru.* needs vision_attention, and tensor parallelism"):
+    with pytest.raises(UnsupportedError, match=r"FoPru.* needs vision_attention, but with tensor parallelism"):
         tokenprune.patch(model, FoPru())
-    with pytest.raises(UnsupportedError, match=r"FastV.* needs text_attention, and tensor parallelism"):
+    with pytest.raises(UnsupportedError, match=r"FastV.* needs text_attention, but with tensor parallelism"):
         tokenprune.patch(model, FastV(layer=1))
     tokenprune.patch(model, STRATEGY).remove()
     model.tp_plan = {}  # only experts are split
