@@ -87,7 +87,9 @@ def test_tensor_parallelism() -> None:
     """Two processes would each read the attention of other heads, and keep other tokens."""
     model: Any = tiny_llava()
     model._tp_size = 2
-    with pytest.raises(UnsupportedError, match=r"FastV.* needs text_attention, but with tensor parallelism \(tp_size=2\)"):
+    with pytest.raises(
+        UnsupportedError, match=r"FastV.* needs text_attention, but with tensor parallelism \(tp_size=2\)"
+    ):
         tokenprune.patch(model, FastV(layer=1))
     with pytest.raises(UnsupportedError, match="probe needs text_attention, but with tensor parallelism"):
         tokenprune.probe(model, decoder_layers=[1])
