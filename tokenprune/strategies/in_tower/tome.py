@@ -129,7 +129,7 @@ def merge_groups(sizes: Float[Tensor, " tokens"], groups: Int[Tensor, " tokens"]
 
 
 def sums_of(
-    values: Float[Tensor, "tokens *width"], groups: Int[Tensor, " tokens"], n_groups: int
-) -> Float[Tensor, "groups *width"]:
+    values: Float[Tensor, "tokens ..."], groups: Int[Tensor, " tokens"], n_groups: int
+) -> Float[Tensor, "groups ..."]:
     """Return the sums of each group's values."""
     return values.new_zeros(n_groups, *values.shape[1:]).index_add(0, groups, values)
