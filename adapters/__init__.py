@@ -12,6 +12,7 @@ refused         classes without an adapter, and why
 tested          results of `make matrix` for every class
 wrappers        unwraps torch.compile, PEFT and the like
 parallel        tensor parallelism
+devices         where a model computes, even if it is offloaded
 conventions     what all supported transformers models have in common
 frames          video frames passed to LLaVA as images
 retrieval       ColPali and its relatives

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 import tokenprune
+from tokenprune.adapters.devices import input_device
 from tokenprune.errors import SettingError, UnsupportedError, unknown
-from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.costs import VisualCost, visual_costs
 from tokenprune.evals.run.setups import Unpruned

@@ -9,7 +9,6 @@ video_prompts  prompts about videos
 greedy         greedy answers; raises if the model computes NaN
 cache          the KV cache in a model's output
 overrides      another forward or mode for a module, in a `with` block
-devices        where a model computes, even if offloaded
 tensors        what a tensor is stored in, even if quantised
 bundled        paths of files that only a clone has, no wheel
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from tokenprune.evals.models.devices import input_device
+from tokenprune.adapters.devices import input_device
 from tokenprune.evals.models.video_prompts import encode_clips
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks.base.question import Question

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tokenprune.adapters.devices import input_device
 from tokenprune.errors import DataError, SettingError
-from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.reading.images import StoredImage
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.prompts import encode_chat

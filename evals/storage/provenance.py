@@ -13,7 +13,7 @@ import transformers
 from transformers import PreTrainedModel
 
 import tokenprune
-from tokenprune.evals.models.devices import input_device, offloaded_weights
+from tokenprune.adapters.devices import input_device, offloaded_weights
 from tokenprune.evals.models.greedy import decisive_settings
 from tokenprune.evals.models.tensors import stored
 from tokenprune.evals.reading.images import StoredImage

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from engine.modes.test_devices import from_cpu, from_disk
 from helpers.families import FAMILIES
 from helpers.files.evals import tiny_processor
 from helpers.tiny import IMAGE, SIDE, tiny_llava
@@ -48,3 +53,15 @@ def test_attention_that_is_not_finite_points_nowhere() -> None:
         model.get_input_embeddings().weight.fill_(torch.nan)
     with pytest.raises(tokenprune.PruningError, match=r"decoder layer 0 has NaN or infinite values.*bfloat16"):
         Zoom(layer=0).look(model, tiny_processor(), Image.effect_noise((5 * SIDE, SIDE), 80), "01")
+
+
+@pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
+@pytest.mark.parametrize("dispatch", [from_cpu, from_disk])
+def test_a_model_whose_weights_are_elsewhere(dispatch: Callable[[Any, Path], Any], tmp_path: Path) -> None:
+    """Its first weight, which tells a model's device, is on none until it is needed."""
+    image = Image.effect_noise((5 * SIDE, SIDE), 80)
+    expected = Zoom().look(tiny_llava(), tiny_processor(), image, "01")
+    model = dispatch(tiny_llava(), tmp_path)
+    look = Zoom().look(model, tiny_processor(), image, "01")
+    assert repr(look) == repr(expected)
+    assert model.generate(**look.inputs, max_new_tokens=2, do_sample=False).shape[0] == 1

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters import ModelAdapter, adapter_for
+from tokenprune.adapters.devices import input_device
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_choice, check_count, check_keep_ratio, check_layer
 from tokenprune.errors import SettingError, UnsupportedError
@@ -244,4 +245,4 @@ def _to_pixels(view: View, centers: Float[Tensor, "tokens 2"]) -> Float[Tensor, 
 
 
 def _encode(model: Any, processor: Any, images: Sequence[Sequence[Any]], question: str) -> Any:
-    return encode_chat(processor, images, [question] * len(images)).to(model.device, model.dtype)
+    return encode_chat(processor, images, [question] * len(images)).to(input_device(model), model.dtype)

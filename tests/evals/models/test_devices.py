@@ -13,8 +13,8 @@ from helpers.files.evals import saved, tiny_processor, write_vqav2
 from helpers.tiny import tiny_llava
 
 from tokenprune import UnsupportedError
+from tokenprune.adapters.devices import input_device
 from tokenprune.evals.harness.model import HarnessModel
-from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.provenance import weights_digest

@@ -1,4 +1,6 @@
-"""Find where a model computes and where its weights are, even if accelerate offloads some to the CPU or a disk."""
+"""Where a model computes and where its weights are, even if accelerate offloads some to the CPU or a disk."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
