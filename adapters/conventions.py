@@ -37,7 +37,7 @@ def unprunable_arguments(kwargs: Mapping[str, Any], model: Any) -> list[str]:
     """Return the arguments in a call of a model that only fit the unpruned sequence, by name."""
     config = model.config
     found = ["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), Tensor) else []
-    found += [name for name in PACKED if kwargs.get(name) is not None]
+    found += packed_arguments(kwargs)
     if kwargs.get("labels") is not None and _innermost(model.forward).__module__.startswith(FUSES_LOSS):
         found.append("labels with use_liger_kernel=True")
     routed = kwargs.get(ROUTED)
@@ -46,6 +46,12 @@ def unprunable_arguments(kwargs: Mapping[str, Any], model: Any) -> list[str]:
     if routed and kwargs.get("attention_mask") is not None:
         found.append(f"{ROUTED} with an attention_mask")
     return found
+
+
+def packed_arguments(kwargs: Mapping[str, Any]) -> list[str]:
+    """Return the arguments in a call that mark the ends of packed sequences, by name. A base model hands them on to its
+    language model."""
+    return [name for name in PACKED if kwargs.get(name) is not None]
 
 
 def counts_from_end(model: Any) -> bool:

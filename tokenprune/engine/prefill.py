@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import counts_from_end
+from tokenprune.adapters.conventions import counts_from_end, packed_arguments
 from tokenprune.adapters.wrappers import check_no_replica
 from tokenprune.engine.arguments import (
     check_placeholders,
@@ -202,9 +202,10 @@ class Prefill:
         if not changes_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
             return
         check_not_packed(incoming, before, self.adapter)
-        if self._context.unprunable:
+        # The model's hook has not seen the arguments of a base model that is called by itself.
+        if unprunable := self._context.unprunable or packed_arguments(kwargs):
             raise PruningError(
-                f"{' and '.join(self._context.unprunable)} count the tokens of the unpruned sequence, and pruning "
+                f"{' and '.join(unprunable)} count the tokens of the unpruned sequence, and pruning "
                 f"shortens it. Leave them out, and read handle.report for which visual tokens are left."
             )
         # Everything that runs along the sequence is shortened alike.
