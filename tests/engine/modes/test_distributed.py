@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny import prompt, tiny_llava
+from helpers.tiny import IMAGE, prompt, tiny_llava
 from torch import distributed, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import tokenprune
-from tokenprune import FastV, FoPru, Grid, UnsupportedError
+from tokenprune import FastV, FoPru, Grid, Strategy, UnsupportedError
 
 STRATEGY = Grid(keep_ratio=0.25)
 
@@ -56,6 +57,28 @@ def test_fully_sharded_data_parallel() -> None:
         assert torch.equal(logits(wrapper), expected)
     with pytest.raises(UnsupportedError, match=r"FullyShardedDataParallel.*patch\(\) the model before you wrap it"):
         tokenprune.patch(wrapper, STRATEGY)
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize("strategy", [FoPru(keep_ratio=0.25), FastV(keep_ratio=0.25, layer=1)])
+@pytest.mark.parametrize("first", ["patch", "shard"])
+def test_parts_that_are_sharded_by_themselves(first: str, strategy: Strategy) -> None:
+    """FSDP2 gives modules another class and hooks, and leaves them where they are."""
+    model: Any = tiny_llava()
+    with tokenprune.patch(model, strategy):
+        expected = logits(model)
+    handle = tokenprune.patch(model, strategy) if first == "patch" else None
+    mesh = init_device_mesh("cpu", (1,))
+    for part in (*model.model.language_model.layers, model):
+        fully_shard(part, mesh=mesh)
+    handle = handle or tokenprune.patch(model, strategy)
+    assert torch.equal(logits(model), expected)
+    inputs = prompt([1])
+    ids = inputs["input_ids"]
+    model(**inputs, labels=ids.masked_fill(ids == IMAGE, -100)).loss.backward()
+    assert handle.report.images[0].n_left == 9
+    handle.remove()
+    assert logits(model).shape[1] == ids.shape[1]
 
 
 def test_data_parallel(llava: Any) -> None:
