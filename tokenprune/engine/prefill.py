@@ -197,7 +197,8 @@ class Prefill:
         before = ids.expand(*ids.shape[:-2], batch, n_new)
         ids = before if self.position_ids == "original" else compact_ids(before, dropped, real)
         forward.report = Report(report_images(chosen, ids), self._skipped, self.adapter.decoder.layers.contract)
-        self.publish(forward.report)
+        if chosen:
+            self.publish(forward.report)
 
         if not changes_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
             return

@@ -130,6 +130,8 @@ def _locate(prompt: PromptTokens, modality: str, images: Sequence[EncodedImage])
     counts = [image.layout.n_visual for image in images]
     if sum(counts) != len(rows):
         raise miscounted(modality, len(rows), counts)
+    if not images:  # a batch of text may come with pixels of no image
+        return
     if (starts := prompt.image_starts[modality]) is not None:
         firsts = list(accumulate(counts[:-1], initial=0))
         images = join_tiles(images, starts[rows, places][firsts].tolist())

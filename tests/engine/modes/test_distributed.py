@@ -60,6 +60,9 @@ def test_fully_sharded_data_parallel() -> None:
 
 
 @pytest.mark.usefixtures("group")
+@pytest.mark.filterwarnings(
+    "ignore:FSDP2-wrapped module:UserWarning"
+)  # of logits, which are a view without a patch, too
 @pytest.mark.parametrize("strategy", [FoPru(keep_ratio=0.25), FastV(keep_ratio=0.25, layer=1)])
 @pytest.mark.parametrize("first", ["patch", "shard"])
 def test_parts_that_are_sharded_by_themselves(first: str, strategy: Strategy) -> None:

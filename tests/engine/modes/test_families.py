@@ -1,4 +1,5 @@
-"""What no family may break: labels as long as its logits, and copies that are patched by themselves."""
+"""What no family may break: labels as long as its logits, pixels of no image, and copies that are patched by
+themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.contract.oracle import dropped_columns
-from helpers.families import FAMILIES
+from helpers.families import FAMILIES, present
 from helpers.families.base import IMAGE
 
 import tokenprune
@@ -42,6 +43,25 @@ def test_the_loss_is_that_of_the_kept_columns(name: str) -> None:
     wanted = [row[kept][1:] for row, kept in zip(labels, left, strict=True)]
     expected = torch.nn.functional.cross_entropy(torch.cat(predicted), torch.cat(wanted), ignore_index=IGNORED)
     assert float((out.loss - expected).abs()) < 1e-5
+
+
+#: Families whose transformers model takes pixels of no image; to the others they are an error.
+TAKE_NO_IMAGE = present("llava-next", "gemma3n", "fuyu")
+
+
+@pytest.mark.parametrize("name", TAKE_NO_IMAGE)
+def test_pixels_of_no_image(name: str) -> None:
+    """As some collators make them for a batch of text. They leave the report of the last image as it is."""
+    family, model = FAMILIES[name], model_of(name)
+    text, image = family.prompt([0, 0]), family.prompt([1])
+    nothing = {key: value[:0] for key, value in image.items() if key not in text}
+    with torch.no_grad():
+        expected = model(**text, **nothing).logits
+        with tokenprune.patch(model, DivPrune(keep_ratio=0.3)) as handle:
+            model(**image)
+            report = handle.report
+            assert torch.equal(model(**text, **nothing).logits, expected)
+            assert handle.report is report
 
 
 @pytest.mark.parametrize("name", FAMILIES)
