@@ -1,6 +1,7 @@
 """Ask a model questions in batches, each under every setup, and record what each answer cost."""
 
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -91,6 +92,7 @@ class Runner:
         except Exception as error:
             if len(batch) == 1:
                 return [self._failed(batch[0].question, setup, error)]
+            release_locals(error)
             answers = [
                 answer
                 for one in batch
@@ -152,6 +154,14 @@ def failed(question: Question, setup: Setup, error: Exception, on_error: OnError
             f"changed questions or images, name another --output. `tokenprune eval --on-error record` leaves them out."
         ) from error
     return Answer.to(question, setup.key, text="", score=None, error=f"{type(error).__name__}: {error}")
+
+
+def release_locals(error: BaseException | None) -> None:
+    """Let go of what the functions that an error passed through hold: where memory ran out, the tensors that filled it,
+    without which the same questions fit one by one. Its places in the code stay known."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _described(error: Exception) -> str:

@@ -235,25 +235,6 @@ def test_one_bad_question_does_not_take_its_batch_along(
         ask(tiny_llava(), questions, [Unpruned()])
 
 
-def test_a_batch_that_is_too_large(questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_llava()
-    generate = model.generate
-
-    def short_of_memory(**inputs: Any) -> Any:
-        if len(inputs["input_ids"]) > 1:
-            raise torch.OutOfMemoryError("no memory left")
-        return generate(**inputs)
-
-    monkeypatch.setattr(model, "generate", short_of_memory)
-    for on_error in ("stop", "record"):
-        with pytest.raises(
-            QuestionError,
-            match=r"1: OutOfMemoryError: no memory left \(.*\)\. .*lower --batch-tokens, which is 4096, and name ",
-        ):
-            ask(model, questions, [Unpruned()], on_error=on_error)
-    assert len(ask(model, questions, [Unpruned()], batch_tokens=60)) == 3
-
-
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_model_that_computes_nan_answers_nothing(n: int, questions: list[Question]) -> None:
     """As many models do in float16. `generate` would choose a token all the same."""
