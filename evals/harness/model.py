@@ -6,10 +6,12 @@ from typing import Any, get_type_hints
 
 import torch
 from PIL import Image
+from transformers import LogitsProcessorList
 
 import tokenprune
 from tokenprune.adapters.devices import input_device
 from tokenprune.errors import SettingError, UnsupportedError, unknown
+from tokenprune.evals.models.greedy import FirstLogits, check_logits
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.costs import VisualCost, visual_costs
 from tokenprune.evals.run.setups import Unpruned
@@ -69,6 +71,8 @@ class HarnessModel:
         It reads max_new_tokens, num_beams, do_sample, temperature, top_p, top_k and until from `generation`: a
         temperature above 0 samples unless do_sample is False, and an answer ends before the first text of `until`.
         A batch may mix conversations with and without images; they are asked separately.
+
+        UnsupportedError where the model computes NaN instead of logits: the answer would be scored.
         """
         replies: dict[int, Reply] = {}
         for are_shown in (True, False):
@@ -83,7 +87,8 @@ class HarnessModel:
     ) -> list[Reply]:
         inputs = self._encoded(conversations, [""] * len(conversations))
         asked = _generation(generation)
-        written = self.model.generate(**inputs, **asked)[:, inputs["input_ids"].shape[1] :]
+        found = self.model.generate(**inputs, **asked, logits_processor=LogitsProcessorList([FirstLogits()]))
+        written = found[:, inputs["input_ids"].shape[1] :]
         texts = self.processor.batch_decode(written, skip_special_tokens=True)
         costs = [VisualCost(0, 0, 0.0)] * len(texts)
         if are_shown:
@@ -98,12 +103,14 @@ class HarnessModel:
 
     @torch.inference_mode()
     def loss(self, conversation: Conversation, continuation: str) -> tuple[float, bool]:
-        """Return the mean negative log-likelihood of `continuation`, and whether greedy decoding writes it."""
+        """Return the mean negative log-likelihood of `continuation`, and whether greedy decoding writes it.
+        UnsupportedError as in `answers`."""
         prompt, whole = (self._encoded([conversation], [end]) for end in ("", continuation))
         n = whole["input_ids"].shape[1] - prompt["input_ids"].shape[1]
         if n < 1:
             raise SettingError(f"{continuation!r} has no tokens, so it has no likelihood")
         logits = self.model(**whole).logits[0, -n - 1 : -1].float()  # pruning shortens the sequence before them
+        check_logits(logits)
         targets = whole["input_ids"][0, -n:].to(logits.device)
         return float(torch.nn.functional.cross_entropy(logits, targets)), bool((logits.argmax(-1) == targets).all())
 

@@ -123,6 +123,19 @@ def test_a_keep_ratio_of_one_is_the_unpruned_model(asked: list[Question]) -> Non
     assert (theirs.text, theirs.n_read, theirs.cost.n_kept) == (ours.text, ours.n_read, ours.cost.n_kept)
 
 
+def test_a_model_that_computes_nan_answers_nothing(asked: list[Question]) -> None:
+    """As many models do in float16. The harness would score what `generate` chooses all the same."""
+    broken = HarnessModel(str(MODEL), "fopru", keep_ratio=0.25, dtype="float32", device="cpu")
+    shown = conversation(asked[0])
+    with torch.no_grad():
+        broken.model.get_output_embeddings().weight[5] = torch.nan
+    for generation in ({}, {"num_beams": 2}, {"temperature": 1.0}):
+        with pytest.raises(UnsupportedError, match="NaN instead of logits"):
+            broken.answers([shown], {"max_new_tokens": 4} | generation)
+    with pytest.raises(UnsupportedError, match="NaN instead of logits"):
+        broken.loss(shown, "yes")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
