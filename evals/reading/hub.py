@@ -7,7 +7,7 @@ one row group at a time, so a set need not fit into memory.
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from tokenprune.errors import DataError
 from tokenprune.evals.reading.records import Record
 
-_SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-\w+)?\.parquet")
+#: A part of a split. On the Hub, each may have a digest of its own behind the numbers.
+_SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d{5})-of-(?P<count>\d{5})(-\w+)?\.(parquet|arrow)")
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,25 @@ def split_of(path: Path) -> str:
         return path.parent.name
     shard = _SHARD.fullmatch(path.name)
     return shard["split"] if shard else ""
+
+
+def check_complete(files: Iterable[Path]) -> None:
+    """Raise DataError if a split is there in part, as after a download that was interrupted: its names say how many
+    files it has. An accuracy on some of them would pass for that of the set."""
+    found: dict[tuple[Path, str, int], set[int]] = {}
+    for file in files:
+        if shard := _SHARD.fullmatch(file.name):
+            split = file.parent, shard["split"], int(shard["count"])
+            found.setdefault(split, set()).add(int(shard["number"]))
+    for (folder, name, count), numbers in found.items():
+        missing = sorted(set(range(count)) - numbers)
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise DataError(
+                f"{folder}: holds {len(numbers)} of the {count} files of {name}, but not {name}-{missing[0]:05}-of-"
+                f"{count:05}{more}. Download the rest; or, to ask about these alone, copy them to a folder of their "
+                f"own, with names without -of-"
+            )
 
 
 def _open(path: Path, read: Callable[..., Any], *arguments: Any) -> Any:

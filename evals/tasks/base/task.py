@@ -9,7 +9,7 @@ from typing import ClassVar, Generic, NamedTuple, TypeVar
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.reading.fields import check_distinct
-from tokenprune.evals.reading.hub import table_records
+from tokenprune.evals.reading.hub import check_complete, table_records
 from tokenprune.evals.reading.records import Record
 from tokenprune.evals.tasks.base.metric import Metric, Ratio
 from tokenprune.evals.tasks.base.question import Question
@@ -143,6 +143,7 @@ class FileTask(Task, Generic[S]):
                 raise DataError(f"{file}: no questions; remove the file, or download it again")
         records = [record for records in of_file.values() for record in records]
         splits = choose_splits(split, {record.split for record in records}, " and ".join(map(str, files)))
+        check_complete(file for file, own in of_file.items() if any(record.split in splits for record in own))
         questions = self.questions([record for record in records if record.split in splits], folder, style)
         return check_questions(questions, " and ".join(map(str, files)))
 

@@ -9,6 +9,7 @@ import pytest
 from helpers.files.sets import IMAGE, png, write_parquet
 from PIL import Image
 
+from tokenprune.errors import DataError
 from tokenprune.evals.reading.hub import Cell, split_of, table_records
 from tokenprune.evals.reading.images import open_image, size_of
 from tokenprune.evals.tasks import TASKS
@@ -100,3 +101,28 @@ def test_images_that_pillow_takes_for_an_attack(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert open_image(tmp_path / "a.png").size == size_of(tmp_path / "a.png") == (60, 40)
     assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_a_split_that_was_downloaded_in_part(tmp_path: Path) -> None:
+    """An accuracy on some of its files would pass for that of the set. A split that is not asked may lack some."""
+
+    def write(name: str, number: int) -> None:
+        row = {"question": "what is written?", "answers": ["stop"] * 10, "image_id": "a", "question_id": number}
+        write_parquet(tmp_path / "data" / f"{name}.parquet", [row])
+
+    write("validation-00001-of-00003-0a1b", 1)
+    write("test-00000-of-00001", 2)
+    write("train-00003-of-00009", 3)
+    task = TASKS["textvqa"]
+    assert [one.id for one in task.load(tmp_path, "test")] == ["textvqa-2"]
+    for split in (None, "validation"):
+        with pytest.raises(DataError, match=r"data: holds 1 of the 3 files of validation, .*00000-of-00003 and 1 more"):
+            task.load(tmp_path, split)
+    write("validation-00000-of-00003", 4)
+    with pytest.raises(DataError, match=r"holds 2 of .*, but not validation-00002-of-00003\. Download"):
+        task.load(tmp_path)
+    write("validation-00002-of-00003", 5)
+    assert len(task.load(tmp_path)) == 4
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "data" / "train-00003-of-00009.parquet").rename(tmp_path / "alone" / "train-3.parquet")
+    assert [one.id for one in task.load(tmp_path / "alone")] == ["textvqa-3"]
