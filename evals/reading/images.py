@@ -1,10 +1,13 @@
 """Open an image as a model should see it."""
 
+import hashlib
 import io
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -26,6 +29,20 @@ class StoredImage(Protocol):
     def name(self) -> str: ...
 
     def read_bytes(self) -> bytes: ...
+
+
+def content_digest(stored: StoredImage) -> str:
+    """Return the SHA-256 of an image's bytes, which are the same for every copy. A file is not read again before it
+    changes."""
+    if not isinstance(stored, Path):
+        return hashlib.sha256(stored.read_bytes()).hexdigest()
+    found = stored.stat()
+    return _file_digest(stored, found.st_mtime_ns, found.st_size)
+
+
+@cache
+def _file_digest(path: Path, written: int, size: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def size_of(stored: StoredImage) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """Calibration data: drawn at random, asked one by one, named in the settings file, and excluded from evaluations."""
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from tokenprune.adapters.devices import input_device
 from tokenprune.errors import DataError, SettingError
-from tokenprune.evals.reading.images import StoredImage
+from tokenprune.evals.reading.images import StoredImage, content_digest
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.prompts import encode_chat
 from tokenprune.strategies.settings import SettingsFile
@@ -84,4 +83,4 @@ def without_images(questions: Sequence[Question], images: Collection[str], where
 
 
 def _digest(image: StoredImage) -> str:
-    return hashlib.sha256(image.read_bytes()).hexdigest()[:16]
+    return content_digest(image)[:16]

@@ -16,7 +16,7 @@ import tokenprune
 from tokenprune.adapters.devices import input_device, offloaded_weights
 from tokenprune.evals.models.greedy import decisive_settings
 from tokenprune.evals.models.tensors import stored
-from tokenprune.evals.reading.images import StoredImage
+from tokenprune.evals.reading.images import StoredImage, content_digest
 from tokenprune.evals.tasks.base.question import Question
 
 #: Packages whose source need not enter a digest, because a run stores their versions.
@@ -144,7 +144,7 @@ def _identity(questions: Sequence[Question]) -> dict[str, Any]:
     numbers = dict[StoredImage, int]()
     about = [[numbers.setdefault(image, len(numbers)) for image in question.images] for question in questions]
     for image in numbers:
-        digest.update(hashlib.sha256(image.read_bytes()).digest())
+        digest.update(bytes.fromhex(content_digest(image)))
     images = hashlib.sha256(json.dumps(about).encode())
     return {"questions": len(questions), "digest": digest.hexdigest()[:16], "images": images.hexdigest()[:16]}
 

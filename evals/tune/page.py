@@ -13,7 +13,7 @@ from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.stats import paired
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.bounds import Loss
-from tokenprune.evals.tune.questions import Half, image_numbers
+from tokenprune.evals.tune.questions import Half
 from tokenprune.evals.tune.scoring import UNPRUNED, Measure, ModelScorer
 from tokenprune.evals.tune.search import Tried
 
@@ -70,7 +70,7 @@ def write(tuned: Tuned, about: About, scorer: ModelScorer, fresh: Half, plot: st
     if shown:
         names = "`, then `".join(_setting(one) for one in shown[-2:][::-1])
         parts += ["## By kind of question", f"On the fresh questions, unpruned and with `{names}`:"]
-        parts.append(_by_kind(shown[-2:][::-1], scorer, fresh.questions))
+        parts.append(_by_kind(shown[-2:][::-1], scorer, fresh))
     parts += ["## What was tried", f"![Loss against cost]({plot})", *_method(tuned, about)]
     return "\n\n".join(parts) + "\n"
 
@@ -133,9 +133,9 @@ def _tested(tuned: Tuned, tried: Tried) -> tuple[bool, Loss]:
     return (False, tried.loss) if found is None else (found.passed, found.loss)
 
 
-def _by_kind(shown: Sequence[Tried], scorer: ModelScorer, questions: Sequence[Question]) -> str:
+def _by_kind(shown: Sequence[Tried], scorer: ModelScorer, fresh: Half) -> str:
+    questions, numbers = fresh.questions, fresh.images
     named = kinds(questions)
-    numbers = list(image_numbers(questions).values())
     base = scorer.scores(UNPRUNED, questions)
     own = [scorer.scores(one.setup, questions) for one in shown]
     lines = []

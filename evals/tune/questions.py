@@ -34,6 +34,11 @@ class Half:
     def questions(self) -> tuple[Question, ...]:
         return tuple(question for chunk in self.chunks for question in chunk)
 
+    @cached_property
+    def images(self) -> list[int]:
+        """The number of each question's image: equal for questions about the same."""
+        return number_images(self.questions)
+
     def first(self, n: int) -> Half:
         """The fewest chunks that hold `n` questions, or all."""
         counts = np.cumsum([len(chunk) for chunk in self.chunks])

@@ -29,7 +29,7 @@ from tokenprune.evals.search.journal import finished, sampler_seed
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.costs import CostMeter
-from tokenprune.evals.tune.questions import Half, image_numbers
+from tokenprune.evals.tune.questions import Half
 from tokenprune.evals.tune.scoring import UNPRUNED, Scorer
 from tokenprune.evals.tune.space import N_TRIES, Params, Space
 
@@ -172,8 +172,7 @@ def assess(scorer: Scorer, setup: Pruned, cost: float, asked: Half, plan: Search
 
 def loss_on(scorer: Scorer, setup: Pruned, asked: Half) -> Loss:
     questions = asked.questions
-    images = list(image_numbers(questions).values())
-    return Loss.of(scorer.scores(setup, questions), scorer.scores(UNPRUNED, questions), images)
+    return Loss.of(scorer.scores(setup, questions), scorer.scores(UNPRUNED, questions), asked.images)
 
 
 def _proposals(

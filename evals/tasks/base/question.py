@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from tokenprune.evals.reading.images import StoredImage, open_image
+from tokenprune.evals.reading.images import StoredImage, content_digest, open_image
 from tokenprune.evals.reading.videos import Clip
 
 #: A task and an ID, which identify a question in a run.
@@ -70,6 +71,9 @@ def number_images(questions: Sequence[Question]) -> list[int]:
 
 
 def identities(question: Question) -> tuple[object, ...]:
-    """What tells a question's images from others: of files, their paths. In a table, every row has a copy of its image,
-    so these are compared."""
-    return tuple(getattr(image, "content", image) for image in question.images)  # which images in tables have
+    """What tells a question's images from others: their contents, because a set may hold a copy of an image for each
+    question about it, as a file or in a table."""
+    return tuple(
+        content_digest(image) if isinstance(image, Path) else getattr(image, "content", image)  # a folder has none
+        for image in question.images
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from helpers.asking import ask, identity
 from helpers.files.choices import MMBENCH
-from helpers.files.sets import png, save, write_lines, write_parquet, write_tsv
+from helpers.files.sets import png, write_lines, write_parquet, write_tsv
 from helpers.files.tasks import POPE, SETS
 from helpers.tiny import tiny_llava
 
@@ -107,8 +107,7 @@ def test_a_pair_that_cannot_be_asked_as_a_whole_counts_nowhere(tmp_path: Path) -
 
 def test_every_metric_has_an_interval(tmp_path: Path) -> None:
     write_lines(tmp_path / "coco_pope_random.json", [record for n in range(20) for record in pope_about(n)])
-    for n in range(20):
-        save(tmp_path / "images" / f"{n}.jpg")
+    write_images(tmp_path / "images", [png() + bytes(n) for n in range(20)])
     pruned, _, questions = rows_of(tmp_path, "pope", ["yes", "no", "no", "no"] * 10, ["yes", "no"] * 20)
     assert len(questions) == 40
     assert pruned.metrics == pytest.approx(
@@ -121,13 +120,19 @@ def test_every_metric_has_an_interval(tmp_path: Path) -> None:
     assert pruned.intervals["accuracy"] == pruned.interval
 
 
+def write_images(folder: Path, images: Sequence[bytes]) -> None:
+    folder.mkdir()
+    for number, image in enumerate(images):
+        (folder / f"{number}.jpg").write_bytes(image)
+
+
 def pope_about(number: int) -> list[dict[str, Any]]:
     return [record | {"image": f"{number}.jpg", "question_id": 2 * number + k} for k, record in enumerate(POPE)]
 
 
-@pytest.mark.parametrize("form", ["hub", "tsv"])
-def test_copies_of_an_image_in_a_table_are_one_image(tmp_path: Path, form: str) -> None:
-    """Every row has its own copy, but four questions about two images count as two images."""
+@pytest.mark.parametrize("form", ["hub", "tsv", "files"])
+def test_copies_of_an_image_are_one_image(tmp_path: Path, form: str) -> None:
+    """Every row has its own copy, or every question its own file; four questions about two images count as two."""
     images = [png() + bytes(n) for n in (0, 0, 1, 1)]
     if form == "hub":
         rows = [
@@ -135,6 +140,11 @@ def test_copies_of_an_image_in_a_table_are_one_image(tmp_path: Path, form: str) 
             for n, image in enumerate(images)
         ]
         write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", rows)
+        found, _, questions = rows_of(tmp_path, "pope", ["yes", "yes", "no", "no"], ["yes"] * 4)
+    elif form == "files":
+        records = [POPE[0] | {"image": f"{n}.jpg", "question_id": n} for n in range(4)]
+        write_lines(tmp_path / "coco_pope_random.json", records)
+        write_images(tmp_path / "images", images)
         found, _, questions = rows_of(tmp_path, "pope", ["yes", "yes", "no", "no"], ["yes"] * 4)
     else:
         embedded = [base64.b64encode(image).decode() for image in images]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from tokenprune.evals.reading.records import Base64
 from tokenprune.evals.run.setups import Pruned, Setup, make_setups
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer, exact
@@ -41,8 +41,8 @@ def asked(lost: Sequence[float], *, leaders: bool = False) -> list[int]:
     scorer = Losing(dict(zip([setup.key.strategy for setup in setups], lost, strict=True)))
     half = in_chunks(
         [
-            ShortAnswer(task="own", id=str(n), images=(Path(f"{n}.png"),), text="?", answers=("x",), worth=exact)
-            for n in range(N)
+            ShortAnswer(task="own", id=name, images=(Base64("row", "", name),), text="?", answers=("x",), worth=exact)
+            for name in map(str, range(N))
         ]
     )
     plan = SearchPlan(5.0, 1, len(setups), N)

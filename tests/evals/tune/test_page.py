@@ -8,11 +8,13 @@ from pathlib import Path
 
 from helpers.files.tasks import SETS
 
+from tokenprune.evals.reading.records import Base64
 from tokenprune.evals.run.setups import Pruned, Setup, make_setups
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune import page
 from tokenprune.evals.tune.bounds import Loss
+from tokenprune.evals.tune.questions import in_chunks
 from tokenprune.evals.tune.scoring import UNPRUNED, ModelScorer
 from tokenprune.evals.tune.search import Tried
 
@@ -30,10 +32,10 @@ class AllLost(ModelScorer):
 def test_a_kind_about_a_single_image_has_no_interval(tmp_path: Path) -> None:
     SETS["own", "published"](tmp_path)
     first, other = TASKS["own"].load(tmp_path)
-    questions = [replace(first, id=f"own-{n}", images=(tmp_path / f"{n}.png",)) for n in range(20)] + [other]
+    questions = [replace(first, id=f"own-{n}", images=(Base64("row", "", f"{n}"),)) for n in range(20)] + [other]
     (setup,) = (one for one in make_setups(["grid"], [0.5], ["original"], []) if isinstance(one, Pruned))
     tried = Tried(setup, 0.5, Loss.of([0.0] * 8, [1.0] * 8, range(8)), 0.0, True)
-    _, _, *lines = page._by_kind([tried], AllLost(), questions).splitlines()
+    _, _, *lines = page._by_kind([tried], AllLost(), in_chunks(questions)).splitlines()
     assert lines == [
         "| all | 21 | 100.0 | -100.0 [-100.0, -100.0] |",
         "| own: names | 20 | 100.0 | -100.0 [-100.0, -100.0] |",

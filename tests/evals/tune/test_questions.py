@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from helpers.files.search import scenes
-from helpers.files.sets import png, write_parquet
+from helpers.files.sets import png, write_lines, write_parquet
 from helpers.files.tasks import SETS
 
 from tokenprune.evals.tasks import TASKS
@@ -26,12 +27,18 @@ def test_halves_share_no_image_and_hold_every_question(tmp_path: Path) -> None:
     assert [len(first.first(n).questions) for n in (1, CHUNK, CHUNK + 1, 999)] == [CHUNK, CHUNK, 25, 25]
 
 
-def test_copies_of_an_image_in_a_table_are_in_one_half(tmp_path: Path) -> None:
-    """A table has a copy of its image in each row."""
-    rows = [
-        {"question": f"{n}?", "answer": "a", "image": {"bytes": png() + bytes(n // 2), "path": None}} for n in range(40)
-    ]
-    write_parquet(tmp_path / "questions.parquet", rows)
+@pytest.mark.parametrize("form", ["table", "files"])
+def test_copies_of_an_image_are_in_one_half(tmp_path: Path, form: str) -> None:
+    """A table has a copy of its image in each row, and a script may write one for each question."""
+    images = [png() + bytes(n // 2) for n in range(40)]
+    rows = [{"question": f"{n}?", "answer": "a", "image": f"{n}.png"} for n in range(40)]
+    if form == "table":
+        embedded = [row | {"image": {"bytes": one, "path": None}} for row, one in zip(rows, images, strict=True)]
+        write_parquet(tmp_path / "questions.parquet", embedded)
+    else:
+        for number, one in enumerate(images):
+            (tmp_path / f"{number}.png").write_bytes(one)
+        write_lines(tmp_path / "questions.jsonl", rows)
     first, second = halves(TASKS["own"].load(tmp_path), seed=0)
     contents = [{one.images[0].read_bytes() for one in half.questions} for half in (first, second)]
     assert not contents[0] & contents[1]
