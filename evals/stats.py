@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import DegenerateDataWarning, bootstrap
+from scipy.stats import DegenerateDataWarning, beta, bootstrap
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
@@ -24,15 +24,20 @@ SEED = 0
 TAIL = 0.025  # below a 95 % interval, and above it
 #: Values that scipy draws at once: BCa leaves out each in turn, which is as many as their square.
 DRAWN = 2**22
+#: Of fewer images that lose, a bootstrap does not know how many more might: it draws the same few again.
+FEW = 10
+#: Means of equal numbers may differ by as much.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Paired:
     """Scores compared with those of a baseline on the same questions.
 
-    difference: the mean of (scores - baseline), with its 95 % interval. If no score differs, the interval follows
-        from the number of images, none of which was found to differ.
-    relative: the mean score divided by the baseline's, NaN if that is 0, with its 95 % interval.
+    difference: the mean of (scores - baseline), with its 95 % interval. Where fewer than FEW images lose, its lower end
+        is not above an exact bound of what images lose, minus what they win; the same holds for its upper end and
+        images that win. So it has a width even if no score differs.
+    relative: the mean score divided by the baseline's, NaN if that is 0, with its 95 % interval, which is as wide.
     p: McNemar's exact test for binary scores, which treats questions as independent; None for other scores.
     lost, won: the numbers of questions with a lower and with a higher score than under the baseline.
     """
@@ -52,7 +57,7 @@ def interval(scores: Sequence[float], images: Sequence[int]) -> Interval:
 
     Scores of 0 and 1 get Wilson's interval, which does not collapse at the ends, for the number of independent
     questions that would give the images' means their variance; for that of images, if all scores are alike. Other
-    scores get the bootstrap interval, NaN for a single image.
+    scores get the bootstrap interval, NaN for a single image and for equal scores, of which it knows nothing more.
     """
     if not scores:
         raise ValueError("no scores: an interval needs at least one")
@@ -62,7 +67,12 @@ def interval(scores: Sequence[float], images: Sequence[int]) -> Interval:
         low, high = bounds
         return float(low), float(high)
     sums, counts = _by_image(np.asarray(images), np.asarray(scores, float), np.ones(len(scores)))
-    return _bootstrap(sums, counts)
+    return with_a_width(_bootstrap(sums, counts))
+
+
+def with_a_width(found: Interval) -> Interval:
+    """Return a bootstrap's interval; NaN if every draw gave the same, which tells nothing of other images."""
+    return found if found[1] - found[0] > ROUNDING else (float("nan"), float("nan"))
 
 
 def interval_of_ratios(
@@ -90,23 +100,65 @@ def paired(scores: Sequence[float], baseline: Sequence[float], images: Sequence[
     if len(scores) != len(baseline):
         raise ValueError(f"{len(scores)} and {len(baseline)} scores; a paired comparison needs the same questions")
     own, base, differences = (np.asarray(x, float) for x in (scores, baseline, np.subtract(scores, baseline)))
-    own_sums, base_sums, difference_sums, counts = _by_image(
-        np.asarray(images), own, base, differences, np.ones(len(own))
+    own_sums, base_sums, lost_sums, won_sums, counts = _by_image(
+        np.asarray(images), own, base, np.clip(-differences, 0, 1), np.clip(differences, 0, 1), np.ones(len(own))
     )
     binary = set(scores) | set(baseline) <= {0, 1}
     lost, won = int((differences < 0).sum()), int((differences > 0).sum())
-    none = 1 - TAIL ** (1 / len(counts))
     test: Any = mcnemar([[0, lost], [won, 0]], exact=True)
+    drawn = _bootstrap(won_sums - lost_sums, counts)
+    interval = _widened(drawn, lost_sums, won_sums, counts)
+    relative = _bootstrap(own_sums, base_sums) if base.any() else (float("nan"), float("nan"))
+    if interval[0] < drawn[0]:
+        relative = min(relative[0], max(0.0, 1 + interval[0] / float(base.mean()))), relative[1]
+    if interval[1] > drawn[1]:
+        relative = relative[0], max(relative[1], 1 + interval[1] / float(base.mean()))
     return Paired(
         difference=float(differences.mean()),
-        interval=_bootstrap(difference_sums, counts) if lost or won else (-none, none),
+        interval=interval,
         relative=float(_ratio(own.sum(), base.sum())),
-        relative_interval=_bootstrap(own_sums, base_sums) if base.any() else (float("nan"), float("nan")),
+        relative_interval=relative,
         p=float(test.pvalue) if binary else None,
         lost=lost,
         won=won,
         n=len(scores),
     )
+
+
+def _widened(drawn: Interval, lost: Array, won: Array, counts: Array) -> Interval:
+    """Return the bootstrap's interval of a difference, with the exact bounds that `Paired` names; NaN for a single
+    image. lost, won: of each image, over its questions, of which `counts` says the number."""
+    if len(counts) < 2:
+        return drawn
+
+    def most(parts: Array, others: Array) -> float:
+        unit, found = as_equal_losses(parts, counts)
+        return min(1.0, unit * exact_bound(found, len(counts), 1 - TAIL) - float(others.sum() / counts.sum()))
+
+    low, high = drawn
+    return (
+        min(low, -most(lost, won)) if (lost > 0).sum() < FEW else low,
+        max(high, most(won, lost)) if (won > 0).sum() < FEW else high,
+    )
+
+
+def as_equal_losses(lost: Array, counts: Array) -> tuple[float, float]:
+    """Return (unit, found): what images lose amounts to `found` images that lose `unit` times what the average image
+    has. With one question an image, which is lost or not, `unit` is 1 and `found` the number of those that are.
+
+    lost: of each image, from 0 to the number of its questions, `counts`. Losses that differ in size have Fay and
+    Feuer's bound for weighted counts (https://doi.org/10.1002/(SICI)1097-0258(19970415)16:7<791::AID-SIM500>3.0.CO;2-#),
+    here of binomial ones: as if one more image lost all, with as many questions as the image of a random question has.
+    """
+    sizes, another = lost / counts.mean(), float((counts**2).mean() / counts.mean() ** 2)
+    total = float(sizes.sum()) + another
+    unit = (float((sizes**2).sum()) + another**2) / total
+    return unit, total / unit - 1
+
+
+def exact_bound(found: float, n: int, confidence: float) -> float:
+    """Return the share that is not exceeded with this confidence if `found` of `n` were found (Clopper and Pearson)."""
+    return 1.0 if found >= n else float(beta.ppf(confidence, found + 1, n - found))
 
 
 def _by_image(images: Array, *values: Array) -> list[Array]:

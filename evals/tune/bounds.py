@@ -9,9 +9,7 @@ mean difference of paired scores. Three things keep it honest where it is used h
   nothing can ever be lost.
 - It is never below a bound of what images lose, minus what they win: where two or three lose, a bootstrap does not
   know how many more might have. With one question an image, that is the exact binomial bound of the share that loses.
-  With several, losses differ in size, and the bound is Fay and Feuer's for weighted counts
-  (https://doi.org/10.1002/(SICI)1097-0258(19970415)16:7<791::AID-SIM500>3.0.CO;2-#), here of binomial ones: as if one
-  more image lost all, with as many questions as the image of a random question has.
+  With several, losses differ in size: see `as_equal_losses`.
 """
 
 from __future__ import annotations
@@ -22,10 +20,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import beta, betabinom, binom, norm
+from scipy.stats import betabinom, binom, norm
 from statsmodels.stats.power import TTestPower
 
-from tokenprune.evals.stats import bootstrap_interval
+from tokenprune.evals.stats import as_equal_losses, bootstrap_interval, exact_bound
 
 CONFIDENCE = 0.95
 #: The chance of passing that `questions_needed` plans for.
@@ -43,8 +41,7 @@ class Loss:
 
     points: the mean. n, n_images: how many questions about how many images.
     won: points of the questions that got better, per question.
-    unit, found: the losses amount to `found` images of n_images that lose `unit` times what the average image has; for
-        one question an image, `unit` is 1 and `found` the number of questions that got worse.
+    unit, found: what the losses amount to, see `as_equal_losses`.
     images: of each image, and of each added pair, how many questions it has and how many points they lose.
     """
 
@@ -65,11 +62,8 @@ class Loss:
         counts, sums = np.bincount(numbers), np.bincount(numbers, weights=lost)
         by_image = tuple(zip(counts.astype(float).tolist(), sums.tolist(), strict=True))
         won = float(np.clip(-lost, 0, None).mean())
-        sizes = np.bincount(numbers, weights=np.clip(lost, 0, None)) / (100 * counts.mean())
-        most = float((counts**2).mean() / counts.mean() ** 2)  # what the image of a random question has
-        total = float(sizes.sum()) + most
-        unit = (float((sizes**2).sum()) + most**2) / total
-        return cls(float(lost.mean()), len(lost), len(counts), won, unit, total / unit - 1, (*by_image, *ADDED))
+        unit, found = as_equal_losses(np.bincount(numbers, weights=np.clip(lost, 0, None)) / 100, counts)
+        return cls(float(lost.mean()), len(lost), len(counts), won, unit, found, (*by_image, *ADDED))
 
     @cached_property
     def adjusted(self) -> float:
@@ -95,7 +89,7 @@ class Loss:
             level=2 * CONFIDENCE - 1,
             method="BCa",
         )
-        floor = 100 * self.unit * exact_bound(self.found, self.n_images) - self.won
+        floor = 100 * self.unit * exact_bound(self.found, self.n_images, CONFIDENCE) - self.won
         return low, max(high, floor)
 
     @property
@@ -137,8 +131,3 @@ class Loss:
         share = (margin + self.won) / 100 / self.unit
         # As many as leave `exact_bound` at this share: found so few with a probability of at most 5 % if it is true.
         return n_images if share >= 1 else int(binom.ppf(1 - CONFIDENCE, n_images, share)) - 1
-
-
-def exact_bound(found: float, n: int) -> float:
-    """The share that is not exceeded with 95 % confidence if `found` of `n` were found (Clopper and Pearson)."""
-    return 1.0 if found >= n else float(beta.ppf(CONFIDENCE, found + 1, n - found))

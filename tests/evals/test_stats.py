@@ -5,8 +5,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 
-from tokenprune.evals.stats import bootstrap_interval, interval, paired
+from tokenprune.evals.stats import FEW, bootstrap_interval, interval, paired
 from tokenprune.evals.tasks.base.metric import Metric, Ratio
 
 
@@ -62,6 +63,48 @@ def test_equal_answers_leave_a_difference_possible() -> None:
     assert -low == high == pytest.approx(1 - 0.025 ** (1 / 140))
     _, wider = paired([1.0, 0.0] * 70, [1.0, 0.0] * 70, np.repeat(range(70), 2).tolist()).interval
     assert wider == pytest.approx(1 - 0.025 ** (1 / 70))
+
+
+def losing(n_lost: int, n: int = 100) -> list[float]:
+    return [0.0] * n_lost + [1.0] * (n - n_lost)
+
+
+def test_a_question_that_differs_narrows_nothing() -> None:
+    """None, one, two of a hundred lost: the bootstrap draws these again, and knows of no others."""
+    found = [paired(losing(n), [1.0] * 100, alone(100)).interval for n in range(FEW)]
+    for n, (low, high) in enumerate(found):
+        assert low == pytest.approx(-beta.ppf(0.975, n + 1, 100 - n))
+        assert high == pytest.approx(1 - 0.025**0.01 - n / 100)
+    all_lost = paired([0.0] * 100, [1.0] * 100, alone(100)).interval
+    assert all_lost == (-1, pytest.approx(-(0.025**0.01)))
+
+
+@pytest.mark.parametrize("share", [0.02, 0.032, 0.045])
+def test_intervals_of_differences_cover_rare_losses(share: float) -> None:
+    rng = np.random.default_rng(3)
+    draws = [paired(losing(rng.binomial(100, share)), [1.0] * 100, alone(100)) for _ in range(300)]
+    assert np.mean([low <= -share <= high for low, high in (one.interval for one in draws)]) > 0.95
+    assert np.mean([low <= 1 - share <= high for low, high in (one.relative_interval for one in draws)]) > 0.95
+
+
+def test_a_few_images_that_lose_all_their_questions_are_a_few() -> None:
+    together = paired(losing(20), [1.0] * 100, np.repeat(range(10), 10).tolist()).interval
+    assert together[0] == pytest.approx(-beta.ppf(0.975, 3, 8))
+
+
+def test_a_relative_accuracy_is_as_sure_as_the_difference() -> None:
+    """Half of the answers are right, so the relative accuracy may differ by twice as much."""
+    equal = paired([1.0, 0.0] * 50, [1.0, 0.0] * 50, alone(100))
+    assert equal.relative == 1
+    assert equal.relative_interval == pytest.approx([1 + 2 * bound for bound in equal.interval])
+    assert paired([0.0] * 100, [1.0] * 100, alone(100)).relative_interval == (0, pytest.approx(1 - 0.025**0.01))
+
+
+def test_draws_that_are_all_the_same_give_no_interval() -> None:
+    assert all(map(math.isnan, interval([0.3] * 20, alone(20))))
+    right = Metric.of(Ratio([1.0, 0.0] * 10, [1.0, 0.0] * 10), Ratio.mean([1.0] * 20), weight=0.5)
+    assert right.value == 1
+    assert all(map(math.isnan, right.interval(alone(20))))
 
 
 def test_no_scores() -> None:

@@ -70,11 +70,12 @@ class Metric:
         return tuple(part for part, whole in zip(ratio.parts, ratio.wholes, strict=True) if whole)
 
     def interval(self, images: Sequence[int]) -> stats.Interval:
-        """Return the 95 % interval of the value, given the number of each question's image.
+        """Return the 95 % interval of the value, given the number of each question's image; NaN if every draw gives the
+        same value, as F1 where all is right.
 
         Images are resampled with all their questions, so that groups stay complete.
         """
         if points := self.points:
             wholes = self.ratios[0].wholes
             return stats.interval(points, [image for image, whole in zip(images, wholes, strict=True) if whole])
-        return stats.interval_of_ratios(self.ratios, images)
+        return stats.with_a_width(stats.interval_of_ratios(self.ratios, images))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokenprune.evals.tune.bounds import Loss, exact_bound
+from tokenprune.evals.stats import exact_bound
+from tokenprune.evals.tune.bounds import CONFIDENCE, Loss
 
 
 def loss_of(scores: Any, unpruned: Any, images: Any) -> Loss:
@@ -174,6 +175,6 @@ def test_as_many_may_be_lost_as_the_exact_bound_allows(n: int) -> None:
     loss = loss_of(np.ones(n), np.ones(n), range(n))
     for margin in (0.5, 1.0, 5.0, 40.0, 99.0):
         most = loss._most(margin, n)
-        assert most == -1 or 100 * exact_bound(float(most), n) <= margin
-        assert 100 * exact_bound(most + 1.0, n) > margin
+        assert most == -1 or 100 * exact_bound(float(most), n, CONFIDENCE) <= margin
+        assert 100 * exact_bound(most + 1.0, n, CONFIDENCE) > margin
     assert loss._most(100.0, n) == n
