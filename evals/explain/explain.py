@@ -21,6 +21,7 @@ from tokenprune.evals.models.video_prompts import adapter_for_clips, encode_clip
 from tokenprune.evals.reading.videos import Clip
 from tokenprune.evals.run.costs import executed_layers, has_grid, kv_cache_bytes
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned, read_by
+from tokenprune.patching.pruning import check_unpatched
 from tokenprune.prompts import chat_prompt, encode_chat
 from tokenprune.tokens import Layout
 
@@ -44,8 +45,9 @@ def explain(
     true_box: in pixels of the image; a video has none. name: what the model is called. rounds: of timing; 0 skips it.
 
     Raises DataError or UnsupportedError for an image or question that cannot be asked, and SettingError for a setup
-    that prunes nothing.
+    that prunes nothing and for a patched model.
     """
+    check_unpatched(model)
     for setup in compared:
         if not isinstance(setup, Pruned):
             raise tokenprune.SettingError(

@@ -10,15 +10,20 @@ from typing import Any, TypeAlias
 import tokenprune
 from tokenprune.checks import is_integer, plain
 from tokenprune.errors import SettingError
+from tokenprune.patching.pruning import check_unpatched
 
 Model: TypeAlias = str | PathLike[str] | tuple[Any, Any]
 
 
 def as_model(model: Model) -> str | tuple[Any, Any]:
-    """Return a folder or a name as text, and a pair of a model and its processor as it is. SettingError for others."""
+    """Return a folder or a name as text, and a pair of a model and its processor as it is. SettingError for others, and
+    for a patched model."""
     if isinstance(model, PathLike):
         return fspath(model)
-    if isinstance(model, str) or (isinstance(model, tuple) and len(model) == 2):
+    if isinstance(model, str):
+        return model
+    if isinstance(model, tuple) and len(model) == 2:
+        check_unpatched(model[0])
         return model
     raise SettingError(
         f"model: found {type(model).__name__}; write a folder, a Hugging Face name, or both of a loaded model and its "

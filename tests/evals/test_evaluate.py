@@ -47,6 +47,22 @@ def test_a_loaded_model_and_a_strategy_object(tmp_path: Path) -> None:
     ]
 
 
+def test_a_patched_model_does_not_pass_for_the_unpruned_one(tmp_path: Path) -> None:
+    """In a `with` block, its patch would be back whenever a setup's own is removed."""
+    write_vqav2(tmp_path / "scenes", 1)
+    model = tiny_llava()
+    where: dict[str, Any] = {"output": tmp_path / "run", "data": tmp_path / "scenes"}
+    with tokenprune.patch(model, tokenprune.Grid(keep_ratio=0.25)):
+        for measure in (evaluate, tokenprune.tune):
+            with pytest.raises(
+                tokenprune.SettingError, match=r"patched, with Grid\(keep_ratio=0\.25\).*unpatch\(model"
+            ):
+                measure((model, tiny_processor()), **where)
+    assert not (tmp_path / "run").exists()
+    (row,) = evaluate((model, tiny_processor()), **where, strategies=[], baselines=["unpruned"])
+    assert row.n == 1
+
+
 def test_a_model_in_training_answers_without_dropout_and_goes_on_training(tmp_path: Path) -> None:
     write_vqav2(tmp_path / "scenes")
     model = tiny_llava()

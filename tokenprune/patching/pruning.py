@@ -127,6 +127,16 @@ def unpatch(model: nn.Module) -> None:
         pruner.end()
 
 
+def check_unpatched(model: object) -> None:
+    """Raise SettingError for a patched model, where it is to be compared with the unpruned one."""
+    pruner = Pruner.on(unwrapped) if isinstance(unwrapped := unwrap_model(model), nn.Module) else None
+    if pruner is not None:
+        raise SettingError(
+            f"the model is patched, with {pruner.strategy}, and would pass for the unpruned one that setups are "
+            f"compared with. Unpatch it first: tokenprune.unpatch(model), or outside of the `with` block."
+        )
+
+
 def _object(strategy: Strategy, settings: dict[str, Any]) -> Strategy:
     if settings:
         name, written = type(strategy).__name__, ", ".join(f"{k}={v!r}" for k, v in settings.items())

@@ -152,6 +152,12 @@ def test_downsampling_is_not_drawn() -> None:
         explained("downsample")
 
 
+def test_a_patched_model_does_not_pass_for_the_unpruned_one() -> None:
+    model = tiny_llava()
+    with tokenprune.patch(model, "grid"), pytest.raises(SettingError, match="the model is patched, with Grid"):
+        explained("grid", model=model)
+
+
 # The canvas.
 
 
