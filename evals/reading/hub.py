@@ -47,7 +47,10 @@ class Cell:
 
     def read_bytes(self) -> bytes:
         value = _open(self.path, _value, self.column, self.row)
-        content = (value if self.index is None else value[self.index]).get("bytes")
+        image = value if self.index is None else value[self.index]
+        if image is None:
+            raise DataError(f"{self}: null in place of an image; leave it out of the list")
+        content = image.get("bytes")
         if content is None:
             raise DataError(f"{self}: the table holds only the image's path; save the set with images embedded")
         return content
@@ -126,12 +129,14 @@ def _shapes(column: pa.ChunkedArray) -> list[Any]:
 
 
 def _without_images(path: Path) -> pa.Table:
+    """A table without the bytes of its images, where something else tells whether there is an image: their paths."""
     if path.suffix == ".arrow":
         return _arrow(path, _version(path))
     file = pq.ParquetFile(path)
     schema = file.schema
     leaves = [schema.column(number).path for number in range(len(schema))]
-    return file.read(columns=[leaf for leaf in leaves if not leaf.endswith(".bytes")])
+    large = {leaf for leaf in leaves if leaf.endswith(".bytes") and f"{leaf.removesuffix('bytes')}path" in leaves}
+    return file.read(columns=[leaf for leaf in leaves if leaf not in large])
 
 
 def _value(path: Path, column: str, row: int) -> Any:

@@ -74,6 +74,18 @@ def test_lists_and_missing_images(tmp_path: Path) -> None:
         open_image(second["named"])
 
 
+def test_images_without_paths_and_lists_with_gaps(tmp_path: Path) -> None:
+    """As tables have them that `datasets` did not write."""
+    image = {"bytes": png()}
+    kind = pa.struct([("bytes", pa.binary())])
+    table = pa.table({"one": pa.array([image], kind), "several": pa.array([[image, None]], pa.list_(IMAGE))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (record,) = table_records(tmp_path / "a.parquet")
+    assert open_image(record["one"]).size == open_image(record["several"][0]).size == (60, 40)
+    with pytest.raises(DataError, match=r"a\.parquet, row 0, several\[1\]: null in place of an image"):
+        record["several"][1].read_bytes()
+
+
 @pytest.mark.parametrize(
     ("path", "split"),
     [
