@@ -29,7 +29,14 @@ from tokenprune.evals.search.journal import finished, locked_study, sampler_seed
 from tokenprune.evals.search.objective import Objective, State
 from tokenprune.evals.search.space import LOGARITHMIC, SearchSpace, check_searchable
 from tokenprune.evals.storage import files
-from tokenprune.evals.storage.provenance import class_identity, processor_digest, versions, weights_digest
+from tokenprune.evals.storage.provenance import (
+    class_identity,
+    config_digest,
+    kernels,
+    processor_digest,
+    versions,
+    weights_digest,
+)
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
@@ -94,6 +101,8 @@ def optimize(
         **asdict(base),
         **named,
         **about_model,
+        "config": config_digest(model.config),
+        "kernels": kernels(model),
         "processor": processor_digest(processor),
         **about_data,
         **about_search,

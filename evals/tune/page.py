@@ -69,7 +69,8 @@ def write(tuned: Tuned, about: About, scorer: ModelScorer, fresh: Half, plot: st
     shown = [one.tried for one in tuned.tested if one.passed] or [one.tried for one in tuned.tested]
     if shown:
         names = "`, then `".join(_setting(one) for one in shown[-2:][::-1])
-        parts += ["## By kind of question", f"On the fresh questions, unpruned and with `{names}`:"]
+        told = f"On the fresh questions, unpruned and with `{names}`, with a 95 % interval of each line by itself:"
+        parts += ["## By kind of question", told]
         parts.append(_by_kind(shown[-2:][::-1], scorer, fresh))
     parts += ["## What was tried", f"![Loss against cost]({plot})", *_method(tuned, about)]
     return "\n\n".join(parts) + "\n"
