@@ -104,7 +104,8 @@ class RunFolder:
             if part not in fields.as_object(identity, f"{where}, 'identity'"):
                 raise DataError(
                     f"{where}, 'identity': no {part!r}, so another version of tokenprune began the run, or it was "
-                    f"edited. Name another --output, or delete {self.path} to start again; `report` takes its rows.jsonl."
+                    f"edited. Name another --output, or delete {self.path} to start again. (`tokenprune report` takes "
+                    f"its rows.jsonl alone.)"
                 )
             fields.as_object(identity[part], f"{where}, 'identity', {part!r}")
         fields.as_object(about, f"{where}, 'about'")
