@@ -108,16 +108,16 @@ def paired(scores: Sequence[float], baseline: Sequence[float], images: Sequence[
     test: Any = mcnemar([[0, lost], [won, 0]], exact=True)
     drawn = _bootstrap(won_sums - lost_sums, counts)
     interval = _widened(drawn, lost_sums, won_sums, counts)
-    relative = _bootstrap(own_sums, base_sums) if base.any() else (float("nan"), float("nan"))
-    if interval[0] < drawn[0]:
-        relative = min(relative[0], max(0.0, 1 + interval[0] / float(base.mean()))), relative[1]
-    if interval[1] > drawn[1]:
-        relative = relative[0], max(relative[1], 1 + interval[1] / float(base.mean()))
+    low, high = _bootstrap(own_sums, base_sums) if base.any() else (float("nan"), float("nan"))
+    if interval[0] < drawn[0] and base.any():
+        low = min(low, max(0.0, 1 + interval[0] / float(base.mean())))
+    if interval[1] > drawn[1] and base.any():
+        high = max(high, 1 + interval[1] / float(base.mean()))
     return Paired(
         difference=float(differences.mean()),
         interval=interval,
         relative=float(_ratio(own.sum(), base.sum())),
-        relative_interval=relative,
+        relative_interval=(low, high),
         p=float(test.pvalue) if binary else None,
         lost=lost,
         won=won,

@@ -37,7 +37,7 @@ def test_a_kind_about_a_single_image_has_no_interval(tmp_path: Path) -> None:
     tried = Tried(setup, 0.5, Loss.of([0.0] * 8, [1.0] * 8, range(8)), 0.0, True)
     _, _, *lines = page._by_kind([tried], AllLost(), in_chunks(questions)).splitlines()
     assert lines == [
-        "| all | 21 | 100.0 | -100.0 [-100.0, -100.0] |",
-        "| own: names | 20 | 100.0 | -100.0 [-100.0, -100.0] |",
+        "| all | 21 | 100.0 | -100.0 [-100.0, -83.9] |",
+        "| own: names | 20 | 100.0 | -100.0 [-100.0, -83.2] |",
         "| own: other | 1 | 100.0 | -100.0 |",
     ]
