@@ -119,7 +119,7 @@ def test_a_task_of_which_no_question_could_be_asked() -> None:
     rows = [row(*key, failed, **named) for key in keys] + [row(*key, {"": ALL}) for key in keys]
     lines = report(rows).splitlines()
     assert f"| 100 % | unpruned | {NOTHING} | 100 of 100 | 2.00 MB | {NOTHING} | 100.0 [84, 100] |" in lines
-    vqa, rec = " | ".join([NOTHING] * 3), "+0.0 [-16.8, 16.8] | 100.0 % [100, 100] | 1.000"
+    vqa, rec = " | ".join([NOTHING] * 3), "+0.0 [-16.8, 16.8] | 100.0 % [83, 117] | 1.000"
     assert f"| 25 % | Random | {vqa} | {rec} |" in lines
     assert "| 25 % | Random | original | 3 |" in lines
     assert table(rows, "title").row_count == 2
