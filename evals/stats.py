@@ -35,8 +35,9 @@ class Paired:
     """Scores compared with those of a baseline on the same questions.
 
     difference: the mean of (scores - baseline), with its 95 % interval. Where fewer than FEW images lose, its lower end
-        is not above an exact bound of what images lose, minus what they win; the same holds for its upper end and
-        images that win. So it has a width even if no score differs.
+        is not above an exact bound of what images lose, minus what they win, as if one more image had lost as much as
+        those that differ do on average; the same holds for its upper end and images that win. So it has a width even
+        if no score differs.
     relative: the mean score divided by the baseline's, NaN if that is 0, with its 95 % interval, which is as wide.
     p: McNemar's exact test for binary scores, which treats questions as independent; None for other scores.
     lost, won: the numbers of questions with a lower and with a higher score than under the baseline.
@@ -131,8 +132,11 @@ def _widened(drawn: Interval, lost: Array, won: Array, counts: Array) -> Interva
     if len(counts) < 2:
         return drawn
 
+    changed = (lost + won)[(lost > 0) | (won > 0)]
+    another = float(changed.mean()) if len(changed) else whole_image(counts)
+
     def most(parts: Array, others: Array) -> float:
-        unit, found = as_equal_losses(parts, counts)
+        unit, found = as_equal_losses(parts, counts, another)
         return min(1.0, unit * exact_bound(found, len(counts), 1 - TAIL) - float(others.sum() / counts.sum()))
 
     low, high = drawn
@@ -142,18 +146,22 @@ def _widened(drawn: Interval, lost: Array, won: Array, counts: Array) -> Interva
     )
 
 
-def as_equal_losses(lost: Array, counts: Array) -> tuple[float, float]:
+def whole_image(counts: Array) -> float:
+    """Return how many questions the image of a random question has, given the number of each image."""
+    return float((counts**2).sum() / counts.sum())
+
+
+def as_equal_losses(lost: Array, counts: Array, another: float) -> tuple[float, float]:
     """Return (unit, found): what images lose amounts to `found` images that lose `unit` times what the average image
     has. With one question an image, which is lost or not, `unit` is 1 and `found` the number of those that are.
 
-    lost: of each image, from 0 to the number of its questions, `counts`. Losses that differ in size have Fay and
-    Feuer's bound for weighted counts (https://doi.org/10.1002/(SICI)1097-0258(19970415)16:7<791::AID-SIM500>3.0.CO;2-#),
-    here of binomial ones: as if one more image lost all, with as many questions as the image of a random question has.
+    lost: of each image, from 0 to the number of its questions, `counts`. another: what one more image would lose.
+    Losses that differ in size have Fay and Feuer's bound for weighted counts
+    (https://doi.org/10.1002/(SICI)1097-0258(19970415)16:7<791::AID-SIM500>3.0.CO;2-#), here of binomial ones.
     """
-    sizes, another = lost / counts.mean(), float((counts**2).mean() / counts.mean() ** 2)
-    total = float(sizes.sum()) + another
-    unit = (float((sizes**2).sum()) + another**2) / total
-    return unit, total / unit - 1
+    sizes = np.append(lost, another) / counts.mean()
+    unit = float((sizes**2).sum() / sizes.sum())
+    return unit, float(sizes.sum()) / unit - 1
 
 
 def exact_bound(found: float, n: int, confidence: float) -> float:

@@ -9,7 +9,8 @@ mean difference of paired scores. Three things keep it honest where it is used h
   nothing can ever be lost.
 - It is never below a bound of what images lose, minus what they win: where two or three lose, a bootstrap does not
   know how many more might have. With one question an image, that is the exact binomial bound of the share that loses.
-  With several, losses differ in size: see `as_equal_losses`.
+  With several, losses differ in size, see `as_equal_losses`, and the bound is as if one more image lost all, with as
+  many questions as the image of a random question has.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 from scipy.stats import betabinom, binom, norm
 from statsmodels.stats.power import TTestPower
 
-from tokenprune.evals.stats import as_equal_losses, bootstrap_interval, exact_bound
+from tokenprune.evals.stats import as_equal_losses, bootstrap_interval, exact_bound, whole_image
 
 CONFIDENCE = 0.95
 #: The chance of passing that `questions_needed` plans for.
@@ -62,7 +63,8 @@ class Loss:
         counts, sums = np.bincount(numbers), np.bincount(numbers, weights=lost)
         by_image = tuple(zip(counts.astype(float).tolist(), sums.tolist(), strict=True))
         won = float(np.clip(-lost, 0, None).mean())
-        unit, found = as_equal_losses(np.bincount(numbers, weights=np.clip(lost, 0, None)) / 100, counts)
+        lost_by_image = np.bincount(numbers, weights=np.clip(lost, 0, None)) / 100
+        unit, found = as_equal_losses(lost_by_image, counts, whole_image(counts))
         return cls(float(lost.mean()), len(lost), len(counts), won, unit, found, (*by_image, *ADDED))
 
     @cached_property
