@@ -22,8 +22,8 @@ def test_tables() -> None:
         row("VFlowOpt searched_25", "original", 0.25, {"val": [1.0, 1.0, 1.0, 1.0]}, kv_cache_bytes=300),
     ]
     tables = vflowopt.report(rows, [], [])
-    assert "| 25% | Random | +75.0 [25.0, 100.0] |" in tables
-    assert "| no calibration: default settings | 75.0 | -25.0 [-75.0, 0.0] |" in tables
+    assert "| 25% | Random | +75.0 [14.8, 100.0] |" in tables
+    assert "| no calibration: default settings | 75.0 | -25.0 [-80.6, 35.2] |" in tables
     assert "| 25% | VFlowOpt searched_25 | 200 | 80.0% |" in tables  # 10 bytes a visual token, 100 of text
     assert "TTFT" not in tables  # nothing was timed
 
