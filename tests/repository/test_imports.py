@@ -57,6 +57,7 @@ KNOW_CALLS = ("tokenprune/engine/", "tokenprune/patching/decoder_attention.py", 
 HOOKS = {
     "tokenprune/patching/decoder_attention.py",
     "tokenprune/patching/probing.py",
+    "tokenprune/retrieval/patching.py",  # by the register of engine/patch.py, too
     "tokenprune/serving/vllm/worker/capture.py",  # vLLM's own model, which nobody else holds
 }
 

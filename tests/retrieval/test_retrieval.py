@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from engine.modes.test_distributed import replica_of
 from helpers.families.base import IMAGE, PAD, PATCH, VOCAB, decoder
 from helpers.families.base import tower as tower_settings
 from helpers.models.retrievers import built, embedded, queries
@@ -239,6 +240,12 @@ def test_a_factor_above_the_patches(colpali: Any) -> None:
     inputs = colpali_pages(torch.zeros(1, 3, SIDE * PATCH, SIDE * PATCH))
     with tokenprune.patch_retrieval(colpali, 65), pytest.raises(PruningError, match="for a page of 64 patch"):
         embedded(colpali, inputs)
+
+
+def test_replicas_of_data_parallel(colpali: Any) -> None:
+    inputs = colpali_pages(torch.zeros(1, 3, SIDE * PATCH, SIDE * PATCH))
+    with tokenprune.patch_retrieval(colpali), pytest.raises(UnsupportedError, match="DataParallel copies the model"):
+        embedded(replica_of(colpali), inputs)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from tokenprune.adapters.retrieval import Retriever
-from tokenprune.adapters.wrappers import unwrap_model
+from tokenprune.adapters.wrappers import check_no_replica, unwrap_model
 from tokenprune.checks import check_choice, is_integer
 from tokenprune.engine.arguments import named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
@@ -41,6 +41,7 @@ class PageMerging(Patch):
         self._retriever = retriever
 
     def register(self, register: Register) -> None:
+        register(self.model.register_forward_pre_hook(_refuse_replica))
         register(MergingForward(self).install())
 
     @dynamo_disabled
@@ -53,6 +54,11 @@ class PageMerging(Patch):
         embeddings = self._retriever.embeddings(output)
         real = self._retriever.real(kwargs, embeddings)
         return self._retriever.with_embeddings(output, merge_pages(embeddings, patches, real, self.factor, self.text))
+
+
+@dynamo_disabled
+def _refuse_replica(module: nn.Module, args: Any) -> None:
+    check_no_replica(module)
 
 
 class MergingForward(ForwardOverride):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.contract.answers import STRATEGY, answer, assert_answers
 from helpers.contract.oracle import assert_close
-from helpers.families import FAMILIES
+from helpers.families import FAMILIES, present
 from helpers.families.base import RECENT, decoder
 from helpers.tiny import ENCODES_FIRST, EOS, PAD, VOCAB, prompt, tiny_llava
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -122,3 +122,23 @@ def test_proposals_from_hidden_states_are_refused() -> None:
         out, plain = answer(model, text, **drafts), answer(model, text)
     assert torch.equal(out.sequences, plain.sequences)
     answer(model, family.prompt([1]), **drafts)
+
+
+@pytest.mark.skipif(not present("gemma4"), reason="this transformers has no Gemma 4")
+def test_a_drafter_that_reads_the_keys_of_the_pruned_prompt() -> None:
+    """Gemma 4's shares those of the model, of which pruning leaves fewer than the prompt has tokens."""
+    from transformers import Gemma4AssistantConfig, Gemma4AssistantForCausalLM
+
+    family, model = FAMILIES["gemma4"], FAMILIES["gemma4"].build()
+    text = model.config.get_text_config()
+    shared = {"num_kv_shared_layers": 2, "layer_types": text.layer_types[-2:], "global_head_dim": 16}
+    settings = {"head_dim": 8, "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0, **shared}
+    config = Gemma4AssistantConfig(text_config=decoder(**settings), backbone_hidden_size=text.hidden_size)
+    drafter = Gemma4AssistantForCausalLM(config).eval()
+    drafter.generation_config.num_assistant_tokens = 4
+    inputs = family.prompt([1])
+    with tokenprune.patch(model, Random(keep_ratio=0.3)):
+        plain = answer(model, inputs, max_new_tokens=12)
+        out = answer(model, inputs, max_new_tokens=12, assistant_model=drafter)
+    assert torch.equal(out.sequences, plain.sequences)
+    assert_close(torch.stack(out.logits), torch.stack(plain.logits))
