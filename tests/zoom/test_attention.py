@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from engine.modes.test_devices import from_cpu, from_disk
+from engine.modes.test_distributed import group as group
 from helpers.families import FAMILIES
 from helpers.files.evals import tiny_processor
 from helpers.tiny import IMAGE, SIDE, tiny_llava
 from PIL import Image
+from torch.nn.parallel import DistributedDataParallel
 
 import tokenprune
 from tokenprune.zoom.attention import question_attention
@@ -65,3 +67,10 @@ def test_a_model_whose_weights_are_elsewhere(dispatch: Callable[[Any, Path], Any
     look = Zoom().look(model, tiny_processor(), image, "01")
     assert repr(look) == repr(expected)
     assert model.generate(**look.inputs, max_new_tokens=2, do_sample=False).shape[0] == 1
+
+
+@pytest.mark.usefixtures("group")
+def test_a_wrapper_that_does_not_say_where_it_is() -> None:
+    image = Image.effect_noise((5 * SIDE, SIDE), 80)
+    expected = Zoom().look(tiny_llava(), tiny_processor(), image, "01")
+    assert repr(Zoom().look(DistributedDataParallel(tiny_llava()), tiny_processor(), image, "01")) == repr(expected)

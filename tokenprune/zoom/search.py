@@ -245,4 +245,5 @@ def _to_pixels(view: View, centers: Float[Tensor, "tokens 2"]) -> Float[Tensor, 
 
 
 def _encode(model: Any, processor: Any, images: Sequence[Sequence[Any]], question: str) -> Any:
-    return encode_chat(processor, images, [question] * len(images)).to(input_device(model), model.dtype)
+    inner = unwrap_model(model)  # a wrapper may not say where it is
+    return encode_chat(processor, images, [question] * len(images)).to(input_device(inner), inner.dtype)
