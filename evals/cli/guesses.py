@@ -33,6 +33,8 @@ PUBLISHED: dict[str, Checkpoint | str | None] = {
     r"\S+/(granite-vision-4|granite-4\.\d-\S+-vision)": "granite4_vision",
     r"\S+/gemma-3-(270m|1b)": None,  # language models
     r"\S+/LFM2\.5-VL": "lfm2_vl",
+    r"\S+/NVIDIA-Nemotron-Nano-12B-v2-VL": "NemotronH_Nano_VL_V2",
+    r"\S+/Nemotron-3-Nano-Omni": "NemotronH_Nano_Omni_Reasoning_V3",
     r"\S+/(deepseek-vl2|DeepSeek-OCR(?!-2))": None,
     r"\S+/Ovis2\.5": None,
     r"\S+/LLaVA-OneVision-(1\.5|2)": None,

@@ -55,6 +55,8 @@ NAMES = {
     "PaddlePaddle/PaddleOCR-VL-1.5": "paddleocr_vl",
     "rednote-hilab/dots.ocr": "dots_ocr",
     "MiniMaxAI/MiniMax-M3": "minimax_m3_vl",
+    "nvidia/NVIDIA-Nemotron-Nano-12B-v2-VL-BF16": "NemotronH_Nano_VL_V2",
+    "nvidia/Nemotron-3-Nano-Omni-30B-A3B-Reasoning-BF16": "NemotronH_Nano_Omni_Reasoning_V3",
 }
 #: Checkpoints of types that no class here has; the names of some have that of another type in them.
 UNKNOWN = (

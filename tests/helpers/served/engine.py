@@ -27,6 +27,7 @@ from helpers.served.interpreted import interpret_kernels
 from helpers.served.kimi_k3 import run_kimi_k3_on_cpus
 from helpers.served.linear_attention import use_float32_kernel
 from helpers.served.muse import resize_as_transformers
+from helpers.served.nemotron import run_nemotron_on_cpus
 from helpers.served.opencua import make_processor_whole
 from helpers.served.qwen4 import run_qwen4_exp_on_cpus
 from helpers.served.reference import Answer, Request, answers, chunk, draw, film, noise
@@ -83,6 +84,7 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
     attend_within_images()
     see_as_transformers()
     run_step_on_cpus()
+    run_nemotron_on_cpus()
     resize_as_transformers()
     make_processor_whole()
     if architecture == GLM5_NEXT:

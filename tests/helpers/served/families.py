@@ -48,6 +48,7 @@ from helpers.served.models import (
     save_qwen,
 )
 from helpers.served.muse import MUSE_IMAGE, MUSE_VIDEO, save_muse
+from helpers.served.nemotron import NANO_VL, save_nemotron
 from helpers.served.omni import save_omni
 from helpers.served.opencua import OPENCUA_IMAGE, save_opencua
 from helpers.served.packed import (
@@ -208,6 +209,13 @@ FAMILIES = (
         n_blocks=30,
         n_more=1,
     ),
+    Family(
+        "nemotron_nano_vl",
+        "TokenPruneNemotronNanoVL",
+        partial(save_nemotron, name=NANO_VL),
+        options=CHAT_OPTIONS,
+    ),
+    Family("nemotron_omni", "TokenPruneNemotronNanoOmni", save_nemotron, options=CHAT_OPTIONS),
     Family("idefics3", "TokenPruneIdefics3", partial(save_idefics3, kind="idefics3")),
     Family("smolvlm", "TokenPruneSmolVLM", partial(save_idefics3, kind="smolvlm")),
     Family("llama4", "TokenPruneLlama4", save_llama4, LLAMA_IMAGE, visual_token=LLAMA_VISUAL, n_blocks=30),

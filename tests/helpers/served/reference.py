@@ -95,6 +95,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     from helpers.served.glm5 import decode_plainly
     from helpers.served.kimi_k3 import see_as_kimi_k3
     from helpers.served.lfm import take_older_transformers
+    from helpers.served.nemotron import NANO_VL, see_tiles
     from helpers.served.omni import thinker_class
 
     torch.set_num_threads(1)
@@ -116,6 +117,8 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     see_as_kimi_k3(model, folder)
     if published in ("internvl_chat", "qianfan_ocr"):  # vLLM's own processor resizes images with PIL
         processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    if published == NANO_VL:
+        processor = see_tiles(model, processor)
     return model.eval(), processor
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.serving.vllm.overrides import overrides
 from tokenprune.serving.vllm.settings import Settings
+from tokenprune.serving.vllm.towers import n_heads, tower_of_config
 
 #: As in InternVL 2.5 and 3.
 DYNAMIC = {"rope_scaling": {"type": "dynamic", "factor": 2.0}}
@@ -92,6 +94,46 @@ def test_a_tower_in_transformers_format() -> None:
     assert written(interns2, layer=26)["architectures"] == ["TokenPruneInternS2"]
     with pytest.raises(UnsupportedError, match="layer=27 is not in the vision tower: write 0 to 26"):
         written(interns2, layer=27)
+
+
+def nemotron(**vision: Any) -> dict[str, Any]:
+    """That of Nemotron Nano Omni, whose language model has no rotary embedding."""
+    args = {"model": "vit_huge_patch16_224", "register_multiple": 10, "cls_token_per_teacher": True}
+    args |= {"teachers": [{"name": name} for name in ("clip", "siglip", "dino_v2", "sam")], "min_num_patches": 1024}
+    text = {"model_type": "nemotron_h", "num_hidden_layers": 6, "hybrid_override_pattern": "MEM*-E"}
+    name = "NemotronH_Nano_Omni_Reasoning_V3"
+    names = {"model_type": name, "architectures": [name], "ps_version": "v2"}
+    return {**names, "vision_config": {"patch_size": 16, "args": args, **vision}, "llm_config": text}
+
+
+def test_a_tower_that_is_named() -> None:
+    """It has class and register tokens, as many as teachers and a multiple say."""
+    assert written(nemotron(), layer=31)["architectures"] == ["TokenPruneNemotronNanoOmni"]
+    with pytest.raises(UnsupportedError, match="layer=32 is not in the vision tower: write 0 to 31"):
+        written(nemotron(), layer=32)
+    overrides(nemotron(), Settings(FoPru(score="cls")))
+    config = SimpleNamespace(**{**nemotron(), "vision_config": SimpleNamespace(**nemotron()["vision_config"])})
+    assert (tower_of_config(config).n_prefix, n_heads(config.vision_config)) == (10, 16)
+    config.vision_config.args = {"model": "vit_base_patch16_224"}
+    assert (tower_of_config(config).n_prefix, n_heads(config.vision_config)) == (1, 12)
+
+
+def test_the_same_tower_in_a_config_that_transformers_reads() -> None:
+    """Whose defaults are those of the largest tower."""
+    omni = {**nemotron(video_temporal_patch_size=2), "model_type": "nemotron_h_omni"}
+    omni["architectures"] = ["NemotronH_Omni_Reasoning_V3"]
+    omni["vision_config"]["args"]["model"] = "vit_base_patch16_224"
+    assert written(omni, layer=11)["architectures"] == ["TokenPruneNemotronOmni"]
+    with pytest.raises(UnsupportedError, match="layer=12 is not in the vision tower: write 0 to 11"):
+        written(omni, layer=12)
+    del omni["vision_config"]["args"]
+    with pytest.raises(UnsupportedError, match=r'has no "args", from which vLLM builds .* as it is published'):
+        written(omni)
+
+
+def test_a_tower_that_vllm_does_not_build() -> None:
+    with pytest.raises(UnsupportedError, match=r"the vision tower 'vit_giant' in .* vLLM builds only vit_small"):
+        written(nemotron(args={"model": "vit_giant"}))
 
 
 def test_the_rotary_embedding_of_phi_3() -> None:

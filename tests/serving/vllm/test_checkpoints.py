@@ -49,6 +49,11 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "qwen2_5_omni", "architectures": [OMNI]}, "TokenPruneQwen2_5Omni"),
         ({"model_type": "glm5_next", "architectures": ["Glm5NextForConditionalGeneration"]}, "TokenPruneGlm5Next"),
         ({"model_type": "qwen3_5", "vision_config": {"model_type": "qwen3_5_vision"}}, "TokenPruneQwen3_5"),
+        ({"model_type": "NemotronH_Nano_VL_V2", "architectures": ["NemotronH_Nano_VL_V2"]}, "TokenPruneNemotronNanoVL"),
+        (
+            {"model_type": "nemotron_h_omni", "architectures": ["NemotronH_Omni_Reasoning_V3"]},
+            "TokenPruneNemotronOmni",
+        ),
     ],
 )
 def test_architecture_of_a_checkpoint(config: dict[str, Any], name: str) -> None:

@@ -43,5 +43,13 @@ def test_layers_that_read_some_keys(text: Any) -> None:
         check_decoder(SimpleNamespace(model_type="other", layer_types=["indexed_attention"]), SETTINGS)
 
 
+def test_layers_of_nemotron() -> None:
+    """By the names of transformers, and by those of checkpoints' own code."""
+    kinds = ["linear_attention", "moe", "full_attention", "mlp", "mamba", "attention"]
+    check_decoder(SimpleNamespace(model_type="nemotron_h", layer_types=kinds), SETTINGS)
+    with pytest.raises(UnsupportedError, match="'moe' layers"):
+        check_decoder(SimpleNamespace(model_type="other", layer_types=kinds), SETTINGS)
+
+
 def test_the_published_name_of_such_layers() -> None:
     check_decoder(SimpleNamespace(model_type="qwen4_exp_text", layer_types=["qwen_sparse_attention"]), SETTINGS)

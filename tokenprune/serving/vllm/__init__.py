@@ -14,6 +14,7 @@ markers            text between the visual tokens of an image
 worker             in the worker: encode, select, position IDs
 patches            an image as strategies that prune before the tower see it
 towers             vision towers as vLLM builds them, described by a model's config
+radio              the vision tower of Nemotron models
 drafts             speculative decoding: what works with pruned images, and features without offsets for draft heads
 name_tables        tables in which vLLM looks up an architecture by its name
 differences        where vLLM computes differently from transformers: logged when the engine starts

@@ -8,6 +8,8 @@ from tokenprune.serving.vllm.architecture import Architecture, by_name
 
 #: One with images of any size, whose patches its tower gets in one sequence, and with M-RoPE.
 native_resolution = partial(Architecture, mrope=True, drops_patches=True, joins_ranks=True)
+#: One of Nemotron's, all of which vLLM runs with one class.
+nemotron = partial(Architecture, home="nemotron:PrunedNemotron", reads_position_ids=False, needs_pixels=True)
 #: Serves what the others do not, on vLLM's Transformers backend.
 GENERIC = "TokenPruneTransformers"
 ARCHITECTURES = by_name(
@@ -260,5 +262,17 @@ ARCHITECTURES = by_name(
         needs_pixels=True,
         padded=True,
     ),
+    nemotron("TokenPruneNemotronNanoVL", replaces="NemotronH_Nano_VL_V2", model_type="NemotronH_Nano_VL_V2"),
+    nemotron(
+        "TokenPruneNemotronNanoOmni",
+        replaces="NemotronH_Nano_Omni_Reasoning_V3",
+        model_type="NemotronH_Nano_Omni_Reasoning_V3",
+    ),
+    nemotron(
+        "TokenPruneNemotronSuperOmni",
+        replaces="NemotronH_Super_Omni_Reasoning_V3",
+        model_type="NemotronH_Super_Omni_Reasoning_V3",
+    ),
+    nemotron("TokenPruneNemotronOmni", replaces="NemotronH_Omni_Reasoning_V3", model_type="nemotron_h_omni"),
     Architecture(GENERIC, "generic:PrunedTransformers", "TransformersMultiModalForCausalLM", "llava"),
 )

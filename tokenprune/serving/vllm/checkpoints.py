@@ -27,6 +27,9 @@ OTHER_FORMATS = {
 CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe"}
 #: Types that only vLLM reads, and one of transformers' whose vision tower is of the same kind.
 ONLY_VLLM = {
+    "NemotronH_Nano_Omni_Reasoning_V3": "nemotron_h_omni",
+    "NemotronH_Nano_VL_V2": "nemotron_h_omni",
+    "NemotronH_Super_Omni_Reasoning_V3": "nemotron_h_omni",
     "dots_ocr": "exaone4_5",
     "intern_s2_preview": "qwen3_5_moe",
     "interns1": "internvl",

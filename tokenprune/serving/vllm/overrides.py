@@ -18,6 +18,9 @@ from tokenprune.strategies.registry import changed_settings, name_of
 #: The part of a config that describes the language model, of types that transformers has no class for; None where the
 #: config has the names of a Qwen2's, with the vision tower's in it.
 TEXT_PARTS = {
+    "NemotronH_Nano_Omni_Reasoning_V3": "llm_config",
+    "NemotronH_Nano_VL_V2": "llm_config",
+    "NemotronH_Super_Omni_Reasoning_V3": "llm_config",
     "dots_ocr": None,
     "ernie4_5_moe_vl": None,
     "intern_s2_preview": "text_config",

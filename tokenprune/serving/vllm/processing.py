@@ -33,7 +33,8 @@ from tokenprune.tokens import PatchTokens
 
 #: The field that the item of an image or video carries from the API server to the worker.
 FIELD = "tokenprune"
-#: The options of the input that vLLM makes up to measure memory. Not pruned, since a request may turn pruning off.
+#: The options of the input that vLLM makes up to measure memory. Not pruned, since a request may turn pruning off. The
+#: ratio is known by its identity: some models copy the options.
 PROFILING_OPTIONS: Mapping[str, object] = {KEEP_RATIO: 1.0}
 
 
@@ -207,7 +208,7 @@ class PruningProcessor(Base):
                     for one in result.hashes.get(modality, ()):
                         inputs.cache.invalidate(one)
             raise
-        if inputs.hf_processor_mm_kwargs is not PROFILING_OPTIONS:
+        if inputs.hf_processor_mm_kwargs.get(KEEP_RATIO) is not PROFILING_OPTIONS[KEEP_RATIO]:
             for image in images:
                 count_image(image.n_visual, image.n_kept)
         return result

@@ -32,9 +32,10 @@ ROPE_TYPES = ("default", "dynamic", "linear", "llama3", "mrope", "proportional",
 #: others, or whose state has seen what is left; and layers without attention.
 SERVED_LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention", "conv", "mlp")
 #: Layers of some language models only: an index finds those of the tokens left that they attend to, and some take
-#: position IDs for places in the KV cache.
-INDEXED_LAYERS = {
+#: position IDs for places in the KV cache; names that a checkpoint's own code has for layers that are served.
+OWN_LAYERS = {
     "glm5_next_text": ("indexed_attention",),
+    "nemotron_h": ("attention", "mamba", "moe"),
     "qwen4_exp_text": ("indexed_attention", "qwen_sparse_attention"),
 }
 #: What to do where vLLM is not there at all.
@@ -117,9 +118,9 @@ def check_patches(config: Any, tower: Tower) -> None:
 
 def check_decoder(text_config: Any, settings: Settings) -> None:
     """Raise UnsupportedError for a language model in which pruned tokens would be missed."""
-    indexed = INDEXED_LAYERS.get(getattr(text_config, "model_type", ""), ())
+    own = OWN_LAYERS.get(getattr(text_config, "model_type", ""), ())
     for kind in layer_kinds(text_config):
-        if kind not in (*SERVED_LAYERS, *indexed):
+        if kind not in (*SERVED_LAYERS, *own):
             raise UnsupportedError(
                 f"the language model has {kind!r} layers, which depend on tokens that pruning drops. Serve it without "
                 f"pruning."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tokenprune.adapters.families import (
@@ -13,12 +14,14 @@ from tokenprune.adapters.families import (
     llama4,
     minicpm,
     muse,
+    nemotron,
     step3p7,
 )
 from tokenprune.adapters.towers import TOWERS, Tower, tower_of
 from tokenprune.adapters.towers.qwen import NORMED_TOWER, QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
 from tokenprune.adapters.towers.siglip_packed import PADDLE_TOWER
 from tokenprune.errors import UnsupportedError
+from tokenprune.serving.vllm import radio
 
 #: Towers that get the patches of all images in one sequence, by the model's type.
 SEQUENCE_TOWERS = {
@@ -63,6 +66,14 @@ OWN_TOWERS = {
     "step3p7": step3p7.TOWER,
 }
 
+#: Models whose tower is RADIO.
+RADIO_MODELS = (
+    "NemotronH_Nano_VL_V2",
+    "NemotronH_Nano_Omni_Reasoning_V3",
+    "NemotronH_Super_Omni_Reasoning_V3",
+    "nemotron_h_omni",
+)
+
 
 def config_with_tower(config: Any) -> Any:
     """The part of a model's config that has its vision tower: the thinker's in Qwen-Omni, elsewhere the whole."""
@@ -70,7 +81,9 @@ def config_with_tower(config: Any) -> Any:
 
 
 def tower_of_config(config: Any) -> Tower:
-    """How the vision tower of a model is read."""
+    """How the vision tower of a model is read. Raises UnsupportedError for one that vLLM cannot build."""
+    if config.model_type in RADIO_MODELS:
+        return replace(nemotron.TOWER, n_prefix=radio.n_prefix(config.vision_config))
     known = {**SEQUENCE_TOWERS, **OWN_TOWERS}
     if config.model_type in known:
         return known[config.model_type]
@@ -137,11 +150,15 @@ def unwindowed_layers(vision_config: Any) -> list[int]:
 
 def n_hidden_layers(vision_config: Any) -> int:
     """How many layers a vision tower has."""
+    if (size := radio.size(vision_config)) is not None:
+        return size[0]
     return _first(vision_config, "num_hidden_layers", "depth", "layers", "vt_num_hidden_layers")
 
 
 def n_heads(vision_config: Any) -> int:
     """How many heads the attention of a vision tower has."""
+    if (size := radio.size(vision_config)) is not None:
+        return size[1]
     return _first(vision_config, "num_attention_heads", "num_heads", "heads", "vt_num_attention_heads")
 
 

@@ -31,6 +31,8 @@ NAMES = (
     "kimi_vl",
     "step3p7",
     "muse_glimmer",
+    "nemotron_nano_vl",
+    "nemotron_omni",
 )
 OF_PATCHES = [family for family in FAMILIES if family.name in NAMES]
 REQUESTS = (

@@ -1,0 +1,62 @@
+"""Nemotron Nano VL and Nemotron Omni: square tiles or images of any size, whose visual tokens each combine 2 x 2
+patches, before a language model that reads no position IDs. Videos and audio are not pruned."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from vllm.model_executor.models import nano_nemotron_vl
+from vllm.model_executor.models.interfaces import SupportsMRoPE
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from tokenprune.encoded import EncodedImage
+from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.towers import tower_of_config
+from tokenprune.serving.vllm.worker.model import PrunedModel
+from tokenprune.serving.vllm.worker.tiles import equal_tiles, images_of_any_size
+from tokenprune.tokens import Layout
+
+
+class NemotronProcessor(PruningProcessor, nano_nemotron_vl.NanoNemotronVLMultiModalProcessor):
+    def apply(self, inputs: Any, timing_ctx: Any) -> Any:
+        """Process a prompt. With the sound of its videos (`use_audio_in_video`), vLLM leaves out the step that checks
+        the options of other prompts."""
+        self.settings.check_options(inputs.hf_processor_mm_kwargs, request=True)
+        return super().apply(inputs, timing_ctx)
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    NemotronProcessor,
+    info=nano_nemotron_vl.NanoNemotronVLProcessingInfo,
+    dummy_inputs=nano_nemotron_vl.NanoNemotronVLDummyInputsBuilder,
+)
+class PrunedNemotron(PrunedModel, nano_nemotron_vl.NemotronH_Nano_VL_V2, SupportsMRoPE):
+    """vLLM's Nemotron Nano VL, with which it also runs Nemotron Omni, pruned. Its tower gets images of any size in one
+    row, each after its class and register tokens, and tiles in a batch."""
+
+    def attention_module(self) -> Any:
+        layers = self.vision_model.model.encoder.layers
+        return layers[self.attention_layer].attn.attn
+
+    def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
+        tiles = arguments.get("image_num_patches")
+        return {} if tiles is None else {"pixel_values_flat": tiles.tolist()}
+
+    def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
+        patch, merge = self.patch_size, round(1 / self.downsample_ratio)
+        if not self.dynamic_resolution:
+            side = self.config.force_image_size // patch
+            return equal_tiles(self, Layout.squares(side, side, merge), features, arguments["pixel_values_flat"])
+        grids = [(height // patch, width // patch) for height, width in arguments["imgs_sizes"]]
+        layouts = [Layout.squares(rows, columns, merge) for rows, columns in grids]
+        heads = None
+        if self.capture is not None:
+            n_prefix = tower_of_config(self.config).n_prefix
+            lengths = [n_prefix + rows * columns for rows, columns in grids]
+            queries, keys = (part[0].split(lengths, 1) for part in self.capture.heads())
+            heads = zip(queries, keys, strict=True)
+        return images_of_any_size(self, layouts, heads, lambda: arguments["pixel_values_flat"])
