@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import cache
+from contextlib import suppress
+from functools import cache, wraps
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def save_nemotron(folder: Path, name: str = NANO_OMNI, **settings: Any) -> None:
             patch_size=PATCH, norm_mean=list(MEAN), norm_std=list(STD)
         ),
         tokenizer=words,
-        feature_extractor=transformers.ParakeetFeatureExtractor(),
+        feature_extractor=transformers.Wav2Vec2FeatureExtractor(),  # not used; its own needs another package
     )
     model = transformers.NemotronH_Omni_Reasoning_V3(config)
     for part, weight in model.named_parameters():
@@ -143,6 +144,7 @@ def published(config: Any, name: str) -> dict[str, Any]:
 def run_nemotron_on_cpus() -> None:
     """Let vLLM build the tiny tower, keep what it makes in float32, which vLLM rounds to bfloat16, and run experts
     without a gate, for which it has no kernel for CPUs."""
+    from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig
     from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
     from vllm.model_executor.models import nano_nemotron_vl
     from vllm.transformers_utils.configs.radio import VIT_TIMM_DIM_BY_NAME
@@ -158,6 +160,11 @@ def run_nemotron_on_cpus() -> None:
     nano_nemotron_vl.torch = InFloat32()
     kind: Any = CPUUnquantizedExperts
     supports, prepare, apply = kind._supports_activation, kind.process_weights_after_loading, kind.apply
+    check = FusedMoEConfig.__post_init__
+
+    def check_others(self: Any) -> None:
+        with suppress(NotImplementedError):  # raised last
+            check(self)
 
     def prepare_gated(self: Any, layer: Any) -> None:
         if self.moe_config.is_act_and_mul:
@@ -169,6 +176,7 @@ def run_nemotron_on_cpus() -> None:
         else:
             output.copy_(mixed(*(given[one] for one in ("hidden_states", "w1", "w2", "topk_weights", "topk_ids"))))
 
+    FusedMoEConfig.__post_init__ = check_others
     kind._supports_no_act_and_mul = staticmethod(lambda: True)
     kind._supports_activation = staticmethod(lambda one: supports(one) or one.value == "relu2_no_mul")
     kind.process_weights_after_loading, kind.apply = prepare_gated, apply_any
@@ -188,6 +196,7 @@ def see_tiles(model: Any, processor: Any) -> Any:
 
     encode, layouts = type(model).get_image_features, NemotronOmniAdapter.layouts
 
+    @wraps(encode)
     def joined(self: Any, *args: Any, **named: Any) -> Any:
         found = encode(self, *args, **named)
         tiles = iter(found.pooler_output)
@@ -229,7 +238,7 @@ def tiles_of(image: Any) -> Tensor:
     """The tiles of an image, (tiles, channels, height, width)."""
     from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
-    pixels = torch.from_numpy(np.asarray(image)).permute(2, 0, 1)[None].float()
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
     mean, std = (torch.tensor(one)[:, None, None] for one in (MEAN, STD))
 
     def resized(height: int, width: int) -> Tensor:
