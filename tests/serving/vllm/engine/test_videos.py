@@ -17,7 +17,7 @@ from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat
 from helpers.served.llava_next_video import NEXT_VIDEO, save_llava_next_video
 from helpers.served.minicpm import MINICPM_IMAGE, MINICPM_VIDEO, save_minicpm
 from helpers.served.models import IMAGE, QWEN_IMAGE, QWEN_VIDEO, save_llava_onevision
-from helpers.served.nemotron import NANO_VL, VIDEO, save_nemotron
+from helpers.served.nemotron import NANO_VL, UNCACHED, VIDEO, save_nemotron
 from helpers.served.omni import save_omni
 from helpers.served.packed import KIMI_IMAGE, save_kimi
 from helpers.served.reference import Request
@@ -72,8 +72,8 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
         (partial(save_minicpm, version="4_7"), "TokenPruneMiniCPMV4_7", MINICPM_VIDEO, MINICPM_IMAGE, {}),
         (partial(save_omni, kind="qwen2_5_omni"), "TokenPruneQwen2_5Omni", QWEN_VIDEO, QWEN_IMAGE, {}),
         (partial(save_omni, kind="qwen3_omni_moe"), "TokenPruneQwen3Omni", QWEN_VIDEO, QWEN_IMAGE, {}),
-        (partial(save_nemotron, name=NANO_VL), "TokenPruneNemotronNanoVL", VIDEO, IMAGE, CHAT_OPTIONS),
-        (save_nemotron, "TokenPruneNemotronNanoOmni", VIDEO, IMAGE, CHAT_OPTIONS),
+        (partial(save_nemotron, name=NANO_VL), "TokenPruneNemotronNanoVL", VIDEO, IMAGE, UNCACHED),
+        (save_nemotron, "TokenPruneNemotronNanoOmni", VIDEO, IMAGE, UNCACHED),
     ],
     ids=[
         "llava-onevision",
