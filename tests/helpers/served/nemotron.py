@@ -40,8 +40,8 @@ TILE, MOST_TILES = 4 * PATCH, 12
 #: How many patches an image of any size has at least and at most.
 LEAST, MOST = 16, 196
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-#: What an engine on a CPU needs whose steps go beyond a block of the KV cache: vLLM's kernel for state-space layers does
-#: not return the state at the end of a block.
+#: What an engine on a CPU needs whose steps go beyond a block of the KV cache: vLLM's kernel for state-space layers
+#: does not return the state at the end of a block.
 UNCACHED = {"trust_remote_code": True, "enable_prefix_caching": False}
 #: What published checkpoints bring along.
 CONFIGURATION = """from transformers import AutoConfig, PreTrainedConfig

@@ -59,7 +59,7 @@ def architecture_of(config: Mapping[str, Any]) -> str:
             return architecture.name
     if model_type in OTHER_FORMATS:
         raise UnsupportedError(f"a model of type {model_type!r} {OTHER_FORMATS[model_type]}")
-    served = sorted({architecture.model_type for architecture in ARCHITECTURES.values()})
+    served = sorted({architecture.model_type for architecture in ARCHITECTURES.values()}, key=str.lower)
     raise UnsupportedError(
         f"a model of type {model_type!r} cannot be pruned inside vLLM. Supported: {', '.join(served)}. {PATCH}"
     )

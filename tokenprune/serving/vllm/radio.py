@@ -20,7 +20,7 @@ SIZES = {
 def size(vision_config: Any) -> tuple[int, int] | None:
     """How many layers and heads a tower has; None if it is no RADIO."""
     args = getattr(vision_config, "args", None)
-    return SIZES.get(args.get("model")) if isinstance(args, Mapping) else None
+    return SIZES.get(args.get("model", "")) if isinstance(args, Mapping) else None
 
 
 def n_prefix(vision_config: Any) -> int:
