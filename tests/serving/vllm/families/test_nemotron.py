@@ -1,6 +1,6 @@
 """Nemotron as vLLM configures it, under each of the names that it has, and what it processes past other models."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
