@@ -47,6 +47,8 @@ from helpers.served.models import (
     save_llava_onevision,
     save_qwen,
 )
+from helpers.served.molmo import save_molmo2
+from helpers.served.molmo_images import MOLMO_IMAGE, MOLMO_VISUAL
 from helpers.served.muse import MUSE_IMAGE, MUSE_VIDEO, save_muse
 from helpers.served.nemotron import NANO_VL, save_nemotron
 from helpers.served.omni import save_omni
@@ -246,6 +248,16 @@ FAMILIES = (
         visual_token=GEMMA_VISUAL,
         n_blocks=30,
         n_step=256,
+    ),
+    Family(
+        "molmo2",
+        "TokenPruneMolmo2",
+        save_molmo2,
+        MOLMO_IMAGE,
+        visual_token=MOLMO_VISUAL,
+        n_step=256,
+        n_more=2,
+        options=CHAT_OPTIONS,
     ),
     Family("gemma4", "TokenPruneGemma4", save_gemma4, GEMMA4_IMAGE, n_blocks=16),
     Family(

@@ -95,11 +95,14 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     from helpers.served.glm5 import decode_plainly
     from helpers.served.kimi_k3 import see_as_kimi_k3
     from helpers.served.lfm import take_older_transformers
+    from helpers.served.molmo import load_molmo2
     from helpers.served.nemotron import NANO_VL, see_tiles
     from helpers.served.omni import thinker_class
 
     torch.set_num_threads(1)
     published = json.loads((folder / "config.json").read_text())["model_type"]
+    if published == "molmo2":  # transformers 5.19 has no such model
+        return load_molmo2(folder)
     if (folder / CONVERTED).is_dir():
         folder = folder / CONVERTED
     # Its published type is that of another model.

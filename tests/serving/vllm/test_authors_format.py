@@ -86,6 +86,21 @@ def test_a_config_with_experts_for_images() -> None:
         overrides(ernie, Settings(PixelPrune()))
 
 
+def test_a_tower_that_ends_with_the_last_pooled_layer() -> None:
+    """Of Molmo 2, which transformers reads too, under other names."""
+    names = {"model_type": "molmo2", "architectures": ["Molmo2ForConditionalGeneration"]}
+    tower = {"num_hidden_layers": 27, "num_attention_heads": 16, "image_default_input_size": [378, 378]}
+    text = {"model_type": "molmo2_text", "num_hidden_layers": 36, "rope_theta": 1e6, "additional_vocab_size": 128}
+    molmo = {**names, "vit_config": tower, "adapter_config": {"vit_layers": [-3, -9]}, "text_config": text}
+    assert written(molmo)["architectures"] == ["TokenPruneMolmo2"]
+    assert written(molmo, layer=24)["architectures"] == ["TokenPruneMolmo2"]
+    with pytest.raises(UnsupportedError, match="layer=25 is not in the vision tower: write 0 to 24"):
+        written(molmo, layer=25)
+    renamed = {"vision_config": tower, "adapter_config": {"vision_feature_layer": [24, 18]}}
+    with pytest.raises(UnsupportedError, match=r"type 'molmo2' has no 'vit_config'"):
+        written({**names, **renamed, "text_config": text})
+
+
 def test_a_tower_in_transformers_format() -> None:
     """Of Intern-S2 Preview."""
     text = {"model_type": "qwen3_5_moe_text", "num_hidden_layers": 4}

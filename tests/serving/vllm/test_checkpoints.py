@@ -40,6 +40,7 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
             {"model_type": "intern_s2_preview", "architectures": ["InternS2PreviewForConditionalGeneration"]},
             "TokenPruneInternS2",
         ),
+        ({"model_type": "molmo2", "architectures": ["Molmo2ForConditionalGeneration"]}, "TokenPruneMolmo2"),
         ({"model_type": "qwen4_exp", "architectures": ["Qwen4ExpForConditionalGeneration"]}, "TokenPruneQwen4Exp"),
         ({"model_type": "step3p7", "vision_config": {"width": 1536}}, "TokenPruneStep3p7"),
         ({"model_type": "llava", "architectures": ["TokenPruneQwen2VL"]}, "TokenPruneLlava"),

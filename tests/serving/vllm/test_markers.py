@@ -37,10 +37,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def test_what_is_between() -> None:
     ids = [START, VISUAL, VISUAL, ROW, VISUAL, END, END, VISUAL, END]
-    markers = markers_between(ids, torch.tensor(ids) == VISUAL)
+    visual = torch.tensor(ids) == VISUAL
+    markers = markers_between(ids, visual, visual)
     assert markers == ((2, ROW), (4, END), (5, END))
     assert visual_among(markers, 4).tolist() == [0, 1, 3, 6]
-    assert markers_between(ids[:3], torch.tensor(ids[:3]) == VISUAL) == ()
+    assert markers_between(ids[:3], visual[:3], visual[:3]) == ()
+
+
+def test_what_is_around() -> None:
+    """In Molmo 2, vLLM takes rows for the marks around an image from the encoder."""
+    ids = torch.tensor([5, START, VISUAL, ROW, VISUAL, END, 5])
+    markers = markers_between(ids.tolist(), ids == VISUAL, ids != 5)
+    assert markers == ((0, START), (2, ROW), (4, END))
+    assert visual_among(markers, 2).tolist() == [1, 3]
 
 
 def shortened(ids: list[int], has_markers: bool, parts: Sequence[int]) -> tuple[Any, Any]:
@@ -58,6 +67,7 @@ def shortened(ids: list[int], has_markers: bool, parts: Sequence[int]) -> tuple[
     item: dict[str, Any] = {}
     settings = Settings.read({"strategy": "grid", "keep_ratio": 0.5})
     family = {"has_markers": has_markers, "parts": lambda *_: parts, "_left": lambda *_: None}
+    family |= {"visual": lambda ids, embedded: embedded}
     processor: Any = SimpleNamespace(settings=settings, **family)
     found = PruningProcessor._shortened(processor, update, None, item, "image").content
     return found, PrunedItem.read(item[FIELD].data)

@@ -26,6 +26,8 @@ PROCESSOR = SimpleNamespace(
         ({"videos_kwargs": {"temporal_patch_size": 2}}, r"videos_kwargs\.temporal_patch_size=2 .* trained with 4"),
         ({"merge_kernel_size": [1, 1]}, r"merge_kernel_size=\[1, 1\] does not fit this model"),
         ({"downsample_factor": 4}, "downsample_factor=4 does not fit this model, which has no such setting"),
+        ({"pooling_size": [1, 1]}, r"pooling_size=\[1, 1\] does not fit this model"),
+        ({"overlap_margins": [0, 0]}, r"overlap_margins=\[0, 0\] does not fit this model"),
     ],
 )
 def test_other_patches(options: dict[str, Any], said: str) -> None:

@@ -161,6 +161,14 @@ ARCHITECTURES = by_name(
         has_markers=True,
     ),
     Architecture(
+        "TokenPruneMolmo2",
+        "molmo2:PrunedMolmo2",
+        "Molmo2ForConditionalGeneration",
+        "molmo2",
+        needs_pixels=True,
+        has_markers=True,
+    ),
+    Architecture(
         "TokenPruneKimiK25",
         "kimi:PrunedKimiK25",
         "KimiK25ForConditionalGeneration",

@@ -15,8 +15,8 @@ from tokenprune.serving.vllm.refusals import check_config
 from tokenprune.serving.vllm.settings import KEY, Settings
 from tokenprune.strategies.registry import changed_settings, name_of
 
-#: The part of a config that describes the language model, of types that transformers has no class for; None where the
-#: config has the names of a Qwen2's, with the vision tower's in it.
+#: The part of a config that describes the language model, of types that transformers has no class for, or another than
+#: vLLM takes; None where the config has the names of a Qwen2's, with the vision tower's in it.
 TEXT_PARTS = {
     "NemotronH_Nano_Omni_Reasoning_V3": "llm_config",
     "NemotronH_Nano_VL_V2": "llm_config",
@@ -28,8 +28,11 @@ TEXT_PARTS = {
     "interns1": "text_config",
     "kimi_k3": "text_config",
     "kimi_vl": "text_config",
+    "molmo2": "text_config",  # vLLM takes its authors' format, which transformers' class renames
     "opencua": "text_config",
 }
+#: The parts that describe how such models see, where it is not only "vision_config".
+VISION_PARTS = {"molmo2": ("vit_config", "adapter_config")}
 
 
 def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -70,17 +73,17 @@ def _parsed(config: Mapping[str, Any]) -> PreTrainedConfig:
     model_type = config["model_type"]
     if model_type not in TEXT_PARTS:
         return AutoConfig.for_model(**copied)
-    text_part = TEXT_PARTS[model_type]
-    parts = ["vision_config", *([] if text_part is None else [text_part])]
-    for name in parts:
+    text_part, vision_parts = TEXT_PARTS[model_type], VISION_PARTS.get(model_type, ("vision_config",))
+    for name in (*vision_parts, *([] if text_part is None else [text_part])):
         if not isinstance(config.get(name), Mapping):
             raise UnsupportedError(
                 f"config.json of a model of type {model_type!r} has no {name!r}, which such models have. Name a "
                 f"checkpoint whose config.json has it."
             )
-    vision, *text = (copied.pop(name) for name in parts)
+    vision = {name: PreTrainedConfig(**copied.pop(name)) for name in vision_parts}
+    text = [] if text_part is None else [copied.pop(text_part)]
     kind: Any = type("AuthorsConfig", (PreTrainedConfig if text else Qwen2Config,), {"model_type": model_type})
-    parsed = kind(**copied, vision_config=PreTrainedConfig(**vision))
+    parsed = kind(**copied, **vision)
     for one in text:
         parsed.text_config = _parsed_text(one)
     return parsed

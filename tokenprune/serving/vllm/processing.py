@@ -161,6 +161,10 @@ class PruningProcessor(Base):
         """How many of an item's visual tokens each part has that is pruned by itself."""
         return (n_visual,)
 
+    def visual(self, ids: Sequence[int], embedded: Tensor) -> Tensor:
+        """Which tokens of a placeholder are visual, of those for which vLLM takes rows from the encoder."""
+        return embedded
+
     def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
         """What a strategy that prunes before the vision tower sees of each part of an item."""
         raise NotImplementedError(f"{type(self).__name__} does not define patches.")
@@ -241,26 +245,26 @@ class PruningProcessor(Base):
         """An item's update with as many placeholder tokens for each part as are kept of it, and one for each of an
         image's markers."""
         ids, is_embed = [*update.content.full], update.content.is_embed
-        visual = torch.ones(len(ids), dtype=torch.bool) if is_embed is None else is_embed(ids)
+        embedded = torch.ones(len(ids), dtype=torch.bool) if is_embed is None else is_embed(ids)
+        visual = self.visual(ids, embedded)
         places = visual.nonzero()[:, 0]
         parts = tuple(self.parts(modality, item, len(places)))
-        markers = markers_between(ids, visual) if self.has_markers else ()
+        markers = markers_between(ids, visual, embedded) if self.has_markers else ()
         pieces = [piece.tolist() for piece in places.split(parts)]
         if not self.has_markers and any(piece[-1] - piece[0] + 1 != len(piece) for piece in pieces):
             raise UnsupportedError(
                 "this model has text between the visual tokens of an image, which is not known of its family. Serve it "
                 "without pruning."
             )
-        first = pieces[0][0]
+        first = int(embedded.nonzero()[0])
         for place, _ in markers:
-            ids[first + place] = ids[first]
+            ids[first + place] = ids[pieces[0][0]]
         pruned = PrunedItem(parts, ratio, secrets.randbits(53), markers, self._left(modality, item, ratio))
         item[FIELD] = pruned.element()
         kept = pruned.n_kept(self.settings)
         dropped = {place for piece, n in zip(pieces, kept, strict=True) for place in piece[n:]}
         shorter = [one for place, one in enumerate(ids) if place not in dropped]
-        counts = {"n_visual": len(places), "n_kept": len(places) - len(dropped)}
-        return replace(update, content=PrunedPlaceholder(shorter, is_embed, **counts))
+        return replace(update, content=PrunedPlaceholder(shorter, is_embed, len(places), len(places) - len(dropped)))
 
     def _left(self, modality: str, item: Any, ratio: float | None) -> tuple[int, ...] | None:
         """The visual tokens of an item that are left before the vision tower; None if that is none of our strategy's

@@ -151,7 +151,12 @@ def rope_types(text_config: Any) -> list[str]:
 
 
 def check_architecture(architecture: Architecture, config: Any) -> None:
-    """Raise UnsupportedError for a checkpoint of another family, or one whose tower vLLM does not have."""
+    """Raise UnsupportedError for a checkpoint of another family or format, or one whose tower vLLM does not have."""
+    if config.model_type == "molmo2" and not hasattr(config, "vit_config"):
+        raise UnsupportedError(
+            "vLLM takes Molmo 2 in its authors' format, with a vit_config in config.json, and reads it with their "
+            "code. Add --trust-remote-code, and name a checkpoint that is published so, such as allenai/Molmo2-8B."
+        )
     fitting = architecture_of(config.to_dict())
     if fitting == architecture.name or (architecture.name == GENERIC and architecture.model_type == config.model_type):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from tokenprune.adapters.families import (
     lfm2_vl,
     llama4,
     minicpm,
+    molmo2,
     muse,
     nemotron,
     step3p7,
@@ -60,6 +62,7 @@ OWN_TOWERS = {
     "llama4": llama4.TOWER,
     "minicpmv4_6": minicpm.TOWER,
     "minicpmv4_7": minicpm.TOWER,
+    "molmo2": molmo2.TOWER,
     "muse_glimmer": muse.TOWER,
     "paddleocr_vl": PADDLE_TOWER,
     "qianfan_ocr": TOWERS["qianfan_ocr_vision"],
@@ -76,8 +79,20 @@ RADIO_MODELS = (
 
 
 def config_with_tower(config: Any) -> Any:
-    """The part of a model's config that has its vision tower: the thinker's in Qwen-Omni, elsewhere the whole."""
+    """The part of a model's config that has its vision tower: the thinker's in Qwen-Omni, elsewhere the whole, under
+    the names that transformers gives Molmo 2's."""
+    if hasattr(config, "vit_config"):
+        return _of_molmo2(config)
     return getattr(config, "thinker_config", config)
+
+
+def _of_molmo2(config: Any) -> Any:
+    """Molmo 2's config in transformers' format, whose tower ends with the last layer that is pooled: published
+    checkpoints have no others, and vLLM builds none."""
+    named, vision = copy(config), copy(config.vit_config)
+    vision.num_hidden_layers = 1 + max(layer % vision.num_hidden_layers for layer in config.adapter_config.vit_layers)
+    named.vision_config = vision
+    return named
 
 
 def tower_of_config(config: Any) -> Tower:

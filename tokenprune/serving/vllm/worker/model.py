@@ -28,7 +28,7 @@ from tokenprune.serving.vllm.engine_options import encodes_apart
 from tokenprune.serving.vllm.markers import visual_among
 from tokenprune.serving.vllm.processing import FIELD, PrunedItem
 from tokenprune.serving.vllm.settings import Settings
-from tokenprune.serving.vllm.towers import encoder_layer, n_heads
+from tokenprune.serving.vllm.towers import config_with_tower, encoder_layer, n_heads
 from tokenprune.serving.vllm.worker.batches import arguments_of, image_batches
 from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 from tokenprune.serving.vllm.worker.capture import AttentionCapture, Capture
@@ -99,7 +99,7 @@ class PrunedModel(Base):
 
     def make_capture(self) -> Capture:
         """What captures the queries and keys of `attention_layer`."""
-        return AttentionCapture(self.attention_module(), n_heads(self.config.vision_config))
+        return AttentionCapture(self.attention_module(), n_heads(config_with_tower(self.config).vision_config))
 
     def attention_module(self) -> Any:
         """The attention module of `attention_layer`, in a tower of vLLM's own."""
@@ -132,7 +132,7 @@ class PrunedModel(Base):
     @property
     def attention_layer(self) -> int:
         """The index of the encoder layer whose attention the strategy reads."""
-        return encoder_layer(self.config, self.settings.strategy.attention_layer)
+        return encoder_layer(config_with_tower(self.config), self.settings.strategy.attention_layer)
 
     def whole(self, states: Float[Tensor, "heads left width"]) -> Float[Tensor, "heads patches width"]:
         """What a layer of the tower made of the patches of a call, with zeros for those that were not encoded."""

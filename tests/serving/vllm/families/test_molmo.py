@@ -1,0 +1,154 @@
+"""Molmo 2: the grids of an image are found, the tests' own model is transformers', and what is refused."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
+from helpers.served.family import FOPRU
+from helpers.served.internvl import CHAT_OPTIONS
+from helpers.served.molmo import load_molmo2, save_molmo2
+from helpers.served.molmo_images import CROP, MARGIN, MOLMO_IMAGE, MOST_CROPS, Images
+from helpers.served.reference import Request, draw
+
+import tokenprune
+from tokenprune import FoPru
+from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.refusals import check_architecture
+
+NAME = "TokenPruneMolmo2"
+SIDE = 98
+#: (width, height) of images of one to four crops.
+SIZES = [(98, 98), (140, 112), (200, 90), (112, 224), (400, 60), (40, 300)]
+SETTINGS: dict[str, dict[str, Any]] = {
+    "merging": {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.4},
+    "cells": {"strategy": "mosaic", "keep_ratio": 0.25},
+    "features": {"strategy": "divprune", "keep_ratio": 0.3},
+    "colors": {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 1.0, "cell": 2.0},
+    "pixels, compact": {"strategy": "random", "keep_ratio": 0.25, "position_ids": "compact"},
+}
+in_transformers = pytest.mark.skipif(
+    not hasattr(transformers, "Molmo2ForConditionalGeneration"), reason="a transformers without Molmo 2"
+)
+
+
+@needs_vllm
+@pytest.mark.parametrize("size", SIZES)
+def test_grids(size: tuple[int, int]) -> None:
+    from tokenprune.serving.vllm.models.molmo2 import grids_of
+
+    made = Images()([draw(1, *size)])
+    rows, columns, high, wide = made["image_grids"][0].tolist()
+    assert (made["image_token_pooling"] < 0).any()  # on the rims
+    assert grids_of(made["image_token_pooling"], (CROP, CROP)) == ((1, rows, columns), (1, high, wide))
+
+
+def native_inputs(size: tuple[int, int]) -> Any:
+    from transformers import Molmo2ImageProcessor  # pyright: ignore[reportAttributeAccessIssue]
+
+    options = {"size": {"height": SIDE, "width": SIDE}, "overlap_margins": [MARGIN, MARGIN], "max_crops": MOST_CROPS}
+    return Molmo2ImageProcessor(**options)(draw(1, *size), return_tensors="pt")
+
+
+@in_transformers
+@pytest.mark.parametrize("size", SIZES)
+def test_the_stand_in_cuts_images_as_transformers_does(size: tuple[int, int]) -> None:
+    made = Images()([draw(1, *size)])
+    for name, wanted in native_inputs(size).items():
+        assert torch.allclose(made[name].float(), wanted.float(), atol=1e-5), name
+
+
+@in_transformers
+@torch.no_grad()
+def test_the_tests_own_model_is_that_of_transformers(tmp_path: Path) -> None:
+    """With the same weights, pruned or not, given one image: in transformers, those of a prompt attend to each other,
+    and here, as in vLLM, each by itself."""
+    save_molmo2(tmp_path)
+    theirs = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
+    assert type(theirs).__module__.startswith("transformers.models.molmo2")
+    ours, processor = load_molmo2(tmp_path)
+    inputs = processor([draw(1, 140, 112)], f"w1 w2 {MOLMO_IMAGE} w3")
+    assert torch.allclose(ours(**inputs).logits, theirs(**inputs).logits, atol=1e-4)
+    kept, logits = [], []
+    for model in (ours, theirs.eval()):
+        with tokenprune.patch(model, FoPru(keep_ratio=0.25)) as handle:
+            logits.append(model(**inputs).logits)
+            kept.append(handle.report.images[0].kept.tolist())
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 13
+    assert torch.allclose(logits[0], logits[1], atol=1e-4)
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_strategies(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Of every kind, with what is recorded."""
+    save_molmo2(tmp_path)
+    record, i = tmp_path / "kept.jsonl", MOLMO_IMAGE
+    requests = [
+        Request(f"w1 w2 {i} w3", ((1, 140, 112),)),
+        Request(f"{i} w5 {i} w6", ((1, 140, 112), (2, 112, 224))),
+        Request(f"w1 {i} w3", ((2, 200, 90),), keep_ratio=0.5),
+        Request(f"w1 {i} w3", ((3, 98, 98),), keep_ratio=1.0),
+    ]
+    answers = expected(tmp_path, settings, requests)
+    with engine(tmp_path, NAME, {**settings, "record": str(record)}, **CHAT_OPTIONS) as llm:
+        for request, answer in zip(requests, answers, strict=True):
+            (output,) = served(llm, [request])
+            check_equal(output, answer)
+        for output, answer in zip(served(llm, requests), answers, strict=True):
+            check_equal(output, answer)
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    wanted = [kept for answer in answers for kept in answer.kept]
+    assert lines
+    assert all(line["kept"] in wanted for line in lines)
+
+
+@needs_vllm
+def test_crops_of_another_size() -> None:
+    """The tower would fail, and end the engine."""
+    from tokenprune.serving.vllm.models.molmo2 import Molmo2Processor
+
+    processor = Molmo2Processor.__new__(Molmo2Processor)
+    vision = SimpleNamespace(image_default_input_size=[378, 378], image_patch_size=14)
+    processor.info = SimpleNamespace(get_hf_config=lambda: SimpleNamespace(vit_config=vision))
+    fitting, other = (SimpleNamespace(data=torch.zeros(3, n, 588)) for n in (27 * 27, 24 * 24))
+    assert processor.parts("image", {"pixel_values": fitting}, 365) == (365,)
+    with pytest.raises(SettingError, match="a crop has 576 patches, but this model's vision tower takes 27 x 27"):
+        processor.parts("image", {"pixel_values": other}, 365)
+
+
+@in_transformers
+def test_a_config_in_transformers_format() -> None:
+    """As without --trust-remote-code: vLLM would fail on names that it does not find."""
+    config = transformers.Molmo2Config(architectures=[NAME])  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(UnsupportedError, match=r"with a vit_config in config\.json.+ Add --trust-remote-code"):
+        check_architecture(ARCHITECTURES[NAME], config)
+    config.vit_config = config.vision_config
+    check_architecture(ARCHITECTURES[NAME], config)
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_images_are_one_budget(tmp_path: Path) -> None:
+    """That of an image counts its small version and its canvas together, whose marks all stay."""
+    save_molmo2(tmp_path)
+    requests = [Request(f"w1 {MOLMO_IMAGE} w2", ((1, 140, 112),))]
+    (answer,) = expected(tmp_path, FOPRU, requests)
+    with engine(tmp_path, NAME, FOPRU, **CHAT_OPTIONS) as llm:
+        (output,) = served(llm, requests)
+        visual = llm.get_tokenizer().convert_tokens_to_ids("<im_patch>")
+    n_small, n_canvas, n_marks = 16, 36, 4 + 6
+    assert len(answer.kept[0]) == (n_small + n_canvas) / 4
+    assert output.prompt_token_ids.count(visual) == len(answer.kept[0]) + n_marks
+    check_equal(output, answer)
