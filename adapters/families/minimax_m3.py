@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import by_frame, frame_pixels
 from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.row import PatchRow, Row, adjacent
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, projected_points
 from tokenprune.encoded import Modality
 from tokenprune.errors import PruningError
@@ -38,7 +40,7 @@ class MiniMaxM3Adapter(KnownTowerAdapter):
         return TOWER
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
-        merge = self.vision_tower.spatial_merge_size
+        merge = self.vision_tower.config.spatial_merge_size
         grids = arguments[f"{modality.name}_grid_thw"].tolist()
         return [chunk_layout(n_frames, rows, columns, merge) for n_frames, rows, columns in grids]
 
@@ -77,8 +79,9 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     cos, sin = call["attention"]["position_embeddings"]
     grids, rotated = call["tower"]["grid_thw"], cos.shape[-1]
 
-    def of_chunks(states: Float[Tensor, "patches heads_width"]) -> list[Tensor]:
-        split = rearrange(states, "patch (head width) -> patch head width", head=config.num_attention_heads)
+    def of_chunks(states: Float[Tensor, "*one patches heads_width"]) -> list[Tensor]:
+        row = states.flatten(0, -2)  # up to 5.1x it is a batch of one
+        split = rearrange(row, "patch (head width) -> patch head width", head=config.num_attention_heads)
         turned = torch.cat([apply_rotary(split[..., :rotated], cos, sin), split[..., rotated:]], -1)
         frames = iter(by_frame(turned, grids, config.spatial_merge_size))
         return [torch.cat([next(frames) for _ in range(count)], 1) for count in grids[:, 0].tolist()]
@@ -86,4 +89,21 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     return of_chunks(call["queries"]), of_chunks(call["keys"])
 
 
-TOWER = Tower(attrgetter("layers"), projected_points, n_prefix=0, heads=heads, normalisation=CLIP_COLORS)
+def chunks(grids: Int[Tensor, "chunks 3"], config: Any) -> Row:
+    """The row of the tower, in which the patches of a visual token are adjacent. A chunk is one tile."""
+    return replace(adjacent(grids, config), tiles=tuple(grids.prod(-1).tolist()))
+
+
+def _output_modules(tower: Any) -> Sequence[nn.Module]:
+    """None: the tower returns what its last layer has made."""
+    return ()
+
+
+TOWER = Tower(
+    attrgetter("layers"),
+    projected_points,
+    n_prefix=0,
+    heads=heads,
+    normalisation=CLIP_COLORS,
+    row=PatchRow("pixel_values", chunks, _output_modules),
+)

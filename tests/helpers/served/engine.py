@@ -26,6 +26,8 @@ from helpers.served.glm5 import serve_plainly
 from helpers.served.interpreted import interpret_kernels
 from helpers.served.kimi_k3 import run_kimi_k3_on_cpus
 from helpers.served.linear_attention import use_float32_kernel
+from helpers.served.minimax import NAME as MINIMAX_M3
+from helpers.served.minimax import run_minimax_m3_on_cpus
 from helpers.served.muse import resize_as_transformers
 from helpers.served.nemotron import run_nemotron_on_cpus
 from helpers.served.opencua import make_processor_whole
@@ -91,6 +93,8 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
         serve_plainly()
     if architecture == "TokenPruneKimiK3":
         run_kimi_k3_on_cpus()
+    if architecture == MINIMAX_M3:
+        run_minimax_m3_on_cpus()
     if "Qwen4Exp" in architecture:
         run_qwen4_exp_on_cpus()
     chosen: dict[str, Any] = {

@@ -37,6 +37,7 @@ from helpers.served.marked import (
     save_mistral3,
 )
 from helpers.served.minicpm import MINICPM_IMAGE, save_minicpm
+from helpers.served.minimax import MINIMAX_IMAGE, save_minimax_m3
 from helpers.served.models import (
     INTERN_IMAGE,
     QWEN_IMAGE,
@@ -128,6 +129,13 @@ FAMILIES = (
     Family("glm4v_moe", "TokenPruneGlm4vMoe", partial(save_glm, kind="glm4v_moe"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
     Family("glm_ocr", "TokenPruneGlmOcr", partial(save_glm, kind="glm_ocr"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
     Family("glm5_next", "TokenPruneGlm5Next", save_glm5_next, GLM_IMAGE, GLM_VIDEO),
+    Family(
+        "minimax_m3",
+        "TokenPruneMiniMaxM3",
+        save_minimax_m3,
+        MINIMAX_IMAGE,
+        far=Far(256, 8, (196, 196), raises=M_ROPE_ENDS),
+    ),
     Family("paddleocr_vl", "TokenPrunePaddleOCRVL", save_paddleocr_vl, PADDLE_IMAGE, far=FAR_MROPE),
     Family(
         "ernie4_5_vl",

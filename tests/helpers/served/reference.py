@@ -95,6 +95,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     from helpers.served.glm5 import decode_plainly
     from helpers.served.kimi_k3 import see_as_kimi_k3
     from helpers.served.lfm import take_older_transformers
+    from helpers.served.minimax import attend_to_everything, see_images_apart
     from helpers.served.molmo import load_molmo2
     from helpers.served.nemotron import NANO_VL, see_tiles
     from helpers.served.omni import thinker_class
@@ -118,6 +119,9 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     processor = AutoProcessor.from_pretrained(folder)
     norm_as_dots_ocr(model, folder)
     see_as_kimi_k3(model, folder)
+    if published == "minimax_m3_vl":
+        attend_to_everything()
+        see_images_apart(model)
     if published in ("internvl_chat", "qianfan_ocr"):  # vLLM's own processor resizes images with PIL
         processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     if published == NANO_VL:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import MiniMaxM3VLConfig
 
 from tokenprune import FoPru, PixelPrune
 from tokenprune.errors import UnsupportedError
@@ -149,6 +151,26 @@ def test_the_same_tower_in_a_config_that_transformers_reads() -> None:
 def test_a_tower_that_vllm_does_not_build() -> None:
     with pytest.raises(UnsupportedError, match=r"the vision tower 'vit_giant' in .* vLLM builds only vit_small"):
         written(nemotron(args={"model": "vit_giant"}))
+
+
+def test_a_config_as_transformers_writes_it() -> None:
+    """Of MiniMax M3, in which vLLM would miss what the published one says of blocks and experts."""
+    blocks = {"sparse_attention_freq": [0, 1], "sparse_topk_blocks": 16, "sparse_block_size": 128}
+    text = {"model_type": "of_its_own", "num_hidden_layers": 2, "hidden_act": "swigluoai", "moe_layer_freq": [0, 1]}
+    merging = {"img_token_compression_config": {"spatial_merge_size": 2, "temporal_patch_size": 2}}
+    minimax = {
+        "model_type": "minimax_m3_vl",
+        "architectures": ["MiniMaxM3SparseForConditionalGeneration"],
+        "text_config": {**text, "sparse_attention_config": blocks},
+        "vision_config": {"model_type": "clip_vision_model", "num_hidden_layers": 32, **merging},
+        "vision_feature_select_strategy": "full",
+    }
+    assert written(minimax, layer=31)["architectures"] == ["TokenPruneMiniMaxM3"]
+    with pytest.raises(UnsupportedError, match="layer=32 is not in the vision tower: write 0 to 31"):
+        written(minimax, layer=32)
+    saved = MiniMaxM3VLConfig(**deepcopy(minimax)).to_dict()
+    with pytest.raises(UnsupportedError, match=r"as transformers writes it, and vLLM reads .* such as MiniMaxAI/Mini"):
+        written(saved)
 
 
 def test_the_rotary_embedding_of_phi_3() -> None:

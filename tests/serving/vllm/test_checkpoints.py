@@ -49,6 +49,10 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "qwen2_5_omni", "architectures": ["Qwen2_5OmniModel"]}, "TokenPruneQwen2_5Omni"),
         ({"model_type": "qwen2_5_omni", "architectures": [OMNI]}, "TokenPruneQwen2_5Omni"),
         ({"model_type": "glm5_next", "architectures": ["Glm5NextForConditionalGeneration"]}, "TokenPruneGlm5Next"),
+        (
+            {"model_type": "minimax_m3_vl", "architectures": ["MiniMaxM3SparseForConditionalGeneration"]},
+            "TokenPruneMiniMaxM3",
+        ),
         ({"model_type": "qwen3_5", "vision_config": {"model_type": "qwen3_5_vision"}}, "TokenPruneQwen3_5"),
         ({"model_type": "NemotronH_Nano_VL_V2", "architectures": ["NemotronH_Nano_VL_V2"]}, "TokenPruneNemotronNanoVL"),
         (

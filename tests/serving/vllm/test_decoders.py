@@ -6,7 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import Glm5NextTextConfig, Llama4TextConfig, Qwen3_5Config, Qwen4ExpTextConfig
+from transformers import (
+    Glm5NextTextConfig,
+    Llama4TextConfig,
+    MiniMaxM3VLTextConfig,
+    Qwen3_5Config,
+    Qwen4ExpTextConfig,
+)
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.refusals import check_decoder
@@ -49,6 +55,12 @@ def test_layers_of_nemotron() -> None:
     check_decoder(SimpleNamespace(model_type="nemotron_h", layer_types=kinds), SETTINGS)
     with pytest.raises(UnsupportedError, match="'moe' layers"):
         check_decoder(SimpleNamespace(model_type="other", layer_types=kinds), SETTINGS)
+
+
+def test_layers_that_read_some_blocks() -> None:
+    """Of MiniMax M3."""
+    kinds = ["full_attention", "minimax_m3_sparse"]
+    check_decoder(MiniMaxM3VLTextConfig(num_hidden_layers=2, layer_types=kinds), SETTINGS)
 
 
 def test_the_published_name_of_such_layers() -> None:

@@ -14,9 +14,11 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaNextConfig,
+    MiniMaxM3VLTextConfig,
     Mistral3Config,
     MistralConfig,
     PixtralVisionConfig,
+    PreTrainedConfig,
     Qwen2_5_VLConfig,
     SiglipVisionConfig,
 )
@@ -119,6 +121,29 @@ def test_needs() -> None:
         check(anyres, "TokenPruneLlavaNext", embeds=True)
     with pytest.raises(UnsupportedError, match="TokenPruneMistral3 reads from the pixels where"):
         check(mistral, "TokenPruneMistral3", embeds=True)
+
+
+class MiniMaxM3(PreTrainedConfig):
+    """As vLLM's own config class, whose vision tower is a dict."""
+
+    model_type = "minimax_m3_vl"
+
+
+def test_a_model_that_vllm_reads_as_it_is_published() -> None:
+    config: Any = MiniMaxM3(architectures=["TokenPruneMiniMaxM3"])
+    config.vision_config = {"num_hidden_layers": 3, "num_attention_heads": 2}
+    config.text_config = LlamaConfig(num_hidden_layers=6)
+    config.vision_feature_select_strategy = "full"
+    config.tokenprune = {**FOPRU, "layer": 2}
+    check(config, "TokenPruneMiniMaxM3")
+    with pytest.raises(UnsupportedError, match="TokenPruneMiniMaxM3 reads from the pixels where"):
+        check(config, "TokenPruneMiniMaxM3", embeds=True)
+    config.tokenprune = {**FOPRU, "layer": 3}
+    with pytest.raises(UnsupportedError, match="layer=3 is not in the vision tower: write 0 to 2"):
+        check(config, "TokenPruneMiniMaxM3")
+    config.text_config = MiniMaxM3VLTextConfig(num_hidden_layers=6)
+    with pytest.raises(UnsupportedError, match="as transformers writes it, and vLLM reads such models only as"):
+        check(config, "TokenPruneMiniMaxM3")
 
 
 def test_wrong_settings_are_refused() -> None:

@@ -21,7 +21,8 @@ def test_strategy_and_own_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "counts"), [("TokenPruneGlm5Next", True), ("TokenPruneGlmOcr", False), ("TokenPruneLlava", False)]
+    ("architecture", "counts"),
+    [("TokenPruneGlm5Next", True), ("TokenPruneGlmOcr", False), ("TokenPruneMiniMaxM3", False)],
 )
 def test_a_language_model_without_position_ids(architecture: str, counts: bool) -> None:
     """What reads vLLM's takes them for places in the KV cache."""

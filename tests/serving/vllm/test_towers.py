@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.serving.vllm.towers import encoder_layer, n_heads, unwindowed_layers
+from tokenprune.serving.vllm.towers import config_with_tower, encoder_layer, n_heads, unwindowed_layers
 
 
 def muse(*kinds: str) -> Any:
@@ -37,6 +37,20 @@ def test_names_of_a_checkpoints_own_code() -> None:
     vision = SimpleNamespace(vt_num_hidden_layers=3, vt_num_attention_heads=6)
     assert n_heads(vision) == 6
     assert encoder_layer(SimpleNamespace(model_type="kimi_k3", vision_config=vision), None) == 2
+
+
+def test_a_tower_that_is_described_by_a_dict() -> None:
+    """As vLLM's config of MiniMax M3 has it."""
+    published: dict[str, Any] = {"num_hidden_layers": 3, "num_attention_heads": 2, "patch_size": 14}
+    minimax = SimpleNamespace(model_type="minimax_m3_vl", vision_config=published, other=1)
+    found = config_with_tower(minimax)
+    assert (encoder_layer(found, None), n_heads(found.vision_config), found.other) == (2, 2, 1)
+    assert (found.vision_config.spatial_merge_size, found.vision_config.patch_size) == (2, 14)
+    with pytest.raises(UnsupportedError, match="layer=3 is not in the vision tower: write 0 to 2"):
+        encoder_layer(found, 3)
+    published["img_token_compression_config"] = {"spatial_merge_size": 4}
+    assert config_with_tower(minimax).vision_config.spatial_merge_size == 4
+    assert minimax.vision_config is published
 
 
 @pytest.mark.parametrize(("deep", "spatial", "last"), [([[-3, 1], [-1, 0]], -2, 5), ([[-3, 1]], -2, 4), (None, -4, 2)])

@@ -114,6 +114,15 @@ ARCHITECTURES = by_name(
         joins_ranks=True,
     ),
     Architecture(
+        "TokenPruneMiniMaxM3",
+        "minimax_m3:PrunedMiniMaxM3",
+        "MiniMaxM3SparseForConditionalGeneration",
+        "minimax_m3_vl",
+        needs_pixels=True,
+        drops_patches=True,
+        joins_ranks=True,
+    ),
+    Architecture(
         "TokenPrunePaddleOCRVL",
         "paddleocr_vl:PrunedPaddleOCRVL",
         "PaddleOCRVLForConditionalGeneration",

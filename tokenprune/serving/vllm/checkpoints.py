@@ -37,6 +37,9 @@ ONLY_VLLM = {
     "kimi_vl": "kimi_k25",
     "opencua": "qwen2_5_vl",
 }
+#: Types that transformers writes with other settings of the language model than those that vLLM reads: one that only
+#: transformers writes, and a published checkpoint.
+AS_PUBLISHED = {"minimax_m3_vl": ("layer_types", "MiniMaxAI/MiniMax-M3")}
 PATCH = "Patch it in transformers instead: tokenprune.patch(model, strategy)."
 
 
@@ -63,6 +66,17 @@ def architecture_of(config: Mapping[str, Any]) -> str:
     raise UnsupportedError(
         f"a model of type {model_type!r} cannot be pruned inside vLLM. Supported: {', '.join(served)}. {PATCH}"
     )
+
+
+def check_published(config: Mapping[str, Any]) -> None:
+    """Raise UnsupportedError for a config.json that transformers has written, of a model that vLLM reads only as it is
+    published."""
+    setting, published = AS_PUBLISHED.get(config["model_type"], (None, None))
+    if setting in (config.get("text_config") or {}):
+        raise UnsupportedError(
+            f"config.json of this {config['model_type']!r} model is as transformers writes it, and vLLM reads such "
+            f"models only as they are published. Write the published name, such as {published}. {PATCH}"
+        )
 
 
 def architecture_of_loaded(config: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, Qwen2Conf
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.checkpoints import architecture_of
+from tokenprune.serving.vllm.checkpoints import architecture_of, check_published
 from tokenprune.serving.vllm.refusals import check_config
 from tokenprune.serving.vllm.settings import KEY, Settings
 from tokenprune.strategies.registry import changed_settings, name_of
@@ -48,6 +48,7 @@ def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str
     if settings.record is not None:
         written["record"] = settings.record
     name = architecture_of(config)
+    check_published(config)
     found = {**(others or {}), "architectures": [name], KEY: written}
     check_config(ARCHITECTURES[name], _read(_updated(config, found)), settings)
     return found

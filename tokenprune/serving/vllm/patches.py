@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenprune.adapters.towers.tower import Normalisation
 from tokenprune.engine.tower.patches import patch_tokens
-from tokenprune.serving.vllm.towers import tower_of_config
+from tokenprune.serving.vllm.towers import config_with_tower, tower_of_config
 from tokenprune.tokens import PatchTokens
 
 
@@ -22,7 +22,7 @@ def frames_of(config: Any, patches: Real[Tensor, "patches ..."], grid: Int[Tenso
     """
     tower = tower_of_config(config)
     assert tower.row is not None
-    row = tower.row.describe(grid[None].cpu(), config.vision_config)
+    row = tower.row.describe(grid[None].cpu(), config_with_tower(config).vision_config)
     (tokens,) = patch_tokens(row, colors_of(patches, tower.normalisation))
     n_frames, n_rows, n_columns = tokens.grid
     return [PatchTokens(frame, (1, n_rows, n_columns)) for frame in tokens.pixels.unflatten(0, (n_frames, -1))]

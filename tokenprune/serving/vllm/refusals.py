@@ -10,7 +10,7 @@ from tokenprune.adapters.towers import Tower
 from tokenprune.errors import UnsupportedError, to_install
 from tokenprune.serving.vllm.architecture import Architecture
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
-from tokenprune.serving.vllm.checkpoints import architecture_of
+from tokenprune.serving.vllm.checkpoints import architecture_of, check_published
 from tokenprune.serving.vllm.settings import COMPACT, Settings
 from tokenprune.serving.vllm.towers import config_with_tower, encoder_layer, tower_of_config
 from tokenprune.strategies.compose import Compose
@@ -29,8 +29,17 @@ NEVER = {
 #: does not lengthen.
 ROPE_TYPES = ("default", "dynamic", "linear", "llama3", "mrope", "proportional", "yarn")
 #: Layers that attend to every token that is left, to the last ones of them, or to a part of them that is as long as the
-#: others, or whose state has seen what is left; and layers without attention.
-SERVED_LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention", "conv", "mlp")
+#: others, or whose state has seen what is left; layers without attention; and those of MiniMax M3, whose language model
+#: has a type of its own in published configs: they attend to blocks of the KV cache, which vLLM counts by place.
+SERVED_LAYERS = (
+    "full_attention",
+    "sliding_attention",
+    "chunked_attention",
+    "linear_attention",
+    "conv",
+    "mlp",
+    "minimax_m3_sparse",
+)
 #: Layers of some language models only: an index finds those of the tokens left that they attend to, and some take
 #: position IDs for places in the KV cache; names that a checkpoint's own code has for layers that are served.
 OWN_LAYERS = {
@@ -52,6 +61,7 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
     settings = Settings.of(model_config.hf_config)
     strategy = settings.strategy
     settings.check_options(model_config.multimodal_config.mm_processor_kwargs or {}, request=False)
+    check_published(model_config.hf_config.to_dict())
     check_config(architecture, model_config.hf_config, settings)
     reason = needs_image(architecture, strategy)
     if reason is not None and model_config.multimodal_config.enable_mm_embeds:

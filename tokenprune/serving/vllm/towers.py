@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from tokenprune.adapters.families import (
@@ -14,6 +16,7 @@ from tokenprune.adapters.families import (
     lfm2_vl,
     llama4,
     minicpm,
+    minimax_m3,
     molmo2,
     muse,
     nemotron,
@@ -44,6 +47,7 @@ SEQUENCE_TOWERS = {
     "ernie4_5_moe_vl": QWEN2_TOWER,
     "opencua": QWEN2_5_TOWER,
     "exaone4_5": QWEN2_5_TOWER,
+    "minimax_m3_vl": minimax_m3.TOWER,
     "cosmos3_omni": QWEN3_TOWER,
     "qwen2_5_omni_thinker": QWEN2_5_TOWER,
     "qwen3_omni_moe_thinker": QWEN3_TOWER,
@@ -80,10 +84,12 @@ RADIO_MODELS = (
 
 def config_with_tower(config: Any) -> Any:
     """The part of a model's config that has its vision tower: the thinker's in Qwen-Omni, elsewhere the whole, under
-    the names that transformers gives Molmo 2's."""
+    the names that transformers gives Molmo 2's and MiniMax M3's."""
     if hasattr(config, "vit_config"):
         return _of_molmo2(config)
-    return getattr(config, "thinker_config", config)
+    seeing = getattr(config, "thinker_config", config)
+    published = getattr(seeing, "vision_config", None)
+    return _of_minimax_m3(seeing, published) if isinstance(published, Mapping) else seeing
 
 
 def _of_molmo2(config: Any) -> Any:
@@ -92,6 +98,14 @@ def _of_molmo2(config: Any) -> Any:
     named, vision = copy(config), copy(config.vit_config)
     vision.num_hidden_layers = 1 + max(layer % vision.num_hidden_layers for layer in config.adapter_config.vit_layers)
     named.vision_config = vision
+    return named
+
+
+def _of_minimax_m3(config: Any, published: Mapping[str, Any]) -> Any:
+    """MiniMax M3's config in transformers' format: as it is published, vLLM describes its tower by a dict."""
+    sizes = {"spatial_merge_size": 2, "temporal_patch_size": 2, **published.get("img_token_compression_config", {})}
+    named = copy(config)
+    named.vision_config = SimpleNamespace(**{**published, **sizes})
     return named
 
 

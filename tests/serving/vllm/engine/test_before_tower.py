@@ -27,6 +27,7 @@ NAMES = (
     "glm4v",
     "glm_ocr",
     "glm5_next",
+    "minimax_m3",
     "exaone4_5",
     "cosmos3_omni",
     "qwen2_5_omni",
@@ -40,7 +41,7 @@ RASTER = ("paddleocr_vl", "kimi_k25", "kimi_k3", "kimi_vl")
 CASES = [(name, EXACT) for name in (*NAMES, *RASTER)]
 CASES += [
     (name, one)
-    for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_omni_moe", "dots_ocr", *RASTER)
+    for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_omni_moe", "dots_ocr", "minimax_m3", *RASTER)
     for one in (SOME, BY_ATTENTION, MERGING)
 ]
 A, B, FRAMES = (1, 224, 112), (2, 112, 224), (3, 112, 112, 4)

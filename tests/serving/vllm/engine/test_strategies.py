@@ -22,6 +22,7 @@ NAMES = (
     "cosmos3_edge",
     "cohere_compass",
     "glm5_next",
+    "minimax_m3",
     "dots_ocr",
     "opencua",
     "ernie4_5_vl",

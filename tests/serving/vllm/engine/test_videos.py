@@ -16,6 +16,7 @@ from helpers.served.gemma import GEMMA4_IMAGE, save_gemma4
 from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat
 from helpers.served.llava_next_video import NEXT_VIDEO, save_llava_next_video
 from helpers.served.minicpm import MINICPM_IMAGE, MINICPM_VIDEO, save_minicpm
+from helpers.served.minimax import MINIMAX_IMAGE, MINIMAX_VIDEO, save_minimax_m3
 from helpers.served.models import IMAGE, QWEN_IMAGE, QWEN_VIDEO, save_llava_onevision
 from helpers.served.nemotron import NANO_VL, UNCACHED, VIDEO, save_nemotron
 from helpers.served.omni import save_omni
@@ -70,6 +71,7 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
         (save_gemma4, "TokenPruneGemma4", "<|video|>", GEMMA4_IMAGE, {}),
         (save_minicpm, "TokenPruneMiniCPMV4_6", MINICPM_VIDEO, MINICPM_IMAGE, {}),
         (partial(save_minicpm, version="4_7"), "TokenPruneMiniCPMV4_7", MINICPM_VIDEO, MINICPM_IMAGE, {}),
+        (save_minimax_m3, "TokenPruneMiniMaxM3", MINIMAX_VIDEO, MINIMAX_IMAGE, {}),
         (partial(save_omni, kind="qwen2_5_omni"), "TokenPruneQwen2_5Omni", QWEN_VIDEO, QWEN_IMAGE, {}),
         (partial(save_omni, kind="qwen3_omni_moe"), "TokenPruneQwen3Omni", QWEN_VIDEO, QWEN_IMAGE, {}),
         (partial(save_nemotron, name=NANO_VL), "TokenPruneNemotronNanoVL", VIDEO, IMAGE, UNCACHED),

@@ -1,0 +1,127 @@
+"""MiniMax M3, whose sparse layers choose blocks of the KV cache, and run on GPUs only: other tests have none."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from helpers.served.engine import engine, needs_vllm, served
+from helpers.served.family import FOPRU
+from helpers.served.minimax import MINIMAX_IMAGE, NAME, save_minimax_m3
+from helpers.served.reference import Request
+from torch import Tensor
+
+pytestmark = [needs_vllm, pytest.mark.slow]
+#: How many keys are a block, and how many blocks a query reads.
+BLOCK, N_BLOCKS = 128, 2
+#: Steps of a request whose first tokens are cached: one passes into another block, and one decodes.
+STEPS = ((500, 524), (524, 525))
+
+
+def test_vllm_takes_it_for_what_it_replaces() -> None:
+    from vllm.model_executor.models.registry import _ModelInfo
+    from vllm.models.minimax_m3 import MiniMaxM3SparseForConditionalGeneration
+
+    from tokenprune.serving.vllm.models.minimax_m3 import PrunedMiniMaxM3
+
+    ours, theirs = map(_ModelInfo.from_model_cls, (PrunedMiniMaxM3, MiniMaxM3SparseForConditionalGeneration))
+    assert replace(ours, architecture=theirs.architecture) == theirs
+
+
+def test_places_in_the_cache_are_counted_apart_from_position_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What chooses blocks takes what vLLM tells the attention of a step for places."""
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionMetadataBuilder
+
+    from tokenprune.serving.vllm.models.minimax_m3 import PrunedMiniMaxM3
+
+    places: list[Tensor] = []
+    ids: list[Tensor] = []
+    build, step_ids = CPUAttentionMetadataBuilder.build, PrunedMiniMaxM3.step_ids
+
+    def noting_places(self: Any, before: int, told: Any, *others: Any, **named: Any) -> Any:
+        places.append(told.positions[: told.num_actual_tokens].clone())
+        return build(self, before, told, *others, **named)
+
+    def noting_ids(self: Any, positions: Tensor) -> Tensor:
+        ids.append(step_ids(self, positions).clone())
+        return ids[-1]
+
+    monkeypatch.setattr(CPUAttentionMetadataBuilder, "build", noting_places)
+    monkeypatch.setattr(PrunedMiniMaxM3, "step_ids", noting_ids)
+    save_minimax_m3(tmp_path)
+    with engine(tmp_path, NAME, FOPRU) as llm:
+        places.clear()
+        ids.clear()
+        (output,) = served(llm, [Request(f"w1 w2 {MINIMAX_IMAGE} w3 w4", ((1, 140, 112),))])
+    n_seen = len(output.prompt_token_ids) + 9  # all but the last token of the answer
+    assert torch.cat(places).tolist() == [*range(n_seen)]
+    assert int(torch.cat(ids)[-1]) == n_seen - 1 + 20 - 5  # 5 of 20 visual tokens are left
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["original", "compact"])
+def test_blocks_of_a_pruned_prompt(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's indexer chooses those that transformers' chooses, told the same places, whatever the position IDs."""
+    from transformers.models.minimax_m3_vl import modeling_minimax_m3_vl as modeling
+    from vllm.models.minimax_m3.common.ops import index_topk
+
+    for kernel in (index_topk._topk_index_kernel, index_topk._topk_index_partial_kernel):
+        monkeypatch.setattr(kernel.fn, "configs", kernel.fn.configs[-1:])  # else the fastest is looked for, on a GPU
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"hidden_size": 64, "head_dim": 32, "layer_types": ["minimax_m3_sparse"]}
+    blocks: dict[str, Any] = {
+        "index_n_heads": 2,
+        "index_head_dim": 32,
+        "index_block_size": BLOCK,
+        "index_topk_blocks": N_BLOCKS,
+    }
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+    config: Any = transformers.MiniMaxM3VLTextConfig(num_hidden_layers=1, rope_parameters=rope, **settings, **blocks)
+    indexer: Any = modeling.MiniMaxM3VLIndexer(config, 0)
+    for parameter in indexer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    first, n = STEPS[0][0], STEPS[-1][1]
+    places, hidden = torch.arange(n), torch.randn(n, 64)
+    image = 20 + torch.randperm(4000)[:400].sort().values
+    original = torch.cat([torch.arange(20), image, 4020 + torch.arange(n - 420)])
+    rotation = modeling.MiniMaxM3VLRotaryEmbedding(config)(hidden, (original if kind == "original" else places)[None])
+    wanted = indexer(hidden[None], rotation, None, places[None])[0, :, first:]
+    assert len(wanted.flatten(0, 1).sort().values.unique(dim=0)) > 3  # queries choose different blocks
+    found = chosen_by_vllm(indexer, rotation, hidden)
+    assert torch.equal(found.sort().values, wanted.sort().values.to(found))
+
+
+def chosen_by_vllm(indexer: Any, rotation: Any, hidden: Tensor) -> Tensor:
+    """The blocks that each query of STEPS reads, (heads, tokens, blocks), by vLLM's kernels from its pages.
+    Projections, norms and rotation are transformers'."""
+    from transformers.models.minimax_m3_vl.modeling_minimax_m3_vl import apply_rotary_pos_emb
+    from vllm.models.minimax_m3.common.ops import index_topk
+
+    queries, keys = (
+        norm(projection(hidden).unflatten(-1, (-1, 32)))[None].transpose(1, 2)
+        for norm, projection in ((indexer.q_norm, indexer.q_proj), (indexer.k_norm, indexer.k_proj))
+    )
+    queries, keys = (one[0].transpose(0, 1) for one in apply_rotary_pos_emb(queries, keys, *rotation))
+    table = torch.tensor([[3, 1, 6, 2, 5]], dtype=torch.int32)
+    pages = torch.full((8, BLOCK, 32), torch.nan)
+    places = torch.arange(len(hidden))
+    pages[table[0, places // BLOCK].long(), places % BLOCK] = keys[:, 0]
+    parts = []
+    for start, end in STEPS:
+        where = places[start:end]
+        own, ends = queries[where].contiguous(), torch.tensor([end], dtype=torch.int32)
+        if len(where) > 1:
+            starts, before = torch.tensor([0, end - start], dtype=torch.int32), torch.tensor([start], dtype=torch.int32)
+            scores = index_topk.minimax_m3_index_score(own, pages, table, starts, ends, before, end - start, end, 2)
+            parts.append(index_topk.minimax_m3_index_topk(scores, starts, before, end - start, N_BLOCKS, 0, 1))
+        else:
+            parts.append(index_topk.minimax_m3_index_decode(own, pages, table, ends, end, N_BLOCKS, 0, 1, 2, 1, 1))
+    return torch.cat(parts, 1)
