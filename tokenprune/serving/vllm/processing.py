@@ -33,8 +33,7 @@ from tokenprune.tokens import PatchTokens
 
 #: The field that the item of an image or video carries from the API server to the worker.
 FIELD = "tokenprune"
-#: The options of the input that vLLM makes up to measure memory. Not pruned, since a request may turn pruning off. The
-#: ratio is known by its identity: some models copy the options.
+#: Of the unpruned input with which vLLM measures memory. Known by this very number, since some models copy the dict.
 PROFILING_OPTIONS: Mapping[str, object] = {KEEP_RATIO: 1.0}
 
 
