@@ -36,7 +36,7 @@ def write_scenes(folder: Path, n: int = 4) -> None:
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images, annotations, refs = [], [], []
     for i in range(n + 1):
-        x, y = 5 + 9 * i % 40, 3 + 7 * i % 25
+        x, y = 5 + 9 * i % 40, 3 + (7 * i + i // 200) % 25  # no two images alike
         sample_image(box=(x, y, x + 12, y + 9)).save(folder / "images" / f"{i}.png")
         images.append({"id": i, "file_name": f"{i}.png", "width": 60, "height": 40})
         annotations.append({"id": i, "image_id": i, "category_id": 1, "bbox": [x, y, 12, 9]})
