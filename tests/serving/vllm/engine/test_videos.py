@@ -83,6 +83,7 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
         "gemma4",
         "minicpmv4_6",
         "minicpmv4_7",
+        "minimax_m3",
         "qwen2_5_omni",
         "qwen3_omni_moe",
         "nemotron_nano_vl",
