@@ -9,8 +9,8 @@ import torch
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
 import tokenprune
+from tokenprune.evals.cli.arguments.parser import script_parser
 from tokenprune.evals.cli.errors import plain_errors
-from tokenprune.evals.cli.parser import script_parser
 
 IMAGE = 99
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from _common import image_parser, question_of
 
-from tokenprune.evals.cli import options as shared
+from tokenprune.evals.cli.arguments import options as shared
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.explain import page, sheet
 from tokenprune.evals.explain.explain import explain

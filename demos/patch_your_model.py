@@ -38,9 +38,9 @@ def main(arguments=None):
     from rich.filesize import decimal
     from rich.table import Table
 
-    from tokenprune.evals.cli import options as shared
+    from tokenprune.evals.cli.arguments import options as shared
+    from tokenprune.evals.cli.arguments.parser import script_parser
     from tokenprune.evals.cli.output import console
-    from tokenprune.evals.cli.parser import script_parser
     from tokenprune.evals.models.bundled import SCENES
     from tokenprune.evals.models.loading import load_model
     from tokenprune.evals.reading.images import open_image

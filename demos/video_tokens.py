@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from _common import demo_parser
 
-from tokenprune.evals.cli import options as shared
+from tokenprune.evals.cli.arguments import options as shared
+from tokenprune.evals.cli.arguments.parser import existing_file
 from tokenprune.evals.cli.errors import plain_errors
-from tokenprune.evals.cli.parser import existing_file
 from tokenprune.evals.explain import filmstrip
 from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.models.bundled import CLIPS

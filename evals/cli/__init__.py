@@ -1,14 +1,9 @@
 """The command `tokenprune`: one module for each of its subcommands.
 
 actions, adapt, bench, eval, explain, layers, models, optimize, report, serve, tune  the subcommands
-options     options that several of them share
-settings    options from a file
-parser      help texts, and types of arguments
-completion  shell completion
-output      where commands print
-errors      errors as messages without a traceback
-checkpoint  what is known about a checkpoint, for `models`
-guesses     guesses a checkpoint's model type from its name, for `models`
+arguments  parsing, and options that several of them share
+output     where commands print
+errors     errors as messages without a traceback
 
 To add a command, write a module with `EXTRA`, `add_options(parser)` and `run(options)`, and add its name to COMMANDS.
 The docstring of `run` is its help. With `PASSES_ON`, words that the parser does not know are in `options.passed_on`,
@@ -29,9 +24,9 @@ import tokenprune
 from tokenprune.errors import unknown
 from tokenprune.evals.cli import actions, adapt, bench, explain, layers, models, optimize, report, serve, tune
 from tokenprune.evals.cli import eval as eval_
+from tokenprune.evals.cli.arguments.parser import Formatter, script_parser, unrecognized
+from tokenprune.evals.cli.arguments.settings import arguments_of
 from tokenprune.evals.cli.errors import escape_unprintable, plain_errors
-from tokenprune.evals.cli.parser import Formatter, script_parser, unrecognized
-from tokenprune.evals.cli.settings import arguments_of
 
 COMMANDS = {
     "explain": explain,

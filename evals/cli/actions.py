@@ -3,8 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from tokenprune.evals.cli import options as shared
-from tokenprune.evals.cli.parser import at_least
+from tokenprune.evals.cli.arguments import options as shared
+from tokenprune.evals.cli.arguments.parser import at_least
 
 EXTRA = "evals"
 

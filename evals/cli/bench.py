@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tokenprune.evals.cli import options as shared
-from tokenprune.evals.cli.parser import at_least
+from tokenprune.evals.cli.arguments import options as shared
+from tokenprune.evals.cli.arguments.parser import at_least
 
 EXTRA = "evals"
 SHAPE, NEW_TOKENS, MEMORY, SIDE = "llava-1.5-0.5b", 32, 24.0, 672

@@ -6,9 +6,9 @@ from pathlib import Path
 from shlex import quote
 
 from tokenprune.errors import SettingError
-from tokenprune.evals.cli import options as shared
-from tokenprune.evals.cli.parser import at_least, existing_file, json_object
-from tokenprune.evals.cli.settings import add_settings
+from tokenprune.evals.cli.arguments import options as shared
+from tokenprune.evals.cli.arguments.parser import at_least, existing_file, json_object
+from tokenprune.evals.cli.arguments.settings import add_settings
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 
 EXTRA = "evals"

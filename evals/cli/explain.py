@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from tokenprune.evals.cli import options as shared
+from tokenprune.evals.cli.arguments import options as shared
 from tokenprune.evals.reading.allowed import FRAMES
 from tokenprune.evals.run.defaults import EXPLAINED_OF_VIDEOS as OF_VIDEOS
 from tokenprune.evals.run.defaults import EXPLAINED_STRATEGIES

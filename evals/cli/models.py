@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokenprune.evals.cli.checkpoint import Checkpoint, in_vllm, read_folder, served
-from tokenprune.evals.cli.guesses import guess, part_of, plain
+from tokenprune.evals.models.checkpoint import Checkpoint, in_vllm, read_folder, served
+from tokenprune.evals.models.guesses import guess, part_of, plain
 
 if TYPE_CHECKING:
     from tokenprune.adapters.tested import Tested

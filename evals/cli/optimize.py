@@ -6,8 +6,8 @@ from pathlib import Path
 from shlex import quote
 from typing import cast
 
-from tokenprune.evals.cli import options as shared
-from tokenprune.evals.cli.parser import at_least
+from tokenprune.evals.cli.arguments import options as shared
+from tokenprune.evals.cli.arguments.parser import at_least
 
 EXTRA = "optimize"
 

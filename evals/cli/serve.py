@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tokenprune.evals.cli import options as shared
-from tokenprune.evals.cli.parser import json_object
+from tokenprune.evals.cli.arguments import options as shared
+from tokenprune.evals.cli.arguments.parser import json_object
 from tokenprune.evals.run.defaults import POSITION_IDS
 
 EXTRA = "vllm"

@@ -1,6 +1,8 @@
 """Load models and prepare their prompts. `tokenprune/prompts.py` applies a processor's chat template.
 
 loading        models and processors
+checkpoint     what is known about a checkpoint before it is loaded
+guesses        guesses a checkpoint's model type from its name
 dtypes         the data types that models are loaded in
 prompt_styles  how a model expects a question, and how it writes boxes
 boxes          the formats of boxes

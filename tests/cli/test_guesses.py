@@ -6,7 +6,7 @@ import pytest
 from helpers.commands import command
 
 from tokenprune.adapters.tested import read_tested
-from tokenprune.evals.cli.guesses import PUBLISHED, guess
+from tokenprune.evals.models.guesses import PUBLISHED, guess
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.checkpoints import ONLY_VLLM
 

@@ -14,8 +14,8 @@ from helpers.families import FAMILIES
 from tokenprune.adapters import ADAPTERS
 from tokenprune.adapters.refused import NEVER
 from tokenprune.adapters.tested import read_tested
-from tokenprune.evals.cli.checkpoint import Checkpoint, in_vllm
 from tokenprune.evals.cli.models import CONTRACTS, strategies_of
+from tokenprune.evals.models.checkpoint import Checkpoint, in_vllm
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.checkpoints import CONVERTED, ONLY_VLLM, checkpoint_type
 

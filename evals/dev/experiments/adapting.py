@@ -19,7 +19,7 @@ from peft import PeftModel
 from tqdm import tqdm
 
 from tokenprune.evals.adapt.adapt import adapt
-from tokenprune.evals.cli.parser import script_parser
+from tokenprune.evals.cli.arguments.parser import script_parser
 from tokenprune.evals.dev.train.release.choose import draw_set
 from tokenprune.evals.dev.train.release.plans import KINDS, REC, SQUARE, SetPlan
 from tokenprune.evals.dev.train.release.write import SetFiles

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tokenprune.evals.cli.parser import script_parser
+from tokenprune.evals.cli.arguments.parser import script_parser
 from tokenprune.evals.dev.experiments.locked_scorer import locked_scorer
 from tokenprune.evals.dev.figures.adaptive import draw
 from tokenprune.evals.models.bundled import MODEL, SCENES

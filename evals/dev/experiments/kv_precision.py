@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tokenprune.evals.cli.parser import script_parser
+from tokenprune.evals.cli.arguments.parser import script_parser
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.models.loading import load_model, public_name

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenprune.evals.cli.parser import script_parser
+from tokenprune.evals.cli.arguments.parser import script_parser
 from tokenprune.evals.dev.experiments.locked_scorer import locked_scorer
 from tokenprune.evals.dev.experiments.recorded import Recorded
 from tokenprune.evals.models.bundled import MODEL, SCENES

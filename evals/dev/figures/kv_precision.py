@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from tokenprune.evals.cli.parser import script_parser
+from tokenprune.evals.cli.arguments.parser import script_parser
 from tokenprune.evals.dev.tables.accuracy.kv_precision import ROWS, grid_of
 from tokenprune.evals.report.palette import BLUE, GREEN, ORANGE, VERMILION
 from tokenprune.evals.report.tables import task_title

@@ -8,8 +8,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from tokenprune.evals.cli.completion import complete_strategy
-from tokenprune.evals.cli.parser import at_least, existing_file
+from tokenprune.evals.cli.arguments.completion import complete_strategy
+from tokenprune.evals.cli.arguments.parser import at_least, existing_file
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.dtypes import DTYPES
 from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from tokenprune.evals.cli.checkpoint import Checkpoint
+from tokenprune.evals.models.checkpoint import Checkpoint
 
 #: The name of a checkpoint on Hugging Face.
 CHECKPOINT = re.compile(r"[\w-]+/[\w.-]+")
