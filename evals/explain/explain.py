@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import tokenprune
+from tokenprune.adapters.devices import input_device
 from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.bench.measuring import ttft_ratios
 from tokenprune.evals.explain.canvas import canvas, clip_canvas, in_tiles, tiles_of
@@ -79,7 +80,7 @@ def _of_clip(
     nothing says of which frame they are."""
     compared = read_by(adapter_for_clips(model, processor), compared)
     _check_question(processor, question)
-    inputs = encode_clips(processor, [clip], [question]).to(model.device, model.dtype)
+    inputs = encode_clips(processor, [clip], [question]).to(input_device(model), model.dtype)
     outcomes, layout = list[Outcome](), None
     for setup in (Unpruned(), *compared):
         kept, answer, n_bytes, reported = _asked(model, processor, setup, inputs)
@@ -122,7 +123,7 @@ def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> A
         raise DataError(
             f"the image of {width} x {height} px: {type(processor).__name__} refuses it: {error}"
         ) from error
-    return inputs.to(model.device, model.dtype)
+    return inputs.to(input_device(model), model.dtype)
 
 
 @torch.inference_mode()

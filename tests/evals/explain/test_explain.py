@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from helpers.families import FAMILIES
 from helpers.families.llava import Llava
 from helpers.files.evals import CHAT_TEMPLATE, sample_image, tiny_processor
@@ -83,6 +84,14 @@ def test_the_answer_is_that_of_a_plain_call() -> None:
         output = model.generate(**inputs, do_sample=False, max_new_tokens=4)
     answer = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert told.outcomes[1].answer == answer.strip()
+
+
+def test_an_offloaded_model_is_explained_like_any_other() -> None:
+    """Its weights are on torch's meta device, where inputs would be lost."""
+    here = explained("fopru")
+    away = explained("fopru", model=cpu_offload(tiny_llava(), execution_device=torch.device("cpu")))
+    assert away.outcomes[1].answer == here.outcomes[1].answer
+    assert away.outcomes[1].kept.left.tolist() == here.outcomes[1].kept.left.tolist()
 
 
 def test_stages_in_the_language_model() -> None:
