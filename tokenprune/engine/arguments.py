@@ -1,4 +1,4 @@
-"""What the arguments and outputs of a patched model's calls are called, and how they are found."""
+"""Finds the arguments and outputs of a patched model's calls by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.wrappers import unwrap_part
 from tokenprune.errors import PruningError
 
-#: What the cache is called in arguments and outputs: the first from 5.2x on, the second before.
+#: Names of the cache in arguments and outputs: the first since transformers 5.2x, the second before.
 CACHE_NAMES = ("cache", "past_key_values")
 
 
@@ -24,7 +24,7 @@ def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def bind_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by name, those that ** catches included."""
+    """The arguments of a call by name, including those that ** collects."""
     method = isinstance(function, MethodType)
     signature = _signature(function.__func__) if method else inspect.signature(function)
     named = dict(signature.bind_partial(*((None, *args) if method else args), **kwargs).arguments)
@@ -37,7 +37,7 @@ def bind_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: 
 
 
 def hidden_states_first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a layer's call, with hidden states that were passed by name as the first of them."""
+    """The arguments of a layer's call, with hidden states passed by name moved to the first position."""
     if args:
         return args, kwargs
     others = dict(kwargs)
@@ -54,7 +54,7 @@ def find_cache(*places: Any) -> Any:
     """Return the first cache in the arguments or outputs of a call; None if there is none."""
     for place in places:
         if isinstance(place, dict):
-            # dict's own get: an output warns when it is asked for the old name.
+            # dict's own get: an output warns when asked for the old name.
             for name in CACHE_NAMES:
                 if (cache := dict.get(place, name)) is not None:
                     return cache
@@ -67,22 +67,22 @@ def find_cache(*places: Any) -> Any:
 
 
 def has_unknown_values(output: Any) -> bool:
-    """Whether an output holds anything but tensors and rows of them: a cache of an unknown kind, for instance."""
+    """Whether an output holds anything but tensors and sequences of tensors, such as a cache of an unknown kind."""
     values = output.values() if isinstance(output, dict) else output if isinstance(output, tuple) else (output,)
     rows = (value if isinstance(value, (tuple, list)) else (value,) for value in values)
     return any(not (part is None or isinstance(part, Tensor)) for row in rows for part in row)
 
 
 def last_columns(output: dict[str, Any], n: int) -> None:
-    """Leave the last `n` columns of a language model's output, in place. A model that tells its language model how
-    many logits it wants takes them to be there if they are fewer than its prompt had (Gemma 4)."""
+    """Cut a language model's output to its last `n` columns, in place. A model that tells its language model how many
+    logits it wants expects just that many if its prompt was longer (Gemma 4)."""
     output["last_hidden_state"] = output["last_hidden_state"][:, -n:]
 
 
 def check_placeholders(adapter: ModelAdapter, modalities: set[str], kwargs: Mapping[str, Any]) -> None:
-    """Raise PruningError if a prompt has placeholder tokens of images that were encoded for it, and they came under a
-    name that the adapter does not know. If nothing came, the model is its own assistant, which transformers gives no
-    images."""
+    """Raise PruningError if a prompt has placeholder tokens of images that were encoded for it, and their features come
+    under a name that the adapter does not know. If none come, the model is its own assistant, to which transformers
+    passes no images."""
     if not any(_holds_features(value) for name, value in kwargs.items() if name != "attention_mask"):
         return
     ids = kwargs.get("input_ids")
@@ -96,7 +96,7 @@ def check_placeholders(adapter: ModelAdapter, modalities: set[str], kwargs: Mapp
 
 
 def unknown_cache(model: nn.Module) -> PruningError:
-    """The error of a model that returns the cache of a pruned prompt where it was not found."""
+    """The error for a model that returns the cache of a pruned prompt where it was not found."""
     return PruningError(
         f"{type(model).__name__} returns the cache of a pruned prompt in a way that tokenprune does not know. Pass "
         f"use_cache=False, or report it with your transformers version."
@@ -105,7 +105,7 @@ def unknown_cache(model: nn.Module) -> PruningError:
 
 @cache
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    """Of a class's function, not of a bound one: that would keep a model alive."""
+    """The signature of a class's function; a bound method as the key would keep its model alive."""
     return inspect.signature(function)
 
 

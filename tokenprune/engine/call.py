@@ -1,7 +1,7 @@
 """The state of one call of a patched model.
 
-CallContext   what every hook may ask of the call in progress
-  Forward       one call of the base model: what comes in, and what becomes of it
+CallContext   the call in progress, as every hook sees it
+  Forward       one call of the base model, and what becomes of it
     Incoming      what it brings, known when it begins
     Pruned        what pruning leaves of that, known when the language model is entered
 """
@@ -41,19 +41,22 @@ if TYPE_CHECKING:
 class CallContext(threading.local):
     """The call in progress, one per thread. When the base model returns, `drop` forgets it as a whole.
 
-    views: those of pruned caches that language models may be using; shared by all threads.
+    views: the views of pruned caches that language models may be using; shared by all threads.
     encoding: the call of a feature function; None outside of one.
     tower: the call of the vision tower, if the strategy prunes in it or before it.
-    records: the images that the model got already encoded, by modality.
+    records: the images that reach the model already encoded, by modality.
     unprunable: arguments of the model that only fit the unpruned sequence; None unless its hook has seen the call.
-    labels: those of its loss, if there are any. fused: the same if a trainer compares them itself.
-    begun: whether a call of the base model is in progress, whose beginning this patch has seen.
-    encoded: the modalities of what was encoded since the last call of the base model began.
-    images: the images, or tiles, that the call of the base model has so far, by the modalities that it brings.
-    forward: the call of the base model, if it has images or a pruned cache. actions: the steps of a robot policy.
+    labels: the labels of the model's loss, if there are any.
+    fused: the labels that a trainer compares with hidden states itself, if it does.
+    begun: whether a call of the base model is in progress whose start this patch has seen.
+    encoded: the modalities that were encoded since the last call of the base model began.
+    images: the images or tiles encoded so far for the call of the base model, by the modalities that it brings.
+    forward: the call of the base model, if it has images or a pruned cache.
+    actions: the steps of a robot policy.
     cut_off: whether this thread removed the patch during its own call, before everything was pruned.
-    packing: which columns the last logits are of; None if of all. The loss is computed after the base model has
-        returned, so this one outlives the call. So does `report`, of the last call that had visual tokens.
+    packing: the columns that the last logits belong to; None for all. It outlives the call, because the loss is
+        computed after the base model has returned.
+    report: the report of the last call that had visual tokens. It outlives the call, too.
 
     A copy or pickle of it is empty.
     """
@@ -86,13 +89,15 @@ class CallContext(threading.local):
 class Incoming:
     """What a call of the base model brings, and what its cache holds.
 
-    cache, index: the cache, and which token each of its slots holds; None if nothing was pruned into it.
+    cache: the KV cache, if there is one.
+    index: which token each slot of the cache holds; None if nothing was pruned into it.
     visual: which of the new columns are visual tokens, by modality; empty without images.
-    image_starts: at which of the new columns an image begins, of modalities whose function is given tiles.
-    n_slots, n_columns: physical and logical length of the cache.
-    n_new: how many columns the call brings.
+    image_starts: which of the new columns begin an image, for modalities whose feature function is given tiles.
+    n_slots: the physical length of the cache.
+    n_columns: the logical length of the cache.
+    n_new: how many columns the call adds.
     columns_mask: the attention mask, over columns.
-    ids_given: whether the call has position IDs; otherwise the model makes them.
+    ids_given: whether the caller passed position IDs; otherwise the model makes them.
     """
 
     cache: Any
@@ -111,15 +116,15 @@ class Incoming:
         return padding_of(self.columns_mask, self.n_columns, self.n_new)
 
     def position_ids(self, kwargs: Mapping[str, Any]) -> Tensor:
-        """Those of the new columns, from the language model's arguments; after a pruned prompt with compact IDs, those
-        that continue it."""
+        """The position IDs of the new columns, from the language model's arguments. After a pruned prompt with compact
+        IDs, they continue it."""
         ids = kwargs.get("position_ids")
         if ids is None:
             ids = default_ids(self.n_columns, self.n_new, kwargs["inputs_embeds"].device)
         ids = ids.to(kwargs["inputs_embeds"].device)
         if self.index is None:
             return ids
-        # Given a mask over the cache, Qwen-VL numbers the cache's columns as well, and new images like text.
+        # Given a mask over the cache, Qwen-VL also numbers the cache's columns, and numbers new images like text.
         if ids.shape[-1] > self.n_new and self.visual and not self.ids_given:
             raise PruningError(
                 "the model cannot number the visual tokens of a later turn by itself. Pass position_ids of the new "
@@ -135,7 +140,7 @@ class Incoming:
         return ~self.padding[:, self.n_columns :].to(device).expand(batch, -1)
 
     def past(self, batch: int, device: torch.device) -> Slots:
-        """What the cache holds."""
+        """The slots of the cache."""
         if self.index is None:
             return Slots.empty(batch, device).extend(self.n_slots, 0)
         return self.index.slots(self.n_slots)
@@ -150,9 +155,9 @@ class Incoming:
 class Pruned:
     """What pruning before the language model leaves of the new columns.
 
-    packing: which of them are left.
+    packing: the columns that are left.
     bias: what is added to the attention logits of their keys; None if nothing is.
-    index: that of the cache when all layers have seen the call, in-LLM stages aside.
+    index: the index of the cache once all layers have seen the call, in-LLM stages aside.
     """
 
     packing: Packing
@@ -165,12 +170,12 @@ class Forward:
     """A call of the base model that has images or a pruned cache. Only `Prefill` changes it, when the language model is
     entered and left.
 
-    incoming: what it brings.
+    incoming: what the call brings.
     report: what was done to its images; None until the strategy has selected from them.
     pruned: what is left of the new columns; None if nothing is dropped.
     stages: the state of in-LLM stages, if there are any.
     view: the cache as the language model sees it.
-    withheld_ids: keeps the position IDs from the decoder layers; None if they may have them.
+    withheld_ids: the hooks that hide position IDs from the decoder layers; None if the layers may see them.
     """
 
     incoming: Incoming
@@ -181,13 +186,13 @@ class Forward:
     withheld_ids: WithheldIds | None = None
 
     def index_after(self) -> CacheIndex | None:
-        """The index of the cache when every layer has seen the call; None if it is as before."""
+        """The index of the cache once every layer has seen the call; None if it does not change."""
         if self.pruned is None:
             return None
         return self.pruned.index if self.stages is None else replace(self.pruned.index, stages=self.stages.slots)
 
     def mask(self, adapter: ModelAdapter, kwargs: Mapping[str, Any]) -> Mask:
-        """The attention mask over slots for a call of the language model; None if it may make a causal one itself."""
+        """The attention mask over slots for the language model; None if the model may make a causal one itself."""
         new, index = self.incoming, self.incoming.index
         packing, bias = (None, None) if self.pruned is None else (self.pruned.packing, self.pruned.bias)
         mask, embeds = prunable_mask(kwargs.get("attention_mask")), kwargs["inputs_embeds"]
@@ -202,7 +207,7 @@ class Forward:
         no_holes = new.n_slots == 0 or (new.padding is None and not (index is not None and index.holes))
         # FlashAttention finds the end of a static cache by the mask.
         ends = adapter.decoder.runs_flash and is_static(new.cache)
-        if not patterned and grows and no_holes and not ends:  # all slots may be attended to, without waiting for a GPU
+        if not patterned and grows and no_holes and not ends:  # every slot may be attended to; no GPU is waited for
             return None
         packing = packing or identity_packing(len(embeds), new.n_new, embeds.device)
         slots = new.past(len(embeds), embeds.device).append(packing, new.n_columns, bias)
@@ -210,7 +215,7 @@ class Forward:
             slots = slots.mask_padding(new.padding.to(embeds.device))
         if not patterned:
             return slots.valid
-        adapter.decoder.check_masks(biased)  # the attention may have been exchanged since
+        adapter.decoder.check_masks(biased)  # the attention may have been switched since
         spans = partial(span, physical_view(new.cache), new.n_slots)
         dtype = embeds.dtype if biased else adapter.decoder.mask_dtype(embeds.dtype)
         first = None if new.padding is None else (~new.padding).int().argmax(1).to(embeds.device)

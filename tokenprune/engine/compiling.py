@@ -1,5 +1,5 @@
-"""How torch.compile treats a patched model, and what torch.export may not do with it. torch's compiler is imported when
-the first model is patched."""
+"""Makes torch.compile work with a patched model, and refuses torch.export. torch's compiler is imported when the first
+model is patched."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _switched = False  # whether the first of them changed the compiler's configurat
 
 def dynamo_disabled(function: Function) -> Function:
     """Keep a function or method that runs inside a patched model out of compiled graphs. The compiler cannot follow
-    attributes per thread: it would take them for constants, and the compiled model would prune nothing, silently."""
+    per-thread attributes: it would take them for constants, and the compiled model would silently prune nothing."""
     _marked.append((function.__module__, function.__qualname__))
     return function
 
 
 def check_not_traced() -> None:
-    """Raise UnsupportedError while torch.export, torch.jit.trace or torch.onnx.export record a graph. It would keep of
-    every image the tokens that were kept of the example. Compiled code, in which hooks run as usual, is none."""
+    """Raise UnsupportedError while torch.export, torch.jit.trace or torch.onnx.export records a graph, which would keep
+    the example's tokens for every image. torch.compile is fine: hooks run as usual in compiled code."""
     if torch.jit.is_tracing() or torch.compiler.is_compiling():  # pyright: ignore[reportPrivateImportUsage]
         raise UnsupportedError(
             "a patched model can be neither exported nor traced (torch.export, torch.jit.trace, torch.onnx.export): "
@@ -43,8 +43,8 @@ def check_not_traced() -> None:
 
 
 def watch_hooks(owner: object) -> None:
-    """Make torch.compile look for hooks until `unwatch_hooks`. By default compiled code ignores that hooks come and go,
-    and layers share it whether they have hooks or not. The switch holds for the whole process."""
+    """Make torch.compile look for hooks until `unwatch_hooks`. By default, compiled code ignores hooks that are added
+    or removed, and layers share it whether they have hooks or not. The setting is process-wide."""
     global _switched
     with _lock:
         while _marked:
@@ -61,7 +61,7 @@ def watch_hooks(owner: object) -> None:
 
 
 def unwatch_hooks(owner: object) -> None:
-    """Leave the switch as it was before, once nobody needs it any more."""
+    """Restore the setting once nobody needs it any more."""
     global _switched
     with _lock:
         _watching.discard(owner)

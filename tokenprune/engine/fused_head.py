@@ -1,4 +1,4 @@
-"""Trainers that compare labels with hidden states themselves, as TRL's do: their forward calls the base model."""
+"""Trainers that compare labels with hidden states themselves, like TRL's: their forward calls the base model."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from torch.nn.functional import pad
 
 from tokenprune.sequence.packing import IGNORED_LABEL, Packing
 
-#: The argument by which such a trainer asks a model for the log probabilities of labels.
+#: The argument with which such a trainer asks a model for the log probabilities of labels.
 FUSED_HEAD = "fused_lm_head"
 
 
 @dataclass(frozen=True)
 class FusedLabels:
-    """The labels of a call with `fused_lm_head`: one for each column, or next to what they are compared with.
+    """The labels of a call with `fused_lm_head`: copies that replace the caller's, and can be changed before they are
+    read.
 
-    They are copies that the call gets instead of the caller's, to be changed before they are read.
+    labels: one label per column, if given this way.
+    shifted: labels already aligned with the hidden states they are compared with, if given this way.
     """
 
     labels: Int[Tensor, "batch columns"] | None
@@ -28,15 +30,15 @@ class FusedLabels:
 
     @classmethod
     def of(cls, kwargs: dict[str, Any]) -> FusedLabels:
-        """Put copies of the labels into the arguments of such a call, and return them."""
+        """Replace the labels in the arguments of such a call by copies, and return the copies."""
         copies = {name: kwargs[name].clone() for name in ("labels", "shift_labels") if kwargs.get(name) is not None}
         kwargs.update(copies)
         return cls(copies.get("labels"), copies.get("shift_labels"))
 
     def spread(self, output: Any, packing: Packing | None) -> None:
-        """Give the base model's output a hidden state for each column, in place: to a column that is not left, that of
-        the last one before it that is. So the label after it is compared with the same as in the pruned sequence.
-        Labels of columns that are not left, and of the first that is, are ignored, as in a model's own loss."""
+        """Give the base model's output a hidden state for every column, in place. A dropped column gets that of the
+        last kept column before it, so that the label after it is compared with the same state as in the pruned
+        sequence. Labels of dropped columns and of the first kept one are ignored, as in a model's own loss."""
         if packing is None:
             return
         hidden = output.last_hidden_state
@@ -49,7 +51,7 @@ class FusedLabels:
 
 
 def compared(packing: Packing) -> Bool[Tensor, "batch columns"]:
-    """Which columns are left and follow another one that is."""
+    """Which columns are kept and follow another kept column."""
     none = torch.zeros(len(packing.columns), packing.n_columns, dtype=torch.long, device=packing.columns.device)
     left = none.scatter_reduce(1, packing.columns, packing.valid.long(), "amax")  # holes are at column 0
     return (left > 0) & (left.cumsum(1) > 1)

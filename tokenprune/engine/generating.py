@@ -24,8 +24,8 @@ class ContinuousBatching(MethodOverride):
 
 
 class AssistedDecoding(MethodOverride):
-    """Refuses generators of candidate tokens that read the hidden states of a prompt with images, because pruning drops
-    some of them. If the strategy reads the text of the prompt, which candidates would lengthen, none are proposed
+    """Refuses candidate generators that read the hidden states of a prompt with images, because pruning drops some of
+    these states. If the strategy reads the text of the prompt, which candidates would lengthen, none are proposed
     before the model has seen the prompt.
 
     reads_text: whether the strategy reads the text of the prompt.
@@ -54,8 +54,8 @@ class AssistedDecoding(MethodOverride):
 
 
 def after_prompt(propose: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function that proposes candidate tokens: those of its first call, which would follow the prompt, are left
-    out. It is called all the same, because an assistant must see the prompt."""
+    """Wrap a function that proposes candidate tokens so that its first proposal, which would follow the prompt, is
+    discarded. The function is still called, because an assistant must see the prompt."""
     first = True
 
     def proposed(input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -64,6 +64,6 @@ def after_prompt(propose: Callable[..., Any]) -> Callable[..., Any]:
         if not first:
             return found
         first = False
-        return input_ids, None  # as transformers itself says that there are none
+        return input_ids, None  # how transformers itself reports no candidates
 
     return proposed

@@ -1,4 +1,4 @@
-"""The loss of a model whose logits are fewer than its labels."""
+"""The loss of a model that returns fewer logits than it gets labels."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tokenprune.sequence.packing import IGNORED_LABEL, Packing
 
 
 class LossFunction(MethodOverride):
-    """A model's loss function for the logits of its last call, where they are fewer than the labels, which are written
-    for the unpruned sequence. Labels of another length are of a part that the caller has cut out, and stay as they are.
+    """A model's loss function, which shortens labels written for the unpruned sequence to match the logits of the last
+    call. Labels of any other length belong to a part that the caller has cut out, and stay as they are.
 
-    function: the loss function that the model uses now, which the attribute `name` may only be the setter of.
+    function: the loss function that the model uses now; the attribute `name` may be no more than its setter.
     """
 
     only_instances = True
@@ -40,20 +40,20 @@ class LossFunction(MethodOverride):
 
     @dynamo_disabled
     def _packing(self, logits: Tensor) -> Packing | None:
-        """Which columns the logits are of; None if of all, as those of another model are."""
+        """The columns that the logits belong to; None for all, and for logits of another model."""
         packing = self._context.packing
         return packing if packing is not None and logits.shape[:2] == packing.columns.shape else None
 
 
 def prune_labels(labels: Tensor, packing: Packing) -> Tensor:
-    """The labels of the columns that are left. A loss compares every label with the logits of the column before it, so
-    a label that follows a hole is ignored."""
+    """The labels of the kept columns. A loss compares every label with the logits of the column before it, so a label
+    that follows a hole is ignored."""
     after_a_hole = nn.functional.pad(~packing.valid, (1, 0))[:, :-1]
     columns = packing.columns.to(labels.device)
     return labels.gather(1, columns).masked_fill((~packing.valid | after_a_hole).to(labels.device), IGNORED_LABEL)
 
 
 def prune_shifted(labels: Tensor, packing: Packing) -> Tensor:
-    """The same of labels that are already next to the logits they are compared with."""
+    """The same for labels already aligned with the logits they are compared with."""
     unshifted = nn.functional.pad(labels, (1, 0), value=IGNORED_LABEL)[:, :-1]
     return nn.functional.pad(prune_labels(unshifted, packing)[:, 1:], (0, 1), value=IGNORED_LABEL)

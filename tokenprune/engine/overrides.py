@@ -1,4 +1,4 @@
-"""Attributes of one model instance that override a method, for what hooks on modules cannot see.
+"""Overrides of methods on one model instance, for what module hooks cannot see.
 
 They are objects rather than closures, so that a copy or pickle of the model gets its own override.
 """
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 class MethodOverride(ABC):
-    """Overrides a method of one module by `override` until `remove`.
+    """Replaces a method of one module by `override` until `remove`.
 
-    What somebody has overridden this with in turn, as accelerate's hooks do, still calls it after `remove`: then it
-    only calls what it overrode.
+    If somebody has wrapped the override in turn, as accelerate's hooks do, the wrapper still calls it after `remove`;
+    it then only calls what it overrode.
 
-    only_instances: whether its class does not have the method. Without it, the constructor raises UnsupportedError for
-        a module that does not have it either.
+    only_instances: whether the module's class may lack the method. If False, the constructor raises UnsupportedError
+        for a module without it.
     """
 
     only_instances: ClassVar[bool] = False
 
     def __init__(self, module: nn.Module, name: str) -> None:
         self._module, self._name, self._removed = module, name, False
-        self._overridden = vars(module).get(name)  # an attribute of the instance, as accelerate sets one
+        self._overridden = vars(module).get(name)  # an attribute of the instance, such as accelerate sets
         if not self.only_instances and self.original is None:
             raise UnsupportedError(
                 f"{type(module).__name__} has no {name}(), which tokenprune must override to prune this model. Report "
@@ -45,7 +45,7 @@ class MethodOverride(ABC):
 
     @property
     def original(self) -> Any:
-        """What is overridden: the instance's attribute or, if it had none, the method that its class has now."""
+        """What is overridden: the instance's attribute or, if it had none, the current method of its class."""
         if self._overridden is not None:
             return self._overridden
         method = getattr(type(self._module), self._name, None)
@@ -56,7 +56,7 @@ class MethodOverride(ABC):
 
     @abstractmethod
     def override(self, *args: Any, **kwargs: Any) -> Any:
-        """What is done instead of `original`."""
+        """What runs instead of `original`."""
 
     def install(self) -> MethodOverride:
         setattr(self._module, self._name, self)
@@ -78,17 +78,17 @@ class ForwardOverride(MethodOverride):
         super().__init__(module, "forward")
 
     @property
-    def __wrapped__(self) -> Any:  # `inspect` looks there for the arguments, which accelerate reads, and the function
+    def __wrapped__(self) -> Any:  # where `inspect` finds the signature, which accelerate reads, and the function
         return self.original
 
 
 class ModelForward(ForwardOverride):
-    """The forward of the patched model. Where it is called past the model's hooks, as by PEFT up to version 0.20, it
-    does what they do; they are needed where somebody has replaced it meanwhile, as Liger Kernel does.
+    """The forward of the patched model. When it is called past the model's hooks, as PEFT does up to version 0.20, it
+    does their work; the hooks are needed once somebody has replaced it, as Liger Kernel does.
 
-    Like the bound method in whose place it is, it has a module and a function. accelerate wraps the function and binds
-    it again: in mixed precision to the module, of which copies then get their own, and in regional compilation to a
-    compiled twin. The model's hooks go with the module, so the function is that of what is overridden.
+    Like the bound method it replaces, it has a module and a function. accelerate wraps the function and binds it again:
+    in mixed precision to the module, so that a copy of the module gets its own, and in regional compilation to a
+    compiled twin. The model's hooks go with the module, so the function is the overridden method's.
     """
 
     def __init__(self, prefill: Prefill, context: CallContext) -> None:
@@ -102,7 +102,7 @@ class ModelForward(ForwardOverride):
         return self._module
 
     @property
-    def __func__(self) -> Any:  # an AttributeError if what is overridden has none
+    def __func__(self) -> Any:  # raises AttributeError if the overridden attribute has none
         return type(self._module).forward if self._overridden is None else self._overridden.__func__
 
     @property
@@ -111,7 +111,7 @@ class ModelForward(ForwardOverride):
 
     def override(self, *args: Any, **kwargs: Any) -> Any:
         if not self._past_hooks(args, kwargs) or not self._is_base:
-            # The compiler keeps what is called inside of a `try` out of its graphs.
+            # The compiler keeps calls inside a `try` out of its graphs.
             compiling = torch.compiler.is_compiling()
             output = self.original(*args, **kwargs) if compiling else self._watched(args, kwargs)
             if self._removed:
@@ -126,14 +126,14 @@ class ModelForward(ForwardOverride):
         return output
 
     def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The output. Whatever is raised, the call is over. If the patch is removed between decoder layers, the next
-        one gets shortened hidden states with arguments of full length, and torch's error does not say why."""
+        """The output. If anything is raised, the call is over. If the patch is removed between decoder layers, the next
+        layer gets shortened hidden states with full-length arguments, and torch's error does not say why."""
         try:
             return self.original(*args, **kwargs)
         except BaseException as error:
             if self._removed and isinstance(error, Exception) and not isinstance(error, TokenPruneError):
                 self._check_pruned(error)
-            self._prefill.end_forward()  # at Ctrl-C, torch calls none of the base model's hooks
+            self._prefill.end_forward()  # on Ctrl-C, torch calls none of the base model's hooks
             self._context.drop()
             raise
 
@@ -151,7 +151,7 @@ class ModelForward(ForwardOverride):
         return past
 
     def _check_runs_once(self) -> None:
-        """Raise PruningError if the backward pass would run the language model again without what was pruned."""
+        """Raise PruningError if the backward pass would run the language model again without pruning."""
         language_model = self._prefill.adapter.language_model
         if language_model is not self._language_model and CHECKPOINTED in language_model._modules:
             raise PruningError(
@@ -161,8 +161,10 @@ class ModelForward(ForwardOverride):
 
     @dynamo_disabled
     def _check_pruned(self, error: Exception | None = None) -> None:
-        """Raise PruningError if the patch was removed during a call, before its images were pruned by every stage.
-        error: what the call raised, if anything."""
+        """Raise PruningError if the patch was removed during a call, before every stage had pruned its images.
+
+        error: what the call raised, if anything.
+        """
         forward = self._prefill.end_forward()
         cut_off, self._context.cut_off = self._context.cut_off, False
         if forward is not None and forward.incoming.visual:
@@ -174,7 +176,7 @@ class ModelForward(ForwardOverride):
 
 
 def patch_removed_during_call() -> PruningError:
-    """The error of a call whose patch was removed before its images were pruned."""
+    """The error for a call whose patch was removed before its images were pruned."""
     return PruningError(
         "another thread or a hook removed or replaced the patch before this call had pruned its images. Call the model "
         "again."
@@ -182,8 +184,10 @@ def patch_removed_during_call() -> PruningError:
 
 
 def not_pruned(adapter: ModelAdapter, begun: bool) -> PruningError:
-    """The error of a base model with images whose language model was called past this patch. begun: whether the patch
-    was installed when the base model was called."""
+    """The error for a base model that got images and called its language model past this patch.
+
+    begun: whether the patch was installed when the base model was called.
+    """
     if not begun:
         return patch_removed_during_call()
     return PruningError(

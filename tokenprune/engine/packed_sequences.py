@@ -1,9 +1,9 @@
-"""FlashAttention treats gaps in the position IDs of a row as borders between packed sequences.
+"""Handles gaps in a row's position IDs, which FlashAttention takes for borders between packed sequences.
 
 transformers then splits keys where it splits queries. That changes nothing in a first prompt, whose position IDs begin
-once; but images that are pruned when the cache already holds something would see only themselves. Rotary embeddings
-are made before the decoder layers run, so the layers do without position IDs. Real borders, where position IDs begin
-again, are refused in other attention.
+once; but images pruned while the cache already holds something would see only themselves. Rotary embeddings are made
+before the decoder layers run, so the layers can do without position IDs. Real borders, where position IDs begin again,
+are refused with other attention implementations.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 def check_not_packed(incoming: Incoming, ids: Real[Tensor, "*components batch new"], adapter: ModelAdapter) -> None:
-    """Raise PruningError for several sequences in one row, whose position IDs begin again. Without cache and mask
-    transformers keeps them apart, but not with the mask that a pruned row needs. FlashAttention reads the borders
+    """Raise PruningError if several sequences are packed in one row: its position IDs begin again. Without cache and
+    mask, transformers keeps them apart, but not with the mask that a pruned row needs. FlashAttention reads the borders
     itself."""
     if incoming.cache is not None or incoming.columns_mask is not None or adapter.decoder.runs_flash:
         return
@@ -41,8 +41,8 @@ def check_not_packed(incoming: Incoming, ids: Real[Tensor, "*components batch ne
 
 
 class WithheldIds:
-    """Keeps the position IDs from decoder layers until `remove`, in calls for which `applies` is true. Raises
-    PruningError for layers whose attention computes with them."""
+    """Hides position IDs from decoder layers until `remove`, in calls for which `applies` is true. Raises PruningError
+    for layers whose attention computes with them."""
 
     def __init__(self, layers: nn.ModuleList, applies: Callable[[], bool]) -> None:
         if any(map(_computes_with_ids, layers)):
@@ -71,6 +71,6 @@ class WithheldIds:
 
 
 def _computes_with_ids(layer: nn.Module) -> bool:
-    """Whether a part of the layer requires position IDs, which others only pass on to the attention function."""
+    """Whether a module in the layer requires position IDs; others only pass them on to the attention function."""
     parts = (inspect.signature(type(part).forward).parameters for part in layer.modules() if part is not layer)
     return any("position_ids" in names and names["position_ids"].default is inspect.Parameter.empty for names in parts)

@@ -1,4 +1,4 @@
-"""What is installed on a model as a whole, takes the place of another one of its kind, and is removed as a whole."""
+"""Hooks and overrides that are installed on a model, replaced by others of their kind, and removed, as a unit."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ changing_patches = RLock()
 
 
 class Patch(ABC):
-    """The hooks and overrides of one model. `install` registers all of them, in place of another patch's of this kind,
-    or leaves the model as it was; `remove` leaves nothing behind.
+    """The hooks and overrides of one model. `install` registers all of them in place of another patch of this kind, or
+    leaves the model as it was; `remove` leaves nothing behind.
 
     attribute: the attribute of a patched model that holds its patch.
-    in_block: whether a `with` block of its handle is being executed.
-    ended: whether its handle was told to remove it, also while another one replaced it.
+    in_block: whether a `with` block of the patch's handle is being executed.
+    ended: whether the handle was told to remove the patch, even while another one replaced it.
     """
 
     attribute: ClassVar[str]
@@ -35,7 +35,7 @@ class Patch(ABC):
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.in_block = self.ended = False
-        self._handles: list[Any] = []  # no ExitStack: a copy of one undoes the original
+        self._handles: list[Any] = []  # not an ExitStack, whose copy would undo the original
 
     @classmethod
     def on(cls: type[Self], model: nn.Module) -> Self | None:
@@ -47,7 +47,7 @@ class Patch(ABC):
         """Register everything."""
 
     def install(self: Self) -> Self | None:
-        """Return the patch that this one replaces; None if there is none."""
+        """Install the patch, and return the one that it replaces; None if there is none."""
         with changing_patches, ExitStack() as undo:  # if one registration raises, those before it are undone
             if (replaced := self.on(self.model)) is not None:
                 replaced.remove()

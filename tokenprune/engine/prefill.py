@@ -1,11 +1,11 @@
-"""What happens to one prompt, in the order in which it happens.
+"""What happens to one prompt, in order.
 
 before_model           images that `generate` encoded in advance bring their records along
 before_base_model      which new columns are visual tokens, and what the cache already holds
   (images that come as pixels are encoded here: recording.py)
 before_language_model  `_prune`: the strategy selects, position IDs follow, the report is written, arguments shrink
   (the decoder layers run, on fewer tokens)
-after_language_model   the cache is told which token is in which slot
+after_language_model   the cache gets an index of which token is in which slot
 after_base_model       the call is over
 """
 
@@ -59,7 +59,7 @@ class Prefill:
     """The hooks on the model, its base model and its language model.
 
     stages, skipping: mechanisms inside the language model; None unless the strategy asks for them.
-    keeps_ends: whether padding at the end of rows stays, because the output's last columns are counted from its end.
+    keeps_ends: whether trailing padding stays, because the output's last columns are counted from its end.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Prefill:
 
     @property
     def report(self) -> Report | None:
-        """The last forward of this thread that had visual tokens; if there was none, that of any thread."""
+        """The report of the last forward with visual tokens, of this thread or, if it had none, of any thread."""
         return self._context.report or self._last_report
 
     def register(self, register: Register) -> None:
@@ -110,14 +110,14 @@ class Prefill:
         self._context.packing, self._context.begun = None, True
         kwargs = named_arguments(module, args, kwargs) if args else kwargs
         if kwargs.get("input_ids") is None and kwargs.get("inputs_embeds") is None:
-            return  # the model says so
+            return  # the model raises the error itself
         cache = find_cache(kwargs)
         settle(cache)
         index = index_of(cache)
         if index is not None:
             index.check_layers(self._skipped, () if self.stages is None else self.stages.layers)
         elif any(getattr(layer, "is_initialized", True) for layer in getattr(cache, "layers", ())):
-            check_not_rebuilt(cache, kwargs)  # asks a cache's length, which may wait for a GPU, once
+            check_not_rebuilt(cache, kwargs)  # asks once for the cache's length, which may wait for a GPU
         if self.skipping is not None:
             self.skipping.check_cache(cache)
         unseen, self._context.encoded = set(self._context.encoded), []
@@ -136,7 +136,7 @@ class Prefill:
         for name, output in encoded.items():
             records = self._context.records.get(name)
             if output is not None and records is not None and not hasattr(output, RECORD_ATTRIBUTE):
-                setattr(output, RECORD_ATTRIBUTE, records)  # accelerate's hooks hand on a copy without them
+                setattr(output, RECORD_ATTRIBUTE, records)  # accelerate's hooks pass on a copy without them
             images[name] = recall_images(output, visual[name])
         slots, mask = n_slots(cache), prunable_mask(kwargs.get("attention_mask"))
         if index is not None:
@@ -166,7 +166,7 @@ class Prefill:
         if forward.pruned is not None and incoming.cache is not None:
             finish = partial(interrupted_index, forward, self.adapter, self._skipped)
             begin_pruning(incoming.cache, forward.pruned.index, finish)
-        # The masks that came in are over logical columns; the language model's are over physical slots, as its cache.
+        # Incoming masks are over logical columns; the language model's are over physical slots, like its cache.
         forward.view = None if incoming.cache is None else pass_view(kwargs, incoming.cache, self._context.views)
         if forward.pruned is not None and incoming.n_slots and self.adapter.decoder.runs_flash:
             forward.withheld_ids = WithheldIds(self.adapter.layers, lambda: self._context.forward is forward)
@@ -182,7 +182,7 @@ class Prefill:
         (batch, n_new, _), device = embeds.shape, embeds.device
         real = incoming.real(batch, device)
         ends = self.keeps_ends and (self._context.labels is None or counts_from_end(self.model))
-        # The token IDs, of which the masks were made, may be on another device than their embeddings.
+        # The masks were made from token IDs, which may be on another device than their embeddings.
         visual = {name: mask.to(device) for name, mask in incoming.visual.items()}
         prompt = PromptTokens.of(visual, incoming.image_starts, real, ends)
 
@@ -193,7 +193,7 @@ class Prefill:
         for image in chosen:
             dropped[image.row, image.columns[image.selection.kept]] = False
 
-        # Tokens that stay keep their position IDs, or are numbered without gaps.
+        # Remaining tokens keep their position IDs, or are renumbered without gaps.
         before = ids.expand(*ids.shape[:-2], batch, n_new)
         ids = before if self.position_ids == "original" else compact_ids(before, dropped, real)
         forward.report = Report(report_images(chosen, ids), self._skipped, self.adapter.decoder.layers.contract)
@@ -203,7 +203,7 @@ class Prefill:
         if not changes_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
             return
         check_not_packed(incoming, before, self.adapter)
-        # The model's hook has not seen the arguments of a base model that is called by itself.
+        # If the base model was called directly, the model's hook has not seen the arguments.
         if unprunable := self._context.unprunable or packed_arguments(kwargs):
             raise PruningError(
                 f"{' and '.join(unprunable)} count the tokens of the unpruned sequence, and pruning "
@@ -266,12 +266,12 @@ class Prefill:
         if fused is not None and output is not None:
             fused.spread(output, self._context.packing)
         has_images = bool(encoded) or (forward is not None and bool(forward.incoming.visual))
-        # Without an output an exception is on its way, which says more than this one would.
+        # Without an output, an exception is already being raised, which says more than this one would.
         if output is not None and has_images and (forward is None or forward.report is None):
             raise not_pruned(self.adapter, begun)
 
     def publish(self, report: Report) -> None:
-        """Make `report` the one of this thread's last forward with visual tokens."""
+        """Store the report of this thread's last forward with visual tokens."""
         self._context.report = self._last_report = report
 
     def end_forward(self) -> Forward | None:

@@ -1,6 +1,7 @@
-"""Proportional attention: the logits of merged tokens' keys get the log of how many tokens each stands for.
+"""Proportional attention: the log of how many tokens a merged token stands for is added to the logits of its key.
 
-This becomes part of the masks: those over slots for all decoder layers, and those of a stage for what was merged there.
+This bias becomes part of the masks: of those over slots for all decoder layers, and of a stage's own for what was
+merged there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tokenprune.sequence.packing import Packing
 
 
 def entering_bias(chosen: Sequence[ImageSelection], packing: Packing) -> Float[Tensor, "batch kept"]:
-    """The bias of every column that enters the language model, 0 for those that are no image's."""
+    """The bias of every column that enters the language model; 0 for columns outside images."""
     size, device = (len(packing.columns), packing.n_columns), packing.columns.device
     bias = torch.zeros(size, dtype=torch.float32, device=device)
     for image in chosen:
@@ -30,8 +31,9 @@ def stage_bias(
 ) -> Float[Tensor, "batch left"]:
     """What a stage adds to the bias of the columns that are left, for what it and the stages before it have merged.
 
-    reports: what each of those stages did, to every image. entering: which columns entered the language model.
-    packing: which of them are left from the last of those stages on.
+    reports: what each of those stages did to every image.
+    entering: the columns that entered the language model.
+    packing: those of them that are left from the last of those stages on.
     """
     places, device = entering.places(), entering.columns.device
     bias = torch.zeros(entering.columns.shape, dtype=torch.float32, device=device)

@@ -4,14 +4,14 @@ For every patch:
 
 Prefill             the model, its base model and its language model: what happens to one prompt
 VisionRecorder      the vision tower and the feature functions: records of images while they are encoded
-LossFunction        labels as short as the logits; not in models that denoise
-AssistedDecoding    refused, where it reads the hidden states of the whole prompt
-ContinuousBatching  refused, because it brings no images
+LossFunction        the loss: shortens labels to match the logits; not for models that denoise
+AssistedDecoding    assisted decoding: refused if it reads the hidden states of the whole prompt
+ContinuousBatching  continuous batching: refused, because it brings no images
 
 For a strategy that asks for it:
 
 BatchPruning        between the layers of a vision tower that takes a batch of tiles
-RowPruning          between them and before them, in a tower that takes all patches in one row
+RowPruning          before and between the layers of a tower that takes all patches in one row
 StagePruning        between decoder layers
 LayerSkipping       around decoder layers
 
@@ -84,7 +84,7 @@ class Pruner(Patch):
                 f"{type(strategy).__name__} computes an action expert in every {strategy.recompute_every} denoising "
                 f"steps only, and {adapter.description} has none. Patch a robot policy, or compute every step: reuse=1."
             )
-        self.prefill.keeps_ends = not (denoises or acts)  # which read the cache alone
+        self.prefill.keeps_ends = not (denoises or acts)  # these read only the cache
         self.actions = PolicySteps(strategy, adapter, context, self.prefill) if acts else None
         self.canvas = CanvasSteps(strategy, adapter, context, self.prefill) if denoises else None
         if isinstance(strategy, StagedStrategy):
@@ -95,7 +95,7 @@ class Pruner(Patch):
 
     @property
     def report(self) -> Report | None:
-        """The last forward of this thread that had visual tokens; if there was none, that of any thread."""
+        """The report of the last forward with visual tokens, of this thread or, if it had none, of any thread."""
         return self.prefill.report
 
     def remove(self) -> None:
@@ -106,8 +106,8 @@ class Pruner(Patch):
         super().remove()
 
     def end(self) -> None:
-        """Remove it for good. Calls that other threads are in the middle of raise PruningError, unless another patch
-        has replaced this one."""
+        """Remove it for good. Calls in progress in other threads raise PruningError, unless another patch has replaced
+        this one."""
         super().end()
         if Pruner.on(self.model) is None:
             self._context.views.withdraw()
@@ -119,13 +119,13 @@ class Pruner(Patch):
             captured += self.tower.register(register)
         if self.prefill.skipping is not None:
             self.prefill.skipping.register(register)
-        if self.prefill.stages is not None:  # around skipped layers, too: what they hand on is pruned
+        if self.prefill.stages is not None:  # around skipped layers, too: what they pass on is pruned
             captured += self.prefill.stages.register(register)
         if self.actions is not None:
             self.actions.register(register)
         if self.canvas is not None:
             self.canvas.register(register)
-        if self.canvas is None and self.actions is None:  # whose losses are not of the pruned sequence
+        if self.canvas is None and self.actions is None:  # their losses are not over the pruned sequence
             register(LossFunction(self.model, *loss_function(self.adapter.model), self._context).install())
         if hasattr(self.model, CANDIDATE_GENERATOR):
             reads_text = "text_attention" in self.strategy.needs
@@ -137,7 +137,7 @@ class Pruner(Patch):
 
 
 def tower_pruning(strategy: Strategy, adapter: ModelAdapter, context: CallContext) -> BatchPruning | RowPruning | None:
-    """What prunes before the tower's layers and between them; None if the strategy does not ask for it."""
+    """What prunes before and between the tower's layers; None if the strategy does not ask for it."""
     between = adapter.tower_layers if "kept_in_tower" in strategy.needs else None
     if isinstance(between, BatchLayers):
         return BatchPruning(strategy, adapter, between, context)

@@ -1,11 +1,11 @@
-"""Records what the vision tower reveals about each image while the model encodes it.
+"""Records what the vision tower computes for each image while the model encodes it.
 
 FeatureFunction        one call of `get_image_features`: begins and ends an Encoding
   before_tower           the arguments of a call of the tower
-  before_attention       ... of the attention that the strategy reads, in that call
-  after_capture          ... and what its query and key projections returned
+  before_attention       the arguments of the attention that the strategy reads
+  after_capture          the outputs of its query and key projections
   after_tower            one entry per tile
--> one EncodedImage for each image, with its layout and the statistics that the strategy declared
+-> one EncodedImage per image, with its layout and the statistics that the strategy declared
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ RECORD_ATTRIBUTE = "tokenprune_record"
 class Encoding:
     """One call of a feature function.
 
-    tiles: by statistic, one entry for each tile that the tower has encoded so far.
-    before: what was selected of each image that the tower was given, if the strategy prunes before it.
-    tower_call: what the tower's current call has shown.
+    tiles: for each statistic, one entry per tile that the tower has encoded so far.
+    before: the selection from each image that the tower was given, if the strategy prunes before the tower.
+    tower_call: what was captured of the tower's current call.
     """
 
     def __init__(self, statistics: frozenset[str]) -> None:
@@ -54,7 +54,7 @@ class Encoding:
 
 
 class FeatureFunction(MethodOverride):
-    """The base model's method that encodes images, recorded; of some models also that for videos."""
+    """Records the base model's method that encodes images; in some models, also the one for videos."""
 
     def __init__(self, core: nn.Module, function: str, recorder: VisionRecorder) -> None:
         super().__init__(core, function)
@@ -82,9 +82,9 @@ class FeatureFunction(MethodOverride):
 
 
 class VisionRecorder:
-    """Collects the declared statistics, and nothing else.
+    """Collects the statistics that the strategy declares, and nothing else.
 
-    modules: those that show attention, by name, as they were when the model was patched.
+    modules: the modules that show attention, by name, as they were when the model was patched.
     """
 
     def __init__(self, adapter: ModelAdapter, strategy: Strategy, context: CallContext) -> None:
@@ -116,7 +116,7 @@ class VisionRecorder:
 
     @dynamo_disabled
     def begin(self) -> bool:
-        """Start recording; return False for a call within another one.
+        """Start recording; return False for a nested call.
 
         Raises PruningError if modules that show attention were replaced since the model was patched.
         """
@@ -134,12 +134,12 @@ class VisionRecorder:
 
     @dynamo_disabled
     def record(self, function: str, arguments: dict[str, Any], output: Any) -> None:
-        """Tie what was recorded to the output of the feature function."""
+        """Attach what was recorded to the output of the feature function."""
         modality = self._modality(function)
-        images = getattr(output, RECORD_ATTRIBUTE, None)  # recorded before, if somebody's cache of features returns it
+        images = getattr(output, RECORD_ATTRIBUTE, None)  # already recorded, if somebody caches features
         if images is None:
             images = self._images(modality, arguments, output)
-            if not isinstance(output, (list, tuple)):  # which have no attributes, and `generate` does not pass them on
+            if not isinstance(output, (list, tuple)):  # these take no attributes, and `generate` does not pass them on
                 setattr(output, RECORD_ATTRIBUTE, images)
         self._context.encoded.append(modality.name)
         if modality.name in self._context.images:
@@ -191,7 +191,7 @@ class VisionRecorder:
     # From tiles to images.
 
     def _modality(self, function: str) -> Modality:
-        """What a call of a feature function encodes: the first of its modalities of which no image is encoded yet."""
+        """What a call of a feature function encodes: the first of its modalities with no image encoded yet."""
         modalities = [modality for modality in self._modalities if modality.function == function]
         return next((one for one in modalities if self._context.images.get(one.name) == []), modalities[0])
 
@@ -232,7 +232,7 @@ class VisionRecorder:
 
 
 def _left_of(selections: Iterator[Selection], n_visual: int) -> KeptInTower:
-    """What was left before the tower of the next image, whose frames the tower may have been given as images."""
+    """What pruning before the tower left of the next image, whose frames the tower may have been given as images."""
     kept, scores, start = [], [], 0
     while start < n_visual:
         one = next(selections)
@@ -245,7 +245,7 @@ def _left_of(selections: Iterator[Selection], n_visual: int) -> KeptInTower:
 
 
 def _submodule(name: str, known: dict[str, Any]) -> Any:
-    """The module of that name; None if there is none. `known`: those found so far, and the model as ""."""
+    """The module of that name; None if there is none. `known`: modules found so far, and the model itself as ""."""
     if name not in known:
         parent, _, last = name.rpartition(".")
         known[name] = getattr(_submodule(parent, known), last, None)
@@ -253,8 +253,8 @@ def _submodule(name: str, known: dict[str, Any]) -> Any:
 
 
 def recall_images(output: Any, visual: Bool[Tensor, "batch length"]) -> list[EncodedImage]:
-    """Return the images of an encoding function's output, one per use, in reading order of the `visual` columns; none
-    if `output` is None, because the images come as pixels.
+    """Return the images of an encoding function's output, once per use, in reading order of the `visual` columns. The
+    list is empty if `output` is None, because the images come as pixels.
 
     Raises PruningError for an output without a record.
     """

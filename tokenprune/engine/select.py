@@ -56,7 +56,7 @@ def merge_features(
 ) -> Float[Tensor, "batch length width"]:
     """The features after each selection has merged its dropped tokens into kept ones; the same tensor if none does.
 
-    merges: the row and columns of the tokens that a selection counts, and the selection.
+    merges: for each selection, the row and columns of the tokens it selects from, and the selection itself.
     """
     result = features
     for row, columns, selection in merges:
@@ -92,10 +92,10 @@ def choose(
 ) -> list[ImageSelection]:
     """The selection of every image, in reading order.
 
-    images: those of each modality, one per use, or, where `prompt.image_starts` says at which columns images start,
-        their tiles, which were encoded as if each was an image.
+    images: the images of each modality, once per use; where `prompt.image_starts` marks the columns at which images
+        start, their tiles, each encoded as if it were an image.
 
-    Raises PruningError if images and columns do not fit each other, or if the strategy breaks its contract.
+    Raises PruningError if images and columns do not match, or if the strategy breaks its contract.
     """
     located = [one for modality in prompt.visual for one in _locate(prompt, modality, images[modality])]
     chosen: list[ImageSelection] = []
@@ -150,9 +150,9 @@ def _locate(prompt: PromptTokens, modality: str, images: Sequence[EncodedImage])
 def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) -> Selection:
     """The strategy's selection, remembered for further calls with the image.
 
-    Frees the tower's attention: `generate` holds the image until it has answered, and queries and keys of a layer are
-    larger than what a small language model then caches of it. Raises PruningError if another strategy has selected
-    already, or if the image was encoded for one that reads something else.
+    Frees the tower's attention: `generate` holds the image until it has answered, and one layer's queries and keys are
+    larger than what a small language model then caches of the image. Raises PruningError if another strategy has
+    already selected, or if the image was encoded for one that reads something else.
     """
     if image.selected is None:
         image.check_statistics_for(strategy)
@@ -173,8 +173,8 @@ def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) 
 
 @contextmanager
 def explained_nan(strategy: Strategy, where: str, features: Tensor) -> Iterator[None]:
-    """Raise PruningError for whatever is raised inside if the features that the strategy selects from hold NaN or
-    infinity. Nothing is read from a GPU before."""
+    """Raise PruningError in place of whatever is raised inside, if the features that the strategy selects from hold NaN
+    or infinity. Nothing is read from a GPU until then."""
     try:
         yield
     except Exception as error:
@@ -190,12 +190,12 @@ def explained_nan(strategy: Strategy, where: str, features: Tensor) -> Iterator[
 def prune_prompt(prompt: PromptTokens, dropped: Bool[Tensor, "batch new"], chosen: Sequence[ImageSelection]) -> Packing:
     """Which of the new columns are left. Padding is dropped too where every row allows it, except for `n_trailing`.
 
-    Raises PruningError for a row of which nothing is left that its mask shows.
+    Raises PruningError for a row whose mask hides everything that is left.
     """
     keep, counts = prompt.real & ~dropped, prompt.n_real
     for image in chosen:
         counts[image.row] -= image.selection.n_visual - len(image.selection.kept)
-    if prompt.pads_visual:  # a mask over visual tokens: some were no longer there to be dropped
+    if prompt.pads_visual:  # the mask hides visual tokens, which must not be counted twice
         counts = keep.sum(1).tolist()
     for row, (n_left, n_real) in enumerate(zip(counts, prompt.n_real, strict=True)):
         if n_left == 0 and (n_real or len(counts) == 1):
@@ -207,7 +207,7 @@ def prune_prompt(prompt: PromptTokens, dropped: Bool[Tensor, "batch new"], chose
 
 
 def join_tiles(tiles: Sequence[EncodedImage], starts: Sequence[bool]) -> list[EncodedImage]:
-    """The images that tiles belong to, each of which starts at the tiles marked so. Images of the same tiles, as beams
+    """The images that tiles belong to; a tile marked in `starts` begins an image. Images of the same tiles, as beams
     have them, are the same object."""
     groups: list[tuple[EncodedImage, ...]] = []
     for tile, first in zip(tiles, starts, strict=True):
@@ -220,7 +220,7 @@ def join_tiles(tiles: Sequence[EncodedImage], starts: Sequence[bool]) -> list[En
 
 
 def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
-    """What the strategy selects, if it keeps to its budget and counts the right tokens."""
+    """What the strategy selects. Raises PruningError if it exceeds its budget or keeps what the tower has dropped."""
     tiled = tokens.layout.tiles is not None and strategy.selects_per_tile
     name, n_visual = type(strategy).__name__, len(tokens.features)
     allowed = valid_budget(strategy, n_visual)
@@ -242,12 +242,12 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
 
 
 def kept_by_tower(statistics: Mapping[str, Any]) -> list[KeptInTower]:
-    """What was left of an image before the tower and in it, as far as the strategy prunes there."""
+    """What was left of an image before and in the tower, as far as the strategy prunes there."""
     return [statistics[name] for name in ("kept_before_tower", "kept_in_tower") if name in statistics]
 
 
 def checked_stage_selection(strategy: StagedStrategy, stage: Stage, tokens: StageTokens) -> Selection:
-    """What the strategy leaves from a stage on, if it keeps to the stage's budget and counts the right tokens."""
+    """What the strategy keeps from a stage on. Raises PruningError unless it keeps to the stage's budget."""
     allowed = stage.budget(tokens.n_visual)
     if allowed >= tokens.n_left and not stage.at_most:  # nothing to choose
         return Selection.all(tokens.n_left, tokens.left.device, tokens.scores)

@@ -1,7 +1,7 @@
-"""Decoder layers that are not executed: their input passes through, and they write nothing into a cache.
+"""Decoder layers that are skipped: they pass their input on, and write nothing into a cache.
 
 Their part of a cache stays empty, so a cache that was filled this way says so in its index, and can only be continued
-with the same layers.
+with the same layers skipped.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class LayerSkipping:
     """Skips the `layers` that a strategy names.
 
     Raises SettingError unless they ascend through the decoder layers, and for layers that must be executed: those whose
-    attention stages read, and the first of each kind, which tells how long a cache is. Raises UnsupportedError for a
-    model whose layers hand on more than hidden states.
+    attention stages read, and the first of each kind, which determines the length of a cache. Raises UnsupportedError
+    for a model whose layers pass on more than hidden states.
     """
 
     def __init__(self, strategy: StagedStrategy, adapter: ModelAdapter, read: Collection[int]) -> None:
@@ -58,7 +58,7 @@ class LayerSkipping:
             register(SkippedLayer(self.adapter.layers[number]).install())
 
     def check_cache(self, cache: Any) -> None:
-        """Raise PruningError for a cache that cannot be filled with layers skipped."""
+        """Raise PruningError for a cache that cannot be filled when layers are skipped."""
         if getattr(cache, "offloading", False):
             raise PruningError(
                 "an offloaded cache fetches the keys of each layer while the layer before it runs, which a skipped "
@@ -67,7 +67,7 @@ class LayerSkipping:
 
 
 class SkippedLayer(ForwardOverride):
-    """Hands on what enters the layer, and writes nothing into a cache."""
+    """Passes on the layer's input, and writes nothing into a cache."""
 
     def override(self, *args: Any, **kwargs: Any) -> Any:
         return hidden_states_first(args, kwargs)[0][0]
