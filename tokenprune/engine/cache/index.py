@@ -18,17 +18,17 @@ from tokenprune.sequence.packing import Packing, Slots
 
 @dataclass(frozen=True, eq=False)
 class CacheIndex:
-    """Which token each slot of a cache holds, up to the last forward that pruned. What is appended later is one column
-    per slot.
+    """Which token each slot of a cache holds, up to the last forward that pruned. Slots appended later hold one column
+    each.
 
     columns: the column that each slot holds.
     valid: False for holes and padding.
-    n_columns: how many columns the described part stands for.
-    shift: by how much the next position IDs of each row are lower than the original ones; None if they are the same.
-    holes: whether any slot is not valid; kept here because reading it from a GPU at every step is slow.
+    n_columns: how many columns the indexed slots stand for.
+    shift: how much lower the next position IDs of each row are than the original ones; None if they are the same.
+    holes: whether any slot is not valid; stored because reading it from a GPU at every step is slow.
     bias: what is added to the attention logits of each slot's key; None if nothing is.
-    stages: the slots that the decoder layers of each in-LLM stage hold; empty if all layers hold all.
-    skipped: the decoder layers that were not executed and hold nothing.
+    stages: the slots that the decoder layers of each in-LLM stage hold; empty if all layers hold all slots.
+    skipped: the decoder layers that were skipped and hold nothing.
     """
 
     columns: Int[Tensor, "batch slots"]
@@ -51,8 +51,8 @@ class CacheIndex:
         return self.n_columns - self.columns.shape[1]
 
     def check_layers(self, skipped: tuple[int, ...], stages: Sequence[int]) -> None:
-        """Raise PruningError unless the cache was filled with exactly these layers skipped, and pruned, if at all, on
-        entry to these."""
+        """Raise PruningError unless the cache was filled with exactly these layers skipped and, if it was pruned in
+        stages, on entry to exactly these."""
         if self.skipped != skipped:
             raise PruningError(
                 f"this cache was filled with decoder layers {list(self.skipped)} skipped, and the strategy skips "
@@ -72,7 +72,7 @@ class CacheIndex:
         return Slots(self.columns, self.valid, self.bias).extend(n_slots - self.columns.shape[1], self.n_columns)
 
     def over_slots(self, mask: Shaped[Tensor, "rows columns"] | None, n_columns: int) -> Tensor | None:
-        """A padding mask over `n_columns` as one over the cache's slots; None stays None where no slot is a hole.
+        """Convert a padding mask over `n_columns` to one over the cache's slots; None stays None if no slot is a hole.
 
         Raises PruningError for a mask over any other number of columns.
         """
@@ -85,7 +85,7 @@ class CacheIndex:
         return torch.cat([described * self.valid if self.holes else described, mask[:, self.n_columns :]], 1)
 
     def with_rows(self, pick: Callable[[Tensor], Tensor]) -> CacheIndex:
-        """The index of a cache whose batch rows were picked."""
+        """The index after batch rows of the cache were picked."""
         return replace(
             self,
             columns=pick(self.columns),
@@ -125,8 +125,10 @@ class CacheIndex:
         skipped: tuple[int, ...] = (),
         bias: Float[Tensor, "batch kept"] | None = None,
     ) -> CacheIndex:
-        """The index after the columns of `packing`, with their `bias`, were appended to a cache of `n_slots`. `shift`
-        is by how much later position IDs are lower than before, `skipped` are the layers that hold no slots."""
+        """The index after the columns of `packing`, with their `bias`, were appended to a cache of `n_slots`.
+
+        shift: how much lower later position IDs are than before. skipped: the layers that hold no slots.
+        """
         if before is None:  # everything in the cache so far is one column per slot
             batch, device = len(packing.columns), packing.columns.device
             past, n_columns = Slots.empty(batch, device).extend(n_slots, 0), n_slots

@@ -1,4 +1,4 @@
-"""Determines what a call that was interrupted inside the language model has left in a cache."""
+"""Determines what a call interrupted inside the language model has left in a cache."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def interrupted_index(forward: Forward, adapter: ModelAdapter, skipped: Collection[int]) -> CacheIndex:
-    """The index of the cache of a forward that was interrupted when every layer, but those `skipped`, had been filled.
-    Raises PruningError for one that was interrupted earlier."""
+    """The index of the cache of a forward that was interrupted after every layer except those `skipped` was filled.
+    Raises PruningError if it was interrupted earlier."""
     index, incoming = forward.index_after(), forward.incoming
     assert index is not None
     lengths = dict.fromkeys(range(len(adapter.layers)), index.columns.shape[1])
@@ -31,8 +31,8 @@ def interrupted_index(forward: Forward, adapter: ModelAdapter, skipped: Collecti
 
 
 def check_filled(cache: Any, lengths: Mapping[int, int], kinds: LayerKinds) -> None:
-    """Raise PruningError unless every layer holds as many slots as `lengths` says. Layers that read the keys of
-    another one hold none; what a layer with a state has seen is unknown."""
+    """Raise PruningError unless every layer holds as many slots as `lengths` says. Layers that read another layer's
+    keys hold none; what a layer with a state has seen is unknown."""
     for number, length in lengths.items():
         known = number < len(cache.layers) and kinds.kinds[number] not in RECURRENT
         if known and int(_own_length(cache.layers[number], length)) == length:
@@ -44,5 +44,5 @@ def check_filled(cache: Any, lengths: Mapping[int, int], kinds: LayerKinds) -> N
 
 
 def _own_length(layer: Any, of_others: int) -> int:
-    """The length of a cache's layer; that of the others if it reads their keys."""
+    """The length of a cache's layer; `of_others` if it reads other layers' keys."""
     return layer.get_seq_length() if hasattr(layer, "get_seq_length") else of_others

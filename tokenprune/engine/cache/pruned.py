@@ -2,9 +2,9 @@
 
 After pruning, a cache holds fewer slots (its physical length) than the tokens it stands for (its logical length).
 `generate`, chat code and decode loops read the length of a cache to number the next tokens: they need the logical one.
-Attention needs the physical one. A pruned cache reports the logical length, and carries a CacheIndex that says which
+Attention needs the physical one. A pruned cache reports the logical length, and carries a CacheIndex that records which
 token each slot holds; the language model gets a view of it that reports the physical length. Nothing is switched back
-and forth, so whatever interrupts a call leaves the cache unchanged.
+and forth, so an interrupted call leaves the cache unchanged.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class PrunedCache:
         return max(length + first, int(self.get_seq_length()) + query_length), 0
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuses a model that is not patched. So do all methods by which a layer may read or write its part first: a
-        state that has taken in tokens cannot be put back."""
+        """Refuse a model that is not patched. So do all other methods that a layer may call first to read or write its
+        part: a state that has taken in tokens cannot be restored."""
         raise PruningError(
             "this cache holds a pruned prompt, and the model that continues it is not patched. Patch it with "
             "tokenprune.patch(model, ...), or start again from an empty cache."
@@ -50,16 +50,16 @@ class PrunedCache:
     get_conv_state = get_recurrent_state = update_conv_state = update_recurrent_state = update_indexer = update
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Removes the last tokens: a negative number of them, or down to a positive logical length. 0 removes none, and
-        lets go of what layers with a window or a state have recorded in order to be cropped."""
+        """Remove the last tokens: a negative number of them, or down to a positive logical length. 0 removes none, and
+        frees what layers with a window or a state have recorded in order to be cropped."""
         settle(self)
         index = index_of(self)
         if index is None:
-            return self.crop(tokens_to_remove)  # its own class's, after an interrupted call has left it unpruned
+            return self.crop(tokens_to_remove)  # its own class's method, after an interrupted call has left it unpruned
         slots = n_slots(self)
         if tokens_to_remove > 0:
             tokens_to_remove -= slots + index.n_dropped
-            if tokens_to_remove >= 0:  # it is not as long
+            if tokens_to_remove >= 0:  # it is no longer than that
                 return None
         if tokens_to_remove == 0 and not hasattr(self, "activate_past_recording"):  # then 0 was a length
             return None
@@ -90,7 +90,7 @@ class PrunedCache:
         self._pick("batch_select_indices", indices, lambda rows: rows[indices])
 
     def _pick(self, method: str, argument: Any, pick: Callable[[Tensor], Tensor]) -> None:
-        """Pick rows by a method of the cache's own class, and the same ones of the index."""
+        """Pick rows with a method of the cache's own class, and the same rows of the index."""
         settle(self)
         getattr(getattr(self, "_unpruned_class", type(self)), method)(self, argument)
         index = index_of(self)
@@ -111,8 +111,8 @@ class Views:
             self.withdraw()
 
     def withdraw(self) -> None:
-        """Make those in use pruned caches, and what is added from now on: an unpatched model refuses them. With the
-        patch goes the hook that would return the cache in place of a view, and no view says what was dropped."""
+        """Make the views in use, and any added from now on, pruned caches, which an unpatched model refuses. The hook
+        that would return the cache in place of its view is gone with the patch, and a view hides what was dropped."""
         self._withdrawn = True
         for reference in list(self._views.values()):  # a copy: other threads add to them
             view: Any = reference()
@@ -144,8 +144,8 @@ def set_index(cache: Any, index: CacheIndex) -> None:
 
 
 def begin_pruning(cache: Any, index: CacheIndex, finish: Callable[[], CacheIndex]) -> None:
-    """Make `cache` one that `index` describes as soon as the language model has filled it. `finish` makes the final
-    index, and raises PruningError as long as the forward is not complete."""
+    """Make `cache` a pruned one, which `index` describes as soon as the language model has filled it. `finish` makes
+    the final index, and raises PruningError while the forward is incomplete."""
     before = index_of(cache)
     set_index(cache, index)
     cache._unfinished = before, finish
@@ -154,7 +154,7 @@ def begin_pruning(cache: Any, index: CacheIndex, finish: Callable[[], CacheIndex
 def settle(cache: Any) -> None:
     """Finish or undo what an interrupted call has left of a cache.
 
-    Raises PruningError for a cache that some layers have filled and others have not.
+    Raises PruningError for a cache that only some layers have filled.
     """
     unfinished = getattr(cache, "_unfinished", None)
     if unfinished is None:
@@ -169,7 +169,7 @@ def settle(cache: Any) -> None:
 
 
 def physical_view(cache: Any) -> Any:
-    """The same cache, of its own class and with its physical length, as the language model must see it."""
+    """The same cache as the language model must see it: of its own class, with its physical length."""
     if getattr(cache, "_index", None) is None:
         return cache
     view = object.__new__(cache._unpruned_class)
@@ -178,7 +178,7 @@ def physical_view(cache: Any) -> Any:
 
 
 def pass_view(kwargs: dict[str, Any], cache: Any, views: Views) -> Any:
-    """Put the physical view of a cache in its place in the language model's arguments, add it to `views`, and return
+    """Replace a cache in the language model's arguments by its physical view, add the view to `views`, and return
     it."""
     view = physical_view(cache)
     if view is not cache:
@@ -223,7 +223,7 @@ def n_slots(cache: Any) -> int:
 
 
 def is_static(cache: Any) -> bool:
-    """Whether a cache has its full length from the start."""
+    """Whether a cache is allocated at its full length from the start."""
     return bool(getattr(cache, "is_compileable", False))
 
 
@@ -233,8 +233,8 @@ def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int
 
 
 def prompt_slots(cache: Any) -> int | None:
-    """How many slots a cache keeps that was made to keep the prompt and a window of the answer; None for one of another
-    kind, and as long as the prompt is not complete."""
+    """The number of prompt slots in a cache that keeps the prompt and a window of the answer; None for any other kind
+    of cache, and until the prompt is complete."""
     layers = (layer for layer in getattr(cache, "layers", ()) if hasattr(layer, "prefill_cumulative_length"))
     layer = next(layers, None)
     if layer is None or layer.prefill_length is None or layer.prefill_cumulative_length < layer.prefill_length:

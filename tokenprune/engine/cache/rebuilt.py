@@ -1,9 +1,9 @@
 """Recognises a cache that was made from the tensors of a pruned one, and so does not know what was dropped.
 
 Every prompt that is pruned into a cache leaves a fingerprint here: for each row, the key of one token that is in an
-earlier slot than without pruning. When a cache that holds tokens but has no index reaches a patched model, it is
-compared with the fingerprints once, and again whenever it has a length that no call has left; an unpruned cache has
-another token in that slot. So tensors are recognised within this process, even if they were cloned, moved, offloaded,
+earlier slot than without pruning; an unpruned cache has another token in that slot. A cache that holds tokens but has
+no index is compared with the fingerprints when it first reaches a patched model, and again whenever its length is not
+one that a call has left. Tensors are thus recognised within this process, even if they were cloned, moved, offloaded,
 cast or cropped, or if rows were picked. Tensors from elsewhere, quantised ones, and those written into a known static
 cache are caught only by an attention mask that covers more than the cache.
 """
@@ -26,19 +26,23 @@ from tokenprune.engine.cache.pruned import n_slots
 from tokenprune.errors import PruningError
 from tokenprune.sequence.packing import Slots
 
-#: The attribute of a pruned cache's first layer, which shallow copies share, that holds the greatest number of slots
-#: that the last call may have left.
+#: The attribute of a pruned cache's first layer, which shallow copies share, that holds the largest number of slots the
+#: last call may have left.
 MOST_SLOTS = "_most_slots"
-#: How many rows are remembered for each device, type and width of keys, and about how many numbers of a key: some
+#: How many rows are remembered for each device, dtype and width of keys, and about how many numbers of each key: some
 #: 600 kB.
 N_FINGERPRINTS, N_NUMBERS = 8192, 16
 
 
 @dataclass(eq=False)
 class KeyFingerprints:
-    """The last rows that were pruned: a slot that holds a later token than without pruning, -1 where none does, and
-    some numbers of the key there. The tensors have this size from the start, so that memory does not grow; `n` rows
-    are in use, and `following` is the next to be overwritten."""
+    """The last rows that were pruned. The tensors have their full size from the start, so that memory does not grow.
+
+    slots: a slot of each row that holds a later token than without pruning; -1 if there is none.
+    keys: some numbers of the key in that slot.
+    n: how many rows are in use.
+    following: the next row to overwrite.
+    """
 
     slots: Int[Tensor, " fingerprints"]
     keys: Float[Tensor, "fingerprints numbers"]
@@ -60,7 +64,7 @@ class KeyFingerprints:
         self.n, self.following = min(N_FINGERPRINTS, self.n + n_rows), (self.following + n_rows) % N_FINGERPRINTS
 
     def any_in(self, keys: Float[Tensor, "batch heads slots width"], n_slots: int) -> Bool[Tensor, ""]:
-        """Whether a layer's keys, of which `n_slots` are in use, are those of a fingerprint in its slot."""
+        """Whether a layer's keys, of which `n_slots` are in use, match a fingerprint in its slot."""
         slots, marked = self.slots[: self.n].to(keys.device), self.keys[: self.n].to(keys)
         same = (_sampled(keys).index_select(1, slots.clamp(0, n_slots - 1)) == marked).all(-1)
         return (same & (slots >= 0) & (slots < n_slots)).any()
@@ -68,13 +72,13 @@ class KeyFingerprints:
 
 _fingerprints: dict[tuple[torch.device, torch.dtype, int], KeyFingerprints] = {}
 _lock = Lock()
-#: Caches that were compared, and the least and the greatest length that the last call may have left; none for static
+#: Caches that were compared, and the smallest and largest length the last call may have left; no lengths for static
 #: caches, whose length may be on a GPU.
 _known: WeakKeyDictionary[Any, tuple[int, ...]] = WeakKeyDictionary()
 
 
 def fingerprint_pruned(cache: Any, index: CacheIndex, padding: Bool[Tensor, "rows columns"] | None) -> None:
-    """Remember a cache that `index` describes; `padding` tells which of all columns are padding, None if none is."""
+    """Remember a cache that `index` describes. `padding`: which of all columns are padding; None if none is."""
     layers = getattr(cache, "layers", None)
     if not layers:  # of a class of its own, in older versions of transformers
         return
@@ -99,7 +103,7 @@ def fingerprint_pruned(cache: Any, index: CacheIndex, padding: Bool[Tensor, "row
 
 
 def check_not_rebuilt(cache: Any, kwargs: Mapping[str, Any]) -> None:
-    """Raise PruningError for a cache without index, but with tokens, that was made from a pruned one's tensors."""
+    """Raise PruningError if a cache that holds tokens but has no index was made from the tensors of a pruned one."""
     length, known = cache.get_seq_length(), _known.get(cache)
     counted = isinstance(length, int)
     if known is None or (counted and known and not known[0] <= length <= known[1]):
@@ -119,7 +123,7 @@ def check_not_rebuilt(cache: Any, kwargs: Mapping[str, Any]) -> None:
 
 def check_unmodified(cache: Any, index: CacheIndex, n_slots: int, kwargs: Mapping[str, Any]) -> None:
     """Raise PruningError for a cache of `n_slots` unless its tensors are those that pruning and later calls have left:
-    the slots that `index` describes, and what was appended to them."""
+    the slots that `index` describes, and those appended since."""
     first = next(iter(getattr(cache, "layers", ())), None)
     described, most = index.columns.shape[1], getattr(first, MOST_SLOTS, n_slots)
     if not described <= n_slots <= most:
@@ -145,17 +149,18 @@ def _rebuilt(what: str) -> PruningError:
 
 
 def _sampled(keys: Float[Tensor, "batch heads slots width"]) -> Float[Tensor, "batch slots numbers"]:
-    """About N_NUMBERS numbers of the first head's keys, from its whole width."""
+    """About N_NUMBERS numbers of each of the first head's keys, spread over their width."""
     return keys.detach()[:, 0, :, :: max(1, keys.shape[3] // N_NUMBERS)]
 
 
 def _by_use(layers: list[Any]) -> list[int]:
-    """The layers of a cache: first those that keep every slot in its place, and of these the last, which hold least."""
+    """The layers of a cache, last to first, because later ones hold fewer slots; those with a window come at the end,
+    because they do not keep every slot in its place."""
     return sorted(range(len(layers)), key=lambda number: (getattr(layers[number], "is_sliding", False), -number))
 
 
 def _is_moved(held: Slots, padding: Bool[Tensor, "rows columns"] | None) -> Bool[Tensor, "batch slots"]:
-    """Which slots hold a token before which another was dropped. Padding that is gone does not count."""
+    """Which slots hold a token that follows a dropped one. Dropped padding does not count."""
     if padding is None:
         return held.valid & (held.columns >= held.valid.long().cumsum(1))
     padding = padding.to(held.columns.device).expand(len(held.columns), -1)
@@ -178,7 +183,7 @@ def _is_fingerprinted(layers: list[Any], length: int) -> bool:
 
 
 def _comparable(keys: Tensor) -> list[KeyFingerprints]:
-    """The fingerprints of this width; those that have no data only for keys that have none."""
+    """The fingerprints of this width; those on the meta device only for keys there."""
     return [
         fingerprints
         for (device, _, width), fingerprints in _fingerprints.items()

@@ -2,5 +2,5 @@
 
 canvas      the steps of a block diffusion model
 policy      the steps of a robot policy
-step_cache  what one step reads of a cache
+step_cache  the part of a cache that one step reads
 """

@@ -3,7 +3,7 @@
 before_prefix      refuses caches that the denoiser could not read
 after_prefix       the encoder has filled the cache: a canvas begins
 before_step        the denoiser gets the pruned cache, with masks and position IDs to match
-  before_attention   what the canvas attends to is recorded, in a step before late-step pruning
+  before_attention   records what the canvas attends to, in the step before late-step pruning
 """
 
 from __future__ import annotations
@@ -43,8 +43,11 @@ CANVAS_ATTRIBUTE = "_tokenprune_canvas"
 class CachedImage:
     """An image in a cache.
 
-    columns: of those of its visual tokens that were cached, whose indices in the image are `left`, of `n_visual`.
-    number: its place in the report; None if that is of a later prompt.
+    row: its row of the batch.
+    columns: the columns of its cached visual tokens.
+    left: the indices of these tokens in the image.
+    n_visual: how many visual tokens the image has.
+    number: its index in the report; None if the report is of a later prompt.
     """
 
     row: int
@@ -59,12 +62,14 @@ class Canvas:
     """The steps of one canvas.
 
     cached: all images in the cache.
-    left: the same, with the tokens that are still read.
-    report: of the prompt that brought the last of them.
-    step: the number of steps so far, and `n_stages` that of the stages that are decided.
-    stages: those of the strategy that it was begun with.
-    dropped: the slots that are not read any more.
-    attention: what the canvas paid to each slot in the step before a stage.
+    report: the report of the prompt that brought the last of these images.
+    left: the same images, with the tokens that are still read.
+    step: how many steps were made so far.
+    n_stages: how many stages are decided so far.
+    stages: the stages of the strategy that the canvas was begun with.
+    dropped: the slots that are no longer read.
+    attention: the attention that the canvas paid to each slot in the step before a stage.
+    step_cache: what the steps read of the cache; None until it is made, and again after every stage.
     """
 
     cached: Sequence[CachedImage] = ()
@@ -135,7 +140,7 @@ class CanvasSteps:
     def before_step(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[tuple[()], dict[str, Any]] | None:
         kwargs = named_arguments(module, args, kwargs)
         cache = find_cache(kwargs)
-        if cache is None:  # the model says what is wrong
+        if cache is None:  # the model raises the error itself
             return None
         settle(cache)
         now = getattr(cache, CANVAS_ATTRIBUTE, None) or Canvas()
@@ -179,7 +184,7 @@ class CanvasSteps:
         now: Canvas | None = getattr(cache, CANVAS_ATTRIBUTE, None)
         if now is None or now.step_cache is None or now.n_stages == len(self.stages):
             return
-        if now.step != self.stages[now.n_stages].step:  # which is the number of the next step
+        if now.step != self.stages[now.n_stages].step:  # `step` counts from 1 here, so it numbers the next step
             return
         queries, keys = cast(BlockDiffusion, self.adapter).canvas_heads(self._read_layer, kwargs)
         held = cache.layers[self._read_layer].keys
@@ -187,7 +192,7 @@ class CanvasSteps:
         now.attention = now.step_cache.spread(FULL, weights[:, : held.shape[2]].detach())
 
     def _decide(self, now: Canvas, cache: Any, stage: DenoisingStage) -> None:
-        """Leave out what the strategy drops from a stage on."""
+        """Let the strategy select at a stage, and drop the rest from then on."""
         assert isinstance(self.strategy, DenoisingStrategy)
         if now.attention is None:
             raise PruningError(
@@ -219,7 +224,7 @@ class CanvasSteps:
         now.n_stages += 1
 
     def _report(self, now: Canvas, cache: Any, n_columns: int) -> None:
-        """Count a step, of a cache with images."""
+        """Count a step on a cache with images."""
         if now.report is None or now.step_cache is None:
             return
         done = now.report.denoising or Denoising()
@@ -270,7 +275,7 @@ def checked_step_stages(strategy: DenoisingStrategy) -> tuple[DenoisingStage, ..
 
 
 def checked_step_selection(strategy: DenoisingStrategy, stage: DenoisingStage, tokens: StepTokens) -> Selection:
-    """What the strategy leaves from a stage on, if it keeps exactly to the stage's budget."""
+    """What the strategy keeps from a stage on. Raises PruningError unless that is exactly the stage's budget."""
     allowed = stage.budget(tokens.n_visual)
     if allowed >= tokens.n_left:
         return Selection.all(tokens.n_left, tokens.left.device)

@@ -4,7 +4,7 @@ EmbeddingFunction   images are encoded and embedded before the base model is cal
 after_prefix        the prefix is in the cache: the steps begin
 before_step         the expert gets cache, masks and position IDs like a language model that continues the prefix
   ReusedOutput        its attention and MLPs return their output of an earlier step
-after_step
+after_step          the step ends
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ ACTIONS_ATTRIBUTE = "_tokenprune_actions"
 
 @dataclass(eq=False)
 class ActionSteps:
-    """The steps that read one prefix so far.
+    """The steps that have read one prefix so far.
 
-    report: of the prefix.
-    outputs: what each module of the expert, by its layer and its place there, gave when it was last computed.
-    reuses: whether they are used again in the current step.
+    report: the report of the prefix.
+    outputs: the last computed output of each module of the expert, by its layer and its index there.
+    reuses: whether the current step uses these outputs again.
     """
 
     report: Report | None = None
@@ -96,7 +96,7 @@ class PolicySteps:
 
     @dynamo_disabled
     def after_step(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        if output is not None:  # no exception is on its way
+        if output is not None:  # no exception was raised
             output = self.prefill.after_language_model(module, (), named_arguments(module, args, kwargs), output)
         self.prefill.after_base_model(module, args, kwargs, output)
         return output
@@ -119,7 +119,7 @@ class PolicySteps:
 
 
 class EmbeddingFunction(MethodOverride):
-    """The policy's method that encodes the images and returns the base model's embeddings, which it marks."""
+    """Overrides the policy's method that encodes the images and returns the base model's embeddings; marks these."""
 
     def __init__(self, adapter: ModelAdapter, context: CallContext) -> None:
         super().__init__(*cast(Policy, adapter).embedding_function)
@@ -140,7 +140,7 @@ class EmbeddingFunction(MethodOverride):
 
     @dynamo_disabled
     def _begin(self) -> dict[str, list[EncodedImage]]:
-        """Collect the images of this call as those of one of the base model."""
+        """Collect the images of this call like those of a call of the base model."""
         images: dict[str, list[EncodedImage]] = {modality.name: [] for modality in self._adapter.modalities}
         self._context.images = images
         return images
@@ -156,7 +156,7 @@ class EmbeddingFunction(MethodOverride):
 
 
 class ReusedOutput(ForwardOverride):
-    """A module that returns its last computed output in steps that reuse outputs. Its `key` is the same in every patch,
+    """A module that returns its last computed output in steps that reuse outputs. `key` is the same in every patch,
     because a patch may be replaced between two steps."""
 
     def __init__(self, module: nn.Module, context: CallContext, key: tuple[int, int]) -> None:
@@ -182,7 +182,7 @@ class ReusedOutput(ForwardOverride):
 
 
 def cached_bytes(cache: Any, n_layers: int) -> tuple[int, int]:
-    """The keys and values that a cache holds of a prefix, and that it would hold of the unpruned one."""
+    """The bytes of keys and values that a cache holds for a prefix, and that it would hold for the unpruned one."""
     index, n = index_of(cache), n_slots(cache)
     filled = [layer for layer in cache.layers if getattr(layer, "keys", None) is not None]
     first = (filled[0].keys.nbytes + filled[0].values.nbytes) // max(n, 1)

@@ -1,4 +1,4 @@
-"""What one denoising step reads of a cache: which slots of every layer, under which masks."""
+"""The part of a cache that one denoising step reads: which slots of every layer, under which masks."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class StepCache:
     """The slots that the steps of a stage read.
 
     cache: the cache as the denoiser gets it, cut to these slots.
-    masks: by kind of layer, over the slots and the canvas; None where all may be attended to.
+    masks: by kind of layer, the mask over the slots and the canvas; None where all may be attended to.
     made_from: the mask that the denoiser was given.
-    taken: by kind of layer, which slots of the cache are read, and whether they are valid; the first `n_slots` count.
+    taken: by kind of layer, which slots of the cache are read, and whether they are valid.
+    n_slots: the physical length of the whole cache.
     """
 
     cache: Any
@@ -39,7 +40,7 @@ class StepCache:
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
 
     def spread(self, kind: str, values: Float[Tensor, "batch read"]) -> Float[Tensor, "batch slots"]:
-        """Values of the slots that layers of a kind read, over all slots; 0 elsewhere."""
+        """Spread values of the slots that layers of a kind read over all slots; 0 elsewhere."""
         taken = self.taken[kind]
         whole = values.new_zeros(len(values), self.n_slots)
         return whole.scatter_add_(1, taken.columns, values * taken.valid)
@@ -64,8 +65,8 @@ def step_cache(
 ) -> StepCache:
     """What a step of `n_canvas` tokens reads of a cache.
 
-    mask: that of the denoiser: over columns and canvas (2-D), a pattern by kind of layer, or None.
-    dtype: of additive masks, or bool.
+    mask: the denoiser's mask: over columns and canvas (2-D), a pattern by kind of layer, or None.
+    dtype: the dtype of additive masks, or bool.
     dropped: the slots that late-step pruning leaves out.
     """
     view, (slots, n_columns) = physical_view(cache), cached(cache)
@@ -93,7 +94,7 @@ def step_cache(
 
 
 def unpruned_bytes(cache: Any, kinds: LayerKinds, n_columns: int) -> int:
-    """The keys and values that a step would read of the unpruned cache."""
+    """The bytes of keys and values that a step would read of the unpruned cache."""
     total = 0
     for kind, layer in zip(kinds.kinds, physical_view(cache).layers, strict=True):
         n_held = min(n_columns, kinds.window - 1) if kind == SLIDING and kinds.window is not None else n_columns
@@ -102,7 +103,7 @@ def unpruned_bytes(cache: Any, kinds: LayerKinds, n_columns: int) -> int:
 
 
 def _held(view: Any, kinds: LayerKinds, kind: str, slots: Slots, n_columns: int) -> Slots:
-    """The slots that the layers of a kind hold, of which those outside a window of the unpruned sequence are invalid.
+    """The slots that the layers of a kind hold; those outside a window over the unpruned sequence are invalid.
 
     Raises PruningError for a cache that keeps its keys in another way.
     """

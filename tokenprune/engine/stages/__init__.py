@@ -5,7 +5,7 @@ pruning  decides every stage of a patched model
 run      one stage in one forward: the arguments of its layers
 forward  the state of all stages in one forward
 layers   overrides of the layers' methods
-capture  queries and keys of the layers whose attention stages read
-reading  attention from them
+capture  captures queries and keys of the layers whose attention stages read
+reading  reads the attention from them
 slots    which slots of the cache the layers of a stage hold
 """

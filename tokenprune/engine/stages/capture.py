@@ -1,6 +1,6 @@
 """Captures the queries and keys of the decoder layers whose attention stages read.
 
-The modules' forward is overridden rather than hooked: a decode step, in which nothing is captured, then costs almost
+The modules' forward is overridden rather than hooked, so that a decode step, which captures nothing, costs almost
 nothing extra, and a compiled one has no graph breaks there.
 """
 
@@ -23,8 +23,8 @@ from tokenprune.errors import PruningError
 class TextCapture:
     """Overrides in the attention of some decoder layers; idle in every forward in which no stage is decided.
 
-    active_forwards: one entry for each forward of any thread that decides stages; cheaper to ask than the thread's own
-        state, in every decode step.
+    active_forwards: one entry per forward, of any thread, that decides stages; cheaper to check in every decode step
+        than the thread's own state.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class TextCapture:
         return captured
 
     def take(self, captured: dict[int, dict[str, Any]], layer: int) -> dict[str, Any]:
-        """Take what was captured of a layer. Raises PruningError for one whose overrides are gone."""
+        """Take what was captured of a layer. Raises PruningError if the layer's overrides are gone."""
         taken = captured.pop(layer, {})
         if not self._parts[layer] <= taken.keys():
             raise forward_replaced(layer)
@@ -92,7 +92,7 @@ class CapturedArguments(ForwardOverride):
 
 
 class CapturedOutput(CapturedArguments):
-    """A module within it whose output is captured."""
+    """A module within an attention module, whose output is captured."""
 
     def __init__(self, module: nn.Module, capture: TextCapture, layer: int, name: str) -> None:
         super().__init__(module, capture, layer)

@@ -24,11 +24,11 @@ class StagedPrompt:
     """A prompt that enters the language model and is pruned there in stages.
 
     packing: the columns that enter.
-    chosen: the images, with what was selected before.
-    in_prompt: which columns of the call are of the prompt, and not of an answer to learn; None if all are.
+    chosen: the images, with what was selected from them before the language model.
+    in_prompt: which columns of the call belong to the prompt, not to an answer to learn; None if all do.
     text: the columns of the text after each image, if stages read attention.
     past: the slots that each stage holds before the forward.
-    hidden: what enters the first layer, until the last stage is decided; only if stages read attention.
+    hidden: the input of the first layer, until the last stage is decided; None unless stages read attention.
     """
 
     packing: Packing
@@ -41,15 +41,17 @@ class StagedPrompt:
 
 @dataclass(eq=False)
 class StagedForward:
-    """One forward through stages, and what comes of it.
+    """One forward through stages, and its outcome.
 
     layers: the first decoder layer of each stage.
-    cache, n_slots: the cache, and how many slots of its first layer were taken at the start.
+    cache: the KV cache, if there is one.
+    n_slots: how many slots of the cache's first layer were taken at the start.
     entry: the prompt that enters; None for a forward that continues one.
-    continues, embeds: the index of the pruned cache that a forward without images continues, and what enters. Its
-        `runs` are made only once a layer turns out to need them.
-    runs: of the stages that are decided so far.
-    reports: what each of them did, to every image.
+    continues: the index of the pruned cache that a forward without images continues, until a layer turns out to need
+        `runs`, which are only then made.
+    embeds: what enters in such a forward.
+    runs: the runs of the stages that are decided so far.
+    reports: what each of these stages did to every image.
     captured: by decoder layer, what its attention was called with and what its capture points returned.
     active: whether layers that get no mask may need their arguments changed.
     """
@@ -67,7 +69,7 @@ class StagedForward:
 
     @property
     def undecided(self) -> Sequence[int]:
-        """The first layers of the stages that are not decided, in a forward that should go through all."""
+        """The first layers of the stages still undecided, in a forward that should go through all of them."""
         return () if self.entry is None else self.layers[len(self.runs) :]
 
     @property
@@ -76,22 +78,22 @@ class StagedForward:
         return tuple(run.slots for run in self.runs)
 
     def lengths(self, n_layers: int) -> dict[int, int]:
-        """How many slots each layer from the first stage on, of `n_layers`, holds after the forward; -1 if its stage is
-        not decided."""
+        """How many slots each layer from the first stage up to `n_layers` holds after the forward; -1 if its stage is
+        undecided."""
         held = [stage.slots.shape[1] for stage in self.slots] + [-1] * (len(self.layers) - len(self.runs))
         staged = range(self.layers[0], n_layers)
         return {layer: held[sum(first <= layer for first in self.layers) - 1] for layer in staged}
 
     def leaving(self, entering: Packing) -> Packing:
-        """Which columns come out of the last layer, of those that entered the language model. Raises PruningError if
-        a stage was not decided."""
+        """Which of the columns that entered the language model come out of the last layer. Raises PruningError if a
+        stage was not decided."""
         if self.undecided:
             raise forward_replaced(self.undecided[0])
         last = self.runs[-1].packing
         return replace(last, columns=entering.columns.gather(1, last.columns), n_columns=entering.n_columns)
 
     def reported(self, images: Sequence[ImageReport]) -> list[ImageReport]:
-        """The reports of the images that entered, with what each stage did to them."""
+        """The reports of the images that entered, completed with what each stage did to them."""
         return [
             replace(image, stages=done) for image, done in zip(images, zip(*self.reports, strict=True), strict=True)
         ]

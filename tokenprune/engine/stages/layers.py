@@ -1,7 +1,7 @@
 """Overrides of the language model's methods, whose arguments change between decoder layers.
 
-The layers' forward is overridden rather than hooked, which costs a decode step less: it calls every layer for a single
-token.
+The layers' forward is overridden rather than hooked, because this costs less in a decode step, which calls every layer
+for a single token.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tokenprune.engine.stages.pruning import StagePruning
 
 
 class StagedLayer(ForwardOverride):
-    """A decoder layer that gets the arguments of its stage's tokens."""
+    """A decoder layer whose arguments are cut to its stage's tokens."""
 
     def __init__(self, layer: nn.Module, stages: StagePruning, number: int) -> None:
         super().__init__(layer)
@@ -28,8 +28,8 @@ class StagedLayer(ForwardOverride):
 
 
 class InnerFeatures(MethodOverride):
-    """A method of the language model that adds features to visual tokens between decoder layers: after an in-LLM stage
-    fewer are left."""
+    """A method of the language model that adds features to visual tokens between decoder layers: fewer are left after
+    an in-LLM stage."""
 
     def __init__(self, language_model: nn.Module, name: str, stages: StagePruning) -> None:
         super().__init__(language_model, name)

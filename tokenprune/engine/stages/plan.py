@@ -19,7 +19,7 @@ def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Sta
     """The strategy's stages.
 
     Raises SettingError unless they ascend through the decoder layers after the first, and UnsupportedError for a model
-    with layers that attend in another way than to all tokens before, or that must hold the same tokens.
+    with layers that do not attend to all tokens before, or that must all hold the same tokens.
     """
     n_layers = len(adapter.layers)
     stages = valid_stages(strategy, n_layers)
@@ -54,8 +54,8 @@ def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Sta
 
 
 def check_runs_once(strategy: StagedStrategy, adapter: ModelAdapter, staged: Mapping[int, nn.Module]) -> None:
-    """Raise PruningError if activation checkpointing runs decoder layers again in the backward pass, together with what
-    shortens their input: by then, it is not known which tokens were left.
+    """Raise PruningError if activation checkpointing runs decoder layers again in the backward pass, together with the
+    code that shortens their input: by then, it is unknown which tokens were left.
 
     staged: the layers whose input is shortened, by number, as they were when the model was patched.
     """
@@ -79,5 +79,5 @@ def check_runs_once(strategy: StagedStrategy, adapter: ModelAdapter, staged: Map
 
 
 def _without_stages(strategy: StagedStrategy) -> str:
-    """What to write instead: the strategy itself, if it can do without stages."""
+    """The alternative to suggest: the strategy itself, if it can do without stages."""
     return f"{type(strategy).__name__}(progressive=False)" if hasattr(strategy, "progressive") else "FoPru"

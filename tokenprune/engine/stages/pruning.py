@@ -1,4 +1,4 @@
-"""Prunes inside the language model: decoder layers that see fewer tokens than the layers before them.
+"""Prunes inside the language model: later decoder layers see fewer tokens than earlier ones.
 
 A stage is decided on entry to its first layer, from the hidden states there and from the attention of the layer before.
 """
@@ -39,8 +39,8 @@ from tokenprune.tokens.visual import FirstLayerInputs, StageTokens
 class StagePruning:
     """The stages of one patched model.
 
-    layers: the first decoder layer of each.
-    active_forwards: one entry for each forward of any thread in which layers that get no mask may need their arguments
+    layers: the first decoder layer of each stage.
+    active_forwards: one entry per forward, of any thread, in which layers that get no mask may need their arguments
         changed; `StagedLayer` reads it in every decode step.
     """
 
@@ -85,7 +85,7 @@ class StagePruning:
         chosen: Sequence[ImageSelection],
         prompt: PromptTokens,
     ) -> StagedForward:
-        """Begin a forward in which the columns of `packing`, out of those of the prompt, enter the language model.
+        """Begin a forward in which the columns of `packing`, a part of the prompt's, enter the language model.
 
         past_valid: which slots of the cache may be attended to.
         """
@@ -93,7 +93,7 @@ class StagePruning:
             check_runs_once(self.strategy, self.adapter, self._staged)
         in_prompt, text, labels = None, [], self._context.labels
         if self.reads_attention:
-            if labels is not None and labels.shape == prompt.real.shape:  # others are not of the tokens
+            if labels is not None and labels.shape == prompt.real.shape:  # others do not belong to these tokens
                 prompt = prompt.without_answers(labels)
                 in_prompt = prompt.real
             text = [prompt.text_after(image.row, image.last) for image in chosen]
@@ -119,7 +119,7 @@ class StagePruning:
 
     @dynamo_disabled
     def inner_arguments(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arguments of the model's `inner_features`, for what the last stage so far has left."""
+        """The arguments of the model's `inner_features`, cut to what the last decided stage has left."""
         forward = self._context.forward
         if forward is None or forward.stages is None or not forward.stages.runs:
             return arguments
@@ -127,7 +127,7 @@ class StagePruning:
 
     @dynamo_disabled
     def before_layer(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The arguments of a decoder layer for the tokens of its stage; None if they may stay."""
+        """The arguments of a decoder layer for the tokens of its stage; None if they need no change."""
         forward = self._context.forward
         now = None if forward is None else forward.stages
         if now is None:
@@ -176,7 +176,8 @@ class StagePruning:
     ) -> Float[Tensor, "batch left width"]:
         """Decide the next stage: it gets what the strategy keeps of each image, and everything else that entered.
 
-        hidden: of the stage before. Returns that of this one, with dropped tokens merged into kept ones.
+        hidden: the hidden states of the stage before. Returns those of this one, with dropped tokens merged into kept
+        ones.
         """
         assert now.entry is not None
         number, entry = len(now.runs), now.entry
@@ -213,8 +214,8 @@ class StagePruning:
         before: Packing,
         places: Int[Tensor, "batch columns"],
     ) -> Iterator[tuple[ImageSelection, Int[Tensor, " left"], Int[Tensor, " left"], StageTokens]]:
-        """Every image, the indices of its tokens that enter a stage, their places in `hidden`, and these tokens, which
-        are on the device of `hidden`: with `device_map`, another one than that of what entered."""
+        """For every image: the image, the indices of its tokens that enter a stage, their places in `hidden`, and these
+        tokens, on the device of `hidden`. With `device_map`, the tokens entered on another device."""
         entry, device = now.entry, hidden.device
         assert entry is not None
         read, number, packings = None, stage.layer - 1, (entry.packing, *([before] if now.runs else []))
@@ -242,7 +243,7 @@ class StagePruning:
 def _entered(
     entry: StagedPrompt, hidden: Float[Tensor, "length width"], number: int, device: torch.device
 ) -> FirstLayerInputs:
-    """What entered the language model of an image and of the text after it, on a device."""
+    """What entered the language model for an image and for the text after it, moved to `device`."""
     image = entry.chosen[number]
     visual = entry.packing.places()[image.row, image.columns[image.selection.kept]]
     text = text_places([entry.packing], image.row, entry.text[number])
@@ -250,7 +251,7 @@ def _entered(
 
 
 def report_of(stage: Stage, left: Int[Tensor, " left"], n_visual: int, selection: Selection) -> StageReport:
-    """What a stage did, from a selection over the tokens that were left before it, of `n_visual`."""
+    """What a stage did, given its selection from the tokens of `n_visual` that were left before it."""
     kept, merged = left[selection.kept], selection.merged
     if merged is not None:
         merged = merged.detach().in_image(left, torch.arange(len(kept), device=kept.device))
@@ -258,7 +259,7 @@ def report_of(stage: Stage, left: Int[Tensor, " left"], n_visual: int, selection
 
 
 def _extend(index: CacheIndex, n_slots: int) -> list[StageSlots]:
-    """The slots that each stage holds of a cache that has grown to `n_slots` since its index was made."""
+    """The slots that each stage holds in a cache that has grown to `n_slots` since its index was made."""
     return [stage.extend(index.columns.shape[1], n_slots) for stage in index.stages]
 
 

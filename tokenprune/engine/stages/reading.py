@@ -26,8 +26,9 @@ def attention_reader(
     """Return a function that reads a row's attention in a decoder layer, given the places of its visual tokens and its
     text there.
 
-    n_past: how many slots the layer's cache held before. valid: which of the tokens that it saw are neither holes nor
-    padding. device: where the attention is read; None is the layer's own.
+    n_past: how many slots the layer's cache held before.
+    valid: which of the tokens that the layer saw are neither holes nor padding.
+    device: where the attention is read; None means the layer's own.
     """
     parts = (*text_heads(layer, call), text_values(layer, call), text_rotation(layer, call))
     queries, keys, values, rotation = (part if device is None else part.to(device) for part in parts)

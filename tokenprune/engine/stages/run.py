@@ -25,9 +25,15 @@ from tokenprune.sequence.packing import Packing
 
 @dataclass(eq=False)
 class StageRun:
-    """The layers of one stage during one forward: the slots that they hold, out of the `n_slots` of the cache's first
-    layer, and which tokens of this forward they get. `bias` is what the stage adds to the attention logits of these
-    tokens' keys; None if nothing. `flash`: the layers run FlashAttention, which takes masks over keys only."""
+    """The layers of one stage during one forward.
+
+    past: the slots that the layers hold before the forward.
+    packing: the tokens of this forward that the layers get.
+    cache: the KV cache, if there is one.
+    n_slots: how many slots the cache's first layer holds before the forward.
+    bias: what the stage adds to the attention logits of these tokens' keys; None if nothing.
+    flash: whether the layers run FlashAttention, which takes masks over keys only.
+    """
 
     past: StageSlots
     packing: Packing
@@ -43,13 +49,13 @@ class StageRun:
 
     @property
     def has_no_holes(self) -> bool:
-        """Whether there is no hole in what the stage's layers hold after the forward."""
+        """Whether what the stage's layers hold after the forward has no holes."""
         return self.past.has_no_holes and not self.packing.holes
 
     @property
     def needs_mask(self) -> bool:
-        """Whether the layers need a mask though they were called without: for holes, and in FlashAttention for the free
-        room of a static cache."""
+        """Whether the layers need a mask even if they are called without one: for holes, and in FlashAttention for the
+        free room of a static cache."""
         return not self.has_no_holes or (self.flash and is_static(self.cache))
 
     @cached_property
@@ -59,8 +65,8 @@ class StageRun:
         return self.past.followed_by(self.n_slots + packing.columns, packing.valid, packing.holes, self.bias)
 
     def gather_arguments(self, kwargs: dict[str, Any], hidden: Tensor, layer: int) -> dict[str, Any]:
-        """A layer's arguments for the stage's tokens. All its layers get the same masks, position IDs and rotary
-        embeddings: these are gathered once."""
+        """A layer's arguments for the stage's tokens. All layers of the stage get the same masks, position IDs and
+        rotary embeddings, so these are gathered once."""
         mask, rotary = kwargs.get("attention_mask"), kwargs.get("position_embeddings")
         if mask is None and not self.needs_mask and not self.drops:
             return kwargs
@@ -72,7 +78,7 @@ class StageRun:
                 same["position_ids"] = self.packing.gather_ids(kwargs["position_ids"])
             self._gathered = (mask, rotary, same)
         new = {**kwargs, **self._gathered[2]}
-        if self.drops:  # what else runs along the sequence, which may differ from layer to layer
+        if self.drops:  # anything else that runs along the sequence, and may differ from layer to layer
             others = (
                 name for name in kwargs.keys() - self._gathered[2].keys() if self.packing.runs_along(kwargs[name])
             )
@@ -112,13 +118,13 @@ class StageRun:
         return self._with_free_room(left, layer)
 
     def _with_free_room(self, mask: Tensor, layer: int) -> Tensor:
-        """The mask over all keys that the cache answers with: a static one answers with all its room."""
+        """The mask over all keys that the cache returns: a static cache returns all its room."""
         n_keys, _ = span(physical_view(self.cache), self.past.slots.shape[1], layer, self.packing.columns.shape[1])
         free = mask.new_zeros(*mask.shape[:-1], n_keys - mask.shape[-1])
         return torch.cat([mask, masked_out(free, torch.ones_like(free).bool())], -1) if free.shape[-1] else mask
 
     def _causal(self, hidden: Tensor) -> Tensor:
-        """Nothing was masked, but the stage has holes: an additive mask over its own tokens."""
+        """An additive mask over the stage's own tokens, for a stage with holes that was called without a mask."""
         held, new = self.slots, (self.n_slots + self.packing.columns)[:, :, None]
         # Holes attend to themselves: nothing reads them, and softmax needs one entry.
         itself = held.slots[:, None] == new
@@ -127,8 +133,8 @@ class StageRun:
 
 
 def text_places(packings: Sequence[Packing], row: int, columns: Int[Tensor, " text"]) -> Int[Tensor, " text"]:
-    """The places of an image's text columns after packings of packings. Where the prompt ends in its image, the column
-    that stands for its text may be gone: then the last one that the row has left."""
+    """The places of an image's text columns after successive packings. Where the prompt ends with its image, the column
+    that stands for its text may be gone; the last one left in the row then takes its place."""
     for packing in packings:
         places, valid = packing.places()[row, columns], packing.valid[row]
         last = (torch.arange(len(valid), device=valid.device) * valid).amax()

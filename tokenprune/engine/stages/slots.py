@@ -12,9 +12,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class StageSlots:
-    """The slots that the layers of one stage hold, each given as a slot of the cache's first layer. Those not `valid`
-    are holes; `has_no_holes` tells without reading from a GPU whether there are any. `bias` is added to the attention
-    logits of their keys, beyond what is added in all layers; None if nothing is."""
+    """The slots that the layers of one stage hold.
+
+    layer: the first decoder layer of the stage.
+    slots: the same slots in the cache's first layer.
+    valid: False for holes.
+    has_no_holes: whether all are valid; stored to avoid reading from a GPU.
+    bias: what is added to the attention logits of their keys, beyond what all layers add; None if nothing is.
+    """
 
     layer: int
     slots: Int[Tensor, "batch held"]
@@ -38,7 +43,7 @@ class StageSlots:
         holes: bool,
         bias: Float[Tensor, "batch new"] | None = None,
     ) -> StageSlots:
-        """These slots, followed by further ones of the first layer, not all of them valid if there are `holes`."""
+        """These slots, followed by further ones of the first layer, some of them invalid if there are `holes`."""
         if self.bias is not None or bias is not None:
             parts = ((self.bias, self.slots), (bias, slots))
             bias = torch.cat(

@@ -20,9 +20,9 @@ from tokenprune.selection import Selection
 class BatchCut:
     """What is left of a batch from some encoder layer on.
 
-    patches: those of every tile, which follow the prefix tokens in the hidden states.
-    real: which of them are not padding; None if none is.
-    sizes: how many patches each stands for; None if none has been merged.
+    patches: the patches left of every tile, which follow the prefix tokens in the hidden states.
+    real: which of them are not padding; None if there is no padding.
+    sizes: how many patches each of them stands for; None if none has been merged.
     n_all: how many patches a whole tile has.
     """
 
@@ -32,7 +32,7 @@ class BatchCut:
     n_all: int
 
     def mask(self, hidden: Float[Tensor, "tiles tokens width"]) -> Tensor | None:
-        """(tiles, 1, tokens, tokens), to be added to the attention's logits; None if there is nothing to add."""
+        """The (tiles, 1, tokens, tokens) mask to add to the attention logits; None if there is nothing to add."""
         if self.real is None and self.sizes is None:
             return None
         n_tiles, n_tokens, _ = hidden.shape
@@ -45,11 +45,11 @@ class BatchCut:
         return keys[:, None, None].expand(-1, -1, n_tokens, -1)
 
     def whole(self, hidden: Float[Tensor, "tiles tokens width"]) -> Float[Tensor, "tiles all width"]:
-        """The hidden states with every patch at its own place, and zeros where one was dropped."""
+        """The hidden states with every patch in its original place, and zeros for dropped ones."""
         n_prefix = hidden.shape[1] - self.patches.shape[1]
         n_tokens, places = n_prefix + self.n_all, n_prefix + self.patches
         if self.real is not None:
-            places = places.masked_fill(~self.real, n_tokens)  # one place more, for all padding
+            places = places.masked_fill(~self.real, n_tokens)  # an extra place for all padding
         whole = hidden.new_zeros(len(hidden), n_tokens + (self.real is not None), hidden.shape[2])
         whole[:, :n_prefix] = hidden[:, :n_prefix]
         index = places[..., None].expand(-1, -1, hidden.shape[2]).to(hidden.device)
@@ -59,10 +59,10 @@ class BatchCut:
 class BatchCall(TowerCall):
     """One call of the tower.
 
-    patches: those of each visual token of a tile; None if each has one.
-    cut: what the hidden states hold; None as long as that is everything, in raster order. From then on the patches of a
-        visual token follow one another.
-    mask: of the layer that runs.
+    patches: the patches of each visual token of a tile; None if each token has one.
+    cut: what the hidden states hold; None as long as that is everything, in raster order. Once something is dropped,
+        the patches of a visual token follow one another.
+    mask: the attention mask of the layer that runs.
     entered: what each encoder layer was given, if that was not everything.
     """
 
@@ -112,7 +112,7 @@ class BatchCall(TowerCall):
         sizes = [spread(tile.sizes.to(device), per_token) for tile in self.tiles]
         merged = any(tile.merged_from is not None for tile in self.tiles)
         prefix = torch.arange(n_prefix, device=device).expand(len(hidden), -1)
-        tile = torch.arange(len(hidden), device=device)[:, None]  # whole rows are copied, as gather does not
+        tile = torch.arange(len(hidden), device=device)[:, None]  # copies whole rows, unlike gather
         pruned = hidden[tile, torch.cat([prefix, n_prefix + places], 1)]
         for i, selection in enumerate(selections):
             if selection.merged is not None:
@@ -134,5 +134,5 @@ class BatchCall(TowerCall):
         return tokens if self.patches is None else self.patches.to(tokens.device)[tokens].flatten()
 
     def _places(self, tokens: Int[Tensor, " kept"]) -> Int[Tensor, " patches"]:
-        """The same, within the hidden states."""
+        """The places of these patches within the hidden states."""
         return self._of_tokens(tokens) if self.cut is None else patches_of(tokens, self.patches_per_token)

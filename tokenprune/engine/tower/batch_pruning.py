@@ -1,8 +1,8 @@
 """Drops patches between the encoder layers of a vision tower that takes a batch of tiles.
 
 After each layer that a strategy names in `tower_layers`, it selects tile by tile which visual tokens are left, and the
-next layers get only their patches. If the tiles of a batch have unequal numbers left, the shorter ones are padded, and
-a mask keeps the padding out of the attention. A merged patch is attended to like the patches that it stands for: the
+next layers get only their patches. If tiles of a batch end up with unequal numbers, the shorter ones are padded, and a
+mask keeps the padding out of the attention. A merged patch is attended to like the patches that it stands for: the
 logarithm of their number is added to its logit. After the tower, the remaining patches are put back in their places
 in the grid, so that the model finds the shapes that it expects; the other places hold zeros, which are dropped before
 the language model.
@@ -32,7 +32,7 @@ from tokenprune.strategy import Strategy
 
 
 class BatchPruning(TowerPruning[BatchCall, BatchLayers]):
-    """Prunes between the layers of such a tower."""
+    """Prunes between the layers of a tower that takes a batch of tiles."""
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter, layers: BatchLayers, context: CallContext) -> None:
         super().__init__(strategy, adapter, layers, context)
@@ -58,8 +58,10 @@ class BatchPruning(TowerPruning[BatchCall, BatchLayers]):
 
     @dynamo_disabled
     def before_layer(self, number: int, within: bool, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """The arguments of an encoder layer, shortened; None if they may stay. `within`: not the layer but its
-        attention takes the mask."""
+        """The arguments of an encoder layer, shortened; None if they need no change.
+
+        within: whether the layer's attention takes the mask, rather than the layer.
+        """
         call = self.call
         if call is None:
             return None
@@ -82,7 +84,7 @@ class BatchPruning(TowerPruning[BatchCall, BatchLayers]):
 
     @dynamo_disabled
     def before_attention(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """The arguments of a layer's attention, for layers that take no mask themselves; None if they may stay."""
+        """The arguments of a layer's attention, if the layer itself takes no mask; None if they need no change."""
         call = self.call
         return None if call is None or call.mask is None else (args, {**kwargs, "attention_mask": call.mask})
 

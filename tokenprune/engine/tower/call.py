@@ -1,4 +1,4 @@
-"""One call of a vision tower in which patches are dropped: what is the same for a batch of tiles and for one row."""
+"""One call of a vision tower that drops patches: what is the same for a batch of tiles and for one row."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tokenprune.tokens.tower import KeptInTower
 class TowerCall(ABC):
     """One call, and what is left of its patches.
 
-    selections: which visual tokens of each image are encoded at all; none if the strategy does not select before the
+    selections: which visual tokens of each image are encoded at all; empty if the strategy does not select before the
         tower.
     tiles: the tiles, or frames, of the images, if the strategy selects between the layers.
-    layer: the encoder layer that runs, if the strategy selects after it and has not yet.
-    captured: what its capture points returned so far.
+    layer: the encoder layer that runs, if the strategy has yet to select after it.
+    captured: what the capture points of this layer returned so far.
     """
 
     selections: Sequence[Selection] = ()
@@ -34,17 +34,17 @@ class TowerCall(ABC):
 
     @abstractmethod
     def split(self, projected: Projected) -> Iterator[tuple[Tile, Projected | None]]:
-        """Every tile with its queries, keys and values, (heads, tokens, width), of those of the layer that runs: prefix
-        tokens, and then the patches of one remaining visual token after the other. None for a tile without any."""
+        """Split the queries, keys and values of the layer that runs into those of each tile, (heads, tokens, width):
+        prefix tokens, then the patches of one remaining visual token after the other. None for a tile without any."""
 
     @abstractmethod
     def keep(self, kept: Sequence[Selection | None]) -> None:
-        """Give the following layers what each tile keeps, which its `left` and sizes already are, and merge into it
-        what the selections merge. None is that of a tile without tokens."""
+        """Give the following layers what each tile keeps, as its `left` and sizes already say, and merge into it what
+        its selection merges. The selection is None for a tile without tokens."""
 
     @abstractmethod
     def advance(self, hidden: Float[Tensor, "*tiles tokens width"]) -> Float[Tensor, "*tiles left width"]:
-        """The hidden states of what the next layer is to get."""
+        """The hidden states that the next layer is to get."""
 
     def outcomes(self) -> list[KeptInTower]:
         """What is left of every tile."""

@@ -16,7 +16,7 @@ from tokenprune.tokens.tower import PatchTokens
 
 
 def patch_tokens(row: Row, colors: Float[Tensor, "patches channels colors"]) -> list[PatchTokens]:
-    """The visual tokens of every image in a row. colors: those of its patches, as the tower is given them."""
+    """The visual tokens of every image in a row. colors: the colours of its patches, in the tower's order."""
     if bool((row.tokens[1:] < row.tokens[:-1]).any()):
         colors = colors[row.tokens.argsort(stable=True)]
     ends = torch.tensor([prod(grid) for grid in row.images], device=row.tokens.device).cumsum(0)
@@ -26,7 +26,7 @@ def patch_tokens(row: Row, colors: Float[Tensor, "patches channels colors"]) -> 
 
 
 def selected_patches(strategy: PatchStrategy, tokens: PatchTokens) -> Selection:
-    """What the strategy leaves of one image before the tower. Raises PruningError for anything but a Selection."""
+    """What the strategy keeps of one image before the tower. Raises PruningError for anything but a Selection."""
     with strategy_call(strategy, "select_patches", tokens.pixels):
         selection = strategy.select_patches(tokens)
     check_is_selection(strategy, "select_patches", selection, tokens.n_visual)

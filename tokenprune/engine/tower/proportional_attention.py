@@ -1,4 +1,4 @@
-"""Attention over a row of patches, some of which stand for several: the log of how many is added to their logits."""
+"""Attention over a row with merged patches: the log of how many patches each stands for is added to its logits."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from tokenprune.engine.arguments import bind_arguments
 from tokenprune.engine.overrides import ForwardOverride
 
-#: The argument of a layer that holds the bias of each patch's key. Layers hand on what they do not know to their
-#: attention, also when activation checkpointing runs them again.
+#: The argument of a layer that holds the bias of each patch's key. Layers pass arguments that they do not know on to
+#: their attention, even when activation checkpointing runs them again.
 KEY_BIAS = "key_bias"
 
 
 class ProportionalAttention(ForwardOverride):
-    """Overrides the forward of an attention module that takes no mask: with `KEY_BIAS` it is its adapter's `attend`."""
+    """Overrides the forward of an attention module that takes no mask: `KEY_BIAS` makes the adapter's `attend` run."""
 
     def __init__(self, attention: nn.Module, attend: Callable[..., Any]) -> None:
         super().__init__(attention)

@@ -1,9 +1,9 @@
-"""The hooks on a vision tower in which patches are dropped: what is the same for a batch of tiles and for one row.
+"""The hooks on a vision tower that drops patches: what is the same for a batch of tiles and for one row.
 
 before_tower   a call begins; a PatchStrategy selects which visual tokens are encoded at all
-before_layer   what an encoder layer gets is cut to what is left
+before_layer   the arguments of an encoder layer are cut to what is left
 after_capture  the queries, keys and values of a layer are complete: a TowerStrategy selects, tile by tile
-after_tower    what the tower returns has a place for every patch again
+after_tower    the tower's output gets a place for every patch again
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Layers = TypeVar("Layers", BatchLayers, RowLayers)
 
 
 class TowerPruning(ABC, Generic[Call, Layers]):
-    """Lets a strategy select in the vision tower, and shortens what its layers get.
+    """Lets a strategy select in the vision tower, and shortens the input of the tower's layers.
 
     between: the layers between which a TowerStrategy selects; None if the strategy only selects before them.
-    after: those after which it selects.
+    after: the numbers of the layers after which it selects.
     """
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter, between: Layers | None, context: CallContext) -> None:
@@ -54,7 +54,7 @@ class TowerPruning(ABC, Generic[Call, Layers]):
         return cast("Call | None", self._context.tower)
 
     def register(self, register: Register) -> list[nn.Module]:
-        """Register the hooks; return the modules that show attention. The recorder's hooks on the tower come before:
+        """Register the hooks; return the modules that show attention. The recorder's hooks on the tower come first:
         they read what was dropped."""
         captured: list[nn.Module] = []
         for tower in self.adapter.vision_towers:
@@ -74,7 +74,7 @@ class TowerPruning(ABC, Generic[Call, Layers]):
 
     @abstractmethod
     def begin(self, tower: nn.Module, arguments: Mapping[str, Any]) -> Call:
-        """A call of a tower with these arguments."""
+        """Begin a call of a tower with these arguments."""
 
     @abstractmethod
     def project(self, call: Call, layer: int) -> Projected:
@@ -102,10 +102,10 @@ class TowerPruning(ABC, Generic[Call, Layers]):
 
     @abstractmethod
     def after_tower(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """The output of a tower, completed; None if it may stay."""
+        """The output of a tower, completed; None if it needs no change."""
 
     def runs_again(self, *others: str) -> PruningError:
-        """The error of an encoder layer that the backward pass runs again. others: what else may be done about it."""
+        """The error for an encoder layer that the backward pass runs again. others: further remedies."""
         where = "before" if self.between is None else "inside"
         *first, last = "Switch it off", *others
         ways = f"{', '.join(first)}, or {last}" if first else last

@@ -23,9 +23,9 @@ from tokenprune.selection import Selection
 class RowCut:
     """What is left of a row from some encoder layer on.
 
-    kept: which of the call's visual tokens.
-    patches: their patches, in the order of the layers.
-    sizes: how many visual tokens each of those that are left stands for; None if none has been merged.
+    kept: which of the call's visual tokens are left.
+    patches: the patches of these tokens, in the order of the layers.
+    sizes: how many visual tokens each of these tokens stands for; None if none has been merged.
     """
 
     def __init__(self, row: Row, kept: Bool[Tensor, " visual"], sizes: Float[Tensor, " left"] | None = None) -> None:
@@ -34,14 +34,14 @@ class RowCut:
         left = kept[in_layers]
         self.patches = left.nonzero()[:, 0]
         self._of_patches = in_layers[self.patches]
-        # Where the patches of a visual token are adjacent.
+        # Meaningful where the patches of a visual token are adjacent.
         self._tokens = kept[in_layers.unique_consecutive()].nonzero()[:, 0]
         self._ends = pad(left.cumsum(0), (1, 0))  # entry n: how many of the first n patches are left
         self._cut: dict[tuple[str, int], tuple[Any, Any]] = {}  # by identity: all layers get the same arguments
 
     @cached_property
     def by_token(self) -> Int[Tensor, " patches"]:
-        """The places of the patches among those that are left, one visual token after the other."""
+        """The places of the patches that are left, one visual token after the other."""
         return self._of_patches.argsort(stable=True)
 
     @cached_property
@@ -65,8 +65,8 @@ class RowCut:
         self._cut.clear()
 
     def whole(self, value: Any) -> Any:
-        """What the layers made of the patches that are left, or mergers of their visual tokens, with zeros for the
-        others. Anything else, also in tuples and lists, as it is."""
+        """The layers' output for the patches that are left, or a merger's for their visual tokens, with zeros for the
+        others. Looks into tuples and lists; anything else is returned as it is."""
         if isinstance(value, (tuple, list)):
             return type(value)(map(self.whole, value))
         if not isinstance(value, Tensor) or value.ndim < 2:
@@ -84,8 +84,8 @@ class RowCut:
         return self._cut[key][1]
 
     def _longest(self, given: Any, ends: Int[Tensor, " segments_1"]) -> Any:
-        """The length of the longest segment, as the number or tensor that was `given`. Read once for all layers,
-        because reading it waits for the device."""
+        """The length of the longest segment, as a number or tensor like `given`. Read once for all layers, because
+        reading it waits for the device."""
         key = "max_seqlen", id(ends)
         if key not in self._cut:
             longest = ends.diff().max()
@@ -105,15 +105,16 @@ class RowCut:
         return value
 
     def _masking(self, mask: Float[Tensor, "one one left left"]) -> Float[Tensor, "one one left left"]:
-        """A mask with the bias of every key where patches may attend to it."""
+        """The mask, with every key's bias added where patches may attend to the key."""
         return mask if self.bias is None else torch.where(mask == 0, self.bias.to(mask), mask)
 
 
 class RowCall(TowerCall):
     """One call of the tower.
 
-    row: the patches that it was given.
-    cut: what the hidden states hold. following: what the next layer is to get; None if that is the same.
+    row: the patches that the tower was given.
+    cut: what the hidden states hold.
+    following: what the next layer is to get; None if that is the same.
     entered: what each encoder layer was given, if that was not everything.
     rotation: the rotary embeddings of `layer`.
     """
@@ -184,7 +185,7 @@ class RowCall(TowerCall):
         return list(self.cut.kept[self.row.in_tiles].split(self.row.tiles))
 
     def _in_rows(self, value: Tensor) -> Tensor:
-        """Queries or keys of shape (patches, heads, width) as one row for each patch; anything else as it is."""
+        """Queries or keys of shape (patches, heads, width) as one row per patch; anything else as it is."""
         return value.flatten(1) if value.ndim == 3 and len(value) == len(self.cut.patches) > 1 else value
 
     def _make_tiles(self, kept: Bool[Tensor, " visual"], whole_images: bool) -> list[Tile]:
@@ -197,7 +198,7 @@ class RowCall(TowerCall):
         ]
 
     def _merged(self, hidden: Tensor, left: Tensor) -> Tensor:
-        """The hidden states that are `left`, with the others of `hidden` merged into them as was selected."""
+        """The hidden states that are `left`, with others of `hidden` merged into them as selected."""
         assert self.following is not None
         per_token, rows, device = self.patches_per_token, hidden.flatten(0, -2), hidden.device
         result, start, end = left.flatten(0, -2).clone(), 0, 0

@@ -1,9 +1,8 @@
-"""Drops patches before the encoder layers, or between them, of a vision tower that takes the patches of all images in
-one row.
+"""Drops patches before or between the encoder layers of a vision tower that takes the patches of all images in one row.
 
-Hidden states, rotary embeddings and the ends of segments are cut to what is left, in the layers' own order. The layers'
-output gets a row for every patch or visual token again, as the base model expects; the rows of dropped ones are zeros,
-which are dropped before the language model.
+Hidden states, rotary embeddings and segment ends are cut to what is left, in the layers' own order. The layers' output
+gets a row for every patch or visual token again, as the base model expects; the rows of dropped ones are zeros, which
+are dropped before the language model.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategy import PatchStrategy, Strategy
 
-#: The outputs of a tower that may hold what its layers made, as it is.
+#: The outputs of a tower that may be the output of its layers, unchanged.
 HIDDEN = {"last_hidden_state", "hidden_states"}
 
 
 class RowPruning(TowerPruning[RowCall, RowLayers]):
-    """Prunes before the layers of such a tower, and between them.
+    """Prunes before and between the layers of a tower that takes all patches in one row.
 
     before: how the tower takes its row, if a PatchStrategy selects before the layers; None if none does.
 
-    Raises SettingError for a strategy of another kind.
+    Raises SettingError for any other strategy that needs `kept_before_tower`.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class RowPruning(TowerPruning[RowCall, RowLayers]):
 
     @dynamo_disabled
     def before_layer(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """The arguments of an encoder layer, shortened; None if they may stay."""
+        """The arguments of an encoder layer, shortened; None if they need no change."""
         call = self.call
         if call is None:
             return None
@@ -116,7 +115,7 @@ class RowPruning(TowerPruning[RowCall, RowLayers]):
                 f"{type(self.adapter).__name__} names encoder layers that the vision tower does not call, so nothing "
                 f"was pruned before it. Remove the patch, and report it with your transformers version."
             )
-        for name in HIDDEN & output.keys():  # the others have come through an output module
+        for name in HIDDEN & output.keys():  # the others come through an output module
             output[name] = self._whole(call, output[name])
         return output
 
@@ -129,7 +128,7 @@ class RowPruning(TowerPruning[RowCall, RowLayers]):
         return (states[0], *(entered[layer].whole(one) if layer in entered else one for layer, one in made))
 
     def _selections(self, row: Row, patches: Tensor) -> list[Selection]:
-        """What a PatchStrategy selects of every image."""
+        """What a PatchStrategy selects from every image."""
         assert isinstance(self.strategy, PatchStrategy)
         tokens = patch_tokens(row, self._colors(patches, len(row.tokens)).detach())
         return [selected_patches(self.strategy, one) for one in tokens]

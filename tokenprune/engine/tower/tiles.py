@@ -22,10 +22,12 @@ from tokenprune.tokens.tower import KeptInTower, TowerTokens, sizes_of, token_me
 class Tile:
     """What is left of one tile so far.
 
+    n_visual: the number of visual tokens of the whole tile.
     n_image: the number of visual tokens of the image that the tile is part of; None if the tower cannot know.
-    left: the visual tokens that are left; given as None, all of them. entered: as given.
-    scores: theirs, in the last selection; None if it gave none.
-    merged_from: how many visual tokens each of them stands for; None if none has been merged.
+    left: the visual tokens that are left.
+    entered: the visual tokens that entered the tower; None for all.
+    scores: the scores of the tokens left, from the last selection; None if it gave none.
+    merged_from: how many visual tokens each of the tokens left stands for; None if none has been merged.
     last: the last score of every visual token; None unless all were scored before the first was dropped.
     stages: what was left from which encoder layer on.
     """
@@ -44,7 +46,7 @@ class Tile:
         return sizes_of(self.left, self.merged_from)
 
     def keep(self, selection: Selection, layer: int) -> None:
-        """Keep what a strategy selects of `left`, from encoder layer `layer` on."""
+        """Keep what a strategy selects from `left`, from encoder layer `layer` on."""
         scores = selection.scores
         if scores is not None and (self.last is not None or not self.stages):
             before = scores.new_full((self.n_visual,), -torch.inf) if self.last is None else self.last
@@ -72,7 +74,7 @@ def changes(selection: Selection | None) -> bool:
 
 
 def check_runs_pruned(strategy: Strategy, tower: nn.Module) -> None:
-    """Raise PruningError if the backward pass will run what is inside `tower` again, past the hooks on it."""
+    """Raise PruningError if the backward pass will run the inside of `tower` again, past the hooks on it."""
     if torch.is_grad_enabled() and CHECKPOINTED in tower._modules:
         raise PruningError(
             f"{type(strategy).__name__} prunes in the vision tower, and activation checkpointing was put around all of "
@@ -86,8 +88,8 @@ class TileSelection:
 
     after: the layers after which it selects.
 
-    Raises SettingError for a strategy of another kind, one that also needs the attention of one encoder layer over all
-    patches, and one that names layers after which nothing can be dropped.
+    Raises SettingError for a strategy that is no TowerStrategy, that also needs the attention of one encoder layer over
+    all patches, or that names layers after which nothing can be dropped.
     """
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter, layers: BatchLayers | RowLayers) -> None:
@@ -119,7 +121,7 @@ class TileSelection:
         self._n_later_layers = {layer: n_layers - number - 1 for number, layer in enumerate(layers.after)}
 
     def check_kernel(self) -> None:
-        """Raise PruningError if the tower's attention was exchanged since for one that does not take its masks."""
+        """Raise PruningError if the tower's attention was since switched to one that does not take the masks."""
         kernel = kernel_of(self._adapter.vision_tower)
         if self._masked and kernel not in KERNELS:
             raise PruningError(
@@ -138,7 +140,7 @@ class TileSelection:
         values: Float[Tensor, "heads tokens width"],
     ) -> Selection:
         """Let tile `number` of the call keep what the strategy selects after `layer`. The tensors hold the prefix
-        tokens, and then the patches of one remaining visual token after the other."""
+        tokens, then the patches of one remaining visual token after the other."""
         n_left, n_prefix = len(tile.left), self.n_prefix
         per_token = (keys.shape[1] - n_prefix) // n_left
         layout = Layout(((1, 1, n_left),), to_tokens=token_means(per_token))
@@ -166,7 +168,7 @@ class TileSelection:
 
 
 def merged_patches(selection: Selection, patches: Float[Tensor, "patches width"]) -> Float[Tensor, "left width"]:
-    """The patches of the visual tokens that a selection keeps, with others merged in. Those of one token follow one
+    """The patches of the visual tokens that a selection keeps, with others merged in. The patches of a token follow one
     another."""
     assert selection.merged is not None
     tokens = patches.reshape(selection.n_visual, -1)
