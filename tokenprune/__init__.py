@@ -141,13 +141,13 @@ _MODULES = {
     "unpatch": "tokenprune.patching",
 }
 
-#: Tools of the evals, each with the extra that it needs. `import *` leaves them out.
+#: Functions of the evals, each with its module and the extra that it needs. `import *` leaves them out.
 _TOOLS = {"adapt": ("tokenprune.evals.adapt.adapt", "adapt"), "tune": ("tokenprune.evals.tune.tune", "optimize")}
 
 __all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-if not TYPE_CHECKING:  # a type checker would take every misspelt name for one of the package
+if not TYPE_CHECKING:  # with it, a type checker would accept every misspelt name
 
     def __getattr__(name: str) -> Any:
         if name in _TOOLS:
@@ -160,7 +160,7 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for one o
                     raise
                 raise ModuleNotFoundError(sentence, name=error.name) from error
         if name not in _MODULES:
-            here = sys.modules[__name__]  # by which Python suggests the name that was meant
+            here = sys.modules[__name__]  # from which Python suggests the name that was meant
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=here)
         globals()[name] = value = getattr(import_module(_MODULES[name]), name)
         return value

@@ -1,6 +1,6 @@
 """The command `tokenprune`, also `python -m tokenprune`.
 
-This starts the commands of the evals. The library itself never imports them.
+It runs the commands of the evals, which the library itself never imports.
 """
 
 # PYTHON_ARGCOMPLETE_OK

@@ -1,4 +1,4 @@
-"""Checks of settings, which raise SettingError. For the message, `owner` names what has the setting, and `what` says
+"""Checks of settings, which raise SettingError. In its message, `owner` names what has the setting, and `what` says
 what its value should be."""
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from tokenprune.errors import SettingError, unknown
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Return whether `value` is a number, which True, False and NaN are not."""
+    """Return whether `value` is a number; True, False and NaN are not."""
     return isinstance(value, Real) and not isinstance(value, bool) and value == value
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Return whether `value` is an integer, which True and False are not; numpy's are."""
+    """Return whether `value` is an integer; numpy's are, True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def plain(value: Any) -> Any:
-    """Return numpy's and other foreign numbers as int or float, also within tuples and lists; anything else as it is.
-    One type of number keeps equality, printing and JSON of settings simple."""
+    """Return numpy's and other foreign numbers as int or float, even inside tuples and lists; anything else as it is.
+    Plain numbers keep equality, printing and JSON of settings simple."""
     if type(value) in (tuple, list):
         return type(value)(map(plain, value))
     if isinstance(value, int) or not isinstance(value, Real):
@@ -31,7 +31,7 @@ def plain(value: Any) -> Any:
 
 
 def check_flags(owner: str, **flags: object) -> None:
-    """Raise SettingError unless every one is True or False."""
+    """Raise SettingError unless every flag is True or False."""
     for field, value in flags.items():
         if not isinstance(value, bool):
             raise SettingError(f"{owner}: {field}={value!r} is neither True nor False; write {field}=True or False.")
@@ -74,7 +74,7 @@ def check_mass(owner: str, mass: object) -> None:
 
 
 def check_keep_ratio(owner: str, keep_ratio: object, otherwise: str = "") -> None:
-    """Raise SettingError unless `keep_ratio` is a number in (0, 1]; `otherwise` is what else may be written."""
+    """Raise SettingError unless `keep_ratio` is a number in (0, 1]; `otherwise` is an alternative to suggest."""
     if not is_number(keep_ratio) or not 0 < keep_ratio <= 1:
         raise SettingError(
             f"{owner}: keep_ratio={keep_ratio!r} is not a fraction in (0, 1]. It is the fraction of visual tokens "
@@ -83,7 +83,7 @@ def check_keep_ratio(owner: str, keep_ratio: object, otherwise: str = "") -> Non
 
 
 def check_budget(owner: str, keep_ratio: object, keep: object) -> None:
-    """Raise SettingError unless exactly one of the two is set, to a budget that is possible."""
+    """Raise SettingError unless exactly one of the two is set, to a possible budget."""
     if keep is None:
         check_keep_ratio(owner, keep_ratio, ", or keep=64 to keep 64")
     elif keep_ratio is not None:
@@ -98,13 +98,14 @@ def check_budget(owner: str, keep_ratio: object, keep: object) -> None:
 
 
 def check_no_count(owner: str, keep: object) -> None:
-    """Raise SettingError for a count of tokens, where the budget is an average over layers."""
+    """Raise SettingError for a count of tokens, for strategies whose budget is an average over layers."""
     if keep is not None:
         raise SettingError(f"{owner}: keep is a count, but the budget is an average over layers. Use keep_ratio.")
 
 
 def check_no_effect(strategy: Any, where: str, *names: str) -> None:
-    """Raise SettingError for settings that are not at their defaults `where` they do nothing, as "with merge=False"."""
+    """Raise SettingError if any of these settings differs from its default `where` ("with merge=False") it does
+    nothing."""
     for field in fields(strategy):
         if field.name in names and (value := getattr(strategy, field.name)) != field.default:
             raise SettingError(

@@ -16,7 +16,7 @@ from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import KeptInTower
 
-#: Statistics that are not recorded of an image while it is encoded.
+#: Statistics that are not recorded while an image is encoded.
 NOT_RECORDED = frozenset({"cls", "grid", "frames", "text_attention", "canvas_attention"})
 
 
@@ -52,7 +52,7 @@ class CapturePoints:
 class EncodedImage:
     """One encoded image or video: the layout of its visual tokens and the statistics that the strategy declared.
 
-    selected: a strategy and its selection, cached once the attention that it read has been freed; else None.
+    selected: a strategy and its selection, remembered once the attention that it read has been freed; None until then.
     recorded_for: the strategy whose statistics were recorded; None if no other can select from the image.
     """
 
@@ -62,7 +62,7 @@ class EncodedImage:
     recorded_for: Strategy | None = None
 
     def check_statistics_for(self, strategy: Strategy) -> None:
-        """Raise PruningError for a strategy that reads other statistics than were recorded."""
+        """Raise PruningError for a strategy that reads statistics other than those recorded."""
         recorded = self.recorded_for
         if recorded is None or recorded == strategy:
             return
@@ -75,7 +75,7 @@ class EncodedImage:
             )
 
     def statistics_on(self, device: torch.device) -> dict[str, Any]:
-        """The statistics on a device: the visual tokens may be on another one than the tower."""
+        """The statistics on a device: the visual tokens may be on another device than the tower."""
         return {name: _to_device(one, device) for name, one in self.statistics.items()}
 
     @classmethod
@@ -90,7 +90,7 @@ class EncodedImage:
 
 
 def miscounted(modality: str, n_placeholders: int, counts: Sequence[int]) -> PruningError:
-    """The error of images with `counts` visual tokens each, which do not add up to the prompt's placeholder tokens."""
+    """The error for images with `counts` visual tokens each, which do not add up to the prompt's placeholder tokens."""
     if not counts:
         return PruningError(
             f"the prompt has {n_placeholders} {modality} placeholder tokens, and the model's forward did not encode "
@@ -109,7 +109,7 @@ def _to_device(statistic: Any, device: torch.device) -> Any:
 
 
 def _concat(parts: list[Any], layout: Layout) -> Any:
-    """A statistic of an image from that of its tiles."""
+    """A statistic of an image, from that of its tiles."""
     if isinstance(parts[0], VisionAttention):
         return VisionAttention.concat(parts, layout)
     return KeptInTower.concat(parts) if isinstance(parts[0], KeptInTower) else sum(parts, ())

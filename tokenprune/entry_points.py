@@ -1,4 +1,4 @@
-"""What other installed packages offer through entry points: strategies, model adapters and vision towers."""
+"""Strategies, model adapters and vision towers that other installed packages offer through entry points."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 from tokenprune.errors import UnsupportedError
 
-#: Groups and names of ours that installed packages were searched for: once in a process, which takes milliseconds.
+#: Groups and names of ours that were searched for in installed packages: once per process, which takes milliseconds.
 COMPARED: set[tuple[str, str]] = set()
 
 
 def entry_points_of(group: str) -> dict[str, EntryPoint]:
-    """The entry points of a group by name. None is loaded."""
+    """The entry points of a group by name, not loaded."""
     return {entry.name: entry for entry in entry_points(group=group)}
 
 
 def warn_of_namesakes(group: str, name: str, used: object, what: str, instead: Callable[[EntryPoint], str]) -> None:
-    """Warn if installed packages offer something by the name of what is `used`, which is ours. `what` it is (as "a
-    strategy 'fopru'"), and what to write `instead` to use theirs, are for the message."""
+    """Warn if installed packages offer something under the same name as `used`, which is ours. The message calls it
+    `what` ("a strategy 'fopru'") and says what to write `instead` to use theirs."""
     if (group, name) in COMPARED:
         return
     COMPARED.add((group, name))

@@ -11,15 +11,15 @@ from traceback import extract_tb
 
 
 class TokenPruneError(Exception):
-    """Every error that tokenprune raises on purpose."""
+    """The base class of all errors that tokenprune raises on purpose."""
 
 
 class SettingError(TokenPruneError, ValueError):
-    """A setting that cannot be right, whatever the model is."""
+    """A setting that cannot be right for any model."""
 
 
 class DataError(TokenPruneError, ValueError):
-    """A file, folder or data set of the user's that cannot be used; the message names it, with its line or record."""
+    """A user's file, folder or data set that cannot be used; the message names it, with its line or record."""
 
 
 class UnsupportedError(TokenPruneError, RuntimeError):
@@ -32,13 +32,13 @@ class PruningError(TokenPruneError, RuntimeError):
 
 
 def to_install(extra: str) -> str:
-    """What to type where the packages of an extra of this distribution are missing."""
+    """What to type if the packages of one of this distribution's extras are missing."""
     return f'pip install "tokenprune-vlm[{extra}]", or in a clone: pip install -e ".[{extra}]"'
 
 
 def missing_package(error: ModuleNotFoundError, extra: str, what: str = "This") -> str | None:
-    """The sentence for a package of an `extra` that is not installed, and that `what` needs; None if the module that
-    was not found is tokenprune's own."""
+    """The sentence for a package of an `extra` that `what` needs and that is not installed; None if the missing module
+    is tokenprune's own."""
     if error.name is None or error.name.startswith("tokenprune"):
         return None
     return f"{what} needs {error.name.partition('.')[0]}, which is not installed. Type: {to_install(extra)}"
@@ -58,8 +58,8 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
 
 
 def user_location(error: BaseException) -> str | None:
-    """The file and line of the user's code that an error comes from; None if it is from ours, Python's or an installed
-    package's alone."""
+    """The file and line of the user's code that an error comes from; None if it involves only our code, Python's or an
+    installed package's."""
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"{error.filename}, line {error.lineno}"
     others = "<", sysconfig.get_path("stdlib"), str(Path(__file__).parent)

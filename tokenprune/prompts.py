@@ -1,4 +1,4 @@
-"""Prompts about images in a processor's own chat template, as `Zoom` and evaluations ask them."""
+"""Prompts about images in a processor's own chat template, as `Zoom` and evaluations use them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from tokenprune.errors import UnsupportedError
 
-#: The variables with which chat templates of thinking models switch thinking off: of Qwen3.5 and GLM-4.6V, and of Kimi
-#: K2.5. Otherwise an answer would be cut off long before the model has finished thinking.
+#: The variables that switch thinking off in chat templates of thinking models: Qwen3.5 and GLM-4.6V, and Kimi K2.5.
+#: Otherwise an answer would be cut off long before the model has finished thinking.
 NO_THINKING = {"enable_thinking": False, "thinking": False}
 
 
@@ -24,8 +24,8 @@ def user_prompt(processor: Any, content: Sequence[Mapping[str, Any]]) -> str:
 
 
 def apply_chat_template(processor: Any, turns: Sequence[Mapping[str, Any]]) -> str:
-    """A chat, up to where the next answer begins, with thinking switched off. UnsupportedError if the processor has no
-    chat template, as processors of models that are not trained for chats have none."""
+    """A chat, up to where the next answer begins, with thinking switched off. Raises UnsupportedError if the processor
+    has no chat template, as for models that are not trained for chats."""
     template = getattr(processor, "chat_template", True)  # a text, or texts by name
     if not template:
         raise UnsupportedError(
@@ -33,12 +33,12 @@ def apply_chat_template(processor: Any, turns: Sequence[Mapping[str, Any]]) -> s
             f"chat_template.jinja in the model's folder, or to processor.chat_template."
         )
     read = {name: value for name, value in NO_THINKING.items() if re.search(rf"\b{name}\b", str(template))}
-    return processor.apply_chat_template(list(turns), add_generation_prompt=True, **read)  # which warns of others
+    return processor.apply_chat_template(list(turns), add_generation_prompt=True, **read)  # it warns of others
 
 
 def tokenizer_options(processor: Any, prompt: str) -> dict[str, bool]:
-    """Options with which to tokenize a prompt in the chat template. One that begins with the BOS token, as Gemma's and
-    Llama 4's templates write it, gets no second one, as in transformers' `apply_chat_template(tokenize=True)`."""
+    """Options for tokenizing a prompt in the chat template. One that already begins with the BOS token, as in Gemma's
+    and Llama 4's templates, gets no second one, as in transformers' `apply_chat_template(tokenize=True)`."""
     begin = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
     return {"add_special_tokens": False} if begin and prompt.startswith(begin) else {}
 
@@ -58,5 +58,5 @@ def encode_chat(processor: Any, images: Sequence[Sequence[Any]], questions: Sequ
         **tokenizer_options(processor, prompts[0]),
         **options,
     )
-    inputs.pop("labels", None)  # PaliGemma's processor gives every prompt some, none of which is to be learnt
+    inputs.pop("labels", None)  # PaliGemma's processor makes some for every prompt, all of them ignored
     return inputs

@@ -65,7 +65,7 @@ LATE_STEPS = (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageReport:
-    """One image of the batch.
+    """The report on one image of the batch.
 
     row: the sample of the batch that it belongs to. Beam search and num_return_sequences repeat samples, so the images
         of a repeated sample appear once per repetition.
@@ -147,11 +147,13 @@ def format_grids(grids: tuple[Grid3, ...]) -> str:
 class Report:
     """A report on the last forward that contained visual tokens.
 
-    skipped: the decoder layers that were not executed.
+    images: the images and videos of the forward, in reading order.
+    skipped: the decoder layers that were skipped.
     contract: what this model's answers equal: those of the unpruned model with the dropped tokens masked out of
         attention ("masking"; "masking except ties" with an indexer that may give tokens equal scores), or, where layers
         have a state, those of a language model that has "never seen" them ("never seen, compact": at position IDs
         without gaps).
+    denoising: what the denoising steps have read and computed; None for models without any.
     """
 
     images: list[ImageReport]

@@ -1,4 +1,4 @@
-"""Read text and JSON; an error names the file and the place of whatever is wrong in it."""
+"""Reads text and JSON; errors name the file and the place of whatever is wrong in it."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from tokenprune.errors import DataError, SettingError
 
-#: What is raised: DataError for data, SettingError for settings.
+#: The class of error to raise: DataError for data, SettingError for settings.
 Kind = type[DataError] | type[SettingError]
 
 
@@ -21,8 +21,8 @@ def read_text(path: Path, error: Kind = DataError) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 file. Unlike `splitlines`, it leaves rare separators alone, which JSON and tables may
-    have inside a text (U+2028, U+0085)."""
+    """Return the lines of a UTF-8 file. Unlike `splitlines`, this leaves rare separators (U+2028, U+0085) alone, which
+    JSON and tables may have inside a text."""
     lines = read_text(path).split("\n")
     return lines if lines[-1] else lines[:-1]
 
@@ -32,9 +32,10 @@ def read_json(path: Path, error: Kind = DataError) -> Any:
 
 
 def parse_json(text: str, where: str, then: str = "", *, one_line: bool = False, error: Kind = DataError) -> Any:
-    """Return the value that JSON stands for. An `error`, naming `where`, if it is broken or has a key twice.
+    """Return the value of a JSON text. Raises an `error` that names `where` if it is broken or has a key twice.
 
-    then: what to do about broken JSON, for the error. one_line: whether `where` names the line already.
+    then: what to do about broken JSON, for the error.
+    one_line: whether `where` already names the line.
     """
     try:
         return json.loads(text, object_pairs_hook=_object)
@@ -43,7 +44,7 @@ def parse_json(text: str, where: str, then: str = "", *, one_line: bool = False,
         raise error(f"{where}{line}, column {reason.colno}: broken JSON: {reason.msg}{then}") from reason
     except RecursionError as reason:
         raise error(f"{where}: broken JSON: nested too deeply{then}") from reason
-    except ValueError as reason:  # of a key that is there twice, or of an integer of thousands of digits
+    except ValueError as reason:  # for a key that appears twice, or an integer of thousands of digits
         raise error(f"{where}: broken JSON: {reason}{then}") from reason
 
 

@@ -2,7 +2,7 @@
 
 pruning            `patch` and `unpatch`
 probing            `probe`, which records statistics without pruning
-decoder_attention  the attention of decoder layers, for probes
+decoder_attention  reads the attention of decoder layers, for probes
 handle             what all handles share
 """
 

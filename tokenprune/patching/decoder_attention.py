@@ -62,7 +62,7 @@ class DecoderReader:
         """Start a forward of the base model with these arguments, whose `visual` tokens are given by modality.
 
         Raises PruningError if modules that show attention were replaced since the reader was made, and UnsupportedError
-        if the attention was exchanged since for one that gets no masks from which windows could be read.
+        if the attention was switched to one that gets no masks from which windows could be read.
         """
         self._adapter.decoder.check_masks()
         if any(text_capture_points(self._adapter.layers[layer]) != points for layer, points in self._points.items()):

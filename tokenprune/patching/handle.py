@@ -1,4 +1,4 @@
-"""The common bases of the handles, each of which changes a model until it is removed."""
+"""The base classes of handles. A handle stands for a change to a model, until it is removed."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ class PatchingHandle(Handle, Generic[SomePatch]):
 
     @property
     def ended(self) -> bool:
-        """Whether it was removed for good, and not only replaced by another one."""
+        """Whether the patch was removed for good, and not only replaced by another one."""
         return self._patch.ended
 
     def remove(self) -> None:
         """Restore the unpatched model. Calling it again has no effect. If another patch or a probe has replaced this
-        one, that stays, and this one does not return when it is removed."""
+        patch, the other one stays, and this one does not come back when the other is removed."""
         self._patch.end()
 
     def __enter__(self: Patching) -> Patching:

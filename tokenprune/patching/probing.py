@@ -1,4 +1,4 @@
-"""Read the statistics that strategies use, without pruning anything."""
+"""Reads the statistics that strategies use, without pruning anything."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ from tokenprune.tokens.visual import VisualTokens, check_needs
 class RecordingStrategy(Strategy):
     """Keeps every visual token and records each image.
 
-    wanted: the statistics to record. layer: the encoder layer that "vision_attention" comes from.
-    found: the images of the current forward by the identity of the `kept` tensor that reports repeat, and that tensor.
+    wanted: the statistics to record.
+    layer: the encoder layer that "vision_attention" comes from.
+    found: the images of the current forward, each with its `kept` tensor, by the identity of that tensor, which reports
+        hold too.
     """
 
     keep_ratio: float | None = 1.0
@@ -62,8 +64,8 @@ class ProbedImage:
 
     row: the sample of the batch that it belongs to.
     modality: "image" or "video".
-    tokens: its visual tokens: features, layout and the requested statistics.
-    text_attention: the attention of the text of its row, by decoder layer.
+    tokens: its visual tokens, with features, layout and the requested statistics.
+    text_attention: the attention of the text in its row, by decoder layer.
     """
 
     row: int
@@ -85,7 +87,7 @@ class Probe(Handle):
         self._adapter, self._layers = adapter, tuple(decoder_layers)
         self._reader = DecoderReader(adapter, self._layers)
         self._record, self._suspended = strategy, Pruner.on(model)
-        # Nothing is dropped, so all IDs stay; there are models that take none but compact ones.
+        # Nothing is dropped, so all IDs stay; some models take only compact ones.
         self._handle = patch(model, strategy, position_ids="compact", adapter=type(adapter))
         self._hooks = [
             self._adapter.core.register_forward_pre_hook(self._before_core, with_kwargs=True),
@@ -126,7 +128,7 @@ class Probe(Handle):
         ]
 
     def run(self, **inputs: Any) -> list[ProbedImage]:
-        """Run the model on a prompt, without gradients and only as far as the statistics need; return its images.
+        """Run the model on a prompt, without gradients and only as far as the statistics need, and return its images.
 
         The forward stops after the last of `decoder_layers`, or before the first layer without any.
         """
@@ -165,12 +167,12 @@ class Probe(Handle):
 
     @dynamo_disabled
     def _before_core(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._reader.end()  # of a forward that was interrupted
+        self._reader.end()  # ends a forward that was interrupted
         kwargs = named_arguments(module, args, kwargs)
         masks = {modality.name: self._adapter.visual_mask(modality, kwargs) for modality in self._adapter.modalities}
         visual = {name: mask for name, mask in masks.items() if mask is not None}
         if visual and self.installed:
-            self._clear()  # before the next statistics are recorded, so that two forwards' never coexist
+            self._clear()  # before the next forward's are recorded, so that two forwards' statistics never coexist
             if self._layers:
                 self._reader.begin(kwargs, visual)
 
@@ -203,7 +205,7 @@ def probe(
     needs: the statistics that `VisualTokens` should have, as strategies declare them; features and layout are always
         there.
     layer: the encoder layer that "vision_attention" comes from; None is the one whose output the model uses.
-    decoder_layers: the decoder layers whose attention is read, counted from 0: the need "text_attention".
+    decoder_layers: the decoder layers whose attention is read, counted from 0; implies the need "text_attention".
     adapter: an adapter class to use instead of the one registered for the model's class, as for `patch`.
 
     Only the statistics of the last forward with an image are kept, until the probe is removed; objects taken from
@@ -214,7 +216,7 @@ def probe(
     """
     if isinstance(decoder_layers, str) or not isinstance(decoder_layers, Iterable):
         raise SettingError(f"probe: decoder_layers={decoder_layers!r} is not a list; write decoder_layers=[8].")
-    numbers = tuple(decoder_layers)  # once: an iterator has nothing the second time
+    numbers = tuple(decoder_layers)  # read once: an iterator is empty the second time
     wanted = frozenset({needs} if isinstance(needs, str) else needs) | ({"text_attention"} if numbers else set())
     model = unwrap_model(model)
     model_adapter = adapter_for(model, adapter)
@@ -238,7 +240,7 @@ def probe(
 
 
 class _StoppedEarly(Exception):
-    """Leaves a forward whose rest nobody needs."""
+    """Leaves a forward early, because the rest is not needed."""
 
 
 @dynamo_disabled

@@ -1,4 +1,4 @@
-"""Patch a model, and unpatch it."""
+"""Patches and unpatches a model."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class PatchHandle(PatchingHandle[Pruner]):
 
     @property
     def report(self) -> Report:
-        """The report on this thread's last forward with visual tokens; if it has had none, on that of any thread.
-        Raises PruningError before the first one."""
+        """The report on the last forward with visual tokens, of this thread or, if it had none, of any thread. Raises
+        PruningError before the first one."""
         if self._patch.report is None:
             raise PruningError("no report yet: this patch has not seen an image. Call the model with one first.")
         return self._patch.report
@@ -128,7 +128,7 @@ def unpatch(model: nn.Module) -> None:
 
 
 def check_unpatched(model: object) -> None:
-    """Raise SettingError for a patched model, where it is to be compared with the unpruned one."""
+    """Raise SettingError for a patched model that would be taken for the unpruned one."""
     pruner = Pruner.on(unwrapped) if isinstance(unwrapped := unwrap_model(model), nn.Module) else None
     if pruner is not None:
         raise SettingError(

@@ -1,7 +1,7 @@
 """Token merging for document-retrieval models.
 
 patching  `patch_retrieval`
-ward      the merging: clusters of similar embeddings
+ward      merges clusters of similar embeddings
 """
 
 from tokenprune.retrieval.patching import RetrievalHandle, patch_retrieval

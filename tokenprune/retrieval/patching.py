@@ -1,4 +1,4 @@
-"""Patch a late-interaction retrieval model so that each page gets fewer embeddings.
+"""Patches a late-interaction retrieval model so that each page gets fewer embeddings.
 
 This is a separate call from `patch`, because nothing is pruned inside the model: it reads whole pages, and its output
 embeddings are merged.
@@ -46,7 +46,7 @@ class PageMerging(Patch):
 
     @dynamo_disabled
     def merged(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """The output of a call of the model with these arguments, merged if it is of pages."""
+        """The output of a call of the model with these arguments; merged, if the call is about pages."""
         kwargs = named_arguments(self.model, args, kwargs)
         patches = self._retriever.patches(kwargs)
         if patches is None or self.factor == 1:
@@ -135,8 +135,7 @@ def merge_pages(
     factor: int,
     text: KeptText,
 ) -> Float[Tensor, "batch shorter width"]:
-    """Each row without its padding: the embeddings of the text that is kept, followed by the merged patch
-    embeddings."""
+    """Each row without its padding: the kept text embeddings, followed by the merged patch embeddings."""
     rows = [
         torch.cat([row[kept_text(is_real & ~is_patch, is_patch, text)], merge_clusters(row[is_patch], factor)])
         if bool(is_patch.any())
@@ -149,7 +148,7 @@ def merge_pages(
 def kept_text(
     others: Bool[Tensor, " length"], patches: Bool[Tensor, " length"], text: KeptText
 ) -> Bool[Tensor, " length"]:
-    """A mask of the tokens that are kept as they are, of the `others` in a page's row, which are no patches."""
+    """A mask of the tokens that are kept as they are, among the `others` of a page's row, which are not patches."""
     if text == "all":
         return others
     places = torch.arange(len(others), device=others.device)

@@ -12,8 +12,8 @@ from tokenprune.selection.precision import without_autocast
 
 
 def merge_clusters(embeddings: Float[Tensor, "n width"], factor: int) -> Float[Tensor, "clusters width"]:
-    """Merge `n` embeddings of length 1 into `n // factor`: the mean of each cluster, normalised to length 1, in the
-    order of the clusters' first members. Gradients flow through the means.
+    """Merge `n` embeddings of unit length into `n // factor`: the mean of each cluster, normalised to unit length, in
+    the order of the clusters' first members. Gradients flow through the means.
 
     Ties in the tree, such as between the patches of a blank page, give fewer clusters. Raises PruningError for fewer
     embeddings than `factor`, and for embeddings that are not finite.

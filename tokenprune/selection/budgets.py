@@ -16,7 +16,7 @@ from tokenprune.errors import PruningError, SettingError
 def budget(n_visual: int, keep_ratio: float | None, keep: int | None) -> int:
     """The number of visual tokens to keep of an image's `n_visual`.
 
-    A ratio is rounded half up and never to 0; a count is capped at what the image has. Raises SettingError for neither.
+    A ratio is rounded half up and never to 0; a count is capped at `n_visual`. Raises SettingError if neither is given.
     """
     if keep is not None:
         return min(int(keep), n_visual)
@@ -29,10 +29,10 @@ def budget(n_visual: int, keep_ratio: float | None, keep: int | None) -> int:
 
 
 def tile_share(n_visual: int, n_image: int | None, keep_ratio: float | None, keep: int | None) -> int:
-    """The number of visual tokens to leave of a tile with `n_visual`, of an image with `n_image`.
+    """The number of visual tokens to leave in a tile with `n_visual`, of an image with `n_image`.
 
-    It is the budget of an image that is one tile. Otherwise it is the tile's share, rounded up, so that the tiles have
-    at least the image's budget; if `n_image` is not known (None), of a count all of it.
+    For an image of one tile, this is the image's budget. Otherwise it is the tile's share, rounded up, so that the
+    tiles have at least the image's budget; a count is not divided if `n_image` is not known (None).
     """
     if n_visual == n_image or (n_image is None and keep is not None):
         return budget(n_visual, keep_ratio, keep)
@@ -62,7 +62,7 @@ def n_reaching(scores: Float[Tensor, " left"], mass: float) -> int:
 
 
 def split(count: int, sizes: Sequence[int]) -> list[int]:
-    """`count` split exactly into one integer per part, in proportion to the parts' sizes and spread evenly.
+    """Split `count` exactly into one integer per part, in proportion to the parts' sizes and spread evenly.
 
     No part gets more than its size if `count` is at most their sum.
     """

@@ -20,7 +20,7 @@ def describe(value: object) -> str:
 
 # Elements of merged features in memory at once: 256 MiB in float32.
 PAIR_ELEMENTS = 2**26
-# Pairs are summed by a product of matrices if at least 1/DENSE of all pairs of target and source occur.
+# Pairs are summed by a matrix product if at least 1/DENSE of all pairs of target and source occur.
 DENSE = 32
 
 
@@ -28,7 +28,7 @@ DENSE = 32
 class Merge:
     """Which visual tokens are folded into which kept tokens, and with what weight: new[t] = sum of weight * old[s].
 
-    targets: places within `kept`, of tokens whose features are replaced; others keep theirs, bit for bit.
+    targets: places within `kept` of the tokens whose features are replaced; others keep theirs, bit for bit.
     sources: indices of visual tokens, kept or dropped. A target's own old features count only if it is a source too.
     weights: multiplied as they are; a strategy that wants a mean gives weights that add up to 1.
     """
@@ -38,7 +38,7 @@ class Merge:
     weights: Float[Tensor, " pairs"]
 
     def __post_init__(self) -> None:
-        """Raises PruningError unless all three are tensors with one entry for each pair, and the first two indices."""
+        """Raises PruningError unless all three are tensors with one entry per pair, and the first two hold indices."""
         parts = self.targets, self.sources, self.weights
         tensors = all(isinstance(part, Tensor) and part.ndim == 1 for part in parts)
         if not tensors or len({*map(len, parts)}) > 1 or {self.targets.dtype, self.sources.dtype} != {torch.long}:
@@ -58,31 +58,31 @@ class Merge:
     ) -> Merge:
         """The importance-weighted mean of every target's sources, among `n_kept` kept tokens.
 
-        No importance may be negative, nor all of a target's be 0: a Selection would raise PruningError for the weights,
-        as it does for targets that cannot be.
+        No importance may be negative, nor all of a target's be 0: a Selection raises PruningError for such weights, as
+        it does for impossible targets.
         """
         cls(targets, sources, importance)  # checks them
-        # Nothing is read from a GPU here, where indexing with targets that cannot be would end the process.
+        # Impossible targets are masked, not checked: a check would wait for a GPU, and indexing with them kills CUDA.
         importance = importance.where(importance >= 0, torch.nan)
         within = targets.where((targets >= 0) & (targets < n_kept), 0)
         totals = importance.new_zeros(n_kept).index_add(0, within, importance)
         return cls(targets, sources, importance / totals[within])
 
     def fits(self, n_visual: int, n_kept: int) -> Bool[Tensor, ""]:
-        """Whether sources are among `n_visual` tokens, targets among `n_kept` ones, and weights finite numbers. A GPU
-        is not waited for."""
+        """Whether all sources are among `n_visual` tokens, all targets among `n_kept`, and all weights finite. Does not
+        wait for a GPU."""
         sources, targets = self.sources, self.targets
         inside = (sources >= 0) & (sources < n_visual) & (targets >= 0) & (targets < n_kept)
         return (inside & self.weights.isfinite()).all()
 
     @classmethod
     def concat(cls, parts: Sequence[Merge]) -> Merge:
-        """The merges within several parts of an image as one, each already counted in the whole image."""
+        """Join the merges within several parts of an image, whose indices already count in the whole image."""
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("targets", "sources", "weights")))
 
     def in_image(self, index: Int[Tensor, " part"], places: Int[Tensor, " kept"]) -> Merge:
-        """This merge within a part of an image as one within the image, where the part's visual tokens are `index`, and
-        its kept ones are at `places` among all kept ones."""
+        """Convert this merge within a part of an image to one within the image, where the part's visual tokens are
+        `index`, and its kept tokens are at `places` among all kept ones."""
         return Merge(places[self.targets], index[self.sources], self.weights)
 
     def to(self, device: torch.device) -> Merge:
@@ -100,11 +100,11 @@ class Merge:
         return cls(nothing, nothing, nothing.float())
 
     def then(self, second: Merge, before: Int[Tensor, " before"], kept: Int[Tensor, " kept"]) -> Merge:
-        """This merge into the tokens `before`, and then `second` of these into `kept` of them, as one merge."""
+        """Combine this merge, into the tokens `before`, with a `second` one of these into `kept` of them."""
         targets, sources, weights = self._pairs(before)
         to, through, shares = second._pairs(kept)
         counts = targets.bincount(minlength=len(before))
-        of_pair = counts[through]  # a pair of the second merge becomes as many as its source is merged from
+        of_pair = counts[through]  # a pair of the second merge becomes one pair per token its source is merged from
         pair = torch.arange(len(to), device=to.device).repeat_interleave(of_pair)
         first = (counts.cumsum(0) - counts)[through] - (of_pair.cumsum(0) - of_pair)
         at = torch.arange(len(pair), device=to.device) + first[pair]
@@ -112,7 +112,7 @@ class Merge:
         return Merge(to[pair][changed], sources[at][changed], (shares[pair] * weights[at])[changed])
 
     def _pairs(self, kept: Int[Tensor, " kept"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Targets, sources and weights, by ascending target; a kept token that is no target is merged from itself."""
+        """Targets, sources and weights by ascending target; a kept token that is no target is merged from itself."""
         same = torch.ones_like(kept, dtype=torch.bool).index_fill(0, self.targets, False).nonzero()[:, 0]
         targets, sources = torch.cat([self.targets, same]), torch.cat([self.sources, kept[same]])
         weights = torch.cat([self.weights.float(), torch.ones_like(same, dtype=torch.float32)])
@@ -129,8 +129,8 @@ class Merge:
     def _added_up(
         self, features: Float[Tensor, "visual width"], kept: Int[Tensor, " kept"]
     ) -> Float[Tensor, "kept width"]:
-        """The kept features, with few pairs summed in blocks. The other features keep their bits, because converting
-        them to float32 and back is exact."""
+        """The kept features, for few pairs, which are summed in blocks. The other features keep their bits, because
+        converting them to float32 and back is exact."""
         result = features[kept].to(torch.promote_types(features.dtype, torch.float32)).index_fill_(0, self.targets, 0)
         length = max(1, PAIR_ELEMENTS // features.shape[1])
         pairs = zip(*(part.split(length) for part in (self.targets, self.sources, self.weights)), strict=True)
@@ -139,7 +139,7 @@ class Merge:
         return result.to(features.dtype)
 
     def _product(self, features: Float[Tensor, "visual width"], n_kept: int) -> Float[Tensor, "kept width"]:
-        """The sums of many pairs, which as a matrix need no feature more than once."""
+        """The sums for many pairs, as a matrix product, which reads every feature only once."""
         weights = torch.zeros(n_kept, len(features), dtype=torch.float32, device=features.device)
         weights = weights.index_put((self.targets, self.sources), self.weights.float(), accumulate=True)
         unused = torch.ones(len(features), dtype=torch.bool, device=features.device).index_fill(0, self.sources, False)

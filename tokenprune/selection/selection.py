@@ -20,11 +20,11 @@ class Selection:
     """The outcome for one image.
 
     kept: indices of the kept visual tokens, ascending and unique, out of `n_visual`.
-    scores: importance scores, if there are any, detached, because reports keep them.
+    scores: one importance score per visual token, detached, because reports keep them; None if there are none.
     merged: what is merged into kept tokens, if anything is.
     steps: what each strategy kept, for strategies in sequence.
 
-    Raises PruningError for anything else, so code that holds a Selection need not check it again.
+    Raises PruningError for anything else, so code that gets a Selection need not check it again.
     """
 
     kept: Int[Tensor, " kept"]
@@ -32,7 +32,7 @@ class Selection:
     scores: Float[Tensor, " visual"] | None = None
     merged: Merge | None = None
     steps: tuple[StepReport, ...] = ()
-    trusted: InitVar[bool] = False  # kept and merged are right by construction: no GPU is waited for to check them
+    trusted: InitVar[bool] = False  # kept and merged are right by construction, so no GPU is waited for to check them
 
     def __post_init__(self, trusted: bool) -> None:
         kept, merged = self.kept, None if trusted else self.merged
@@ -75,12 +75,12 @@ class Selection:
             )
 
     def sizes(self, before: Float[Tensor, " visual"] | None = None) -> Float[Tensor, " kept"]:
-        """How many tokens each kept one stands for: itself, and those merged into it that are not kept.
+        """How many tokens each kept token stands for: itself, and the dropped tokens merged into it.
 
-        before: the same for all tokens before the selection; None is 1 for each.
+        before: the sizes of all tokens before the selection; None is 1 for each.
 
-        A dropped token that is merged into several counts in each in proportion to its weights there, so that it
-        counts once; one that is merged into none counts nowhere, and a kept one only as itself.
+        A dropped token that is merged into several is divided among them in proportion to its weights there, so that it
+        counts once; one that is merged into none counts nowhere, and a kept token only as itself.
         """
         if before is None:
             before = torch.ones(self.n_visual, dtype=torch.float32, device=self.kept.device)
@@ -110,7 +110,7 @@ class Selection:
 
     @classmethod
     def best(cls, scores: Float[Tensor, " visual"], n_kept: int) -> Selection:
-        """The `n_kept` tokens with the highest scores; of equal ones the first."""
+        """The `n_kept` tokens with the highest scores; among equal scores, the first."""
         _check_count("best", n_kept)
         if isinstance(scores, Tensor) and scores.ndim == 1 and not scores.is_complex():
             order = scores.argsort(descending=True, stable=True)
@@ -138,8 +138,8 @@ def _checked_scores(scores: object, n_visual: int) -> Tensor:
 
 
 def _check_count(method: str, n_kept: Any) -> None:
-    """Raise PruningError unless that many tokens can be kept: a negative number would leave out the last ones. A tensor
-    of one integer is a number, too."""
+    """Raise PruningError unless that many tokens can be kept: a negative number would leave out the last ones. A
+    one-integer tensor is a number, too."""
     try:
         count = index(n_kept)
     except TypeError:

@@ -17,7 +17,7 @@ class StageReport:
     effect of pruning in the vision tower, from encoder layer `layer` on.
 
     kept: sorted indices within the image's visual tokens.
-    scores: importance score of every visual token, NaN for tokens dropped earlier; None if the strategy gives none.
+    scores: the importance score of every visual token, NaN for tokens dropped earlier; None if the strategy gives none.
     merged: the tokens merged into kept ones; None if there are none.
     """
 
@@ -42,7 +42,7 @@ class StepReport:
 def scores_of_all(
     scores: Float[Tensor, " left"] | None, left: Int[Tensor, " left"], n_visual: int, missing: float = math.nan
 ) -> Float[Tensor, " visual"] | None:
-    """The scores of the tokens that were `left` before a step as those of all `n_visual` tokens of the image, with
+    """Extend the scores of the tokens that were `left` before a step to all `n_visual` tokens of the image, with
     `missing` for the others."""
     if scores is None or len(left) == n_visual:
         return scores

@@ -1,4 +1,4 @@
-"""Attention masks as callers pass them, over columns: which can be pruned, and which columns are padding."""
+"""Attention masks as callers pass them, over columns: which masks can be pruned, and which columns are padding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_pattern(mask: Mask) -> bool:
 
 
 def prunable_mask(mask: Any) -> Mask:
-    """Return an attention mask that was passed to the base model or to the language model.
+    """Return the attention mask that was passed to the base model or to the language model.
 
     Raises PruningError for a mask of a type that cannot be pruned.
     """
@@ -39,12 +39,13 @@ def prunable_mask(mask: Any) -> Mask:
 def padding_of(mask: Mask, n_columns: int, n_new: int) -> Bool[Tensor, "rows columns"] | None:
     """Return a mask of the padding among `n_columns` cached and `n_new` new columns; None if there is no padding mask.
 
-    In a pattern, a new column is padding if no query of its call attends to it, not even its own. Where no layer takes
-    one, the masks say which of the new columns are real.
+    In a pattern, a new column is padding if no query of its call attends to it, not even its own. If no layer takes a
+    pattern, the masks say which of the new columns are real.
+
     Raises PruningError for a mask over any other number of columns.
     """
     total = n_columns + n_new
-    if isinstance(mask, Mapping):  # of layers with a state, only the new columns
+    if isinstance(mask, Mapping):  # those of layers with a state cover only the new columns
         given = sorted((pattern for pattern in mask.values() if pattern is not None), key=lambda one: -one.ndim)
         mask = given[0] if given else None
         if mask is not None and mask.ndim == 2 and mask.shape[1] == n_new:

@@ -1,7 +1,7 @@
 """Attention masks of the language model after pruning.
 
 Input masks cover columns, as in the unpruned model: until the language model is entered, a pruned cache reports its
-logical lengths, so the masks that transformers has made by then (causal, prefix, image blocks, windows) are right for
+logical length, so the masks that transformers has made by then (causal, prefix, image blocks, windows) are right for
 the unpruned sequence. This module turns them into masks over slots by gathering the remaining rows and columns. Sliding
 windows and chunks count columns; where the language model would make the mask itself and count slots, it is made here.
 Layers with a recurrent state take no such mask: they get the padding of the new tokens.
@@ -22,22 +22,23 @@ from tokenprune.sequence.input_masks import Mask, is_pattern, wrong_width
 from tokenprune.sequence.packing import Packing, Slots
 
 FULL, SLIDING, CHUNKED, INDEXED = "full_attention", "sliding_attention", "chunked_attention", "indexed_attention"
-#: Layers that see the whole prompt, and a window of what was answered.
+#: Layers that see the whole prompt, and a window of the answer.
 REFERENCE = "reference_sliding_attention"
-#: Layers that attend to blocks of slots, which an indexer chooses, and take position IDs for slots.
+#: Layers that attend to blocks of slots, chosen by an indexer, and take position IDs for slots.
 BLOCKS = "minimax_m3_sparse"
-#: Layers that attend to pools of keys, which an indexer chooses. transformers calls them INDEXED; they take no mask
-#: but the padding of the new tokens, as layers with a state do.
+#: Layers that attend to pools of keys, chosen by an indexer. transformers calls them INDEXED; like layers with a state,
+#: they take no mask but the padding of the new tokens.
 POOLED = "pooled_attention"
 #: Layers with a state instead of keys: linear attention, state-space models and short convolutions.
 LINEAR, CONVOLUTION = "linear_attention", "conv"
-#: Layers with a convolution beside attention by distances in the cache: to both, what is dropped was never there.
+#: Layers with a convolution beside attention that counts distances in the cache: to both, dropped tokens were never
+#: there.
 HYBRID = "hybrid"
 RECURRENT = (LINEAR, CONVOLUTION, HYBRID)
-#: Layers that do not mix tokens: those with experts or a plain MLP only.
+#: Layers that do not mix tokens: with experts or a plain MLP only.
 SEPARATE = "separate"
 
-#: What pruning is equal to, exactly.
+#: What pruning is exactly equal to.
 Contract = Literal["masking", "masking except ties", "never seen", "never seen, compact"]
 
 
@@ -64,14 +65,14 @@ class LayerKinds:
 
     @cached_property
     def own_masks(self) -> bool:
-        """Whether the language model is to make all masks from what is left, whatever its base model has made."""
+        """Whether the language model is to make all masks itself from what is left, whatever its base model made."""
         return HYBRID in self.kinds
 
     @cached_property
     def contract(self) -> Contract:
-        """What pruning is equal to: masking the dropped tokens out of attention; the same where the indexer of sparse
-        layers scores no two tokens alike; with layers that have a state, never having seen them; and with layers that
-        count slots, never having seen them, under position IDs without gaps."""
+        """What pruning is equal to: masking the dropped tokens out of attention; with an indexer, the same unless it
+        scores two tokens alike; with layers that have a state, never having seen the dropped tokens; and with layers
+        that count slots, never having seen them, under position IDs without gaps."""
         if BLOCKS in self.kinds:
             return "never seen, compact"
         if not {*RECURRENT, POOLED}.isdisjoint(self.kinds):
@@ -83,12 +84,12 @@ class LayerKinds:
 class MaskRequest:
     """The masks that one call of the language model needs.
 
-    slots: those of the cache, followed by those of the remaining new tokens.
+    slots: the slots of the cache, followed by those of the remaining new tokens.
     packing: the remaining new columns; the new columns start at `n_columns`.
     span: (layer index, number of queries) -> number of slots in the layer's keys, and the first of them.
     dtype: bool, or the dtype of additive masks.
     first: the first column of each row that is not padding; None if no row is padded on the left.
-    prompt: how many slots REFERENCE layers always see; None as long as they see all.
+    prompt: how many slots REFERENCE layers always see; None while they see all.
     """
 
     slots: Slots
@@ -117,7 +118,7 @@ class MaskRequest:
         return allowed if keys.bias is None else add_bias(allowed, keys.bias, self.dtype)
 
     def _allowed(self, mask: Mask, kind: str, layers: LayerKinds, keys: Slots) -> Tensor:
-        """The mask of the layers of a kind, from a pattern or its own, without bias."""
+        """The mask of the layers of a kind, from a pattern or made here, without bias."""
         pattern = mask[kind] if isinstance(mask, Mapping) else mask if is_pattern(mask) else None
         if pattern is not None:
             total = self.n_columns + self.packing.n_columns
@@ -141,7 +142,7 @@ class MaskRequest:
         return prompt.followed_by(answer)
 
     def _padding(self) -> Bool[Tensor, "batch new"] | None:
-        """Which of the remaining new tokens a layer with a state is to take in; None if all of them."""
+        """Which of the remaining new tokens a layer with a state is to take in; None for all."""
         real = self._real()
         return None if real.shape[1] == 1 or bool(real.all()) else real
 
@@ -159,9 +160,9 @@ def causal_mask(
     first: Int[Tensor, " batch"] | None = None,
     always: int = 0,
 ) -> Shaped[Tensor, "batch one queries keys"]:
-    """Make a causal mask. A query does not attend to keys that are `window` or more columns before it, except for the
-    first `always` ones, nor to keys outside its chunk of `chunk` columns, counted from each row's `first` column; from
-    0 if that is None."""
+    """Make a causal mask. A query does not attend to keys `window` or more columns before it, except for the first
+    `always` keys, nor to keys outside its chunk of `chunk` columns, counted from each row's `first` column, or from 0
+    if that is None."""
     age = queries[:, :, None] - keys.columns[:, None]
     allowed = (age >= 0) & keys.valid[:, None]
     if window is not None:
@@ -175,22 +176,22 @@ def causal_mask(
 
 
 def additive(allowed: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Shaped[Tensor, "*shape"]:
-    """Return what a mask adds to the logits in a dtype: 0, or the lowest number where nothing may be attended to; the
-    mask itself if the dtype is bool."""
+    """Return what a mask adds to the logits in a dtype: 0 where it allows attention, and the lowest number elsewhere;
+    the mask itself if the dtype is bool."""
     if dtype == torch.bool:
         return allowed
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
 def masked_out(mask: Tensor, where: Bool[Tensor, "*shape"]) -> Tensor:
-    """Return a mask, bool or additive, with which nothing is attended to where `where` is true, which may broadcast."""
+    """Return a bool or additive mask that also forbids attention where `where`, which may broadcast, is true."""
     return mask.masked_fill(where, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
 
 
 def add_bias(
     mask: Shaped[Tensor, "batch heads queries keys"], bias: Float[Tensor, "batch keys"], dtype: torch.dtype
 ) -> Float[Tensor, "batch heads queries keys"]:
-    """Make an additive mask that also adds a bias, which is at least 0, to what every query finds at a key."""
+    """Make an additive mask that also adds each key's bias, which is at least 0, for every query."""
     mask = additive(mask, dtype) if mask.dtype == torch.bool else mask
     return mask + bias[:, None, None].to(mask.dtype)
 

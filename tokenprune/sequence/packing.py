@@ -19,8 +19,10 @@ IGNORED_LABEL = -100  # the label that every Hugging Face loss leaves out
 
 @dataclass(frozen=True, eq=False)
 class PromptTokens:
-    """The new columns of a call: masks of visual tokens, by modality, and of `real` tokens, which are not padding.
+    """The new columns of a call.
 
+    visual: masks of the visual tokens, by modality.
+    real: a mask of the columns that are not padding.
     image_starts: a mask, on the CPU, of the columns at which images start, for modalities encoded as separate tiles;
         None for others.
     visual_cpu, real_cpu: copies on the CPU. All counting is done there, so that a forward waits for the GPU only once.
@@ -71,7 +73,7 @@ class PromptTokens:
         return rows, columns, true_indices(visual.flatten(), len(rows)) % visual.shape[1]
 
     def without_answers(self, labels: Int[Tensor, "batch new"]) -> PromptTokens:
-        """Return the prompt without the answers that training appends to it. An answer begins at the first label that
+        """Return the prompt without the answers appended to it for training. An answer begins at the first label that
         follows unlabelled text after the row's last image; a row without such a label stays whole."""
         labelled = (labels != IGNORED_LABEL).cpu()
         visual = torch.stack([*self.visual_cpu.values()]).any(0)
@@ -94,7 +96,7 @@ class PromptTokens:
 class Packing:
     """The kept columns of a batch of sequences, packed to the length of the longest.
 
-    columns: ascending within each row, out of `n_columns`.
+    columns: the kept columns, ascending within each row, out of `n_columns`.
     valid: False for holes: filler that nothing may attend to, and padding that stays.
     counts: the number of valid columns per row, known on the CPU to avoid waiting for a GPU.
     trailing: the number of padding columns at the end of each row that stay; empty if there are none.
@@ -131,7 +133,7 @@ class Packing:
         if not self.drops:
             return tensor.expand(batch, *tensor.shape[1:])
         columns = self.columns.to(tensor.device)
-        if batch == 1:  # index_select copies whole rows, gather every number by itself
+        if batch == 1:  # index_select copies whole rows, gather one number at a time
             return tensor.index_select(1, columns[0])
         return tensor.expand(batch, *tensor.shape[1:])[torch.arange(batch, device=columns.device)[:, None], columns]
 
@@ -143,9 +145,9 @@ class Packing:
 
 
 def pack(keep: Bool[Tensor, "batch length"], counts: Sequence[int], trailing: Sequence[int] = ()) -> Packing:
-    """Pack the kept columns of each row; `counts` are their numbers.
+    """Pack the kept columns of each row; `counts` says how many each has.
 
-    Shorter rows have holes on the left, so that the last columns of all rows stay the last, as in the caller's batch.
+    Shorter rows have holes on the left, so that the last columns of all rows stay last, as in the caller's batch.
 
     trailing: how many padding columns at the end of each row stay in their places.
     """
@@ -166,7 +168,7 @@ def inverse(
     """Return the place of each of `n_columns` columns among `columns`; 0 for those that are not there."""
     place = torch.zeros(len(columns), n_columns, dtype=torch.long, device=columns.device)
     order = torch.arange(columns.shape[1], device=columns.device).expand_as(columns)
-    # Holes are at column 0, which may be a real token's too: the token wins.
+    # Holes are at column 0, which a real token may have too: the token wins.
     return place.scatter_reduce_(1, columns, order * valid, "amax")
 
 
@@ -188,8 +190,10 @@ def identity_packing(batch: int, n_new: int, device: torch.device) -> Packing:
 
 @dataclass(frozen=True, eq=False)
 class Slots:
-    """The column that each slot of a cache holds, and whether the slot is valid: something may attend to it.
+    """The slots of a cache.
 
+    columns: the column that each slot holds.
+    valid: whether anything may attend to each slot.
     bias: what is added to the attention logits of each slot's key; None if nothing is.
     """
 

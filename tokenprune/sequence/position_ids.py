@@ -1,4 +1,4 @@
-"""Position IDs of pruned sequences. They may be fractions: those of Qwen3-Omni count seconds of a video."""
+"""Position IDs of pruned sequences. They may be fractions: Qwen3-Omni's count seconds of a video."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def compact_ids(
 
     real: False for padding.
 
-    Each ID is reduced by the number of dropped columns before it; a dropped column gets the ID of the last column kept
+    Each ID is reduced by the number of dropped columns before it; a dropped column gets the ID of the last kept column
     before it. With several components (M-RoPE), IDs do not count columns: an image of h x w tokens uses only max(h, w)
     of them. Rows that lose any token are then numbered like text: their remaining columns get consecutive IDs, equal in
     every component, from the row's first ID, so the IDs no longer encode the rows and columns of an image.

@@ -8,13 +8,13 @@ attention    ... by the attention of the vision tower
 merging      ... by merging dropped tokens into kept ones
 video        ... by comparing the frames of a video
 tower        before the vision tower, and between its layers
-all_enter    keeps every visual token until the language model
+all_enter    lets every visual token enter the language model
 staged       inside the language model, in stages
 text_guided  ... by the text's attention
 schedule     stages that average to a given keep ratio
 skipping     skips some of the decoder layers
 denoising    between the steps of models that denoise
-calls        calls their methods and checks what these return
+calls        calls the methods of strategies and checks what they return
 """
 
 from tokenprune.strategy.all_enter import AllEnterStrategy

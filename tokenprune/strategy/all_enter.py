@@ -30,7 +30,7 @@ class AllEnterStrategy(Strategy):
         return n_visual
 
     def for_part(self, n_kept: int, n_visual: int) -> AllEnterStrategy:
-        """Return itself: the stages count all tokens of the image, whatever enters."""
+        """Return the strategy itself: the stages count all tokens of the image, whatever enters."""
         return self
 
     def select(self, tokens: VisualTokens) -> Selection:

@@ -39,7 +39,7 @@ class Strategy(ABC):
         cls.__repr__ = cls.__repr__  # an inherited one becomes the class's own, which dataclass does not replace
 
     def __repr__(self) -> str:
-        """The call that makes an equal strategy, without settings that are as by default."""
+        """The call that makes an equal strategy, leaving out settings at their defaults."""
         given = ((one, repr(getattr(self, one.name))) for one in fields(self) if one.init)
         return f"{type(self).__name__}({', '.join(f'{one.name}={it}' for one, it in given if it != repr(one.default))})"
 
@@ -75,13 +75,13 @@ class Strategy(ABC):
 
     @property
     def selects_per_tile(self) -> bool:
-        """Whether `select` gets every tile of a tiled image by itself. A strategy that splits a budget per tile in its
+        """Whether `select` gets every tile of a tiled image separately. A strategy that splits a budget per tile in its
         own way, or handles all tiles at once, returns False."""
         return self.budget_per == "tile"
 
     @abstractmethod
     def select(self, tokens: VisualTokens) -> Selection:
-        """Choose the tokens of one image that are kept."""
+        """Choose which tokens of one image to keep."""
 
     def budget(self, n_visual: int) -> int:
         """How many of `n_visual` tokens to keep before the language model."""

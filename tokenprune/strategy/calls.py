@@ -1,8 +1,5 @@
-"""Calls the methods of a strategy, and checks the types of what they return. Errors name the strategy and the method,
-and say what to return.
-
-Callers check budgets.
-"""
+"""Calls the methods of a strategy, and checks the types of what they return; budgets are checked by the callers. Errors
+name the strategy and the method, and say what to return."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from tokenprune.strategy.staged import Stage, StagedStrategy
 @contextmanager
 def strategy_call(strategy: Strategy, method: str, *inputs: Tensor) -> Iterator[None]:
     """Wrap the call of a strategy's method with `inputs`: disables torch.autocast, and prefixes PruningError and
-    SettingError with the strategy's name and the method's.
+    SettingError with the names of the strategy and the method.
 
     Raises PruningError if the method has changed one of `inputs` in place, which torch.inference_mode hides.
     """
@@ -62,7 +59,7 @@ def valid_budget(strategy: Strategy, n_visual: int) -> int:
     """How many of `n_visual` tokens the strategy may keep before the language model."""
     returned: Any = strategy.budget(n_visual)
     try:
-        most = index(returned)  # numpy's integers, and tensors of one
+        most = index(returned)  # takes numpy's integers and one-element tensors, too
     except TypeError:
         most = 0
     if most > 0:
@@ -111,7 +108,7 @@ def valid_skips(strategy: StagedStrategy, n_layers: int) -> tuple[int, ...]:
 
 
 def valid_interval(strategy: ReusingStrategy) -> int:
-    """In every how many denoising steps the strategy computes the action expert."""
+    """The interval, in denoising steps, at which the strategy computes the action expert."""
     every = strategy.recompute_every
     if is_integer(every) and every > 0:
         return int(every)

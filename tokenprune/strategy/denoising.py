@@ -34,8 +34,7 @@ class DenoisingStage(StageBudget):
 
 @dataclass(frozen=True)
 class DenoisingStrategy(Strategy):
-    """Prunes what the denoiser of a block diffusion model reads between steps, not what is cached: `select` decides
-    that."""
+    """Prunes, between steps, what the denoiser of a block diffusion model reads. What is cached is up to `select`."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"canvas_attention"})
 
@@ -51,7 +50,7 @@ class DenoisingStrategy(Strategy):
 
     @abstractmethod
     def select_in_step(self, stage: DenoisingStage, tokens: StepTokens) -> Selection:
-        """Choose the tokens of one image that are read from a step on.
+        """Choose which tokens of one image are read from a step on.
 
         Returns a Selection over `tokens`: its indices count within the tokens that were left before.
         """
@@ -64,4 +63,4 @@ class ReusingStrategy(Strategy):
     @property
     @abstractmethod
     def recompute_every(self) -> int:
-        """They are computed once in this many steps, beginning with the first; 1 computes them in all."""
+        """The layers are computed once in this many steps, beginning with the first; 1 computes them in every step."""

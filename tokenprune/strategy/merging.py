@@ -20,7 +20,7 @@ class MergingStrategy(Strategy):
         in the papers.
     """
 
-    # By keyword only, so that a subclass's own settings keep their places.
+    # Keyword-only, so that a subclass's own settings keep their positions.
     attention_bias: Literal["size"] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ class RankedStrategy(Strategy):
         image.
     """
 
-    # By keyword only, so that a subclass's own settings keep their places.
+    # Keyword-only, so that a subclass's own settings keep their positions.
     cells: Literal["auto"] | int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class RankedStrategy(Strategy):
     def ranked(
         self, scores: Float[Tensor, " left"], n_kept: int, tokens: VisualTokens | StageTokens
     ) -> Int[Tensor, " left"]:
-        """Return the order in which the tokens are kept, for `n_kept` of them; of equal scores the first is better."""
+        """Return the order in which tokens are kept, to keep `n_kept`; among equal scores, the first is better."""
         if self.cells is None:
             return scores.argsort(descending=True, stable=True)
         side = cell_side(n_kept, tokens.n_visual) if self.cells == "auto" else self.cells
@@ -63,7 +63,7 @@ class RankedStrategy(Strategy):
 
 @dataclass(frozen=True)
 class AdaptiveStrategy(RankedStrategy):
-    """Ranks visual tokens before the language model, and keeps a fixed budget of them or as many as each image needs.
+    """Ranks visual tokens before the language model, and keeps a fixed budget of them, or as many as each image needs.
 
     mass: keep the fewest tokens whose scores add up to this share, in (0, 1], of the total of the image (or of each
         tile, with budget_per="tile"), and never more than the budget: an image whose importance is concentrated costs
@@ -95,7 +95,7 @@ class AdaptiveStrategy(RankedStrategy):
             )
 
     def n_to_keep(self, scores: Float[Tensor, " visual"]) -> int:
-        """How many tokens to keep of an image with these scores. With `mass`, a negative score raises PruningError."""
+        """How many tokens of an image with these scores to keep. With `mass`, a negative score raises PruningError."""
         most = self.budget(len(scores))
         if self.mass is None:
             return most

@@ -24,7 +24,7 @@ def geometric_stages(owner: str, layers: Sequence[int], n_layers: int, average: 
     average: the share of all visual tokens, averaged over the layers. Exact except for rounding to whole tokens.
     owner: the strategy, for error messages.
 
-    Raises SettingError if no share gives that average. Layers that the model does not have are left for `patch` to
+    Raises SettingError if no share gives that average. Layers that the model does not have are left to `patch` to
     reject.
     """
     if layers and layers[-1] >= n_layers:
@@ -58,10 +58,10 @@ def check_before_first(owner: str, n_before: int, n_layers: int, average: float)
 def powered_stages(
     owner: str, layers: Sequence[int], shares: Sequence[float], n_layers: int, average: float
 ) -> tuple[Stage, ...]:
-    """Make stages whose shares of all visual tokens are those of a schedule, raised to the power that gives an average
-    keep ratio. Exact except for rounding to whole tokens; an average that is the schedule's own changes nothing.
+    """Make stages that keep a schedule's shares of all visual tokens, raised to the power that gives an average keep
+    ratio. Exact except for rounding to whole tokens; the schedule's own average leaves it unchanged.
 
-    Raises SettingError if no power gives that average. Layers that the model does not have are left for `patch` to
+    Raises SettingError if no power gives that average. Layers that the model does not have are left to `patch` to
     reject.
     """
     if layers and layers[-1] >= n_layers:

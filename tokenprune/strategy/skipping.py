@@ -21,7 +21,7 @@ class SkippingStrategy(StagedStrategy):
         last two layers cannot be skipped. keep_ratio counts visual tokens only, whichever layers are skipped.
     """
 
-    # By keyword only, so that a subclass's own settings keep their places.
+    # Keyword-only, so that a subclass's own settings keep their positions.
     skip: int | tuple[int, ...] | list[int] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
@@ -37,7 +37,7 @@ class SkippingStrategy(StagedStrategy):
 
     def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
         last = n_layers - ENDS
-        # A count may be far more than there are.
+        # A count may exceed the number of layers.
         layers = tuple(range(max(last - self.skip, 0), last)) if isinstance(self.skip, int) else tuple(self.skip)
         if any(not ENDS <= layer < last for layer in layers):
             between = f"choose from {ENDS}..{last - 1}" if last > ENDS else "this model has no others"

@@ -13,7 +13,7 @@ from tokenprune.tokens.visual import StageTokens
 
 
 class StageBudget:
-    """The budget of a stage: a fraction `keep_ratio` or a count `keep`. SettingError for both."""
+    """The budget of a stage: a fraction `keep_ratio` or a count `keep`. Raises SettingError if both are set."""
 
     keep_ratio: float | None
     keep: int | None
@@ -50,7 +50,8 @@ class Stage(StageBudget):
 class StagedStrategy(Strategy):
     """Prunes inside the language model too: in stages, and by skipping whole decoder layers.
 
-    `select` decides which tokens enter it. `select_at` reads `tokens.attention` if `needs` has "text_attention".
+    `select` decides which tokens enter the language model. `select_at` may read `tokens.attention` if `needs` has
+    "text_attention".
     """
 
     @abstractmethod
@@ -58,10 +59,10 @@ class StagedStrategy(Strategy):
         """The stages in a language model of `n_layers`, by ascending layer."""
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
-        """Choose the tokens of one image that are left from a stage on, and what is merged into them.
+        """Choose which tokens of one image are left from a stage on, and what is merged into them.
 
-        Returns a Selection over `tokens`: its indices count within the tokens that were left before. Without an
-        override, the tokens are left whose scores in the previous selection are highest.
+        Returns a Selection over `tokens`: its indices count within the tokens that were left before. By default, keeps
+        the tokens with the highest scores in the previous selection.
         """
         if tokens.scores is None:
             raise PruningError(
@@ -71,5 +72,5 @@ class StagedStrategy(Strategy):
         return Selection.best(tokens.scores, stage.budget(tokens.n_visual))
 
     def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
-        """The decoder layers, of `n_layers`, that are not executed at all, by ascending number."""
+        """The decoder layers, of `n_layers`, that are skipped altogether, by ascending number."""
         return ()

@@ -32,7 +32,7 @@ class TextScoreStrategy(TextGuided, RankedStrategy):
 
     @abstractmethod
     def score_at(self, tokens: StageTokens) -> Float[Tensor, " left"]:
-        """One score per token that remains before a stage, higher = keep."""
+        """One score per token left before a stage, higher = keep."""
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         return self.best(self.score_at(tokens), stage.budget(tokens.n_visual), tokens)

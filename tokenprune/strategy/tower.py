@@ -20,32 +20,33 @@ class PatchStrategy(Strategy):
 
     @abstractmethod
     def select_patches(self, tokens: PatchTokens) -> Selection:
-        """Choose the visual tokens of one image or video whose patches are encoded; of one frame of a video, where the
-        tower is given frames like images (GLM-V)."""
+        """Choose the visual tokens of one image or video whose patches are encoded; for towers that are given video
+        frames like images (GLM-V), of one frame."""
 
     def select(self, tokens: VisualTokens) -> Selection:
-        """Keep them. Of frames that together exceed the video's budget, those with the highest scores."""
+        """Keep these tokens. If a video's frames together exceed its budget, keep those with the highest scores."""
         return tokens.kept_before_tower.at_most(self.budget(tokens.n_visual))
 
 
 @dataclass(frozen=True)
 class TowerStrategy(Strategy):
     """Prunes between the encoder layers of the vision tower. Its `select` must not keep a token that was dropped in the
-    tower: `tokens.kept_in_tower` has the others."""
+    tower: `tokens.kept_in_tower` has those that may be kept."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"kept_in_tower"})
 
     @abstractmethod
     def tower_layers(self, n_layers: int) -> tuple[int, ...]:
-        """The encoder layers after which `select_in_tower` is called, ascending, of the `n_layers` after which tokens
-        can be dropped: all before the one whose output the projector gets, without those that attend within windows."""
+        """The encoder layers after which `select_in_tower` is called, ascending, out of the `n_layers` after which
+        tokens can be dropped: all before the one whose output the projector gets, except those that attend within
+        windows."""
 
     @abstractmethod
     def select_in_tower(self, tokens: TowerTokens) -> Selection:
-        """Choose the visual tokens of one tile that are left after an encoder layer. Returns a Selection over `tokens`:
-        its indices count within those that were left before. Its scores are in the tokens of the next call."""
+        """Choose which visual tokens of one tile are left after an encoder layer. Returns a Selection over `tokens`:
+        its indices count within the tokens that were left before. The next call gets its scores in `tokens`."""
 
     def tower_budget(self, n_visual: int, n_image: int | None) -> int:
-        """How many of a tile's `n_visual` tokens to leave in the tower, of an image with `n_image`, None if the tower
-        cannot know. Over the tiles of an image that may be more than the budget, never less."""
+        """How many of a tile's `n_visual` tokens to leave in the tower, for an image with `n_image`, None if the tower
+        cannot know. Summed over an image's tiles, this may be more than the budget, never less."""
         return tile_share(n_visual, n_image, self.keep_ratio, self.keep)

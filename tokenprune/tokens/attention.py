@@ -1,4 +1,4 @@
-"""Attention statistics of one vision-encoder layer, from its queries and keys.
+"""Attention statistics of one encoder layer of the vision tower, from its queries and keys.
 
 The tower keeps its fast attention kernel. Only the rows or sums that a strategy needs are computed here, in float32 and
 in blocks of query rows, so that a whole attention map exists only for small images.
@@ -20,8 +20,8 @@ from tokenprune.tokens.layout import Layout
 
 HeadReduction = Literal["mean", "max"]
 
-# Attention weights in memory at once, over all heads: 64 MiB in float32. On a CPU 1 MiB, which fits its cache, or
-# enough rows to be worth reading the keys.
+# Attention weights in memory at once, over all heads: 64 MiB in float32. On a CPU, 1 MiB, which fits its cache, or
+# enough rows to make reading the keys worthwhile.
 BLOCK_ELEMENTS = 2**24
 CACHED_ELEMENTS = 2**18
 CACHED_ROWS = 16
@@ -42,10 +42,10 @@ class VisionAttention:
     the softmax, but the results leave them out. Unless stated otherwise, a result has one float32 per visual token,
     mapped from patches by `layout`. Tokens that are not `real` are padding: they neither pay nor receive attention.
 
-    shares: where visual tokens are queries that read all patches of their tile, how much of each patch they read; the
-        shares of a visual token sum to 1.
-    computed: results of `once`, by their keys, which copies for other layouts share: a budget per tile asks for the
-        tokens of one tile after the other.
+    shares: how much of each patch a visual token reads, where visual tokens are queries that read all patches of their
+        tile; the shares of a visual token sum to 1.
+    computed: results of `once` by key. Copies for other layouts share them: a budget per tile asks for the tokens of
+        one tile after the other.
     """
 
     queries: Float[Tensor, "tiles heads tokens width"]
@@ -58,7 +58,7 @@ class VisionAttention:
     computed: dict[object, Tensor] = field(default_factory=dict, repr=False, init=False)
 
     def once(self, key: object, compute: Callable[[], Tensor]) -> Tensor:
-        """Return what `compute` returns, which is called once for a key. Nothing may be written into it."""
+        """Return the result of `compute`, which is called once per key. Nothing may be written into the result."""
         if key not in self.computed:
             self.computed[key] = compute()
         return self.computed[key]
@@ -143,7 +143,7 @@ class VisionAttention:
         return self.cls_row() if self.n_prefix else self.received() / self.keys.shape[2]
 
     def patch_keys(self) -> Float[Tensor, "visual heads width"]:
-        """Return the keys of the patches, mapped to visual tokens. Those of newline tokens are meaningless."""
+        """Return the keys of the patches, mapped to visual tokens. The keys of newline tokens are meaningless."""
         patches = self.keys[:, :, self.n_prefix :].float()
         vectors = rearrange(patches, "tile head patch width -> tile patch (head width)")
         carried = torch.vmap(self.to_tokens, in_dims=2, out_dims=1)(vectors)

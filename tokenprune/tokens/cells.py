@@ -11,8 +11,8 @@ from tokenprune.tokens.layout import Layout
 
 
 def grid_cells(layout: Layout, side: float) -> tuple[Int[Tensor, " visual"], int]:
-    """Return the index of each visual token's square cell, `side` tokens wide, and the number of cells, of which some
-    are empty where tokens have been dropped.
+    """Return the index of each visual token's square cell, `side` tokens wide, and the number of cells. Some are empty
+    where tokens have been dropped.
 
     Cells are numbered consecutively across frames and rasters.
     """
@@ -32,7 +32,7 @@ def selection_cells(layout: Layout, side: int) -> Int[Tensor, " visual"]:
     """Return the index of each visual token's cell of side x side tokens.
 
     Cells never reach across frames or rasters, and the last ones of a row or column may be smaller. Newline tokens have
-    cells of their own, of as many tokens: otherwise each would displace the patches beside it.
+    cells of their own, with as many tokens: otherwise each would displace the patches beside it.
     """
     cells, n_cells = grid_cells(layout, float(side))
     if layout.newlines is not None:
@@ -46,17 +46,17 @@ def selection_cells(layout: Layout, side: int) -> Int[Tensor, " visual"]:
 
 
 def cell_side(n_kept: int, n_visual: int) -> int:
-    """Return the side of the cells for a budget: the largest whose square is at most the number of visual tokens for
-    each one to keep, but at least 2. At 25 % it is 2, at 10 % 3, and at 5 % 4. Smaller cells at the edges do not count:
-    a larger side may have as many cells as tokens to keep."""
+    """Return the side of the cells for a budget: the largest whose square is at most the number of visual tokens per
+    kept one, but at least 2. At 25 % it is 2, at 10 % 3, and at 5 % 4. Smaller cells at the edges are ignored: with
+    them, a larger side may also give as many cells as tokens to keep."""
     return max(2, int((n_visual / n_kept) ** 0.5))
 
 
 def order_by_cell(scores: Float[Tensor, " n"], cells: Int[Tensor, " n"], n_kept: int) -> Int[Tensor, " n"]:
-    """Order tokens by score, those that are among the best of their cells before all others.
+    """Order tokens by score, with the best of each cell before all others.
 
-    The best of a cell are as few as can fill the budget: its best token, or its best two, and so on. The tokens after
-    them follow by their ranks in their cells. Of equal scores the first token is best.
+    The best of a cell are as few as can fill the budget: its best token, or its best two, and so on. The other tokens
+    follow by their ranks in their cells. Among equal scores, the first token is best.
     """
     rank = rank_within(scores, cells)
     n_of_rank = torch.zeros_like(rank).index_add(0, rank, torch.ones_like(rank))

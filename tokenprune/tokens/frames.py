@@ -18,11 +18,11 @@ from tokenprune.tokens.layout import Layout
 class Frames:
     """The visual tokens of a video, frame by frame, and its other tokens.
 
-    A frame is a step in time of what the language model sees. Where a model merges frames before it, as Qwen-VL merges
+    A frame is one time step of what the language model sees. If a model merges frames before it, as Qwen-VL merges
     pairs, a merged pair is one frame here.
 
     frame_tokens: the visual tokens of each frame in raster order, so that a column shows one place at all times.
-    extra_tokens: the visual tokens that show no place: newline tokens, and a frame's CLS token where it has one.
+    extra_tokens: the visual tokens that show no place: newline tokens, and a frame's CLS token if it has one.
     """
 
     frame_tokens: Int[Tensor, "frames places"]
@@ -52,8 +52,8 @@ class Frames:
             yield features[tokens].detach().float()
 
     def kept_extra_tokens(self, n_kept: int) -> Int[Tensor, " kept"]:
-        """Return the extra tokens that a budget of `n_kept` keeps: all of them, as published code does, or as many as
-        are half of the budget, evenly spaced, if there are more."""
+        """Return the extra tokens that a budget of `n_kept` keeps: all of them, as published code does, but at most
+        half of the budget, evenly spaced."""
         count = min(len(self.extra_tokens), n_kept // 2)
         ends = list(accumulate(split(len(self.extra_tokens), [1] * count)))
         return self.extra_tokens[[end - 1 for end in ends]] if count else self.extra_tokens[:0]
@@ -62,7 +62,7 @@ class Frames:
 def frame_of_tokens(layout: Layout) -> Int[Tensor, " visual"] | None:
     """Return the frame of each visual token, -1 for extra tokens; None if the layout is not of a video.
 
-    The frames are those that the layout names, or else those of its only raster with several.
+    The frames are those that the layout names, or else those of its only raster with several frames.
     """
     frame = layout.frame
     if frame is None:

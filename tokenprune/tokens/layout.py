@@ -29,7 +29,7 @@ class Layout:
     """The visual tokens of one image or video, in the order in which the language model sees them.
 
     grids: the rasters that they form, one after the other. Most models have one; an anyres model has the thumbnail's
-        and then the canvas's, whose last column holds the newline tokens.
+        and then the canvas's, whose last column consists of newline tokens.
     n_tiles: the number of tiles or frames in which the vision tower sees the image.
     to_tokens: maps one number per patch of every tile to one per visual token, as the model maps the features.
     tiles: the tile of each visual token; None if there is only one. A tile's tokens form a rectangle in every raster
@@ -97,7 +97,7 @@ class Layout:
         return first
 
     def newline_mask(self, device: torch.device | str = "cpu") -> Bool[Tensor, " visual"]:
-        """Return `newlines`, or a mask of none."""
+        """Return `newlines`, or an all-false mask if there are none."""
         if self.newlines is None:
             return torch.zeros(self.n_visual, dtype=torch.bool, device=device)
         return self.newlines.to(device)
@@ -119,7 +119,8 @@ class Layout:
         return numbers.masked_fill(self.newline_mask(), -1)
 
     def regions(self) -> Int[Tensor, " visual"]:
-        """Return a number that only the visual tokens of one raster, frame and tile share; -1 for newline tokens."""
+        """Return a number for each visual token that only tokens of the same raster, frame and tile share; -1 for
+        newline tokens."""
         raster, frame = self.coordinates()[:, :2].T
         regions = raster * (frame.max() + 1) + frame
         if self.tiles is not None:
@@ -160,7 +161,7 @@ class Layout:
 
 
 def of_left(layout: Layout, index: Int[Tensor, " left"]) -> Layout:
-    """Return the layout of those of its tokens that are left, which maps from all tiles' patches."""
+    """Return the layout of the tokens that are left, which still maps from all tiles' patches."""
 
     def to_tokens(values: Float[Tensor, "tiles patches"]) -> Float[Tensor, " left"]:
         mapped = layout.to_tokens(values)
@@ -180,6 +181,6 @@ def square_means(values: Float[Tensor, "one patches"], rows: int, columns: int, 
 
 
 def to_tokens_each(values: Float[Tensor, "tiles patches"], layouts: Sequence[Layout]) -> Float[Tensor, " visual"]:
-    """Map every tile's patches by its own layout."""
+    """Map every tile's patches with the tile's own layout."""
     parts = values.split([layout.n_tiles for layout in layouts])
     return torch.cat([layout.to_tokens(part) for layout, part in zip(layouts, parts, strict=True)])

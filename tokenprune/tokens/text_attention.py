@@ -20,12 +20,12 @@ class TextAttention:
     """The attention of one decoder layer in one row of the batch, over the tokens of this call that the layer saw.
 
     real: False for padding and holes, which take no part.
-    visual: indices of the image's visual tokens among those tokens.
-    text: indices of the text after the image, without visual tokens of any image; the last token if there is none.
+    visual: indices of the image's visual tokens among these tokens.
+    text: indices of the text after the image, without visual tokens of any image; the last token if there is no text.
     seen: a mask of the tokens that each token attends to; None if each attends to all tokens up to itself.
     added: what the layer's mask adds to the logits; None if it adds nothing.
     values: the value vectors of the tokens.
-    rotation: the cosines and the sines of the angles by which the layer rotates each token's query and key.
+    rotation: the cosines and sines of the angles by which the layer rotates each token's query and key.
 
     In a conversation that reuses a cache, the softmax leaves out the tokens cached by earlier turns.
     """

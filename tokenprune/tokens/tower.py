@@ -1,4 +1,4 @@
-"""What a strategy reads before the vision tower and between its layers, and what then remains of an image."""
+"""What a strategy reads before the vision tower and between its layers, and what is left of an image afterwards."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tokenprune.tokens.layout import Grid3, one_to_one
 
 @dataclass(frozen=True, eq=False)
 class KeptInTower:
-    """One image after pruning between the layers of the vision tower, or before them.
+    """One image after pruning before or between the layers of the vision tower.
 
-    kept: sorted indices within the image's visual tokens. Of an image of several tiles they may be a few more than the
-        budget (`TowerStrategy.tower_budget`).
+    kept: sorted indices within the image's visual tokens. For an image of several tiles, they may be a few more than
+        the budget (`TowerStrategy.tower_budget`).
     n_visual: the number of visual tokens of the whole image.
-    scores: the last score that the strategy gave each visual token, -inf if it never did; None if it gave some none
-        before the first was dropped.
+    scores: the last score that the strategy gave each visual token, -inf if it never did; None unless it scored all of
+        them before the first was dropped.
     stages: the tokens left after each encoder layer that dropped some; from layer 0 on, if they were dropped before it.
     merged_from: how many visual tokens each of `kept` stands for; None if none has been merged.
-    entered: what was left when the layers began; None if that is everything.
+    entered: the tokens that entered the first layer; None for all.
     """
 
     kept: Int[Tensor, " kept"]
@@ -43,7 +43,7 @@ class KeptInTower:
         return sizes_of(self.kept, self.merged_from)
 
     def at_most(self, n_kept: int) -> Selection:
-        """Select what is left; if that is more than `n_kept`, those of it with the highest scores, if all have some."""
+        """Select what is left; if that is more than `n_kept` and there are scores, the tokens with the highest ones."""
         kept = self.kept
         if self.scores is not None and len(kept) > n_kept:
             kept = kept[Selection.best(self.scores[kept], n_kept).kept]
@@ -74,7 +74,7 @@ class KeptInTower:
         return done[-1] if done else entered
 
     def within(self, index: Int[Tensor, " part"]) -> KeptInTower:
-        """Return those of the tokens left that are among `index`."""
+        """Restrict what is left to the tokens among `index`."""
         inside = torch.isin(self.kept, index.to(self.kept.device))
         merged_from = None if self.merged_from is None else self.merged_from[inside]
         return replace(self, kept=self.kept[inside], merged_from=merged_from)
@@ -97,7 +97,7 @@ class KeptInTower:
 
 
 def sizes_of(left: Int[Tensor, " left"], merged_from: Float[Tensor, " left"] | None) -> Float[Tensor, " left"]:
-    """How many visual tokens each of those left stands for: 1 if none has been merged."""
+    """How many visual tokens each remaining one stands for: 1 if none has been merged."""
     return torch.ones_like(left, dtype=torch.float32) if merged_from is None else merged_from
 
 
@@ -137,16 +137,16 @@ class TowerTokens:
     """The remaining visual tokens of one tile in the vision tower, after encoder layer `layer`.
 
     Where several patches become one visual token, they are dropped and merged together: in the tower a token is all its
-    patches, and a token that is merged into another one is so patch by patch, the upper left one into the upper left.
+    patches, and one token is merged into another patch by patch, the upper left one into the upper left.
 
     n_later_layers: the number of later layers after which tokens can still be dropped.
     attention: the attention of the layer, over its input patches. Its results are per remaining visual token.
-    values: the value vectors of the layer, of prefix tokens (CLS) and of visual tokens, the means of their patches'.
+    values: the layer's value vectors, of prefix tokens (CLS) and of visual tokens: the means over each token's patches.
     left: the indices of the remaining visual tokens within the tile, ascending.
     n_visual: the number of visual tokens of the whole tile.
-    n_image: the same of the image that the tile is part of, or is; None if the tower cannot know.
-    scores: the scores of the previous selection; None if it gave none.
-    merged_from: how many visual tokens each of them stands for; None if none has been merged.
+    n_image: the number of visual tokens of the image that the tile is part of, or is; None if the tower cannot know.
+    scores: the remaining tokens' scores from the previous selection; None if it gave none.
+    merged_from: how many visual tokens each remaining one stands for; None if none has been merged.
     """
 
     layer: int
@@ -165,12 +165,12 @@ class TowerTokens:
 
     @property
     def sizes(self) -> Float[Tensor, " left"]:
-        """How many visual tokens each of them stands for."""
+        """How many visual tokens each remaining one stands for."""
         return sizes_of(self.left, self.merged_from)
 
     @property
     def keys(self) -> Float[Tensor, "left width"]:
-        """The keys of each of them, averaged over heads: those of its patches one after the other."""
+        """The keys of each remaining token, averaged over heads: those of its patches one after the other."""
         patches = self.attention.keys[0, :, self.attention.n_prefix :].float().mean(0)
         return patches.reshape(self.n_left, -1)
 

@@ -47,9 +47,10 @@ STATISTICS = {
 class VisualTokens:
     """The visual tokens of one image or video, after the projector, as the language model would see them.
 
-    features: in the order of `layout`.
+    features: the embeddings of the tokens, in the order of `layout`.
+    layout: their grids, tiles and newline tokens.
     image: the index of the image in the batch, in reading order.
-    statistics: those that the strategy declared in `needs`; reading another one raises PruningError.
+    statistics: the statistics that the strategy declared in `needs`; reading any other raises PruningError.
     """
 
     features: Float[Tensor, "visual width"]
@@ -82,7 +83,7 @@ class VisualTokens:
 
     @cached_property
     def frames(self) -> Frames:
-        """The frames of a video of at least two. Raises PruningError for anything else."""
+        """The frames of a video with at least two. Raises PruningError for anything else."""
         frames = Frames.of(self.layout, self.features.device)
         if frames is None:
             raise PruningError(
@@ -108,17 +109,17 @@ class VisualTokens:
 
     @property
     def kept_in_tower(self) -> KeptInTower:
-        """What is left after pruning in the vision tower; features of other tokens are meaningless."""
+        """What is left after pruning in the vision tower; the features of other tokens are meaningless."""
         return self._declared("kept_in_tower")
 
     @property
     def kept_before_tower(self) -> KeptInTower:
-        """The visual tokens whose patches entered the vision tower; features of other tokens are meaningless."""
+        """The visual tokens whose patches entered the vision tower; the features of other tokens are meaningless."""
         return self._declared("kept_before_tower")
 
     def of_tile(self, tile: int) -> tuple[Int[Tensor, " part"], VisualTokens]:
-        """Return the indices of one tile's tokens, and those tokens with the statistics of the whole image, or what the
-        tower has left of them."""
+        """Return the indices of one tile's tokens, and these tokens with the statistics of the whole image; what the
+        tower has left is restricted to the tile."""
         index, layout = self.layout.of_tile(tile)
         index = index.to(self.features.device)
         statistics = dict(self.statistics)
@@ -130,8 +131,8 @@ class VisualTokens:
         return index, VisualTokens(self.features[index], layout, self.image, statistics)
 
     def of_left(self, index: Int[Tensor, " left"], features: Float[Tensor, "left width"]) -> VisualTokens:
-        """Return those of the tokens that are left, with the features that they have now. What the tower left of the
-        whole image is no longer among the statistics."""
+        """Return the tokens that are left, with their current features. What the tower left of the whole image is no
+        longer among the statistics."""
         layout = of_left(self.layout, index)
         statistics = {name: one for name, one in self.statistics.items() if not isinstance(one, KeptInTower)}
         if "vision_attention" in statistics:
@@ -158,8 +159,8 @@ class StageTokens:
     left: their indices within the image's visual tokens, ascending.
     layout: the layout of all the image's visual tokens.
     scores: their scores in the previous selection; None if it gave none.
-    text_attention, prompt, text: read them as `attention`, `entered` and `text_features`. `prompt` is a function,
-        because few strategies read what it returns.
+    text_attention, prompt, text: to be read as `attention`, `entered` and `text_features`. `prompt` is a function,
+        because few strategies read its result.
     """
 
     features: Float[Tensor, "left width"]
@@ -199,7 +200,8 @@ class StageTokens:
 class StepTokens:
     """The remaining visual tokens of one image between two denoising steps.
 
-    attention: what the canvas paid to each of them in the step before, averaged over heads and canvas positions.
+    attention: the attention that the canvas paid to each of them in the step before, averaged over heads and canvas
+        positions.
     left: their indices within the image's visual tokens, ascending.
     n_visual: the number of visual tokens of the whole image.
     """
@@ -233,8 +235,8 @@ def check_needs(
     why: Callable[[str], str | None] = lambda need: None,
     instead: str = "",
 ) -> None:
-    """Raise SettingError for an unknown need, UnsupportedError for one that `model` does not offer; `why` says why it
-    does not, where that is known, and `instead` what to do then."""
+    """Raise SettingError for an unknown need, and UnsupportedError for one that `model` does not offer. `why` gives the
+    reason, if known, and `instead` says what to do instead."""
     for need in sorted(needs):
         if need not in STATISTICS:
             raise SettingError(f"{owner}.needs: {unknown('statistic', need, STATISTICS)}")

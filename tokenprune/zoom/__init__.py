@@ -2,7 +2,7 @@
 
 search     the search, and what it finds
 pyramid    the image as levels of square tiles
-attention  where the question attends
+attention  where in the images the question attends
 """
 
 from tokenprune.zoom.search import Look, Zoom

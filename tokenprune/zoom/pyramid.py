@@ -22,11 +22,11 @@ STEP = 1.5
 
 @dataclass(frozen=True)
 class View:
-    """One square that the model is shown: the thumbnail, or a tile of a level.
+    """A square that the model is shown: the thumbnail, or a tile of a level.
 
     box: the part of the image that it shows. Beyond the right or lower edge of the image it is black.
     level: 0 for the coarsest level of tiles; None for the thumbnail.
-    row, column: the position of a tile in its level.
+    row, column: the position of the tile in its level.
     """
 
     box: Box
@@ -133,8 +133,8 @@ def pyramid(width: int, height: int, tile: int) -> tuple[Level, ...]:
     """The levels of an image, coarsest first.
 
     The last level has the image's own resolution, and each earlier one half the resolution of the next, except the
-    coarsest: there the long side has three tiles, or as many as the image's own resolution gives if that is about as
-    few. An image that fits into one tile has no levels.
+    coarsest: there, the long side has three tiles, or as many as it has at the image's own resolution, if that is about
+    as few. An image that fits into one tile has no levels.
     """
     longest = max(width, height)
     if longest <= tile:

@@ -63,7 +63,7 @@ class Step:
 class Look:
     """The outcome of a zoom.
 
-    inputs: for `generate`.
+    inputs: the inputs for `generate`.
     views: the views in these inputs, in order.
     steps: the levels that were searched, coarsest first.
     n_all: the number of visual tokens of the thumbnail and of every tile at full resolution.
@@ -198,10 +198,11 @@ def vote(
 ) -> list[View]:
     """The tiles of a level that contain its voters: at most `most`, in reading order.
 
-    The voters are the `keep_ratio` of tokens with the highest scores; tokens whose center is outside the image do not
-    vote, unless all are, because it is narrower than half a token: then those nearest to it do. If they lie in more
-    than `most` tiles, those with the largest sum of squared scores win. (The paper's released code instead counts the
-    voters of each tile and keeps every tile, so that many weakly attended tokens outvote a few strongly attended ones.)
+    The voters are the `keep_ratio` of tokens with the highest scores. Tokens whose center is outside the image do not
+    vote; if all centers are, because the image is narrower than half a token, those nearest to it vote. If the voters
+    lie in more than `most` tiles, the tiles with the largest sum of squared scores win. (The paper's released code
+    instead counts the voters of each tile and keeps every tile, so that many weakly attended tokens outvote a few
+    strongly attended ones.)
     """
     edges = torch.tensor([level.width, level.height], device=centers.device)
     beyond = (centers - edges).amax(1, keepdim=True)
@@ -220,8 +221,8 @@ def vote(
 
 
 def centered(step: Step, width: int, height: int) -> View:
-    """A square as large as the step's best view, moved to the highest attention so that it shows whole what a tile
-    border would cut, and kept inside the image if it fits. The thumbnail is not moved.
+    """A square as large as the step's best view, centred on the highest attention so that it shows in one piece what a
+    tile border would cut, and kept inside the image if it fits. The thumbnail is not moved.
     """
     view, best = step.views[step.best], step.attention[step.best]
     if view.level is None:
