@@ -2,19 +2,19 @@
 
 base            the contract: every question that an adapter answers
 generic         adapters for models that follow transformers' common interface
-towered         base classes for families of that interface whose vision tower is known
+towered         base classes for families with that interface and a known vision tower
 families        one file per model family
 towers          vision towers
 layouts         layouts of visual tokens that several families share
 decoder         language models
-registry        which adapter a model gets
+registry        finds the adapter for a model
 refused         classes without an adapter, and why
 tested          results of `make matrix` for every class
 wrappers        unwraps torch.compile, PEFT and the like
 parallel        tensor parallelism
 devices         where a model computes, even if it is offloaded
 conventions     what all supported transformers models have in common
-frames          video frames passed to LLaVA as images
+frames          LLaVA with video frames passed as images
 retrieval       ColPali and its relatives
 clip_relevance  the relevance that CDPruner needs, computed by CLIP
 """

@@ -27,8 +27,8 @@ class Parts(ABC):
     """Where are the parts?
 
     model, config: the loaded model and its configuration.
-    tower: how its vision tower is read.
-    decoder: how its language model attends.
+    tower: how the model's vision tower is read.
+    decoder: how the model's language model attends.
     """
 
     model: nn.Module
@@ -51,7 +51,7 @@ class Parts(ABC):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The decoder layers. Raises UnsupportedError for a language model that keeps them elsewhere."""
+        """The decoder layers. Raises UnsupportedError for a language model that does not keep them in `.layers`."""
         layers = getattr(self.language_model, "layers", None)
         if layers is None:
             kind = self.config.get_text_config().model_type
@@ -64,12 +64,12 @@ class Parts(ABC):
 
     @property
     def vision_tower(self) -> Any:
-        """The module that is called with the images; None if the model was loaded without it."""
+        """The module that encodes images; None if the model was loaded without it."""
         return getattr(self.core, "vision_tower", None)
 
     @property
     def vision_towers(self) -> tuple[Any, ...]:
-        """Every module that is called with images or videos; several are of one kind."""
+        """Every module that encodes images or videos; if there are several, they are of one kind."""
         return (self.vision_tower,)
 
     @property
@@ -112,17 +112,17 @@ class Inputs(Parts):
     noncausal: bool = False
     #: The method of the language model, if any, that adds features to visual tokens between decoder layers.
     inner_features: str | None = None
-    #: Whether visual tokens enter the language model without their features, which are added between decoder layers.
+    #: Whether visual tokens enter the language model without features, which are then added between decoder layers.
     late_features: bool = False
 
     @property
     def first_stage(self) -> int:
-        """The first decoder layer before which tokens can be dropped inside the language model."""
+        """The first decoder layer on entry to which tokens can be dropped inside the language model."""
         return 1
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """The kinds of images that the model takes."""
+        """The kinds of visual input that the model takes."""
         image = Modality("image", "get_image_features", "pixel_values", self.config.image_token_id)
         if not self.takes_video:
             return (image,)
@@ -136,7 +136,7 @@ class Inputs(Parts):
         return self.columns_of(modality.token_id, kwargs)
 
     def columns_of(self, token_id: int, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch length"]:
-        """Which of a call's new columns hold a token, also if the call brings embeddings."""
+        """Which of a call's new columns hold a token, even if the call brings embeddings."""
         if kwargs.get("input_ids") is not None:
             return kwargs["input_ids"] == token_id
         embeds = kwargs["inputs_embeds"]
@@ -146,12 +146,12 @@ class Inputs(Parts):
     def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
     ) -> Bool[Tensor, "batch length"] | None:
-        """At which of the `visual` columns an image starts, for models that take tiles without their images' sizes;
+        """Which of the `visual` columns start an image, for models that take tiles without the sizes of their images;
         None if every layout is one image."""
         return None
 
     def encoded(self, modality: Modality, kwargs: Mapping[str, Any]) -> Any:
-        """The output of the encoding function if `generate` called it before the model (transformers 5.2x on)."""
+        """The output of the encoding function, if `generate` called it before the model (since transformers 5.2x)."""
         return (kwargs.get("mm_encoder_outputs") or {}).get(modality.name)
 
     def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
@@ -159,22 +159,22 @@ class Inputs(Parts):
         `n_slots` slots of the cache are filled already."""
         for name in self.sequence_arguments:
             tensor = kwargs.get(name)
-            if tensor is not None and tensor.shape[1] == packing.n_columns:  # the model says what is wrong with others
+            if tensor is not None and tensor.shape[1] == packing.n_columns:  # on others, the model raises its own error
                 kwargs[name] = packing.gather_tokens(tensor)
 
     def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
-        """Prune the arguments of `inner_features` to the columns that an in-LLM stage has left. Hidden states, the
-        first of them, are pruned already."""
+        """Prune the arguments of `inner_features` to the columns that an in-LLM stage has left. The first of them,
+        hidden states, is already pruned."""
         raise NotImplementedError(f"{type(self).__name__} sets inner_features: define prune_inner_features too.")
 
     def visual_features(self, kwargs: Mapping[str, Any]) -> Float[Tensor, "batch length width"]:
-        """What strategies read as the features of visual tokens, from the language model's arguments, of models with
+        """What strategies read as the features of visual tokens, from the language model's arguments, in models with
         `late_features`."""
         raise NotImplementedError(f"{type(self).__name__} sets late_features: define visual_features too.")
 
     def merge_late(self, kwargs: dict[str, Any], merge: Callable[[Tensor], Tensor]) -> None:
-        """Apply `merge`, (batch, length, width) to the same, to `late_features` among the language model's
-        arguments, in place: it adds dropped tokens to kept ones."""
+        """Apply `merge`, which merges dropped tokens into kept ones and keeps the shape (batch, length, width), to the
+        `late_features` among the language model's arguments, in place."""
         raise NotImplementedError(f"{type(self).__name__} sets late_features: define merge_late too.")
 
     def check_length(self, n_columns: int) -> None:
@@ -206,7 +206,7 @@ class Vision(Parts):
         return frozenset(everywhere | text | cls | left | before)
 
     def why_not(self, statistic: str) -> str | None:
-        """Why a statistic is not available, where there is more to say than that."""
+        """Why a statistic is not available, if there is more to say."""
         if statistic == "frames":
             return self.splits_videos
         return unreadable_attention(self.layers) if statistic == "text_attention" else None
@@ -217,17 +217,17 @@ class Vision(Parts):
         return None
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
-        """The tiles in a call of a vision tower, one by one. Raises PruningError if it names its pixels otherwise."""
+        """The tiles in a call of a vision tower, one by one. Raises PruningError for unknown names of the pixels."""
         return tiles_in(arguments, type(self).__name__)
 
     def by_image(self, statistic: str, tiles: list[Any], layouts: Sequence[Layout]) -> list[Any]:
-        """Reorder a statistic of the tiles of one call from the order in which the towers were given them to that of
-        their images. Asked only where an image has several tiles, which come out of one size."""
+        """Reorder a statistic of one call's tiles from the order in which the towers got them to that of their images,
+        with all tiles of an image in one size. Called only if an image has several tiles."""
         return tiles
 
     def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
-        """The pixels of every image, from the arguments of its encoding function, for models whose vision tower is
-        not known: all `vision_towers` are read otherwise."""
+        """The pixels of every image, from the arguments of its encoding function, for models without `vision_towers`,
+        from which pixels are read otherwise."""
         raise NotImplementedError(f"{type(self).__name__} has no vision_towers: define image_pixels.")
 
     def consumed_layer(self, n_layers: int) -> int:
@@ -235,7 +235,7 @@ class Vision(Parts):
         return n_layers - 1
 
     def encoder_layer(self, layer: int | None) -> int:
-        """The index of the encoder layer that a strategy's `layer` means; None means the layer whose output the
+        """The index of the encoder layer that a strategy's `layer` refers to; None is the layer whose output the
         projector gets. Raises UnsupportedError for a layer that does not exist or cannot be read."""
         n_layers = len(self.tower.layers(self.vision_tower))
         if layer is None:
@@ -266,7 +266,7 @@ class Vision(Parts):
 
 
 class ModelAdapter(Vision, Inputs):
-    """Answers for one loaded model. The constructor raises UnsupportedError for a model that it cannot answer for.
+    """Answers these questions for one loaded model. The constructor raises UnsupportedError if it cannot.
 
     A family must define `layouts`. It may override any of these; the defaults fit models whose base model scatters
     visual features over placeholder tokens and calls its language model with inputs_embeds, attention_mask,

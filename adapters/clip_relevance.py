@@ -23,10 +23,10 @@ class ClipRelevance:
 
     clip: the CLIPModel whose vision tower the pruned model has. Its own copy of that tower encodes the image again,
         because a pruned model's tower does not keep features of single patches in CLIP's space.
-    tokenizer: its tokenizer; a question longer than the text tower takes is split into parts, each with its own first
-        and last token, which the released code does not add.
-    question: one for all images, or one for each image of a batch, in reading order.
-    layer: the hidden states that are projected, as LLaVA's `vision_feature_layer`.
+    tokenizer: the CLIPModel's tokenizer. A question longer than the text tower takes is split into parts, each with its
+        own first and last token, which the released code does not add.
+    question: one question for all images, or one for each image of a batch, in reading order.
+    layer: the hidden states that are projected, like LLaVA's `vision_feature_layer`.
 
     A new question needs a new patch(), which replaces the previous one.
     """

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.errors import PruningError
 
-#: The method of a model through which every use of continuous batching goes: `generate_batch`, and servers.
+#: The method of a model that every use of continuous batching goes through: `generate_batch`, and servers.
 CONTINUOUS_BATCHING = "init_continuous_batching"
 
-#: The method of a model that returns the generator of candidate tokens in assisted decoding, called with arguments by
-#: name; and the generators that read one hidden state of the model for every token of the prompt.
+#: The method of a model that returns the candidate generator in assisted decoding, called with keyword arguments; and
+#: the generators that read one hidden state of the model for every token of the prompt.
 CANDIDATE_GENERATOR = "_get_candidate_generator"
 HIDDEN_STATE_GENERATORS = ("MTPCandidateGenerator", "DFlashTokenCandidateGenerator")
 
-#: The argument, and setting, with which models compute a load-balancing loss of their experts over the mask's tokens.
+#: The argument, and setting, that makes models compute a load-balancing loss of their experts over the mask's tokens.
 ROUTED = "output_router_logits"
 
 #: The names of the pixels among the arguments of vision towers.
@@ -29,7 +29,7 @@ TOWER_PIXELS = ("pixel_values", "hidden_states")
 #: Arguments of a model that mark the ends of sequences packed in one row.
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
 
-#: The package whose forwards, which the Trainer gives a model, compute its loss themselves, without checking sizes.
+#: The package whose forwards, installed on a model by the Trainer, compute the loss themselves, without checking sizes.
 FUSES_LOSS = "liger_kernel"
 
 
@@ -49,27 +49,27 @@ def unprunable_arguments(kwargs: Mapping[str, Any], model: Any) -> list[str]:
 
 
 def packed_arguments(kwargs: Mapping[str, Any]) -> list[str]:
-    """Return the arguments in a call that mark the ends of packed sequences, by name. A base model hands them on to its
-    language model."""
+    """Return the arguments in a call that mark the ends of packed sequences, by name. A base model passes them on to
+    its language model."""
     return [name for name in PACKED if kwargs.get(name) is not None]
 
 
 def counts_from_end(model: Any) -> bool:
-    """Return whether a model has an adapter of PEFT's that is active from certain tokens on (aLoRA). PEFT counts their
-    places from the end of the unpruned rows, padding included."""
+    """Return whether a model has a PEFT adapter that is active from certain tokens on (aLoRA). PEFT counts their places
+    from the end of the unpruned rows, padding included."""
     configs = (getattr(model, "peft_config", None) or {}).values()
     return any(getattr(config, "alora_invocation_tokens", None) is not None for config in configs)
 
 
 def _innermost(forward: Any) -> Any:
-    """The function that a forward, however wrapped, calls in the end."""
+    """The function that a forward, however wrapped, ultimately calls."""
     inside = unwrap(forward)
     return inside.func if isinstance(inside, partial) else inside
 
 
 def tiles_in(arguments: Mapping[str, Any], adapter: str) -> list[Any]:
     """Return the tiles in a call of a vision tower, one by one, from its arguments by name. Raises PruningError for a
-    tower that names its pixels in another way, of whose `adapter` class it gives the name."""
+    tower that names its pixels differently; the error names the `adapter` class."""
     name = next((name for name in TOWER_PIXELS if name in arguments), None)
     if name is None:
         raise PruningError(
@@ -81,7 +81,7 @@ def tiles_in(arguments: Mapping[str, Any], adapter: str) -> list[Any]:
 
 
 def loss_function(model: Any) -> tuple[str, Callable[..., Any]]:
-    """Return the attribute that holds a loss function of this instance only, and the function in use now. It is called
+    """Return the attribute that sets the loss function of one model instance, and the function in use now. It is called
     with logits, labels and whatever else the loss needs."""
     return "_loss_function", model.loss_function
 
@@ -94,7 +94,7 @@ def recomputes(layer: Any) -> bool:
 def recomputes_hooks(layer: Any, hooked: Any = None) -> bool:
     """Whether the backward pass runs this layer again with its own hooks, as activation checkpointing did until it
     wrapped the layer's `forward` instead of its call; or with those of the `hooked` module, around which torch's
-    checkpointing was put meanwhile."""
+    checkpointing has since been put."""
     if hooked not in (None, layer):
         return CHECKPOINTED in layer._modules
     return recomputes(layer) and type(layer).__call__ is not nn.Module.__call__

@@ -11,7 +11,7 @@ import torch
 def input_device(model: Any) -> torch.device:
     """Return the device for inputs.
 
-    Offloaded weights are on no device until they are needed; the hook that fetches them knows which one it will be.
+    Offloaded weights are on no device until they are needed; the hook that fetches them knows which.
     """
     if model.device.type != "meta":
         return model.device
@@ -20,7 +20,7 @@ def input_device(model: Any) -> torch.device:
 
 
 def offloaded_weights(model: Any) -> dict[str, Any]:
-    """Return, by module name, the mappings from which accelerate fetches that module's weights by their names."""
+    """Return, by module name, the mappings from which accelerate fetches a module's weights by name."""
     return {name: hook.weights_map for name, hook in _hooks(model) if getattr(hook, "weights_map", None) is not None}
 
 

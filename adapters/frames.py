@@ -1,4 +1,4 @@
-"""LLaVA with the frames of a video as the images of a prompt."""
+"""LLaVA with video frames passed as the images of a prompt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokenprune.tokens.layout import Layout
 
 
 class LlavaFramesAdapter(LlavaAdapter):
-    """For a LlavaForConditionalGeneration that is asked about videos: all images of a row are the frames of one.
+    """For a LlavaForConditionalGeneration that is asked about videos: all images of a row are the frames of one video.
 
     No class is registered for it: write patch(model, EVS(), adapter=LlavaFramesAdapter). A row with one image has
     nothing to compare.

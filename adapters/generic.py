@@ -20,7 +20,7 @@ from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.layout import Layout
 
-#: What the pixels are called in calls of a base model, in order of preference.
+#: Names of the pixels in calls of a base model, in order of preference.
 PIXELS = {
     "image": ("pixel_values", "pixel_values_images", "flattened_patches", "image_patches"),
     "video": ("pixel_values_videos", "pixel_values"),
@@ -32,7 +32,7 @@ PRUNED_ELSEWHERE = {"inputs_embeds", "attention_mask", "position_ids", MASK, FEA
 class InterfaceAdapter(ModelAdapter):
     """For a class with `get_image_features`, `get_decoder` and a placeholder token for every visual token.
 
-    It knows how many tokens an image has, and where. How the vision tower is read is up to its subclasses.
+    It knows how many tokens an image has, and where they are. How the vision tower is read is up to subclasses.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -82,17 +82,17 @@ class InterfaceAdapter(ModelAdapter):
         return frozenset({"pixels", *text, *grid, *(self.frames_offered if grid else ())})
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
-        """A row of tokens for each image, unless the model is told its grid."""
+        """One row of tokens for each image, unless the model is told the image's grid."""
         counts = [image[..., 0].numel() for image in self.features(output)]
         grids = grids_of(modality, arguments, counts, self._merge)
         return [Layout.raster(grid) for grid in grids or [(1, 1, count) for count in counts]]
 
     def features(self, output: Any) -> Sequence[Float[Tensor, "*tokens width"]]:
-        """The features of every image, from the output of the function that encodes them, or from what it returns in
-        a class that is not one of transformers': the features alone, as one tensor or one for each image.
+        """The features of every image, from the output of the function that encodes them. In a class from outside
+        transformers, this may be the features alone, as one tensor or one for each image.
 
-        Raises PruningError if those of all images are one matrix, which does not say where an image begins, and for
-        any other output.
+        Raises PruningError if the features of all images are one matrix, which does not say where an image begins, and
+        for any other output.
         """
         found = getattr(output, "pooler_output", output)
         if not isinstance(found, (Tensor, list, tuple)) or any(not isinstance(image, Tensor) for image in found):
@@ -134,7 +134,7 @@ class InterfaceAdapter(ModelAdapter):
 
     @property
     def _merge(self) -> int | None:
-        """How many patches a visual token is wide and high, of models that take any size."""
+        """The width and height of a visual token in patches, for models that take images of any size."""
         vision = getattr(self.config, "vision_config", None)
         return getattr(vision, "spatial_merge_size", getattr(vision, "merge_size", None))
 
@@ -144,14 +144,14 @@ class InterfaceAdapter(ModelAdapter):
 
 
 class GenericAdapter(InterfaceAdapter):
-    """For a class whose vision tower is unknown: strategies that read its attention are refused, those that read
-    features, pixels or the text's attention work. No class gets it by default; some files of `families/` derive from
-    it.
+    """For a class whose vision tower is unknown: strategies that read the tower's attention are refused; those that
+    read features, pixels or the text's attention work. No class gets it by default; some files of `families/` derive
+    from it.
     """
 
     def __init__(self, model: nn.Module) -> None:
         names = [cls.__name__ for cls in type(model).__mro__]
-        if type(self) is GenericAdapter and is_refused(names):  # some would be pruned by no call of generate
+        if type(self) is GenericAdapter and is_refused(names):  # in some, generate would never prune
             raise UnsupportedError(refusal(names))
         super().__init__(model)
 

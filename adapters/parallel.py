@@ -1,4 +1,4 @@
-"""Tensor parallelism, in which every process computes some of the heads of a layer."""
+"""Tensor parallelism, where every process computes some of a layer's heads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.errors import UnsupportedError
 
-#: The statistics that are read from the heads of the vision tower, and of the language model.
+#: The statistics that are read from the heads of the vision tower, and from those of the language model.
 OF_TOWER, OF_DECODER = {"vision_attention", "cls", "kept_in_tower"}, {"text_attention", "canvas_attention"}
 
 
 def check_heads(owner: str, needs: frozenset[str], adapter: ModelAdapter) -> None:
-    """Raise UnsupportedError if any of the needs is read from heads that are split over several processes: they would
-    keep different tokens."""
+    """Raise UnsupportedError if any of the needs is read from heads that are split over several processes: the
+    processes would keep different tokens."""
     n_processes = getattr(adapter.model, "tp_size", None) or 1
     if n_processes == 1:
         return

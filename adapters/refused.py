@@ -1,4 +1,4 @@
-"""Classes of transformers that have no adapter, and why, or which part of them has one."""
+"""Classes of transformers that have no adapter: why, or which of their parts has one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OWN_PLACES = (
     "and derives position IDs from the unpruned prompt"
 )
 
-#: Class -> why visual-token pruning means nothing there.
+#: Class -> why visual-token pruning makes no sense there.
 NEVER = {
     "BlipForConditionalGeneration": _CROSS_ATTENTION,
     "EvollaForProteinText2Text": "it reads proteins, and has no visual tokens",
@@ -31,7 +31,7 @@ NEVER = {
     "VisionEncoderDecoderModel": _ENCODER_DECODER,
 }
 
-#: Class -> what an adapter would have to do that none does yet.
+#: Class -> what no adapter can handle yet.
 NOT_YET = {
     "Blip2ForConditionalGeneration": _PAST_HOOKS,
     "ChameleonForConditionalGeneration": (
@@ -47,10 +47,10 @@ NOT_YET = {
     "Kosmos2_5ForConditionalGeneration": _OWN_PLACES,
 }
 
-#: How classes end whose head picks or labels tokens by their places in the prompt that they were given.
+#: Name endings of classes whose head picks or labels tokens by their places in the unpruned prompt.
 PLACED_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 
-#: Class -> its part that can be pruned.
+#: Class -> the part of it that can be pruned.
 PARTS = {
     "Qwen2_5OmniForConditionalGeneration": "thinker",
     "Qwen3OmniMoeForConditionalGeneration": "thinker",
@@ -58,13 +58,17 @@ PARTS = {
 
 
 def is_refused(names: Sequence[str]) -> bool:
-    """Whether a class of these names, its own and those of its base classes, is known to have no adapter."""
+    """Whether a class is known to have no adapter, from its own name and those of its base classes."""
     return any(name in NEVER or name in NOT_YET or name in PARTS or name.endswith(PLACED_HEADS) for name in names)
 
 
 def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | None = None) -> str:
-    """Return why a model is refused, and what to do instead. `names` are those of its class and its base classes;
-    `installed` packages have adapters for other classes; `whole` is the class beside this one that can be pruned."""
+    """Return why a model is refused, and what to do instead.
+
+    names: the names of the model's class and its base classes.
+    installed: the classes that installed packages have adapters for.
+    whole: the class in the same module that can be pruned; None if there is none.
+    """
     never = next((name for name in names if name in NEVER), None)
     if never is not None:
         return f"{names[0]} cannot be pruned: {NEVER[never]}."

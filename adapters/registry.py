@@ -1,4 +1,4 @@
-"""Which ModelAdapter answers for a model: one of ours, one that was registered, or one of an installed package."""
+"""Finds the ModelAdapter for a model: one of ours, one that was registered, or one of an installed package."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tokenprune.adapters.wrappers import check_model
 from tokenprune.entry_points import entry_points_of, load_entry_point, warn_of_namesakes
 from tokenprune.errors import SettingError, UnsupportedError
 
-#: The transformers versions that the tests pass on: from, and below.
+#: The transformers versions that the tests pass on: from the first, below the second.
 TRANSFORMERS_RANGE = ((5, 4), (6, 0))
-#: Entry points of other distributions, each named by a transformers class.
+#: Entry points of other distributions, each named after a transformers class.
 GROUP = "tokenprune.adapters"
 ADAPTERS: dict[str, type[ModelAdapter]] = {}
 
@@ -24,8 +24,8 @@ Adapter = TypeVar("Adapter", bound=type[ModelAdapter])
 
 
 def register_adapter(*class_names: str) -> Callable[[Adapter], Adapter]:
-    """Register a ModelAdapter for transformers classes, by their names; works from any package. The last one registered
-    for a name counts.
+    """Register a ModelAdapter for transformers classes by name; works from any package. The last one registered for a
+    name counts.
 
     Raises SettingError for anything but names, and for a class that is not a ModelAdapter.
     """
@@ -46,14 +46,15 @@ def register_adapter(*class_names: str) -> Callable[[Adapter], Adapter]:
 
 
 def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
-    """Return the adapter of a loaded model: an instance of `adapter`, or of the one that is registered for its class or
+    """Return the adapter of a loaded model: an instance of `adapter`, or of the one registered for the model's class or
     the nearest registered class that it inherits from.
 
-    Of installed packages, only the adapter for a class that is not registered is imported. Warns if one has an adapter
-    for a class that has ours, which is used.
+    An installed package's adapter is only imported for a class that is not registered. Warns if a package has an
+    adapter for a class that has one of ours; ours is used.
 
     Raises SettingError if `adapter` is not an adapter class, and UnsupportedError for an unknown class, for code from
-    elsewhere that has one of our classes' names but not its parts, and outside the supported transformers versions.
+    elsewhere that has the name of one of our classes but not its parts, and outside the supported transformers
+    versions.
     """
     model = check_model(model)
     names = [cls.__name__ for cls in type(model).__mro__]
@@ -102,8 +103,8 @@ def _instantiate(adapter: type[ModelAdapter], model: nn.Module, name: str) -> Mo
 
 
 def full_model_class(cls: type) -> str | None:
-    """Return the registered class that transformers defines in the module of `cls`, a part of it: its base model, its
-    vision tower, or its language model alone, which AutoModelForCausalLM makes of some checkpoints."""
+    """Return the registered class that transformers defines in the same module as `cls`, which is a part of it: its
+    base model, its vision tower, or its language model, which AutoModelForCausalLM makes of some checkpoints."""
     beside = sys.modules.get(cls.__module__)
     places = {name: getattr(getattr(beside, name, None), "__module__", None) for name in ADAPTERS}
     return next((name for name, place in places.items() if place == cls.__module__), None)
@@ -118,8 +119,8 @@ def _is_adapter(found: object) -> TypeGuard[type[ModelAdapter]]:
 
 
 def check_transformers(name: str = "tokenprune", since: tuple[int, int] = TRANSFORMERS_RANGE[0]) -> None:
-    """Raise UnsupportedError unless the installed transformers is in the supported range, which for the class of this
-    name may begin later."""
+    """Raise UnsupportedError unless the installed transformers is in the supported range, which may begin later for the
+    class of this name."""
     import transformers
 
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])

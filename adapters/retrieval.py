@@ -17,8 +17,8 @@ CLASSES = ("ColPaliForRetrieval", "ColQwen2ForRetrieval", "ColModernVBertForRetr
 
 
 class Retriever:
-    """Reads and writes the page embeddings of one loaded retrieval model. Raises UnsupportedError for a model of
-    another class, and outside the supported transformers versions."""
+    """Reads and writes the page embeddings of one loaded retrieval model. Raises UnsupportedError for a model of any
+    other class, and outside the supported transformers versions."""
 
     def __init__(self, model: object) -> None:
         names = [cls.__name__ for cls in type(model).__mro__]

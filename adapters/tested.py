@@ -14,14 +14,14 @@ FILE = Path(__file__).with_name("tested.json")
 class Tested:
     """A class of transformers, with one kind of tower and language model, as the contract matrix ran it.
 
-    class_name, model_type: transformers' names.
-    adapter: the class that answers for it.
-    contract: what pruning is equal to, exactly; one of `tokenprune.sequence.masks.Contract`.
-    statistics: what strategies may read, by the names in tokenprune.tokens.visual.STATISTICS.
+    class_name, model_type: the names that transformers gives it.
+    adapter: its adapter class.
+    contract: what pruning is exactly equal to; one of `tokenprune.sequence.masks.Contract`.
+    statistics: the statistics that strategies may read, by their names in `tokenprune.tokens.visual.STATISTICS`.
     stages: whether strategies may prune inside the language model.
-    modalities: "image", "video".
+    modalities: the kinds of visual input that it takes: "image", "video".
     error: the largest difference from the oracle's logits in any test.
-    cells: test -> passed, cannot (transformers itself does not support it) or failed.
+    cells: the outcome of each test: passed, cannot (transformers itself does not support it) or failed.
     """
 
     class_name: str

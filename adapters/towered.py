@@ -1,4 +1,5 @@
-"""Bases of families whose vision tower is known too: read by the family, convolutional, or with few global layers."""
+"""Base classes for families whose vision tower is known: described by the family, convolutional, or with few layers
+that compare all patches."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from tokenprune.errors import UnsupportedError
 
 
 class KnownTowerAdapter(InterfaceAdapter):
-    """A family says how its tower is read (`describe_tower`), and which `layouts` its images have."""
+    """For a family that says how its tower is read (`describe_tower`), and which `layouts` its images have."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -23,7 +24,7 @@ class KnownTowerAdapter(InterfaceAdapter):
 
 
 class ConvolutionalAdapter(InterfaceAdapter):
-    """A family whose vision tower is convolutional, and may attend in its last layers (`find_attention`)."""
+    """For a family whose vision tower is convolutional, and may attend in its last layers (`find_attention`)."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -51,7 +52,7 @@ class ConvolutionalAdapter(InterfaceAdapter):
 
 
 class GlobalLayersMixin(Vision):
-    """For a family of whose encoder layers only some compare all patches of an image."""
+    """For a family in which only some encoder layers compare all patches of an image."""
 
     #: What each of the other layers does instead, for errors.
     local_layer_reason = "attends within small windows"

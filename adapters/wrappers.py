@@ -8,9 +8,9 @@ from torch import nn
 
 from tokenprune.errors import UnsupportedError
 
-#: Under which name torch's activation checkpointing holds the part of a model that it wraps.
+#: The name under which torch's activation checkpointing holds the part of a model that it wraps.
 CHECKPOINTED = "_checkpoint_wrapped_module"
-#: The same for all such wrappers: that of torch.compile, too.
+#: The names that torch's wrappers use, including torch.compile's.
 PARTS = ("_orig_mod", CHECKPOINTED)
 
 
@@ -32,7 +32,7 @@ def unwrap_model(model: Any) -> Any:
     shard or copy the modules inside.
     """
     while True:
-        # torch.compile(model). accelerate's compile_regions names the original likewise, but has modules of its own.
+        # torch.compile(model). accelerate's compile_regions gives the original the same name, but has its own modules.
         if hasattr(model, "_orig_mod") and "_orig_mod" not in vars(model):
             model = model._orig_mod
         elif isinstance(model, nn.parallel.DistributedDataParallel):
@@ -51,15 +51,15 @@ def unwrap_model(model: Any) -> Any:
 
 
 def check_no_replica(model: nn.Module) -> None:
-    """Raise UnsupportedError for one of the copies that DataParallel makes of a patched model for a call. Their hooks
-    and overridden methods are the original's, and would compute with its weights."""
+    """Raise UnsupportedError for one of the copies that DataParallel makes of a patched model for a call. The copies
+    have the original's hooks and overridden methods, which would compute with its weights."""
     if getattr(model, "_is_replica", False):
         raise _copied()
 
 
 def check_generates_itself(model: nn.Module) -> None:
-    """Raise UnsupportedError while PEFT's prompt learning, around the patched model, prepares every step of its
-    `generate`. A forward alone is as exact as any: its virtual tokens come as embeddings or as a cache."""
+    """Raise UnsupportedError if PEFT's prompt learning, around the patched model, prepares every step of its
+    `generate`. A single forward is as exact as any: its virtual tokens come as embeddings or as a cache."""
     preparing = getattr(vars(model).get("prepare_inputs_for_generation"), "__self__", None)
     if hasattr(preparing, "active_peft_config"):
         _check_weights_only(preparing)
@@ -83,8 +83,8 @@ def _check_weights_only(wrapper: Any) -> None:
 
 
 def unwrap_part(module: nn.Module) -> nn.Module:
-    """Return the part of a model inside torch's wrappers, which take any arguments and pass them on; a module without
-    wrapper unchanged."""
+    """Return the part of a model inside torch's wrappers, which take any arguments and pass them on; an unwrapped
+    module is returned as it is."""
     while (name := next((name for name in PARTS if name in module._modules), None)) is not None:
         module = module.get_submodule(name)
     return module

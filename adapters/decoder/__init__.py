@@ -3,7 +3,7 @@
 config     what kind of attention the layers have, and which masks they take
 masking    how the code treats masks, where the config does not say
 attention  where to read the queries and keys of a layer
-rotation   how they are rotated
+rotation   how queries and keys are rotated
 deepstack  visual features added after the first layers
-denoising  what adapters of models that denoise answer as well
+denoising  additional questions to adapters of models that denoise
 """

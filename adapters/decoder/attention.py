@@ -13,7 +13,7 @@ from tokenprune.adapters.decoder.rotation import rotation_of
 from tokenprune.encoded import CapturePoints
 from tokenprune.errors import UnsupportedError
 
-#: What an attention whose scores are plain products of queries and keys may consist of.
+#: The parts that an attention may have whose scores are plain products of queries and keys.
 KNOWN_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm", "rotary_emb"}
 
 
@@ -29,7 +29,7 @@ def text_capture_points(layer: Any) -> CapturePoints:
 
 
 def unreadable_attention(layers: Iterable[Any]) -> str | None:
-    """Return why the attention of some decoder layer cannot be read as text-guided strategies do; None if all can."""
+    """Return why some decoder layer's attention cannot be read by text-guided strategies; None if all layers' can."""
     return next((reason for reason in map(_unreadable, layers) if reason is not None), None)
 
 
@@ -77,7 +77,7 @@ def text_values(layer: Any, call: Mapping[str, Any]) -> Float[Tensor, "batch key
 
 
 def text_rotation(layer: Any, call: Mapping[str, Any]) -> Float[Tensor, "two rows tokens width"]:
-    """Return the cosines and the sines by which a decoder layer rotates, from its attention's arguments."""
+    """Return the cosines and sines by which a decoder layer rotates, from its attention's arguments."""
     cos, sin = (_one_angle(layer.self_attn, part) for part in call["attention"]["position_embeddings"])
     return torch.stack([cos, sin])
 
@@ -90,7 +90,7 @@ def text_attention_scale(layer: Any) -> float:
 def _one_angle(
     attention: Any, embedding: Float[Tensor, "components rows tokens width"] | Float[Tensor, "rows tokens width"]
 ) -> Float[Tensor, "rows tokens width"]:
-    """The position embedding that the attention rotates by. In older transformers, the attention of Qwen2-VL and
+    """The position embedding by which the attention rotates. In older transformers, the attention of Qwen2-VL and
     Qwen2.5-VL gets one for each component of the position IDs, and takes a section of the angles from each in turn."""
     if embedding.ndim == 3:
         return embedding

@@ -47,6 +47,8 @@ KINDS = {
 class Decoder:
     """How a language model attends.
 
+    config: the config of the language model.
+    layers: how each of its layers attends.
     noncausal: whether it is given masks that are not causal.
     """
 
@@ -56,8 +58,8 @@ class Decoder:
 
     @classmethod
     def of(cls, config: Any, noncausal: bool, language_model: nn.Module, layers: nn.ModuleList) -> Decoder:
-        """Read a language model's config, and where the config may not be what the model does, its code. Raises
-        UnsupportedError for layers or an attention that cannot be pruned exactly."""
+        """Read a language model's config, and its code where that may differ from the config. Raises UnsupportedError
+        for layers or an attention that cannot be pruned exactly."""
         window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
         by_kind = kinds is not None
         if kinds is None:
@@ -91,11 +93,11 @@ class Decoder:
 
     @property
     def runs_flash(self) -> bool:
-        """Whether attention runs in FlashAttention now, which takes masks over keys only."""
+        """Whether attention currently runs in FlashAttention, which takes masks over keys only."""
         return "flash" in self.config._attn_implementation
 
     def check_masks(self, biased: bool = False) -> None:
-        """Raise UnsupportedError if the attention does not take the masks that pruning needs; `biased` ones add to the
+        """Raise UnsupportedError if the attention does not take the masks that pruning needs. `biased` masks add to the
         logits."""
         implementation = self.config._attn_implementation
         if biased and implementation not in TENSOR_MASKS:

@@ -16,7 +16,7 @@ MASK, FEATURES = "visual_pos_masks", "deepstack_visual_embeds"
 
 
 class DeepStack(Inputs):
-    """For a family whose language model adds more features after its first layers: what is pruned of them."""
+    """For a family whose language model adds more features after its first layers: prunes these features."""
 
     inner_features = ADDS_FEATURES
 
@@ -55,7 +55,7 @@ def kept_features(
     visual: Bool[Tensor, "batch length"], packing: Packing
 ) -> tuple[Bool[Tensor, "batch kept"], Int[Tensor, " left"]]:
     """Return which of the columns that are left are visual tokens, and their indices among all visual tokens of the
-    batch, whose features are one row."""
+    batch, whose features are in one row."""
     numbers = (visual.flatten().cumsum(0) - 1).view_as(visual)
     still = packing.gather_tokens(visual) & packing.valid.to(visual.device)
     return still, packing.gather_tokens(numbers)[still]

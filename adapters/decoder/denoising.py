@@ -1,5 +1,5 @@
-"""What adapters answer for models that denoise, in which a second stack of layers reads the language model's cache at
-every step."""
+"""Additional questions to adapters of models that denoise, in which a second stack of layers reads the language model's
+cache at every step."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ PREFIX_ATTRIBUTE = "tokenprune_prefix"
 
 @dataclass(eq=False)
 class PolicyPrefix:
-    """What a policy's embeddings are made of: which columns are visual tokens, by modality. The engine records the
-    images with it."""
+    """What a policy's embeddings consist of. The engine attaches the records of the images to it.
+
+    visual: which columns are visual tokens, by modality.
+    """
 
     visual: Mapping[str, Bool[Tensor, "batch length"]]
 
 
 class Policy(ABC):
     """A robot policy: its base model reads images and an instruction that were embedded before, and an action expert
-    denoises actions. Each layer of the expert reads, and extends, the cache of the language model's layer of the same
+    denoises actions. Each layer of the expert reads and extends the cache of the language model's layer with the same
     number; what it appends is cropped after every step."""
 
     @property
     @abstractmethod
     def expert(self) -> nn.Module:
-        """The stack that is called once a step, like a language model. Its `layers` are those of the cache."""
+        """The stack that is called once per step, like a language model. Its `layers` correspond to the cache's."""
 
     @property
     @abstractmethod
     def embedding_function(self) -> tuple[nn.Module, str]:
-        """The module and the name of its method that encodes the images and returns the base model's embeddings."""
+        """The module, and its method, by name, that encodes the images and returns the base model's embeddings."""
 
     @abstractmethod
     def embedded(self, call: Mapping[str, Any]) -> tuple[Bool[Tensor, "batch length"], Bool[Tensor, " images"]]:
@@ -49,14 +51,14 @@ class Policy(ABC):
 
 
 class BlockDiffusion(ABC):
-    """A model that answers by canvases, blocks of text that its denoiser refines from noise."""
+    """A model that answers in canvases, blocks of text that its denoiser refines from noise."""
 
     @property
     @abstractmethod
     def denoiser(self) -> nn.Module:
-        """The stack that is called once a step, with the cache and `decoder_position_ids` and `decoder_attention_mask`
-        over the cache's tokens and the canvas. Its `layers` append their own keys to those of the cache's layers, and
-        leave the cache as it is."""
+        """The stack that is called once per step, with the cache, and with `decoder_position_ids` and
+        `decoder_attention_mask` over the cache's tokens and the canvas. Its `layers` append their own keys to those of
+        the cache's layers, and leave the cache as it is."""
 
     @abstractmethod
     def canvas_attention(self, layer: int) -> nn.Module:
@@ -67,4 +69,4 @@ class BlockDiffusion(ABC):
     def canvas_heads(
         self, layer: int, call: Mapping[str, Any]
     ) -> tuple[Float[Tensor, "batch heads canvas width"], Float[Tensor, "batch key_heads canvas width"]]:
-        """The canvas's queries, scaled, and its keys in a `canvas_attention`, from the arguments of a call of it."""
+        """The canvas's scaled queries and its keys in a `canvas_attention`, from the arguments of a call of that."""

@@ -42,7 +42,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 @cache
 def _rewrites(attention: Any) -> bool:
-    """Whether an attention class's forward assigns its mask, or hands it to one of its own methods or modules. False
+    """Whether an attention class's forward assigns its mask, or passes it to one of its own methods or modules. False
     for a class without source code."""
     try:
         tree = ast.parse(dedent(inspect.getsource(inspect.unwrap(attention.forward))))

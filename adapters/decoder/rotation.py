@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: transformers' name for the function, which each model's module has for itself; and its name in Qwen-VL of older
-#: versions, whose angles come in sections.
+#: The name of the function in transformers, where each model's module has its own; and its name for Qwen-VL in older
+#: versions, where angles come in sections.
 ROTATE, ROTATE_SECTIONS = "apply_rotary_pos_emb", "apply_multimodal_rotary_pos_emb"
 
 #: Rotates queries and keys, (batch, heads, tokens, width), by cosines and sines, (batch, tokens, rotated width).

@@ -2,7 +2,7 @@
 
 frames    one raster, repeated frame by frame
 anyres    an overview, and tiles assembled into one canvas with newline tokens
-tiles     tiles, assigned to images by reading the prompt
+tiles     which tiles belong to one image, read from the prompt
 crops     square crops, and the whole image as a square
 newlines  newline tokens at the end of an image, or of every row
 padded    images of any shape, padded to the same number of patches

@@ -13,20 +13,20 @@ from torch import Tensor
 from tokenprune.tokens.layout import Layout
 
 #: Packs a map over the patches of all tiles as the model packs their features: overview, then the canvas row by row.
-#: Newline tokens get the number.
+#: Newline tokens get the given number.
 Pack = Callable[[Float[Tensor, "tiles patches"], float], Float[Tensor, " visual"]]
 
 
 def anyres_layout(pack: Pack, rows: int, columns: int, side: int) -> Layout:
     """The layout of an overview and rows x columns tiles, of side x side patches each.
 
-    `pack` alone tells how the canvas is cropped and resized and where its newline tokens are. A newline token belongs
-    to the right-most tile of its row.
+    Only `pack` knows how the canvas is cropped and resized and where its newline tokens are. A newline token belongs to
+    the right-most tile of its row.
     """
     canvas_row, canvas_column = (pack(place, nan) for place in canvas_places(rows, columns, side))
     newlines = canvas_row.isnan()
     overview = torch.arange(len(newlines), device="cpu") < side**2
-    # Half a patch moves a place to the patch's centre; the rest decides for centres on a border.
+    # Half a patch moves a place to the patch's centre; the rest decides ties for centres on a border.
     tile_row, tile_column = ((place + 0.501) // side for place in (canvas_row, canvas_column))
     tiles = (1 + tile_row * columns + tile_column).masked_fill(overview, 0)
     last_patch = torch.arange(len(newlines), device="cpu").masked_fill(newlines, 0).cummax(0).values
@@ -59,7 +59,7 @@ def pack_with_row_maxima(
     values: Float[Tensor, "tiles patches"], pack: Pack, newlines: Bool[Tensor, " visual"], rows: Int[Tensor, " visual"]
 ) -> Float[Tensor, " visual"]:
     """Pack a map as features are packed; a newline token stands for its row, so it gets the row's highest value, or the
-    lowest of all where nothing else is left of the row."""
+    lowest value of all if nothing else is left of the row."""
     packed = pack(values, -inf)
     rows, newlines = rows.to(packed.device), newlines.to(packed.device)
     best = packed.new_full((int(rows.max()) + 1,), -inf).scatter_reduce(0, rows, packed, "amax")

@@ -1,7 +1,7 @@
 """Images that the model gets as square crops and as one square of the whole. Towers get the wholes of all images first;
 an image's visual tokens are those of its crops, then those of the whole.
 
-Tiles of one image are recorded with one raster, so a smaller tile lies in the top left corner of the largest one's.
+All tiles of an image are recorded in rasters of one size: a smaller tile is placed in the top left corner.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tokenprune.tokens.layout import Layout
 
 
 def image_by_image(name: str, tiles: Sequence[Any], layouts: Sequence[Layout], n_prefix: int = 0) -> list[Any]:
-    """Put a statistic of all wholes and then of all crops into the order of images. Pixels of crops are resized to the
-    whole's size; colours, and the queries and keys after `n_prefix` tokens, are put into the corner."""
+    """Reorder a statistic of all wholes and then all crops image by image. Pixels of crops are resized to the whole's
+    size; colours, and the queries and keys after `n_prefix` tokens, are put into the corner."""
     wholes, crops = tiles[: len(layouts)], iter(tiles[len(layouts) :])
     return [
         tile
@@ -52,8 +52,8 @@ def _same_size(name: str, tiles: list[Any], n_prefix: int) -> Iterator[Any]:
 
 
 def _in_corner(tile: tuple[Tensor, ...], n_prefix: int, side: int, n_visual: int) -> tuple[Tensor, ...]:
-    """The queries and keys of a tile in a raster of side x side patches, which of its tokens are real, and the shares
-    of `n_visual` visual tokens, if there are any."""
+    """Place a tile's queries and keys in a raster of side x side patches. Returns them, which tokens are real, and the
+    shares of `n_visual` visual tokens, if there are any."""
     device, own = tile[1].device, isqrt(tile[1].shape[1] - n_prefix)
     patches = (torch.arange(own, device=device)[:, None] * side + torch.arange(own, device=device)).flatten()
     places = torch.cat([torch.arange(n_prefix, device=device), n_prefix + patches])

@@ -24,7 +24,7 @@ def frames_layout(n_frames: int, height: int, width: int, to_tokens: ToTokens = 
 
 
 def video_layout(frames: Sequence[Layout]) -> Layout:
-    """The layout of a video, in one raster, from those of its frames, each of which is a tile."""
+    """The layout of a video, in one raster, from the layouts of its frames, each of which is a tile."""
     if len(frames) == 1:
         return frames[0]
     _, height, width = frames[0].grid
@@ -32,8 +32,8 @@ def video_layout(frames: Sequence[Layout]) -> Layout:
 
 
 def frame_pairs(n_frames: int, frame: Layout) -> Layout:
-    """The layout of a video whose visual tokens are each merged from two frames like `frame`; of one frame, an image.
-    A pair is one tile of visual tokens, and gets the mean of the maps over its two frames."""
+    """The layout of a video whose visual tokens are each merged from two frames like `frame`; a single frame is an
+    image. A pair is one tile of visual tokens, and gets the mean of the maps over its two frames."""
     if n_frames == 1:
         return frame
     n_pairs, (_, height, width) = n_frames // 2, frame.grid
@@ -43,11 +43,11 @@ def frame_pairs(n_frames: int, frame: Layout) -> Layout:
 
 
 def to_tokens_of_pairs(values: Float[Tensor, "frames patches"], frame: Layout) -> Float[Tensor, " visual"]:
-    """A map over two frames for each visual token."""
+    """Map to visual tokens that each cover two frames: the mean over both."""
     of_frames = torch.stack([frame.to_tokens(one[None]) for one in values])
     return of_frames.unflatten(0, (-1, 2)).mean(1).flatten()
 
 
 def video_pixels(modality: Modality, arguments: Mapping[str, Any]) -> Float[Tensor, "videos frames channels h w"]:
-    """Return the videos in a call of their encoding function, where they were called pixel_values up to 5.1x."""
+    """Return the videos in a call of their encoding function, whose argument was called pixel_values up to 5.1x."""
     return arguments[modality.pixels if modality.pixels in arguments else "pixel_values"]

@@ -13,7 +13,7 @@ from tokenprune.tokens.layout import Grid3
 
 
 def grid_argument(modality: Modality) -> str:
-    """The argument with (frames, rows, columns) of every image, in patches, of models that take any size."""
+    """The argument with (frames, rows, columns) of every image, in patches, in models that take images of any size."""
     return f"{modality.name}_grid_thw"
 
 
@@ -21,7 +21,7 @@ def grids_of(
     modality: Modality, arguments: Mapping[str, Any], counts: Sequence[int], merge: int | None
 ) -> list[Grid3] | None:
     """Return the grid of every image in visual tokens, `merge` x `merge` patches each; None if the arguments have no
-    grids, or some that do not agree with the `counts` of visual tokens."""
+    grids, or grids that do not agree with the `counts` of visual tokens."""
     patches = arguments.get(grid_argument(modality))
     if patches is None or merge is None:
         return None
@@ -32,8 +32,8 @@ def grids_of(
 def image_pixels(
     modality: Modality, arguments: Mapping[str, Any], n_images: int
 ) -> list[Float[Tensor, "channels height width"]]:
-    """Return the pixels of every image as the model takes them: one channel with a patch in each row, or all channels
-    of all tiles."""
+    """Return the pixels of every image as the model takes them: one channel with a patch per row, or all channels of
+    all tiles."""
     pixels, grids = arguments[modality.pixels], arguments.get(grid_argument(modality))
     if grids is not None and int(grids.prod(-1).sum()) == len(pixels):
         parts = pixels.split(grids.prod(-1).tolist())

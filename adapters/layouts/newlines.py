@@ -1,4 +1,4 @@
-"""Images and videos that end with a newline token, or whose rows do, possibly with a token before the first row too."""
+"""Images and videos with a newline token at the end, or after every row, and possibly a token before the first row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rows_with_delimiters(inner: Layout) -> Layout:
 
 
 def to_tokens_with_delimiters(values: Float[Tensor, "tiles patches"], inner: Layout) -> Float[Tensor, " visual"]:
-    """A newline token stands for its row, and those at the ends for the whole image: they get the highest value."""
+    """A newline token stands for its row, and the two at the ends for the whole image: each gets the highest value."""
     _, height, _ = inner.grid
     rows = inner.to_tokens(values).view(height, -1)
     ended = append_maximum(append_row_maxima(rows))
@@ -32,7 +32,7 @@ def to_tokens_with_delimiters(values: Float[Tensor, "tiles patches"], inner: Lay
 
 
 def rows_with_newlines(inner: Layout, n_frames: int) -> Layout:
-    """The layout of `n_frames` frames, each a tile, from that of a frame without newline tokens."""
+    """The layout of `n_frames` frames, each a tile, from the layout of a frame without newline tokens."""
     _, height, width = inner.grid
     newlines = (torch.arange(n_frames * height * (width + 1), device="cpu") + 1) % (width + 1) == 0
     frame = Layout(((1, height, width + 1),), to_tokens=partial(to_tokens_with_newlines, inner=inner))
@@ -57,15 +57,15 @@ def ended_by_newline(layout: Layout) -> Layout:
 
 
 def to_tokens_with_end(values: Float[Tensor, "tiles patches"], to_tokens: ToTokens) -> Float[Tensor, " visual"]:
-    """A map with a newline token at its end: it stands for the whole, so it gets the highest value."""
+    """The newline token at the end stands for the whole image, so it gets the highest value."""
     return append_maximum(to_tokens(values))
 
 
 def append_row_maxima(rows: Float[Tensor, "rows columns"]) -> Float[Tensor, " visual"]:
-    """End every row with its highest value, which a newline token gets."""
+    """Append to every row its highest value, for the newline token."""
     return torch.cat([rows, rows.amax(1, keepdim=True)], 1).flatten()
 
 
 def append_maximum(values: Float[Tensor, " visual"]) -> Float[Tensor, " more"]:
-    """End with the highest value, which a separator gets."""
+    """Append the highest value, for a separator."""
     return torch.cat([values, values.amax(0, keepdim=True)])

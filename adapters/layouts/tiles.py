@@ -1,4 +1,4 @@
-"""Which tiles belong to one image, read from the prompt: the processor writes there what the model is not told."""
+"""Which tiles belong to one image, read from the prompt: the model is not told otherwise."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def run_starts(visual: Bool[Tensor, "batch length"]) -> Bool[Tensor, "batch leng
 def starts_after_overviews(
     ids: Int[Tensor, "batch length"], visual: Bool[Tensor, "batch length"]
 ) -> Bool[Tensor, "batch length"]:
-    """The first column of every image, where each tile is a run of visual tokens after a header, and the overview,
-    which is the last or only tile of its image, has a distinct header.
+    """The first column of every image, for prompts where each tile is a run of visual tokens after a header, and the
+    overview, the last or only tile of its image, has a distinct header.
 
     A header follows the marker that also ends an image. The last tile of a row is an overview, so it reveals both the
-    marker and the overview's header, whatever a tokenizer makes of them.
+    marker and the overview's header, however they are tokenized.
     """
     starts = run_starts(visual)
     for row in range(len(ids)):
@@ -40,8 +40,8 @@ def starts_after_overviews(
 
 
 def starts_after_gaps(visual: Bool[Tensor, "batch length"], more_than: int) -> Bool[Tensor, "batch length"]:
-    """The first column of every image, where more than `more_than` columns separate two images, and no more than
-    that two tiles of one."""
+    """The first column of every image, for prompts where more than `more_than` columns separate two images, and no more
+    than that separate two tiles of an image."""
     starts = run_starts(visual)
     places = torch.arange(visual.shape[1], device=visual.device).expand_as(visual)
     last = places.masked_fill(~visual, -1).cummax(1).values.roll(1, 1)  # the visual column before
@@ -52,8 +52,8 @@ def starts_after_gaps(visual: Bool[Tensor, "batch length"], more_than: int) -> B
 def starts_after_final_marker(
     ids: Int[Tensor, "batch length"], visual: Bool[Tensor, "batch length"]
 ) -> Bool[Tensor, "batch length"]:
-    """The first column of every image, where the marker before an image's last or only tile is not that before
-    others."""
+    """The first column of every image, for prompts where the marker before an image's last or only tile differs from
+    those before other tiles."""
     starts = run_starts(visual)
     for row in range(len(ids)):
         firsts = starts[row].nonzero()[:, 0]

@@ -1,16 +1,16 @@
 """Vision towers: where their layers and attention are. `register_tower` adds one.
 
 tower          how to read one kind of tower
-registry       which `Tower` a model's tower gets
+registry       finds the `Tower` for a vision encoder
 builtin        the towers of LLaVA, InternVL, Idefics, DeepSeek-VL and Ovis
-qwen           Qwen-VL's
+qwen           the towers of Qwen-VL
 siglip_packed  SigLIP's layers, with the patches of all images in one sequence
 sam            towers like Segment Anything's
 timm           timm models in transformers' wrapper
 resampler      resamplers, whose queries become the visual tokens
 attention      reads attention in one row of patches, and recomputes it with a bias
-row            towers that strategies can drop patches before
-layers         towers that strategies can drop patches in, from some layer on
+row            towers before which strategies can drop patches
+layers         towers between whose layers strategies can drop patches
 rotary         rotary position embeddings
 """
 

@@ -1,5 +1,5 @@
 """The attention of vision towers that take the patches of all images in one row: read from outside, and recomputed with
-a bias where its kernel takes none."""
+a bias if the kernel takes none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.encoded import CapturePoints
 
-#: Queries, keys and values, with the heads in equal places.
+#: Queries, keys and values, with the heads on the same axis.
 Projected = tuple[Tensor, Tensor, Tensor]
 Rotation = tuple[Float[Tensor, "patches head_width"], Float[Tensor, "patches head_width"]]
 
@@ -24,11 +24,11 @@ Rotation = tuple[Float[Tensor, "patches head_width"], Float[Tensor, "patches hea
 class RowAttention:
     """How a layer's attention is read and repeated.
 
-    points: the attention module of a layer, and the modules that show its queries, keys and values.
-    project: queries, keys and values, (patches, heads, width), as the attention multiplies them, from its module, what
-        the points returned, and the cosines and sines of the rotary embeddings.
-    attend: what the attention returns for hidden states, if the bias of each key is added to its logits, within the
-        segments that end at `ends`; None if the layers take a mask, to which it can be added.
+    points: returns the attention module of a layer, and the modules that expose its queries, keys and values.
+    project: returns queries, keys and values, (patches, heads, width), as the attention multiplies them, from its
+        module, what the points returned, and the cosines and sines of the rotary embeddings.
+    attend: returns what the attention would for hidden states, with the bias of each key added to its logits, within
+        the segments that end at `ends`; None if the layers take a mask, to which the bias can be added.
     """
 
     points: Callable[[Any], CapturePoints]
@@ -37,7 +37,7 @@ class RowAttention:
 
 
 def project_joint(attention: Any, captured: Mapping[str, Tensor], rotation: Rotation) -> Projected:
-    """Of a joint projection, "qkv", of which queries and keys may be normed afterwards. Queries may share keys."""
+    """`project` for a joint projection, "qkv", whose queries and keys may be normed after it. Queries may share keys."""
     width = rotation[0].shape[-1]
     joint = captured["qkv"].unflatten(-1, (-1, width))
     n_heads, n_keys = attention.num_heads, (joint.shape[1] - attention.num_heads) // 2
@@ -49,7 +49,7 @@ def project_joint(attention: Any, captured: Mapping[str, Tensor], rotation: Rota
 
 
 def project_separate(attention: Any, captured: Mapping[str, Tensor], rotation: Rotation) -> Projected:
-    """Of separate projections, possibly of a batch of one."""
+    """`project` for separate projections, possibly of a batch of one."""
     width = rotation[0].shape[-1]
     queries, keys, values = (
         captured[name].flatten(0, -2).unflatten(-1, (-1, width)) for name in ("queries", "keys", "values")
@@ -64,7 +64,7 @@ def attend_joint(
     rotation: Rotation,
     bias: Float[Tensor, " patches"],
 ) -> Float[Tensor, "patches width"]:
-    """Repeat Qwen-VL's and GLM-V's attention, "qkv" and "proj", with a bias."""
+    """Repeat the attention of Qwen-VL and GLM-V, "qkv" and "proj", with a bias."""
     captured = {"qkv": attention.qkv(hidden)}
     if hasattr(attention, "q_norm"):
         parts = captured["qkv"].unflatten(-1, (3, attention.num_heads, -1)).unbind(-3)
@@ -104,7 +104,7 @@ def biased(
 
 
 def joint_points(attention: Any) -> CapturePoints:
-    """The capture points of a joint projection, and of norms after it."""
+    """The capture points of a joint projection, and of norms after it, if there are any."""
     norms = {"queries": attention.q_norm, "keys": attention.k_norm} if hasattr(attention, "q_norm") else {}
     return CapturePoints(attention, {"qkv": attention.qkv, **norms})
 
@@ -119,5 +119,5 @@ def block_points(layer: nn.Module) -> CapturePoints:
     return joint_points(layer.attn)
 
 
-#: Qwen-VL's and GLM-V's.
+#: The attention of Qwen-VL and GLM-V.
 JOINT = RowAttention(block_points, project_joint, attend_joint)

@@ -1,5 +1,5 @@
-"""Vision towers that accept fewer patches after some encoder layer: those whose layers take a batch of tiles, and those
-whose layers take the patches of all images in one row."""
+"""Vision towers that accept fewer patches after some encoder layer. Their layers take either a batch of tiles or the
+patches of all images in one row."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def kernel_of(vision: Any) -> str:
 
 @dataclass(frozen=True)
 class BatchLayers:
-    """The encoder layers of a tower that take hidden states of (tiles, tokens, width), they or their attention an
-    optional mask, and distinguish tokens by nothing else.
+    """The encoder layers of a tower that take hidden states of (tiles, tokens, width), and distinguish tokens by
+    nothing else. The layers or their attention take an optional mask.
 
     after: the layers after which visual tokens may be dropped, all before the one whose output the projector gets.
-    patches: the patches of each visual token of a tile, from the arguments of the tower; None if each has one.
-    whole_images: whether a tile is an image. If not, the tower does not know which tiles are of one image.
+    patches: returns the patches of each visual token of a tile, from the arguments of the tower; None if each has one.
+    whole_images: whether a tile is an image. If not, the tower does not know which tiles belong to one image.
     """
 
     tower: Tower
@@ -53,8 +53,8 @@ class BatchLayers:
         patches: Callable[[Mapping[str, Any]], Int[Tensor, "visual patches"]] | None = None,
         whole_images: bool = True,
     ) -> BatchLayers | None:
-        """Those of a model's vision tower, whose first `n_before` come before the layer whose output the projector
-        gets; None if there are none, or if they take no masks."""
+        """The layers of a model's vision tower, the first `n_before` of which come before the layer whose output the
+        projector gets; None if there are none, or if they take no masks."""
         layers = tower.layers(vision)
         if tower.values is None or n_before < 1 or kernel_of(vision) not in KERNELS:
             return None
@@ -81,8 +81,8 @@ class BatchLayers:
     def arguments(
         self, named: Mapping[str, Any], hidden: Tensor, mask: Tensor | None
     ) -> tuple[tuple[Tensor], dict[str, Any]]:
-        """The arguments of a layer's call with other hidden states and another mask. The states stay positional, where
-        transformers expects them."""
+        """The arguments of a layer's call with other hidden states and another mask. Hidden states stay positional, as
+        transformers expects."""
         assert named.get("attention_mask") is None, "these towers have no masks of their own"
         others = {name: value for name, value in named.items() if name != "hidden_states"}
         return (hidden,), others if mask is None else {**others, "attention_mask": mask}
@@ -94,9 +94,8 @@ class RowLayers:
     one, with rotary embeddings along them, and the ends of segments (`cu_seqlens`) or a mask.
 
     after: the layers after which visual tokens may be dropped: those before the last that attend to whole frames.
-    describe: the row of a call, from the arguments of the tower. Every visual token has equally many patches there.
-    whole_images: whether what is an image to the tower is one; not so where it is given the frames of a video like
-        images.
+    describe: returns the row of a call, from the arguments of the tower. All visual tokens have equally many patches.
+    whole_images: whether the tower's images are whole images; False if it is given the frames of a video like images.
     """
 
     tower: Tower
@@ -115,7 +114,7 @@ class RowLayers:
         describe: Callable[[Mapping[str, Any]], Row],
         whole_images: bool = True,
     ) -> RowLayers | None:
-        """Those of a model's vision tower; None if there is no layer to drop after, or if they take a mask and the
+        """The layers of a model's vision tower; None if there is no layer to drop after, or if they take a mask and the
         attention kernel does not."""
         attention = tower.attention
         if attention is None or not after:
@@ -125,7 +124,7 @@ class RowLayers:
         return cls(tower, tower.layers(vision), tuple(after), attention, describe, whole_images)
 
     def capture_points(self, number: int) -> Mapping[str, nn.Module]:
-        """The modules that show the queries, keys and values of a layer, by name."""
+        """The modules that expose the queries, keys and values of a layer, by name."""
         return self.attention.points(self.layers[number]).outputs
 
     def project(
@@ -141,14 +140,14 @@ def takes_mask(module: nn.Module) -> bool:
 
 
 def square_patches(rows: int, columns: int, side: int) -> Int[Tensor, "visual patches"]:
-    """The patches of each visual token, which is a square of a raster of patches, in raster order."""
+    """The patches, in raster order, of each visual token, which is a square in a raster of patches."""
     patches = torch.arange(rows * columns).view(rows // side, side, columns // side, side)
     return patches.transpose(1, 2).reshape(-1, side**2)
 
 
 def restore_patches(output: Any, n_layers: int, restore: Callable[[int, Tensor], Tensor]) -> Any:
-    """Apply `restore`, which gives dropped patches a place again, to every hidden state of a tower's output; it gets
-    the number of the layer that made the state."""
+    """Apply `restore`, which gives dropped patches a place again, to every hidden state of a tower's output. It is also
+    given the number of the layer that made the state."""
     if output.hidden_states is not None:
         first, *states = output.hidden_states
         rest = (None if state is None else restore(i, state) for i, state in enumerate(states))

@@ -1,6 +1,6 @@
 """The vision towers of Qwen-VL: the patches of all images in one sequence, attention within frames or windows.
 
-In the sequence, the merge x merge patches of a visual token are adjacent. These functions return one frame after the
+In the sequence, the merge x merge patches of a visual token are adjacent. The functions here return one frame after the
 other, each in raster order.
 """
 
@@ -52,9 +52,9 @@ def frames(
 def frame_pixels(
     arguments: Mapping[str, Any], config: Any, name: str = "hidden_states"
 ) -> list[Float[Tensor, "channels height width"]]:
-    """Assemble every frame of a tower call from its patches, which the argument `name` holds.
+    """Assemble every frame of a tower call from its patches, which are in the argument `name`.
 
-    A patch covers a pair of frames (for an image, the same one twice), whose mean is returned.
+    A patch covers a pair of frames (for an image, the same frame twice), whose mean is returned.
     """
     patches = reduce(
         arguments[name],
@@ -90,8 +90,8 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
 
 
 def separate_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """Return `heads` for a tower that projects or norms queries and keys apart. Projections return the heads one after
-    the other."""
+    """Return `heads` for a tower that projects or norms queries and keys separately. Projections return the heads one
+    after the other."""
     width = call["attention"]["position_embeddings"][0].shape[-1]
     queries, keys = (call[part].reshape(len(call[part]), -1, width) for part in ("queries", "keys"))
     return rotated_frames(queries, keys, call, config.spatial_merge_size)
@@ -127,7 +127,7 @@ def windowed_separate_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
 
 
 def ungrouped(call: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    """Return a call whose patches are in the order that they have without windows."""
+    """Return a call with the patches in their order without windows."""
     merge = config.spatial_merge_size
     back = _window_order(call["tower"]["grid_thw"], config).argsort()
 
@@ -164,7 +164,7 @@ def _windowed(grids: Int[Tensor, "images 3"], config: Any) -> Row:
 
 
 def _mergers(tower: Any) -> list[nn.Module]:
-    """Those of the last layer, and of earlier ones whose features the decoder gets too (DeepStack)."""
+    """The mergers after the last layer, and after earlier ones whose features the decoder gets too (DeepStack)."""
     return [tower.merger, *getattr(tower, "deepstack_merger_list", ())]
 
 

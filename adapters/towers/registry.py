@@ -1,4 +1,4 @@
-"""Which Tower reads a vision encoder: one of ours, one that was registered, or one of an installed package."""
+"""Finds the Tower for a vision encoder: one of ours, one that was registered, or one of an installed package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tokenprune.adapters.towers.tower import Tower
 from tokenprune.entry_points import entry_points_of, load_entry_point, warn_of_namesakes
 from tokenprune.errors import UnsupportedError
 
-#: Entry points of other distributions, each named by a model_type.
+#: Entry points of other distributions, each named after a model_type.
 GROUP = "tokenprune.towers"
 TOWERS: dict[str, Tower] = {}
 
@@ -21,8 +21,8 @@ def register_tower(model_type: str, tower: Tower) -> Tower:
 def tower_of(model_type: str, owner: str) -> Tower:
     """Return the Tower for a vision config's model_type. `owner` names the model in the error.
 
-    Of installed packages, only the tower for a type that is not registered is imported. Warns if one has a tower for a
-    registered type, for which the registered one is used. Raises UnsupportedError for an unknown one.
+    An installed package's tower is only imported for a type that is not registered. Warns if a package has a tower for
+    a registered type; the registered one is used. Raises UnsupportedError for an unknown type.
     """
     if model_type in TOWERS:
         tower = TOWERS[model_type]

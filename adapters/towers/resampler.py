@@ -14,8 +14,8 @@ from tokenprune.encoded import CapturePoints
 
 
 def with_reads(point: CapturePoints, attention: Any, **more: nn.Module) -> CapturePoints:
-    """Return capture points that also record what a resampler's attention compares: "reading", the projection of its
-    queries, and "read", that of the patches; and `more` modules."""
+    """Return capture points that also record what a resampler's attention compares ("reading", the projection of its
+    queries, and "read", that of the patches) and `more` modules."""
     return replace(point, outputs={**point.outputs, "reading": attention.q_proj, "read": attention.k_proj, **more})
 
 
@@ -32,8 +32,8 @@ def reading_shares(
     scale: float,
     real: Bool[Tensor, " patches"] | None = None,
 ) -> Float[Tensor, "visual patches"]:
-    """Return how much of each patch the queries read, averaged over heads: their attention to patches, as if there were
-    nothing else to attend to. Heads may share keys; patches that are not real are not read."""
+    """Return how much of each patch the queries read, averaged over heads: their attention as if there were only
+    patches to attend to. Heads may share keys; patches that are not real are not read."""
     keys = read.repeat_interleave(len(reading) // len(read), 0)
     logits = reading.float() * scale @ keys.float().transpose(1, 2)
     if real is not None:

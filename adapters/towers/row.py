@@ -19,9 +19,9 @@ class Row:
     """The patches of one call of a tower.
 
     images: (t, h, w) of the visual tokens of every image or video.
-    tokens: which of the call's visual tokens each patch belongs to, in the order in which the tower is given them.
-    order: the patches in the order in which the tower's layers have them; None if that is the same.
-    in_tiles: what `tokens` is, tile after tile in raster order.
+    tokens: the visual token that each patch belongs to, for patches in the tower's input order.
+    order: the patches in the order of the tower's layers; None if that is the same.
+    in_tiles: like `tokens`, but for patches tile after tile in raster order.
     tiles: the number of patches of every tile.
     """
 
@@ -38,9 +38,9 @@ class PatchRow:
     with rotary embeddings along them and `cu_seqlens`, the ends of the segments within which patches attend.
 
     pixels: the tower's argument that holds the patches, each channel after channel.
-    describe: the row of a call, from the grids in patches and the tower's config.
-    output_modules: the modules of a tower that get what its layers have made. They return one row for each patch, or,
-        where the patches of a visual token are adjacent in the layers, one for each visual token.
+    describe: returns the row of a call, from the grids in patches and the tower's config.
+    output_modules: returns the modules of a tower that get the output of its layers. They return one row per patch or,
+        if the patches of a visual token are adjacent in the layers, one per visual token.
     """
 
     pixels: str
@@ -64,7 +64,7 @@ def raster(grids: Int[Tensor, "images 3"], config: Any) -> Row:
 
 
 def raster_of(grids: Sequence[Sequence[int]], merge: int, device: torch.device) -> Row:
-    """`raster`, of grids in patches, merge x merge of which become a visual token."""
+    """`raster`, from grids in patches, merge x merge of which become a visual token."""
     images = [(frames, height // merge, width // merge) for frames, height, width in grids]
     tokens, start = [], 0
     for (frames, height, width), image in zip(grids, images, strict=True):
@@ -75,7 +75,7 @@ def raster_of(grids: Sequence[Sequence[int]], merge: int, device: torch.device) 
 
 
 def raster_chunks(grids: Int[Tensor, "images 3"], config: Any) -> Row:
-    """The row of a tower in which every frame is in raster order, and all frames at a place become one visual token."""
+    """The row of a tower with every frame in raster order, where each place, in all frames, is one visual token."""
     merge, _ = config.merge_kernel_size
     images = [(1, height // merge, width // merge) for _, height, width in grids.tolist()]
     tokens, start = [], 0
@@ -91,6 +91,6 @@ def _row(images: list[Grid3], tokens: list[Tensor], sizes: tuple[int, ...], devi
 
 
 def _squares(frames: int, height: int, width: int, side: int) -> Int[Tensor, " patches"]:
-    """The visual token of each patch of some frames in raster order, side x side patches each."""
+    """The visual token of each patch of some frames in raster order; a token has side x side patches."""
     tokens = torch.arange(frames * (height // side) * (width // side)).view(frames, height // side, width // side)
     return tokens.repeat_interleave(side, 1).repeat_interleave(side, 2).flatten()

@@ -1,8 +1,8 @@
 """Towers built like Segment Anything's: most layers attend within windows, and all of them use relative positions.
 
-The attention adds q . r_row[i, j] + q . r_column[i, j] to the scaled q . k. Both depend on a key's row or column only,
-so they become products as well: queries are extended by one number for each row and each column, and keys by a one at
-their own row and column.
+The attention adds q . r_row[i, j] + q . r_column[i, j] to the scaled q . k. Both depend only on a key's row or column,
+so they can be written as products, too: queries are extended by one number for each row and each column, and keys by a
+one at their own row and column.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import nn
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower
 from tokenprune.encoded import CapturePoints
 
-#: What marks a key's row and column: too small to matter where keys are compared with each other, and a power of two,
-#: by which every dtype divides without an error.
+#: The mark at a key's row and column: too small to matter when keys are compared with each other, and a power of two,
+#: by which every dtype divides exactly.
 MARK = 2.0**-10
 
 

@@ -1,7 +1,7 @@
 """Vision towers made of SigLIP's layers that take the patches of all images in one sequence, frame after frame.
 
 PaddleOCR-VL and HunyuanOCR keep the patches of a frame in raster order. In VideoLLaMA 3, the patches that become one
-visual token are adjacent, and every image says how many there are.
+visual token are adjacent, and their number is given for each image.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""timm's vision towers, in transformers' wrapper: vision transformers, such as the Perception Encoder, and
-convolutional towers whose last stages have attention (FastViT, MobileNet V5)."""
+"""timm's vision towers in transformers' wrapper: vision transformers, such as the Perception Encoder, and convolutional
+towers whose last stages have attention (FastViT, MobileNet V5)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tokenprune.adapters.towers.tower import UNNORMALISED, QueryKey, Tower, norm
 from tokenprune.encoded import CapturePoints
 from tokenprune.errors import UnsupportedError
 
-#: What `config.model_type` is for all of timm's.
+#: The `config.model_type` of all timm towers.
 WRAPPER = "timm_wrapper"
 
 
 def timm_tower(vision: Any) -> Tower:
-    """Return how a transformer of patches is read, CLS and register tokens first. Raises UnsupportedError for a model
-    of another design."""
+    """Return how a vision transformer is read, whose CLS and register tokens come first. Raises UnsupportedError for
+    any other design."""
     model = vision.timm_model
     blocks = getattr(model, "blocks", None)
     if not blocks or not all(hasattr(getattr(block, "attn", None), "q_norm") for block in blocks):
@@ -40,7 +40,7 @@ def timm_tower(vision: Any) -> Tower:
 
 
 def _points(block: Any) -> CapturePoints:
-    return norms(block.attn)  # identities, without
+    return norms(block.attn)  # identities if it has none
 
 
 def _scale(tower: Any) -> float:
@@ -48,7 +48,7 @@ def _scale(tower: Any) -> float:
 
 
 def _heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """Queries and keys; those of patches are rotated where the attention gets angles for them."""
+    """Queries and keys; those of patches are rotated if the attention gets angles."""
     attention, angles = call["attention_module"], call["attention"].get("rope")
     queries, keys = (_rotated(call[part], angles, attention) for part in ("queries", "keys"))
     return list(queries), list(keys.repeat_interleave(queries.shape[1] // keys.shape[1], 1))
@@ -67,8 +67,8 @@ def _rotated(
 
 
 def fastvit_tower(vision: Any) -> Tower | None:
-    """Return how the last stage of a FastViT is read, which has a token for each place of its output; None for another
-    tower, and where that stage is convolutional."""
+    """Return how the last stage of a FastViT is read, which has a token for each place of its output; None for any
+    other tower, or if that stage is convolutional."""
     stages = getattr(getattr(vision, "timm_model", None), "stages", None)
     blocks = None if stages is None else getattr(stages[-1], "blocks", None)
     if not blocks or not all(hasattr(getattr(block, "token_mixer", None), "qkv") for block in blocks):
@@ -102,8 +102,8 @@ def _mixed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
 
 
 def mobilenet_tower(vision: Any) -> Tower | None:
-    """Return how the attention in the last stage of a MobileNet is read, whose heads share keys; None for another tower
-    and where there is none."""
+    """Return how the attention in the last stage of a MobileNet is read, whose heads share keys; None for any other
+    tower, or if that stage has none."""
     stages = getattr(getattr(vision, "timm_model", None), "blocks", None)
     attending = _attending(stages[-1]) if stages else []
     if not attending or any(block.attn.kv_stride > 1 or block.attn.has_query_strides for block in attending):

@@ -1,8 +1,8 @@
-"""How one kind of vision encoder is read, and its queries and keys.
+"""How one kind of vision encoder is read, including its queries and keys.
 
-Functions for `Tower.heads` get a `call`, which holds the outputs of the capture points by name, the arguments of the
-attention under "attention", its module under "attention_module" and the arguments of the tower under "tower", and the
-tower's config.
+Functions for `Tower.heads` get a `call` and the tower's config. The call holds the outputs of the capture points by
+name, the arguments of the attention under "attention", its module under "attention_module", and the arguments of the
+tower under "tower".
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tokenprune.encoded import CapturePoints
 from tokenprune.errors import PruningError
 from tokenprune.tokens.attention import split_heads
 
-#: Mean and deviation of each channel.
+#: Mean and standard deviation of each channel.
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 UNNORMALISED: Normalisation = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -32,14 +32,14 @@ CLIP_COLORS: Normalisation = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 
 IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-#: Queries and keys, (heads, tokens, width) per tile; a tower that pads its tiles adds a mask of the tokens that are not
-#: padding, (tokens,) per tile; one with a resampler adds such a mask and the shares of patches in each visual token,
+#: Queries and keys, (heads, tokens, width) per tile. A tower that pads its tiles adds a mask of the tokens that are not
+#: padding, (tokens,) per tile; one with a resampler adds such a mask and the share of each patch in each visual token,
 #: (visual, patches) per tile.
 QueryKey = tuple[Sequence[Tensor], ...]
 
 
 def padded_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """From projections without rotary embeddings, and the mask of patches that are not padding."""
+    """`heads` from projections without rotary embeddings, and the mask of patches that are not padding."""
     queries, keys = (list(split_heads(call[part], config.num_attention_heads)) for part in ("queries", "keys"))
     real = call["tower"].get("patch_attention_mask")
     real = torch.ones_like(call["keys"][..., 0], dtype=torch.bool) if real is None else real.flatten(1)
@@ -47,7 +47,8 @@ def padded_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
 
 
 def packed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """From projections of the patches of all images in one row, (1, patches, heads * width), with rotary embeddings."""
+    """`heads` from projections of the patches of all images in one row, (1, patches, heads * width), with rotary
+    embeddings."""
     cos, sin = call["attention"]["position_embeddings"]
     sizes = [h // config.patch_size * (w // config.patch_size) for h, w in pixel_sizes(call["tower"])]
     queries, keys = (
@@ -60,14 +61,14 @@ def packed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
 
 
 def pixel_sizes(arguments: Mapping[str, Any], name: str = "pixel_values") -> list[tuple[int, int]]:
-    """(height, width) in pixels of each image of a call, without the padding that fills up the batch."""
+    """(height, width) in pixels of each image of a call, without the batch's padding."""
     pixels, sizes = arguments[name], arguments.get("image_sizes")
     return [tuple(pixels.shape[-2:])] * len(pixels) if sizes is None else [(int(h), int(w)) for h, w in sizes]
 
 
 def image_row(arguments: Mapping[str, Any], patch: int, merge: int) -> Row:
     """The row of a tower that packs the patches of all images, each in raster order, merge x merge of which become a
-    visual token. Raises PruningError for an image with patches that become none."""
+    visual token. Raises PruningError for an image with patches that do not become part of one."""
     grids = [(1, height // patch, width // patch) for height, width in pixel_sizes(arguments)]
     for _, rows, columns in grids:
         if rows % merge or columns % merge:
@@ -88,20 +89,20 @@ def scale_of_width(tower: Any) -> float:
 class Tower:
     """Where a vision encoder keeps its layers and attention.
 
-    layers: the encoder layers of a tower module.
-    capture_points: the modules of a layer that expose its attention.
-    n_prefix: number of tokens before the patches (1 for a CLS token).
-    heads: queries and keys of every tile, from what the capture points returned and the tower's config; None for
-        projections, (tiles, tokens, heads * width), without rotary embeddings or padding.
-    scale: the factor of q . k in a tower module's attention.
+    layers: returns the encoder layers of a tower module.
+    capture_points: returns the modules of a layer that expose its attention.
+    n_prefix: the number of tokens before the patches (1 for a CLS token).
+    heads: returns the queries and keys of every tile, from what the capture points returned and the tower's config;
+        None for projections, (tiles, tokens, heads * width), without rotary embeddings or padding.
+    scale: returns the factor of q . k in a tower module's attention.
     normalisation: what the processor normalises images with.
-    values: the module of a layer that returns its values; only for towers whose layers accept a subset of the patches
-        (no windows, no rotary embeddings, no padding), None otherwise.
-    attention: how it is read in a tower that takes the patches of all images in one row, so that some may be dropped
-        between its layers; None if they may not.
+    values: returns the module of a layer that returns its values; only for towers whose layers accept a subset of the
+        patches (no windows, no rotary embeddings, no padding), None otherwise.
     row: how the tower takes the patches of all images in one row, so that some may be left out; None if it does not.
+    attention: how attention is read in a tower that takes the patches of all images in one row, so that some may be
+        dropped between its layers; None if they may not.
 
-    All functions must be picklable, which lambdas are not: a patched model holds them.
+    All functions must be picklable, so not lambdas: a patched model holds them.
     """
 
     layers: Callable[[Any], nn.ModuleList]
@@ -123,7 +124,7 @@ class Tower:
 
 def encoder_layers(tower: Any) -> nn.ModuleList:
     """The layers of a tower in CLIP's structure."""
-    return getattr(tower, "vision_model", tower).encoder.layers  # up to 5.1x the tower is one module deeper
+    return getattr(tower, "vision_model", tower).encoder.layers  # up to 5.1x, the tower is one module deeper
 
 
 def projections(attention: Any) -> CapturePoints:

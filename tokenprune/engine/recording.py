@@ -84,7 +84,7 @@ class FeatureFunction(MethodOverride):
 class VisionRecorder:
     """Collects the statistics that the strategy declares, and nothing else.
 
-    modules: the modules that show attention, by name, as they were when the model was patched.
+    modules: the modules that expose attention, by name, as they were when the model was patched.
     """
 
     def __init__(self, adapter: ModelAdapter, strategy: Strategy, context: CallContext) -> None:
@@ -96,7 +96,7 @@ class VisionRecorder:
         self._scale = adapter.tower.scale(adapter.vision_tower) if "vision_attention" in self.statistics else 1.0
 
     def register(self, register: Register) -> list[nn.Module]:
-        """Register the hooks; return the modules that show attention."""
+        """Register the hooks; return the modules that expose attention."""
         adapter, captured = self.adapter, []
         for tower in adapter.vision_towers:
             register(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True))
@@ -118,7 +118,7 @@ class VisionRecorder:
     def begin(self) -> bool:
         """Start recording; return False for a nested call.
 
-        Raises PruningError if modules that show attention were replaced since the model was patched.
+        Raises PruningError if modules that expose attention were replaced since the model was patched.
         """
         if self._context.encoding is not None:
             return False

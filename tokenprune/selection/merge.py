@@ -62,7 +62,7 @@ class Merge:
         it does for impossible targets.
         """
         cls(targets, sources, importance)  # checks them
-        # Impossible targets are masked, not checked: a check would wait for a GPU, and indexing with them kills CUDA.
+        # Nothing is read from a GPU here, so impossible targets are masked: indexing with them would end the process.
         importance = importance.where(importance >= 0, torch.nan)
         within = targets.where((targets >= 0) & (targets < n_kept), 0)
         totals = importance.new_zeros(n_kept).index_add(0, within, importance)

@@ -19,8 +19,8 @@ from tokenprune.tokens.visual import VisualTokens
 class VideoStrategy(Strategy):
     """Compares the frames of a video, `tokens.frames`, and shares one budget among them.
 
-    The budget is per video. Images, and videos of one frame, raise PruningError. Newline and CLS tokens are not among a
-    frame's tokens but count too; `Frames.kept_extra_tokens` says which of them to keep.
+    The budget is per video. Images, and videos of one frame, raise PruningError. Newline and CLS tokens belong to no
+    frame but count too; `Frames.kept_extra_tokens` says which of them to keep.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"frames"})
@@ -36,8 +36,7 @@ class FrameScoreStrategy(VideoStrategy):
 
     @abstractmethod
     def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:
-        """Return the scores, and an order whose first `n_kept` tokens are kept. An index in it is
-        frame * places + place."""
+        """Return the scores, and an order whose first `n_kept` are kept; its indices are frame * places + place."""
 
     def select(self, tokens: VisualTokens) -> Selection:
         frames, n_visual = tokens.frames, tokens.n_visual

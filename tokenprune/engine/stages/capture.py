@@ -35,7 +35,7 @@ class TextCapture:
         self._parts: dict[int, set[str]] = {}
 
     def register(self, register: Register) -> list[nn.Module]:
-        """Install the overrides; return the modules that show attention."""
+        """Install the overrides; return the modules that expose attention."""
         captured = []
         for layer in self.layers:
             point = text_capture_points(self.adapter.layers[layer])

@@ -57,7 +57,7 @@ class StagePruning:
         self._context = context
 
     def register(self, register: Register) -> list[nn.Module]:
-        """Register the hooks; return the modules that show attention."""
+        """Register the hooks; return the modules that expose attention."""
         from tokenprune.engine.stages.layers import InnerFeatures, StagedLayer
 
         if (name := self.adapter.inner_features) is not None:

@@ -54,7 +54,7 @@ class TowerPruning(ABC, Generic[Call, Layers]):
         return cast("Call | None", self._context.tower)
 
     def register(self, register: Register) -> list[nn.Module]:
-        """Register the hooks; return the modules that show attention. The recorder's hooks on the tower come first:
+        """Register the hooks; return the modules that expose attention. The recorder's hooks on the tower come first:
         they read what was dropped."""
         captured: list[nn.Module] = []
         for tower in self.adapter.vision_towers:
