@@ -37,7 +37,7 @@ class RowAttention:
 
 
 def project_joint(attention: Any, captured: Mapping[str, Tensor], rotation: Rotation) -> Projected:
-    """`project` for a joint projection, "qkv", whose queries and keys may be normed after it. Queries may share keys."""
+    """`project` for a joint projection, "qkv", whose queries and keys may be normed. Queries may share keys."""
     width = rotation[0].shape[-1]
     joint = captured["qkv"].unflatten(-1, (-1, width))
     n_heads, n_keys = attention.num_heads, (joint.shape[1] - attention.num_heads) // 2

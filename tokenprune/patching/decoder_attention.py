@@ -61,8 +61,8 @@ class DecoderReader:
     def begin(self, kwargs: Mapping[str, Any], visual: Mapping[str, Bool[Tensor, "batch new"]]) -> None:
         """Start a forward of the base model with these arguments, whose `visual` tokens are given by modality.
 
-        Raises PruningError if modules that expose attention were replaced since the reader was made, and UnsupportedError
-        if the attention was switched to one that gets no masks from which windows could be read.
+        Raises PruningError if modules that expose attention were replaced since the reader was made, and
+        UnsupportedError if the attention was switched to one that gets no masks from which windows could be read.
         """
         self._adapter.decoder.check_masks()
         if any(text_capture_points(self._adapter.layers[layer]) != points for layer, points in self._points.items()):
