@@ -1,4 +1,4 @@
-"""Which tiles belong to one image, read from the prompt: the model is not told otherwise."""
+"""Which tiles belong to one image, read from the prompt: the processor writes it there, and the model is not told."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class Incoming:
 
     @cached_property
     def padding(self) -> Bool[Tensor, "rows columns"] | None:
-        """Which of all columns are padding; None if none is."""
+        """Which columns, cached and new, are padding; None if none is."""
         return padding_of(self.columns_mask, self.n_columns, self.n_new)
 
     def position_ids(self, kwargs: Mapping[str, Any]) -> Tensor:

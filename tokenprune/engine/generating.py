@@ -64,6 +64,6 @@ def after_prompt(propose: Callable[..., Any]) -> Callable[..., Any]:
         if not first:
             return found
         first = False
-        return input_ids, None  # how transformers itself reports no candidates
+        return input_ids, None  # how transformers itself says that there are none
 
     return proposed

@@ -266,7 +266,7 @@ class Prefill:
         if fused is not None and output is not None:
             fused.spread(output, self._context.packing)
         has_images = bool(encoded) or (forward is not None and bool(forward.incoming.visual))
-        # Without an output, an exception is already being raised, which says more than this one would.
+        # Without an output, an exception is already propagating, which says more than this one would.
         if output is not None and has_images and (forward is None or forward.report is None):
             raise not_pruned(self.adapter, begun)
 

@@ -43,7 +43,7 @@ class KeptInTower:
         return sizes_of(self.kept, self.merged_from)
 
     def at_most(self, n_kept: int) -> Selection:
-        """Select what is left; if that is more than `n_kept` and there are scores, the tokens with the highest ones."""
+        """Select what is left; if more than `n_kept` are left and have scores, select those with the highest ones."""
         kept = self.kept
         if self.scores is not None and len(kept) > n_kept:
             kept = kept[Selection.best(self.scores[kept], n_kept).kept]

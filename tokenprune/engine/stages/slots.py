@@ -15,7 +15,7 @@ class StageSlots:
     """The slots that the layers of one stage hold.
 
     layer: the first decoder layer of the stage.
-    slots: the same slots in the cache's first layer.
+    slots: these slots, numbered as in the cache's first layer.
     valid: False for holes.
     has_no_holes: whether all are valid; stored to avoid reading from a GPU.
     bias: what is added to the attention logits of their keys, beyond what all layers add; None if nothing is.

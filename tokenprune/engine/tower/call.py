@@ -16,7 +16,7 @@ from tokenprune.tokens.tower import KeptInTower
 
 
 class TowerCall(ABC):
-    """One call, and what is left of its patches.
+    """One call of the tower, and what is left of its patches.
 
     selections: which visual tokens of each image are encoded at all; empty if the strategy does not select before the
         tower.

@@ -24,8 +24,8 @@ class RowCut:
     """What is left of a row from some encoder layer on.
 
     kept: which of the call's visual tokens are left.
-    patches: the patches of these tokens, in the order of the layers.
-    sizes: how many visual tokens each of these tokens stands for; None if none has been merged.
+    patches: the patches of the tokens left, in the order of the layers.
+    sizes: how many visual tokens each of the tokens left stands for; None if none has been merged.
     """
 
     def __init__(self, row: Row, kept: Bool[Tensor, " visual"], sizes: Float[Tensor, " left"] | None = None) -> None:

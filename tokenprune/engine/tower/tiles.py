@@ -42,7 +42,7 @@ class Tile:
 
     @property
     def sizes(self) -> Float[Tensor, " left"]:
-        """How many visual tokens each of those left stands for."""
+        """How many visual tokens each of the tokens left stands for."""
         return sizes_of(self.left, self.merged_from)
 
     def keep(self, selection: Selection, layer: int) -> None:
@@ -64,7 +64,7 @@ class Tile:
         self.stages.append(StageReport(layer, left, None, merged))
 
     def outcome(self) -> KeptInTower:
-        """What is left of it."""
+        """What is left of the tile."""
         return KeptInTower(self.left, self.n_visual, self.last, tuple(self.stages), self.merged_from, self.entered)
 
 
@@ -176,7 +176,7 @@ def merged_patches(selection: Selection, patches: Float[Tensor, "patches width"]
 
 
 def spread(sizes: Float[Tensor, " left"], per_token: int) -> Float[Tensor, " patches"]:
-    """The sizes of visual tokens as those of their patches, `per_token` each."""
+    """Repeat the sizes of visual tokens for their patches, `per_token` each."""
     return sizes if per_token == 1 else sizes.repeat_interleave(per_token)
 
 
