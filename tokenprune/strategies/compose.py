@@ -37,10 +37,10 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
     "steps": ["pixelprune", "fopru:mode=row"].
 
     The budget of every step counts all visual tokens of the image, so the last one applies to the whole image: here a
-    quarter of its tokens, or what PixelPrune keeps, if that is less. The report's `steps` has what each step before
+    quarter of its tokens, or what PixelPrune keeps, if that is less. The report's `steps` lists what each step before
     the language model kept.
 
-    steps: strategies, or texts as `parse` reads them, in the order in which they prune: before the vision tower, in it,
+    steps: strategies, or strings for `parse`, in the order in which they prune: before the vision tower, in it,
         before the language model (any number), inside it.
     keep_ratio, keep: those of the last step. No step may have `budget_per="tile"`.
 
@@ -92,8 +92,8 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
 
     @property
     def biases_attention(self) -> bool:
-        """Whether any step asks for it. Sizes are of what all steps together have merged before the language model,
-        without what ToMe merged in the tower."""
+        """Whether any step asks for it. Sizes count what all steps together merged before the language model, except
+        what ToMe merged in the tower."""
         return any(step.biases_attention for step in self.steps)
 
     def budget(self, n_visual: int) -> int:
@@ -154,7 +154,7 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
         return Selection(kept, n_visual, scores, merged if len(merged.targets) else None, tuple(done))
 
     def _only(self, kind: type[Kind]) -> Kind:
-        """The step of a kind of which there is one at most."""
+        """The step of a kind that occurs at most once."""
         return next(step for step in self.steps if isinstance(step, kind))
 
     def _check(self) -> None:
@@ -222,8 +222,8 @@ def _selected(step: Strategy, tokens: VisualTokens) -> Selection:
 
 
 def _bounded(tokens: VisualTokens, most: int) -> VisualTokens:
-    """The tokens, where frames that together exceed what may be left before the tower have lost the rest: first what
-    has been dropped in the tower, and then those of the lowest scores."""
+    """The tokens, cut to `most` before the tower if all frames together exceed it: tokens dropped in the tower go
+    first, then those with the lowest scores."""
     before, after = tokens.kept_before_tower, tokens.kept_in_tower
     if len(before.kept) <= most:
         return tokens
@@ -233,7 +233,7 @@ def _bounded(tokens: VisualTokens, most: int) -> VisualTokens:
 
 
 def _of_left(selection: Selection, kept: Tensor) -> tuple[Selection, Tensor]:
-    """A selection among all tokens of the image as one among those that are `kept`, in the tower or before it."""
+    """Restrict a selection among all tokens of the image to those `kept` in the tower or before it."""
     left = torch.isin(kept, selection.kept.to(kept.device)).nonzero()[:, 0]
     scores, merged = None if selection.scores is None else selection.scores[kept], selection.merged
     if merged is not None:

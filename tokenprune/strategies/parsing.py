@@ -27,11 +27,11 @@ from tokenprune.strategy import Strategy
 
 @dataclass(frozen=True)
 class StrategySpec:
-    """A strategy named by a text, before it is constructed.
+    """A strategy named by a string, before it is constructed.
 
     name: registered, or `module:Class`.
-    settings: the settings in the text, with values of the right types.
-    file: the settings file, if the text is the path of one.
+    settings: the settings in the string, with values of the right types.
+    file: the settings file, if the string is the path of one.
     """
 
     name: str
@@ -41,7 +41,7 @@ class StrategySpec:
 
     @classmethod
     def read(cls, text: object, also: Iterable[str] = ()) -> StrategySpec:
-        """Read a text. Raises SettingError for anything wrong in it.
+        """Parse a string. Raises SettingError for anything wrong in it.
 
         also: further names that the caller accepts, for error messages.
         """
@@ -64,8 +64,8 @@ class StrategySpec:
 
     @classmethod
     def read_step(cls, text: object) -> StrategySpec:
-        """Read a text that names one of several strategies in sequence. Raises SettingError for one that is several
-        itself, such as a settings file that names itself as a step."""
+        """Parse one step of a sequence. Raises SettingError for a step that is itself a sequence, such as a settings
+        file that names itself as a step."""
         spec = cls.read(text)
         if name_of(spec.strategy_class) == COMPOSE:
             raise SettingError(f"Compose: {text!r} is itself several strategies. Write its steps instead.")
@@ -73,8 +73,8 @@ class StrategySpec:
 
     @property
     def budget_setting(self) -> str | None:
-        """The setting in the text that says how much is kept; of several strategies in sequence, the last one's if they
-        have none together."""
+        """The setting in the string that says how much is kept; for a sequence that has none of its own, its last
+        step's."""
         own = next((name for name in ("keep_ratio", "keep") if name in self.settings), None)
         steps = self.settings.get("steps") if name_of(self.strategy_class) == COMPOSE else None
         last = steps[-1] if isinstance(steps, (list, tuple)) and steps else None
@@ -88,7 +88,7 @@ class StrategySpec:
 
 
 def parse(text: str, **settings: Any) -> Strategy:
-    """Make the strategy that a text names, with further settings as keywords.
+    """Make the strategy that a string names, with further settings as keywords.
 
         parse("fopru:layer=-2,mode=row", keep_ratio=0.25)
         parse("my_package.my_module:MyStrategy,layer=2")
@@ -123,8 +123,8 @@ def setting_value(word: Any, hint: Any = None) -> Any:
 
 
 def _outer_parts(text: str, separator: str = ",") -> list[str]:
-    """Split a text at its separators, but not at those of a tuple, list or number, which may hold others. Spaces around
-    the parts are left out."""
+    """Split a string at separators, except those inside a tuple, list or number. Spaces around the parts are
+    stripped."""
     parts, depth = [""], 0
     for i, letter in enumerate(text):
         depth += (letter in "([") - (letter in ")]")

@@ -20,7 +20,7 @@ from tokenprune.strategy import Strategy
 
 #: The entry-point group of other distributions; an entry point has the name of its strategy.
 GROUP = "tokenprune.strategies"
-#: The name, in settings files, of several strategies one after the other. It is not registered, as it is none itself.
+#: The name, in settings files, of several strategies in sequence. Not registered, as it names no strategy of its own.
 COMPOSE, COMPOSE_CLASS = "compose", "tokenprune.strategies.compose:Compose"
 #: Registered name -> class.
 STRATEGIES: dict[str, type[Strategy]] = {}
@@ -68,8 +68,8 @@ def make(name: str, **settings: Any) -> Strategy:
 def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
     """Find the class of a strategy by its registered name or by `my_package.my_module:MyStrategy`.
 
-    Of installed packages, only the entry point of a name that is not registered is loaded. Warns if one has a name of
-    ours, which stays ours.
+    An installed package's entry point is loaded only for a name that is not registered. Warns if it has a built-in
+    strategy's name, which stays ours.
 
     also: further names that the caller accepts, for error messages.
 
@@ -95,7 +95,7 @@ def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
 
 
 def _unregistered_hint(name: object) -> str | None:
-    """What to write for a public class that is registered under no name, because few models can be pruned with it."""
+    """The hint for a public class without a registered name, because few models can be pruned with it."""
     module = import_module("tokenprune")
     for public in module.__all__:
         if not alike(public, str(name)):
@@ -107,7 +107,7 @@ def _unregistered_hint(name: object) -> str | None:
 
 
 def _unknown_strategy(name: object, known: Collection[str]) -> str:
-    """What to write for a name that no strategy has: first where it is that of one with something behind it."""
+    """The message for an unknown name, in particular for a known one with something after it."""
     first, *others = re.split(r"[\s,=]+", str(name))
     if others and first in known:
         pair = f"{first}+{others[0]}", f"{first} {others[0]}"
@@ -142,7 +142,7 @@ def construct(cls: type[Strategy], name: str, settings: Mapping[str, Any], also:
 
 
 def override(settings: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with some added or replaced. A budget takes the place of the other kind, too: keep=64 that of
+    """Return the settings with some added or replaced. A budget also replaces one of the other kind: keep=64 replaces
     keep_ratio."""
     budgets = ("keep_ratio", "keep")
     replaced = budgets if any(by.get(name) is not None for name in budgets) else ()
@@ -174,21 +174,21 @@ def check_types(cls: type[Strategy], settings: Mapping[str, Any], where: str) ->
 
 
 def name_of(cls: type[Strategy]) -> str:
-    """Return what `make` finds a class by: its registered name, or `my_package.my_module:MyStrategy`."""
+    """Return the name by which `make` finds a class: its registered name, or `my_package.my_module:MyStrategy`."""
     names = [name for name, known in STRATEGIES.items() if known is cls]
     own = f"{cls.__module__}:{cls.__qualname__}"
     return names[0] if names else COMPOSE if own == COMPOSE_CLASS else own
 
 
 def changed_settings(strategy: Strategy) -> dict[str, Any]:
-    """Return the settings that differ from their defaults, which with `name_of` make an equal strategy; strategies in
-    them as texts that `parse` reads."""
+    """Return the settings that differ from their defaults, which with `name_of` make an equal strategy. Strategies in
+    them become strings for `parse`."""
     values = {field.name: (getattr(strategy, field.name), field.default) for field in fields(strategy) if field.init}
     return {name: _with_texts(value) for name, (value, default) in values.items() if value != default}
 
 
 def _with_texts(value: Any) -> Any:
-    """Replace strategies in a tuple by texts."""
+    """Replace strategies in a tuple by strings."""
     if not isinstance(value, tuple) or not any(isinstance(one, Strategy) for one in value):
         return value
     texts = []

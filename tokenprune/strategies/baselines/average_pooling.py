@@ -23,8 +23,8 @@ class AveragePooling(MergingStrategy):
     """Divides the grid into as many rectangles as the budget allows, in the grid's proportions, and keeps the mean of
     each, at the place and position ID of its middle token.
 
-    Several grids and frames share the budget in proportion to their sizes. Newline tokens belong to no rectangle: the
-    same share of them is kept as of the patches, evenly spaced and unchanged.
+    Several grids and frames share the budget in proportion to their sizes. Newline tokens belong to no rectangle: they
+    are kept in the same proportion as patches, evenly spaced and unchanged.
     """
 
     whole_image: ClassVar[bool] = True
@@ -52,14 +52,15 @@ class AveragePooling(MergingStrategy):
         kept, order = torch.cat(middles).sort()
         targets, pooled = order.argsort()[torch.cat(cells)], torch.cat(sources)
         lengths = [n_kept, len(targets), len(pooled)]
-        # One copy, because each one synchronises with the GPU.
+        # A single copy, because every copy synchronises with the GPU.
         kept, targets, pooled = torch.cat([kept, targets, pooled]).to(device).split(lengths)
         merged = Merge.mean(targets, pooled, torch.ones_like(targets, dtype=torch.float32), n_kept)
         return Selection(kept, n_visual, merged=merged)
 
 
 def rectangles(count: int, height: int, width: int) -> tuple[Int[Tensor, " places"], Int[Tensor, " count"]]:
-    """Return the rectangle, of `count`, of each place of a height x width grid, and the middle place of each."""
+    """Divide a height x width grid into `count` rectangles; return each place's rectangle and each one's middle
+    place."""
     per_row = columns_per_row(count, height, width)
     band, rows = segments(len(per_row), height)
     first = torch.tensor(list(accumulate(per_row, initial=0)), device="cpu")[band]

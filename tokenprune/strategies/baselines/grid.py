@@ -50,8 +50,8 @@ def lattice(count: int, height: int, width: int) -> list[tuple[int, int]]:
 
 
 def columns_per_row(count: int, height: int, width: int) -> list[int]:
-    """Return how many of `count` cells are in each of their rows, for about equal vertical and horizontal spacing. No
-    row is empty, however high the grid is."""
+    """Return how many of `count` cells each row has, for about equal vertical and horizontal spacing. No row is empty,
+    however tall the grid is."""
     n_rows = min(max(round(math.sqrt(count * height / width)), math.ceil(count / width)), height, count)
     return split(count, [1] * n_rows)
 

@@ -23,7 +23,7 @@ class Random(Strategy):
     """Keeps visual tokens drawn uniformly without replacement.
 
     The draw depends only on `seed` and the image: an image keeps the same tokens in every call, batch and beam and on
-    every device, and different images keep different tokens. So do the tiles of an image with budget_per="tile".
+    every device, and different images keep different tokens, as do the tiles of an image with budget_per="tile".
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"pixels"})

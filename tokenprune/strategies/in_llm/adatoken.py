@@ -17,7 +17,7 @@ from tokenprune.strategy import Stage, TextScoreStrategy
 from tokenprune.strategy.schedule import layers_at, powered_stages
 from tokenprune.tokens import StageTokens
 
-#: One of the released schedules, for 32 layers: the depth from which a share of all visual tokens is left.
+#: One of the released schedules, for 32 layers: the depths, and the share of all visual tokens left from each on.
 DEPTHS, SHARES = (8 / 32, 16 / 32, 24 / 32), (0.8, 0.5, 0.25)
 #: Its average over the layers.
 OWN_AVERAGE = (1 + sum(SHARES)) / 4
@@ -26,10 +26,10 @@ OWN_AVERAGE = (1 + sum(SHARES)) / 4
 @register_strategy("adatoken")
 @dataclass(frozen=True)
 class AdaToken(TextScoreStrategy):
-    """Prunes in stages, on a schedule that was calibrated for the model. Each stage keeps the visual tokens that the
+    """Prunes in stages, on a schedule calibrated for the model. Each stage keeps the visual tokens that the
     last prompt token attends to most.
 
-    keep_ratio: the average over the layers. The shares of the schedule are all raised to the power that gives it; at
+    keep_ratio: the average over the layers. All shares of the schedule are raised to the power that gives it; at
         the schedule's own average, which `tokenprune layers --stages` prints, they stay as they are. The default is
         that of the released schedule, 0.6375. A count `keep` is rejected.
     schedule: for each stage, by ascending layer, its decoder layer and the share of all visual tokens kept from there
@@ -37,9 +37,9 @@ class AdaToken(TextScoreStrategy):
         schedules: 0.8, 0.5 and 0.25 from a quarter, a half and three quarters of the layers on.
     cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
-    The paper adapts to the model, not to the image. Deviations from the released code: attention is what the layer
-    before the stage computed, where the code computes that of the layer about to be entered; position IDs are kept.
-    Deviations of the calibration are in `tokenprune.evals.search.adatoken`.
+    The paper adapts to the model, not to the image. Deviations from the released code: attention is that of the layer
+    before the stage, where the code computes that of the layer about to be entered; position IDs are kept. Deviations
+    of the calibration are in `tokenprune.evals.search.adatoken`.
     """
 
     schedule: Sequence[Sequence[Any]] | None = None

@@ -28,7 +28,7 @@ class DART(OneStage):
     pivots, text_pivots: the numbers of visual and of text pivots. Text pivots do not count against the budget.
 
     Deviations from the released code: visual pivots take their shares first, then text pivots, each by descending norm
-    (the code goes through a Python set); the budget is exact, where the code keeps up to seven tokens fewer and the
+    (the code iterates over a Python set); the budget is exact, where the code keeps up to seven tokens fewer and the
     visual pivots on top; cosines are of the hidden states, without the model's last norm; position IDs are kept.
     """
 
@@ -53,8 +53,8 @@ class DART(OneStage):
 def least_similar(
     vectors: Float[Tensor, "left width"], own: Int[Tensor, " own"], other: Float[Tensor, "other width"], n_kept: int
 ) -> Int[Tensor, " kept"]:
-    """Choose the vectors `own`, and for them and then for each of `other` an equal share of those left that have the
-    lowest cosine to it."""
+    """Choose the vectors `own`, then for each of them and each of `other` an equal share of the remaining vectors with
+    the lowest cosine to it."""
     pivots = torch.cat([vectors[own], other])
     chosen, free = [own], torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
     free[own] = False

@@ -68,8 +68,8 @@ class EfficientVLA(OneStage, RankedStrategy, SkippingStrategy, ReusingStrategy):
 def relevant_and_diverse(
     order: Int[Tensor, " left"], features: Float[Tensor, "left width"], n_kept: int, n_key: int, n_relevant: int
 ) -> Int[Tensor, " kept"]:
-    """Return, ascending, the first `n_relevant` tokens of an order by relevance and, up to `n_kept` in all, those of
-    the others that are least like every one of the first `n_key`."""
+    """Return, ascending, the first `n_relevant` tokens of an order by relevance and, up to `n_kept` in all, the others
+    that are least similar to all of the first `n_key`."""
     directions = unit_vectors(features)
     diversity = 1 - (directions @ directions[order[:n_key]].T).amax(1)
     diversity[order[:n_relevant]] = -torch.inf  # already selected

@@ -30,7 +30,7 @@ class PyramidDrop(TextScoreStrategy):
     cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
     Deviations: the released code ranks by the attention of the layer about to be entered, recomputed from the hidden
-    states; here the layer before provides the attention that it computed. It renumbers position IDs after each stage;
+    states; here it is the attention that the layer before computed. The code renumbers position IDs after each stage;
     here they are kept. Quarters that coincide in a shallow model are one stage.
     """
 

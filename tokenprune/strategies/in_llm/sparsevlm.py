@@ -28,7 +28,7 @@ class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
     keep_ratio: the average over the layers; every stage keeps the same share of the remaining tokens. Merged tokens
         count. A count `keep` is rejected.
     recycle: the share of the dropped tokens, those with the highest scores, that are merged; 0 merges none.
-    clusters: the number of tokens that they are merged into, as a share of their number.
+    clusters: the number of tokens they are merged into, as a share of their own number.
     cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
     Stages are at 3/32, 7/32 and 16/32 of the depth, as in the released code's 32 layers; stages that coincide in a
@@ -37,9 +37,9 @@ class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
     Deviations: the paper derives the number of dropped tokens from the rank of the attention matrix, and its released
     code has tables for four budgets that do not count merged tokens; here the budget is exact. A cluster becomes the
     mean of its tokens as in the released code (the paper writes their sum), at the place and position ID of its centre.
-    Centres are chosen by the density of a token's five nearest others, where the code takes as many as it makes
-    clusters, the token itself included, and adds random noise. Raters are chosen from the text after the image. Other
-    tokens keep their position IDs too, which the code renumbers.
+    Centres are chosen by the density of a token's five nearest others, where the code takes as many neighbours as it
+    makes clusters, the token itself included, and adds random noise. Raters are chosen from the text after the image.
+    Other tokens keep their position IDs too, which the code renumbers.
     """
 
     recycle: float = 0.3

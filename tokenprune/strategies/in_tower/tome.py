@@ -28,7 +28,7 @@ class ToMe(TowerStrategy):
     the most similar pairs are merged into the mean of all patches that they stand for. A token that stands for k
     patches counts k times in the attention of later layers (proportional attention). A CLS token stays.
 
-    schedule: "constant" merges equally many after each layer, "decreasing" from twice as many down to none after the
+    schedule: "constant" merges the same number after each layer, "decreasing" from twice as many down to none after the
         last. The numbers follow from the budget, which is exact.
 
     Deviations: tokens are merged after a layer, where the paper merges between its attention and its MLP; the remaining
@@ -72,8 +72,8 @@ class ToMe(TowerStrategy):
 def merged_down(
     keys: Float[Tensor, "tokens width"], sizes: Float[Tensor, " tokens"], goal: int, n_prefix: int
 ) -> tuple[Int[Tensor, " left"], Merge]:
-    """Merge tokens that stand for `sizes` patches each until `goal` are left, fewer than there are. These are returned
-    first."""
+    """Merge tokens that stand for `sizes` patches each until `goal` of them, fewer than there are, are left. Return
+    these and the merge."""
     kept = groups = torch.arange(len(keys), device=keys.device)
     totals = sizes
     while True:
@@ -85,7 +85,7 @@ def merged_down(
 
 
 def n_merged(excess: int, n_later_layers: int, schedule: str) -> int:
-    """Return how many of `excess` tokens to merge now, when `n_later_layers` later layers are to merge the others."""
+    """Return how many of `excess` tokens to merge now if `n_later_layers` later layers merge the others."""
     if excess <= 0:
         return 0
     if schedule == "constant" or n_later_layers == 0:
@@ -97,8 +97,8 @@ def matched(
     keys: Float[Tensor, "tokens width"], count: int, n_prefix: int
 ) -> tuple[Int[Tensor, " left"], Int[Tensor, " tokens"]]:
     """Match every second token, counted from the `n_prefix` tokens before the patches, with the most similar of the
-    others. Return the tokens that are left if the `count` most similar pairs are merged, at most all, and, for every
-    token, the place among these of the one that it is part of."""
+    others. Return the tokens left after merging the `count` most similar pairs (at most all), and, for every token, the
+    index among them of the one it becomes part of."""
     own = torch.arange(len(keys), device=keys.device)
     sources, others = own[n_prefix % 2 :: 2], own[1 - n_prefix % 2 :: 2]
     unit = normalize(keys, dim=-1)
@@ -108,15 +108,15 @@ def matched(
     merged = sources[similarity.argsort(descending=True, stable=True)[:count]]
     targets = own.index_copy(0, sources, others[best])
     targets = torch.where(own.new_zeros(len(own)).index_fill(0, merged, 1) > 0, targets, own)
-    left = (targets != own).int().argsort(stable=True)[: len(own) - len(merged)]  # no waiting for their number
+    left = (targets != own).int().argsort(stable=True)[: len(own) - len(merged)]  # without waiting for their number
     return left, own.index_copy(0, left, own[: len(left)])[targets]
 
 
 def means(
     keys: Float[Tensor, "tokens width"], sizes: Float[Tensor, " tokens"], places: Int[Tensor, " tokens"], n_left: int
 ) -> tuple[Float[Tensor, "left width"], Float[Tensor, " left"]]:
-    """Return the means of the tokens that become one, in which each counts as often as the patches it stands for, and
-    how many patches these stand for."""
+    """Return the means of the tokens merged into one, each weighted by the number of patches it stands for, and how
+    many patches each mean stands for."""
     totals = sums_of(sizes, places, n_left)
     return sums_of(keys * sizes[:, None], places, n_left) / totals[:, None], totals
 

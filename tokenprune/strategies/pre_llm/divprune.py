@@ -19,7 +19,7 @@ from tokenprune.tokens import VisualTokens
 @dataclass(frozen=True)
 class DivPrune(Strategy):
     """Keeps the visual tokens that differ most from each other: a greedy solution of the max-min diversity problem.
-    The next token is the j of the largest min_k (1 - cos(x_j, x_k)) over the kept k, of the projected features.
+    The next token is the j with the largest min_k (1 - cos(x_j, x_k)) over the kept k, where x are projected features.
 
     The paper prunes a tiled image either tile by tile or as a whole: set `budget_per`. Newline tokens are identical,
     so one of them is kept, and the others are chosen last.

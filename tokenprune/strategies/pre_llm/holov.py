@@ -52,8 +52,8 @@ def order_by_crop(scores: Float[Tensor, " visual"], n_crops: int, n_kept: int) -
     """Order tokens by score, those within their crop's share of `n_kept` before all others.
 
     Shares are rounded down, and what is left goes one by one to the crops with the largest shares. The first crops are
-    one token longer than the others if the tokens do not divide evenly. Where no score is above 0, as after a step that
-    has left what nothing attends to, the crops' shares are equal.
+    one token longer than the others if the tokens do not divide evenly. If no score is above 0, as after a step that
+    kept only tokens nothing attends to, the crops' shares are equal.
     """
     lengths = sorted(split(len(scores), [1] * n_crops), reverse=True)
     crop = torch.arange(n_crops, device="cpu").repeat_interleave(torch.tensor(lengths, device="cpu")).to(scores.device)

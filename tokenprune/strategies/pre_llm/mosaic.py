@@ -27,8 +27,8 @@ class Mosaic(AttentionStrategy, MergingStrategy):
 
     A kept token becomes the mean of itself and of what is merged into it, weighted by attention, and keeps its position
     ID. Tokens are merged into kept ones of their own tile and frame, at most `reach` rectangles away. Several grids and
-    frames share the budget in proportion to their sizes. Newline tokens belong to no rectangle and are not merged: the
-    same share of them is kept as of the patches, those with the highest scores.
+    frames share the budget in proportion to their sizes. Newline tokens belong to no rectangle and are not merged: they
+    are kept in the same proportion as patches, highest scores first.
 
     score: "column" is the attention that a patch receives from all patches, "cls" the attention that the CLS token pays
         to it.
@@ -80,8 +80,8 @@ class Mosaic(AttentionStrategy, MergingStrategy):
 
 
 def budget_cells(layout: Layout, n_kept: int) -> Int[Tensor, " visual"]:
-    """Return the cell of every visual token, of `n_kept` cells without an empty one: rectangles of a frame, or runs of
-    newline tokens. Tokens of a frame that gets none of the budget have cell `n_kept`."""
+    """Return the cell of every visual token, of `n_kept` non-empty cells: rectangles of a frame, or runs of newline
+    tokens. Tokens of a frame that gets none of the budget have cell `n_kept`."""
     places, frame = layout.coordinates(), layout.frame_numbers()
     groups = [(frame == i).nonzero()[:, 0] for i in range(-1, int(frame.max()) + 1)]
     shares = split(n_kept, [len(group) for group in groups])
@@ -97,7 +97,7 @@ def budget_cells(layout: Layout, n_kept: int) -> Int[Tensor, " visual"]:
 def best_of_each(
     scores: Float[Tensor, " visual"], cells: Int[Tensor, " visual"], n_cells: int
 ) -> Int[Tensor, " cells"]:
-    """Return the token with the highest score of each of the first `n_cells` cells, ascending; of equal ones the first
+    """Return the token with the highest score of each of the first `n_cells` cells, ascending; ties go to the first
     token."""
     order = scores.argsort(descending=True, stable=True)
     rank = torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device))
@@ -108,19 +108,19 @@ def best_of_each(
 def similar_nearby(
     vectors: Float[Tensor, "visual width"], layout: Layout, kept: Int[Tensor, " kept"], reach: float
 ) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-    """Return which token is merged into which: the tokens, and each one's place within the kept ones.
+    """Return the merged tokens and, for each, the index of its target among the kept ones.
 
-    A kept token goes to itself, any other to the kept one of the highest cosine that is at most `reach` tokens away in
-    the same raster, frame and tile. Tokens without one, and newline tokens, are left out. Computed in blocks.
+    A kept token goes to itself, any other to the kept one with the highest cosine at most `reach` tokens away in the
+    same raster, frame and tile. Tokens without a target, and newline tokens, are left out. Computed in blocks.
     """
     device = vectors.device
-    # One copy, because each one synchronises with the GPU.
+    # A single copy, because every copy synchronises with the GPU.
     placed = torch.cat([layout.regions()[:, None], layout.coordinates()[:, 2:]], 1).to(device)
     regions, at = placed[:, 0], placed[:, 1:].float()
     found = []
     for block in torch.arange(layout.n_visual, device=device).split(max(1, BLOCK_ELEMENTS // len(kept))):
         cosines = vectors[block] @ vectors[kept].T
-        # Not cdist, whose products of large coordinates a GPU that may use TF32 rounds to eleven bits.
+        # Not cdist: with TF32, a GPU rounds its products of large coordinates to eleven bits.
         down, across = (place[block][:, None] - place[kept] for place in at.T)
         near = (down.square() + across.square() <= reach**2) & (regions[block][:, None] == regions[kept])
         near &= regions[block][:, None] >= 0

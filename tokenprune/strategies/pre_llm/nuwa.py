@@ -34,9 +34,9 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
     A gathering token i becomes a mean of all tokens j of its tile, with weights in proportion to
     max(0, cos(x_i, x_j)) * max(0, 1 - distance_ij / reach); its own weight is then set to their sum.
 
-    keep_ratio: the average over the layers: 1.75 times as many tokens enter the language model, and so few are kept
-        from the middle layer on that the average holds, as the paper's 112, 224 and 336 tokens of 576 give 64, 128 and
-        192. A count `keep` is rejected.
+    keep_ratio: the average over the layers: 1.75 times as many tokens enter the language model, and from the middle
+        layer on, few enough are kept for the average to hold, as the paper's 112, 224 and 336 tokens of 576 give 64,
+        128 and 192. A count `keep` is rejected.
     cells: see `RankedStrategy`. With "auto", sides are those of the paper for its budgets.
     gather, progressive: False disables that part; without stages, keep_ratio of the tokens are kept throughout. A
         language model of one layer has no middle: SettingError, unless progressive is False.
@@ -44,7 +44,7 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
-    code: similarity is that of the projected features, where the code has the mean over encoder layers 16 to 24, and
+    code: similarity is that of the projected features, where the code uses the mean over encoder layers 16 to 24;
     tokens gather after the projector; their weights add up to 1, where the code's can reach 2; cells at the edges of an
     odd grid are smaller, where the code leaves the last row and column out; below a ninth, cells are larger than 2 x 2;
     the layers that stages start at scale with the model's depth (the code has layer 16 of 32).

@@ -41,7 +41,7 @@ class PruneSID(AttentionStrategy):
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
-    code: components and cosines are of the projected features, where the code has those of the encoder layer before
+    code: components and cosines are of the projected features, where the code uses those of the encoder layer before
     the last; components are exact, where the code's are a random approximation; a patch takes the place of the CLS
     token, which the code keeps; tokens stay in raster order; the tiles of an image compete, unless budget_per is
     "tile", where the code treats each as an image.
@@ -101,7 +101,7 @@ def suppress(
     exceeds the threshold.
 
     Returns each token's place in the order of all tokens, those taken before those suppressed, and how many of each
-    group were taken. All groups take at the same time; of equal scores the first token is better.
+    group were taken. All groups are processed at once; ties go to the first token.
     """
     n_visual, n_groups = len(scores), int(groups.max()) + 1
     best_first = scores.argsort(descending=True, stable=True)
@@ -122,12 +122,12 @@ def suppress(
 
 
 def shares_of_groups(sizes: list[int], n_free: list[int], n_kept: int, cap: int) -> list[int]:
-    """Return how many tokens each group keeps, `n_kept` in all, of which there are as many as `sizes` say.
+    """Return how many tokens each group keeps, `n_kept` in all, given the groups' `sizes`.
 
-    One of each group that has any, and the rest in proportion to the numbers that were not suppressed, rounded so that
-    the sums over the first groups are closest. No group keeps more than `cap`, or than were not suppressed, unless all
-    together then keep too few: these limits grow by one for all groups, until there is room for more than the budget.
-    What the limits leave over goes to the groups with the most that were not suppressed.
+    Every non-empty group keeps one, and the rest is shared in proportion to `n_free`, the numbers not suppressed, with
+    cumulative sums rounded. No group keeps more than `cap` or its `n_free`, unless all together would then keep too
+    few: these limits grow by one for all groups until there is room for more than the budget. What the limits leave
+    over goes to the groups with the largest `n_free`.
     """
     least = [min(1, size) for size in sizes]
     most = [min(cap, size, free) for size, free in zip(sizes, n_free, strict=True)]

@@ -16,7 +16,7 @@ from tokenprune.strategies.shared.similarity import Cosines, unit_vectors
 from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens import VisualTokens
 
-#: How many tokens' values are computed again at once.
+#: How many tokens' values are recomputed at once.
 AT_ONCE = 64
 #: The highest power of the attention. Higher ones make most of it zero in float32, and zeros have no order.
 HIGHEST = 10
@@ -29,7 +29,7 @@ class SCOPE(AttentionStrategy):
     that adds most coverage, times its attention.
 
     The coverage c_i of a token is its largest cosine to a kept one, at least 0. With a_j for the attention, the next
-    token is the j of the largest a_j^alpha * sum_i max(0, cos(x_i, x_j) - c_i).
+    token is the j with the largest a_j^alpha * sum_i max(0, cos(x_i, x_j) - c_i).
 
     alpha: the power of the attention, in [0, 10]. 0 chooses by coverage alone; the paper uses 1.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
@@ -53,7 +53,7 @@ class SCOPE(AttentionStrategy):
         scores, n_kept = tokens.vision_attention.cls_or_mean(), self.budget(tokens.n_visual)
         if n_kept == tokens.n_visual:
             return Selection.all(n_kept, scores.device, scores)
-        # A power of two changes no choice, and keeps powers of the attention from becoming zero.
+        # Scaling by a power of two changes no choice, and keeps powers of the attention from underflowing to zero.
         saliency = torch.ldexp(scores.detach(), -scores.detach().max().frexp().exponent) ** self.alpha
         chosen = most_covering(unit_vectors(tokens.features), saliency, n_kept)
         return Selection(chosen.sort().values, tokens.n_visual, scores)
@@ -62,7 +62,7 @@ class SCOPE(AttentionStrategy):
 def most_covering(
     vectors: Float[Tensor, "visual width"], saliency: Float[Tensor, " visual"], n_kept: int
 ) -> Int[Tensor, " kept"]:
-    """Choose greedily `n_kept` unit vectors by saliency times added coverage. Of equal ones the first."""
+    """Choose greedily `n_kept` unit vectors by saliency times added coverage. Ties go to the first."""
     cosines = Cosines(vectors)
     if cosines.stored is not None and vectors.device.type != "cpu":
         return _without_waiting(cosines.stored, saliency, n_kept)
@@ -72,7 +72,7 @@ def most_covering(
 def _without_waiting(
     cosines: Float[Tensor, "visual visual"], saliency: Float[Tensor, " visual"], n_kept: int
 ) -> Int[Tensor, " kept"]:
-    """Compute what every token adds at every step: more work than `_lazily`, but nothing that the CPU waits for."""
+    """Compute what every token adds at every step: more work than `_lazily`, but the CPU waits for nothing."""
     covered = torch.zeros_like(saliency)
     taken = torch.zeros_like(saliency, dtype=torch.bool)
     chosen = []
@@ -86,8 +86,8 @@ def _without_waiting(
 
 
 def _lazily(cosines: Cosines, saliency: Float[Tensor, " visual"], n_kept: int) -> Int[Tensor, " kept"]:
-    """Lazy greedy: what a token adds never grows, so only those are computed again whose last value is above the best
-    current one."""
+    """Lazy greedy: what a token adds never grows, so only tokens whose last value exceeds the current best are
+    recomputed."""
     n_visual = len(saliency)
     covered = torch.zeros_like(saliency)
     worth = torch.cat([block.clamp(min=0).sum(1) for block in cosines.blocks()]) * saliency
@@ -102,6 +102,6 @@ def _lazily(cosines: Cosines, saliency: Float[Tensor, " visual"], n_kept: int) -
         covered = torch.maximum(covered, cosines.of(best)[0])
         worth[best] = -torch.inf
         taken[best] = True
-        fresh = taken.clone()  # a token that has been chosen is never computed again
+        fresh = taken.clone()  # a chosen token is never recomputed
         chosen.append(best)
     return torch.cat(chosen)

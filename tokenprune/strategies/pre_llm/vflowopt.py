@@ -30,8 +30,8 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
         raises SettingError if no R3 in (0, 1] gives that average.
     threshold: the attention that makes a patch an anchor of the map, as a multiple of the mean.
     alpha: the weight of the patches' entropies in the map; 0 in the released settings.
-    cell: the side of a recycling cell in visual tokens; None is half the shorter side of the grid, of several grids of
-        the largest.
+    cell: the side of a recycling cell in visual tokens; None is half the shorter side of the grid, or of the largest of
+        several grids.
     recycle, progressive: False disables that part, whose other settings then do nothing, so that a settings file can be
         tried without it. Without stages, keep_ratio of the tokens are kept throughout. A language model of fewer than
         three layers has no thirds: SettingError, unless progressive is False.

@@ -60,7 +60,7 @@ def drop_duplicates(
     """
     if count == 0:
         return left[:0]
-    # Rounds compare the same tokens again and again; of an image that is not too large, all pairs are computed once.
+    # Rounds compare the same tokens again and again; unless the image is too large, all pairs are computed once.
     pairs = vectors[left] @ vectors[left].T if len(left) ** 2 <= BLOCK_ELEMENTS else None
     places = torch.arange(len(left), device=left.device)
     while len(places) > count:

@@ -60,15 +60,15 @@ class PixelPrune(PatchStrategy):
     def select_patches(self, tokens: PatchTokens) -> Selection:
         grid = tokens.pixels.unflatten(0, tokens.grid)
         errors = prediction_errors(grid, float(self.threshold), self.metric).flatten()
-        n_left = int((~(errors <= self.threshold)).sum())  # NaN is left, and Selection raises
+        n_left = int((~(errors <= self.threshold)).sum())  # NaN stays, and Selection raises
         return Selection.best(errors, min(n_left, self.budget(tokens.n_visual)))
 
 
 def prediction_errors(
     pixels: Float[Tensor, "frames rows columns values"], threshold: float, metric: Metric = "max"
 ) -> Float[Tensor, "frames rows columns"]:
-    """Return by how much the prediction of each token is wrong. A frame's first token gets the highest error of
-    all, and at least 1."""
+    """Return the error of each token's prediction. A frame's first token gets the highest error of all, and at least
+    1."""
     found = exact_errors(pixels, metric) if threshold == 0 else anchored_errors(pixels, threshold, metric)
     found[:, 0, 0] = found.amax().clamp(min=1.0)
     return found
@@ -77,8 +77,8 @@ def prediction_errors(
 def exact_errors(
     pixels: Float[Tensor, "frames rows columns values"], metric: Metric
 ) -> Float[Tensor, "frames rows columns"]:
-    """Return the errors of predictions from the pixels themselves, which are what has been predicted if every
-    prediction that counts is exact."""
+    """Return the errors of predictions from the pixels themselves, which equal the predicted ones when only exact
+    predictions count."""
     errors = pixels.new_zeros(pixels.shape[:3])
     across = distance(pixels[:, :, 1:], pixels[:, :, :-1], metric)
     down = distance(pixels[:, 1:], pixels[:, :-1], metric)
@@ -93,7 +93,7 @@ def anchored_errors(
     pixels: Float[Tensor, "frames rows columns values"], threshold: float, metric: Metric
 ) -> Float[Tensor, "frames rows columns"]:
     """Return the errors of predictions from what has been predicted so far: a token within `threshold` of its
-    prediction counts as that. One diagonal of the grid after the other, as each needs only the two before it."""
+    prediction is replaced by it. Goes diagonal by diagonal, as each needs only the two before it."""
     _, n_rows, n_columns, _ = pixels.shape
     errors, known = pixels.new_zeros(pixels.shape[:3]), pixels.clone()
     for diagonal in range(1, n_rows + n_columns - 1):
@@ -114,8 +114,8 @@ def anchored_errors(
 def distance(
     one: Float[Tensor, "*tokens values"], other: Float[Tensor, "*tokens values"], metric: Metric
 ) -> Float[Tensor, "*tokens"]:
-    """Return the error that `metric` names, over the pixels of each token. Computed in bands of the last but one axis,
-    so that an image of many pixels does not need as many numbers again."""
+    """Return the error that `metric` names, over the pixels of each token. Computed in bands of the second-to-last
+    axis, so that a large image is never copied whole."""
     n_values = prod(one.shape[:-2]) * one.shape[-1]
     bands = max(1, BLOCK_ELEMENTS // max(1, n_values))
     parts = zip(one.split(bands, -2), other.split(bands, -2), strict=True)

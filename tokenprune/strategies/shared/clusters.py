@@ -91,7 +91,7 @@ def similarities(features: Float[Tensor, "rows columns width"]) -> Float[Tensor,
 
 
 def quantile_of_links(cosines: Float[Tensor, " visual"], quantile: float) -> Float[Tensor, ""]:
-    """Return the quantile of the tokens' cosines to their best neighbours, without tokens that have none."""
+    """Return the quantile of the tokens' cosines to their best neighbours, ignoring tokens without neighbours."""
     return cosines.masked_fill(cosines == -torch.inf, torch.nan).nanquantile(quantile).reshape(())
 
 

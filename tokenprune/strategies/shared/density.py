@@ -31,8 +31,7 @@ def density_peaks(
 def nearest_centres(
     distances: Float[Tensor, "tokens tokens"], centres: Int[Tensor, " centres"]
 ) -> Int[Tensor, " tokens"]:
-    """Return the place of each token's nearest centre among the centres; a centre's own is itself, even of equal
-    ones."""
+    """Return the index, among the centres, of each token's nearest one; a centre's own is itself, even among equals."""
     nearest = distances[:, centres].argmin(1)
     nearest[centres] = torch.arange(len(centres), device=nearest.device)
     return nearest

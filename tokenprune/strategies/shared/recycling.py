@@ -10,7 +10,7 @@ from torch import Tensor
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies.shared.density import density_peaks, nearest_centres, scaled_distances
 
-NEIGHBOURS = 5  # that the density around a token is measured from, without the token itself
+NEIGHBOURS = 5  # that a token's density is measured from, without the token itself
 
 
 def recycle_by_cell(

@@ -34,13 +34,13 @@ def largest_remainders(weights: Sequence[float], count: int, least: int, most: i
 def best_of_frames(
     scores: Float[Tensor, "frames places"], shares: Int[Tensor, " frames"]
 ) -> Bool[Tensor, "frames places"]:
-    """Mark the highest scores of each frame, as many as its share; of equal ones the first."""
+    """Mark the highest scores of each frame, as many as its share; ties go to the first."""
     rank = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return rank < shares[:, None]
 
 
 def marked_first(marked: Bool[Tensor, "frames places"]) -> Int[Tensor, " order"]:
-    """Return the order that begins with the marked tokens. A GPU is not waited for."""
+    """Return the order that begins with the marked tokens. Does not wait for a GPU."""
     return (~marked.flatten()).byte().argsort(stable=True)
 
 

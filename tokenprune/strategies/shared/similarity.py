@@ -31,8 +31,8 @@ def most_similar(
 
 
 class Cosines:
-    """The cosines of unit vectors to each other: stored if there are at most BLOCK_ELEMENTS, else computed again where
-    they are needed."""
+    """The cosines of unit vectors to each other: stored if there are at most BLOCK_ELEMENTS, else recomputed when
+    needed."""
 
     def __init__(self, vectors: Float[Tensor, "n width"]) -> None:
         self._vectors = vectors

@@ -50,7 +50,7 @@ class DyCokeTTM(FrameScoreStrategy):
 
 
 def window_of(n_frames: int, n_whole: int) -> int:
-    """Return the length of the windows of which `n_whole` whole frames can hold the first frames, at least four."""
+    """Return the length of windows, at least four, for which `n_whole` whole frames hold every window's first frame."""
     return max(WINDOW, -(-n_frames // max(n_whole, 1)))
 
 

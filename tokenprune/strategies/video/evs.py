@@ -15,7 +15,7 @@ from tokenprune.strategies.shared.shares import evenly_spaced
 from tokenprune.strategy import FrameScoreStrategy
 from tokenprune.tokens import VisualTokens
 
-#: The change of the first frame's tokens, above any that there can be. vLLM's number.
+#: The change of the first frame's tokens, above any possible one. vLLM's number.
 FIRST = 255.0
 
 

@@ -22,7 +22,7 @@ from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
 from tokenprune.strategy import AttentionStrategy, MergingStrategy, VideoStrategy
 from tokenprune.tokens import Frames, VisualTokens
 
-#: Neighbours that the density around a token is measured from, one of which is the token itself.
+#: Neighbours that a token's density is measured from, the token itself included.
 NEIGHBOURS = 4
 #: Tokens whose features are compared with anchors at once.
 SOURCES = 4096
@@ -34,11 +34,11 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
     """Cuts the video into segments of similar frames; keeps the most attended tokens of every frame, and in every
     fourth frame of a segment, counted from its end, anchors into which the rest of the segment is merged.
 
-    Frames have equal budgets, but the contextual part of a segment's is spent on its anchors alone. Anchors are density
-    peaks among the tokens of a frame that are not kept by attention: the product of density and distance to the nearest
-    denser token is highest. Every such token of the segment is merged into the most similar anchor of each frame that
-    has some. A kept anchor weighs 1 / (1 + the number of tokens merged into it), itself included, at least `beta`, and
-    their mean the rest. Position IDs stay as they are.
+    Frames have equal budgets, but the contextual part of a segment's budget is spent on its anchors alone. Anchors are
+    density peaks among the tokens of a frame that are not kept by attention: the product of density and distance to the
+    nearest denser token is highest. Every such token of the segment is merged into the most similar anchor of each
+    frame that has some. A kept anchor weighs 1 / (1 + the number of tokens merged into it), itself included, at least
+    `beta`, and their mean the rest. Position IDs stay as they are.
 
     segments: the minimum number of segments, cut where neighbouring frames are least alike.
     threshold: frames whose means have a smaller cosine are always cut apart. The paper has 0.9 for LLaVA-OneVision and
@@ -113,9 +113,9 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
     def merge_segment(
         self, features: Float[Tensor, "visual width"], frames: Sequence[Int[Tensor, " others"]], n_anchors: int
     ) -> Iterator[Merged]:
-        """Yield, for every frame of a segment that has anchors, what of the whole segment is merged into which.
+        """Yield, for every frame of a segment that has anchors, how the whole segment is merged into them.
 
-        frames: of each frame of the segment, the tokens that are not salient.
+        frames: the tokens of each frame of the segment that are not salient.
         """
         with_anchors = frames[::-1][:: self.step][::-1]
         sources = torch.cat(list(frames))
@@ -133,7 +133,7 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
 class Merged:
     """What is merged into the anchors of one frame.
 
-    nearest: the place of each source's most similar anchor among the anchors. An anchor is a source too.
+    nearest: the index, among the anchors, of each source's most similar one. An anchor is a source too.
     """
 
     anchors: Int[Tensor, " anchors"]

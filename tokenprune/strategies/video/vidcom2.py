@@ -29,7 +29,7 @@ class VidCom2(FrameScoreStrategy):
 
     A token is compared with the mean of the video and with the mean of its frame, in the half of the channels that
     vary least. Deviation from the released code, which keeps the rounded shares of the frames, whatever their sum: the
-    budget is exact, by vLLM's rule. If the sum is too large, the kept tokens most like both means are dropped, if it is
+    budget is exact, by vLLM's rule. If the sum is too large, the kept tokens most like both means are dropped; if it is
     too small, the dropped ones least like them are kept.
     """
 
