@@ -1,25 +1,25 @@
 """The vLLM plug-in: pruned images in an unmodified vLLM.
 
 plugin             the entry point: registers the architectures `TokenPrune...`
-architecture       what must be known about a model to prune it
+architecture       what the plug-in must know of a model to prune it
 architectures      the models
-checkpoints        which of them serves which checkpoint
+checkpoints        which architecture serves which checkpoint
 models             one file for each family of models
-settings           what `--hf-overrides '{"tokenprune": {...}}'` says, and a request's `mm_processor_kwargs`
+settings           `--hf-overrides '{"tokenprune": {...}}'`, and a request's `mm_processor_kwargs`
 refusals           models and strategies that cannot work
-engine_options     options of an engine that cannot be combined with pruning
+engine_options     engine options that cannot be combined with pruning
 processing         in the API server: one placeholder token for each token that will be kept, and the multimodal hash
-processor_options  options of a request that do not fit the vision tower
+processor_options  request options that do not fit the vision tower
 markers            text between the visual tokens of an image
 worker             in the worker: encode, select, position IDs
-patches            an image as strategies that prune before the tower see it
-towers             vision towers as vLLM builds them, described by a model's config
+patches            an image as seen by strategies that prune before the tower
+towers             vision towers as vLLM builds them, from a model's config
 radio              the vision tower of Nemotron models
-drafts             speculative decoding: what works with pruned images, and features without offsets for draft heads
+drafts             speculative decoding: which methods work, and features without offsets for draft heads
 name_tables        tables in which vLLM looks up an architecture by its name
-differences        where vLLM computes differently from transformers: logged when the engine starts
+differences        where vLLM computes differently from transformers, logged when the engine starts
 metrics            Prometheus counters, and a file of kept indices
-overrides          what `tokenprune serve` writes for a strategy and a model
+overrides          the `--hf-overrides` that `tokenprune serve` passes for a strategy and a model
 endpoint           GET /tokenprune: the server's strategy and settings
 
 Only this folder imports vLLM. The commands and evals import only `settings`, `architectures`, `checkpoints`,

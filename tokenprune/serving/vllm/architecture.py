@@ -15,20 +15,20 @@ class Architecture:
     home: the module in `models` and the class, `llava:PrunedLlava`.
     replaces: the architecture that its checkpoints' config names, which vLLM serves unpruned.
     model_type: that of the checkpoints' config.
-    saved_as: the name that transformers writes into the config instead, if it is another.
-    must_be_named: whether it serves only checkpoints that name what it replaces, because another family has the same
-        type.
+    saved_as: the name that transformers writes into the config instead, if different.
+    must_be_named: whether it serves only checkpoints that name the replaced architecture, because another family shares
+        the type.
     mrope: whether position IDs have three components (M-RoPE).
-    reads_position_ids: whether the language model reads position IDs; if not, vLLM's may count tokens only, because
-        some models take them for places in the KV cache.
-    vision_chunks: whether vLLM takes images and chunks of videos as one modality.
-    takes_images: whether vLLM takes images, and not videos only.
+    reads_position_ids: whether the language model reads position IDs; if not, vLLM's must count tokens, because some
+        models use them as places in the KV cache.
+    vision_chunks: whether vLLM treats images and chunks of videos as one modality.
+    takes_images: whether vLLM takes images, rather than only videos.
     has_markers: whether there is text between the visual tokens of an image, which the language model embeds.
     needs_pixels: whether the features of an image do not say where in the image they belong.
     padded: whether images are padded, so that their pixels do not divide into the patches of the tower.
     towerless: whether visual tokens are projections of pixels, without a vision tower.
     drops_patches: whether the tower can encode only some of the patches, for strategies that prune before it.
-    joins_ranks: whether attention can be read when each tensor parallel rank encodes other images.
+    joins_ranks: whether attention can be read when tensor parallel ranks encode different images.
     """
 
     name: str
@@ -56,8 +56,7 @@ class Architecture:
 
 
 def by_name(*architectures: Architecture) -> dict[str, Architecture]:
-    """Architectures by their names. Raises ValueError for two with one name, or for one model: the later one would hide
-    the other."""
+    """Architectures by name. Raises ValueError if two share a name or a model: the later one would hide the other."""
     found: dict[str, Architecture] = {}
     taken: set[str] = set()
     for one in architectures:

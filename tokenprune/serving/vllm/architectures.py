@@ -6,11 +6,11 @@ from functools import partial
 
 from tokenprune.serving.vllm.architecture import Architecture, by_name
 
-#: One with images of any size, whose patches its tower gets in one sequence, and with M-RoPE.
+#: A model with images of any size, whose tower gets all patches in one sequence, and with M-RoPE.
 native_resolution = partial(Architecture, mrope=True, drops_patches=True, joins_ranks=True)
-#: One of Nemotron's, all of which vLLM runs with one class.
+#: A Nemotron model; vLLM runs all of them with one class.
 nemotron = partial(Architecture, home="nemotron:PrunedNemotron", reads_position_ids=False, needs_pixels=True)
-#: Serves what the others do not, on vLLM's Transformers backend.
+#: Serves all other models, on vLLM's Transformers backend.
 GENERIC = "TokenPruneTransformers"
 ARCHITECTURES = by_name(
     Architecture("TokenPruneLlava", "llava:PrunedLlava", "LlavaForConditionalGeneration", "llava"),

@@ -8,9 +8,9 @@ from typing import Any
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
 
-#: Towers for which vLLM has a model of its own where the family may have others too.
+#: Towers that vLLM implements, in families that may have others too.
 NATIVE_TOWERS = ("clip_vision_model", "siglip_vision_model")
-#: Types of checkpoints in another format than the one that is served, and how to get that.
+#: Types of checkpoints in a format that is not served, and how to get the one that is.
 OTHER_FORMATS = {
     "ernie4_5_vl_moe": "is read by transformers only: vLLM takes ERNIE 4.5 VL in its authors' format, with the type "
     "'ernie4_5_moe_vl' in config.json. Write the name of such a checkpoint, as baidu/ERNIE-4.5-VL-28B-A3B-PT is one.",
@@ -23,9 +23,9 @@ OTHER_FORMATS = {
     "qwen3_omni_moe_thinker": "is a thinker alone: vLLM takes the whole model. Write its name, such as "
     "Qwen/Qwen3-Omni-30B-A3B-Instruct.",
 }
-#: Types of checkpoints in their authors' format, which vLLM reads, and those of their conversions to transformers'.
+#: Types of checkpoints in their authors' format, which vLLM reads, and of their conversions to transformers' format.
 CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe"}
-#: Types that only vLLM reads, and one of transformers' whose vision tower is of the same kind.
+#: Types that only vLLM reads, and a transformers type with the same kind of vision tower.
 ONLY_VLLM = {
     "NemotronH_Nano_Omni_Reasoning_V3": "nemotron_h_omni",
     "NemotronH_Nano_VL_V2": "nemotron_h_omni",
@@ -37,7 +37,7 @@ ONLY_VLLM = {
     "kimi_vl": "kimi_k25",
     "opencua": "qwen2_5_vl",
 }
-#: Types that transformers writes with other settings of the language model than those that vLLM reads: one that only
+#: Types for which transformers writes different language model settings than vLLM reads: a setting that only
 #: transformers writes, and a published checkpoint.
 AS_PUBLISHED = {"minimax_m3_vl": ("layer_types", "MiniMaxAI/MiniMax-M3")}
 PATCH = "Patch it in transformers instead: tokenprune.patch(model, strategy)."
@@ -45,7 +45,7 @@ PATCH = "Patch it in transformers instead: tokenprune.patch(model, strategy)."
 
 def architecture_of(config: Mapping[str, Any]) -> str:
     """Return the name of the architecture that serves a checkpoint, given its config.json. Raises UnsupportedError for
-    a model that none serves, also one that only shares its type with one that is served."""
+    a model that none serves, even if it shares its type with one that is served."""
     model_type, names = config.get("model_type"), config.get("architectures") or ()
     if model_type is None:
         raise UnsupportedError(
@@ -69,8 +69,7 @@ def architecture_of(config: Mapping[str, Any]) -> str:
 
 
 def check_published(config: Mapping[str, Any]) -> None:
-    """Raise UnsupportedError for a config.json that transformers has written, of a model that vLLM reads only as it is
-    published."""
+    """Raise UnsupportedError for a config.json written by transformers, if vLLM reads the model only as published."""
     setting, published = AS_PUBLISHED.get(config["model_type"], (None, None))
     if setting in (config.get("text_config") or {}):
         raise UnsupportedError(
@@ -80,19 +79,19 @@ def check_published(config: Mapping[str, Any]) -> None:
 
 
 def architecture_of_loaded(config: Mapping[str, Any]) -> str:
-    """The same for a model that transformers has loaded, which may be only the thinker of a checkpoint."""
+    """The same for a model loaded by transformers, which may be only the thinker of a checkpoint."""
     model_type = config["model_type"]
     whole = checkpoint_type(model_type)
     return architecture_of(config if whole == model_type else {"model_type": whole})
 
 
 def checkpoint_type(model_type: str) -> str:
-    """The type of the checkpoints that vLLM loads for a model of a type: a thinker is served inside its Qwen-Omni."""
+    """The type of checkpoint that vLLM loads for a model type: a thinker is served as part of its Qwen-Omni."""
     return model_type.removesuffix("_thinker")
 
 
 def _check_names(model_type: object, names: Sequence[str]) -> None:
-    """Raise UnsupportedError if a config names an architecture that is not served, of a type that is."""
+    """Raise UnsupportedError if a config of a served type names an architecture that is not served."""
     of_type = [one for one in ARCHITECTURES.values() if one.model_type == model_type and one.name != GENERIC]
     served = {one.replaces for one in of_type} | {one.saved_as for one in of_type if one.saved_as}
     others = [name for name in names if name not in served]

@@ -1,4 +1,4 @@
-"""Where vLLM's language model computes otherwise than transformers' does: logged once, when an engine starts."""
+"""Where vLLM's language model computes differently from transformers': logged once, when an engine starts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ logger = logging.getLogger("vllm.tokenprune")
 
 
 def warn_of_differences(model_config: Any, settings: Settings, decoder: nn.Module) -> None:
-    """Log a warning for sliding windows and for chunks, for attention that is causal where the model's is not, and for
-    YaRN in which vLLM takes another length to be the original one, as in Qwen2.5-VL.
+    """Log a warning for sliding windows and chunks, for causal attention where the model's is not causal, and for YaRN
+    where vLLM assumes a different original length, as in Qwen2.5-VL.
 
     decoder: the module that holds the language model's attention layers and rotary embeddings.
     """
@@ -27,9 +27,9 @@ def warn_of_differences(model_config: Any, settings: Settings, decoder: nn.Modul
 
 
 def _warn_of_distances(text_config: Any, longest: int) -> None:
-    """Warn of sliding windows and chunks, which count tokens, where a prompt may be longer.
+    """Warn of sliding windows and chunks, which count tokens, if a prompt may be longer.
 
-    longest: how far position IDs may run.
+    longest: the highest that position IDs may get.
     """
     window = getattr(text_config, "sliding_window", None)
     n_sliding = layer_kinds(text_config).count("sliding_attention")

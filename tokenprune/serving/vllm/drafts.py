@@ -1,5 +1,5 @@
-"""Speculative decoding, whose drafts the pruned model only verifies: which methods go with pruned images, and features
-without offsets for heads that read them."""
+"""Speculative decoding, whose drafts the pruned model only verifies: which methods work with pruned images, and
+features without offsets for heads that read them."""
 
 # pyright: reportMissingImports=false
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from tokenprune.errors import UnsupportedError
 
-#: Methods that propose tokens by those of the request.
+#: Methods that propose tokens from those of the request.
 FROM_TOKENS = ("ngram", "ngram_gpu", "suffix")
 #: Methods that run a head on the hidden states of the pruned model.
 BY_HEAD = ("eagle", "eagle3", "mtp")
 
 
 def check_drafts(vllm_config: Any) -> None:
-    """Raise UnsupportedError for a method of speculative decoding that pruned images do not go with."""
+    """Raise UnsupportedError for a method of speculative decoding that does not work with pruned images."""
     speculative = vllm_config.speculative_config
     if speculative is None or speculative.method in FROM_TOKENS:
         return
@@ -36,8 +36,8 @@ def check_drafts(vllm_config: Any) -> None:
 
 
 def read_without_offsets(speculative: Any, width: int) -> None:
-    """Let a head that embeds images read the first `width` columns of their features: the others are our offsets, and
-    what only the pruned model reads. speculative: vLLM's `SpeculativeConfig`."""
+    """Let a head that embeds images read the first `width` columns of their features: the rest are our offsets and
+    columns that only the pruned model reads. speculative: vLLM's `SpeculativeConfig`."""
     if speculative.method not in BY_HEAD:
         return
     from vllm.model_executor.model_loader.utils import get_model_cls

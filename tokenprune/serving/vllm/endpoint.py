@@ -18,8 +18,8 @@ Application = Callable[
 
 
 class Endpoint:
-    """An ASGI middleware that answers this path, also below vLLM's `--root-path`, if the engine prunes, and passes all
-    other requests on. For vLLM's `--middleware`."""
+    """An ASGI middleware, for vLLM's `--middleware`, that answers this path (also below `--root-path`) if the engine
+    prunes, and passes on all other requests."""
 
     def __init__(self, app: Application) -> None:
         self.app = app
@@ -30,7 +30,7 @@ class Endpoint:
         if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) != PATH:
             return await self.app(scope, receive, send)
         engine = scope["app"].state.vllm_config
-        if not hasattr(engine.model_config.hf_config, KEY):  # an unpruned engine, with the middleware all the same
+        if not hasattr(engine.model_config.hf_config, KEY):  # an unpruned engine that has the middleware anyway
             return await self.app(scope, receive, send)
         body = json.dumps(described(engine)).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
@@ -39,7 +39,7 @@ class Endpoint:
 
 
 def described(vllm_config: Any) -> dict[str, Any]:
-    """Return the settings of an engine's pruning, without the path of its record, and what its answers depend on."""
+    """Return an engine's pruning settings, without the path of its record, and what its answers depend on."""
     model = vllm_config.model_config
     settings = {name: value for name, value in getattr(model.hf_config, KEY).items() if name != "record"}
     return {

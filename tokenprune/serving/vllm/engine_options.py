@@ -1,4 +1,4 @@
-"""Options of an engine that pruning does not go with, which are refused when it starts. Loads no vLLM."""
+"""Engine options that do not work with pruning, refused at startup. Does not load vLLM."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ RUST = "VLLM_USE_RUST_FRONTEND"
 
 
 def encodes_apart(vllm_config: Any) -> bool:
-    """Whether each tensor parallel rank encodes other images: if it is asked for, and in Kimi also if the heads of the
-    vision tower cannot be shared equally."""
+    """Whether tensor parallel ranks encode different images: if requested, and in Kimi also if the vision tower's heads
+    cannot be split equally."""
     model, n_ranks = vllm_config.model_config, vllm_config.parallel_config.tensor_parallel_size
     if model.hf_config.model_type in ("kimi_k25", "kimi_k3") and n_heads(model.hf_config.vision_config) % n_ranks:
         return True
@@ -27,7 +27,7 @@ def encodes_apart(vllm_config: Any) -> bool:
 
 
 def check_engine(architecture: Architecture, vllm_config: Any) -> None:
-    """Raise UnsupportedError for options of the engine that pruning does not go with."""
+    """Raise UnsupportedError for engine options that do not work with pruning."""
     parallel, compilation = vllm_config.parallel_config, vllm_config.compilation_config
     settings = Settings.of(vllm_config.model_config.hf_config)
     multimodal, lora = vllm_config.model_config.multimodal_config, vllm_config.lora_config
@@ -107,8 +107,8 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
 
 
 def check_kept_keys(vllm_config: Any) -> None:
-    """Raise UnsupportedError for options by which keys outlive their request, or come from elsewhere, with compact
-    position IDs of several components."""
+    """Raise UnsupportedError for options that let keys outlive their request or come from elsewhere, if position IDs
+    are compact and have several components."""
     cache = vllm_config.cache_config
     reason = "compact position IDs of this model: a later image that is pruned changes the IDs of what comes before it."
     if cache.enable_prefix_caching:

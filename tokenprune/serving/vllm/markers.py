@@ -1,9 +1,9 @@
 """Markers: text between the visual tokens of one image, such as a token after each row of them.
 
 vLLM writes the prompt before it encodes an image, when it is unknown how many visual tokens are kept between two
-markers. So it gets placeholder tokens from the first visual token to the last, and the worker, which knows, puts the
-embeddings of the markers between those of the visual tokens. In Molmo 2, vLLM's encoder also returns the embeddings of
-the marks around an image, which are markers then.
+markers. So everything from the first visual token to the last becomes placeholder tokens, and the worker, which knows
+the number, inserts the markers' embeddings between those of the visual tokens. In Molmo 2, vLLM's encoder also returns
+the embeddings of the marks around an image, which then count as markers.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-#: The place and the token ID of each marker; the first visual token of the image, or marker before it, is at place 0.
+#: The place and token ID of each marker; place 0 is the image's first visual token, or the marker before it.
 Markers = tuple[tuple[int, int], ...]
 
 
 def markers_between(
     ids: Sequence[int], visual: Bool[Tensor, " placeholder"], embedded: Bool[Tensor, " placeholder"]
 ) -> Markers:
-    """The markers of an image, given its placeholder, which of that is visual, and for which of it vLLM takes rows from
-    the encoder: all text from the first of these rows to the last."""
+    """The markers of an image: all text from the first to the last placeholder token for which vLLM takes a row from
+    the encoder, given the placeholder, which of it is visual, and which of it has such rows."""
     places = embedded.nonzero()[:, 0].tolist()
     if not places:
         return ()

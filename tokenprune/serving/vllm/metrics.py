@@ -1,7 +1,7 @@
 """Prometheus counters of pruning, on vLLM's own /metrics, and a file of the kept indices.
 
 Tokens are counted in the API server, which makes the placeholders; a cached image counts again. The time of selection
-is spent in the workers; each adds it up in its own file, which the API server reads on request.
+is spent in the workers; each sums it in a file of its own, which the API server reads on request.
 """
 
 # pyright: reportMissingImports=false
@@ -26,7 +26,7 @@ from torch import Tensor
 
 logger = logging.getLogger("vllm.tokenprune")
 
-#: The environment variable with the folder of all processes' files.
+#: The environment variable that names the folder of all processes' files.
 FOLDER = "TOKENPRUNE_SELECTION_TIMES"
 #: How many images may wait to be encoded. Cached ones never are, so the oldest are forgotten.
 MOST_WAITING = 4096
@@ -44,15 +44,15 @@ def count_image(n_visual: int, n_kept: int) -> None:
 class SelectionTimes(Collector):
     """Collects what every `SelectionClock` of this process and its workers has written.
 
-    The workers get the folder in an environment variable. In the model's config, which they also get, it would give
-    every start of a server another key in vLLM's cache of compiled models.
+    The workers get the folder in an environment variable. In the model's config, which they also get, it would change
+    the key in vLLM's cache of compiled models at every start.
     """
 
     def __init__(self) -> None:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def share_folder(self) -> None:
-        """Make a folder for the workers to come, unless there is one. It is deleted when this process ends."""
+        """Make a folder for the workers that will start, unless there is one. It is deleted when this process ends."""
         if not Path(os.environ.get(FOLDER, "no folder")).is_dir():
             self._folder = tempfile.TemporaryDirectory(prefix="tokenprune-")
             os.environ[FOLDER] = self._folder.name
@@ -70,7 +70,7 @@ REGISTRY.register(SELECTION_TIMES)
 
 
 class SelectionClock:
-    """Adds up the seconds and the images of this process, in a file of its own in the shared folder."""
+    """Sums this process's seconds and images in a file of its own in the shared folder."""
 
     def __init__(self) -> None:
         SELECTION_TIMES.share_folder()
@@ -79,14 +79,14 @@ class SelectionClock:
 
     @contextmanager
     def one_image(self) -> Iterator[None]:
-        """Measure what happens inside. A GPU is not waited for."""
+        """Time the block, without waiting for a GPU."""
         start = time.perf_counter()
         yield
         self._totals += (time.perf_counter() - start, 1)
 
 
 class KeptFile:
-    """A file of one JSON line for each image or video that is encoded: its name in vLLM's caches, which starts with the
+    """A file with one JSON line per encoded image or video: its name in vLLM's caches, which starts with the
     `uuid` that a request may give it, the number of its visual tokens, and the indices of the kept ones."""
 
     def __init__(self, path: str) -> None:
@@ -103,15 +103,15 @@ class KeptFile:
             del self._names[next(iter(self._names))]
 
     def write(self, key: int, n_visual: int, kept: Int[Tensor, " kept"]) -> None:
-        """Append the line of an image, unless it has no name: vLLM makes up images to measure memory. A line that
-        cannot be written is lost, with a warning for the first one."""
+        """Append the line of an image, unless it has no name: vLLM makes up images to measure memory. Lines that cannot
+        be written are lost, with one warning."""
         if (name := self._names.pop(key, None)) is None:
             return
         line = json.dumps({"image": name, "n_visual": n_visual, "kept": kept.tolist()})
         try:
             with self._path.open("a") as file:
                 file.write(line + "\n")
-        except OSError as error:  # such as a full disk, which would end the engine, and with it everyone's requests
+        except OSError as error:  # such as a full disk, which would end the engine and everyone's requests
             if not self._failed:
                 logger.warning("Kept indices of images are lost: --record %s cannot be written: %s", self._path, error)
             self._failed = True

@@ -1,4 +1,4 @@
-"""Tables in which vLLM looks up an architecture by its name: ours are entered beside what they replace, or refused."""
+"""Tables in which vLLM looks up an architecture by its name: ours are added next to what they replace, or refused."""
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
@@ -10,7 +10,7 @@ from typing import Any
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architecture import Architecture
 
-#: Models that vLLM lets decide between answers (/v1/systemone, and in 0.33 /v1/decisions).
+#: Models that vLLM lets choose between answers (/v1/systemone, and in 0.33 /v1/decisions).
 DECIDING = (
     "TokenPruneGemma4",
     "TokenPruneGemma4Unified",
@@ -18,7 +18,7 @@ DECIDING = (
     "TokenPruneQwen3_5",
     "TokenPruneQwen3_5Moe",
 )
-#: The module and the name of each table, and which of our architectures belong in it.
+#: The module and name of each table, and which of our architectures belong in it.
 TABLES = {
     ("vllm.parser.cohere_command", "MODEL_TO_TAG_STYLE"): ("TokenPruneCohere2Vision",),
     ("vllm.entrypoints.generate.structured_decisions.strategies", "READ_STRATEGIES"): DECIDING,  # in vLLM 0.32
@@ -27,13 +27,13 @@ TABLES = {
 }
 #: Models without a chat template, whose prompts vLLM renders in a mode of its own.
 TOKENIZER_MODES = {"TokenPruneKimiK3": "kimi_k3"}
-#: The file of a checkpoint with a head that scores answers, and the architecture that vLLM then takes.
+#: The file of a checkpoint with a head that scores answers, and the architecture that vLLM then uses.
 HEAD = "joint_head_config.json"
 WITH_HEAD = {"TokenPruneQwen3Omni": "ClefOmniForJointSchema", "TokenPruneQwen3_5": "ClefFlashForJointSchema"}
 
 
 def check_head(architecture: Architecture, model_config: Any) -> None:
-    """Raise UnsupportedError for a checkpoint that vLLM serves with another head than its config says."""
+    """Raise UnsupportedError for a checkpoint that vLLM serves with a different head than its config says."""
     from vllm import ModelRegistry
     from vllm.transformers_utils.repo_utils import file_or_path_exists
 
@@ -48,13 +48,13 @@ def check_head(architecture: Architecture, model_config: Any) -> None:
 
 
 def set_tokenizer_mode(architecture: Architecture, model_config: Any) -> None:
-    """Choose the mode that vLLM chooses for the model that is replaced, unless a user has chosen one."""
+    """Choose the mode that vLLM uses for the replaced model, unless the user has chosen one."""
     if architecture.name in TOKENIZER_MODES and model_config.tokenizer_mode == "auto":
         model_config.tokenizer_mode = TOKENIZER_MODES[architecture.name]
 
 
 def enter_in_tables(architecture: Architecture) -> None:
-    """Enter an architecture of ours in each of vLLM's tables that has the one that it replaces."""
+    """Add an architecture of ours to each of vLLM's tables that has the one it replaces."""
     _share_breaks(architecture)
     for (module, name), ours in TABLES.items():
         if architecture.name not in ours:
@@ -68,8 +68,8 @@ def enter_in_tables(architecture: Architecture) -> None:
 
 
 def _share_breaks(architecture: Architecture) -> None:
-    """Let CUDA graphs of a model have the breaks that vLLM gives them for what it replaces, whose kernels a graph must
-    not record."""
+    """Give a model's CUDA graphs the breaks that vLLM gives the model it replaces, for kernels that a graph must not
+    record."""
     from vllm.config import vllm
 
     broken = vllm.DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES

@@ -1,4 +1,4 @@
-"""What `--hf-overrides` says for a strategy and a model. Loads no vLLM."""
+"""The value of `--hf-overrides` for a strategy and a model. Does not load vLLM."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tokenprune.serving.vllm.refusals import check_config
 from tokenprune.serving.vllm.settings import KEY, Settings
 from tokenprune.strategies.registry import changed_settings, name_of
 
-#: The part of a config that describes the language model, of types that transformers has no class for, or another than
-#: vLLM takes; None where the config has the names of a Qwen2's, with the vision tower's in it.
+#: The part of a config that describes the language model, for types that transformers has no class for, or a different
+#: one than vLLM uses; None where the config has Qwen2's names and contains the vision tower's.
 TEXT_PARTS = {
     "NemotronH_Nano_Omni_Reasoning_V3": "llm_config",
     "NemotronH_Nano_VL_V2": "llm_config",
@@ -31,13 +31,13 @@ TEXT_PARTS = {
     "molmo2": "text_config",  # vLLM takes its authors' format, which transformers' class renames
     "opencua": "text_config",
 }
-#: The parts that describe how such models see, where it is not only "vision_config".
+#: The parts that describe such models' vision, if not just "vision_config".
 VISION_PARTS = {"molmo2": ("vit_config", "adapter_config")}
 
 
 def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return vLLM's `--hf-overrides` for a model with this config.json: the architecture, what it prunes with, and the
-    `others` that a user gives.
+    """Return vLLM's `--hf-overrides` for a model with this config.json: the architecture, its pruning settings, and the
+    user's `others`.
 
     Raises UnsupportedError for a model that no architecture serves, for a config that transformers cannot read, and for
     settings that do not fit it, as the engine does when it starts.
@@ -55,7 +55,7 @@ def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str
 
 
 def _read(config: Mapping[str, Any]) -> PreTrainedConfig:
-    """The same as `_parsed`, whose errors may be of any type."""
+    """The same as `_parsed`, which may raise errors of any type."""
     try:
         return _parsed(config)
     except UnsupportedError:
@@ -69,7 +69,7 @@ def _read(config: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def _parsed(config: Mapping[str, Any]) -> PreTrainedConfig:
-    """The config that transformers or, where it knows no class for the type, vLLM makes of a config.json."""
+    """The config that transformers or, if it has no class for the type, vLLM makes of a config.json."""
     copied = deepcopy(dict(config))  # transformers writes into dicts inside
     model_type = config["model_type"]
     if model_type not in TEXT_PARTS:
@@ -92,16 +92,16 @@ def _parsed(config: Mapping[str, Any]) -> PreTrainedConfig:
 
 def _parsed_text(text: dict[str, Any]) -> PreTrainedConfig:
     """The config of a language model, which has a type that transformers knows, or InternLM 2's."""
-    if text.get("model_type") not in CONFIG_MAPPING:  # its settings have the names of Llama's
+    if text.get("model_type") not in CONFIG_MAPPING:  # its settings have Llama's names
         text["model_type"] = "llama"
     scaling = text.get("rope_scaling") or {}
-    if scaling.get("type") == "su":  # in Phi-3; transformers 5.24 takes its new name only
+    if scaling.get("type") == "su":  # in Phi-3; transformers 5.24 takes only its new name
         scaling["type"] = "longrope"
     return AutoConfig.for_model(**text)
 
 
 def _updated(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with overrides, which may name a part of another config inside it."""
+    """Return a config with overrides, which may name parts of a nested config."""
     inner = {
         name: _updated(config[name], value)
         for name, value in changes.items()

@@ -15,7 +15,7 @@ from tokenprune.tokens import PatchTokens
 
 
 def frames_of(config: Any, patches: Real[Tensor, "patches ..."], grid: Int[Tensor, " 3"]) -> list[PatchTokens]:
-    """The visual tokens of every frame of an image or video before the vision tower; of a chunk whose frames become
+    """The visual tokens of every frame of an image or video before the vision tower; if the frames of a chunk become
     the same tokens, those of the chunk.
 
     config: the model's. patches: as its processor makes them. grid: their frames, rows and columns.
@@ -31,7 +31,7 @@ def frames_of(config: Any, patches: Real[Tensor, "patches ..."], grid: Int[Tenso
 def colors_of(
     patches: Real[Tensor, "patches ..."], normalisation: Normalisation
 ) -> Float[Tensor, "patches channels colors"]:
-    """The colours of patches, 0 to 1: of bytes, which the tower itself is to normalise, or of what was normalised."""
+    """The colours of patches, 0 to 1, from bytes that the tower normalises, or from normalised values."""
     mean, std = map(torch.tensor, normalisation)
     by_channel = patches.reshape(len(patches), len(mean), -1)
     return by_channel.float() / 255 if by_channel.dtype == torch.uint8 else by_channel * std[:, None] + mean[:, None]

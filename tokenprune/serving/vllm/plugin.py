@@ -12,7 +12,7 @@ from tokenprune.serving.vllm.architecture import Architecture
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.settings import KEY
 
-#: The releases of vLLM that have passed the tests of serving.
+#: The vLLM releases that pass the serving tests.
 TESTED = ("0.32", "0.33")
 
 logger = logging.getLogger("vllm.tokenprune")
@@ -34,7 +34,7 @@ def register() -> None:
 
 
 def warn_if_untested(version: str) -> None:
-    """Log a warning for a release of vLLM that our tests do not run with."""
+    """Log a warning for a vLLM release that our tests do not cover."""
     if not version.startswith(tuple(f"{release}." for release in TESTED)):
         logger.warning(
             "tokenprune's plug-in is tested with vLLM %s, and this is vLLM %s. Compare accuracies with "
@@ -45,8 +45,7 @@ def warn_if_untested(version: str) -> None:
 
 
 def pruned_config(base: Any, architecture: Architecture) -> Any:
-    """The class that vLLM asks about the configuration of one of our models: `base`, that of the unpruned model, with
-    our checks."""
+    """The class that vLLM uses to configure one of our models: `base`, the unpruned model's, with our checks."""
 
     class PrunedConfig(base):
         @staticmethod
@@ -80,7 +79,7 @@ def pruned_config(base: Any, architecture: Architecture) -> Any:
 
 
 def unpruned_config(base: Any, pruning: str | None) -> Any:
-    """The same for a model of vLLM's own: settings that would have no effect on it are an error.
+    """The same for an unpruned model of vLLM's: settings that would have no effect are an error.
 
     pruning: the architecture that serves the model pruned; None if there is none.
     """

@@ -1,5 +1,5 @@
-"""In the API server: an image, or each part of one or of a video that is pruned by itself, gets one placeholder token
-for each token that will be kept, before it is encoded."""
+"""In the API server: before encoding, an image (or each part of an image or video that is pruned separately) gets one
+placeholder token for each token that will be kept."""
 
 # pyright: reportMissingImports=false
 
@@ -33,18 +33,18 @@ from tokenprune.tokens import PatchTokens
 
 #: The field that the item of an image or video carries from the API server to the worker.
 FIELD = "tokenprune"
-#: Of the unpruned input with which vLLM measures memory. Known by this very number, since some models copy the dict.
+#: The unpruned input with which vLLM measures memory, recognised by this very number, since some models copy the dict.
 PROFILING_OPTIONS: Mapping[str, object] = {KEEP_RATIO: 1.0}
 
 
 @dataclass(frozen=True)
 class PrunedItem:
-    """An image or video of a request: what the worker must know of it to prune it.
+    """An image or video of a request: what the worker must know to prune it.
 
     parts: how many visual tokens each of its parts has, which are pruned one by one: the frames of a video, or the
         tiles of an image; most images are one part.
     keep_ratio: that of its request; None for the engine's own budget.
-    key: a number that distinguishes it from others, below 2**53.
+    key: a unique number below 2**53.
     markers: the text between the visual tokens of an image of one part, which has placeholder tokens too.
     left: the visual tokens whose patches the vision tower encodes, ascending; None for all.
     """
@@ -80,7 +80,7 @@ class PrunedItem:
         return [(n + more, kept + more) for n, kept in zip(self.parts, self.n_kept(settings), strict=True)]
 
     def element(self) -> MultiModalFieldElem:
-        """The same as a field of a vLLM item. It stays on the CPU, and vLLM keeps it for a cached image."""
+        """It as a field of a vLLM item, which stays on the CPU, and which vLLM keeps for a cached image."""
         ratio = float("nan") if self.keep_ratio is None else self.keep_ratio
         left = (-1,) if self.left is None else (len(self.left), *self.left)
         numbers = (ratio, self.key, len(self.parts), *self.parts, *left, *chain.from_iterable(self.markers))
@@ -99,7 +99,7 @@ class PrunedItem:
 
     @classmethod
     def of(cls, feature: MultiModalFeatureSpec, pruned: Collection[str]) -> PrunedItem | None:
-        """That of an item of a prompt; None for one of a modality that is not `pruned`."""
+        """The `PrunedItem` of an item of a prompt; None if its modality is not `pruned`."""
         if feature.modality not in pruned:
             return None
         data = None if feature.data is None or FIELD not in feature.data else feature.data[FIELD].data
@@ -114,14 +114,14 @@ class PrunedItem:
 
 @dataclass
 class PrunedPlaceholder(PromptUpdateDetails):
-    """The placeholder of an image or video, of whose `n_visual` visual tokens `n_kept` are left."""
+    """The placeholder of an image or video that keeps `n_kept` of its `n_visual` visual tokens."""
 
     n_visual: int = 0
     n_kept: int = 0
 
 
 def misfit(n_visual: int, fitting: str) -> SettingError:
-    """The error for an image that was encoded elsewhere, into another number of tokens than the model's own tower
+    """The error for an image that was encoded elsewhere into a different number of tokens than the model's own tower
     makes."""
     return SettingError(
         f"an image was sent as {n_visual} visual tokens, but this model's images have {fitting}, so it is unknown "
@@ -130,8 +130,8 @@ def misfit(n_visual: int, fitting: str) -> SettingError:
 
 
 def encoded_elsewhere(items: Any, modality: str) -> Literal["sent", "not sent"] | None:
-    """Whether a request has the features of its images or videos instead of their pixels, or neither, because they come
-    from an encoder cache; None if it has pixels."""
+    """Whether a request has features of its images or videos instead of pixels ("sent"), or neither, because they come
+    from an encoder cache ("not sent"); None if it has pixels."""
     if isinstance(items, DictEmbeddingItems):
         return "sent" if f"{modality}_embeds" in items.data else "not sent"
     return "sent" if isinstance(items, EmbeddingItems) else None
@@ -157,11 +157,11 @@ class PruningProcessor(Base):
     square: ClassVar[bool] = False
 
     def parts(self, modality: str, item: Any, n_visual: int) -> Sequence[int]:
-        """How many of an item's visual tokens each part has that is pruned by itself."""
+        """How many of an item's visual tokens each separately pruned part has."""
         return (n_visual,)
 
     def visual(self, ids: Sequence[int], embedded: Tensor) -> Tensor:
-        """Which tokens of a placeholder are visual, of those for which vLLM takes rows from the encoder."""
+        """Which tokens of a placeholder are visual, among those for which vLLM takes rows from the encoder."""
         return embedded
 
     def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
@@ -178,8 +178,8 @@ class PruningProcessor(Base):
         return inputs
 
     def _get_mm_hashes(self, inputs: Any) -> Any:
-        """Those of vLLM, which hold the request's keep ratio, with the engine's settings: caches may be shared. Of what
-        comes from a shared encoder cache, a request sends the name there, which has them, as `uuid`."""
+        """vLLM's hashes, which cover the request's keep ratio, plus the engine's settings: caches may be shared. For an
+        item in a shared encoder cache, a request sends its name there, which has both, as `uuid`."""
         end, hashes = f"-{self.settings.digest}", super()._get_mm_hashes(inputs)
         for modality, ones in hashes.items():
             names = [None] * len(ones)
@@ -192,12 +192,12 @@ class PruningProcessor(Base):
         return hashes
 
     def _cached_apply_hf_processor(self, inputs: Any, timing_ctx: Any) -> Any:
-        """Process the images of one prompt. Raises SettingError for a keep ratio that cannot be right or is mistyped,
-        for one so low that the unpruned prompt has more position IDs than the engine provides, and for other options
-        that do not fit the model's vision tower."""
+        """Process the images of one prompt. Raises SettingError for a keep ratio that is invalid or mistyped, or so low
+        that the unpruned prompt has more position IDs than the engine provides, and for other options that do not fit
+        the model's vision tower."""
         self.settings.check_options(inputs.hf_processor_mm_kwargs, request=True)
         ratio, others = split_request(inputs.hf_processor_mm_kwargs)
-        self.settings.strategy_at(ratio)  # raises, before anything is processed
+        self.settings.strategy_at(ratio)  # raises before anything is processed
         if others:
             check_patch_options(others, self.info.get_hf_processor())
         self._check_encoded(inputs.mm_data_items)
@@ -206,7 +206,7 @@ class PruningProcessor(Base):
         try:
             self._check_length(sum(image.n_visual - image.n_kept for image in images))
         except SettingError:
-            if inputs.cache is not None:  # the engine will not get the images, and must not be taken to have them
+            if inputs.cache is not None:  # the engine will not get the images, so they must not count as sent
                 for modality in self.pruned:
                     for one in result.hashes.get(modality, ()):
                         inputs.cache.invalidate(one)
@@ -225,11 +225,11 @@ class PruningProcessor(Base):
     def _get_mm_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
     ) -> dict[str, Sequence[Sequence[ResolvedPromptUpdate]]]:
-        """Those of vLLM with shorter images and frames; every pruned item gets its `PrunedItem`."""
+        """vLLM's updates with shorter images and frames; every pruned item gets its `PrunedItem`."""
         ratio, others = split_request(hf_processor_mm_kwargs)
         updates = dict(super()._get_mm_prompt_updates(mm_items, others, out_mm_kwargs))
         for modality in self.pruned:
-            if updates.get(modality):  # not all of a prompt's are cached
+            if updates.get(modality):  # not all of the prompt's items are cached
                 for item in out_mm_kwargs[modality] if self.square and others else ():
                     check_tiles(item, self.info.get_hf_config().vision_config.image_size, others)
                 updates[modality] = [
@@ -241,8 +241,8 @@ class PruningProcessor(Base):
     def _shortened(
         self, update: ResolvedPromptUpdate, ratio: float | None, item: Any, modality: str
     ) -> ResolvedPromptUpdate:
-        """An item's update with as many placeholder tokens for each part as are kept of it, and one for each of an
-        image's markers."""
+        """An item's update with one placeholder token for each token kept of each part, and one for each of an image's
+        markers."""
         ids, is_embed = [*update.content.full], update.content.is_embed
         embedded = torch.ones(len(ids), dtype=torch.bool) if is_embed is None else is_embed(ids)
         visual = self.visual(ids, embedded)
@@ -266,8 +266,8 @@ class PruningProcessor(Base):
         return replace(update, content=PrunedPlaceholder(shorter, is_embed, len(places), len(places) - len(dropped)))
 
     def _left(self, modality: str, item: Any, ratio: float | None) -> tuple[int, ...] | None:
-        """The visual tokens of an item that are left before the vision tower; None if that is none of our strategy's
-        business, or of this request's."""
+        """The visual tokens of an item that are left before the vision tower; None if this strategy or this request
+        does not prune there."""
         strategy = self.settings.strategy_at(ratio)
         if not isinstance(strategy, PatchStrategy) or "kept_before_tower" not in strategy.needs:
             return None
@@ -280,7 +280,7 @@ class PruningProcessor(Base):
 
     def _check_encoded(self, items: Mapping[str, Any]) -> None:
         """Raise SettingError for images or videos that were encoded elsewhere, if they must be seen. vLLM takes them
-        with --enable-mm-embeds, which is refused then, but also where a connector brings KV or encoder caches."""
+        with --enable-mm-embeds, which is refused in that case, but also with a connector for KV or encoder caches."""
         architecture = ARCHITECTURES[self.info.ctx.model_config.hf_config.architectures[0]]
         strategy = self.settings.strategy
         reason = needs_image(architecture, strategy)

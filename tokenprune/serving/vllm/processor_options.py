@@ -1,5 +1,5 @@
-"""Options of the image processor in a request that would divide images into other patches or tiles than the model was
-trained with: a vision tower that fails ends the engine, and with it everyone's requests. Loads no vLLM."""
+"""Image processor options in a request that would divide images into other patches or tiles than the model was trained
+with: a failing vision tower ends the engine and everyone's requests. Does not load vLLM."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenprune.errors import SettingError
 
-#: Options of processors that say how pixels become patches, and patches visual tokens.
+#: Processor options that say how pixels become patches, and patches visual tokens.
 FIXED = frozenset(
     {
         "downsample_factor",
@@ -36,8 +36,8 @@ FIXED = frozenset(
 
 
 def check_patch_options(options: Mapping[str, object], processor: Any) -> None:
-    """Raise SettingError for options of a request, flat or for one modality, that give images or videos other patches
-    than the model's own `processor` does."""
+    """Raise SettingError for request options, flat or for one modality, that give images or videos other patches than
+    the model's own `processor` does."""
     modalities = {f"{name}.": part for name, part in options.items() if isinstance(part, Mapping)}
     for where, part in {"": options, **modalities}.items():
         video = where == "videos_kwargs." and hasattr(processor, "video_processor")
@@ -53,7 +53,7 @@ def check_patch_options(options: Mapping[str, object], processor: Any) -> None:
 
 
 def check_tiles(item: Mapping[str, Any], image_size: int | Iterable[int], options: Iterable[str]) -> None:
-    """Raise SettingError for an item with tiles, (..., 3, height, width), that are not of the one size that the tower
+    """Raise SettingError for an item whose tiles, (..., 3, height, width), are not of the only size that the tower
     takes, given the names of the request's `options`."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     for field in item.values():

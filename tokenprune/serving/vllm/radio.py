@@ -1,4 +1,4 @@
-"""RADIO, the vision tower of Nemotron's models: vLLM builds it from `args` of its config, which published checkpoints
+"""RADIO, the vision tower of Nemotron's models: vLLM builds it from `args` in its config, which published checkpoints
 have and transformers does not save."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenprune.errors import UnsupportedError
 
-#: How many layers and heads the towers have that vLLM builds.
+#: The numbers of layers and heads of the towers that vLLM builds.
 SIZES = {
     "vit_small_patch16_224": (12, 6),
     "vit_base_patch16_224": (12, 12),
@@ -18,7 +18,7 @@ SIZES = {
 
 
 def size(vision_config: Any) -> tuple[int, int] | None:
-    """How many layers and heads a tower has; None if it is no RADIO."""
+    """How many layers and heads a tower has; None if it is not a RADIO."""
     args = getattr(vision_config, "args", None)
     return SIZES.get(args.get("model", "")) if isinstance(args, Mapping) else None
 

@@ -1,5 +1,5 @@
-"""Models and strategies that cannot work inside vLLM are refused with the reason and what to type instead: before it
-starts, by tokenprune's commands, or when the engine starts. Loads no vLLM."""
+"""Models and strategies that cannot work inside vLLM are refused, with the reason and what to type instead, by
+tokenprune's commands before it starts, or when the engine starts. Does not load vLLM."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ NEVER = {
     "frames": "to compare the frames of a video, no two of which are pruned together",
     "kept_in_tower": "to prune between the layers of the vision tower, which are vLLM's own",
 }
-#: Rotary embeddings whose frequencies do not depend on the length; dynamic ones not before their table ends, which vLLM
-#: does not lengthen.
+#: Rotary embeddings whose frequencies do not depend on the length (dynamic ones: up to the end of their table, which
+#: vLLM does not lengthen).
 ROPE_TYPES = ("default", "dynamic", "linear", "llama3", "mrope", "proportional", "yarn")
-#: Layers that attend to every token that is left, to the last ones of them, or to a part of them that is as long as the
-#: others, or whose state has seen what is left; layers without attention; and those of MiniMax M3, whose language model
-#: has a type of its own in published configs: they attend to blocks of the KV cache, which vLLM counts by place.
+#: Layers that attend to all remaining tokens, to the last of them, or to one of equally long chunks of them, or whose
+#: state has seen them; layers without attention; and those of MiniMax M3, whose language model has its own type in
+#: published configs: they attend to blocks of the KV cache, which vLLM counts by place.
 SERVED_LAYERS = (
     "full_attention",
     "sliding_attention",
@@ -40,24 +40,24 @@ SERVED_LAYERS = (
     "mlp",
     "minimax_m3_sparse",
 )
-#: Layers of some language models only: an index finds those of the tokens left that they attend to, and some take
-#: position IDs for places in the KV cache; names that a checkpoint's own code has for layers that are served.
+#: Layers of some language models only: an index picks which remaining tokens they attend to, and some use position IDs
+#: as places in the KV cache; and a checkpoint's own names for layers that are served.
 OWN_LAYERS = {
     "glm5_next_text": ("indexed_attention",),
     "nemotron_h": ("attention", "mamba", "moe"),
     "qwen4_exp_text": ("indexed_attention", "qwen_sparse_attention"),
 }
-#: What to do where vLLM is not there at all.
+#: What to do if vLLM is not installed.
 NOT_INSTALLED = (
     f"vLLM is not installed. For GPUs, type: {to_install('vllm')}; for CPUs, see tokenprune/serving/README.md"
 )
-#: What runs with every model, also one without a vision tower.
+#: What works with every model, even one without a vision tower.
 READS_FEATURES = "Use a strategy that reads only the features of visual tokens, such as DivPrune."
 OTHER = "Use a strategy that selects after the vision tower, such as FoPru, VisionZip or DivPrune."
 
 
 def check_model(architecture: Architecture, model_config: Any) -> None:
-    """Raise SettingError or UnsupportedError for settings that are wrong, or that do not fit the model."""
+    """Raise SettingError or UnsupportedError for settings that are invalid or do not fit the model."""
     settings = Settings.of(model_config.hf_config)
     strategy = settings.strategy
     settings.check_options(model_config.multimodal_config.mm_processor_kwargs or {}, request=False)
@@ -87,7 +87,7 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
     check_strategy(strategy, config.get_text_config().num_hidden_layers, architecture.name)
     seeing, offers = config_with_tower(config), {"pixels"}
     if not architecture.towerless:
-        if getattr(seeing, "vision_config", None) is None:  # as Gemma 4 may have it
+        if getattr(seeing, "vision_config", None) is None:  # as in some Gemma 4
             raise UnsupportedError(
                 "config.json has no vision_config: this checkpoint has no vision tower, and sees no images. Serve it "
                 "with `vllm serve`."
@@ -110,8 +110,8 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
 
 
 def check_patches(config: Any, tower: Tower) -> None:
-    """Raise UnsupportedError for a model that takes a CLS token for a visual one, or a patch for the CLS token, and for
-    an InternVL that puts visual tokens in columns."""
+    """Raise UnsupportedError for a model that treats a CLS token as a visual one, or a patch as the CLS token, and for
+    an InternVL that orders visual tokens by column."""
     if getattr(config, "ps_version", "v2") != "v2":
         raise UnsupportedError(
             f'ps_version={config.ps_version!r}: only "v2" puts the visual tokens of a tile in rows. Serve the model '
@@ -127,7 +127,7 @@ def check_patches(config: Any, tower: Tower) -> None:
 
 
 def check_decoder(text_config: Any, settings: Settings) -> None:
-    """Raise UnsupportedError for a language model in which pruned tokens would be missed."""
+    """Raise UnsupportedError for a language model that would miss pruned tokens."""
     own = OWN_LAYERS.get(getattr(text_config, "model_type", ""), ())
     for kind in layer_kinds(text_config):
         if kind not in (*SERVED_LAYERS, *own):
@@ -154,7 +154,7 @@ def layer_kinds(text_config: Any) -> list[str]:
 
 
 def rope_types(text_config: Any) -> list[str]:
-    """The types of the rotary embeddings, of which kinds of layers may have their own."""
+    """The types of the rotary embeddings; each kind of layer may have its own."""
     parameters = getattr(text_config, "rope_parameters", None) or getattr(text_config, "rope_scaling", None) or {}
     by_kind = [part for part in parameters.values() if isinstance(part, Mapping)]
     return [part.get("rope_type", "default") for part in by_kind or [parameters]]
@@ -179,8 +179,8 @@ def check_architecture(architecture: Architecture, config: Any) -> None:
 
 
 def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None:
-    """Raise UnsupportedError for a strategy that prunes inside the language model or the vision tower, before a tower
-    that cannot do without some patches, or that reads more than the image."""
+    """Raise UnsupportedError for a strategy that prunes inside the language model or the vision tower, or before a
+    tower that cannot skip patches, or that reads more than the image."""
     name = type(strategy).__name__
     other = READS_FEATURES if ARCHITECTURES[architecture].towerless else OTHER
     if "kept_before_tower" in strategy.needs and not ARCHITECTURES[architecture].drops_patches:

@@ -26,12 +26,12 @@ KEEP_RATIO = "keep_ratio"
 EXAMPLE = '{"architectures": ["TokenPruneLlava"], "tokenprune": {"strategy": "fopru", "keep_ratio": 0.25}}'
 #: The settings that are not the strategy's.
 OWN = ("strategy", "position_ids", "record")
-#: How position IDs are chosen: in the settings, and in tokenprune's commands.
+#: How position IDs are chosen, in the settings and in tokenprune's commands.
 COMPACT, ORIGINAL = (f'"position_ids": "{ids}" (--position-ids {ids})' for ids in ("compact", "original"))
-#: How alike a mistyped KEEP_RATIO is at least; "keep_aspect_ratio", which processors have, is 0.75.
+#: The least similarity of a mistyped KEEP_RATIO; that of "keep_aspect_ratio", which processors have, is 0.75.
 ALIKE = 0.8
 #: How many times longer than the longest sequence an unpruned prompt may be: at least, and if the budget is a count or
-#: the pixels decide.
+#: depends on the pixels.
 LEAST_STRETCH, COUNT_STRETCH = 4, 16
 #: More visual tokens than an image has.
 MANY = 2**20
@@ -39,10 +39,10 @@ MANY = 2**20
 
 @dataclass(frozen=True)
 class Settings:
-    """What an engine prunes with.
+    """An engine's pruning settings.
 
     position_ids: as in `tokenprune.patch`.
-    record: the path of a file that gets one JSON line for each image that is encoded; None for none.
+    record: the path of a file that gets one JSON line per encoded image, or None.
     """
 
     strategy: Strategy
@@ -67,7 +67,7 @@ class Settings:
 
     @classmethod
     def of(cls, hf_config: Any) -> Settings:
-        """The settings in a model's config: with compact position IDs, whatever they say, if its language model reads
+        """The settings in a model's config, with compact position IDs, whatever they say, if its language model reads
         none. Raises SettingError if there are none."""
         settings = cls.read(getattr(hf_config, KEY, None))
         reads_ids = ARCHITECTURES[hf_config.architectures[0]].reads_position_ids
@@ -75,7 +75,7 @@ class Settings:
 
     def strategy_at(self, keep_ratio: float | None) -> Strategy | None:
         """The strategy for an image whose request has this keep ratio, or none. Returns None if the image is not
-        pruned, at a ratio of 1. Raises SettingError for a ratio that cannot be right."""
+        pruned, at a ratio of 1. Raises SettingError for an invalid ratio."""
         asked = keep_ratio is not None
         if asked and not (is_number(keep_ratio) and 0 < keep_ratio <= 1):
             raise SettingError(
@@ -87,8 +87,8 @@ class Settings:
         return None if unpruned else strategy
 
     def check_options(self, options: object, request: bool) -> None:
-        """Raise SettingError for options of the model's own processor that are not a dict, or that are meant for us:
-        the name of a setting in any spelling, also of one of several strategies, or one like `keep_ratio`, which only a
+        """Raise SettingError for options of the model's own processor that are not a dict or are meant for us: the name
+        of a setting in any spelling (of any strategy in a sequence too), or one like `keep_ratio`, which only a
         `request` may have."""
         where = "mm_processor_kwargs" if request else "--mm-processor-kwargs"
         if not isinstance(options, Mapping):
@@ -119,11 +119,11 @@ class Settings:
 
     def n_positions(self, max_model_len: int) -> int:
         """How many position IDs an engine provides, given how many tokens its sequences may have: as if each of them
-        was a visual token that the strategy has kept, and at least as if a request had asked to keep a quarter."""
+        were a visual token that the strategy kept, and at least as if a request had asked to keep a quarter."""
         return math.ceil(max_model_len * self._stretch)
 
     def max_model_len(self, n_positions: int) -> int:
-        """How many tokens sequences may have at most if an engine provides this many position IDs."""
+        """The most tokens that a sequence may have if an engine provides this many position IDs."""
         return math.floor(n_positions / self._stretch)
 
     @property
@@ -132,7 +132,7 @@ class Settings:
         if self.position_ids == "compact":
             return 1.0
         n_kept = self.strategy.budget(MANY)
-        if self.by_pixels or n_kept == self.strategy.budget(2 * MANY):  # a count, of any step of a Compose
+        if self.by_pixels or n_kept == self.strategy.budget(2 * MANY):  # a count, in any step of a Compose
             return float(COUNT_STRETCH)
         return float(max(LEAST_STRETCH, MANY / n_kept))
 
@@ -149,12 +149,12 @@ class Settings:
 
 
 def split_request(kwargs: Mapping[str, object]) -> tuple[float | None, dict[str, object]]:
-    """Split a request's `mm_processor_kwargs` into the keep ratio, None if there is none, and what is for the model's
-    own processor."""
+    """Split a request's `mm_processor_kwargs` into the keep ratio, None if there is none, and the options of the
+    model's own processor."""
     others = {name: value for name, value in kwargs.items() if name != KEEP_RATIO}
     return cast("float | None", kwargs.get(KEEP_RATIO)), others
 
 
 def _plain(name: str) -> str:
-    """A name without what is often mistyped in it: capitals, underscores and hyphens."""
+    """A name without what is often mistyped: capitals, underscores and hyphens."""
     return "".join(filter(str.isalnum, name)).lower()

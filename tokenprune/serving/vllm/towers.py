@@ -52,7 +52,7 @@ SEQUENCE_TOWERS = {
     "qwen2_5_omni_thinker": QWEN2_5_TOWER,
     "qwen3_omni_moe_thinker": QWEN3_TOWER,
 }
-#: Others that only their families have.
+#: Other towers, each of one family only.
 OWN_TOWERS = {
     "cohere2_vision": cohere_vision.TOWER,
     "cosmos3_edge": cosmos3_edge.TOWER,
@@ -83,8 +83,8 @@ RADIO_MODELS = (
 
 
 def config_with_tower(config: Any) -> Any:
-    """The part of a model's config that has its vision tower: the thinker's in Qwen-Omni, elsewhere the whole, under
-    the names that transformers gives Molmo 2's and MiniMax M3's."""
+    """The part of a model's config that has its vision tower: the thinker's in Qwen-Omni, elsewhere the whole; for
+    Molmo 2 and MiniMax M3 under transformers' names."""
     if hasattr(config, "vit_config"):
         return _of_molmo2(config)
     seeing = getattr(config, "thinker_config", config)
@@ -93,8 +93,8 @@ def config_with_tower(config: Any) -> Any:
 
 
 def _of_molmo2(config: Any) -> Any:
-    """Molmo 2's config in transformers' format, whose tower ends with the last layer that is pooled: published
-    checkpoints have no others, and vLLM builds none."""
+    """Molmo 2's config in transformers' format, whose tower ends with the last pooled layer: published checkpoints have
+    no later ones, and vLLM builds none."""
     named, vision = copy(config), copy(config.vit_config)
     vision.num_hidden_layers = 1 + max(layer % vision.num_hidden_layers for layer in config.adapter_config.vit_layers)
     named.vision_config = vision
@@ -102,7 +102,7 @@ def _of_molmo2(config: Any) -> Any:
 
 
 def _of_minimax_m3(config: Any, published: Mapping[str, Any]) -> Any:
-    """MiniMax M3's config in transformers' format: as it is published, vLLM describes its tower by a dict."""
+    """MiniMax M3's config in transformers' format: for published checkpoints, vLLM describes its tower by a dict."""
     sizes = {"spatial_merge_size": 2, "temporal_patch_size": 2, **published.get("img_token_compression_config", {})}
     named = copy(config)
     named.vision_config = SimpleNamespace(**{**published, **sizes})
@@ -128,8 +128,8 @@ def transformers_class(model_type: str) -> str:
 
 def encoder_layer(config: Any, layer: int | None) -> int:
     """The index of the encoder layer that a strategy's `layer` means; None means the one whose output the projector
-    gets or, with windows, the last one without. Raises UnsupportedError for a layer that does not exist, or that cannot
-    be read."""
+    gets or, with windows, the last one without. Raises UnsupportedError for a layer that does not exist or cannot be
+    read."""
     has_kinds = getattr(config.vision_config, "layer_types", None) is not None
     windowed = has_kinds or config.model_type in SEQUENCE_TOWERS
     n_layers = n_hidden_layers(config.vision_config)
@@ -192,5 +192,5 @@ def n_heads(vision_config: Any) -> int:
 
 
 def _first(vision_config: Any, *names: str) -> int:
-    """The value under the first of several names that a config has: transformers', or those of a checkpoint's code."""
+    """The value of the first of several names that a config has: transformers', or those of a checkpoint's code."""
     return next(value for name in names if (value := getattr(vision_config, name, None)))

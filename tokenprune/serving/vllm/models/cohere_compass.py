@@ -1,5 +1,5 @@
 """Cohere Compass: the vision tower of Qwen3-VL, before a language model some of whose layers do not rotate. Its images
-come normalised, and it takes no videos."""
+arrive normalised, and it takes no videos."""
 
 # pyright: reportMissingImports=false
 

@@ -1,5 +1,5 @@
-"""Cosmos 3, which is Qwen3-VL, and Cosmos 3 Edge: a tower like SigLIP 2's, whose patches are merged after it. In vLLM,
-it gets them in raster order."""
+"""Cosmos 3, which is Qwen3-VL, and Cosmos 3 Edge: a tower like SigLIP 2's, after which patches are merged. vLLM gives
+it patches in raster order."""
 
 # pyright: reportMissingImports=false
 
@@ -36,7 +36,7 @@ class PrunedCosmos3Edge(PrunedQwenVL, cosmos3_edge.Cosmos3EdgeForConditionalGene
         vision = self.config.vision_config
         side = vision.patch_size
         patches = rearrange(pixels, "patch (y x channel) -> patch channel y x", y=side, x=side)
-        # With a config of its own, vLLM 0.32 also has a processor of its own, which leaves patches in raster order.
+        # With its own config, vLLM 0.32 also uses its own processor, which leaves patches in raster order.
         raster = not type(self.config).__module__.startswith("transformers.")
         return assembled(patches, grids, 1 if raster else vision.spatial_merge_size)
 

@@ -46,11 +46,11 @@ class PrunedErnie4_5VL(PrunedNormalised, ernie45_vl.Ernie4_5_VLMoeForConditional
         return assembled(patches, grids, vision.spatial_merge_size)
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: Any) -> tuple[Tensor, int]:
-        """The position IDs of a prompt. Those of tokens that the experts for images get, which are visual tokens and
-        the marks around them, are increased by `TO_IMAGES` in the last row: `step_ids` undoes it.
+        """The position IDs of a prompt. For tokens that go to the image experts (visual tokens and the marks around
+        them), those in the last row are increased by `TO_IMAGES`; `step_ids` undoes it.
 
-        vLLM looks at the tokens of a step instead. It forgets the marks in a step that has no visual tokens, and it
-        takes marks in answers for those of images.
+        vLLM instead looks at the tokens of a step. It misses the marks in a step without visual tokens, and mistakes
+        marks in answers for those of images.
         """
         ids, delta = super().get_mrope_input_positions(input_tokens, mm_features)
         marked = torch.isin(torch.tensor(input_tokens), self.marks)

@@ -31,7 +31,7 @@ class Gemma4Processor(PruningProcessor, gemma4_mm.Gemma4MultiModalProcessor): ..
     Gemma4Processor, info=gemma4_mm.Gemma4ProcessingInfo, dummy_inputs=gemma4_mm.Gemma4DummyInputsBuilder
 )
 class PrunedGemma4(PrunedModel, gemma4_mm.Gemma4ForConditionalGeneration, SupportsMRoPE):
-    """vLLM's Gemma 4, pruned. What each layer adds for every token is that of the tokens that are left."""
+    """vLLM's Gemma 4, pruned. Its per-layer embeddings are those of the remaining tokens."""
 
     def make_capture(self) -> TileCapture:
         tower = tower_of_config(self.config)

@@ -1,5 +1,5 @@
 """Models that vLLM does not implement itself, on its Transformers backend: LLaVA with a DINOv2 tower, such as the
-bundled model. tokenprune's model adapters answer as they do for transformers."""
+bundled model. They use tokenprune's model adapters, as in transformers."""
 
 # pyright: reportMissingImports=false
 
@@ -49,7 +49,7 @@ class PrunedTransformers(PrunedModel, TransformersMultiModalForCausalLM):
 
     @property
     def adapter(self) -> ModelAdapter:
-        """tokenprune's adapter for the model that vLLM wraps, whose class it finds by the name alone."""
+        """tokenprune's adapter for the model that vLLM wraps, found by the name of its class alone."""
         whole = type(transformers_class(self.config.model_type), (nn.Module,), {})()
         object.__setattr__(whole, "config", self.config)
         object.__setattr__(whole, "model", self.model)  # not as a submodule, which would hold it twice
@@ -72,6 +72,6 @@ class PrunedTransformers(PrunedModel, TransformersMultiModalForCausalLM):
         inputs_embeds: Any = None,
         **kwargs: Any,
     ) -> Any:
-        # Not the mixin's own, which takes position IDs per request to be those of M-RoPE.
+        # Not the mixin's own, which takes per-request position IDs for M-RoPE's.
         ids = self.step_ids(positions)
         return super(MultiModalMixin, self).forward(input_ids, ids, intermediate_tensors, inputs_embeds)

@@ -1,6 +1,6 @@
 """GLM-5-Next: images and videos of any size, before linear attention and attention to chosen tokens.
 
-No layer reads position IDs. What chooses tokens takes them for places in the KV cache, so they count the kept tokens.
+No layer reads position IDs. The token selection uses them as places in the KV cache, so they count the kept tokens.
 """
 
 # pyright: reportMissingImports=false

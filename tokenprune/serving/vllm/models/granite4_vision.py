@@ -30,15 +30,15 @@ class Granite4VisionProcessor(PruningProcessor, granite4_vision.Granite4VisionMu
     dummy_inputs=llava.LlavaDummyInputsBuilder,
 )
 class PrunedGranite4Vision(PrunedAnyRes, granite4_vision.Granite4VisionForConditionalGeneration, SupportsMRoPE):
-    """vLLM's Granite 4 Vision, pruned. What is added before each of the layers stands side by side in the features."""
+    """vLLM's Granite 4 Vision, pruned. What is added before each layer is side by side in the features."""
 
     @property
     def n_summed(self) -> int:
         return len(self._ds_layer_indices)
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
-        """vLLM leaves out the tiles that only pad an image to as many as another of its prompt has, but not where
-        images come in a list."""
+        """vLLM leaves out tiles that only pad an image to the tile count of another in its prompt, but not if images
+        come in a list."""
         sizes = map(tuple, kwargs["image_sizes"].tolist())
         kwargs["pixel_values"] = [
             tiles[: self.layout_of_size(size).n_tiles]

@@ -25,7 +25,7 @@ class Idefics3Processor(PruningProcessor, idefics3.Idefics3MultiModalProcessor):
 
 
 class PrunedTiles(PrunedModel):
-    """What both families share."""
+    """Shared by both families."""
 
     @property
     def decoder(self) -> Any:

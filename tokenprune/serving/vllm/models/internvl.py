@@ -1,4 +1,4 @@
-"""InternVL, in transformers' format and in its authors', Intern-S1 and Qianfan-OCR: square tiles, whose visual tokens
+"""InternVL in transformers' and in its authors' format, Intern-S1 and Qianfan-OCR: square tiles, whose visual tokens
 each combine 2 x 2 patches."""
 
 # pyright: reportMissingImports=false
@@ -50,7 +50,7 @@ def tile_of(config: Any) -> Layout:
 
 
 def both_sides(size: int | Sequence[int]) -> tuple[int, int]:
-    """A (height, width), of a square if the config has one number."""
+    """The (height, width); a square if the config has one number."""
     height, width = (size, size) if isinstance(size, int) else size
     return height, width
 
@@ -59,7 +59,7 @@ def both_sides(size: int | Sequence[int]) -> tuple[int, int]:
     InternVLProcessor, info=interns1.InternS1ProcessingInfo, dummy_inputs=interns1.InternS1DummyInputsBuilder
 )
 class PrunedInternVL(PrunedModel, interns1.InternS1ForConditionalGeneration, SupportsMRoPE):
-    """vLLM's Intern-S1, which it also runs InternVL with, pruned."""
+    """vLLM's Intern-S1, which also runs InternVL, pruned."""
 
     def attention_module(self) -> Any:
         layers = self.vision_tower.encoder.layer
@@ -74,7 +74,7 @@ class PrunedInternVL(PrunedModel, interns1.InternS1ForConditionalGeneration, Sup
 
 
 class PrunedInternViT(PrunedModel):
-    """What models share whose tower is vLLM's InternViT."""
+    """Shared by models whose tower is vLLM's InternViT."""
 
     def attention_module(self) -> Any:
         layers = self.vision_model.encoder.layers

@@ -1,5 +1,5 @@
 """Kimi K2.5: images of any size, and videos in chunks of frames that the tower sees together and averages. vLLM calls
-both vision chunks, and each is pruned by itself."""
+both vision chunks; each is pruned separately."""
 
 # pyright: reportMissingImports=false
 
@@ -44,7 +44,7 @@ class PrunedKimi(PrunedModel):
         return {"pixel_values": self.grids(arguments).prod(-1).tolist()}
 
     def normalised(self, patches: Real[Tensor, "patches channels y x"]) -> Float[Tensor, "patches channels y x"]:
-        """What the tower makes of the pixels that it gets, before it embeds them."""
+        """The pixels as the tower normalises them before embedding."""
         return self.vision_tower.patch_embed.input_norm(patches.flatten(1), torch.float32).view(patches.shape)
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
@@ -62,7 +62,7 @@ class PrunedKimi(PrunedModel):
 
 
 class GridThwsProcessor(PruningProcessor):
-    """For models whose items have their grid of patches under the name that Kimi's processors give it."""
+    """For models whose items hold their grid of patches under the name that Kimi's processors give it."""
 
     def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
         return frames_of(self.info.get_hf_config(), item["pixel_values"].data, item["grid_thws"].data)

@@ -57,6 +57,6 @@ class PrunedLfm2VL(PrunedModel, lfm2_vl.Lfm2VLForConditionalGeneration, Supports
     def tile_pixels(
         self, tiles: Iterable[Tensor], shapes: Sequence[Sequence[int]]
     ) -> list[Float[Tensor, "channels height width"]]:
-        """Every tile, put together from its patches, (patches, values), which padding may follow."""
+        """Every tile, assembled from its patches, (patches, values), which padding may follow."""
         patch = self.config.vision_config.patch_size
         return [tile_image(one, rows, columns, patch) for one, (rows, columns) in zip(tiles, shapes, strict=True)]

@@ -29,7 +29,7 @@ class Llama4Processor(PruningProcessor, mllama4.Mllama4MultiModalProcessor):
 
 
 class LastClsCapture(AttentionCapture):
-    """That of a tower whose CLS token comes last; it is returned first, as in other towers."""
+    """The capture for a tower whose CLS token comes last; it is returned first, as in other towers."""
 
     def heads(self) -> tuple[Float[Tensor, "tiles heads tokens width"], Float[Tensor, "tiles heads tokens width"]]:
         queries, keys = super().heads()

@@ -34,7 +34,7 @@ def side_of(config: Any) -> int:
 
 
 class PrunedLlavaTower(PrunedModel):
-    """What models with a CLIP or SigLIP tower and LLaVA's names share."""
+    """Shared by models with a CLIP or SigLIP tower and LLaVA's names."""
 
     def attention_module(self) -> Any:
         layers = self.vision_tower.vision_model.encoder.layers

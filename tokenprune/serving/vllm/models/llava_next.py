@@ -30,7 +30,7 @@ class LlavaOnevisionProcessor(PruningProcessor, llava_onevision.LlavaOnevisionMu
 
 
 class PrunedAnyRes(PrunedLlavaTower):
-    """What both families share, and Granite 4 Vision."""
+    """Shared by both families and Granite 4 Vision."""
 
     def layout_of_size(self, size: tuple[int, int]) -> Layout:
         """The layout of an image of (height, width) pixels."""
@@ -64,8 +64,8 @@ class PrunedLlavaNext(PrunedAnyRes, llava_next.LlavaNextForConditionalGeneration
     dummy_inputs=llava_onevision.LlavaOnevisionDummyInputsBuilder,
 )
 class PrunedLlavaOnevision(PrunedAnyRes, llava_onevision.LlavaOnevisionForConditionalGeneration, SupportsMRoPE):
-    """vLLM's LLaVA-OneVision, pruned. vLLM cuts every image into tiles, also if there are several in a prompt, and
-    allows for nine tiles whatever the config says."""
+    """vLLM's LLaVA-OneVision, pruned. vLLM cuts every image into tiles, even if a prompt has several, and allows for
+    nine tiles whatever the config says."""
 
     def layout_of_size(self, size: tuple[int, int]) -> Layout:
         from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT-Video, of which vLLM takes videos only: frames that are one square of pooled patches."""
+"""LLaVA-NeXT-Video, for which vLLM takes only videos: each frame is one square of pooled patches."""
 
 # pyright: reportMissingImports=false
 

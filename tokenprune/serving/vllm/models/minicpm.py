@@ -26,11 +26,11 @@ from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import image_statistics
 from tokenprune.tokens import Layout, VisionAttention
 
-#: How many patches become one visual token, and how many of them within the tower; a request may skip these.
+#: How many patches are merged into one visual token, and into one within the tower, which a request may skip.
 MERGED, WITHIN = 16, 4
-#: The field of an image's item that says how many slices are side by side.
+#: The field of an image's item that holds the number of slices side by side.
 COLUMNS = "tokenprune_columns"
-#: How many tokens there are between two slices of a row.
+#: The number of tokens between two slices of a row.
 MARKERS = 2
 
 
@@ -42,7 +42,7 @@ class SlicesProcessor(PruningProcessor):
         return [n // merged for n in item["tgt_sizes"].data.prod(-1).tolist()]
 
     def _recompute_cached_prompt_update(self, cached_update: Any, new_item_idx: int) -> Any:
-        # vLLM writes the number of the image anew, and with it the whole placeholder.
+        # vLLM rewrites the number of the image, and with it the whole placeholder.
         old, update = cached_update.content, super()._recompute_cached_prompt_update(cached_update, new_item_idx)
         if not isinstance(old, PrunedPlaceholder):
             return update
@@ -72,7 +72,7 @@ class MiniCPMV4_7Processor(SlicesProcessor, ColumnsProcessor): ...
 
 def n_columns(visual: Bool[Tensor, " placeholder"]) -> int:
     """How many slices of an image are side by side, given where its visual tokens are. Between the last slice of a row
-    and the next one is a newline, besides the two markers that are between any others."""
+    and the next slice is a newline, besides the two markers between any two slices."""
     places = visual.nonzero()[:, 0].tolist()
     _, *between = [after - before - 1 for before, after in pairwise(places) if after - before > 1] or [0]
     return next((column for column, n in enumerate(between, 1) if n > MARKERS), len(between) + 1)
@@ -90,7 +90,7 @@ class PrunedSlices(PrunedModel):
         merged = [n_merged(one) for one in arguments["use_vit_merger"]]
         heads = iter(self.capture.by_tile()) if self.capture is not None else repeat(None)
         encoded: dict[int, list[EncodedImage]] = {}
-        # The tower gets images together that are merged as often, in the order in which that first occurs.
+        # The tower gets images with the same merging together, in order of first occurrence.
         for image in sorted(range(len(grids)), key=lambda image: merged.index(merged[image])):
             tiles = zip(arguments["pixel_values"][image], grids[image], strict=True)
             encoded[image] = [self._encoded(pixels, grid, merged[image], next(heads)) for pixels, grid in tiles]
@@ -99,7 +99,7 @@ class PrunedSlices(PrunedModel):
     def _encoded(
         self, pixels: Tensor, grid: Sequence[int], merged: int, heads: tuple[Tensor, Tensor] | None
     ) -> EncodedImage:
-        """A tile of rows x columns patches, given its pixels, and queries and keys, with padding after them."""
+        """A tile of rows x columns patches, given its pixels, queries and keys, with padding at the end."""
         (rows, columns), needs, tower = grid, self.settings.strategy.needs, tower_of_config(self.config)
         layout = tile_layout(rows, columns, rows * columns // merged)
         statistics: dict[str, Any] = {}
@@ -122,7 +122,7 @@ class PrunedMiniCPMV4_6(PrunedSlices, minicpmv4_6.MiniCPMV4_6ForConditionalGener
 
 @dataclass(eq=False)
 class OnCanvas(EncodedImage):
-    """An overview or a slice, with the difference of each visual token's position ID to that of its first one."""
+    """An overview or a slice, with each visual token's position ID relative to that of its first one."""
 
     offsets: Int[Tensor, "visual 3"] | None = None
 
@@ -155,8 +155,8 @@ class PrunedMiniCPMV4_7(PrunedSlices, minicpmv4_7.MiniCPMV4_7ForConditionalGener
 
 
 def canvas_offsets(tiles: Sequence[Layout], columns: int) -> list[Int[Tensor, "visual 3"]]:
-    """The `offsets` of an image's overview, which is stretched over the canvas of its slices if there are any, and of
-    these, of which `columns` are side by side."""
+    """The `offsets` of an image's overview, stretched over the canvas of its slices if it has any, and of the slices,
+    of which `columns` are side by side."""
     overview, *slices = [tile.coordinates()[:, 1:] for tile in tiles]
     (_, *size), *of_slices = [tile.grids[0] for tile in tiles]
     if of_slices:

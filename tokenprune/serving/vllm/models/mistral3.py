@@ -30,7 +30,7 @@ class LightOnOcrProcessor(PruningProcessor, lightonocr.LightOnOCRMultiModalProce
 
 
 class PrunedPixtralTower(PrunedModel):
-    """What both share: the tower gets the patches of all images in one sequence."""
+    """Shared by both: the tower gets the patches of all images in one sequence."""
 
     def attention_module(self) -> Any:
         layers = self.vision_tower.transformer.layers
@@ -70,12 +70,12 @@ class PrunedMistral3(PrunedPixtralTower, mistral3.Mistral3ForConditionalGenerati
     LightOnOcrProcessor, info=lightonocr.LightOnOCRProcessingInfo, dummy_inputs=mistral3.Mistral3DummyInputsBuilder
 )
 class PrunedLightOnOcr(PrunedPixtralTower, lightonocr.LightOnOCRForConditionalGeneration, SupportsMRoPE):
-    """vLLM's LightOn OCR, pruned. Its images come normalised."""
+    """vLLM's LightOn OCR, pruned. Its images arrive normalised."""
 
 
 def scale_queries(text_config: Any) -> None:
-    """Write what multiplies the queries of Ministral 3 at distant positions where vLLM reads it: it looks for the name
-    in Mistral's own format only, and would leave it out."""
+    """Write Ministral 3's query scaling for distant positions where vLLM reads it: it only looks for the name in
+    Mistral's own format, and would leave it out."""
     rope = getattr(text_config, "rope_parameters", None) or {}
     if "llama_4_scaling_beta" in rope and getattr(text_config, "llama_4_scaling", None) is None:
         text_config.llama_4_scaling = {

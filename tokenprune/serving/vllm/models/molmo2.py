@@ -52,8 +52,8 @@ def sides_of(config: Any) -> tuple[int, int]:
 
 
 def grids_of(indices: Int[Tensor, "visual pooled"], sides: tuple[int, int]) -> tuple[Grid3, Grid3]:
-    """The grids of an image's small version and of its canvas, given which patches each visual token pools, of the
-    small version and then of every crop, each of `sides` rows and columns; -1 for none.
+    """The grids of an image's small version and of its canvas, given the patches (-1 for none) that each visual token
+    pools, of the small version and then of every crop, each of `sides` rows and columns.
 
     A row of visual tokens ends where the next one's last patch is in another row of its crop.
     """
@@ -91,7 +91,8 @@ class PrunedMolmo2(PrunedModel, molmo2.Molmo2ForConditionalGeneration, SupportsM
         return {name: arguments[count].tolist() for name, count in counts.items()}
 
     def _process_image_input(self, image_input: Any) -> tuple[Tensor, ...]:
-        """The features of the visual tokens of every image, without the embeddings of its marks, which come later."""
+        """The features of the visual tokens of every image, without the embeddings of its marks, which are added
+        later."""
         found = super()._process_image_input(image_input)
         tokens = image_input["image_tokens"].split(image_input["num_image_tokens"].tolist())
         return tuple(rows[ids == self.img_patch_id] for rows, ids in zip(found, tokens, strict=True))

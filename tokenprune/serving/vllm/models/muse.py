@@ -1,5 +1,5 @@
-"""Muse Glimmer: images of any size and videos, whose patches most layers of the tower compare within windows. vLLM 0.32
-gets images and pairs of frames, 0.33 their patches in one sequence."""
+"""Muse Glimmer: images of any size and videos, whose patches attend within windows in most layers of the tower. vLLM
+0.32 gets images and pairs of frames, 0.33 their patches in one sequence."""
 
 # pyright: reportMissingImports=false
 
@@ -89,8 +89,8 @@ class PrunedMuseGlimmer(PrunedModel, muse_glimmer.MuseGlimmerForCausalLM, Suppor
     def by_frame(
         self, states: Float[Tensor, "heads patches width"], grids: Int[Tensor, "images 3"]
     ) -> list[Float[Tensor, "heads frame_patches width"]]:
-        """Queries or keys of every image or pair of frames in raster order; the tower has them window by window, if it
-        has windows."""
+        """Queries or keys of every image or pair of frames in raster order; a tower with windows has them window by
+        window."""
         vision = self.config.vision_config
         row = rearrange(states, "head patch width -> patch head width")
         if any(kind != "full_attention" for kind in vision.layer_types):

@@ -23,7 +23,7 @@ from tokenprune.tokens import Layout
 
 class NemotronProcessor(PruningProcessor, nano_nemotron_vl.NanoNemotronVLMultiModalProcessor):
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
-        """Process a prompt. With the sound of its videos (`use_audio_in_video`), vLLM leaves out the step that checks
+        """Process a prompt. If it uses the sound of its videos (`use_audio_in_video`), vLLM skips the step that checks
         the options of other prompts."""
         self.settings.check_options(inputs.hf_processor_mm_kwargs, request=True)
         return super().apply(inputs, timing_ctx)

@@ -30,7 +30,7 @@ class PaddleOCRVLProcessor(GridProcessor, paddleocr_vl.PaddleOCRVLMultiModalProc
     dummy_inputs=paddleocr_vl.PaddleOCRVLDummyInputsBuilder,
 )
 class PrunedPaddleOCRVL(PrunedQwenVL, paddleocr_vl.PaddleOCRVLForConditionalGeneration):
-    """vLLM's PaddleOCR-VL, pruned. Its patches are in raster order, and it takes no videos."""
+    """vLLM's PaddleOCR-VL, pruned. Patches are in raster order, and it takes no videos."""
 
     pruned = ("image",)
 

@@ -1,5 +1,5 @@
-"""Qwen3.5 and Intern-S2 Preview: Qwen3-VL with linear attention in most decoder layers, whose states never see what is
-dropped."""
+"""Qwen3.5 and Intern-S2 Preview: Qwen3-VL with linear attention in most decoder layers, whose states never see dropped
+tokens."""
 
 # pyright: reportMissingImports=false
 

@@ -1,5 +1,5 @@
-"""Qwen4-Exp: Qwen3.5's tower and position IDs. Its language model also embeds n-grams of the token IDs that are left,
-and its attention reads blocks of the keys that are left."""
+"""Qwen4-Exp: Qwen3.5's tower and position IDs. Its language model also embeds n-grams of the remaining token IDs, and
+its attention reads blocks of the remaining keys."""
 
 # pyright: reportMissingImports=false, reportGeneralTypeIssues=false
 

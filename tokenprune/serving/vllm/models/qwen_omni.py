@@ -1,4 +1,4 @@
-"""The thinkers of Qwen2.5-Omni and Qwen3-Omni: images as in Qwen-VL, beside audio and videos, which are not pruned."""
+"""The thinkers of Qwen2.5-Omni and Qwen3-Omni: images as in Qwen-VL; audio and videos are not pruned."""
 
 # pyright: reportMissingImports=false
 
@@ -33,7 +33,7 @@ class PrunedQwen2_5Omni(PrunedQwenVL, qwen2_5_omni_thinker.Qwen2_5OmniThinkerFor
     pruned = ("image",)
 
     def _process_image_input(self, image_input: Any) -> Any:
-        """Those of each image. vLLM 0.32 leaves images that were encoded elsewhere in one piece."""
+        """The features of each image. vLLM 0.32 does not split those of images encoded elsewhere."""
         found = super()._process_image_input(image_input)
         if not isinstance(found, Tensor):
             return found

@@ -29,7 +29,7 @@ PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 
 
 class GridProcessor(PruningProcessor):
-    """For models whose items tell their grid of (frames, rows, columns) of patches. Frames are pruned one by one."""
+    """For models whose items hold their grid of patches, (frames, rows, columns). Frames are pruned one by one."""
 
     pruned = tuple(PIXELS)
 
@@ -52,7 +52,7 @@ class Qwen3VLProcessor(GridProcessor, qwen3_vl.Qwen3VLMultiModalProcessor): ...
 
 
 class PrunedQwenVL(PrunedModel):
-    """What models share whose tower gets the patches of all images, or videos, in one sequence, each of one grid."""
+    """Shared by models whose tower gets the patches of all images, or videos, in one sequence, each as one grid."""
 
     n_components = 3
     pruned = tuple(PIXELS)
@@ -89,7 +89,7 @@ class PrunedQwenVL(PrunedModel):
         return super().offsets(image) if self.n_components == 1 else image.layout.coordinates()[:, 1:]
 
     def frame_pixels(self, pixels: Any, grids: Int[Tensor, "images 3"]) -> list[Float[Tensor, "channels height width"]]:
-        """Every frame, put together from its patches; an image is one."""
+        """Every frame, assembled from its patches; an image is one frame."""
         normed = self.visual.input_norm(pixels, torch.float32)  # the tower itself normalises them
         return frame_pixels({"hidden_states": normed, "grid_thw": grids}, self.config.vision_config)
 
@@ -107,7 +107,7 @@ class PrunedQwenVL(PrunedModel):
 
 
 class PrunedNormalised(PrunedQwenVL):
-    """Those whose pixels the processor has normalised, and whose videos are not pruned."""
+    """Models whose processor normalises pixels, and whose videos are not pruned."""
 
     pruned = ("image",)
 
@@ -138,7 +138,7 @@ class PrunedQwen2_5_VL(PrunedQwenVL, qwen2_5_vl.Qwen2_5_VLForConditionalGenerati
     Qwen3VLProcessor, info=qwen3_vl.Qwen3VLProcessingInfo, dummy_inputs=qwen3_vl.Qwen3VLDummyInputsBuilder
 )
 class PrunedQwen3VL(PrunedQwenVL, qwen3_vl.Qwen3VLForConditionalGeneration):
-    """vLLM's Qwen3-VL, pruned. What its tower adds to decoder layers (DeepStack) follows the features, in columns."""
+    """vLLM's Qwen3-VL, pruned. What its tower adds to decoder layers (DeepStack) is in columns after the features."""
 
 
 @MULTIMODAL_REGISTRY.register_processor(

@@ -31,7 +31,7 @@ class Step3p7Processor(PruningProcessor, step3_vl.Step3VLMultiModalProcessor):
     Step3p7Processor, info=step3_vl.Step3VLProcessingInfo, dummy_inputs=step3_vl.Step3VLDummyInputsBuilder
 )
 class PrunedStep3p7(PrunedModel, step3p7.Step3p7ForConditionalGeneration, SupportsMRoPE):
-    """vLLM's Step 3.7, pruned. Its tower gets the wholes of all images, and then their crops."""
+    """vLLM's Step 3.7, pruned. Its tower gets all whole images, and then their crops."""
 
     def attention_module(self) -> Any:
         blocks = self.vision_model.transformer.resblocks

@@ -1,7 +1,7 @@
 """Which images of a step the vision tower gets at once: no more visual tokens than vLLM measured memory for.
 
-vLLM batches the images of all requests by the tokens that their prompts have for them. Pruned images have few, so it
-would give the tower many times as many as when it measured how much memory the tower needs.
+vLLM batches the images of all requests by their tokens in the prompts. Pruned images have few, so it would give the
+tower many times as many images as when it measured the tower's memory.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import Tensor
 
 
 def image_batches(n_visual: Sequence[int], most: int) -> list[slice]:
-    """Cut images of `n_visual` tokens each into consecutive batches of at most `most` tokens; an image that has more
-    is a batch of its own."""
+    """Cut images of `n_visual` tokens each into consecutive batches of at most `most` tokens; an image with more is a
+    batch of its own."""
     batches: list[slice] = []
     begin = total = 0
     for i, n in enumerate(n_visual):
@@ -31,8 +31,8 @@ def arguments_of(
 ) -> dict[str, Any]:
     """Return the part of a call's arguments that belongs to some of its images.
 
-    rows: how many rows each image has, of arguments that hold those of all images one after the other. Others with one
-        entry for each image are cut as they are, and those without are shared.
+    rows: the number of rows per image, for arguments that hold the rows of all images in sequence. Other arguments are
+        cut if they have one entry per image, and shared if not.
     """
     found: dict[str, Any] = {}
     for name, value in arguments.items():

@@ -1,4 +1,4 @@
-"""Encodes only the patches of the visual tokens that are left before the vision tower."""
+"""Encodes only the patches of the visual tokens left before the vision tower."""
 
 # pyright: reportMissingImports=false
 
@@ -22,16 +22,16 @@ from tokenprune.serving.vllm.towers import tower_of_config
 
 
 class PatchDropping:
-    """Shortens what the layers of a tower get, which takes the patches of images in a row: of all images, or of one
-    image after the other. The modules after the layers return a row for every patch or visual token again, with zeros
-    for those that were dropped.
+    """Shortens the input of the layers of a tower that takes the patches of all images in one sequence, or of one image
+    after the other. The modules after the layers return a row for every patch or visual token again, with zeros for
+    dropped ones.
 
-    The methods `forward` of all these are replaced, because those that vLLM can compile run no hooks.
+    The `forward` methods of all these are replaced, because modules that vLLM can compile run no hooks.
 
-    config: the model's. layers: those of its tower. outputs: the modules that get what the layers have made, first the
-    one that is called last. attention: the kernel that the layers run.
+    config: the model's. layers: those of its tower. outputs: the modules that get the layers' output, starting with the
+    one called last. attention: the layers' attention kernel.
 
-    Raises UnsupportedError for a kernel that is told the lengths of images in another way.
+    Raises UnsupportedError for a kernel that receives the lengths of images in another way.
     """
 
     def __init__(self, config: Any, layers: Iterable[nn.Module], outputs: Iterable[nn.Module], attention: Any) -> None:
@@ -55,8 +55,8 @@ class PatchDropping:
 
     @contextmanager
     def encoding(self, grids: Int[Tensor, "images 3"], items: Sequence[PrunedItem]) -> Iterator[None]:
-        """The tower encodes what is left of these images or videos. `grids` are in patches. Raises PruningError if it
-        has not called its layers for all, so that nothing was dropped."""
+        """Inside, the tower encodes what is left of these images or videos. `grids` are in patches. Raises PruningError
+        if it did not call its layers for all of them, so that nothing was dropped."""
         kept = [torch.arange(item.n_visual) if item.left is None else torch.tensor(item.left) for item in items]
         self._images = grids.cpu(), [Selection(one, item.n_visual) for one, item in zip(kept, items, strict=True)]
         self._calls, self._n_done = [], 0
@@ -71,8 +71,7 @@ class PatchDropping:
             self._images, self._calls = None, []
 
     def whole(self, states: Float[Tensor, "heads left width"]) -> Float[Tensor, "heads patches width"]:
-        """What a layer made of the patches that are left of all images, in the order that they have there, with zeros
-        for the others."""
+        """A layer's states for the remaining patches of all images, in the layer's order, with zeros for the others."""
         parts = states.split([len(call.cut.patches) for call in self._calls], -2)
         return torch.cat([call.cut.whole(part) for call, part in zip(self._calls, parts, strict=True)], -2)
 
@@ -81,7 +80,7 @@ class PatchDropping:
         return [real[None].to(self._device) for call in self._calls for real in call.real()]
 
     def _begin(self, n_patches: int) -> None:
-        """Describe the calls of the tower, given how many patches the first one has."""
+        """Prepare for the calls of the tower, given how many patches the first one has."""
         assert self._images is not None
         grids, selections = self._images
         each = len(grids) if n_patches == int(grids.prod(-1).sum()) else 1
@@ -90,7 +89,7 @@ class PatchDropping:
         self._calls = [RowCall(row, selections[part], None) for row, part in zip(rows, parts, strict=True)]
 
     def _layer(self, forward: Callable[..., Any], names: Sequence[str], x: Tensor, *args: Any, **named: Any) -> Any:
-        """x: the patches, also in a batch of one sequence, (1, patches, width), or of one each, (patches, 1, width)."""
+        """x: the patches, possibly with a batch dimension: (1, patches, width) or (patches, 1, width)."""
         if self._images is None:
             return forward(x, *args, **named)
         rows, self._device = x.view(-1, x.shape[-1]), x.device

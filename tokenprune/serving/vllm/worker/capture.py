@@ -19,12 +19,12 @@ from tokenprune.serving.vllm.worker.ranks import of_all_images
 
 
 class Capture:
-    """Holds the queries and keys of the calls of one attention layer since the last `clear`.
+    """Holds the queries and keys of one attention layer's calls since the last `clear`.
 
     scale: the factor of q . k.
     n_local: how many heads this tensor parallel rank computes, of the tower's `n_heads`.
-    width: that of a head.
-    apart: whether each rank encodes other images.
+    width: the width of a head.
+    apart: whether ranks encode different images.
     """
 
     apart = False
@@ -40,17 +40,17 @@ class Capture:
         self._calls = []
 
     def heads(self) -> tuple[Float[Tensor, "tiles heads tokens width"], Float[Tensor, "tiles heads tokens width"]]:
-        """The queries and the keys of all calls, whose tiles have equally many tokens. Raises PruningError if there was
-        no call."""
+        """The queries and keys of all calls, whose tiles have equally many tokens. Raises PruningError if there was
+        none."""
         return self._joined(0)
 
     def row(
         self, sizes: Sequence[int], features: Tensor
     ) -> tuple[Float[Tensor, "heads patches width"], Float[Tensor, "heads patches width"]]:
-        """The same of a tower that gets the patches of all images in one sequence, or of each image by itself.
+        """The same for a tower that gets the patches of all images in one sequence, or of each image by itself.
 
-        sizes: how many patches each image has. features: those of an image; a rank without images has no states to take
-            the dtype and device from.
+        sizes: how many patches each image has. features: an image's features, for the dtype and device, as a rank
+            without images has no states.
         """
         if not self.apart:
             queries, keys = self._joined(2)
@@ -62,7 +62,7 @@ class Capture:
     def by_tile(
         self,
     ) -> list[tuple[Float[Tensor, "heads patches width"], Float[Tensor, "heads patches width"]]]:
-        """The same of every tile, of a tower whose calls may have differently long ones."""
+        """The same for each tile, for a tower whose calls may have tiles of different lengths."""
         return [
             (queries, keys)
             for call in self._calls
@@ -82,7 +82,7 @@ class Capture:
         self._calls.append((queries.detach(), keys.detach()))
 
     def _split(self, states: Tensor) -> Float[Tensor, "tiles heads tokens width"]:
-        """(tiles, tokens, heads * width) or (tiles, tokens, heads, width) by head, with those of all ranks."""
+        """Split (tiles, tokens, heads * width) or (tiles, tokens, heads, width) by head, joining all ranks' heads."""
         by_head = states.unflatten(-1, (-1, self._width)) if states.ndim == 3 else states
         by_head = by_head.transpose(1, 2)
         if self._split_over_ranks:
@@ -91,7 +91,7 @@ class Capture:
 
 
 class AttentionCapture(Capture):
-    """That of a vision tower of vLLM's own, where its `MMEncoderAttention` gets them."""
+    """The capture for a vision tower of vLLM's own, at the input of its `MMEncoderAttention`."""
 
     def __init__(self, attention: Any, n_heads: int) -> None:
         super().__init__(attention.scale, attention.num_heads, n_heads, attention.head_size)
@@ -103,7 +103,7 @@ class AttentionCapture(Capture):
 
 
 class FusedCapture(Capture):
-    """That of a transformers tower in which vLLM has fused the projections of queries, keys and values.
+    """The capture for a transformers tower in which vLLM has fused the projections of queries, keys and values.
 
     Raises UnsupportedError for a layer in which it has not.
     """
@@ -124,7 +124,7 @@ class FusedCapture(Capture):
 
 
 class TileCapture(Capture):
-    """That of a tower of transformers' own, whole on every rank, which `tower` says how to read.
+    """The capture for transformers' own tower, whole on every rank; `tower` says how to read it.
 
     tiles: the queries, (heads, patches, width), the keys and which patches are real, of every tile since the last
         `clear`, in the order in which the tower got them.

@@ -1,4 +1,4 @@
-"""What a vLLM model class of any family needs in order to prune images.
+"""What a vLLM model class of any family needs to prune images.
 
 embed_multimodal     the tower runs, the strategy selects; kept tokens get their offsets appended
 embed_input_ids      every step, before `forward`: removes the offsets again
@@ -94,7 +94,7 @@ class PrunedModel(Base):
 
     @property
     def n_summed(self) -> int:
-        """How many parts of the language model's width, side by side, the features of a visual token are the sum of."""
+        """How many side-by-side parts, each of the language model's width, sum to the features of a visual token."""
         return 1
 
     def make_capture(self) -> Capture:
@@ -106,8 +106,8 @@ class PrunedModel(Base):
         raise NotImplementedError(f"{type(self).__name__} defines neither attention_module nor make_capture.")
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
-        """The layout and the declared statistics of every image, or of every part that is pruned by itself, in a call
-        of `embed_multimodal`. `features` are those of the images, or videos."""
+        """The layout and declared statistics of every image, or separately pruned part, in a call of
+        `embed_multimodal`. `features` are those of the images or videos."""
         raise NotImplementedError(f"{type(self).__name__} does not define encoded_images.")
 
     def make_patch_dropping(self) -> PatchDropping:
@@ -119,12 +119,12 @@ class PrunedModel(Base):
         raise NotImplementedError(f"{type(self).__name__} does not define grids.")
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
-        """How many rows each image or video has, of the arguments of `embed_multimodal` that hold those of all one
-        after the other."""
+        """How many rows each image or video has in those arguments of `embed_multimodal` that hold the rows of all in
+        sequence."""
         return {}
 
     def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
-        """How much higher the position ID of each visual token is than that of the first of the image or part."""
+        """Each visual token's position ID minus that of the first one of the image or part."""
         return torch.arange(image.layout.n_visual)[:, None]
 
     # What families use.
@@ -135,7 +135,7 @@ class PrunedModel(Base):
         return encoder_layer(config_with_tower(self.config), self.settings.strategy.attention_layer)
 
     def whole(self, states: Float[Tensor, "heads left width"]) -> Float[Tensor, "heads patches width"]:
-        """What a layer of the tower made of the patches of a call, with zeros for those that were not encoded."""
+        """A tower layer's states for the patches of a call, with zeros for those that were not encoded."""
         return states if self.before_tower is None else self.before_tower.whole(states)
 
     def real(self, tiles: Sequence[Layout]) -> Sequence[Bool[Tensor, "1 patches"] | None]:
@@ -208,7 +208,7 @@ class PrunedModel(Base):
         return pruned_ids(*self.unpruned_ids(ids, features), places)
 
     def unpruned_ids(self, ids: list[int], features: Any) -> tuple[Tensor, int]:
-        """The position IDs of an unpruned prompt, (3, length), and the delta of what follows."""
+        """The position IDs of an unpruned prompt, (3, length), and the delta for what follows."""
         if self.n_components > 1:
             return super().get_mrope_input_positions(ids, features)
         return compact_ids(len(ids))
@@ -232,7 +232,7 @@ class PrunedModel(Base):
         self.selector.record(item, torch.cat(indices))
         placed = torch.cat(parts)
         if get_tensor_model_parallel_world_size() > 1:
-            placed = get_tp_group().broadcast(placed.contiguous())  # every rank keeps what the first one does
+            placed = get_tp_group().broadcast(placed.contiguous())  # every rank keeps the same as the first
         return placed
 
     def _among_markers(

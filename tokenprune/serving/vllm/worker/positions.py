@@ -1,10 +1,9 @@
-"""Original position IDs in vLLM, which knows where a kept token was only after it has encoded the image.
+"""Original position IDs in vLLM, which learns where a kept token was only when it encodes the image.
 
-The position IDs of text, and of what is decoded, do not depend on which tokens are kept, because the number of tokens
-is known. So a request starts with those of its unpruned prompt, in which every kept token has the position ID of its
-image's first token. The rest travels with the features: each kept token's distance from the first, in two more columns
-per component, which vLLM caches and cuts into chunks together with the features. An image's markers are kept tokens
-here.
+The position IDs of text, and of what is decoded, do not depend on which tokens are kept, because their number is known.
+So a request starts with those of its unpruned prompt, in which every kept token has the position ID of its image's
+first token. The rest travels with the features: each kept token's distance from the first, in two more columns per
+component, which vLLM caches and cuts into chunks together with the features. An image's markers are kept tokens here.
 """
 
 # pyright: reportMissingImports=false
@@ -19,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
 
-#: Two digits of this base hold an offset. bfloat16 holds the integers up to 256, not all above.
+#: Two digits of this base hold an offset. bfloat16 is exact for integers up to 256.
 BASE = 256
 #: Offsets are below this.
 MOST = BASE**2
@@ -28,7 +27,7 @@ MOST = BASE**2
 def append_offsets(
     rows: Float[Tensor, "kept width"], offsets: Int[Tensor, "kept components"]
 ) -> Float[Tensor, "kept more"]:
-    """Append the offsets as two digits per component, all high ones first."""
+    """Append the offsets as two digits per component, all high digits first."""
     return torch.cat([rows, (offsets // BASE).to(rows.dtype), (offsets % BASE).to(rows.dtype)], -1)
 
 
@@ -42,11 +41,11 @@ def split_offsets(
 
 
 class StepPositions:
-    """The offsets of one step of the engine, and its position IDs, in buffers that stay at their addresses: a CUDA
-    graph reads its inputs there.
+    """The offsets of one step of the engine, and its position IDs, in buffers at fixed addresses, from which a CUDA
+    graph reads its inputs.
 
-    n_tokens: the most that a step can have.
-    width: of a token's embedding. Rows of just this width are text sent as `prompt_embeds`; they have no offsets.
+    n_tokens: the most tokens that a step can have.
+    width: that of a token's embedding. Rows of just this width are text sent as `prompt_embeds`, without offsets.
     adds: False for compact IDs, which have no offsets.
     """
 
@@ -59,7 +58,7 @@ class StepPositions:
     def unpack(
         self, embeddings: Sequence[Float[Tensor, "_ _"]], is_visual: Bool[Tensor, " scheduled"] | None
     ) -> list[Float[Tensor, "_ width"]]:
-        """The features of the step's visual tokens; their offsets are held for its position IDs."""
+        """The features of the step's visual tokens; stores their offsets for its position IDs."""
         self._offsets.zero_()
         if not embeddings:
             return []
@@ -98,10 +97,10 @@ def unpruned_prompt(
     features: Sequence[MultiModalFeatureSpec],
     counts: Callable[[MultiModalFeatureSpec], Sequence[tuple[int, int]] | None],
 ) -> tuple[list[int], list[MultiModalFeatureSpec], list[Place]]:
-    """The prompt as it would be without pruning: its token IDs, its images and videos, and the places of all that is
-    pruned by itself.
+    """The prompt as it would be without pruning: its token IDs, its images and videos, and the places of everything
+    pruned separately.
 
-    counts: how many visual tokens each part of an item had, markers between them included, and how many it has; None
+    counts: how many visual tokens each part of an item had, including markers between them, and how many it has; None
         for an item that is not pruned.
     """
     prompt: list[int] = []
@@ -109,7 +108,7 @@ def unpruned_prompt(
     for feature in sorted(features, key=lambda feature: feature.mm_position.offset):
         where = feature.mm_position
         prompt += ids[done : where.offset]
-        shared = max(0, done - where.offset)  # Gemma 3 joins the newlines between two images to one token
+        shared = max(0, done - where.offset)  # Gemma 3 merges the newlines between two images into one token
         start, done = len(prompt) - shared, where.offset + where.length
         count, index = counts(feature), torch.arange(where.length)
         if count is None:
@@ -120,7 +119,7 @@ def unpruned_prompt(
         for part, (n, n_kept) in zip(visual_places(where).split([kept for _, kept in count]), count, strict=True):
             first = int(part[0])
             places.append(Place(n_kept, start + first + dropped, n))
-            repeats[first] += n - n_kept  # the part's first token stands for those that it lost, too
+            repeats[first] += n - n_kept  # the part's first token also stands for those it lost
             dropped += n - n_kept
         index = index.repeat_interleave(repeats)
         mask = None if where.is_embed is None else where.is_embed[index]
@@ -137,8 +136,8 @@ def visual_places(where: PlaceholderRange) -> Int[Tensor, " kept"]:
 def pruned_ids(
     ids: Int[Tensor, "rows unpruned"], delta: int, places: Sequence[Place]
 ) -> tuple[Int[Tensor, "rows length"], int]:
-    """The position IDs of a pruned prompt, before offsets, given those of the unpruned one. `delta` is what a place
-    beyond the prompt must be increased by to get its position ID."""
+    """The position IDs of a pruned prompt, before offsets, given those of the unpruned one. `delta` is what to add to a
+    place beyond the prompt to get its position ID."""
     index = torch.arange(ids.shape[1])
     parts, done = [], 0
     for place in places:
@@ -150,5 +149,5 @@ def pruned_ids(
 
 
 def compact_ids(n_tokens: int) -> tuple[Int[Tensor, "rows tokens"], int]:
-    """Consecutive position IDs, in the three rows that vLLM wants whatever the model, and the delta of what follows."""
+    """Consecutive position IDs, in the three rows that vLLM expects for any model, and the delta for what follows."""
     return torch.arange(n_tokens).expand(3, -1), 0

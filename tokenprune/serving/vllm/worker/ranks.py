@@ -1,4 +1,4 @@
-"""Images that tensor parallel ranks encode apart, each some of them (`--mm-encoder-tp-mode data`)."""
+"""Images divided among tensor parallel ranks for encoding (`--mm-encoder-tp-mode data`)."""
 
 # pyright: reportMissingImports=false
 

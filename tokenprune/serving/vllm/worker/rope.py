@@ -1,7 +1,7 @@
-"""Rotary embeddings at position IDs beyond the length that vLLM counts.
+"""Rotary embeddings at position IDs beyond vLLM's tables.
 
-vLLM tabulates cosines and sines up to the length of the longest sequence. Original position IDs go beyond that, because
-they count pruned tokens too, and reading beyond the table returns NaN without an error.
+vLLM tabulates cosines and sines up to the length of the longest sequence. Original position IDs exceed that, because
+they count pruned tokens too, and reading beyond the table silently returns NaN.
 """
 
 # pyright: reportMissingImports=false
@@ -33,9 +33,8 @@ LENGTHENED = (
 
 
 def lengthen(language_model: nn.Module, settings: Settings, max_model_len: int) -> None:
-    """Lengthen every table of a language model to the position IDs that an engine with `settings` provides, at least.
-    Raises UnsupportedError for one that vLLM cannot make longer: its frequencies depend on the length that it was made
-    for."""
+    """Lengthen every table of a language model to at least the position IDs that an engine with `settings` provides.
+    Raises UnsupportedError for one that vLLM cannot lengthen because its frequencies depend on the length."""
     n_positions = settings.n_positions(max_model_len)
     module: Any
     for module in language_model.modules():
@@ -49,7 +48,7 @@ def lengthen(language_model: nn.Module, settings: Settings, max_model_len: int) 
 
 
 def _too_short(name: str, length: int, settings: Settings, n_positions: int) -> UnsupportedError:
-    """The error for a table of some length that has to be longer."""
+    """The error for a table that is too short."""
     ends = f"the language model's {name} ends at {length} position IDs"
     lower = f"Lower --max-model-len to {settings.max_model_len(length)}"
     if settings.position_ids == "compact":

@@ -1,4 +1,4 @@
-"""What is kept of an encoded image: as many visual tokens as vLLM has reserved places for."""
+"""Which visual tokens of an encoded image are kept: as many as vLLM has reserved places for."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.tower import KeptInTower
 
-logger = logging.getLogger("vllm.tokenprune")  # below vLLM's own, so that it is shown with the same settings
+logger = logging.getLogger("vllm.tokenprune")  # below vLLM's own, to share its settings
 
 
 class ImageSelector:
     """Selects the visual tokens of encoded images, as many as their prompts have placeholder tokens for.
 
-    width: that of a visual token's features; further columns, if there are any, are taken along (DeepStack).
-    n_summed: how many parts of this width, side by side, the features are the sum of, which are merged alike.
-    reports: whether this process records what is kept and how long it took, as one of several ranks does.
+    width: that of a visual token's features; any further columns are kept with it (DeepStack).
+    n_summed: how many side-by-side parts of this width sum to the features; all are merged alike.
+    reports: whether this process records what is kept and how long it took; one of several ranks does.
     """
 
     def __init__(self, settings: Settings, width: int, n_summed: int = 1, reports: bool = True) -> None:
@@ -41,8 +41,8 @@ class ImageSelector:
     def select(
         self, features: Float[Tensor, "visual columns"], image: EncodedImage, keep_ratio: float | None, n_kept: int
     ) -> tuple[Float[Tensor, "kept columns"], Int[Tensor, " kept"]]:
-        """The features of the `n_kept` tokens of an image or a part that are kept, after merging, and their indices.
-        `keep_ratio` is that of the request, None if it has none."""
+        """The features, after merging, and the indices of the `n_kept` tokens kept of an image or part. `keep_ratio` is
+        the request's, or None."""
         strategy = self.settings.strategy_at(keep_ratio)
         if strategy is None:
             return features, torch.arange(len(features), device=features.device)
@@ -50,7 +50,7 @@ class ImageSelector:
             return self._pruned(strategy, features, image, n_kept)
 
     def record(self, item: PrunedItem, kept: Int[Tensor, " kept"]) -> None:
-        """Write down which visual tokens of an image or a video were kept, if that is wanted."""
+        """Record which visual tokens of an image or video were kept, if requested."""
         if self.file is not None:
             self.file.write(item.key, item.n_visual, kept)
 
@@ -58,13 +58,13 @@ class ImageSelector:
         self, strategy: Strategy, features: Float[Tensor, "visual columns"], image: EncodedImage, n_kept: int
     ) -> tuple[Float[Tensor, "kept columns"], Int[Tensor, " kept"]]:
         merged = self._width * self._n_summed
-        # A copy, as in transformers: what a strategy does to it in place must not reach the model.
+        # A copy, as in transformers: in-place changes by a strategy must not reach the model.
         seen = features[:, :merged].unflatten(-1, (self._n_summed, self._width)).sum(1)
         tokens = VisualTokens(seen, image.layout, 0, image.statistics)
         left = left_before_tower(tokens)
         try:
             selection = checked_selection(strategy, tokens)
-        except Exception:  # which would end the engine, and with it everyone's requests
+        except Exception:  # which would end the engine and everyone's requests
             if bool(tokens.features.isfinite().all()):
                 raise
             logger.warning(
@@ -73,7 +73,7 @@ class ImageSelector:
                 type(strategy).__name__,
             )
             kept = left[finite_first(tokens.features[left], n_kept)]
-            # NaN in a KV block would spoil the next request that uses it.
+            # NaN in a KV block would corrupt the next request that uses it.
             return features[kept].nan_to_num(0.0, 0.0, 0.0), kept
         rows = features[selection.kept]
         if selection.merged is not None:
@@ -99,8 +99,8 @@ def finite_first(features: Float[Tensor, "visual width"], count: int) -> Int[Ten
 
 
 def best_dropped(selection: Selection, count: int, left: Int[Tensor, " left"]) -> Int[Tensor, " count"]:
-    """The `count` dropped tokens with the highest scores, of those that are `left` before the tower; the first ones if
-    there are no scores."""
+    """The `count` dropped tokens with the highest scores among those `left` before the tower; the first ones if there
+    are no scores."""
     dropped = left[~torch.isin(left, selection.kept)]
     scores = torch.zeros(len(dropped), device=left.device) if selection.scores is None else selection.scores[dropped]
     return dropped[scores.float().argsort(descending=True, stable=True)[:count]]

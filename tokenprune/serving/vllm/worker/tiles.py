@@ -1,5 +1,5 @@
-"""The encoded images of one call of a vision tower, with what the strategy reads of them: square tiles, or images that
-are one tile of any size."""
+"""The encoded images of one vision tower call, with what the strategy reads of them: square tiles, or images that are
+one tile of any size."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def tiled_images(
     model: PrunedModel, layouts: Sequence[Layout], n_encoded: Sequence[int], pixels: Sequence[Tensor] | Tensor | None
 ) -> list[EncodedImage]:
-    """The encoded images of one call of the tower, which has just been captured.
+    """The encoded images of the tower call that has just been captured.
 
-    n_encoded: how many tiles the tower encoded for each image, those of the layout first and then padding.
+    n_encoded: how many tiles the tower encoded for each image, the layout's first, then padding.
     pixels: all tiles, one by one; None if the images came as features.
     """
     needs, tower = model.settings.strategy.needs, tower_of_config(model.config)
@@ -46,7 +46,7 @@ def tiled_images(
 def equal_tiles(
     model: PrunedModel, tile: Layout, features: Sequence[Tensor], pixels: Sequence[Tensor] | Tensor | None
 ) -> list[EncodedImage]:
-    """The same for images of one or several tiles, all with the layout `tile`, as many as an image has features for."""
+    """The same for images of one or more tiles, all with the layout `tile`, as many as the image has features for."""
     counts = [len(rows) // tile.n_visual for rows in features]
     layouts = [tile if n == 1 else Layout.concat([tile] * n) for n in counts]
     return tiled_images(model, layouts, counts, pixels)
@@ -58,7 +58,7 @@ def images_of_any_size(
     heads: Iterable[tuple[Tensor, Tensor]] | None,
     pixels: Callable[[], Iterable[Tensor]] | None,
 ) -> list[EncodedImage]:
-    """The same for images, or frames, that are one tile each, of any size.
+    """The same for images or frames that are one tile each, of any size.
 
     heads: queries and keys of each, (heads, patches, width); None if the strategy reads none.
     pixels: returns each as the tower's first layer sees it, (channels, height, width), and is called only if the
@@ -80,7 +80,7 @@ def images_of_any_size(
 def image_statistics(
     needs: frozenset[str], tower: Tower, tiles: Float[Tensor, "tiles channels height width"]
 ) -> dict[str, Any]:
-    """What a strategy needs to see of an image itself, given its tiles as the tower gets them."""
+    """What a strategy needs to see of the image itself, given its tiles as the tower gets them."""
     found = {}
     if "pixels" in needs:
         found["pixels"] = tuple(tiles)
