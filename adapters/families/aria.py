@@ -20,8 +20,8 @@ from tokenprune.tokens.layout import Layout
 class AriaAdapter(KnownTowerAdapter):
     """For AriaForConditionalGeneration.
 
-    A visual token is a query that has read all patches, so it has no place on a grid. A map over patches becomes one
-    over visual tokens by what the projector reads. Each crop of an image is an image.
+    A visual token is a query that has read all patches, so it has no place on a grid. Maps over patches become maps
+    over visual tokens by what the projector attends to. Each crop of an image is an image.
     """
 
     @property

@@ -24,7 +24,7 @@ def with_clip_colors(tower: Tower) -> Tower:
     return replace(tower, normalisation=CLIP_COLORS)
 
 
-#: The one that vLLM has.
+#: The tower that vLLM has.
 TOWER = with_clip_colors(TOWERS["siglip_vision_model"])
 
 
@@ -49,4 +49,4 @@ class Cohere2VisionAdapter(ModelAdapter):
 
 @register_adapter("AyaVisionForConditionalGeneration")
 class AyaVisionAdapter(Cohere2VisionAdapter, LlavaAdapter):
-    """For AyaVisionForConditionalGeneration, whose projector may get several layers of the tower."""
+    """For AyaVisionForConditionalGeneration, whose projector may read several layers of the tower."""

@@ -29,8 +29,8 @@ class DeepseekOcr2Adapter(KnownTowerAdapter):
     """For DeepseekOcr2ForConditionalGeneration.
 
     In the second of the tower's encoders, all patches attend to each other; the queries after them attend to all
-    patches and to earlier queries, and become the visual tokens, which have no place on a grid. A map over patches
-    becomes one over visual tokens by what the last layer reads. Tiles are the crops, and then the image with the
+    patches and to earlier queries, and become the visual tokens, which have no place on a grid. Maps over patches
+    become maps over visual tokens by what the last layer attends to. Tiles are the crops, and then the image with the
     separator.
     """
 
@@ -59,7 +59,7 @@ class DeepseekOcr2Adapter(KnownTowerAdapter):
 
 def tiles_and_separator(n_crops: int, n_local: int, n_global: int) -> Layout:
     """The layout of an image: `n_crops` crops of `n_local` visual tokens each, then the whole image in `n_global`,
-    neither in an order that a grid would show, then the separator."""
+    neither on a grid, then the separator."""
     sizes = torch.tensor([n_local] * n_crops + [n_global + 1])
     return Layout(
         (*[(1, 1, n_local)] * n_crops, (1, 1, n_global), (1, 1, 1)),

@@ -1,4 +1,4 @@
-"""DeepSeek-VL and Janus: an image is one square of patches; the hybrid adds what a second tower sees of it."""
+"""DeepSeek-VL and Janus: an image is one square of patches; the hybrid adds a second tower's features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DeepseekVLAdapter(ModelAdapter):
     """For DeepseekVLForConditionalGeneration, DeepseekVLHybridForConditionalGeneration and
     JanusForConditionalGeneration.
 
-    Attention is that of the tower for low resolution, which has one patch for each visual token. When a Janus draws
+    Attention is that of the low-resolution tower, which has one patch per visual token. When a Janus draws
     (`generation_mode="image"`), its prompt is text, and nothing is pruned.
     """
 

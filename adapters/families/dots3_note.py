@@ -19,7 +19,7 @@ from tokenprune.tokens.layout import Layout
 
 @register_adapter("Dots3NoteForConditionalGeneration")
 class Dots3NoteAdapter(KnownTowerAdapter):
-    """For Dots3NoteForConditionalGeneration. Audio stays."""
+    """For Dots3NoteForConditionalGeneration. Audio is untouched."""
 
     def describe_tower(self) -> Tower:
         return replace(NORMED_TOWER, row=None)

@@ -20,7 +20,7 @@ from tokenprune.tokens.layout import Layout
 
 @register_adapter("Ernie4_5_VLMoeForConditionalGeneration")
 class Ernie4_5VLAdapter(Qwen2VLAdapter):
-    """For Ernie4_5_VLMoeForConditionalGeneration, whose experts are chosen by what a token is."""
+    """For Ernie4_5_VLMoeForConditionalGeneration, whose experts depend on a token's modality."""
 
     sequence_arguments = ("moe_mm_token_type_ids",)
 

@@ -18,7 +18,7 @@ class FuyuAdapter(GenericAdapter):
     """For FuyuForCausalLM. The processor writes a marker after every row; markers are text and stay.
 
     The model knows neither which patches belong to one image nor where they are in it: the processor joins those of all
-    images, and the prompt tells where an image begins, which more than the marker separates from the one before.
+    images. The prompt shows where an image begins: more than a marker separates it from the one before.
     """
 
     since = (5, 24)

@@ -21,7 +21,7 @@ from tokenprune.tokens.layout import Layout
 
 @register_adapter("Gemma3nForConditionalGeneration")
 class Gemma3nAdapter(ConvolutionalAdapter):
-    """For Gemma3nForConditionalGeneration. What each layer adds for every token is shortened with the sequence.
+    """For Gemma3nForConditionalGeneration. Per-layer embeddings are shortened with the sequence.
 
     The published tower (MobileNet V5) attends in its last two stages, whose maps it fuses: it repeats the places of the
     last one, doubling the sides, and averages. The last stage is read.

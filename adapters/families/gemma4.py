@@ -27,7 +27,7 @@ class Gemma4Layouts(InterfaceAdapter):
     """For both kinds of Gemma 4. In the large models the visual tokens of an image or a frame attend to each other in
     both directions."""
 
-    #: The side of the square of patches, or of places that an image's pixels have, that is averaged to a visual token.
+    #: The side of the square of patches, or of places of an image's pixels, averaged to one visual token.
     side = 1
 
     @property
@@ -60,7 +60,7 @@ class Gemma4UnifiedAdapter(Gemma4Layouts, GenericAdapter):  # pyright: ignore[re
 
 @register_adapter("Gemma4ForConditionalGeneration")
 class Gemma4Adapter(Gemma4Layouts, KnownTowerAdapter):  # pyright: ignore[reportIncompatibleVariableOverride]
-    """For Gemma4ForConditionalGeneration. What each layer adds for every token is shortened with the sequence."""
+    """For Gemma4ForConditionalGeneration. Per-layer embeddings are shortened with the sequence."""
 
     @property
     def side(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -85,14 +85,14 @@ def tiles_of(
 
 
 def sizes_of(places: Int[Tensor, "tiles patches 2"]) -> list[tuple[int, int]]:
-    """Rows and columns of every tile, from the (column, row) of its patches, which are -1 where there is none."""
+    """Rows and columns of every tile, from the (column, row) of its patches, -1 where there is none."""
     last = places.amax(1)
     first = places.where(places >= 0, last[:, None]).amin(1)
     return [(row, column) for column, row in (last - first + 1).tolist()]
 
 
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """Normed queries and keys, of whose width one half is rotated by columns and the other by rows."""
+    """Normed queries and keys; half of their width is rotated by columns, half by rows."""
     cos, sin = (part.flatten(0, 1).chunk(2, -1) for part in call["attention"]["position_embeddings"])
     places = call["tower"]["pixel_position_ids"]
 

@@ -20,8 +20,8 @@ from tokenprune.encoded import Modality
 class Glm4vAdapter(Qwen2VLAdapter):
     """For Glm4v-, Glm46V- and Glm4vMoeForConditionalGeneration.
 
-    The processor writes every frame of a video as it writes an image, and the model takes images or videos, not both
-    in one call.
+    The processor writes every frame of a video like an image, and the model takes images or videos, not both in one
+    call.
     """
 
     frames_as_images = True

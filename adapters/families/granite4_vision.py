@@ -26,8 +26,8 @@ MASK, FEATURES = "vision_mask", "deepstack_features"
 class Granite4VisionAdapter(LlavaNextAdapter):
     """For Granite4VisionForConditionalGeneration.
 
-    A visual token enters the language model as zeros, and before some of its layers features are added. Their sum is
-    what strategies read. Inside the language model tokens can be dropped from the last of these layers on.
+    A visual token enters the language model as zeros, and before some of its layers features are added. Strategies read
+    their sum. Inside the language model, tokens can be dropped from the last of these layers on.
     """
 
     late_features = True

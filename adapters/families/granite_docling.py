@@ -21,8 +21,8 @@ from tokenprune.tokens.layout import Layout
 class GraniteDoclingAdapter(DeepStack, Idefics3Adapter):
     """For GraniteDoclingForConditionalGeneration.
 
-    The model does not know which tiles belong to one image. The token before a tile is its place in the image, as the
-    processor writes it, and every image begins as the first image of its row does.
+    The model does not know which tiles belong to one image. The processor writes each tile's place in the image as a
+    token before it, and every image begins like the first one of its row.
     """
 
     def image_starts(

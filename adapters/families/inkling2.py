@@ -24,8 +24,8 @@ from tokenprune.tokens.layout import Layout
 class Inkling2Adapter(KnownTowerAdapter):
     """For Inkling2ForConditionalGeneration and Inkling2LoopForConditionalGeneration.
 
-    Attention of the language model knows distances in the cache only, windows included, so what is dropped was never
-    there: position IDs make no difference.
+    The language model's attention, windows included, knows only distances in the cache, so it is as if dropped tokens
+    had never been there: position IDs make no difference.
     """
 
     def describe_tower(self) -> Tower:

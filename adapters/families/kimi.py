@@ -43,14 +43,14 @@ class KimiK25Adapter(ModelAdapter):
 def chunk_pixels(
     patches: Float[Tensor, "patches channels y x"], grids: Int[Tensor, "chunks 3"]
 ) -> list[Float[Tensor, "channels height width"]]:
-    """The mean of each chunk's frames, put together from their patches; an image is one frame."""
+    """The mean of each chunk's frames, assembled from their patches; an image is one frame."""
     pattern = "(frame row column) channel y x -> channel (row y) (column x)"
     chunks = zip(patches.split(grids.prod(-1).tolist()), grids.tolist(), strict=True)
     return [reduce(chunk, pattern, "mean", frame=frames, column=columns) for chunk, (frames, _, columns) in chunks]
 
 
 def chunk_layout(frames: int, rows: int, columns: int, side: int) -> Layout:
-    """The layout of frames of rows x columns patches; the side x side squares at one place in all frames make one
+    """The layout of frames of rows x columns patches; the side x side squares at the same place in all frames make one
     visual token."""
     to_tokens = partial(frame_means, frames=frames, rows=rows, columns=columns, side=side)
     return Layout(((1, rows // side, columns // side),), to_tokens=to_tokens)

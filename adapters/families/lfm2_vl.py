@@ -45,7 +45,7 @@ class Lfm2VlAdapter(ModelAdapter):
 def tile_image(
     patches: Float[Tensor, "patches values"], rows: int, columns: int, patch: int
 ) -> Float[Tensor, "channels height width"]:
-    """Put a tile together from its patches, which padding may follow."""
+    """Assemble a tile from its patches, which padding may follow."""
     pattern = "(row column) (y x channel) -> channel (row y) (column x)"
     return rearrange(patches[: rows * columns], pattern, column=columns, y=patch, x=patch)
 

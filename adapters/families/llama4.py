@@ -25,8 +25,8 @@ from tokenprune.tokens.layout import Layout
 class Llama4Adapter(KnownTowerAdapter):
     """For Llama4ForConditionalGeneration, which is its own base model.
 
-    It does not know which tiles belong to one image; the marker that the processor writes before an image's overview,
-    its last or only tile, tells.
+    It does not know which tiles belong to one image; the processor's marker before an image's overview, its last or
+    only tile, shows it.
     """
 
     @property

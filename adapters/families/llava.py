@@ -59,13 +59,14 @@ class LlavaAdapter(ModelAdapter):
 
     @property
     def tower_layers(self) -> BatchLayers | RowLayers | None:
-        """Those of models where an image is one tile, each patch is a visual token, and the projector gets one
-        layer."""
+        """The tower's layers, for models where an image is one tile, each patch is a visual token, and the projector
+        gets one layer."""
         by_patch = type(self).layouts is LlavaAdapter.layouts
         return self.layers_by_merge(1) if by_patch else None
 
     def layers_by_merge(self, merge: int) -> BatchLayers | RowLayers | None:
-        """Those of a model where an image is one tile and merge x merge patches become a visual token."""
+        """The tower's layers, for a model where an image is one tile and merge x merge patches become a visual
+        token."""
         if not isinstance(self.feature_layers, int):
             return None
         n_states = len(self.tower.layers(self.vision_tower)) + 1
@@ -76,7 +77,7 @@ class LlavaAdapter(ModelAdapter):
         return RowLayers.of(self.tower, self.vision_tower, range(n_before), describe)
 
     def consumed_layer(self, n_layers: int) -> int:
-        """The layer that makes the features; the last, of several."""
+        """The layer that makes the features; the last, if several do."""
         states = [self.feature_layers] if isinstance(self.feature_layers, int) else self.feature_layers
         layer = max(state - 1 if state >= 0 else n_layers + state for state in states)
         if layer < 0:

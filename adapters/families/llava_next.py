@@ -52,8 +52,8 @@ def pack(
 ) -> Float[Tensor, " visual"]:
     """Pack a map over patches with the base model's class, as features of one channel.
 
-    That reads only the config of a model, or what Granite 4 Vision's class takes from it. A layout that held the model
-    would carry its weights wherever a report goes.
+    It reads only a model's config, or what Granite 4 Vision's class takes from it. A layout that held the model would
+    carry its weights wherever a report goes.
     """
     rate = getattr(config, "downsample_rate", None)
     first, *_ = core.pack_image_features(

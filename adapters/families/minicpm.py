@@ -52,22 +52,22 @@ class MiniCPMAdapter(ModelAdapter):
 def tile_image(
     patches: Float[Tensor, "channels patch patches_width"], rows: int, columns: int
 ) -> Float[Tensor, "channels height width"]:
-    """Put a tile together from its patches, which lie side by side, maybe before padding."""
+    """Assemble a tile from its patches, which lie side by side, possibly before padding."""
     patch = patches.shape[1]
     real = patches[..., : rows * columns * patch]
     return rearrange(real, "channel y (row column x) -> channel (row y) (column x)", column=columns, x=patch)
 
 
 def tile_layout(rows: int, columns: int, n_visual: int) -> Layout:
-    """The layout of a tile of rows x columns patches. Within the tower, patches are merged as some layers see them, so
-    a map has a value for each square of patches; how large these are, its length tells."""
+    """The layout of a tile of rows x columns patches. The tower merges patches between layers, so a map has one value
+    per square of patches, whose size follows from the map's length."""
     side = isqrt(rows * columns // n_visual)
     grid = (1, rows // side, columns // side)
     return Layout((grid,), to_tokens=partial(means, rows=rows // side, columns=columns // side))
 
 
 def means(values: Float[Tensor, "one squares"], rows: int, columns: int) -> Float[Tensor, " visual"]:
-    """Average what the rows x columns visual tokens are made of."""
+    """Average the squares that each of the rows x columns visual tokens is made of."""
     side = isqrt(values.shape[1] // (rows * columns))
     return square_means(values, rows * side, columns * side, side)
 

@@ -30,8 +30,8 @@ from tokenprune.tokens.layout import Layout, square_means
 class MiniMaxM3Adapter(KnownTowerAdapter):
     """For MiniMaxM3SparseForConditionalGeneration, with compact position IDs and rows of one length.
 
-    Its sparse layers divide the cache into blocks, and take position IDs for places in it. Padding moves the borders of
-    these blocks, also without a patch. The tower sees all frames of a chunk at once, so that a chunk is one tile.
+    Its sparse layers divide the cache into blocks, and use position IDs as places in it. Padding shifts the borders of
+    these blocks, even without a patch. The tower sees all frames of a chunk at once, so that a chunk is one tile.
     """
 
     splits_videos = "its processor cuts a video into chunks of frames, each of which counts as a video of its own"
@@ -95,7 +95,7 @@ def chunks(grids: Int[Tensor, "chunks 3"], config: Any) -> Row:
 
 
 def _output_modules(tower: Any) -> Sequence[nn.Module]:
-    """None: the tower returns what its last layer has made."""
+    """None: the tower returns its last layer's output."""
     return ()
 
 

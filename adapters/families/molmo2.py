@@ -22,8 +22,8 @@ from tokenprune.tokens.layout import Grid3, Layout
 
 @register_adapter("Molmo2ForConditionalGeneration")
 class Molmo2Adapter(ModelAdapter):
-    """For Molmo2ForConditionalGeneration. All visual tokens and markers of a row attend to each other. One placeholder
-    token stands for images and videos; a call has either."""
+    """For Molmo2ForConditionalGeneration. All visual tokens and markers of a row attend to each other. Images and
+    videos have the same placeholder token; a call has one or the other."""
 
     noncausal = True
     takes_video = True
@@ -52,7 +52,7 @@ class Molmo2Adapter(ModelAdapter):
 
 def pooled_layout(grids: tuple[Grid3, ...], indices: Int[Tensor, "visual pooled"], n_patches: int) -> Layout:
     """The layout of an image or video whose visual tokens each pool patches: `indices` among the patches of all crops
-    of a call, -1 where there is none. A token belongs to the crop of its first patch."""
+    of a call, -1 for none. A token belongs to the crop of its first patch."""
     valid = indices >= 0
     first_crop = int(indices[valid].min()) // n_patches
     own = (indices - first_crop * n_patches).masked_fill(~valid, -1)

@@ -24,7 +24,7 @@ from tokenprune.tokens.layout import Layout
 
 @register_adapter("NemotronH_Omni_Reasoning_V3")
 class NemotronOmniAdapter(KnownTowerAdapter):
-    """For NemotronH_Omni_Reasoning_V3, which takes images or videos, not both in one call. A step of a video, of
+    """For NemotronH_Omni_Reasoning_V3, which takes images or videos, not both in one call. A step of a video, which has
     several frames, is a tile."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,7 +44,7 @@ class NemotronOmniAdapter(KnownTowerAdapter):
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Those of the interface: frames, too, are written with the token of images."""
+        """Those of the interface; frames also use the image token."""
         image = Modality("image", "get_image_features", "pixel_values", self.config.image_token_id)
         return image, replace(image, name="video", function="get_video_features", pixels="pixel_values_videos")
 
@@ -85,5 +85,5 @@ def _scale(tower: Any) -> float:
     return tower.encoder.layer[0].attention.scaling
 
 
-#: RADIO. Class and register tokens come before the patches, in a number that the config says.
+#: RADIO. Class and register tokens, whose number is in the config, precede the patches.
 TOWER = Tower(attrgetter("encoder.layer"), _points, n_prefix=0, heads=heads, scale=_scale, normalisation=CLIP_COLORS)

@@ -22,8 +22,8 @@ from tokenprune.tokens.layout import Layout
 class Ovis2Adapter(ModelAdapter):
     """For Ovis2ForConditionalGeneration.
 
-    The model does not know which tiles belong to one image; the marker that the processor writes before each overview
-    tells; without markers, every run of visual tokens is an image. Markers are text and stay.
+    The model does not know which tiles belong to one image; the processor's marker before each overview shows it.
+    Without markers, every run of visual tokens is an image. Markers are text and stay.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,7 +44,7 @@ class Ovis2Adapter(ModelAdapter):
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
     ) -> Bool[Tensor, "batch length"]:
         runs, markers = run_starts(visual), self.config.visual_indicator_token_ids
-        if not markers:  # nothing ties tiles together
+        if not markers:  # nothing shows which tiles belong together
             return runs
         return runs & self.columns_of(markers[0], kwargs).roll(1, 1)
 

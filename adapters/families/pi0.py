@@ -18,7 +18,7 @@ from tokenprune.errors import PruningError
 
 @register_adapter("PI0ForConditionalGeneration")
 class PI0Adapter(Policy, PaliGemmaAdapter):
-    """For PI0ForConditionalGeneration. An image is a camera. All of the prefix attends to all of it."""
+    """For PI0ForConditionalGeneration. An image is a camera. All tokens of the prefix attend to each other."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -48,7 +48,7 @@ class PI0Adapter(Policy, PaliGemmaAdapter):
         return one.self_attn, one.mlp
 
     def visual_mask(self, modality: Modality, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch length"] | None:
-        """Raises PruningError for embeddings that the patched policy has not made."""
+        """Raises PruningError for embeddings that the patched policy did not make."""
         prefix = self.encoded(modality, kwargs)
         if prefix is None and kwargs.get("inputs_embeds") is not None:
             raise PruningError(

@@ -1,5 +1,5 @@
 """The thinkers of Qwen2.5-Omni and Qwen3-Omni: Qwen-VL with audio, which is never pruned. A whole model can speak only
-unpruned, because its talker reads the thinker's hidden states by the tokens of the unpruned prompt."""
+unpruned, because its talker indexes the thinker's hidden states by the unpruned prompt's tokens."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ATTENTION = RowAttention(_all_points, project_separate, _attend)
 
 
 def read_by_the_talker(kwargs: Mapping[str, Any]) -> list[str]:
-    """What only fits the unpruned sequence, where a call of a thinker asks for hidden states."""
+    """The arguments that only fit the unpruned sequence, if a call of a thinker asks for hidden states."""
     asked = (
         "output_hidden_states, of which the talker of a whole Qwen-Omni reads one for each token of the prompt (give a "
         'whole one generation_mode="text", for an answer without speech),'

@@ -29,8 +29,8 @@ from tokenprune.tokens.layout import Layout
 class UnlimitedOcrAdapter(KnownTowerAdapter):
     """For UnlimitedOcrForConditionalGeneration.
 
-    Attention is that of the second of its two encoders, which has one patch for each visual token. Its cache keeps the
-    prompt and a window of the answer. `generate` sets the length of the unpruned prompt in it beforehand.
+    Attention is that of its second encoder, which has one patch per visual token. Its cache keeps the prompt and a
+    window of the answer. `generate` sets the length of the unpruned prompt in it beforehand.
     """
 
     def describe_tower(self) -> Tower:
@@ -55,7 +55,7 @@ class UnlimitedOcrAdapter(KnownTowerAdapter):
         super().prune_arguments(kwargs, packing, n_slots)
         for layer in getattr(kwargs.get("cache"), "layers", ()):
             length = getattr(layer, "prefill_length", None)
-            if n_slots == 0 and length is not None:  # less than the prompt where a static cache has room for all
+            if n_slots == 0 and length is not None:  # less than the prompt if a static cache has room for everything
                 layer.prefill_length = min(length, packing.columns.shape[1])
 
 

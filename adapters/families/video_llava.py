@@ -62,8 +62,8 @@ class VideoLlavaAdapter(LlavaAdapter):
 
 
 def with_current_name(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the arguments with images under the name that they have from 5.2x on. The processor still uses the old
-    name, and the model takes both."""
+    """Return the arguments with images under their name from 5.2x on. The processor still uses the old one, and the
+    model takes both."""
     before = arguments.get("pixel_values_images")
     return arguments if before is None else {**arguments, "pixel_values": before}
 
