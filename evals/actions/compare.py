@@ -49,7 +49,8 @@ class ActionError:
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """One strategy on one observation. error: of every number of the chunk's actions. The rest as in ActionError."""
+    """One strategy on one observation. error: of every number of the chunk's actions. Other fields as in
+    ActionError."""
 
     error: Float[Tensor, "steps width"]
     seconds: float

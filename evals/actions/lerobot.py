@@ -20,9 +20,9 @@ from tokenprune.evals.reading.videos import VideoFrame
 from tokenprune.text_files import read_json
 
 INFO = Path("meta", "info.json")
-#: Where a version has its tasks: what robots are told.
+#: The file of a version's tasks, the instructions to the robot.
 TASKS = {"v2.0": "tasks.jsonl", "v2.1": "tasks.jsonl", "v3.0": "tasks.parquet"}
-#: The column of tasks in version 3, which is the index of a table of pandas: with a name, and before it had one.
+#: The task column in version 3, the index of a pandas table: with a name, and from before it had one.
 TASK_COLUMNS = ("task", "__index_level_0__")
 STATE = "observation.state"
 

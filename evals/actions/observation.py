@@ -15,8 +15,8 @@ from tokenprune.evals.reading.videos import VideoFrame
 class Observation:
     """What a policy sees at one moment.
 
-    where: its file and place, for errors. images: of every camera, in the same order in all observations. state: of the
-    robot, None if none is recorded. episode: the recording that it is from; moments of one are alike.
+    where: its file and place, for errors. images: of every camera, in the same order in all observations. state: the
+    robot's, None if none is recorded. episode: the recording it is from; moments of one are alike.
     """
 
     where: str

@@ -127,7 +127,7 @@ def adapt(
         check_images(asked)
         answers = {one.question.key: one.answer for one in labelled(asked)} if labels else None
         loaded, processor = load_model(model, dtype)
-        for ratio in (keep_ratio, up_to):  # refuse now what a step would refuse
+        for ratio in (keep_ratio, up_to):  # fail now rather than at a step
             with tokenprune.patch(loaded, at_ratio(base, ratio)):
                 pass
         collator = Collator(processor, loaded.dtype)
@@ -202,7 +202,7 @@ def _grouped(
 
 
 def _head(model: Any, collator: Collator, question: Question, say: Callable[[str], None]) -> nn.Module | None:
-    """The output layer, see `tokenprune.evals.adapt.logits`; say what it costs that there is none."""
+    """The output layer, see `tokenprune.evals.adapt.logits`; if there is none, say what that costs."""
     head = output_layer(model, on_device(collator([Row((Example(question, question.text),))]), model))
     if head is None:
         say(
@@ -213,7 +213,7 @@ def _head(model: Any, collator: Collator, question: Question, say: Callable[[str
 
 
 def _rows(groups: Sequence[tuple[Question, ...]], answers: Mapping[QuestionKey, str | None]) -> list[Row]:
-    """What is learnt; a question without an answer is left out."""
+    """The rows to learn, without questions that have no answer."""
     found = [tuple(Example(one, answers[one.key]) for one in group if answers[one.key]) for group in groups]
     return [Row(examples) for examples in found if examples]
 
@@ -226,7 +226,8 @@ def _identity(
     groups: Sequence[tuple[Question, ...]],
     batch_tokens: int,
 ) -> dict[str, Any]:
-    """What decides what is learnt. batch_tokens: of the questions that the unpruned model answers one by one."""
+    """Everything that affects what is learnt. batch_tokens: of the questions that the unpruned model answers one by
+    one."""
     return {
         "strategy": name_of(type(objective.strategy)),
         "settings": changed_settings(objective.strategy),

@@ -24,7 +24,7 @@ OPTIMISER_BYTES = 3 * 4
 class Estimate:
     """n_trained, n_weights: how many weights are trained, and how many there are. peak: bytes that training needs in
     addition to the model's weights. free: bytes free on the device. whole, pruned, teaching: seconds of an unpruned
-    step, of one at the middle keep ratio, and of asking the teacher about its rows."""
+    step, of one at the middle keep ratio, and of the teacher's pass over its rows."""
 
     n_trained: int
     n_weights: int
@@ -35,8 +35,8 @@ class Estimate:
     teaching: float
 
     def sentence(self, steps: int, share: float, n_taught: int) -> str:
-        """What a user should know before it starts. share: of unpruned steps. n_taught: in how many the teacher is
-        asked."""
+        """What a user should know before it starts. share: of unpruned steps. n_taught: the number of steps that ask
+        the teacher."""
         seconds = steps * (share * self.whole + (1 - share) * self.pruned) + n_taught * self.teaching
         text = (
             f"Training {self.n_trained / 1e6:.2f} million of {self.n_weights / 1e6:.1f} million weights: about "

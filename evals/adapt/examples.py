@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Example:
-    """A question and the answer that the model shall give; None if that is not known yet."""
+    """A question and the answer that the model should give; None if not known yet."""
 
     question: Question
     answer: str | None
 
 
 def by_image(questions: Sequence[Question], most: int) -> list[tuple[Question, ...]]:
-    """Groups of questions about the same images, at most `most` in one."""
+    """Groups of at most `most` questions about the same images."""
     found: dict[tuple[object, ...], list[Question]] = {}
     for question in questions:
         found.setdefault(identities(question), []).append(question)
@@ -62,7 +62,7 @@ def labelled(questions: Sequence[Question]) -> list[Example]:
 
 
 def right_answer(question: Question) -> str:
-    """The right answer as the model would write it: of several accepted ones, the commonest."""
+    """The right answer as the model would write it; the most common if several are accepted."""
     if isinstance(question, ShortAnswer):
         return Counter(question.answers).most_common(1)[0][0]
     if isinstance(question, RefCocoQuestion):

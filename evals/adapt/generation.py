@@ -1,7 +1,7 @@
 """Generate the unpruned model's answers to several questions about one image at once.
 
 A batch has the rows of a training (`tokenprune.evals.adapt.rows`), without answers. So an image is encoded and read
-once for all of its questions, and each step of generation adds a token to all of their answers.
+once for all its questions, and each generation step adds a token to all their answers.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tokenprune.evals.models.greedy import check_logits, decisive_settings
 class UnprunedAnswer:
     """The unpruned model's answer to a question.
 
-    distributions: those of the tokens to learn; None if these are not the generated ones: the answer was cut off, or
-        the tokenizer splits the same text in another way.
+    distributions: those of the tokens to learn; None if these differ from the generated ones, because the answer was
+        cut off or the tokenizer splits the same text differently.
     """
 
     text: str
@@ -115,7 +115,7 @@ class RowGenerator:
     def _answer(
         self, example: Example, tokens: Sequence[int], distributions: Sequence[Distributions]
     ) -> UnprunedAnswer:
-        """An answer. tokens, distributions: of all steps, those after its end among them."""
+        """An answer. tokens, distributions: of all steps, including those after its end."""
         most = example.question.max_new_tokens
         n = next((n for n, token in enumerate(tokens[:most], start=1) if token in self._ends), most)
         text = self.collator.processor.decode(tokens[:n], skip_special_tokens=True).strip()

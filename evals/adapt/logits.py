@@ -1,4 +1,4 @@
-"""Logits where an answer is learnt, and nowhere else.
+"""Logits only where an answer is learnt.
 
 Few of a row's tokens belong to answers. Logits of the others do not change the loss, but with a vocabulary of 150,000
 tokens they would take most of a step's memory. So the model's output layer is bypassed, and the loss, which knows the

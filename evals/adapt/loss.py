@@ -21,9 +21,9 @@ def answer_loss(model: PeftModel, head: nn.Module | None, targets: Distributions
     distributions at the labels.
 
     Enter it before the model is patched. head: see `tokenprune.evals.adapt.logits.output_layer`.
-    UnsupportedError if the model computes its loss without `loss_function`, at the end of the block.
+    At the end of the block, UnsupportedError if the model computes its loss without `loss_function`.
     """
-    if head is None and targets is None:  # the model's own loss is what is asked for
+    if head is None and targets is None:  # the model's own loss is wanted
         yield
         return
     base: Any = model.get_base_model()
@@ -43,7 +43,7 @@ def answer_loss(model: PeftModel, head: nn.Module | None, targets: Distributions
 
 
 class AnswerLoss:
-    """A loss function for transformers' models, which is given hidden states for logits.
+    """A loss function for transformers' models that gets hidden states in place of logits.
 
     own: the model's. logits_of: the output layer. targets: the teacher's distributions at the labels, in their
     order; the labels' values are then not read.
@@ -64,8 +64,8 @@ class AnswerLoss:
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> Float[Tensor, ""]:
-        """vocab_size: not read; a model may take it from the hidden states. num_items_in_batch: by how many the sum is
-        divided, if the step has several batches."""
+        """vocab_size: not read; a model may take it from the hidden states. num_items_in_batch: the sum's divisor, if
+        the step has several batches."""
         self.was_read = True
         places = is_learnt(labels)
         logits = self._logits_of(logits[:, :-1][places])

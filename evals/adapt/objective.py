@@ -1,4 +1,4 @@
-"""What a training is for: which answers the model learns, and how it is pruned meanwhile."""
+"""A training's objective: which answers the model learns, and how it is pruned meanwhile."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tokenprune.evals.adapt.teaching import Distributions
 @dataclass(frozen=True)
 class Ratios:
     """Keep ratios for the steps of a training: a share `whole` of the steps is unpruned, and the others are spread over
-    `lowest` to `highest`, each octave alike. A step's depends on its number alone, so that a resumed training draws the
-    same."""
+    `lowest` to `highest`, each octave alike. A step's ratio depends on its number alone, so that a resumed training
+    draws the same."""
 
     lowest: float
     highest: float
@@ -38,7 +38,7 @@ class Ratios:
 
     @property
     def middle(self) -> float:
-        """Half of the pruned steps have a lower one."""
+        """The median ratio of the pruned steps."""
         return math.sqrt(self.lowest * self.highest)
 
     def at(self, step: int) -> float:
@@ -68,7 +68,7 @@ class Objective:
 
     @contextmanager
     def applied_to(self, model: PeftModel, ratio: float, targets: Distributions | None) -> Iterator[None]:
-        """Within the block, the model is pruned, unless `ratio` is 1, and its loss is the objective's. targets: its
+        """Within the block, the model is pruned, unless `ratio` is 1, and its loss is the objective's. targets: the
         teacher's distributions at the labels; None with `labels`."""
         with ExitStack() as step:
             step.enter_context(answer_loss(model, self.head, targets))

@@ -31,12 +31,12 @@ def own_answers(
     batch: int,
     batch_tokens: int,
 ) -> Mapping[QuestionKey, UnprunedAnswer]:
-    """Return what the model answers to each question, "" where it has no answer.
+    """Return the model's answer to each question, "" if it has none.
 
-    Answers are on disk and not asked again; then their distributions are not known. DataError if there are none at all.
+    Answers on disk are not asked again, and have no known distributions. DataError if there are no answers at all.
 
-    groups: questions about the same images. If there are several in one, they are asked at once, `batch` groups in a
-        forward; or else each for itself, `batch_tokens` tokens in a forward.
+    groups: questions about the same images. If a group has several, they are asked at once, `batch` groups in a
+        forward; otherwise one by one, `batch_tokens` tokens in a forward.
     """
     run, say = RunFolder(folder), plain_printer(console)
     with run.writing() as write, progress_bar(console) as progress:
@@ -95,5 +95,5 @@ def _one_by_one(
 
 
 def _answer(question: Question, text: str) -> Answer:
-    """What is stored of an answer that no score or cost is asked of."""
+    """The stored form of an answer that needs no score or cost."""
     return Answer.to(question, UNPRUNED.key, text=text, score=None)

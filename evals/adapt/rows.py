@@ -26,14 +26,14 @@ from tokenprune.sequence.masks import FULL
 from tokenprune.sequence.packing import IGNORED_LABEL
 from tokenprune.strategy import Strategy
 
-PADDING = -1  # the part of a row that is nobody's
-#: Statistics that depend on what is asked about an image.
+PADDING = -1  # the part of a row that belongs to no question
+#: Statistics that depend on the question.
 ASKED = frozenset({"text_attention", "text_tower"})
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Questions about the same images, and their answers. A row is equal to itself alone, whatever it contains."""
+    """Questions about the same images, and their answers. Rows are compared by identity."""
 
     examples: tuple[Example, ...]
 
@@ -49,7 +49,7 @@ class Collator:
     """Makes a batch of rows, padded on the right, with labels for the answers and their ends alone.
 
     A row is what its questions' prompts have in common, and for each of them the rest of its prompt and its answer. If
-    no row has several questions, the batch has a mask of its padding, as the processor's have.
+    no row has several questions, the batch has a padding mask, like the processor's batches.
     """
 
     processor: Any
@@ -105,8 +105,8 @@ class Collator:
             ) from error
 
     def _sequence(self, row: Row, first: list[int]) -> RowTokens:
-        """A row. `first` is what the processor made of its first prompt: the others differ from it in their ends only,
-        so their images need no processing."""
+        """A row. `first` is what the processor made of its first prompt: the others differ only at their ends, so their
+        images need no processing."""
         ends = [first[-1:]]
         if len(row.examples) > 1:
             n_images = len(row.examples[0].question.images)
@@ -121,7 +121,7 @@ class Collator:
         return sequence
 
     def _other(self, value: Any, prompts: Mapping[str, Any], n: int) -> Any:
-        """An input of the prompts; made as long as the rows if it runs along the sequence."""
+        """An input of the prompts, extended to the rows' length if it runs along the sequence."""
         if isinstance(value, Tensor) and value.shape == prompts["input_ids"].shape:  # types of tokens
             real = prompts["attention_mask"].bool()
             rows = [own[columns].tolist() for own, columns in zip(value, real, strict=True)]
@@ -150,7 +150,7 @@ class Collator:
 
 @dataclass
 class RowTokens:
-    """Token IDs of a row, which of its parts each belongs to (0 is what the prompts have in common), position IDs and
+    """Token IDs of a row, the part that each belongs to (0 is what the prompts have in common), position IDs and
     labels."""
 
     ids: list[int]
@@ -168,7 +168,7 @@ class RowTokens:
 
 def common_prefix_length(prompts: Sequence[Sequence[int]]) -> int:
     """The length of the prompts' common prefix, short of the last token of each, which an answer follows."""
-    columns = zip(*prompts, strict=False)  # as many as the shortest has
+    columns = zip(*prompts, strict=False)  # stops at the shortest
     alike = next((n for n, column in enumerate(columns) if len(set(column)) > 1), min(map(len, prompts)))
     return min(alike, min(map(len, prompts)) - 1)
 

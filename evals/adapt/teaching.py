@@ -1,7 +1,7 @@
 """Self-distillation: a model learns, while it is pruned, what it would answer unpruned and without its adapter.
 
 For each token of an answer it learns the teacher's distribution (Hinton et al., https://arxiv.org/abs/1503.02531, at
-temperature 1). That says more than the token alone, and what the teacher is not sure of is not learnt as if it were
+temperature 1). That says more than the token alone, and what the teacher is unsure of is not learnt as if it were
 right.
 """
 
@@ -21,7 +21,7 @@ from tokenprune.evals.adapt.logits import bypassed, is_learnt
 from tokenprune.evals.adapt.rows import Row
 from tokenprune.evals.models.overrides import in_evaluation_mode
 
-#: Tokens whose probabilities are kept; those of the others, thousands of times smaller, are added up.
+#: Tokens whose probabilities are kept; the others', thousands of times smaller, are summed.
 KEPT = 256
 
 
@@ -49,7 +49,7 @@ class Distributions:
         return list(map(Distributions, self.tokens.split(list(sizes)), self.logs.split(list(sizes))))
 
     def at(self, number: int) -> Distributions:
-        """That of one place."""
+        """The distribution at one place."""
         return Distributions(self.tokens[number : number + 1], self.logs[number : number + 1])
 
     def to(self, device: torch.device | str) -> Distributions:
@@ -62,8 +62,8 @@ class Distributions:
 
 
 class Teacher:
-    """The model unpruned and without its adapter. Its distributions for a row are computed once, and then held in 2 kB
-    of main memory for each token to learn.
+    """The model unpruned and without its adapter. Its distributions for a row are computed once, then held in 2 kB of
+    main memory per token to learn.
 
     head: see `tokenprune.evals.adapt.logits.output_layer`. known: the distributions for rows that have been computed.
     """
@@ -85,7 +85,7 @@ class Teacher:
 def teacher_distributions(model: PeftModel, batch: Mapping[str, Any], head: nn.Module | None = None) -> Distributions:
     """Return the model's distributions at the labels, without its adapter. It must not be patched."""
     with in_evaluation_mode(model), model.disable_adapter():
-        # The Trainer changes the outer model's outputs to float32, which a head in bfloat16 does not take.
+        # The Trainer converts the outer model's outputs to float32, which a head in bfloat16 does not take.
         return Distributions.of(answer_logits(model.get_base_model(), batch, head))
 
 
@@ -100,7 +100,7 @@ def answer_logits(model: Any, batch: Mapping[str, Any], head: nn.Module | None) 
 def _log_probabilities(
     logits: Float[Tensor, "learnt vocabulary"], tokens: Int[Tensor, "learnt kept"]
 ) -> Float[Tensor, "learnt outcomes"]:
-    """The log probabilities of these tokens; if there are others, the last column is theirs together."""
+    """The log probabilities of these tokens; if there are others, the last column is their total."""
     logs = log_softmax(logits.float(), -1)
     kept = logs.gather(1, tokens)
     if tokens.shape[1] == logits.shape[1]:

@@ -24,13 +24,13 @@ from tokenprune.evals.adapt.teaching import Distributions, Teacher
 STATE = "trainer_state.json"
 #: Batches and keep ratios differ, so a tenth's mean loss varies by a few per cent even where nothing is learned.
 RISE = 1.05
-#: In a batch of a training without labels: the rows that it was made of.
+#: The key, in a batch without labels, of the rows it was made of.
 ROWS = "rows"
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What a training does, besides its objective.
+    """A training's settings, besides its objective.
 
     part, rank: what is trained, see `tokenprune.evals.adapt.lora`. steps: of the optimiser, each after `accumulate`
     forwards of `batch` rows. learning_rate: the highest, after warming up.
@@ -77,8 +77,8 @@ class Rows(Dataset[Row]):
 
 
 class BySize(LengthGroupedSampler):
-    """Draws rows of similar size one after the other. An epoch's order depends on its number, which `epoch` says when
-    it begins, and the seed alone, so a resumed training sees the rows that were left of it."""
+    """Draws rows of similar size one after the other. An epoch's order depends only on the seed and its number, which
+    `epoch` sets when it begins, so a resumed training sees the rows that were left."""
 
     def __init__(self, per_step: int, ranks: list[int], seed: int, epoch: Callable[[], int]) -> None:
         super().__init__(per_step, lengths=ranks)
@@ -90,8 +90,8 @@ class BySize(LengthGroupedSampler):
 
 
 class PrunedTrainer(Trainer):
-    """Prunes the model at the step's keep ratio, in forward and backward. Rows of similar size share a batch, so that
-    little of it is padding."""
+    """Prunes the model at the step's keep ratio, in forward and backward. Rows of similar size share a batch, to keep
+    padding low."""
 
     def __init__(
         self, *args: Any, objective: Objective, known: Mapping[Row, Distributions] | None = None, **kwargs: Any
@@ -127,7 +127,7 @@ def arguments(
 ) -> TrainingArguments:
     """Return the Trainer's arguments.
 
-    folder: of the checkpoints. save_every: steps from one to the next. autocast: multiply in bfloat16, also with the
+    folder: of the checkpoints. save_every: steps from one to the next. autocast: multiply in bfloat16, even with the
         trained weights, which are kept in float32.
     """
     found = TrainingArguments(
@@ -157,8 +157,8 @@ def arguments(
 
 
 def highest_rise(losses: Sequence[tuple[int, float]]) -> tuple[int, float] | None:
-    """Return where the loss was highest, if that is clearly above where it began: the last step of a tenth of the
-    training, and the mean loss of that tenth. None otherwise, and if fewer than twenty losses were logged."""
+    """Return where the loss was highest, if clearly above its start: the last step of a tenth of the training, and that
+    tenth's mean loss. None otherwise, or if fewer than twenty losses were logged."""
     size = len(losses) // 10
     if size < 2:
         return None
@@ -169,10 +169,9 @@ def highest_rise(losses: Sequence[tuple[int, float]]) -> tuple[int, float] | Non
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that is complete: a killed process may leave one that is not. The Trainer writes its state
-    last."""
+    """The last complete checkpoint: a killed process may leave an incomplete one. The Trainer writes its state last."""
     steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
-    numbered = (path for path, step in steps.items() if step.isdecimal())  # others are somebody's copies
+    numbered = (path for path, step in steps.items() if step.isdecimal())  # others are a user's copies
     found = sorted(numbered, key=lambda path: int(steps[path]), reverse=True)
     return next((path for path in found if _complete(path)), None)
 

@@ -33,9 +33,9 @@ class Facts:
     flops: floating-point operations of the prefill, vision tower included; attention's over the full square, causal or
         not.
     peak_bytes: see memory.py; of the prefill, vision tower and KV cache included.
-    generate_bytes: the same of `generate`, None if that was not run; n_new: with how many new tokens.
-    settings: what the strategy is set to, and a digest of its code if it is not tokenprune's own; None if nothing is
-        pruned, and in files of before that was stored.
+    generate_bytes: the same for `generate`, None if that was not run; n_new: its number of new tokens.
+    settings: the strategy's, and a digest of its code if it is not tokenprune's own; None if nothing is pruned, and in
+        files from before that was stored.
     """
 
     batch: int
@@ -59,7 +59,7 @@ class Facts:
 class Case:
     """One thing to time.
 
-    patched: a context in which the model is as the case wants it. prefill: to be called in it.
+    patched: a context that prepares the model for the case. prefill: to be called inside it.
     n_columns: tokens of a row, as a mask over all of them counts. settings: as in `Facts`.
     """
 
@@ -110,7 +110,7 @@ def cases(
         if name is not None:
             ideals[name] = _ideal(model, inputs, name, schedule, n_columns - count)
         patched = partial(one.patched, model)
-        settings = json.loads(json.dumps(one.identity()))  # as it is read from a file
+        settings = json.loads(json.dumps(one.identity()))  # as when read from a file
         strategies.append(
             Case(own, one.label, one.keep_ratio, schedule, name, n_columns, patched, prefill, settings=settings)
         )
@@ -166,7 +166,7 @@ def count_flops(model: Any, call: Callable[[], Any]) -> int:
 
 @contextmanager
 def _countable(model: Any) -> Iterator[None]:
-    """Replace attention that comes from elsewhere by PyTorch's, which does the same operations."""
+    """Replace other implementations of attention by PyTorch's, which does the same operations."""
     own = model.config._attn_implementation
     if own not in COUNTABLE:
         model.set_attn_implementation("sdpa")
@@ -179,7 +179,7 @@ def _countable(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _frozen(model: Any) -> Iterator[None]:
-    """Make no weight require gradients: the counter fails where a module gets one as an argument, as in Idefics2."""
+    """Turn off gradients of all weights: the counter fails if a module gets a weight as an argument, as in Idefics2."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     for weight in trained:
         weight.requires_grad_(False)

@@ -16,7 +16,7 @@ RESAMPLES = 4000
 
 @dataclass(frozen=True)
 class Median:
-    """The median over `n` rounds, and its 95 % interval: the percentiles of the medians of rounds drawn again."""
+    """The median over `n` rounds, and its 95 % interval: percentiles of the medians of resampled rounds."""
 
     value: float
     low: float
@@ -40,8 +40,8 @@ class Figures:
     """One case in numbers; times are in seconds. None: not measured, or undefined.
 
     tower_to_unpruned, ttft_to_unpruned, ttft_to_ideal, prefill_to_ideal: ratios of times, each within its round.
-    decode_to_ideal: the same of a decoding step; the ideal's is the unpatched model's at the same cache length.
-    flops, peak, cache: this case's by the unpruned model's.
+    decode_to_ideal: the same for a decoding step; the ideal's is the unpatched model's at the same cache length.
+    flops, peak, cache: this case's divided by the unpruned model's.
     break_even: from how many visual tokens on a strategy saves more than selecting costs, as if the cost did not depend
         on their number and the saving grew with it; both are as measured at `facts.n_visual`. None if it saves nothing
         there.
@@ -66,7 +66,7 @@ class Figures:
 
 
 def figures(record: Record) -> list[Figures]:
-    """Return the figures of every case, by batch size, in the order in which they came."""
+    """Return the figures of every case, by batch size, in the order of the record."""
     return [_figures(record, fact) for fact in sorted(record.facts.values(), key=lambda fact: fact.batch)]
 
 
@@ -119,7 +119,7 @@ def _break_even(fact: Facts, saved: Median | None, selection: Median | None) -> 
 
 @dataclass(frozen=True)
 class Memory:
-    """The peak of `generate` as a line over the batch size: the weights, a fixed part, and a part per row."""
+    """The peak of `generate` as a linear function of the batch size: the weights, a fixed part, and a part per row."""
 
     fixed: float
     row: float

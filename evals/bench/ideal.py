@@ -24,7 +24,7 @@ from tokenprune.evals.bench.ideal_tiles import TileCuts
 from tokenprune.evals.bench.inputs.prompts import Inputs, features, n_visual, positions
 from tokenprune.evals.bench.schedule import Schedule
 
-#: Along which axis a layer's arguments run along the sequence; a mask does with its last two.
+#: The sequence axis of a layer's arguments; a mask's are its last two.
 AXES = {"position_embeddings": -2, "position_ids": -1, "cache_position": -1}
 
 
@@ -35,7 +35,7 @@ UNSUPPORTED = frozenset({"fuyu", "granite4_vision", "llama4", "qwen4_exp"})
 
 
 def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:
-    """Run the prompt with `schedule.entering` visual tokens a row, as if its image had given no more."""
+    """Run the prompt with `schedule.entering` visual tokens per row, as if its image had no more."""
     token, n_kept = model.config.image_token_id, schedule.entering
     inputs = encoded(model, inputs, schedule)
     visual = inputs["input_ids"] == token
@@ -49,7 +49,7 @@ def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:
 
 
 def _per_layer_inputs(model: Any, ids: Tensor) -> Inputs:
-    """Return what the decoder layers of a small Gemma 4 read of each token, which it cannot find for visual tokens."""
+    """Return a small Gemma 4's per-layer inputs of its decoder layers, which it cannot look up for visual tokens."""
     text: Any = adapter_for(model).language_model
     if model.config.model_type != "gemma4" or not text.config.hidden_size_per_layer_input:
         return {}
@@ -57,7 +57,7 @@ def _per_layer_inputs(model: Any, ids: Tensor) -> Inputs:
 
 
 def encoded(model: Any, inputs: Inputs, schedule: Schedule) -> Inputs:
-    """Return the prompt with images that are hardly larger than what enters the tower's first layer."""
+    """Return the prompt with images hardly larger than what enters the tower's first layer."""
     counts = [int(grid.prod()) for grid in inputs.get("image_grid_thw", ())]
     if not schedule.tower or not counts:
         return inputs

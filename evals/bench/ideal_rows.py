@@ -1,8 +1,8 @@
 """The ideal of pruning before or between the layers of a vision tower that takes the patches of all images in one row.
 
 Each layer gets the first visual tokens of every image, in the layers' own order, as many as the schedule says. Which
-ones are left affects the time where layers attend within windows: the first ones fill fewer windows than the same
-number spread over the image, so no choice is faster.
+ones affects the time if layers attend within windows: the first ones fill fewer windows than the same number spread
+over the image, so no choice is faster.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +23,9 @@ from tokenprune.engine.tower.row import RowCut
 
 
 class RowCuts:
-    """What each layer of one call gets, worked out before the clock starts.
+    """What each layer of one call gets, computed before the clock starts.
 
-    inputs: those of the model, whose images the tower is given. counts: the visual tokens of an image in each layer.
+    inputs: the model's, whose images the tower gets. counts: the visual tokens of an image in each layer.
     """
 
     def __init__(self, adapter: ModelAdapter, inputs: Mapping[str, Any], counts: Sequence[int]) -> None:
@@ -41,7 +41,7 @@ class RowCuts:
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """Cut what the layers of the tower get, and complete what leaves it."""
+        """Cut the input of the tower's layers, and complete its output."""
         with ExitStack() as hooks:
             for number, layer in enumerate(self._layers):
                 hook = layer.register_forward_pre_hook(partial(self._before_layer, number), with_kwargs=True)
@@ -63,7 +63,7 @@ class RowCuts:
         return (hidden,), cut.arguments(named_arguments(module, args, kwargs))
 
     def _after_exit(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        """With zeros for the tokens that are not there, because the base model expects a row for each."""
+        """Add zeros for missing tokens, because the base model expects a row for each."""
         return self._now.whole(output)
 
 

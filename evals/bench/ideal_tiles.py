@@ -1,8 +1,8 @@
 """The ideal of pruning between the layers of a vision tower that takes a batch of tiles.
 
-Each layer gets the first patches of every tile, in the proportion in which the schedule says that the image has visual
-tokens left. Where several patches make a visual token, the missing ones come back as zeros: the model merges what the
-tower returns by row and column.
+Each layer gets the first patches of every tile, in the proportion of the image's visual tokens that the schedule has
+left. Where several patches make a visual token, the missing ones come back as zeros: the model merges what the tower
+returns by row and column.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ class TileCuts:
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """Cut what the layers of the tower get, and complete what leaves it."""
+        """Cut the input of the tower's layers, and complete its output."""
         with ExitStack() as hooks:
             for number, layer in enumerate(self._layers):
                 hooks.callback(layer.register_forward_pre_hook(partial(self._before_layer, number)).remove)

@@ -50,7 +50,7 @@ def measure_throughput(
     """Add `rounds` rounds of `generate` with `n_new` tokens to `record`, and its peak memory.
 
     `generate` has no ideal, because it takes images or embeddings and the ideal has neither. SettingError if the record
-    has rounds with another number of tokens, whose times are others.
+    has rounds with another number of tokens, whose times are not comparable.
     """
     for fact in record.facts.values():
         if fact.n_new not in (None, n_new):
@@ -74,7 +74,7 @@ def measure_throughput(
 
 
 def _cases(model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record) -> list[Case]:
-    """The cases, after a check that the record has none of them with other settings."""
+    """The cases, after checking that the record has none of them with other settings."""
     found = cases(model, inputs, pruned, record.facts)
     for case in found:
         record.check_settings(case.name, case.settings)
@@ -82,7 +82,7 @@ def _cases(model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record)
 
 
 def ttft_ratios(model: Any, inputs: Any, compared: Sequence[Setup], rounds: int) -> list[float]:
-    """Return the time that `generate` takes to one token under each setup, as a ratio to the unpruned model's.
+    """Return `generate`'s time to one token under each setup, as a ratio to the unpruned model's.
 
     Medians of ratios within rounds, each of which reverses the order of the one before. Call each setup once before: a
     first call allocates.

@@ -28,7 +28,7 @@ from tokenprune.evals.storage.identity import check_same
 from tokenprune.evals.storage.provenance import device_name, versions
 
 SOURCES = Path(tokenprune.__file__).resolve().parent
-#: The clock of a file whose seconds are not those that pass.
+#: The clock of a file whose seconds are not wall time.
 CPU_TIME = "CPU time"
 
 
@@ -36,8 +36,8 @@ CPU_TIME = "CPU time"
 class Round:
     """One run of some cases, in turn.
 
-    moment: when it ended. seconds: by case and phase. others: how many cores other processes used meanwhile, in the
-        mean; None in files of before that was stored.
+    moment: when it ended. seconds: by case and phase. others: how many cores other processes used meanwhile, on
+        average; None in files from before that was stored.
     """
 
     batch: int
@@ -97,8 +97,8 @@ class Record:
         return found
 
     def check_settings(self, name: str, settings: Mapping[str, Any] | None) -> None:
-        """Raise SettingError, which says what differs, if a case of this name was measured with other settings: one
-        name may stand for several, and a settings file or the code of a strategy may have changed."""
+        """Raise SettingError, which says what differs, if a case of this name was measured with other settings: names
+        are not unique, and a settings file or a strategy's code may have changed."""
         known = next((one.settings for one in self.facts.values() if one.name == name), None)
         if known is not None and settings is not None:
             holds, words = f"{self.path}: {name} was measured", {"class": "other code of the strategy"}
@@ -131,7 +131,7 @@ class Record:
 
     @property
     def dates(self) -> str:
-        """The day, or the first and the last one."""
+        """The day, or the first and last day."""
         days = sorted({one.moment[:10] for one in self.rounds})
         return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not timed"
 

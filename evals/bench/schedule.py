@@ -13,7 +13,7 @@ class Schedule:
     """The visual tokens of a row that each layer sees.
 
     layers: how many each decoder layer sees; 0 where it is not executed.
-    tower: of how many each encoder layer of the vision tower sees the patches; empty if of all of them.
+    tower: how many visual tokens' patches each encoder layer of the vision tower sees; empty if all.
     """
 
     layers: tuple[int, ...]
@@ -34,7 +34,7 @@ class Schedule:
         return 0 not in self.layers
 
     def __str__(self) -> str:
-        """Return `144` if all layers see as many, `166x8+48x8` if the number falls, with a pruned tower in brackets."""
+        """Return `144` if all layers see the same number, `166x8+48x8` if it falls, with a pruned tower in brackets."""
         tower = f" (tower {_format_counts(self.tower)})" if self.tower else ""
         return _format_counts(self.layers) + tower
 

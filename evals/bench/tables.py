@@ -132,7 +132,7 @@ def towers(record: Record, figures: Sequence[Figures]) -> Table:
 
 
 def throughput(record: Record, figures: Sequence[Figures], budget: float) -> Table:
-    """One line for each batch size and case that `generate` was run of, timed or not; `budget` is in bytes."""
+    """One line for each batch size and case for which `generate` was run, timed or not; `budget` is in bytes."""
     run = [one for one in figures if one.facts.generate_bytes is not None]
     peaks: dict[str, dict[int, int]] = {}
     for one in run:
@@ -168,7 +168,7 @@ def throughput(record: Record, figures: Sequence[Figures], budget: float) -> Tab
 
 
 def _speedup(ratio: Median | None) -> str:
-    """Format the ratio of samples per second, from that of times."""
+    """Format the ratio of samples per second, given the ratio of times."""
     if ratio is None:
         return NOTHING
     return ratio_cell(Median(1 / ratio.value, 1 / ratio.high, 1 / ratio.low, ratio.n))

@@ -16,14 +16,14 @@ from tokenprune.serving.vllm.settings import Settings
 
 
 class EngineError(TokenPruneError, RuntimeError):
-    """An engine that answers with an error, or with something else than was asked for."""
+    """An engine that answers with an error, or not with what was asked for."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """A question after its images.
 
-    chat: the prompt by the model's own template. special_tokens: whether the tokenizer is to add some to it.
+    chat: the prompt in the model's own template. special_tokens: whether the tokenizer adds special tokens to it.
     """
 
     images: Sequence[Image.Image]
@@ -45,8 +45,8 @@ class Reply:
 class Facts:
     """What a run records of an engine.
 
-    version: vLLM's. architecture, dtype, device: "unknown" of a server that `tokenprune serve` did not start.
-    generation: see `generation_identity`; None of a server, which does not say it.
+    version: vLLM's. architecture, dtype, device: "unknown" for a server that `tokenprune serve` did not start.
+    generation: see `generation_identity`; None for a server, which does not report it.
     """
 
     version: str
@@ -59,19 +59,19 @@ class Facts:
 class Engine(ABC):
     """An engine, or a way to start one for each setup that needs its own."""
 
-    #: Questions that are asked at once.
+    #: How many questions are asked at once.
     at_once: int
-    #: Whether it can prune with every strategy, as one can that is started for each.
+    #: Whether it can prune with every strategy, because it is started anew for each.
     any_strategy: bool
 
     @property
     def settings(self) -> Settings | None:
-        """What it prunes with; None if that is unknown, or it can be started with any."""
+        """Its pruning settings; None if unknown, or if it can be started with any."""
         return None
 
     @abstractmethod
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
-        """Sort setups by the engine that they need. Raises a TokenPruneError for one that this engine cannot run."""
+        """Group setups by the engine they need. Raises a TokenPruneError for one that this engine cannot run."""
 
     @abstractmethod
     @contextmanager
@@ -84,20 +84,21 @@ class Engine(ABC):
 
     @abstractmethod
     def ask(self, prompts: Sequence[Prompt], setup: Setup) -> list[Reply | Exception]:
-        """Answer all prompts greedily, as many at once as the engine takes. The error of one is in its place."""
+        """Answer all prompts greedily, as many at once as the engine takes. A failed prompt has its error in its
+        place."""
 
 
 def request_ratio(setup: Setup, own: Settings) -> float | None:
     """Return the keep ratio that a request must set, None if the engine's own is right. A request's ratio of 1 turns
-    pruning off, so only an engine that was started with a ratio of 1 measures PixelPrune at 1."""
+    pruning off, so only an engine started with a ratio of 1 measures PixelPrune at 1."""
     if not isinstance(setup, Pruned):
         return None if own.strategy_at(None) is None else 1.0
     return None if setup.keep_ratio == own.strategy.keep_ratio else setup.keep_ratio
 
 
 def settings_of(setup: Setup) -> dict[str, Any]:
-    """Return what distinguishes the engines that setups need: everything but the budget, which requests have. That of a
-    `Compose` is its last step's, too."""
+    """Return what distinguishes the engines that setups need: everything but the budget, which requests set. A
+    `Compose`'s budget is its last step's, too."""
     settings = _without_budget(setup.settings())
     if "steps" in settings:
         *steps, last = settings["steps"]

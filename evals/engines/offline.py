@@ -18,13 +18,13 @@ from tokenprune.serving.vllm.overrides import overrides
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.strategies.baselines.grid import Grid
 
-#: Arguments of `LLM` that are not options of an engine, and what they follow from.
+#: Arguments of `LLM` that are not engine options, and what determines them.
 OWN = {"model": "--model", "dtype": "--dtype", "hf_overrides": "--strategy"}
-#: Questions that vLLM schedules together. Their images are all decoded at once, which bounds their number.
+#: Questions that vLLM schedules together; bounded because all their images are decoded at once.
 AT_ONCE = 64
-#: Those of an engine that answers as without tokenprune.
+#: The settings of an engine that answers as without tokenprune.
 UNPRUNED = Settings(Grid(keep_ratio=1.0))
-#: The reasons to end a request that is not answered, such as an image that vLLM's caches have lost.
+#: Finish reasons of unanswered requests, for example because vLLM's caches have lost an image.
 UNANSWERED = ("abort", "error")
 
 
@@ -53,7 +53,7 @@ class Offline(Engine):
         self._settings = UNPRUNED
 
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
-        """Sort by strategy and kind of position IDs. What prunes nothing is asked of the first engine."""
+        """Group by strategy and kind of position IDs. Unpruned setups go to the first engine."""
         groups: dict[object, list[Setup]] = {}
         for setup in setups:
             if isinstance(setup, Pruned):
@@ -71,7 +71,7 @@ class Offline(Engine):
         most = max(pruned, key=lambda setup: setup.keep_ratio, default=None)  # a request's ratio of 1 turns pruning off
         settings = UNPRUNED if most is None else Settings(most.strategy, most.position_ids)
         options = {"hf_overrides": overrides(self.config, settings), **self.options}
-        if settings.position_ids == "compact":  # with which some architectures refuse it
+        if settings.position_ids == "compact":  # which some architectures refuse
             options.setdefault("enable_prefix_caching", False)
         self._llm, self._settings = import_module("vllm").LLM(self.model, dtype=self.dtype, **options), settings
         try:
@@ -117,8 +117,7 @@ class Offline(Engine):
 
 
 def _reply(output: Any) -> Reply | EngineError:
-    """Return what an engine has answered to a prompt. It raises nothing for one that it has not answered, whose text is
-    empty."""
+    """Return an engine's answer to a prompt. The engine does not raise for an unanswered one, whose text is empty."""
     answer = output.outputs[0]
     if answer.finish_reason in UNANSWERED:
         return EngineError(

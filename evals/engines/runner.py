@@ -19,8 +19,8 @@ from tokenprune.prompts import chat_prompt, encode_chat, tokenizer_options
 
 @dataclass(frozen=True)
 class PromptedQuestion:
-    """A question, its prompt, and the lengths that the processor gives it without pruning: of the prompt, and of every
-    part of it that is only visual tokens."""
+    """A question, its prompt, and its unpruned lengths by the processor: of the prompt, and of every run of visual
+    tokens in it."""
 
     question: Question
     prompt: Prompt
@@ -43,7 +43,7 @@ class PromptedQuestion:
 
 @dataclass(frozen=True)
 class EngineRunner:
-    """Asks an engine. visual_token: the ID that visual tokens have in a prompt. on_error: as in `Runner`."""
+    """Asks an engine. visual_token: the ID of visual tokens in a prompt. on_error: as in `Runner`."""
 
     engine: Engine
     processor: Any
@@ -51,7 +51,7 @@ class EngineRunner:
     on_error: OnError = "stop"
 
     def ask(self, parts: Sequence[Part], setups: Sequence[Setup]) -> Iterator[list[Answer]]:
-        """Yield the missing answers of all parts under some setups that the engine is serving, of as many questions of
+        """Yield the missing answers of all parts under some setups that the engine is serving, for as many questions of
         a task at a time as the engine takes."""
         for _, of_task in groupby(parts, lambda part: part.questions[0].task):
             left = [(one, part.missing) for part in of_task for one in part.questions if _missing(one, part, setups)]
@@ -99,9 +99,9 @@ class EngineRunner:
 
     @staticmethod
     def _miscounted(one: PromptedQuestion, setup: Setup, n_kept: int) -> EngineError | None:
-        """Return an error if the engine did not keep as many visual tokens as the setup does, or more where the pixels
-        may leave fewer. The budgets of several images are rounded one by one, and so are those of an image's slices in
-        MiniCPM-V, between which is text."""
+        """Return an error if the engine did not keep as many visual tokens as the setup does, or kept more where the
+        pixels may leave fewer. Budgets are rounded per image, or in MiniCPM-V per slice, since there is text between
+        slices."""
         strategy = setup.strategy if isinstance(setup, Pruned) else None
         budget = int if strategy is None else strategy.budget
         expected = budget(one.n_visual)

@@ -27,13 +27,13 @@ from tokenprune.serving.vllm.settings import Settings
 
 #: The environment variable that OpenAI's own client reads.
 API_KEY = "OPENAI_API_KEY"
-#: Seconds after which a request has failed: a question waits for those before it.
+#: Seconds after which a request has failed; a question waits for those before it.
 PATIENCE = 600
 
 
 class Server(Engine):
     """A server at `url`, with or without the final /v1, of `model`, a folder or a Hugging Face name. It must have been
-    started with the settings of all setups but for their keep ratios. DataError if none answers there, or it is not
+    started with the settings of all setups except their keep ratios. DataError if no server answers there, or it is not
     vLLM's; SettingError if it serves another model."""
 
     at_once = 8
@@ -89,7 +89,7 @@ class Server(Engine):
         request: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "user", "content": [*images, {"type": "text", "text": prompt.question}]}],
-            "add_special_tokens": prompt.special_tokens,  # a server adds none of its own accord
+            "add_special_tokens": prompt.special_tokens,  # a server adds none by default
             "chat_template_kwargs": NO_THINKING,
             "temperature": 0,
             "max_tokens": prompt.max_new_tokens,
@@ -134,7 +134,7 @@ class Server(Engine):
             )
 
     def _described(self) -> dict[str, Any]:
-        """Return what the server says about its pruning, {} if it knows nothing about it."""
+        """Return what the server says about its pruning, {} if nothing."""
         try:
             return self._json(PATH)
         except EngineError:
@@ -158,7 +158,7 @@ class Server(Engine):
             raise EngineError(f"{self.url}{path}: HTTP {error.code}: {message}") from error
         except ValueError as error:
             raise EngineError(f"{self.url}{path}: the answer is not JSON ({error})") from error
-        except (OSError, HTTPException) as error:  # nobody is there, or no longer
+        except (OSError, HTTPException) as error:  # no server, or no longer
             reason = getattr(error, "reason", None) or repr(error)
             raise DataError(
                 f"{self.url}: no server answers there ({reason}). Start one with `tokenprune serve`."
@@ -166,14 +166,14 @@ class Server(Engine):
 
 
 def same_model(root: str, model: str) -> bool:
-    """Return whether a server that loaded `root` may serve `model`, each a folder or a Hugging Face name. Of a folder
-    on another machine, only the last part of its path can be compared."""
+    """Return whether a server that loaded `root` may serve `model`, each a folder or a Hugging Face name. For a folder
+    on another machine, only the last part of the path can be compared."""
     if root == model:
         return True
     if Path(root).is_dir() and Path(model).is_dir():
         return Path(root).samefile(model)
     if all(name.count("/") == 1 and not Path(name).is_dir() for name in (root, model)):
-        return False  # two names on Hugging Face
+        return False  # two Hugging Face names
     return Path(root).name == Path(model).name
 
 

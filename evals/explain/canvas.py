@@ -21,7 +21,7 @@ SIDE = 1000.0  # the longer side of what one raster shows, in the canvas's units
 GAP = 30.0
 MOST_PIXELS = 900  # of the longer side of a raster's image
 OUTSIDE = (127, 127, 127)  # padding beyond the image's edges
-#: What processors call tiles, in the order of their visual tokens: crops, if they are apart from the whole.
+#: The processors' names for tiles, in the order of their visual tokens: crops, if separate from the whole image.
 TILES = ("pixel_values_local", "pixel_values")
 
 
@@ -33,8 +33,8 @@ class Raster:
     image: what it shows.
     tokens: rows x columns indices within the image's visual tokens, newline tokens left out; none where an image is
         shown for its boxes alone.
-    window: which part of the given image it shows, in that one's pixels; None where the model cut a tile and does
-        not say where.
+    window: the part of the given image that it shows, in that image's pixels; None if the model cut a tile and does not
+        say where.
     """
 
     place: Box
@@ -43,7 +43,7 @@ class Raster:
     window: Box | None
 
     def on_canvas(self, box: Box) -> Box | None:
-        """A box in pixels of the given image, cut to what this raster shows; None where that is not known."""
+        """A box in pixels of the given image, clipped to what this raster shows; None if that is unknown."""
         return None if self.window is None else within(self.place, parts_of(self.window, box))
 
 
@@ -85,7 +85,7 @@ def canvas(image: Image.Image, layout: Layout | None, seen: ImageView, tiles: Se
 
 
 def clip_canvas(clip: Clip, layout: Layout) -> Canvas:
-    """Lay out the frames of a video. Of frames that the model merges, the first is shown."""
+    """Lay out the frames of a video. If the model merges frames, the first of each group is shown."""
     frames = Frames.of(layout)
     if frames is None:
         raise UnsupportedError("the model sees this video as one frame: read more with --frames")
@@ -100,8 +100,8 @@ def clip_canvas(clip: Clip, layout: Layout) -> Canvas:
 
 
 def in_tiles(layout: Layout) -> bool:
-    """Whether each raster shows a tile of the image. Otherwise each shows all of it: an overview, and a canvas that the
-    model assembles of tiles, or the only tile."""
+    """Whether each raster shows a tile of the image. Otherwise each shows all of it: an overview and a canvas that the
+    model assembles from tiles, or the only tile."""
     if layout.newlines is not None or layout.tiles is None or len(layout.grids) < 3:
         return False
     rasters, tiles = layout.coordinates()[:, 0], layout.tiles.cpu()
@@ -140,7 +140,7 @@ def _view(image: Image.Image, window: Box) -> Image.Image:
 
 
 def _mosaic(shown: Sequence[tuple[Image.Image, np.ndarray, Box | None]]) -> Canvas:
-    """Cells of equal size in as many columns as come nearest to a square."""
+    """Cells of equal size, in the number of columns that comes closest to a square."""
     aspect = shown[0][0].width / shown[0][0].height
     width, height = (SIDE, SIDE / aspect) if aspect >= 1 else (SIDE * aspect, SIDE)
 

@@ -43,10 +43,10 @@ def explain(
 ) -> Explanation:
     """Ask `model` one question about one image or video, unpruned and under each setup.
 
-    true_box: in pixels of the image; a video has none. name: what the model is called. rounds: of timing; 0 skips it.
+    true_box: in pixels of the image; a video has none. name: the model's. rounds: of timing; 0 skips it.
 
     Raises DataError or UnsupportedError for an image or question that cannot be asked, and SettingError for a setup
-    that prunes nothing and for a patched model.
+    that prunes nothing or a patched model.
     """
     check_unpatched(model)
     for setup in compared:
@@ -76,8 +76,8 @@ def explain(
 def _of_clip(
     model: Any, processor: Any, clip: Clip, question: str, compared: Sequence[Setup], name: str, rounds: int
 ) -> Explanation:
-    """The explanation of a video, whose frames are laid out beside each other. Boxes in answers are not read, because
-    nothing says of which frame they are."""
+    """The explanation of a video, with its frames side by side. Boxes in answers are not read, because nothing says
+    which frame they are in."""
     compared = read_by(adapter_for_clips(model, processor), compared)
     _check_question(processor, question)
     inputs = encode_clips(processor, [clip], [question]).to(input_device(model), model.dtype)
@@ -93,7 +93,7 @@ def _of_clip(
 
 
 def _timed(model: Any, inputs: Any, outcomes: list[Outcome], compared: Sequence[Setup], rounds: int) -> list[Outcome]:
-    """The outcomes with their times to first token; as they are if there are no rounds."""
+    """The outcomes with their times to first token; unchanged if there are no rounds."""
     if not rounds:
         return outcomes
     ratios = [1.0, *ttft_ratios(model, inputs, compared, rounds)]
@@ -101,7 +101,7 @@ def _timed(model: Any, inputs: Any, outcomes: list[Outcome], compared: Sequence[
 
 
 def _check_question(processor: Any, question: str) -> None:
-    """Raise DataError for what cannot be asked."""
+    """Raise DataError for a question that cannot be asked."""
     if processor.image_token in question:
         raise DataError(
             f"the question contains the placeholder {processor.image_token}, which the processor inserts itself; leave "
@@ -128,8 +128,8 @@ def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> A
 
 @torch.inference_mode()
 def _asked(model: Any, processor: Any, setup: Setup, inputs: Any) -> tuple[Kept, str, int, Layout | None]:
-    """What became of the visual tokens, the answer, the size of the KV cache, and the layout of the visual tokens where
-    something is pruned."""
+    """The fate of the visual tokens, the answer, the size of the KV cache, and the layout of the visual tokens if
+    anything is pruned."""
     with setup.patched(model) as handle:
         output = generate_greedily(model, inputs, MAX_NEW_TOKENS)
         layout = None

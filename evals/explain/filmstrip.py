@@ -26,7 +26,7 @@ SHOWN = 700
 
 
 def draw(explanation: Explanation, path: Path) -> None:
-    """Write a PNG file: a row for each setup, a column for each frame, and the kept tokens of each."""
+    """Write a PNG file: a row per setup, a column per frame, with the kept tokens of each."""
     frames, outcomes = explanation.canvas.rasters, explanation.outcomes
     figure = _figure(LABEL + FRAME * len(frames), (FRAME + 0.25) * len(outcomes) + 0.5, explanation.question)
     axes = figure.subplots(len(outcomes), len(frames) + 1, squeeze=False, width_ratios=[LABEL, *[FRAME] * len(frames)])
@@ -40,7 +40,7 @@ def draw(explanation: Explanation, path: Path) -> None:
 
 
 def animate(explanation: Explanation, path: Path) -> None:
-    """Write an animated GIF file: all setups beside each other, one frame after the other."""
+    """Write an animated GIF file: all setups side by side, one frame after the other."""
     first, *others = [_at(explanation, number) for number in range(len(explanation.canvas.rasters))]
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path):
@@ -63,7 +63,7 @@ def _at(explanation: Explanation, number: int) -> Image.Image:
 
 
 def _figure(width: float, height: float, title: str) -> Figure:
-    """A figure under its title, higher by each line that this needs beyond the first."""
+    """A figure with its title, taller by each title line beyond the first."""
     size = FONT + 2
     lines = wrapped(title, width - 0.2, size)
     higher = height + (len(lines) - 1) * line_height(size)
@@ -73,14 +73,14 @@ def _figure(width: float, height: float, title: str) -> Figure:
 
 
 def _named(outcome: Outcome) -> list[str]:
-    """The lines that tell a setup from all others."""
+    """The lines that distinguish a setup from all others."""
     compact = ["compact position IDs"] if outcome.setup.position_ids == "compact" else []
     texts = [outcome.setup.label, *compact, outcome.kept.summary]
     return [line for text in texts for line in wrapped(text, LABEL, FONT)]
 
 
 def _panel(axes: Axes, explanation: Explanation, outcome: Outcome, frame: Raster) -> None:
-    """Draw one frame, with above it how many of its tokens are kept."""
+    """Draw one frame, with its number of kept tokens above."""
     left, top, right, bottom = frame.place
     alone = replace(frame, place=(0.0, 0.0, right - left, bottom - top))
     image_panel(axes, replace(explanation, canvas=Canvas(right - left, bottom - top, (alone,))), outcome)

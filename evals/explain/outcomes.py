@@ -23,7 +23,7 @@ class Kept:
     entered: tokens that entered the language model. left: those that its last layer still saw. received: kept tokens
         that others were merged into. n_mean: tokens per decoder layer, averaged over the layers.
     scores: importance, higher = keep; NaN for tokens that were not scored; None if the strategy gives none.
-    scored_at: the decoder layer on whose entry they were given; None for before the language model.
+    scored_at: the decoder layer that they were given on entry to; None for before the language model.
     """
 
     entered: np.ndarray
@@ -77,8 +77,8 @@ class Outcome:
     """One setup's kept tokens, answer and cost.
 
     box: the answered box in pixels of the image, or None.
-    iou: that of `box` and the true box; 0 without a box, None where the true one is not known.
-    ttft: time to first token, as a ratio to the unpruned model's; None where it was not measured.
+    iou: of `box` and the true box; 0 without a box, None if the true one is unknown.
+    ttft: time to first token, as a ratio to the unpruned model's; None if not measured.
     """
 
     setup: Setup
@@ -92,7 +92,7 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """One image and one question under several setups, of which the unpruned model is the first."""
+    """One image and one question under several setups, the unpruned model first."""
 
     model: str
     image: Image.Image
@@ -119,7 +119,8 @@ class Explanation:
         return any(outcome.kept.received.any() for outcome in self.outcomes)
 
     def overlap(self, outcome: Outcome) -> float | None:
-        """The IoU of the answered box and the unpruned model's: 0 without a box, None where that one answers no box."""
+        """The IoU of the answered box and the unpruned model's: 0 without a box, None if the unpruned model answers no
+        box."""
         if self.unpruned.box is None:
             return None
         return iou(outcome.box, self.unpruned.box) if outcome.box else 0.0

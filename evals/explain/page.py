@@ -28,7 +28,7 @@ SLIDER = (0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
 
 def slider(model: Any, strategies: Sequence[str | Strategy], keep_ratios: Sequence[float]) -> list[Setup]:
     """Return the setups whose outcomes the page needs, with both position IDs: the strategies at the requested keep
-    ratios, and at every other stop that they can reach in this model. Settings files hold for their own keep ratio."""
+    ratios, and at every other stop that they can reach in this model. Settings files stay at their own keep ratio."""
     asked = make_setups(strategies, keep_ratios, baselines=[])
     movable = {
         (one.label, one.position_ids): one for one in asked if isinstance(one, Pruned) and not isinstance(one, FromFile)
@@ -39,11 +39,11 @@ def slider(model: Any, strategies: Sequence[str | Strategy], keep_ratios: Sequen
 
 
 def _at(model: Any, setup: Pruned, keep_ratio: float) -> Pruned | None:
-    """Return a setup at another keep ratio; None where its strategy does not take that in this model, such as an
-    average over the layers that the layers before the first stage exceed."""
+    """Return a setup at another keep ratio; None if its strategy cannot reach it in this model, such as an average over
+    the layers that the layers before the first stage exceed."""
     try:
         moved = replace(setup, keep_ratio=keep_ratio, strategy=replace(setup.strategy, keep_ratio=keep_ratio))
-        with suppress(UnsupportedError), moved.patched(model):  # which no keep ratio changes: asking says why
+        with suppress(UnsupportedError), moved.patched(model):  # at every ratio: asking reports it
             pass
     except SettingError:
         return None
@@ -85,7 +85,7 @@ def page(explanation: Explanation) -> str:
 
 
 class _Distinct:
-    """Numbered texts; equal texts share a number."""
+    """Numbered strings; equal strings share a number."""
 
     def __init__(self) -> None:
         self.values: list[str] = []

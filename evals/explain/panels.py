@@ -19,7 +19,7 @@ from tokenprune.evals.report.palette import ORANGE, SKY
 
 BOXES: dict[str, tuple[str, Literal["-", "--"]]] = {"answered box": (ORANGE, "-"), "true box": (SKY, "--")}
 HEAT = colormaps["cividis"]
-#: How dark a token is that the language model never sees, and one that only its first layers see.
+#: The darkness of a token that the language model never sees, and of one that only its first layers see.
 DROPPED, DROPPED_LATER = 0.78, 0.5
 EMPTY, FAINT = "#efefec", "#5c5c5c"
 TEXT = 10.5
@@ -70,7 +70,7 @@ def scores_panel(axes: Axes, explanation: Explanation, outcome: Outcome) -> None
 
 
 def key_panel(axes: Axes, explanation: Explanation) -> None:
-    """Draw the key to the colours and lines that the image uses."""
+    """Draw the key to the image's colours and lines."""
     axes.set_axis_off()
     handles: list[Patch | Line2D] = []
     for name, (color, dashes) in BOXES.items():
@@ -97,7 +97,7 @@ def key_panel(axes: Axes, explanation: Explanation) -> None:
 def ranks(scores: np.ndarray) -> np.ndarray:
     """Scores as their ranks from 0 to 1, equal ones with their mean rank; NaN stays NaN.
 
-    Attention is spread so unevenly that its own values would show a few bright patches on black.
+    Attention is so uneven that its raw values would show a few bright patches on black.
     """
     from scipy.stats import rankdata
 
@@ -108,7 +108,7 @@ def ranks(scores: np.ndarray) -> np.ndarray:
 
 
 def edges(mask: np.ndarray) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """The sides between cells of which one is in the mask and one is not, as (x, y) to (x, y) in cells."""
+    """The sides between a cell in the mask and one outside, as (x, y) to (x, y) in cells."""
     for row, column in np.argwhere(mask[1:] != mask[:-1]):
         yield (int(column), int(row) + 1), (int(column) + 1, int(row) + 1)
     for row, column in np.argwhere(mask[:, 1:] != mask[:, :-1]):

@@ -101,14 +101,14 @@ def sheet(explanation: Explanation) -> Sheet:
 
 
 def panel_size(explanation: Explanation) -> tuple[float, float]:
-    """Of equal area whatever the image's proportions, but wide enough for text and not too tall."""
+    """The size of a panel: of equal area for all image proportions, but wide enough for text and not too tall."""
     aspect = explanation.canvas.width / explanation.canvas.height
     width = max(NARROWEST, NARROWEST * min(aspect, 3.0) ** 0.5)
     return width, min(TALLEST, width / aspect)
 
 
 def rows_of(explanation: Explanation, width: float) -> list[list[Column | None]]:
-    """The unpruned model first; a row for each keep ratio where that fits, else all one after the other."""
+    """The unpruned model first; one row per keep ratio if that fits, else all in sequence."""
     unpruned, *others = (column_of(explanation, outcome, width) for outcome in explanation.outcomes)
     most = max(2, int((WIDEST - 2 * MARGIN + GUTTER) // (width + GUTTER)))
     ratios = [list(row) for _, row in groupby(others, lambda column: column.outcome.setup.keep_ratio)]
@@ -137,7 +137,7 @@ def column_of(explanation: Explanation, outcome: Outcome, width: float) -> Colum
 
 
 def row_sizes(row: Sequence[Column | None], height: float, with_key: bool) -> tuple[float, float, float]:
-    """The heights of what is above the images, which are `height` high, of the answers, and of the scores."""
+    """The heights of what is above the images, of the answers, and of the scores; images are `height` high."""
     columns = [column for column in row if column is not None]
     above = max(len(column.title) + len(column.cost) for column in columns) * line_height(FONT) + 0.06
     below = max(len(column.answer) for column in columns) * line_height(FONT) + 0.12
@@ -150,7 +150,7 @@ def wrapped(text: str, width: float, size: float = FONT, weight: str = "normal")
 
 
 def _broken(paragraph: str, width: float, size: float, weight: str) -> list[str]:
-    """As many characters a line as fit in each of them."""
+    """Lines of as many characters as fit."""
     lines = [paragraph]
     most = int(width * 72 / (NARROWEST_CHARACTER * size))
     for n in range(min(len(paragraph), most), 0, -1):
@@ -161,7 +161,7 @@ def _broken(paragraph: str, width: float, size: float, weight: str) -> list[str]
 
 
 def text_width(text: str, size: float, weight: str = "normal") -> float:
-    """In inches."""
+    """The width of a text in inches."""
     font = FontProperties(size=size, weight=weight)
     width, _, _ = RULER.get_text_width_height_descent(text, font, ismath=False)
     return width / RULER.dpi

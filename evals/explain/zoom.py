@@ -7,15 +7,15 @@ from PIL import Image, ImageDraw, ImageEnhance
 from tokenprune.zoom.pyramid import Box
 from tokenprune.zoom.search import Look
 
-#: Of the levels, the coarsest first, repeated for deeper ones.
+#: One per level, the coarsest first, repeated for deeper ones.
 COLORS = ("white", "yellow", "orange", "red")
 ANSWERED_FROM = "cyan"
 
 
 def draw_look(image: Image.Image, look: Look, width: int = 1600) -> Image.Image:
     """Draw the image, shrunk to `width` pixels, with a frame around each examined tile: white at the coarsest
-    level, then yellow, orange and red. Lines are as thick as the tile's attention is sharp, against its level's
-    sharpest; parts that no tile below the coarsest level shows are darker. Cyan frames the view answered from.
+    level, then yellow, orange and red. The sharper a tile's attention, relative to its level's sharpest, the thicker
+    its lines; parts that no tile below the coarsest level shows are darker. Cyan frames the view answered from.
     """
     scale = width / image.width
     bright = image.resize((width, round(image.height * scale)), Image.Resampling.LANCZOS, reducing_gap=3.0)

@@ -66,7 +66,7 @@ class Chat(lmms):
         """Answer the requests; those with the same generation arguments share batches.
 
         lmms-eval's results then hold, for each question, the tokens that entered the language model and those of the
-        answer, and under "throughput" the mean numbers of visual tokens and of kept ones.
+        answer, and under "throughput" the mean numbers of visual and of kept tokens.
         """
         ordered = Collator([request.args for request in requests], _longest_first, self._generation, grouping=True)
         replies: list[Reply] = []

@@ -1,4 +1,4 @@
-"""The entry point for lmms-eval, which names the model's module; lmms-eval loads it only if it is used."""
+"""The entry point for lmms-eval, which names the model's module; lmms-eval loads that only if used."""
 
 # pyright: reportMissingImports=false
 

@@ -42,7 +42,7 @@ class HarnessModel:
 
     pretrained: a folder or a Hugging Face name.
     strategy: as for `patch`: a name, `module:Class` or a settings file; None leaves the model unpruned.
-    settings: the strategy's, as a command line gives them: lists, negative numbers and None may be written as text.
+    settings: the strategy's, as on a command line: lists, negative numbers and None may be strings.
 
     Raises SettingError for an unknown name, before anything is loaded, and the errors of `patch`.
     """
@@ -69,10 +69,10 @@ class HarnessModel:
         """Return the answers to a batch, greedy unless `generation` says otherwise.
 
         It reads max_new_tokens, num_beams, do_sample, temperature, top_p, top_k and until from `generation`: a
-        temperature above 0 samples unless do_sample is False, and an answer ends before the first text of `until`.
+        temperature above 0 samples unless do_sample is False, and an answer ends before the first string of `until`.
         A batch may mix conversations with and without images; they are asked separately.
 
-        UnsupportedError where the model computes NaN instead of logits: the answer would be scored.
+        UnsupportedError if the model computes NaN instead of logits: the answer would be scored.
         """
         replies: dict[int, Reply] = {}
         for are_shown in (True, False):
@@ -103,7 +103,7 @@ class HarnessModel:
 
     @torch.inference_mode()
     def loss(self, conversation: Conversation, continuation: str) -> tuple[float, bool]:
-        """Return the mean negative log-likelihood of `continuation`, and whether greedy decoding writes it.
+        """Return the mean negative log-likelihood of `continuation`, and whether greedy decoding produces it.
         UnsupportedError as in `answers`."""
         prompt, whole = (self._encoded([conversation], [end]) for end in ("", continuation))
         n = whole["input_ids"].shape[1] - prompt["input_ids"].shape[1]

@@ -18,14 +18,14 @@ HIT = 0.5  # the smallest IoU at which a box counts as found
 
 @dataclass(frozen=True)
 class BoxFormat:
-    """A model's prompt for a box, and its way to write one.
+    """A model's prompt for a box, and how it writes one.
 
     question: the prompt, with `{}` for the expression.
     pattern: matches a box; its four groups are the numbers.
     unit: the number for the far side of the image; None if the numbers are pixels.
     written: the format string for the four numbers.
-    middle: added to each number before dividing; 0.5 if a number is a bin and means its middle.
-    largest: the largest number that the model can write, where that is below the far side of the image.
+    middle: added to each number before dividing; 0.5 if a number is a bin and stands for its middle.
+    largest: the largest number that the model can write, if below the far side of the image.
     rows_first: whether the numbers are y1, x1, y2, x2.
     """
 

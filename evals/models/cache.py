@@ -9,7 +9,7 @@ from transformers import DynamicCache
 from tokenprune.engine.arguments import CACHE_NAMES
 from tokenprune.evals.models.tensors import stored_bytes
 
-#: Models that make no cache of their own, unlike all others.
+#: Models that do not make a cache themselves.
 WITHOUT_CACHE = frozenset({"granite4_vision"})
 
 
@@ -30,9 +30,9 @@ def cache_in(output: Any) -> tuple[str, Any]:
 
 
 def cache_bytes(output: Any) -> int:
-    """Return the size of the cache in bytes: of all tensors that its layers hold, under whatever names. Those are keys
-    and values, quantised ones with their scales, the keys of indexers, and the states of linear attention, state-space
-    layers and short convolutions.
+    """Return the size of the cache in bytes: of all tensors that its layers hold, under any name: keys and values,
+    quantised ones with their scales, the keys of indexers, and the states of linear attention, state-space layers and
+    short convolutions.
 
     Skipped decoder layers hold none. Qwen3.5's cache of transformers 5.4 has lists instead of layers.
     """
@@ -41,7 +41,7 @@ def cache_bytes(output: Any) -> int:
 
 
 def _bytes(held: Any) -> int:
-    """The size of tensors, which quantised ones are made of (quanto) or come in tuples with what describes them."""
+    """The size of tensors, also inside quantised ones (quanto) or in tuples with their metadata."""
     if isinstance(held, (tuple, list)):
         return sum(map(_bytes, held))
     if isinstance(held, dict):

@@ -1,4 +1,4 @@
-"""What is known of one checkpoint before its weights are loaded, and what vLLM can prune it with."""
+"""What is known about a checkpoint before its weights are loaded, and what vLLM can prune it with."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: Architectures whose checkpoints have another class's type -> the type of the class of transformers that reads them.
+#: Architectures whose checkpoints have another class's type -> the type of the transformers class that reads them.
 OF_ANOTHER_TYPE = {"LightOnOCRForConditionalGeneration": "lighton_ocr"}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is known of a checkpoint: its type and that of its vision tower, the architectures that its config names,
-    and the config, if it was read."""
+    """What is known about a checkpoint: its type and its vision tower's, the architectures that its config names, and
+    the config, if it was read."""
 
     model_type: str
     tower: str | None = None
@@ -24,15 +24,15 @@ class Checkpoint:
 
     @property
     def converted_type(self) -> str:
-        """The type of the class of transformers that reads it or, if it is in its authors' format, its conversion."""
+        """The type of the transformers class that reads it or, if it is in its authors' format, its conversion."""
         from tokenprune.serving.vllm.checkpoints import CONVERTED
 
         other = next((OF_ANOTHER_TYPE[name] for name in self.architectures if name in OF_ANOTHER_TYPE), None)
         return other or CONVERTED.get(self.model_type, self.model_type)
 
     def is_of(self, class_name: str) -> bool:
-        """Whether its config names this class of transformers, under any name that such checkpoints have, or none.
-        Into another class, transformers loads the weights that have the same names, and makes up the others."""
+        """Whether its config names this transformers class, under any name used in such checkpoints, or none. Into
+        another class, transformers loads the weights with matching names, and initialises the others at random."""
         from tokenprune.serving.vllm.architectures import ARCHITECTURES
 
         of_type = [one for one in ARCHITECTURES.values() if one.model_type == self.model_type]
@@ -41,7 +41,7 @@ class Checkpoint:
 
 
 def read_folder(folder: Path) -> Checkpoint | None:
-    """What the config of a folder with a model in it says; None for any other folder."""
+    """The checkpoint that a model folder's config describes; None for any other folder."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tower = (config.get("vision_config") or {}).get("model_type")
@@ -64,8 +64,8 @@ def in_vllm(checkpoint: Checkpoint) -> str | None:
 
 
 def served(checkpoint: Checkpoint, strategies: Sequence[str]) -> tuple[list[str], str]:
-    """Those of some strategies that vLLM runs too, with their default settings, for a checkpoint that it can prune, by
-    its config or, if that is not known, its type; and why its config forbids the last of the others."""
+    """The strategies that vLLM also runs, with their default settings, for a checkpoint that it can prune, judged by
+    its config or, if unknown, its type; and why its config forbids the last of the others."""
     from tokenprune.errors import UnsupportedError
     from tokenprune.serving.vllm.checkpoints import architecture_of
     from tokenprune.serving.vllm.overrides import overrides

@@ -10,7 +10,7 @@ from tokenprune.errors import UnsupportedError
 
 #: Arguments of `generate`. A checkpoint's generation config may ask for beams, which would be more rows than the batch.
 GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1}
-#: What a generation config may have, and greedy answers are still the most probable tokens.
+#: Settings with which greedy answers are still the most probable tokens.
 HARMLESS = frozenset(
     {
         *GREEDY,
@@ -19,7 +19,7 @@ HARMLESS = frozenset(
         *("use_cache", "transformers_version", "_from_model_config"),
     }
 )
-#: Settings in which 1 has no effect. In any setting, a value that counts as false has none.
+#: Settings in which 1 has no effect. A falsy value never has any.
 FACTORS = frozenset({"num_return_sequences", "repetition_penalty", "length_penalty", "guidance_scale"})
 
 
@@ -35,16 +35,16 @@ def decisive_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
 def generate_greedily(model: Any, inputs: Any, max_new_tokens: int) -> torch.Tensor:
     """Return the token IDs of prompts and answers.
 
-    UnsupportedError where a first token has NaN for logits: `generate` would choose one all the same, and the answer
-    would count as wrong.
+    UnsupportedError if a first token's logits are NaN: `generate` would choose a token anyway, and the answer would
+    count as wrong.
     """
     processors = LogitsProcessorList([FirstLogits()])
     return model.generate(**inputs, **GREEDY, max_new_tokens=max_new_tokens, logits_processor=processors)
 
 
 class FirstLogits(LogitsProcessor):
-    """Raises UnsupportedError for NaN. It looks at the first token of an answer only: where a number overflows, the
-    prompt is enough."""
+    """Raises UnsupportedError for NaN. Checks only an answer's first token: if numbers overflow, they already do in the
+    prompt."""
 
     def __init__(self) -> None:
         self.seen = False

@@ -1,4 +1,4 @@
-"""The type of a published checkpoint, guessed by its name: `tokenprune models` reads no config of the Hub."""
+"""The type of a published checkpoint, guessed from its name: `tokenprune models` does not read configs from the Hub."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tokenprune.evals.models.checkpoint import Checkpoint
 
 #: The name of a checkpoint on Hugging Face.
 CHECKPOINT = re.compile(r"[\w-]+/[\w.-]+")
-#: A number of parameters, which must not be read as a version: Gemma 3 4B is not a Gemma 4.
+#: A parameter count, which must not be read as a version: Gemma 3 4B is not a Gemma 4.
 SIZE = re.compile(r"(?<![a-z0-9.])[aex]?\d+(\.\d+)?[bm](?![a-z])", re.IGNORECASE)
-#: Published checkpoints, by a pattern that their name begins with, of which the first that fits counts -> their type;
-#: None for those whose name only looks like that of a type.
+#: A pattern at the start of published checkpoints' names, the first match counting -> their type; None if the name only
+#: looks like a type's.
 PUBLISHED: dict[str, Checkpoint | str | None] = {
     r"(liuhaotian|lmms-lab)/": None,  # LLaVA in the format of its authors' code
     r"\S+/llava-v?1\.6": "llava_next",
@@ -42,7 +42,7 @@ PUBLISHED: dict[str, Checkpoint | str | None] = {
 
 
 def guess(name: str, types: Collection[str]) -> Checkpoint | None:
-    """The checkpoint that a name on Hugging Face is of, given all types; None if the name does not say."""
+    """The checkpoint that a Hugging Face name stands for, given all types; None if the name does not say."""
     if not CHECKPOINT.fullmatch(name):
         return None
     for pattern, found in PUBLISHED.items():
@@ -53,7 +53,7 @@ def guess(name: str, types: Collection[str]) -> Checkpoint | None:
 
 
 def part_of(wanted: str, names: Collection[str]) -> str | None:
-    """The longest name that is in another."""
+    """The longest of `names` that is contained in `wanted`."""
     return max(sorted(name for name in names if plain(name) in plain(wanted)), key=len, default=None)
 
 
@@ -63,7 +63,7 @@ def plain(name: str) -> str:
 
 
 def _type_in(name: str, types: Collection[str]) -> str | None:
-    """The longest type that a name has in it; else the shortest that begins with two or more of its first words:
+    """The longest type contained in a name; else the shortest that begins with two or more of its first words:
     Qwen2.5-Omni-7B is of type qwen2_5_omni_thinker."""
     name = SIZE.sub("", name)
     if (within := part_of(name, types)) is not None:
@@ -75,6 +75,6 @@ def _type_in(name: str, types: Collection[str]) -> str | None:
 
 
 def _beginnings(model_type: str) -> list[str]:
-    """A type's first word, its first two, and so on, but none before a number, which would be part of a version."""
+    """A type's first word, its first two, and so on, but none cut before a number, which may be part of a version."""
     words = model_type.split("_")
     return ["".join(words[:n]) for n in range(1, len(words)) if not words[n][0].isdigit()]

@@ -34,7 +34,7 @@ def view_through(processor: Any) -> Callable[[Size], ImageView]:
     """Return the function from an image's size to the view that this processor gives of it.
 
     It knows padding to a square (LLaVA-1.5, Janus, DeepSeek-VL), cropping the middle (CLIP's image processor), and the
-    resizing of Qwen-VL, whose boxes count pixels of the resized image. Any other processor is taken to show the whole
+    resizing of Qwen-VL, whose boxes count pixels of the resized image. Any other processor is assumed to show the whole
     image, as is the overview of one that cuts images into tiles.
     """
     images = processor.image_processor

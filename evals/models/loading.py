@@ -29,7 +29,7 @@ def load_model(
     device: where the model goes; by default the GPU if there is one. dtype: "auto" is the dtype of the weights, but
     float32 for float16 weights on a CPU, where float16 is several times slower, and for bfloat16 weights on a CPU
     without `has_bfloat16`, which a line on stderr says; quantised weights stay as they are. device_map:
-    from_pretrained's, instead of `device`; "auto" spreads a model over all devices. DataError if there is no such
+    `from_pretrained`'s, instead of `device`; "auto" spreads a model over all devices. DataError if there is no such
     model, or if it is in another format, without some of the weights; SettingError if it is quantised and cannot have
     the dtype.
     """
@@ -62,13 +62,13 @@ def load_model(
 
 def has_bfloat16() -> bool:
     """Return whether this CPU multiplies bfloat16 matrices about as fast as float32 ones."""
-    # What torch itself asks before it gives them to oneDNN; public functions name instruction sets, since torch 2.13.
+    # torch's own check before it passes them to oneDNN; the public functions (since torch 2.13) name instruction sets.
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _check_weights(name: str, model: Any, missing: Collection[str]) -> None:
-    """transformers makes up what it does not find, and only warns. A config that names the model's own class may leave
-    out what is not used, such as the pooling head of a tower; one that names another is of another format."""
+    """transformers initialises missing weights at random, and only warns. If the config names the model's own class,
+    unused weights may be missing, such as a tower's pooling head; if it names another class, the format is another."""
     named, kind = model.config.architectures or (), type(model).__name__
     if missing and named and kind not in named:
         raise DataError(
@@ -79,7 +79,7 @@ def _check_weights(name: str, model: Any, missing: Collection[str]) -> None:
 
 
 def _check_dtype(name: str, model: Any, dtype: str) -> None:
-    """bitsandbytes leaves some of what it does not quantise in the dtype of the file, whatever dtype is asked for."""
+    """bitsandbytes leaves some unquantised weights in the file's dtype, whatever dtype is requested."""
     for stored in {weight.dtype for weight in model.parameters() if type(weight) is nn.Parameter}:
         if stored in (torch.float16, torch.bfloat16) and stored is not getattr(torch, dtype):
             kept = str(stored).removeprefix("torch.")
@@ -90,7 +90,7 @@ def _check_dtype(name: str, model: Any, dtype: str) -> None:
 
 
 def load_processor(name: str) -> tuple[Any, Any]:
-    """Return (config, processor) from a folder or a Hugging Face name: what questions need to know about a model.
+    """Return (config, processor) from a folder or a Hugging Face name: what is needed to ask a model questions.
 
     DataError if there is no such model, or if it is of a kind that answers no questions about images.
     """
@@ -148,7 +148,7 @@ def named(name: str, what: str) -> Iterator[None]:
 
 @contextmanager
 def _progress_on_terminals() -> Iterator[None]:
-    """Show transformers' progress bars only where no file or pipe gets them together with a command's output."""
+    """Show transformers' progress bars only if they do not end up in a file or pipe with a command's output."""
     was_shown = logging.is_progress_bar_enabled()
     if not (sys.stderr.isatty() and sys.stdout.isatty()):
         logging.disable_progress_bar()
@@ -160,7 +160,8 @@ def _progress_on_terminals() -> Iterator[None]:
 
 
 def public_name(model: str) -> str:
-    """Return the model's name for results: of a folder, the path relative to here or else its last part."""
+    """Return the model's name for results: for a folder, its path relative to the current one, or else its last
+    part."""
     path = Path(model).resolve()
     if not path.is_dir():
         return model
@@ -181,6 +182,6 @@ def name_and_style(model: str | tuple[Any, Any]) -> tuple[str, Style]:
 
 
 def source_of(model: str | tuple[Any, Any]) -> str:
-    """Return the folder or the Hugging Face name that a model, or a loaded one with its processor, is from; "" of one
-    that was made in Python."""
+    """Return the folder or Hugging Face name that a model, or a loaded one with its processor, is from; "" if it was
+    made in Python."""
     return model if isinstance(model, str) else model[0].config._name_or_path

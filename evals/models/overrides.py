@@ -9,8 +9,8 @@ from torch import nn
 
 @contextmanager
 def overridden_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Call `forward` in place of the module's own inside the block. An override by somebody else, such as accelerate,
-    is restored at its end."""
+    """Call `forward` in place of the module's own inside the block. Another override, such as accelerate's, is restored
+    at the end."""
     before = vars(module).get("forward")
     module.forward = forward
     try:
@@ -23,8 +23,8 @@ def overridden_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterat
 
 @contextmanager
 def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switch off what modules do in training alone, such as dropout, inside the block. Each module has its own mode
-    again at its end."""
+    """Switch off training behaviour, such as dropout, inside the block. Each module's own mode is restored at the
+    end."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

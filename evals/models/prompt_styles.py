@@ -15,11 +15,11 @@ LETTER = "Answer with the option's letter from the given choices directly."
 
 @dataclass(frozen=True)
 class Style:
-    """What a task needs to know about a model to ask it and to read its answer.
+    """What a task needs to know about a model to ask it and read its answer.
 
     boxes: the format of its boxes.
     instructions: False if it knows only bare questions, without instructions such as "answer with a single word".
-    view: the part of an image of a given size (width, height) that it is shown.
+    view: the part of an image of a given size (width, height) that the model sees.
     """
 
     boxes: BoxFormat

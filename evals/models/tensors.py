@@ -1,4 +1,4 @@
-"""What a tensor is stored in: a quantised one (quanto, torchao) holds other tensors, its integers and their scales."""
+"""The tensors that store a tensor: a quantised one (quanto, torchao) holds others, its integers and their scales."""
 
 from collections.abc import Iterator
 

@@ -14,7 +14,7 @@ from tokenprune.errors import UnsupportedError
 from tokenprune.evals.reading.videos import Clip
 from tokenprune.prompts import encode_chat, tokenizer_options, user_prompt
 
-#: Of the clock by which a processor is told when frames are shown, per second.
+#: Ticks per second of the clock that tells a processor when frames are shown.
 TICKS = 1000
 
 
@@ -43,7 +43,7 @@ def encode_clips(processor: Any, clips: Sequence[Clip], questions: Sequence[str]
 
 
 def adapter_for_clips(model: Any, processor: Any) -> type[ModelAdapter] | None:
-    """The adapter with which a model is patched for prompts about clips; None is the registered one."""
+    """The adapter with which a model is patched for prompts about clips; None for the registered one."""
     is_llava = not takes_videos(processor) and type(adapter_for(model)) is LlavaAdapter
     return LlavaFramesAdapter if is_llava else None
 

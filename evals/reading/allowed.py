@@ -1,4 +1,4 @@
-"""What this process reads of a data set: which files, images up to which size, and how many frames of a video."""
+"""What this process may read of a data set: which files, images up to which size, and how many frames of a video."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from tokenprune.errors import DataError
 
 #: Pixels of the largest image that is decoded: Pillow's own limit, 0.5 GB in RGB.
 MAX_IMAGE_PIXELS = 178_956_970
-#: Frames that are read of a video.
+#: How many frames of a video are read.
 FRAMES = 8
 
 
@@ -38,7 +38,7 @@ def allowed() -> Allowed:
 def allowing(
     image_roots: Sequence[str | Path] = (), max_image_pixels: int = MAX_IMAGE_PIXELS, frames: int = FRAMES
 ) -> Iterator[None]:
-    """Allow more, or other, inside a `with` block. DataError if a root is not a folder."""
+    """Change what is allowed inside a `with` block. DataError if a root is not a folder."""
     roots = tuple(map(Path, image_roots))
     for root in roots:
         if not root.is_dir():
@@ -76,5 +76,5 @@ def find_inside(folder: Path, names: Sequence[str], where: str, what: str = "ima
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # of a name that is too long
+    except OSError:  # for a name that is too long
         return False

@@ -44,8 +44,8 @@ class Instances:
 def from_corner(numbers: Any, where: str) -> Box:
     """Return the box that COCO writes as x, y, width, height.
 
-    DataError, naming `where`, unless these are four finite numbers and the box has an area: no answer could overlap any
-    other box, and it would be scored as wrong.
+    DataError, naming `where`, unless these are four finite numbers and the box has an area: no answer could overlap a
+    box without one, and all would be scored as wrong.
     """
     if not isinstance(numbers, list) or len(numbers) != 4:
         found = f"{len(numbers)} numbers" if isinstance(numbers, list) else fields.describe_value(numbers)
@@ -63,8 +63,8 @@ def check_inside(box: Box, size: Size, where: str) -> None:
 
 
 def check_pixels(box: Box, size: Size, where: str) -> None:
-    """Raise DataError, naming `where`, for a box that a person wrote in another unit than pixels of this image, or with
-    width and height in place of the lower right corner. Published boxes may be a few pixels off."""
+    """Raise DataError, naming `where`, for a hand-written box that is not in pixels of this image, or has width and
+    height in place of the lower right corner. Published boxes may be a few pixels off."""
     if max(box) <= 1:
         raise DataError(
             f"{where}: the box {box} is in fractions of the image; write pixels of its {size[0]} x {size[1]}"

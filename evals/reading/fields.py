@@ -1,4 +1,4 @@
-"""Read fields of a record; DataError names the file, the record and the field of a missing or a wrong value."""
+"""Read fields of a record; DataError names the file, record and field of a missing or wrong value."""
 
 import math
 import reprlib
@@ -36,7 +36,7 @@ def identifier(record: Any, key: str, where: str) -> str | int:
 
 
 def integer(record: Any, key: str, where: str) -> int:
-    """Return a whole number, which tables of text have as digits."""
+    """Return a whole number, which text tables hold as digits."""
     value = field(record, key, where)
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         return int(value)
@@ -66,7 +66,7 @@ def items(record: Any, key: str, where: str, *, may_be_empty: bool = False) -> S
 
 
 def texts(record: Any, key: str, where: str) -> list[str]:
-    """Return a list of texts that is not empty."""
+    """Return a non-empty list of strings."""
     return [as_text(one, f"{where}, {key}[{number}]") for number, one in enumerate(items(record, key, where))]
 
 
@@ -107,7 +107,7 @@ def as_number(value: Any, where: str) -> float:
 
 
 def by_key(records: Iterable[tuple[str, R]], key: str) -> dict[str | int, R]:
-    """Return records by the ID in their field `key`. DataError if two have the same; records come with their place."""
+    """Return records, given with their places, by the ID in their field `key`. DataError if two share one."""
     found: dict[str | int, tuple[str, R]] = {}
     for where, record in records:
         called = identifier(getattr(record, "content", record), key, where)
@@ -130,5 +130,5 @@ def describe_value(value: Any) -> str:
     """Return a value, shortened, for an error."""
     try:
         return "null" if value is None else f"{type(value).__name__} {_short.repr(value)}"
-    except (ValueError, RecursionError):  # of an integer of thousands of digits, and of deep nesting
+    except (ValueError, RecursionError):  # for integers of thousands of digits, and for deep nesting
         return type(value).__name__

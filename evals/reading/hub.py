@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from tokenprune.errors import DataError
 from tokenprune.evals.reading.records import Record
 
-#: A part of a split. On the Hub, each may have a digest of its own behind the numbers.
+#: A part of a split. On the Hub, each may have its own digest after the numbers.
 _SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d{5})-of-(?P<count>\d{5})(-\w+)?\.(parquet|arrow)")
 
 
@@ -42,7 +42,7 @@ class Cell:
 
     @property
     def content(self) -> str:
-        """The same for every copy of an image. A set has one in each row about it."""
+        """The same for every copy of an image: a set has one in each row about it."""
         return _digest(self, _version(self.path))
 
     def read_bytes(self) -> bytes:
@@ -87,8 +87,8 @@ def split_of(path: Path) -> str:
 
 
 def check_complete(files: Iterable[Path]) -> None:
-    """Raise DataError if a split is there in part, as after a download that was interrupted: its names say how many
-    files it has. An accuracy on some of them would pass for that of the set."""
+    """Raise DataError if part of a split is missing, as after an interrupted download: file names say how many there
+    are. An accuracy on some of them would pass for the set's."""
     found: dict[tuple[Path, str, int], set[int]] = {}
     for file in files:
         if shard := _SHARD.fullmatch(file.name):
@@ -129,7 +129,7 @@ def _shapes(column: pa.ChunkedArray) -> list[Any]:
 
 
 def _without_images(path: Path) -> pa.Table:
-    """A table without the bytes of its images, where something else tells whether there is an image: their paths."""
+    """A table without the bytes of its images, if their paths tell whether there is an image."""
     if path.suffix == ".arrow":
         return _arrow(path, _version(path))
     file = pq.ParquetFile(path)
@@ -152,7 +152,7 @@ def _value(path: Path, column: str, row: int) -> Any:
 
 
 def _version(path: Path) -> tuple[int, int]:
-    """Return what changes when a file is written again, so that nothing of the old one is kept."""
+    """Return what changes when a file is rewritten, so that nothing of the old one is reused."""
     found = path.stat()
     return found.st_mtime_ns, found.st_size
 

@@ -15,9 +15,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from tokenprune.errors import DataError
 from tokenprune.evals.reading.allowed import allowed
 
-#: EXIF's orientations that exchange width and height. Larger numbers mean nothing.
+#: EXIF orientations that swap width and height. Larger numbers are undefined.
 SIDEWAYS = range(5, 9)
-#: White, in grey of 16 bits.
+#: White in 16-bit grey.
 MOST_GREY = 65535
 
 
@@ -32,7 +32,7 @@ class StoredImage(Protocol):
 
 
 def content_digest(stored: StoredImage) -> str:
-    """Return the SHA-256 of an image's bytes, which are the same for every copy. A file is not read again before it
+    """Return the SHA-256 of an image's bytes, which are the same for every copy. A file is not reread until it
     changes."""
     if not isinstance(stored, Path):
         return hashlib.sha256(stored.read_bytes()).hexdigest()
@@ -59,8 +59,8 @@ def size_of(stored: StoredImage) -> tuple[int, int]:
 def open_image(stored: StoredImage) -> Image.Image:
     """Return the image upright (EXIF rotation applied) and in RGB (grey repeated, transparency on white).
 
-    DataError, naming the file, if it is truncated, not an image, larger than is allowed, or of numbers whose range is
-    unknown.
+    DataError, naming the file, if it is truncated, not an image, larger than is allowed, or in numbers of unknown
+    range.
     """
     content = stored.read_bytes()
     with _guarded(stored), Image.open(io.BytesIO(content)) as file:
@@ -72,8 +72,8 @@ def open_image(stored: StoredImage) -> Image.Image:
 
 
 def _in_bytes(stored: StoredImage, image: Image.Image) -> Image.Image:
-    """Return grey of 16 bits in 8: Pillow would cut it off at 255, and show nearly all of it white. Other images as
-    they are."""
+    """Convert 16-bit grey to 8 bits: Pillow would clip it at 255, turning nearly all of it white. Other images are
+    returned unchanged."""
     if image.mode != "F" and not image.mode.startswith("I"):
         return image
     levels = image if image.mode == "F" else image.convert("I")
@@ -88,7 +88,7 @@ def _in_bytes(stored: StoredImage, image: Image.Image) -> Image.Image:
 
 @contextmanager
 def _guarded(stored: StoredImage) -> Iterator[None]:
-    """Refuse an image of more pixels than are allowed, before it is decoded, and name the file of a broken one."""
+    """Refuse an image with more pixels than allowed before decoding it, and name the file of a broken one."""
     most, before = allowed().max_image_pixels, Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = most
     try:

@@ -21,7 +21,7 @@ from tokenprune.text_files import parse_json, read_json, read_lines, read_text
 def only_file(folder: Path, *patterns: str, instead: str = "Keep one of them there.") -> Path | None:
     """Return the only file in `folder` that matches a pattern, None if none does. DataError if several do.
 
-    instead: the end of the error, which says what to do then.
+    instead: the end of the error, which says what to do.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of images and questions")
@@ -33,7 +33,7 @@ def only_file(folder: Path, *patterns: str, instead: str = "Keep one of them the
 
 @dataclass(frozen=True)
 class Record:
-    """One question as its file has it. where: its file and place, for errors. split: the set's word, or ""."""
+    """One question as in its file. where: its file and place, for errors. split: the set's name for it, or ""."""
 
     where: str
     content: Any
@@ -41,8 +41,8 @@ class Record:
 
     @property
     def place(self) -> str:
-        """Its file and place in it, which name a record without an ID. `datasets` saves every split under the same
-        name, in a folder of its own."""
+        """Its file and place, which identify a record without an ID. `datasets` saves every split under the same name,
+        in its own folder."""
         place = self.where.rpartition("/")[2]
         return f"{self.split}/{place}" if ".arrow, " in place else place
 
@@ -50,21 +50,21 @@ class Record:
         return field(self.content, key, self.where)
 
     def key(self, *keys: str) -> str:
-        """Return the first of these names of fields that exists; the published form and the Hub's differ in some."""
+        """Return the first of these field names that exists; some differ between the published form and the Hub's."""
         return next((key for key in keys if key in self), keys[0])
 
     def __contains__(self, key: str) -> bool:
         return isinstance(self.content, Mapping) and key in self.content
 
     def has(self, key: str) -> bool:
-        """Return whether there is such a field, and a value in it."""
+        """Return whether the field exists and has a value."""
         return key in self and self.content[key] is not None
 
     def text(self, *keys: str) -> str:
         return fields.text(self.content, self.key(*keys), self.where)
 
     def text_or_empty(self, key: str) -> str:
-        """Return a field as text, and an empty text if it is missing or empty, which a table writes as nan."""
+        """Return a field as text, "" if it is missing or empty, which a table writes as nan."""
         if not self.has(key):
             return ""
         value = fields.text(self.content, key, self.where)
@@ -93,7 +93,7 @@ class Record:
         return _stored(self[key], f"{self.where}, {key!r}")
 
     def images(self) -> tuple[StoredImage, ...]:
-        """Return what "image" holds: an image or several that are stored in the table itself."""
+        """Return what "image" holds: one or more images stored in the table itself."""
         value, where = self["image"], f"{self.where}, 'image'"
         if value == ():
             raise DataError(f"{where}: no image")
@@ -138,7 +138,7 @@ def json_records(path: Path, *keys: str) -> list[Record]:
 
 
 def line_records(path: Path, then: str = "") -> list[Record]:
-    """Return the records of a file with one JSON object per line. then: what to do about other lines, for the error."""
+    """Return the records of a file with one JSON object per line. then: the error's advice about other lines."""
     return [
         _object(Record(f"{path}, line {number}", parse_json(line, f"{path}, line {number}", then, one_line=True)), then)
         for number, line in enumerate(read_lines(path), start=1)
@@ -188,7 +188,7 @@ def _object(record: Record, then: str = "") -> Record:
 
 @dataclass(frozen=True)
 class Base64:
-    """An image inside a table of text. where: its row, for errors."""
+    """An image inside a text table. where: its row, for errors."""
 
     where: str
     name: str

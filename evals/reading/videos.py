@@ -16,12 +16,12 @@ from tokenprune.evals.reading.images import StoredImage, open_image
 
 #: Endings of files that are read as videos; others are images.
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"})
-#: Seconds to the next frame from which on the file is searched for it, instead of decoding all frames up to there.
+#: From this many seconds to the next frame on, seek to it instead of decoding all frames up to it.
 SEEK = 10.0
-#: Seconds for which the last frame is shown where the file does not say.
+#: Seconds for which the last frame is shown if the file does not say.
 LAST = 1.0
 
-#: Goes through frames as they are read, to show progress.
+#: Iterates over frames as they are read, to show progress.
 Track = Callable[[Iterable[Image.Image]], Iterable[Image.Image]]
 
 
@@ -29,7 +29,7 @@ Track = Callable[[Iterable[Image.Image]], Iterable[Image.Image]]
 class Clip:
     """Frames of a video, ascending in time.
 
-    times: of the frames, in seconds from the video's beginning. duration: of the whole video in seconds.
+    times: of the frames, in seconds from the video's beginning. duration: of the whole video, in seconds.
     """
 
     frames: Sequence[Image.Image]
@@ -61,7 +61,7 @@ class FrameFolder:
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """What is shown in the middle of `length` seconds of a video from `start` on."""
+    """The frame shown in the middle of `length` seconds of a video from `start` on."""
 
     path: Path
     start: float
@@ -86,7 +86,7 @@ def read_clip(
 ) -> Clip:
     """Return `n_frames` frames: those shown in the middles of as many equal parts of a video.
 
-    A frame is what is shown at a time, so that a variable frame rate changes nothing.
+    A frame is what is shown at a given time, so a variable frame rate makes no difference.
 
     start, end: the part of the video that is read, in seconds; None is its end.
 
@@ -164,13 +164,13 @@ def _duration(path: Path, container: Any, stream: Any) -> float:
 
 
 def upright(frame: Any) -> Image.Image:
-    """Return a decoded frame in RGB, turned as the file says it is to be shown."""
+    """Return a decoded frame in RGB, rotated as the file says."""
     image = frame.to_image()
     return image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
 
 class _Player:
-    """Decodes an opened file forwards, and says what is shown at ascending times."""
+    """Decodes an opened file forwards, and returns the frames shown at ascending times."""
 
     def __init__(self, path: Path, container: Any, stream: Any) -> None:
         self.path, self.container, self.stream = path, container, stream
@@ -186,7 +186,7 @@ class _Player:
             self.seek(time)
         while self.coming is not None and self.begin(self.coming) <= time:
             self.shown, self.coming = self.coming, next(self.frames, None)
-        frame: Any = self.shown or self.coming  # what comes first is shown before it begins, too
+        frame: Any = self.shown or self.coming  # the first frame is shown even before it begins
         if self.coming is None and time > self.begin(frame) + self.length(frame):
             raise DataError(
                 f"{self.path}: cut off: its last frame is at {self.begin(frame):.1f} s, but its header says that it "
@@ -197,7 +197,7 @@ class _Player:
         return upright(frame)
 
     def seek(self, time: float) -> None:
-        """Go on from the last key frame before a time; from the first frame where the file cannot be searched."""
+        """Continue from the last key frame before a time; from the first frame if the file is not seekable."""
         first = self.stream.start_time or 0
         for target in (first + int(time / self.stream.time_base), first):
             self.container.seek(target, stream=self.stream)
@@ -207,7 +207,7 @@ class _Player:
                 return
 
     def begin(self, frame: Any) -> float:
-        """The time from which on a frame is shown, in seconds."""
+        """The time from which a frame is shown, in seconds."""
         if frame.pts is None:
             raise DataError(
                 f"{self.path}: frames without timestamps; rewrite it with timestamps: ffmpeg -fflags +genpts -i "

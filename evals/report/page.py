@@ -1,4 +1,4 @@
-"""A self-contained HTML page: tables, plots, and the worst regressions with the visual tokens kept of their images."""
+"""A self-contained HTML page: tables, plots, and the worst regressions with the kept visual tokens of their images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ from tokenprune.evals.storage.answers import KeptTokens
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
 
-#: Identifies an embedded image: what its question shows, and the number of the image in that.
+#: Identifies an embedded image: what its question shows, and the image's number within it.
 Shown: TypeAlias = tuple[tuple[object, ...], int]
 SIDE = 320  # pixels of an embedded image's longer side
 CELL = 10  # pixels of a visual token that is drawn without its image
@@ -27,7 +27,7 @@ AT_FIRST = 24  # cards shown before a click shows all
 
 @dataclass
 class EmbeddedImage:
-    """An embedded image, `scale` times as large as its file. `name` is what the cards refer to it by."""
+    """An embedded image, `scale` times as large as its file. Cards refer to it by `name`."""
 
     name: str
     url: str
@@ -39,7 +39,7 @@ class EmbeddedImage:
 @dataclass
 class Panel:
     """One grid of visual tokens as a card draws it: `dropped` is an SVG path and `boxes` are in the panel's pixels.
-    `image` is None where the part of it that the grid shows is unknown; `name` tells several panels apart."""
+    `image` is None if the part of it that the grid shows is unknown; `name` distinguishes several panels."""
 
     width: int
     height: int
@@ -126,8 +126,8 @@ def _shown(question: Question) -> tuple[object, ...]:
 
 
 def _frames(images: Sequence[EmbeddedImage], kept: KeptTokens | None) -> list[Panel]:
-    """Return a panel for each frame of a video. Of frames that the model merges, the first is shown; of an odd number,
-    the last is merged with itself."""
+    """Return a panel for each frame of a video. If the model merges frames, the first of each group is shown; with an
+    odd number, the last is merged with itself."""
     whole: Box = (0.0, 0.0, float(images[0].width), float(images[0].height))
     steps = [] if kept is None else [step for grid in kept.dropped() for step in grid if step.size > 1]
     merged = ceil(len(images) / len(steps)) if steps else 1
@@ -145,14 +145,14 @@ def _frames(images: Sequence[EmbeddedImage], kept: KeptTokens | None) -> list[Pa
 
 
 def _panels(image: EmbeddedImage, kept: KeptTokens | None, window: Box) -> list[Panel]:
-    """Return a panel for each grid of an image's visual tokens, or the image alone where none were reported."""
+    """Return a panel for each grid of an image's visual tokens, or the image alone if none were reported."""
     whole = Panel(image.width, image.height, image)
     grids = [] if kept is None else kept.dropped()
     if not grids:
         return [whole]
     if len(grids) == 1:
         return [replace(whole, dropped=_cells(grids[0][0], window))]
-    if len(grids) == 2:  # both of the whole image, which is padded or cropped in the overview only
+    if len(grids) == 2:  # both show the whole image, padded or cropped only in the overview
         everything = (0.0, 0.0, float(image.width), float(image.height))
         return [
             replace(whole, dropped=_cells(grids[0][0], window), name="overview"),
@@ -194,7 +194,7 @@ def _scaled(box: Box, scale: float) -> Box:
 
 
 def _cells(dropped: np.ndarray, window: Box) -> str:
-    """Return an SVG path of the dropped cells of one grid, those side by side in one rectangle."""
+    """Return an SVG path of one grid's dropped cells, adjacent ones as one rectangle."""
     rows, columns = dropped.shape
     left, top, right, bottom = window
     width, height = (right - left) / columns, (bottom - top) / rows

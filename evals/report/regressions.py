@@ -23,7 +23,7 @@ from tokenprune.evals.tasks.base.question import Question
 
 @dataclass(frozen=True)
 class Regression:
-    """One question's answers, unpruned and, with a lower score, under one setup. run: the folder that they are in."""
+    """One question's answers, unpruned and, with a lower score, under one setup. run: the folder they are in."""
 
     unpruned: Answer
     pruned: Answer
@@ -31,7 +31,7 @@ class Regression:
 
     @property
     def question(self) -> tuple[str, str, str]:
-        """What identifies the question: another run's may have its task and ID."""
+        """What identifies the question: one in another run may have the same task and ID."""
         return self.run, self.pruned.task, self.pruned.id
 
     @property
@@ -41,7 +41,7 @@ class Regression:
 
 @dataclass(frozen=True)
 class AskedQuestion:
-    """A question as a run asked it. view: the part of an image of a given size that its model saw."""
+    """A question as a run asked it. view: the part of an image of a given size that the run's model saw."""
 
     question: Question
     view: Callable[[Size], ImageView] = full_view
@@ -73,7 +73,7 @@ def worst_regressions(answers: Mapping[AnswerKey, Answer], n: int) -> list[Regre
 
 
 def questions_of(run: RunFolder, regressions: Sequence[Regression]) -> dict[tuple[str, str, str], AskedQuestion]:
-    """Return the questions of this run's regressions, from where it had its data and its model's processor.
+    """Return the questions of this run's regressions, from the locations of its data and its model's processor.
 
     Raises OSError or ValueError if they are gone.
     """
@@ -89,7 +89,7 @@ def questions_of(run: RunFolder, regressions: Sequence[Regression]) -> dict[tupl
         style = replace(style, view=view_through(at_size(processor, *identity["image_size"])))
     tasks = list(dict.fromkeys(regression.pruned.task for regression in regressions))
     wanted, now = {regression.question for regression in regressions}, allowed()
-    frames = fields.integer(about, "frames", where) if "frames" in about else now.frames  # as many as were read
+    frames = fields.integer(about, "frames", where) if "frames" in about else now.frames  # the number that was read
     data, of_set = Path(fields.text(about, "data", where)), identity["data"]
     split = None if of_set.get("split") is None else fields.text(of_set, "split", where)
     with allowing(now.image_roots, now.max_image_pixels, frames):

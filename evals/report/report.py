@@ -34,8 +34,8 @@ UNLIKE = "Not all of this was measured in the same way, and differences between 
 def read(results: Sequence[Path]) -> list[TaskResult]:
     """Return the rows of folders of runs, and of files of rows.
 
-    A row that occurs twice with the same scores is taken once; with different scores it is an error, and so are
-    different questions of one task and set, and different weights of one model.
+    A row that occurs twice with the same scores is used once; different scores are an error, as are different questions
+    of one task and set, and different weights of one model.
     """
     files = {path: path if path.is_file() else RunFolder(path).results_file for path in results}
     check_same_weights(files)
@@ -51,7 +51,7 @@ def report(rows: Sequence[TaskResult], *, baseline: str | None = None, further: 
 def sections(rows: Sequence[TaskResult], *, baseline: str | None = None, further: bool = True) -> list[str | Table]:
     """Return all tables and the captions above them; without `further`, those of the main metrics alone.
 
-    A set on which no strategy was measured is only in the table of the unpruned model.
+    A set on which no strategy was measured is only in the unpruned model's table.
     """
     models = dict.fromkeys(row.model for row in rows)
     if len(models) > 1:
@@ -71,7 +71,8 @@ def sections(rows: Sequence[TaskResult], *, baseline: str | None = None, further
 
 
 def _differences(dataset: str, of_set: Sequence[Sequence[TaskResult]], baseline: str | None) -> list[str | Table]:
-    """Return what is compared question by question: position IDs, strategies with `baseline` and with no pruning."""
+    """Return the question-by-question comparisons: of position IDs, and of strategies with `baseline` and with no
+    pruning."""
     pruned = (key for part in of_set for key in compared(by_setup(part)) if key.strategy != UNPRUNED)
     ids = ", original position IDs" if all(key.position_ids == "original" for key in pruned) else ""
     captions = {
@@ -95,7 +96,7 @@ def _has_strategies(rows: Sequence[TaskResult]) -> bool:
 
 
 def _by_set(rows: Sequence[TaskResult]) -> dict[str, list[TaskResult]]:
-    """The rows of each set, in the order in which the sets come."""
+    """The rows of each set, in the order of the sets."""
     found: dict[str, list[TaskResult]] = {}
     for row in rows:
         found.setdefault(row.dataset, []).append(row)
@@ -143,7 +144,7 @@ def write(
 ) -> list[Path]:
     """Write the report's Markdown, its plots and its page into `folder`, and return their paths.
 
-    The page shows `n_losses` questions of each setup and task of the runs among the `results`; with `split`, of this
+    The page shows `n_losses` questions of each setup and task of the runs among the `results`; with `split`, of that
     split alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +175,7 @@ def write(
 
 
 def fill_document(text: str, rows: Sequence[TaskResult], *, baseline: str | None = None) -> str:
-    """Return the document with the tables filled in for which it has markers: see `table_makers`."""
+    """Return the document with the tables filled in that it has markers for: see `table_makers`."""
     tables = table_makers(rows, baseline=baseline)
     if not set(markers.names_in(text)) & set(tables):
         lines = " or ".join(markers.marks(name)[0].strip() for name in tables)
@@ -188,7 +189,7 @@ def fill_document(text: str, rows: Sequence[TaskResult], *, baseline: str | None
 def table_makers(rows: Sequence[TaskResult], *, baseline: str | None = None) -> dict[str, Callable[[], str]]:
     """Return the functions that make the tables of a document, by the names in its markers.
 
-    accuracy: one line a strategy, both position IDs in it. paired differences: question by question. report: all
+    accuracy: one line per strategy, with both position IDs. paired differences: question by question. report: all
     tables of the main metrics.
     """
     return {
@@ -199,8 +200,8 @@ def table_makers(rows: Sequence[TaskResult], *, baseline: str | None = None) -> 
 
 
 def provenance(rows: Sequence[TaskResult]) -> str:
-    """Return a line with the model, dtype, device and versions of the rows; one for each kind, below a sentence that
-    says so, if they differ."""
+    """Return a line with the rows' model, dtype, device and versions; if they differ, one line for each, below a
+    sentence that says so."""
     models = dict.fromkeys(
         f"`{row.model}`, {row.dtype} on {row.device}, "
         + ", ".join(f"{name} {version}" for name, version in row.versions.items())

@@ -10,11 +10,11 @@ from tokenprune.evals.storage.run_folder import RunFolder
 
 
 def check_same_questions(found: Mapping[Path, Sequence[TaskResult]]) -> None:
-    """Raise DataError if two of these run folders or files of rows have other questions for one task of one set.
+    """Raise DataError if two of these run folders or files of rows have different questions for one task of one set.
 
-    A row names the set by its folder alone, and its questions by their IDs, which own questions may share because they
-    are numbered. Run folders are therefore also compared by the digests of texts, right answers and images in their
-    `run.json`; a file of rows has none, and an older folder may lack one.
+    A row identifies the set by its folder alone, and questions by their IDs, which users' own sets may share because
+    they are numbered. Run folders are therefore also compared by the digests of texts, right answers and images in
+    their `run.json`; a file of rows has none, and an older folder may lack one.
     """
     first: dict[tuple[str, ...], tuple[Path, object]] = {}
     for path, rows in found.items():
@@ -25,7 +25,7 @@ def check_same_questions(found: Mapping[Path, Sequence[TaskResult]]) -> None:
             )
             for by, value in known_by.items():
                 other, known = first.setdefault((row.dataset, row.model, row.task, by), (path, value))
-                if value is not known and value != known:  # NaN, as a damaged file may have it, differs from itself
+                if value is not known and value != known:  # NaN, in a damaged file, differs from itself
                     places = " and ".join(dict.fromkeys((str(other), str(path))))
                     raise DataError(
                         f"{places}: the {row.task} questions of {row.dataset!r} differ; measure both with the same "
@@ -36,8 +36,8 @@ def check_same_questions(found: Mapping[Path, Sequence[TaskResult]]) -> None:
 
 
 def check_same_weights(paths: Iterable[Path]) -> None:
-    """Raise DataError if two of these run folders are of models with one name and dtype, but other weights. A name is
-    that of a folder; a file of rows does not say more, nor does an engine.
+    """Raise DataError if two of these run folders are of models with the same name and dtype but different weights. A
+    name may be just a folder's; files of rows and engines do not say more.
     """
     first: dict[tuple[str, str], tuple[Path, str]] = {}
     for path in (path for path in paths if path.is_dir()):

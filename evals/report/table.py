@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: In a cell that has no value.
+#: Shown in a cell without a value.
 NOTHING = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text; `str` gives Markdown, in which a bar or a line break of a cell does not end it."""
+    """Cells of text; `str` gives Markdown, with bars and line breaks in cells escaped."""
 
     headings: Sequence[str]
     lines: Sequence[Sequence[str]]

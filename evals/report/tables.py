@@ -17,7 +17,7 @@ _Cell = Callable[[Mapping[str, TaskResult]], str]
 
 
 def accuracy_table(rows: Sequence[TaskResult]) -> Table:
-    """Return one line a setup, those that keep most first; `rows` are of one set."""
+    """Return one line per setup, those that keep most first; `rows` are of one set."""
     tasks = _tasks(rows)
     headings = [f"{task_title(row)} {row.metric} (n = {row.n})" for row in tasks.values()]
     lines = []
@@ -36,8 +36,8 @@ def accuracy_table(rows: Sequence[TaskResult]) -> Table:
 
 
 def summary_table(rows: Sequence[TaskResult]) -> Table:
-    """Return one line a strategy and keep ratio, both position IDs in it if any have compact ones, those with the best
-    mean over the tasks that they were measured on first; `rows` are of one set."""
+    """Return one line per strategy and keep ratio, with both position IDs if any row has compact ones, best mean over
+    its measured tasks first; `rows` are of one set."""
     tasks = _tasks(rows)
     groups = by_setup(rows)
     position_ids = ("original", *({"compact"} & {key.position_ids for key in groups}))
@@ -84,8 +84,8 @@ def split_table(rows: Sequence[TaskResult]) -> Table:
 
 
 def difference_table(rows: Sequence[TaskResult], baseline: str | None = None) -> Table | None:
-    """Return paired differences in points: each strategy's position IDs, and each strategy against `baseline`, which by
-    default is random selection where that was measured; None where nothing was measured to compare with."""
+    """Return paired differences in points: each strategy's position IDs, and each strategy against `baseline`, by
+    default random selection if measured; None if there is nothing to compare with."""
     tasks = _tasks(rows)
     groups = by_setup(rows)
     baseline = baseline or BASELINE
@@ -112,8 +112,8 @@ def difference_table(rows: Sequence[TaskResult], baseline: str | None = None) ->
 
 
 def compared(groups: Mapping[SetupKey, object]) -> list[SetupKey]:
-    """Return the setups that others are compared with, those that keep most first: with original position IDs, or with
-    compact ones where no others were measured."""
+    """Return the setups to compare with others, those that keep most first: with original position IDs, or with compact
+    ones if no others were measured."""
     twins = {key: key._replace(position_ids="original") for key in groups}
     chosen = (key for key in groups if key == twins[key] or twins[key] not in groups)
     return sorted(chosen, key=lambda key: -key.keep_ratio)
@@ -130,8 +130,8 @@ def check_baseline(rows: Sequence[TaskResult], baseline: str | None) -> None:
 
 def unpruned_table(rows: Sequence[TaskResult]) -> Table | None:
     """Return what each setup that is `compared` loses against the unpruned model, in three numbers a task: the
-    difference in points, the accuracy relative to the unpruned model's, and McNemar's p. None where the unpruned model
-    was not measured."""
+    difference in points, the accuracy relative to the unpruned model's, and McNemar's p. None if the unpruned model was
+    not measured."""
     tasks = _tasks(rows)
     groups = by_setup(rows)
     unpruned = next((group for key, group in groups.items() if key.strategy == UNPRUNED), None)
@@ -150,7 +150,7 @@ def unpruned_table(rows: Sequence[TaskResult]) -> Table | None:
 
 
 def _paired(own: Mapping[str, TaskResult], other: Mapping[str, TaskResult], task: str) -> Paired | None:
-    """Return None if one of them was not measured on the task, or every question failed under one of them."""
+    """Return the paired comparison; None if one was not measured on the task, or every question failed under one."""
     if task not in own or task not in other or not answered_by_both(own[task], other[task]):
         return None
     return compare(own[task], other[task])
@@ -160,7 +160,7 @@ def _loss(loss: Paired | None) -> tuple[str, str, str]:
     if loss is None:
         return NOTHING, NOTHING, NOTHING
     low, high = (100 * bound for bound in loss.relative_interval)
-    interval = f" [{low:.0f}, {high:.0f}]" if isfinite(low) else ""  # too few questions for one
+    interval = f" [{low:.0f}, {high:.0f}]" if isfinite(low) else ""  # too few questions for an interval
     relative = f"{100 * loss.relative:.1f} %{interval}" if isfinite(loss.relative) else NOTHING
     p = NOTHING if loss.p is None else "< 0.001" if loss.p < 0.001 else f"{loss.p:.3f}"
     return _difference(loss), relative, p
@@ -203,12 +203,12 @@ def further_metrics_table(rows: Sequence[TaskResult]) -> Table | None:
 
 
 def task_title(row: TaskResult) -> str:
-    """Return what tables call the row's task."""
+    """Return the name of the row's task in tables."""
     return TASKS[row.task].title if row.task in TASKS else row.task
 
 
 def setup_cells(key: SetupKey, of_tasks: Mapping[str, TaskResult]) -> tuple[str, str, str]:
-    """Return keep ratio, strategy and position IDs of a setup, which are none where nothing is pruned."""
+    """Return keep ratio, strategy and position IDs of a setup, empty if nothing is pruned."""
     is_pruned = any(row.settings for row in of_tasks.values())
     return f"{100 * key.keep_ratio:g} %", key.strategy, key.position_ids if is_pruned else NOTHING
 
@@ -229,7 +229,7 @@ def _further(row: TaskResult | None, metric: str) -> str:
 
 
 def _tasks(rows: Sequence[TaskResult]) -> dict[str, TaskResult]:
-    """Return the first row of each task, in the order in which tasks come."""
+    """Return the first row of each task, in the order of the tasks."""
     first: dict[str, TaskResult] = {}
     for row in rows:
         first.setdefault(row.task, row)
@@ -241,7 +241,7 @@ def accuracy_cell(row: TaskResult | None, n: int | None = None) -> str:
     if row is None or not row.n:
         return NOTHING
     low, high = row.interval
-    interval = f" [{100 * low:.0f}, {100 * high:.0f}]" if isfinite(low) else ""  # too few images for one
+    interval = f" [{100 * low:.0f}, {100 * high:.0f}]" if isfinite(low) else ""  # too few images for an interval
     cell = f"{100 * row.accuracy:.1f}{interval}"
     return cell if n in (None, row.n) else f"{cell}, n = {row.n}"
 
@@ -251,14 +251,14 @@ def _counted(row: TaskResult | None) -> str:
 
 
 def first_answered(of_tasks: Mapping[str, TaskResult]) -> TaskResult:
-    """Return the row to take a setup's visual tokens from: the first that has answers."""
+    """Return the row to take a setup's visual tokens from: the first with answers."""
     first, *_ = of_tasks.values()
     return next((row for row in of_tasks.values() if row.n), first)
 
 
 def each_task(groups: Iterable[Mapping[str, TaskResult]], cell: Callable[[TaskResult], str]) -> _Cell:
-    """Return what formats a setup's visual tokens: those of the first task, or of each task, by its name, if the images
-    of some tasks have more without pruning than those of others."""
+    """Return a function that formats a setup's visual tokens: the first task's, or each task's with its name if tasks
+    differ in their unpruned visual tokens."""
     differ = any(len({f"{row.n_visual:.0f}" for row in group.values() if row.n}) > 1 for group in groups)
 
     def formatted(group: Mapping[str, TaskResult]) -> str:

@@ -50,7 +50,7 @@ def _result(
 ) -> TaskResult:
     task = TASKS[questions[0].task]
     answered = list(zip(questions, answers, strict=True))
-    # A question that failed excludes its whole group: the rest of the group is not what other setups were asked.
+    # A failed question excludes its whole group: other setups were asked the full group.
     failed = {_group(question) for question, answer in answered if answer.error is not None}
     counted = [(question, answer) for question, answer in answered if _group(question) not in failed]
     published = task.metrics([(question, answer.text) for question, answer in counted]) if counted else {}

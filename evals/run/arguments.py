@@ -1,6 +1,6 @@
 """Checks of what a Python caller passes. The command line's parser checks its options itself.
 
-Without them, a text would be read as a list of letters, and 0 questions would be asked of a loaded model.
+Without them, a string would be read as a list of letters, and a loaded model would be asked 0 questions.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +16,8 @@ Model: TypeAlias = str | PathLike[str] | tuple[Any, Any]
 
 
 def as_model(model: Model) -> str | tuple[Any, Any]:
-    """Return a folder or a name as text, and a pair of a model and its processor as it is. SettingError for others, and
-    for a patched model."""
+    """Return a folder or name as a string, and a pair of a model and its processor unchanged. SettingError for anything
+    else, and for a patched model."""
     if isinstance(model, PathLike):
         return fspath(model)
     if isinstance(model, str):
@@ -32,8 +32,8 @@ def as_model(model: Model) -> str | tuple[Any, Any]:
 
 
 def as_strategies(strategies: Sequence[Any]) -> list[str | tokenprune.Strategy]:
-    """Return names and Strategy objects, with settings files as text. SettingError for anything else, and for an object
-    with a budget that keep ratios would replace."""
+    """Return names and Strategy objects, with settings files as strings. SettingError for anything else, and for an
+    object with a budget that keep ratios would replace."""
     check_lists(strategies=strategies)
     found = [fspath(one) if isinstance(one, PathLike) else one for one in strategies]
     for one in found:

@@ -37,7 +37,7 @@ class Backend(ABC):
 
     @abstractmethod
     def strategies(self, adapter: type[ModelAdapter] | None, say: Callable[[str], None]) -> Sequence[str | Strategy]:
-        """Return the strategies to compare if none is named; say which of the default ones cannot be run.
+        """Return the strategies to compare if none is named; say which default ones cannot be run.
 
         adapter: how the model is read, as in `patch`.
         """
@@ -48,12 +48,12 @@ class Backend(ABC):
 
     @abstractmethod
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
-        """Sort setups into groups, to be run one after the other. Raises any error of a setup that would otherwise come
-        an hour into the run."""
+        """Sort setups into groups, to be run one after the other. Raises setup errors that would otherwise come an hour
+        into the run."""
 
     @abstractmethod
     def serving(self, group: Sequence[Setup]) -> AbstractContextManager[None]:
-        """Make ready for the setups of a group, for as long as a `with` block lasts."""
+        """Prepare for the setups of a group inside a `with` block."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -66,8 +66,8 @@ class Backend(ABC):
 
 @dataclass(frozen=True)
 class InProcessBackend(Backend):
-    """The model in this process. batch_tokens, on_error: see `Runner`. resized: whether its images are of another size
-    than its vision tower was made for."""
+    """The model in this process. batch_tokens, on_error: see `Runner`. resized: whether images have another size than
+    the vision tower was made for."""
 
     model: Any
     processor: Any

@@ -15,7 +15,7 @@ from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.prompts import encode_chat
 
-#: Pixels of a question's images that are held until it is asked: 50 MB in RGB.
+#: The most pixels of a question's images held until it is asked: 50 MB in RGB.
 MOST_HELD = 2**24
 
 
@@ -23,8 +23,8 @@ MOST_HELD = 2**24
 class DecodedQuestion:
     """A question with its decoded images; `n_tokens` is the length of its prompt without pruning.
 
-    Large images, and a video, are decoded again when they are asked about: `images` is None, because those of many
-    questions do not fit into memory.
+    Large images and videos are decoded again when asked about: `images` is None, because many questions' images do not
+    fit into memory.
     """
 
     question: Question
@@ -77,7 +77,7 @@ def encode_batch(model: Any, processor: Any, batch: Sequence[DecodedQuestion], s
 
 
 def group_by_encoding(processor: Any, setups: Sequence[Setup]) -> list[list[Setup]]:
-    """Group setups with equal inputs, which are all that do not resize the image."""
+    """Group setups with equal inputs: all that do not resize the image."""
     groups: dict[str, list[Setup]] = {}
     for setup in setups:
         groups.setdefault(json.dumps(setup.processor_options(processor)), []).append(setup)

@@ -17,7 +17,7 @@ from tokenprune.report import ImageReport, Report
 
 @dataclass(frozen=True)
 class VisualCost:
-    """The visual tokens of one question, in the fields that `Answer` has too."""
+    """The visual tokens of one question, in the same fields as `Answer`."""
 
     n_visual: int
     n_kept: int
@@ -37,7 +37,7 @@ def visual_costs(model: Any, processor: Any, setup: Setup, handle: Any, input_id
 
 
 def has_grid(model: Any) -> bool:
-    """Whether a model's visual tokens have places in the image. Those of a resampler, as in Idefics2, have none."""
+    """Whether a model's visual tokens have places in the image; a resampler's, as in Idefics2, do not."""
     return "grid" in adapter_for(model).offers
 
 

@@ -1,6 +1,6 @@
-"""Defaults that commands and functions share. Loads nothing, so that a command's help can show them at once."""
+"""Defaults that commands and functions share. Imports nothing, so that a command's help can show them at once."""
 
-#: Of commands that use one. Runs in vLLM without calibration; on the bundled model, ahead of FoPru with its defaults.
+#: For commands that use one. Runs in vLLM without calibration; beats FoPru's defaults on the bundled model.
 DEFAULT_STRATEGY = "mosaic"
 # Layer -2: the bundled tower's last layer was trained to name objects and guides FoPru worse.
 DEFAULT_STRATEGIES = ("grid", "fopru:layer=-2", "mosaic")

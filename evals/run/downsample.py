@@ -19,7 +19,7 @@ from typing import Any
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.selection import budget
 
-#: Processors of models that resize every image to one size, and make one visual token of each of its patches.
+#: Processors of models that resize every image to one size and make each patch one visual token.
 ONE_TOKEN_A_PATCH = ("LlavaProcessor", "VideoLlavaProcessor")
 LEAVE_OUT = "leave out --image-size and the baseline downsample"
 
@@ -34,9 +34,9 @@ def processor_options(processor: Any, keep_ratio: float) -> dict[str, Any]:
 
 
 def at_size(processor: Any, height: int, width: int) -> Any:
-    """Return a copy of `processor` that resizes images to another number of pixels, for a model that takes any.
+    """Return a copy of `processor` that resizes images to another size, for a model that takes any.
 
-    Its prompts then have another number of visual tokens, and nothing is pruned. UnsupportedError if it has no fixed
+    This changes the number of visual tokens in its prompts, and prunes nothing. UnsupportedError if it has no fixed
     image size, SettingError if its patches do not fill the new one.
     """
     full_grid(processor)
@@ -69,7 +69,7 @@ def shrunk_grid(processor: Any, keep_ratio: float) -> tuple[int, int]:
 def full_grid(processor: Any) -> tuple[int, int]:
     """Return rows and columns of the visual tokens that `processor` makes of any image.
 
-    UnsupportedError if images have sizes of their own, are cut into tiles, or do not get a visual token for each patch.
+    UnsupportedError if images keep their own sizes, are cut into tiles, or do not get one visual token per patch.
     """
     kind, image_processor = type(processor), processor.image_processor
     if not any(one.__name__ in ONE_TOKEN_A_PATCH for one in kind.__mro__):

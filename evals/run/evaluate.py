@@ -84,13 +84,13 @@ def evaluate(
         supports it. For a server, the defaults are the strategy, keep ratio and position IDs that it was started with.
     tasks, data, split: the questions, see `load_questions`. limit: the most of each task, evenly spaced.
     apart_from: settings files that are not among the setups. Questions about images that they were calibrated on are
-        left out too, so that runs in several folders ask the same questions.
+        also left out, so that runs in several folders ask the same questions.
     dtype, device_map: how the model is loaded, see `load_model`.
     batch_tokens, on_error: see `Runner`.
     image_roots: folders outside `data` that its images may be in. max_image_pixels: larger images are not decoded.
     frames: how many to read of each video. A model that takes no videos gets them as images of one prompt.
-    image_size: height and width in pixels to which the processor resizes images, instead of its own size. It changes
-        the number of visual tokens of every setup; the results name it with the set. See `at_size`.
+    image_size: height and width in pixels to which the processor resizes images, instead of its own size. Changes the
+        number of visual tokens of every setup; results name it with the set. See `at_size`.
     console: where progress is shown.
     engine: answers instead of the model in this process: "vllm", with `engine_options` as arguments of its `LLM`, or
         the URL of a server that `tokenprune serve` started. `model` is then the name or folder that it serves.
@@ -113,7 +113,7 @@ def evaluate(
     say = plain_printer(console)
     budgets: dict[str, Any] = {"keep_ratios": keep_ratios, "position_ids": position_ids}
     given = {name: value for name, value in budgets.items() if value is not None}
-    named = make_setups(chosen, baselines=baselines or (), **given)  # mistakes are said before weights load
+    named = make_setups(chosen, baselines=baselines or (), **given)  # report mistakes before weights load
     if baselines is not None and not named:
         raise SettingError("nothing to measure: neither a strategy nor a baseline is named. Name one.")
     avoided = _avoided(apart_from, say)
@@ -163,7 +163,7 @@ def evaluate(
 
 
 def _name_and_style(model: str | tuple[Any, Any], image_size: tuple[int, int] | None) -> tuple[str, Style]:
-    """Return the name of the model in results, and how it is asked; with `image_size`, about images of that size."""
+    """Return the model's name in results, and how it is asked; with `image_size`, about images of that size."""
     name, style = name_and_style(model)
     if image_size is None:
         return name, style
@@ -179,8 +179,8 @@ def _compared(
     given: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> list[Setup]:
-    """Return the setups that are named; where none are, what `backend` compares. given: keep ratios and position IDs,
-    as arguments of `make_setups`."""
+    """Return the named setups or, if none, those that `backend` compares. given: keep ratios and position IDs, as
+    arguments of `make_setups`."""
     adapter = _adapter(backend, questions)
     if baselines is None:
         baselines = backend.baselines(say)
@@ -191,7 +191,7 @@ def _compared(
 
 
 def _adapter(backend: Backend, questions: Sequence[Question]) -> type[ModelAdapter] | None:
-    """Return how a model in this process is read if all questions are about videos; None as it is registered."""
+    """Return the adapter for a model in this process if all questions are about videos; None for the registered one."""
     if isinstance(backend, InProcessBackend) and all(isinstance(one, VideoQuestion) for one in questions):
         return adapter_for_clips(backend.model, backend.processor)
     return None
@@ -211,7 +211,7 @@ def _done(folder: RunFolder) -> set[AnswerKey]:
 
 
 def _avoided(apart_from: Sequence[str | Path], say: Callable[[str], None]) -> frozenset[str]:
-    """Return the digests of the images that settings files were calibrated on; say of a file if it names none."""
+    """Return the digests of the images that settings files were calibrated on; say which files name none."""
     found = frozenset[str]()
     for file in apart_from:
         images = calibrated_on(SettingsFile.read(file))
@@ -243,9 +243,9 @@ def _ask_all(
     here: Processes,
     console: Console,
 ) -> dict[str, Any]:
-    """Carry out the plans one after the other, and return the identity of the run.
+    """Carry out the plans in sequence, and return the identity of the run.
 
-    decisive: the part of it that does not come from what answers.
+    decisive: the part of it that does not come from the backend.
     """
     identity = dict[str, Any]()
     for plan in plans:
@@ -256,7 +256,7 @@ def _ask_all(
                 if here.is_first:
                     folder.begin(identity, about)
                 here.meet()
-                folder.check(identity)  # that every machine has the same model, data and versions
+                folder.check(identity)  # every machine must have the same model, data and versions
                 _ask(plan, backend, folder, here, console, write)
     return identity
 
@@ -286,7 +286,7 @@ def _ask(
 
 
 def _name(data: Path) -> str:
-    """Return the name of a folder, also of the current one (`.`)."""
+    """Return the name of a folder, even of the current one (`.`)."""
     return Path(os.path.abspath(data)).name
 
 

@@ -9,9 +9,9 @@ from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.storage.answers import AnswerKey
 from tokenprune.evals.tasks.base.question import Question
 
-#: Questions of one task that are batched together. Neither the number of processes nor the answers that exist already
-#: move a question into another part. Its batch, and so every bit of its answer, is therefore the same in a run that was
-#: killed and resumed and in one on several devices.
+#: Questions of one task that are batched together. A question's part depends neither on the number of processes nor on
+#: existing answers, so its batch, and every bit of its answer, is the same in a resumed run and in one on several
+#: devices.
 PART = 32
 
 
@@ -21,7 +21,7 @@ class Part:
 
     questions: Sequence[Question]
     missing: Set[AnswerKey]
-    #: ID of the task's first question, on which the KV cache is measured. It may be in another part.
+    #: ID of the task's first question, on which the KV cache is measured; it may be in another part.
     first_id: str
 
 
@@ -45,7 +45,7 @@ class Plan:
                 yield Part(questions, missing, first_id)
 
     def n_asked(self, process: int = 0, n_processes: int = 1) -> int:
-        """Return how many answers the process gives in all, finished ones included."""
+        """Return how many answers the process gives in all, including finished ones."""
         return len(self.setups) * sum(len(questions) for questions, _ in self._parts[process::n_processes])
 
     def _asked(self, questions: Sequence[Question]) -> set[AnswerKey]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import torch
 
-# Processes that are done wait for the last one, which can take longer than the default of half an hour.
+# Finished processes wait for the last one, which can take longer than the default half hour.
 PATIENCE = timedelta(days=7)
 
 

@@ -1,4 +1,4 @@
-"""What is said while questions are asked: sentences, and a progress bar or lines in a log."""
+"""Output while questions are asked: messages, and a progress bar or lines in a log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EVERY = 60.0
 
 
 class LoggedProgress(Progress):
-    """Prints a line a minute if the console is not a terminal, in which rich draws no bar before the end."""
+    """Prints a line a minute if the console is not a terminal, where rich draws no bar before the end."""
 
     def __init__(self, *columns: ProgressColumn, console: Console) -> None:
         super().__init__(*columns, console=console)
@@ -45,11 +45,11 @@ class LoggedProgress(Progress):
 
 
 def progress_bar(console: Console) -> Progress:
-    """Return a bar, still without a task, that counts what is done and shows the time that it took and will take."""
+    """Return a bar, still without a task, that shows the count, and the time elapsed and remaining."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     return LoggedProgress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
 
 
 def plain_printer(console: Console) -> Callable[[str], None]:
-    """Return a function that prints text as it is: paths and errors may have brackets, which rich takes for markup."""
+    """Return a function that prints text verbatim: paths and errors may have brackets, which rich takes for markup."""
     return partial(console.print, markup=False, emoji=False)

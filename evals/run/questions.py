@@ -1,4 +1,4 @@
-"""The questions of a folder, and a few of them that represent all."""
+"""The questions of a folder, and representative samples of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,12 +26,12 @@ def load_questions(
     style: Style = LLAVA,
     labels: bool = True,
 ) -> list[Question]:
-    """Return the questions of these tasks, one after the other; None means all tasks whose files are found, or, in a
-    folder with a `questions.jsonl` or `questions.parquet` of the user's, these alone.
+    """Return the questions of these tasks, in sequence; None means all tasks whose files are found or, in a folder with
+    a user's own `questions.jsonl` or `questions.parquet`, those questions alone.
 
     The files of a task are in `folder` itself, or in a folder inside it named after the task. split: the sets' own
-    word; None means all but `train`. style: the way the model is asked. labels: False for a use that reads no right
-    answers: the user's own questions may then lack them.
+    name; None means all but `train`. style: how the model is asked. labels: False if right answers are not used; the
+    user's own questions may then lack them.
     """
     if folder.is_file():
         raise DataError(f"{folder}: a file; name the folder that it is in: --data {folder.parent}")
@@ -59,8 +59,8 @@ def load_questions(
 
 
 def unread_folders_notice(folder: Path, tasks: Sequence[str] | None) -> str | None:
-    """Say which tasks' folders `load_questions` does not read, because own questions are beside them, if there are
-    any."""
+    """Say which tasks' folders, if any, `load_questions` does not read because the user's own questions are beside
+    them."""
     if tasks is not None or not TASKS[OWN].is_in(folder):
         return None
     others = " ".join(name for name in TASKS if (folder / name).is_dir())
@@ -73,7 +73,7 @@ def unread_folders_notice(folder: Path, tasks: Sequence[str] | None) -> str | No
 
 
 def limit_questions(questions: Sequence[Question], limit: int | None) -> list[Question]:
-    """Return `limit` questions of each task, spread evenly, or `limit` groups of questions that count together."""
+    """Return `limit` evenly spaced questions of each task, or `limit` groups of questions that count together."""
     tasks: dict[str, dict[str, list[Question]]] = {}
     for question in questions:
         tasks.setdefault(question.task, {}).setdefault(question.group or question.id, []).append(question)
@@ -83,7 +83,7 @@ def limit_questions(questions: Sequence[Question], limit: int | None) -> list[Qu
 
 
 def evenly(questions: Sequence[T], limit: int | None) -> list[T]:
-    """Return `limit` items at equal distances, so that a few represent the whole file."""
+    """Return `limit` evenly spaced items, so that a few represent the whole file."""
     if limit is None or limit >= len(questions):
         return list(questions)
     return [questions[index * len(questions) // limit] for index in range(limit)]

@@ -30,11 +30,11 @@ class QuestionError(TokenPruneError, RuntimeError):
 class Runner:
     """Asks `model` questions under `setups`.
 
-    batch_tokens: the largest batch, in tokens without pruning and with padding. A longer prompt is a batch of its own.
+    batch_tokens: the largest batch, in unpruned tokens including padding. A longer prompt is a batch of its own.
     on_error: "stop" raises QuestionError at the first question that fails; "record" stores the error in the answer and
         continues. Neither scores the question.
-    warms_up: whether the first answer comes after a call of the model that is not timed. It allocates memory and, on a
-        GPU, loads kernels, which would count as time of the first setup alone.
+    warms_up: whether an untimed call of the model precedes the first answer. It allocates memory and, on a GPU, loads
+        kernels, which would otherwise count as time of the first setup.
     """
 
     model: Any
@@ -48,7 +48,7 @@ class Runner:
     def ask(self, part: Part) -> Iterator[list[Answer]]:
         """Yield the missing answers of a part, a few at a time."""
         setups = self.setups
-        if isinstance(part.questions[0], VideoQuestion):  # all of a task are, or none
+        if isinstance(part.questions[0], VideoQuestion):  # all of a task's are, or none
             of_clips = adapter_for_clips(self.model, self.processor)
             setups = setups if of_clips is None else read_by(of_clips, setups)
         decoded: list[DecodedQuestion] = []
@@ -66,8 +66,8 @@ class Runner:
     def _ask_batch(
         self, batch: Sequence[DecodedQuestion], setups: Sequence[Setup], part: Part
     ) -> Iterator[list[Answer]]:
-        """Ask a batch again as a whole if any of its answers is missing, so that it stays the same batch; one question
-        at a time where the processor cannot encode them together."""
+        """Ask a whole batch again if any of its answers is missing, so that it stays the same batch; one question at a
+        time if the processor cannot encode them together."""
         inputs = None
         for setup in setups:
             missing = {asked for one in batch if (asked := AnswerKey.of(one.question, setup.key)) in part.missing}
@@ -80,7 +80,7 @@ class Runner:
                     if len(batch) == 1:
                         yield [self._failed(batch[0].question, setup, error)]
                         continue
-                    for one in batch:  # PerceptionLM's processor does not put images of 3 and of 5 tiles together
+                    for one in batch:  # PerceptionLM's processor cannot batch images of 3 and of 5 tiles
                         yield from self._ask_batch([one], setups, part)
                     return
             answers = self._answers(batch, inputs, setup, part.first_id)
@@ -132,7 +132,7 @@ class Runner:
                 question,
                 setup.key,
                 text=text,
-                score=question.score(text),  # of what is stored, from which metrics follow
+                score=question.score(text),  # of the stored text, from which metrics follow
                 **vars(cost),
                 seconds=seconds / len(batch),
                 kv_cache_bytes=cache_bytes.get(question.id),
@@ -145,7 +145,7 @@ class Runner:
 
 
 def failed(question: Question, setup: Setup, error: Exception, on_error: OnError) -> Answer:
-    """Return the record of a question that failed, or raise QuestionError if the run is to stop."""
+    """Return the record of a failed question, or raise QuestionError if the run should stop."""
     if on_error == "stop":
         reason, images = _described(error), [str(image) for image in question.images]
         named = "" if all(image in reason for image in images) else f" ({', '.join(images)})"
@@ -157,16 +157,16 @@ def failed(question: Question, setup: Setup, error: Exception, on_error: OnError
 
 
 def release_locals(error: BaseException | None) -> None:
-    """Let go of what the functions that an error passed through hold: where memory ran out, the tensors that filled it,
-    without which the same questions fit one by one. Its places in the code stay known."""
+    """Release the locals of the functions that an error passed through: if memory ran out, the tensors that filled it,
+    without which the same questions fit one by one. The traceback's locations remain."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
 def _described(error: Exception) -> str:
-    """Return the sentence of an error that was raised on purpose, without its full stop; of any other, its type and its
-    place in the user's code, such as a strategy's."""
+    """Return the message of an error raised on purpose, without its full stop; for any other, its type and its place in
+    the user's code, such as a strategy's."""
     if isinstance(error, (TokenPruneError, OSError)):
         return str(error).rstrip(".")
     place = user_location(error)

@@ -30,7 +30,7 @@ BASELINES = (UNPRUNED, "random", DOWNSAMPLE)
 class Setup(ABC):
     """One way to run the model, and one line of the tables.
 
-    label: the name that results give it. keep_ratio: the share of visual tokens kept, in (0, 1].
+    label: its name in results. keep_ratio: the share of visual tokens kept, in (0, 1].
     """
 
     label: str
@@ -43,7 +43,7 @@ class Setup(ABC):
 
     @property
     def calibrated_on(self) -> frozenset[str]:
-        """Digests of the images that its settings were found on. It must not be evaluated on them."""
+        """Digests of the images that its settings were found on, on which it must not be evaluated."""
         return frozenset()
 
     @abstractmethod
@@ -51,11 +51,11 @@ class Setup(ABC):
         """Change `model` inside a `with` block, which yields a PatchHandle, or None if nothing is pruned."""
 
     def processor_options(self, processor: Any) -> dict[str, Any]:
-        """Return the arguments that the processor gets besides images and text."""
+        """Return the processor's arguments besides images and text."""
         return {}
 
     def n_visual(self, processor: Any, n_placeholders: int) -> int:
-        """Return how many visual tokens the unpruned model has for the images that got `n_placeholders` here."""
+        """Return how many visual tokens the unpruned model has for images that get `n_placeholders` here."""
         return n_placeholders
 
     def settings(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Setup(ABC):
         return {}
 
     def identity(self) -> dict[str, Any]:
-        """Return everything that decides its answers."""
+        """Return everything that affects its answers."""
         return self.settings()
 
 
@@ -89,7 +89,7 @@ class Pruned(Setup):
         return tokenprune.patch(model, self.strategy, position_ids=self.position_ids, adapter=self.adapter)
 
     def settings(self) -> dict[str, Any]:
-        """Return all settings. SettingError for one that JSON has no form for."""
+        """Return all settings. SettingError for one that JSON cannot represent."""
         found = asdict(self.strategy)
         for name, value in found.items():
             try:
@@ -146,7 +146,7 @@ def make_setups(
 ) -> list[Setup]:
     """Return the unpruned model if it is among the `baselines`, then all strategies and other baselines at each ratio.
 
-    A strategy is given as `tokenprune.strategies.parse` reads it: `fopru:mode=row`, or
+    A strategy is a string for `tokenprune.strategies.parse`: `fopru:mode=row`, or
     `my_package.my_module:MyStrategy,layer=2`. A settings file is given by its path, `settings.json`, and is used only
     at the keep ratio that it was found for; SettingError if that is not among `keep_ratios`. `downsample` shrinks the
     image instead. A Strategy object is used at each of the keep ratios. SettingError if two setups have the same name.
@@ -189,9 +189,9 @@ def pruned_setups(strategies: Sequence[str], keep_ratios: Sequence[float], posit
 
 
 def possible(strategies: Sequence[str], check: Callable[[Pruned], object], say: Callable[[str], None]) -> Sequence[str]:
-    """Return those of the strategies, which nobody has named, for which `check` raises no UnsupportedError. One for
-    which it does, but not in its default settings, gets these. Say what is left out or changed, and why. All, if it
-    raises for each, so that pruning says why."""
+    """Return those strategies, none of them named by the user, for which `check` raises no UnsupportedError. One that
+    passes only with its default settings gets these. Say what is left out or changed, and why. Return all if none
+    passes, so that pruning says why."""
     accepted = {name: _accepted(name, check) for name in strategies}
     found = [usable for usable, _ in accepted.values() if usable is not None]
     for name, (usable, why) in accepted.items() if found else ():
@@ -201,8 +201,8 @@ def possible(strategies: Sequence[str], check: Callable[[Pruned], object], say: 
 
 
 def _accepted(name: str, check: Callable[[Pruned], object]) -> tuple[str | None, tokenprune.UnsupportedError | None]:
-    """Return the name, or that of the strategy in its default settings, whichever can be run; None if neither can. And
-    why the name cannot."""
+    """Return the name, or the strategy's name without settings, whichever can be run, or None; and why the name
+    cannot."""
     why = None
     for tried in dict.fromkeys((name, name.partition(":")[0])):
         try:
@@ -239,7 +239,7 @@ def _of(given: StrategySpec | tokenprune.Strategy | str, keep_ratio: float) -> S
 
 
 def _full_label(given: StrategySpec | tokenprune.Strategy | str) -> str:
-    """Return the label where others have the same short one: with the names of settings, or the folder of a file."""
+    """Return the label used if short labels coincide: with the names of settings, or the folder of a file."""
     if isinstance(given, StrategySpec) and given.file is not None:
         path = given.file.path.resolve()
         return f"{type(given.make()).__name__} {path.parent.name}/{path.stem}"
@@ -249,13 +249,13 @@ def _full_label(given: StrategySpec | tokenprune.Strategy | str) -> str:
 
 
 def _label_of(given: tokenprune.Strategy | str, *, named: bool = False) -> str:
-    """Return the label of a strategy, or of one in a text, by the settings that are not the default ones."""
+    """Return the label of a strategy, or of a string that names one, by its non-default settings."""
     if isinstance(given, str):
         spec = StrategySpec.read(given)
         return _label(spec.strategy_class, spec.settings, named=named)
     changed = {
         field.name: getattr(given, field.name)
-        for field in sorted(fields(given), key=lambda field: field.kw_only is True)  # the order of the signature
+        for field in sorted(fields(given), key=lambda field: field.kw_only is True)  # in signature order
         if field.name not in ("keep_ratio", "keep") and getattr(given, field.name) != field.default
     }
     return _label(type(given), changed, named=named)
@@ -269,8 +269,8 @@ def _label(strategy_class: type[tokenprune.Strategy], settings: Mapping[str, Any
 
 
 def read_strategy(text: str, also: Sequence[str] = ()) -> StrategySpec:
-    """Read a strategy whose budget is given elsewhere, such as by --keep-ratio. SettingError if the text has one too,
-    which would have no effect."""
+    """Parse a strategy whose budget is given elsewhere, such as by --keep-ratio. SettingError if the string has one
+    too, which would have no effect."""
     spec = StrategySpec.read(text, also)
     if spec.file is None and spec.budget_setting is not None:
         raise tokenprune.SettingError(
@@ -281,7 +281,7 @@ def read_strategy(text: str, also: Sequence[str] = ()) -> StrategySpec:
 
 
 def _read(text: str, keep_ratios: Sequence[float]) -> StrategySpec:
-    """Return what a text names. A settings file must be for one of the keep ratios."""
+    """Return the strategy that a string names. A settings file must be for one of the keep ratios."""
     spec = read_strategy(text, also=[DOWNSAMPLE])
     if spec.file is None:
         return spec

@@ -7,5 +7,5 @@ plot         ... as a plot
 layers       finds decoder layers to skip
 adatoken     AdaToken's calibration
 calibration  the questions of a search, which evaluations leave out
-journal      a search that survives being killed
+journal      makes a search resumable after a kill
 """

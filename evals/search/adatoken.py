@@ -2,11 +2,11 @@
 needs, from the attention between text and image. Only images and questions are needed, no answers.
 
 Deviations from the released code, which pools attention maps 10 x 10 and takes their upper triangle, where a causal map
-is zero but for the pooled diagonal: sums are over the attention that is paid, of whole blocks, without pooling. The
-curve has the released form and constraints; of its four parameters the constraints leave one free, which is searched
-directly. The released code fits a curve in per cent to contributions of 0 to 1, which makes it fall to its end within
-eight layers whatever they are; here both are shares. Contributions from the same sums are identical to the code's, and
-the curve's error is never larger (evals/results/peers.md).
+is zero but for the pooled diagonal: sums are over the attention paid, of whole blocks, without pooling. The curve has
+the released form and constraints, which leave one of its four parameters free; that one is searched directly. The
+released code fits a curve in per cent to contributions of 0 to 1, which makes it fall to its end within eight layers
+whatever they are; here both are shares. Contributions from the same sums are identical to the code's, and the curve's
+error is never larger (evals/results/peers.md).
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from tokenprune.strategies import AdaToken
 from tokenprune.strategy.schedule import layers_at
 from tokenprune.tokens import TextAttention
 
-#: The share of visual tokens that the curve ends at, and the steepest curve that is tried, both ways.
+#: The share of visual tokens that the curve ends at, and the steepest curve tried, in both directions.
 LEAST, STEEPEST = 0.1, 4.0
-#: A schedule whose last stage leaves more saves nothing.
+#: A schedule whose last stage keeps more saves nothing.
 NEARLY_ALL = 0.95
 
 
 @torch.inference_mode()
 def calibrated(model: Any, processor: Any, questions: Sequence[Question], n_stages: int) -> AdaToken:
     """Return the strategy with `n_stages` stages at equal distances, whose shares are read off the model's curve and
-    rounded to four digits. Stages at which that leaves every token are left out.
+    rounded to four digits. Stages that would keep every token are left out.
 
     Its keep_ratio is the average of its schedule. Raises SettingError for a model with fewer layers than stages, and
-    for one whose curve has not fallen yet at the last of them.
+    for one whose curve has not yet fallen at the last stage.
     """
     intra, inter = attention_sums(model, processor, questions)
     n_layers = len(intra)
@@ -95,7 +95,7 @@ def block_sums(attention: TextAttention) -> tuple[float, float, float]:
 
 def contributions(intra: Sequence[float], inter: Sequence[float]) -> list[float]:
     """Return how much each layer but the first contributes, scaled to 0..1: 0.4 times its attention within the image,
-    0.3 times that between image and text, and 0.3 times the former summed over layers up to it, which count 0.73 after
+    0.3 times that between image and text, and 0.3 times the former summed over layers up to it, weighted by 0.73 after
     the first."""
     own = np.asarray(intra, dtype=float)
     gathered = own[0] + 0.73 * np.cumsum(own[1:])
@@ -105,8 +105,8 @@ def contributions(intra: Sequence[float], inter: Sequence[float]) -> list[float]
 
 
 def remaining_shares(contribution: Sequence[float], n_layers: int) -> list[float]:
-    """Return the share of visual tokens to hold in each layer but the first: the exponential from 1 in layer 1 to LEAST
-    behind the last that is closest to the contributions and, from layer to layer, to their changes."""
+    """Return the share of visual tokens to keep in each layer but the first: the exponential from 1 in layer 1 to LEAST
+    after the last that is closest to the contributions and to their changes from layer to layer."""
     layers = np.arange(1, len(contribution) + 1, dtype=float)
     targets = np.asarray(contribution, dtype=float)
     slopes = np.gradient(targets) if len(targets) > 1 else np.zeros(1)

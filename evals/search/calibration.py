@@ -39,7 +39,7 @@ def check_not_empty(questions: Sequence[Question]) -> None:
 def image_digests(questions: Sequence[Question]) -> dict[str, str]:
     """Return a digest of each image's bytes, by its file name (for human readers).
 
-    Where several images have the same name, as in different folders, it is followed by the digest.
+    If several images share a name, for example in different folders, the digest is appended.
     """
     found: dict[str, str] = {}
     for image in dict.fromkeys(image for question in questions for image in question.images):
@@ -67,7 +67,7 @@ def calibrated_on(file: SettingsFile) -> frozenset[str]:
 
 
 def without_images(questions: Sequence[Question], images: Collection[str], where: str) -> list[Question]:
-    """Return the questions about none of the `images`, given by their digests, whatever their files are called.
+    """Return the questions about none of the `images`, given by digest, whatever their files are called.
 
     DataError, naming `where`, if none is left.
     """

@@ -22,7 +22,7 @@ from tokenprune.evals.storage.files import lock_for_appending, naming
 from tokenprune.evals.storage.identity import check_same
 
 STUDY = "search"
-#: What differs where the digest of questions does, whose right answers are not read.
+#: What differs if the digest of questions does; right answers are not read.
 WORDS = {"digest": "other questions or images"}
 
 
@@ -32,11 +32,11 @@ def locked_study(
     identity: Mapping[str, Any],
     instead: str = "Name another output, or delete the file to start again.",
 ) -> Iterator[optuna.Study]:
-    """Give the study in `path`, a new one or the one that is there, and keep every other process off it.
+    """Yield the study in `path`, new or existing, locked against other processes.
 
-    `identity` is what must not change between runs: JSON values by name. SettingError where it did, which says what to
-    do `instead`, where another process holds the file, and where the file is something else. DataError once the file is
-    deleted meanwhile, which is then written again.
+    `identity` is what must not change between runs: JSON values by name. SettingError if it did, which says what to do
+    `instead`, if another process holds the file, or if the file is something else. DataError if the file is deleted
+    meanwhile; it is then written again.
     """
     with lock_for_appending(path, "another search is writing it") as held, naming(path), _quiet_optuna():
         lock = _AlreadyLocked(path, held)
@@ -52,7 +52,7 @@ def locked_study(
             study.tell(trial.number, state=TrialState.FAIL)
         try:
             yield study
-        except FileNotFoundError:  # Optuna reads it by its path too
+        except FileNotFoundError:  # Optuna also reads it by its path
             lock.check()
             raise
         lock.check()
@@ -64,7 +64,7 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def sampler_seed(seed: int, number: int) -> int:
-    """Return the seed of sampler `number` of a search. A single sampler would restart from its seed after a kill, and
+    """Return the seed of sampler `number` of a search. A single sampler would restart from its seed after a kill and
     repeat its draws."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
@@ -72,8 +72,8 @@ def sampler_seed(seed: int, number: int) -> int:
 class _AlreadyLocked(JournalFileSymlinkLock):
     """Replaces Optuna's lock file, which a killed process would leave in place.
 
-    Optuna opens the journal by its path for everything it appends. Were it not the file that is held, which has the
-    trials so far, Optuna would begin another without them and say nothing.
+    Optuna opens the journal by its path for every append. If that is no longer the locked file with the trials so far,
+    Optuna would silently begin another without them.
     """
 
     def __init__(self, path: Path, held: FileIO) -> None:
@@ -81,7 +81,7 @@ class _AlreadyLocked(JournalFileSymlinkLock):
         self._path, self._held = path, held
 
     def check(self) -> None:
-        """Raise DataError unless the path still leads to the file that is held; if it leads to none, write it again."""
+        """Raise DataError unless the path still leads to the locked file; if it leads to none, write it again."""
         held = os.fstat(self._held.fileno())
         try:
             if os.path.samestat(self._path.stat(), held):

@@ -62,8 +62,8 @@ def block_distances(model: Any, processor: Any, questions: Sequence[Question], n
 
 
 def block_to_skip(distances: Sequence[float], n_skipped: int) -> tuple[int, ...]:
-    """The block of `n_skipped` layers with the least distance that has none of the first or last two. SettingError if
-    there is none."""
+    """The block of `n_skipped` layers with the least distance that includes none of the first or last two. SettingError
+    if there is none."""
     starts = range(ENDS, len(distances) - ENDS)
     if not starts:
         raise SettingError(
@@ -87,7 +87,7 @@ def layers_to_skip(changes: Sequence[float], n_skipped: int) -> tuple[int, ...]:
 
 
 def _skippable_layers(model: Any) -> list[Any]:
-    with tokenprune.patch(model, PAR(keep_ratio=0.5)):  # no layers can be skipped where it is refused
+    with tokenprune.patch(model, PAR(keep_ratio=0.5)):  # where it is refused, no layers can be skipped
         return list(adapter_for(model).layers)
 
 

@@ -28,7 +28,7 @@ STATES: tuple[str, ...] = get_args(State)
 
 @dataclass(frozen=True)
 class Prompt:
-    """One encoded question: `n_read` tokens at its end make up the state, which is `unpruned` without pruning."""
+    """One encoded question: the last `n_read` tokens make up the state; without pruning, it is `unpruned`."""
 
     id: str
     inputs: Any
@@ -37,10 +37,10 @@ class Prompt:
 
 
 class Objective:
-    """The unpruned model's states on some questions, computed once, to compare pruned ones with.
+    """The unpruned model's states on some questions, computed once, as the reference for pruned ones.
 
     grid_side: the longest of the shorter sides of all grids. n_visual: mean visual tokens of an image.
-    highest_attention: the most that any patch receives in encoder layer `layer`, in means of its tile.
+    highest_attention: the most that any patch receives in encoder layer `layer`, as a multiple of its tile's mean.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Objective:
         self.grid_side, self.highest_attention = max(sides), max(highest)
 
     def agreement(self, strategy: Strategy) -> float:
-        """The mean cosine, over the questions, between the state under a strategy and without."""
+        """The mean cosine, over the questions, between the states with and without a strategy."""
         with tokenprune.patch(self.model, strategy):
             states = [self._state(prompt.inputs, prompt.n_read, prompt.id) for prompt in self.prompts]
         unpruned = torch.stack([prompt.unpruned for prompt in self.prompts])

@@ -68,14 +68,14 @@ def optimize(
     seed: int = 0,
     names: Names | None = None,
 ) -> dict[str, Any]:
-    """Write the settings that leave the model's state nearest to the unpruned one, and return what was written.
+    """Write the settings that keep the model's state nearest to the unpruned one, and return what was written.
 
     questions: only their images and texts are used. The file names the images, and the evals leave them out.
     output: a settings file for `patch`, with where it comes from and every trial. The journal next to it, with
         the ending `.journal`, lets the same call resume after a kill, or with more `trials`. Raises SettingError if it
         holds another search.
-    base: what is searched around; its keep_ratio is the average that every trial spends. Trial 0 is `base` itself, so
-        that on these questions the result is never worse.
+    base: the centre of the search; its keep_ratio is the average that every trial spends. Trial 0 is `base` itself, so
+        the result is never worse on these questions.
     strategy: the name of `base`'s class for the settings file.
     state: whose agreement is maximised, see `tokenprune.evals.search.objective`.
     """
@@ -109,7 +109,7 @@ def optimize(
     }
     with locked_study(journal, identity) as study:
         objective = Objective(model, processor, questions, state=state, layer=base.layer)
-        if "box" not in study.user_attrs:  # stored, so that another device resumes in the same space
+        if "box" not in study.user_attrs:  # stored, so that a resume on another device has the same space
             study.set_user_attr("box", [objective.grid_side, objective.highest_attention])
         space = SearchSpace(base, len(adapter.layers), *study.user_attrs["box"], colors="colors" in adapter.offers)
         _search(study, objective, space, trials, seed)

@@ -109,7 +109,7 @@ def _box(axes: Axes, search: Mapping[str, Any], n_layers: int) -> None:
 
 def places(search: Mapping[str, Any], n_layers: int) -> list[dict[str, float]]:
     """Return where each trial lies in the search space: 0 is the lowest value of a setting, 1 the highest, on the scale
-    that it is searched on."""
+    it is searched on."""
     sides, known = search["box"], {field.name for field in fields(VFlowOpt)}
     highest = {name: side[1] for name, side in sides.items()}
     base = VFlowOpt(**{name: value for name, value in search["base"].items() if name in known})

@@ -9,7 +9,7 @@ from tokenprune.errors import SettingError
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 Point = dict[str, float]
-#: Searched on a logarithmic scale: most of what the size of a cell changes, it changes below four tokens a side.
+#: Searched on a logarithmic scale: a cell's size matters most below four tokens a side.
 LOGARITHMIC = ("cell",)
 
 
@@ -23,8 +23,8 @@ class SearchSpace:
         second had) and the highest that leaves the last third a tenth of keep_ratio. The paper's space reaches as
         far at 25 %, but includes points that are impossible or spend less than the budget.
     threshold: from 0, where every patch is an anchor, to `highest_attention`, above which none is and every tile falls
-        back to its best one. The paper's 50 is 7 % of SigLIP's 729 patches; with few patches none gets as far.
-    alpha: -1 to 1, where the model shows the image's colours.
+        back to its best one. The paper's 50 is 7 % of SigLIP's 729 patches; with few patches none gets that far.
+    alpha: -1 to 1, if the model shows the image's colours.
     cell: from 1, where every token is its own cell, so that none are merged, to `grid_side`.
 
     Settings that `base` disables are not searched: R1 and R2 without stages, the cell without recycling.
@@ -84,7 +84,7 @@ class SearchSpace:
         """Return the lowest and highest R2 compatible with an R1."""
         third = self.n_layers // 3
         last = self.n_layers - 2 * third
-        left = self.average * self.n_layers - first * third  # share x layers, for the second and the last third
+        left = self.average * self.n_layers - first * third  # share x layers left for the second and last thirds
         lowest = left / (third + last) / first
         highest = (left - 0.1 * self.average * last) / third / first
         return min(1.0, lowest), min(1.0, highest)

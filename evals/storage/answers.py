@@ -1,4 +1,4 @@
-"""One answer of the model to one question under one setup, with its cost. Stored as one line of JSON."""
+"""The model's answer to one question under one setup, with its cost. Stored as one line of JSON."""
 
 import base64
 import json
@@ -77,7 +77,7 @@ class Answer:
     n_visual, n_kept, n_mean: the visual tokens without pruning, those that enter the language model, and those that a
         decoder layer sees on average; n_mean is below n_kept if layers drop more.
     seconds: wall time of `generate` on the batch, without preprocessing, divided by the number of its questions.
-    kept: one entry per image, () if nothing was pruned, and where visual tokens have no place in the image.
+    kept: one entry per image; () if nothing was pruned or visual tokens have no place in the image.
     kv_cache_bytes: the size of the cache tensors after the prefill of this question alone; measured only on the first
         question of a task.
     error: what was raised, if anything. The score is then None, and the question counts neither as right nor wrong.

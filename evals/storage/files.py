@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tokenprune.errors import DataError, SettingError, UnsupportedError
 
-#: Full, over quota, file too large, broken, read-only. Other errors, such as a broken pipe, are not the disk's.
+#: Disk full, over quota, file too large, I/O error, read-only. Others, such as a broken pipe, are not the disk's.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
 def check_folder(path: Path, option: str = "--output") -> None:
     """Raise SettingError, naming the path, unless files can be written into a folder, which need not exist yet.
 
-    To be called before anything that takes long. option: where the path was given.
+    Call it before anything slow. option: where the path was given.
     """
     there = next(one for one in (path.absolute(), *path.absolute().parents) if os.path.lexists(one))
     if not os.path.isdir(there):
@@ -60,7 +60,7 @@ def lock_for_appending(path: Path, doing: str) -> Iterator[FileIO]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise SettingError(f"{path}: {doing}. Wait until it is done, or name another --output.") from error
-        except OSError as error:  # as on some file systems of clusters
+        except OSError as error:  # as on some cluster file systems
             raise UnsupportedError(
                 f"{path}: cannot be locked ({error.strerror}). Name an --output on another file system, such as a "
                 "local disk."
@@ -85,7 +85,7 @@ def naming(path: object) -> Iterator[None]:
 
 
 def append(file: FileIO, text: str) -> None:
-    """Append whole lines, which are on disk when this returns."""
+    """Append whole lines; they are on disk when this returns."""
     content = text.encode()
     with naming(file.name):
         while content:
@@ -102,7 +102,7 @@ def replace(path: Path, text: str) -> None:
 
 
 def _cut_unfinished_line(file: FileIO) -> None:
-    """Remove the half line that a process killed while writing leaves, so that the next line stands alone."""
+    """Remove the partial line that a process killed while writing leaves, so that the next line stands alone."""
     file.seek(0)
     content = file.read()
     end = content.rfind(b"\n") + 1

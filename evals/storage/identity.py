@@ -12,7 +12,7 @@ from tokenprune.evals.reading.fields import as_object
 from tokenprune.evals.storage import files
 from tokenprune.text_files import parse_json, read_text
 
-#: Differences that an error names; a run of many setups may have hundreds.
+#: How many differences an error lists; a run of many setups may have hundreds.
 LISTED = 3
 #: What a differing digest means, by the last part of its name. `{}` is the part before it, such as a task.
 DIGESTS = {
@@ -23,20 +23,20 @@ DIGESTS = {
     "digest": "other {} questions, right answers, images or frames",
     "images": "{} questions about other images",
 }
-#: A digest, which says nothing to a reader.
+#: A digest, which tells a reader nothing.
 _DIGEST = re.compile("[0-9a-f]{16,}")
 
 
 def check_same(
     found: Mapping[str, Any], now: Mapping[str, Any], holds: str, instead: str, words: Mapping[str, str] | None = None
 ) -> None:
-    """Raise SettingError if the values that a file was started with differ from those of `now`.
+    """Raise SettingError if the values that a file was started with differ from `now`.
 
     Values within objects are compared one by one: {"model": {"dtype": ...}} has the name `model.dtype`.
 
     holds, instead: the beginning and the end of the message, which lists the first few differences in between.
-    words: what a differing digest means, by its name, where DIGESTS does not say it: "other sources". Digests
-        themselves are not shown.
+    words: what a differing digest means, by its name, if not in DIGESTS: "other sources". Digests themselves are not
+        shown.
     """
     found, now = _flat(found), _flat(now)
     changed = [name for name in {**found, **now} if found.get(name) != now.get(name)]

@@ -1,4 +1,4 @@
-"""Identify a run: everything that decides its answers, for `run.json`."""
+"""Identify a run: everything that affects its answers, for `run.json`."""
 
 import hashlib
 import inspect
@@ -19,13 +19,13 @@ from tokenprune.evals.models.tensors import stored
 from tokenprune.evals.reading.images import StoredImage, content_digest
 from tokenprune.evals.tasks.base.question import Question
 
-#: Packages whose source need not enter a digest, because a run stores their versions.
+#: Packages whose source is not in a digest, because a run stores their versions.
 KNOWN = {"tokenprune", "builtins", "abc", "typing"}
-#: Values of each weight that enter the digest.
+#: How many values of each weight enter the digest.
 SAMPLED = 64
-#: Kinds of kernels, by the name that a config has for them.
+#: Kinds of kernels, and their names in a config.
 KERNELS = {"attention": "attn", "experts": "experts"}
-#: Keys of configs that say where weights are from and how they are stored, or that identities have beside the digest.
+#: Config keys that say where weights are from and how they are stored, or that an identity has beside the digest.
 NOT_DECISIVE = {
     *("_name_or_path", "architectures", "transformers_version", "use_cache"),
     *("dtype", "torch_dtype", "quantization_config"),
@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
 
 
 def model_identity(model: Any) -> dict[str, Any]:
-    quantised = getattr(model.config, "quantization_config", None)  # also says what is done to activations
+    quantised = getattr(model.config, "quantization_config", None)  # also describes activations
     return {
         "class": type(model).__name__,
         "weights": weights_digest(model),
@@ -53,7 +53,7 @@ def model_identity(model: Any) -> dict[str, Any]:
 
 
 def answering_identity(model: Any, processor: Any) -> dict[str, Any]:
-    """Return everything about a model and its processor that decides greedy answers."""
+    """Return everything about a model and its processor that affects greedy answers."""
     return {
         **model_identity(model),
         "config": config_digest(model.config),
@@ -64,13 +64,13 @@ def answering_identity(model: Any, processor: Any) -> dict[str, Any]:
 
 
 def config_digest(config: Any) -> str:
-    """Return a digest of the settings that decide what a model computes, such as those of rotary embeddings."""
+    """Return a digest of the settings that affect what a model computes, such as those of rotary embeddings."""
     return _digest(_decisive(config.to_dict()))
 
 
 def kernels(model: Any) -> dict[str, dict[str, str]]:
     """Return the implementations of attention and of experts that each part of a model is set to, by the part's type.
-    transformers sets both, whether a part has any or not."""
+    transformers sets both whether or not a part has any."""
     found: dict[str, dict[str, str]] = {}
     for config in (module.config for module in model.modules() if isinstance(module, PreTrainedModel)):
         chosen = {kind: getattr(config, f"_{name}_implementation", None) for kind, name in KERNELS.items()}
@@ -79,15 +79,15 @@ def kernels(model: Any) -> dict[str, dict[str, str]]:
 
 
 def generation_identity(generation: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what ends greedy answers and what changes them, of the settings of a generation config."""
+    """Return the settings of a generation config that end or change greedy answers."""
     settings = {"eos_token_id": generation.get("eos_token_id"), **decisive_settings(generation)}
     plain = bool, int, float, str, list, type(None)
     return {name: value if isinstance(value, plain) else repr(value) for name, value in settings.items()}
 
 
 def weights_digest(model: Any) -> str:
-    """Return a digest of the model's class and of the name, shape and up to SAMPLED values of each weight; of quantised
-    ones, of their integers and scales.
+    """Return a digest of the model's class and of the name, shape and up to SAMPLED values of each weight; for
+    quantised ones, of their integers and scales.
 
     It does not depend on the device, nor on whether accelerate offloads weights.
     """
@@ -104,15 +104,15 @@ def weights_digest(model: Any) -> str:
 
 
 def processor_digest(processor: Any) -> str:
-    """Return a digest of what a processor is set to: sizes, normalisation, chat template; not of its vocabulary."""
+    """Return a digest of a processor's settings (sizes, normalisation, chat template), not of its vocabulary."""
     return _digest({**processor.to_dict(), "chat_template": getattr(processor, "chat_template", None)})
 
 
 def class_identity(strategy: tokenprune.Strategy | type[tokenprune.Strategy]) -> dict[str, str]:
-    """Return a digest of the source of a strategy's class, by "class"; {} if it is tokenprune's own, whose version says
-    what it does, or has no source, as in an interactive session.
+    """Return a digest of the source of a strategy's class, by "class"; {} if it is tokenprune's own, which the version
+    identifies, or has no source, as in an interactive session.
 
-    Of a `Compose`, of its steps. Functions that the class calls are not in it.
+    For a `Compose`, of its steps' classes. Functions that the class calls are not included.
     """
     kinds = [one if isinstance(one, type) else type(one) for one in (strategy, *getattr(strategy, "steps", ()))]
     own = [one for kind in kinds for one in kind.__mro__ if one.__module__.partition(".")[0] not in KNOWN]
@@ -138,7 +138,7 @@ def tasks_identity(questions: Sequence[Question]) -> dict[str, Any]:
 def _identity(questions: Sequence[Question]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for question in questions:
-        # Fields that are not data, such as the prompt style, show in the text of the question.
+        # Fields that are not data, such as the prompt style, show in the question's text.
         data = {field.name: getattr(question, field.name) for field in fields(question) if field.name != "images"}
         digest.update(json.dumps(data, default=_for_json).encode())
     numbers = dict[StoredImage, int]()
@@ -155,7 +155,7 @@ def _digest(settings: Mapping[str, Any]) -> str:
 
 
 def _decisive(config: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A config without what is NOT_DECISIVE in it, and in the configs of its parts."""
+    """A config without the keys in NOT_DECISIVE, nested ones included."""
     return {
         key: _decisive(value) if isinstance(value, Mapping) else value
         for key, value in config.items()
@@ -164,5 +164,5 @@ def _decisive(config: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def _for_json(value: object) -> list[str] | None:
-    """Return a set of texts as a sorted list, and None for anything else that JSON cannot hold."""
+    """Return a set of strings as a sorted list, and None for anything else that JSON cannot represent."""
     return sorted(value) if isinstance(value, (set, frozenset)) else None

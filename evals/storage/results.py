@@ -106,8 +106,8 @@ def digest(ids: Sequence[str]) -> str:
 def compare(result: TaskResult, baseline: TaskResult) -> stats.Paired:
     """Compare two results question by question, without the questions that failed under either.
 
-    Pairing takes the luck of the draw of questions out of the difference, so the interval is narrower than the two
-    accuracies' own intervals let one think. Raises DataError if no question is left.
+    Pairing removes the sampling of questions from the difference, so its interval is narrower than the two accuracies'
+    own intervals suggest. Raises DataError if no question is left.
     """
     both = answered_by_both(result, baseline)
     if not both:
@@ -136,7 +136,7 @@ def answered_by_both(result: TaskResult, baseline: TaskResult) -> list[tuple[flo
 
 
 def by_setup(rows: Sequence[TaskResult]) -> dict[SetupKey, dict[str, TaskResult]]:
-    """Return the rows of each setup by task, both in the order in which they come."""
+    """Return the rows of each setup by task, both in order of appearance."""
     groups: dict[SetupKey, dict[str, TaskResult]] = {}
     for row in rows:
         groups.setdefault(row.key, {})[row.task] = row

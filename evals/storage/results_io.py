@@ -2,7 +2,7 @@
 
 Scores are a string with one character per question if all are 0, 1, unparsable (`-`) or failed (`!`), as in "0110-1";
 soft accuracies are a list. The numbers that follow from the scores (n, accuracy, interval, unparsable, failed) are also
-written, for anyone who reads the file without this module, but not read back.
+written for readers without this module, but not read back.
 """
 
 import json
@@ -19,7 +19,7 @@ from tokenprune.evals.storage import files
 from tokenprune.evals.storage.results import FAILED, QuestionScore, TaskResult
 from tokenprune.text_files import parse_json, read_text
 
-#: What to do about a broken line: without it, a setup would silently be missing.
+#: What to do about a broken line; skipping it would silently lose a setup.
 RESTORE = "; restore the file or, in a run folder, repeat its `tokenprune eval`, which writes it anew from the answers"
 
 _CHARACTERS: dict[QuestionScore, str] = {0.0: "0", 1.0: "1", None: "-", FAILED: "!"}
@@ -42,8 +42,8 @@ def write(path: Path, results: Sequence[TaskResult]) -> None:
 
 
 def read(paths: Sequence[Path]) -> list[TaskResult]:
-    """Return the results of all files. DataError if one appears twice with different scores, or if one name stands for
-    setups with different settings."""
+    """Return the results of all files. DataError if one appears twice with different scores, or if setups with
+    different settings share a name."""
     results: dict[Any, TaskResult] = {}
     setups: dict[Any, tuple[TaskResult, str]] = {}
     places: dict[Any, str] = {}
@@ -66,7 +66,7 @@ def read(paths: Sequence[Path]) -> list[TaskResult]:
 
 
 def _check_settings(result: TaskResult, where: str, other: TaskResult, there: str) -> None:
-    """Raise DataError for another value of a setting that both have: newer versions have more of them."""
+    """Raise DataError if a setting that both have differs; newer versions have more settings."""
     own, others = result.settings, other.settings
     for setting in own.keys() & others.keys():
         if own[setting] != others[setting]:

@@ -1,7 +1,7 @@
 """A run on disk: `run.json` identifies it, `answers*.jsonl` hold every answer, one per line.
 
-Lines are only ever appended, and each is on disk before the next batch is asked, so a run that was killed at any
-moment can resume. The results in `rows.jsonl` follow from the answers; the file exists once all answers do.
+Lines are only ever appended, and each is on disk before the next batch is asked, so a run killed at any moment can
+resume. The results in `rows.jsonl` follow from the answers; the file exists once all answers do.
 """
 
 import json
@@ -19,7 +19,7 @@ from tokenprune.evals.storage.identity import LISTED, check_same
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.text_files import read_json
 
-#: The parts of the identity that may grow: more can be asked in the same folder.
+#: The parts of the identity that may grow, because more can be asked in the same folder.
 GROWING = ("setups", "data")
 
 
@@ -31,14 +31,14 @@ class RunFolder:
         self._record, self._results = path / "run.json", path / "rows.jsonl"
 
     def begin(self, identity: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-        """Write `run.json`, of a new run or of the existing one, which must have the same `identity`.
+        """Write `run.json` for a new run, or for the existing one, which must have the same `identity`.
 
-        Only while `writing`, so that nobody else's run is changed.
+        Only while `writing`, so that no other process's run is changed.
 
-        identity: everything that decides the answers. The run may grow by setups and tasks, if all that it has are
+        identity: everything that affects the answers. The run may grow by setups and tasks, if all existing ones are
             named again. Any other difference raises SettingError, which lists it, because answers under different
             settings must not be mixed in one folder.
-        about: everything else worth recording, such as where model and data are now. `begun` stays the first one.
+        about: everything else worth recording, such as where model and data are now. `begun` keeps its first value.
         """
         now = json.loads(json.dumps({"identity": identity, "about": about}))
         if self._begun(now["identity"]):
@@ -55,7 +55,7 @@ class RunFolder:
         self._begun(json.loads(json.dumps(identity)))
 
     def _begun(self, now: dict[str, Any]) -> bool:
-        """Return whether there is a run, which has this identity or can grow to it."""
+        """Return whether there is a run; it must have this identity or be able to grow to it."""
         if self._record.is_file():
             found = self.record["identity"]
             same = now | {
@@ -63,12 +63,12 @@ class RunFolder:
             }
             self._check_same(found, same)
             return True
-        if any(path.stat().st_size for path in self._answer_files()):  # a run that was killed at once has an empty file
+        if any(path.stat().st_size for path in self._answer_files()):  # a run killed right away has an empty file
             raise DataError(f"{self.path}: has answers but no run.json. Name another --output.")
         return False
 
     def _check_same(self, found: dict[str, Any], now: dict[str, Any]) -> None:
-        """Raise SettingError that names what differs; setups only if nothing else does, because there may be many."""
+        """Raise SettingError that names what differs; setups only if nothing else does, as there may be many."""
         holds = f"{self._record}: holds another run"
         instead = (
             f"Name another --output, or delete {self.path} to start again. (To add strategies, keep ratios, "
@@ -142,7 +142,7 @@ class RunFolder:
     def answers(self) -> dict[AnswerKey, Answer]:
         """Return every answer, without a last line that a killed process left unfinished.
 
-        A question that failed may be there a second time, with the outcome of a later attempt.
+        A failed question may appear again, with the outcome of a later attempt.
         """
         answers: dict[AnswerKey, Answer] = {}
         for path in self._answer_files():

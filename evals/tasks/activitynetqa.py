@@ -19,7 +19,7 @@ from tokenprune.evals.tasks.base.short_answers import exact
 from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, of_each_category
 from tokenprune.evals.tasks.base.video import VideoAnswer, frames_read
 
-#: What `type` says of a question, in the authors' order.
+#: The meanings of a question's `type`, in the authors' order.
 KINDS = (
     "motion", "spatial relation", "temporal relation", "yes or no", "colour", "object", "place", "number", "other",
 )  # fmt: skip
@@ -41,7 +41,7 @@ def _published(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class ActivityNetQa(FileTask[VideoAnswer]):
-    """Accuracy, of all questions and of each kind."""
+    """Accuracy over all questions and for each kind."""
 
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("*_q.json",), _published),)

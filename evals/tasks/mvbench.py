@@ -3,7 +3,7 @@
 It reads the Hub's OpenGVLab/MVBench as its authors publish it: `json/TASK.json`, and the videos, extracted from the
 archives, in `video/`, in the folders that their notebook names. Where a record has `start` and `end`, the notebook
 shows that part only, and so does this; the videos of episodic reasoning are folders of frames, three per second. NTU
-RGB+D's videos have to be asked for from their owners. The layout follows the repository and the notebook and was not
+RGB+D's videos must be requested from their owners. The layout follows the repository and the notebook and was not
 checked against the real files. The prompt is lmms-eval's, which has LLaVA-1.5's instruction (checked by reading it);
 the authors' own continues into the answer. Letters are read by VLMEvalKit's rules.
 """

@@ -3,9 +3,9 @@
     {"image": "photos/1.jpg", "question": "What is in the cup?", "answer": "tea"}
     {"image": "photos/1.jpg", "question": "the cup on the left", "box": [120, 40, 380, 260]}
 
-`image` is a path in the folder, or a list of them; in a table, also images inside, as `datasets` writes them. `answer`
-is a text or a list of accepted ones. A question with a `box`, in pixels of the upright image from corner to corner, is
-a description that the model answers with a box. `kind`, `split` and `id` may be added.
+`image` is a path in the folder, or a list of them; in a table, also embedded images, as `datasets` writes them.
+`answer` is a string or a list of accepted ones. A question with a `box`, in pixels of the upright image from corner to
+corner, is a description that the model answers with a box. `kind`, `split` and `id` may be added.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, points
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 KEYS = ("image", "question", "answer", "box", "kind", "split", "id")
-#: How addresses begin, which are not files.
+#: Prefixes of addresses, which are not files.
 ADDRESSES = ("http://", "https://", "data:")
 #: What to do about keys that a question does not have.
 INSTEAD = {
@@ -49,7 +49,7 @@ def _rows(path: Path) -> list[Record]:
 
 
 def _numbered(records: Sequence[Record], path: Path) -> list[Record]:
-    """Give records an ID and the split that they name. An empty cell of a table counts as no field."""
+    """Give records an ID and the split that they name. An empty table cell counts as a missing field."""
     if not records:
         raise DataError(f"{path}: no questions; write them like {EXAMPLE}")
     found = []
@@ -73,7 +73,7 @@ def _numbered(records: Sequence[Record], path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class Own(FileTask[Question]):
-    """Accuracy: the share of answers that equal a right one but for case and a final period, and of boxes whose IoU
+    """Accuracy: the share of answers that equal a right one except for case and a final period, and of boxes whose IoU
     with the right one is at least 0.5.
 
     labels: False for questions whose right answers may be missing.
@@ -108,7 +108,7 @@ class Own(FileTask[Question]):
                 f"{record.where}: no answer. Add one, or write --no-labels with `tokenprune tune` or `adapt`, which "
                 "then take the unpruned model's own answers"
             )
-        # A token is a byte of text at least: a right answer is never cut off.
+        # A token is at least one byte of text, so a right answer is never cut off.
         longest = max((len(answer.encode()) for answer in answers), default=0)
         most = max(Question.max_new_tokens, longest)
         return ShortAnswer(

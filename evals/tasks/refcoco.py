@@ -72,7 +72,7 @@ def _sentences(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class RefCoco(FileTask[RefCocoQuestion]):
-    """Referring expression comprehension. split_by: the NAME of refs(NAME); None takes the one that is there."""
+    """Referring expression comprehension. split_by: the NAME of refs(NAME); None takes the one present."""
 
     metric: ClassVar[str] = "Acc@0.5"
     forms: ClassVar[tuple[Form, ...]] = tuple(form._replace(read=_sentences) for form in hub())

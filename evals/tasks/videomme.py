@@ -24,7 +24,7 @@ PROMPT = (
     "Select the best answer to the following multiple-choice question based on the video. Respond with only the letter "
     "(A, B, C, or D) of the correct option.\n{question}\n{options}\nThe best answer is:"
 )
-#: What the authors' script takes out of an answer, whose words have letters of options in them.
+#: What the authors' script removes from an answer, because its words contain option letters.
 LEADING = re.compile(r"The (best answer|correct answer|answer|best option|correct option)( is)?|Best (answer|option):")
 PLACES = ("data", "videos/data", "videos", ".")
 SUFFIXES = (".mp4", ".MP4", ".mkv")

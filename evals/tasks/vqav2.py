@@ -102,7 +102,7 @@ class _Answers:
 
 
 def _of_people(answers: Sequence[Any], where: str) -> tuple[str, ...]:
-    """Return the answers, each by another person."""
+    """Return the answers, each by a different person."""
     if all(isinstance(answer, dict) and "answer_id" in answer for answer in answers):
         fields.by_key([(where, answer) for answer in answers], "answer_id")
     return two_or_more([fields.text(answer, "answer", where) for answer in answers], where)

@@ -1,16 +1,16 @@
 """How many points of accuracy pruning loses, and how certain that is: a paired non-inferiority test.
 
-The loss that is not exceeded with 95 % confidence is the bias-corrected and accelerated (BCa) bootstrap's bound of the
-mean difference of paired scores. Three things keep it honest where it is used here:
+The loss that is not exceeded with 95 % confidence is the bias-corrected and accelerated (BCa) bootstrap bound on the
+mean difference of paired scores. Three things keep it honest here:
 
 - Images are resampled, each with all its questions, because questions about one image are not independent.
 - Half an observation is added to each of the four outcomes of a pair (right or wrong, before and after), as Agresti and
   Min propose (https://doi.org/10.1002/sim.1832). Without it, 30 questions that all got the same answer would prove that
   nothing can ever be lost.
-- It is never below a bound of what images lose, minus what they win: where two or three lose, a bootstrap does not
-  know how many more might have. With one question an image, that is the exact binomial bound of the share that loses.
-  With several, losses differ in size, see `as_equal_losses`, and the bound is as if one more image lost all, with as
-  many questions as the image of a random question has.
+- It is never below a bound on what images lose, minus what they win: if two or three lose, a bootstrap does not know
+  how many more might have. With one question per image, that is the exact binomial bound on the share that loses. With
+  several, losses differ in size, see `as_equal_losses`, and the bound is as if one more image lost all, with as many
+  questions as the image of a random question has.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ CONFIDENCE = 0.95
 POWER = 0.8
 #: Agresti and Min's added pairs: how many questions each is worth, and the points that it loses.
 ADDED = ((0.5, 0.0), (0.5, 0.0), (0.5, 50.0), (0.5, -50.0))
-#: The factor by which `questions_needed` raises its estimate, and from how many images on it need not, because the mean
-#: is normally distributed.
+#: The factor by which `questions_needed` raises its estimate, and the number of images from which it need not, because
+#: the mean is normally distributed.
 STEP, MANY = 1.05, 10**7
 
 
@@ -42,8 +42,8 @@ class Loss:
 
     points: the mean. n, n_images: how many questions about how many images.
     won: points of the questions that got better, per question.
-    unit, found: what the losses amount to, see `as_equal_losses`.
-    images: of each image, and of each added pair, how many questions it has and how many points they lose.
+    unit, found: the losses as equal ones, see `as_equal_losses`.
+    images: for each image and each added pair, how many questions it has and how many points they lose.
     """
 
     points: float
@@ -69,13 +69,13 @@ class Loss:
 
     @cached_property
     def adjusted(self) -> float:
-        """The mean with the added pairs."""
+        """The mean, including the added pairs."""
         counts, sums = np.asarray(self.images).T
         return float(sums.sum() / counts.sum())
 
     @cached_property
     def error(self) -> float:
-        """The standard error of `adjusted`, robust to what questions about one image share."""
+        """The standard error of `adjusted`, clustered by image."""
         counts, sums = np.asarray(self.images).T
         residuals = sums - self.adjusted * counts
         n = len(counts)
@@ -83,7 +83,7 @@ class Loss:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """The bounds below and above, each with 95 % confidence."""
+        """The lower and upper bounds, each with 95 % confidence."""
         counts, sums = np.asarray(self.images).T
         low, high = bootstrap_interval(
             (sums, counts),
@@ -104,8 +104,8 @@ class Loss:
         return self.upper <= margin
 
     def assurance(self, margin: float, n_next: int) -> float:
-        """How probable it is, given this loss, that a test of `n_next` other questions passes: by the normal
-        distribution of its mean, and by the beta-binomial distribution of how many images lose, whichever is less."""
+        """The probability, given this loss, that a test on `n_next` other questions passes: by the normal distribution
+        of its mean or the beta-binomial distribution of how many images lose, whichever is lower."""
         next_error = self.error * math.sqrt((self.n + 2) / (n_next + 2))
         most = margin - float(norm.ppf(CONFIDENCE)) * next_error
         by_mean = float(norm.cdf((most - self.adjusted) / math.hypot(self.error, next_error)))
@@ -114,7 +114,7 @@ class Loss:
         return min(by_mean, float(betabinom.cdf(self._most(margin, n_images), n_images, found, left)))
 
     def questions_needed(self, margin: float) -> int | None:
-        """About how many questions would pass the test in four of five cases, if this loss is the true one. None if no
+        """About how many questions would pass the test in four of five cases if this loss is the true one. None if no
         number would, because it is not below the margin."""
         if self.points >= margin:
             return None
@@ -129,7 +129,8 @@ class Loss:
         return math.ceil(n_images * self.n / self.n_images)
 
     def _most(self, margin: float, n_images: int) -> int:
-        """How many of `n_images` may lose `unit`, if as large a share gets better as here; -1 if not even none."""
+        """How many of `n_images` may lose `unit`, if the same share gets better as here; -1 if not even zero may."""
         share = (margin + self.won) / 100 / self.unit
-        # As many as leave `exact_bound` at this share: found so few with a probability of at most 5 % if it is true.
+        # The most whose `exact_bound` is not above this share: if that is the true one, so few occur in at most 5 % of
+        # cases.
         return n_images if share >= 1 else int(binom.ppf(1 - CONFIDENCE, n_images, share)) - 1

@@ -17,7 +17,7 @@ from tokenprune.evals.tune.questions import Half
 from tokenprune.evals.tune.scoring import UNPRUNED, Scorer
 from tokenprune.evals.tune.search import Tried, loss_on
 
-#: Settings that are tested at most.
+#: The most settings that are tested.
 MOST = 5
 #: A setting that is less likely to pass is not worth its questions, unless it is the only one.
 LEAST_ASSURANCE = 0.1
@@ -25,7 +25,7 @@ LEAST_ASSURANCE = 0.1
 
 @dataclass(frozen=True)
 class Tested:
-    """A setting, what the search knew of it, and its loss on fresh questions."""
+    """A setting, what the search knew about it, and its loss on fresh questions."""
 
     tried: Tried
     loss: Loss
@@ -33,9 +33,9 @@ class Tested:
 
 
 def sequence(tried: Sequence[Tried]) -> list[Tried]:
-    """The settings to test, the most likely to pass first; each saves more than the one before. Those that save most on
-    average are chosen: a small further saving is not worth the risk of ending the sequence. If none is likely to pass,
-    the one that comes nearest."""
+    """The settings to test, the most likely to pass first; each saves more than the one before. The sequence with the
+    highest expected saving is chosen: a small further saving is not worth the risk of ending the sequence. If none is
+    likely to pass, the setting that comes closest."""
     complete = [one for one in tried if one.complete and one.cost < 1]
     complete.sort(key=lambda one: (-one.assurance, one.loss.upper, one.cost))
     front: list[Tried] = []
@@ -48,8 +48,8 @@ def sequence(tried: Sequence[Tried]) -> list[Tried]:
 
 
 def expected_saving(order: Sequence[Tried]) -> float:
-    """The share of the unpruned model's cost that is saved on average by the last setting that passes, if each passes
-    with its assurance, whatever the others do."""
+    """The expected share of the unpruned model's cost saved by the last setting that passes, if each passes with its
+    assurance, independently of the others."""
     saving, passing, cost = 0.0, 1.0, 1.0
     for one in order:
         passing *= one.assurance
@@ -61,7 +61,7 @@ def expected_saving(order: Sequence[Tried]) -> float:
 def confirm(
     order: Sequence[Tried], fresh: Half, scorer: Scorer, margin: float, say: Callable[[str], None] = lambda line: None
 ) -> list[Tested]:
-    """Ask the settings the questions of the fresh half in this order, up to the first that does not pass."""
+    """Test the settings on the fresh half in this order, up to the first that does not pass."""
     if order:
         scorer.ask([UNPRUNED], fresh)
     tested: list[Tested] = []

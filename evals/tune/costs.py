@@ -37,7 +37,7 @@ class CostMeter:
         self._unpruned = [] if kind == "ttft" else self._amounts(Unpruned())
 
     def relative(self, setup: Setup) -> float:
-        """The cost of a setup as a fraction of the unpruned model's, the mean over the questions."""
+        """The cost of a setup as a fraction of the unpruned model's, averaged over the questions."""
         if self._kind == "ttft":
             self._amounts(setup)  # a first call allocates
             return fmean(ttft_ratios(self._model, inputs, [setup], ROUNDS)[0] for inputs in self._inputs)

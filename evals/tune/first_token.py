@@ -24,8 +24,8 @@ from tokenprune.evals.storage.answers import Answer
 class FirstTokens(Runner):
     """Asks for first tokens instead of answers.
 
-    The text of an answer is its most probable first token, and its score the overlap of that token's distribution with
-    the one that the unpruned model has in the same batch.
+    An answer's text is its most probable first token; its score is the overlap of that token's distribution with the
+    unpruned model's in the same batch.
     """
 
     _unpruned: list[tuple[Any, Tensor]] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -53,7 +53,7 @@ class FirstTokens(Runner):
         ]
 
     def _of_unpruned(self, inputs: Any) -> Tensor:
-        """The unpruned model's distributions for a batch, of which all setups are asked before the next begins."""
+        """The unpruned model's distributions for a batch; all setups are asked about it before the next begins."""
         if not self._unpruned or self._unpruned[0][0] is not inputs:
             self._unpruned[:] = [(inputs, self._distribution(inputs))]
         return self._unpruned[0][1]
@@ -71,6 +71,6 @@ class FirstTokens(Runner):
 
 
 def overlap(one: Float[Tensor, "row token"], other: Float[Tensor, "row token"]) -> Float[Tensor, " row"]:
-    """The probability that two distributions share: 1 minus their total variation distance. However tokens are drawn
-    from the two, they differ at least as often as that distance says, and they can be drawn so that it is exact."""
+    """The overlap of two distributions: 1 minus their total variation distance. However tokens are drawn from the two,
+    they differ at least that often, and there is a way to draw them that attains it."""
     return (1 - (one - other).abs().sum(-1) / 2).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""One page in Markdown: what to set, how certain that is, and what it loses on which kind of question."""
+"""One page in Markdown: what to set, how certain that is, and the loss by kind of question."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tokenprune.evals.tune.search import Tried
 if TYPE_CHECKING:
     from tokenprune.evals.tune.tune import Tuned
 
-#: Kinds of which there are fewer questions are put together.
+#: Kinds with fewer questions are combined.
 LEAST = 20
 OTHER = "other"
 COST_NAMES = {"flops": "prefill operations", "kv": "KV cache", "ttft": "time to the first token"}
@@ -29,7 +29,7 @@ SCORES: dict[Measure, str] = {
     "agreement": "agreement with the unpruned model's answers",
     "overlap": "overlap of the first token's distribution with the unpruned model's",
 }
-#: What a point of each score is.
+#: The meaning of a point of each score.
 POINTS: dict[Measure, str] = {
     "accuracy": "A point is one fewer right answer in 100 questions.",
     "agreement": "A point is one answer in 100 that differs from the unpruned model's, right or wrong.",
@@ -43,9 +43,9 @@ POINTS: dict[Measure, str] = {
 
 @dataclass(frozen=True)
 class About:
-    """What was asked for.
+    """What was requested.
 
-    n_searched: questions of the first half. refused: strategies that were left out, and why. loaded_from: what to type
+    n_searched: questions of the first half. refused: omitted strategies, and why. loaded_from: what to type
     after --model, if that is not `model`, the name in results.
     """
 
@@ -129,7 +129,7 @@ def _needed(loss: Loss, margin: float) -> str:
 
 
 def _tested(tuned: Tuned, tried: Tried) -> tuple[bool, Loss]:
-    """Whether a setting has passed, and its loss on fresh questions, or on those of the search if it was not tested."""
+    """Whether a setting passed, and its loss on fresh questions, or on those of the search if it was not tested."""
     found = next((one for one in tuned.tested if one.tried is tried), None)
     return (False, tried.loss) if found is None else (found.passed, found.loss)
 
@@ -153,8 +153,8 @@ def _by_kind(shown: Sequence[Tried], scorer: ModelScorer, fresh: Half) -> str:
 
 
 def kinds(questions: Sequence[Question]) -> list[str]:
-    """Name each question's kind: its task, with the set's own category or else the first two words; rare ones of a task
-    are put together."""
+    """Name each question's kind: its task, with the set's own category or else the first two words; a task's rare kinds
+    are combined."""
     full = [(one.task, one.category or " ".join(one.text.lower().split()[:2])) for one in questions]
     counts = Counter(full)
     return [f"{task}: {kind if counts[task, kind] >= LEAST else OTHER}" for task, kind in full]

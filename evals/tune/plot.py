@@ -1,4 +1,4 @@
-"""Loss against cost of every setting that was tried, with intervals, and what was tested."""
+"""Loss against cost of every setting tried, with intervals, and those tested."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def draw(tuned: Tuned, about: About, output: Path) -> None:
 
 
 def figure(tuned: Tuned, about: About) -> Figure:
-    """The Pareto plot. Bars are the bounds below and above, each with 95 % confidence."""
+    """The Pareto plot. Bars are the lower and upper bounds, each with 95 % confidence."""
     result = Figure(figsize=(8.6, 5.6), layout="constrained")
     FigureCanvasAgg(result)
     axes = result.subplots()

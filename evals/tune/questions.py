@@ -1,7 +1,7 @@
 """The questions of a tuning: two halves, and the order in which they are asked.
 
-Settings are searched on the first half. The best of them are tested on the second, because the best of many on a given
-set of questions is partly the luckiest.
+Settings are searched on the first half. The best are tested on the second, because the best of many on a given set of
+questions is partly the luckiest.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 from tokenprune.errors import DataError
 from tokenprune.evals.tasks.base.question import Question, QuestionKey, number_images
 
-#: Questions that are batched together. The halves are cut into such chunks once, so that every answer is the same to
-#: the bit, whatever was asked before.
+#: Questions that are batched together. The halves are cut into such chunks once, so that every answer is bitwise the
+#: same, whatever was asked before.
 CHUNK = 16
-#: Fewer images in a half tell nothing.
+#: With fewer images, a half is uninformative.
 LEAST_IMAGES = 8
 
 Chunk = tuple[Question, ...]
@@ -26,7 +26,7 @@ Chunk = tuple[Question, ...]
 
 @dataclass(frozen=True)
 class Half:
-    """Chunks of questions in an order in which every beginning is a fair sample of the tasks."""
+    """Chunks of questions, ordered so that every prefix is a fair sample of the tasks."""
 
     chunks: tuple[Chunk, ...]
 
@@ -36,7 +36,7 @@ class Half:
 
     @cached_property
     def images(self) -> list[int]:
-        """The number of each question's image: equal for questions about the same."""
+        """The number of each question's image, equal for questions about the same one."""
         return number_images(self.questions)
 
     def first(self, n: int) -> Half:
@@ -46,7 +46,7 @@ class Half:
 
 
 def halves(questions: Sequence[Question], seed: int) -> tuple[Half, Half]:
-    """Split the questions at random by their images, so that none is in both halves. DataError if there are too few
+    """Split the questions at random by image, so that no image is in both halves. DataError if there are too few
     images."""
     numbers = image_numbers(questions)
     images = sorted(set(numbers.values()))
@@ -67,12 +67,12 @@ def halves(questions: Sequence[Question], seed: int) -> tuple[Half, Half]:
 
 
 def image_numbers(questions: Sequence[Question]) -> Mapping[QuestionKey, int]:
-    """The number of each question's image, by its task and ID: equal for questions about the same."""
+    """The number of each question's image, by task and ID, equal for questions about the same one."""
     return dict(zip((question.key for question in questions), number_images(questions), strict=True))
 
 
 def in_chunks(questions: Sequence[Question]) -> Half:
-    """Chunks of these questions, each of one task, in an order in which the tasks take turns."""
+    """Chunks of these questions, each of one task, with tasks taking turns."""
     of_task: dict[str, list[Question]] = {}
     for question in questions:
         of_task.setdefault(question.task, []).append(question)

@@ -23,10 +23,10 @@ from tokenprune.evals.tune.questions import Half
 from tokenprune.evals.tune.sharing import shared_encoder, shares
 
 UNPRUNED = Unpruned()
-#: What is compared with the unpruned model if there are no right answers.
+#: What is compared with the unpruned model without right answers.
 Compare = Literal["answers", "first-token"]
-#: What a question's score says, from 0 to 1. accuracy: how right the answer is. agreement: whether it says what the
-#: unpruned model's says. overlap: the share of its first token's distribution that is the unpruned model's, too.
+#: What a question's score measures, from 0 to 1. accuracy: how right the answer is. agreement: whether it says the same
+#: as the unpruned model's. overlap: of its first token's distribution with the unpruned model's.
 Measure = Literal["accuracy", "agreement", "overlap"]
 Write = Callable[[Sequence[Answer]], None]
 
@@ -47,7 +47,7 @@ class Scorer(Protocol):
 class ModelScorer:
     """Asks a loaded model, and scores its answers.
 
-    advance: called with the number of further answers, to show progress.
+    advance: called with the number of new answers, to show progress.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ModelScorer:
         self._counted = set[AnswerKey]()
 
     def ask(self, setups: Sequence[Setup], half: Half) -> None:
-        """Ask every question of a half under every setup, unless that is answered already."""
+        """Ask every question of a half under every setup, unless already answered."""
         pruned = [setup.strategy for setup in setups if isinstance(setup, Pruned)]
         sharing = [setup for setup in setups if not isinstance(setup, Pruned) or shares(setup.strategy)]
         alone = [setup for setup in setups if setup not in sharing]
@@ -111,7 +111,7 @@ class ModelScorer:
 
 
 def measure_of(labels: bool, compare: str | None) -> Measure:
-    """What is measured with or without right answers. SettingError for a comparison that is unknown, or beside right
+    """What is measured with or without right answers. SettingError for an unknown comparison, or for one with right
     answers."""
     if compare is not None and compare not in get_args(Compare):
         raise SettingError(unknown("comparison", compare, get_args(Compare)))
@@ -126,9 +126,9 @@ def measure_of(labels: bool, compare: str | None) -> Measure:
 
 
 def agreement(question: Question, answer: str, unpruned: str) -> float:
-    """Whether an answer says what the unpruned model says: a box that overlaps its box by an IoU of 0.5, or the same
+    """Whether an answer says what the unpruned model says: a box with an IoU of at least 0.5 with its box, or the same
     words in any case."""
-    if plain(answer) == plain(unpruned):  # also a box without an area, which overlaps nothing
+    if plain(answer) == plain(unpruned):  # even a box without an area, which overlaps nothing
         return 1.0
     if isinstance(question, BoxQuestion):
         boxes = question.answered_box(answer), question.answered_box(unpruned)
@@ -139,12 +139,12 @@ def agreement(question: Question, answer: str, unpruned: str) -> float:
 
 @contextmanager
 def locked_answers(folder: Path) -> Iterator[tuple[Write, list[Answer]]]:
-    """Lock a folder against other processes; yield a function that appends answers to it, and those that it holds."""
+    """Lock a folder against other processes; yield a function that appends answers to it, and its existing answers."""
     run = RunFolder(folder)
     with run.writing() as write:
         yield write, list(run.answers().values())
 
 
 def _slim(answer: Answer) -> Answer:
-    """The answer without the list of kept tokens, which is longer than all the rest and not used."""
+    """The answer without the list of kept tokens, which is longer than the rest and not used."""
     return replace(answer, kept=())

@@ -1,15 +1,15 @@
 """Search settings in generations, each of which is halved repeatedly.
 
-Optuna's tree-structured Parzen estimator proposes the settings of a generation from those before it (the first is
-spread over all strategies). All of them are asked a few questions, the better half more, and so on, until the last
-eighth has been asked every question of the first half. This is successive halving
-(https://arxiv.org/abs/1502.07943). Settings that are almost certain to fail the test are dropped sooner. What looked
-best when few questions had been asked often looks worse after more, so in the end the leaders of all generations are
-asked the rest: only a setting that was asked everything is tested.
+Optuna's tree-structured Parzen estimator proposes the settings of a generation from earlier ones (the first is spread
+over all strategies). All of them are asked a few questions, the better half more, and so on, until the last eighth has
+been asked every question of the first half. This is successive halving (https://arxiv.org/abs/1502.07943). Settings
+that are almost certain to fail the test are dropped sooner. What looked best on few questions often looks worse on
+more, so in the end the leaders of all generations are asked the rest: only a setting that was asked everything is
+tested.
 
 Settings are compared by their expected saving: what they save, times the probability, given the answers so far, that a
-test on fresh questions will pass. Without the probability, the cheapest of the lucky ones would win; without the
-saving, the unpruned model.
+test on fresh questions will pass. Without the probability, the cheapest lucky setting would win; without the saving,
+the unpruned model.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from tokenprune.evals.tune.questions import Half
 from tokenprune.evals.tune.scoring import UNPRUNED, Scorer
 from tokenprune.evals.tune.space import N_TRIES, Params, Space
 
-#: The shares of the first half that are asked, and which part of a generation is asked them.
+#: The shares of the first half that are asked, and the divisor of the generation for each.
 RUNGS = ((1 / 8, 1), (1 / 4, 2), (1 / 2, 4), (1.0, 8))
-#: A first look at fewer questions says nothing.
+#: A first rung with fewer questions is uninformative.
 LEAST_QUESTIONS = 24
-#: A setting that is less likely to pass is asked no more, unless it is the best that is left.
+#: A setting less likely to pass is asked no more, unless it is the best one left.
 HOPELESS = 0.001
-#: How many settings with the highest value must have been asked everything, and how many are asked the rest for that.
+#: How many of the highest-valued settings must have been asked everything, and how many at most are asked the rest.
 LEADERS, COMPLETED = 3, 6
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A setting and what is known of it.
+    """A setting and what is known about it.
 
-    cost: relative to the unpruned model. loss: on the questions that it was asked.
+    cost: relative to the unpruned model. loss: on the questions it was asked.
     complete: whether it was asked all questions of the half.
-    assurance: the probability, given that, that a test on fresh questions passes.
+    assurance: the probability, given these answers, that a test on fresh questions passes.
     """
 
     setup: Pruned
@@ -60,14 +60,14 @@ class Tried:
 
     @property
     def value(self) -> float:
-        """The saving to be expected: 0 is the unpruned model's."""
+        """The expected saving; the unpruned model's is 0."""
         return (1 - self.cost) * self.assurance
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """generations, size: how many settings are tried, and how many of them at a time. n_fresh: how many questions the
-    test will have."""
+    """generations, size: how many rounds of settings are tried, and how many settings per round. n_fresh: how many
+    questions the test will have."""
 
     margin: float
     generations: int
@@ -76,7 +76,7 @@ class SearchPlan:
     seed: int = 0
 
     def n_answers(self, half: Half) -> int:
-        """How many answers a search asks for at most, without those of the unpruned model."""
+        """The most answers that a search asks for, without the unpruned model's."""
         asked, before = 0, 0
         for share, part in RUNGS:
             n = len(rung(half, share).questions)
@@ -101,7 +101,7 @@ def search(
 ) -> list[Tried]:
     """Return every setting that was tried, those with the highest value first.
 
-    study: holds proposals and outcomes; a killed search resumes in the generation that it was in.
+    study: holds proposals and outcomes; a killed search resumes in its last generation.
     """
     scorer.ask([UNPRUNED], half)
     tried: list[Tried] = []
@@ -130,7 +130,7 @@ def search(
 
 
 def completed(tried: Sequence[Tried], plan: SearchPlan, half: Half, scorer: Scorer) -> list[Tried]:
-    """Return the settings, those with the highest value first, of which the leaders have been asked everything."""
+    """Return the settings, highest value first, after asking the leaders everything."""
     ranked = sorted(tried, key=_rank)
     for _ in range(COMPLETED):
         leader = next((one for one in ranked[:LEADERS] if not one.complete and one.assurance >= HOPELESS), None)
@@ -165,7 +165,7 @@ def halved(
 
 
 def assess(scorer: Scorer, setup: Pruned, cost: float, asked: Half, plan: SearchPlan, complete: bool) -> Tried:
-    """What the answers to the questions of `asked` say of a setup."""
+    """What the answers to the questions of `asked` say about a setup."""
     loss = loss_on(scorer, setup, asked)
     return Tried(setup, cost, loss, loss.assurance(plan.margin, plan.n_fresh), complete)
 
@@ -178,8 +178,8 @@ def loss_on(scorer: Scorer, setup: Pruned, asked: Half) -> Loss:
 def _proposals(
     study: optuna.Study, space: Space, plan: SearchPlan, number: int, meter: CostMeter, known: set[SetupKey]
 ) -> list[dict[str, Any]]:
-    """Return new settings and their costs. Nothing is written to the study: a killed process leaves no half proposals,
-    and the next makes the same."""
+    """Return new settings and their costs. Nothing is written to the study, so a killed process leaves no partial
+    proposals, and the next makes the same ones."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = TPESampler(
@@ -211,7 +211,7 @@ def _proposals(
 def _setup(space: Space, params: Params) -> Pruned:
     """The setup of proposed parameters."""
     setup = space.suggest(optuna.trial.FixedTrial(params))
-    assert setup is not None  # it was possible when it was proposed, for the same model
+    assert setup is not None  # it was valid when proposed for the same model
     return setup
 
 

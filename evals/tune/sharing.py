@@ -1,4 +1,4 @@
-"""One run of the vision tower for all setups that see the same images.
+"""One run of the vision tower for all setups with the same images.
 
 A patch reads attention through hooks on modules of the tower, so the tower's output alone is not enough. The calls of
 those modules are recorded in the first run and replayed, with their recorded results, whenever the tower is called with
@@ -25,7 +25,7 @@ from tokenprune.strategy import Strategy, TowerStrategy
 
 @dataclass
 class Call:
-    """A call of a module. `output` is filled in when it returns: calls inside of it come later in a list."""
+    """A call of a module. `output` is filled in when it returns; calls inside it come later in a list."""
 
     module: nn.Module
     args: tuple[Any, ...]
@@ -34,15 +34,15 @@ class Call:
 
 
 class SharedTower:
-    """The forward of a vision tower that remembers its last calls.
+    """A vision tower's forward that remembers its last calls.
 
-    modules: those whose calls hooks may listen to. remembered: how many calls.
+    modules: those that may have hooks. remembered: how many calls.
     """
 
     def __init__(self, tower: nn.Module, modules: Sequence[nn.Module], remembered: int) -> None:
         self._forward, self._modules = tower.forward, modules
         self._remembered = remembered
-        self._calls: list[tuple[Call, list[Call]]] = []  # each with those inside of it; the newest last
+        self._calls: list[tuple[Call, list[Call]]] = []  # each with the calls inside it; the newest last
         self._inside: list[Call] = []
         self._tower = tower
 
@@ -50,7 +50,7 @@ class SharedTower:
         now = args, kwargs
         found = next((one for one in self._calls if _same(now, (one[0].args, dict(one[0].kwargs)))), None)
         if found is None:
-            del self._calls[: max(0, 1 + len(self._calls) - self._remembered)]  # freed before the next are made
+            del self._calls[: max(0, 1 + len(self._calls) - self._remembered)]  # freed before the next ones are made
             self._inside = []
             with ExitStack() as overridden:
                 for module in self._modules:
@@ -62,10 +62,10 @@ class SharedTower:
                 with overridden_forward(call.module, _returning(call)):
                     call.module(*call.args, **call.kwargs)
         self._calls.append(found)
-        return copy(found[0].output)  # models put more into the object that they get
+        return copy(found[0].output)  # models modify the object they get
 
     @property
-    def __signature__(self) -> inspect.Signature:  # patches name a call's arguments by it
+    def __signature__(self) -> inspect.Signature:  # patches use it to name a call's arguments
         return inspect.signature(self._forward)
 
     def _recording(self, module: nn.Module) -> Any:

@@ -22,7 +22,7 @@ from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.registry import setting_types
 from tokenprune.strategy import AttentionStrategy, OneStage, RankedStrategy
 
-#: What is tried unless told otherwise: strategies of each mechanism that need no calibration.
+#: The strategies tried by default: some of each mechanism, none of which needs calibration.
 STRATEGIES = (
     "grid",
     "fopru",
@@ -39,14 +39,14 @@ STRATEGIES = (
     "par",
     "attentionmass",
 )
-#: How many proposals are drawn for each setting of a generation: many repeat one, or cannot run on the model.
+#: How many proposals are drawn for each setting of a generation; many are repeats or cannot run on the model.
 N_TRIES = 40
 
 Params = dict[str, Any]
 
 
 def check_arguments(strategies: Sequence[str], keep_ratios: tuple[float, float]) -> None:
-    """Raise SettingError for what is wrong whatever the model is."""
+    """Raise SettingError for arguments that are wrong for any model."""
     if len(keep_ratios) != 2:
         raise SettingError(f"keep_ratios={keep_ratios!r}: write two, the lowest and the highest: (0.05, 0.9)")
     low, high = keep_ratios
@@ -62,7 +62,7 @@ def check_arguments(strategies: Sequence[str], keep_ratios: tuple[float, float])
 class Space:
     """The settings that are searched around each of the `strategies`, for a loaded model.
 
-    strategies: as in `--strategy`; settings in the text stay as they are.
+    strategies: as in `--strategy`; their explicit settings stay fixed.
     keep_ratios: the lowest and the highest.
     servable: leave out what vLLM cannot run.
     adapter: how the model is read, as in `patch`.
@@ -84,7 +84,7 @@ class Space:
 
     @cached_property
     def refused(self) -> Mapping[str, str]:
-        """The strategies that this model, or vLLM, runs with no choice, and why not with their defaults."""
+        """The strategies that this model, or vLLM, cannot run with any choice, and why not with their defaults."""
         return {
             text: str(self.error_of(self.setup(text, {}, self.keep_ratios[1])))
             for text in self.strategies
@@ -93,8 +93,8 @@ class Space:
 
     @cached_property
     def starts(self) -> Mapping[str, list[dict[str, Any]]]:
-        """The settings that each strategy starts from: its defaults, then the next choice of every setting, and so
-        forth, as far as they run. If none of these does, the first combination that runs; none if none does."""
+        """The settings that each strategy starts from: its defaults, then the next choice of every setting, and so on,
+        as far as they run. If none of these does, the first combination that runs; none if none does."""
         found = {}
         for text in self.strategies:
             choices = self.choices(text)
@@ -136,7 +136,7 @@ class Space:
         return {name: values for name, values in found.items() if name not in spec.settings}
 
     def suggest(self, trial: BaseTrial) -> Pruned | None:
-        """The setup that a trial proposes; None for settings that do not go together."""
+        """The setup that a trial proposes; None for incompatible settings."""
         text = trial.suggest_categorical("strategy", self.possible)
         low, high = self.keep_ratios
         ratio = round(trial.suggest_float("keep_ratio", low, high), 3)
@@ -151,14 +151,14 @@ class Space:
         ratios spread over the range."""
         turn, place = divmod(number, len(self.possible))
         text = self.possible[place]
-        part = (number * 0.618034 + 0.5) % 1  # multiples of the golden ratio are spread evenly, however many
+        part = (number * 0.618034 + 0.5) % 1  # multiples of the golden ratio are evenly spread for any count
         low, high = self.keep_ratios
         starts = self.starts[text]
         settings = {f"{text} {name}": value for name, value in starts[turn % len(starts)].items()}
         return {"strategy": text, "keep_ratio": low + (high - low) * part, **settings}
 
     def setup(self, text: str, settings: Mapping[str, Any], ratio: float) -> Pruned | TokenPruneError:
-        """The setup with these settings, labelled with what `--strategy` takes; or why there is none."""
+        """The setup with these settings, labelled as for `--strategy`; or why there is none."""
         try:
             strategy = self.specs[text].make({**settings, "keep_ratio": float(ratio), "keep": None})
         except TokenPruneError as error:

@@ -99,10 +99,10 @@ def tune(
         tokenprune.patch(model, tuned.strategy)
 
     model: a folder or a Hugging Face name; or a pair of a loaded model and its processor, which are left unchanged.
-    data, tasks, split, limit: the questions, as for `evaluate`. They are split by image: one half is searched on, the
-        other half tests what was found.
-    output: a folder for the settings file, a page, a plot and everything that a killed call resumes from. SettingError
-        if it holds another tuning.
+    data, tasks, split, limit: the questions, as for `evaluate`. They are split by image: the search uses one half, the
+        test of its results the other.
+    output: a folder for the settings file, a page, a plot and everything needed to resume. SettingError if it holds
+        another tuning.
     strategies: the strategies to search, as for `--strategy`. keep_ratios: the lowest and the highest.
     cost: what to minimise, "flops", "kv" or "ttft", see `tokenprune.evals.tune.costs`.
     labels: False for questions without right answers. `compare` then says what is measured: "answers" (the default),
@@ -150,7 +150,7 @@ def tune(
             locked_study(output / JOURNAL, identity, instead) as study,
             locked_answers(output / "answers") as (write, found),
         ):
-            # Beside the journal, because the answers remain if that is deleted.
+            # In addition to the journal, because answers remain if that is deleted.
             record_identity(output / IDENTITY, identity, "another tuning")
             n_all = plan.n_answers(searched) + len(questions) + MOST * len(fresh.questions)
             with _progress(console, n_all) as (advance, name_part):
@@ -179,7 +179,7 @@ def tune(
 
 
 def _check(max_loss: float, strategies: Sequence[str], keep_ratios: tuple[float, float], cost: str) -> None:
-    """Raise SettingError for a search that cannot be made."""
+    """Raise SettingError for an impossible search."""
     for one in strategies:
         if not isinstance(one, str):
             raise SettingError(f"strategies: found {one!r}; tune takes names, such as 'fopru'.")
@@ -199,7 +199,7 @@ def _identity(
     measure: Measure,
     batch_tokens: int,
 ) -> dict[str, Any]:
-    """What decides which settings are tried and tested, and their answers."""
+    """Everything that affects which settings are tried and tested, and their answers."""
     return {
         "max_loss": plan.margin,
         "strategies": {text: class_identity(space.specs[text].strategy_class) for text in space.possible},
@@ -207,7 +207,7 @@ def _identity(
         "cost": cost,
         "measure": measure,
         "servable": space.servable,
-        "generations": plan.generations,  # more would test other settings on questions that are fresh no longer
+        "generations": plan.generations,  # more would test other settings on questions that are no longer fresh
         "size": plan.size,
         "seed": plan.seed,
         "batch_tokens": batch_tokens,
@@ -256,7 +256,7 @@ def _record(
 
 @contextmanager
 def _progress(console: Console, total: int) -> Iterator[tuple[Any, Any]]:
-    """Yield what counts answers, and what names the part that they are of. The total is the most that can be asked."""
+    """Yield a function that counts answers, and one that names their part. The total is the most that can be asked."""
     with progress_bar(console) as progress:
         bar = progress.add_task("unpruned", total=total)
         yield lambda n: progress.advance(bar, n), lambda line: progress.update(bar, description=line)

@@ -13,18 +13,18 @@ from tokenprune.evals.bench.timing.memory import free_bytes
 
 #: Memory for the weights and a forward pass, as a multiple of the weights.
 MARGIN = 1.1
-#: How many random numbers are drawn. Weights repeat them, because drawing 7 billion takes minutes.
+#: How many random numbers are drawn; weights repeat them, because drawing 7 billion takes minutes.
 DRAWN = 1 << 20
 
 
 def build(name: str, config: Any, dtype: torch.dtype, device: torch.device, attention: str) -> Any:
     """Return a model with this configuration, in evaluation mode.
 
-    name: what errors call it; for a shape of the bench, its name in SHAPES.
+    name: for errors; for a shape of the bench, its name in SHAPES.
 
-    Raises UnsupportedError where its weights do not fit into the device's free memory.
+    Raises UnsupportedError if its weights do not fit into the device's free memory.
     """
-    with init_empty_weights(include_buffers=False):  # buffers are small, and what is in them is not random
+    with init_empty_weights(include_buffers=False):  # buffers are small and not random
         model: Any = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
     model.tie_weights()
     weights = sum(weight.nbytes for weight in model.parameters())

@@ -13,11 +13,11 @@ from transformers.models.llava_next.modeling_llava_next import image_size_to_num
 from tokenprune.adapters import adapter_for
 from tokenprune.prompts import encode_chat
 
-#: Pixels of the image's sides, for models that take any size: 576 visual tokens of Qwen2.5-VL, two tiles by two of
+#: The image's side in pixels, for models that take any size: 576 visual tokens in Qwen2.5-VL, 2 x 2 tiles in
 #: LLaVA-OneVision.
 SIDE = 672
 N_TEXT = 40
-#: Sides that tell whether a processor makes something else of an image of another size.
+#: Sides that show whether a processor's output depends on the image's size.
 SIDES = (56, 448, SIDE, 2 * SIDE)
 QUESTION = "What is in this picture, where is it, and what does it look like? Answer in one word."
 #: Inputs that run along the sequence; all others belong to the image.
@@ -76,8 +76,8 @@ def n_visual(model: Any, inputs: Inputs) -> int:
 
 
 def features(model: Any, inputs: Inputs) -> Float[Tensor, "batch visual width"]:
-    """Return the projected features of every row's visual tokens, of which all rows have equally many, whether an image
-    is encoded whole or as tiles."""
+    """Return the projected features of every row's visual tokens, the same number in each, whether an image is encoded
+    whole or as tiles."""
     adapter = adapter_for(model)
     image = {name: tensor for name, tensor in inputs.items() if name not in ALONG}
     found = getattr(adapter.core, adapter.modalities[0].function)(**image, return_dict=True).pooler_output

@@ -1,6 +1,6 @@
 """Images to time: pages of text, tables and user interfaces, drawn from a seed.
 
-What a strategy keeps, and so its time, may depend on what an image shows: PixelPrune's on how much of it repeats.
+What a strategy keeps, and so its time, may depend on the image: PixelPrune's on how much of it repeats.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def rendered(kind: str, side: int, seed: int = 0) -> Image.Image:
 
 
 class Canvas:
-    """A white image, the random numbers that it is drawn from, and text of the size that such an image has."""
+    """A white image, the random numbers it is drawn from, and text in a typical size for it."""
 
     def __init__(self, side: int, rng: Random) -> None:
         self.side, self.rng = side, rng
@@ -45,7 +45,7 @@ class Canvas:
         return ImageFont.truetype(str(folder / "DejaVuSans.ttf"), max(4, round(scale * self.size)))
 
     def words(self, count: int) -> str:
-        """So many words of random letters, of the lengths that words have."""
+        """Words of random letters, with typical word lengths."""
         letters = "etaoinshrdlucmfwypvbgk"
         lengths = self.rng.choices(range(2, 11), [3, 6, 5, 4, 3, 3, 2, 2, 1], k=count)
         return " ".join("".join(self.rng.choices(letters, k=length)) for length in lengths)
@@ -66,7 +66,7 @@ class Canvas:
         self.draw.rectangle(corners, fill, LINE if outline else None)
 
     def paragraph(self, x: Length, y: Length, width: Length, n_words: int) -> Length:
-        """Lines of words that fill `width` pixels; returns where the next one would begin."""
+        """Draw lines of words that fill `width` pixels; return where the next one would begin."""
         line = ""
         for word in self.words(n_words).split():
             if line and self.draw.textlength(f"{line} {word}", self.font()) > width:

@@ -41,7 +41,7 @@ def _llava_7b() -> Any:
 
 
 def _llava_half() -> Any:
-    """LLaVA-1.5's vision tower on Qwen2-0.5B's language model, a combination of no published model."""
+    """LLaVA-1.5's vision tower on Qwen2-0.5B's language model, a combination that no published model has."""
     text = _qwen2_half()
     return LlavaConfig(vision_config=_clip(), text_config=text, image_token_index=text.vocab_size - 1)
 

@@ -6,7 +6,7 @@ import psutil
 
 
 class Load:
-    """From its construction on."""
+    """Measured from construction on."""
 
     def __init__(self) -> None:
         self._start, self._all, self._own = time.monotonic(), _seconds_of_all(), time.process_time()
@@ -19,6 +19,6 @@ class Load:
 
 
 def _seconds_of_all() -> float:
-    """CPU time that all processes have used on all cores. Counted in hundredths of a second."""
+    """CPU time that all processes have used on all cores, in steps of a hundredth of a second."""
     times = psutil.cpu_times()
     return times.user + times.system + getattr(times, "nice", 0.0) + getattr(times, "steal", 0.0)

@@ -5,7 +5,7 @@ allocator counts it. On a CPU nothing does, so every operation is watched, and t
 count until they are freed. Neither includes what a kernel allocates for itself while it runs.
 
 glibc returns large blocks to the kernel as soon as they are freed, and every page of the next block must be fetched
-again. That is several per cent of a prefill on a CPU, and depends on where a few blocks happen to lie, so it differs
+again. That takes several per cent of a prefill on a CPU, and depends on where a few blocks happen to lie, so it differs
 between cases that do the same work. `keep_memory` keeps freed memory in the process.
 """
 
@@ -78,7 +78,7 @@ def _address(tensor: Tensor) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return how many bytes of a device's memory are free; of a CPU's, how many can be had without swapping."""
+    """Return how many bytes of a device's memory are free; on a CPU, how many are available without swapping."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 

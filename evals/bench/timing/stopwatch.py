@@ -16,7 +16,7 @@ class Stopwatch:
 
     On a GPU a moment is an event in its stream; only the constructor and `between` wait for the device.
 
-    cpu_time: count the CPU time of this process instead of the time that passes; only on a CPU.
+    cpu_time: count the CPU time of this process instead of wall time; only on a CPU.
     """
 
     def __init__(self, device: torch.device, cpu_time: bool = False) -> None:
@@ -46,7 +46,7 @@ class Stopwatch:
 
 
 class HookTime:
-    """Adds up the time that hooks take. A hook that runs within another's call of a module counts once."""
+    """Adds up the time that hooks take. Nested hooks count once."""
 
     def __init__(self, watch: Stopwatch) -> None:
         self._watch = watch
@@ -73,7 +73,7 @@ class HookTime:
 
 @contextmanager
 def timed_hooks(model: nn.Module, watch: Stopwatch) -> Iterator[HookTime]:
-    """Time all hooks that `model` has now, and what narrows its decoder layers' arguments, in a `with` block."""
+    """Time all hooks that `model` has now, and the narrowing of its decoder layers' arguments, in a `with` block."""
     time, originals = HookTime(watch), []
     layers = [vars(module).get("forward") for module in model.modules()]
     staged = {id(layer.stages): layer.stages for layer in layers if isinstance(layer, StagedLayer)}.values()

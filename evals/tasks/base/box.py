@@ -10,7 +10,7 @@ from tokenprune.evals.tasks.base.question import Question
 
 @dataclass(frozen=True, kw_only=True)
 class BoxQuestion(Question, ABC):
-    """A question about one image of this `size`, for a model of this `style`, that is answered with a box."""
+    """A question about one image of this `size`, for a model of this `style`, answered with a box."""
 
     size: Size
     style: Style

@@ -53,8 +53,8 @@ def format_options(options: Mapping[str, str]) -> str:
 def infer_letter(answer: str, options: Mapping[str, str]) -> str | None:
     """Return the option in an answer by VLMEvalKit's rules, None if they would ask a chat model.
 
-    It is the only letter that stands as a word of its own, without punctuation, among the last five words; or else the
-    only option whose text is in the answer, in any case, if the answer is at most twice as long as all options.
+    It is the only letter that is a word of its own, ignoring punctuation, among the last five words; or else the only
+    option whose text is in the answer, ignoring case, if the answer is at most twice as long as all options.
     """
     words = re.sub(r"[.()\[\],:;!*#{}]", " ", answer).split()
     named = [letter for letter in options if letter in words]

@@ -58,12 +58,13 @@ class Metric:
 
     @property
     def value(self) -> float:
-        """The weighted sum. A ratio that divides by 0 is 0, as in published scorers: precision without any yes, say."""
+        """The weighted sum. A ratio that divides by 0 is 0, as in published scorers; precision without any yes, for
+        example."""
         return sum(ratio.weight * sum(ratio.parts) / (sum(ratio.wholes) or 1.0) for ratio in self.ratios)
 
     @property
     def points(self) -> tuple[float, ...]:
-        """The points that the value is the mean of, in the set's order; () if it is not a mean."""
+        """The points whose mean is the value, in the set's order; () if it is not a mean."""
         ratio, *others = self.ratios
         if others or ratio.weight != 1 or not set(ratio.wholes) <= {0.0, 1.0}:
             return ()
@@ -71,7 +72,7 @@ class Metric:
 
     def interval(self, images: Sequence[int]) -> stats.Interval:
         """Return the 95 % interval of the value, given the number of each question's image; NaN if every draw gives the
-        same value, as F1 where all is right.
+        same value, such as F1 when all answers are right.
 
         Images are resampled with all their questions, so that groups stay complete.
         """

@@ -19,11 +19,11 @@ QuestionKey = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Question(ABC):
-    """One question about one image or several, and how to score an answer to it.
+    """One question about one or more images, and how to score an answer to it.
 
     task: the name of its task in `TASKS`. id: its name in results and errors.
     text: the prompt after the images, exactly as published.
-    split, category: the set's own words, "" if it has none.
+    split, category: the set's own names, "" if it has none.
     group: questions of one group count as one, if the set says so.
     max_new_tokens: the length of the longest right answer.
     """
@@ -50,12 +50,12 @@ class Question(ABC):
         return [open_image(image) for image in self.images]
 
     def open_clip(self) -> Clip | None:
-        """Return what is read of the video that the question is about; None if it is about images."""
+        """Return the frames read of the question's video; None if it is about images."""
         return None
 
 
 def number_images(questions: Sequence[Question]) -> list[int]:
-    """Number what each question is about: equal for questions that share an image, directly or through others, because
+    """Number the images of each question: equal for questions that share an image, directly or through others, because
     their answers are not independent."""
     known: dict[object, int] = {}
     pairs = [
@@ -71,8 +71,8 @@ def number_images(questions: Sequence[Question]) -> list[int]:
 
 
 def identities(question: Question) -> tuple[object, ...]:
-    """What tells a question's images from others: their contents, because a set may hold a copy of an image for each
-    question about it, as a file or in a table."""
+    """What identifies a question's images: their contents, because a set may hold a copy of an image for each question
+    about it, as a file or in a table."""
     return tuple(
         content_digest(image) if isinstance(image, Path) else getattr(image, "content", image)  # a folder has none
         for image in question.images

@@ -8,7 +8,7 @@ from rapidfuzz.distance import Levenshtein
 
 from tokenprune.evals.tasks.base.question import Question
 
-#: Of Latin and other scripts, and of Chinese and Japanese, in full and half width.
+#: Full stops of Latin and other scripts, and of Chinese and Japanese, in full and half width.
 PERIODS = ".\N{IDEOGRAPHIC FULL STOP}\N{FULLWIDTH FULL STOP}\N{HALFWIDTH IDEOGRAPHIC FULL STOP}"
 
 
@@ -25,13 +25,13 @@ class ShortAnswer(Question):
 
 
 def exact(answer: str, answers: Sequence[str]) -> float:
-    """Return 1 for one of the answers, ignoring case and a final period, also that of Chinese and Japanese."""
+    """Return 1 for one of the answers, ignoring case and a final period, including Chinese and Japanese ones."""
     return float(plain(answer) in map(plain, answers))
 
 
 def plain(text: str) -> str:
-    """Return an answer in lower case, without its final period and with single spaces; an accent may be a character of
-    its own in it, or a part of one."""
+    """Return an answer in lower case, without its final period and with single spaces; an accent may be a separate
+    character or part of one."""
     return " ".join(normalize("NFC", text).lower().strip().rstrip(PERIODS).split())
 
 

@@ -22,7 +22,7 @@ def wordnet() -> Any:
 def exact_or_synonym(answer: str, answers: Sequence[str]) -> float:
     """Return 1 for an answer that is `exact`, or that shares a meaning with one of the answers.
 
-    The text is looked up as it is, as in LRS-VQA's scorer. WordNet joins words by `_`, so text with a space has no
+    The text is looked up unchanged, as in LRS-VQA's scorer. WordNet joins words by `_`, so text with a space has no
     synonyms.
     """
     if exact(answer, answers):

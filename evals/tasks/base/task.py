@@ -23,7 +23,7 @@ class Task(ABC):
     """One of `tokenprune.evals.tasks.TASKS`.
 
     name: its name on the command line. title: its name in tables.
-    metric: the name of the main metric. of_groups: whether that is defined on groups of questions only.
+    metric: the name of the main metric. of_groups: whether it is only defined on groups of questions.
     sums: the metrics that are not fractions of 1.
     """
 
@@ -46,7 +46,7 @@ class Task(ABC):
         """
 
     def unlabelled(self) -> "Task":
-        """Return the task for a use that reads no right answers, so that a set that allows it may lack them."""
+        """Return the task for a use without right answers, which a set may then lack if it allows that."""
         return self
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
@@ -59,12 +59,12 @@ class Task(ABC):
 
 
 class NoSplitError(DataError):
-    """A set does not have the split that is wanted."""
+    """A set does not have the wanted split."""
 
 
 def choose_splits(wanted: str | None, found: set[str], where: str) -> set[str]:
-    """Return the splits to ask, out of those `found` in a set; "" stands for questions without a split. `train`, and
-    others to train on, such as GQA's `train_balanced`, are asked only if they are wanted.
+    """Return the splits to ask, out of those `found` in a set; "" stands for questions without a split. `train` and
+    other training splits, such as GQA's `train_balanced`, are asked only if wanted.
 
     NoSplitError, naming the file `where`, if the wanted split is not there.
     """

@@ -19,7 +19,7 @@ from tokenprune.evals.tasks.base.short_answers import ShortAnswer
 
 @dataclass(frozen=True, kw_only=True)
 class VideoQuestion(Question, ABC):
-    """A question about a video, which stands in place of its images.
+    """A question about a video, which takes the place of images.
 
     n_frames: how many frames are read. start, end: the part of the video that is shown, in seconds; None is its end.
     """
@@ -54,7 +54,7 @@ def find_frames(record: Record, folder: Path, name: str, fps: float) -> FrameFol
         raise DataError(f"{record.where}: missing folder of frames {path}; extract the set's archives")
     frames = FrameFolder(path, fps)
     if frames.files:
-        record.find_image(folder, f"{name}/{frames.files[0].name}")  # that it is inside the data folder
+        record.find_image(folder, f"{name}/{frames.files[0].name}")  # checks that it is inside the data folder
     return frames
 
 

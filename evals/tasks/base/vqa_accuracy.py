@@ -17,7 +17,7 @@ NUMBERS = {word: str(value) for value, word in enumerate(_COUNTED)} | {"none": "
 
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
 
-#: Those in the official script. It leaves out words that also exist without the apostrophe (its, hell, ill).
+#: The official script's contractions, which leave out words that also exist without the apostrophe (its, hell, ill).
 _CONTRACTED = """
     ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
     he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't mightn't've must've mustn't needn't not've
@@ -37,8 +37,8 @@ def normalise(answer: str) -> str:
     """Return the answer in the form in which answers are compared.
 
     It is in lower case, without articles, with number words as digits and apostrophes restored in contractions. Only
-    periods before a digit stay. Any other mark is removed if it stands beside a space anywhere in the answer, or if
-    there is a comma between digits (100,978); otherwise it becomes a space.
+    periods before a digit stay. Any other mark is removed if it is next to a space anywhere in the answer, or if there
+    is a comma between digits (100,978); otherwise it becomes a space.
     """
     text = _without_marks(re.sub(r"[\n\t]", " ", answer).strip())
     words = (NUMBERS.get(word, word) for word in text.lower().split())
