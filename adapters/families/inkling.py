@@ -1,4 +1,4 @@
-"""Inkling: every visual token is encoded by itself, from one square of pixels."""
+"""Inkling: each visual token is encoded on its own, from one square of pixels."""
 
 from __future__ import annotations
 

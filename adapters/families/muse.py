@@ -43,7 +43,7 @@ class MuseAdapter(GlobalLayersMixin, KnownTowerAdapter):
 def image_pixels(
     patches: Float[Tensor, "patches values"], grids: Int[Tensor, "images 3"], config: Any
 ) -> list[Float[Tensor, "channels height width"]]:
-    """Assemble every frame from its patches, each of which covers several frames, whose mean is returned."""
+    """Assemble every frame from its patches; each covers several frames, which are averaged."""
     pattern, side = "patch (time channel y x) -> patch channel y x", config.patch_size
     means = reduce(patches, pattern, "mean", time=config.patch_temporal, y=side, x=side)
     return assembled(means, grids, 1)

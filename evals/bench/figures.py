@@ -42,9 +42,9 @@ class Figures:
     tower_to_unpruned, ttft_to_unpruned, ttft_to_ideal, prefill_to_ideal: ratios of times, each within its round.
     decode_to_ideal: the same for a decoding step; the ideal's is the unpatched model's at the same cache length.
     flops, peak, cache: this case's divided by the unpruned model's.
-    break_even: from how many visual tokens on a strategy saves more than selecting costs, as if the cost did not depend
-        on their number and the saving grew with it; both are as measured at `facts.n_visual`. None if it saves nothing
-        there.
+    break_even: the number of visual tokens from which a strategy saves more than selecting costs, assuming that the
+        cost does not depend on their number and the saving grows with it; both are as measured at `facts.n_visual`.
+        None if it saves nothing there.
     """
 
     facts: Facts

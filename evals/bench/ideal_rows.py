@@ -80,7 +80,7 @@ def first_tokens(row: Row, count: int) -> Bool[Tensor, " visual"]:
 
 
 def _places(before: RowCut, after: RowCut) -> int | Int[Tensor, " patches"]:
-    """Where the patches of the later cut are in the earlier one; only their number if they are the first ones."""
+    """The places of the later cut's patches in the earlier one; only their number if they are the first ones."""
     places = torch.searchsorted(before.patches, after.patches)
     first = torch.equal(places, torch.arange(len(places), device=places.device))
     return len(places) if first else places

@@ -112,7 +112,7 @@ class Record:
         self.rounds.append(Round(batch, moment, seconds, others))
 
     def n_rounds(self, batch: int, name: str) -> int:
-        """Return how many rounds of a batch size have a case."""
+        """Return how many rounds of a batch size include a case."""
         return sum(one.batch == batch and name in one.seconds for one in self.rounds)
 
     def write(self) -> None:

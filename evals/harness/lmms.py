@@ -103,7 +103,7 @@ class Chat(lmms):
 
 
 class Simple(Chat):
-    """The model with `--force_simple`, which likelihood-based multiple choice needs: images followed by a text."""
+    """The model with `--force_simple`, which likelihood-based multiple choice needs: images followed by text."""
 
     is_simple = True
 

@@ -41,7 +41,7 @@ def cache_bytes(output: Any) -> int:
 
 
 def _bytes(held: Any) -> int:
-    """The size of tensors, also inside quantised ones (quanto) or in tuples with their metadata."""
+    """The size of tensors, including those inside quantised ones (quanto) or in tuples with their metadata."""
     if isinstance(held, (tuple, list)):
         return sum(map(_bytes, held))
     if isinstance(held, dict):

@@ -18,8 +18,8 @@ from tokenprune.evals.storage.results import TaskResult
 
 MARKERS = "osD^vP*Xhp<>"
 COLUMNS = 2
-#: In octaves: strategies that see equally many tokens are drawn apart, so that their intervals do not overlap; the most
-#: between neighbours, and the most in total.
+#: In octaves: strategies that see equally many tokens are drawn apart, so that their intervals do not overlap; the
+#: largest step between neighbours, and the largest spread in total.
 ASIDE, ALL_ASIDE = 0.06, 0.4
 
 Cost = Callable[[TaskResult], float]

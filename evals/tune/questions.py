@@ -1,4 +1,4 @@
-"""The questions of a tuning: two halves, and the order in which they are asked.
+"""The questions of a tuning: two halves, and the order of asking.
 
 Settings are searched on the first half. The best are tested on the second, because the best of many on a given set of
 questions is partly the luckiest.

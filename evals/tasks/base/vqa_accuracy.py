@@ -34,7 +34,7 @@ CONTRACTIONS = {
 
 
 def normalise(answer: str) -> str:
-    """Return the answer in the form in which answers are compared.
+    """Return the answer in the form used for comparison.
 
     It is in lower case, without articles, with number words as digits and apostrophes restored in contractions. Only
     periods before a digit stay. Any other mark is removed if it is next to a space anywhere in the answer, or if there

@@ -80,7 +80,7 @@ class IVCPrune(TextGuided):
 
 
 def best(scores: Float[Tensor, " left"], count: int) -> Int[Tensor, " count"]:
-    """Return the indices of the `count` highest scores; of equal ones the first."""
+    """Return the indices of the `count` highest scores; ties go to the first."""
     return scores.argsort(descending=True, stable=True)[:count]
 
 

@@ -1,5 +1,5 @@
 """MiniMax M3: images of any size, before layers that attend to chosen blocks of the KV cache. Videos are not pruned:
-the tower sees several frames at once, between which there is text.
+the tower sees several frames at once, with text between them.
 
 vLLM counts places in the KV cache apart from position IDs, which only rotate here.
 """
