@@ -130,6 +130,17 @@ def test_ratios_are_within_rounds() -> None:
     assert lines[2] == ["LLaVA", "x", "3.00", "0.500 [0.500, 0.500]", "1.000 [1.000, 1.000]", "2.0 MB"]
 
 
+@pytest.mark.parametrize(("n", "said"), [(2, "medians of 2 rounds with their range"), (7, "with 95 % interval")])
+def test_few_rounds_have_no_interval(n: int, said: str) -> None:
+    from tokenprune.evals.dev.tables.speed.peers import provenance
+
+    about = {"batch": 16, "dtype": "float32", "cpu": "a CPU", "threads": 2, "cores": 2}
+    rounds = [{"moment": "2026-12-01T00:00:00"}] * n
+    differences = {"LLaVA: unpruned": 1e-7}
+    stored = {"about": about, "versions": {}, "rounds": rounds, "logits_difference": differences}
+    assert said in provenance(stored)
+
+
 def test_the_command_says_what_it_needs() -> None:
     result = subprocess.run([sys.executable, PEERS / "run.py", "--help"], capture_output=True, text=True, check=True)
     assert "old_python" in result.stdout

@@ -43,9 +43,11 @@ def provenance(stored: dict[str, Any]) -> str:
         for package, found in stored["versions"].items()
     )
     largest = max(value for name, value in stored["logits_difference"].items() if name.endswith(": unpruned"))
+    n_rounds = len(stored["rounds"])
+    spread = "95 % interval" if n_rounds > 3 else "their range"  # which is what resampling so few gives
     returned = ", freed memory returned at once" if about.get("returns_memory") else ""
     return (
-        f"Batch {about.get('batch', 1)}, medians of {len(stored['rounds'])} rounds with 95 % interval{returned}, "
+        f"Batch {about.get('batch', 1)}, medians of {n_rounds} rounds with {spread}{returned}, "
         f"{about['dtype']}, {about['cpu']}, {about['threads']} threads of {about['cores']} cores, "
         f"{stored['rounds'][0]['moment'][:10]}. {packages}. The packages' unpruned models agree: their logits differ "
         f"by {largest:.1e} of their length at most."
