@@ -86,6 +86,7 @@ def test_the_answer_is_that_of_a_plain_call() -> None:
     assert told.outcomes[1].answer == answer.strip()
 
 
+@pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")  # of transformers before 5.2x
 def test_an_offloaded_model_is_explained_like_any_other() -> None:
     """Its weights are on torch's meta device, where inputs would be lost."""
     here = explained("fopru")
