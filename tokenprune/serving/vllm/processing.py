@@ -33,7 +33,7 @@ from tokenprune.tokens import PatchTokens
 
 #: The field that the item of an image or video carries from the API server to the worker.
 FIELD = "tokenprune"
-#: The unpruned input with which vLLM measures memory, recognised by this very number, since some models copy the dict.
+#: Of the unpruned input that measures memory. The float's identity tells it from requests: some models copy the dict.
 PROFILING_OPTIONS: Mapping[str, object] = {KEEP_RATIO: 1.0}
 
 
