@@ -22,24 +22,27 @@ def stored() -> str:
 def table(records: Sequence[Record]) -> Table:
     """Return, for each shape and keep ratio, a line for all strategies together and one for each, those that add most
     to the time to first token first."""
-    groups: dict[tuple[str, float], tuple[Record, list[Figures]]] = {}
+    groups: dict[tuple[str, float], list[Figures]] = {}
+    of_shape: dict[str, list[Record]] = {}
     for record in records:
         shape = str(record.about["model"]).rpartition(" ")[2]
+        of_shape.setdefault(shape, []).append(record)
         for one in figures(record):
             if one.is_strategy and one.ttft_to_ideal is not None:
-                groups.setdefault((shape, one.facts.keep_ratio), (record, []))[1].append(one)
+                groups.setdefault((shape, one.facts.keep_ratio), []).append(one)
     lines = []
-    for (shape, keep_ratio), (record, own) in sorted(groups.items(), key=lambda group: (group[0][0], -group[0][1])):
-        lines.append(_together(record, shape, keep_ratio))
+    for (shape, keep_ratio), own in sorted(groups.items(), key=lambda group: (group[0][0], -group[0][1])):
+        lines.append(_together(of_shape[shape], shape, keep_ratio))
         lines += [_line(shape, one) for one in sorted(own, key=_added, reverse=True)]
     headings = ["shape", "strategy", "keep ratio", "TTFT", "TTFT to ideal", "decode to ideal", "selection", "rounds"]
     return Table(headings, lines)
 
 
-def _together(record: Record, shape: str, keep_ratio: float) -> list[str]:
-    """All rounds of all strategies at a keep ratio, each relative to its own ideal."""
+def _together(records: Sequence[Record], shape: str, keep_ratio: float) -> list[str]:
+    """All rounds of all strategies at a keep ratio on a shape, each relative to its own ideal."""
     timed = [
         (one.seconds[fact.name], one.seconds[fact.ideal])
+        for record in records
         for one in record.rounds
         for fact in record.facts.values()
         if fact.keep_ratio == keep_ratio and fact.ideal in one.seconds and fact.name in one.seconds
