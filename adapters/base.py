@@ -198,7 +198,7 @@ class Vision(Parts):
 
     @property
     def offers(self) -> frozenset[str]:
-        """The available statistics, by their names in `tokenprune.tokens.visual.STATISTICS`."""
+        """The available statistics, by their names in `tokenprune.tokens.STATISTICS`."""
         everywhere = {"vision_attention", "pixels", "colors", "grid"}
         text = {"text_attention"} if unreadable_attention(self.layers) is None else set()
         cls, left = {"cls"} if self.tower.n_prefix else set(), {"kept_in_tower"} if self.tower_layers else set()

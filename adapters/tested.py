@@ -17,7 +17,7 @@ class Tested:
     class_name, model_type: the names that transformers gives it.
     adapter: its adapter class.
     contract: what pruning is exactly equal to; one of `tokenprune.sequence.masks.Contract`.
-    statistics: the statistics that strategies may read, by their names in `tokenprune.tokens.visual.STATISTICS`.
+    statistics: the statistics that strategies may read, by their names in `tokenprune.tokens.STATISTICS`.
     stages: whether strategies may prune inside the language model.
     modalities: the kinds of visual input that it takes: "image", "video".
     error: the largest difference from the oracle's logits in any test.

@@ -29,7 +29,7 @@ from tokenprune.selection import budget
 from tokenprune.strategies.registry import changed_settings
 from tokenprune.strategy import PatchStrategy, TowerStrategy
 from tokenprune.tokens import KeptInTower, Layout, PatchTokens, TowerTokens, VisionAttention, VisualTokens
-from tokenprune.tokens.visual import STATISTICS
+from tokenprune.tokens.statistics import STATISTICS
 
 AVERAGES = {"vflowopt", "pyramiddrop", "sparsevlm", "nuwa", "adatoken"}  # whose budget is one over layers: a ratio only
 VIDEOS = [(3, 4, 5), (9, 1, 1), (2, 3, 6)]

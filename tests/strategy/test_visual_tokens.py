@@ -7,7 +7,7 @@ import torch
 
 from tokenprune import SettingError
 from tokenprune.tokens import KeptInTower, Layout, VisionAttention, VisualTokens
-from tokenprune.tokens.visual import check_needs
+from tokenprune.tokens.statistics import check_needs
 
 #: Two tiles side by side, with a newline token after each row.
 LAYOUT = Layout(

@@ -22,8 +22,9 @@ from tokenprune.patching.handle import Handle
 from tokenprune.patching.pruning import patch
 from tokenprune.selection import Selection
 from tokenprune.strategy import Strategy
+from tokenprune.tokens.statistics import check_needs
 from tokenprune.tokens.text_attention import TextAttention
-from tokenprune.tokens.visual import VisualTokens, check_needs
+from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)

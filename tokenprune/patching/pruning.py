@@ -19,7 +19,7 @@ from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategy import Strategy
-from tokenprune.tokens.visual import check_needs
+from tokenprune.tokens.statistics import check_needs
 
 
 class PatchHandle(PatchingHandle[Pruner]):

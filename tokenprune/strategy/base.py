@@ -21,7 +21,7 @@ class Strategy(ABC):
     "video" for a `VideoStrategy`. For other strategies, a video is an image whose tiles are its frames. Invalid
     settings raise SettingError when the strategy is created.
 
-    needs: names from `tokenprune.tokens.visual.STATISTICS` that `select` reads from its tokens. A class attribute; a
+    needs: names from `tokenprune.tokens.STATISTICS` that `select` reads from its tokens. A class attribute; a
         strategy whose settings decide what it reads overrides it with a property.
     whole_image: whether `select` needs all tokens of an image, so that no other strategy may come before it.
     """

@@ -1,6 +1,7 @@
 """The tensors that a strategy reads: visual tokens, their layout, and attention.
 
 visual          the visual tokens of an image at each place where a strategy may prune
+statistics      what a strategy may declare in `needs`, and the error for a model that does not offer it
 layout          their grids, tiles and newline tokens, and how patches become visual tokens
 frames          the frames of a video
 cells           cells of the grid, and the best tokens in each
@@ -12,9 +13,10 @@ tower           patches before the vision tower and between its layers
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.frames import Frames
 from tokenprune.tokens.layout import Layout
+from tokenprune.tokens.statistics import STATISTICS
 from tokenprune.tokens.text_attention import TextAttention
 from tokenprune.tokens.tower import KeptInTower, PatchTokens, TowerTokens
-from tokenprune.tokens.visual import STATISTICS, FirstLayerInputs, StageTokens, StepTokens, VisualTokens
+from tokenprune.tokens.visual import FirstLayerInputs, StageTokens, StepTokens, VisualTokens
 
 __all__ = [
     "STATISTICS",

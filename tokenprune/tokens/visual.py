@@ -1,4 +1,4 @@
-"""The visual tokens and statistics that a strategy reads at each place where it may prune."""
+"""The visual tokens that a strategy reads at each place where it may prune."""
 
 from __future__ import annotations
 
@@ -11,36 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenprune.errors import PruningError, SettingError, UnsupportedError, unknown
+from tokenprune.errors import PruningError
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.frames import Frames
 from tokenprune.tokens.layout import Grid3, Layout, of_left
 from tokenprune.tokens.text_attention import TextAttention
 from tokenprune.tokens.tower import KeptInTower
-
-#: The statistics that a strategy can declare in `needs`; each text says what to do if a model does not offer it.
-STATISTICS = {
-    "vision_attention": "attention of one vision-encoder layer; without it, use a strategy that scores features, such "
-    "as DivPrune",
-    "cls": "a CLS token in the vision tower; without one, use column sums: "
-    'FoPru(score="column"), BackgroundPruning(rank="column")',
-    "pixels": "the image as the vision tower receives it; without it, use a strategy that scores features, such as "
-    "DivPrune",
-    "text_tower": "the text tower that its vision tower was trained with, such as CLIP's, which no model here "
-    "includes; pass one: CDPruner(relevance=ClipRelevance(clip, tokenizer, question))",
-    "text_attention": "attention of the language model's layers; without it, use a strategy that prunes before it",
-    "canvas_attention": "attention of the tokens that a block diffusion model denoises; without it, use a strategy "
-    "that prunes before the language model",
-    "kept_in_tower": "a vision tower that may drop patches between its layers: with eager or sdpa attention and one "
-    "feature layer, not among the first, that comes after a layer which attends to whole images; `tokenprune models "
-    "NAME` says whether a model's tower may; without it, use a strategy that prunes after the tower, such as VisionZip",
-    "kept_before_tower": "a vision tower that takes the patches of all images in one row and can skip some of them; "
-    "`tokenprune models NAME` says whether a model's tower can; without it, use a strategy that prunes after the "
-    "tower, such as DivPrune",
-    "grid": "the rows and columns of visual tokens; without them, use a strategy that scores attention or features",
-    "frames": "videos whose frames it can compare; without them, use a strategy for images, which prunes videos too",
-    "colors": "the image's own colours; without them, use a strategy that scores attention or features",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,25 +201,3 @@ def _declared(name: str, need: str, value: Declared | None) -> Declared:
             f'    needs = frozenset({{"{need}"}})'
         )
     return value
-
-
-def check_needs(
-    owner: str,
-    needs: frozenset[str],
-    offers: frozenset[str],
-    model: str,
-    why: Callable[[str], str | None] = lambda need: None,
-    instead: str = "",
-) -> None:
-    """Raise SettingError for an unknown need, and UnsupportedError for one that `model` does not offer. `why` gives the
-    reason, if known, and `instead` says what to do instead."""
-    for need in sorted(needs):
-        if need not in STATISTICS:
-            raise SettingError(f"{owner}.needs: {unknown('statistic', need, STATISTICS)}")
-        if need not in offers:
-            reason = why(need)
-            lacks = "does not have it" if reason is None else f"does not have it: {reason}"
-            raise UnsupportedError(
-                f"{owner} needs {STATISTICS[need]}. {model} {lacks}; it offers: "
-                f"{', '.join(sorted(offers)) or 'nothing'}. {instead}".rstrip()
-            )

@@ -16,7 +16,7 @@ from tokenprune.serving.vllm.towers import config_with_tower, encoder_layer, tow
 from tokenprune.strategies.compose import Compose
 from tokenprune.strategy import AdaptiveStrategy, StagedStrategy, Strategy
 from tokenprune.strategy.calls import valid_skips, valid_stages
-from tokenprune.tokens.visual import check_needs
+from tokenprune.tokens.statistics import check_needs
 
 #: Why vLLM cannot give a strategy what it needs.
 NEVER = {
