@@ -119,7 +119,7 @@ def _command(options: Namespace) -> list[str]:
     from tokenprune.errors import SettingError
     from tokenprune.evals.models.loading import read_config
     from tokenprune.serving.vllm.endpoint import MIDDLEWARE
-    from tokenprune.serving.vllm.overrides import overrides
+    from tokenprune.serving.vllm.hf_overrides import overrides
     from tokenprune.serving.vllm.settings import Settings
     from tokenprune.strategies.parsing import StrategySpec
 

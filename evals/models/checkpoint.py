@@ -68,7 +68,7 @@ def served(checkpoint: Checkpoint, strategies: Sequence[str]) -> tuple[list[str]
     its config or, if unknown, its type; and why its config forbids the last of the others."""
     from tokenprune.errors import UnsupportedError
     from tokenprune.serving.vllm.checkpoints import architecture_of
-    from tokenprune.serving.vllm.overrides import overrides
+    from tokenprune.serving.vllm.hf_overrides import overrides
     from tokenprune.serving.vllm.refusals import check_strategy
     from tokenprune.serving.vllm.settings import Settings
     from tokenprune.strategies import STRATEGIES

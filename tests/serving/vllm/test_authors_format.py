@@ -12,7 +12,7 @@ from transformers import MiniMaxM3VLConfig
 from tokenprune import FoPru, PixelPrune
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.position_ids import PositionIds
-from tokenprune.serving.vllm.overrides import overrides
+from tokenprune.serving.vllm.hf_overrides import overrides
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.towers import n_heads, tower_of_config
 

@@ -19,9 +19,9 @@ drafts             speculative decoding: which methods work, and features withou
 name_tables        tables in which vLLM looks up an architecture by its name
 differences        where vLLM computes differently from transformers, logged when the engine starts
 metrics            Prometheus counters, and a file of kept indices
-overrides          the `--hf-overrides` that `tokenprune serve` passes for a strategy and a model
+hf_overrides       the `--hf-overrides` that `tokenprune serve` passes for a strategy and a model
 endpoint           GET /tokenprune: the server's strategy and settings
 
 Only this folder imports vLLM. The commands and evals import only `settings`, `architectures`, `checkpoints`,
-`overrides`, `refusals` and `endpoint`, which do not load it; nothing else imports this folder.
+`hf_overrides`, `refusals` and `endpoint`, which do not load it; nothing else imports this folder.
 """
