@@ -14,7 +14,6 @@ wrappers        unwraps torch.compile, PEFT and the like
 parallel        tensor parallelism
 devices         where a model computes, even if it is offloaded
 conventions     what all supported transformers models have in common
-frames          LLaVA with video frames passed as images
 retrieval       ColPali and its relatives
 clip_relevance  the relevance that CDPruner needs, computed by CLIP
 """

@@ -1,4 +1,7 @@
-"""Model families: one file each, which registers its adapters when it is imported."""
+"""Model families: one file each, which registers its adapters when it is imported.
+
+`llava_frames` registers none: it is passed to `patch`, for video frames that LLaVA gets as the images of a prompt.
+"""
 
 from tokenprune.adapters.families import apertus as apertus
 from tokenprune.adapters.families import aria as aria

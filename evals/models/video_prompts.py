@@ -9,7 +9,7 @@ from transformers.video_utils import VideoMetadata
 
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.families.llava import LlavaAdapter
-from tokenprune.adapters.frames import LlavaFramesAdapter
+from tokenprune.adapters.families.llava_frames import LlavaFramesAdapter
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.reading.videos import Clip
 from tokenprune.prompts import encode_chat, tokenizer_options, user_prompt

@@ -6,7 +6,7 @@ import pytest
 from helpers.files.search import LAYERS, deep_llava
 from optuna.trial import FixedTrial
 
-from tokenprune.adapters.frames import LlavaFramesAdapter
+from tokenprune.adapters.families.llava_frames import LlavaFramesAdapter
 from tokenprune.evals.tune.space import Space
 
 

@@ -12,7 +12,7 @@ from helpers.tiny import prompt
 
 import tokenprune
 from tokenprune import STRATEGIES, PruningError
-from tokenprune.adapters.frames import LlavaFramesAdapter
+from tokenprune.adapters.families.llava_frames import LlavaFramesAdapter
 
 VIDEO = [name for name, cls in STRATEGIES.items() if "frames" in cls().needs]
 
