@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.wrappers import CHECKPOINTED, check_generates_itself
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
+from tokenprune.engine.patch import patch_removed_during_call
 from tokenprune.errors import PruningError, TokenPruneError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -173,25 +173,3 @@ class ModelForward(ForwardOverride):
             cut_off |= stages is not None and (error is not None or bool(stages.undecided))
         if cut_off:
             raise patch_removed_during_call() from error
-
-
-def patch_removed_during_call() -> PruningError:
-    """The error for a call whose patch was removed before its images were pruned."""
-    return PruningError(
-        "another thread or a hook removed or replaced the patch before this call had pruned its images. Call the model "
-        "again."
-    )
-
-
-def not_pruned(adapter: ModelAdapter, begun: bool) -> PruningError:
-    """The error for a base model that got images and called its language model past this patch.
-
-    begun: whether the patch was installed when the base model was called.
-    """
-    if not begun:
-        return patch_removed_during_call()
-    return PruningError(
-        f"{type(adapter.model).__name__} got images, but its language model was called in a way that "
-        f"{type(adapter).__name__} does not know, so nothing was pruned. Remove the patch, and report it with your "
-        f"transformers version."
-    )

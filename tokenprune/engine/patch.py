@@ -1,4 +1,5 @@
-"""Hooks and overrides that are installed on a model, replaced by others of their kind, and removed, as a unit."""
+"""Hooks and overrides that are installed on a model, replaced by others of their kind, and removed, as a unit. And the
+errors for calls that went past them."""
 
 from __future__ import annotations
 
@@ -6,11 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from threading import RLock
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from torch import nn
 
 from tokenprune.engine.compiling import unwatch_hooks, watch_hooks
+from tokenprune.errors import PruningError
+
+if TYPE_CHECKING:
+    from tokenprune.adapters.base import ModelAdapter
 
 Self = TypeVar("Self", bound="Patch")
 
@@ -77,3 +82,25 @@ class Patch(ABC):
         vars(self).update(state)
         if self._handles:
             watch_hooks(self)
+
+
+def patch_removed_during_call() -> PruningError:
+    """The error for a call whose patch was removed before its images were pruned."""
+    return PruningError(
+        "another thread or a hook removed or replaced the patch before this call had pruned its images. Call the model "
+        "again."
+    )
+
+
+def not_pruned(adapter: ModelAdapter, begun: bool) -> PruningError:
+    """The error for a base model that got images and called its language model past this patch.
+
+    begun: whether the patch was installed when the base model was called.
+    """
+    if not begun:
+        return patch_removed_during_call()
+    return PruningError(
+        f"{type(adapter.model).__name__} got images, but its language model was called in a way that "
+        f"{type(adapter).__name__} does not know, so nothing was pruned. Remove the patch, and report it with your "
+        f"transformers version."
+    )

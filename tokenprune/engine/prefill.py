@@ -37,9 +37,9 @@ from tokenprune.engine.cache.rebuilt import check_not_rebuilt, check_unmodified,
 from tokenprune.engine.call import CallContext, Forward, Incoming, Pruned
 from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
 from tokenprune.engine.fused_head import FUSED_HEAD, FusedLabels
-from tokenprune.engine.overrides import ModelForward, not_pruned
+from tokenprune.engine.overrides import ModelForward
 from tokenprune.engine.packed_sequences import WithheldIds, check_not_packed
-from tokenprune.engine.patch import Register
+from tokenprune.engine.patch import Register, not_pruned
 from tokenprune.engine.proportional_attention import entering_bias
 from tokenprune.engine.recording import RECORD_ATTRIBUTE, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
