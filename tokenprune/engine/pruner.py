@@ -36,6 +36,7 @@ from tokenprune.adapters.towers.layers import BatchLayers
 from tokenprune.engine.cache.pruned import Views
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.denoising.canvas import CanvasSteps
+from tokenprune.engine.denoising.plan import check_denoises
 from tokenprune.engine.denoising.policy import PolicySteps
 from tokenprune.engine.generating import AssistedDecoding, ContinuousBatching
 from tokenprune.engine.loss import LossFunction
@@ -46,11 +47,9 @@ from tokenprune.engine.skipping import LayerSkipping
 from tokenprune.engine.stages.pruning import StagePruning
 from tokenprune.engine.tower.batch_pruning import BatchPruning
 from tokenprune.engine.tower.row_pruning import RowPruning
-from tokenprune.errors import UnsupportedError
 from tokenprune.report import Report
 from tokenprune.sequence.position_ids import PositionIds
-from tokenprune.strategy import DenoisingStrategy, ReusingStrategy, StagedStrategy, Strategy
-from tokenprune.strategy.calls import valid_interval
+from tokenprune.strategy import StagedStrategy, Strategy
 
 
 class Pruner(Patch):
@@ -73,17 +72,8 @@ class Pruner(Patch):
         self.prefill = Prefill(model, adapter, strategy, position_ids, context)
         self.recorder = VisionRecorder(adapter, strategy, context)
         self.tower = tower_pruning(strategy, adapter, context)
+        check_denoises(strategy, adapter)
         denoises, acts = isinstance(adapter, BlockDiffusion), isinstance(adapter, Policy)
-        if isinstance(strategy, DenoisingStrategy) and not denoises:
-            raise UnsupportedError(
-                f"{type(strategy).__name__} prunes between denoising steps, and {adapter.description} has none. Use a "
-                f"strategy that prunes before the language model, such as FoPru."
-            )
-        if isinstance(strategy, ReusingStrategy) and valid_interval(strategy) > 1 and not acts:
-            raise UnsupportedError(
-                f"{type(strategy).__name__} computes an action expert in every {strategy.recompute_every} denoising "
-                f"steps only, and {adapter.description} has none. Patch a robot policy, or compute every step: reuse=1."
-            )
         self.prefill.keeps_ends = not (denoises or acts)  # these read only the cache
         self.actions = PolicySteps(strategy, adapter, context, self.prefill) if acts else None
         self.canvas = CanvasSteps(strategy, adapter, context, self.prefill) if denoises else None

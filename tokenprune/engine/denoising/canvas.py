@@ -23,16 +23,17 @@ from tokenprune.engine.arguments import find_cache, named_arguments
 from tokenprune.engine.cache.pruned import index_of, is_static, settle
 from tokenprune.engine.call import CallContext, Forward
 from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.denoising.plan import checked_canvas_layer, checked_step_stages
 from tokenprune.engine.denoising.step_cache import StepCache, cached, step_cache, unpruned_bytes
 from tokenprune.engine.patch import Register
 from tokenprune.engine.prefill import Prefill
-from tokenprune.errors import PruningError, SettingError
+from tokenprune.errors import PruningError
 from tokenprune.report import Denoising, LateStepReport, Report
 from tokenprune.selection import Selection, scores_of_all
 from tokenprune.sequence.masks import FULL
 from tokenprune.sequence.packing import inverse
 from tokenprune.strategy import DenoisingStage, DenoisingStrategy, Strategy
-from tokenprune.strategy.calls import check_is_selection, check_stages, strategy_call
+from tokenprune.strategy.calls import check_is_selection, strategy_call
 from tokenprune.tokens.visual import StepTokens
 
 #: The attribute of a cache that holds its Canvas. It lives and is copied with the cache.
@@ -87,24 +88,14 @@ class Canvas:
 
 
 class CanvasSteps:
-    """The denoiser of one patched model.
-
-    Raises SettingError for a strategy that reads a layer which does not attend to the whole prompt.
-    """
+    """The denoiser of one patched model."""
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter, context: CallContext, prefill: Prefill) -> None:
         self.strategy, self.adapter, self.prefill, self._context = strategy, adapter, prefill, context
-        self.stages = checked_step_stages(strategy) if isinstance(strategy, DenoisingStrategy) else ()
-        kinds = adapter.decoder.layers.kinds
-        wanted = strategy.canvas_layer if isinstance(strategy, DenoisingStrategy) else None
-        number = len(kinds) - 1 if wanted is None else wanted
-        if self.stages and (not -len(kinds) <= number < len(kinds) or kinds[number] != FULL):
-            whole = [i for i, kind in enumerate(kinds) if kind == FULL]
-            raise SettingError(
-                f"{type(strategy).__name__}: layer={wanted} of the denoiser does not attend to the whole prompt. "
-                f"Choose from {whole}, or leave layer=None."
-            )
-        self._read_layer = number % len(kinds)
+        self.stages: tuple[DenoisingStage, ...] = ()
+        self._read_layer = -1
+        if isinstance(strategy, DenoisingStrategy) and (stages := checked_step_stages(strategy)):
+            self.stages, self._read_layer = stages, checked_canvas_layer(strategy, adapter)
 
     @property
     def denoiser(self) -> Any:
@@ -262,16 +253,6 @@ def canvas_attention(
         mask = mask[:, :, None]
         logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
     return logits.softmax(-1).mean((1, 2, 3))
-
-
-def checked_step_stages(strategy: DenoisingStrategy) -> tuple[DenoisingStage, ...]:
-    """The strategy's stages. Raises SettingError unless their steps ascend from 1 on."""
-    stages, name = strategy.step_stages, type(strategy).__name__
-    check_stages(strategy, "step_stages", stages, DenoisingStage, "DenoisingStage(4, keep_ratio=0.25)")
-    steps = [stage.step for stage in stages]
-    if steps != sorted(set(steps)) or not all(step > 0 for step in steps):
-        raise SettingError(f"{name}.step_stages: steps {steps} do not ascend from 1 on, the first with a step before.")
-    return tuple(stages)
 
 
 def checked_step_selection(strategy: DenoisingStrategy, stage: DenoisingStage, tokens: StepTokens) -> Selection:
