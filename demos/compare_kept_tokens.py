@@ -12,11 +12,11 @@ from _common import image_parser, question_of
 
 from tokenprune.evals.cli.arguments import options as shared
 from tokenprune.evals.cli.errors import plain_errors
+from tokenprune.evals.defaults import EXPLAINED_STRATEGIES
 from tokenprune.evals.explain import page, sheet
 from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.models.bundled import SCENES
 from tokenprune.evals.models.loading import load_model, public_name
-from tokenprune.evals.run.defaults import EXPLAINED_STRATEGIES
 from tokenprune.evals.run.setups import make_setups
 
 #: The question about the bundled scenes that is asked without arguments: one whose answer depends on what is kept.

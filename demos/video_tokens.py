@@ -11,12 +11,12 @@ from _common import demo_parser
 from tokenprune.evals.cli.arguments import options as shared
 from tokenprune.evals.cli.arguments.parser import existing_file
 from tokenprune.evals.cli.errors import plain_errors
+from tokenprune.evals.defaults import EXPLAINED_OF_VIDEOS
 from tokenprune.evals.explain import filmstrip
 from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.models.bundled import CLIPS
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.reading.videos import read_clip
-from tokenprune.evals.run.defaults import EXPLAINED_OF_VIDEOS
 from tokenprune.evals.run.setups import make_setups
 
 BUNDLED, QUESTION = CLIPS / "videos" / "clip_015.mp4", "is there a carousel?"

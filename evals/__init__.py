@@ -5,29 +5,30 @@
 
 Commands:
 
-cli      options and entry points: start reading here
-run      `tokenprune eval`
-engines  `tokenprune eval --engine`: vLLM answers instead of the model in this process
-report   `tokenprune report`
-explain  `tokenprune explain`
-bench    `tokenprune bench`
-tune     `tokenprune tune`
-adapt    `tokenprune adapt`
-search   `tokenprune optimize` and `layers`
-actions  `tokenprune actions`
-harness  lmms-eval and VLMEvalKit, which have their own commands
+cli       options and entry points: start reading here
+run       `tokenprune eval`
+engines   `tokenprune eval --engine`: vLLM answers instead of the model in this process
+report    `tokenprune report`
+explain   `tokenprune explain`
+bench     `tokenprune bench`
+tune      `tokenprune tune`
+adapt     `tokenprune adapt`
+search    `tokenprune optimize` and `layers`
+actions   `tokenprune actions`
+harness   lmms-eval and VLMEvalKit, which have their own commands
 
 What commands share:
 
-tasks    benchmarks: questions, prompts, metrics
-reading  published file formats, images and videos
-models   loading a model and prompting it
-storage  answers and results on disk
-stats    confidence intervals
+defaults  what options and functions default to
+tasks     benchmarks: questions, prompts, metrics
+reading   published file formats, images and videos
+models    loading a model and prompting it
+storage   answers and results on disk
+stats     confidence intervals
 
 For maintainers, in no wheel:
 
-dev      training, experiments, figures and tables for this repository
+dev       training, experiments, figures and tables for this repository
 """
 
 from typing import TYPE_CHECKING, Any

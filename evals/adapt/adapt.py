@@ -27,11 +27,11 @@ from tokenprune.evals.adapt.own_answers import own_answers
 from tokenprune.evals.adapt.rows import Collator, Row, on_device, why_not_in_one_row
 from tokenprune.evals.adapt.teaching import Distributions
 from tokenprune.evals.adapt.training import Hyperparameters, PrunedTrainer, Rows, arguments, last_checkpoint
+from tokenprune.evals.defaults import BATCH_TOKENS, DEFAULT_STRATEGY, MAX_IMAGE_PIXELS
 from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.models.prompt_styles import Style, style_of
-from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
+from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.run.arguments import as_counts, as_model, check_lists
-from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_STRATEGY
 from tokenprune.evals.run.progress import plain_printer
 from tokenprune.evals.run.questions import limit_questions, load_questions, unread_folders_notice
 from tokenprune.evals.run.setups import read_strategy

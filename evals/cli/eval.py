@@ -9,7 +9,7 @@ from tokenprune.errors import SettingError
 from tokenprune.evals.cli.arguments import options as shared
 from tokenprune.evals.cli.arguments.parser import at_least, existing_file, json_object
 from tokenprune.evals.cli.arguments.settings import add_settings
-from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
+from tokenprune.evals.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 
 EXTRA = "evals"
 NONE = "none"

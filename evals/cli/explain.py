@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.reading.allowed import FRAMES
-from tokenprune.evals.run.defaults import EXPLAINED_OF_VIDEOS as OF_VIDEOS
-from tokenprune.evals.run.defaults import EXPLAINED_STRATEGIES
+from tokenprune.evals.defaults import EXPLAINED_OF_VIDEOS as OF_VIDEOS
+from tokenprune.evals.defaults import EXPLAINED_STRATEGIES, FRAMES
 
 EXTRA = "evals"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from tokenprune.evals.cli.arguments import options as shared
 from tokenprune.evals.cli.arguments.parser import json_object
-from tokenprune.evals.run.defaults import POSITION_IDS
+from tokenprune.evals.defaults import POSITION_IDS
 
 EXTRA = "vllm"
 #: Options that this command does not know are vLLM's.

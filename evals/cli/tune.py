@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenprune.evals.cli.arguments import options as shared
 from tokenprune.evals.cli.arguments.parser import at_least
-from tokenprune.evals.run.defaults import SEARCHED_KEEP_RATIOS
+from tokenprune.evals.defaults import SEARCHED_KEEP_RATIOS
 
 EXTRA = "optimize"
 

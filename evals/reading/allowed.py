@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenprune.errors import DataError
-
-#: Pixels of the largest image that is decoded: Pillow's own limit, 0.5 GB in RGB.
-MAX_IMAGE_PIXELS = 178_956_970
-#: How many frames of a video are read.
-FRAMES = 8
+from tokenprune.evals.defaults import FRAMES, MAX_IMAGE_PIXELS
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ evaluate    a run from beginning to end: start reading here
 arguments   checks of what a Python caller passes
 setups      what is compared: the unpruned model, strategies, downsampling
 downsample  shrinks the image instead of pruning it
-defaults    defaults that commands and functions share
 questions   the questions of a folder
 plan        every question under every setup, in parts
 backend     what answers: the model in this process or an engine (see evals/engines)

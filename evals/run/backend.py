@@ -10,10 +10,10 @@ from typing import Any
 
 from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import UnsupportedError
+from tokenprune.evals.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.models.overrides import in_evaluation_mode
 from tokenprune.evals.models.video_prompts import takes_videos
 from tokenprune.evals.run import downsample
-from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import OnError, Runner
 from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, Setup, possible

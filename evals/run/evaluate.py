@@ -13,18 +13,18 @@ from rich.console import Console
 import tokenprune
 from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import SettingError, unknown
+from tokenprune.evals.defaults import BATCH_TOKENS, DEFAULT_STRATEGIES, FRAMES, MAX_IMAGE_PIXELS
 from tokenprune.evals.engines.backend import check_for_engine, engine_backend
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.loading import load_model, load_processor, name_and_style, source_of
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.models.video_prompts import adapter_for_clips
-from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS, allowing
+from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.arguments import Model, as_counts, as_model, as_strategies, check_lists
 from tokenprune.evals.run.backend import Backend, InProcessBackend
-from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_STRATEGIES
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.progress import plain_printer, progress_bar

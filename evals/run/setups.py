@@ -12,8 +12,8 @@ from typing import Any, cast
 import tokenprune
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.errors import unknown
+from tokenprune.evals.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.run import downsample
-from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.search.calibration import calibrated_on
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.provenance import class_identity

@@ -14,7 +14,7 @@ from optuna.trial import BaseTrial
 
 from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import SettingError, TokenPruneError
-from tokenprune.evals.run.defaults import SEARCHED_KEEP_RATIOS
+from tokenprune.evals.defaults import SEARCHED_KEEP_RATIOS
 from tokenprune.evals.run.setups import Pruned, read_strategy
 from tokenprune.serving.vllm.checkpoints import architecture_of_loaded
 from tokenprune.serving.vllm.refusals import check_strategy

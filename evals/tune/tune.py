@@ -16,12 +16,12 @@ from rich.console import Console
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError, unknown
+from tokenprune.evals.defaults import BATCH_TOKENS, MAX_IMAGE_PIXELS, SEARCHED_KEEP_RATIOS
 from tokenprune.evals.models.loading import load_model, name_and_style, source_of
 from tokenprune.evals.models.overrides import in_evaluation_mode
 from tokenprune.evals.models.video_prompts import adapter_for_clips
-from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
+from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.run.arguments import Model, as_counts, as_model, check_lists
-from tokenprune.evals.run.defaults import BATCH_TOKENS, SEARCHED_KEEP_RATIOS
 from tokenprune.evals.run.progress import plain_printer, progress_bar
 from tokenprune.evals.run.questions import limit_questions, load_questions, unread_folders_notice
 from tokenprune.evals.search.calibration import image_digests

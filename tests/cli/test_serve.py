@@ -17,8 +17,8 @@ from helpers.families import FAMILIES
 
 from tokenprune import Compose, PixelPrune
 from tokenprune.evals.cli import serve
+from tokenprune.evals.defaults import DEFAULT_STRATEGY
 from tokenprune.evals.models.bundled import MODEL, SETTINGS
-from tokenprune.evals.run.defaults import DEFAULT_STRATEGY
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.strategies.parsing import parse
 

@@ -10,10 +10,16 @@ from typing import Any
 
 from tokenprune.evals.cli.arguments.completion import complete_strategy
 from tokenprune.evals.cli.arguments.parser import at_least, existing_file
+from tokenprune.evals.defaults import (
+    BATCH_TOKENS,
+    DEFAULT_KEEP_RATIOS,
+    DEFAULT_STRATEGY,
+    FRAMES,
+    MAX_IMAGE_PIXELS,
+    POSITION_IDS,
+)
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.dtypes import DTYPES
-from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS
-from tokenprune.evals.run.defaults import BATCH_TOKENS, DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGY, POSITION_IDS
 
 ALL = "all"
 #: The split of calibration data that is not named.

@@ -12,11 +12,11 @@ from typing import Any
 from rich.console import Console
 
 from tokenprune.errors import TokenPruneError
+from tokenprune.evals.defaults import BATCH_TOKENS
 from tokenprune.evals.dev.measure.plan import Part, is_inside
 from tokenprune.evals.dev.measure.steps import Step, asked_as, steps
 from tokenprune.evals.dev.measure.stored import StoredRows, claimed, lacking
 from tokenprune.evals.models.loading import name_and_style
-from tokenprune.evals.run.defaults import BATCH_TOKENS
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.run.setups import Pruned, Setup

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tokenprune.evals.defaults import DEFAULT_STRATEGY
 from tokenprune.evals.dev.measure.directions import FOPRU
 from tokenprune.evals.dev.measure.plan import STRATEGIES, is_inside
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, ROWS, label, measured
 from tokenprune.evals.report.tables import BASELINE, summary_table
-from tokenprune.evals.run.defaults import DEFAULT_STRATEGY
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.results import TaskResult, by_setup

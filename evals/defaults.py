@@ -14,3 +14,7 @@ POSITION_IDS = ("original", "compact")
 BATCH_TOKENS = 4096
 #: The keep ratios between which `tune` searches.
 SEARCHED_KEEP_RATIOS = (0.05, 0.9)
+#: How many frames of a video are read.
+FRAMES = 8
+#: Pixels of the largest image that is decoded: Pillow's own limit, 0.5 GB in RGB.
+MAX_IMAGE_PIXELS = 178_956_970
