@@ -7,6 +7,28 @@
 
 Importing this package changes nothing and never loads transformers; `patch` changes one model instance. Public names
 are loaded on first use, so that the command's help and shell completion do not wait for torch.
+
+What is where:
+
+strategies    which visual tokens are kept: published strategies, and our own
+strategy      their base classes
+tokens        what they read
+selection     what they return, and budgets
+patching      `patch`, `unpatch` and `probe`
+engine        what makes a patched model work: start reading at engine/prefill.py
+sequence      position IDs and attention masks after pruning
+encoded       what is recorded of an encoded image, for the strategy
+report        what `handle.report` holds
+serving       the same inside vLLM
+zoom          `Zoom`, which searches large images
+retrieval     `patch_retrieval`, which merges embeddings of pages
+prompts       prompts in a processor's chat template
+entry_points  strategies, model adapters and vision towers of other installed packages
+errors        exception classes, and parts of messages
+checks        checks of settings
+text_files    text and JSON files, with errors that name file and line
+
+`adapters`, the model families, and `evals`, with the command `tokenprune`, are folders beside this one.
 """
 
 # ruff: noqa: I001 (one statement per module)

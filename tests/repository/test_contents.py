@@ -14,7 +14,6 @@ LINE = re.compile(r"^(\w+(?:, \w+)*) {2,}\S", re.MULTILINE)
 LONGEST = 300
 #: Packages that say what they hold in another way: their README, or a list of members of one kind.
 WITHOUT = {
-    "tokenprune",
     "evals/tasks",
     "adapters/families",
     "tokenprune/serving/vllm/models",
