@@ -3,7 +3,7 @@
 A strategy derives from the class of each place where it prunes; the engine installs only what these classes need.
 
 base         before the language model, which every strategy does
-ranked       ... by ranking tokens by a score
+ranked       ... by ranking tokens by a score, up to a fixed or an adaptive budget
 attention    ... by the attention of the vision tower
 merging      ... by merging dropped tokens into kept ones
 video        ... by comparing the frames of a video

@@ -1,7 +1,7 @@
 """Building blocks of tasks.
 
 task           a published set: its files, prompts and metrics
-question       a question of any set
+question       a question of any set, and how long its answer may be
 box            a question answered with a box
 yes_no         ... with yes or no
 choices        ... with a letter

@@ -8,7 +8,7 @@ models             one file for each family of models
 settings           `--hf-overrides '{"tokenprune": {...}}'`, and a request's `mm_processor_kwargs`
 refusals           models and strategies that cannot work
 engine_options     engine options that cannot be combined with pruning
-processing         in the API server: one placeholder token for each token that will be kept, and the multimodal hash
+processing         in the API server: a placeholder for each token that will be kept, and the hash for caching images
 processor_options  request options that do not fit the vision tower
 markers            text between the visual tokens of an image
 worker             in the worker: encode, select, position IDs
