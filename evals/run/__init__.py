@@ -1,16 +1,17 @@
 """Ask every question under every setup, resumably, and turn the answers into results.
 
-evaluate    a run from beginning to end: start reading here
-arguments   checks of what a Python caller passes
-setups      what is compared: the unpruned model, strategies, downsampling
-downsample  shrinks the image instead of pruning it
-questions   the questions of a folder
-plan        every question under every setup, in parts
-backend     what answers: the model in this process or an engine (see evals/engines)
-runner      the model in this process, batch by batch
-batches     questions of similar length, encoded once for all setups
-costs       visual tokens and KV cache of an answer
-aggregate   from answers to results
-progress    messages, and a progress bar or lines in a log
-processes   the processes of a run on several devices
+evaluate            a run from beginning to end: start reading here
+arguments           checks of what a Python caller passes
+setups              what is compared: the unpruned model, strategies, downsampling
+downsample          shrinks the image instead of pruning it
+questions           the questions of a folder
+calibration_images  the images that settings were calibrated on, which evaluations leave out
+plan                every question under every setup, in parts
+backend             what answers: the model in this process or an engine (see evals/engines)
+runner              the model in this process, batch by batch
+batches             questions of similar length, encoded once for all setups
+costs               visual tokens and KV cache of an answer
+aggregate           from answers to results
+progress            messages, and a progress bar or lines in a log
+processes           the processes of a run on several devices
 """

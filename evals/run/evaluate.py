@@ -25,13 +25,13 @@ from tokenprune.evals.run import downsample
 from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.arguments import Model, as_counts, as_model, as_strategies, check_lists
 from tokenprune.evals.run.backend import Backend, InProcessBackend
+from tokenprune.evals.run.calibration_images import calibrated_on, without_images
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.progress import plain_printer, progress_bar
 from tokenprune.evals.run.questions import limit_questions, load_questions, unread_folders_notice
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.run.setups import Setup, make_setups, read_by
-from tokenprune.evals.search.calibration import calibrated_on, without_images
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.files import check_folder
 from tokenprune.evals.storage.provenance import tasks_identity

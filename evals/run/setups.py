@@ -14,7 +14,7 @@ from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.errors import unknown
 from tokenprune.evals.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.run import downsample
-from tokenprune.evals.search.calibration import calibrated_on
+from tokenprune.evals.run.calibration_images import calibrated_on
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.provenance import class_identity
 from tokenprune.sequence.position_ids import PositionIds

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError
-from tokenprune.evals.search.calibration import image_digests
+from tokenprune.evals.run.calibration_images import image_digests
 from tokenprune.evals.search.journal import finished, locked_study, sampler_seed
 from tokenprune.evals.search.objective import Objective, State
 from tokenprune.evals.search.space import LOGARITHMIC, SearchSpace, check_searchable

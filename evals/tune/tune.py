@@ -22,9 +22,9 @@ from tokenprune.evals.models.overrides import in_evaluation_mode
 from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.run.arguments import Model, as_counts, as_model, check_lists
+from tokenprune.evals.run.calibration_images import image_digests
 from tokenprune.evals.run.progress import plain_printer, progress_bar
 from tokenprune.evals.run.questions import limit_questions, load_questions, unread_folders_notice
-from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import locked_study
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.identity import record_identity

@@ -138,6 +138,11 @@ def test_only_evaluate_knows_both_runs_and_engines() -> None:
     assert not imports_in(engines, "tokenprune.evals.run.evaluate")
 
 
+def test_evaluations_do_not_import_what_is_made_of_them() -> None:
+    run = [file for file in EVALS if file.startswith("evals/run/")]
+    assert not imports_in(run, *(f"tokenprune.evals.{name}" for name in ("cli", "report", "search", "tune", "adapt")))
+
+
 def test_only_what_patches_imports_the_engine() -> None:
     others = [file for file in [*LIBRARY, *ADAPTERS, *EVALS] if file not in DEV]
     others = [file for file in others if not file.startswith(("tokenprune/engine/", *PATCHING))]

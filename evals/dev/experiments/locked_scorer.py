@@ -10,9 +10,9 @@ from rich.console import Console
 
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.run.calibration_images import calibrated_on, without_images
 from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.questions import limit_questions, load_questions
-from tokenprune.evals.search.calibration import calibrated_on, without_images
 from tokenprune.evals.storage.identity import record_identity
 from tokenprune.evals.storage.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.tune.questions import Half, in_chunks

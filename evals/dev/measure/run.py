@@ -17,10 +17,10 @@ from tokenprune.evals.dev.measure.plan import Part, is_inside
 from tokenprune.evals.dev.measure.steps import Step, asked_as, steps
 from tokenprune.evals.dev.measure.stored import StoredRows, claimed, lacking
 from tokenprune.evals.models.loading import name_and_style
+from tokenprune.evals.run.calibration_images import calibrated_on, without_images
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.run.setups import Pruned, Setup
-from tokenprune.evals.search.calibration import calibrated_on, without_images
 from tokenprune.evals.storage.provenance import model_identity, tasks_identity
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.tune.sharing import shared_encoder, shares

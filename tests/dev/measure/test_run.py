@@ -26,9 +26,9 @@ from tokenprune.evals.dev.measure.plan import (
 from tokenprune.evals.dev.measure.run import Measuring
 from tokenprune.evals.dev.measure.steps import equal_cache
 from tokenprune.evals.dev.measure.stored import claimed
+from tokenprune.evals.run.calibration_images import image_digests
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import load_questions
-from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.results_io import read

@@ -18,7 +18,7 @@ from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.report import report
 from tokenprune.evals.report.regressions import Regression, questions_of
-from tokenprune.evals.search.calibration import calibrated_on
+from tokenprune.evals.run.calibration_images import calibrated_on
 from tokenprune.evals.storage import files, results_io
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.strategies.parsing import parse

@@ -15,8 +15,8 @@ from helpers.files.search import deep_llava, write_scenes
 
 import tokenprune
 from tokenprune import DataError, SettingError, UnsupportedError
+from tokenprune.evals.run.calibration_images import calibrated_on
 from tokenprune.evals.run.setups import make_setups
-from tokenprune.evals.search.calibration import calibrated_on
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tune.tune import Tuned, tune

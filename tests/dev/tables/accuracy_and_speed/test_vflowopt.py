@@ -7,8 +7,8 @@ from helpers.files.rows import row
 
 from tokenprune.evals.dev.tables.accuracy_and_speed import vflowopt
 from tokenprune.evals.models.bundled import SCENES
+from tokenprune.evals.run.calibration_images import calibrated_on, image_digests
 from tokenprune.evals.run.questions import load_questions
-from tokenprune.evals.search.calibration import calibrated_on, image_digests
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
 

@@ -12,8 +12,8 @@ from helpers.files.evals import saved
 from helpers.files.search import BASE, deep_llava, scenes, searched
 
 from tokenprune import SettingError
+from tokenprune.evals.run.calibration_images import calibrated_on, image_digests, without_images
 from tokenprune.evals.run.setups import make_setups
-from tokenprune.evals.search.calibration import calibrated_on, image_digests, without_images
 from tokenprune.evals.storage.answers import Answer, SetupKey
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
