@@ -115,6 +115,15 @@ class Decoder:
                 f"{what} needs its own masks after pruning, and attn_implementation={implementation!r} does not take "
                 f'them. Load the model with attn_implementation="sdpa" or "eager".'
             )
+        from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+        if implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
+            raise UnsupportedError(
+                f"transformers makes no masks for attn_implementation={implementation!r}, and rows that keep different "
+                f"numbers of tokens need them. Register those that it takes, such as "
+                f"transformers.AttentionMaskInterface.register({implementation!r}, transformers.masking_utils.sdpa_mask"
+                f'), or load the model with attn_implementation="sdpa".'
+            )
 
     def check_numbering(self, position_ids: PositionIds) -> None:
         """Raise UnsupportedError if the layers do not take such position IDs after pruning."""

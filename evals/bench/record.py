@@ -25,7 +25,7 @@ from tokenprune.evals.bench.timing.clock import Seconds
 from tokenprune.evals.models.tensors import stored_bytes
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.identity import check_same
-from tokenprune.evals.storage.provenance import device_name, versions
+from tokenprune.evals.storage.provenance import device_name, matmul_precision, versions
 
 SOURCES = Path(tokenprune.__file__).resolve().parent
 #: The clock of a file whose seconds are not wall time.
@@ -155,6 +155,7 @@ def about(model: Any, name: str, attention: str, side: int, *, cpu_time: bool = 
         "memory_bytes": psutil.virtual_memory().total,
         "versions": versions(),
         "sources": _digest(),
+        **matmul_precision(),
     } | ({"clock": CPU_TIME} if cpu_time else {})
 
 

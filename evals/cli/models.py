@@ -28,6 +28,9 @@ OTHER_NAMES = (
     "config.json names {}. If its weights have other names than those of the class below, transformers makes these up: "
     "load a conversion to its format, often with -hf in its name."
 )
+#: The first decoder layer at which tokens can be dropped in published checkpoints, by type, if it is not layer 1:
+#: features of visual tokens enter before the layers up to it.
+FIRST_STAGE = {"granite4_vision": 21}
 #: First word of a test's name -> the mode, as the table in adapters/models.md calls it.
 MODES = {
     "sampled": "sampling",
@@ -79,8 +82,9 @@ def strategies_of(one: Tested) -> list[str]:
     found = []
     for name, kind in STRATEGIES.items():
         strategy = kind(keep_ratio=0.9)  # a schedule has its stages with any budget that its first layers do not use up
-        inside = isinstance(strategy, StagedStrategy) and bool(strategy.stages(32))
-        if strategy.required_statistics <= set(one.statistics) and (one.stages or not inside):
+        stages = strategy.stages(32) if isinstance(strategy, StagedStrategy) else ()
+        inside = not stages or (one.stages and stages[0].layer >= FIRST_STAGE.get(one.model_type, 1))
+        if strategy.required_statistics <= set(one.statistics) and inside:
             found.append(name)
     return found
 
@@ -179,6 +183,8 @@ def _print_one(family: str, one: Tested, checkpoint: Checkpoint) -> None:
     print(f"  tested      {n_passed} tests of {family}, largest difference {one.error:.0e}")
     print(f"  inputs      {', '.join(one.modalities)}")
     print(f"  strategies  {', '.join(can)}")
+    if (first := FIRST_STAGE.get(one.model_type)) is not None:
+        print(f"  inside      the language model only from decoder layer {first} on, such as fastv:layer={first}")
     print(f"  vLLM        {_in_vllm(checkpoint, can)}")
     if lacks:
         print(f"  not         {', '.join(lacks)}: transformers itself does not support it")

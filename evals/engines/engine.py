@@ -46,7 +46,7 @@ class Facts:
     """What a run records of an engine.
 
     version: vLLM's. architecture, dtype, device: "unknown" for a server that `tokenprune serve` did not start.
-    generation: see `generation_identity`; None for a server, which does not report it.
+    generation: see `generation_identity`; None for a server that does not report it.
     """
 
     version: str

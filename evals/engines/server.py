@@ -21,6 +21,7 @@ from PIL import Image
 from tokenprune.errors import DataError, SettingError, UnsupportedError
 from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, request_ratio, settings_of
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
+from tokenprune.evals.storage.provenance import generation_identity
 from tokenprune.prompts import NO_THINKING
 from tokenprune.serving.vllm.endpoint import PATH
 from tokenprune.serving.vllm.settings import Settings
@@ -78,7 +79,10 @@ class Server(Engine):
         architecture, dtype, device = (
             str(self.described.get(name, "unknown")) for name in ("architecture", "dtype", "device")
         )
-        return Facts(self.version, architecture, dtype, device)
+        generation = self.described.get("generation")
+        return Facts(
+            self.version, architecture, dtype, device, None if generation is None else generation_identity(generation)
+        )
 
     def ask(self, prompts: Sequence[Prompt], setup: Setup) -> list[Reply | Exception]:
         with ThreadPoolExecutor(self.at_once) as pool:
@@ -134,10 +138,12 @@ class Server(Engine):
             )
 
     def _described(self) -> dict[str, Any]:
-        """Return what the server says about its pruning, {} if nothing."""
+        """Return what the server says about its pruning, {} if nothing. Raises EngineError if it fails to say it."""
         try:
             return self._json(PATH)
-        except EngineError:
+        except EngineError as error:
+            if getattr(error.__cause__, "code", 0) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise
             return {}
 
     def _json(self, path: str, request: dict[str, Any] | None = None) -> Any:

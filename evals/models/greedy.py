@@ -14,7 +14,7 @@ GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1}
 HARMLESS = frozenset(
     {
         *GREEDY,
-        *("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens"),
+        *("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens", "max_tokens"),
         *("temperature", "top_p", "top_k", "min_p"),
         *("use_cache", "transformers_version", "_from_model_config"),
     }

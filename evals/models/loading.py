@@ -123,11 +123,11 @@ def read_config(name: str, revision: str | None = None) -> dict[str, Any]:
 
 @contextmanager
 def named(name: str, what: str) -> Iterator[None]:
-    """Raise DataError, with the first line of the reason, for any error of loading this part of a model; SettingError
-    if transformers says that it needs a package."""
+    """Raise DataError, with the first line of the reason, for any error of loading this part of a model but one for
+    lack of memory; SettingError if transformers says that it needs a package."""
     try:
         yield
-    except (torch.cuda.OutOfMemoryError, ModuleNotFoundError, TokenPruneError):
+    except (torch.cuda.OutOfMemoryError, MemoryError, ModuleNotFoundError, TokenPruneError):
         raise
     except ImportError as error:  # of several lines in a row
         raise SettingError(f"{name}: {' '.join(str(error).split())}") from error

@@ -105,7 +105,7 @@ def _guarded(stored: StoredImage) -> Iterator[None]:
         ) from error
     except (UnidentifiedImageError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG chunk
         raise DataError(f"{stored}: not an image that Pillow can read; replace the file") from error
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise any type for a broken file
         raise DataError(f"{stored}: truncated or broken image ({error}); replace the file") from error

@@ -14,10 +14,13 @@ from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.allowed import allowed, allowing
 from tokenprune.evals.run.downsample import at_size
-from tokenprune.evals.run.questions import load_questions
+from tokenprune.evals.run.questions import load_questions, place_of
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.storage.answers import Answer, AnswerKey, SetupKey
+from tokenprune.evals.storage.identity import check_same
+from tokenprune.evals.storage.provenance import tasks_identity
 from tokenprune.evals.storage.run_folder import RunFolder
+from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import Question
 
 
@@ -75,7 +78,7 @@ def worst_regressions(answers: Mapping[AnswerKey, Answer], n: int) -> list[Regre
 def questions_of(run: RunFolder, regressions: Sequence[Regression]) -> dict[tuple[str, str, str], AskedQuestion]:
     """Return the questions of this run's regressions, from the locations of its data and its model's processor.
 
-    Raises OSError or ValueError if they are gone.
+    Raises OSError or ValueError if they are gone, or not the ones that were asked.
     """
     if not regressions:
         return {}
@@ -94,5 +97,22 @@ def questions_of(run: RunFolder, regressions: Sequence[Regression]) -> dict[tupl
     split = None if of_set.get("split") is None else fields.text(of_set, "split", where)
     with allowing(now.image_roots, now.max_image_pixels, frames):
         questions = load_questions(data, tasks, split=split, style=style)
+        _check_unchanged(run, tasks, questions, data)
     asked = {(str(run.path), one.task, one.id): AskedQuestion(one, style.view) for one in questions}
     return {name: one for name, one in asked.items() if name in wanted}
+
+
+def _check_unchanged(run: RunFolder, tasks: Sequence[str], questions: Sequence[Question], data: Path) -> None:
+    """Raise SettingError if questions were edited since the run, which may have asked something else under an ID. The
+    run.json of an older run may have fewer digests of them."""
+    asked = {(answer.task, answer.id) for answer in run.answers()}
+    now, then = tasks_identity([one for one in questions if one.key in asked]), run.record["identity"]["data"]
+    for task in tasks:
+        known = fields.as_object(then.get(task, {}), f"{run.path / 'run.json'}, {task!r}")
+        found = now.get(task, {"questions": 0})
+        check_same(
+            {task: known},
+            {task: {name: value for name, value in found.items() if name in known}},
+            f"{' and '.join(map(str, TASKS[task].files(place_of(task, data))))}: changed since the run",
+            f"Restore what was asked, or evaluate again into another folder than {run.path}.",
+        )

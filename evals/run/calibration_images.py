@@ -33,7 +33,7 @@ def calibrated_on(file: SettingsFile) -> frozenset[str]:
     if not isinstance(images, dict) or not images or not all(isinstance(digest, str) for digest in images.values()):
         raise SettingError(
             f'{file.path}, "search", "data": no "images", so it is unknown which questions it must not be evaluated '
-            f'on. Rename the key "pictures" of version 0.1, or search again: tokenprune optimize --output {file.path}'
+            f'on. Rename the key "pictures" of version 0.2, or search again: tokenprune optimize --output {file.path}'
         )
     return frozenset(images.values())
 

@@ -41,14 +41,14 @@ def load_questions(
     for name in tasks or ():
         if name not in TASKS:
             raise SettingError(unknown("task", name, TASKS))
-    found = [name for name in TASKS if (folder / name).is_dir()]
     if tasks is None:
         alone = [OWN] if TASKS[OWN].is_in(folder) else []
+        found = [name for name in TASKS if (folder / name).is_dir()]
         tasks = alone or found + [name for name in ANY_SET if TASKS[name].is_in(folder)]
     questions: list[Question] = []
     for name in dict.fromkeys(tasks):
         task = TASKS[name] if labels else TASKS[name].unlabelled()
-        questions += task.load(folder / name if name in found else folder, split, style)
+        questions += task.load(place_of(name, folder), split, style)
     if not questions:
         raise DataError(
             f"{folder}: no questions; it needs your own in questions.jsonl, with lines {EXAMPLE}, or a published set: "
@@ -56,6 +56,11 @@ def load_questions(
             "the files of a set, name the set: --tasks pope"
         )
     return questions
+
+
+def place_of(task: str, folder: Path) -> Path:
+    """Return where the files of a task are: in a folder named after it, if there is one."""
+    return folder / task if (folder / task).is_dir() else folder
 
 
 def unread_folders_notice(folder: Path, tasks: Sequence[str] | None) -> str | None:

@@ -23,6 +23,8 @@ from tokenprune.evals.tasks.base.question import Question
 KNOWN = {"tokenprune", "builtins", "abc", "typing"}
 #: How many values of each weight enter the digest.
 SAMPLED = 64
+#: The names of full precision of float32 products, and of the default.
+FULL_PRECISION = {"ieee", "none", "highest"}
 #: Kinds of kernels, and their names in a config.
 KERNELS = {"attention": "attn", "experts": "experts"}
 #: Config keys that say where weights are from and how they are stored, or that an identity has beside the digest.
@@ -49,6 +51,7 @@ def model_identity(model: Any) -> dict[str, Any]:
         **({} if quantised is None else {"quantised": quantised.to_dict()}),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device_name(input_device(model)),
+        **matmul_precision(),
     }
 
 
@@ -121,6 +124,14 @@ def class_identity(strategy: tokenprune.Strategy | type[tokenprune.Strategy]) ->
     except (OSError, TypeError):
         return {}
     return {"class": hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]} if sources else {}
+
+
+def matmul_precision() -> dict[str, str]:
+    """Return PyTorch's precision of products of float32 matrices, by "float32_matmul"; {} for full precision, the
+    default, which older records do not name either."""
+    precision = getattr(torch.backends.cuda.matmul, "fp32_precision", None)  # since PyTorch 2.9; the older name for it
+    precision = precision or torch.get_float32_matmul_precision()  # raises if this one was set
+    return {} if precision in FULL_PRECISION else {"float32_matmul": precision}
 
 
 def device_name(device: torch.device) -> str:

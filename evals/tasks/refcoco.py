@@ -79,8 +79,9 @@ class RefCoco(FileTask[RefCocoQuestion]):
 
     split_by: str | None
 
-    def is_in(self, folder: Path) -> bool:
-        return self._refs(folder) is not None or super().is_in(folder)
+    def files(self, folder: Path) -> Sequence[Path]:
+        path = self._refs(folder)
+        return super().files(folder) if path is None else [path]
 
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[RefCocoQuestion]:
         """Return one question per sentence of the refs in `split`; None means all but `train`.
@@ -89,7 +90,7 @@ class RefCoco(FileTask[RefCocoQuestion]):
         Hub's Parquet files.
         """
         path, name = self._refs(folder), self.split_by or "NAME"
-        if path is None and not super().is_in(folder):
+        if path is None and not super().files(folder):
             raise DataError(f"{folder}: no refs({name}).p or refs({name}).json, nor the Hub's Parquet files")
         if path is None:
             return super().load(folder, split, style)

@@ -30,8 +30,9 @@ class Vqav2(FileTask[ShortAnswer]):
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = hub()
 
-    def is_in(self, folder: Path) -> bool:
-        return only_file(folder, "*questions.json") is not None or super().is_in(folder)
+    def files(self, folder: Path) -> Sequence[Path]:
+        path = only_file(folder, "*questions.json")
+        return super().files(folder) if path is None else [path]
 
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[ShortAnswer]:
         """Return the questions in `split`; None means all but `train`.
@@ -42,7 +43,7 @@ class Vqav2(FileTask[ShortAnswer]):
         """
         questions_path = only_file(folder, "*questions.json")
         annotations_path = only_file(folder, "*annotations.json")
-        if questions_path is None and super().is_in(folder):
+        if questions_path is None and super().files(folder):
             return super().load(folder, split, style)
         if questions_path is None or annotations_path is None:
             raise DataError(

@@ -11,6 +11,8 @@ import pytest
 from helpers.commands import command
 from helpers.families import FAMILIES
 
+import tokenprune
+from tokenprune import STRATEGIES, UnsupportedError
 from tokenprune.adapters import ADAPTERS
 from tokenprune.adapters.refused import NEVER
 from tokenprune.adapters.tested import read_tested
@@ -18,6 +20,8 @@ from tokenprune.evals.cli.models import CONTRACTS, strategies_of
 from tokenprune.evals.models.checkpoint import Checkpoint, in_vllm
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.checkpoints import CONVERTED, ONLY_VLLM, checkpoint_type
+from tokenprune.strategies.registry import name_of
+from tokenprune.strategy import StagedStrategy
 
 #: The config of an InternVL in its authors' format, without its language model.
 INTERNVL = {
@@ -197,3 +201,27 @@ def test_strategies_are_those_that_patch_accepts() -> None:
     llava = next(one for one in read_tested().values() if one.model_type == "llava")
     assert {"fopru", "fastv", "flowcut", "random"} <= set(strategies_of(llava))
     assert "cdpruner" not in strategies_of(llava)
+
+
+@pytest.mark.skipif("granite4-vision" not in FAMILIES, reason="an older transformers")
+def test_strategies_that_start_before_all_features_have_entered_are_not_listed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In Granite 4 Vision as published; the tests' model is shallower."""
+    from transformers import Granite4VisionConfig
+
+    model: Any = FAMILIES["granite4-vision"].build(n_layers=40)
+    model.config.spatial_target_layers = Granite4VisionConfig().spatial_target_layers
+    listed = strategies_of(read_tested()["granite4-vision"])
+    made = [kind(keep_ratio=0.9) for kind in STRATEGIES.values()]
+    inside = [one for one in made if isinstance(one, StagedStrategy) and one.stages(40)]
+    assert len(inside) > 5
+    for strategy in inside:
+        assert name_of(type(strategy)) not in listed
+        with pytest.raises(UnsupportedError):
+            tokenprune.patch(model, strategy)
+    assert command("models", "granite4_vision") == 0
+    shown = capsys.readouterr().out
+    assert "  inside      the language model only from decoder layer 21 on, such as fastv:layer=21" in shown
+    with tokenprune.patch(model, "fastv:layer=21", keep_ratio=0.9):
+        pass

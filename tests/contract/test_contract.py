@@ -28,6 +28,7 @@ from helpers.contract.cells import (
     model_of,
     refusal_of,
     served,
+    stages_of,
     strategy_of,
 )
 from helpers.contract.modes import BATCHES, STEPS, VIDEO_BATCHES, run_cell, video_batches_of
@@ -41,7 +42,7 @@ import tokenprune
 from tokenprune import STRATEGIES, UnsupportedError
 from tokenprune.adapters import ADAPTERS, adapter_for
 from tokenprune.adapters.tested import read_tested
-from tokenprune.evals.cli.models import strategies_of
+from tokenprune.evals.cli.models import FIRST_STAGE, strategies_of
 
 #: What is stored of the matrix is of a transformers that has all families.
 newest = pytest.mark.skipif(VERSION < COMPLETE, reason="this transformers is older than the stored matrix")
@@ -63,7 +64,10 @@ def test_what_tokenprune_models_prints_is_what_the_adapter_answers(case: str) ->
     tested = read_tested()[case]
     assert {name: asdict(tested)[name] for name in facts_of(case)} == facts_of(case)
     adapter = adapter_for(model_of(case))
-    assert strategies_of(tested) == [name for name in STRATEGIES if refusal_of(name, adapter) is None]
+    inside = {name for name in STRATEGIES if stages_of(strategy_of(name))}
+    too_early = inside if FIRST_STAGE.get(tested.model_type, 1) > DEPTH else set()  # published models are deeper
+    can = [name for name in STRATEGIES if refusal_of(name, adapter) is None and name not in too_early]
+    assert strategies_of(tested) == can
 
 
 @newest

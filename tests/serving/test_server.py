@@ -100,6 +100,7 @@ def test_it_says_what_it_prunes_with(url: str) -> None:
     with urlopen(f"{url}/tokenprune") as response:
         found = json.load(response)
     assert found["settings"] == FOPRU
+    assert "eos_token_id" in found["generation"]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     assert (found["architecture"], found["dtype"], found["device"]) == ("TokenPruneLlava", "float32", device)
 
@@ -136,6 +137,7 @@ def truncated() -> bytes:
         (image(*A), {"keep_ratio": "half"}, "keep_ratio='half' is not a fraction in (0, 1]"),
         (image(*A), {"keepratio": 0.5}, "'keepratio' does nothing. Did you mean 'keep_ratio'?"),
         (image(*A), {"strategy": "grid"}, "'strategy' is a setting of the whole engine"),
+        (image(*A), {"images_kwargs": 5}, "'images_kwargs': expected a dict"),
         (as_url(truncated()), {}, "image file is truncated"),
         (as_url(b"no image"), {}, "cannot identify image file"),
     ],

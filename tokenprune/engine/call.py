@@ -200,6 +200,7 @@ class Forward:
             mask = None
         biased = bias is not None or (index is not None and index.bias is not None)
         patterned = biased or is_pattern(mask) or adapter.decoder.layers.patterned
+        adapter.decoder.check_masks(biased)  # the attention may have been switched since
         if not patterned and packing is None and index is not None and not is_pattern(new.columns_mask):
             return index.over_slots(cast("Tensor | None", new.columns_mask), new.n_columns + new.n_new)
         # Without cache and mask, gaps in the position IDs would be read as borders of packed sequences.
@@ -215,7 +216,6 @@ class Forward:
             slots = slots.mask_padding(new.padding.to(embeds.device))
         if not patterned:
             return slots.valid
-        adapter.decoder.check_masks(biased)  # the attention may have been switched since
         spans = partial(span, physical_view(new.cache), new.n_slots)
         dtype = embeds.dtype if biased else adapter.decoder.mask_dtype(embeds.dtype)
         first = None if new.padding is None else (~new.padding).int().argmax(1).to(embeds.device)

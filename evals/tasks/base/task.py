@@ -35,8 +35,11 @@ class Task(ABC):
     title: str
 
     @abstractmethod
+    def files(self, folder: Path) -> Sequence[Path]:
+        """Return the files in `folder` with this set's questions. DataError if there is no such folder."""
+
     def is_in(self, folder: Path) -> bool:
-        """Return whether `folder` holds this set's files. DataError if there is no such folder."""
+        return bool(self.files(folder))
 
     @abstractmethod
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[Question]:
@@ -129,11 +132,11 @@ class FileTask(Task, Generic[S]):
 
     forms: ClassVar[tuple[Form, ...]]
 
-    def is_in(self, folder: Path) -> bool:
-        return bool(self._files(folder)[1])
+    def files(self, folder: Path) -> Sequence[Path]:
+        return self._form(folder)[1]
 
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[S]:
-        read, files = self._files(folder)
+        read, files = self._form(folder)
         if not files:
             patterns = (pattern for form in self.forms for pattern in form.patterns)
             raise DataError(f"{folder}: no questions of {self.title}; needs one of {', '.join(patterns)}")
@@ -155,7 +158,7 @@ class FileTask(Task, Generic[S]):
     def question(self, record: Record, folder: Path, style: Style) -> S:
         """Return the question in a record of any form."""
 
-    def _files(self, folder: Path) -> tuple[Callable[[Path], list[Record]], list[Path]]:
+    def _form(self, folder: Path) -> tuple[Callable[[Path], list[Record]], list[Path]]:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder of images and questions")
         for form in self.forms:

@@ -142,6 +142,18 @@ def test_a_prefill_that_is_interrupted_between_layers_is_refused_afterwards() ->
             step(model, cache)
 
 
+def test_an_unpatched_model_is_not_told_of_a_prompt_that_was_never_written() -> None:
+    model, cache = tiny_llava(), DynamicCache()
+    with torch.no_grad():
+        with tokenprune.patch(model, FoPru(keep_ratio=0.25)):
+            hook = model.model.language_model.layers[0].register_forward_pre_hook(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                model(**prompt([1]), **{CACHE: cache}, use_cache=True)
+            hook.remove()
+        with pytest.raises(PruningError, match=r"lacks the prompt that an interrupted .* not patched.*an empty cache"):
+            step(model, cache)
+
+
 @pytest.mark.parametrize("family", present("lfm2-vl"))  # not "name": it runs every day
 def test_what_a_layer_with_a_state_has_taken_in_is_unknown(family: str) -> None:
     """Whether it has seen the prompt cannot be asked, as the length of keys can."""

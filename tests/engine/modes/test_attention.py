@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ from helpers.contract.answers import STRATEGY, answer, assert_answers, oracle_of
 from helpers.contract.oracle import assert_close
 from helpers.families.base import RECENT
 from helpers.tiny import CACHE, ENCODES_FIRST, prompt, tiny_llava
-from transformers import DynamicCache, StaticCache
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, StaticCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 import tokenprune
-from tokenprune import AttentionMass, FastV, PruningError
+from tokenprune import AttentionMass, FastV, PruningError, UnsupportedError
 
 COMPILES = pytest.mark.filterwarnings(
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
@@ -51,6 +54,31 @@ def decoding_with(attention: str) -> Any:
     model = tiny_llava()
     model.config.get_text_config()._attn_implementation = attention
     return model
+
+
+@pytest.fixture
+def own() -> Iterator[str]:
+    """A user's own attention, for which transformers makes no masks until theirs is registered, too."""
+    AttentionInterface.register("own", sdpa_attention_forward)
+    yield "own"
+    for interface in (AttentionInterface, AttentionMaskInterface):
+        interface._global_mapping.pop("own", None)
+
+
+def test_own_attention_without_masks_is_refused(own: str) -> None:
+    """Rows that keep fewer tokens than others have holes, which it would attend to."""
+    refusal = pytest.raises(UnsupportedError, match=r"makes no masks for attn_implementation='own'.*register\('own'")
+    with refusal:
+        tokenprune.patch(decoding_with(own), STRATEGY)
+    model = tiny_llava()
+    with tokenprune.patch(model, STRATEGY), refusal:
+        model.config.get_text_config()._attn_implementation = own
+        model(**prompt([1, 2]))
+
+
+def test_own_attention_with_masks_answers_as_masking(llava: Any, own: str) -> None:
+    AttentionMaskInterface.register(own, sdpa_mask)
+    assert_answers(decoding_with(own), llava, [1, 2])
 
 
 @pytest.mark.usefixtures("flash_on_cpu")

@@ -1,6 +1,7 @@
 """Images that are not what a model expects: each gives a right image or a clear error."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.files.evals import tiny_processor
@@ -82,6 +83,16 @@ def test_a_truncated_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"a\.jpg: truncated or broken image"):
         open_image(tmp_path / "a.jpg")
+
+
+def test_too_little_memory_is_not_a_broken_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise MemoryError
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "convert", full)
+    with pytest.raises(MemoryError):
+        open_image(tmp_path / "a.png")
 
 
 def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
-"""What identifies the questions of a run."""
+"""What identifies the model and the questions of a run."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+import torch
 from helpers.files.evals import sample_image
+from helpers.tiny import tiny_llava
 
-from tokenprune.evals.storage.provenance import tasks_identity
+from tokenprune.evals.bench.record import about
+from tokenprune.evals.storage.provenance import model_identity, tasks_identity
 from tokenprune.evals.tasks.xlrs import Letters
 
 
@@ -18,3 +23,22 @@ def test_several_right_letters_are_a_right_answer(tmp_path: Path) -> None:
         for letters in ("AB", "BA", "AC")
     )
     assert one == same != other
+
+
+@pytest.fixture
+def precision() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures("precision")
+def test_a_lower_precision_of_float32_products_is_named() -> None:
+    """Answers and times depend on it. Full precision is not, as in records from before."""
+    model = tiny_llava()
+    for record in (lambda: model_identity(model), lambda: about(model, "tiny", "sdpa", 24)):
+        torch.set_float32_matmul_precision("highest")
+        full = record()
+        assert "float32_matmul" not in full
+        torch.set_float32_matmul_precision("high")
+        assert record() in [full | {"float32_matmul": name} for name in ("tf32", "high")]  # newer PyTorch, and older

@@ -30,6 +30,7 @@ class Answering:
     meeting: how many requests it waits for before it answers the first.
     models: what it serves, as /v1/models says it.
     key: the API key that requests need; None for none.
+    generation: what it says of its generation config.
     """
 
     model: Any
@@ -39,6 +40,7 @@ class Answering:
     meeting: Barrier | None = None
     models: tuple[dict[str, Any], ...] = ({"id": "model"},)
     key: str | None = None
+    generation: dict[str, Any] | None = field(default_factory=lambda: {"eos_token_id": 2})
     requests: list[dict[str, Any]] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
 
@@ -46,7 +48,7 @@ class Answering:
         answers: dict[str, Any] = {"/v1/models": {"data": [*self.models]}, "/version": {"version": VERSION}}
         if self.settings is not None:
             about = {"architecture": "TokenPruneLlava", "dtype": "float32", "device": "cpu"}
-            answers["/tokenprune"] = {"settings": self.settings, **about}
+            answers["/tokenprune"] = {"settings": self.settings, **about, "generation": self.generation}
         return (200, answers[path]) if path in answers else (404, {"detail": "Not Found"})
 
     def post(self, request: dict[str, Any]) -> tuple[int, Any]:

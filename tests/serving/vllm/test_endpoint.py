@@ -11,13 +11,20 @@ import pytest
 
 from tokenprune.serving.vllm.endpoint import Endpoint
 
+#: A checkpoint's, without which its answers are not reproduced.
+SAMPLING = {"repetition_penalty": 1.05, "max_tokens": 99}
 SETTINGS = {"strategy": "fopru", "keep_ratio": 0.25, "record": "/home/me/kept.jsonl"}
 
 
 def get(path: str, root_path: str = "", **of_config: object) -> Any:
     """The endpoint's answer; or, if it passes the request on, the path that the application behind it is given."""
     config = SimpleNamespace(architectures=["TokenPruneLlava"], **(of_config or {"tokenprune": SETTINGS}))
-    model = SimpleNamespace(hf_config=config, dtype="torch.bfloat16")
+    model = SimpleNamespace(
+        hf_config=config,
+        dtype="torch.bfloat16",
+        try_get_generation_config=lambda: {"eos_token_id": [2, 7], "repetition_penalty": 1.3},
+        get_diff_sampling_param=lambda: SAMPLING,
+    )
     engine = SimpleNamespace(model_config=model, device_config=SimpleNamespace(device_type="cuda"))
     app = SimpleNamespace(state=SimpleNamespace(vllm_config=engine))
     sent: list[Any] = []
@@ -39,6 +46,7 @@ def test_the_settings(root_path: str) -> None:
     for path in ("/tokenprune", f"{root_path}/tokenprune"):
         told = get(path, root_path)
         assert (told["settings"], told["dtype"]) == ({"strategy": "fopru", "keep_ratio": 0.25}, "bfloat16")
+        assert told["generation"] == {"eos_token_id": [2, 7], **SAMPLING}
 
 
 def test_other_paths_are_passed_on() -> None:

@@ -73,6 +73,13 @@ def test_options_that_do_not_go_with_pruning_are_refused(option: str, value: Any
         check_engine(ARCHITECTURES["TokenPruneMistral3"], config)
 
 
+def test_videos_that_vllm_may_prune_itself() -> None:
+    """Nemotron's, as NVIDIA starts it."""
+    config = engine_config()
+    config.model_config.multimodal_config.video_pruning_rate = 0.5
+    check_engine(ARCHITECTURES["TokenPruneNemotronNanoVL"], config)
+
+
 def test_an_engine_without_images() -> None:
     """vLLM drops the other components of Qwen4-Exp's position IDs there."""
     config = engine_config()

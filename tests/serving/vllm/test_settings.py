@@ -165,6 +165,15 @@ def test_options_that_are_no_dict(options: Any) -> None:
         Settings(FoPru(keep_ratio=0.25)).check_options(options, request=True)
 
 
+@pytest.mark.parametrize("scope", ["text_kwargs", "images_kwargs", "videos_kwargs", "audio_kwargs"])
+@pytest.mark.parametrize("part", [5, None, "do_resize", [1]])
+def test_options_of_a_modality_that_are_no_dict(scope: str, part: Any) -> None:
+    """vLLM would answer with an internal error."""
+    for request, where in ((True, "mm_processor_kwargs"), (False, "--mm-processor-kwargs")):
+        with pytest.raises(SettingError, match=rf"^{where}: '{scope}': expected a dict such as .*, found"):
+            Settings(FoPru(keep_ratio=0.25)).check_options({"size": 9, scope: part}, request)
+
+
 def test_a_keep_ratio_within_another_option() -> None:
     with pytest.raises(SettingError, match=r"'images_kwargs\.keep_ratio' does nothing. Did you mean 'keep_ratio'"):
         Settings(FoPru(keep_ratio=0.25)).check_options({"images_kwargs": {"keep_ratio": 0.5}}, request=True)

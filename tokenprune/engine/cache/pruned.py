@@ -42,9 +42,11 @@ class PrunedCache:
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse a model that is not patched. So do all other methods that a layer may call first to read or write its
         part: a state that has taken in tokens cannot be restored."""
+        interrupted = "lacks the prompt that an interrupted call was to prune into it"
         raise PruningError(
-            "this cache holds a pruned prompt, and the model that continues it is not patched. Patch it with "
-            "tokenprune.patch(model, ...), or start again from an empty cache."
+            f"this cache {interrupted if index_of(self) is None else 'holds a pruned prompt'}, and the model that "
+            "continues it is not patched. Patch it with tokenprune.patch(model, ...), or start again from an empty "
+            "cache."
         )
 
     get_conv_state = get_recurrent_state = update_conv_state = update_recurrent_state = update_indexer = update

@@ -29,6 +29,7 @@ class Architecture:
     towerless: whether visual tokens are projections of pixels, without a vision tower.
     drops_patches: whether the tower can encode only some of the patches, for strategies that prune before it.
     joins_ranks: whether attention can be read when tensor parallel ranks encode different images.
+    leaves_videos: whether vLLM may prune its videos, which tokenprune does not prune.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Architecture:
     towerless: bool = False
     drops_patches: bool = False
     joins_ranks: bool = False
+    leaves_videos: bool = False
 
     def items(self, images: Sequence[Any]) -> dict[str, list[Any]]:
         """The images of a prompt, as vLLM's `LLM.generate` takes them."""

@@ -9,7 +9,9 @@ from tokenprune.serving.vllm.architecture import Architecture, by_name
 #: A model with images of any size, whose tower gets all patches in one sequence, and with M-RoPE.
 native_resolution = partial(Architecture, mrope=True, drops_patches=True, joins_ranks=True)
 #: A Nemotron model; vLLM runs all of them with one class.
-nemotron = partial(Architecture, home="nemotron:PrunedNemotron", reads_position_ids=False, needs_pixels=True)
+nemotron = partial(
+    Architecture, home="nemotron:PrunedNemotron", reads_position_ids=False, needs_pixels=True, leaves_videos=True
+)
 #: Serves all other models, on vLLM's Transformers backend.
 GENERIC = "TokenPruneTransformers"
 ARCHITECTURES = by_name(

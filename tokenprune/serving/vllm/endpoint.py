@@ -23,6 +23,7 @@ class Endpoint:
 
     def __init__(self, app: Application) -> None:
         self.app = app
+        self._body: bytes | None = None
 
     async def __call__(
         self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
@@ -32,14 +33,18 @@ class Endpoint:
         engine = scope["app"].state.vllm_config
         if not hasattr(engine.model_config.hf_config, KEY):  # an unpruned engine that has the middleware anyway
             return await self.app(scope, receive, send)
-        body = json.dumps(described(engine)).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if self._body is None:  # vLLM reads the generation config anew each time, perhaps from the Hub
+            self._body = json.dumps(described(engine)).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(self._body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": self._body})
 
 
 def described(vllm_config: Any) -> dict[str, Any]:
-    """Return an engine's pruning settings, without the path of its record, and what its answers depend on."""
+    """Return an engine's pruning settings, without the path of its record, and what its answers depend on.
+
+    generation: the sampling parameters of requests that leave them out, and the tokens that end an answer.
+    """
     model = vllm_config.model_config
     settings = {name: value for name, value in getattr(model.hf_config, KEY).items() if name != "record"}
     return {
@@ -48,6 +53,10 @@ def described(vllm_config: Any) -> dict[str, Any]:
         "architecture": model.hf_config.architectures[0],
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": vllm_config.device_config.device_type,
+        "generation": {
+            "eos_token_id": model.try_get_generation_config().get("eos_token_id"),
+            **model.get_diff_sampling_param(),
+        },
     }
 
 

@@ -71,7 +71,7 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             "position IDs of this model then have one component, and there are no images to prune",
         ),
         "--video-pruning-rate": (
-            bool(multimodal.video_pruning_rate),
+            bool(multimodal.video_pruning_rate) and not architecture.leaves_videos,
             "vLLM's own pruning of videos also appends position IDs",
         ),
         f"{RUST}=1": (

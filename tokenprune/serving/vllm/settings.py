@@ -26,6 +26,8 @@ KEEP_RATIO = "keep_ratio"
 EXAMPLE = '{"architectures": ["TokenPruneLlava"], "tokenprune": {"strategy": "fopru", "keep_ratio": 0.25}}'
 #: The settings that are not the strategy's.
 OWN = ("strategy", "position_ids", "record")
+#: The options of the model's own processor that hold those of one modality.
+SCOPES = ("text_kwargs", "images_kwargs", "videos_kwargs", "audio_kwargs")
 #: How position IDs are chosen, in the settings and in tokenprune's commands.
 COMPACT, ORIGINAL = (f'"position_ids": "{ids}" (--position-ids {ids})' for ids in ("compact", "original"))
 #: The least similarity of a mistyped KEEP_RATIO; that of "keep_aspect_ratio", which processors have, is 0.75.
@@ -87,13 +89,17 @@ class Settings:
         return None if unpruned else strategy
 
     def check_options(self, options: object, request: bool) -> None:
-        """Raise SettingError for options of the model's own processor that are not a dict or are meant for us: the name
-        of a setting in any spelling (of any strategy in a sequence too), or one like `keep_ratio`, which only a
-        `request` may have."""
+        """Raise SettingError for options of the model's own processor that are not a dict (nor are those of one
+        modality) or are meant for us: the name of a setting in any spelling (of any strategy in a sequence too), or one
+        like `keep_ratio`, which only a `request` may have."""
         where = "mm_processor_kwargs" if request else "--mm-processor-kwargs"
         if not isinstance(options, Mapping):
             example = {KEEP_RATIO: 0.5}
             raise SettingError(f"{where}: expected a dict such as {example}, found {options!r}.")
+        for scope in SCOPES:
+            if not isinstance(part := options.get(scope, {}), Mapping):
+                example = {"do_resize": False}
+                raise SettingError(f"{where}: {scope!r}: expected a dict such as {example}, found {part!r}.")
         steps = self.strategy.steps if isinstance(self.strategy, Compose) else ()
         names = [field.name for one in (self.strategy, *steps) for field in fields(one)]
         ours = {_plain(name): name for name in (KEY, *OWN, *names)}

@@ -76,6 +76,13 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
         (partial(save_omni, kind="qwen3_omni_moe"), "TokenPruneQwen3Omni", QWEN_VIDEO, QWEN_IMAGE, {}),
         (partial(save_nemotron, name=NANO_VL), "TokenPruneNemotronNanoVL", VIDEO, IMAGE, UNCACHED),
         (save_nemotron, "TokenPruneNemotronNanoOmni", VIDEO, IMAGE, UNCACHED),
+        (
+            partial(save_nemotron, name=NANO_VL),
+            "TokenPruneNemotronNanoVL",
+            VIDEO,
+            IMAGE,
+            {**UNCACHED, "video_pruning_rate": 0.5},
+        ),
     ],
     ids=[
         "llava-onevision",
@@ -88,6 +95,7 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
         "qwen3_omni_moe",
         "nemotron_nano_vl",
         "nemotron_omni",
+        "nemotron_nano_vl, which vLLM prunes",
     ],
 )
 def test_videos_that_are_not_pruned(

@@ -1,5 +1,5 @@
 """Nemotron Nano VL and Nemotron Omni: square tiles or images of any size, whose visual tokens each combine 2 x 2
-patches, before a language model that reads no position IDs. Videos and audio are not pruned."""
+patches, before a language model that reads no position IDs. Audio is not pruned, and videos only by vLLM."""
 
 # pyright: reportMissingImports=false
 
@@ -37,6 +37,13 @@ class NemotronProcessor(PruningProcessor, nano_nemotron_vl.NanoNemotronVLMultiMo
 class PrunedNemotron(PrunedModel, nano_nemotron_vl.NemotronH_Nano_VL_V2, SupportsMRoPE):
     """vLLM's Nemotron Nano VL, with which it also runs Nemotron Omni, pruned. Its tower gets images of any size in one
     row, each after its class and register tokens, and tiles in a batch."""
+
+    def recompute_mrope_positions(
+        self, *, multimodal_embeddings: Sequence[Tensor], mrope_positions: Tensor, **_: Any
+    ) -> tuple[Sequence[Tensor], Tensor, int]:
+        """What vLLM asks for after it has pruned a video (`--video-pruning-rate`): the position IDs go on counting
+        tokens, as the language model reads none."""
+        return multimodal_embeddings, mrope_positions, 0
 
     def attention_module(self) -> Any:
         layers = self.vision_model.model.encoder.layers
