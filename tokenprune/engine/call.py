@@ -200,12 +200,12 @@ class Forward:
             mask = None
         biased = bias is not None or (index is not None and index.bias is not None)
         patterned = biased or is_pattern(mask) or adapter.decoder.layers.patterned
-        adapter.decoder.check_masks(biased)  # the attention may have been switched since
         if not patterned and packing is None and index is not None and not is_pattern(new.columns_mask):
             return index.over_slots(cast("Tensor | None", new.columns_mask), new.n_columns + new.n_new)
         # Without cache and mask, gaps in the position IDs would be read as borders of packed sequences.
         grows = new.cache is not None and packing is not None and not packing.holes
         no_holes = new.n_slots == 0 or (new.padding is None and not (index is not None and index.holes))
+        adapter.decoder.check_masks(biased)  # the attention may have been switched since
         # FlashAttention finds the end of a static cache by the mask.
         ends = adapter.decoder.runs_flash and is_static(new.cache)
         if not patterned and grows and no_holes and not ends:  # every slot may be attended to; no GPU is waited for
