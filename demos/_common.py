@@ -27,7 +27,7 @@ def demo_parser(description: str | None, output: str) -> ArgumentParser:
 
 
 def image_parser(description: str | None, output: str, bundled: str) -> ArgumentParser:
-    """Return a parser with IMAGE, QUESTION and --box too. `bundled` is what is asked about without them."""
+    """Return a `demo_parser` with IMAGE, QUESTION and --box. `bundled` describes what is used without IMAGE."""
     parser = demo_parser(description, output)
     add_image(parser, bundled)
     add_box(parser)
@@ -37,7 +37,7 @@ def image_parser(description: str | None, output: str, bundled: str) -> Argument
 def question_of(
     options: Namespace, data: Path, number: int, model: Any, processor: Any
 ) -> tuple[Image.Image, str, Box | None]:
-    """Return image, question and true box: those of the options, or without IMAGE of a REC question in `data`."""
+    """Return the image, question and true box of the options or, without IMAGE, of REC question `number` in `data`."""
     if options.image is not None:
         return open_image(options.image), options.question, options.box
     if options.box is not None:

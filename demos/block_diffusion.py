@@ -1,4 +1,4 @@
-"""Prune what a block diffusion model reads of an image: before its encoder, and in late denoising steps.
+"""Prune the visual tokens that a block diffusion model reads: before its encoder, and in late denoising steps.
 
 python demos/block_diffusion.py    # a tiny DiffusionGemma, made here; its weights are random, so its answers are noise
 """
@@ -28,7 +28,7 @@ def random_model():
 
 
 def random_prompt():
-    """Return 16 x 16 visual tokens, each of 3 x 3 patches, between five tokens of text, as a processor does."""
+    """Return what a processor would: 16 x 16 visual tokens, each of 3 x 3 patches, between five text tokens."""
     ids = torch.tensor([[2, 3, 4, *[IMAGE] * 256, 5, 6]])
     places = torch.cartesian_prod(torch.arange(48), torch.arange(48)).flip(1)[None]
     images = {"pixel_values": torch.rand(1, 48 * 48, 48), "image_position_ids": places}
@@ -39,7 +39,7 @@ def main(arguments=None):
     script_parser(__doc__).parse_args(arguments)
     model: Any = random_model()
     inputs = random_prompt()
-    print("The weights are random: what is kept means nothing, and what is read is counted as it is with real ones.")
+    print("The weights are random: which tokens are kept means nothing, but the counts are those of a trained model.")
     before = tokenprune.FoPru(keep_ratio=0.25)  # a quarter enters the encoder
     late = tokenprune.LateStep(keep_ratio=0.1, steps=(4, 8))  # all enter; a third is read from step 4, a tenth from 8
     for strategy in before, late:

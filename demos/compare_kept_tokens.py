@@ -19,9 +19,9 @@ from tokenprune.evals.models.bundled import SCENES
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.setups import make_setups
 
-#: The question about the bundled scenes that is asked without arguments: one whose answer depends on what is kept.
+#: The default question about the bundled scenes: its answer depends on which tokens are kept.
 NUMBER = 225
-RENUMBERED = ["fopru:mode=rank,layer=-2"]  # drawn once more without arguments, to show what renumbering does
+RENUMBERED = ["fopru:mode=rank,layer=-2"]  # by default drawn a second time, to show what renumbering does
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Draw what position IDs mean for grounding: the boxes of one scene, and accuracy against the keep ratio.
+"""Draw how position IDs affect grounding: the boxes of one scene, and accuracy against the keep ratio.
 
 After pruning, visual tokens keep their position IDs ("original", which GAP restores) or are renumbered ("compact", as
 in most published code). The scene is the first that the unpruned model answers correctly. An interrupted run resumes.
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shared.add_keep_ratios(parser, [0.75, 0.5, 0.25, 0.1])
     shared.add_dtype(parser)
     parser.add_argument(
-        "--limit", type=at_least(1), default=40, metavar="N", help="how many questions to ask, evenly spaced"
+        "--limit", type=at_least(1), default=40, metavar="N", help="number of questions to ask, evenly spaced"
     )
     options = parser.parse_args(arguments)
     run = RunFolder(options.output.with_suffix(""))
@@ -50,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dtype=options.dtype,
     )
     style = style_of(AutoConfig.from_pretrained(options.model), AutoProcessor.from_pretrained(options.model))
-    scene = gap_figure.Scene.telling(load_questions(options.data, TASKS, style=style), run.answers())
+    scene = gap_figure.Scene.first_correct(load_questions(options.data, TASKS, style=style), run.answers())
     gap_figure.draw(rows, scene, options.output)
     stored = options.output.with_suffix(".jsonl")
     results_io.write(stored, rows)
-    print(f"Written to {options.output}, its results to {stored}, every answer to {run.path}")
+    print(f"Figure written to {options.output}, results to {stored}, every answer to {run.path}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--number", type=int, choices=range(4), help="which question about the bundled image to ask (default: 3)"
     )
     parser.add_argument(
-        "--layer", type=int, default=8, metavar="N", help="decoder layer that guides the search; try several of a model"
+        "--layer",
+        type=int,
+        default=8,
+        metavar="N",
+        help="decoder layer that guides the search; try several for another model",
     )
     options = parser.parse_args(arguments)
     if None not in (options.image, options.number):

@@ -1,4 +1,4 @@
-"""Patch a model in your own code: twenty lines to copy, and what they change in answer, time and KV cache.
+"""Patch a model in your own code: twenty lines to copy, and how they change the answer, the time and the KV cache.
 
 python demos/patch_your_model.py                                      # the bundled model on a bundled scene
 python demos/patch_your_model.py dog.jpg "What is this?" --model PATH --strategy visionzip --keep-ratio 0.1
@@ -19,7 +19,7 @@ def ask(model, processor, image, question):
     output = model.generate(**inputs, max_new_tokens=32, do_sample=False, return_dict_in_generate=True)
     answer = processor.decode(output.sequences[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     seconds = time.perf_counter() - start
-    cache = output.get("cache") or output["past_key_values"]  # its name until transformers 5.23
+    cache = output.get("cache") or output["past_key_values"]  # past_key_values until transformers 5.23
     return answer.strip(), seconds, sum(getattr(x, "nbytes", 0) for layer in cache.layers for x in vars(layer).values())
 
 

@@ -40,7 +40,7 @@ def main(arguments=None):
     script_parser(__doc__).parse_args(arguments)
     policy: Any = random_policy()
     observation = {**random_observation(), "noise": torch.randn(1, 10, 32)}
-    print("The weights are random: how far actions move says nothing about a trained policy. What is read is exact.")
+    print("The weights are random: how far actions move says nothing about a trained policy. The counts are exact.")
     unpruned = policy.sample_actions(**observation)
     tokens = tokenprune.EfficientVLA(keep_ratio=0.25)  # the visual tokens alone, then with the other two parts
     for strategy in tokens, replace(tokens, skip=(3, 4)), replace(tokens, skip=(3, 4), reuse=2):

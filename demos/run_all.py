@@ -26,7 +26,7 @@ DRAWING = {
     "video_tokens": ["--frames", "4"],
     "vflow_search": [str(SETTINGS / "searched_25.json")],
 }
-#: A whole photograph, about which the model is right, for `compare_kept_tokens` to draw too.
+#: A photograph, with a question that the model answers correctly, which `compare_kept_tokens` draws too.
 PHOTOGRAPH = [
     *(str(PHOTOGRAPHS / "images" / "pig.jpg"), "where is the pig?"),
     *("--box", "102", "107", "394", "394", "--rounds", "1"),

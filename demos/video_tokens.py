@@ -1,4 +1,4 @@
-"""Draw which visual tokens of each frame of a video each strategy keeps: a filmstrip, and an animated GIF beside it.
+"""Draw which visual tokens each strategy keeps in the frames of a video, as a filmstrip and as an animated GIF.
 
 python demos/video_tokens.py                                       # a bundled clip
 python demos/video_tokens.py cat.mp4 "When does the cat jump?" --model PATH --frames 16 --strategy evs vcast
@@ -20,7 +20,7 @@ from tokenprune.evals.reading.videos import read_clip
 from tokenprune.evals.run.setups import make_setups
 
 BUNDLED, QUESTION = CLIPS / "videos" / "clip_015.mp4", "is there a carousel?"
-#: More frames as images are longer than the bundled model's prompts may be.
+#: With more frames, given as images, the prompt would be too long for the bundled model.
 FITTING = 4
 
 

@@ -19,8 +19,8 @@ from helpers.unchecked import unchecked as unchecked
 
 @pytest.fixture(scope="module", autouse=True)
 def old_objects_are_not_searched() -> None:
-    """What earlier modules left alive, such as cached models and thousands of tests, would make every garbage
-    collection slow."""
+    """Exempt what earlier modules left alive, such as cached models and thousands of tests, from garbage collection,
+    which it would make slow."""
     gc.collect()
     gc.freeze()
 
@@ -38,14 +38,14 @@ def nltk_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shared_llava() -> Any:
     """One CLIP LLaVA for the whole session; tests that patch it also remove the patch."""
-    from helpers.tiny import tiny_llava  # all families, which a process that only starts the others has no use for
+    from helpers.tiny import tiny_llava  # imports all families, which the process that starts workers does not need
 
     return tiny_llava("clip")
 
 
 @pytest.fixture
 def llava(shared_llava: Any) -> Any:
-    """The shared model, and a check that the test left none of our hooks on it."""
+    """The shared model. Afterwards, checks that the test left none of our hooks on it."""
     yield shared_llava
     for module in shared_llava.modules():
         for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
@@ -95,6 +95,6 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("--matrix")
-    if path is not None and _cells:  # the workers of a parallel run have none
+    if path is not None and _cells:  # only in the main process of a parallel run
         found = {name: {"cells": _cells[name], "error": _errors.get(name, 0.0)} for name in sorted(_cells)}
         path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")

@@ -3,12 +3,12 @@
 actions, adapt, bench, eval, explain, layers, models, optimize, report, serve, tune  the subcommands
 arguments  parsing, and options that several of them share
 output     where commands print
-errors     errors as messages without a traceback
+errors     turns errors into messages without a traceback
 
 To add a command, write a module with `EXTRA`, `add_options(parser)` and `run(options)`, and add its name to COMMANDS.
-The docstring of `run` is its help. With `PASSES_ON`, words that the parser does not know are in `options.passed_on`,
-and the model may come first, without `--model`. Modules import anything heavy inside `run`, to keep `--help` and shell
-completion fast.
+The docstring of `run` is its help text. With `PASSES_ON`, arguments that the parser does not know are collected in
+`options.passed_on`, and the model may come first, without `--model`. Modules import anything heavy inside `run`, to
+keep `--help` and shell completion fast.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def build_parser() -> ArgumentParser:
-    """Return the parser of all commands. What it parses has the command's module as `command`."""
+    """Return the parser of all commands. The options it returns hold the command's module as `command`."""
     parser = script_parser("Prune the visual tokens of Hugging Face vision-language models, and measure what it costs.")
     parser.prog, parser.epilog = "tokenprune", EXAMPLES
     version = f"tokenprune {tokenprune.__version__}"
@@ -108,5 +108,5 @@ def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
     file = getattr(options, "settings", None)
     if file is None:
         return options
-    command, *given = words  # later words take precedence
+    command, *given = words  # argparse lets later options override earlier ones
     return parser.parse_args([command, *arguments_of(file, options.parser), *given])

@@ -10,7 +10,7 @@ EXTRA = "evals"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    shared.add_required_model(parser, "folder or Hugging Face name of a PI0")
+    shared.add_required_model(parser, "folder or Hugging Face name of a PI0 model")
     parser.add_argument(
         "--data",
         type=Path,
@@ -26,7 +26,7 @@ def add_options(parser: ArgumentParser) -> None:
         type=at_least(1),
         default=100,
         metavar="N",
-        help="how many observations to use, evenly spaced",
+        help="number of observations to use, evenly spaced",
     )
     parser.add_argument(
         "--seed", type=at_least(0), default=0, metavar="N", help="seed of the noise that actions start from"
@@ -39,8 +39,8 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Compare a pruned robot policy's actions with the unpruned policy's.
 
-    Open loop, on recorded observations: every call starts from the same noise, and no robot moves. Compare an error
-    with the effect of drawing the noise again. Only a closed loop can tell whether the robot still succeeds.
+    Open loop, on recorded observations: every call starts from the same noise, and no robot moves. To judge an error,
+    compare it with the effect of drawing new noise. Only closed-loop tests show whether the robot still succeeds.
 
       tokenprune actions --model lerobot/pi0_base --data recordings --strategy efficientvla:reuse=5 --keep-ratio 0.25
     """

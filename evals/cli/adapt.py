@@ -16,7 +16,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--no-labels",
         action="store_false",
         dest="labels",
-        help="learn the unpruned model's own answers instead of the right ones",
+        help="train on the unpruned model's own answers instead of the labels",
     )
     shared.add_strategy(parser)
     shared.add_keep_ratio(parser, 0.1, "lowest fraction of the visual tokens to keep in a pruned step")
@@ -38,7 +38,7 @@ def add_options(parser: ArgumentParser) -> None:
         type=at_least(1),
         default=8,
         metavar="N",
-        help="maximum number of questions that share an image's tokens, if model and strategy allow it",
+        help="maximum number of questions that share an image's tokens, if the model and the strategy allow it",
     )
     parser.add_argument("--accumulate", type=at_least(1), default=1, metavar="N", help="forward passes per step")
     parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="RATE", help="peak learning rate")
@@ -46,7 +46,7 @@ def add_options(parser: ArgumentParser) -> None:
     shared.add_seed(parser)
     shared.add_dtype(parser)
     shared.add_batch_tokens(
-        parser, "in a batch of questions that the unpruned model answers one by one, with --no-labels"
+        parser, "in a batch of the unpruned model's own answers (--no-labels), unless questions share an image's tokens"
     )
     parser.add_argument(
         "--output",
@@ -58,10 +58,10 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Train a plain PEFT adapter while the model is pruned, so that pruning costs less.
+    """Train a plain PEFT adapter while the model is pruned, so that pruning costs less accuracy.
 
-    Prints first how much memory and time it needs. Interrupted training resumes with the same command. The adapter
-    loads without tokenprune:
+    First prints how much memory and time the training needs. Interrupted training resumes with the same command. The
+    adapter loads without tokenprune:
 
       model = PeftModel.from_pretrained(model, "runs/adapted/adapter")
     """

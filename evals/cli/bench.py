@@ -1,4 +1,4 @@
-"""`tokenprune bench`: what pruning saves in time and memory, and how close that comes to the possible savings."""
+"""`tokenprune bench`: what pruning saves in time and memory, and how close that comes to the ideal."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--shape",
         metavar="NAME",
-        help="shape of a model, with random weights, because time and memory do not depend on them: "
+        help="measure random weights in the shape of this model, since time and memory do not depend on weights: "
         "internvl3.5-1b, llava-1.5-0.5b, llava-1.5-7b, llava-onevision-0.5b, llava-onevision-7b or qwen2.5-vl-3b "
         f"(default: {SHAPE})",
     )
@@ -35,7 +35,7 @@ def add_options(parser: ArgumentParser) -> None:
         type=at_least(0),
         default=5,
         metavar="N",
-        help="how often to run each case, alternating between cases; 0 only counts operations and memory",
+        help="number of runs of each case, alternating between cases; 0 only counts operations and memory",
     )
     shared.add_dtype(parser, "float32")
     parser.add_argument(
@@ -53,7 +53,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--image",
         choices=("page", "table", "screen"),
-        help="draw a page of text, a table or a user interface as the image (default: noise; with --model, grey)",
+        help="image to draw: a page of text, a table or a user interface (default: noise; with --model, plain grey)",
     )
     parser.add_argument(
         "--throughput", action="store_true", help="time `generate` instead, and find the largest batch that fits"
@@ -82,11 +82,11 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Measure time and memory: unpruned, with each strategy, and the ideal.
 
-    The ideal is the unpatched model given a prompt that already has only the kept number of visual tokens.
+    The ideal is the unpatched model on a prompt that contains only as many visual tokens as the strategy keeps.
 
     Cases alternate in one process, so that other load on the machine affects all of them. Prints medians, and ratios
-    within rounds with 95 % intervals, of vision tower, selection, prefill, TTFT, decoding, peak memory, KV cache and
-    operations, and the number of visual tokens above which a strategy pays off.
+    within rounds with 95 % intervals, for the vision tower, selection, prefill, TTFT, decoding, peak memory, KV cache
+    and operations. Also prints the number of visual tokens above which each strategy pays off.
     """
     from tokenprune.errors import SettingError
     from tokenprune.evals.bench.inputs import prompts
@@ -125,7 +125,7 @@ def run(options: Namespace) -> None:
 
 
 def _model(options: Namespace, shape: str) -> tuple[Any, Any, str]:
-    """Return the model, its processor, None for one with random weights, and what tables call it."""
+    """Return the model, its processor (None for random weights) and its name in tables."""
     import torch
 
     from tokenprune.evals.bench.inputs.build import build
@@ -152,31 +152,31 @@ def _print(options: Namespace, record: Any, name: str) -> None:
     if options.throughput:
         screen.print(tables.rich(tables.throughput(record, found, (options.memory or MEMORY) * 1e9), "generate"))
     else:
-        screen.print(tables.rich(tables.costs(found), "Medians; memory in addition to the weights"))
+        screen.print(tables.rich(tables.costs(found), "Medians; memory without the weights"))
     if any(one.ttft_to_unpruned is not None for one in found):
-        title = "Ratios within rounds, with 95 % interval; the ideal is the same model on a prompt that short"
+        title = "Ratios within rounds, with 95 % intervals; the ideal is the unpatched model on an equally short prompt"
         screen.print(tables.rich(tables.ratios(found), title))
         drawing = options.output.with_suffix(".png")
         plot.draw(found, drawing, name)
-        screen.print(f"Drawn in {drawing}.")
+        screen.print(f"Plot: {drawing}.")
     screen.print(f"{tables.provenance(record)}\nEvery round is in {options.output}; the same command adds more.")
 
 
 @contextmanager
 def _missing_package(option: str) -> Iterator[None]:
-    """Raise SettingError, naming the option, where transformers says that what it needs is not installed."""
+    """Raise SettingError, naming the option, if transformers reports that a package it needs is not installed."""
     from tokenprune.errors import SettingError
 
     try:
         yield
     except ImportError as error:
-        if isinstance(error, ModuleNotFoundError):  # one of ours: `plain_errors` says what to install
+        if isinstance(error, ModuleNotFoundError):  # a package of our extras: `plain_errors` says what to install
             raise
         raise SettingError(f"{option}: {error}") from error
 
 
 def _side(options: Namespace, shape: str) -> int:
-    """Return the side of the image in pixels. SettingError if it was given for a model that takes one size only."""
+    """Return the side of the image in pixels. Raises SettingError if --side was given for a model with one size."""
     from tokenprune.errors import SettingError
     from tokenprune.evals.bench.inputs.prompts import only_side, takes_sides
     from tokenprune.evals.bench.inputs.shapes import config_of

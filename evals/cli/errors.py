@@ -1,4 +1,4 @@
-"""Print a user's mistake as one sentence, and any character; a bug keeps its traceback."""
+"""Report a user's mistake in one sentence, whatever characters it has; a bug keeps its traceback."""
 
 import os
 import sys
@@ -14,10 +14,10 @@ INTERRUPTED = 130
 
 @contextmanager
 def plain_errors(extra: str = "evals") -> Iterator[None]:
-    """Exit with the sentence of a TokenPruneError, or that names the file of an OSError, or of Ctrl-C. All others
-    propagate.
+    """Exit with one sentence for a TokenPruneError, a missing package, an OSError that names a file, and Ctrl-C. All
+    other exceptions propagate.
 
-    `extra` is the distribution's extra that holds what the command or script imports.
+    `extra` is the extra of this package that installs what the command or script imports.
     """
     try:
         yield
@@ -31,7 +31,7 @@ def plain_errors(extra: str = "evals") -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted. An evaluation, search, training or benchmark resumes with the same command.\n")
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has had enough
+    except BrokenPipeError:  # the reader of the pipe, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
@@ -41,7 +41,7 @@ def plain_errors(extra: str = "evals") -> Iterator[None]:
 
 
 def escape_unprintable() -> None:
-    """Let `print` escape what the output's encoding lacks, such as a dash in ISO 8859-1, and bytes of a file's name
-    that are not UTF-8. As an error, it would come when everything is done."""
+    """Make `print` escape characters that the output's encoding lacks, such as a dash in ISO 8859-1, and bytes of file
+    names that are not UTF-8. Otherwise a long run could fail at the very end, when it prints its results."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -17,11 +17,11 @@ NONE = "none"
 
 def add_options(parser: ArgumentParser) -> None:
     shared.add_model(parser)
-    default = f"of {' '.join(DEFAULT_STRATEGIES)}, those that the model can be pruned with; with a server, its own"
+    default = f"those of {' '.join(DEFAULT_STRATEGIES)} that the model supports; with a server, the server's"
     ratios = " ".join(map(str, DEFAULT_KEEP_RATIOS))
     shared.add_strategies(parser, None, f"; {NONE}: baselines only (default: {default})")
-    shared.add_keep_ratios(parser, None, f" (default: {ratios}; with a server, its own)")
-    shared.add_position_ids(parser, None, f" (default: {' '.join(POSITION_IDS)}; with a server, its own)")
+    shared.add_keep_ratios(parser, None, f" (default: {ratios}; with a server, the server's)")
+    shared.add_position_ids(parser, None, f" (default: {' '.join(POSITION_IDS)}; with a server, the server's)")
     parser.add_argument(
         "--baselines",
         nargs="+",
@@ -35,8 +35,8 @@ def add_options(parser: ArgumentParser) -> None:
         type=existing_file,
         default=[],
         metavar="FILE",
-        help="settings files whose calibration images are left out in every setup, so that this run asks the same "
-        "questions as one with these files (default: those of --strategy)",
+        help="settings files whose calibration images every setup leaves out, so that this run asks the same questions "
+        "as a run of these files (default: those in --strategy)",
     )
     shared.add_frames(parser)
     parser.add_argument(
@@ -51,7 +51,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--device-map",
         metavar="MAP",
-        help="auto: spread a model that is too large for one device across all (default: one device)",
+        help="auto: spread a model that is too large for one device across all of them (default: one device)",
     )
     shared.add_batch_tokens(parser)
     parser.add_argument(
@@ -141,13 +141,13 @@ def run(options: Namespace) -> None:
 
 
 def _named(names: Sequence[str] | None, option: str) -> list[str] | None:
-    """Return the names, of which `none` alone stands for no name; None if the option was not given."""
+    """Return the names given to an option: [] for `none` alone, and None if the option was not given."""
     if names is None or NONE not in names:
         return None if names is None else list(names)
     others = [name for name in names if name != NONE]
     if others:
         raise SettingError(
-            f"{option} {' '.join(names)}: {NONE} stands for no names, and there are others. Leave out {NONE}, or write "
+            f"{option} {' '.join(names)}: {NONE} cannot be combined with other names. Leave out {NONE}, or write "
             f"{option} {NONE} alone."
         )
     return []

@@ -13,7 +13,7 @@ EXTRA = "evals"
 
 def add_options(parser: ArgumentParser) -> None:
     shared.add_image(parser)
-    default = f"{' '.join(EXPLAINED_STRATEGIES)}, for a video {' '.join(OF_VIDEOS)}, as far as the model allows"
+    default = f"{' '.join(EXPLAINED_STRATEGIES)}, for a video {' '.join(OF_VIDEOS)}, if the model supports them"
     shared.add_strategies(parser, (), f" (default: {default})")
     shared.add_keep_ratios(parser)
     shared.add_position_ids(parser, ["original"])
@@ -24,14 +24,14 @@ def add_options(parser: ArgumentParser) -> None:
     shared.add_frames(parser, None)
     shared.add_rounds(parser, 3)
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="PNG file that shows what was kept and why; for a video, by frame"
+        "--output", type=Path, metavar="FILE", help="PNG file that shows what was kept and why; of a video, by frame"
     )
     parser.add_argument("--gif", type=Path, metavar="FILE", help="animated GIF that shows what was kept of a video")
     parser.add_argument(
         "--html",
         type=Path,
         metavar="FILE",
-        help="page with a slider over the keep ratio; asks the question at every stop, with both kinds of position IDs",
+        help="page with a slider for the keep ratio; asks the question at every stop, with both kinds of position IDs",
     )
 
 
@@ -93,8 +93,8 @@ def run(options: Namespace) -> None:
 
 
 def _check(options: Namespace, of_video: bool) -> None:
-    """Raise SettingError for an option that is not for an image, or not for a video, and for a file that cannot be
-    written."""
+    """Raise SettingError for an option that does not apply to an image, or to a video, and for an output file that
+    cannot be written."""
     from tokenprune.errors import SettingError
     from tokenprune.evals.storage.files import check_file
 
@@ -102,7 +102,7 @@ def _check(options: Namespace, of_video: bool) -> None:
         raise SettingError("--box is for images only: leave it out for a video")
     for option, path, ending in (("--output", options.output, ".png"), ("--gif", options.gif, ".gif")):
         if path is not None and path.suffix.lower() != ending:
-            raise SettingError(f"{option} {path}: is written in one format; write {path.with_suffix(ending)}")
+            raise SettingError(f"{option} {path}: only {ending} files can be written. Write {path.with_suffix(ending)}")
     for option, path in (("--output", options.output), ("--gif", options.gif), ("--html", options.html)):
         if path is not None:
             check_file(path, option)
@@ -113,7 +113,8 @@ def _check(options: Namespace, of_video: bool) -> None:
 
 
 def _read(options: Namespace, of_video: bool, screen: Any) -> Any:
-    """Return the image, or what is read of the video. DataError if it cannot be read, or --box is not in it."""
+    """Return the image, or the frames read from the video. Raises DataError if the file cannot be read, or if --box is
+    not inside the image."""
     from rich.progress import track
 
     from tokenprune.evals.reading.allowed import allowing

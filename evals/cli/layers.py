@@ -10,11 +10,11 @@ SKIPPED = 1
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--skip", type=at_least(0), metavar="N", help=f"how many layers to skip (default: {SKIPPED})")
+    parser.add_argument("--skip", type=at_least(0), metavar="N", help=f"number of layers to skip (default: {SKIPPED})")
     parser.add_argument(
         "--block",
         action="store_true",
-        help="skip consecutive layers: those that rotate the last token's hidden state least",
+        help="skip consecutive layers: the block that rotates the last token's hidden state least",
     )
     parser.add_argument(
         "--stages",
@@ -30,8 +30,8 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Rank decoder layers by how little they change their input.
 
-    Runs a few questions, whose answers are not read, and prints the layers that PAR(skip=...) can leave out. With
-    --stages, prints how many visual tokens the layers need, as a schedule for AdaToken.
+    Runs the model on a few questions, without reading the labels, and prints the layers that PAR(skip=...) can leave
+    out. With --stages, prints how many visual tokens the layers need, as a schedule for AdaToken.
     """
     from rich.table import Table
 
@@ -42,7 +42,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.search.layers import block_distances, block_to_skip, layer_changes, layers_to_skip
 
     if options.stages is not None and (options.block or options.skip is not None):
-        raise SettingError("--skip and --block have no effect with --stages. Leave them out, or --stages.")
+        raise SettingError("--skip and --block have no effect with --stages. Leave out either them or --stages.")
     n_skipped = SKIPPED if options.skip is None else options.skip
     with allowing(options.image_root, options.max_image_pixels):
         questions, _ = shared.calibration_questions(options)

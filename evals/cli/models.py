@@ -1,4 +1,4 @@
-"""`tokenprune models`: which classes of transformers can be pruned, and with what."""
+"""`tokenprune models`: which transformers classes can be pruned, and by which strategies."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CONTRACTS = {
     "never seen": "a language model that gets only the kept tokens, at their original position IDs",
     "never seen, compact": 'as "never seen", at position IDs without gaps: patch(..., position_ids="compact")',
 }
-#: What is said of a type that was guessed.
-BY_NAME = "By its name, {} is of type {}. To be sure, look for model_type in its config.json."
-#: What is said of a config that names another architecture than that of the class that reads its type.
+#: Printed when a checkpoint's type was guessed from its name.
+BY_NAME = "Judging by its name, {} has the type {}. To be sure, look for model_type in its config.json."
+#: Printed when a config names an architecture other than the class that transformers loads for its type.
 OTHER_NAMES = (
-    "config.json names {}. If its weights have other names than those of the class below, transformers makes these up: "
-    "load a conversion to its format, often with -hf in its name."
+    "config.json names {}. If the names of its weights differ from those of the class below, transformers initialises "
+    "them at random: load a checkpoint converted to its format, often one with -hf in its name."
 )
 #: The first decoder layer at which tokens can be dropped in published checkpoints, by type, if it is not layer 1:
 #: features of visual tokens enter before the layers up to it.
@@ -46,14 +46,14 @@ def add_options(parser: ArgumentParser) -> None:
         "name",
         nargs="?",
         metavar="NAME",
-        help="class, model type or part of one, checkpoint on Hugging Face, or folder of a model (default: all)",
+        help="class or model type, or part of one, checkpoint on Hugging Face, or model folder (default: all)",
     )
 
 
 def run(options: Namespace) -> None:
     """List the supported model classes, with their strategies, inputs (images, videos) and vLLM support.
 
-    With the name of a class or a checkpoint, or a model's folder, prints everything about it, or why it is refused.
+    Given a class, a checkpoint or a model folder, prints everything about it, or why it is refused.
     """
     from tokenprune.adapters.tested import read_tested
     from tokenprune.serving.vllm.checkpoints import ONLY_VLLM
@@ -75,13 +75,13 @@ def run(options: Namespace) -> None:
 
 
 def strategies_of(one: Tested) -> list[str]:
-    """The names of the strategies that a class can be pruned with, with their default settings."""
+    """Return the names of the strategies that can prune a class with their default settings."""
     from tokenprune.strategies import STRATEGIES
     from tokenprune.strategy import StagedStrategy
 
     found = []
     for name, kind in STRATEGIES.items():
-        strategy = kind(keep_ratio=0.9)  # a schedule has its stages with any budget that its first layers do not use up
+        strategy = kind(keep_ratio=0.9)  # high enough that no schedule's budget is used up before its first stage
         stages = strategy.stages(32) if isinstance(strategy, StagedStrategy) else ()
         inside = not stages or (one.stages and stages[0].layer >= FIRST_STAGE.get(one.model_type, 1))
         if strategy.required_statistics <= set(one.statistics) and inside:
@@ -129,7 +129,7 @@ def _print_matching(wanted: str, families: dict[str, Tested]) -> None:
             raise SystemExit(f"Error: {wanted} is a file. Name the folder of the model: {Path(wanted).parent}")
         if Path(wanted).is_dir():
             raise SystemExit(
-                f"Error: {wanted}: this folder has no config.json with a model_type, so it is not that of a model. For "
+                f"Error: {wanted}: this folder has no config.json with a model_type, so it is not a model folder. For "
                 f"the models that can be pruned, type: tokenprune models"
             )
         names = {name for one in families.values() for name in (one.class_name, one.model_type)}
@@ -152,17 +152,17 @@ def _print_checkpoint(name: str, checkpoint: Checkpoint, families: dict[str, Tes
     model_type, wanted = checkpoint.model_type, checkpoint.converted_type
     if model_type in ONLY_VLLM:
         like = next(one for one in families.values() if one.model_type == ONLY_VLLM[model_type])
-        print(f"{model_type} is read by vLLM only, not by transformers: no other command takes it.")
+        print(f"Only vLLM reads {model_type}, not transformers: no command except `tokenprune serve` takes it.")
         print(f"  vLLM        {_in_vllm(checkpoint, strategies_of(like))}")
         return
     if model_type in CONVERTED:
-        print(f"{model_type} is a format that only vLLM reads. All but vLLM needs its conversion, of type {wanted}.")
+        print(f"Only vLLM reads the format {model_type}. For all other uses, convert the checkpoint to {wanted}.")
     chosen = {key: one for key, one in families.items() if wanted in (one.model_type, checkpoint_type(one.model_type))}
     refused = [text for text in _refusals() if _is_refused(text.split()[0], checkpoint)]
     if not chosen and not refused:
         raise SystemExit(
             f"Error: {name}: a model of type {model_type!r} can be pruned neither in transformers nor inside vLLM. For "
-            f"those that can, type: tokenprune models"
+            f"the models that can, type: tokenprune models"
         )
     fits = any(checkpoint.is_of(one.class_name) for one in chosen.values())
     if not fits and not refused and model_type not in CONVERTED:
@@ -197,7 +197,7 @@ def _in_vllm(checkpoint: Checkpoint, strategies: list[str]) -> str:
 
 
 def _whole(model_type: str) -> Checkpoint:
-    """A checkpoint of which a class of this type is all, or the thinker."""
+    """Return the checkpoint that contains a class of this type: as the whole model, or as its thinker."""
     from tokenprune.serving.vllm.checkpoints import checkpoint_type
 
     return Checkpoint(checkpoint_type(model_type))
@@ -220,7 +220,7 @@ def _mode(cell: str) -> str:
 
 
 def _with_tower(families: dict[str, Tested], tower: str | None) -> dict[str, Tested]:
-    """Those tested with this tower, by their names (llava-dinov2), if any was."""
+    """Return the families tested with this tower, which is in their names (llava-dinov2), or all if none was."""
     if tower is None:
         return families
     named = {
@@ -230,5 +230,5 @@ def _with_tower(families: dict[str, Tested], tower: str | None) -> dict[str, Tes
 
 
 def _matches(wanted: str, *names: str) -> bool:
-    """Whether `wanted` is in one of the names, whatever the case and punctuation: Qwen3-VL is in qwen3_vl."""
+    """Return whether one of the names contains `wanted`, ignoring case and punctuation: Qwen3-VL is in qwen3_vl."""
     return any(plain(wanted) in plain(name) for name in names)

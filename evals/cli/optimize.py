@@ -23,7 +23,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     shared.add_keep_ratio(parser, 0.1, "fraction of the visual tokens to keep, averaged over the decoder layers")
     parser.add_argument(
-        "--trials", type=at_least(1), default=50, metavar="N", help="how many settings to try, the defaults included"
+        "--trials", type=at_least(1), default=50, metavar="N", help="number of settings to try, including the defaults"
     )
     parser.add_argument(
         "--state",
@@ -33,7 +33,7 @@ def add_options(parser: ArgumentParser) -> None:
         "tokens after the image",
     )
     parser.add_argument(
-        "--recycle", action=BooleanOptionalAction, default=True, help="merge dropped tokens, one per grid cell"
+        "--recycle", action=BooleanOptionalAction, default=True, help="merge dropped tokens into one per grid cell"
     )
     parser.add_argument(
         "--progressive", action=BooleanOptionalAction, default=True, help="also prune inside the language model"
@@ -42,7 +42,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--layer",
         type=int,
         metavar="N",
-        help="encoder layer of the importance map (default: the one whose output the projector gets)",
+        help="vision tower layer that the importance map is computed from (default: the one that feeds the projector)",
     )
     parser.add_argument(
         "--as-released",
@@ -115,7 +115,7 @@ def run(options: Namespace) -> None:
     )
     where = f"--model {quote(options.model)} --data {quote(str(options.data))}"
     screen.print(
-        f"tokenprune eval {where} --strategy {quote(str(options.output))} --keep-ratio {options.keep_ratio}  # without "
-        "the images of the search",
+        f"tokenprune eval {where} --strategy {quote(str(options.output))} --keep-ratio {options.keep_ratio}  # leaves "
+        "out the images of the search",
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""`tokenprune report`: what runs found, as Markdown, plots and a page."""
+"""`tokenprune report`: the results of runs, as Markdown, plots and an HTML page."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -12,19 +12,19 @@ FOLDER, LOSSES = "report", 4
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "results", nargs="+", type=Path, metavar="RUN", help="run folders, or files of results, of one model"
+        "results", nargs="+", type=Path, metavar="RUN", help="run folders or results files, all of one model"
     )
     parser.add_argument("--split", metavar="NAME", help="only the questions of this split (default: all)")
     parser.add_argument(
         "--baseline",
         metavar="NAME",
-        help="strategy to compare the others with, as the results call it (default: Random, if it was measured)",
+        help="strategy to compare the others with, by its name in the results (default: Random, if it was measured)",
     )
     parser.add_argument(
         "--losses",
         type=at_least(0),
         metavar="N",
-        help=f"how many of the worst questions the page shows, per setup and task (default: {LOSSES})",
+        help=f"number of questions to show on the page, worst first, per setup and task (default: {LOSSES})",
     )
     shared.add_allowed(parser)
     parser.add_argument(
@@ -57,7 +57,7 @@ def run(options: Namespace) -> None:
         rows = [row.of_split(options.split) for row in rows]
     if options.into is not None:
         text = fill_document(read_text(options.into), rows, baseline=options.baseline)
-        replace(options.into.resolve(), text)  # a link stays one
+        replace(options.into.resolve(), text)  # so that a symbolic link stays one
         return
     print(report(rows, baseline=options.baseline))
     with allowing(options.image_root, options.max_image_pixels):

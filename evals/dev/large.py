@@ -1,6 +1,6 @@
 """Write the bundled large image: `python -m tokenprune.evals.dev.large --sources DIR --output DIR`.
 
-An aerial photograph with four cut-outs of known things on it, and where each is, in the formats of COCO and RefCOCO.
+An aerial photograph with cut-outs of four known things on it, and their boxes in the formats of COCO and RefCOCO.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ QUALITY = 58
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sources", type=Path, required=True, help="folder for what is downloaded")
+    parser.add_argument("--sources", type=Path, required=True, help="folder for downloads")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     fetch_sources(args.sources)
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def write_large(cutouts: list[CutOut], photograph: Image.Image, output: Path) -> None:
-    """images/aerial.jpg, instances.json and refs(tokenprune).json."""
+    """Write images/aerial.jpg, instances.json and refs(tokenprune).json."""
     (output / "images").mkdir(parents=True, exist_ok=True)
     background = photograph.crop(CROP)
     scene = draw_needles(random.Random(SEED), cutouts, background, *SIZES)

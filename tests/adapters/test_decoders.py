@@ -1,4 +1,4 @@
-"""Language models that compute something else than their config says, or cannot be read, are refused at patch()."""
+"""Language models that do not compute what their config says, or cannot be read, are refused by patch()."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tokenprune.adapters.decoder.attention import text_heads
 
 
 def llava_on(config: Any, monkeypatch: pytest.MonkeyPatch, attention: str = "sdpa") -> Any:
-    """A tiny LLaVA with another language model."""
+    """Return a tiny LLaVA with another language model."""
     monkeypatch.setitem(BACKBONES, "clip", lambda **_: config)
     return Llava("llava-clip").build(attention)
 
@@ -92,7 +92,7 @@ def test_masks_that_depend_on_content(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class SectionedAttention(torch.nn.Module):
-    """Names the function that rotates by sections, as those of older transformers do."""
+    """Refers to the function that rotates by sections, as such classes in older transformers do."""
 
     config = SimpleNamespace(rope_parameters={"mrope_section": [2, 1, 1]})
     head_dim = 8
@@ -102,7 +102,7 @@ class SectionedAttention(torch.nn.Module):
 
 
 def test_position_embeddings_of_several_components() -> None:
-    """As older transformers give them to Qwen-VL: each component has the angles of its own sections."""
+    """As older transformers passes them to Qwen-VL: each component has the angles of its own sections."""
     rows, tokens, width = 2, 5, 8
     attention = SectionedAttention()
     several = torch.randn(2, 3, rows, tokens, width)
@@ -150,5 +150,5 @@ def test_attention_that_cannot_be_read(kind: str, monkeypatch: pytest.MonkeyPatc
         tokenprune.patch(model, "fastv", keep_ratio=0.5)
     with pytest.raises(UnsupportedError, match=why):
         tokenprune.probe(model, decoder_layers=[0, 1])
-    with torch.no_grad(), tokenprune.patch(model, Grid()):  # strategies before the language model work
+    with torch.no_grad(), tokenprune.patch(model, Grid()):  # strategies that prune before the language model still work
         model(**prompt([1]))

@@ -1,4 +1,4 @@
-"""Models whose code is not in transformers: what the generic adapter reads of them, and what is refused."""
+"""Models whose code is not in transformers: what the generic adapter can read, and what it refuses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tokenprune import GenericAdapter, PruningError, Random, UnsupportedError
 
 
 class HomeMade(LlavaModel):
-    """Inserts features by assignment, and returns them as people write it: alone."""
+    """Inserts features by assignment, and returns them as a bare tensor, as such code often does."""
 
     shape: Callable[[Tensor], Any]
 
@@ -124,7 +124,7 @@ def test_a_copy_of_transformers_code_is_pruned_like_it() -> None:
 @pytest.mark.parametrize("adapter", [None, GenericAdapter])
 @pytest.mark.parametrize("name", ["Gemma3ForSequenceClassification", "Qwen3_5ForTokenClassification"])
 def test_a_head_that_reads_tokens_at_their_places(name: str, adapter: type[GenericAdapter] | None) -> None:
-    """In a batch with a longer row of text, it read another token of a pruned row, without an error."""
+    """In a batch with a longer row of text, such a head would silently read the wrong token of a pruned row."""
     model = FAMILIES["gemma3"].build()
     model.__class__ = type(name, (type(model).__mro__[1],), {})
     with pytest.raises(UnsupportedError, match=f"{name} cannot be pruned: its head reads tokens at their places in"):

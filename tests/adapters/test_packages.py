@@ -125,7 +125,7 @@ except tokenprune.UnsupportedError as error:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as pip leaves it."""
+    """A folder like one that pip has installed into."""
     folder = tmp_path_factory.mktemp("site-packages")
     for name, text in {
         "fake_family/__init__.py": "",
@@ -141,7 +141,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_package_brings_a_family(packages: Path) -> None:
-    """One process, since each would load transformers; every body starts with a model of its own."""
+    """All checks share one process, since each would load transformers, but every check makes its own model."""
     start = START.format(tests=str(ROOT / "tests"), packages=str(packages), root=str(ROOT))
     bodies = [f"print({name!r})\nmodel = family.build()\n{body}" for name, body in BODIES.items()]
     run = subprocess.run([sys.executable, "-c", start + "\n".join(bodies)], capture_output=True, text=True, check=False)

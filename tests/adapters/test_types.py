@@ -1,4 +1,4 @@
-"""Every vision-language class of transformers is supported, or refused with a reason."""
+"""Every vision-language class of transformers is either supported or refused with a reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSES = {
 
 
 def test_new_types_announce_themselves() -> None:
-    """A class that transformers has added needs an adapter, or a reason in refused.py."""
+    """A class that transformers adds needs an adapter, or a reason in refused.py."""
     assert not sorted(CLASSES - ADAPTERS.keys() - NEVER.keys() - NOT_YET.keys())
 
 
@@ -33,7 +33,7 @@ def test_nothing_is_both_supported_and_refused() -> None:
 @pytest.mark.parametrize("adapter", [None, GenericAdapter])
 @pytest.mark.parametrize("name", [*NEVER, *NOT_YET])
 def test_a_refusal_gives_its_reason(name: str, adapter: type[ModelAdapter] | None) -> None:
-    """Also to those who try the generic adapter, which BLIP-2's generate would pass by in silence."""
+    """The generic adapter gives it too: BLIP-2's generate would silently bypass that adapter."""
     model = type(name, (nn.Linear,), {})(1, 1)
     reason = {**NEVER, **NOT_YET}[name]
     with pytest.raises(UnsupportedError) as caught:

@@ -1,4 +1,4 @@
-"""`tokenprune bench`: the models that it makes, the command, and its file."""
+"""`tokenprune bench`: the models that it builds, the command, and its file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
     ],
 )
 def test_shapes_are_those_of_published_models(shape: str, billions: float, layers: int, n_visual: int) -> None:
-    """Counts are those of the published models' decoder layers."""
+    """Parameters and layers are counted in the decoder, as published."""
     config = shapes.config_of(shape)
     with torch.device("meta"):
         model: Any = build.AutoModelForImageTextToText.from_config(config)
@@ -51,12 +51,12 @@ def test_shapes_are_those_of_published_models(shape: str, billions: float, layer
 
 @pytest.mark.parametrize("family", [LlavaOnevision("llava-onevision"), Qwen2_5_VL("qwen2.5-vl")], ids=lambda f: f.name)
 def test_other_families_are_measured(family: Any, tmp_path: Path) -> None:
-    """Tiles, and position IDs of three components; strategies that read pixels or attention too."""
+    """Families with tiles or position IDs of three components, also with strategies that read pixels or attention."""
     model = family.build("sdpa", n_layers=3)
     strategies = {
         "Grid": tokenprune.Grid(0.5),
         "FoPru": tokenprune.FoPru(0.5),
-        "VFlowOpt": VFlowOpt(0.5, alpha=0.5),  # the pixels too
+        "VFlowOpt": VFlowOpt(0.5, alpha=0.5),  # reads pixels too
         "FastV": FastV(0.5),
     }
     record = Record.open(tmp_path / "bench.json", about(model, "tiny", "sdpa", 32))
@@ -72,7 +72,7 @@ def test_other_families_are_measured(family: Any, tmp_path: Path) -> None:
     shorter = made[str(grid.facts.ideal)]
     assert grid.flops < 1
     assert grid.cache == shorter.cache
-    assert grid.facts.flops == pytest.approx(shorter.facts.flops, rel=1e-4)  # rotary angles, in older transformers
+    assert grid.facts.flops == pytest.approx(shorter.facts.flops, rel=1e-4)  # older transformers counts rotary angles
 
 
 def test_built_models_are_ready() -> None:
@@ -111,7 +111,7 @@ def test_strategies_are_measured_beside_their_ideals(
     assert {"cpu", "cores", "threads", "memory_bytes", "device", "dtype", "versions", "sources"} <= set(
         content["about"]
     )
-    # The same command adds rounds, and may bring other strategies.
+    # The same command adds rounds, also with other strategies.
     assert run("--strategy", "random", "--keep-ratio", 0.5, "--rounds", 1) == 0
     record = Record.read(path)
     assert len(record.rounds) == 5
@@ -135,7 +135,7 @@ def _differs(path: Path) -> str:
 def test_command_on_a_drawn_image(
     run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Patches are dropped before the tower, and the ideal is an image of so few."""
+    """Patches are dropped before the tower, and the ideal is an image with only that many."""
     monkeypatch.setitem(shapes.SHAPES, "qwen2.5-vl-3b", Qwen2_5_VL("qwen2.5-vl").config)
     options = ["--shape", "qwen2.5-vl-3b", "--image", "screen", "--side", 256, "--rounds", 0]
     assert run(*options, "--strategy", "pixelprune", "pixelprune+divprune", "--keep-ratio", 1, 0.1) == 0
@@ -148,7 +148,7 @@ def test_command_on_a_drawn_image(
     for one in (pixels, both):
         ideal = found[one["ideal"]]
         assert ideal["flops"] < 0.9 * unpruned["flops"]
-        assert one["flops"] == pytest.approx(ideal["flops"], rel=0.15)  # its windows are other ones
+        assert one["flops"] == pytest.approx(ideal["flops"], rel=0.15)  # its windows are different
     said = run(*options, "--image", "table")
     assert "image='screen' and not image='table'" in said
 
@@ -209,7 +209,7 @@ def test_the_plot_cannot_replace_the_results(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_side_without_effect(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Said before the model is loaded; a model with one image size is recorded with that."""
+    """It is reported before the model is loaded. For a model with one image size, that size is recorded."""
     monkeypatch.setattr("tokenprune.evals.bench.inputs.build.build", lambda *_: pytest.fail("loaded first"))
     said = run("--side", 448)
     assert said.startswith("Error: --side 448 has no effect: llava-1.5-0.5b resizes every image to the same size.")
@@ -250,7 +250,7 @@ def test_other_sources_are_said_in_words(run: Callable[..., Any], tmp_path: Path
 
 
 def test_one_name_for_other_settings(run: Callable[..., Any], tmp_path: Path) -> None:
-    """In the file: two settings of equal value, or a settings file that was written again."""
+    """Two such settings in the file: of equal value, or a settings file that was written again."""
     path, file = tmp_path / "new" / "bench.json", tmp_path / "found.json"
     quick = ["--keep-ratio", 0.5, "--rounds", 0]
 

@@ -1,4 +1,4 @@
-"""The command `tokenprune`: help, version, and what it says when something goes wrong."""
+"""The command `tokenprune`: help, version, and error messages."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_switch_that_turns_something_off_names_no_default(name: str) -> None:
     ],
 )
 def test_a_command_offers_what_its_code_knows(name: str, option: str, known: tuple[str, ...]) -> None:
-    """Commands write the values out, because the modules that define them load torch."""
+    """Commands repeat the values literally, because the modules that define them load torch."""
     (action,) = (action for action in parser_of(name)._actions if action.dest == option)
     assert action.choices == known
 
@@ -148,7 +148,7 @@ def test_other_errors_are_shown_in_full(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def without(missing: str, words: list[str]) -> Any:
-    """What a command that is imported anew ends with where a package is not installed."""
+    """Import the command anew without a package, run it, and return its exit."""
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tokenprune", missing)]:
         del sys.modules[name]
     sys.modules[missing] = None  # pyright: ignore[reportArgumentType]
@@ -171,14 +171,14 @@ def without(missing: str, words: list[str]) -> Any:
 def test_without_an_extra(missing: str, words: list[str], extra: str, tmp_path: Path) -> None:
     write_scenes(tmp_path)
     data = [] if words[0] == "report" else ["--data", str(tmp_path)]
-    # In a fork: modules that are imported twice would be two in all later tests.
+    # In a fork: otherwise later tests would see two copies of modules that are imported again.
     said = returned_in_fork(lambda: without(missing, [*words, *data]))
     install = f'pip install "tokenprune-vlm[{extra}]", or in a clone: pip install -e ".[{extra}]"'
     assert said == f"This needs {missing}, which is not installed. Type: {install}"
 
 
 def test_a_character_that_the_output_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables have a dash in empty cells."""
+    """For instance the dash in empty cells of tables."""
     scores = {"": [1.0] * 12}
     rows = [row("unpruned", "original", 1.0, scores), row("Grid", "original", 0.5, scores)]
     results_io.write(tmp_path / "rows.jsonl", rows)

@@ -1,4 +1,4 @@
-"""What a shell completes, asked as argcomplete's script for bash does."""
+"""Shell completion, requested as argcomplete's script for bash does."""
 
 import io
 from typing import Any
@@ -30,7 +30,7 @@ class Finder(finders.CompletionFinder):
     ],
 )
 def test_shell_completion(words: str, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    line = f"tokenprune {words}".replace("a.jpg", __file__)  # an argument that is wrong ends the completion
+    line = f"tokenprune {words}".replace("a.jpg", __file__)  # a wrong argument ends the completion
     for name, value in {
         "_ARGCOMPLETE": "1",
         "_ARGCOMPLETE_IFS": "\n",

@@ -1,4 +1,4 @@
-"""A command and the function that it calls have the same defaults."""
+"""Commands and the functions that they call have the same defaults."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def test_defaults(command: str, function: Callable[..., Any]) -> None:
     }
     shared = defaults.keys() & options.keys()
     assert len(shared) > 10
-    if command == "tune":  # naming none stands for the defaults, whose module imports optuna
+    if command == "tune":  # no names means the defaults, whose module imports optuna
         shared -= {"strategy"}
     assert {name: plain(options[name]) for name in shared} == {name: plain(defaults[name]) for name in shared}
 
 
 def plain(value: object) -> object:
-    """The parser makes lists where functions have tuples."""
+    """The parser has lists where functions have tuples."""
     return tuple(value) if isinstance(value, list) else value

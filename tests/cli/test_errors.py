@@ -1,4 +1,4 @@
-"""Which errors a command prints as one sentence, by their type."""
+"""Which types of errors a command prints as one sentence."""
 
 import errno
 import os
@@ -65,7 +65,7 @@ def test_an_interruption_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_reader_that_has_had_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as `head`. What is still to be written when the process ends is lost and raises nothing."""
+    """Such as `head`. Output that is still buffered when the process ends is lost without an error."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as pipe:

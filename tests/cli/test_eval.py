@@ -65,7 +65,7 @@ def test_two_tasks_are_printed_side_by_side(run: Eval, tmp_path: Path, capsys: p
         for task in ("rec", "vqa")
     ]
     assert (rows[0].dataset, rows[0].n, rows[0].scores) == ("scenes", 2, {"val": [None, None]})
-    assert rows[0].model == "model"  # not where it is on this machine
+    assert rows[0].model == "model"  # not its path on this machine
     answers = [json.loads(line) for line in (tmp_path / "run" / "answers.jsonl").read_text().splitlines()]
     assert len(answers) == 2 * len(rows)
     assert {(a["task"], a["id"], a["split"], a["score"]) for a in answers if a["strategy"] == "unpruned"} == {
@@ -90,7 +90,7 @@ def test_options_override_a_settings_file(run: Eval, tmp_path: Path) -> None:
     rows = RunFolder(tmp_path / "run").results()
     assert [str(row.key) for row in rows] == [
         "unpruned, keep ratio 1, position IDs original",
-        "Grid, keep ratio 0.1, position IDs compact",  # the command line goes before
+        "Grid, keep ratio 0.1, position IDs compact",  # the command line takes precedence
         "FoPru row, keep ratio 0.1, position IDs compact",
     ]
     assert [list(row.scores) for row in rows] == [["testA"]] * 3
@@ -114,7 +114,7 @@ def test_a_table_in_a_settings_file(tmp_path: Path, name: str, content: str) -> 
     [
         ('strateg = ["grid"]', "unknown option 'strateg'. Did you mean 'strategy'?"),
         ("strategy = grid", "line 1, column 12"),
-        ('settings = "e.toml"', "names a settings file itself; write that file's options here"),
+        ('settings = "e.toml"', "cannot name another settings file; write its options here"),
         (None, "no such file"),
     ],
 )
@@ -154,7 +154,7 @@ def test_errors_are_a_sentence(run: Eval, tmp_path: Path) -> None:
 def test_a_task_none_of_whose_images_can_be_read(
     run: Eval, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It ends with a table and a report, in which nothing of it is called wrong."""
+    """The run ends with a table and a report, in which no question of the task counts as wrong."""
     for path in (folder / "images").iterdir():
         path.write_bytes(path.read_bytes()[:200])
     asked = ["--tasks", "vqa", "--strategy", "grid", "--keep-ratio", 0.25, "--baselines", "unpruned"]
@@ -179,7 +179,7 @@ def test_another_run_is_not_mixed_in(run: Eval, tmp_path: Path, folder: Path) ->
     said = run(*quick)
     assert "another run, with other vqa questions, right answers, images or frames. Name another --output" in said
     assert "digest" not in said
-    write_vqav2(folder)  # the image as it was
+    write_vqav2(folder)  # restores the image
     saved(tiny_llava(seed=1), tmp_path / "model")
     assert "another run, with other weights of the model. Name another --output" in run(*quick)
 
@@ -196,7 +196,7 @@ def test_a_question_about_another_image_of_the_set_is_another_run(run: Eval, tmp
 
 
 def test_evaluate_takes_a_loaded_model_and_a_strategy(model: str, folder: Path, tmp_path: Path) -> None:
-    """Of a loaded model, which stays as it is, and of a strategy that nobody registered."""
+    """The model stays unchanged, and the strategy need not be registered."""
     loaded, processor = load_model(model)
 
     class Last(tokenprune.ScoreStrategy):
@@ -222,7 +222,7 @@ def test_tasks_in_folders_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_model_is_named_without_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results are shared; where somebody's models lie is nobody's business."""
+    """Results are shared, so they must not contain private paths."""
     model = tmp_path / "home" / "llava"
     model.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -254,7 +254,7 @@ def test_an_output_that_cannot_be_written_is_said_before_the_model_loads(
 def test_apart_from_leaves_out_calibration_images(
     run: Eval, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two runs can be paired: one with a settings file, the other without the images that it was calibrated on."""
+    """So that a run with a settings file can be paired with one that leaves out the images of its calibration."""
     image, other = (next((folder / "images").glob(f"*{number}.jpg")) for number in (11, 12))
     other.write_bytes(other.read_bytes() + b" ")
     digest = hashlib.sha256(image.read_bytes()).hexdigest()[:16]
@@ -269,7 +269,7 @@ def test_apart_from_leaves_out_calibration_images(
     together = ["report", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "report"]
     assert "a settings file, which leaves out the images that it was calibrated on" in (said := command(*together))
     assert "--apart-from FILE" in said
-    assert "--apart-from FILE" in run(*none, "--apart-from", found, "--output", tmp_path / "b")  # is another run
+    assert "--apart-from FILE" in run(*none, "--apart-from", found, "--output", tmp_path / "b")  # a different run
     capsys.readouterr()
     assert run(*none, "--apart-from", found, by_hand, "--output", tmp_path / "c") == 0
     printed = capsys.readouterr().out
@@ -284,14 +284,14 @@ def test_apart_from_leaves_out_calibration_images(
 def test_the_current_folder_has_a_name(
     run: Eval, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Results of two sets would both be called nothing."""
+    """Otherwise the results of two sets would both have an empty name."""
     monkeypatch.chdir(folder)
     assert run("--data", ".", "--strategy", "none", "--baselines", "unpruned", "--limit", 1) == 0
     assert {row.dataset for row in RunFolder(tmp_path / "run").results()} == {"scenes"}
 
 
 def test_brackets_are_printed(run: Eval, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Read as markup, they would vanish, or end the command after all questions were asked."""
+    """Read as markup, they would vanish, or make the command fail after all questions were asked."""
     lines = [{"image": "images/a.jpg", "question": "?", "answer": "a", "kind": kind} for kind in ("[red]", "[/x]")]
     next((folder / "images").glob("*42.jpg")).rename(folder / "images" / "a.jpg")
     (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))

@@ -16,7 +16,7 @@ BOX = 30, 10, 45, 30
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random model goes on answering until it is told to stop."""
+    """Limit answers: a random model does not stop on its own."""
     monkeypatch.setattr("tokenprune.evals.explain.explain.MAX_NEW_TOKENS", 4)
     monkeypatch.setattr("tokenprune.evals.explain.page.SLIDER", (0.5,))
 
@@ -49,7 +49,7 @@ def test_the_command(ask: Callable[..., Any], tmp_path: Path, capsys: pytest.Cap
 def test_paths_are_printed_as_they_are(
     ask: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Rich takes brackets for markup, and a name between colons for an emoji."""
+    """Rich would read brackets as markup, and a name between colons as an emoji."""
     output = tmp_path / "[red]" / ":cat:.png"
     assert ask("--strategy", "grid", "--keep-ratio", 0.5, "--output", output) == 0
     assert f"Writtento{output}" in "".join(capsys.readouterr().out.split())
@@ -74,7 +74,7 @@ def test_errors_are_a_sentence(ask: Callable[..., Any], tmp_path: Path, capsys: 
 
 
 def test_an_image_that_the_processor_refuses(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Qwen-VL's do if an image is 200 times as wide as high."""
+    """As Qwen-VL's does if an image is 200 times as wide as high."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise ValueError("absolute aspect ratio must be smaller than 200, got 500.0")
@@ -95,7 +95,7 @@ def test_what_cannot_be_drawn_is_said_before_the_model_loads(
     ):
         right = (tmp_path / name).with_suffix(f".{ending}")
         assert f"Error: {option} {tmp_path / name}: " in (said := ask(option, tmp_path / name))
-        assert said.endswith(f"write {right}")
+        assert said.endswith(f"Write {right}")
     assert "--frames is for videos, and " in ask("--frames", 4)
     assert "--box: the box (0.1, 0.1, 0.5, 0.5) is in fractions" in ask("--box", 0.1, 0.1, 0.5, 0.5)
     assert "reaches outside the image of 60 x 40 px" in ask("--box", 30, 10, 45, 60)

@@ -1,4 +1,4 @@
-"""What `tokenprune models` makes of the names of published checkpoints."""
+"""How `tokenprune models` guesses types from the names of published checkpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.checkpoints import ONLY_VLLM
 
 TYPES = {one.model_type for one in read_tested().values()} | ONLY_VLLM.keys()
-#: What the config of a checkpoint says.
+#: Checkpoint -> the type in its config.
 NAMES = {
     "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl",
     "Qwen/Qwen3-VL-30B-A3B-Instruct-FP8": "qwen3_vl_moe",
@@ -58,7 +58,7 @@ NAMES = {
     "nvidia/NVIDIA-Nemotron-Nano-12B-v2-VL-BF16": "NemotronH_Nano_VL_V2",
     "nvidia/Nemotron-3-Nano-Omni-30B-A3B-Reasoning-BF16": "NemotronH_Nano_Omni_Reasoning_V3",
 }
-#: Checkpoints of types that no class here has; the names of some have that of another type in them.
+#: Checkpoints of types without a supported class. Some names contain that of another type.
 UNKNOWN = (
     "moonshotai/Kimi-K2-Instruct",
     "openbmb/MiniCPM-V-2_6",
@@ -100,11 +100,11 @@ def test_types_in_the_table() -> None:
 def test_a_guess_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("models", "Qwen/Qwen3-VL-8B-Instruct") == 0
     first, second, *_ = capsys.readouterr().out.splitlines()
-    assert first.startswith("By its name, Qwen/Qwen3-VL-8B-Instruct is of type qwen3_vl. To be sure, look for model_")
+    assert first.startswith("Judging by its name, Qwen/Qwen3-VL-8B-Instruct has the type qwen3_vl. To be sure, look")
     assert second.startswith("Qwen3VLForConditionalGeneration (qwen3_vl)")
     assert command("models", "OpenGVLab/InternVL3_5-8B") == 0
     _, second, third, *_ = capsys.readouterr().out.splitlines()
-    assert second.startswith("internvl_chat is a format that only vLLM reads.")
+    assert second.startswith("Only vLLM reads the format internvl_chat.")
     assert third.startswith("InternVLForConditionalGeneration (internvl)")
 
 

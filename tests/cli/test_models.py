@@ -137,7 +137,7 @@ def test_a_type_that_is_part_of_another(model_type: str, tmp_path: Path) -> None
 
 
 def test_the_config_decides_what_vllm_can_serve(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """InternVL 2 with Phi-3, and a thinker alone."""
+    """For example InternVL 2 with Phi-3, and a thinker alone."""
     scaling = {"type": "su", "long_factor": [2.0] * 48, "short_factor": [1.0] * 48}
     lengths = {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
     phi = {"model_type": "phi3", "hidden_size": 3072, "rope_scaling": scaling, **lengths}
@@ -157,8 +157,8 @@ def test_a_config_without_vision_tower(capsys: pytest.CaptureFixture[str], tmp_p
 
 
 def test_a_config_in_another_format_than_transformers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """The first LLaVA, whose weights have other names than those of transformers' class for its type."""
-    warning = "config.json names LlavaLlamaForCausalLM. If its weights have other names than those of the class below"
+    """The original LLaVA, whose weights have other names than in transformers' class for its type."""
+    warning = "config.json names LlavaLlamaForCausalLM. If the names of its weights differ from those of the class below"
     write(tmp_path, model_type="llava", architectures=["LlavaLlamaForCausalLM"])
     assert command("models", tmp_path) == 0
     assert capsys.readouterr().out.startswith(warning)
@@ -179,7 +179,7 @@ def test_a_format_that_only_vllm_reads(capsys: pytest.CaptureFixture[str], tmp_p
         assert command("models", name) == 0
         shown = capsys.readouterr().out
         assert shown.startswith(
-            "internvl_chat is a format that only vLLM reads. All but vLLM needs its conversion, of t"
+            "Only vLLM reads the format internvl_chat. For all other uses, convert the checkpoint to "
         )
         assert "InternVLForConditionalGeneration (internvl), read by InternVLAdapter" in shown
         assert "  vLLM        tokenprune serve, with grid, " in shown
@@ -190,14 +190,14 @@ def test_a_type_that_only_vllm_reads(capsys: pytest.CaptureFixture[str], tmp_pat
     for name in ("dots_ocr", "rednote-hilab/dots.ocr", tmp_path):
         assert command("models", name) == 0
         shown = capsys.readouterr().out
-        assert "dots_ocr is read by vLLM only, not by transformers: no other command takes it." in shown
+        assert "Only vLLM reads dots_ocr, not transformers: no command except `tokenprune serve` takes it." in shown
         (served,) = re.findall("  vLLM        tokenprune serve, with (.+)", shown)
         assert {"fopru", "mosaic", "pixelprune"} <= set(served.split(", "))
         assert not {"fastv", "flowcut", "backgroundpruning"} & set(served.split(", "))  # the last needs a CLS token
 
 
 def test_strategies_are_those_that_patch_accepts() -> None:
-    """The contract matrix holds patch() to the same rule: `served` in helpers/contract/cells.py."""
+    """The contract matrix tests patch() against the same rule: `served` in helpers/contract/cells.py."""
     llava = next(one for one in read_tested().values() if one.model_type == "llava")
     assert {"fopru", "fastv", "flowcut", "random"} <= set(strategies_of(llava))
     assert "cdpruner" not in strategies_of(llava)

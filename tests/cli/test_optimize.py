@@ -27,7 +27,7 @@ def test_a_search_writes_settings_and_says_how_to_use_them(
     assert record["model"]["name"] == "model"
     assert (record["search"]["data"]["name"], record["search"]["data"]["split"]) == ("scenes", "val")
     assert len(record["search"]["data"]["ids"]) == 3
-    assert "rec-40" not in record["search"]["data"]["ids"]  # of split test
+    assert "rec-40" not in record["search"]["data"]["ids"]  # it is in the split test
     assert (record["settings"]["recycle"], record["settings"]["keep_ratio"]) == (False, 0.3)
     assert (tmp_path / "new" / "settings.png").is_file()
 

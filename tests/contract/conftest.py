@@ -1,4 +1,4 @@
-"""What the tests of the contract matrix share."""
+"""Fixtures of the contract matrix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from helpers.contract.oracle import ERRORS
 
 @pytest.fixture(autouse=True)
 def cell(request: pytest.FixtureRequest, record_property: Any) -> Iterator[None]:
-    """Tells `make matrix` which cell a test fills, and how far from the oracle it was at most."""
+    """Record for `make matrix` which cell a test fills, and its largest difference from the oracle."""
     ERRORS.clear()
     cannot = False
     parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}

@@ -41,7 +41,7 @@ COLUMNS = {
 
 
 def label_of(test: str, parameters: dict[str, object]) -> str:
-    """The cell that a test of the matrix fills."""
+    """Return the cell that a test of the matrix fills."""
     if "mode" in parameters:
         return f"{parameters['mode']} {parameters['batch']}"
     name = test.split("[")[0].removeprefix("test_")
@@ -49,7 +49,7 @@ def label_of(test: str, parameters: dict[str, object]) -> str:
 
 
 def facts_of(case: str) -> dict[str, Any]:
-    """What the adapter of a family's model answers."""
+    """Return what the adapter of a family's model supports."""
     from helpers.contract.cells import EVERY, model_of
 
     from tokenprune.adapters import adapter_for
@@ -69,8 +69,8 @@ def facts_of(case: str) -> dict[str, Any]:
 
 
 def table(tested: Mapping[str, Tested]) -> str:
-    """Markdown: a row per family. ✓: every test passed; ✗: one failed; HF: transformers itself cannot do it; empty: the
-    family has no such input."""
+    """Return the Markdown table, one row per family. ✓: every test passed; ✗: one failed; HF: transformers itself
+    cannot do it; empty: the family has no such input."""
     lines = [f"| | contract | {' | '.join(COLUMNS)} | error |", f"|---|---|{':-:|' * len(COLUMNS)}--:|"]
     for family, one in tested.items():
         marks = []
@@ -83,12 +83,12 @@ def table(tested: Mapping[str, Tested]) -> str:
 
 
 def section(page: str) -> str:
-    """The text between the markers of adapters/models.md."""
+    """Return the text between the markers of adapters/models.md."""
     return page.split(BEGIN)[1].split(END)[0].strip()
 
 
 def write(runs: Path) -> None:
-    """Write the table, and what `tokenprune models` prints, from what a run of the matrix has written."""
+    """Write the table, and the data of `tokenprune models`, from the results of a run of the matrix."""
     from helpers.contract.cells import CASES
     from helpers.families.denoising import DENOISING
     from helpers.families.sparse import COMPACT_ONLY

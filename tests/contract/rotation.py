@@ -1,6 +1,6 @@
-"""Which tests `make test` runs beside those that run every time: a part that changes every day.
+"""Which tests `make test` runs in addition to those that run every time: a part that changes every day.
 
-`make matrix` runs all of them, with --all-cells. The part is in pytest's header; MATRIX_PART=3 runs that one again.
+`make matrix` runs all of them, with --all-cells. pytest's header shows the part; MATRIX_PART=3 repeats a part.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from datetime import date
 from functools import cache
 from typing import Any
 
-#: Of how many parts one is run, and of how many, of the tests that run more often.
+#: The number of parts, of which one runs per day, and the number of parts for tests that run more often.
 PARTS = 16
 OFTEN = 4
 VARIABLE = "MATRIX_PART"
-#: What every strategy does on every family.
+#: The tests of every strategy on every family.
 COMMONEST = "test_dropping_equals_masking"
-#: Slow tests of what seldom changes: families at the sizes of their published checkpoints, block diffusion, names in
-#: other releases of transformers, random draws of everything, evaluations of every kind of family, accelerate's
+#: Slow tests of code that rarely changes: families at the sizes of their published checkpoints, block diffusion, names
+#: in other releases of transformers, random draws of everything, evaluations of every kind of family, accelerate's
 #: launcher, bounds by simulation, two of three ways to compile a whole model, compiled attention, the largest image,
-#: and the scripts that repeat the project's own measurements and training. They run when pytest is given such a folder
-#: or file, or a test in it.
+#: and the scripts that repeat the project's own measurements and training. They always run if pytest is given such a
+#: folder or file, or a test in it.
 SELDOM = (
     "tests/adapters/published",
     "tests/contract/test_denoising.py",
@@ -39,13 +39,13 @@ SELDOM = (
     "tests/evals/test_other_families.py",
     "tests/evals/tune/test_bounds.py",
 )
-#: What families that share an adapter run every fourth day, by the beginning of a test's name.
+#: Beginnings of the names of tests that families with a shared adapter run every fourth day.
 SHARED = (
     f"{COMMONEST}[random-{{}}-greedy-padded]",
     "test_every_mode_gives_what_the_oracle_gives[{}-greedy",
 )
-#: Slow tests, a quarter of which run on one day, and another on the next: one thing in many cases, what is compiled,
-#: killed or measured, packages of others, and all demos.
+#: Slow tests of which a different quarter runs every day: one thing in many cases, compilation, kills, measurements,
+#: other packages, and all demos.
 CASES = (
     "tests/engine/costs/test_waits.py::test_a_prefill_waits",
     "tests/engine/modes/test_accelerate.py::test_regional_compilation",
@@ -73,17 +73,17 @@ CASES = (
 
 
 def part() -> int:
-    """The part of this day, or of the environment variable, which the processes of a parallel run share."""
+    """Return today's part, or that of the environment variable, which the processes of a parallel run share."""
     return int(os.environ.setdefault(VARIABLE, str(date.today().toordinal() % PARTS)))
 
 
 def names_tests(argument: str) -> bool:
-    """Whether an argument of pytest names tests one by one, or a folder or file with some that rotate."""
+    """Return whether an argument of pytest names single tests, or a folder or file that rotates."""
     return "::" in argument or argument.startswith(tuple(one.partition("::")[0] for one in (*SELDOM, *CASES)))
 
 
 def runs(item: Any) -> bool:
-    """Whether a test is run every time, or today."""
+    """Return whether a test runs every time, or today."""
     if _always(item):
         return True
     parts = OFTEN if _often(item) else PARTS
@@ -91,7 +91,8 @@ def runs(item: Any) -> bool:
 
 
 def _always(item: Any) -> bool:
-    """Whether a test runs every day: on LLaVA or no family, or outside the contract on one with its own adapter."""
+    """Return whether a test runs every day: it is on LLaVA or no family, or outside the contract on a family with its
+    own adapter."""
     if item.nodeid.startswith((*SELDOM, *CASES)):
         return False
     from helpers.contract.cells import FIRST_CASE
@@ -102,7 +103,7 @@ def _always(item: Any) -> bool:
 
 
 def _often(item: Any) -> bool:
-    """Whether a test that does not run every time runs every fourth day."""
+    """Return whether a test that does not run every time runs every fourth day."""
     if item.nodeid.startswith(SELDOM):
         return False
     from helpers.contract.cells import MECHANISMS
@@ -115,9 +116,9 @@ def _often(item: Any) -> bool:
 
 @cache
 def _families() -> tuple[set[str], set[str]]:
-    """All families, and those that share an adapter.
+    """Return all families, and those that share an adapter.
 
-    Imported late, as the cells are: the process that only starts the others would load transformers' models first.
+    Imported late, like the cells: otherwise the process that only starts workers would first load transformers' models.
     """
     from helpers.families import FAMILIES
     from helpers.families.common import CommonFamily
@@ -130,7 +131,7 @@ def _in_contract(item: Any) -> bool:
 
 
 def _cell(item: Any) -> tuple[str | None, str | None]:
-    """The strategy and the family of a test, if it has them."""
+    """Return the strategy and the family of a test, if it has them."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     name = parameters.get("name")
     return name, parameters.get("case", name)

@@ -1,5 +1,5 @@
-"""The contract matrix of models that take position IDs for places in the cache: pruning equals the language model given
-only the kept tokens, numbered without gaps."""
+"""The contract matrix of models that use position IDs as places in the cache: pruning equals the language model on only
+the kept tokens, numbered without gaps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BATCHES: dict[str, dict[str, Any]] = {
     "both": {"images_per_row": [1], "videos_per_row": [1]},
 }
 COMMONEST = (("greedy", "single"), ("greedy", "video"))
-#: Every strategy with the commonest calls, and one with all; only images are repeated for several answers.
+#: Every strategy in the most common modes, and one in all. For several answers, only images are repeated.
 CELLS = [
     (name, case, mode, batch)
     for name in STRATEGIES
@@ -40,8 +40,8 @@ CASES = list(COMPACT_ONLY)
 
 
 def served(name: str, case: str) -> tuple[Family, Any]:
-    """The family and its model, for a strategy whose statistics it offers; else the test ends here, having seen that
-    patch() refuses."""
+    """Return the family and its model. If it does not offer what a strategy needs, check that patch() refuses, and skip
+    the rest of the test."""
     model = model_of(case)
     refusal = refusal_of(name, adapter_for(model))
     if refusal is not None:
@@ -52,7 +52,7 @@ def served(name: str, case: str) -> tuple[Family, Any]:
 
 
 def expected_of(family: Family, model: Any, run: Run, reports: list[tokenprune.Report]) -> Tensor:
-    """The logits of the kept tokens' own sequence, numbered without gaps."""
+    """Return the logits of a sequence of only the kept tokens, numbered without gaps."""
     whole = run.whole(family)
     dropped = dropped_columns(whole["input_ids"], reports)
     run.position_ids = family.compact_ids(model, whole, dropped)
@@ -90,7 +90,7 @@ def test_beams(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_second_turn(case: str) -> None:
-    """With an image of its own, and then text."""
+    """First with its own image, then with only text."""
     family, model = served(ANYWHERE, case)
     turns = [family.prompt([1], seed=seed, sizes=[(48, 32)]) for seed in (1, 2)]
     turns.append({key: value for key, value in family.prompt([0], seed=3).items() if key == "input_ids"})
@@ -142,7 +142,7 @@ def test_other_ids_are_refused(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_padding(case: str) -> None:
-    """Moves the blocks without a patch, too; a batch that pruning would leave padded is refused."""
+    """Padding shifts the blocks even without a patch. A batch that would still be padded after pruning is refused."""
     family, model = served(ANYWHERE, case)
     inputs = family.prompt([1, 2])
     refused = pytest.raises(PruningError, match=r"leaves \d+, \d+ tokens in the rows .* one prompt at a time")
@@ -157,7 +157,7 @@ def test_padding(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_blocks_are_chosen(case: str) -> None:
-    """With more of them, the answers of the same weights are others: the indexer takes part in what is compared."""
+    """The same weights answer differently with more blocks, so the indexer matters in the comparison."""
     inputs, answers = COMPACT_ONLY[case].prompt([2]), []
     for model in (model_of(case), MiniMaxM3(case, n_blocks=100).build()):
         with torch.no_grad(), tokenprune.patch(model, strategy_of(ANYWHERE), position_ids="compact"):

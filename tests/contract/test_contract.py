@@ -1,8 +1,9 @@
 """The contract matrix: every strategy x every registered family x every mode.
 
-Parametrised over the registries: a new strategy is in it by itself, and a new adapter's class must have a Family. Every
-strategy meets every family in the commonest mode, and one LLaVA in all else that does not depend on how the model is
-run. One strategy for each mechanism meets all LLaVA towers in every mode, and one meets every family in every mode.
+It is parametrised over the registries: new strategies are included automatically, and the class of a new adapter must
+have a Family. Every strategy runs on every family in the most common mode, and on one LLaVA in all other respects that
+do not depend on the mode. One strategy per mechanism runs on all LLaVA towers in every mode, and one strategy on every
+family in every mode.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ from tokenprune.adapters import ADAPTERS, adapter_for
 from tokenprune.adapters.tested import read_tested
 from tokenprune.evals.cli.models import FIRST_STAGE, strategies_of
 
-#: What is stored of the matrix is of a transformers that has all families.
+#: The stored matrix is of a transformers that has all families.
 newest = pytest.mark.skipif(VERSION < COMPLETE, reason="this transformers is older than the stored matrix")
 
 
 @newest
 def test_the_readme_shows_the_matrix() -> None:
-    """The one in adapters/models.md; `make matrix` writes its table."""
+    """That is adapters/models.md; `make matrix` writes its table."""
     tested = read_tested()
     assert set(tested) == {*CASES, *DENOISING, *COMPACT_ONLY}
     assert section(PAGE.read_text(encoding="utf-8")) == table(tested)
@@ -60,7 +61,7 @@ def test_the_readme_shows_the_matrix() -> None:
 @newest
 @pytest.mark.parametrize("case", [*CASES, *DENOISING, *COMPACT_ONLY])
 def test_what_tokenprune_models_prints_is_what_the_adapter_answers(case: str) -> None:
-    """`make matrix` writes it."""
+    """`make matrix` writes the file that it prints."""
     tested = read_tested()[case]
     assert {name: asdict(tested)[name] for name in facts_of(case)} == facts_of(case)
     adapter = adapter_for(model_of(case))
@@ -92,7 +93,7 @@ def test_dropping_equals_masking(name: str, case: str, mode: str, batch: str) ->
         dropped = dropped_columns(run.whole(family)["input_ids"], [report])
         with as_reported(model, run.whole(family)["input_ids"], [report]):
             expected = run.expected(family, model, dropped)
-        # Without a cache, what the text attends to is looked at again in every step, and the report is of the last.
+        # Without a cache, the text's attention is read again in every step, and the report describes the last one.
         again = mode == "uncached" and "text_attention" in strategy_of(name).needs
         steps = slice(-1 if again else None, None)
         assert_close(run.logits[:, steps], expected[:, steps])
@@ -103,7 +104,7 @@ def test_dropping_equals_masking(name: str, case: str, mode: str, batch: str) ->
 @pytest.mark.parametrize(("name", "case"), FEW_PAIRS)
 def test_beams(name: str, case: str) -> None:
     family, model = served(name, case)
-    # Where transformers repeats each image by itself, the beams of a prompt with two images see different ones.
+    # If transformers repeats each image separately, the beams of a prompt with two images see different images.
     per_row, n = [1, 2] if ENCODES_FIRST and family.repeats_rows() else [1, 1], 2
     inputs = family.prompt(per_row)
     with family.expectation("beams"):
@@ -126,8 +127,8 @@ def test_beams(name: str, case: str) -> None:
 @pytest.mark.parametrize("padding", ["left", "right"])
 @pytest.mark.parametrize(("name", "case"), FEW_PAIRS)
 def test_plain_forward(name: str, case: str, padding: str) -> None:
-    """Every surviving position of a forward, whichever side the padding is on; kept tokens have the position IDs,
-    all components, that they have without pruning."""
+    """Checks every surviving position of a forward, with padding on either side. Kept tokens have the same position IDs
+    as without pruning, in all components."""
     family, model = served(name, case)
     inputs = family.prompt([2, 1], padding=padding)
     ids = family.position_ids(model, inputs)
@@ -147,7 +148,7 @@ def test_plain_forward(name: str, case: str, padding: str) -> None:
 
 @pytest.mark.parametrize(("name", "case"), FEW_PAIRS)
 def test_the_last_logits_are_those_of_all(name: str, case: str) -> None:
-    """Also for models that leave out the other columns before their last layers."""
+    """Also in models that drop the other columns before their last layers."""
     _, model = served(name, case)
     for batch in batches_of(case):
         with torch.no_grad(), tokenprune.patch(model, strategy_of(name)):
@@ -171,7 +172,7 @@ def test_compact_is_masking_under_compact_ids(name: str, case: str) -> None:
         expected = family.oracle(model, whole, dropped, ids)
         original = family.oracle(model, whole, dropped)
     assert_close(logits, expected[:, -STEPS - 1 : -1])
-    if dropped.any() and family.numbered:  # so the oracle does tell the two apart
+    if dropped.any() and family.numbered:  # so the oracle distinguishes the two
         assert (logits - original[:, -STEPS - 1 : -1]).abs().max() > 1e-2
 
 
@@ -232,11 +233,11 @@ def test_every_layer_caches_what_is_left(name: str, case: str) -> None:
     with torch.no_grad(), tokenprune.patch(model, strategy_of(name)) as handle:
         out = model.generate(**inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True)
     n_text = inputs["input_ids"].shape[1] - handle.report.n_visual
-    layers = getattr(out[CACHE], "layers", ())  # the cache of Qwen3.5 had none once
-    for number, layer in enumerate(layers):  # the last answered token is never fed back
-        if not hasattr(layer, "get_seq_length"):  # it has a state, or reads the keys of another layer
+    layers = getattr(out[CACHE], "layers", ())  # older caches of Qwen3.5 have none
+    for number, layer in enumerate(layers):  # the last answer token is never fed back
+        if not hasattr(layer, "get_seq_length"):  # the layer has a state, or reads the keys of another layer
             continue
-        # What a layer has been given; one with a sliding window keeps fewer.
+        # The number of tokens that a layer has been given; one with a sliding window holds fewer.
         n_left = sum(len(image.kept_at(number)) for image in handle.report.images)
         assert layer.get_seq_length() == n_text + n_left + STEPS - 1
 
@@ -245,7 +246,7 @@ def test_every_layer_caches_what_is_left(name: str, case: str) -> None:
 def test_remove_leaves_nothing_behind(name: str, case: str) -> None:
     family, model = served(name, case)
     inputs = family.prompt([1])
-    model.generate(**inputs, max_new_tokens=2)  # HF itself caches things on first use
+    model.generate(**inputs, max_new_tokens=2)  # transformers itself caches objects on first use
 
     def state() -> list[Any]:
         return [

@@ -1,5 +1,5 @@
-"""The contract matrix of models that denoise: every step of a pruned model is that of the model with the dropped tokens
-closed to attention, in both of its stacks."""
+"""The contract matrix of models that denoise: every step of a pruned model equals that of the unpruned model with the
+dropped tokens masked, in both of its stacks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import tokenprune
 from tokenprune import STRATEGIES
 from tokenprune.adapters import adapter_for
 
-#: DiffusionGemma's generate tells the compiler when a step begins, which imports all of it.
+#: DiffusionGemma's generate marks the beginning of steps for the compiler, which imports all of the compiler.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 BATCHES: dict[str, dict[str, Any]] = {
     "single": {"images_per_row": [1]},
@@ -41,8 +41,8 @@ PAIRS = [(name, case) for name in MECHANISMS for case in DENOISING]
 
 @contextmanager
 def merging(model: Any, inputs: dict[str, Any], report: tokenprune.Report) -> Iterator[None]:
-    """The time in which the first call of the language model gets what the report says was merged, before it and on
-    entry to its layers, and encoder layers do not see what was dropped in the tower."""
+    """Within the block, apply the merges of the report to the first call of the language model, before it and on entry
+    to its layers, and mask in encoder layers what was dropped in the tower."""
     adapter, ids = adapter_for(model), inputs["input_ids"]
     done: list[int] = []
 
@@ -72,7 +72,7 @@ def merging(model: Any, inputs: dict[str, Any], report: tokenprune.Report) -> It
     if any(image.stages for image in report.images):
         hooks += [layer.register_forward_pre_hook(entering(number)) for number, layer in enumerate(adapter.layers)]
     if any(image.in_tower for image in report.images):
-        cameras = inputs["pixel_attention_mask"].flatten().nonzero()[:, 0].tolist()  # some places are empty
+        cameras = inputs["pixel_attention_mask"].flatten().nonzero()[:, 0].tolist()  # some places have no camera
         images = [image for *_, image in placed(ids, [report])]
         for number, layer in enumerate(adapter.tower.layers(adapter.vision_tower)):
             hooks += close_in_tower(adapter, images, number, layer, cameras)
@@ -84,7 +84,7 @@ def merging(model: Any, inputs: dict[str, Any], report: tokenprune.Report) -> It
 
 
 def closed_by(report: tokenprune.Report, ids: Tensor) -> Closed:
-    """What a report says that each layer does not see."""
+    """Return what each layer does not see according to a report."""
     return Closed([dropped_columns(ids, [seen_by(report, layer)]) for layer in range(DEPTH)], {})
 
 
@@ -102,7 +102,7 @@ def test_dropping_equals_masking(name: str, case: str, mode: str, batch: str) ->
         assert_within_budget(strategy_of(name), image)
     blind = dropped_columns(inputs["input_ids"], [report])
     nothing = Closed([torch.zeros_like(blind)] * DEPTH, {})
-    if mode == "denoised":  # so the oracle does tell the two apart
+    if mode == "denoised":  # so the oracle distinguishes the two
         whole = family.expected(model, inputs, done, nothing)
         assert (whole - expected).abs().max() > 1e-3
     assert report.denoising is not None

@@ -1,4 +1,4 @@
-"""The families of the contract matrix are right by themselves: on unpatched models."""
+"""The test families of the contract matrix are themselves correct, on unpatched models."""
 
 from __future__ import annotations
 

@@ -16,21 +16,21 @@ from PIL import Image
 from tokenprune.errors import SettingError
 
 FOLDER = Path(__file__).parents[2] / "demos"
-#: The demos by name, without what they share and what runs them all.
+#: The names of the demos, without the shared module and the script that runs them all.
 DEMOS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("_common", "run_all"))
 
-#: Those that make a tiny model with random weights, of a kind that no small checkpoint exists of.
+#: Demos that make a tiny model with random weights, because no small checkpoint of its kind exists.
 RANDOM = ("block_diffusion", "robot_policy")
 
 
 def load(name: str) -> ModuleType:
-    """Return the script as a module of its own, which a test may change."""
+    """Return the script as a new module, which a test may change."""
     return module_at(FOLDER / f"{name}.py")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random model goes on answering until it is told to stop."""
+    """Limit answers: a random model does not stop on its own."""
     monkeypatch.setattr("tokenprune.evals.explain.explain.MAX_NEW_TOKENS", 4)
     monkeypatch.setattr("tokenprune.evals.explain.page.SLIDER", (0.5,))
 
@@ -41,7 +41,7 @@ def model(tmp_path: Path) -> str:
 
 
 def panels(path: Path, n: int) -> list[np.ndarray]:
-    """The panels in the first row of a written figure, texts and scores cut away."""
+    """Return the panels in the first row of a figure file, without texts and scores."""
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     height = pixels.shape[0]
     return np.array_split(pixels[height // 4 : 2 * height // 5], n, axis=1)
@@ -53,7 +53,7 @@ def test_demos_are_short() -> None:
         assert len(path.read_text().splitlines()) < 80, path
 
 
-#: Runs scripts as `python SCRIPT --help` would, in one process, which loads torch once.
+#: Runs scripts like `python SCRIPT --help`, but in one process, which loads torch only once.
 RUN = """
 import runpy, sys
 from contextlib import suppress
@@ -67,7 +67,7 @@ for name in names:
 
 
 def test_demos_are_scripts() -> None:
-    """They find each other's module without tokenprune's help, and say what their options do."""
+    """They find their shared module without tokenprune's help, and every option has a help text."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["PYTHONPATH"] = str(FOLDER.parent)
     command = [sys.executable, "-c", RUN, str(FOLDER), *DEMOS]
@@ -82,7 +82,7 @@ def test_demos_are_scripts() -> None:
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(("name", "read"), [("block_diffusion", 0.25), ("robot_policy", 0.25)])
 def test_demos_with_random_weights(name: str, read: float, capsys: pytest.CaptureFixture[str]) -> None:
-    """They say that the weights are random, and what the steps have read."""
+    """They print that the weights are random, and what the steps have read."""
     load(name).main([])
     printed = capsys.readouterr().out
     assert printed.startswith("The weights are random")

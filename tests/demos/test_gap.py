@@ -1,4 +1,4 @@
-"""The figure of what position IDs are to grounding: its data are the run's, and what it draws can be seen."""
+"""The figure on position IDs and grounding: it shows the data of the run, and everything it draws is visible."""
 
 from __future__ import annotations
 
@@ -71,17 +71,17 @@ ROWS = [
 def scene(folder: Path, compact: str = WRONG) -> Scene:
     texts = {"original": RIGHT, "compact": compact}
     answers = [answer("a", ratio, ids, text, 1.0) for ratio in RATIOS for ids, text in texts.items()]
-    return Scene.telling([sample(folder)], by_asked([unpruned("a", 1.0), *answers]))
+    return Scene.first_correct([sample(folder)], by_asked([unpruned("a", 1.0), *answers]))
 
 
 def axes_of(figure: Figure) -> tuple[list[Axes], Axes]:
-    """The panels of the scene, and the curves."""
+    """Return the panels of the scene, and the curves."""
     left, right = figure.subfigs
     return left.axes, right.axes[0]
 
 
 def pixels_of(figure: Figure, axes: Axes) -> np.ndarray:
-    """What is drawn within the axes."""
+    """Return what is drawn within the axes."""
     canvas = figure.canvas
     canvas.draw()
     drawn = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)  # pyright: ignore[reportAttributeAccessIssue]
@@ -126,7 +126,7 @@ def test_the_scene_shows_each_box(tmp_path: Path) -> None:
         assert min(drawn.shape[:2]) > 80
         assert has_color(drawn, "original")
         assert has_color(drawn, "compact")
-    assert pixels[1].mean() < pixels[0].mean()  # more is dark
+    assert pixels[1].mean() < pixels[0].mean()  # a larger part is dark
 
 
 def test_no_box_is_said_and_not_drawn(tmp_path: Path) -> None:
@@ -141,9 +141,9 @@ def test_the_scene_is_the_first_that_is_answered_right(tmp_path: Path) -> None:
     samples = [sample(tmp_path, name) for name in ("never asked", "wrong", "right", "right too")]
     scores = {"wrong": 0.0, "right": 1.0, "right too": 1.0}
     asked = by_asked([unpruned(name, score) for name, score in scores.items()])
-    assert Scene.telling(samples, asked).question.id == "right"
+    assert Scene.first_correct(samples, asked).question.id == "right"
     asked = by_asked([unpruned(name, None) for name in scores])
-    assert Scene.telling(samples, asked).question.id == "wrong"
+    assert Scene.first_correct(samples, asked).question.id == "wrong"
 
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

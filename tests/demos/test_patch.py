@@ -1,4 +1,4 @@
-"""The lines that a reader copies from `patch_your_model.py` work by themselves, and the demo says what they change."""
+"""The lines that readers copy from `patch_your_model.py` work on their own, and the demo prints what they change."""
 
 import runpy
 from pathlib import Path
@@ -31,11 +31,11 @@ def test_the_copied_lines_need_nothing_else() -> None:
     text = model.config.text_config
     per_token = 2 * 4 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
     assert whole - part == (36 - 9) * per_token
-    assert names["ask"](*asked)[2] == whole  # nothing is left of the patch
+    assert names["ask"](*asked)[2] == whole  # the patch is gone
 
 
 def test_layers_of_linear_attention_have_no_keys(tmp_path: Path) -> None:
-    """Qwen3.5: one layer of two has keys and values."""
+    """In this Qwen3.5, one of two layers has keys and values."""
     save_qwen(tmp_path, "qwen3_5")
     names: dict[str, Any] = {}
     exec(copied(), names)
@@ -59,7 +59,7 @@ def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def ended(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
-    """What a demo says at its end, called as a script."""
+    """Return the exit message of a demo that is called as a script."""
     monkeypatch.setattr("sys.argv", [name, *arguments])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")

@@ -1,4 +1,4 @@
-"""The plot of a search shows where in its box the settings were found, and its demo draws it."""
+"""The plot of a search shows where in the search range the settings were found, and the demo draws it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_demo(tmp_path: Path) -> None:
     assert min(pixels.shape[:2]) > 500
     for half in np.array_split(pixels, 2, axis=1):
         orange = (abs(half - (0xD5, 0x5E, 0)) < 40).all(-1)
-        assert orange.sum() > 200  # the best so far; the schedule found
+        assert orange.sum() > 200  # the best value so far, and the schedule found
 
 
 def test_the_plot_shows_the_search(tmp_path: Path) -> None:

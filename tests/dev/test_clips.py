@@ -1,4 +1,4 @@
-"""The bundled clips: what their command makes again, and what is asked about them."""
+"""The bundled clips: their command reproduces them, and their questions are right."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_questions() -> None:
 
 
 def test_what_appears_is_in_one_of_four_frames() -> None:
-    """Beside what moves, which is in the other half of each."""
+    """The moving object is always in the other half."""
     for number in (1, 3, 5):
         frames = [np.asarray(frame, int) for frame in read_clip(CLIPS / f"videos/clip_{number:03}.mp4", 4).frames]
         changed = [
@@ -49,7 +49,7 @@ def test_what_appears_is_in_one_of_four_frames() -> None:
             for rows in (slice(0, SIDE // 2), slice(SIDE // 2, SIDE))
         ]
         still = min(changed, key=np.median)  # the half in which nothing moves
-        assert sum(difference > 3 for difference in still) in (6, 0)  # one frame differs from three, both ways
+        assert sum(difference > 3 for difference in still) in (6, 0)  # one frame differs from three, counted twice
     clip = read_clip(CLIPS / "videos/clip_001.mp4", N_FRAMES)
     assert clip.duration == N_FRAMES / FPS
 

@@ -1,4 +1,4 @@
-"""The fuzz finds nothing in 200 draws, finds what is broken on purpose, and survives being killed."""
+"""The fuzz finds no failure in 200 draws, finds deliberate faults, and survives being killed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_dropping_equals_masking_in_200_draws() -> None:
 
 @contextmanager
 def shifted_ids() -> Iterator[None]:
-    """The later half of a pruned prompt is numbered one too high."""
+    """Number the later half of a pruned prompt one too high."""
     right = Packing.gather_ids
 
     def wrong(self: Packing, ids: Any) -> Any:
@@ -65,7 +65,7 @@ def shifted_ids() -> Iterator[None]:
 
 @contextmanager
 def exchanged_token() -> Iterator[None]:
-    """One kept visual token gives its place to its dropped neighbour."""
+    """Replace one kept visual token by its dropped neighbour."""
     right = prefill.prune_prompt
 
     def wrong(prompt: Any, dropped: Any, chosen: Any) -> Packing:
@@ -86,7 +86,7 @@ def exchanged_token() -> Iterator[None]:
 
 @contextmanager
 def forgotten_shift() -> Iterator[None]:
-    """After a prompt with compact position IDs, what follows is numbered as if nothing had been dropped."""
+    """After a prompt with compact position IDs, number later tokens as if nothing had been dropped."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(prefill, "id_shift", lambda before, after, real: torch.zeros(len(real), dtype=torch.long))
         yield
@@ -94,7 +94,7 @@ def forgotten_shift() -> Iterator[None]:
 
 @contextmanager
 def unmerged() -> Iterator[None]:
-    """Nothing is merged, though the report says so."""
+    """Merge nothing, although the report says so."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(prefill, "merge_dropped", lambda embeds, chosen: embeds)
         yield
@@ -145,8 +145,8 @@ def test_a_killed_run_resumes_where_it_stopped(tmp_path: Path) -> None:
 
 
 def without_rounding(line: dict[str, Any]) -> dict[str, Any]:
-    """A line without its time and what rounding changes: it differs between processes, and what "any" strategies keep
-    hangs on every digit."""
+    """Return a line without its time and what rounding changes. Rounding differs between processes, and what the "any"
+    strategies keep depends on every digit."""
     return {key: value for key, value in line.items() if key not in ("seconds", "worst", "n_kept")}
 
 

@@ -1,4 +1,4 @@
-"""The comparison of what our VisionZip and FlowCut keep with what the published packages keep."""
+"""The comparison of our VisionZip and FlowCut with the published packages."""
 
 import torch
 from helpers.by_path import module_at
@@ -16,7 +16,7 @@ def test_it_finds_the_bundled_scenes() -> None:
 
 
 def test_by_how_much_a_merge_is_decided() -> None:
-    """The first contextual token is the nearer one by 1 - 0.8, and the two are equally near to the last token."""
+    """The first token is nearer to one contextual token by 1 - 0.8, and the last is equally near to both."""
     keys = torch.tensor([[2.0, 0.0], [0.8, 0.6], [1.0, 0.0], [3.0, 1.0]])
     found = agreement.gaps(keys, torch.tensor([0, 1]), torch.tensor([2, 3]))
     torch.testing.assert_close(found, torch.tensor([0.0, 0.2]), atol=1e-6, rtol=0)

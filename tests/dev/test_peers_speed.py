@@ -1,6 +1,6 @@
-"""The comparison with published packages: the same weights everywhere, and a table of what was stored.
+"""The speed comparison with published packages: the same weights in all environments, and the table.
 
-The packages themselves are not here: evals/results/peers.md says how they are installed.
+The packages themselves are not needed here: evals/results/peers.md says how to install them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 import torch
 
 # pyright: reportMissingImports=false
-# The scripts of evals/dev/peers/speed are no package.
+# The scripts in evals/dev/peers/speed are not a package.
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "evals" / "dev" / "peers" / "speed"
@@ -40,7 +40,7 @@ def peers_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The model of the comparison, but narrow."""
+    """A narrow model of the comparison."""
     import newest_side
 
     narrow = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
@@ -52,7 +52,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("batch", [1, 2])
 def test_every_prefill_of_ours_leaves_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     newest = small(monkeypatch)
-    torch.manual_seed(0)  # the class embedding is drawn by transformers; now and then two scores are as good as equal
+    torch.manual_seed(0)  # transformers draws the class embedding, and with some seeds two scores are almost equal
     newest.make(tmp_path)
     model = newest.saved(tmp_path)
     from shape import AFTER, BEFORE, KEEP, N_VISUAL, kv_bytes

@@ -1,4 +1,4 @@
-"""What the check of vLLM's names finds in a release that differs, and that it finds nothing in the same."""
+"""The check of vLLM's names finds every difference in another release, and none in the same one."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tokenprune import DART, FastV, IVCPrune, PyramidDrop, SparseVLM
 from tokenprune.sequence.packing import IGNORED_LABEL, PromptTokens
 from tokenprune.strategy import StagedStrategy
 
-#: Of each row, what its columns are: padding, text, a visual token, a label; and how many of them are asked.
+#: For each row, the kinds of its columns (padding, text, visual token, label) and how many belong to the question.
 ROWS = {
     "a question and its answer": ("tvvttll", 5),
     "padded on the left": ("..vvttl", 6),
@@ -34,7 +34,7 @@ def test_a_question_ends_at_its_label(row: str) -> None:
     visual, real = (torch.tensor([[one in kinds for one in columns]]) for kinds in ("v", "tvl"))
     labels = torch.tensor([[7 if one == "l" else IGNORED_LABEL for one in columns]])
     prompt = PromptTokens.of({"image": visual}, {"image": None}, real)
-    with torch.device("meta"):  # which stands for a GPU, as torch.set_default_device sets one
+    with torch.device("meta"):  # stands in for a GPU as default device
         asked = prompt.without_answers(labels)
     assert asked.real[0].tolist() == [is_real and n < n_asked for n, is_real in enumerate(real[0].tolist())]
     assert torch.equal(asked.real, asked.real_cpu)
@@ -52,7 +52,7 @@ def test_a_question_ends_at_its_label(row: str) -> None:
     ids=lambda strategy: type(strategy).__name__,
 )
 def test_what_reads_the_question_does_not_read_the_answer(strategy: StagedStrategy) -> None:
-    """In training, tokens are kept as in generation, which does not have the answer yet."""
+    """In training, the same tokens are kept as in generation, which does not have the answer yet."""
     model = FAMILIES["llava-clip"].build(n_layers=4)
     asked = prompt([1, 1], texts=[6, 4])  # padded on the left
     answers = torch.randint(10, 20, (2, 5), generator=torch.Generator().manual_seed(0))
@@ -71,7 +71,7 @@ def test_what_reads_the_question_does_not_read_the_answer(strategy: StagedStrate
             return [stage.kept.tolist() for image in handle.report.images for stage in image.stages]
 
     assert kept(**whole, labels=labels) == kept(**asked)
-    assert kept(past_hooks=True, **whole, labels=labels) == kept(**asked)  # as PEFT up to 0.20 calls a wrapped model
-    assert kept(**whole) != kept(**asked)  # without labels, nothing says where the question ends
+    assert kept(past_hooks=True, **whole, labels=labels) == kept(**asked)  # like PEFT up to 0.20
+    assert kept(**whole) != kept(**asked)  # without labels, nothing shows where the question ends
     everything = kept(**whole, labels=ids.masked_fill(ids == IMAGE, IGNORED_LABEL))
-    assert everything == kept(**whole)  # nor with labels of all text
+    assert everything == kept(**whole)  # nor do labels on all text

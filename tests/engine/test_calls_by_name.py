@@ -1,4 +1,4 @@
-"""Layers that are called with their hidden states by name are pruned as others are."""
+"""Layers that get their hidden states as a keyword argument are pruned like others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokenprune.engine.skipping import SkippedLayer
 
 
 def call_by_name(layers: Iterable[Any]) -> None:
-    """Let every layer's `__call__`, outside of all hooks, pass all arguments by name."""
+    """Make every layer's `__call__` pass all arguments by keyword, outside of all hooks."""
     for layer in layers:
         base = type(layer)
         names = list(signature(base.forward).parameters)[1:]

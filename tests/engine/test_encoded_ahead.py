@@ -50,7 +50,7 @@ def test_one_that_reads_the_same_or_less(llava: Any, before: Strategy, now: Stra
 
 
 def test_a_cache_of_features(llava: Any) -> None:
-    """The user's own, in front of the model: what it returns was recorded when it was encoded."""
+    """A user's own cache in front of the model: what it returns was recorded when it was encoded."""
     inputs, encode, cached = prompt([1]), llava.model.get_image_features, []
 
     def encode_once(pixel_values: Any, **kwargs: Any) -> Any:
@@ -71,7 +71,7 @@ def test_a_cache_of_features(llava: Any) -> None:
 
 
 def test_a_cache_of_features_that_is_set_after_the_patch() -> None:
-    """It hides its hits from the patch."""
+    """The cache hides its hits from the patch."""
     model, inputs = tiny_llava(), prompt([1])
     tokenprune.patch(model, Grid(keep=9))
     with torch.no_grad():

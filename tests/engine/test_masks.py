@@ -50,7 +50,8 @@ class Windowed(Llava):
         return {"full_attention": additive(seen, keys), "sliding_attention": sliding}
 
 
-#: A prompt has 42 columns or more, of which 20 or more are left: the windows end before and after the pruned prompt.
+#: A prompt has at least 42 columns, at least 20 of which are left: windows are shorter or longer than the pruned
+#: prompt.
 WINDOWED = {
     f.name: f for f in (Windowed("mistral", 8), Windowed("mistral", 30), Windowed("qwen2", 8), Windowed("gemma2", 8))
 }
@@ -83,7 +84,7 @@ def test_dropping_equals_masking(name: str, batch: str, mode: str) -> None:
 @pytest.mark.parametrize("mode", ["greedy", "static"])
 @pytest.mark.parametrize("name", CASES)
 def test_masks_that_are_added(name: str, mode: str) -> None:
-    """Eager attention adds its masks, sdpa takes bool ones."""
+    """Eager attention adds float masks, sdpa takes bool ones."""
     family, model, per_row = CASES[name], model_of(name, "eager"), [1, 2]
     if mode in family.cannot:
         pytest.skip("transformers does not do it right")
@@ -95,8 +96,8 @@ def test_masks_that_are_added(name: str, mode: str) -> None:
 
 @pytest.mark.parametrize("name", WINDOWED)
 def test_beams(name: str) -> None:
-    """Each returned score must be the oracle's log-probability."""
-    # Where transformers repeats each image by itself, the beams of a prompt with two images see different ones.
+    """Every returned score must equal the oracle's log-probability."""
+    # If transformers repeats each image separately, the beams of a prompt with two images see different images.
     family, model, per_row, n = CASES[name], model_of(name), [1, 2] if ENCODES_FIRST else [1, 1], 3
     inputs = family.prompt(per_row)
     search = {"num_beams": n, "num_return_sequences": n, "do_sample": False, "max_new_tokens": STEPS}
@@ -110,7 +111,7 @@ def test_beams(name: str) -> None:
 
 
 class Talk:
-    """Turns of a conversation through `generate`, each given all of it and the cache, and checked."""
+    """Turns of a conversation through `generate`, each given the whole conversation and the cache, and checked."""
 
     def __init__(self, name: str) -> None:
         self.family, self.model, self.cache = CASES[name], model_of(name), None
@@ -146,29 +147,29 @@ class Talk:
 
 
 def sees_later_images(name: str) -> bool:
-    """Older versions make the masks of Gemma 3's later images wrong, without pruning too."""
+    """Return False if this transformers makes wrong masks for later images in Gemma 3, even without pruning."""
     return RECENT or not name.startswith("gemma3")
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "paligemma"])  # which sees its first prompt as one
+@pytest.mark.parametrize("name", [name for name in CASES if name != "paligemma"])  # has no causal prompt
 def test_masks_of_a_conversation(name: str) -> None:
     talk = Talk(name)
     talk.turn(1, 1, texts=[4, 4])
     talk.turn(0, 2, texts=[9, 9])
     talk.turn(int(sees_later_images(name)), 3, texts=[3, 3])
-    talk.turn(0, 4, texts=[2, 4])  # the shorter row is padded in mid-conversation
+    talk.turn(0, 4, texts=[2, 4])  # pads the shorter row in mid-conversation
 
 
 @pytest.mark.parametrize("name", [n for n in ("mistral-8", "qwen2-8", "gemma3-window") if sees_later_images(n)])
 def test_a_conversation_that_starts_with_text(name: str) -> None:
-    """The first image comes after a cache that is not pruned, and whose windows are full already."""
+    """The first image comes after an unpruned cache whose windows are already full."""
     talk = Talk(name)
     talk.turn(0, 1, texts=[15, 15])
     talk.turn(1, 2, texts=[4, 4])
     talk.turn(0, 3, texts=[4, 4])
 
 
-@pytest.mark.parametrize("name", ["mistral-8", "qwen2-8"])  # Gemma 3's masks are wrong there without pruning, too
+@pytest.mark.parametrize("name", ["mistral-8", "qwen2-8"])  # Gemma 3's masks are wrong there even without pruning
 @pytest.mark.parametrize("n_images", [0, 1])
 def test_a_static_conversation(name: str, n_images: int) -> None:
     talk = Talk(name)
@@ -194,7 +195,7 @@ def test_right_padding(name: str) -> None:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_masks_that_the_caller_makes(attention: str) -> None:
-    """Any pattern, in prefill and in decode, the same for all rows."""
+    """Any pattern, in prefill and decode, the same for all rows."""
     family = FAMILIES["llava-clip"]
     model, inputs = family.build(attention), family.prompt([1, 1], texts=[4, 4])
     length = inputs["input_ids"].shape[1]
@@ -214,7 +215,7 @@ def test_masks_that_the_caller_makes(attention: str) -> None:
             logits = model(**last, position_ids=ids[:, length:], **{CACHE: out[CACHE]}).logits
         dropped = dropped_columns(whole["input_ids"], [handle.report])
         mask = additive(given[:, 0] == 0 if attention == "eager" else given[:, 0], ~dropped)
-        # What was written in prefill did not see the last column.
+        # Tokens of the prefill did not see the last column.
         mask[..., :length, length:] = torch.finfo(torch.float32).min
         expected = model(**{**whole, "attention_mask": mask}, position_ids=ids, use_cache=False).logits
     assert_close(out.logits, expected[:, :length][~dropped[:, :length]].view_as(out.logits))
@@ -223,7 +224,7 @@ def test_masks_that_the_caller_makes(attention: str) -> None:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_a_bias_that_the_caller_adds(attention: str) -> None:
-    """A column that every query attends to a little less is not taken for padding, which is dropped."""
+    """A column with a small negative bias is not mistaken for padding, which is dropped."""
     family = FAMILIES["llava-clip"]
     model, inputs = family.build(attention), family.prompt([1])
     real = inputs["attention_mask"].bool()
@@ -264,7 +265,7 @@ def test_layers_of_other_kinds() -> None:
 
 @pytest.mark.skipif(not hasattr(DynamicCache, "activate_past_recording"), reason="transformers cannot crop windows yet")
 def test_prompt_lookup() -> None:
-    """Assisted decoding crops rejected tokens off caches of which only a window is left."""
+    """Assisted decoding crops rejected tokens from caches that hold only a window."""
     family, model = CASES["mistral-8"], model_of("mistral-8")
     inputs = family.prompt([1])
     inputs["input_ids"][inputs["input_ids"] != IMAGE] = 7  # repetitive text, so that lookups are found
@@ -275,7 +276,8 @@ def test_prompt_lookup() -> None:
 
 
 def test_a_mask_worked_out_by_hand() -> None:
-    """Columns 0 to 3 are in a cache as slots 0 to 2, without column 1 and with a hole; of 4 and 5, 4 was dropped."""
+    """Columns 0 to 3 are in a cache as slots 0 to 2, without column 1 and with a hole. Of columns 4 and 5, 4 was
+    dropped."""
     slots = Slots(torch.tensor([[0, 2, 0, 3]]), torch.tensor([[True, True, False, True]]))
     packing = Packing(torch.tensor([[1]]), torch.tensor([[True]]), n_columns=2, counts=(1,))
     pattern = torch.tensor([[0, 1, 2, 3, 4, 5], [10, 11, 12, 13, 14, 15]]).float()[None, None]
@@ -288,7 +290,7 @@ def test_a_mask_worked_out_by_hand() -> None:
     assert call(5, 0).masks(pattern, full)[0, 0].tolist() == [[10, 12, closed, 13, 15]]
     assert call(6, 0).masks(pattern, full)[0, 0].tolist() == [[10, 12, closed, 13, 15, closed]]  # a static cache's room
     assert call(3, 2).masks(pattern[..., 3:], sliding)[SLIDING][0, 0].tolist() == [[closed, 13, 15]]
-    # A slot whose column is before those of the pattern: out of the window.
+    # A slot whose column is before those of the pattern is outside the window.
     assert call(5, 0).masks(pattern[..., 3:], sliding)[SLIDING][0, 0].tolist() == [[closed, closed, closed, 13, 15]]
     assert call(4, 1).masks(None, sliding)[SLIDING][0, 0].tolist() == [[False, False, True, True]]
     assert call(5, 0).masks(None, full)[0, 0].tolist() == [[True, True, False, True, True]]

@@ -45,7 +45,7 @@ def test_merging_without_dropping(llava: Any) -> None:
 
 
 def test_states_before_a_stage_that_merges_are_those_of_the_unpatched_model() -> None:
-    """What the caller is given of a layer is not written into by the stage after it."""
+    """The stage after a layer does not write into the states that the caller gets from that layer."""
     model, inputs = FAMILY.build(), prompt([1])
     with torch.no_grad():
         plain = model(**inputs, output_hidden_states=True).hidden_states
@@ -57,8 +57,8 @@ def test_states_before_a_stage_that_merges_are_those_of_the_unpatched_model() ->
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_many_pairs_are_summed_as_few_are(dtype: torch.dtype) -> None:
-    """As a product of matrices and one by one, with pairs that occur twice, a feature that nobody reads, and gradients;
-    in float32 also where autocast is on."""
+    """As a matrix product and one by one, with duplicate pairs, an unused feature and gradients; in float32 even under
+    autocast."""
     generator = torch.Generator().manual_seed(0)
     features, kept = torch.randn(40, 16, generator=generator).to(dtype), torch.arange(0, 40, 4)
     features[39] = torch.nan

@@ -18,7 +18,7 @@ STEPS = 8
 
 
 class Seen:
-    """The position IDs that the language model is called with."""
+    """Records the position IDs that the language model is called with."""
 
     def __init__(self, model: Any) -> None:
         self.ids: list[torch.Tensor] = []
@@ -32,7 +32,7 @@ def run(
     model: Any, inputs: dict[str, Any], position_ids: Any, name: str = "fopru"
 ) -> tuple[Any, Any, list[torch.Tensor]]:
     with torch.no_grad(), tokenprune.patch(model, name, keep_ratio=0.25, position_ids=position_ids) as handle:
-        seen = Seen(model)  # after the patch's own hook, so it sees what that one made
+        seen = Seen(model)  # after the patch's own hook, so it sees the result
         out = model.generate(
             **inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True, output_logits=True
         )
@@ -75,12 +75,12 @@ def test_compact_is_masking_under_compact_ids(llava: Any, name: str, per_row: li
         return full[:, -STEPS - 1 : -1]
 
     assert_close(logits, oracle(compact_ids(real, dropped)))
-    assert (logits - oracle(None)).abs().max() > 1e-2  # so the oracle does tell the two apart
+    assert (logits - oracle(None)).abs().max() > 1e-2  # so the oracle distinguishes the two
 
 
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
 def test_a_loop_without_ids_goes_on_where_it_should(llava: Any, position_ids: Any) -> None:
-    """No mask, no position IDs: the cache's length is all there is, and it must be the logical one."""
+    """Without a mask and position IDs, only the cache's length is known, so it must be the logical length."""
     inputs = prompt([1])
     out, report, _ = run(llava, inputs, position_ids)
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25), position_ids=position_ids):
@@ -95,7 +95,7 @@ def test_a_loop_without_ids_goes_on_where_it_should(llava: Any, position_ids: An
 
 
 def test_padding_counts_where_the_caller_gives_no_ids(llava: Any) -> None:
-    """HF numbers the columns of a bare forward, padding included; so does the patched model."""
+    """In a bare forward, transformers numbers all columns including padding; so does the patched model."""
     inputs = prompt([1, 2])
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
         logits = llava(**inputs).logits
@@ -118,7 +118,7 @@ def test_ids_that_count_columns() -> None:
 
 
 def test_ids_with_several_components() -> None:
-    """Two tokens of text, an image of 2 x 3, text, and padding at either end: M-RoPE, under the IDs of plain text."""
+    """Two text tokens, an image of 2 x 3, text, and padding at either end: M-RoPE after a component of plain text."""
     plain = [5, 6, 7, 8, 9, 10, 11, 12, 13]
     rows = [[0, 0, *plain, 0], [*plain, 0, 0, 0]]
     t, h, w = [5, 6, 7, 7, 7, 7, 7, 7, 10], [5, 6, 7, 7, 7, 8, 8, 8, 10], [5, 6, 7, 8, 9, 7, 8, 9, 10]
@@ -130,7 +130,7 @@ def test_ids_with_several_components() -> None:
     compact = numbering.compact_ids(ids, dropped, real)
     for component in range(4):
         assert compact[component, 0, left[0]].tolist() == [5, 6, 7, 8, 9, 10]
-        assert torch.equal(compact[component, 1], ids[component, 1])  # it lost nothing
+        assert torch.equal(compact[component, 1], ids[component, 1])  # this row lost nothing
     assert id_shift(ids, compact, real).tolist() == [0, 0]  # 11 - 11: three rows and columns took as many IDs
     dropped[0, 8] = True
     compact = numbering.compact_ids(ids, dropped, real)
@@ -140,7 +140,7 @@ def test_ids_with_several_components() -> None:
 
 
 def test_what_follows_keeps_its_distance_to_the_last_column() -> None:
-    """M-RoPE: a video's temporal IDs exceed those of the text after it, from which `generate` goes on."""
+    """M-RoPE: a video's temporal IDs exceed those of the text after it, from which `generate` continues."""
     temporal, spatial = [5, 10, 11, 8], [5, 5, 6, 8]
     before = torch.tensor([temporal, spatial, spatial])[:, None]
     after = torch.tensor([5, 6, 7, 8]).expand(3, 1, 4)

@@ -1,4 +1,4 @@
-"""Drawn prompts and settings against the exact oracle: what the contract matrix's few sizes do not reach."""
+"""Random prompts and settings against the exact oracle, beyond the few sizes of the contract matrix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tokenprune.selection import budget
 
 STEPS = 2
 
-#: Height and width in pixels of the images that a family can be given.
+#: Height and width in pixels of the images for a family.
 SIZES: dict[str, st.SearchStrategy[Size]] = {
     "llava-clip": st.just((24, 24)),
     "llava-next": st.tuples(st.integers(8, 40), st.integers(8, 40)),
@@ -72,7 +72,7 @@ def model_of(name: str) -> Any:
 
 
 def check(name: str, case: Case) -> None:
-    """Every surviving position of a forward; answers too where the padding lets `generate` give some; the budgets."""
+    """Check every surviving position of a forward, answers if the padding allows `generate`, and the budgets."""
     family, model = FAMILIES[name], model_of(name)
     inputs = family.prompt(case.images_per_row, case.texts, seed=case.seed, padding=case.padding, sizes=case.sizes)
     strategy = STRATEGIES[case.strategy](**case.amount, budget_per=case.budget_per)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from tokenprune.tokens import VisualTokens
 
 @dataclass(frozen=True)
 class Varied(Strategy):
-    """Keeps the longest features; how many depends on the image."""
+    """Keeps the tokens with the longest features, in a number that depends on the image."""
 
     keep_ratio: float | None = 1.0
 
@@ -55,7 +55,7 @@ def test_a_conversation(llava: Any, position_ids: Any) -> None:
 
 
 def test_holes_of_an_earlier_turn_where_no_mask_comes(llava: Any) -> None:
-    """The rows of the second turn keep equally many."""
+    """In the second turn, all rows keep the same number."""
     first, second = (prompt([1, 1], texts=[4, 4], seed=seed) for seed in (5, 7))
     mask = torch.ones(2, 2 * first["input_ids"].shape[1]).long()
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_holes_of_an_earlier_turn_where_no_mask_comes(llava: Any) -> None:
 
 
 def test_a_static_conversation(llava: Any) -> None:
-    """A static cache is handed on while there is room."""
+    """A static cache can be reused while it has room."""
     arguments: dict[str, Any] = {CACHE: StaticCache(config=llava.config.get_text_config(), max_cache_len=256)}
     chat = Chat(llava, **arguments)
     with torch.no_grad(), tokenprune.patch(llava, Varied()) as handle:
@@ -118,7 +118,7 @@ def test_packing() -> None:
 @pytest.mark.parametrize("strategy", [FoPru(keep_ratio=0.25), FastV(keep_ratio=0.25, layer=1)], ids=type)
 @pytest.mark.parametrize("rows", [[0, 1], [0], [1]], ids=str)
 def test_the_last_columns_stay_the_last(rows: list[int], strategy: Strategy) -> None:
-    """As trainers by reinforcement read them: prompts are padded on the left, and answers on the right."""
+    """Reinforcement trainers read them: prompts are padded on the left, answers on the right."""
     family, per_row = FAMILIES["llava-clip"], [1, 2]
     model, n = family.build(), 7
     whole = family.continued(family.prompt(per_row), torch.tensor([[5, 6, 7, 8, PAD, PAD], [9, 4, PAD, PAD, PAD, PAD]]))
@@ -134,4 +134,4 @@ def test_the_last_columns_stay_the_last(rows: list[int], strategy: Strategy) -> 
         expected = family.oracle(model, inputs, dropped_columns(ids, [handle.report]))[:, -n:]
     for last in found:
         assert_close(last[asked], expected[asked])
-    assert n_with_labels < logits.shape[1]  # the loss is what is read then, and padding goes
+    assert n_with_labels < logits.shape[1]  # with labels, the loss is read, and padding is dropped

@@ -19,7 +19,7 @@ PREFIX = {"clip": 1, "siglip": 0, "dinov2": 1}
 
 
 def eager_maps(tower: str, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Per layer (images, heads, tokens, tokens), of the same weights with eager attention."""
+    """Return, per layer, (images, heads, tokens, tokens) from the same weights with eager attention."""
     model = tiny_llava(tower, attention="eager")
     with torch.no_grad():
         return model.model.vision_tower(pixels, output_attentions=True).attentions
@@ -59,7 +59,7 @@ def test_the_cls_row_is_that_of_the_eager_map(tower: str, heads: Any) -> None:
     ("feature_layer", "layer"), [(-2, -2), (-1, -1), (1, 0), (3, 2), ([-3, -2], -2), ([1, -1], -1)]
 )
 def test_the_default_layer_is_the_one_whose_output_is_used(feature_layer: Any, layer: int) -> None:
-    """vision_feature_layer counts hidden states, and the first of them is the embedding."""
+    """vision_feature_layer counts hidden states, the first of which is the embedding."""
     inputs = prompt([1])
     model = tiny_llava("clip", vision_feature_layer=feature_layer)
     default = scores_of(model, inputs, FoPru())
@@ -92,7 +92,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_the_tower_is_not_disturbed(tower: str) -> None:
-    """Its features are the same bits, and its attention stays SDPA."""
+    """Its features are bitwise the same, and its attention stays SDPA."""
     model, inputs = tiny_llava(tower), prompt([1])
     calls = []
     sdpa = torch.nn.functional.scaled_dot_product_attention
@@ -139,7 +139,7 @@ def test_the_cls_row_of_a_tower_without_cls() -> None:
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_colors_undo_the_normalisation(tower: str) -> None:
-    """The image's own colours come back from pixels as the tower's own processor makes them."""
+    """Pixels from the tower's own processor give the image's own colours again."""
     mean, std = {
         "clip": ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]),
         "siglip": ([0.5] * 3, [0.5] * 3),

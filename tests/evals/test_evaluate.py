@@ -1,4 +1,4 @@
-"""`from tokenprune.evals import evaluate`: the evals as a function."""
+"""`from tokenprune.evals import evaluate`: evaluation as a function."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ def test_a_loaded_model_and_a_strategy_object(tmp_path: Path) -> None:
 
 
 def test_a_patched_model_does_not_pass_for_the_unpruned_one(tmp_path: Path) -> None:
-    """In a `with` block, its patch would be back whenever a setup's own is removed."""
+    """In a `with` block, its patch would be restored whenever a setup's own is removed."""
     write_vqav2(tmp_path / "scenes", 1)
     model = tiny_llava()
     where: dict[str, Any] = {"output": tmp_path / "run", "data": tmp_path / "scenes"}
@@ -71,7 +71,7 @@ def test_a_model_in_training_answers_without_dropout_and_goes_on_training(tmp_pa
     where: dict[str, Any] = {"data": tmp_path / "scenes", "strategies": [], "baselines": ["unpruned"]}
     for name in ("evaluated", "trained"):
         model.train(name == "trained")
-        model.model.vision_tower.eval()  # as frozen parts are
+        model.model.vision_tower.eval()  # like frozen parts
         evaluate((model, tiny_processor()), output=tmp_path / name, **where)
     answers = [without_times(RunFolder(tmp_path / name).answers().values()) for name in ("evaluated", "trained")]
     assert answers[0] == answers[1]
@@ -80,7 +80,7 @@ def test_a_model_in_training_answers_without_dropout_and_goes_on_training(tmp_pa
 
 
 def test_folders_of_tasks_beside_own_questions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As they are called: rich takes brackets for markup."""
+    """They are printed literally, although rich reads brackets as markup."""
     folder = tmp_path / "[red]"
     write_vqav2(folder / "vqa")
     sample_image().save(folder / "1.png")
@@ -116,7 +116,7 @@ def test_answers_of_a_model_that_is_set_otherwise_are_not_mixed(
     where: dict[str, Any] = {"output": tmp_path / "run", "data": tmp_path / "scenes", "baselines": ["unpruned"]}
     where["strategies"] = []
     evaluate((model, tiny_processor()), **where)
-    model.generation_config.temperature = 0.5  # which greedy answers do not depend on
+    model.generation_config.temperature = 0.5  # greedy answers do not depend on it
     model.generation_config.num_beams = 3
     model.config.name_or_path = "elsewhere"
     evaluate((model, tiny_processor()), **where)

@@ -1,6 +1,6 @@
-"""What the commands say of models that mark images, cut them and put them together in other ways than LLaVA.
+"""The commands on models that mark, cut and assemble images differently from LLaVA.
 
-Every model is loaded from a folder, with the processor of its family.
+Every model is loaded from a folder, with its family's processor.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tune.costs import CostMeter
 
-#: Width and height of the images that questions are about, one after the other.
+#: Width and height of the images of the questions, in order.
 SIZES = {"wide": (120, 60), "tall": (50, 110), "small": (30, 20)}
 OWN = ("idefics2", "janus", "molmo2", "paligemma", "perception-lm")
 SAVED: dict[str, Callable[[Path], Any]] = {
@@ -43,17 +43,17 @@ SAVED: dict[str, Callable[[Path], Any]] = {
     "llava-onevision": save_llava_onevision,
     **{name: partial(saved_family, name) for name in OWN},
 }
-#: Beside those that are pruned and drawn.
+#: Families in addition to those that are pruned and drawn.
 OTHERS = {"qwen2.5-vl": partial(save_qwen, kind="qwen2_5_vl")}
 
 
-#: Of PaliGemma's processor.
+#: A warning of PaliGemma's processor.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation does")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random model goes on answering until it is told to stop."""
+    """Limit answers: a random model does not stop on its own."""
     monkeypatch.setattr("tokenprune.evals.explain.explain.MAX_NEW_TOKENS", 3)
     monkeypatch.setattr("tokenprune.evals.explain.page.SLIDER", ())
 
@@ -64,7 +64,7 @@ def saved(name: str, folder: Path) -> str:
 
 
 def questions(folder: Path, together: bool = True) -> Path:
-    """About an image each, and one about all of them together."""
+    """Write questions about one image each and, if `together`, one about all images."""
     folder.mkdir()
     for name, size in SIZES.items():
         sample_image(size, (5, 5, size[0] // 2, size[1] // 2)).save(folder / f"{name}.png")
@@ -76,7 +76,7 @@ def questions(folder: Path, together: bool = True) -> Path:
 
 
 def asked(name: str, folder: Path, **settings: Any) -> dict[str, list[Answer]]:
-    """The answers of a run, by strategy, in the order of the questions."""
+    """Return the answers of a run by strategy, in the order of the questions."""
     given: dict[str, Any] = {"strategies": ["divprune"], "keep_ratios": [0.5], "position_ids": ["original"], **settings}
     data = questions(folder / "set", together=name != "perception-lm")
     evaluate(saved(name, folder), output=folder / "run", data=data, console=Console(quiet=True), **given)
@@ -95,14 +95,14 @@ def explained(name: str, folder: Path, *strategies: str) -> Explanation:
 
 @pytest.mark.parametrize("kind", SAVED)
 def test_a_run_with_all_defaults_counts_what_pruning_counts(kind: str, tmp_path: Path) -> None:
-    """Without a baseline that shrinks images: these models cut them into tiles, merge patches, or take any size."""
+    """There is no downsampling baseline: these models cut images into tiles, merge patches, or take any size."""
     found = asked(kind, tmp_path)
     assert set(found) == {"unpruned", "DivPrune", "Random"}
     assert [one.n_visual for one in found["unpruned"]] == [one.n_visual for one in found["Random"]]
     for answer, pruned in zip(found["unpruned"], found["Random"], strict=True):
         assert answer.error is None
         assert answer.n_kept == answer.n_visual > 1
-        assert bool(pruned.kept) == (kind != "idefics2")  # whose tokens have no place to be drawn at
+        assert bool(pruned.kept) == (kind != "idefics2")  # its tokens have no place to draw
 
 
 @pytest.mark.parametrize("kind", ["gemma3", "internvl", "llava-next"])
@@ -123,7 +123,7 @@ def test_what_is_kept_is_drawn_on_the_image(kind: str, tmp_path: Path) -> None:
     assert unpruned.n_visual == pruned.n_visual > 1
     placed = np.concatenate([raster.tokens.flatten() for raster in told.canvas.rasters])
     assert len(set(placed)) == len(placed)
-    without = {"idefics2": pruned.n_visual, "llava-next": 4, "llava-onevision": 6}  # a place: newline tokens, or all
+    without = {"idefics2": pruned.n_visual, "llava-next": 4, "llava-onevision": 6}  # no place: newlines, or all
     assert len(placed) == unpruned.n_visual - without.get(kind, 0)
     sheet.draw(told, tmp_path / "kept.png")
 
@@ -150,11 +150,11 @@ def test_default_strategies_are_those_that_the_model_can_be_pruned_with(
     assert shown.count("FoPru") >= shown.count("VisionZip") >= 1
     assert said.startswith("fopru") == ("fopru instead of fopru:mode=rank,layer=-2: layer=-2 of this" in shown)
     named = command("eval", "--model", model, "--data", data, "--strategy", "grid", "fopru:layer=-2", *more)
-    assert named.startswith("Error: ")  # what was typed is refused
+    assert named.startswith("Error: ")  # refused as a usage error
 
 
 def test_tiles_are_those_of_the_prompt(tmp_path: Path) -> None:
-    """InternVL's processor cuts images into tiles whatever its image processor does by itself."""
+    """InternVL's processor cuts images into tiles even if its image processor alone does not."""
     folder = Path(saved("internvl", tmp_path))
     settings = json.loads((folder / "processor_config.json").read_text())
     settings["image_processor"]["crop_to_patches"] = False
@@ -164,7 +164,7 @@ def test_tiles_are_those_of_the_prompt(tmp_path: Path) -> None:
     image = sample_image(SIZES["wide"], (0, 0, 59, 59))  # the left half
     told = explain(model, processor, image, "w1 w2", setups, rounds=0)
     shown = [np.asarray(raster.image)[..., 0].mean() for raster in told.canvas.rasters]
-    assert shown[1] > 200 > shown[0] == pytest.approx(shown[3], abs=3)  # the left tile, the image and the overview
+    assert shown[1] > 200 > shown[0] == pytest.approx(shown[3], abs=3)  # the left tile, then the image and the overview
     assert shown[2] < 60
 
 
@@ -188,7 +188,8 @@ def test_images_that_a_processor_does_not_put_together_are_asked_about_one_by_on
 
 @pytest.mark.parametrize("kind", ["gemma3", "molmo2", "paligemma"])
 def test_costs_are_those_of_a_prompt_alone(kind: str, tmp_path: Path) -> None:
-    """PaliGemma's processor gives every prompt labels, and the model then wants logits of all of it."""
+    """PaliGemma's processor adds labels to every prompt, for which the model would compute logits of the whole
+    prompt."""
     model, processor = load_model(saved(kind, tmp_path))
     (setup,) = make_setups(["random"], [0.3], ["original"], baselines=[])
     meter = CostMeter(model, processor, load_questions(questions(tmp_path / "set")), "flops")

@@ -1,4 +1,4 @@
-"""Intervals against published values and against their own promise: to cover the truth 95 times in 100."""
+"""Intervals against published values, and against their definition: they cover the truth 95 times in 100."""
 
 import math
 import tracemalloc
@@ -12,7 +12,7 @@ from tokenprune.evals.tasks.base.metric import Metric, Ratio
 
 
 def alone(n: int) -> range:
-    """Every question about an image of its own."""
+    """Return image numbers for questions about different images."""
     return range(n)
 
 
@@ -25,7 +25,7 @@ def test_wilson_does_not_collapse_at_the_ends() -> None:
 
 
 def test_questions_that_agree_count_once() -> None:
-    """Five questions about an image that are all right or all wrong tell as much as one."""
+    """Five questions about an image that are all right or all wrong carry as much information as one."""
     once = interval([1.0, 0.0] * 10, alone(20))
     five_times = interval(np.repeat([1.0, 0.0] * 10, 5).tolist(), np.repeat(alone(20), 5).tolist())
     assert five_times == pytest.approx(once, abs=0.01)
@@ -34,7 +34,7 @@ def test_questions_that_agree_count_once() -> None:
 
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "soft"])
 def test_intervals_cover_the_truth_though_images_differ(binary: bool) -> None:
-    """Images are easy or hard, and have 1 to 9 questions; intervals that took questions as independent would not."""
+    """Images are easy or hard and have 1 to 9 questions. Intervals that treat questions as independent would not."""
     rng = np.random.default_rng(0)
     covered = {"images": 0, "questions": 0}
     for _ in range(100):
@@ -51,14 +51,14 @@ def test_intervals_cover_the_truth_though_images_differ(binary: bool) -> None:
 
 
 def test_one_image_says_nothing_about_others() -> None:
-    """However many questions there are about it; right answers to all of them count as one."""
+    """Whatever the number of questions about it: if all are right, they count as one."""
     assert np.isnan(interval([0.6, 0.4], [0, 0])).all()
     assert np.isnan(paired([0.0, 1.0], [1.0, 1.0], [0, 0]).interval).all()
     assert interval([1.0] * 100, [0] * 100) == interval([1.0], [0])
 
 
 def test_equal_answers_leave_a_difference_possible() -> None:
-    """The interval ends where finding no difference in that many images has a probability of 0.025."""
+    """The interval ends where the probability of no difference in that many images is 0.025."""
     low, high = paired([1.0, 0.0] * 70, [1.0, 0.0] * 70, alone(140)).interval
     assert -low == high == pytest.approx(1 - 0.025 ** (1 / 140))
     _, wider = paired([1.0, 0.0] * 70, [1.0, 0.0] * 70, np.repeat(range(70), 2).tolist()).interval
@@ -70,11 +70,11 @@ def losing(n_lost: int, n: int = 100) -> list[float]:
 
 
 def test_a_question_that_differs_narrows_nothing() -> None:
-    """None, one, two of a hundred lost: the bootstrap draws these again, and knows of no others."""
+    """None, one or two of a hundred are lost: the bootstrap alone would only redraw these."""
     found = [paired(losing(n), [1.0] * 100, alone(100)).interval for n in range(FEW)]
     for n, (low, high) in enumerate(found):
         assert low == pytest.approx(-beta.ppf(0.975, n + 1, 100 - n))
-        assert high >= 1 - 0.025**0.01 - n / 100 - 1e-9  # none won of a hundred, and n lost
+        assert high >= 1 - 0.025**0.01 - n / 100 - 1e-9  # of a hundred, none is won and n are lost
     all_lost = paired([0.0] * 100, [1.0] * 100, alone(100)).interval
     assert all_lost == (-1, pytest.approx(-(0.025**0.01)))
 
@@ -93,7 +93,7 @@ def test_a_few_images_that_lose_all_their_questions_are_a_few() -> None:
 
 
 def test_a_relative_accuracy_is_as_sure_as_the_difference() -> None:
-    """Half of the answers are right, so the relative accuracy may differ by twice as much."""
+    """Half of the answers are right, so the interval of the relative accuracy is twice as wide."""
     equal = paired([1.0, 0.0] * 50, [1.0, 0.0] * 50, alone(100))
     assert equal.relative == 1
     assert equal.relative_interval == pytest.approx([1 + 2 * bound for bound in equal.interval])
@@ -121,7 +121,7 @@ def test_difference_is_paired() -> None:
     assert result.relative == pytest.approx(0.8)
     assert result.relative_interval[0] < 0.8 < result.relative_interval[1] < 1
     assert (result.lost, result.won) == (10, 0)
-    assert result.p == pytest.approx(2 * 0.5**10)  # ten of ten coins the same side
+    assert result.p == pytest.approx(2 * 0.5**10)  # ten of ten coins on the same side
     assert paired(baseline, worse, alone(100)).difference == pytest.approx(0.1)
 
 
@@ -135,7 +135,7 @@ def test_the_bootstrap_draws_as_scipy_does() -> None:
 
 
 def test_many_images_need_little_memory() -> None:
-    """2,000 draws of 5,000 images are 10 MB; as integers or floats of 8 bytes they would be 80."""
+    """2,000 draws of 5,000 images take 10 MB; as numbers of 8 bytes they would take 80 MB."""
     scores = np.random.default_rng(0).random(5000).tolist()
     tracemalloc.start()
     try:
@@ -157,7 +157,8 @@ def test_difference_needs_the_same_questions() -> None:
 
 
 def test_intervals_of_ratios_cover_the_truth() -> None:
-    """F1 = 2 sum(right) / sum(said + true) of a model that is right about 3 images in 4, on 60 of 4 questions."""
+    """F1 = 2 sum(right) / sum(said + true) for a model that is right about 3 in 4 images, on 60 images with 4
+    questions."""
     rng, covered = np.random.default_rng(1), 0
     images = np.repeat(np.arange(60), 4)
     truth = np.tile([1.0, 0.0], 120)
@@ -172,7 +173,7 @@ def test_intervals_of_ratios_cover_the_truth() -> None:
 
 
 def test_a_sum_of_means_is_as_sure_as_its_parts() -> None:
-    """100 times the sum of a mean and the same mean over groups of one: twice as wide as one of them."""
+    """100 times the sum of a mean and the same mean over groups of one has an interval twice as wide as one of them."""
     points = [0.3, 0.9] * 30
     once, groups = Ratio.mean(points), [str(n) for n in range(60)]
     low, high = Metric.of(once).interval(alone(60))
@@ -183,11 +184,11 @@ def test_a_sum_of_means_is_as_sure_as_its_parts() -> None:
 
 
 def test_a_ratio_to_nothing() -> None:
-    """A model that never says yes has a precision of 0 and no interval; draws without a category are left out."""
+    """A model that never says yes has a precision of 0 without an interval. Draws without a category are left out."""
     never = Metric.of(Ratio([0.0] * 5, [0.0] * 5))
     assert never.value == 0
     assert all(map(math.isnan, never.interval(alone(5))))
     rare = Metric.of(*Ratio.mean([0.0, 0.5, 0.5, 1.0]).of_each("baaa").values(), weight=0.5)
     assert rare.value == pytest.approx((2 / 3 + 0) / 2)
     assert all(map(math.isfinite, rare.interval(alone(4))))
-    assert all(map(math.isnan, Metric.of(*rare.ratios).interval([0] * 4)))  # one image tells nothing of others
+    assert all(map(math.isnan, Metric.of(*rare.ratios).interval([0] * 4)))  # one image says nothing about others

@@ -1,10 +1,10 @@
-"""Only functions whose annotations have shapes are checked by jaxtyping; all others by beartype alone.
+"""Let jaxtyping check only functions whose annotations have shapes, and beartype all others.
 
 pytest's option --jaxtyping-packages decorates every function in `tokenprune` with `jaxtyping.jaxtyped`, which binds the
-arguments of every call to look for shapes. Nine functions of ten have none. With it, a quarter of the time of the
-contract's tests was spent on annotations; now it is a seventh.
+arguments of every call to look for shapes. Nine in ten functions have none. The plain option spends a quarter of the
+contract tests' time on annotations, this a seventh.
 
-Imported before anything of `tokenprune`.
+Must be imported before anything of `tokenprune`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _jaxtyped = jaxtyping.jaxtyped
 
 
 def jaxtyped(*, typechecker: Decorator) -> Decorator:
-    """Stands in for jaxtyping's function of this name; `jaxtyping.config` turns it off, too."""
+    """Replaces jaxtyping's function of this name; `jaxtyping.config` turns it off too."""
 
     def decorate(checked: Any) -> Any:
-        # Of a nested function, beartype keeps the closure alive: tests would find its tensors leaked.
+        # beartype keeps the closures of nested functions alive, so tests would find their tensors leaked.
         if not isinstance(checked, FunctionType) or "<locals>" in checked.__qualname__ or _has_shapes(checked):
             return _jaxtyped(checked, typechecker=typechecker)
         return _by(typechecker, checked)
@@ -44,10 +44,10 @@ def _by(typechecker: Decorator, function: FunctionType) -> Any:
 
 
 def _has_shapes(function: FunctionType) -> bool:
-    """Whether a hint has a shape. True also if one cannot be resolved: jaxtyping treats it as Any, beartype fails."""
+    """Return whether a hint has a shape, or cannot be resolved: jaxtyping treats that as Any, but beartype fails."""
     try:
         return any(_is_shape(hint) for hint in get_type_hints(function).values())
-    except NameError:  # imported for type checkers alone, or defined further down
+    except NameError:  # imported only for type checkers, or defined further down
         return True
 
 

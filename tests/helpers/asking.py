@@ -1,4 +1,4 @@
-"""Ask a tiny model questions that make no sense, and compare answers."""
+"""Ask a tiny model meaningless questions, and compare the answers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from tokenprune.evals.tasks.base.question import Question
 
 @dataclass(frozen=True, kw_only=True)
 class Echo(Question):
-    """Right whatever the model says; unparsable where not `readable`."""
+    """A question to which every answer is right, or unparsable if not `readable`."""
 
     readable: bool = True
 
@@ -45,12 +45,12 @@ def identity() -> dict[str, Any]:
 
 
 def without_times(answers: Iterable[Answer]) -> dict[AnswerKey, Answer]:
-    """The answers without what differs from run to run."""
+    """Return the answers without what differs between runs."""
     return {answer.answer_key: replace(answer, seconds=0.0) for answer in answers}
 
 
 def check_same(run: RunFolder, whole: RunFolder) -> None:
-    """Compare the answers and results of two finished runs."""
+    """Check that two finished runs have the same answers and results."""
     assert without_times(run.answers().values()) == without_times(whole.answers().values())
     assert [replace(row, seconds=None) for row in run.results()] == [
         replace(row, seconds=None) for row in whole.results()
@@ -58,7 +58,7 @@ def check_same(run: RunFolder, whole: RunFolder) -> None:
 
 
 def echoes(folder: Path) -> list[Question]:
-    """Three questions about one image, of which the second cannot be read and the third is in another split."""
+    """Return three questions about one image. The second's answer cannot be read, and the third is in another split."""
     image = folder / "images" / "COCO_val2014_000000000042.jpg"
     return [
         Echo(

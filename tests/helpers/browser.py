@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests of the pages; where there is none, they are skipped."""
+"""A headless Chromium for tests of the pages, which are skipped without one."""
 
 import shutil
 from collections.abc import Iterator

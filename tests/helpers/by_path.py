@@ -1,4 +1,4 @@
-"""Modules that no import statement finds: scripts, and files of other packages."""
+"""Modules that cannot be imported by name: scripts, and files of other packages."""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +6,7 @@ from types import ModuleType
 
 
 def module_at(path: Path, name: str | None = None) -> ModuleType:
-    """Run the file as a module called `name`, by default as the file is."""
+    """Run the file as a module called `name`, by default the file's name."""
     spec = importlib.util.spec_from_file_location(name or path.stem, path)
     assert spec is not None
     assert spec.loader is not None

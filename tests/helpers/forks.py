@@ -1,4 +1,4 @@
-"""Processes that are killed, or import anew: forks of this one, which has imported everything already."""
+"""Processes that are killed or import modules again: forks of this one, which has already imported everything."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Callable
 import pytest
 import torch
 
-#: A fork has one thread only; Python warns because it cannot know that none of the others is needed.
+#: A fork has only one thread; Python warns because it cannot know that the others are not needed.
 forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
 def forked(run: Callable[[], object]) -> int:
     """Start `run` in a fork, whose standard output is lost, and return its process ID.
 
-    The fork exits with 0, or with 1 if `run` raises, or returns what a failed command does (`helpers.commands`).
+    The fork exits with 0, or with 1 if `run` raises or returns the value of a failed command (`helpers.commands`).
     """
     process = os.fork()
     if process == 0:
         status = 1
         try:
-            torch.set_num_threads(1)  # OpenMP's threads are not in the fork
+            torch.set_num_threads(1)  # the fork lacks OpenMP's threads
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             status = int(bool(run()))
         except BaseException:  # noqa: BLE001  # a fork must not go on as pytest does
@@ -34,7 +34,7 @@ def forked(run: Callable[[], object]) -> int:
 
 
 def returned_in_fork(run: Callable[[], object]) -> str:
-    """Return what `run` returns in a fork, as text. What it imports or changes stays there."""
+    """Return the result of `run` in a fork, as text. Its imports and changes stay in the fork."""
     reading, writing = os.pipe()
 
     def told() -> None:

@@ -1,4 +1,4 @@
-"""What the layers of a model get in a case of the bench."""
+"""The inputs of a model's layers in a case of the bench."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tokenprune.evals.models.cache import cache_in
 
 
 def seen_by(model: Any, case: Case) -> list[Any]:
-    """The sizes of what each layer's MLP gets, and of the cache."""
+    """Return the sizes of each layer's MLP inputs, and of the cache."""
     adapter, seen = adapter_for(model), []
     layers: list[Any] = [*adapter.layers, *adapter.tower.layers(adapter.vision_tower)]
     with case.patched(), torch.inference_mode():

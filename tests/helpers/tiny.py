@@ -1,4 +1,4 @@
-"""Shortcuts to the tiny LLaVA models, for tests that need one family only."""
+"""Shortcuts to the tiny LLaVA models, for tests that need only one family."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = [
 
 #: Strategies that do not compare the frames of a video.
 FOR_IMAGES = [name for name, cls in STRATEGIES.items() if "frames" not in cls().needs]
-#: Those that a LLaVA can be pruned with.
+#: The strategies that can prune a LLaVA.
 ON_LLAVA = [name for name in FOR_IMAGES if not issubclass(STRATEGIES[name], PatchStrategy)]
-#: Those of them that look at no decoder layer, as texts: VFlowOpt without stages, for which two layers are too few.
+#: Those of them that use no decoder layer, as strings: VFlowOpt without stages, for which two layers are too few.
 BEFORE_THE_LANGUAGE_MODEL = [
     "vflowopt:progressive=False" if name == "vflowopt" else name
     for name in ON_LLAVA
@@ -40,7 +40,7 @@ BEFORE_THE_LANGUAGE_MODEL = [
 
 
 def tiny_llava(tower: str = "clip", seed: int = 0, attention: str = "sdpa", **settings: Any) -> Any:
-    """A LlavaForConditionalGeneration in float32 whose attention is far from uniform."""
+    """Return a LlavaForConditionalGeneration in float32 whose attention is far from uniform."""
     return Llava(f"llava-{tower}", tower, **settings).build(attention, seed)
 
 
@@ -52,5 +52,5 @@ def prompt(
     height: int = SIDE,
     width: int = SIDE,
 ) -> dict[str, Any]:
-    """Input IDs, attention mask and images of a batch; `texts` are the numbers of text tokens around each image."""
+    """Return the input IDs, attention mask and images of a batch. `texts`: the numbers of text tokens around images."""
     return Llava("llava-clip").prompt(images_per_row, texts, seed, padding, sizes=[(height, width)])

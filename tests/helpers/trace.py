@@ -1,4 +1,4 @@
-"""Which of our files a call enters, in order."""
+"""The files of ours that a call enters, in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ADAPTERS = (PACKAGE / "adapters").resolve()
 
 
 def _name(file: str) -> str | None:
-    """The file's path inside the package; None for a file that is not ours."""
+    """Return the file's path inside the package; None for other files."""
     path = Path(file)
     for folder, prefix in ((PACKAGE, ""), (ADAPTERS, "adapters/")):
         if path.is_relative_to(folder):
@@ -25,7 +25,7 @@ def _name(file: str) -> str | None:
 
 
 def files_entered(call: Callable[[], Any]) -> list[str]:
-    """The file of every function of ours that is called, consecutive ones of the same file once."""
+    """Return the file of every function of ours that is called, with consecutive calls in one file merged."""
     names: dict[str, str | None] = {}
     entered: list[str] = []
 

@@ -1,4 +1,4 @@
-"""A fixture for what users see, whose processes do not check annotations."""
+"""A fixture for errors as users see them, since their processes do not check annotations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """Annotations are not checked, as in a user's process: wrong values must meet our own errors."""
+    """Do not check annotations, as in a user's process: wrong values must raise our own errors."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,4 +1,4 @@
-"""Patches that replace each other, in `with` blocks and out of order; and what is no model to patch."""
+"""Patches that replace each other, in `with` blocks and out of order, and objects that cannot be patched."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_without_blocks_the_last_patch_counts_and_its_removal_unpatches(llava: A
 
 
 def test_a_block_of_a_patch_that_is_gone(llava: Any) -> None:
-    """It would run unpruned, and report what an earlier one has pruned."""
+    """The block would run unpruned, and report what an earlier one has pruned."""
     first = tokenprune.patch(llava, Grid(keep=3))
     with first:
         pass
@@ -82,7 +82,7 @@ def test_a_block_of_a_patch_that_is_gone(llava: Any) -> None:
 
 
 def test_a_block_within_its_own(llava: Any) -> None:
-    """The end of the inner one would remove the patch, and the rest of the outer one would run unpruned."""
+    """The end of the inner block would remove the patch, and the rest of the outer block would run unpruned."""
     with tokenprune.patch(llava, Grid(keep=3)) as handle:
         with pytest.raises(PruningError, match="already in effect in an outer `with` block"), handle:
             pass
@@ -91,7 +91,7 @@ def test_a_block_within_its_own(llava: Any) -> None:
 
 
 def test_methods_that_were_wrapped_while_patched_are_left_as_they_were() -> None:
-    """A wrapper still calls what it wrapped, after the patch is removed."""
+    """A wrapper still calls what it wrapped after the patch is removed."""
     llava, inputs = tiny_llava(), prompt([1])
     labels = inputs["input_ids"].clone()
     with torch.no_grad():
@@ -128,7 +128,7 @@ def test_methods_that_were_wrapped_while_patched_are_left_as_they_were() -> None
 def test_methods_of_classes_that_are_replaced_while_patched(
     part: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Liger Kernel and others do. The patched model uses them, as the unpatched one does."""
+    """As by Liger Kernel and others. The patched model uses them, like the unpatched one."""
     model, inputs, called = tiny_llava(), prompt([1]), list[Any]()
     module = model.get_submodule(part)
     method = getattr(type(module), name)
@@ -161,7 +161,7 @@ def test_a_settings_file_as_a_path(llava: Any, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_has_a_model_inside(llava: Any) -> None:
-    """A handle; and arguments in the wrong order."""
+    """For example a handle, or arguments in the wrong order."""
     handle: Any = tokenprune.patch(llava, Grid())
     try:
         for call in (partial(tokenprune.patch, strategy=FoPru()), tokenprune.unpatch):
@@ -177,7 +177,7 @@ def test_what_has_a_model_inside(llava: Any) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_part_of_a_model() -> None:
-    """Its base model, its tower, or what AutoModelForCausalLM makes of a checkpoint: the language model alone."""
+    """Its base model, its tower, or what AutoModelForCausalLM loads from a checkpoint: only the language model."""
     family = FAMILIES["qwen3.5"]
     model = family.build()
     alone = AutoModelForCausalLM.from_config(family.config())
@@ -192,7 +192,7 @@ def test_a_part_of_a_model() -> None:
 
 
 def test_a_patch_is_restored_though_another_replaced_the_probe(llava: Any) -> None:
-    """But not one that `unpatch` has removed meanwhile."""
+    """But not a patch that `unpatch` has removed in the meantime."""
     inputs = prompt([1])
     with torch.no_grad(), tokenprune.patch(llava, Random(keep=3)) as handle:
         with tokenprune.probe(llava), tokenprune.patch(llava, Random(keep=5)):

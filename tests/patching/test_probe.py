@@ -1,4 +1,4 @@
-"""`tokenprune.probe`: the statistics of every family, and a model that computes the same bits meanwhile."""
+"""`tokenprune.probe`: the statistics of every family, and a model that meanwhile computes bitwise the same."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ NAMES = [name for name, family in FAMILIES.items() if family.refused is None]
 
 
 def offered(name: str, statistics: set[str]) -> Any:
-    """A model of a family that offers the statistics; else the test ends here, having seen that a probe is refused."""
+    """Return a model of a family that offers the statistics. Otherwise check that a probe is refused, and skip the
+    test."""
     model = FAMILIES[name].build()
     if statistics <= adapter_for(model).offers:
         return model
@@ -102,7 +103,7 @@ def test_text_attention_is_the_eager_map(name: str, padding: str) -> None:
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize(("family", "layer"), [("llava-clip", 1), ("gemma3-window", 0)])
 def test_a_second_turn_leaves_the_cache_out_of_the_softmax(family: str, layer: int, static: bool) -> None:
-    """Also in a layer whose window has left a part of the first turn behind."""
+    """Also in a layer whose window no longer covers part of the first turn."""
     inputs = FAMILIES[family].prompt([1])
     n = inputs["input_ids"].shape[1]
     both = {**inputs, "attention_mask": torch.ones(1, 2 * n, dtype=torch.long)}
@@ -125,7 +126,7 @@ def test_a_second_turn_leaves_the_cache_out_of_the_softmax(family: str, layer: i
 
 
 def test_a_run_stops_once_everything_is_known(llava: Any) -> None:
-    llava(**prompt([1]))  # transformers leaves a mark on the first call
+    llava(**prompt([1]))  # the first call adds transformers' own hooks
     calls: list[str] = []
     parts = {"layer 0": llava.model.language_model.layers[0], "layer 1": llava.model.language_model.layers[1]}
     hooks = [
@@ -144,7 +145,7 @@ def test_a_run_stops_once_everything_is_known(llava: Any) -> None:
     finally:
         for hook in hooks:
             hook.remove()
-    with tokenprune.patch(llava, Random(keep=3)) as handle:  # nothing of a forward that was left is in the way
+    with tokenprune.patch(llava, Random(keep=3)) as handle:  # the abandoned forward does not interfere
         llava(**prompt([1]))
         assert handle.report.n_kept == 3
     assert [set(vars(module)) for module in llava.modules()] == [set(names) for names in before]
@@ -197,7 +198,7 @@ def test_a_compiled_model_shows_the_same(llava: Any) -> None:
         assert_close(image.tokens.vision_attention.received(), plain.tokens.vision_attention.received())
 
 
-# A model that is patched.
+# Patched models.
 
 
 def test_a_patch_is_suspended_and_restored(llava: Any) -> None:

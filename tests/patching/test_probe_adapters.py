@@ -1,4 +1,4 @@
-"""`tokenprune.probe` with an adapter class of your own."""
+"""`tokenprune.probe` with a user's own adapter class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenprune.adapters.families.llava import LlavaAdapter
 
 
 class OddLlava(LlavaForConditionalGeneration):
-    """A class of another package, which no adapter knows once its base has none."""
+    """A class of another package, for which there is no adapter if its base class has none."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What happens to a probed model between two forwards: one is interrupted, or modules are replaced."""
+"""Changes to a probed model between two forwards: one is interrupted, or modules are replaced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenprune import PruningError, UnsupportedError
 
 
 def test_text_after_an_interrupted_forward_is_not_read(llava: Any) -> None:
-    """It would take the place of the attention in the image's prompt."""
+    """Its attention would replace that of the image's prompt."""
     inputs = prompt([1])
     with torch.no_grad(), tokenprune.probe(llava, decoder_layers=[0]) as seen:
         (image,) = seen.run(**inputs)
@@ -35,7 +35,7 @@ def interrupt(*_: Any) -> None:
 
 
 def test_projections_that_were_replaced_meanwhile() -> None:
-    """As an adapter replaces them, whose base layer does not return what the attention gets."""
+    """For example by an adapter, whose base layer does not return what the attention gets."""
     model: Any = tiny_llava()
     attention = model.model.language_model.layers[0].self_attn
     with tokenprune.probe(model, decoder_layers=[0]) as seen:
@@ -48,7 +48,7 @@ def test_projections_that_were_replaced_meanwhile() -> None:
 
 
 def test_an_attention_that_was_exchanged_meanwhile() -> None:
-    """FlashAttention gets no mask, so the window of a layer would not be known, and its attention read without it."""
+    """FlashAttention gets no mask, so a layer's window would be unknown, and its attention would be read without it."""
     family = FAMILIES["gemma3"]
     model: Any = family.build()
     with tokenprune.probe(model, decoder_layers=[0]) as seen:

@@ -1,4 +1,4 @@
-"""A prompt begins with one token for the beginning of a text, also where the chat template writes it."""
+"""A prompt has exactly one beginning-of-text token, even if the chat template writes it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ BEGIN = "87"
 
 
 def beginning(processor: Any, in_template: bool = True) -> Any:
-    """The processor, whose tokenizer puts BEGIN before a text, as its template does."""
+    """Return the processor with a tokenizer that puts BEGIN before texts and, if `in_template`, a template that does
+    too."""
     tokenizer = processor.tokenizer
     token = BEGIN if BEGIN in tokenizer.get_vocab() else tokenizer.convert_ids_to_tokens(5)
     tokenizer.bos_token = token
@@ -45,7 +46,7 @@ def beginning(processor: Any, in_template: bool = True) -> Any:
 
 
 def begins(processor: Any, ids: Any) -> bool:
-    """Whether the token is the first but for padding, and nowhere else."""
+    """Return whether the token comes first after padding, and nowhere else."""
     tokenizer = processor.tokenizer
     real = [int(one) for one in ids if int(one) != tokenizer.pad_token_id]
     return real.index(tokenizer.bos_token_id) == 0 and real.count(tokenizer.bos_token_id) == 1
@@ -69,7 +70,7 @@ def test_a_video_is_asked_about(tmp_path: Path) -> None:
 
 
 def test_questions_of_a_row_are_learnt(tmp_path: Path) -> None:
-    """The prompts of a row have the beginning in common, so that it is there once."""
+    """The prompts of a row share the beginning, so it occurs once."""
     write_vqav2(tmp_path, 2)
     questions = TASKS["vqa"].load(tmp_path)
     processor = beginning(tiny_processor())
@@ -93,7 +94,7 @@ def test_a_harness_asks(tmp_path: Path) -> None:
 
 
 def test_a_server_is_asked(tmp_path: Path) -> None:
-    """Its answers have as many visual tokens left as the prompt's length here says."""
+    """The visual tokens left are computed correctly from the length of the prompt here."""
     model = saved(tiny_llava(), tmp_path / "model")
     processor = beginning(tiny_processor())
     processor.save_pretrained(model)
@@ -114,4 +115,4 @@ def test_vllm_is_asked_in_this_process(tmp_path: Path, special: bool) -> None:
     engine = Offline(saved(tiny_llava(), tmp_path / "model"), "auto", {})
     engine._llm = SimpleNamespace(generate=generate, get_default_sampling_params=SimpleNamespace)
     engine.ask([Prompt([], "", "a chat", 8, special)], Unpruned())
-    assert given[0]["tokenization_kwargs"] == {"add_special_tokens": special}  # Gemma 4 has another default
+    assert given[0]["tokenization_kwargs"] == {"add_special_tokens": special}  # Gemma 4 has a different default

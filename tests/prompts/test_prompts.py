@@ -30,14 +30,14 @@ def test_what_a_user_says_keeps_its_order() -> None:
 
 
 def thinks(processor: Any, name: str) -> None:
-    """Let its template write 07 before an answer, and 08 after it if `name` is false: not to think."""
+    """Make its template write 07 before an answer, and then 08 if `name` is false, which disables thinking."""
     begin = f"{{% if {name} is defined and {name} is false %}} 07 08 {{% else %}} 07 {{% endif %}}"
     processor.chat_template += f"{{% if add_generation_prompt %}}{begin}{{% endif %}}"
 
 
 @pytest.mark.parametrize("name", ["enable_thinking", "thinking"])
 def test_a_model_that_thinks_is_asked_for_its_answer(name: str) -> None:
-    """Its answer would be the beginning of what it thinks, and count as wrong."""
+    """Otherwise its answer would be the beginning of its thoughts, and count as wrong."""
     processor: Any = tiny_processor()
     thinks(processor, name)
     assert chat_prompt(processor, "05").split()[-3:] == [":", "07", "08"]
@@ -56,7 +56,7 @@ def test_a_harness_asks_it_for_its_answer(tmp_path: Path) -> None:
 
 
 def test_a_template_is_given_nothing_that_it_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers would warn at every question."""
+    """Otherwise transformers would warn about every question."""
     monkeypatch.setattr("transformers.processing_utils.logger.warning", lambda *said: pytest.fail(str(said)))
     chat_prompt(tiny_processor(), "05")
 
@@ -70,14 +70,14 @@ def test_a_processor_without_a_template_is_refused(template: str | None) -> None
 
 
 def test_answers_of_a_batch_begin_in_the_same_column() -> None:
-    """A prompt with two images and a long question beside one with an image, padded on the left."""
+    """A prompt with two images and a long question, and one with one image, padded on the left."""
     images = [[sample_image()], [sample_image(), sample_image()]]
     inputs = encode_chat(tiny_processor(), images, ["05", "05 06 07"])
     ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
     assert (ids == IMAGE).sum(1).tolist() == [N_VISUAL, 2 * N_VISUAL]
     assert torch.equal(ids == PAD, ~mask)
     assert mask[:, -1].all()
-    assert mask.int().diff(dim=1).min() >= 0  # no prompt is padded in its middle
+    assert mask.int().diff(dim=1).min() >= 0  # no prompt is padded in the middle
     assert inputs["pixel_values"].shape[0] == 3
 
 
@@ -88,7 +88,7 @@ def test_options_are_the_processors() -> None:
 
 
 def test_a_prompt_has_no_labels() -> None:
-    """PaliGemma's processor gives every prompt some, and its model would then compute a loss."""
+    """PaliGemma's processor adds labels to every prompt, for which its model would compute a loss."""
 
     class Labelling:
         chat_template = "{{ messages }}"

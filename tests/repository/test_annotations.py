@@ -1,4 +1,4 @@
-"""The tests check the annotations of every call in `tokenprune`, which users' processes do not."""
+"""Tests check the annotations of every call in `tokenprune`, unlike users' processes."""
 
 import jaxtyping
 import pytest

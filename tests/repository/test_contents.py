@@ -1,4 +1,4 @@
-"""A reader finds the right file, and reads it in one go: a package lists its modules, and files are short."""
+"""Readers find the right file and can read it in one go: packages list their modules, and files are short."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = re.compile(r"^(\w+(?:, \w+)*) {2,}\S", re.MULTILINE)
-#: The most lines of a Python file.
+#: The maximum number of lines of a Python file.
 LONGEST = 300
-#: Packages that say what they hold in another way: their README, or a list of members of one kind.
+#: Packages that describe their contents differently: in a README, or as a list of members of one kind.
 WITHOUT = {
     "evals/tasks",
     "adapters/families",
@@ -31,7 +31,7 @@ PACKAGES = sorted(
 
 
 def modules_of(package: str) -> set[str]:
-    """The modules and packages in a package that have something in them."""
+    """Return the modules and packages in a package that are not empty."""
     folder = ROOT / package
     modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
     return modules | {path.parent.name for path in folder.glob("*/__init__.py") if not path.parent.is_symlink()}
@@ -44,7 +44,7 @@ def listed_in(package: str) -> list[str]:
 
 @pytest.mark.parametrize("package", [package for package in PACKAGES if package not in WITHOUT])
 def test_a_package_lists_its_modules(package: str) -> None:
-    """One line each; the only module of a package needs none."""
+    """One line per module, except for the only module of a package."""
     listed, modules = listed_in(package), modules_of(package)
     if listed or len(modules) > 1:
         assert sorted(listed) == sorted(modules), f"write one line for each module in {package}/__init__.py"

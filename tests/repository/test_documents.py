@@ -32,17 +32,17 @@ ROOT = Path(__file__).resolve().parents[2]
 README, PATCHING = ROOT / "README.md", ROOT / "tokenprune" / "patching" / "README.md"
 SERVING = ROOT / "tokenprune" / "serving" / "README.md"
 CATALOGUE = ROOT / "tokenprune" / "strategies" / "catalogue.md"
-#: The most lines of a document that should be read in one go, without its generated tables.
+#: The maximum number of lines of a document, without its generated tables.
 LONGEST = {README: 120, PATCHING: 150}
 FOLDERS = "adapters", "demos", "evals", "tests", "tokenprune"
-#: Each once: not again through the symlinks in tokenprune/.
+#: Each document once, not again through the symlinks in tokenprune/.
 DOCUMENTS = sorted(
     path
     for path in (*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md")))
     if path.resolve() == path
 )
 
-#: What the README's program names, and what stands in for it here.
+#: Names in the README's program, and their replacements here.
 STAND_INS = {"Qwen/Qwen3-VL-2B-Instruct": str(MODEL), "cup.jpg": str(SCENES / "images" / "val_000001.webp")}
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -54,12 +54,12 @@ def named(path: Path) -> str:
 
 
 def prose(path: Path) -> str:
-    """The text of a document without its code blocks."""
+    """Return the text of a document without its code blocks."""
     return re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(path: Path) -> set[str]:
-    """The anchors that GitHub gives the headings of a document."""
+    """Return GitHub's anchors for the headings of a document."""
     return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in HEADING.findall(prose(path))}
 
 
@@ -68,11 +68,11 @@ def model_and_processor() -> tuple[Any, Any]:
     return load_model(str(MODEL), "auto")
 
 
-# transformers' pipelines read images with it.
+# transformers' pipelines need it to read images.
 @pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities of TorchVision:DeprecationWarning")
 @pytest.mark.parametrize("path", LONGEST, ids=named)
 def test_code_blocks_run(path: Path) -> None:
-    """In their order, as one program, with the bundled model."""
+    """All blocks in order, as one program, with the bundled model."""
     model, processor = model_and_processor()
     image = Image.open(SCENES / "images" / "val_000001.webp")
     prompt = "USER: <image>\nwhat is on the left? ASSISTANT:"
@@ -90,7 +90,7 @@ def test_code_blocks_run(path: Path) -> None:
 
 
 def commands(path: Path) -> list[list[str]]:
-    """The `tokenprune` commands in a document's shell blocks, without those that a loop of the shell completes."""
+    """Return the `tokenprune` commands in a document's shell blocks, except those with a variable of a shell loop."""
     blocks = re.findall(r"^```sh\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     lines = (line.strip() for line in "".join(blocks).replace("\\\n", " ").splitlines())
     found = [line for line in lines if line.startswith("tokenprune ") and not re.search(r"\$\{?[a-z]", line)]
@@ -99,7 +99,7 @@ def commands(path: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if commands(path)], ids=named)
 def test_commands_parse(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only `serve` passes on what it does not know. Images and videos to ask about must exist."""
+    """Only `serve` may have unknown options, which it passes on. Images and videos in commands must exist."""
     monkeypatch.chdir(tmp_path)
     for words in commands(path):
         for word in words:
@@ -111,7 +111,7 @@ def test_commands_parse(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=named)
 def test_strategies_in_sequence_go_together(path: Path) -> None:
-    """In commands, which parse any name, and in text."""
+    """In commands, whose parsers accept any name, and in text."""
     for text in re.findall(r"[a-z]\S*\+[a-z][\w:=,.]*\w", path.read_text(encoding="utf-8")):
         if all(step.partition(":")[0] in STRATEGIES for step in text.split("+")):
             parse(text)
@@ -138,7 +138,7 @@ def test_documents_are_short(path: Path, most: int) -> None:
 
 @pytest.mark.parametrize("path", [README, CATALOGUE], ids=named)
 def test_every_strategy_is_named(path: Path) -> None:
-    """In a table; the catalogue has a row for each."""
+    """Each is named in a table, and the catalogue has a row for each."""
     classes = [getattr(tokenprune, name) for name in strategies.__all__ if name[0].isupper()]
     names = {cls.__name__ for cls in classes if isinstance(cls, type) and issubclass(cls, Strategy)}
     rows = re.findall(r"^\| .+ \|$", path.read_text(encoding="utf-8"), re.MULTILINE)
@@ -152,7 +152,8 @@ def test_the_readme_counts_the_classes() -> None:
 
 
 def test_every_architecture_of_vllm_is_listed() -> None:
-    """Once, in a row of the page of served models, with a mark where PixelPrune runs. The README counts their types."""
+    """Each is listed once on the page of served models, with a mark if PixelPrune runs. The README counts their
+    types."""
     rows = re.findall(r"^\| .+ \|$", (ROOT / "tokenprune" / "serving" / "models.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(name for row in rows for name in re.findall(r"`(TokenPrune\w+)`", row)) == sorted(ARCHITECTURES)
     marked = [name for row in rows if row.split("|")[4].strip() for name in re.findall(r"`(TokenPrune\w+)`", row)]
@@ -169,7 +170,8 @@ def test_the_readme_has_the_measured_time() -> None:
 
 
 def accuracies() -> dict[tuple[str, str], list[str]]:
-    """REC and VQA, each with original and compact IDs, of the first table of accuracy.md, by strategy and ratio."""
+    """Return REC and VQA, each with original and compact IDs, from the first table of accuracy.md, by strategy and
+    ratio."""
     lines = (ROOT / "evals" / "results" / "accuracy.md").read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip() for cell in line.split("|")] for line in lines]
     found: dict[tuple[str, str], list[str]] = {}

@@ -1,4 +1,4 @@
-"""Who may import whom, who may know which Hugging Face names, and that importing changes nothing."""
+"""Who may import whom and use which Hugging Face names, and that importing changes nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def python_files(*folders: str) -> list[str]:
-    """Every Python file below the folders, relative to the root. The symlinks in tokenprune/ are not followed."""
+    """Return all Python files below the folders, relative to the root, without following the symlinks in
+    tokenprune/."""
     found = (path for folder in folders for path in (ROOT / folder).rglob("*.py"))
     files = sorted(str(path.relative_to(ROOT)) for path in found)
     return [file for file in files if not file.startswith(("tokenprune/adapters/", "tokenprune/evals/"))]
@@ -21,27 +22,27 @@ def python_files(*folders: str) -> list[str]:
 
 # __main__.py is the command: it starts what is in the evals.
 LIBRARY = [file for file in python_files("tokenprune") if file != "tokenprune/__main__.py"]
-#: The plug-in for vLLM, which knows vLLM's names and the model families there, as the adapters know those here.
+#: The vLLM plug-in, which may use the names of vLLM and its model families, like the adapters those of transformers.
 VLLM = "tokenprune/serving/vllm/"
 ADAPTERS = python_files("adapters")
 EVALS = python_files("evals")
 DEV = [file for file in EVALS if file.startswith("evals/dev/")]
 
-#: Names of Hugging Face modules and settings: adapters only.
+#: Names of Hugging Face modules and settings: only in adapters.
 MODULE_NAMES = {
     "vision_tower", "multi_modal_projector", "q_proj", "k_proj", "v_proj", "self_attn", "image_token_id",
     "video_token_id", "vision_feature_layer", "vision_config", "text_config", "get_text_config", "mm_encoder_outputs",
     "get_image_features", "get_video_features", "num_attention_heads", "hidden_size", "patch_size", "model_type",
     "_attn_implementation", "gradient_checkpointing", "sliding_window", "layer_types", "image_grid_thw",
 }  # fmt: skip
-#: Arguments of a language model's call: adapters and engine.
+#: Arguments of a language model's call: only in adapters and the engine.
 CALL_NAMES = {"inputs_embeds", "attention_mask", "position_embeddings", "past_key_values", "cache_position"}
-#: transformers' cache protocol: adapters and engine.
+#: transformers' cache protocol: only in adapters and the engine.
 CACHE_NAMES = {
     "get_seq_length", "get_mask_sizes", "reorder_cache", "batch_repeat_interleave", "batch_select_indices",
     "offloading",
 }  # fmt: skip
-#: The only users of the engine: packages that change or read a model, what measures layers and caches, and an ideal.
+#: The only users of the engine: packages that change or read a model, measurements of layers and caches, and an ideal.
 PATCHING = (
     "tokenprune/patching/",
     "tokenprune/zoom/",
@@ -51,14 +52,14 @@ PATCHING = (
     "evals/bench/ideal_rows.py",
     "evals/models/cache.py",
 )
-#: Outside of the engine, only the reader that probes use knows a language model's calls.
+#: Outside of the engine, only the reader for probes uses a language model's calls.
 KNOW_CALLS = ("tokenprune/engine/", "tokenprune/patching/decoder_attention.py", VLLM)
-#: The files that register hooks outside of the engine, where every one is passed to the `register` of engine/patch.py.
+#: Files outside of the engine that register hooks, and why. Inside, all hooks go through `register` in engine/patch.py.
 HOOKS = {
     "tokenprune/patching/decoder_attention.py",
     "tokenprune/patching/probing.py",
-    "tokenprune/retrieval/patching.py",  # by the register of engine/patch.py, too
-    "tokenprune/serving/vllm/worker/capture.py",  # vLLM's own model, which nobody else holds
+    "tokenprune/retrieval/patching.py",  # also through `register` in engine/patch.py
+    "tokenprune/serving/vllm/worker/capture.py",  # on vLLM's own model, which nobody else holds
 }
 
 
@@ -83,14 +84,14 @@ def reaches(file: str, *packages: str) -> set[str]:
 
 
 def answers_of_an_adapter(node: ast.Attribute) -> bool:
-    """Whether the attribute is one of a ModelAdapter, which has answers by Hugging Face's names."""
+    """Return whether the attribute belongs to a ModelAdapter, some of whose attributes have Hugging Face's names."""
     owner = node.value
     name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
     return name.endswith("adapter")
 
 
 def names_in(file: str) -> Iterator[str]:
-    """Every attribute, except an adapter's, and every string in a file."""
+    """Yield every attribute in a file, except an adapter's, and every string."""
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.Attribute) and not answers_of_an_adapter(node):
             yield node.attr
@@ -99,7 +100,7 @@ def names_in(file: str) -> Iterator[str]:
 
 
 def found_in(files: Iterable[str], find: Callable[[str], Iterable[str]]) -> dict[str, set[str]]:
-    """What `find` finds in each file, without the files where it finds nothing. There must be files."""
+    """Return what `find` finds in each file, leaving out files without findings. Fails if there are no files."""
     found = {file: set(find(file)) for file in files}
     assert found
     return {file: names for file, names in found.items() if names}
@@ -119,7 +120,7 @@ def test_the_library_does_not_import_transformers() -> None:
 
 
 def test_nothing_imports_evals_or_demos() -> None:
-    """The package offers tools of the evals, for type checkers; it loads them when they are first used."""
+    """The package offers tools of the evals, which type checkers see, but loads them only on first use."""
     tools = {"tokenprune.evals.adapt.adapt.adapt", "tokenprune.evals.tune.tune.tune"}
     found = imports_in([*LIBRARY, *ADAPTERS], "tokenprune.evals", "evals", "demos", "adapters")
     assert found == {"tokenprune/__init__.py": tools}
@@ -130,7 +131,7 @@ def test_the_packaged_evals_do_not_import_what_is_not_packaged() -> None:
 
 
 def test_only_evaluate_knows_both_runs_and_engines() -> None:
-    """Engines answer questions of a run; of the run, only its beginning knows that there are engines."""
+    """Engines answer the questions of a run, but only the start of a run may know about engines."""
     beginning = "evals/run/evaluate.py"
     run = [file for file in EVALS if file.startswith("evals/run/") and file != beginning]
     assert not imports_in(run, "tokenprune.evals.engines")
@@ -172,20 +173,20 @@ def test_only_adapters_and_engine_know_calls_and_caches() -> None:
 
 
 def registrations(node: ast.AST) -> list[ast.Call]:
-    """The calls below a node that register a hook on a module."""
+    """Return the calls below a node that register a hook on a module."""
     calls = [child for child in ast.walk(node) if isinstance(child, ast.Call)]
     return [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr.startswith("register_fo")]
 
 
 def unowned(file: str) -> list[str]:
-    """The hooks of a file of the engine that nobody but the caller can remove."""
+    """Return the hooks in a file of the engine that only the caller can remove."""
     calls = [node for node in ast.walk(tree(file)) if isinstance(node, ast.Call)]
     handed_over = [call.args for call in calls if isinstance(call.func, ast.Name) and call.func.id == "register"]
     return [ast.unparse(call) for call in registrations(tree(file)) if not any(call in args for args in handed_over)]
 
 
 def test_every_hook_has_an_owner() -> None:
-    """In the engine the pruner removes all hooks, so it must get every handle, but for those of a single call."""
+    """In the engine, the pruner removes all hooks, so it must get every handle except those of a single call."""
     engine = [file for file in LIBRARY if file.startswith("tokenprune/engine/")]
     of_a_call = "tokenprune/engine/packed_sequences.py"
     assert len(registrations(tree(of_a_call))) == 1

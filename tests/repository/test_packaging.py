@@ -1,4 +1,4 @@
-"""Every way to get tokenprune onto a machine imports the same three packages, and none ships data."""
+"""Every way to install tokenprune gives the same three packages, and none ships data."""
 
 import json
 import os
@@ -50,7 +50,7 @@ with tokenprune.patch(model, tokenprune.FoPru(keep_ratio=0.25)) as handle:
 
 
 def call(*command: object, cwd: Path) -> str:
-    """Run a command; what it prints is returned, or shown where it fails."""
+    """Run a command and return its output, or show the output if it fails."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     result = subprocess.run(
         [str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False, env=environment
@@ -61,7 +61,7 @@ def call(*command: object, cwd: Path) -> str:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A copy of the working tree with bundled data in it."""
+    """A copy of the working tree that contains bundled data."""
     folder = tmp_path / "clone"
     ignored = ignore_patterns(".*", "build", "dist", "*.egg-info", "bundled", "__pycache__", "demo_output", "runs")
     copytree(ROOT, folder, symlinks=True, ignore=ignored)
@@ -73,7 +73,7 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def clone_without_symlinks(clone: Path) -> Path:
-    """What git checks out with core.symlinks=false: a text file that holds the link's target."""
+    """A clone as git checks it out with core.symlinks=false: links are text files with their target."""
     for link in (clone / "tokenprune" / "adapters", clone / "tokenprune" / "evals"):
         target = link.readlink()
         link.unlink()
@@ -87,7 +87,7 @@ def python(tmp_path: Path) -> Path:
     call(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env", cwd=tmp_path)
     interpreter = tmp_path / "env" / "bin" / "python"
     site = Path(call(interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
-    dependencies = Path(pytest.__file__).parent.parent  # a path added this way does not run the .pth files in it
+    dependencies = Path(pytest.__file__).parent.parent  # .pth files in a path that is added this way do not run
     (site / "dependencies.pth").write_text(f"{dependencies}\n")
     return interpreter
 
@@ -98,7 +98,7 @@ def install(python: Path, *what: object) -> None:
 
 
 def test_package_list_is_complete() -> None:
-    """The list in pyproject.toml is written by hand; a folder that it misses would not be shipped."""
+    """The list in pyproject.toml is written by hand; a missing folder would not be shipped."""
     mapping = SETTINGS["tool"]["setuptools"]["package-dir"]
     folders = {
         ".".join([package, *path.parent.relative_to(ROOT / root).parts])
@@ -116,7 +116,7 @@ def test_links_are_links() -> None:
 
 
 def test_types_are_checked_behind_the_links() -> None:
-    """pyright follows none that it finds, only those that it is given."""
+    """pyright does not follow links that it finds, only those that it is given."""
     links = {f"tokenprune/{path.name}" for path in (ROOT / "tokenprune").iterdir() if path.is_symlink()}
     assert links <= set(SETTINGS["tool"]["pyright"]["include"])
 

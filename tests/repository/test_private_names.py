@@ -1,5 +1,5 @@
-"""What begins with an underscore is used where it is defined: a private module in its package, a private name in its
-module. Tests may look into what they have imported."""
+"""Names with a leading underscore are used only where they are defined: private modules in their package, private names
+in their module. Tests may access private attributes of what they import."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-#: Folders, and what their modules are called; of two, the one inside the other comes first.
+#: Folder -> the package of its modules. Inner folders come before outer ones.
 FOLDERS = {
     "tests/helpers": "helpers",
     "tests": "tests",
@@ -31,7 +31,7 @@ def is_private(name: str) -> bool:
 
 
 def imported(tree: ast.AST) -> dict[str, str]:
-    """What the imports of this repository's modules make known: the full name, by the name that stands for it."""
+    """Return the names that imports of this repository's modules define: local name -> full name."""
     found: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -42,7 +42,7 @@ def imported(tree: ast.AST) -> dict[str, str]:
 
 
 def borrowed(module: str, source: str) -> Iterator[str]:
-    """The private names that a module imports from elsewhere, or uses of what it imports."""
+    """Yield the private names that a module imports from elsewhere, or accesses on its imports."""
     tree = ast.parse(source)
     names = imported(tree)
     for full in names.values():

@@ -1,4 +1,4 @@
-"""Tests that do not run every time run on another day: none is left out for good."""
+"""Tests that do not run every time run on another day: none is left out forever."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MASKING = CONTRACT + "test_dropping_equals_masking[fopru-{}-greedy-padded-{}]"
 REMOVED = CONTRACT + "test_remove_leaves_nothing_behind[{}-{}]"
 SHARED = CONTRACT + "test_dropping_equals_masking[random-{}-greedy-padded] {}"
 FLEX = "tests/engine/modes/test_attention.py::test_flex_answers_as_masking[{}]"
-#: Many numbers in a test's name are many tests.
+#: Numbers for the names of many tests.
 MANY = range(200)
 
 
 def collected(node_id: str, name: str | None = None, case: str | None = None) -> Any:
-    """A test as far as the rotation reads it."""
+    """Return a stand-in for a test, with what the rotation reads."""
     parameters = {key: value for key, value in (("name", name), ("case", case)) if value}
     return SimpleNamespace(nodeid=node_id, name=node_id.partition("::")[2], callspec=SimpleNamespace(params=parameters))
 

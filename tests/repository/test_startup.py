@@ -1,4 +1,4 @@
-"""What `import tokenprune` and the command's help load, and what that costs."""
+"""What `import tokenprune` and the command's help load, and how long that takes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ HELP = "from tokenprune.__main__ import main; main(['--help'])"
 
 
 def test_a_type_checker_sees_misspelt_names() -> None:
-    """Where a module has `__getattr__`, it knows every name."""
+    """Unless a module defines `__getattr__`, with which every name exists."""
     tree = ast.parse((ROOT / "tokenprune" / "__init__.py").read_text(encoding="utf-8"))
     assert "__getattr__" not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert hasattr(tokenprune, "__getattr__")
 
 
 def in_a_new_process(code: str) -> str:
-    """What the code prints. Python may write byte code, without which every process would compile what it imports."""
+    """Run the code in a new process and return its output. Python may write byte code, or every process would
+    compile."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False
@@ -36,7 +37,7 @@ def in_a_new_process(code: str) -> str:
 
 
 def cpu_seconds(code: str) -> float:
-    """The CPU time of one new process that runs `code`."""
+    """Return the CPU time of one new process that runs `code`."""
     before = os.times()
     in_a_new_process(code)
     after = os.times()
@@ -44,13 +45,13 @@ def cpu_seconds(code: str) -> float:
 
 
 def loaded(code: str) -> set[str]:
-    """The modules that a process has loaded after it ran `code`."""
+    """Return the modules that a process has loaded after running `code`."""
     listing = "import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint('loaded', *sys.modules)"
     return set(in_a_new_process(listing.format(code=code)).splitlines()[-1].split()[1:])
 
 
 def test_every_public_name_has_one_home() -> None:
-    """The imports that type checkers read, and the table that is used at run time, say the same."""
+    """The imports that type checkers read agree with the table that is used at run time."""
     tree = ast.parse((ROOT / "tokenprune" / "__init__.py").read_text(encoding="utf-8"))
     (checked,) = (node for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name))
     imported = {
@@ -64,7 +65,7 @@ def test_every_public_name_has_one_home() -> None:
 
 
 def test_no_public_name_is_a_modules() -> None:
-    """Importing a module sets an attribute of its package, which would then hide the public name."""
+    """Importing a module sets an attribute of its package, which would hide a public name."""
     modules = {path.stem for path in (ROOT / "tokenprune").iterdir()}
     assert not modules & set(tokenprune.__all__)
 
@@ -72,13 +73,13 @@ def test_no_public_name_is_a_modules() -> None:
 def test_unknown_names() -> None:
     with pytest.raises(AttributeError, match="module 'tokenprune' has no attribute 'Fopru'") as raised:
         tokenprune.Fopru  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
-    # Of which Python makes: Did you mean: 'FoPru'?
+    # Python suggests: Did you mean: 'FoPru'?
     assert (raised.value.name, raised.value.obj) == ("Fopru", tokenprune)
     assert set(tokenprune.__all__) <= set(dir(tokenprune))
 
 
 def test_the_public_names_load_little() -> None:
-    """Compilers, symbolic algebra and plots are loaded by what uses them."""
+    """Compilers, symbolic algebra and plots are loaded only where they are used."""
     added = loaded(f"import torch; {PUBLIC}") - loaded("import torch")
     heavy = {"transformers", "torch._dynamo", "torch._inductor", "torch.onnx", "sympy", "jinja2", "scipy", "matplotlib"}
     assert not heavy & added
@@ -96,8 +97,8 @@ def test_help_loads_no_torch() -> None:
 
 @pytest.mark.slow
 def test_start_up_is_quick() -> None:
-    """Measured are 1.15 of the time of torch alone, and 0.1 s. Beside other work, single CPU times differ by half: each
-    is compared with torch's just after it, and one of five comparisons has to hold."""
+    """Measured: 1.15 times torch alone, and 0.1 s. With other load, single CPU times vary by half, so each is compared
+    with torch's right after it, and one of five comparisons must hold."""
     in_a_new_process(PUBLIC)  # writes the byte code
     assert any(cpu_seconds(f"import torch; {PUBLIC}") < 1.4 * cpu_seconds("import torch") for _ in range(5))
     assert cpu_seconds(HELP) < 1.5

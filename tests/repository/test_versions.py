@@ -1,4 +1,4 @@
-"""The declared lowest versions, those that `make test-oldest` installs, and those that patch() accepts agree."""
+"""The declared minimum versions agree with those that `make test-oldest` installs and those that patch() accepts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def requirements() -> list[Requirement]:
-    """The requirements of the library and of its extras, but not on itself, nor on vLLM, which has one torch of its own
-    and so an environment."""
+    """Return the requirements of the library and its extras, except on itself and on vLLM, which pins torch and so
+    needs its own environment."""
     extras = [extra for name, extra in PROJECT["optional-dependencies"].items() if name != "vllm"]
     found = [Requirement(line) for line in [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]]
     return [requirement for requirement in found if requirement.name != PROJECT["name"]]
@@ -33,7 +33,7 @@ def bounds(requirement: Requirement) -> dict[str, Version]:
 def test_the_oldest_versions_are_the_declared_ones() -> None:
     lines = (ROOT / "tests/oldest.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    del pins["torchvision"]  # follows torch
+    del pins["torchvision"]  # depends on torch's version
     declared = {(one.name, bounds(one)[">="]) for one in requirements() if ">=" in bounds(one)}
     assert {(name, Version(pin)) for name, pin in pins.items()} == declared
 
@@ -51,7 +51,7 @@ def test_patch_accepts_the_declared_transformers() -> None:
 
 
 def test_the_tests_that_the_makefile_names_exist() -> None:
-    """One that was renamed would end `make test-oldest` before its first test."""
+    """A renamed file would end `make test-oldest` before its first test."""
     named = set(re.findall(r"(?<![\w/.-])tests/[\w/.-]+", MAKEFILE))
     assert "tests/contract" in named
     assert not [path for path in sorted(named) if not (ROOT / path).exists()]

@@ -23,7 +23,7 @@ from tokenprune import PruningError, SettingError, UnsupportedError
 from tokenprune.retrieval.ward import merge_clusters
 
 FACTORS = (4, 9, 25, 49)
-SIDE = 8  # patches of ColPali's pages: 64 of them
+SIDE = 8  # patches per side of ColPali's pages, which have 64
 N_PAGES = 24
 START, END = 93, 94
 
@@ -65,7 +65,7 @@ def colpali_pages(pixels: Tensor) -> dict[str, Tensor]:
 
 
 def colqwen_pages(grids: list[tuple[int, int]], seed: int = 0) -> dict[str, Tensor]:
-    """Pages of (height, width) patches, padded as the processor pads: pixels on the right, tokens on the left."""
+    """Return pages of (height, width) patches, padded like in the processor: pixels right, tokens left."""
     generator = torch.Generator().manual_seed(seed)
     pixels = [torch.randn(h * w, 3 * 2 * PATCH**2, generator=generator) for h, w in grids]
     rows = [[5, START, *[IMAGE] * (h * w // 4), END, 8, 9] for h, w in grids]
@@ -95,7 +95,7 @@ def test_pages_of_colpali(colpali: Any, factor: int) -> None:
 
 
 def test_ragged_pages_of_colqwen(colqwen: Any) -> None:
-    """A page gives in a padded batch what it gives alone, followed by zeros, which scores ignore."""
+    """In a padded batch, a page gives the same as alone, followed by zeros, which scores ignore."""
     grids = [(8, 8), (4, 8), (12, 12)]
     inputs = colqwen_pages(grids)
     with tokenprune.patch_retrieval(colqwen, 4):
@@ -128,7 +128,7 @@ def test_factor_1_and_remove_are_bitwise_the_unpatched_model(colqwen: Any) -> No
     with tokenprune.patch_retrieval(colqwen, 1):
         assert torch.equal(embedded(colqwen, inputs), whole)
     first = tokenprune.patch_retrieval(colqwen, 4)
-    second = tokenprune.patch_retrieval(colqwen, 9)  # replaces, and does not stack
+    second = tokenprune.patch_retrieval(colqwen, 9)  # replaces the first one, they do not stack
     assert embedded(colqwen, inputs).shape[1] == 5 + 1
     assert "factor=4, text='all', removed" in repr(first)
     second.remove()
@@ -147,7 +147,7 @@ def test_the_outer_patch_is_in_effect_again_after_the_inner_block(colqwen: Any) 
         with tokenprune.patch_retrieval(colqwen, 8):
             outer.remove()
         assert torch.equal(embedded(colqwen, inputs), whole)
-    tokenprune.patch_retrieval(colqwen, 4)  # outside a block, so it stays replaced
+    tokenprune.patch_retrieval(colqwen, 4)  # not in a block, so it stays replaced
     with tokenprune.patch_retrieval(colqwen, 8):
         pass
     assert torch.equal(embedded(colqwen, inputs), whole)
@@ -162,14 +162,14 @@ def test_tuples_copies_and_positional_arguments(colpali: Any) -> None:
         assert torch.equal(model(**inputs, return_dict=False)[0], light)
         given = inputs["input_ids"], inputs["pixel_values"], inputs["attention_mask"]
         assert torch.equal(model(*given).embeddings, light)
-        assert torch.equal(model.forward(*given).embeddings, light)  # past its hooks, as PEFT up to 0.20 calls it
+        assert torch.equal(model.forward(*given).embeddings, light)  # bypasses hooks, like PEFT up to 0.20
     handle.remove()
     assert embedded(model, inputs).shape[1] == 67
     assert torch.equal(embedded(twin, inputs), light)
 
 
 def test_a_copy_goes_on_when_the_original_is_unpatched(colpali: Any) -> None:
-    """Compiled code looks for hooks as long as any model is patched."""
+    """Compiled code checks for hooks as long as any model is patched."""
     model = copy.deepcopy(colpali)
     with config.patch(skip_nnmodule_hook_guards=True):
         handle = tokenprune.patch_retrieval(model)
@@ -188,11 +188,11 @@ def test_gradients_flow_through_the_merging(colpali: Any) -> None:
     assert float(model.embedding_proj_layer.weight.grad.abs().max()) > 0
 
 
-# Does it find pages?
+# Finding pages.
 
 
 def pages(seed: int) -> Tensor:
-    """Pages of blocks of colour on a common background, like letters and images on paper, with noise on top."""
+    """Return pages of coloured blocks on a common background, like letters and images on paper, with noise on top."""
     layout = torch.Generator().manual_seed(7)
     blocks = torch.randn(N_PAGES, 3, 4, 4, generator=layout) * (torch.rand(N_PAGES, 1, 4, 4, generator=layout) < 0.6)
     pixels = 2 * blocks.repeat_interleave(SIDE * PATCH // 4, 2).repeat_interleave(SIDE * PATCH // 4, 3)
@@ -200,14 +200,15 @@ def pages(seed: int) -> Tensor:
 
 
 def recall(found: Tensor, stored: Tensor) -> float:
-    """How many pages score highest for the query that is their noisy copy, by the processor's own scores."""
+    """Return the share of pages that score highest for their noisy copy as query, by the processor's own scores."""
     scores = ColPaliProcessor.score_retrieval(None, list(found), list(stored))  # type: ignore[arg-type]
     return float((scores.argmax(1) == torch.arange(len(found))).float().mean())
 
 
 def test_merged_pages_are_found(colpali: Any) -> None:
-    """At every factor merged pages are found more often than pages of as many random embeddings, and in all more often
-    than pages of as many means of neighbours; at the lower factors as often as with all embeddings."""
+    """At every factor, merged pages are found more often than pages with as many random embeddings and, over all
+    factors, more often than with means of neighbours. At the lower factors, they are found as often as with all
+    embeddings."""
     found, whole = (embedded(colpali, colpali_pages(pages(seed)))[:, :64] for seed in (1, 2))
     full = recall(found, whole)
     light, pooled = {}, {}
@@ -274,11 +275,12 @@ def test_embeddings_that_are_not_finite() -> None:
         merge_clusters(torch.full((8, 4), torch.nan), 2)
 
 
-# Which text is kept.
+# The text that is kept.
 
 
 def test_text_behind_the_patches(colqwen: Any) -> None:
-    """Of 5, START, patches, END, 8, 9 the authors' code keeps 8: behind the end of the image, without the last."""
+    """From 5, START, patches, END, 8, 9, the authors' code keeps 8: what follows the image's end, except the last
+    token."""
     inputs = colqwen_pages([(8, 8), (4, 8)])
     whole = embedded(colqwen, inputs)
     kept = {}

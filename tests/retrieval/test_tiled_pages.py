@@ -37,8 +37,8 @@ def colmodernvbert() -> Any:
 
 
 def colmodernvbert_pages(n_tiles: list[int]) -> dict[str, Tensor]:
-    """Pages of `n_tiles` tiles, each behind a marker, padded as the processor pads: with tiles of zeros, and tokens on
-    the right."""
+    """Return pages of `n_tiles` tiles, each after a marker, padded like in the processor: with tiles of zeros, and
+    tokens on the right."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.zeros(len(n_tiles), max(n_tiles), 3, 4 * PATCH, 4 * PATCH)
     for page, n in zip(pixels, n_tiles, strict=True):
@@ -49,8 +49,7 @@ def colmodernvbert_pages(n_tiles: list[int]) -> dict[str, Tensor]:
 
 
 def test_pages_of_colmodernvbert(colmodernvbert: Any) -> None:
-    """The patches of all tiles of a page are merged, those of tiles that only fill the batch not; what is between the
-    tiles is text."""
+    """The patches of all tiles of a page are merged, but not those of padding tiles. What is between tiles is text."""
     inputs = colmodernvbert_pages([3, 1])
     whole, is_patch = embedded(colmodernvbert, inputs), inputs["input_ids"] == IMAGE
     kept = {}

@@ -12,7 +12,7 @@ from tokenprune.retrieval.ward import clusters_of, merge_clusters
 
 
 def test_clusters_by_hand() -> None:
-    """Two directions of three and two embeddings, mixed up; the mean of each at length 1, first member first."""
+    """Two directions of three and two shuffled embeddings give their means at length 1, ordered by first member."""
     angles = torch.tensor([1.5, 0.0, 1.6, 0.1, -0.1])
     points = torch.stack([angles.cos(), angles.sin()], 1)
     assert clusters_of(points, 2).tolist() == [0, 1, 0, 1, 1]
@@ -21,7 +21,7 @@ def test_clusters_by_hand() -> None:
 
 
 def ward_by_hand(rows: Tensor, n_clusters: int) -> set[frozenset[int]]:
-    """Ward's method from its definition: join the two clusters whose merge increases the sum of squares least."""
+    """Ward's method by definition: merge the two clusters whose union increases the sum of squares least."""
     clusters = [[i] for i in range(len(rows))]
     while len(clusters) > n_clusters:
         means, sizes = [rows[c].mean(0) for c in clusters], [len(c) for c in clusters]
@@ -60,7 +60,7 @@ def test_half_precision_is_clustered_in_float32() -> None:
 
 
 def test_autocast_changes_no_cluster() -> None:
-    """On a CPU it would round the products to bfloat16, which scipy cannot read."""
+    """On a CPU, autocast would round the products to bfloat16, which scipy cannot read."""
     points = normalize(torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
     expected = merge_clusters(points, 5)
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,4 +1,4 @@
-"""`tokenprune eval --engine`: vLLM answers as the model in this process, from an `LLM` and behind a URL."""
+"""`tokenprune eval --engine`: vLLM, as an `LLM` and at a URL, gives the same answers as the model in this process."""
 
 # pyright: reportMissingImports=false
 
@@ -24,12 +24,12 @@ from tokenprune.evals.storage.run_folder import RunFolder
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 
-#: An engine for a prompt of the bundled model, or of a tiny one, on a CPU.
+#: Options of an engine for the bundled or a tiny model on a CPU.
 OPTIONS = {"max_model_len": 512, "enforce_eager": True, "block_size": 32}
 
 
 def here(model: Path, data: Path, output: Path, *words: str, strategy: str = "fopru:layer=-2") -> list[TaskResult]:
-    """The rows of the model in a process of its own, in which vLLM has changed nothing of transformers."""
+    """Run the model in a separate process, in which vLLM has not changed transformers, and return the rows."""
     command = [sys.executable, "-m", "tokenprune", "eval", "--model", str(model), "--data", str(data)]
     command += ["--dtype", "float32", "--output", str(output), "--strategy", strategy, *words]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -37,7 +37,7 @@ def here(model: Path, data: Path, output: Path, *words: str, strategy: str = "fo
 
 
 def check_same(served: Path, alone: Path) -> None:
-    """Fail unless two runs have the same rows and the same answers."""
+    """Check that two runs have the same rows and answers."""
     for row, other in zip(RunFolder(served).results(), RunFolder(alone).results(), strict=True):
         assert (row.key, row.task, row.accuracy) == (other.key, other.task, other.accuracy)
         assert (row.n_visual, row.n_kept, row.scores) == (other.n_visual, other.n_kept, other.scores)
@@ -69,7 +69,8 @@ def test_an_engine_in_this_process(tmp_path: Path) -> None:
 
 
 def test_patches_that_are_not_encoded(tmp_path: Path) -> None:
-    """An image then keeps fewer tokens than its budget, of which 1 is everything that the pixels leave."""
+    """An image then keeps fewer tokens than its budget; a keep ratio of 1 is everything that the pixel selection
+    leaves."""
     save_qwen(tmp_path / "model", "qwen2_5_vl")
     strategy = "pixelprune:threshold=0.35"
     words = "--keep-ratio", "0.3", "1", "--position-ids", "original", "--baselines", "unpruned", "--limit", "4"
@@ -92,7 +93,7 @@ def test_patches_that_are_not_encoded(tmp_path: Path) -> None:
 
 
 class OpenAI(server.Server):
-    """A server that is asked with the client that most people use."""
+    """A server that is queried with the openai package."""
 
     def _json(self, path: str, request: dict[str, Any] | None = None) -> Any:
         if request is None:
@@ -109,14 +110,14 @@ class OpenAI(server.Server):
 
 @pytest.fixture(params=["original", "compact"])
 def bundled(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
-    """A server of the bundled model, and its kind of position IDs."""
+    """A server with the bundled model, and its kind of position IDs."""
     words = "--strategy", "fopru:layer=-2", "--keep-ratio", "0.25", "--position-ids", request.param
     with serving(MODEL, *words, "--disable-uvicorn-access-log") as url:
         yield url, request.param
 
 
 def test_the_bundled_model(bundled: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 questions of each task, eight at once; the same answers, and so the same accuracies."""
+    """200 questions of each task, eight at once, give the same answers and thus the same accuracies."""
     url, position_ids = bundled
     monkeypatch.setattr(backend, "Server", OpenAI)
     options: dict[str, Any] = {"data": SCENES, "limit": 200, "keep_ratios": [0.25]}
@@ -130,7 +131,7 @@ def test_the_bundled_model(bundled: tuple[str, str], tmp_path: Path, monkeypatch
 
 
 def test_the_command(tmp_path: Path) -> None:
-    """With engine options that are wrong, vLLM says so, and nothing is written."""
+    """For wrong engine options, vLLM raises an error, and nothing is written."""
     save_llava(tmp_path / "model")
     command = [sys.executable, "-m", "tokenprune", "eval", "--model", str(tmp_path / "model"), "--engine", "vllm"]
     command += ["--output", str(tmp_path / "run"), "--strategy", "grid"]

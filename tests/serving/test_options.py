@@ -1,4 +1,4 @@
-"""The options that `tokenprune serve` passes on, as vLLM declares them."""
+"""The options that `tokenprune serve` passes on exist in vLLM."""
 
 # pyright: reportMissingImports=false
 

@@ -1,4 +1,4 @@
-"""`tokenprune serve` with the client that people use: answers, settings, counters, and what happens to bad input."""
+"""`tokenprune serve` with the openai package: answers, settings, counters, and bad input."""
 
 # pyright: reportMissingImports=false
 

@@ -1,4 +1,4 @@
-"""Two thousand requests: no answer differs from transformers', and memory does not grow with their number."""
+"""Two thousand requests: every answer equals transformers', and memory does not grow with their number."""
 
 # pyright: reportMissingImports=false
 
@@ -26,14 +26,14 @@ pytestmark = [needs_vllm, pytest.mark.slow]
 
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
 N_REQUESTS, N_CLIENTS, N_NEW = 2000, 16, 8
-#: What most requests begin with, so that they share blocks of the prefix cache.
+#: The beginning of most requests, so that they share blocks of the prefix cache.
 PREFIX = " ".join(f"w{i % 70}" for i in range(70))
-#: Growth after the first quarter that is not a leak: 1,500 images of 20 kB would be as much.
+#: Bytes of growth after the first quarter that are not a leak: 1,500 images of 20 kB would take as much.
 MOST_GROWTH = 32e6
 
 
 def requests() -> list[Request]:
-    """Different requests that share images and beginnings, in a fixed order."""
+    """Return different requests that share images and beginnings, in a fixed order."""
     chosen = random.Random(0)
     images = [(seed, chosen.randrange(20, 300), chosen.randrange(20, 300)) for seed in range(20)]
     found = []
@@ -46,7 +46,7 @@ def requests() -> list[Request]:
 
 
 class Clients:
-    """Send requests to a server and compare the answers."""
+    """Clients that send requests to a server and compare the answers."""
 
     def __init__(self, url: str, references: dict[Request, list[str]]) -> None:
         import openai
@@ -58,7 +58,7 @@ class Clients:
         self.drawn = list(references)
 
     def send(self, number: int) -> str:
-        """Send one request and return what came of it."""
+        """Send one request and return its outcome."""
         import openai
 
         chosen = random.Random(number)
@@ -95,7 +95,7 @@ class Clients:
 
 
 def memory(url: str) -> int:
-    """Bytes that the server's processes hold."""
+    """Return the bytes that the server's processes hold."""
     port = int(url.rpartition(":")[2])
     (server,) = {
         connection.pid
@@ -117,10 +117,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(model: Path) -> Iterator[str]:
     words = "--strategy", "fopru", "--keep-ratio", "0.25", "--trust-request-mm-kwargs", "--disable-uvicorn-access-log"
     with pytest.MonkeyPatch.context() as environment:
-        # oneDNN keeps a kernel for every length that it meets, pruned or not; the requests bring ever new ones.
+        # oneDNN keeps a kernel for every length that it sees, pruned or not, and requests keep bringing new ones.
         for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
             environment.setenv(name, "16")
-        # A cache that is soon full, since its memory counts once it is written to. Requests are preempted then, too.
+        # The cache fills up early, since its memory counts once it is written to. Requests are then also preempted.
         with serving(model, *words, "--num-gpu-blocks-override", "64") as url:
             yield url
 
@@ -147,7 +147,7 @@ def test_two_thousand_requests(model: Path, url: str) -> None:
 
 
 def test_the_same_requests_again_need_no_more_memory(model: Path) -> None:
-    """All in this process, with lengths that the first passes have brought all: measured is no growth at all."""
+    """In this process, with only lengths that occurred in the first passes. Measured: no growth at all."""
     drawn, process, sizes = requests(), psutil.Process(), []
     with engine(model, "TokenPruneLlava", FOPRU, num_gpu_blocks_override=64, enable_prefix_caching=False) as llm:
         for _ in range(9):

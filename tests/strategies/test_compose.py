@@ -1,4 +1,4 @@
-"""Strategies one after the other: budgets, order, merging, reports, names."""
+"""Strategies in sequence: budgets, order, merging, reports, names."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from tokenprune.strategies.registry import changed_settings, name_of
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import Layout, VisualTokens
 
-#: Families and compositions that they can be pruned with: before the tower and after it, after it twice, in the tower
-#: and after it, after it and in the language model; merging in the second, in both, and in the first.
+#: Families and compositions that can prune them: before and after the tower, twice after it, in the tower and after it,
+#: after it and in the language model; merging in the second, in both, and in the first.
 PAIRS = [
     ("qwen2.5-vl", "pixelprune:keep_ratio=0.8+fopru"),
     ("qwen3-vl", "pixelprune:keep_ratio=0.7+divprune"),
@@ -90,7 +90,7 @@ def test_dropping_one_after_the_other_equals_masking(case: str, text: str) -> No
 
 @dataclass(frozen=True)
 class Halving(Strategy):
-    """Keeps every second token, the mean of itself and the next."""
+    """Keeps every second token, as the mean of itself and the next one."""
 
     def select(self, tokens: VisualTokens) -> Selection:
         kept = torch.arange(0, tokens.n_visual, 2)
@@ -102,7 +102,7 @@ class Halving(Strategy):
 
 @dataclass(frozen=True)
 class Last(Strategy):
-    """Keeps the last tokens as they are."""
+    """Keeps the last tokens unchanged."""
 
     def select(self, tokens: VisualTokens) -> Selection:
         n_kept = self.budget(tokens.n_visual)
@@ -110,7 +110,7 @@ class Last(Strategy):
 
 
 def selected(strategy: Strategy, features: Tensor) -> tuple[list[int], list[float]]:
-    """What is kept of a row of tokens, and the one number that each then has."""
+    """Return the kept tokens of a row, and the one feature that each then has."""
     selection = strategy.select(VisualTokens(features[:, None], Layout.raster((1, 1, len(features)))))
     merged = features[selection.kept][:, None]
     if selection.merged is not None:
@@ -127,7 +127,7 @@ def test_merging_twice_by_hand() -> None:
 
 
 def test_what_is_left_is_where_it_was() -> None:
-    """At its place in the grid, and with its own attention."""
+    """Tokens keep their places in the grid and their own attention."""
     seen = []
 
     @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def test_texts_and_settings_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", ["{file}", "{file}+fopru", "divprune+fopru", "compose:steps=['divprune','fopru']"])
 def test_a_step_that_is_several_strategies_itself(step: str, tmp_path: Path) -> None:
-    """In a settings file, that may be the file itself."""
+    """In a settings file, a step may even be the file itself."""
     file = tmp_path / "both.json"
     steps = ["divprune", step.format(file=file)]
     file.write_text(json.dumps({"strategy": "compose", "settings": {"steps": steps}}))
@@ -208,7 +208,7 @@ def test_which_setting_says_how_much_is_kept(text: str, setting: str | None) -> 
     ],
 )
 def test_what_is_written_is_read_again(made: Compose) -> None:
-    """As `tokenprune serve` and settings files write it."""
+    """In the format of `tokenprune serve` and settings files."""
     settings = json.loads(json.dumps(changed_settings(made)))
     assert make(name_of(type(made)), **settings) == made
     assert name_of(type(made)) == "compose"
@@ -277,7 +277,7 @@ class First(Strategy):
 
 
 def test_a_prompt_that_ends_in_its_image_is_its_own_text() -> None:
-    """The column that stands for the text, the last of the image, may be gone before the language model."""
+    """The last column of the image, which stands in for the text, may be dropped before the language model."""
     model, inputs = FAMILIES["llava-clip"].build(n_layers=4), FAMILIES["llava-clip"].prompt([1])
     end = int((inputs["input_ids"][0] == model.config.image_token_id).nonzero()[-1]) + 1
     inputs |= {name: inputs[name][:, :end] for name in ("input_ids", "attention_mask")}

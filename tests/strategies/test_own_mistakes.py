@@ -1,4 +1,4 @@
-"""What a strategy of the user's own returns or declares, and should not."""
+"""Wrong return values and declarations of a user's own strategy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tokenprune.strategy import AllEnterStrategy, DenoisingStage, Stage, StagedS
 
 @dataclass(frozen=True)
 class Scoring(ScoreStrategy):
-    """Returns what it is told to."""
+    """Returns given scores."""
 
     what: str = "scores"
 
@@ -71,7 +71,7 @@ def test_a_stage_with_an_impossible_budget(budget: dict[str, Any], message: str)
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("layer", [1.0, "1", None, True])
 def test_a_stage_from_no_layer(layer: Any) -> None:
-    """Half of the layers is a float."""
+    """For example half of the layers, which is a float."""
     with pytest.raises(
         SettingError, match=rf"^Stage: layer={layer!r} is not the number of a decoder layer.*n_layers // 2"
     ):
@@ -99,7 +99,7 @@ def test_selections_of_lists() -> None:
     [(2, 0, 1.0), (-1, 0, 1.0), (0, 4, 1.0), (0, -1, 1.0), (0, 3, torch.nan), (0, 3, torch.inf)],
 )
 def test_merges_that_cannot_be(target: int, source: int, weight: float) -> None:
-    """A negative index would be that of another token, and NaN would go through the whole language model."""
+    """A negative index would select another token, and NaN would spread through the whole language model."""
     merge = Merge(torch.tensor([0, target]), torch.tensor([1, source]), torch.tensor([0.5, weight]))
     message = (
         r"weights that are not finite, or merges other tokens than sources 0\.\.3 into targets 0\.\.1\. Targets are"
@@ -131,12 +131,12 @@ class Mine(Strategy):
 
 
 def merging(*parts: Any) -> Callable[[Any], Selection]:
-    """The first four tokens, with tokens merged into them."""
+    """Return a function that keeps the first four tokens, with tokens merged into them."""
     return lambda tokens: Selection(torch.arange(4), tokens.n_visual, None, Merge(*parts))
 
 
 def mean(target: int, importance: float = 1.0) -> Callable[[Any], Selection]:
-    """The same, with the mean of token 5 merged into one of them."""
+    """The same, with token 5 merged into one of them by mean."""
 
     def select(tokens: Any) -> Selection:
         merge = Merge.mean(torch.tensor([target]), torch.tensor([5]), torch.tensor([importance]), 4)
@@ -146,7 +146,7 @@ def mean(target: int, importance: float = 1.0) -> Callable[[Any], Selection]:
 
 
 def in_place(tokens: Any) -> Selection:
-    features = tokens.features.float()  # no copy of float32
+    features = tokens.features.float()  # float32 is not copied
     features -= features.mean(0)
     return Selection.best(features.norm(dim=-1), 4)
 
@@ -189,7 +189,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("what", WRONG)
 def test_every_error_names_the_strategy(llava: Any, what: str) -> None:
-    """Also those of a step of several, whose name comes second."""
+    """Also for a step of a composed strategy, whose name comes second."""
     function, message = WRONG[what]
     for strategy, name in (
         (Mine(keep=4, function=function), "Mine"),
@@ -218,7 +218,7 @@ def test_budgets_that_are_no_counts(llava: Any, returned: Any) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_scores_of_other_types(llava: Any) -> None:
-    """Ranks and masks are scores too; infinite ones are, unless they are added up."""
+    """Ranks and masks are valid scores too, and so are infinite ones unless they are summed."""
     strategy = Mine(keep=4, function=lambda tokens: Selection.best(torch.arange(tokens.n_visual), torch.tensor(4)))  # type: ignore[arg-type]
     with torch.no_grad(), tokenprune.patch(llava, strategy) as handle:
         llava(**prompt([1]))
@@ -253,5 +253,5 @@ def test_stages_and_layers_that_are_none(llava: Any, method: str, returned: Any,
 
     with pytest.raises(SettingError, match=rf"^Planned.{method} {message}"):
         tokenprune.patch(llava, Planned())
-    with pytest.raises(SettingError, match=rf"^Planned.{method} {message}"):  # where None would be no stages at all
+    with pytest.raises(SettingError, match=rf"^Planned.{method} {message}"):  # None would mean no stages at all
         check_strategy(Planned(), 6, "TokenPruneLlava")

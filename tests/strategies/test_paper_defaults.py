@@ -1,5 +1,5 @@
-"""What a strategy does without settings is what its paper or its authors' code does: the numbers, and where they are
-from. Numbers that are not settings are tested with their strategy."""
+"""By default, a strategy does what its paper or its authors' code does: the numbers, and their sources. Numbers that
+are not settings are tested with their strategy."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from tokenprune import STRATEGIES, LateStep, Strategy
 
-#: Settings that are the same for every strategy that has them.
+#: Settings with the same default in every strategy that has them.
 SHARED = {"budget_per", "average", "skip"}
-#: The others with a default, which None is not: it leaves a value to the model, or a part of a strategy out.
+#: All other defaults except None, which leaves a value to the model or turns off part of a strategy.
 DEFAULTS: dict[str, tuple[str, dict[str, Any]]] = {
     "attentionmass": ("our own", {"mass": 0.95, "layer": 2, "every": 4}),
     "backgroundpruning": (

@@ -1,4 +1,4 @@
-"""Strategies that read where tokens are in an image say so, because that is not known of every model."""
+"""Strategies that read the places of tokens in an image declare it, because not every model has them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OTHERS = [FoPru(mode="row"), FoPru(cells=2), Nuwa(cells=None), Nuwa(cells=None, 
 
 
 def selected(strategy: Strategy, grid: tuple[int, int, int]) -> tuple[Selection, torch.Tensor]:
-    """What is kept of 24 tokens that form a grid, and its features."""
+    """Return what is kept of 24 tokens that form a grid, and the features."""
     generator = torch.Generator().manual_seed(0)
     layout = Layout.raster(grid)
     queries, keys = torch.randn(2, 1, 2, 25, 4, generator=generator) * 3

@@ -1,4 +1,4 @@
-"""Names of strategies: registered, of classes in modules, of installed packages, and in commands."""
+"""Names of strategies: registered ones, classes in modules, installed packages, and in commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tokenprune import FoPru, SettingError, UnsupportedError, entry_points
 from tokenprune.strategies import STRATEGIES, make, parse, register_strategy, registry
 from tokenprune.strategies.parsing import StrategySpec
 
-#: A user's module: a strategy with a setting, and what is wrong with others.
+#: A user's module: a strategy with a setting, and several broken ones.
 MODULE = '''
 from dataclasses import dataclass
 
@@ -60,7 +60,7 @@ class Other:
 
 @pytest.fixture(autouse=True)
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package of the user on disk; what the test registers and imports is forgotten after it."""
+    """A user's package on disk. What the test registers and imports is undone afterwards."""
     folder = tmp_path / "user_package"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
@@ -172,7 +172,7 @@ def test_what_is_wrong(text: str, said: str) -> None:
 
 
 def test_the_annotations_of_a_class_need_not_resolve(tmp_path: Path) -> None:
-    """As if they named what only a type checker imports."""
+    """For example if they name types that only type checkers import."""
     lines = MODULE.replace("p: int", "p: OnlyForTypeCheckers")
     (tmp_path / "user_package" / "typed.py").write_text("from __future__ import annotations\n" + lines)
     assert "p=1" in repr(parse("user_package.typed:Norm,p=1"))
@@ -185,7 +185,7 @@ def test_a_registered_class_is_found_by_name(llava: Any) -> None:
     assert parse("norm:p=1") == cls(p=1)  # type: ignore[call-arg]
     with tokenprune.patch(llava, "norm", keep_ratio=0.5, p=1) as handle:
         assert isinstance(handle.strategy, cls)
-    register_strategy("norm")(cls)  # as when a notebook's cell runs again
+    register_strategy("norm")(cls)  # as if a notebook cell runs again
 
 
 def test_names_that_cannot_be_registered() -> None:
@@ -197,7 +197,7 @@ def test_names_that_cannot_be_registered() -> None:
         with pytest.raises(SettingError, match="cannot name a strategy"):
             register_strategy(name)
     with pytest.raises(SettingError, match=r"Grid'> cannot name a strategy.*: @register_strategy\('norm'\)"):
-        unwrap(register_strategy)(tokenprune.Grid)  # without its parentheses; tests' type checks would refuse it first
+        unwrap(register_strategy)(tokenprune.Grid)  # without parentheses; the tests' type checks would refuse it first
 
 
 DISTRIBUTION = {
@@ -246,7 +246,7 @@ def test_a_broken_package(name: str, said: str) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_a_package_with_a_name_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours is used, and the first time it is, a warning says so and what to write for theirs."""
+    """Ours is used, and on first use a warning says so, and how to name theirs."""
     monkeypatch.setattr(entry_points, "COMPARED", set())
     said = r"their-strategies provides a strategy 'fopru' too, user_package.broken:Norm.*theirs, write 'user_package.br"
     with pytest.warns(UserWarning, match=said):

@@ -1,4 +1,4 @@
-"""Settings of a wrong type are an error of ours, when the strategy is made."""
+"""Settings of a wrong type raise our own error when the strategy is made."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import pytest
 from tokenprune import DART, STRATEGIES, Compose, LateStep, SettingError, VFlowOpt
 
 CLASSES = [*STRATEGIES.values(), LateStep]
-#: What no flag and no number may be. A flag may be True, an optional number None.
+#: Values that neither a flag nor a number may have. A flag may be True, an optional number None.
 WRONG = ("yes", (0.5, 0.5), [1], {}, float("nan"))
 
 
 def plain_settings(kind: str) -> list[tuple[Any, str, bool]]:
-    """Every setting of every strategy that is a flag ("bool") or a number ("float"), and whether it may be None."""
+    """Return every setting of every strategy that is a flag ("bool") or a number ("float"), and whether it may be
+    None."""
     return [
         (cls, field.name, "None" in str(field.type))
         for cls in CLASSES

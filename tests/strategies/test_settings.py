@@ -1,4 +1,4 @@
-"""Settings files: what `patch` makes of one, and what it says of one that is wrong."""
+"""Settings files: how `patch` uses one, and its errors for broken ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each strategy by itself: exact budgets, the selection that its definition says, and what it may not do."""
+"""Each strategy on its own: exact budgets, the selection that its definition gives, and what it must not do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tokenprune.strategy import PatchStrategy, TowerStrategy
 from tokenprune.tokens import KeptInTower, Layout, PatchTokens, TowerTokens, VisionAttention, VisualTokens
 from tokenprune.tokens.statistics import STATISTICS
 
-AVERAGES = {"vflowopt", "pyramiddrop", "sparsevlm", "nuwa", "adatoken"}  # whose budget is one over layers: a ratio only
+AVERAGES = {"vflowopt", "pyramiddrop", "sparsevlm", "nuwa", "adatoken"}  # an average over layers: only a ratio
 VIDEOS = [(3, 4, 5), (9, 1, 1), (2, 3, 6)]
 GRIDS = [(1, 6, 6), (1, 5, 7), (1, 1, 1), (1, 1, 9), (1, 8, 1), VIDEOS[0]]
 
@@ -41,7 +41,7 @@ def grids_for(name: str) -> list[tuple[int, int, int]]:
 
 
 def tokens_of(grid: tuple[int, int, int], seed: int = 0, n_prefix: int = 1) -> VisualTokens:
-    """Visual tokens with every statistic that there is."""
+    """Return visual tokens with all statistics."""
     generator = torch.Generator().manual_seed(seed)
     n = grid[0] * grid[1] * grid[2]
     layout = Layout((grid,), n_tiles=grid[0])
@@ -54,8 +54,8 @@ def tokens_of(grid: tuple[int, int, int], seed: int = 0, n_prefix: int = 1) -> V
 
 
 def through_tower(strategy: Strategy, tokens: VisualTokens) -> VisualTokens:
-    """The tokens after a tower with one layer after which a strategy that prunes there may drop some, and before
-    which one that prunes there may; of no other use to any other."""
+    """Return the tokens after a tower with one layer, before and after which strategies that prune there may drop some.
+    Does nothing for other strategies."""
     if isinstance(strategy, PatchStrategy):
         grid = tokens.grids[0]
         pixels = torch.rand(tokens.n_visual, 12, generator=torch.Generator().manual_seed(2))
@@ -147,7 +147,7 @@ def test_grid_is_evenly_spread() -> None:
         mask = torch.zeros(576)
         mask[kept] = 1
         quarters = mask.view(2, 12, 2, 12).sum((1, 3))
-        assert quarters.max() - quarters.min() <= max(2, 0.25 * keep)  # every quarter of the image is seen
+        assert quarters.max() - quarters.min() <= max(2, 0.25 * keep)  # every quarter of the image is covered
     frames = torch.bincount(Grid(keep=10).select(tokens_of((3, 4, 5))).kept // 20, minlength=3)
     assert sorted(frames.tolist()) == [3, 3, 4]
 
@@ -259,7 +259,7 @@ def test_selections_that_cannot_be(kept: Any, message: str) -> None:
 
 @dataclass(frozen=True)
 class Norm(ScoreStrategy):
-    """The smallest strategy that there can be."""
+    """The smallest possible strategy."""
 
     def score(self, tokens: VisualTokens) -> torch.Tensor:
         return tokens.features.norm(dim=-1)

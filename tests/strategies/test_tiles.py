@@ -60,7 +60,7 @@ def test_a_budget_per_tile_computes_each_tiles_attention_once(
 
 
 def test_a_tile_without_a_share_is_only_scored() -> None:
-    """Of a budget smaller than the number of tiles."""
+    """If the budget is smaller than the number of tiles."""
     layout = Layout.concat([Layout.raster((1, 2, 2))] * 4)
     queries, keys = torch.randn(2, 4, 2, 4, 8, generator=torch.Generator().manual_seed(0))
     attention = VisionAttention(queries, keys, 0.5, 0, layout)
@@ -75,7 +75,7 @@ def test_a_tile_without_a_share_is_only_scored() -> None:
 
 
 def test_a_tile_keeps_its_share_of_what_enters() -> None:
-    """Which is more than the average over the layers, of all tiles together."""
+    """That is more than the average over layers, for all tiles together."""
     layout = Layout.concat([Layout.raster((1, 6, 6))] * 2)
     queries, keys = torch.randn(2, 2, 2, 36, 8, generator=torch.Generator().manual_seed(0))
     attention = VisionAttention(queries, keys, 0.5, 0, layout)

@@ -1,4 +1,4 @@
-"""Budgets that adapt to the image: as few tokens as carry a share of its importance."""
+"""Budgets that adapt to the image: the fewest tokens that carry a share of its importance."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FLAT = [1.0] * 10
 
 @dataclass(frozen=True)
 class Generous(FoPru):
-    """With a default of its own."""
+    """Has its own default."""
 
     least: float = 0.2
 
@@ -51,7 +51,7 @@ def test_an_image_keeps_as_few_tokens_as_carry_the_share() -> None:
 
 
 def test_the_least_by_default_leaves_room_below_a_small_budget() -> None:
-    """5 % of the tokens, or a fifth of the budget where that is fewer."""
+    """5 % of the tokens or a fifth of the budget, whichever is less."""
     peaked, layout = [100.0, *[0.01] * 199], Layout.raster((1, 1, 200))
 
     def kept(strategy: FoPru) -> int:
@@ -67,7 +67,7 @@ def test_the_least_by_default_leaves_room_below_a_small_budget() -> None:
 def test_never_more_than_the_budget_nor_fewer_than_the_least() -> None:
     strategy = FoPru(keep_ratio=0.5, mass=0.7, least=0.3)
     assert (n_kept(strategy, PEAKED), n_kept(strategy, FLAT)) == (3, 5)
-    assert n_kept(replace(strategy, keep=1, keep_ratio=None), FLAT) == 1  # a count is the most, too
+    assert n_kept(replace(strategy, keep=1, keep_ratio=None), FLAT) == 1  # a count is also a maximum
     assert n_kept(replace(strategy, mass=1.0), PEAKED) == 5
     assert n_kept(replace(strategy, mass=None, least=FoPru.least), PEAKED) == 5
 
@@ -78,7 +78,7 @@ def test_one_fewer_would_not_carry_it(values: list[float], mass: float) -> None:
     scores = torch.tensor(values)
     count, best = n_reaching(scores, mass), scores.double().sort(descending=True).values
     assert 1 <= count <= len(values)
-    tolerance = 1e-5 * float(best.sum()) + 1e-30  # sums are float32's
+    tolerance = 1e-5 * float(best.sum()) + 1e-30  # sums are in float32
     if mass < 1:
         assert float(best[: count - 1].sum()) <= mass * float(best.sum()) + tolerance
         assert count == len(values) or float(best[:count].sum()) >= mass * float(best.sum()) - tolerance
@@ -86,7 +86,7 @@ def test_one_fewer_would_not_carry_it(values: list[float], mass: float) -> None:
 
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_rows_of_a_batch_keep_different_numbers(name: str) -> None:
-    """And each what it keeps alone."""
+    """Each row keeps the same as alone."""
     model, inputs = tiny_llava(), prompt([1, 1, 2])
     strategy: Any = STRATEGIES[name](keep_ratio=0.9, mass=0.5, least=0.0)  # pyright: ignore[reportCallIssue]
     with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
@@ -101,7 +101,7 @@ def test_rows_of_a_batch_keep_different_numbers(name: str) -> None:
 
 
 def test_tiles_have_shares_of_their_own() -> None:
-    """A tile keeps what carries the mass of its own scores, at most its share of the budget."""
+    """A tile keeps the tokens that carry the mass of its own scores, up to its share of the budget."""
 
     @dataclass(frozen=True)
     class Given(ScoreStrategy):

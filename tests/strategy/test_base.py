@@ -1,4 +1,4 @@
-"""What every strategy says of itself."""
+"""What every strategy declares."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tokenprune import FastV, FoPru, Grid, Mosaic
 
 
 def test_a_part_has_a_count_of_its_own() -> None:
-    """The share of a tile is an image's budget to the tile. What prunes later counts all tokens, whatever enters."""
+    """A tile treats its share as an image's budget. Later pruning counts all tokens, whatever enters."""
     assert Grid(budget_per="tile").for_part(3, 12) == Grid(keep=3)
     assert FoPru(keep=9, layer=-2, budget_per="tile").for_part(3, 12) == FoPru(keep=3, layer=-2)
     later = FastV(keep_ratio=0.5)
@@ -23,7 +23,7 @@ def test_who_reads_the_grid_requires_it() -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_ratio_is_a_float() -> None:
-    """Also the 1 of a settings file, as which it is written again."""
+    """Even if a settings file has the whole number 1."""
     ratio = Grid(keep_ratio=1).keep_ratio
     assert isinstance(ratio, float)
     assert repr(Grid(keep_ratio=1)) == "Grid(keep_ratio=1.0)"

@@ -41,7 +41,7 @@ def test_a_budget_that_nobody_gave() -> None:
         (10, 40, None, 6, 2),  # 1.5
         (10, 40, None, 99, 10),
         (3, 300, None, 1, 1),
-        (10, None, None, 6, 6),  # whoever does not know the image leaves the whole count
+        (10, None, None, 6, 6),  # if the image is unknown, the whole count
         (4, None, None, 6, 4),
     ],
 )

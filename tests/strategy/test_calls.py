@@ -1,4 +1,4 @@
-"""How a strategy is asked: without autocast, and with errors that say what it must return."""
+"""How strategies are called: without autocast, and with errors that say what they must return."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells of the grid: which tokens are in which, and which are kept of them, by hand."""
+"""Cells of the grid: their tokens, and which of these are kept, by hand."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_auto_is_by_the_budget_of_what_is_ranked() -> None:
 
 @pytest.mark.parametrize("cells", ["auto", 2, 3])
 def test_a_budget_per_tile_has_cells_in_each_tile(cells: Any) -> None:
-    """With a budget per tile, each tile has cells of its own and its own share."""
+    """With a budget per tile, each tile has its own cells and its own share."""
     tokens = scored(torch.rand(29, generator=torch.Generator().manual_seed(1)).tolist(), ANYRES)
     attention = tokens.vision_attention
     spread = replace(ANYRES, to_tokens=lambda values: values.flatten()[:29])
@@ -143,7 +143,7 @@ def test_a_budget_per_tile_has_cells_in_each_tile(cells: Any) -> None:
 
 
 def stage_tokens(left: list[int], scores: list[float], n_visual: int) -> StageTokens:
-    """Those of a row that are left, which the last token of the prompt attends to in proportion to `scores`."""
+    """Return the tokens of a row that are left. The last prompt token attends to them in proportion to `scores`."""
     keys = torch.tensor([*scores, 1.0]).log()[None, :, None]
     n = len(left)
     real, last = torch.ones(n + 1).bool(), torch.tensor([n])
@@ -183,7 +183,7 @@ def test_every_ranking_strategy_takes_cells(name: str, llava: Any) -> None:
         strategy: Any = STRATEGIES[name](keep_ratio=0.4, cells=cells)  # pyright: ignore[reportCallIssue]
         with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
             kept.append([])
-            for seed in range(4):  # a few tokens may be the same by chance
+            for seed in range(4):  # with few tokens, they may be the same by chance
                 model(**FAMILIES["llava-clip"].prompt([1], seed=seed))
                 (image,) = handle.report.images
                 kept[-1] += [image.kept.tolist(), *(stage.kept.tolist() for stage in image.stages)]
@@ -192,7 +192,7 @@ def test_every_ranking_strategy_takes_cells(name: str, llava: Any) -> None:
 
 
 def test_who_takes_cells() -> None:
-    """Whoever keeps the best by a score alone; nobody by default but Nuwa, whose paper has them."""
+    """Strategies that keep the best tokens only by a score. By default, only Nuwa uses cells, as in its paper."""
     assert set(RANKED) == {
         *("fopru", "visionzip", "vispruner", "prumerge", "nuwa"),
         *("fastv", "par", "pyramiddrop", "adatoken", "sparsevlm", "efficientvla", "attentionmass"),

@@ -67,7 +67,7 @@ def test_the_highest_scores_where_more_is_left_than_the_budget() -> None:
     assert KeptInTower.concat([FIRST, SECOND]).at_most(2).kept.tolist() == [0, 6]
     assert FIRST.at_most(2).kept.tolist() == [0, 3]
     unscored = KeptInTower(row(0, 3), 4)
-    assert unscored.at_most(1).kept.tolist() == [0, 3]  # nothing says which
+    assert unscored.at_most(1).kept.tolist() == [0, 3]  # without scores, all are kept
 
 
 def test_patches_in_a_row_become_one_token() -> None:

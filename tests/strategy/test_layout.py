@@ -1,4 +1,4 @@
-"""Layouts: squares of patches, tiles one after the other, what is left of them, and what shares a region."""
+"""Layouts: squares of patches, tiles in sequence, what is left of them, and what shares a region."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Merges as means, as parts of an image, and one after the other, by hand."""
+"""Merges as means, on parts of an image, and in sequence, by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TARGETS, SOURCES = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 3])
 
 
 def test_a_mean_by_importance() -> None:
-    """An importance may be 0, as long as another one of the target is not."""
+    """An importance may be 0, as long as another one of the same target is not."""
     for importance, expected in (([3.0, 1, 9], [0.75, 0.25, 1]), ([0.0, 2, 5], [0, 1, 1])):
         merge = Merge.mean(TARGETS, SOURCES, torch.tensor(importance), 2)
         assert merge.weights.tolist() == expected
@@ -30,7 +30,7 @@ def test_importances_without_a_mean(importance: list[float]) -> None:
 
 @pytest.mark.parametrize("target", [2, -1])
 def test_a_mean_for_a_target_that_is_not_kept(target: int) -> None:
-    """Said by the selection, not by an index that is out of bounds."""
+    """The selection raises the error, not an index that is out of bounds."""
     merge = Merge.mean(torch.tensor([0, target]), torch.tensor([0, 1]), torch.ones(2), 2)
     with pytest.raises(PruningError, match=r"merges other tokens than sources 0\.\.3 into targets 0\.\.1"):
         Selection(torch.tensor([0, 3]), 4, merged=merge)
@@ -70,7 +70,7 @@ def test_a_pair_that_is_given_twice_counts_twice(n_visual: int) -> None:
 
 
 def test_one_after_the_other_in_any_order() -> None:
-    """The second merges what the first made, what it left alone, and some of both."""
+    """The second merges results of the first, tokens that it left alone, and some of both."""
     features, before = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 3, 4, 6])
     first = Merge(torch.tensor([2, 0, 2, 0]), torch.tensor([5, 0, 4, 1]), torch.tensor([0.3, 0.7, 0.5, 0.2]))
     middle = first.apply(features, before)

@@ -1,4 +1,4 @@
-"""Proportional attention, worked out by hand: sizes, and attention that is read where a mask adds to it."""
+"""Proportional attention, computed by hand: sizes, and reading attention with an additive mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages whose average over the decoder layers is given, by hand."""
+"""Stages with a given average over the decoder layers, by hand."""
 
 from __future__ import annotations
 

@@ -23,5 +23,5 @@ def test_the_ends_are_never_skipped(skip: int | tuple[int, ...]) -> None:
 
 
 def test_a_list_is_a_tuple() -> None:
-    """Strategies can be compared and be keys, also those of settings files."""
+    """So that strategies from settings files too can be compared and used as keys."""
     assert {PAR(skip=[2, 3]): 1}[PAR(skip=(2, 3))] == 1

@@ -1,4 +1,4 @@
-"""Budgets of stages and in the vision tower count the whole image."""
+"""Budgets of stages and in the vision tower are relative to the whole image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_stage_without_scores_to_keep_by() -> None:
 
 
 def test_of_more_patches_than_the_budget_those_that_are_predicted_worst() -> None:
-    """As where the frames of a video were given to the tower one by one."""
+    """For example if the tower gets the frames of a video one by one."""
     left = KeptInTower(torch.tensor([1, 4, 6]), 16, torch.arange(16.0).remainder(5))
     tokens = VisualTokens(torch.zeros(16, 2), LAYOUT, 0, {"kept_before_tower": left})
     assert PixelPrune(keep=2).select(tokens).kept.tolist() == [1, 4]  # scores 1, 4 and 1

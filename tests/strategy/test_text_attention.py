@@ -25,7 +25,7 @@ CAUSAL = torch.ones(10, 10).tril().bool()
 
 
 def whole_map(seen: Tensor = CAUSAL) -> Tensor:
-    """The mean over six heads, of which three and three share a key head."""
+    """Return the mean over six heads, in which three heads each share a key head."""
     keys = GIVEN.keys.repeat_interleave(3, 0)
     logits = (GIVEN.queries @ keys.transpose(1, 2) * GIVEN.scale).masked_fill(~(seen & REAL), -torch.inf)
     return logits.softmax(-1).mean(0)
@@ -40,7 +40,7 @@ def test_what_the_rows_pay() -> None:
     torch.testing.assert_close(GIVEN.from_text(), expected([6, 7]))
     torch.testing.assert_close(GIVEN.from_all(), expected([1, 2, 3, 4, 5, 6, 7]))
     torch.testing.assert_close(GIVEN.from_rows(torch.tensor([4])), expected([4]))
-    assert GIVEN.from_rows(torch.tensor([1])).tolist() == [0.0] * 3  # it comes before them
+    assert GIVEN.from_rows(torch.tensor([1])).tolist() == [0.0] * 3  # the row comes before them
 
 
 def test_a_mask_says_what_each_token_sees_but_for_padding() -> None:

@@ -18,7 +18,7 @@ def attention_of(n_tiles: int, n_patches: int, n_prefix: int) -> VisionAttention
 
 
 def maps(seen: VisionAttention) -> Tensor:
-    """(tiles, tokens, tokens), mean over heads."""
+    """Return (tiles, tokens, tokens), averaged over heads."""
     return (seen.queries.float() @ seen.keys.float().transpose(-1, -2) * seen.scale).softmax(-1).mean(1)
 
 

@@ -1,4 +1,4 @@
-"""The tokens of a tile, and of what is left, with the statistics that go with them."""
+"""The tokens of a tile and of what is left, with their statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The attention of the question to visual tokens, which points to where Zoom looks."""
+"""The question's attention to visual tokens, which tells Zoom where to look."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_models_own_patch_is_restored() -> None:
 
 @pytest.mark.parametrize("name", ["idefics2", "aria", "deepseek-ocr2"])
 def test_visual_tokens_without_a_place_are_refused(name: str) -> None:
-    """Queries that have read all patches: their attention would point anywhere."""
+    """They come from queries that have read all patches, so their attention would point nowhere."""
     family = FAMILIES[name]
     with pytest.raises(tokenprune.UnsupportedError, match="Zoom follows attention to places in the image"):
         question_attention(family.build(), family.prompt([1]), 0)
@@ -60,7 +60,7 @@ def test_attention_that_is_not_finite_points_nowhere() -> None:
 @pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
 @pytest.mark.parametrize("dispatch", [from_cpu, from_disk])
 def test_a_model_whose_weights_are_elsewhere(dispatch: Callable[[Any, Path], Any], tmp_path: Path) -> None:
-    """Its first weight, which tells a model's device, is on none until it is needed."""
+    """The first weight, which gives a model's device, is on no device until it is needed."""
     image = Image.effect_noise((5 * SIDE, SIDE), 80)
     expected = Zoom().look(tiny_llava(), tiny_processor(), image, "01")
     model = dispatch(tiny_llava(), tmp_path)

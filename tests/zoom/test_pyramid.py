@@ -23,7 +23,7 @@ def test_levels_of_the_papers_example() -> None:
         (336, 200, []),  # fits into one tile
         (337, 100, [(1, 2)]),
         (1008, 1008, [(3, 3)]),
-        (1009, 1009, [(4, 4)]),  # not (3, 3) before it
+        (1009, 1009, [(4, 4)]),  # without (3, 3) before it
         (1513, 1513, [(3, 3), (5, 5)]),
         (2016, 1008, [(2, 3), (3, 6)]),
         (5400, 2700, [(2, 3), (5, 9), (9, 17)]),
@@ -43,7 +43,7 @@ def test_tiles_cover_the_image_and_never_overlap(width: int, height: int) -> Non
         assert max(box[3] for box in boxes) >= height - 1e-6
         for view in level.views():
             assert level.tile_at(view.box[0] + 0.25, view.box[1] + 0.25) == (view.row, view.column)
-        # Every tile shows a part of the image.
+        # Every tile shows some of the image.
         assert all(box[0] < width and box[1] < height for box in boxes)
 
 

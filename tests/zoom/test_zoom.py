@@ -30,7 +30,7 @@ def test_tiles_that_get_the_sharpest_attention_come_first_and_are_listed_row_by_
     places = torch.tensor([[350.0, 150], [360, 160], [10, 10], [50, 150], [60, 150], [150, 50]])
     scores = torch.tensor([0.5, 0.1, 0.6, 0.3, 0.4, 0.0])
     found = vote(places, scores, 5 / 6, LEVEL, 8)
-    assert [(view.row, view.column) for view in found] == [(0, 0), (1, 0), (1, 3)]  # (0, 1) is not of the best 5
+    assert [(view.row, view.column) for view in found] == [(0, 0), (1, 0), (1, 3)]  # (0, 1) is not among the best 5
     # Squares: 0.36 in (0, 0), 0.26 in (1, 3), 0.25 in (1, 0), though that has the greatest sum.
     assert [(view.row, view.column) for view in vote(places, scores, 5 / 6, LEVEL, 1)] == [(0, 0)]
     assert [(view.row, view.column) for view in vote(places, scores, 5 / 6, LEVEL, 2)] == [(0, 0), (1, 3)]
@@ -43,7 +43,7 @@ def test_tokens_on_padding_do_not_vote() -> None:
 
 
 def test_tokens_nearest_to_a_very_narrow_image_vote() -> None:
-    """Of which no token has its center in the image."""
+    """In such an image, no token has its center."""
     level = Level(1, 400, 8, 1, 4)
     places = torch.tensor([[50.0, 10], [150, 10], [350, 10], [50, 30], [250, 30]])
     found = vote(places, torch.tensor([0.1, 0.2, 0.3, 0.9, 0.9]), 2 / 3, level, 8)
@@ -58,17 +58,17 @@ def test_a_very_narrow_image_is_searched(llava: Any, size: tuple[int, int]) -> N
 
 
 def newline_layout() -> Layout:
-    """An overview of 2 x 2 and a canvas of 4 x 4 patches with a column of newline tokens."""
+    """Return an overview of 2 x 2 and a canvas of 4 x 4 patches with a column of newline tokens."""
     newlines = torch.tensor([False] * 4 + [False, False, False, False, True] * 4)
     return Layout(((1, 2, 2), (1, 4, 5)), 5, tiles=torch.zeros(24, dtype=torch.long), newlines=newlines)
 
 
 def test_newline_tokens_have_no_center_and_never_vote() -> None:
-    """The released code counts them, and so selects the right-most column of tiles whatever the question is."""
+    """The released code counts them, and so selects the right-most column of tiles for any question."""
     layout = newline_layout()
     centers = token_centers(layout)
     assert centers.isnan().any(1).tolist() == layout.newlines.tolist()  # type: ignore[union-attr]
-    assert centers[4:8, 0].tolist() == [0.125, 0.375, 0.625, 0.875]  # the newline column takes no room
+    assert centers[4:8, 0].tolist() == [0.125, 0.375, 0.625, 0.875]  # the newline column has no width
     scores = torch.full((24,), 0.01).masked_fill(layout.newlines, 1.0)  # type: ignore[arg-type]
     scores[4] = 0.5  # the upper left token of the canvas
     here = QuestionAttention.of(scores, layout)
@@ -147,7 +147,7 @@ def large(side: int) -> Image.Image:
 def test_a_look_goes_down_the_pyramid_and_its_inputs_are_answered(loaded: tuple[Any, Any], prompts: Any) -> None:
     model, processor = loaded
     tile = input_side(processor)
-    model(**encode_chat(processor, [[large(tile)]], ["01"]))  # transformers leaves a mark on the first call
+    model(**encode_chat(processor, [[large(tile)]], ["01"]))  # the first call adds transformers' own hooks
     before = {name: dict(module.__dict__) for name, module in model.named_modules()}
     look = Zoom(prompts=prompts, tiles=2, keep_ratio=0.1).look(model, processor, large(10 * tile), "01 02")
 
@@ -170,7 +170,8 @@ def test_a_look_goes_down_the_pyramid_and_its_inputs_are_answered(loaded: tuple[
 
 
 def test_the_search_stops_once_attention_is_less_sharp(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer comes from the sharpest view, and no level follows one that is less sharp."""
+    """The answer comes from the view with the sharpest attention, and the search stops after a level with less sharp
+    ones."""
     given = iter([0.1, 0.3, 0.2, 0.9])
     calls = []
 
@@ -232,7 +233,7 @@ def test_what_is_no_image(llava: Any, image: Any) -> None:
 
 
 def test_an_image_with_a_palette_is_seen_in_its_colors() -> None:
-    """In which 0 is white here, and between which a palette has nothing."""
+    """Index 0 is white here, and indices cannot be interpolated."""
     image = Image.new("P", (3, 2), 1)
     image.putpalette([255, 255, 255, 200, 0, 0, 0, 100, 0])
     image.putpixel((2, 0), 2)
@@ -267,7 +268,7 @@ def test_an_adapter_of_your_own(llava: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class Slicing:
-    """A processor that cuts every image into two, as MiniCPM-V's and LFM2-VL's cut large ones."""
+    """A processor that cuts every image in two, as MiniCPM-V's and LFM2-VL's cut large ones."""
 
     def __init__(self) -> None:
         self.processor = tiny_processor()

@@ -1,7 +1,7 @@
-"""What commands and demos parse arguments with.
+"""How commands and demos parse their arguments.
 
 options     options that several of them share
-settings    options from a file
+settings    options read from a file
 parser      help texts, and types of arguments
 completion  shell completion
 """

@@ -1,10 +1,10 @@
-"""Shell completion of values that have names. Installed with argcomplete's `register-python-argcomplete`."""
+"""Shell completion of strategies and their settings. Enabled by argcomplete's `register-python-argcomplete`."""
 
 from dataclasses import fields
 
 
 def complete_strategy(prefix: str, **_: object) -> list[str]:
-    """Return the strategies that `prefix` begins, or after a colon the settings of one."""
+    """Return the strategies whose names start with `prefix` or, after a colon, the settings of the one before it."""
     from tokenprune import STRATEGIES  # loads torch
 
     name, colon, rest = prefix.partition(":")

@@ -22,7 +22,7 @@ from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.dtypes import DTYPES
 
 ALL = "all"
-#: The split of calibration data that is not named.
+#: The split that calibration questions are drawn from by default.
 CALIBRATED_ON = "val"
 FORM = (
     "a name with settings (fopru:mode=row,layer=-2), your own class (my_module:MyStrategy,layer=2), several in "
@@ -52,7 +52,7 @@ def add_model(parser: ArgumentParser) -> None:
 
 
 def add_required_model(parser: ArgumentParser, what: str = "model folder or Hugging Face name", **more: Any) -> None:
-    """For commands in which the bundled model must not stand in for one that was forgotten."""
+    """Add --model to a command for which a forgotten --model must not mean the bundled model."""
     parser.add_argument("--model", required=True, metavar="PATH", help=what, **more)
 
 
@@ -73,7 +73,7 @@ def add_max_image_pixels(parser: ArgumentParser) -> None:
         type=at_least(1),
         default=MAX_IMAGE_PIXELS,
         metavar="N",
-        help="refuse larger images: a small file can claim any size and exhaust memory",
+        help="refuse images with more pixels: a small file can claim any size and exhaust memory",
     )
 
 
@@ -89,7 +89,7 @@ def add_frames(parser: ArgumentParser, default: int | None = FRAMES) -> None:
 
 
 def add_allowed(parser: ArgumentParser) -> None:
-    """What the files of a data set may make a command read."""
+    """Add the options that limit what a data set can make a command read."""
     parser.add_argument(
         "--image-root",
         nargs="+",
@@ -102,13 +102,13 @@ def add_allowed(parser: ArgumentParser) -> None:
 
 
 def add_questions(parser: ArgumentParser, use: str) -> None:
-    """Which questions a command reads. `use` is what it does with tasks, a verb."""
+    """Add the options that say which questions a command reads. `use` is the verb for what it does with tasks."""
     parser.add_argument(
         "--tasks",
         nargs="+",
         metavar="NAME",
         help=f"tasks to {use} (default: your own questions alone, if there are any; otherwise every folder named after "
-        "a task); needed for a set whose files are directly in --data",
+        "a task); required for a set whose files are directly in --data",
     )
     add_data(parser)
     add_allowed(parser)
@@ -116,7 +116,7 @@ def add_questions(parser: ArgumentParser, use: str) -> None:
         "--split",
         type=str if use == "train on" else lambda text: None if text == ALL else text,
         metavar="NAME",
-        help="split, as the set calls it "
+        help="split, by its name in the data set "
         + ("(default: train, if there is one, otherwise all)" if use == "train on" else "(default: all but train)"),
     )
     parser.add_argument(
@@ -131,8 +131,8 @@ def add_dtype(parser: ArgumentParser, default: str = "auto") -> None:
             "--dtype",
             choices=DTYPES,
             default=default,
-            help="data type of the model; auto: the checkpoint's, but float32 on a CPU that is slow in it (every CPU "
-            "in float16, many in bfloat16)",
+            help="data type of the model; auto: the checkpoint's, but float32 on a CPU that is slow in that type "
+            "(every CPU in float16, many in bfloat16)",
         )
     else:
         parser.add_argument("--dtype", choices=DTYPES[1:], default=default, help="data type of the model")
@@ -193,7 +193,7 @@ def add_position_ids(parser: ArgumentParser, default: Sequence[str] | None, also
 
 
 def add_image(parser: ArgumentParser, bundled: str | None = None) -> None:
-    """IMAGE and QUESTION; both may be left out where `bundled` says what is asked about instead."""
+    """Add IMAGE and QUESTION. Both are optional if `bundled` is given: it says what is used instead of IMAGE."""
     if bundled is None:
         parser.add_argument("image", type=existing_file, metavar="IMAGE", help="image or video file")
         parser.add_argument("question", metavar="QUESTION", help='what to ask about it, such as "Where is the cup?"')
@@ -213,7 +213,7 @@ def add_box(parser: ArgumentParser) -> None:
         nargs=4,
         type=float,
         metavar=("X1", "Y1", "X2", "Y2"),
-        help="true box in pixels, for a question that asks for one",
+        help="ground-truth box in pixels, for a question that asks for a box",
     )
 
 
@@ -224,7 +224,7 @@ def add_rounds(parser: ArgumentParser, default: int, least: int = 0) -> None:
         type=at_least(least),
         default=default,
         metavar="N",
-        help=f"how often to time each setup, alternating between setups{skip}",
+        help=f"number of timed runs of each setup, alternating between setups{skip}",
     )
 
 
@@ -233,30 +233,30 @@ def add_seed(parser: ArgumentParser) -> None:
 
 
 def add_calibration(parser: ArgumentParser, questions: int = 30) -> None:
-    """The questions that settings are searched on."""
+    """Add the options that say which questions settings are searched on."""
     add_data(parser)
     add_allowed(parser)
     parser.add_argument(
         "--split",
         metavar="NAME",
-        help=f"split to draw questions from, which must not be evaluated on later; {ALL}: every split except train "
-        f"(default: {CALIBRATED_ON}; {ALL} if the set has no splits)",
+        help=f"split to draw questions from, which you must not evaluate on later; {ALL}: every split except train "
+        f"(default: {CALIBRATED_ON}; {ALL} if the data set has no splits)",
     )
     parser.add_argument(
         "--questions",
         type=at_least(1),
         default=questions,
         metavar="N",
-        help="how many questions to draw at random; their answers are not read",
+        help="number of questions to draw at random; their labels are not read",
     )
     add_seed(parser)
 
 
 def calibration_questions(options: Namespace) -> tuple[list[Any], str | None]:
-    """Return the questions that the options of `add_calibration` draw, in the prompt style of `add_model`'s model, and
-    the split that they are of; None for all.
+    """Return the questions drawn by the options of `add_calibration`, in the prompt style of `add_model`'s model, and
+    the split they come from (None for all).
 
-    The model's weights are not loaded, so that mistakes are reported first.
+    Does not load the model's weights, so that mistakes are reported before that.
     """
     from tokenprune.evals.models.loading import load_processor
     from tokenprune.evals.models.prompt_styles import style_of

@@ -20,12 +20,12 @@ class Formatter(HelpFormatter):
         return "\n\n".join(part if part.startswith(" ") else fill(part, width) for part in paragraphs)
 
     def _format_action(self, action: Action) -> str:
-        if isinstance(action, _SubParsersAction):  # the commands alone, without a line that says COMMAND
+        if isinstance(action, _SubParsersAction):  # leaves out the line that says only COMMAND
             return self._join_parts([self._format_action(command) for command in action._get_subactions()])
         return super()._format_action(action)
 
     def _get_help_string(self, action: Action) -> str | None:
-        is_switch = action.const is False  # --no-labels: that labels are read by default says its name
+        is_switch = action.const is False  # the name of --no-labels already says that labels are read by default
         without = is_switch or any(action.default is none for none in (None, False, SUPPRESS))
         if action.help is None or without or "(default: " in action.help:
             return action.help
@@ -40,7 +40,8 @@ def script_parser(description: str | None) -> ArgumentParser:
 
 
 def unrecognized(parser: ArgumentParser, words: Sequence[str]) -> str:
-    """The sentence for words that a command does not take: the option that was meant, or --model before a bare word."""
+    """Return the error for arguments that a command does not take. It suggests the option that was probably meant, or
+    --model for a bare word."""
     said, first = f"unrecognized arguments: {' '.join(words)}.", words[0].partition("=")[0]
     options = [option for action in parser._actions if action.dest != "help" for option in action.option_strings]
     if not first.startswith("-"):
@@ -50,7 +51,7 @@ def unrecognized(parser: ArgumentParser, words: Sequence[str]) -> str:
 
 
 def existing_file(text: str) -> Path:
-    """The type of an argument that names a file to read."""
+    """Argument type: a file that exists."""
     if not Path(text).is_file():
         raise ArgumentTypeError(f"{text}: no such file")
     return Path(text)
@@ -67,12 +68,12 @@ def at_least(least: int | float, kind: type[int] | type[float] = int) -> Callabl
             raise ArgumentTypeError(f"{text} is less than {least}")
         return value
 
-    number.__name__ = "whole number" if kind is int else "number"  # argparse: invalid ... value: 'x'
+    number.__name__ = "whole number" if kind is int else "number"  # argparse says: invalid whole number value: 'x'
     return number
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """The type of an option that takes a JSON object."""
+    """Argument type: a JSON object."""
     try:
         found = json.loads(text)
     except ValueError as error:

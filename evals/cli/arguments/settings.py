@@ -35,18 +35,18 @@ def arguments_of(path: Path, parser: ArgumentParser) -> list[str]:
     for key, value in _read(path, parser).items():
         name = key.replace("_", "-")
         if name == "settings":
-            parser.error(f"argument --settings: {path}: names a settings file itself; write that file's options here")
+            parser.error(f"argument --settings: {path}: cannot name another settings file; write its options here")
         if name not in options:
             parser.error(f"argument --settings: {path}: {unknown('option', key, options)}")
         values = value if isinstance(value, list) else [value]
         if None in values:
-            parser.error(f"argument --settings: {path}: {key} has null; give it a value, or leave it out")
+            parser.error(f"argument --settings: {path}: {key} is null; give it a value, or leave it out")
         words += [f"--{name}", *map(_word, values)]
     return words
 
 
 def _word(value: Any) -> str:
-    """A value as a command line has it: a table is an option's JSON."""
+    """Return a value as a word of the command line. A table becomes JSON."""
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
@@ -56,7 +56,7 @@ def _read(path: Path, parser: ArgumentParser) -> dict[str, Any]:
         content = read_json(path) if path.suffix == ".json" else tomllib.loads(read_text(path))
     except OSError as error:
         parser.error(f"argument --settings: {path}: {error.strerror}")
-    except DataError as error:  # which names the file
+    except DataError as error:  # its message names the file
         parser.error(f"argument --settings: {error}")
     except (ValueError, RecursionError) as error:  # broken TOML, or nested too deeply
         parser.error(f"argument --settings: {path}: {error}")

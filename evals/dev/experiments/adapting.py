@@ -1,11 +1,11 @@
-"""What an adapter gains: the bundled model before and after `tokenprune adapt`, on scenes that it was not trained on.
+"""What an adapter gains: the bundled model before and after `tokenprune adapt`, on scenes it was not trained on.
 
     python -m tokenprune.evals.dev.experiments.adapting --sources SOURCES --output runs/adapting --rows FILE
 
-draws scenes as the bundled model's training did (SOURCES is the folder that it filled; neither the backgrounds nor the
-files that are held out are in them), trains an adapter on them, merges it, and asks the model about the bundled scenes
-with and without it: unpruned, and at each keep ratio. `--no-labels` distils. A killed run resumes with the same
-command.
+draws scenes like those that the bundled model was trained on (SOURCES is the folder that its training filled; held-out
+backgrounds and files do not occur in them), trains an adapter on them and merges it. It then evaluates the model on the
+bundled scenes with and without the adapter, unpruned and at each keep ratio. `--no-labels` distils. A killed run
+resumes with the same command.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from tokenprune.evals.storage.results import TaskResult
 
 KEEP_RATIOS = (0.25, 0.1)
 TRAINING = "train"
-#: What rows call the model with the adapter.
+#: The name of the model with the adapter in the rows.
 ADAPTED = "adapted"
 STRATEGY = "fopru:score=cls,layer=-2,cells=auto"
 SEED = 1
-#: The scenes' last file.
+#: The file that is written last, so that a set without it is incomplete.
 LAST = "annotations.json"
 
 
 def measure(options: Namespace) -> list[TaskResult]:
-    """Return the rows without the adapter, then those with it, whose model is called "adapted"."""
+    """Return the rows without the adapter, then those with it, in which the model is called "adapted"."""
     scenes = options.output / f"{options.scenes} scenes"
     if not (scenes / LAST).is_file():
         write_scenes(options.sources, scenes, options.scenes)
@@ -66,7 +66,7 @@ def measure(options: Namespace) -> list[TaskResult]:
         model, processor = load_model(options.model, "float32")
         if title == ADAPTED:
             model = cast(Any, PeftModel.from_pretrained(model, str(adapted.adapter))).merge_and_unload()
-        model.config._name_or_path = title  # what rows call it
+        model.config._name_or_path = title  # the name in the rows
         rows += evaluate(
             (model.eval(), processor),
             output=options.output / name,
@@ -81,7 +81,7 @@ def measure(options: Namespace) -> list[TaskResult]:
 
 
 def write_scenes(sources: Path, output: Path, number: int) -> None:
-    """Write a set of scenes that training may have seen; their things and backgrounds are not those held out."""
+    """Write a set of scenes that training may have seen, without held-out things and backgrounds."""
     assets = load_assets(sources, held_out_things=False, held_out_backgrounds=False)
     plan = SetPlan("adapting", {TRAINING: number}, SQUARE, vqa=KINDS, asked=4, rec=REC)
     files = SetFiles(output, "tokenprune adapting: cut-outs on backgrounds that training saw")
@@ -92,27 +92,41 @@ def write_scenes(sources: Path, output: Path, number: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = script_parser(__doc__)
-    parser.add_argument("--sources", type=Path, required=True, metavar="DIR", help="what scenes are drawn from")
-    parser.add_argument("--scenes", type=int, default=2000, metavar="N", help="how many are drawn")
+    parser.add_argument(
+        "--sources", type=Path, required=True, metavar="DIR", help="folder that the training has filled"
+    )
+    parser.add_argument("--scenes", type=int, default=2000, metavar="N", help="number of scenes to draw")
     parser.add_argument("--model", default=str(MODEL), metavar="PATH", help="model folder")
-    parser.add_argument("--data", type=Path, default=SCENES, metavar="DIR", help="the questions of the evaluation")
-    parser.add_argument("--strategy", default=STRATEGY, metavar="NAME", help="of training and evaluation")
+    parser.add_argument("--data", type=Path, default=SCENES, metavar="DIR", help="evaluation set")
+    parser.add_argument("--strategy", default=STRATEGY, metavar="NAME", help="strategy for training and evaluation")
     parser.add_argument(
-        "--keep-ratio", nargs="+", type=float, default=list(KEEP_RATIOS), metavar="R", help="of the evaluation"
+        "--keep-ratio",
+        nargs="+",
+        type=float,
+        default=list(KEEP_RATIOS),
+        metavar="R",
+        help="keep ratios of the evaluation",
     )
-    parser.add_argument("--up-to", type=float, default=0.5, metavar="R", help="highest keep ratio of the training")
-    parser.add_argument("--whole", type=float, default=0.25, metavar="SHARE", help="of the training without pruning")
+    parser.add_argument("--up-to", type=float, default=0.5, metavar="R", help="highest keep ratio in training")
+    parser.add_argument(
+        "--whole", type=float, default=0.25, metavar="SHARE", help="share of training steps without pruning"
+    )
     parser.add_argument("--no-labels", action="store_false", dest="labels", help="distil from the unpruned model")
-    parser.add_argument("--steps", type=int, default=300, metavar="N", help="of the training")
-    parser.add_argument("--batch", type=int, default=8, metavar="N", help="of the training")
-    parser.add_argument("--rank", type=int, default=16, metavar="N", help="of the training")
-    parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="RATE", help="of the training")
+    parser.add_argument("--steps", type=int, default=300, metavar="N", help="training steps")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="images per forward pass in training")
+    parser.add_argument("--rank", type=int, default=16, metavar="N", help="LoRA rank")
+    parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="RATE", help="peak learning rate")
     parser.add_argument(
-        "--dtype", default="float32", choices=("bfloat16", "float32"), help="of the training, not of the evaluation"
+        "--dtype",
+        default="float32",
+        choices=("bfloat16", "float32"),
+        help="data type in training; the evaluation uses float32",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="questions per task of the evaluation (default: all)")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of everything")
-    parser.add_argument("--rows", type=Path, required=True, metavar="FILE", help="file of the results, JSON lines")
+    parser.add_argument("--limit", type=int, metavar="N", help="questions per task in the evaluation (default: all)")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for scenes, adapter and runs")
+    parser.add_argument(
+        "--rows", type=Path, required=True, metavar="FILE", help="file to write the rows to, as JSON lines"
+    )
     options = parser.parse_args(arguments)
     rows = measure(options)
     results_io.write(options.rows, rows)

@@ -2,8 +2,8 @@
 
     python -m tokenprune.evals.dev.experiments.adaptive --output runs/adaptive --table FILE --image FILE
 
-asks the bundled model with each strategy at several shares of the importance, and at the fixed keep ratio that keeps
-the same number of tokens on average. Each question is answered by both, so differences are paired.
+evaluates the bundled model with each strategy at several shares of the importance, and at the fixed keep ratio that
+keeps the same number of tokens on average. Both answer every question, so differences are paired.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def measure(options: Namespace) -> list[dict[str, Any]]:
 
 
 def compared(scorer: ModelScorer, adaptive: Setup, fixed: Setup, questions: Sequence[Question]) -> dict[str, Any]:
-    """Both setups on the questions of one task, and how much more the adaptive one answers: fractions, with 95 %
-    intervals."""
+    """Return the accuracy of both setups on the questions of one task, and by how much the adaptive one is better, as
+    fractions with 95 % intervals."""
     images = list(image_numbers(questions).values())
     found = paired(scorer.scores(adaptive, questions), scorer.scores(fixed, questions), images)
     n_tokens = scorer.n_tokens(adaptive, questions)
@@ -91,13 +91,17 @@ def _accuracy(scorer: ModelScorer, setup: Setup, questions: Sequence[Question]) 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = script_parser(__doc__)
     parser.add_argument("--model", default=str(MODEL), metavar="PATH", help="model folder")
-    parser.add_argument("--data", type=Path, default=SCENES, metavar="DIR", help="the questions")
+    parser.add_argument("--data", type=Path, default=SCENES, metavar="DIR", help="data set to evaluate on")
     parser.add_argument("--strategy", nargs="+", default=list(STRATEGIES), metavar="NAME", help="strategies")
-    parser.add_argument("--mass", nargs="+", type=float, default=list(MASSES), metavar="SHARE", help="shares")
+    parser.add_argument(
+        "--mass", nargs="+", type=float, default=list(MASSES), metavar="SHARE", help="shares of the importance"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="questions per task (default: all)")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the runs")
-    parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="file of the records, JSON lines")
-    parser.add_argument("--image", type=Path, required=True, metavar="FILE", help="file of the figure")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the answers")
+    parser.add_argument(
+        "--table", type=Path, required=True, metavar="FILE", help="file to write the records to, as JSON lines"
+    )
+    parser.add_argument("--image", type=Path, required=True, metavar="FILE", help="file to write the figure to")
     options = parser.parse_args(arguments)
     records = measure(options)
     files.replace(options.table, "".join(f"{json.dumps(record)}\n" for record in records))

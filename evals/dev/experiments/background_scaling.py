@@ -22,7 +22,7 @@ from tokenprune.evals.dev.tables.speed.background import table
 from tokenprune.evals.storage.provenance import versions
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
-# CLIP-L/336: what GeoLLaVA-8K's tower gives of one tile.
+# CLIP-L/336, as in GeoLLaVA-8K: the output for one tile.
 SIDE, WIDTH, HEADS = 24, 1024, 16
 KEEP = 24
 TILES = (1, 16, 144, 576)  # 576 tiles of 336 px are an image of 8064 x 8064 pixels
@@ -42,8 +42,8 @@ def random_tokens(n_tiles: int) -> VisualTokens:
 
 @torch.inference_mode()
 def measure(n_tiles: int, rounds: int, threads: int) -> dict[str, float]:
-    """Measure CPU seconds, which other processes hardly affect, and bytes for one image. The peak is the whole
-    process's, so each size needs its own process."""
+    """Measure CPU seconds, which other processes hardly affect, and bytes for one image. The peak is that of the whole
+    process, so each size needs a process of its own."""
     torch.set_num_threads(threads)
     tokens = random_tokens(n_tiles)
     attention = tokens.vision_attention
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with options.output.open("w", encoding="utf-8") as output:
         for n_tiles in options.tiles:
-            # A process of its own, not a copy of this one: the peak memory of a process never falls.
+            # A new process, not a fork of this one: the peak memory of a process never falls.
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 row = pool.submit(measure, n_tiles, options.rounds, options.threads).result()
             about = {"rounds": options.rounds, "threads": options.threads, "device": "cpu", "versions": versions()}

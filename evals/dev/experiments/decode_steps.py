@@ -2,8 +2,8 @@
 
     python -m tokenprune.evals.dev.experiments.decode_steps --output evals/results/data/decode_steps.json
 
-LLaVA-1.5's 24-layer test shape, narrowed until a step is almost only Python: CPU time of one thread. On a GPU, the cost
-shows in full where the GPU waits for Python at every step, and not at all where its own work takes longer.
+LLaVA-1.5's 24-layer test shape, so narrow that a step is almost only Python: CPU time of one thread. On a GPU, the full
+cost shows if the GPU waits for Python at every step, and none of it if the GPU's own work takes longer.
 """
 
 import argparse
@@ -27,15 +27,15 @@ from tokenprune.evals.storage.provenance import device_name, versions
 
 SHAPE, WIDTH, KEEP_RATIO = "llava-1.5-0.5b", 64, 0.125
 STRATEGIES = ("random", "fopru:mode=rank", "visionzip", "vflowopt", "fastv", "pyramiddrop", "sparsevlm")
-#: Rounds of each strategy, and how many of them share caches before new ones are made.
+#: Rounds of each strategy, and how many of them use the same caches before new ones are filled.
 ROUNDS, AGAIN = 80, 20
-#: Steps in a row that are timed, after one that is not.
+#: Consecutive steps that are timed, after one that is not.
 STEPS = 9
 
 
 @dataclass(frozen=True)
 class Step:
-    """A decode step under one strategy, in seconds of CPU time: without the patch, and what it adds."""
+    """The CPU seconds of a decode step under one strategy: without the patch, and what the patch adds."""
 
     label: str
     plain: Median
@@ -43,7 +43,7 @@ class Step:
 
 
 def narrow_model() -> Any:
-    """The shape's layers, random and narrow."""
+    """Return a model with the layers of SHAPE, narrow and with random weights."""
     config = config_of(SHAPE)
     text = config.get_text_config()
     text.hidden_size = text.intermediate_size = WIDTH
@@ -53,7 +53,7 @@ def narrow_model() -> Any:
 
 
 def step(model: Any, inputs: prompts.Inputs, pruned: Pruned, rounds: int = ROUNDS) -> Step:
-    """Time steps without the patch and with it in turn."""
+    """Time steps with and without the patch, alternately."""
     times = list(_rounds(model, inputs, pruned, rounds))
     plain, added = Median.of([one for one, _ in times]), Median.of([other - one for one, other in times])
     assert plain is not None
@@ -75,7 +75,7 @@ def _rounds(model: Any, inputs: prompts.Inputs, pruned: Pruned, rounds: int) -> 
 
 
 def _unpruned(cache: Any) -> DynamicCache:
-    """A cache with the same keys and values that nothing was pruned into."""
+    """Return a plain cache with the same keys and values, which the patch does not know."""
     plain = DynamicCache()
     for number, layer in enumerate(cache.layers):
         plain.update(layer.keys, layer.values, number)

@@ -1,6 +1,6 @@
 """CPU time and peak memory of a prefill as images grow: 1 to 576 tiles, and up to 8192 x 8192 pixels.
 
-One thread computes, so its CPU time is that of a machine without other work."""
+Runs on one thread, so that its CPU time is that of an otherwise idle machine."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from tokenprune.strategies.parsing import parse
 
 TILE = 224  # pixels; 16 x 16 patches, 8 x 8 visual tokens
 PER_TILE = 64
-#: How many visual tokens of an image are left, however large it is.
+#: The number of visual tokens to keep of an image of any size.
 KEEP = 64
 N_TEXT = 40
 TILES = (1, 4, 16, 64, 256, 576)
 SIDES = (1024, 2048, 4096, 8192)
-#: Strategies for tiles, and for images of any size. ENCODED is the vision tower by itself, without a language model.
+#: Strategies for tiled images, and for images of any size. ENCODED is the vision tower alone.
 ENCODED = "encoded only"
 FOR_TILES = (ENCODED, "random", "fopru", "vispruner", "divprune", "visionzip", "flowcut", "tome")
 FOR_SIDES = ("pixelprune+random", "pixelprune+divprune", "pixelprune+tome")
 
 
 def tiled() -> Any:
-    """InternVL's design with narrow layers: a CLS token, and 2 x 2 patches a visual token."""
+    """InternVL's design with narrow layers: a CLS token, and 2 x 2 patches per visual token."""
     vision = InternVLVisionConfig(
         hidden_size=64,
         intermediate_size=128,
@@ -83,7 +83,7 @@ def _narrow() -> Qwen2Config:
 
 
 def tiles_prompt(model: Any, n_tiles: int) -> dict[str, Tensor]:
-    """An image of `n_tiles` tiles of noise, with text around it."""
+    """Return a prompt with an image of `n_tiles` tiles of noise between text."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(1, 900, (1, n_tiles * PER_TILE + N_TEXT), generator=generator)
     ids[:, N_TEXT // 2 : N_TEXT // 2 + n_tiles * PER_TILE] = model.config.image_token_id
@@ -92,7 +92,7 @@ def tiles_prompt(model: Any, n_tiles: int) -> dict[str, Tensor]:
 
 
 def measured(model: Any, inputs: dict[str, Tensor], name: str, rounds: int) -> dict[str, Any]:
-    """Peak memory beside the model and the inputs, and CPU seconds, of a strategy's prefill."""
+    """Return a strategy's CPU seconds of a prefill, and its peak memory in addition to the model and the inputs."""
     n_visual = int((inputs["input_ids"] == model.config.image_token_id).sum())
     image = {key: value for key, value in inputs.items() if key in ("pixel_values", "image_grid_thw")}
 
@@ -126,7 +126,7 @@ def _costs(call: Callable[[], Any], rounds: int) -> dict[str, Any]:
 
 
 def rows_of(tiles: Sequence[int], sides: Sequence[int], rounds: int) -> Iterator[dict[str, Any]]:
-    """Measure every strategy on images of ever more tiles, then on images of ever more pixels."""
+    """Measure every strategy on images with more and more tiles, then on images with more and more pixels."""
     cpu = torch.device("cpu")
     if tiles:
         model = build("tiled", tiled(), torch.float32, cpu, "sdpa")

@@ -3,9 +3,9 @@
     python -m tokenprune.evals.dev.experiments.ideals --output evals/results/data/ideals
     python -m tokenprune.evals.dev.experiments.ideals --shape llava-1.5-0.5b --strategy flowcut --cpu-time
 
-Each strategy is timed by itself, alternating with its ideal, and the file of a shape is written after every round: the
-same command resumes where it was interrupted, even within a strategy. The unpruned model is not timed. `--cpu-time` is
-for a machine that other processes use: it counts the CPU time of one thread, which they hardly affect.
+Each strategy is timed on its own, alternating with its ideal, and a shape's file is written after every round: the same
+command resumes an interrupted run, even within a strategy. The unpruned model is not timed. `--cpu-time` is for a
+machine with other load, which hardly affects the CPU time of one thread.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from tokenprune.evals.bench.timing.memory import keep_memory
 from tokenprune.evals.dev.tables.speed.ideals import table
 from tokenprune.evals.run.setups import UNPRUNED, Pruned, make_setups
 
-#: The sides of their images in pixels.
+#: The side of each shape's image in pixels.
 SHAPES = {"llava-1.5-0.5b": 336, "llava-onevision-0.5b": 384, "internvl3.5-1b": 448}
 KEEP_RATIOS = (0.5, 0.25, 0.1)
 ROUNDS = 7
-#: Those whose selection takes longest come first.
+#: The strategies whose selection takes longest, which are measured first.
 FIRST = ("tome", "flowcut", "sparsevlm", "attentionmass", "adatoken", "vispruner", "pyramiddrop", "vflowopt")
 
 
 def strategies() -> list[str]:
-    """Every strategy that prunes an image before, in or after the vision tower to a keep ratio, the slowest first."""
+    """Return all strategies that prune one image to a keep ratio, the slowest first."""
     others = sorted(
         name
         for name, cls in tokenprune.STRATEGIES.items()
@@ -49,7 +49,8 @@ def strategies() -> list[str]:
 
 
 def measure(model: Any, inputs: prompts.Inputs, asked: Sequence[Pruned], record: Record, rounds: int) -> None:
-    """Time each strategy and its ideal until `record` has `rounds` of it; print those that the model refuses."""
+    """Time each strategy and its ideal until `record` has `rounds` rounds of it. Print the ones that cannot prune the
+    model."""
     batch = len(inputs["input_ids"])
     for one in asked:
         try:
@@ -57,7 +58,7 @@ def measure(model: Any, inputs: prompts.Inputs, asked: Sequence[Pruned], record:
         except TokenPruneError as error:
             print(f"{one.label} @ {one.keep_ratio:g}: {error}", flush=True)
             continue
-        if (batch, UNPRUNED) not in record.facts:  # the other cases' costs are shown relative to its
+        if (batch, UNPRUNED) not in record.facts:  # the costs of the other cases are shown relative to these
             record.add(facts(model, inputs, unpruned))
         missing = rounds - record.n_rounds(batch, found[-1].name)
         if missing > 0 and found[0].strategy == IDEAL:
@@ -70,8 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--strategy", nargs="+", default=strategies(), metavar="NAME")
     parser.add_argument("--keep-ratio", nargs="+", type=float, default=list(KEEP_RATIOS))
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--cpu-time", action="store_true", help="of one thread, instead of the time that passes")
-    parser.add_argument("--output", type=Path, default=Path("runs/ideals"), help="folder of a file for each shape")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="measure the CPU time of one thread instead of wall time"
+    )
+    parser.add_argument("--output", type=Path, default=Path("runs/ideals"), help="folder for one file per shape")
     options = parser.parse_args(arguments)
     if options.cpu_time:
         torch.set_num_threads(1)

@@ -2,8 +2,8 @@
 
     python -m tokenprune.evals.dev.experiments.kills --model PATH --data DIR --eval 50 --optimize 50 --output kills.json
 
-Every run is killed several times before it may finish. The processes are forks of this one, so no time is spent
-importing torch, and the kills hit the command itself.
+Every run is killed several times before it may finish. The processes are forks of this one, so that no time is spent
+importing torch and the kills hit the command itself.
 """
 
 import json
@@ -23,12 +23,12 @@ from tokenprune.evals.report import terminal
 from tokenprune.evals.run import evaluate
 from tokenprune.evals.search import optimize, plot
 
-#: What the commands import when they run: loaded once here, and not in every fork.
+#: The modules that the commands import when they run: loaded once here instead of in every fork.
 LOADED = evaluate, optimize, plot, terminal
 
-#: Kills of one run before it may finish.
+#: How many times a run is killed before it may finish.
 KILLS = 3
-#: What differs between two undisturbed runs, by name of the field.
+#: The fields that differ even between two undisturbed runs.
 TIMES = frozenset({"seconds", "begun", "date", "datetime_start", "datetime_complete"})
 
 
@@ -39,9 +39,10 @@ def without_times(value: Any) -> Any:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Return everything in a folder but times, and the lines of answers in any order.
+    """Return everything in a folder except times, regardless of the order of answers.
 
-    A journal also has the trials that a kill cut short; the settings file has every finished one.
+    Of files that are not JSON, such as the journal, only the names: a journal also has the trials that a kill cut
+    short, and the settings file has every finished one.
     """
     found: dict[str, Any] = {}
     for path in sorted(folder.iterdir()):
@@ -77,13 +78,13 @@ def finish(words: Sequence[str]) -> float:
 
 
 class Moments:
-    """Random moments within a run's length, which is not the same on a machine with other load."""
+    """Random moments within the length of a run, an estimate that follows the machine's load."""
 
     def __init__(self, draw: random.Random, length: float) -> None:
         self.draw, self.length = draw, length
 
     def disturbed(self, words: Sequence[str]) -> int:
-        """Kill a command at random moments, then let it finish. Return how many kills met it alive."""
+        """Kill a command at random moments, then let it finish. Return how many kills hit it while it ran."""
         met = 0
         for _ in range(KILLS):
             process, end = start(words), time.monotonic() + self.draw.uniform(0, self.length)
@@ -101,8 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = script_parser(__doc__)
     parser.add_argument("--model", required=True, metavar="PATH", help="model folder")
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of questions")
-    parser.add_argument("--eval", type=int, default=50, metavar="N", help="kills of eval, at least")
-    parser.add_argument("--optimize", type=int, default=50, metavar="N", help="kills of optimize, at least")
+    parser.add_argument("--eval", type=int, default=50, metavar="N", help="minimum number of kills of eval")
+    parser.add_argument("--optimize", type=int, default=50, metavar="N", help="minimum number of kills of optimize")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--output", type=Path, default=Path("kills.json"), metavar="FILE")
     options = parser.parse_args(arguments)

@@ -2,10 +2,10 @@
 
     python -m tokenprune.evals.dev.experiments.kv_precision --output runs/kv_precision --table FILE
 
-asks the bundled model at several keep ratios, each with a KV cache of 16, 8, 4 and 2 bits a number: the trade-off of
-"More Tokens, Lower Precision" (https://arxiv.org/abs/2412.12706). 16 is the model's own bfloat16, 8 is fp8 with a scale
-for each tensor, and 4 and 2 are quanto's integers with a scale and a shift for the 64 numbers of each token and head:
-what transformers' `QuantizedCache` offers without further packages.
+evaluates the bundled model at several keep ratios, each with a KV cache of 16, 8, 4 and 2 bits per number: the
+trade-off of "More Tokens, Lower Precision" (https://arxiv.org/abs/2412.12706). 16 is the model's own bfloat16, 8 is fp8
+with a scale per tensor, and 4 and 2 are quanto's integers with a scale and a shift for the 64 numbers of each token and
+head: what transformers' `QuantizedCache` offers without further packages.
 
 A killed run resumes with the same command: the answers at each precision have their own folder.
 """
@@ -29,10 +29,9 @@ from tokenprune.evals.storage.results import TaskResult
 
 STRATEGIES = ("mosaic",)
 KEEP_RATIOS = (0.5, 0.25, 0.125)
-#: How many of the newest tokens quanto leaves as they are; the prompt is quantised, whatever its length. Of bundled
-#: answers none is longer.
+#: How many of the newest tokens quanto does not quantise; the prompt always is. No bundled answer is longer.
 WINDOW = 16
-#: Bits a number -> what `generate` is told about its cache.
+#: Bits per number -> the arguments of `generate` that choose its cache.
 PRECISIONS: dict[int, dict[str, Any]] = {
     16: {},
     8: {"cache_implementation": "quantized", "cache_config": {"backend": "fp8"}},
@@ -48,13 +47,13 @@ PRECISIONS: dict[int, dict[str, Any]] = {
 
 @contextmanager
 def reading_cache(model: Any, options: Mapping[str, Any]) -> Iterator[None]:
-    """Let `model.generate` fill a cache with the prompt and read it from there, in a `with` block.
+    """Within the block, let `model.generate` fill a cache with the prompt, and read the prompt from the cache.
 
-    transformers quantises what a prefill has computed after that prefill, whose own logits are of full precision. With
-    a plain `generate` the first token of an answer, and answers of one word altogether, would not depend on the cache.
-    Here the last token of the prompt reads the others from the cache, as it would in a later turn of a chat.
+    transformers quantises keys and values only after the prefill that computes them, so the prefill's logits have full
+    precision. With a plain `generate`, the first token of an answer, and all of a one-word answer, would not depend on
+    the cache. Here the last prompt token reads the others from the cache, as it would in a later turn of a chat.
 
-    options: those of `generate` that say what the cache is, {} for a plain one.
+    options: the arguments of `generate` that choose the cache, {} for a plain one.
     """
     generate = model.generate
 
@@ -79,7 +78,7 @@ def reading_cache(model: Any, options: Mapping[str, Any]) -> Iterator[None]:
 
 
 def measure(options: Namespace) -> list[TaskResult]:
-    """Return the results of every precision, named after it; `settings` has it as `kv_bits`. No times."""
+    """Return the results at every precision, which is in `strategy` and, as `kv_bits`, in `settings`. Without times."""
     model, processor = load_model(str(options.model), options.dtype)
     found: list[TaskResult] = []
     for bits in options.bits:
@@ -100,7 +99,7 @@ def measure(options: Namespace) -> list[TaskResult]:
                 model=public_name(str(options.model)),
                 strategy=f"{row.strategy}, {bits} bits",
                 settings={**row.settings, "kv_bits": bits},
-                seconds=None,  # of two calls, and with caches that save memory alone
+                seconds=None,  # they would be of two calls, with caches that save only memory
             )
             for row in rows
         ]
@@ -111,15 +110,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = script_parser(__doc__)
     parser.add_argument("--model", type=Path, default=MODEL, metavar="PATH", help="model folder")
     parser.add_argument("--dtype", default="bfloat16", help="the model's precision")
-    parser.add_argument("--data", type=Path, default=SCENES, metavar="DIR", help="the questions")
+    parser.add_argument("--data", type=Path, default=SCENES, metavar="DIR", help="data set to evaluate on")
     parser.add_argument("--strategy", nargs="+", default=list(STRATEGIES), metavar="NAME", help="strategies")
     parser.add_argument(
-        "--keep-ratio", nargs="+", type=float, default=list(KEEP_RATIOS), metavar="SHARE", help="beside unpruned"
+        "--keep-ratio",
+        nargs="+",
+        type=float,
+        default=list(KEEP_RATIOS),
+        metavar="SHARE",
+        help="keep ratios in addition to unpruned",
     )
-    parser.add_argument("--bits", nargs="+", type=int, default=list(PRECISIONS), choices=PRECISIONS, help="a number")
+    parser.add_argument(
+        "--bits", nargs="+", type=int, default=list(PRECISIONS), choices=PRECISIONS, help="bits per number"
+    )
     parser.add_argument("--limit", type=int, default=400, metavar="N", help="questions per task")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the runs")
-    parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="file of the rows, JSON lines")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the runs")
+    parser.add_argument(
+        "--table", type=Path, required=True, metavar="FILE", help="file to write the rows to, as JSON lines"
+    )
     options = parser.parse_args(arguments)
     rows = measure(options)
     results_io.write(options.table, rows)

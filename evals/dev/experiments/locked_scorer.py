@@ -1,4 +1,4 @@
-"""The scorer of the experiments on settings: a model is asked a data set under many setups, each answer once."""
+"""The scorer of the experiments on settings: it asks a model a data set under many setups, each question once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tokenprune.evals.tune.questions import Half, in_chunks
 from tokenprune.evals.tune.scoring import ModelScorer, locked_answers
 from tokenprune.strategies.settings import SettingsFile
 
-#: Tokens of a batch: a chunk of questions about the bundled scenes is one.
+#: Tokens per batch, so that a chunk of questions about the bundled scenes is one batch.
 BATCH_TOKENS = 5120
 
 
@@ -27,11 +27,11 @@ BATCH_TOKENS = 5120
 def locked_scorer(
     model: str, data: Path, limit: int | None, output: Path, n_setups: int, calibrated: Sequence[Path] = ()
 ) -> Iterator[tuple[ModelScorer, Half]]:
-    """Yield a scorer of a model in float32, and the questions of all tasks, up to `limit` of each. It keeps the answers
-    in the folder `output`, which is locked against other processes and from which a killed run resumes.
+    """Yield a scorer of a model in float32, and the questions of all tasks, up to `limit` of each. The scorer keeps the
+    answers in the folder `output`, which is locked against other processes and from which a killed run resumes.
 
-    n_setups: for the time that is left. calibrated: settings files whose calibration images are left out. SettingError
-    if the folder holds the answers of another run.
+    n_setups: the number of setups that will be scored, to estimate the time left. calibrated: settings files whose
+    calibration images are left out. Raises SettingError if the folder holds the answers of another run.
     """
     loaded, processor = load_model(model, "float32")
     style = style_of(loaded.config, processor)

@@ -1,4 +1,4 @@
-"""Scores that are stored as rows of `tokenprune eval`, beside those that a model is asked for."""
+"""Scores stored as rows of `tokenprune eval`, together with scores that a model is asked for."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from tokenprune.evals.tune.scoring import ModelScorer
 
 
 class Recorded:
-    """A Scorer that looks into rows first, and asks the model about every other setup.
+    """A Scorer that takes scores from stored rows, and asks the model only about setups that have none.
 
-    rows: of the `questions`, all of them; DataError for others. setups: those of the rows, whose strategies are of the
-    right class, and that is all: they are not run again. costs: the share of the visual tokens that each leaves.
+    rows: results on exactly these `questions`; DataError for others. setups: the setups of the rows. They cannot be
+    run: their strategies have the right class, but not the settings. costs: the share of the visual tokens that each
+    of these setups keeps.
     """
 
     def __init__(self, scorer: ModelScorer, rows: Sequence[TaskResult], questions: Sequence[Question]) -> None:

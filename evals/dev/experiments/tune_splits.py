@@ -1,12 +1,13 @@
-"""Does what `tokenprune tune` promises hold on questions that it never saw?
+"""Does the bound of `tokenprune tune` hold on questions that it never saw?
 
     python -m tokenprune.evals.dev.experiments.tune_splits --output runs/splits --table FILE
 
-asks the bundled model all bundled questions under a grid of settings, once. Then, for each of 20 seeds and each bound,
-it hides a third of the images, and searches and tests on the rest as `tune` does, with the stored answers: successive
-halving of the grid, which takes the place of proposals, all questions for the leaders, then the tests in a fixed order.
-Its recommendation is checked on the hidden questions: how much they lose, and whether that is above the bound. `--rows`
-adds setups whose rows are stored, for the same questions and with original position IDs, without asking them again.
+asks the bundled model all bundled questions once under each setting of a grid. Then, for each of 20 seeds and each
+bound, it hides a third of the images, and searches and tests on the rest as `tune` does, with the stored answers:
+successive halving of the grid, which replaces proposals, all questions for the leaders, then the tests in a fixed
+order. The recommendation is checked on the hidden questions: how much accuracy it loses there, and whether that is
+above the bound. `--rows` adds setups from stored rows, on the same questions and with original position IDs, without
+asking them again.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ N_SEEDS = 20
 
 
 def split(questions: Sequence[Question], seed: int) -> tuple[list[Question], list[Question]]:
-    """The questions of two thirds of the images, and those of the hidden third."""
+    """Return the questions about two thirds of the images, and those about the hidden third."""
     numbers = image_numbers(questions)
     images = np.random.default_rng([seed, 7]).permutation(sorted(set(numbers.values())))
     hidden = set(images[: len(images) // 3].tolist())
@@ -57,7 +58,7 @@ def outcome(
     bound: float,
     seed: int,
 ) -> dict[str, Any]:
-    """What is recommended for one split, and what it loses on the hidden questions. All answers must be there."""
+    """Return what is recommended for one split, and what it loses on the hidden questions. All answers must exist."""
     shown, hidden = split(questions, seed)
     first, fresh = halves(shown, seed)
     plan = SearchPlan(bound, 1, len(grid), len(fresh.questions), seed)
@@ -76,25 +77,31 @@ def outcome(
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = script_parser(__doc__)
     parser.add_argument("--model", default=str(MODEL), metavar="PATH", help="model folder")
-    parser.add_argument("--data", type=Path, default=SCENES, metavar="DIR", help="the questions")
-    parser.add_argument("--strategy", nargs="*", default=list(STRATEGIES), metavar="NAME", help="of the grid")
+    parser.add_argument("--data", type=Path, default=SCENES, metavar="DIR", help="data set to evaluate on")
     parser.add_argument(
-        "--keep-ratio", nargs="+", type=float, default=list(KEEP_RATIOS), metavar="R", help="of the grid"
+        "--strategy", nargs="*", default=list(STRATEGIES), metavar="NAME", help="strategies of the grid"
     )
-    parser.add_argument("--bound", nargs="+", type=float, default=list(BOUNDS), metavar="POINTS", help="losses allowed")
-    parser.add_argument("--seeds", type=int, default=N_SEEDS, metavar="N", help="how many splits")
+    parser.add_argument(
+        "--keep-ratio", nargs="+", type=float, default=list(KEEP_RATIOS), metavar="R", help="keep ratios of the grid"
+    )
+    parser.add_argument("--bound", nargs="+", type=float, default=list(BOUNDS), metavar="POINTS", help="allowed losses")
+    parser.add_argument("--seeds", type=int, default=N_SEEDS, metavar="N", help="number of splits")
     parser.add_argument("--limit", type=int, metavar="N", help="questions per task (default: all)")
-    parser.add_argument("--rows", nargs="+", type=Path, default=[], metavar="FILE", help="stored results to add to it")
+    parser.add_argument(
+        "--rows", nargs="+", type=Path, default=[], metavar="FILE", help="stored results to add to the grid"
+    )
     parser.add_argument(
         "--apart",
         nargs="+",
         type=Path,
         default=[],
         metavar="FILE",
-        help="settings whose images rows leave out",
+        help="settings files whose calibration images the rows leave out",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the run")
-    parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="file of the outcomes, JSON lines")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the answers")
+    parser.add_argument(
+        "--table", type=Path, required=True, metavar="FILE", help="file to write the outcomes to, as JSON lines"
+    )
     options = parser.parse_args(arguments)
     setups = make_setups(options.strategy, options.keep_ratio, ["original"], [])
     grid = [setup for setup in setups if isinstance(setup, Pruned)]

@@ -2,11 +2,11 @@
 
     python -m tokenprune.evals.dev.experiments.videos --frames 8 16 32 64 128 256 --output FILE
 
-The model is LLaVA-OneVision's shape with random weights: 196 visual tokens a frame. Encoding takes the same time in
+The model has LLaVA-OneVision's shape and random weights: 196 visual tokens per frame. Encoding takes the same time in
 every case, and most of the time on a CPU, so the vision tower has only `--tower-layers` of its 26 layers. The ideal is
-the unpatched model on a prompt that already has only the kept number of visual tokens. Every case runs once to count
-the peak memory beyond weights and pixels, and then `--rounds` times. Rows are written as they come; the same command
-resumes an interrupted run.
+the unpatched model on a prompt that contains only as many visual tokens as are kept. Every case runs once to measure
+the peak memory beyond weights and pixels, and then `--rounds` times. Rows are written as they are measured; the same
+command resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ N_TEXT = 40
 
 
 class Case(NamedTuple):
-    """What is run, under which strategy."""
+    """A function to time, and the strategy that it runs under."""
 
     name: str
     keep_ratio: float
@@ -45,7 +45,7 @@ class Case(NamedTuple):
 
 
 def prompt(model: Any, n_visual: int) -> dict[str, Tensor]:
-    """Input IDs with text around the placeholders of a video, and a mask that shows all of them."""
+    """Return input IDs with text around the placeholders of a video, and an attention mask of ones."""
     ids = torch.ones(1, n_visual + N_TEXT, dtype=torch.long)
     ids[:, N_TEXT // 2 : N_TEXT // 2 + n_visual] = model.config.video_token_id
     ids = ids.to(model.device)
@@ -53,7 +53,7 @@ def prompt(model: Any, n_visual: int) -> dict[str, Tensor]:
 
 
 def cases(model: Any, n_frames: int, options: Namespace) -> list[Case]:
-    """All cases of a number of frames."""
+    """Return all cases for a number of frames."""
     side = model.config.vision_config.image_size
     pixels = torch.randn(1, n_frames, 3, side, side, generator=torch.Generator().manual_seed(0))
     video = {"pixel_values_videos": pixels.to(model.device, model.dtype)}
@@ -79,7 +79,7 @@ def cases(model: Any, n_frames: int, options: Namespace) -> list[Case]:
 
 
 def _features(model: Any, video: dict[str, Tensor]) -> Tensor:
-    """The features of all visual tokens of a video, with its newline token."""
+    """Return the features of all visual tokens of a video, including its newline token."""
     return model.get_video_features(**video, return_dict=True).pooler_output[0]
 
 
@@ -101,7 +101,7 @@ def measured(model: Any, n_frames: int, options: Namespace, done: list[dict[str,
 
 
 def cut(config: Any, tower_layers: int, decoder_layers: int | None) -> Any:
-    """A configuration with fewer layers."""
+    """Return a configuration with fewer layers."""
     config.vision_config.num_hidden_layers = tower_layers
     if decoder_layers is not None:
         config.text_config.num_hidden_layers = decoder_layers
@@ -125,7 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--strategy", nargs="+", default=["evs", "vidcom2", "vcast", "dycokettm", "fastvid"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tower-layers", type=int, default=1, metavar="N")
-    parser.add_argument("--decoder-layers", type=int, default=None, metavar="N", help="instead of all")
+    parser.add_argument(
+        "--decoder-layers", type=int, default=None, metavar="N", help="number of decoder layers (default: all)"
+    )
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     options = parser.parse_args(arguments)

@@ -20,8 +20,8 @@ def draw(records: Sequence[dict[str, Any]], output: Path) -> None:
 
 
 def figure(records: Sequence[dict[str, Any]]) -> Figure:
-    """One panel per task, from the records of `dev.experiments.adaptive`. Bars are 95 % intervals; each series
-    of marks is APART tokens to the right of the one before, so that none covers another."""
+    """Draw one panel per task, from the records of `dev.experiments.adaptive`. Bars are 95 % intervals; each series is
+    shifted APART tokens to the right of the previous one, so that none covers another."""
     tasks = list(dict.fromkeys(one["task"] for one in records))
     result = Figure(figsize=(4.6 * len(tasks), 4.2), layout="constrained")
     FigureCanvasAgg(result)

@@ -30,8 +30,8 @@ STYLES = {
     "compact": (PURPLE, (0, (1, 1)), "s"),
     "true box": (SKY, (0, (5, 2)), ""),
 }
-PANELS = 4  # of the scene
-#: Where a curve's name is: offset from its middle point, and which side of the name is there.
+PANELS = 4  # copies of the scene, at most
+#: Where to write a curve's name: the offset from its middle point, and which end of the name goes there.
 NAME_PLACES = {"original": ((4, 10), "left"), "compact": ((-26, -26), "right")}
 
 
@@ -43,8 +43,8 @@ class Scene:
     answers: Mapping[tuple[float, str], Answer]
 
     @classmethod
-    def telling(cls, questions: Sequence[Question], answers: Mapping[AnswerKey, Answer]) -> Scene:
-        """Return the first question that the unpruned model answers correctly, or else the first of all."""
+    def first_correct(cls, questions: Sequence[Question], answers: Mapping[AnswerKey, Answer]) -> Scene:
+        """Return the scene of the first question that the unpruned model answers correctly, or of the first one."""
         unpruned = SetupKey(UNPRUNED, "original", 1.0)
         unpruned_answers = {answer.id: answer for answer in answers.values() if answer.key == unpruned}
         asked = [s for s in questions if isinstance(s, RefCocoQuestion) and s.id in unpruned_answers]
@@ -68,9 +68,9 @@ class Point:
 
 
 def curves(rows: Sequence[TaskResult]) -> dict[str, list[Point]]:
-    """The points of each kind of position IDs, those that keep most first.
+    """The points of each kind of position IDs, the highest keep ratio first.
 
-    Each begins with the unpruned model: where nothing is dropped, both number the tokens alike.
+    Both curves begin with the unpruned model: if nothing is dropped, the two kinds of position IDs are the same.
     """
     (unpruned,) = (row for row in rows if row.strategy == UNPRUNED)
     found = {}
@@ -81,7 +81,7 @@ def curves(rows: Sequence[TaskResult]) -> dict[str, list[Point]]:
 
 
 def draw(rows: Sequence[TaskResult], scene: Scene, path: Path) -> None:
-    """Write the figure of one strategy's rows, the unpruned model's among them, on one task."""
+    """Write the figure of one strategy on one task. `rows` include the unpruned model's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure(rows, scene).savefig(path, dpi=130)
 
@@ -114,7 +114,7 @@ def _scene(axes: Axes, scene: Scene, ratio: float) -> None:
     axes.imshow(image, extent=(0, image.width, image.height, 0))
     of_ids = {ids: answer for (keep_ratio, ids), answer in scene.answers.items() if keep_ratio == ratio}
     answer = next(iter(of_ids.values()))
-    if len(answer.kept) == 1 and len(answer.kept[0].grids) == 1:  # tiles lie over each other
+    if len(answer.kept) == 1 and len(answer.kept[0].grids) == 1:  # tiles would lie on top of each other
         window = question.style.view(question.size).window
         _darken(axes, ~answer.kept[0].mask(answer.n_visual), answer.kept[0].grids[0], window)
     answered = {ids: question.answered_box(answer.text) for ids, answer in of_ids.items()}
@@ -154,7 +154,7 @@ def _curves(axes: Axes, rows: Sequence[TaskResult]) -> None:
         x, y = [point.kept for point in points], [point.accuracy for point in points]
         axes.fill_between(x, [p.low for p in points], [p.high for p in points], color=color, alpha=0.22, linewidth=0)
         axes.plot(x, y, color=color, linestyle=dashes, marker=mark, markersize=8, linewidth=2.8, label=ids)
-        # Outside the curves, which fall: the upper one's name is above it, the lower one's below.
+        # The curves fall, so the upper one's name fits above it, and the lower one's below.
         middle, (place, side) = points[len(points) // 2], NAME_PLACES[ids]
         axes.annotate(f"{ids} position IDs", (middle.kept, middle.accuracy), place, fontsize=13,
                       textcoords="offset points", ha=side, weight="bold")  # fmt: skip

@@ -1,4 +1,4 @@
-"""The figure on keep ratios and the precision of the KV cache: accuracy against its size, a line for each precision.
+"""The figure on keep ratios and KV cache precision: accuracy against the cache's size, one line per precision.
 
     python -m tokenprune.evals.dev.figures.kv_precision evals/results/data/kv_precision.png
 
@@ -22,12 +22,12 @@ from tokenprune.evals.report.tables import task_title
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.results_io import read
 
-#: Of the precisions, from the highest.
+#: Colors of the precisions, from the highest to the lowest.
 STYLES = ((BLUE, "o", "-"), (GREEN, "s", "--"), (ORANGE, "D", "-."), (VERMILION, "^", ":"))
 
 
 def figure(rows: Sequence[TaskResult]) -> Figure:
-    """Draw one panel a task; keep ratios stand at the points of the highest precision."""
+    """Draw one panel per task. Keep ratios are written at the points of the highest precision."""
     tasks = list(dict.fromkeys(row.task for row in rows))
     result = Figure(figsize=(5.6 * len(tasks), 4.8), layout="constrained")
     FigureCanvasAgg(result)
@@ -64,7 +64,7 @@ def _panel(axes: Axes, rows: Sequence[TaskResult]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = script_parser(__doc__)
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="where to draw it")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="file to write the figure to")
     parser.add_argument("--table", type=Path, default=ROWS, metavar="FILE", help="rows of the experiment")
     options = parser.parse_args(arguments)
     figure(read([options.table])).savefig(options.image, dpi=130)

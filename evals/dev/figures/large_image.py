@@ -29,8 +29,8 @@ from tokenprune.zoom.pyramid import Level, input_side, pyramid
 from tokenprune.zoom.search import Look, Zoom
 
 BATCH = 16  # tiles
-DROPPED = 0.78  # how dark
-WIDTH, PANEL, DPI = 14.0, 6.6, 150  # inches, of the sheet and of a large panel
+DROPPED = 0.78  # opacity of the shade over dropped tokens
+WIDTH, PANEL, DPI = 14.0, 6.6, 150  # in inches: the sheet and a large panel
 FONT, BIG = 12, 15
 
 
@@ -47,9 +47,9 @@ class Cost:
 class LargeImage:
     """The results for one large image.
 
-    look: coarse to fine. view: what the answer comes from, unpruned and pruned, in the view's own pixels.
-    left: (rows, columns) of cells of the level at full resolution: whether a kept token, or one that is merged into
-        one, lies there.
+    look: the coarse-to-fine search. view: what the answer comes from, unpruned and pruned, in the view's own pixels.
+    left: (rows, columns) of cells at full resolution: whether a cell holds a kept token, or one that is merged into a
+        kept one.
     """
 
     image: Image.Image
@@ -73,7 +73,7 @@ def examine(
 ) -> LargeImage:
     """Search an image coarse to fine, answer from the view found, unpruned and pruned, and prune every tile.
 
-    true_box: in pixels of the image. layer: as of `Zoom`. Raises ValueError for an image that one tile shows.
+    true_box: in pixels of the image. layer: as in `Zoom`. Raises ValueError for an image that fits in one tile.
     """
     tile = input_side(processor)
     levels = pyramid(*image.size, tile)
@@ -102,7 +102,7 @@ def examine(
 def pruned_tiles(
     model: Any, processor: Any, image: Image.Image, question: str, pruned: Setup, level: Level
 ) -> Iterator[ImageReport]:
-    """Yield what is kept of every tile of a level, each processed separately, row by row."""
+    """Yield the report of every tile of a level, row by row. Each tile is processed separately."""
     tile, views = input_side(processor), list(level.views())
     for start in range(0, len(views), BATCH):
         tiles = [[view.crop(image, tile)] for view in views[start : start + BATCH]]
@@ -114,7 +114,7 @@ def pruned_tiles(
 
 
 def cells(reports: list[ImageReport], level: Level) -> np.ndarray:
-    """The cells of a whole level in which something is left."""
+    """Return which cells of a whole level still hold something."""
     sides = [max(grid[axis] for grid in reports[0].grids) for axis in (1, 2)]
     tiles = np.zeros((level.rows, level.columns, *sides), dtype=bool)
     for number, report in enumerate(reports):
@@ -131,8 +131,8 @@ def draw(large: LargeImage, path: Path) -> None:
 
 
 def figure(large: LargeImage) -> Figure:
-    """Draw, above, the whole image twice: the examined tiles, and what is left of every tile; below, the view answered
-    from, unpruned and pruned, and the costs."""
+    """Draw the whole image twice at the top, with the examined tiles and with what is left of every tile. Below are the
+    view that was answered from, unpruned and pruned, and the costs."""
     wide = PANEL * large.image.height / large.image.width
     sheet = Figure(figsize=(WIDTH, wide + 5.6), facecolor="white", layout="constrained")
     FigureCanvasAgg(sheet)
@@ -163,7 +163,7 @@ def _looked_at(axes: Axes, large: LargeImage) -> None:
         loc="upper center",
         bbox_to_anchor=(0.5, -0.01),
         ncols=len(named),
-        facecolor="#333333",  # the frames stand on a dark image, and the coarsest level's is white
+        facecolor="#333333",  # frames are drawn on a dark image, and those of the coarsest level are white
         edgecolor="none",
         framealpha=1.0,
         labelcolor="white",
@@ -188,7 +188,7 @@ def _left(axes: Axes, large: LargeImage) -> None:
 
 
 def _costs(axes: Axes, costs: tuple[Cost, ...]) -> None:
-    """Bars, as shares of what is encoded at most."""
+    """Draw bars, as shares of the largest cost."""
     axes.set_axis_off()
     groups = {
         "images through the vision tower": [cost.n_encoded for cost in costs],

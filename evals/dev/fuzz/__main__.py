@@ -16,8 +16,8 @@ from tokenprune.evals.dev.fuzz.log import Log, summary
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tokenprune.evals.dev.fuzz", description=__doc__)
-    parser.add_argument("--draws", type=int, default=200, help="how many draws, those in the file included")
-    parser.add_argument("--seed", type=int, default=0, help="fixes every draw")
+    parser.add_argument("--draws", type=int, default=200, help="number of draws, including those already in the file")
+    parser.add_argument("--seed", type=int, default=0, help="seed that determines every draw")
     parser.add_argument("--output", type=Path, help="one line per draw; an interrupted run resumes from it")
     parser.add_argument("--only", type=int, metavar="INDEX", help="repeat only this draw, and print it in full")
     parser.add_argument("--summary", type=Path, help="write the counts to this JSON file")

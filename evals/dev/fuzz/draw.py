@@ -24,17 +24,17 @@ from tokenprune.evals.dev.fuzz.oracle import Replay, compact, dropped_at, place,
 from tokenprune.evals.dev.fuzz.strategies import IN_TOWER, NAMES, OWN, make
 from tokenprune.strategy import AdaptiveStrategy, StagedStrategy
 
-TOLERANCE = 2e-5  # the contract's, in float32
-PER_MODEL = 5  # draws that share a model
+TOLERANCE = 2e-5  # of the contract, in float32
+PER_MODEL = 5  # draws per model
 Outcome = str  # "ok", "refused", "upstream" or "failed"
 
 
 @dataclass
 class Result:
-    """What a draw was and what came of it.
+    """A draw and its outcome.
 
-    outcome: "ok"; "refused" by `patch` or by the strategy's own checks, for `reason`; "upstream" where the unpatched
-        model fails in the same mode, or differs there from itself in another; "failed".
+    outcome: "ok"; "refused" by `patch` or by the strategy's own checks, with `reason`; "upstream" if the unpatched
+        model fails in the same mode, or differs between this mode and another; "failed".
     """
 
     seed: int
@@ -71,14 +71,14 @@ def model_of(seed: int, group: int) -> tuple[str, Family]:
 
 
 def draw(seed: int, index: int, broken: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Result:
-    """The result of a draw, which its seed and index fix.
+    """Return the result of a draw, which its seed and index determine.
 
-    broken: a context in which the library is wrong, for the negative control.
+    broken: a context in which the library is deliberately wrong, for the negative control.
     """
     start = time.perf_counter()
     name, family = model_of(seed, index // PER_MODEL)
     rng = Random(f"draw {seed} {index}")
-    # The oracle knows pruning in the towers of LLaVA only, which is drawn rarely and therefore prunes there often.
+    # The oracle knows pruning in the tower only for LLaVA. It is drawn rarely, so it prunes in the tower often.
     others = [one for one in NAMES if one not in IN_TOWER]
     strategy_name = rng.choice((*NAMES, *IN_TOWER * 8) if name == "llava" else others)
     result = Result(seed, index, name, strategy_name, f"{family.attention} {family.settings}")
@@ -104,14 +104,14 @@ def _run(result: Result, family: Family, name: str, rng: Random, broken: Callabl
         result.outcome, result.reason = "refused", reason_class(error)
         return
     mode = draw_mode(family, rng)
-    if mode.beams > 1 and "text_attention" in strategy.needs:  # without a cache, beams would each keep other tokens
+    if mode.beams > 1 and "text_attention" in strategy.needs:  # without a cache, each beam would keep different tokens
         mode.cache = "dynamic"
     result.mode, result.kind, result.cache = str(mode), mode.kind, mode.cache
     result.form, result.padding, result.rows = mode.form, mode.padding, len(mode.turns[0].ids)
     recorder = Positions(family.twin.get_decoder())
     try:
         baseline = run(family, family.twin, mode)
-    except Exception as error:  # noqa: BLE001  # what the unpatched model raises is not for pruning to mend
+    except Exception as error:  # noqa: BLE001  # pruning need not mend errors of the unpatched model
         result.outcome, result.reason = "upstream", reason_class(error)
         return
     finally:
@@ -122,7 +122,7 @@ def _run(result: Result, family: Family, name: str, rng: Random, broken: Callabl
     result.worst = compared(result, family, strategy, mode, chunks, ids)
     result.outcome = "ok" if result.worst < TOLERANCE else "failed"
     if result.outcome == "failed":
-        baseline = run(family, family.model, mode)  # as it was before the patch, with its own attention
+        baseline = run(family, family.model, mode)  # without the patch, and with its own attention again
         itself = worst_difference(baseline, Replay(family, baseline, [], ids).logits(), _nothing(baseline))
         result.reason = f"logits differ by {result.worst:.1e}, without pruning by {itself:.1e}"
         if not itself < TOLERANCE and not result.worst > 10 * itself:
@@ -130,7 +130,7 @@ def _run(result: Result, family: Family, name: str, rng: Random, broken: Callabl
 
 
 def compared(result: Result, family: Family, strategy: Strategy, mode: Mode, chunks: list[Chunk], ids: Tensor) -> float:
-    """The worst difference to the oracle. Raises AssertionError where the reports break a promise."""
+    """Return the largest difference from the oracle. Raises AssertionError if a report contradicts the contract."""
     placed = place(family, chunks, mode.beams)
     shape = len(chunks[0].ids), sum(chunk.ids.shape[1] for chunk in chunks)
     entering = dropped_at(placed, shape, -1)
@@ -143,9 +143,9 @@ def compared(result: Result, family: Family, strategy: Strategy, mode: Mode, chu
         expected = ids[:, one.row, one.columns[one.image.kept]]
         reported = one.image.position_ids
         reported = reported[None] if reported.ndim == 1 else reported[-3:]
-        assert torch.equal(reported.expand_as(expected), expected), "reported position IDs are not those expected"
+        assert torch.equal(reported.expand_as(expected), expected), "the reported position IDs are wrong"
     expected = Replay(family, chunks, placed, ids).logits()
-    # Without a cache every step looks at the prompt again, and the report is of the last.
+    # Without a cache, every step prunes the prompt again, and the report describes the last one.
     again = mode.kind == "generate" and mode.cache == "none" and "text_attention" in strategy.needs
     return worst_difference(chunks, expected, dropped_at(placed, shape, family.layers), only_last=again)
 
@@ -165,11 +165,11 @@ def check_budget(result: Result, family: Family, strategy: Strategy, image: toke
 
 
 def incoming_ids(calls: list[Tensor], chunks: list[Chunk], mode: Mode) -> Tensor:
-    """(components, batch, columns): the position IDs that the unpatched model has in this mode."""
+    """Return the position IDs (components, batch, columns) that the unpatched model has in this mode."""
     whole = calls[-1] if mode.cache == "none" else torch.cat(calls, -1)
     whole = whole[:, :: mode.beams]
     n_columns = sum(chunk.ids.shape[1] for chunk in chunks)
-    assert whole.shape[1:] == (len(chunks[0].ids), n_columns), "the language model was called in another way"
+    assert whole.shape[1:] == (len(chunks[0].ids), n_columns), "the language model got a different number of columns"
     return whole
 
 
@@ -178,7 +178,7 @@ def _nothing(chunks: list[Chunk]) -> Tensor:
 
 
 def reason_class(error: Exception) -> str:
-    """An error without names and numbers, so that alike ones are counted together."""
+    """Return an error's text without names and numbers, so that similar errors are counted together."""
     text = re.sub(r"\s+", " ", str(error))
     text = re.sub(r"^\w+(?= prunes|: )", "…", text)
     text = re.sub(r"[\w.]+\(.*?\)|\[.*?\]|'[^']*'|\b[\d.]+\b|\b\w+ForConditionalGeneration\b", "…", text)

@@ -1,4 +1,4 @@
-"""The file of a run, one line per draw, and what its lines add up to."""
+"""The log of a run, one line per draw, and its summary."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import transformers
 
 from tokenprune.evals.storage.files import append, lock_for_appending
 
-#: What a part of the draws came to: how many had each outcome, and the worst difference.
+#: The result of each part of the draws: how many had each outcome, and the largest difference.
 Counts = dict[str, dict[str, int | float]]
 
 
 @dataclass
 class Log:
-    """The draws so far, as lines of JSON. `file` gets those that are added; None leaves them in memory."""
+    """The draws so far, as lines of JSON. New ones are appended to `file`, or only kept in memory if it is None."""
 
     lines: list[dict[str, Any]]
     file: FileIO | None = None
@@ -30,7 +30,8 @@ class Log:
     @classmethod
     @contextmanager
     def opened(cls, path: Path | None, seed: int) -> Iterator[Log]:
-        """Go on with the file at `path`. ValueError if it has another seed; SettingError while it is being written."""
+        """Continue the file at `path`. Raises ValueError for another seed, and SettingError if another run writes
+        it."""
         if path is None:
             yield cls([])
             return
@@ -48,7 +49,7 @@ class Log:
 
 @dataclass
 class Summary:
-    """Counts by outcome, and the worst difference of all draws that were compared, whole and by part."""
+    """Counts by outcome, and the largest difference among the draws that were compared, in all and by part."""
 
     seed: int
     draws: int
@@ -100,7 +101,7 @@ def worst(lines: Sequence[dict[str, Any]]) -> float:
 
 
 def by(lines: Sequence[dict[str, Any]], keys: Sequence[str]) -> Counts:
-    """Counts of every outcome, and the worst difference, by what these keys say."""
+    """Return the counts of every outcome, and the largest difference, for each combination of these keys."""
     parts: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         parts.setdefault(", ".join(str(line[key]) for key in keys), []).append(line)

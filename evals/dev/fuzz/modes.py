@@ -1,4 +1,4 @@
-"""Ways to run a model over a conversation, patched or not, that record which call brought which columns and logits."""
+"""Ways to run a model, patched or not, over a conversation. They record the columns and logits of every call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Mode:
 
     kind: "forward" is one call without a cache; "loop" calls the model turn by turn and token by token; "generate".
     cache: "none", "dynamic" (the model makes it), "given", or "static".
-    position_ids: whether the caller of a loop gives them. mask: whether it gives an attention mask.
+    position_ids: whether the caller of a loop passes them. mask: whether it passes an attention mask.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Mode:
 
 @dataclass
 class Chunk:
-    """The columns that one call brought, and its logits: of the last column, or of `every` column that is left.
+    """The columns that one call added, and its logits: for the last column, or for `every` column that is left.
 
     whole: the attention mask up to here.
     """
@@ -81,7 +81,7 @@ def draw_mode(family: Family, rng: Random) -> Mode:
         return Mode(kind, "none", padding, turns, mask=mask)
     if kind == "loop":
         mask = not all(bool(one.real.all()) for one in turns) or rng.random() < 0.7
-        # Qwen-VL numbers images of later turns, and tokens after a mask over all columns, only if it is told how.
+        # Without position IDs, Qwen-VL misnumbers images of later turns, and tokens after a mask over all columns.
         given = rng.random() < 0.4 or (family.mrope and (mask or len(turns) > 1))
         return Mode(kind, rng.choice(["dynamic", "given", "static"]), padding, turns, position_ids=given, mask=mask)
     if len(turns) > 1:

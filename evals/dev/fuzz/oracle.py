@@ -1,8 +1,8 @@
 """The contract: dropping visual tokens equals masking them, at the position IDs that they would have.
 
-An unpatched model with eager attention gets the same calls and drops nothing. Its decoder layers do not attend to what
-a strategy dropped before them, its encoder layers do not attend to what was dropped in the tower, its embeddings and
-hidden states are merged as reported, and skipped layers return their input.
+An unpatched model with eager attention gets the same calls and drops nothing. Instead, its decoder layers do not attend
+to what the strategy dropped before them, its encoder layers do not attend to what was dropped in the tower, embeddings
+and hidden states are merged as reported, and skipped layers return their input.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Placed:
 
 
 def place(family: Family, chunks: list[Chunk], beams: int) -> list[Placed]:
-    """Where the images of all reports are. The first of the beams of a row stands for all of them."""
+    """Return where the images of all reports are. The first beam of a row stands for all of its beams."""
     result, start = [], 0
     for number, chunk in enumerate(chunks):
         images = [] if chunk.report is None else [one for one in chunk.report.images if one.row % beams == 0]
@@ -54,7 +54,7 @@ def place(family: Family, chunks: list[Chunk], beams: int) -> list[Placed]:
 
 
 def dropped_at(placed: list[Placed], shape: tuple[int, int], layer: int) -> Tensor:
-    """(batch, columns) bool: what decoder layer `layer` does not get."""
+    """Return which columns decoder layer `layer` does not get, as (batch, columns) bool."""
     dropped = torch.zeros(shape, dtype=torch.bool)
     for one in placed:
         kept = one.image.kept
@@ -68,10 +68,10 @@ def dropped_at(placed: list[Placed], shape: tuple[int, int], layer: int) -> Tens
 
 
 def compact(ids: Tensor, chunks: list[Chunk], dropped: Tensor) -> Tensor:
-    """The (components, batch, columns) IDs of a conversation without the gaps that dropped columns leave.
+    """Return a conversation's position IDs (components, batch, columns) without the gaps that dropped columns leave.
 
-    With one component, a column's ID is lower by the number of columns dropped before it. With three, the columns left
-    in a row of a call that loses any are numbered one by one, and later calls continue after the last of them.
+    With one component, a column's ID is lower by the number of columns dropped before it. With three, if a row of
+    a call loses any columns, those left are numbered one by one, and later calls continue after the last of them.
     """
     ids = ids.clone()
     if len(ids) == 1:
@@ -94,7 +94,7 @@ def compact(ids: Tensor, chunks: list[Chunk], dropped: Tensor) -> Tensor:
 
 
 def merged(states: Tensor, kept: Tensor, merge: Merge) -> Tensor:
-    """The states of an image's visual tokens after a merge; the dropped ones keep theirs."""
+    """Return the states of an image's visual tokens after a merge. Dropped tokens keep theirs."""
     weights = torch.zeros(len(kept), len(states))
     weights.index_put_((merge.targets, merge.sources), merge.weights.float(), accumulate=True)
     replaced = merge.targets.unique()
@@ -104,7 +104,7 @@ def merged(states: Tensor, kept: Tensor, merge: Merge) -> Tensor:
 
 
 class Replay:
-    """The unpatched model while it replays a conversation."""
+    """Replays a conversation on the unpatched model."""
 
     def __init__(self, family: Family, chunks: list[Chunk], placed: list[Placed], ids: Tensor) -> None:
         self.family, self.chunks, self.placed, self.ids = family, chunks, placed, ids
@@ -171,7 +171,7 @@ class Replay:
     def enter_encoder_layer(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
         hidden, *rest = args
         closed = torch.zeros(hidden.shape[:2], dtype=torch.bool)
-        # A row for each image, after its prefix tokens; in Pixtral's tower, one row for the patches of all images.
+        # One row per image, after its prefix tokens; in Pixtral's tower, one row for the patches of all images.
         n_prefix = (closed.numel() - sum(one.image.n_visual for one in self.here)) // len(closed)
         start = 0
         for one in self.here:
@@ -192,13 +192,13 @@ class Replay:
 
     @torch.no_grad()
     def logits(self) -> list[Tensor]:
-        """(batch, new columns, vocabulary) logits of every call."""
+        """Return the logits (batch, new columns, vocabulary) of every call."""
         cache, result = DynamicCache(), []
         try:
             for number, chunk in enumerate(self.chunks):
                 self.number = number
                 types = self.family.types(chunk.ids) if chunk.tensors or not result or chunk.ids.shape[1] > 1 else {}
-                # Qwen-VL cannot number later turns by itself.
+                # Qwen-VL cannot number later turns on its own.
                 given = {"position_ids": self.position_ids} if self.family.mrope else {}
                 out = self.family.twin(
                     input_ids=chunk.ids,
@@ -219,7 +219,7 @@ class Replay:
 
 
 def worst_difference(chunks: list[Chunk], expected: list[Tensor], dropped: Tensor, only_last: bool = False) -> float:
-    """The largest difference of two logits in the columns that are left after all layers.
+    """Return the largest difference between two logits in the columns that are left after all layers.
 
     Rows with fewer columns than others are aligned at their end. Padding there stays.
     """

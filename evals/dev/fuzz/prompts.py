@@ -1,4 +1,4 @@
-"""Random conversations: ragged batches, padding, text between images, rows without any, and further turns."""
+"""Random conversations: ragged batches, padding, text between images, rows without images, and further turns."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tokenprune.evals.dev.fuzz.families.base import Family, Item
 class Turn:
     """What one turn adds to every row: tokens, which of them are not padding, images, and the answer if it is given.
 
-    tensors: the arguments that bring the images; empty without any.
-    answer: (batch, length) of at least one token.
+    tensors: the arguments with the images; empty if there are none.
+    answer: (batch, length), at least one token long.
     """
 
     ids: Tensor
@@ -27,7 +27,7 @@ class Turn:
 
 
 def turn(family: Family, rng: Random, batch: int, images: bool, padding: str, most: int = 3) -> Turn:
-    """A random turn of `batch` rows, at least one of which has an image if `images`."""
+    """Return a random turn of `batch` rows. If `images`, at least one of them has an image."""
     items: list[list[Item]] = [[] for _ in range(batch)]
     while images and not any(items):
         items = [[family.item(rng) for _ in range(rng.choice(range(most + 1)))] for _ in range(batch)]

@@ -1,4 +1,4 @@
-"""Random strategies: every registered one with random settings, and rules that use each mechanism at random."""
+"""Random strategies: every registered one with random settings, and three that use each mechanism at random."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Settings = dict[str, Any]
 
 
 def budget(rng: Random, tile: bool = True) -> Settings:
-    """A keep ratio or a count, at times one per tile."""
+    """Return a keep ratio or a count, sometimes one per tile."""
     kind: Settings = {"keep_ratio": ratio(rng)} if rng.random() < 0.75 else {"keep": rng.randint(1, 20)}
     return {**kind, "budget_per": "tile"} if tile and rng.random() < 0.2 else kind
 
@@ -30,7 +30,7 @@ def cells(rng: Random) -> Settings:
 
 
 def mass(rng: Random) -> Settings:
-    """At times as many as carry a share of the scores."""
+    """Sometimes, return a share of the scores to keep instead of a number of tokens."""
     return {"mass": round(rng.uniform(0.05, 1.0), 3), "least": 0.0} if rng.random() < 0.3 else {}
 
 
@@ -150,14 +150,14 @@ SETTINGS: dict[str, Callable[[Random, int], Settings]] = {
 
 
 def hashed(features: Tensor, seed: int) -> Tensor:
-    """Pseudo-random numbers in 0..1 that depend on the features and a seed alone."""
+    """Return pseudo-random numbers from 0 to 1 that depend only on the features and a seed."""
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(features.shape[-1], generator=generator)
     return (features.float() @ direction * 997).sin().abs()
 
 
 def any_merge(kept: Tensor, features: Tensor, seed: int) -> Merge | None:
-    """Random pairs of a kept token and any other, with random weights; none where nothing is dropped."""
+    """Return a merge of random pairs of a kept token and any other, with random weights; None if nothing is dropped."""
     generator = torch.Generator().manual_seed(seed + len(features))
     if len(kept) == len(features) or torch.rand((), generator=generator) < 0.4:
         return None
@@ -174,7 +174,7 @@ def chosen(features: Tensor, n_kept: int, seed: int, merge: bool) -> Selection:
 
 @dataclass(frozen=True)
 class AnyMerge(Strategy):
-    """Keeps any tokens and merges any others into them."""
+    """Keeps random tokens, and merges random others into them."""
 
     seed: int = 0
 
@@ -184,7 +184,7 @@ class AnyMerge(Strategy):
 
 @dataclass(frozen=True)
 class AnyStages(StagedStrategy):
-    """Keeps any tokens in any stages, merges any into them, and skips any layers."""
+    """Keeps random tokens in random stages, merges random ones into them, and skips random layers."""
 
     seed: int = 0
     plan: tuple[Stage, ...] = ()
@@ -201,14 +201,14 @@ class AnyStages(StagedStrategy):
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         n_kept = min(stage.budget(tokens.n_visual), tokens.n_left)
-        if stage.at_most:  # unequal numbers in the rows of a batch
+        if stage.at_most:  # different numbers in the rows of a batch
             n_kept = max(1, n_kept - int(hashed(tokens.features[:1], self.seed) * n_kept))
         return chosen(tokens.features, n_kept, self.seed + stage.layer, merge=self.seed % 3 == 0)
 
 
 @dataclass(frozen=True)
 class AnyInTower(TowerStrategy):
-    """Drops any patches after any encoder layers, and any of the rest before the language model."""
+    """Drops random patches after random encoder layers, and random ones of the rest before the language model."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"kept_in_tower"})
 
@@ -232,7 +232,7 @@ class AnyInTower(TowerStrategy):
 
 @dataclass(frozen=True)
 class Norm:
-    """A relevance whose `repr` is the same in every process."""
+    """A relevance function whose `repr` is the same in every process."""
 
     def __call__(self, tokens: VisualTokens) -> Tensor:
         return tokens.features.norm(dim=-1)
@@ -253,7 +253,7 @@ OWN: dict[str, Callable[[Random, int], Strategy]] = {
     "any stages": any_stages,
     "any in tower": lambda rng, n: AnyInTower(seed=rng.randrange(1000), **budget(rng, tile=False)),
 }
-#: What the oracle doesn't know: merging in the tower, and pruning before it.
+#: Strategies that the oracle does not support: merging in the tower, and pruning before it.
 NOT_DRAWN = ("tome", "pixelprune")
 #: All others but those that compare frames, since no draw has a video.
 NAMES = (*(name for name, cls in STRATEGIES.items() if name not in NOT_DRAWN and "frames" not in cls().needs), *OWN)
@@ -261,7 +261,7 @@ IN_TOWER = ("flowcut", "any in tower")
 
 
 def make(name: str, rng: Random, n_layers: int) -> Strategy:
-    """A strategy of this name with random settings. Raises SettingError for a combination that cannot be."""
+    """Return a strategy of this name with random settings. Raises SettingError for an impossible combination."""
     if name in OWN:
         return OWN[name](rng, n_layers)
     settings = SETTINGS[name](rng, n_layers) if name in SETTINGS else budget(rng)

@@ -1,10 +1,10 @@
-"""The accuracy of the bundled model, measured by one command, and what it says about published findings.
+"""The accuracy of the bundled model, measured with one command, and what it says about published findings.
 
 plan        what is measured
-steps       the plan's parts, split into what is asked at one keep ratio
+steps       the parts of the plan, split by keep ratio
 run         the measurement: start reading here
 stored      the committed rows, from which any machine can resume
-estimate    how long it takes
+estimate    how long the measurement takes
 goals       what the unpruned model should be able to do
 directions  published findings, and whether they hold
 """

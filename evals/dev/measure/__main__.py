@@ -1,4 +1,4 @@
-"""Measure every table of the bundled model's accuracy, and judge goals and published directions by it."""
+"""Measure every table of the bundled model's accuracy, and judge goals and published findings by the results."""
 
 from __future__ import annotations
 
@@ -31,19 +31,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--settings", type=Path, default=BUNDLED / "settings", help="folder of VFlowOpt's settings files"
     )
     parser.add_argument(
-        "--output", type=Path, default=RESULTS / "accuracy", help="rows, to be committed; existing ones are read first"
+        "--output",
+        type=Path,
+        default=RESULTS / "accuracy",
+        help="folder for rows to commit; existing ones are read first",
     )
-    parser.add_argument("--runs", type=Path, default=Path("runs/tables"), help="all answers, and the verdicts")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/tables"), help="folder for all answers and the verdicts"
+    )
     parser.add_argument("--dtype", default="float32", choices=("bfloat16", "float32"))
-    parser.add_argument("--questions", type=int, help="maximum per task, instead of the plan's number")
+    parser.add_argument("--questions", type=int, help="maximum number of questions per task, instead of the plan's")
     parser.add_argument("--parts", nargs="+", metavar="NAME", help="only these parts of the plan (default: all)")
     parser.add_argument(
         "--ratios",
         nargs="+",
         type=float,
         metavar="RATIO",
-        help="only these keep ratios of the plan, 1 for what is asked of the unpruned model alone (default: all, and "
-        "those that give equal KV caches)",
+        help="only these keep ratios of the plan; 1 stands for the questions that only the unpruned model is asked "
+        "(default: all, and those that give equal KV caches)",
     )
     parser.add_argument(
         "--estimate", action="store_true", help="only print how many answers are missing, and how long they take"
@@ -93,7 +98,7 @@ def _measure(run: Measuring, parts: Sequence[Part], console: Console) -> None:
     first, is_equalled = PRUNED[0], PRUNED[0] not in parts
     for part in parts:
         run.measure(part, console)
-        # Tried after each part, because another process may still be measuring one of the first's steps.
+        # Tried after each part, because another process may still be measuring a step of the first part.
         if not is_equalled and (rows := run.rows(first)) is not None:
             if (equal := equal_cache(rows)) is not None:
                 console.print("at equal KV caches: " + " ".join(f"{100 * ratio:g} %" for ratio in equal.ratios))
@@ -102,7 +107,7 @@ def _measure(run: Measuring, parts: Sequence[Part], console: Console) -> None:
 
 
 def verdicts(output: Path) -> str:
-    """Return the goals and, of each set that was pruned, the directions."""
+    """Return the goals and, for each set that was pruned, the published findings."""
     parts: list[str] = []
     for folder in sorted({file.parent for file in output.glob("*/*.jsonl")}):
         rows = read(sorted(folder.glob("*.jsonl")))

@@ -1,4 +1,4 @@
-"""Judge the published directions on the bundled model: whether each holds, with an interval of the difference."""
+"""Judge published findings on the bundled model: whether each holds, with the interval of the difference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
 from tokenprune.evals.stats import Paired
 from tokenprune.evals.storage.results import SetupKey, TaskResult, by_setup, compare
 
-#: KV caches that differ by less count as equal.
+#: KV caches whose sizes differ by less than this share count as equal.
 EQUAL = 0.02
 FOPRU, FOPRU_LOSS = "FoPru rank -2", 0.03
 VFLOWOPT_KEEPS = 0.93
@@ -22,7 +22,7 @@ Line = list[str]
 
 
 def directions(rows: Sequence[TaskResult]) -> str:
-    """Return all tables; `rows` are of one set at one resolution."""
+    """Return all tables. `rows` are those of one set at one resolution."""
     groups = by_setup(rows)
     parts: list[str | Table] = [
         "GAP: original position IDs keep REC that compact ones lose, in points:",
@@ -44,7 +44,7 @@ def directions(rows: Sequence[TaskResult]) -> str:
 
 
 def _gap(groups: Groups) -> Iterator[Line]:
-    """Strategies inside the language model leave the IDs as they are, and say nothing."""
+    """Strategies inside the language model are left out, because they do not change position IDs."""
     for key, own in groups.items():
         other = groups.get(key._replace(position_ids="compact"))
         if key.position_ids != "original" or other is None or "rec" not in own or is_label_inside(key.strategy):
@@ -119,13 +119,13 @@ def _equal(groups: Groups) -> Iterator[Line]:
 
 
 def _counts(found: Iterable[Paired]) -> Line:
-    """Return how many differences are above 0, below it, and within chance of it."""
+    """Count the differences that are above 0, below 0, and within chance of 0."""
     counted = Counter(_more(one.interval) for one in found)
     return [str(counted[verdict]) for verdict in (Verdict.HOLDS, Verdict.FAILS, Verdict.CHANCE)]
 
 
 def _more(interval: tuple[float, float]) -> Verdict:
-    """Say whether a difference is above 0: beyond chance, below it beyond chance, or neither."""
+    """Return HOLDS if a difference is surely above 0, FAILS if surely below, else CHANCE."""
     low, high = interval
     return Verdict.HOLDS if low > 0 else Verdict.FAILS if high < 0 else Verdict.CHANCE
 
@@ -135,6 +135,6 @@ def _ratio(key: SetupKey) -> str:
 
 
 def points(found: Paired) -> str:
-    """Write a difference in points, with its interval."""
+    """Format a difference in points, with its interval."""
     low, high = found.interval
     return f"{100 * found.difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -1,4 +1,4 @@
-"""How many answers are missing, and roughly how long they take on this machine."""
+"""How many answers are missing, and roughly how long they will take on this machine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tokenprune.evals.dev.measure.run import Group, Measuring
 from tokenprune.evals.dev.measure.steps import Step
 from tokenprune.evals.run.setups import UNPRUNED as NOT_PRUNED
 
-TIMED = 8  # questions that time an answer
+TIMED = 8  # questions that are asked to time an answer
 
 
 def estimate(run: Measuring, part: Part) -> tuple[int, float]:
-    """Return the number of a part's missing answers, and the seconds that they take.
+    """Return the number of a part's missing answers, and the seconds that they will take.
 
-    Strategies before the language model are taken to be as quick as Random, those inside it as the first of them, and
+    Strategies before the language model are assumed to be as fast as Random, those inside it as the first of them, and
     those that prune in the vision tower as the unpruned model.
     """
     missing = [(step, group) for step in run.steps(part) for group in run.missing(step)]
@@ -41,8 +41,8 @@ def estimate(run: Measuring, part: Part) -> tuple[int, float]:
 
 
 def _seconds(run: Measuring, step: Step, task: str, *strategies: str, limit: int = TIMED) -> float:
-    """Return the wall time of an answer of the last strategy, without the vision tower if another setup was asked
-    before it."""
+    """Return the wall time of an answer with the last strategy. It excludes the vision tower if another setup was asked
+    before."""
     group = Group(task, {name: step.setups(name) for name in strategies}, BOTH, is_shared=True)
     with tempfile.TemporaryDirectory() as folder:
         *_, last = run.ask(step, group, Path(folder), limit)

@@ -21,14 +21,14 @@ class Verdict(Enum):
 
 
 def above(interval: Interval, least: float) -> Verdict:
-    """Say whether a value with this 95 % interval is at least `least`: beyond chance, beyond chance not, or neither."""
+    """Return HOLDS if a value with this 95 % interval is surely at least `least`, FAILS if surely not, else CHANCE."""
     low, high = interval
     if low >= least:
         return Verdict.HOLDS
     return Verdict.FAILS if high < least else Verdict.CHANCE
 
 
-#: Where the interval of what was measured lies.
+#: Where the measured interval lies.
 INTERVAL = {
     Verdict.HOLDS: "is above the goal",
     Verdict.FAILS: "is below it",
@@ -57,13 +57,13 @@ GOALS = (
     Goal("relations", 0.80, "relations", "vqa", "val"),
     Goal("text", 0.60, "text", "vqa", "val"),
 )
-#: A quarter of the visual tokens should keep this share of the accuracy.
+#: The share of the accuracy that a quarter of the visual tokens should keep.
 AT_HALF_RESOLUTION, FULL, HALF = 0.8, "scenes", "scenes 112x112"
 
 
 def goals_table(rows: Sequence[TaskResult]) -> Table:
-    """Return every goal with what was measured. A goal is reached if the accuracy itself is high enough: its interval
-    says how sure that is."""
+    """Return every goal with the measured accuracy. A goal is reached if the accuracy itself is high enough; its
+    interval shows how certain that is."""
     lines = []
     for goal in GOALS:
         row = _find(rows, goal.dataset, goal.task)

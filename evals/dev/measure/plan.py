@@ -1,4 +1,4 @@
-"""What is measured of the bundled model: sets, resolutions, strategies, keep ratios and position IDs."""
+"""What is measured on the bundled model: sets, resolutions, strategies, keep ratios and position IDs."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ LEFT_OUT = {
     "pixelprune": "prunes pixels, and LLaVA's tower takes whole images",
     **dict.fromkeys(("evs", "dycokettm", "vidcom2", "vcast", "fastvid"), "compares frames of videos"),
 }
-#: One of each way of choosing: what the sets of one kind of question are pruned with.
+#: One strategy for each way of choosing tokens, for the sets of one kind of question.
 FEW = ("fopru:mode=rank,layer=-2", "visionzip:layer=-2", "mosaic", "scope:layer=-2", "divprune", "fastv", "par")
-#: Strategies with one setting changed, which are compared with the same strategy without the change.
+#: Strategies with one setting changed, each compared with the same strategy without the change.
 VARIANTS = (
     "fopru:score=cls,layer=-2 visionzip:layer=-2,cells=auto visionzip:layer=-2,attention_bias=size "
     "vflowopt:attention_bias=size nuwa:layer=-2,attention_bias=size prumerge:layer=-2,attention_bias=size "
     "averagepooling:attention_bias=size backgroundpruning:layer=-2,attention_bias=size tome:schedule=decreasing"
 )
-#: What strategies inside the language model are compared with, at the keep ratio that gives as large a KV cache.
+#: Strategies to compare with those inside the language model, at keep ratios that give a KV cache of the same size.
 AT_EQUAL_CACHE = ("fopru:mode=rank,layer=-2", "visionzip:layer=-2", "mosaic", "scope:layer=-2")
 
 
@@ -43,7 +43,7 @@ def is_inside(strategy: str) -> bool:
 
 
 def is_label_inside(label: str) -> bool:
-    """The same of what rows call a strategy."""
+    """The same, for the name of a strategy in the rows."""
     return label.split()[0] in {REGISTERED[name].__name__ for name in INSIDE}
 
 
@@ -51,7 +51,7 @@ def is_label_inside(label: str) -> bool:
 class Part:
     """A set at one resolution.
 
-    grid: rows and columns of visual tokens, None for the processor's own. without ratios only the unpruned model is
+    grid: rows and columns of visual tokens, None for the processor's own. ratios: if empty, only the unpruned model is
     asked. questions: how many of each task, None for all. settings: whether settings files are among the strategies.
     """
 
@@ -70,8 +70,8 @@ class Part:
         return "_".join(filter(None, (self.data, grid, self.title)))
 
     def ids(self, strategy: str) -> tuple[str, ...]:
-        """Return the position IDs to measure. No strategy inside the language model changes any, so compact ones are
-        the original ones."""
+        """Return the position IDs to measure. Strategies inside the language model do not change them, so compact IDs
+        would equal the original ones."""
         return ORIGINAL if is_inside(strategy) else self.position_ids
 
     @property
@@ -81,7 +81,7 @@ class Part:
 
 #: Sets of one kind of question each.
 KINDS = ("counting", "relations", "text", "small")
-#: Asked of the unpruned model, with all questions: what goals are judged by.
+#: All questions, asked of the unpruned model: the goals are judged by these.
 UNPRUNED = (
     *(Part("scenes", grid) for grid in ((8, 8), (12, 12), None, (24, 24))),
     *(Part(kind, grid) for kind in KINDS for grid in ((8, 8), None, (24, 24))),
@@ -96,15 +96,15 @@ PRUNED = (
     Part("scenes", (24, 24), (0.25, 0.1), FEW, ORIGINAL, QUESTIONS),
     Part("wide", (16, 24), (0.25, 0.1), FEW, ORIGINAL, QUESTIONS),
 )
-#: What changing one setting does, on the questions of the main table.
+#: Changes of one setting, on the questions of the main table.
 VARIED = Part(
     "scenes", None, (0.25, 0.1), tuple(VARIANTS.split()), ORIGINAL, QUESTIONS, settings=True, title="variants"
 )
 
 
 def planned(ratios: Collection[float] | None = None) -> list[Part]:
-    """Return all parts, or what they ask at some keep ratios; 1 stands for the parts of the unpruned model alone, which
-    is also asked with every other part."""
+    """Return all parts, or only what they ask at some keep ratios; 1 stands for the parts with only the unpruned model,
+    which is also asked in every other part."""
     if ratios is None:
         return [*UNPRUNED, *PRUNED, VARIED]
     parts = (*PRUNED, VARIED)

@@ -1,4 +1,4 @@
-"""Measure the plan step by step; what has rows is not asked again, here or on another machine."""
+"""Measure the plan step by step. What has rows is not measured again, on this or another machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.tune.sharing import shared_encoder, shares
 from tokenprune.strategies.settings import SettingsFile
 
-#: Batches whose encoded images are in memory: the one that is asked, and the question whose KV cache is measured.
+#: Batches whose encoded images stay in memory: the current one, and the question whose KV cache is measured.
 REMEMBERED = 2
 
 
@@ -34,7 +34,8 @@ REMEMBERED = 2
 class Group:
     """Setups of a step that are asked together about one task.
 
-    setups: those of each strategy. ids: their position IDs. is_shared: whether one run of the vision tower serves all.
+    setups: the setups of each strategy. ids: their position IDs. is_shared: whether one pass of the vision tower serves
+    all of them.
     """
 
     task: str
@@ -48,7 +49,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        """The name of its run's folder: other strategies are another run."""
+        """The name of the run's folder: different strategies are a different run."""
         names = "\n".join(Path(name).name for name in self.setups)
         return f"{self.task}_{hashlib.sha256(names.encode()).hexdigest()[:8]}"
 
@@ -58,7 +59,7 @@ class Measuring:
     """model: a loaded model and its processor. name: the model's name in the rows. data: the folder of the sets.
 
     output: the folder of the rows. runs: the folder of all answers, from which an interrupted group resumes.
-    questions: most questions of each task, None for what the plan says.
+    questions: maximum per task, None for the plan's number.
     """
 
     model: tuple[Any, Any]
@@ -73,8 +74,8 @@ class Measuring:
     _refused: dict[Step, dict[str, str]] = field(default_factory=dict)
 
     def measure(self, part: Part, console: Console) -> None:
-        """Ask what is missing of a part, except what another process asks. What cannot be measured is said and left
-        out."""
+        """Measure what is missing of a part, except what another process is measuring. Print what cannot be measured,
+        and leave it out."""
         for step in self.steps(part):
             with claimed(self.runs / f"{step.name}.lock") as is_mine:
                 if not is_mine:
@@ -99,7 +100,7 @@ class Measuring:
         return [row for step in self.steps(part) for row in self._stored(step).rows()]
 
     def missing(self, step: Step) -> list[Group]:
-        """Return what has no rows yet, without strategies that are refused; what is quickest to measure comes first."""
+        """Return what has no rows yet, except refused strategies. What is fastest to measure comes first."""
         rows, where = self._stored(step).rows(), str(self._stored(step).file)
         setups = {name: step.setups(name) for name in step.strategies if name not in self.refused(step)}
         groups: dict[tuple[str, tuple[str, ...], bool], dict[str, Sequence[Setup]]] = {}
@@ -128,9 +129,9 @@ class Measuring:
         return self._identity(part)["data"][task]["questions"]
 
     def ask(self, step: Step, group: Group, folder: Path, limit: int | None = None) -> list[TaskResult]:
-        """Return a group's rows. limit: most questions, instead of what is planned.
+        """Return a group's rows. limit: maximum number of questions, instead of the planned one.
 
-        Their times are those of `generate` alone, and the first setup's is also that of the vision tower for all.
+        Times are those of `generate` alone. The first setup's also includes the vision tower's pass for all setups.
         """
         asked = [asked_as(strategy) for strategy in group.setups]
         pruned = [one.strategy for own in group.setups.values() for one in own if isinstance(one, Pruned)]
@@ -156,7 +157,7 @@ class Measuring:
         return StoredRows(self.output / f"{step.name}.jsonl", self._identity(step.part))
 
     def _identity(self, part: Part) -> dict[str, Any]:
-        """Return what decides the answers of a part, besides setups and what the names of part and step say."""
+        """Return what determines the answers of a part, besides the setups and what the names of part and step say."""
         if part not in self._identities:
             folder, calibration = self.data / part.data, frozenset[str]()
             for file in self._files(part):
@@ -165,14 +166,14 @@ class Measuring:
             questions = without_images(questions, calibration, str(folder))
             data = tasks_identity(limit_questions(questions, self._limit(part)))
             for of_task in data.values():
-                del of_task["images"]  # which rows stored before do not have
+                del of_task["images"]  # rows that were stored earlier do not have it
             model = model_identity(self.model[0])
             self._identities[part] = {"model": model, "batch_tokens": BATCH_TOKENS, "data": data}
         return self._identities[part]
 
     def _files(self, part: Part) -> Sequence[Path]:
-        """Return the settings files of a part. None of its strategies is asked about what they were calibrated on, so
-        that all can be compared."""
+        """Return the settings files of a part. No strategy of the part is measured on the images that they were
+        calibrated on, so that all can be compared."""
         return self.settings if part.settings else ()
 
     def _limit(self, part: Part) -> int | None:

@@ -1,4 +1,4 @@
-"""The plan's parts, split into steps: a step is what is asked at one keep ratio, and has its own file of rows."""
+"""The parts of the plan, split into steps: a step is what is asked at one keep ratio, and has its own file of rows."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Step:
 
     @property
     def name(self) -> str:
-        """The name of its file of rows. Parts of all questions have other names than those of a few."""
+        """The name of the step's file of rows. Parts with all questions have other names than those with a few."""
         if not self.part.ratios:
             return f"{NOT_PRUNED}/{self.part.name}"
         return f"{self.part.name}/{NOT_PRUNED if self.strategies == (NOT_PRUNED,) else f'{100 * self.ratio:g}'}"
 
     def setups(self, strategy: str) -> list[Setup]:
-        """Return a strategy's setups, one of each kind of position IDs. Raises TokenPruneError if it cannot be made."""
+        """Return a strategy's setups, one per kind of position IDs. Raises TokenPruneError if it cannot be made."""
         asked, baselines = asked_as(strategy)
         return make_setups(asked, [self.ratio], self.part.ids(strategy), baselines)
 
 
 def steps(part: Part, settings: Sequence[Path]) -> Iterator[Step]:
-    """Yield all steps of a part, the unpruned model first. settings: files of settings."""
+    """Yield all steps of a part, the unpruned model first. settings: settings files."""
     yield Step(part, 1.0, (NOT_PRUNED,))
     for ratio in part.ratios:
         files = [str(file) for file in settings if part.settings and _ratio_of(file) == ratio]
@@ -47,13 +47,13 @@ def steps(part: Part, settings: Sequence[Path]) -> Iterator[Step]:
 
 
 def asked_as(strategy: str) -> tuple[list[str], list[str]]:
-    """Return a step's strategy as `strategies` and `baselines` of `evaluate`."""
+    """Return a strategy of a step as the arguments `strategies` and `baselines` of `evaluate`."""
     return ([], [strategy]) if strategy == NOT_PRUNED else ([strategy], [])
 
 
 def equal_cache(rows: Sequence[TaskResult]) -> Part | None:
-    """Return the part that asks what prunes before the language model at the caches that `rows` of strategies inside it
-    have; None if there is nearly as large a cache at every keep ratio that is measured anyway."""
+    """Return the part that measures strategies before the language model at the KV cache sizes of the strategies inside
+    it in `rows`; None if the planned keep ratios already give caches of about those sizes."""
     shares = {round(row.n_mean / row.n_visual, 3) for row in rows if is_label_inside(row.strategy)}
     ratios: list[float] = []
     for share in sorted(shares, reverse=True):

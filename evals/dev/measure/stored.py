@@ -1,5 +1,5 @@
-"""Measured rows, with what identifies their answers: small enough to be committed, so that any machine can resume from
-them."""
+"""Measured rows, with what identifies their answers. They are small enough to be committed, so that any machine can
+resume from them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ AGAIN = "Name another --output, or delete the file to measure it again."
 class StoredRows:
     """A file of rows, which may not exist yet.
 
-    identity: what decides the answers that are measured now, besides their setups.
+    identity: what determines the answers to be measured now, besides their setups.
     """
 
     file: Path
     identity: Mapping[str, Any]
 
     def rows(self) -> list[TaskResult]:
-        """SettingError if any row is of another model, of other questions, or asked in another way."""
+        """Return the stored rows. Raises SettingError if any has another model, other questions or other settings."""
         if not self.file.is_file():
             return []
         for number, line in enumerate(read_text(self.file).splitlines(), start=1):
@@ -43,14 +43,14 @@ class StoredRows:
         return read([self.file])
 
     def add(self, rows: Sequence[TaskResult]) -> None:
-        """Add rows in one step: a killed process leaves the old file or the new."""
+        """Add rows in one step: a killed process leaves either the old file or the new one."""
         lines = [json.dumps({**json.loads(to_line(row)), "identity": self.identity}) for row in rows]
         self.file.parent.mkdir(parents=True, exist_ok=True)
         before = read_text(self.file) if self.file.is_file() else ""
         files.replace(self.file, before + "".join(f"{line}\n" for line in lines))
 
     def refuse(self, reasons: Mapping[str, str]) -> None:
-        """Write down which strategies cannot be measured, and why; this replaces what was written before."""
+        """Record which strategies cannot be measured, and why. Replaces what was recorded before."""
         beside = refused_beside(self.file)
         if not reasons:
             beside.unlink(missing_ok=True)
@@ -60,12 +60,12 @@ class StoredRows:
 
 
 def refused_beside(file: Path) -> Path:
-    """Return where the strategies are that have no rows in a file, because they cannot prune that much."""
+    """Return the file that lists the strategies without rows in `file`, because they cannot prune that much."""
     return file.with_suffix(".refused.json")
 
 
 def lacking(rows: Sequence[TaskResult], setups: Sequence[Setup], task: str, where: str) -> list[Setup]:
-    """Return the setups that have no row of a task. SettingError if one was measured with other settings."""
+    """Return the setups that have no row for a task. Raises SettingError if one was measured with other settings."""
     of_task = {row.key: row for row in rows if row.task == task}
     for setup in setups:
         if (row := of_task.get(setup.key)) is not None:
@@ -76,7 +76,7 @@ def lacking(rows: Sequence[TaskResult], setups: Sequence[Setup], task: str, wher
 
 @contextmanager
 def claimed(lock: Path) -> Iterator[bool]:
-    """Yield whether this process holds a lock inside the block: no other one does. A killed process holds none."""
+    """Yield whether this process got a lock, which it then holds within the block. A killed process holds none."""
     with ExitStack() as held:
         try:
             held.enter_context(files.lock_for_appending(lock, "another process is measuring it"))

@@ -2,9 +2,9 @@
 
     python evals/dev/peers/agreement.py OLD_PYTHON
 
-OLD_PYTHON is the interpreter of an environment with the old packages: see evals/results/peers.md. Of VisionZip the
-dominant tokens are compared, and the features of the contextual ones where the package merges them, before the
-projector; of FlowCut what the vision tower has left, and its features before the projector.
+OLD_PYTHON is the interpreter of an environment with the old packages: see evals/results/peers.md. For VisionZip, this
+compares the dominant tokens, and the features of the contextual tokens where the package merges them, before the
+projector. For FlowCut, it compares the tokens left by the vision tower, and their features before the projector.
 """
 
 import argparse
@@ -32,12 +32,12 @@ PUBLISHED = Path(__file__).parent / "published.py"
 
 
 def example_images(count: int) -> list[Path]:
-    """The first bundled scenes."""
+    """Return the files of the first bundled scenes."""
     return sorted((SCENES / "images").iterdir())[:count]
 
 
 def model_of(tower: CLIPVisionModel) -> Any:
-    """A LLaVA with this tower; the rest does not matter here."""
+    """Return a LLaVA with this tower; the rest does not matter here."""
     text = LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
     config = LlavaConfig(vision_config=tower.config, text_config=text, image_token_index=IMAGE, vision_feature_layer=-2)
     model = LlavaForConditionalGeneration(config).eval()
@@ -46,13 +46,13 @@ def model_of(tower: CLIPVisionModel) -> Any:
 
 
 def prompts(pixels: torch.Tensor, n_visual: int) -> torch.Tensor:
-    """The input IDs of a prompt for each image."""
+    """Return the input IDs of one prompt per image."""
     return torch.tensor([[1, *[IMAGE] * n_visual, 2]] * len(pixels))
 
 
 @torch.no_grad()
 def flowcut_compared(model: Any, pixels: torch.Tensor, budget: str, published: dict[str, Any]) -> list[str]:
-    """One line of FlowCut's table. Ours are given all images at once."""
+    """Return one line of FlowCut's table. Our model gets all images at once."""
     seen: list[torch.Tensor] = []
     hook = model.model.multi_modal_projector.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     with tokenprune.patch(model, tokenprune.FlowCut(keep=int(budget))) as handle:
@@ -73,7 +73,8 @@ def flowcut_compared(model: Any, pixels: torch.Tensor, budget: str, published: d
 
 
 def gaps(keys: torch.Tensor, contextual: torch.Tensor, merged: torch.Tensor) -> torch.Tensor:
-    """For each merged token, by how much its key resembles one contextual token's more than the next one's."""
+    """Return, for each merged token, by how much its key is closer to the nearest contextual token's than to the second
+    nearest's."""
     unit = torch.nn.functional.normalize(keys, dim=-1)
     first, second = (unit[merged] @ unit[contextual].T).topk(2).values.T
     return (first - second).sort().values
@@ -81,7 +82,7 @@ def gaps(keys: torch.Tensor, contextual: torch.Tensor, merged: torch.Tensor) -> 
 
 @torch.no_grad()
 def visionzip_compared(model: Any, pixels: torch.Tensor, budget: str, published: dict[str, Any]) -> list[str]:
-    """One line of VisionZip's table."""
+    """Return one line of VisionZip's table."""
     n_patches, contextual = map(int, budget.split("+"))
     n_kept = n_patches + contextual
     features = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
@@ -102,7 +103,7 @@ def visionzip_compared(model: Any, pixels: torch.Tensor, budget: str, published:
             continue
         of_each = (values - torch.tensor(merged)).abs().amax(-1)
         differences.append(float(of_each.max()))
-        if n_others := int((of_each > 1e-4).sum()):  # two for each token that is merged into another one
+        if n_others := int((of_each > 1e-4).sum()):  # two for each token that is merged into a different one
             assert read is not None
             left = torch.ones(len(own), dtype=torch.bool)
             left[image.kept] = False
@@ -116,7 +117,7 @@ def visionzip_compared(model: Any, pixels: torch.Tensor, budget: str, published:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("old_python", help="the interpreter that has the published package")
+    parser.add_argument("old_python", help="the interpreter with the published packages")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--budgets", nargs="*", default=BUDGETS, metavar="DOMINANT+CONTEXTUAL", help="VisionZip's")
     parser.add_argument("--flowcut-budgets", nargs="*", default=FLOWCUT_BUDGETS, metavar="TOKENS")

@@ -3,12 +3,12 @@ code on the same random tensors.
 
     python evals/dev/peers/functions.py NUWA SCOPE HOLOV DART PRUNESID IVCPRUNE ADATOKEN
 
-Each argument is a clone of the authors' code, at the commits that evals/results/peers.md names. Only
-the parts that select are taken from it, so that their old requirements are not needed.
+Each argument is a clone of the authors' code at the commit named in evals/results/peers.md. Only the functions that
+select are taken from it, so that its old requirements are not needed.
 """
 
 # pyright: reportAttributeAccessIssue=false
-# The functions are those of other repositories.
+# The functions come from other repositories.
 import argparse
 import ast
 import contextlib
@@ -43,7 +43,7 @@ SIDE, WIDTH, SEEDS = 24, 64, 8
 
 
 class InOrder(dict[Any, None]):
-    """A set that is gone through in the order in which its members came, unlike Python's."""
+    """A set that iterates in insertion order, unlike Python's."""
 
     def __init__(self, members: Any = ()) -> None:
         super().__init__(dict.fromkeys(members))
@@ -60,7 +60,7 @@ class InOrder(dict[Any, None]):
 
 
 def source_of(repository: str, path: str) -> str:
-    """A file of a repository's last commit."""
+    """Return a file of a repository's last commit."""
     shown = subprocess.run(
         ["git", "-C", repository, "show", f"HEAD:{path}"], check=True, capture_output=True, text=True
     )
@@ -68,8 +68,8 @@ def source_of(repository: str, path: str) -> str:
 
 
 def taken(repository: str, path: str, *names: str, **given: Any) -> dict[str, Any]:
-    """The functions and classes of these names in a file of a repository's last commit, without its imports; `given`
-    are further names that they use."""
+    """Return the functions and classes of these names from a file of a repository's last commit, without its imports.
+    `given` are further names that they use."""
     nodes = ast.walk(ast.parse(source_of(repository, path)))
     found: list[Any] = [node for node in nodes if getattr(node, "name", None) in names]
     space: dict[str, Any] = {"torch": torch, "nn": torch.nn, "F": functional, "math": math, "os": os, "set": InOrder}
@@ -79,8 +79,8 @@ def taken(repository: str, path: str, *names: str, **given: Any) -> dict[str, An
 
 
 def nuwa(repository: str, seed: int) -> tuple[list[int], list[int], float]:
-    """Kept indices of theirs and ours, and the largest difference of features once theirs are divided by the sums of
-    their weights, which a channel of ones shows."""
+    """Return the kept indices of theirs and ours, and the largest difference between features. Theirs are first divided
+    by the sums of their weights, which a channel of ones reveals."""
     space = taken(repository, "nuwa/clip_encoder.py", "CLIPVisionTower_Nuwa", "_create_distance_penalty_matrix")
     torch.manual_seed(seed)
     states = [torch.randn(1, SIDE**2 + 1, WIDTH) + 0.5 for _ in range(25)]
@@ -120,7 +120,7 @@ def scope(repository: str, seed: int) -> tuple[list[int], list[int], float]:
 
 def holov(repository: str, seed: int) -> tuple[list[int], list[int], float]:
     torch.manual_seed(seed)
-    n = SIDE**2 + seed  # crops of unequal lengths, too
+    n = SIDE**2 + seed  # so that crops of unequal length occur too
     features, attention = torch.randn(1, n, WIDTH), torch.randn(n).mul(0.5).softmax(0)
     theirs = taken(repository, "qwen-model-HoloV/utils.py", "HoloV")["HoloV"](features, attention, 16, 64)[1]
     return sorted(theirs.tolist()), order_by_crop(attention, 16, 64)[:64].sort().values.tolist(), 0.0
@@ -154,7 +154,7 @@ def dart(repository: str, seed: int) -> tuple[list[int], list[int], float]:
 
 
 class Exact:
-    """torch, whose approximate principal components are exact, and whose sorting keeps the order of equals."""
+    """torch, but with exact instead of approximate principal components, and with stable sorting."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
@@ -169,7 +169,7 @@ class Exact:
 
 
 def prunesid(repository: str, seed: int) -> tuple[list[int], list[int], float]:
-    """Theirs keeps the CLS token as one of a budget of 32, 64, 128 or 192."""
+    """Their budget of 32, 64, 128 or 192 tokens includes the CLS token, which they always keep."""
     torch.manual_seed(seed)
     total = (32, 64, 128, 192)[seed % 4]
     names = "CLIPVisionTower_PruneSID", "batch_pca", "batch_similarity_nms"
@@ -195,8 +195,8 @@ def prunesid(repository: str, seed: int) -> tuple[list[int], list[int], float]:
 
 
 def ivcprune(repository: str, seed: int) -> tuple[list[int], list[int], float]:
-    """The block of their forward that selects, for Qwen2.5-VL; ours gets the text without the two tokens behind the
-    image, and one component of position IDs."""
+    """Compare with the selecting block of their `forward` for Qwen2.5-VL. Ours gets the text without the two tokens
+    after the image, and one component of the position IDs."""
     path = "transformers/src/transformers/models/qwen2_5_vl/modeling_qwen2_5_vl.py"
     name, begin, n_text = "calculate_avg_similarity_for_subset_einsum", 5, 20
     space = taken(repository, path, name)
@@ -238,8 +238,8 @@ def ivcprune(repository: str, seed: int) -> tuple[list[int], list[int], float]:
 
 
 def adatoken(repository: str, seed: int) -> tuple[list[float], list[float], float]:
-    """The contributions, rounded, and how much smaller the error of their curve is than that of ours, 0 if it is not.
-    Theirs gets contributions in per cent, as its curve is: the released code gives it contributions of 0 to 1."""
+    """Return the rounded contributions, and by how much the error of their curve is smaller than that of ours, or 0.
+    They get contributions in per cent, the unit of their curve, although the released code passes fractions."""
     names = "calculate_EMA_information", "exp_decay", "calculate_derivatives", "fit_function"
     space = taken(repository, "llava/eval/ATE_inference.py", *names)
     space["np"] = np

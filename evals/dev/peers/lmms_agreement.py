@@ -1,9 +1,9 @@
-"""Whether lmms-eval with our model and `tokenprune eval` give the same answers to the same bundled questions.
+"""Check that lmms-eval with our model and `tokenprune eval` give the same answers to the same bundled questions.
 
     python evals/dev/peers/lmms_agreement.py LMMS_PYTHON
 
-LMMS_PYTHON is the interpreter of an environment with lmms-eval and this package; see evals/harness/README.md. A local
-task with bundled questions is written for it, and its command is run offline. Exits with 1 if an answer differs.
+LMMS_PYTHON is the interpreter of an environment with lmms-eval and this package; see evals/harness/README.md. Writes
+a local task with bundled questions for it, and runs its command offline. Exits with 1 if an answer differs.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from tokenprune.evals.run.setups import Setup, Unpruned, make_setups
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer
 
-#: A task of lmms-eval's in a folder of its own. `!function` names what is in utils.py.
+#: A task of lmms-eval, in a folder of its own. `!function` refers to functions in utils.py.
 TASK = """
 task: bundled_scenes
 dataset_path: json
@@ -52,7 +52,7 @@ def images(doc):
 
 
 def write_task(folder: Path, questions: Sequence[Question]) -> None:
-    """The questions as a local task of lmms-eval's, `bundled_scenes`."""
+    """Write the questions as a local task of lmms-eval, `bundled_scenes`."""
     docs = [
         {"image": str(question.images[0]), "question": question.text, "answer": question.answers[0]}
         for question in questions
@@ -68,7 +68,7 @@ def write_task(folder: Path, questions: Sequence[Question]) -> None:
 def theirs(
     python: str, folder: Path, model_args: str, batch_size: int, processes: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The results and the samples that lmms-eval's command writes to a new folder."""
+    """Return the results and the samples that lmms-eval's command writes to a new folder."""
     output = Path(tempfile.mkdtemp(dir=folder))
     launch = ["torch.distributed.run", "--nproc_per_node", str(processes), "-m"] if processes > 1 else []
     command = [python, "-m", *launch, "lmms_eval", "--model", "tokenprune", "--model_args", model_args]
@@ -81,7 +81,7 @@ def theirs(
 
 
 def ours(folder: Path, strategies: Sequence[str], keep_ratio: float, n_questions: int) -> list[dict[str, Any]]:
-    """The lines of `tokenprune eval`'s answers."""
+    """Return the lines of `tokenprune eval`'s answers."""
     evaluate(
         output=folder,
         strategies=strategies,
@@ -96,15 +96,17 @@ def ours(folder: Path, strategies: Sequence[str], keep_ratio: float, n_questions
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lmms_python", help="the interpreter that has lmms-eval")
+    parser.add_argument("lmms_python", help="the interpreter with lmms-eval")
     parser.add_argument("--questions", type=int, default=24)
-    parser.add_argument("--strategies", nargs="*", default=["fopru:layer=-2", "fastv"], help="as for tokenprune eval")
+    parser.add_argument(
+        "--strategies", nargs="*", default=["fopru:layer=-2", "fastv"], help="strategies, as for tokenprune eval"
+    )
     parser.add_argument("--keep-ratio", type=float, default=0.25)
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--processes", type=int, default=1, help="of lmms-eval, which shares the questions among them")
+    parser.add_argument("--processes", type=int, default=1, help="processes of lmms-eval, which share the questions")
     options = parser.parse_args()
     asked = limit_questions(load_questions(SCENES, ["vqa"], style=STYLES["bundled"]), options.questions)
-    compared: dict[str, Setup] = {"": Unpruned()}  # how lmms-eval is told, and what ours is called
+    compared: dict[str, Setup] = {"": Unpruned()}  # model arguments of lmms-eval -> our setup
     for strategy in options.strategies:
         told = f",strategy={strategy.replace(':', ',', 1)},keep_ratio={options.keep_ratio}"
         (compared[told],) = make_setups([strategy], [options.keep_ratio], ["original"], [])

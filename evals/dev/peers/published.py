@@ -1,14 +1,14 @@
-"""The side of `agreement.py` that runs in the old environment: the methods' own packages on one set of weights.
+"""The part of `agreement.py` that runs in the old environment: the methods' own packages on the same weights.
 
-published.py make FOLDER                saves a CLIP tower with random weights, as CLIP-L/336 but narrow
+published.py make FOLDER                saves a narrow CLIP-L/336 with random weights
 published.py visionzip FOLDER 53+10 ... what VisionZip keeps of FOLDER/pixels.pt, for patches + contextual tokens
-published.py flowcut FOLDER 64 ...      what FlowCut keeps of it, image by image
+published.py flowcut FOLDER 64 ...      what FlowCut keeps of FOLDER/pixels.pt, image by image
 
 Each package patches transformers' classes permanently, so each has its own process.
 """
 
 # pyright: reportMissingImports=false
-# The packages are those of the old environment.
+# The packages are installed only in the old environment.
 import json
 import sys
 from pathlib import Path
@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-SIDE, PATCH, LAYERS, WIDTH, HEADS = 336, 14, 24, 64, 4  # the package counts on 24 layers
+SIDE, PATCH, LAYERS, WIDTH, HEADS = 336, 14, 24, 64, 4  # the package assumes 24 layers
 
 
 def make(folder: Path) -> None:
-    """A tower whose attention is far from even: default weights attend to everything alike."""
+    """Write a tower whose attention is far from uniform, unlike that of default weights."""
     torch.manual_seed(0)
     config = CLIPVisionConfig(
         hidden_size=WIDTH,
@@ -40,7 +40,7 @@ def make(folder: Path) -> None:
 
 
 def model_of(folder: Path) -> Any:
-    """A LLaVA of the packages' kind with the tower in `folder`."""
+    """Return the packages' kind of LLaVA with the tower in `folder`."""
     from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 
     model = LlavaLlamaForCausalLM(

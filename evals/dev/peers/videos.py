@@ -2,9 +2,9 @@
 
     python evals/dev/peers/videos.py FASTVID VCAST DYCOKE
 
-Each argument is a clone of the authors' code, at the commits that evals/results/peers.md names. Only what selects is
-taken from it: of FastVID, whose code is part of a language model's forward, the statements between its two rows of
-hashes. tests/serving compares EVS and VidCom2 with vLLM's.
+Each argument is a clone of the authors' code at the commit named in evals/results/peers.md. Only the code that selects
+is taken from it. FastVID's is part of a language model's `forward`: the statements between its two rows of hashes.
+tests/serving compares EVS and VidCom2 with vLLM's.
 """
 
 import argparse
@@ -28,7 +28,7 @@ N_PLACES = ROWS * COLUMNS
 
 
 class Compared(NamedTuple):
-    """Kept indices, theirs and ours; the largest difference of a feature; and a fact about the draw."""
+    """Their kept indices and ours, the largest difference between features, and a note on the draw."""
 
     theirs: list[int]
     ours: list[int]
@@ -37,7 +37,7 @@ class Compared(NamedTuple):
 
 
 def video(seed: int) -> VisualTokens:
-    """Scenes of a few frames, in which each frame differs a little from the one before, and random attention."""
+    """Return scenes of a few frames, each a little different from the one before, and random attention."""
     torch.manual_seed(seed)
     cuts = torch.rand(N_FRAMES) < 0.2
     frames = [torch.randn(N_PLACES, WIDTH) + 1]
@@ -51,14 +51,14 @@ def video(seed: int) -> VisualTokens:
 
 
 def fastvid(repository: str, seed: int) -> Compared:
-    """Both get the mean features of frames, and the attention that a token receives."""
+    """Both get the mean features of each frame, and the attention that each token receives."""
     path = "fastvid_llavaonevision/LLaVA-NeXT/llava/model/language_model/modeling_qwen2.py"
     lines = source_of(repository, path).splitlines()
     begin, end = (number for number, line in enumerate(lines) if line.strip().startswith("#" * 30))
     block = ast.parse("if True:\n" + "\n".join(lines[begin:end])).body[0]
     tokens, text = video(seed), 5
     frames = tokens.features.view(N_FRAMES, N_PLACES, WIDTH)
-    settings = FastVID(keep_ratio=0.155)  # 30 tokens a frame, 12 of them contextual: no anchor frame gets a fraction
+    settings = FastVID(keep_ratio=0.155)  # 30 tokens a frame, 12 of them contextual: divides evenly among anchors
     model = SimpleNamespace(
         frame_num=N_FRAMES,
         video_token_len=N_FRAMES * N_PLACES,
@@ -87,8 +87,8 @@ def fastvid(repository: str, seed: int) -> Compared:
 
 
 def vcast(repository: str, seed: int) -> Compared:
-    """The note: how many tokens of how many frames are what theirs gives to one frame and ours to several; beside
-    those, ours must keep what theirs keeps, so it is asked again with their numbers per frame."""
+    """The note says how many tokens, in how many frames, they give to one frame and we to several. Apart from those,
+    both must keep the same tokens, so ours is run again with their numbers per frame."""
     names = "_compute_curvature", "_allocate_budget_per_frame", "_v_cast_compress_frames"
     given = {"List": list, "Optional": Optional, "Any": Any, "DEFAULT_BUDGET_TEMP": 0.7, "DEFAULT_RETAIN_RATIO": 0.25}
     space = taken(repository, "compressor/v_cast/modeling_qwen3_vl_v_cast.py", *names, **given)
@@ -104,7 +104,7 @@ def vcast(repository: str, seed: int) -> Compared:
 
 
 def dycoke(repository: str, seed: int) -> Compared:
-    """Without the third frame of the last window, which theirs never prunes."""
+    """Compares all but the third frame of the last window, which they never prune."""
     space = taken(repository, "llava/model/llava_arch.py", "dycole_ttm")
     tokens = video(seed)
     found = space["dycole_ttm"](tokens.features, N_PLACES, 0.7)

@@ -2,8 +2,8 @@
 
     PYTHONPATH=. VLLM/bin/python evals/dev/peers/vllm_videos.py
 
-VLLM is an environment with vLLM and the packages that tests/serving/requirements.txt names. Every round times both
-alternately, from embeddings to the kept ones. Seconds are CPU time of one thread; rounds go to
+VLLM is an environment with vLLM and the packages in tests/serving/requirements.txt. Every round times both in turn,
+from all embeddings to the kept ones. Seconds are CPU time of one thread. Rounds are written to
 evals/results/data/peers_videos.json.
 """
 
@@ -25,14 +25,14 @@ from tokenprune.evals.storage import files
 from tokenprune.tokens import Layout, VisualTokens
 
 STORED = Path(__file__).resolve().parents[2] / "results" / "data" / "peers_videos.json"
-#: Frames, and rows and columns of their visual tokens: what Qwen2.5-VL makes of 16, 64 and 256 frames of 448 x 448.
+#: Frames, and rows and columns of visual tokens: Qwen2.5-VL's grid for 16, 64 and 256 frames of 448 x 448 pixels.
 VIDEOS = ((8, 16, 16), (32, 16, 16), (128, 16, 16))
 MERGE, WIDTH, PRUNED = 2, 2048, 0.75
 METHODS = ("evs", "vidcom2")
 
 
 def embeddings(n_frames: int, n_places: int) -> Tensor:
-    """Scenes of a few frames, in which each frame differs a little from the one before."""
+    """Return scenes of a few frames, each a little different from the one before."""
     generator = torch.Generator().manual_seed(0)
     frames = [torch.randn(n_places, WIDTH, generator=generator)]
     while len(frames) < n_frames:
@@ -42,7 +42,7 @@ def embeddings(n_frames: int, n_places: int) -> Tensor:
 
 
 def sides(method: str, features: Tensor, grid: tuple[int, int, int]) -> dict[str, Callable[[], Tensor]]:
-    """What each side does with a video: the embeddings that it keeps."""
+    """Return, for each side, a function that returns the embeddings that it keeps of a video."""
     mask_of = import_module(f"vllm.multimodal.video_prune.{method}").compute_retention_mask
     n_frames, rows, columns = grid
     in_patches = (n_frames, MERGE * rows, MERGE * columns)

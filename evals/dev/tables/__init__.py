@@ -1,4 +1,4 @@
-"""The generated tables of the documentation, each made of stored results.
+"""The generated tables of the documentation, each made from stored results.
 
 accuracy            what pruning loses
 speed               time and memory
@@ -14,7 +14,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "results" / "data"
 
 
 def versions(about: Mapping[str, Any]) -> str:
-    """What a measurement ran with, as the line below its table names it."""
+    """Return the versions that a measurement ran with, as shown below its table."""
     return ", ".join(f"{name} {version}" for name, version in about["versions"].items())
 
 

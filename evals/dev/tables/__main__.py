@@ -37,7 +37,7 @@ from tokenprune.evals.dev.tables.speed import (
 )
 from tokenprune.evals.report import markers
 
-#: What makes each table, by the name in its markers.
+#: The function that makes each table, by the name in the table's markers.
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline.stored,
     "accuracy": strategies.stored,
@@ -92,8 +92,8 @@ def filled(text: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tokenprune.evals.dev.tables",
-        description="Replace every generated table of the documents by what the stored results say.",
-        epilog=f"A table stands between <!-- table: NAME --> and <!-- end of table: NAME -->: {', '.join(TABLES)}.",
+        description="Regenerate every table of the documents from the stored results.",
+        epilog=f"Tables are between <!-- table: NAME --> and <!-- end of table: NAME -->. Names: {', '.join(TABLES)}.",
     )
     parser.add_argument("documents", nargs="+", type=Path, metavar="FILE")
     for path in parser.parse_args(arguments).documents:

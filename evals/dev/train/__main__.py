@@ -23,32 +23,44 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--language-model",
         default="training/version_1/model",
-        help=f"what it starts from: {NEW}, {SMOLLM2}, or version 1's folder, which is grown",
+        help=f"what to start from: {NEW}, {SMOLLM2}, or the folder of a version 1 to grow",
     )
-    parser.add_argument("--start-from", type=Path, metavar="FILE", help="a state of another machine, see compact.py")
-    parser.add_argument("--tower", type=Path, help="folder of another run whose tower this one starts with")
-    parser.add_argument("--warm-batches", type=int, default=50, help="whose features are kept for the warm-up")
-    parser.add_argument("--warm-steps", type=int, default=800, help="before stage one, the whole tower frozen")
-    parser.add_argument("--patch-steps", type=int, default=1900, help="of stage one")
-    parser.add_argument("--patch-tokens", type=int, default=4096, help="visual tokens a step of stage one")
-    parser.add_argument("--steps", type=int, default=3000, help="of stage two; may be changed when going on")
-    parser.add_argument("--cooldown", type=int, default=1500, help="steps at the end over which the rate falls")
-    parser.add_argument("--tokens", type=int, default=7168, help="tokens a step of stage two")
-    parser.add_argument("--fresh", type=float, default=0.4, help="share of a step's scenes that are newly drawn")
-    parser.add_argument("--pool", type=int, default=600, help="scenes of each grid that are used again")
-    parser.add_argument("--all-things-at", type=int, default=1, help="the step from which scenes hold all things")
-    parser.add_argument("--aids-until", type=int, default=3000, help="the step at which look and align have faded out")
-    parser.add_argument("--tower-rate", type=float, default=2e-4, help="of stage one, for the tower's upper blocks")
-    parser.add_argument("--patch-rate", type=float, default=5e-4, help="of stage one, for everything else")
+    parser.add_argument("--start-from", type=Path, metavar="FILE", help="a state from another machine, see compact.py")
+    parser.add_argument("--tower", type=Path, help="folder of another run whose tower to start with")
+    parser.add_argument("--warm-batches", type=int, default=50, help="batches whose features are kept for the warm-up")
+    parser.add_argument(
+        "--warm-steps", type=int, default=800, help="steps before stage one, with the whole tower frozen"
+    )
+    parser.add_argument("--patch-steps", type=int, default=1900, help="steps of stage one")
+    parser.add_argument("--patch-tokens", type=int, default=4096, help="visual tokens per step of stage one")
+    parser.add_argument("--steps", type=int, default=3000, help="steps of stage two; may be changed when resuming")
+    parser.add_argument(
+        "--cooldown", type=int, default=1500, help="steps at the end over which the learning rate falls"
+    )
+    parser.add_argument("--tokens", type=int, default=7168, help="tokens per step of stage two")
+    parser.add_argument("--fresh", type=float, default=0.4, help="share of a step's scenes that are new")
+    parser.add_argument("--pool", type=int, default=600, help="scenes of each grid that are kept for reuse")
+    parser.add_argument(
+        "--all-things-at", type=int, default=1, help="the step from which scenes hold the full number of things"
+    )
+    parser.add_argument(
+        "--aids-until", type=int, default=3000, help="the step by which the losses look and align have faded out"
+    )
+    parser.add_argument(
+        "--tower-rate", type=float, default=2e-4, help="learning rate of stage one, for the tower's upper blocks"
+    )
+    parser.add_argument(
+        "--patch-rate", type=float, default=5e-4, help="learning rate of stage one, for everything else"
+    )
     parser.add_argument("--muon-rate", type=float, default=1e-3)
     parser.add_argument("--adam-rate", type=float, default=4e-4)
     parser.add_argument("--check-every", type=int, default=150)
     parser.add_argument("--save-every", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, help="stop after this time; a later run goes on from there")
+    parser.add_argument("--minutes", type=float, help="stop after this time; the same command resumes")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=0, help="processes that draw scenes; take --fresh 1 with them")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw scenes; use with --fresh 1")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""How well the model does while it trains, on backgrounds that training never sees."""
+"""The model's accuracy during training, on backgrounds that training never sees."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SETS = {
 def checking_batches(
     known: Assets, unseen: Assets, encoder: Encoder, packer: Packer, most: int = 6
 ) -> dict[str, Checking]:
-    """The same scenes and questions every time."""
+    """Return the scenes and questions of the check, the same every time."""
     found: dict[str, Checking] = {}
     for name, (grid, new, number) in SETS.items():
         rng = random.Random(f"check {name}")
@@ -47,7 +47,8 @@ def checking_batches(
 
 @torch.no_grad()
 def check(trainee: Trainee, batches: Checking) -> dict[str, float]:
-    """Accuracy by kind of question, given the true earlier answer tokens (an upper bound of what it generates)."""
+    """Return accuracy by kind of question, given the true earlier answer tokens: an upper bound for generated
+    answers."""
     right: dict[str, list[float]] = defaultdict(list)
     for features, batch in batches:
         with torch.autocast(features.device.type, torch.bfloat16):
@@ -66,5 +67,5 @@ def check(trainee: Trainee, batches: Checking) -> dict[str, float]:
                 fine = float((guess[at : at + size] == truth[at : at + size]).all())
                 right["vqa"].append(fine)
             right[question.kind].append(fine)
-            at += size + 1  # and the end of the sequence
+            at += size + 1  # plus the end of the sequence
     return {kind: round(sum(v) / len(v), 3) for kind, v in sorted(right.items())}

@@ -20,7 +20,7 @@ _SCALE = "/scale"
 
 
 def compress(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices as int8 and `NAME/scale`, everything else in float32."""
+    """Return matrices as int8 and `NAME/scale`, and everything else in float32."""
     found: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         tensor = tensor.float().clone(memory_format=torch.contiguous_format)
@@ -33,7 +33,7 @@ def compress(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def expand(stored: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What `compress` was given, to within half a step of each row's scale."""
+    """Return what `compress` was given, to within half a step of each row's scale."""
     return {
         name: tensor * stored[name + _SCALE] if name + _SCALE in stored else tensor
         for name, tensor in stored.items()
@@ -42,7 +42,7 @@ def expand(stored: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save(run: Path, file: Path) -> int:
-    """Write the weights of a run's newest checkpoint, and its log beside them; return the step.
+    """Write the weights of a run's newest checkpoint, and its log next to them; return the step.
 
     Raises SystemExit if the run has no checkpoint of stage two.
     """
@@ -57,7 +57,7 @@ def save(run: Path, file: Path) -> int:
 
 
 def load(file: Path, run: Path) -> dict[str, Any]:
-    """A checkpoint as `state.latest` returns it, without optimisers; the log is put into the run's folder."""
+    """Return a checkpoint like `state.latest`, but without optimisers. Copies the log into the run's folder."""
     with safe_open(file, "pt") as opened:
         weights = expand({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
         step = int(opened.metadata()["step"])
@@ -72,7 +72,7 @@ def load(file: Path, run: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tokenprune.evals.dev.train.compact", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a training run in stage two")
-    parser.add_argument("file", type=Path, help="what to write; `--start-from` of the training reads it")
+    parser.add_argument("file", type=Path, help="file to write, which `--start-from` of the training reads")
     args = parser.parse_args()
     step = save(args.run, args.file)
     print(f"{args.file}: step {step}, {args.file.stat().st_size / 2**20:.1f} MiB")

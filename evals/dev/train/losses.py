@@ -1,4 +1,4 @@
-"""What the language model is trained on: answers, and aids on any grid."""
+"""The losses of the language model: answers, and aids that work on any grid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_ro
 
 from tokenprune.evals.dev.train.batches.pack import UNASKED, Batch
 
-NUMBER_BLUR = 1.0  # hundredths; a box edge one off is nearly right, and the loss should say so
+NUMBER_BLUR = 1.0  # hundredths; a box edge that is one off should cost little
 TEMPERATURE = 14.0
 _FORBIDDEN = -1e4
 
@@ -33,15 +33,16 @@ class Losses:
 
 
 class Trainee(nn.Module):
-    """The model without its tower, and three heads, which are thrown away afterwards.
+    """The model without its tower, with three heads that are discarded after training.
 
-    place: a linear head reads row and column of every visual token from a lower layer. edges: another reads the box of
-    the thing that covers a patch, at the layer where answers look at it. points: a third reads from answers and from
-    nouns, two layers later, where the thing that they looked at lies, and, from answers that compare two things, one
-    layer later again, where both lie. look: both attend to the patches of the things they are about. name: what they
-    get from there resembles the embedding of the thing's name. recall: answers that compare attend to the nouns of
-    their question, which have looked already. count: answers that count attend alike to each thing and to the first
-    token, whose share says how many there are. align: a patch's visual token resembles its noun's embedding.
+    Heads. place: reads the row and column of every visual token from a lower layer. edges: reads the box of the thing
+    that covers a patch, at the layer where answers look at it. points: reads where the looked-at thing is, from answers
+    and nouns two layers later, and from answers that compare two things, where both are, after one more layer.
+
+    Other losses. look: answers and nouns attend to the patches of their things. name: what they get from there is
+    similar to the embedding of the thing's name. recall: answers that compare attend to the nouns of their question,
+    which have already looked. count: answers that count attend equally to each thing and to the first token, whose
+    share then gives the number. align: a patch's visual token is similar to its noun's embedding.
     """
 
     def __init__(self, model: LlavaForConditionalGeneration, head_ids: list[int], first_number: int):
@@ -107,9 +108,9 @@ class Trainee(nn.Module):
         return Losses(answer, align, look, name, recall, count, place, edges, points, logits)
 
     def answer_loss(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """Cross-entropy; for a two-digit number against a narrow bell around it instead of a single spike.
+        """Return the cross-entropy. The target of a two-digit number is a narrow bell around it, not a single spike.
 
-        A mean over questions, not over tokens: a box, of four numbers, counts no more than a yes.
+        It is a mean over questions, not over tokens: a box of four numbers counts no more than a yes.
         """
         number = target - self.first_number
         is_number = (number >= 0) & (number < 100)
@@ -123,7 +124,7 @@ class Trainee(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """Attention with a mask to add; on a CPU in BF16 it takes two thirds of the time of PyTorch's fused kernel."""
+    """Attention with an additive mask. On a CPU in BF16, it takes two thirds of the time of PyTorch's fused kernel."""
     return (query @ key.transpose(-1, -2) + mask.to(query.dtype)).softmax(-1, dtype=query.dtype) @ value
 
 
@@ -133,9 +134,9 @@ def run_layer(
     rotary: tuple[Tensor, Tensor],
     masks: tuple[Tensor, Tensor],
 ) -> Float[Tensor, "b all width"]:
-    """A decoder layer over what all questions share, and then over the questions, each with its mask to add.
+    """Run a decoder layer over what all questions share, and then over the questions, with an additive mask for each.
 
-    The same as the layer's own forward with one mask over everything, at half of the attention's cost.
+    Equals the layer's own forward with one mask over everything, at half the cost of attention.
     """
     (cos, sin), start = rotary, masks[0].shape[-1]
     attention = layer.self_attn
@@ -156,9 +157,9 @@ def run_layer(
 
 
 def look_loss(shares: Float[Tensor, "b heads text visual"], batch: Batch) -> Tensor:
-    """-log of the attention mass on the patches of what the question is about, in a quarter of the heads.
+    """Return -log of the attention mass on the patches of what the question is about, in a quarter of the heads.
 
-    Another quarter looks at what that is compared with or, if it is not, at the same.
+    Another quarter looks at what that is compared with or, without a comparison, at the same patches.
     """
     about = batch.about[:, :, quarters(shares)].transpose(1, 2)
     owner = batch.owner[:, None, None]  # -1 for background
@@ -174,10 +175,10 @@ def name_loss(
     words: Tensor,
     batch: Batch,
 ) -> Tensor:
-    """Cross-entropy over the vocabulary, by cosine, of what the looking heads bring from the image to rows about one
-    thing.
+    """Return the cross-entropy over the vocabulary, by cosine, of what the looking heads bring from the image to rows
+    about one thing.
 
-    Answers that are names are too few to teach these heads; so all rows that look do.
+    All rows that look take part, because answers that are names are too few to teach these heads.
     """
     attention = layer.self_attn
     size, groups, heads = attention.head_dim, attention.num_key_value_groups, shares.shape[1]
@@ -190,7 +191,8 @@ def name_loss(
 
 
 def recall_loss(shares: Float[Tensor, "b heads text all"], batch: Batch) -> Tensor:
-    """-log of the attention mass on the first noun of the question, in a quarter of the heads of answers that compare.
+    """For answers that compare, return -log of the attention mass on the question's first noun in a quarter of the
+    heads.
 
     Another quarter attends to the last noun.
     """
@@ -200,12 +202,12 @@ def recall_loss(shares: Float[Tensor, "b heads text all"], batch: Batch) -> Tens
     last = nouns.shape[-1] - 1 - nouns.flip(-1).float().argmax(-1)
     at = torch.stack([first, last], 1)[:, quarters(shares)]  # (b, heads, text)
     mass = shares.gather(-1, at[..., None])[..., 0].transpose(1, 2)[batch.compares()]  # (rows, heads)
-    return -mass.clamp(min=1e-30).log().sum() / max(1, mass.numel())  # 1e-4 as above would hold up one that starts low
+    return -mass.clamp(min=1e-30).log().sum() / max(1, mass.numel())  # at 1e-4, low masses would not learn
 
 
 def count_loss(shares: Float[Tensor, "b heads text all"], batch: Batch, first: int) -> Tensor:
-    """Divergence of the attention of answers that count from equal mass on each thing and on the first token, in a
-    quarter of the heads. A thing's mass may lie on any of its patches.
+    """For answers that count, return the divergence of the attention from equal mass on each thing and on the first
+    token, in a quarter of the heads. A thing's mass may lie on any of its patches.
     """
     things = torch.arange(batch.names.shape[1], device=shares.device)
     covers = (batch.owner[..., None] == things).float()  # (b, visual, things)
@@ -221,7 +223,7 @@ def count_loss(shares: Float[Tensor, "b heads text all"], batch: Batch, first: i
 def attention_shares(
     layer: LlamaDecoderLayer, hidden: Tensor, rotary: tuple[Tensor, Tensor], batch: Batch
 ) -> Float[Tensor, "b heads text all"]:
-    """How the question tokens' attention is distributed, in the first half of the heads."""
+    """Return the attention distribution of the question tokens in the first half of the heads."""
     attention = layer.self_attn
     size, start = attention.head_dim, batch.mask.shape[-1] - batch.mask.shape[-2]
     groups = attention.num_key_value_groups
@@ -236,13 +238,14 @@ def attention_shares(
 
 
 def quarters(shares: Float[Tensor, "b heads text keys"]) -> Int[Tensor, " heads"]:
-    """0 for the first quarter of all heads, 1 for the second: the first thing, and the one it is compared with."""
+    """Return, for each head, the thing it looks at: 0 (the first) for the first quarter of all heads, 1 (the one it is
+    compared with) for the second."""
     half = shares.shape[1]
     return torch.arange(half, device=shares.device) * 2 // half
 
 
 def align_loss(visual: Float[Tensor, "b visual d"], words: Tensor, patch_noun: Tensor) -> Tensor:
-    """Cross-entropy of each thing's patches over the vocabulary by cosine with the word embeddings."""
+    """Return the cross-entropy of each thing's patches over the vocabulary, by cosine with the word embeddings."""
     known = patch_noun >= 0
     return cosine_loss(visual[known], words, patch_noun[known])
 
@@ -253,6 +256,6 @@ def cosine_loss(rows: Float[Tensor, "rows d"], words: Float[Tensor, "words d"], 
 
 
 def grid_places(grid: tuple[int, int]) -> Float[Tensor, "visual 2"]:
-    """Row and column of every patch's centre, from -1 to 1."""
+    """Return row and column of every patch's centre, from -1 to 1."""
     lines = ((torch.arange(n) + 0.5) / n * 2 - 1 for n in grid)
     return torch.stack(torch.meshgrid(*lines, indexing="ij"), -1).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""What a training run holds."""
+"""The model and the log of a training run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ LOG = "log.jsonl"
 class Run:
     """The model in training, and its log.
 
-    saved: the checkpoint that will be loaded. One of stage two says what shape the model has, so that nothing is grown.
+    saved: the checkpoint that will be loaded. A checkpoint of stage two gives the shape of the model, so nothing is
+    grown.
     """
 
     def __init__(self, args: argparse.Namespace, saved: dict[str, Any] | None = None):
@@ -57,7 +58,7 @@ class Run:
         self.log = (args.output / LOG).open("a")
 
     def encode(self, scenes: list[Scene], rng: random.Random) -> Tensor:
-        """Features of a frozen tower."""
+        """Return the features of a frozen tower."""
         with torch.no_grad():
             return self.encoder([scene.pixels for scene in scenes], rng, self.jitter).bfloat16()
 
@@ -73,7 +74,7 @@ class Run:
         return {"tower": self.tower.state_dict(), "trainee": self.trainee.state_dict()}
 
     def load_tower(self, folder: Path) -> None:
-        """The tower of another run, to compare what comes after it."""
+        """Load the tower of another run, to compare only what comes after it."""
         self.tower.load_state_dict((state.latest(folder) or {})["tower"])
 
     def load_weights(self, saved: dict[str, Any]) -> None:

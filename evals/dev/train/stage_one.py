@@ -1,4 +1,4 @@
-"""Stage one: the new parts learn from a frozen tower's features, then together with its upper blocks."""
+"""Stage one: the new parts learn from the features of a frozen tower, then together with its upper blocks."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tokenprune.evals.dev.train.start.anchor import anchor
 from tokenprune.evals.dev.train.start.model import standardise
 
 FROZEN_BLOCKS = 4
-MOST_THINGS = 8  # more than later: here they cost nothing
+MOST_THINGS = 8  # more than in stage two: here they cost nothing
 WARM_ROWS = 1024
 
 
 def warm_up(run: Run, heads: PatchHeads) -> None:
-    """Before stage one: all that is new learns from features of the frozen tower, which are computed once."""
+    """Before stage one, train all new parts on features of the frozen tower, which are computed once."""
     args, rng = run.args, random.Random(run.args.seed)
     make = PatchFeed(args.sources, args.seed, args.patch_tokens, 256, MOST_THINGS)
     kept: list[torch.Tensor] = []
@@ -56,7 +56,7 @@ def warm_up(run: Run, heads: PatchHeads) -> None:
 
 
 def learn_patches(run: Run, saved: dict[str, Any] | None) -> bool:
-    """Stage one; false if it stopped because time was up.
+    """Run stage one. Returns False if it stopped because time was up.
 
     The learning rate rises for a tenth of the steps and falls for the last half.
     """

@@ -1,4 +1,4 @@
-"""Stage two: the language model learns to answer, the tower frozen."""
+"""Stage two: the language model learns to answer, with a frozen tower."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _NOTHING = np.zeros((0, 0, 3), np.uint8)
 
 
 class Pool:
-    """Scenes whose features are kept, to be asked other questions in later steps."""
+    """Scenes whose features are kept, so that later steps can ask other questions about them."""
 
     def __init__(self, size: int):
         self.size = size
         self.held: dict[tuple[int, int], list[tuple[Scene, Tensor]]] = {}
 
     def mix(self, rng: random.Random, scenes: list[Scene], features: Tensor, number: int) -> tuple[list[Scene], Tensor]:
-        """The new ones, and held ones of their grid until there are `number`."""
+        """Return the new scenes, filled up to `number` with kept ones of the same grid."""
         held = self.held.setdefault(scenes[0].shape, [])
         new = [(replace(scene, pixels=_NOTHING), one) for scene, one in zip(scenes, features, strict=True)]
         all_of_them = new + rng.sample(held, max(0, min(number - len(new), len(held))))
@@ -44,10 +44,10 @@ class Pool:
 
 
 def learn_answers(run: Run, saved: dict[str, Any] | None) -> bool:
-    """Stage two; false if it stopped because time was up.
+    """Run stage two. Returns False if it stopped because time was up.
 
-    The rate rises for 100 steps wherever optimisers start anew, and is flat until the last `cooldown` steps, so that
-    `steps` may grow.
+    The learning rate rises for 100 steps whenever optimisers start anew, and is constant until the last `cooldown`
+    steps, so that `steps` can be increased.
     """
     args = run.args
     optimisers = answer_optimisers(run.trainee, args.muon_rate, args.adam_rate)
@@ -97,7 +97,7 @@ def learn_answers(run: Run, saved: dict[str, Any] | None) -> bool:
 def learn(
     run: Run, optimisers: list[torch.optim.Optimizer], step: int, features: Tensor, batch: Batch
 ) -> dict[str, Tensor]:
-    """One step; the losses, to look at."""
+    """Make one step, and return the losses for the log."""
     args = run.args
     aids = max(0.0, 1 - step / args.aids_until)
     with torch.autocast(run.device.type, torch.bfloat16):

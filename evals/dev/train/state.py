@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: written whole or not at all, the last two kept."""
+"""Checkpoints of a training run: written completely or not at all. The last two are kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEPT = 2
 
 
 def save(folder: Path, stage: int, step: int, state: dict[str, Any]) -> None:
-    """Write `folder`/state-STAGE-STEP.pt; a kill while writing leaves the earlier ones whole."""
+    """Write `folder`/state-STAGE-STEP.pt. A kill while writing leaves the earlier ones intact."""
     file = folder / f"state-{stage}-{step:06d}.pt"
     unfinished = file.with_suffix(".tmp")
     torch.save({"stage": stage, "step": step, **state}, unfinished)
@@ -21,6 +21,6 @@ def save(folder: Path, stage: int, step: int, state: dict[str, Any]) -> None:
 
 
 def latest(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint; None when there is nothing to go on with."""
+    """Return the newest checkpoint; None if there is none."""
     files = sorted(folder.glob("state-*.pt"))
     return torch.load(files[-1], map_location="cpu", weights_only=True) if files else None

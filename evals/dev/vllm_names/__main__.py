@@ -14,12 +14,12 @@ PLUGIN = Path(tokenprune.__file__).parent / "serving" / "vllm"
 
 
 def open_sources(place: Path) -> Sources:
-    """Open a wheel, or a folder in which the package `vllm` is."""
+    """Open a wheel, or a folder that contains the package `vllm`."""
     return Sources.of_wheel(place) if place.suffix == ".whl" else Sources.of_folder(place)
 
 
 def installed() -> Path:
-    """Return the folder that the installed vLLM is in, without importing it."""
+    """Return the folder that contains the installed vLLM, without importing it."""
     spec = find_spec("vllm")
     if spec is None or spec.origin is None:
         sys.exit("vLLM is not installed here, so there is nothing to compare with. Type: make check-vllm")

@@ -21,9 +21,9 @@ class Place:
 
 
 class Sources:
-    """A release in a folder that holds the package, or in a wheel.
+    """A release, in a folder that contains the package or in a wheel.
 
-    read: the text of a file by its path in the release, None if there is none.
+    read: returns the text of a file by its path in the release, None if there is no such file.
     """
 
     def __init__(self, read: Callable[[str], str | None]) -> None:
@@ -41,7 +41,7 @@ class Sources:
         return cls(lambda path: archive.read(path).decode() if path in names else None)
 
     def find(self, module: str, name: str, seen: frozenset[tuple[str, str]] = frozenset()) -> Place | None:
-        """Return where `from module import name` leads to; None if nowhere."""
+        """Return what `from module import name` would import; None if there is no such name."""
         if (module, name) in seen:
             return None
         seen |= {(module, name)}
@@ -64,7 +64,7 @@ class Sources:
         return None if submodule is None else Place(f"{module}.{name}", submodule)
 
     def lineage(self, place: Place) -> Iterator[tuple[str, ast.ClassDef]]:
-        """Yield a class and what it inherits from, with their modules. Bases outside of vLLM are left out."""
+        """Yield a class and its base classes, with their modules. Bases outside of vLLM are left out."""
         if isinstance(place.node, ast.ClassDef):
             yield place.module, place.node
             for base in place.node.bases:
@@ -73,7 +73,7 @@ class Sources:
                     yield from self.lineage(found)
 
     def resolve(self, module: str, expression: ast.expr) -> Place | None:
-        """Return what a name in a module, possibly dotted or with an index, stands for."""
+        """Return what an expression in a module stands for: a name, possibly dotted or with an index."""
         if isinstance(expression, ast.Subscript):
             return self.resolve(module, expression.value)
         if isinstance(expression, ast.Attribute):
@@ -90,7 +90,7 @@ class Sources:
         return None
 
     def members(self, module: str) -> frozenset[str]:
-        """Return every name that a module gives to classes, their fields and methods, and attributes of `self`."""
+        """Return the names of all classes in a module, of their fields and methods, and of attributes of `self`."""
         tree = self.tree(module)
         if tree is None:
             return frozenset()
@@ -114,7 +114,7 @@ class Sources:
 
     @staticmethod
     def _lazily(tree: ast.Module, module: str, name: str) -> tuple[str, str] | None:
-        """vLLM's own package imports when a name is used: {"LLM": ".entrypoints.llm:LLM"}."""
+        """Find a name that vLLM's package imports lazily: {"LLM": ".entrypoints.llm:LLM"}."""
         for node in tree.body:
             value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
             if isinstance(value, ast.Dict):

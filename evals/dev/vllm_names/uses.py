@@ -1,6 +1,6 @@
-"""What a file of ours uses of vLLM, and what of it a release does not have.
+"""What a file of the plug-in uses of vLLM, and which of that a release lacks.
 
-A release is compared with one on which our tests pass: a method that overrides vLLM's there, and nothing in the
+A release is compared with one on which our tests pass: a method that overrides one of vLLM's there, but none in the
 release, would never be called.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tokenprune.evals.dev.vllm_names.sources import Function, Place, Sources
 
-#: Modules whose classes reach us as arguments, without an import.
+#: Modules whose classes the plug-in gets as arguments, without importing them.
 CONFIGS = (
     "cache",
     "compilation",
@@ -50,7 +50,7 @@ class File:
         }
 
     def missing(self, known: Sources, release: Sources) -> list[str]:
-        """Return a line for everything that is in the known release and not in the other."""
+        """Return a line for everything that the known release has and the other lacks."""
         found = [*self._imports(release), *self._attributes(release), *self._classes(known, release)]
         found += [*self._calls(release), *self._members(known, release)]
         return [f"{self.path.name}{line}" for line in dict.fromkeys(found)]
@@ -61,7 +61,7 @@ class File:
                 yield f", line {use.line}: {use.module} has no {use.name}"
 
     def _attributes(self, release: Sources) -> Iterator[str]:
-        """`base.LlavaProcessor`, where `base` is a module."""
+        """Yield missing attributes of modules: `base.LlavaProcessor`, where `base` is a module."""
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 owner = self._place(node.value, release)
@@ -70,7 +70,8 @@ class File:
                     yield f", line {node.lineno}: {owner.module} has no {node.attr}"
 
     def _classes(self, known: Sources, release: Sources) -> Iterator[str]:
-        """Methods that override vLLM's, and those that are called as `super()`'s or the object's own."""
+        """Yield methods that no longer override vLLM's as before, and missing ones that are called on `super()` or
+        self."""
         for cls in (node for node in ast.walk(self.tree) if isinstance(node, ast.ClassDef)):
             before = [place for base in cls.bases if (place := self._place(base, known))]
             after = [place for base in cls.bases if (place := self._place(base, release))]
@@ -89,7 +90,7 @@ class File:
                     yield f", line {line}: the bases of {cls.name} have no method {name}"
 
     def _calls(self, release: Sources) -> Iterator[str]:
-        """Keywords of functions and classes of vLLM."""
+        """Yield missing parameters of vLLM's functions and classes that we pass by keyword."""
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Call) and (place := self._place(node.func, release)) is not None:
                 accepted = _accepted(place, release)
@@ -98,7 +99,7 @@ class File:
                         yield f", line {node.lineno}: {ast.unparse(node.func)} has no parameter {keyword.arg}"
 
     def _members(self, known: Sources, release: Sources) -> Iterator[str]:
-        """Names after a dot which a module that we use had, and has no more."""
+        """Yield names used after a dot that a module of `known` has as members, and the release's no longer has."""
         modules = {use.module for use in self.imported.values()} | {f"vllm.config.{name}" for name in CONFIGS}
         used = {node.attr: node.lineno for node in ast.walk(self.tree) if isinstance(node, ast.Attribute)}
         for module in sorted(modules):
@@ -122,7 +123,7 @@ def _method(bases: list[Place], name: str, sources: Sources) -> Function | None:
 
 
 def _called(cls: ast.ClassDef) -> Iterator[tuple[str, int]]:
-    """Yield the names that methods look up in `super()` and `self`, with their lines."""
+    """Yield the names that methods look up on `super()` and `self`, with their lines."""
     for node in ast.walk(cls):
         if isinstance(node, ast.Attribute):
             owner = node.value
@@ -136,7 +137,7 @@ def _parameters(function: Function) -> list[str]:
 
 
 def _differs(ours: Function, theirs: Function) -> str | None:
-    """Return why ours cannot be called as theirs is; None if it can."""
+    """Return why our method cannot be called like theirs; None if it can."""
     if ours.args.vararg is None and ours.args.kwarg is None:
         missing = [name for name in (*_parameters(theirs), *(one.arg for one in theirs.args.kwonlyargs))
                    if name not in {*_parameters(ours), *(one.arg for one in ours.args.kwonlyargs)}]  # fmt: skip
@@ -154,7 +155,7 @@ def _differs(ours: Function, theirs: Function) -> str | None:
 
 
 def _accepted(place: Place, sources: Sources) -> set[str] | None:
-    """Return the keywords that a function or class accepts; None if it takes any, or cannot be told."""
+    """Return the keywords that a function or class accepts; None if it accepts any, or if that is unknown."""
     node = place.node
     if isinstance(node, ast.ClassDef):
         function = sources.method(place, "__init__")

@@ -1,4 +1,4 @@
-"""What is Gemma 3's and PaliGemma's own: which patches a visual token has, and position IDs that begin at 1."""
+"""Peculiarities of the Gemma families: which patches a visual token is made of, and position IDs that begin at 1."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def test_a_visual_token_of_gemma_3_gets_the_mean_of_its_patches() -> None:
     seen: dict[str, Any] = {}
     pool = model.model.multi_modal_projector.avg_pool
     tower = model.model.vision_tower
-    attention = getattr(tower, "vision_model", tower).encoder.layers[-1].self_attn  # older versions are one deeper
+    attention = getattr(tower, "vision_model", tower).encoder.layers[-1].self_attn  # deeper in older transformers
     attention.register_forward_hook(lambda module, args, output: seen.update(attention=output[1]))
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep=4)) as handle:
         model(**inputs)
-    with torch.no_grad():  # eager attention shows its map
+    with torch.no_grad():  # eager attention returns its map
         tower.config._attn_implementation = "eager"
         model(**inputs)
     received = seen["attention"].mean(1).sum(1)
@@ -54,8 +54,8 @@ def test_tiles_whose_places_do_not_begin_at_zero() -> None:
 
 
 def test_patches_of_gemma_4_that_fill_no_squares() -> None:
-    """Its processor makes no such images. Of rows of 5 patches, transformers joins the last with the next row's first;
-    of 5 rows it makes an error of its own."""
+    """Its processor makes no such images. In rows of 5 patches, transformers would join the last one with the first of
+    the next row; for 5 rows it raises an error of its own."""
     family = FAMILIES["gemma4"]
     model, inputs = family.build(), family.prompt([1], sizes=[(16, 20)])
     with tokenprune.patch(model, Random(keep_ratio=0.5)):

@@ -1,4 +1,4 @@
-"""A LLaVA that is given the frames of a video as images: strategies for videos see one video in each row."""
+"""A LLaVA that gets the frames of a video as images: strategies for videos see one video per row."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_single_image_has_no_frames(llava: Any) -> None:
 @pytest.mark.parametrize("sizes", [[(16, 20), (20, 20), (24, 20)], [(16, 20), (20, 16)], [(16, 20), (20, 20)]])
 @pytest.mark.parametrize("strategy", ["evs", "fopru"])
 def test_frames_of_different_sizes_cannot_be_compared(strategy: str, sizes: list[tuple[int, int]]) -> None:
-    """Of 20, 25 and 30 visual tokens, the second 25 are not the second frame."""
+    """With 20, 25 and 30 visual tokens, frames would be cut at 25 and 50, inside the real ones."""
     family = FAMILIES["llava-pixtral"]
     model, inputs = family.build(), family.prompt([len(sizes)], sizes=sizes)
     with (

@@ -1,4 +1,4 @@
-"""Whole Qwen-Omni models whose thinker is pruned: they write, and say why they cannot speak."""
+"""Whole Qwen-Omni models whose thinker is pruned: they write text, and raise an error that explains why not speech."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALL |= {"num_key_value_heads": 2, "head_dim": 8}
 
 @cache
 def speaker() -> Any:
-    """A Qwen3-Omni with a thinker, a talker and a decoder of its codes."""
+    """Return a Qwen3-Omni with a thinker, a talker and a decoder for its codes."""
     family: Any = FAMILIES["qwen3-omni"]
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
     text = {**SMALL, **experts, "shared_expert_intermediate_size": 24, "num_hidden_layers": 2, "vocab_size": 1100}
@@ -67,7 +67,7 @@ def speaker() -> Any:
 
 
 def prompt(n_images: int) -> dict[str, Any]:
-    """What a user said, and the beginning of the answer."""
+    """Return a user's turn and the beginning of the answer."""
     inputs = FAMILIES["qwen3-omni"].prompt([n_images])
     before, after = torch.tensor([[IM_START, USER]]), torch.tensor([[IM_END, IM_START, ASSISTANT, 20]])
     inputs["input_ids"] = torch.cat([before, inputs["input_ids"], after], 1)
@@ -92,7 +92,7 @@ def test_speech_is_refused_where_the_prompt_was_pruned() -> None:
             text: Tensor = answered(inputs, **settings)
             assert text.shape == sequences.shape
             assert handle.report.n_kept == handle.report.n_visual // 2 > 0
-        # Nothing is missing where all tokens are kept, nor where there is no image.
+        # Nothing is missing if all tokens are kept, or if there is no image.
         spoken, _ = answered(prompt(0), return_audio=True)
         assert spoken.shape[1] == prompt(0)["input_ids"].shape[1] + 4
     with tokenprune.patch(model.thinker, Random(keep_ratio=1.0)):
@@ -103,7 +103,7 @@ def test_speech_is_refused_where_the_prompt_was_pruned() -> None:
 
 @pytest.mark.parametrize("name", ["qwen2.5-omni", "qwen3-omni"])
 def test_hidden_states_are_refused_as_whole_models_ask_for_them(name: str) -> None:
-    """transformers 5.24 hands a Qwen2.5-Omni's images on to its talker, which takes none: it cannot speak of them."""
+    """transformers 5.24 passes images to the talker of Qwen2.5-Omni, which takes none: it cannot speak about them."""
     family = FAMILIES[name]
     model, inputs = family.build(), family.prompt([1])
     settings: Any = {"max_new_tokens": 2, "do_sample": False, "return_dict_in_generate": True}

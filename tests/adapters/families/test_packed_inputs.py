@@ -1,4 +1,4 @@
-"""What models with packed images take besides: audio, seconds, fewer tokens than patches, one placeholder for both."""
+"""Other inputs of models with packed images: audio, seconds, compressed videos, and one placeholder for both kinds."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def test_audio_stays(name: str) -> None:
     silent = {**inputs, "input_features": torch.zeros_like(inputs["input_features"])}
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.3)):
         muted, heard = (model(**given).logits[:, -1] for given in (silent, inputs))
-    assert (heard - muted).abs().max() > 1e-3  # so the audio is in the answer
+    assert (heard - muted).abs().max() > 1e-3  # so the answer depends on the audio
 
 
 def test_position_ids_may_be_fractions() -> None:
-    """Qwen3-Omni's count seconds of a video: half a second is 12.5 IDs."""
+    """Those of Qwen3-Omni count the seconds of a video: half a second is 12.5 IDs."""
     family, model = FAMILIES["qwen3-omni"], model_of("qwen3-omni")
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.5)) as handle:
         run = run_cell(family, model, "greedy", "video")
@@ -73,7 +73,7 @@ def test_a_video_that_the_processor_compressed_is_refused() -> None:
 
 
 def test_a_frame_of_a_video_has_the_placeholders_of_an_image() -> None:
-    """GLM-4V: the video is one image of the report, whose frames are tiles."""
+    """GLM-4V: in the report, the video is one image whose tiles are the frames."""
     family, model = FAMILIES["glm4v"], model_of("glm4v")
     inputs = family.prompt([0, 0], videos_per_row=[1, 2])
     assert (inputs["mm_token_type_ids"] == 2).any()
@@ -87,7 +87,7 @@ def test_a_frame_of_a_video_has_the_placeholders_of_an_image() -> None:
 
 
 def test_images_beside_videos_of_glm_5_next() -> None:
-    """Both have the placeholder of images; those of a video are between its markers."""
+    """Both use the placeholder of images; a video's placeholders are between its markers."""
     family: Any = FAMILIES["glm5-next"]
     model, inputs = family.build(), family.prompt([1], videos_per_row=[1])
     with torch.no_grad(), tokenprune.patch(model, Random(keep_ratio=0.4)) as handle:

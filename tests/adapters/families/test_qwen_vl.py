@@ -29,7 +29,7 @@ def model_of(name: str) -> Any:
 
 
 class Called:
-    """The arguments that the language model is called with, after the patch's own hook."""
+    """Records the arguments that the language model is called with, after the patch's own hook."""
 
     def __init__(self, model: Any) -> None:
         self.calls: list[dict[str, Any]] = []
@@ -69,7 +69,7 @@ def test_every_component_is_that_of_the_unpruned_prompt(name: str, batch: dict[s
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.3)) as handle, Called(model) as pruned:
         answered(model, inputs)
     whole, packed = unpruned[0]["position_ids"], pruned[0]["position_ids"]
-    assert len(whole) == 4  # the first are those of plain text
+    assert len(whole) == 4  # the first component is that of plain text
     assert torch.equal(whole[1:], family.position_ids(model, inputs))
     left = inputs["attention_mask"].bool() & ~dropped_columns(inputs["input_ids"], [handle.report])
     for row in range(2):
@@ -101,7 +101,7 @@ def test_compact_ids_are_those_of_text(name: str) -> None:
 
 @pytest.mark.parametrize("in_loop", [False, True])
 def test_compact_ids_after_a_video_whose_time_runs_ahead(in_loop: bool) -> None:
-    """`generate` goes on from the last text token, a loop without IDs from the highest ID."""
+    """`generate` continues from the last text token, a loop without position IDs from the highest ID."""
     family, model = FAMILIES["qwen2.5-vl"], model_of("qwen2.5-vl")
     inputs = {**family.prompt([1, 0], videos_per_row=[1, 1]), "second_per_grid_ts": torch.full((3,), 60.0)}
     last = family.position_ids(model, inputs)[..., -1]
@@ -169,7 +169,7 @@ def test_a_loop_without_ids_goes_on_at_the_logical_length(name: str, position_id
 
 
 def joined(first: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
-    """The inputs of a conversation, whose rows have one image a turn, or none."""
+    """Return the inputs of a conversation whose rows have at most one image per turn."""
     out = {key: torch.cat([first[key], then[key]], 1) for key in ("input_ids", "attention_mask", "mm_token_type_ids")}
     turns = [FAMILIES[NAMES[0]].split(turn) for turn in (first, then) if "pixel_values" in turn]
     by_row = [image for row in zip(*turns, strict=True) for image in row]
@@ -179,7 +179,7 @@ def joined(first: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_second_image_in_a_later_turn(name: str, position_ids: Any) -> None:
-    """HF numbers the text of a later turn itself; a later image's IDs it must be given."""
+    """transformers numbers the text of a later turn itself, but the position IDs of a later image must be passed."""
     family, model = FAMILIES[name], model_of(name)
     turns = [
         family.prompt([1, 1], seed=1),
@@ -230,7 +230,7 @@ def test_deepstack_features_stay_with_their_tokens(batch: dict[str, Any], beams:
     assert torch.equal(visual, family.visual(ids))
     assert after["visual_pos_masks"].shape == after["inputs_embeds"].shape[:2]
     assert torch.equal(after["visual_pos_masks"].sum(1), (visual & left).sum(1))
-    # What is added where: the tokens' embeddings are the first of their features.
+    # What is added where: the embeddings of visual tokens are the first of their features.
     assert torch.equal(after["inputs_embeds"][after["visual_pos_masks"]], before["inputs_embeds"][visual & left])
     for had, has in zip(before["deepstack_visual_embeds"], after["deepstack_visual_embeds"], strict=True):
         assert torch.equal(has, had[left[visual]])
@@ -238,7 +238,7 @@ def test_deepstack_features_stay_with_their_tokens(batch: dict[str, Any], beams:
 
 
 def test_holes_are_no_visual_tokens() -> None:
-    """A hole in a packed row stands for its column 0, which may be a visual token."""
+    """A hole in a packed row points to column 0, which may be a visual token."""
     adapter = adapter_for(model_of("qwen3-vl"))
     keep = torch.tensor([[1, 0, 0, 0, 1], [1, 1, 0, 1, 1]]).bool()
     visual = torch.tensor([[1, 1, 1, 1, 0], [0, 1, 1, 1, 0]]).bool()

@@ -1,4 +1,5 @@
-"""Families whose tiles, crops and features are their own: which tiles make an image, what enters late, and drawing."""
+"""Families with their own kinds of tiles, crops and features: which tiles make an image, and features that enter
+late."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ from tokenprune.tokens.layout import one_to_one
     ],
 )
 def test_tiles_of_one_image(name: str, tiles: list[int], embedded: bool) -> None:
-    """Two rows, the second with two images; also where the prompt comes as embeddings."""
+    """Two rows, the second with two images; also if the prompt is given as embeddings."""
     model, inputs = FAMILIES[name].build(), FAMILIES[name].prompt([1, 2])
     if embedded:
         inputs["inputs_embeds"] = model.get_input_embeddings()(inputs.pop("input_ids")).detach()
@@ -53,7 +54,7 @@ def test_tiles_of_one_image(name: str, tiles: list[int], embedded: bool) -> None
     ],
 )
 def test_grids(name: str, grids: list[Any]) -> None:
-    """Rows before columns."""
+    """A grid is (rows, columns)."""
     model = FAMILIES[name].build()
     with torch.no_grad(), tokenprune.patch(model, Random(keep_ratio=0.5)) as handle:
         model(**FAMILIES[name].prompt([1, 2]))
@@ -61,7 +62,7 @@ def test_grids(name: str, grids: list[Any]) -> None:
 
 
 def test_the_fine_route_of_granite_docling() -> None:
-    """Four times as many visual tokens a tile."""
+    """It has four times as many visual tokens per tile."""
     family = FAMILIES["granite-docling"]
     model, inputs = family.build(), family.prompt([1])
     fine = [token for token in inputs["input_ids"][0].tolist() for _ in range(4 if token == 90 else 1)]
@@ -74,7 +75,7 @@ def test_the_fine_route_of_granite_docling() -> None:
 
 
 def test_ovis2_without_markers() -> None:
-    """Nothing tells which tiles belong to one image then."""
+    """Without them, nothing shows which tiles belong to one image."""
     model, inputs = FAMILIES["ovis2"].build(), FAMILIES["ovis2"].prompt([1, 2])
     model.config.visual_indicator_token_ids = model.model.visual_indicator_token_ids = []
     with torch.no_grad():
@@ -116,7 +117,7 @@ def test_stages_before_features_have_entered_are_refused() -> None:
 
 
 def test_downsampling_by_three_eighths() -> None:
-    """As many visual tokens as queries in the windows, and none from two windows."""
+    """There are as many visual tokens as queries in the windows, and no token belongs to two windows."""
     windows = torch.arange(24) // 8
     values = (windows[:, None] * 3 + windows).flatten()[None].float()
     carried = to_tokens_pooled(values, one_to_one, 9)
@@ -124,7 +125,7 @@ def test_downsampling_by_three_eighths() -> None:
     assert torch.equal(carried.view(9, 9), (expected[:, None] * 3 + expected).float())
 
 
-@pytest.mark.skipif(VERSION < COMPLETE, reason="Janus draws nothing in older versions, patched or not")
+@pytest.mark.skipif(VERSION < COMPLETE, reason="older transformers cannot generate images with Janus, patched or not")
 def test_janus_draws_as_without_a_patch() -> None:
     model, ids = FAMILIES["janus"].build(), torch.tensor([[1, 5, 6, 93]])
     model.generation_config.guidance_scale = 2

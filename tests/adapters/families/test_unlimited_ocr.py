@@ -1,4 +1,4 @@
-"""Unlimited-OCR: what is answered sees the whole prompt, and a window of the answer, with and without padding."""
+"""Unlimited-OCR: answer tokens see the whole prompt and a window of the answer, with and without padding."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def short_window() -> Any:
 
 
 def expected(family: Family, model: Any, whole: dict[str, Any], dropped: Tensor, n_prompt: int) -> Tensor:
-    """One uncached forward of the unpatched model, with masks by hand."""
+    """Return the logits of one uncached forward of the unpatched model, with masks made by hand."""
     length = whole["input_ids"].shape[1]
     place = torch.arange(length)
     age = place[:, None] - place
@@ -81,7 +81,7 @@ def test_grids_may_be_a_tensor() -> None:
 
 
 def test_a_canvas_by_hand() -> None:
-    """Two crops side by side of 2 x 2 visual tokens, and the image of 2 x 2."""
+    """Two crops of 2 x 2 visual tokens side by side, and the whole image with 2 x 2."""
     layout = canvas_and_whole(1, 2, 2, 2)
     assert layout.grids == ((1, 2, 5), (1, 2, 3), (1, 1, 1))
     assert layout.tiles is not None

@@ -1,4 +1,4 @@
-"""Layouts of images with tiles, newline tokens and frames: by hand, and against the features themselves."""
+"""Layouts of images with tiles, newline tokens and frames, compared with hand-made ones and with the features."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tokenprune.tokens import Layout
 
 
 def anyres(name: str, height: int, width: int) -> Layout:
-    """The layout that the family gives an image of this size, alone in its row."""
+    """Return the family's layout of an image of this size that is alone in its row."""
     inputs = FAMILIES[name].prompt([1], sizes=[(height, width)])
     (image,) = reported(name, inputs, FoPru())
     return image.layout
 
 
-# By hand: two tiles side by side of 2 x 2 patches, whose canvas is cut to its second row.
+# By hand: two tiles of 2 x 2 patches side by side, whose canvas is cut to its second row.
 
 
 def one_row(values: torch.Tensor, newline: float) -> torch.Tensor:
@@ -75,7 +75,7 @@ def one_resized_row(values: torch.Tensor, newline: float) -> torch.Tensor:
 
 
 def test_the_tile_of_a_resized_token_is_where_its_middle_is() -> None:
-    """Four columns become three, whose middles are at 2/3, 2 and 10/3; the border of the tiles is at 2."""
+    """Four columns become three, whose middles are at 2/3, 2 and 10/3; the border between the tiles is at 2."""
     layout = anyres_layout(one_resized_row, rows=1, columns=2, side=2)
     assert layout.tiles is not None
     assert layout.tiles[4:].tolist() == [1, 2, 2, 2]
@@ -155,7 +155,7 @@ def test_frames_of_video_llava_keep_their_cls_token() -> None:
 
 @pytest.mark.parametrize("size", [(100, 1), (1, 100)])
 def test_images_that_are_nearly_a_line(size: tuple[int, int]) -> None:
-    """transformers cuts everything but newline tokens off, or even those."""
+    """transformers cuts off everything except newline tokens, or even those."""
     family, model = FAMILIES["llava-next-video"], model_of("llava-next-video")
     inputs = family.prompt([1], sizes=[size])
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.5, budget_per="tile")) as handle:
@@ -166,7 +166,7 @@ def test_images_that_are_nearly_a_line(size: tuple[int, int]) -> None:
     oracle = family.oracle(model, inputs, dropped_columns(inputs["input_ids"], [handle.report]))
     assert_close(logits, oracle[:, -1])
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=1.0, mass=0.9)) as handle:
-        model(**inputs)  # whose newline tokens have scores of at least 0 too
+        model(**inputs)  # raises unless newline tokens too have scores of at least 0
     assert handle.report.n_kept < handle.report.n_visual
 
 
@@ -174,7 +174,7 @@ def test_images_that_are_nearly_a_line(size: tuple[int, int]) -> None:
 def test_maps_are_carried_as_features_are(name: str, video: bool) -> None:
     """Every channel of the projected patches, carried as a map, is that channel of the visual tokens."""
     model, inputs, projected = model_of(name), inputs_of(name, video), []
-    pooled_first = name == "llava-next-video" and video  # and projected then
+    pooled_first = name == "llava-next-video" and video  # and projected afterwards
     shown = model.model.vision_resampler if pooled_first else model.model.multi_modal_projector
 
     def keep(module: Any, args: Any, output: torch.Tensor) -> None:
@@ -205,7 +205,7 @@ def test_maps_are_carried_as_features_are(name: str, video: bool) -> None:
 
 
 def visual_features(model: Any, inputs: dict[str, Any], keep: Callable[..., None], shown: Any) -> torch.Tensor:
-    """(visual, width): what a call puts at the placeholders, while `keep` hears of `shown`."""
+    """Return the features (visual, width) that a call puts at the placeholders, with `keep` as a hook on `shown`."""
     given = []
     hooks = [
         shown.register_forward_hook(keep),
@@ -222,7 +222,7 @@ def visual_features(model: Any, inputs: dict[str, Any], keep: Callable[..., None
 
 @pytest.mark.parametrize("name", ["llava-next", "llava-onevision", "llava-next-video"])
 def test_tiles_of_images_of_any_size(name: str) -> None:
-    """Each is a rectangle in its rasters, and together they are the image."""
+    """Each tile is a rectangle in its rasters, and together they cover the image."""
     adapter: Any = adapter_for(model_of(name))
     settings = {"vision_aspect_ratio": "anyres_max_2"} if name == "llava-onevision" else {}
     settings = settings or {"vision_feature_select_strategy": "default"}
@@ -250,7 +250,7 @@ def test_towers_without_cls_are_refused(name: str, match: str) -> None:
 
 @pytest.mark.parametrize("mode", ["average", "max", "conv"])
 def test_poolers(mode: str) -> None:
-    """As the model pools features of one channel, or by the mean where it mixes channels."""
+    """Maps are pooled as the model pools one channel of features, or by the mean if it mixes channels."""
     config = FAMILIES["llava-next-video"].config()
     config.spatial_pool_mode = "average" if mode == "conv" else mode
     values, pooler = torch.randn(2, 16), LlavaNextVideoPooler(config)
@@ -259,7 +259,7 @@ def test_poolers(mode: str) -> None:
 
 @pytest.mark.parametrize(("name", "video"), IMAGES + VIDEOS)
 def test_a_report_can_go_elsewhere(name: str, video: bool) -> None:
-    """Without the model's weights, and with all that its layout knows."""
+    """It can be pickled without the model's weights, and keeps everything that its layout knows."""
     images = reported(name, inputs_of(name, video), FoPru())
     stored = pickle.dumps(images)
     assert len(stored) < 20_000
@@ -270,7 +270,7 @@ def test_a_report_can_go_elsewhere(name: str, video: bool) -> None:
 
 @pytest.mark.parametrize("pixels", ["pixel_values", "pixel_values_images"])
 def test_both_names_of_the_images_of_video_llava(pixels: str) -> None:
-    """The processor gives them the older one; only transformers up to 5.1x knows no other."""
+    """The processor uses the older name; transformers up to 5.1x knows only that one."""
     model, inputs = model_of("video-llava"), FAMILIES["video-llava"].prompt([1])
     if pixels not in signature(model.model.forward).parameters and VIDEO_LLAVA_PIXELS != "pixel_values":
         return

@@ -1,5 +1,5 @@
-"""Families that make a visual token of a square of patches, and cut images into tiles: whose patches a visual token
-has, which attention it gets, and which tiles make an image."""
+"""Families that merge squares of patches into visual tokens, and cut images into tiles: which patches a visual token is
+made of, which attention it receives, and which tiles make an image."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ SHUFFLES: dict[str, Callable[[Any, Tensor, int], Tensor]] = {
 
 
 def merged_by_mistral(core: Any, values: Tensor, sizes: Tensor) -> Tensor:
-    """(visual, patches of each) of a map over the patches of all images in one row."""
+    """Return a map over the patches of all images in one row as (visual, patches of each)."""
     merger = deepcopy(core.multi_modal_projector.patch_merger)
     merger.merging_layer = nn.Identity()
     return merger(values[:, None], sizes)
 
 
 def carried(name: str, values: Tensor, sizes: Tensor | None = None) -> Tensor:
-    """A map over patches, through the model's own merger."""
+    """Return a map over patches after the model's own merger."""
     core = model_of(name).model
     if name in SQUARE:
         return SHUFFLES[name](core, values, int(values.shape[1] ** 0.5)).mean(-1).flatten()
@@ -78,7 +78,7 @@ def test_tiles_are_carried_as_the_model_shuffles_them(name: str) -> None:
     torch.testing.assert_close(image.layout.to_tokens(values), carried(name, values))
 
 
-@pytest.mark.parametrize("size", [(24, 32), (40, 16), (28, 36)])  # the last has a row and a column too many
+@pytest.mark.parametrize("size", [(24, 32), (40, 16), (28, 36)])  # the last has one row and one column too many
 def test_images_are_carried_as_the_patch_merger_takes_them(size: tuple[int, int]) -> None:
     image = report_of("mistral3", FAMILIES["mistral3"].prompt([1], sizes=[size]), Grid()).images[0]
     assert image.grids == ((1, size[0] // (2 * PATCH), size[1] // (2 * PATCH)),)
@@ -94,7 +94,7 @@ def test_a_scale_of_three() -> None:
 
 
 def column_sums(maps: Tensor, real: Tensor, n_prefix: int, heads: str) -> Tensor:
-    """What patches that are `real` give to each patch, of (tiles, heads, tokens, tokens)."""
+    """Return the attention that each patch receives from `real` patches, given maps (tiles, heads, tokens, tokens)."""
     reduced = maps.mean(1) if heads == "mean" else maps.amax(1)
     return (reduced[:, n_prefix:, n_prefix:] * real[..., None]).sum(1)
 
@@ -103,7 +103,7 @@ def column_sums(maps: Tensor, real: Tensor, n_prefix: int, heads: str) -> Tensor
 @pytest.mark.parametrize("layer", [None, 0, 1])
 @pytest.mark.parametrize("name", SQUARE)
 def test_attention_within_tiles_is_that_of_the_eager_map(name: str, layer: int | None, heads: Any) -> None:
-    """A padded tile among them, in Idefics3 and SmolVLM."""
+    """In Idefics3 and SmolVLM, one of the tiles is padded."""
     family = FAMILIES[name]
     inputs = family.prompt([1, 2])
     images = report_of(name, inputs, FoPru(layer=layer, heads=heads)).images
@@ -131,7 +131,7 @@ def test_attention_within_tiles_is_that_of_the_eager_map(name: str, layer: int |
 @pytest.mark.parametrize("layer", [None, 0, 1])
 @pytest.mark.parametrize("name", PACKED)
 def test_attention_of_packed_images_is_that_of_the_eager_map(name: str, layer: int | None) -> None:
-    """Images of different sizes in one row of patches, under two-dimensional rotary embeddings."""
+    """Images of different sizes in one row of patches, with two-dimensional rotary embeddings."""
     inputs = FAMILIES[name].prompt([1, 2])
     images = report_of(name, inputs, FoPru(layer=layer)).images
     found = [image.scores for image in images if image.scores is not None]
@@ -146,7 +146,7 @@ def test_attention_of_packed_images_is_that_of_the_eager_map(name: str, layer: i
 
 
 def test_normalised_queries_and_keys() -> None:
-    """InternVL's larger tower normalises them before they are multiplied."""
+    """InternVL's larger tower normalises queries and keys before it multiplies them."""
     family = FAMILIES["internvl"]
     scores = []
     for attention in ("sdpa", "eager"):
@@ -170,7 +170,7 @@ def test_normalised_queries_and_keys() -> None:
 
 @pytest.mark.parametrize("name", SQUARE)
 def test_pixels_are_the_images_tiles(name: str) -> None:
-    """Random draws by the pixels: an image keeps the same tokens alone and among others."""
+    """Random is seeded with the pixels, so an image keeps the same tokens alone and among others."""
     inputs = FAMILIES[name].prompt([1, 2])
     together = report_of(name, inputs, Random(keep=3)).images
     for row, per_row in enumerate([1, 2]):
@@ -203,7 +203,7 @@ def test_budgets_per_tile_add_up_to_the_images(name: str) -> None:
 
 
 def idefics_prompt(*tokens: int | Tensor) -> dict[str, Any]:
-    """A row of text, where a tensor stands for a tile."""
+    """Return a prompt of one row of text, in which each tensor is a tile."""
     pixels = torch.stack([token for token in tokens if isinstance(token, Tensor)])
     ids = [i for token in tokens for i in ([IMAGE] * PER_TILE if isinstance(token, Tensor) else [token])]
     return {"input_ids": torch.tensor([ids]), "pixel_values": pixels[None]}
@@ -234,7 +234,7 @@ def test_an_overview_ends_an_idefics_image() -> None:
 
 
 def test_headers_may_be_many_tokens() -> None:
-    """Idefics3's tokenizer has no tokens for them: all end with the same one."""
+    """Idefics3's tokenizer has no tokens of their own for headers: all end with the same token."""
     a, b, c, d = torch.randn(4, 3, TILE, TILE)
     cut = (MARKER, 60, 11, 61, a, MARKER, 60, 12, 61, b, 7, MARKER, 60, 70, 61, c)
     whole = (MARKER, 60, 70, 61, d, MARKER)
@@ -271,7 +271,7 @@ def test_beams_look_at_an_image_once(name: str) -> None:
 @pytest.mark.parametrize("name", ["idefics3", "smolvlm"])
 def test_bare_features_are_refused(name: str) -> None:
     model, inputs = model_of(name), FAMILIES[name].prompt([1])
-    old = "image_hidden_states"  # what it was called up to 5.1x
+    old = "image_hidden_states"  # the argument's name up to 5.1x
     argument = old if old in signature(type(model).forward).parameters else "mm_encoder_outputs"
     with (
         tokenprune.patch(model, Grid()),

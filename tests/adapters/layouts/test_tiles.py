@@ -1,4 +1,4 @@
-"""What strategies make of tiles and frames: attention of each, and budgets per tile and per image."""
+"""Strategies on tiles and frames: the attention of each tile, and budgets per tile and per image."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_attention_is_that_of_the_eager_map_of_each_tile(name: str, video: bool)
 @pytest.mark.parametrize("strategy", BEFORE_THE_LANGUAGE_MODEL)
 @pytest.mark.parametrize(("name", "video"), IMAGES + VIDEOS)
 def test_budgets_are_exact(name: str, video: bool, strategy: str, budget_per: Any) -> None:
-    """Per tile, each has its share; per image, tiles compete; the sum is the budget either way."""
+    """Per tile, each tile gets its share; per image, tiles compete. Either way, the sum is the budget."""
     if not parse(strategy).needs <= adapter_for(model_of(name)).offers:
         pytest.skip(f"refused, as the contract matrix tests: {name} does not offer what {strategy} needs")
     inputs = inputs_of(name, video)
@@ -62,12 +62,12 @@ def test_counts_are_exact(keep: int) -> None:
     for budget_per in ("image", "tile"):
         (image,) = reported("llava-next", FAMILIES["llava-next"].prompt([1]), FoPru(keep=keep, budget_per=budget_per))
         assert image.n_kept == keep
-        assert image.scores is not None  # of tiles without a share, too
+        assert image.scores is not None  # even of tiles whose share is 0
 
 
 @dataclass(frozen=True)
 class Folding(Strategy):
-    """Keeps the first tokens, and folds the others into the last of them."""
+    """Keeps the first tokens, and merges the others into the last one that is kept."""
 
     def select(self, tokens: VisualTokens) -> Selection:
         n_kept = self.budget(tokens.n_visual)
@@ -82,7 +82,7 @@ def test_merging_stays_within_tiles() -> None:
     selection = checked_selection(Folding(keep=4, budget_per="tile"), tokens)
     assert selection.kept.tolist() == [0, 1, 2, 3]
     assert selection.merged is not None
-    # Tile 0 has the tokens 0, 1, 4, 5, tile 1 the others; the second of each takes the last two in.
+    # Tile 0 has the tokens 0, 1, 4 and 5, tile 1 the others. The last two of each are merged into its second.
     assert selection.merged.apply(tokens.features, selection.kept)[:, 0].tolist() == [0, 9 / 8, 2, 13 / 8]
     uneven = checked_selection(Folding(keep=3, budget_per="tile"), tokens)
     assert uneven.kept.tolist() == [0, 2, 3]

@@ -1,5 +1,5 @@
-"""Readers of documents, and Qwen-Omni's thinkers, at the shapes of published checkpoints (heads, patches, merging,
-kinds of layers), with few layers and narrow hidden states, and the token counts of their real processors."""
+"""Document readers and Qwen-Omni's thinkers at the shapes of published checkpoints (heads, patches, merging, kinds of
+layers), but with few layers and narrow hidden states, and with the token counts of their real processors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from helpers.families.base import END, IMAGE, START
 
 HIDDEN = 128
 NARROW = {"hidden_size": HIDDEN, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 96}
-#: Vision towers keep their published widths, from which those of their heads follow.
+#: Vision towers keep their published widths, which determine the widths of their heads.
 SHALLOW = {"num_hidden_layers": 2, "intermediate_size": 64}
 
 
@@ -60,7 +60,7 @@ def hunyuan(config: Any, tokens: Any) -> Any:
 
 
 def omni(config: Any, tokens: Any) -> Any:
-    """Widths of heads are those of hidden states over their number."""
+    """The width of a head is that of the hidden states divided by the number of heads."""
     text = {"hidden_size": 3584, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 99}
     text |= {"num_attention_heads": 28, "num_key_value_heads": 4, **rope([16, 24, 24])}
     vision = {"depth": 2, "hidden_size": 1280, "intermediate_size": 64, "num_heads": 16, "out_hidden_size": 3584}
@@ -83,12 +83,12 @@ def omni3(config: Any, tokens: Any) -> Any:
 class Published:
     """A family at its published configuration.
 
-    publish: makes it, from the tiny one and its tokens.
+    publish: makes the published config from the tiny one and its tokens.
     images, processor: the image processor class, and the class that counts the placeholders of its images.
     size: height and width of an image.
-    n_visual: the number of its visual tokens.
-    settings: of the image processor, where the published ones are not its defaults.
-    counted: what the processor counts by, beside its image processor.
+    n_visual: the number of visual tokens of that image.
+    settings: settings of the image processor whose published values are not the defaults.
+    counted: other arguments of the processor that its counts depend on.
     """
 
     publish: Callable[[Any, Any], Any]
@@ -153,7 +153,7 @@ def test_at_published_shapes(name: str) -> None:
     inputs["pixel_values"] = inputs["pixel_values"].float()
     writer = getattr(transformers, published.processor)
     if not hasattr(writer, "replace_image_token"):
-        pytest.skip("this release of transformers writes the placeholders of an image elsewhere")
+        pytest.skip("in this release of transformers, other code writes the placeholders of an image")
     n_written = n_placeholders(writer, inputs, image_processor=processor, **published.counted)
     assert n_written == published.n_visual
     assert_pruned_is_masked(family, model, prompt_of(family, inputs, [[START, n_written]]), n_written)

@@ -94,7 +94,7 @@ def llama4_runs(inputs: Any) -> list[Placeholders]:
 
 
 def minicpm_runs(inputs: Any) -> list[Placeholders]:
-    from helpers.families.states.minicpm import SLICE_END, SLICE_START  # which an older transformers lacks
+    from helpers.families.states.minicpm import SLICE_END, SLICE_START  # older transformers lacks these
 
     counts = [int(n) // 16 for n in inputs["target_sizes"].prod(-1)]
     for name in ("grids", "num_patches_per_image"):
@@ -102,8 +102,8 @@ def minicpm_runs(inputs: Any) -> list[Placeholders]:
     return [[START, counts[0]], *[[END if i == 0 else SLICE_END, SLICE_START, n] for i, n in enumerate(counts[1:])]]
 
 
-#: Family -> its published configuration, image processor, and runs of placeholders; height and width of an image; the
-#: number of its visual tokens and of images that are reported.
+#: Family -> its published configuration, image processor, and runs of placeholders; the height and width of an image;
+#: the number of its visual tokens, and of images in the report.
 PUBLISHED: dict[str, tuple[Publish, str, Callable[[Any], list[Placeholders]], tuple[int, int], int, int]] = {
     "gemma4": (gemma4, "Gemma4ImageProcessor", gemma4_runs, (480, 640), 266, 1),
     "gemma4-unified": (gemma4_unified, "Gemma4UnifiedImageProcessor", gemma4_runs, (480, 640), 266, 1),
@@ -112,7 +112,7 @@ PUBLISHED: dict[str, tuple[Publish, str, Callable[[Any], list[Placeholders]], tu
     "minicpmv4_6": (minicpm, "MiniCPMV4_6ImageProcessor", minicpm_runs, (480, 640), 63 + 2 * 70, 3),
     "minicpmv4_7": (minicpm_on_canvas, "MiniCPMV4_6ImageProcessor", minicpm_runs, (480, 640), 63 + 2 * 70, 3),
 }
-#: Those without a tower have no attention to read.
+#: Families without a vision tower, which have no attention to read.
 OTHER_STRATEGIES: dict[str, tuple[Strategy, ...]] = {
     "gemma4-unified": (Random(keep_ratio=0.25), DivPrune(keep_ratio=0.25))
 }

@@ -1,7 +1,7 @@
-"""Families at their published configuration, and prompts as their processors write them for common sizes.
+"""Families at their published configuration, with prompts as their processors write them for common sizes.
 
-Widths of heads, patch and merge sizes, kinds of layers and sections of position IDs are the published ones; there are
-few layers and experts, narrow hidden states and a small vocabulary.
+Widths of heads, patch and merge sizes, kinds of layers and sections of position IDs are the published ones. Layers and
+experts are few, hidden states narrow and the vocabulary small.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class Published:
     """A family at its published configuration.
 
     base: the test family of the class.
-    text, vision: what is other than in the configuration's defaults, which are those of the checkpoint.
+    text, vision: settings that differ from the configuration's defaults, which are those of the checkpoint.
     processor: makes the processor from a tokenizer.
-    image, video: how a prompt writes them.
+    image, video: their text in a prompt.
     n_visual: visual tokens of the images of 240 x 320 and 320 x 480, and of the video of 4 frames of 240 x 320.
-    facts: attributes of the text config that are as published.
+    facts: attributes of the text config that must have the published values.
     """
 
     base: type[Any]
@@ -76,7 +76,7 @@ class Published:
 
 
 def qwen(tokenizer: Any) -> Any:
-    """As in the checkpoints' preprocessor_config.json: patches of 16 x 16, normalised by halves."""
+    """As in the checkpoints' preprocessor_config.json: patches of 16 x 16, mean and deviation 0.5."""
     settings: dict[str, Any] = {"patch_size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     pixels: dict[str, Any] = {"size": {"shortest_edge": 65536, "longest_edge": 16777216}}
     return Qwen3VLProcessor(Qwen2VLImageProcessor(**settings, **pixels), tokenizer, Qwen3VLVideoProcessor())
@@ -109,7 +109,7 @@ GLM: dict[str, Any] = {
 }
 QWEN_TOWER = {"depth": 2, "intermediate_size": 64, "out_hidden_size": WIDTH}
 GLM_TOWER = {"depth": 2, "intermediate_size": 64, "out_hidden_size": WIDTH}
-#: A head is as wide as the hidden states over the number of heads: four of the 32 heads make narrow hidden states.
+#: A head's width is that of the hidden states divided by the number of heads: four of the 32 heads make them narrow.
 GLM_HEADS = {"hidden_size": 512, "num_attention_heads": 4}
 GLM_TEXT: dict[str, Any] = {**NARROW, **GLM_HEADS, "num_hidden_layers": 2}
 HYBRID = ["linear_attention"] * 3 + ["full_attention"]
@@ -195,7 +195,7 @@ def family_of(name: str) -> Family:
     published = PUBLISHED[name]
 
     class AsPublished(published.base):
-        """Weights keep the scale of what they multiply, however wide it is."""
+        """Scales weights by the width of their input, so that they keep its scale."""
 
         def config(self) -> Any:
             kind: Any = type(published.base(name).config())
@@ -222,12 +222,12 @@ def family_of(name: str) -> Family:
 def served(name: str) -> tuple[Family, Any]:
     family = family_of(name)
     model = family.build()
-    vars(family)["unpatched"] = model  # the oracle works when the patch is gone; one of these models is enough
+    vars(family)["unpatched"] = model  # the oracle runs only after the patch is removed, so it can use the same model
     return family, model
 
 
 def processor_of(name: str) -> Any:
-    """The real processor, with a tokenizer of one token for a word."""
+    """Return the real processor, with a tokenizer of one token per word."""
     published = PUBLISHED[name]
     words = {f"w{number}": number for number in range(VOCABULARY) if number not in published.markers.values()}
     backend = Tokenizer(WordLevel({**words, **published.markers}, unk_token="w1"))
@@ -242,7 +242,7 @@ def image(height: int, width: int) -> Any:
 
 
 def images_prompt(name: str) -> dict[str, Any]:
-    """A row with one image and one with two."""
+    """Return a row with one image and a row with two."""
     marker = PUBLISHED[name].image
     return dict(
         processor_of(name)(
@@ -268,8 +268,8 @@ def video_prompt(name: str) -> dict[str, Any]:
 
 
 def answered(name: str, inputs: dict[str, Any], strategy: tokenprune.Strategy) -> tokenprune.Report:
-    """The report of an answer that equals the oracle's. Sums over hundreds of tokens and heads of up to 256 numbers
-    round more than those of the tiny models, so the tolerance is relative to the largest logit."""
+    """Check that an answer equals the oracle's, and return its report. Sums over hundreds of tokens and over heads of
+    up to 256 numbers round more than in the tiny models, so the tolerance is relative to the largest logit."""
     family, model = served(name)
     with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
         run = Run(inputs, *generated(model, inputs, do_sample=False))

@@ -1,4 +1,4 @@
-"""Towers that see the crops of an image apart from the whole, or all images in one row: Step 3.7, Unlimited-OCR,
+"""Towers that see the crops of an image separately from the whole, or all images in one row: Step 3.7, Unlimited-OCR,
 Inkling 2 and PerceptionLM."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 
 NAMES = present("step3p7", "unlimited-ocr", "inkling2", "inkling2-loop", "perception-lm")
-#: In the order of images, which tile of which call each is: wholes come first, and then all crops.
+#: For each tile, in the order of images, its (call, tile): the tower gets all whole images first, and then all crops.
 ORDER = [(1, 0), (1, 1), (0, 0), (0, 1), (1, 2), (1, 3), (0, 2)]
 
 
@@ -41,7 +41,7 @@ def reported(name: str, strategy: tokenprune.Strategy) -> list[tokenprune.ImageR
 
 
 def eager_maps(name: str, layer: int) -> list[Tensor]:
-    """(heads, tokens, tokens) of every tile, in the order of images: what the attention's own module returns."""
+    """Return the attention (heads, tokens, tokens) of every tile in the order of images, from the attention module."""
     (point,), calls = adapter_for(model_of(name)).capture_points(layer), []
     hook = point.attention.register_forward_hook(lambda module, args, output: calls.append(output[1]))
     with torch.no_grad():
@@ -55,7 +55,7 @@ def eager_maps(name: str, layer: int) -> list[Tensor]:
 
 
 def in_raster(name: str, received: Tensor, number: int) -> Tensor:
-    """What the patches of a tile received, in raster order: Inkling's come visual token by visual token."""
+    """Return what the patches of a tile received in raster order. Inkling orders them by visual token."""
     if not name.startswith("inkling2"):
         return received
     rows, columns = ((4, 4), (6, 4), (3, 5))[number]
@@ -79,7 +79,7 @@ def test_attention_is_that_of_the_eager_map(name: str, layer: int) -> None:
 
 
 def placed(values: Tensor, side: int) -> Tensor:
-    """In the corner of a larger raster, with numbers around it that must not count."""
+    """Put values in the corner of a larger raster, and numbers that must be ignored around them."""
     own = round(values.numel() ** 0.5)
     raster = torch.full((side, side), 1e3)
     raster[:own, :own] = values.view(own, own)
@@ -100,7 +100,7 @@ def test_the_cls_row_is_that_of_the_eager_map(name: str) -> None:
 
 @contextmanager
 def tower_returning(core: Any, calls: list[Tensor]) -> Iterator[None]:
-    """The tower returns a map over patches, (tiles, patches), from each of its calls, in every channel."""
+    """Make each call of the tower return a map over patches (tiles, patches) in every channel."""
     tower, left = core.vision_tower, list(calls)
 
     def show(module: Any, args: Any, output: Any) -> Any:
@@ -149,7 +149,7 @@ def test_a_map_of_perception_lm_is_carried_as_features_are() -> None:
 
 
 def test_a_map_of_inkling_is_carried_as_features_are() -> None:
-    """Patches of a visual token are joined, so its mean is that of the joined states."""
+    """The patches of a visual token are concatenated, so the mean of a map is that of the concatenated states."""
     model, inputs = model_of("inkling2"), FAMILIES["inkling2"].prompt([1, 2])
     tower, found = model.model.vision_tower, []
     grids = [(4, 4), (6, 4), (3, 5)]
@@ -173,7 +173,7 @@ def test_a_map_of_inkling_is_carried_as_features_are() -> None:
 
 
 def test_a_visual_token_of_step_3_7_is_given_its_own_square() -> None:
-    """The convolutions overlap: among the patches, those of its square change a token most."""
+    """The convolutions overlap, but the patches of its own square change a token most."""
     tower = model_of("step3p7").model.vision_model
     (image, *_) = reported("step3p7", Random(keep_ratio=0.5))
     pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -196,7 +196,7 @@ def test_a_visual_token_of_step_3_7_is_given_its_own_square() -> None:
 
 
 def test_crops_are_put_into_the_corner() -> None:
-    """By hand: a crop of 2 x 2 patches beside a whole of 3 x 3, and a CLS token before each."""
+    """By hand: a crop of 2 x 2 patches and a whole image of 3 x 3, each after a CLS token."""
     image = Layout(((1, 2, 2), (1, 3, 3)), 2)
     whole = (torch.full((1, 10, 1), 7.0), torch.full((1, 10, 1), 8.0))
     crop = (torch.arange(5.0).view(1, 5, 1), torch.arange(5.0, 10.0).view(1, 5, 1))
@@ -214,13 +214,13 @@ def test_crops_are_put_into_the_corner() -> None:
 
 
 def test_a_canvas_carries_its_crops_by_hand() -> None:
-    """Two crops side by side of one visual token, and the image of 2 x 2."""
+    """Two crops of one visual token side by side, and the whole image with 2 x 2."""
     layout = canvas_and_whole(1, 2, 1, 2)
     values = torch.tensor([[5.0, 99, 99, 99], [6.0, 99, 99, 99], [1.0, 2, 3, 4]])
     assert layout.to_tokens(values).tolist() == [5, 6, 6, 1, 2, 2, 3, 4, 4, 6]
 
 
-# PerceptionLM's videos, which come through the function for images.
+# PerceptionLM's videos, which are encoded by the function for images.
 
 
 def with_video(image: bool) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def test_videos_of_which_nothing_is_known() -> None:
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_importance_of_a_crop_is_what_it_is_alone(alpha: float) -> None:
-    """What fills up its raster counts neither as attention nor as colours."""
+    """The padding of its raster counts neither as attention nor as colour."""
     generator = torch.Generator().manual_seed(3)
     crop, whole = ([torch.randn(2, n, 4, generator=generator) for _ in range(2)] for n in (4, 9))
     colors = [torch.rand(3, side, side, generator=generator) for side in (8, 12)]

@@ -1,5 +1,5 @@
-"""Vision towers whose patches are merged to visual tokens: the attention that strategies read is the tower's own, and a
-map over patches becomes one over visual tokens as the model's own code merges features."""
+"""Vision towers whose patches are merged into visual tokens: strategies read the tower's own attention, and a map over
+patches is merged like features in the model's own code."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def model_of(name: str) -> Any:
 
 @contextmanager
 def softmaxes(module: Any) -> Iterator[list[Tensor]]:
-    """What every softmax within calls of a module returns."""
+    """Yield a list of what every softmax returns within calls of a module."""
     found: list[Tensor] = []
     original = functional.softmax
 
@@ -63,7 +63,7 @@ def softmaxes(module: Any) -> Iterator[list[Tensor]]:
 
 
 def patches_of(name: str, weights: Tensor, inputs: dict[str, Any]) -> Tensor:
-    """(tiles, patches) attention that the patches of every tile of a batch get from its patches."""
+    """Return the attention (tiles, patches) that the patches of every tile receive from patches of the same tile."""
     real = torch.ones(len(weights), weights.shape[-1])
     if name == "llama4":
         real[:, -1] = 0  # the CLS token
@@ -96,7 +96,7 @@ def by_kimi(core: Any, values: list[Tensor], inputs: dict[str, Any]) -> Tensor:
 
 
 def by_minicpm(core: Any, values: list[Tensor], inputs: dict[str, Any]) -> Tensor:
-    """Through the windows within the tower, if it merges there, and the squares after it."""
+    """Merge values through the windows in the tower, if it merges there, and the squares after it."""
     row, grids = torch.cat(values, 1)[..., None], inputs["target_sizes"]
     if core.config.downsample_mode != "4x":
         windows = core.vision_tower.vit_merger.get_window_index(grids)[0]
@@ -143,7 +143,7 @@ def by_cohere(core: Any, values: list[Tensor], inputs: dict[str, Any]) -> Tensor
 
 
 def by_molmo2(core: Any, values: list[Tensor], inputs: dict[str, Any]) -> Tensor:
-    """The query with which the projector pools is the mean of what it pools."""
+    """The projector pools with a query that is the mean of what it pools."""
     seen: list[Tensor] = []
     projector, width = core.multi_modal_projector, 2 * core.config.vision_config.hidden_size
     hook = projector.image_pooling_2d.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
@@ -202,7 +202,7 @@ def test_llama_4_is_not_pruned_where_it_scales_attention_by_place() -> None:
         model.config.text_config.floor_scale = length
         with pytest.raises(tokenprune.PruningError, match=f"from {length} on"):
             model(**inputs)
-        model.config.text_config.floor_scale = length + 3  # the answer gets there
+        model.config.text_config.floor_scale = length + 3  # the answer becomes that long
         assert model.generate(**inputs, max_new_tokens=3, do_sample=False).shape[1] == length + 3
         with pytest.raises(tokenprune.PruningError, match=f"from {length + 3} on"):
             model.generate(**inputs, max_new_tokens=4, do_sample=False)

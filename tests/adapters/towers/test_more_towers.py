@@ -1,5 +1,5 @@
-"""Families whose towers have attention of their own: it is that of the eager model, and a visual token is given the
-patches that it is made from."""
+"""Families whose towers have their own attention classes: what is read equals the eager model's attention, and a visual
+token gets the values of the patches that it is made from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tokenprune
 from tokenprune import FoPru, Grid, UnsupportedError
 from tokenprune.adapters import adapter_for
 
-#: Those with an attention module that returns (output, weights) for tiles, (tiles, heads, tokens, tokens).
+#: Families with an attention module that returns (output, weights), with weights (tiles, heads, tokens, tokens).
 NAMES = ["deepseek-vl", "deepseek-vl-hybrid", "janus", "qianfan-ocr", "ovis2", "granite-docling", "granite4-vision"]
 SAM = ["got-ocr2"]
 
@@ -33,7 +33,7 @@ def images_of(name: str, strategy: tokenprune.Strategy) -> list[tokenprune.Image
 
 
 def eager_maps(name: str, layer: int) -> Tensor:
-    """The attention weights that the unpatched eager model's own module returns."""
+    """Return the attention weights from the unpatched eager model's own module."""
     model, maps = model_of(name, "eager"), []
     adapter = adapter_for(model)
     (point,) = adapter.capture_points(layer)
@@ -58,8 +58,8 @@ def test_attention_is_that_of_the_eager_map(name: str, layer: int) -> None:
 
 
 def visual_features(name: str, tile: int | None = None, patch: int = 0) -> Tensor:
-    """(visual, width): the features of all images of a prompt; with a tile, after the last layer of the tower that the
-    features are made of has returned something else for one of its patches."""
+    """Return the features (visual, width) of all images of a prompt. If a tile is given, the last layer of the tower
+    that the features are made from returns something else for one of its patches."""
     model, found = model_of(name), []
     adapter = adapter_for(model)
 
@@ -83,7 +83,7 @@ def visual_features(name: str, tile: int | None = None, patch: int = 0) -> Tenso
     hooks = [adapter.language_model.register_forward_pre_hook(look, with_kwargs=True)]
     if tile is not None:
         layer = adapter.tower.layers(adapter.vision_tower)[adapter.encoder_layer(None)]
-        shown = adapter.vision_tower if name == "granite4-vision" else layer  # transformers keeps its states aside
+        shown = adapter.vision_tower if name == "granite4-vision" else layer  # which stores its layers' states
         hooks.append(shown.register_forward_hook(disturb))
     with torch.no_grad():
         model(**inputs)
@@ -94,7 +94,7 @@ def visual_features(name: str, tile: int | None = None, patch: int = 0) -> Tenso
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_visual_token_is_given_the_patches_that_it_is_made_from(name: str) -> None:
-    """Features change where, and only where, a map over patches is carried to."""
+    """If a patch changes, exactly those features change to which a map over patches carries it."""
     images, before = images_of(name, Grid(keep_ratio=0.5)), visual_features(name)
     ends = torch.tensor([image.layout.n_tiles for image in images]).cumsum(0).tolist()
     starts = torch.tensor([0, *(image.n_visual for image in images)]).cumsum(0).tolist()
@@ -112,7 +112,7 @@ def test_a_visual_token_is_given_the_patches_that_it_is_made_from(name: str) -> 
         expected[starts[number] : starts[number + 1]] = carried
         assert torch.equal(changed, expected)
         n_changed += int(changed.sum())
-    assert n_changed >= 4  # padding, which Granite 4 Vision cuts off, has no visual token
+    assert n_changed >= 4  # Granite 4 Vision cuts off padding, so padding has no visual tokens
 
 
 def eager_patches(name: str) -> int:
@@ -121,7 +121,7 @@ def eager_patches(name: str) -> int:
 
 
 def test_convolutions_that_overlap() -> None:
-    """A patch changes the visual token that it is given to most, of those that see it at all."""
+    """A patch is assigned to the visual token that it changes most."""
     (image, *_), before = images_of("got-ocr2", Grid(keep_ratio=0.5)), visual_features("got-ocr2")
     for patch in (0, 5 * 16 + 6, 255):
         change = (visual_features("got-ocr2", 0, patch) - before).abs().sum(-1)[: image.n_visual]

@@ -1,7 +1,7 @@
 """Vision towers that take the patches of all images in one row: their attention, and what visual tokens are made of.
 
-What is expected comes from the model itself: the attention weights that its eager attention computes, and the patches
-on which each of its visual tokens depends after the last encoder layer.
+Expected values come from the model itself: the weights of its eager attention, and the patches on which each visual
+token depends after the last encoder layer.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ NAMES = present(
 
 
 def family_of(name: str) -> Family:
-    """A test that asks for one that this transformers lacks is skipped."""
+    """Return a family, or skip the test if this transformers lacks it."""
     return COMPACT_ONLY[name] if name in COMPACT_ONLY else FAMILIES[name]
 
 
@@ -77,7 +77,7 @@ def images_of(name: str, inputs: dict[str, Any], strategy: tokenprune.Strategy) 
 
 
 def inputs_of(name: str, kind: str) -> dict[str, Any]:
-    """Images of different sizes or two videos, one row of the batch with more of them than the other."""
+    """Return images of different sizes or two videos, with more of them in one row of the batch than in the other."""
     family = family_of(name)
     if name in COMPACT_ONLY:  # no padding
         return family.prompt([2]) if kind == "image" else family.prompt([0], videos_per_row=[2])
@@ -85,7 +85,7 @@ def inputs_of(name: str, kind: str) -> dict[str, Any]:
 
 
 def encoded(model: Any, inputs: dict[str, Any], kind: str) -> Tensor:
-    """The features of all visual tokens of a kind, one after the other."""
+    """Return the features of all visual tokens of a kind."""
     encode = getattr(model.model, f"get_{kind}_features")
     taken = inspect.signature(encode).parameters
     output = encode(**{name: value for name, value in inputs.items() if name in taken}).pooler_output
@@ -95,8 +95,8 @@ def encoded(model: Any, inputs: dict[str, Any], kind: str) -> Tensor:
 def received(
     model: Any, inputs: dict[str, Any], kind: str, layer: int, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Tensor, int]:
-    """What each patch of the row receives from the others in one encoder layer, on average over the heads; and in how
-    many frames."""
+    """Return the attention that each patch of the row receives in one encoder layer, averaged over heads, and the
+    number of frames."""
     adapter, maps = adapter_for(model), []
     attention = adapter.tower.capture_points(adapter.tower.layers(adapter.vision_tower)[layer]).attention
     code = sys.modules[type(attention).__module__]
@@ -116,7 +116,7 @@ def received(
 
 
 def patches_of_tokens(model: Any, inputs: dict[str, Any], kind: str) -> Tensor:
-    """(tokens, patches) bool: which patches of the row each visual token is made of after the last encoder layer."""
+    """Return (tokens, patches) bool: of which patches in the row each visual token is made after the last layer."""
     adapter, rows = adapter_for(model), []
 
     def restart(module: Any, args: Any, output: Tensor) -> Tensor:
@@ -159,7 +159,8 @@ def test_scores_are_the_column_sums_of_the_towers_own_attention(
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_rows_say_what_each_patch_belongs_to(name: str, kind: str) -> None:
-    """In the order of the layers, which the model itself tells; and in that of tiles, which is raster order."""
+    """Both in the order of the layers, as known from the model itself, and in the order of tiles, which is raster
+    order."""
     model, inputs = model_of(name), inputs_of(name, kind)
     adapter = adapter_for(model)
     if adapter.tower.row is None:
@@ -177,12 +178,12 @@ def test_rows_say_what_each_patch_belongs_to(name: str, kind: str) -> None:
             expected.append(frame.repeat_interleave(2, 0).repeat_interleave(2, 1).flatten())
             first += h * w // 4
     assert torch.equal(row.in_tiles, torch.cat(expected))
-    chunks = name == "minimax-m3"  # whose frames are one tile
+    chunks = name == "minimax-m3"  # its frames are one tile
     assert list(row.tiles) == (grids.prod(1).tolist() if chunks else [len(frame) for frame in expected])
 
 
 def test_tokens_that_are_no_patches_get_the_highest_score() -> None:
-    """HunyuanOCR's: one before the image, one after every row, one after the image."""
+    """HunyuanOCR has one before the image, one after every row, and one after the image."""
     model = model_of("hunyuan-vl")
     with torch.no_grad(), tokenprune.patch(model, FoPru()) as handle:
         model(**FAMILIES["hunyuan-vl"].prompt([1], sizes=[(24, 40)]))
@@ -199,13 +200,13 @@ def test_grids_are_those_of_the_visual_tokens(name: str, kind: str) -> None:
     """A visual token's patches are those of its cell."""
     images = images_of(name, inputs_of(name, kind), Grid(keep_ratio=0.5))
     sizes = family_of(name).sizes if kind == "image" else family_of(name).video_sizes
-    side = 4 if name == "video-llama-3" and kind == "image" else 8  # pixels of a visual token
+    side = 4 if name == "video-llama-3" and kind == "image" else 8  # pixels per side of a visual token
     for image, size in zip(images, sizes, strict=False):
         *_, (t, h, w) = [grid for grid in image.layout.grids if grid != (1, 1, 1)]
         *frames, height, width = size
         assert (h, w - (name in ("hunyuan-vl", "hy-v4-vl"))) == (height // side, width // side)
         n_tiles = 1 if image.layout.tiles is None else len(image.layout.tiles.unique())
-        assert n_tiles == (1 if name == "minimax-m3" else t)  # which sees all frames of a chunk at once
+        assert n_tiles == (1 if name == "minimax-m3" else t)  # it sees all frames of a chunk at once
         assert image.modality == kind
         assert not frames or t in (frames[0], frames[0] // 2)
 

@@ -27,8 +27,8 @@ def model_of(name: str) -> Any:
 
 
 def maps_in_row_order(model: Any, inputs: dict[str, Tensor], layer: int) -> tuple[list[Tensor], Tensor]:
-    """The attention maps of one layer, (heads, patches, patches) of every frame in the order of the tower's row, worked
-    out from what its attention is given; and which visual token each four patches of the row become."""
+    """Return the attention maps of one layer, (heads, patches, patches) per frame in the order of the tower's row,
+    computed from the inputs of its attention, and the visual token that each four patches of the row become."""
     seen: dict[str, Any] = {}
     tower = model.model.visual
     attention = tower.blocks[layer].attn
@@ -85,7 +85,7 @@ def test_column_sums_are_those_of_the_attention_maps(name: str, layer: int | Non
 
 
 def block_order(t: int, h: int, w: int) -> list[tuple[int, int, int]]:
-    """Frame, row and column of the patches of one image, in the order in which processors write them."""
+    """Return frame, row and column of one image's patches, in the order in which processors write them."""
     return [
         (frame, 2 * row + y, 2 * column + x)
         for frame in range(t)
@@ -98,7 +98,7 @@ def block_order(t: int, h: int, w: int) -> list[tuple[int, int, int]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_statistics_come_in_raster_order(name: str) -> None:
-    """Queries that say where their patch is."""
+    """Checked with queries that encode the place of their patch."""
     model = model_of(name)
     adapter = adapter_for(model)
     grids = torch.tensor([[1, 6, 10], [3, 4, 6]])
@@ -174,6 +174,6 @@ def test_a_tower_without_full_attention(monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(UnsupportedError, match=r"no layer .* each of its 3 layers .* small windows.* such as Grid"):
             tokenprune.patch(model, FoPru(layer=layer))
     tokenprune.patch(model, Grid()).remove()
-    monkeypatch.setattr(model.model.visual.config, "fullatt_block_indexes", [31])  # as a config for another depth has
+    monkeypatch.setattr(model.model.visual.config, "fullatt_block_indexes", [31])  # as in a config for another depth
     with pytest.raises(UnsupportedError, match=r"no layer of this vision tower"):
         tokenprune.patch(model, FoPru())

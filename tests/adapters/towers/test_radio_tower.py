@@ -1,5 +1,5 @@
-"""Nemotron-H Omni's tower: all images in one row, or the steps of videos in a batch, each after its class and register
-tokens."""
+"""Nemotron-H Omni's tower: all images in one row, or the steps of videos in a batch, each after its own class and
+register tokens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def inputs_of(kind: str) -> dict[str, Any]:
 
 
 def tiles_of(states: Tensor, inputs: dict[str, Any]) -> list[Tensor]:
-    """The tokens of every image or step of a video, from those of a layer."""
+    """Split the states of a layer into the tokens of every image, or of every step of a video."""
     if "image_grid_hw" not in inputs:
         return list(states)
     return list(states[0].split((inputs["image_grid_hw"].prod(-1) + PREFIX).tolist()))
@@ -43,7 +43,7 @@ def report_of(inputs: dict[str, Any], strategy: tokenprune.Strategy) -> list[tok
 
 
 def eager_weights(inputs: dict[str, Any], layer: int) -> list[Tensor]:
-    """(heads, tokens, tokens) of every tile: what the tower's own attention returns."""
+    """Return the attention (heads, tokens, tokens) of every tile, from the tower's own attention module."""
     found: list[Tensor] = []
     attention = model_of().vision_model.encoder.layer[layer].attention
     hook = attention.register_forward_hook(lambda module, args, output: found.append(output[1]))

@@ -1,4 +1,4 @@
-"""Towers whose patches are read by queries that become the visual tokens: Idefics2, Aria and DeepSeek-OCR 2."""
+"""Towers with queries that read the patches and become the visual tokens: Idefics2, Aria and DeepSeek-OCR 2."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def looked_at(name: str, layer: int | None) -> list[VisualTokens]:
 
 
 def weights_of(name: str, module: Any) -> list[Tensor]:
-    """What a module of attention returns as its weights, in every call, (tiles, heads, queries, keys)."""
+    """Return the weights (tiles, heads, queries, keys) from every call of an attention module."""
     found: list[Tensor] = []
     hook = module.register_forward_hook(lambda module, args, output: found.append(output[1]))
     with torch.no_grad():
@@ -47,14 +47,14 @@ def reader_of(name: str) -> Any:
 
 
 def in_order(name: str, calls: list[Tensor]) -> list[Tensor]:
-    """The tiles in the order of images. Of DeepSeek-OCR 2, the wholes of three images come first, and then two crops of
-    the first and two of the last."""
+    """Return the tiles in the order of images. DeepSeek-OCR 2 gets three whole images first, and then two crops of the
+    first image and two of the last."""
     tiles = [tile for call in calls for tile in call]
     return [tiles[i] for i in (3, 4, 0, 1, 5, 6, 2)] if name == "deepseek-ocr2" else tiles
 
 
 def n_real(name: str, number: int) -> Tensor:
-    """Which patches of a tile are there: Idefics2 and Aria fill up images that are not square."""
+    """Return which patches of a tile are real: Idefics2 and Aria pad images that are not square."""
     if name == "deepseek-ocr2":
         return torch.ones(16 if number in (2, 3, 6) else 4, dtype=torch.bool)
     inputs = FAMILIES[name].prompt([1, 2])
@@ -86,7 +86,7 @@ def in_corner(values: Tensor, n_patches: int) -> Tensor:
 
 @pytest.mark.parametrize("name", ["idefics2", "deepseek-ocr2"])
 def test_shares_are_what_the_last_layer_reads(name: str) -> None:
-    """Of the weights that queries give, those on patches, as shares of their sum in each head."""
+    """They are the queries' weights on patches, as shares of their sum in each head."""
     maps = in_order(name, weights_of(name, reader_of(name)))
     found = [tile for image in looked_at(name, 0) for tile in shares_of(image)]
     assert len(found) == len(maps)
@@ -106,7 +106,7 @@ def shares_of(image: VisualTokens) -> Tensor:
 
 
 def test_shares_of_aria_are_its_cross_attention() -> None:
-    """Whose weights torch returns, averaged over heads, when it is asked to."""
+    """torch can return its weights, averaged over heads."""
     model = model_of("aria")
     attention, found = model.model.multi_modal_projector.cross_attn.multihead_attn, []
 
@@ -146,7 +146,7 @@ READS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resampler_that_was_exchanged_is_refused(name: str) -> None:
-    """Its hooks would be on modules that no longer run."""
+    """The hooks would be on modules that no longer run."""
     family = FAMILIES[name]
     model = family.build()
     with tokenprune.patch(model, FoPru(keep_ratio=0.5)):

@@ -21,11 +21,11 @@ import tokenprune
 from tokenprune import FoPru, Random, UnsupportedError
 from tokenprune.adapters import adapter_for
 
-pytest.importorskip("timm", reason="timm has the published towers, and is not installed")
+pytest.importorskip("timm", reason="the published towers need timm")
 
 
 class Perception(PerceptionLM):
-    """With a small Perception Encoder: a CLS token, and patches whose queries and keys are rotated."""
+    """PerceptionLM with a small Perception Encoder: a CLS token, and patches whose queries and keys are rotated."""
 
     encoder = "vit_pe_lang_large_patch14_448"
     cls = True
@@ -56,7 +56,7 @@ class WithoutCls(Perception):
 
 
 class Fast(FastVlm):
-    """With a small FastViT, of the published design."""
+    """FastVLM with a small FastViT of the published design."""
 
     def config(self) -> Any:
         arguments = {"layers": [1, 1, 1, 1, 2], "embed_dims": [8, 8, 16, 32, 64], "inference_mode": True}
@@ -68,7 +68,7 @@ class Fast(FastVlm):
     def build(self, attention: Any = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
         model = super().build(attention, seed, n_layers)
         for block, std in zip(model.model.vision_tower.timm_model.stages[-1].blocks, (20.0, 1.0), strict=False):
-            if hasattr(block.token_mixer, "qkv"):  # attention is far from uniform then
+            if hasattr(block.token_mixer, "qkv"):  # so that attention is far from uniform
                 torch.nn.init.normal_(block.token_mixer.qkv.weight, std=std)
         return model
 
@@ -92,7 +92,7 @@ def model_of(name: str) -> Any:
 
 
 def weights_of(model: Any, attention: Any, inputs: dict[str, Any]) -> Tensor:
-    """(tiles, heads, tokens, tokens): timm's own weights, which it drops out of where its kernels are not fused."""
+    """Return timm's own weights (tiles, heads, tokens, tokens), from the dropout that its unfused attention calls."""
     found: list[Tensor] = []
     hook = attention.attn_drop.register_forward_hook(lambda module, args, output: found.append(output))
     fused, attention.fused_attn = attention.fused_attn, False
@@ -148,7 +148,7 @@ def test_a_tower_of_another_design_is_refused() -> None:
 
 
 def test_a_convolutional_tower_has_no_attention() -> None:
-    """The last stage decides: the published FastViT attends there, others do not."""
+    """The last stage decides: that of the published FastViT has attention, others do not."""
     family = Fast("convolutional")
     config = family.config()
     config.vision_config.architecture = "fastvit_sa12"
@@ -160,7 +160,7 @@ def test_a_convolutional_tower_has_no_attention() -> None:
 
 
 class PublishedGemma3n(Gemma3n):
-    """The published vision tower, and the published kinds and heads of layers, few of them and narrow."""
+    """The published vision tower, and layers of the published kinds and heads, but few and narrow."""
 
     vision: Any = None
 
@@ -186,7 +186,7 @@ class PublishedGemma3n(Gemma3n):
 
 @pytest.mark.slow
 def test_gemma_3n_at_published_shapes() -> None:
-    """And the attention of the tower's last stage, carried to visual tokens as the tower fuses its maps."""
+    """Includes the attention of the tower's last stage, carried to visual tokens as the tower fuses its maps."""
     family: Any = PublishedGemma3n("published")
     model = build(family, "sdpa")
     assert pickle.loads(pickle.dumps(adapter_for(model).tower))

@@ -19,7 +19,7 @@ from tokenprune.encoded import CapturePoints
 
 
 class TwoBlocks(nn.Module):
-    """A vision encoder that no package of ours knows: no CLS token, and attention with names of its own."""
+    """A vision encoder that tokenprune does not know: no CLS token, and attention with other names."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""An adapter is trained on scenes apart from those that it is measured on, merged, and asked the same questions."""
+"""An adapter is trained on other scenes than it is measured on, merged, and asked the same questions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_scenes_are_of_what_training_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the things, fonts and backgrounds that are not held out."""
+    """They contain only things, fonts and backgrounds that are not held out."""
     asked: dict[str, Any] = {}
 
     def load(sources: Path, **held_out: bool) -> Any:

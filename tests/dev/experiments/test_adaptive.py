@@ -1,4 +1,4 @@
-"""Adaptive budgets beside fixed ones: the same average, the same questions, and what the table says of them."""
+"""Adaptive budgets against fixed ones: the same average, the same questions, and the table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert (tmp_path / "image.png").stat().st_size > 10_000
     answers = (output / "answers.jsonl").read_text()
     assert len(answers.splitlines()) == 5 * 20
-    main(options)  # all answers are there
+    main(options)  # all answers already exist
     assert (output / "answers.jsonl").read_text() == answers
     with pytest.raises(SettingError, match=r"identity\.json: holds another run, with rec\.questions=20 and not rec"):
         main([*options, "--limit", "10"])

@@ -1,4 +1,4 @@
-"""The evals on aerial photographs, from images and boxes that are known, and the scaling table of one tile."""
+"""The experiment on aerial photographs, with known images and boxes, and the scaling table for one tile."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VOC = """<annotation><object><name>Tree</name><bndbox>
 
 
 def small() -> Photograph:
-    """Two tiles side by side, of 2 x 2 patches of 4 pixels each, and a strip that no tile covers."""
+    """Return two tiles side by side, with 2 x 2 patches of 4 pixels each, and a strip that no tile covers."""
     boxes = np.array([[5.0, 1.0, 11.0, 3.0], [0.0, 0.0, 1.0, 1.0], [12.0, 4.0, 16.0, 8.0]])
     return Photograph("small", Image.new("RGB", (18, 9)), 8, (1, 2), boxes)
 
@@ -39,7 +39,8 @@ def test_boxes_are_read() -> None:
 
 
 def test_which_patches_are_on_trees() -> None:
-    """The first tree has a patch of each tile, the second no patch's middle, the third one of the second tile."""
+    """The first tree covers a patch of each tile, the second the middle of no patch, the third a patch of the second
+    tile."""
     inside = small().inside(4)
     assert inside.shape == (2, 4, 3)
     assert [tuple(place) for place in np.argwhere(inside).tolist()] == [(0, 1, 0), (1, 0, 0), (1, 3, 2)]

@@ -1,4 +1,4 @@
-"""What a patch adds to a decode step is measured beside a cache of the same lengths; how much it is is not tested."""
+"""The cost of a patch per decode step is measured against a cache of the same lengths. Its amount is not tested."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 
 def test_steps_go_on_behind_the_same_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the patch and without: as many keys in every layer, at every step."""
+    """With and without the patch, every layer has the same number of keys at every step."""
     model, lengths, ticks = deep_llava(), [], iter(range(10**6))
     monkeypatch.setattr("time.process_time", lambda: float(next(ticks)))
     vflowopt = Pruned(label="VFlowOpt", keep_ratio=0.3, strategy=VFlowOpt(keep_ratio=0.3, first=0.5))

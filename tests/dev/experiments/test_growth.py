@@ -1,4 +1,4 @@
-"""Time and memory as images grow: the experiment on small ones, and how memory is bounded."""
+"""Time and memory as images grow: the experiment on small images, and bounds on memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def peaks(rows: list[dict[str, Any]]) -> dict[str, list[int]]:
-    """The peaks by strategy, for ascending sizes."""
+    """Return the peaks by strategy, for ascending sizes."""
     found: dict[str, list[int]] = {}
     for row in rows:
         found.setdefault(row["strategy"], []).append(row["peak_bytes"])
@@ -34,10 +34,10 @@ def peaks(rows: list[dict[str, Any]]) -> dict[str, list[int]]:
 
 
 def test_memory_grows_no_faster_than_the_number_of_tiles() -> None:
-    """And little above what encoding the image takes without any strategy."""
+    """It is also only a little above what encoding the image takes without a strategy."""
     by_name = peaks(list(growth.rows_of([8, 16], [], 1)))
     encoded = by_name.pop(growth.ENCODED)
-    by_name.pop("vispruner")  # compares all pairs at once as long as these take at most 64 MiB
+    by_name.pop("vispruner")  # it compares all pairs at once if they take at most 64 MiB
     for name, (half, whole) in by_name.items():
         assert whole < 2.1 * half, name
         assert whole < 1.7 * encoded[-1], name

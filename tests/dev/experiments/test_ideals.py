@@ -1,4 +1,4 @@
-"""Strategies are timed beside their ideals, and an interrupted run goes on; how long they take is not tested."""
+"""Strategies are timed against their ideals, and an interrupted run resumes. Times are not tested."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_run_goes_on_where_it_was_interrupted(
     assert {line[1] for line in three} == {"Random", "Grid", "AdaToken"}
     added = run(tmp_path / "later", "--strategy", "divprune", "--keep-ratio", 0.5, "--rounds", 2)
     together, *four = table([record, added]).lines[:5]
-    assert together[-1] == "8"  # of both files
+    assert together[-1] == "8"  # the rounds of both files
     assert {line[1] for line in four} == {"Random", "Grid", "AdaToken", "DivPrune"}
 
 
@@ -79,7 +79,7 @@ def test_what_is_slower_than_it_may_be_is_bold(tmp_path: Path, monkeypatch: pyte
 
     for rounds, marks in (([1.0304], 0), ([1.031], 4), ([1.031, 1.2], 4), ([1.031, 1.2, 1.0], 0)):
         record.rounds[:] = map(timed, rounds)
-        assert str(table([record])).count("**") == marks  # in the strategy's line, and in that of all
+        assert str(table([record])).count("**") == marks  # in the strategy's line, and in the line of all strategies
 
 
 def test_every_strategy_for_images_is_asked() -> None:

@@ -1,4 +1,4 @@
-"""A few of the random kills of `eval` and `optimize`, which the full measurement repeats a hundred times."""
+"""A few random kills of `eval` and `optimize`; the full measurement makes a hundred."""
 
 import json
 import os

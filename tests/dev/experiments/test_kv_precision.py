@@ -1,4 +1,4 @@
-"""Keep ratios against the precision of the KV cache: answers read it from their first token on, and the tables."""
+"""Keep ratios against the precision of the KV cache: even the first answer token reads the quantised cache; tables."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STEPS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def asked() -> tuple[Any, dict[str, Any]]:
-    """The bundled model with its first layers only, and two questions of different lengths about one image."""
+    """Return the bundled model's first layers, and two questions of different lengths about one image."""
     model, processor = load_model(str(MODEL), "float32")
     model.model.language_model.layers = model.model.language_model.layers[:N_LAYERS]
     model.config.text_config.num_hidden_layers = N_LAYERS
@@ -63,7 +63,7 @@ def rounded(states: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 
 def round_all(layer: Any) -> None:
-    """Round what a layer of a cache holds to fp8, and with the same scales what it gets."""
+    """Round the contents of a cache layer to fp8, and later tokens with the same scales."""
     held = (layer.keys, layer.values)
     scales = [states.abs().amax() / 448 for states in held]
     for states, scale in zip(held, scales, strict=True):
@@ -74,10 +74,10 @@ def round_all(layer: Any) -> None:
 
 @needs_fp8
 def test_the_first_token_reads_what_is_quantised(asked: tuple[Any, dict[str, Any]]) -> None:
-    """As if the keys and values of the prompt had been rounded by hand before its last token is read."""
+    """The result is the same as if the prompt's keys and values were rounded by hand before its last token is read."""
     model, inputs = asked
     inputs = {name: tensor[:1] for name, tensor in inputs.items()}
-    assert inputs["attention_mask"].all()  # a plain forward would number padding, too
+    assert inputs["attention_mask"].all()  # because a plain forward would number padding too
     text = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     with tokenprune.patch(model, Mosaic(keep_ratio=0.25)):
         with reading_cache(model, PRECISIONS[8]):
@@ -109,7 +109,7 @@ def test_a_run_of_two_precisions(tmp_path: Path) -> None:
         ("Mosaic, 8 bits", 0.25, 2),
     ]
     sizes = {row.strategy: row.kv_cache_bytes for row in rows if row.task == "rec"}
-    for name in ("unpruned", "Mosaic"):  # four bytes a number here, against one
+    for name in ("unpruned", "Mosaic"):  # four bytes per number here, against one
         assert sizes[f"{name}, 8 bits"] == pytest.approx(sizes[f"{name}, 16 bits"] / 4, rel=0.001)
     answers = {path: path.read_bytes() for path in tmp_path.rglob("answers.jsonl")}
     assert len(answers) == 2
@@ -124,7 +124,7 @@ def test_the_prompt_is_quantised_and_the_newest_tokens_are_not(asked: tuple[Any,
         with tokenprune.patch(model, Mosaic(keep_ratio=0.25)), reading_cache(model, PRECISIONS[bits]):
             output = model.generate(**inputs, **STEPS, min_new_tokens=3)
         layer = cache_in(output)[1].layers[0]
-        assert layer.keys.shape[2] == 3  # the prompt's last token and two of the answer
+        assert layer.keys.shape[2] == 3  # the last prompt token and two answer tokens
         _, _, n_prompt, _ = layer._quantized_keys.shape
         assert n_prompt == 64 + int((inputs["input_ids"][0] != model.config.image_token_id).sum()) - 1
         values = layer._quantized_keys.dequantize()[0, 0, -1]

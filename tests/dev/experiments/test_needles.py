@@ -1,4 +1,4 @@
-"""Needles in a large image: the set, and what is asked of it."""
+"""Needles in a large image: the set, and the questions."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_zoom_answers_from_what_zoom_says(asker: Asker, needles: Path, monkeypat
 def test_random_tiles_are_drawn_anew_and_the_same_again(
     asker: Asker, needles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They owe nothing to attention but how many they are."""
+    """Only their number depends on attention."""
     questions: Any = load_questions(needles, style=STYLE)[:2]
     looked: list[list[tuple[View, ...]]] = []
     steps = asker._steps
@@ -142,7 +142,7 @@ def test_random_tiles_are_drawn_anew_and_the_same_again(
 
 
 def test_each_view_is_encoded_once(asker: Asker, needles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And every answer is the same; the tower is left as it was."""
+    """Answers do not change, and the tower is restored."""
     _ = asker.costs
     questions: Any = by_image(load_questions(needles, style=STYLE))[0][:2]
     plain = [answer for question in questions for answer in asker.answers(question, WAYS[:-1])]
@@ -209,7 +209,7 @@ def test_the_image_shows_each_tile_where_it_is(asker: Asker, needles: Path) -> N
 
 
 def test_a_killed_run_goes_on_where_it_was(needles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run goes on where it was, and not with other settings."""
+    """It resumes, but not with other settings."""
     from tokenprune.evals.dev.experiments.needles import ask as zoom
 
     model = tiny_llava("clip")

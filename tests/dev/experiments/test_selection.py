@@ -1,4 +1,4 @@
-"""Time of selection alone: every stage is timed, of every strategy that an image alone can serve."""
+"""The time of selection alone: all stages of every strategy that needs only an image are timed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that times servers asks each at every keep ratio, and counts what they tell; how fast they are is not
+"""The command that times servers sends requests at every keep ratio to each, and reads their metrics. Times are not
 tested."""
 
 from __future__ import annotations
@@ -61,6 +61,6 @@ def test_a_server_is_timed(
     assert (content["about"]["versions"]["vllm"], content["about"]["rounds"]) == ("0.32.0", 2)
     assert {row["keep_ratio"] for row in content["rows"]} == set(benchmark.KEEP_RATIOS)
     assert {row["blocks"] for row in content["rows"] if "blocks" in row} <= {0.0, 40.0}
-    # One to warm up; then in each round the first token, and two requests of the one client.
+    # One request to warm up; then, in each round, one for the first token and two from the only client.
     assert [asked.count(ratio) for ratio in benchmark.KEEP_RATIOS] == [7, 7, 7, 7]
     assert "unpruned (engine of grid)" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Does a promise hold on hidden questions: the check itself, on answers with losses that are known."""
+"""The check whether a bound holds on hidden questions, on answers with known losses."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COSTS = {setup(ratio / 10).key: ratio / 10 for ratio in range(1, 10)}
 
 
 class Known:
-    """A Scorer whose scores are all there."""
+    """A Scorer with given scores."""
 
     def __init__(self, scores: dict[AnswerKey, float]) -> None:
         self.of = scores
@@ -50,7 +50,8 @@ class Known:
 
 
 def known(questions: Sequence[Question], losses: Mapping[float, float], seed: int) -> Known:
-    """Scores of the unpruned model, all right, and of setups that lose each question with a known probability."""
+    """Return scores of the unpruned model, all right, and of setups that lose each question with a known
+    probability."""
     rng, scores = np.random.default_rng(seed), {}
     for setting, loss in [(UNPRUNED, 0.0), *((setup(ratio), loss) for ratio, loss in losses.items())]:
         for one in questions:
@@ -78,7 +79,7 @@ def test_the_cheapest_that_keeps_the_bound_is_recommended(questions: Sequence[Qu
 
 
 def test_a_promise_that_does_not_hold_is_seen(questions: Sequence[Question]) -> None:
-    """A setup that loses nothing on what is shown, and half of the hidden questions."""
+    """A setup that loses no visible question and half of the hidden ones."""
     hidden = {one.id for one in split(questions, 1)[1]}
     lucky = known(questions, {0.5: 0.0}, 0)
     for number, key in enumerate(key for key in lucky.of if key.id in hidden and key.key == setup(0.5).key):
@@ -90,7 +91,7 @@ def test_a_promise_that_does_not_hold_is_seen(questions: Sequence[Question]) -> 
 
 
 def test_what_loses_as_much_as_the_bound_is_seldom_recommended(questions: Sequence[Question]) -> None:
-    """Eight setups whose true loss is the bound: the best of them is not promised for its luck in the search."""
+    """Of eight setups whose true loss equals the bound, the luckiest in the search is not recommended."""
     ratios = [number / 10 for number in range(1, 9)]
     grid = [setup(ratio) for ratio in ratios]
     drawn = [
@@ -115,7 +116,7 @@ def test_the_command_asks_once_and_replays(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_stored_rows_stand_for_answers(tmp_path: Path) -> None:
-    """What is found with rows is what is found by asking; rows of other questions are refused."""
+    """The outcome is the same with stored rows as by asking. Rows of other questions are refused."""
     write_scenes(tmp_path / "scenes", 47)
     model = saved(deep_llava(), tmp_path / "model")
     data = tmp_path / "scenes"

@@ -102,8 +102,8 @@ def test_prefills_are_compared_with_the_unpruned_model_and_the_ideal() -> None:
 
 @pytest.fixture
 def rows() -> list[TaskResult]:
-    """Twelve questions of four clips: the unpruned model is right, Random wrong about what appears, EVS about nothing
-    but where."""
+    """Return rows on twelve questions about four clips: the unpruned model is always right, Random is wrong about what
+    appears, and EVS is right only about "where"."""
     kinds = [kind_of(number) for number in range(12)]
     images = {"val": [number // 3 for number in range(12)]}
     return [

@@ -1,4 +1,4 @@
-"""The committed rows were measured with today's settings of the plan: otherwise nothing could resume from them."""
+"""The committed rows were measured with the plan's current settings, or nothing could resume from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Goals and published directions, judged on constructed rows."""
+"""Goals and published findings, judged on constructed rows."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_directions_are_judged_by_their_intervals() -> None:
     assert line(text, "VFlowOpt keeps 93% of VQA at 10 %, default settings", "93.1").endswith("| within chance |")
     assert line(text, "25 %", "REC", "1", "1", "0", "FoPru rank -2", "+25.0")
     assert line(text, "25 %", "VQA", "1", "1", "0", "FoPru rank -2", "+11.5")
-    # FastV against the two with as large a cache; PAR's cache is nobody's
+    # FastV against the two with a cache of the same size; no cache matches PAR's
     assert line(equal, "10 %", "FastV", "REC", "1", "1", "0", "FoPru rank -2 at 25 %", "-12.5")
     assert line(equal, "10 %", "FastV", "VQA", "1", "1", "0", "FoPru rank -2 at 25 %", "-1.5")
     assert "PAR" not in text

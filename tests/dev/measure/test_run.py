@@ -1,4 +1,4 @@
-"""The driver of all tables: what has rows is not asked again, and what it leaves out it says."""
+"""The measurement of all tables: what has rows is not measured again, and what is left out is printed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write_questions(folder: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Measuring:
-    """Nothing is measured yet."""
+    """A measurement without any rows."""
     write_questions(tmp_path)
     return measuring(tmp_path)
 
@@ -65,14 +65,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def measured(finished: Path, tmp_path: Path) -> Measuring:
-    """All of `PART` is measured."""
+    """A measurement with all rows of `PART`."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     return measuring(tmp_path)
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What `evaluate` was asked."""
+    """The arguments of all calls of `evaluate`."""
     calls: list[dict[str, Any]] = []
 
     def listened(model: Any, **kwargs: Any) -> list[TaskResult]:
@@ -84,13 +84,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def another_machine(run: Measuring) -> Measuring:
-    """The measurement where only the rows are."""
+    """Return the measurement on a machine that has only the rows."""
     shutil.rmtree(run.runs)
     return replace(run, _identities={}, _refused={})
 
 
 def answers(runs: Path) -> dict[AnswerKey, Answer]:
-    """All answers of the runs in a folder, without their times."""
+    """Return all answers of the runs in a folder, without times."""
     folders = [RunFolder(file.parent) for file in runs.rglob("run.json")]
     return without_times(answer for folder in folders for answer in folder.answers().values())
 

@@ -1,4 +1,4 @@
-"""The tables of the documents are those of the stored results."""
+"""The tables in the documents match the stored results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "evals" / "README.md", *PAGES]
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_documents_have_the_stored_results(path: Path) -> None:
-    """python -m tokenprune.evals.dev.tables README.md evals/results/*.md"""
+    """If not, run: python -m tokenprune.evals.dev.tables README.md evals/results/*.md"""
     text = path.read_text(encoding="utf-8")
     assert tables.filled(text) == text
 

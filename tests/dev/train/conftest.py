@@ -1,4 +1,4 @@
-"""Scenes, drawn once for all its tests."""
+"""Scenes that are drawn once for all tests of the training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Aids of the training: where rows look, what they bring from there, and what they recall."""
+"""The aids of the training: where rows look, what they bring from there, and what they recall."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_answers_that_compare_recall_the_nouns_of_their_question(
     layer, hidden = trainee.lm.layers[1], torch.randn(4, batch.position_ids.shape[1], 256)
     rotary = trainee.lm.rotary_emb(hidden, batch.position_ids)
     with torch.no_grad():
-        shares = attention_shares(layer, hidden, rotary, batch)  # of four heads the first two
+        shares = attention_shares(layer, hidden, rotary, batch)  # the first two of four heads
         loss = recall_loss(shares, batch)
     text, wanted = shares.shape[-1] - shares.shape[-2], []
     for row, asked in enumerate(batch.questions):
@@ -83,7 +83,7 @@ def test_rows_about_one_thing_have_its_name(packer: Packer, scenes: list[Scene])
 
 
 def test_the_loss_of_names_is_about_what_heads_bring_from_the_image(trainee: Trainee, batch: Batch) -> None:
-    """Half of the heads hold the first half of the width, and pass it on as it is."""
+    """Half of the heads hold the first half of the width, and pass it on unchanged."""
     layer, generator = trainee.lm.layers[1], torch.Generator().manual_seed(0)
     words = torch.randn(trainee.lm.config.vocab_size, 256, generator=generator)
     words[:, 128:] = 0

@@ -44,7 +44,7 @@ def test_a_run_that_is_not_in_stage_two_is_refused(tmp_path: Path, stages: tuple
 
 
 def test_a_state_is_resumed_without_the_model_that_was_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A state of stage two says what shape the model has."""
+    """A state of stage two contains the shape of the model."""
     tower = Dinov2Model(
         Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=56)
     )

@@ -1,4 +1,4 @@
-"""Growing a model from version 1's, and what its language model still reads after stage one."""
+"""Growing a model from version 1, and what its language model can still read after stage one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tokenprune.evals.dev.train.version_1.assets import nouns
 
 @pytest.fixture(scope="module")
 def version_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a model of two layers, whose second half of inner units adds nothing."""
+    """The folder of a model with two layers, in which every second inner unit adds nothing."""
     folder = tmp_path_factory.mktemp("version_1")
     processor = llava.build_processor(nouns())
     torch.manual_seed(0)
@@ -32,7 +32,7 @@ def version_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     old: Any = llava.build_model(tower, processor, 0, hidden_size=64, intermediate_size=48, num_hidden_layers=2)
     with torch.no_grad():
         for layer in old.model.language_model.layers:
-            layer.mlp.down_proj.weight[:, 1::2] = 0  # what the second half would read differently
+            layer.mlp.down_proj.weight[:, 1::2] = 0  # a grown model's second half would read different states
     old.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -71,7 +71,7 @@ def test_the_anchor_brings_words_and_visual_tokens_back(version_1: Path, monkeyp
     features = torch.randn(256, 24)
     with torch.no_grad():
         said = trainee.project(features)
-        for weight in (*trainee.projector.parameters(), trainee.lm.embed_tokens.weight):  # what stage one does
+        for weight in (*trainee.projector.parameters(), trainee.lm.embed_tokens.weight):  # as stage one does
             weight += 0.5 * weight.std() * torch.randn_like(weight)
         turned = trainee.project(features)
     nothing = torch.full((256,), -100)
@@ -81,7 +81,7 @@ def test_the_anchor_brings_words_and_visual_tokens_back(version_1: Path, monkeyp
     truth.noun[:8], truth.share[:8] = new_words[-8:], 0.125
     monkeypatch.setattr(anchoring, "_said", lambda *_: (features, said, truth))
     monkeypatch.setattr(anchoring, "STEPS", 300)
-    monkeypatch.setattr(anchoring, "RIGHT", 100.0)  # so that nothing else counts
+    monkeypatch.setattr(anchoring, "RIGHT", 100.0)  # so that nothing else matters
     run = object.__new__(Run)  # without sources
     args = SimpleNamespace(language_model=version_1)
     vars(run).update(args=args, processor=processor, trainee=trainee, device=torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Heads that are fitted before they teach."""
+"""Heads are fitted before stage two."""
 
 from __future__ import annotations
 

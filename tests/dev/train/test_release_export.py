@@ -1,4 +1,4 @@
-"""A checkpoint becomes a folder that plain transformers loads and asks, at any of its sizes."""
+"""A checkpoint is exported to a folder that plain transformers can load and query at any of its sizes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tiny_tower(*_: Any) -> tuple[Dinov2Model, None]:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run that has come to step 7 of stage two, with weights that no untrained model has."""
+    """A run at step 7 of stage two, with weights that differ from those of an untrained model."""
     monkeypatch.setattr(export, "tower_and_positions", tiny_tower)
     processor = build_processor()
     model = build_model(tiny_tower()[0], processor, seed=3)
@@ -40,7 +40,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_grown_model_is_restored_in_its_own_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A grown one is wider than a new one, and has fewer inner units; the card says so."""
+    """A grown model is wider than a new one and has fewer inner units, and its card says so."""
     monkeypatch.setattr(export, "tower_and_positions", tiny_tower)
     processor = build_processor()
     shape = {"hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 4}

@@ -34,7 +34,7 @@ PLANS = (
 
 
 def side(held_out: bool) -> Assets:
-    """Discs under the names of files of one side of the split."""
+    """Return discs under the file names of one side of the split."""
     assets, named = discs_on_gray(), []
     for cutout in assets.cutouts:
         files = [file for file in cutout.noun.files if (file in cutout.noun.held_out) == held_out]

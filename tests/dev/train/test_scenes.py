@@ -37,7 +37,7 @@ def questions(scenes: list[Scene]) -> dict[str, list[Question]]:
 
 
 def test_boxes_are_the_extent_of_the_pixels(assets: Assets) -> None:
-    """At 24 x 24 patches a scene is not made smaller, so a box ends where its thing's pixels do."""
+    """At 24 x 24 patches a scene is not shrunk, so a box ends exactly where its thing's pixels do."""
     rng = random.Random(3)
     for kind in ("mixed", "count", "small", "text"):
         scene = draw_scene(rng, assets, (24, 24), 5, kind, odd=False)
@@ -89,7 +89,7 @@ def test_nothing_is_on_both_sides_of_the_split() -> None:
     assert all(noun.held_out < set(noun.files) for noun in held_out)
     assert {noun.group for noun in held_out} == {noun.group for noun in nouns()}
     assert len(held_out) > 400
-    # What version 1 held out is held out still, and what it saw is not: the model is grown from it.
+    # The model is grown from version 1, so exactly what version 1 held out must be held out.
     unseen = {f"stamps/{files[-1]}" for files in files_of_version_1().values() if len(files) > 1}
     seen = {f"stamps/{file}" for files in files_of_version_1().values() for file in files} - unseen
     assert {file for noun in held_out for file in noun.held_out if file in seen | unseen} == unseen

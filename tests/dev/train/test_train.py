@@ -52,7 +52,7 @@ def test_the_encoder_without_jitter_is_the_tower_itself(scenes: list[Scene]) -> 
     square = native[:, 1:].reshape(1, NATIVE_SIDE, NATIVE_SIDE, 24)[:, corner : corner + 16, corner : corner + 16]
     assert torch.allclose(window, torch.cat([native[:, :1], square.reshape(1, 256, 24)], 1), atol=1e-4)
     tower.embeddings.position_embeddings.data = window
-    # On another grid the tower interpolates what it stores, which the view goes beyond only at its border.
+    # For another grid the tower interpolates its stored embeddings, so only at the border does the view differ.
     pixels = torch.zeros(1, 3, 8 * 14, 12 * 14)
     theirs = tower.embeddings.interpolate_pos_encoding(window, *pixels.shape[2:])[:, 1:].reshape(8, 12, 24)
     ours = encoder.windows(8, 12, [view])[:, 1:].reshape(8, 12, 24)
@@ -68,7 +68,7 @@ def test_jitter_moves_the_view() -> None:
 
 @pytest.mark.parametrize("grid", [(16, 16), (8, 12)])
 def test_packed_questions_equal_questions_asked_alone(assets: Assets, grid: tuple[int, int]) -> None:
-    """Many questions behind one image must give what as many prompts give, or training teaches something else."""
+    """Many questions after one image must give the same as separate prompts, or training would teach something else."""
     processor = build_processor()
     model = build_model(small_tower(), processor, seed=0, layers=2, width=128).eval()
     packer = Packer(processor)
@@ -151,7 +151,7 @@ def test_a_pool_fills_a_step_with_scenes_of_the_same_grid(scenes: list[Scene]) -
     pool = Pool(size=3)
     of_one_grid = [scene for scene in scenes if scene.shape == (8, 8)][:4]
     other = next(scene for scene in scenes if scene.shape == (12, 12))
-    assert len(pool.mix(rng, of_one_grid[:2], torch.zeros(2, 64, 5), number=4)[0]) == 2  # nothing is held yet
+    assert len(pool.mix(rng, of_one_grid[:2], torch.zeros(2, 64, 5), number=4)[0]) == 2  # the pool is still empty
     assert len(pool.mix(rng, [other], torch.ones(1, 144, 5), number=4)[0]) == 1
     mixed, features = pool.mix(rng, of_one_grid[2:], torch.ones(2, 64, 5), number=4)
     assert [scene.things for scene in mixed[:2]] == [scene.things for scene in of_one_grid[2:]]

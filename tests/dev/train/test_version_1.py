@@ -132,7 +132,8 @@ def test_split_has_no_file_on_both_sides() -> None:
 
 
 def test_packed_questions_equal_questions_asked_alone(scenes: list[Scene]) -> None:
-    """Sixteen questions behind one image must give what sixteen prompts give, or training teaches something else."""
+    """Sixteen questions after one image must give the same as sixteen prompts, or training would teach something
+    else."""
     processor = build_processor(assets.nouns())
     tower = Dinov2Model(
         Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=SIDE)
@@ -183,7 +184,7 @@ def test_rcc_files_come_out_whole(tmp_path: Path) -> None:
 
 
 def test_the_sources_command_does_what_errors_advise(tmp_path: Path) -> None:
-    (tmp_path / "complete").touch()  # everything is there, so nothing is downloaded
+    (tmp_path / "complete").touch()  # everything exists, so nothing is downloaded
     command = [sys.executable, "-m", "tokenprune.evals.dev.train.sources.stamps", str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout == f"the sources are in {tmp_path}\n"

@@ -22,12 +22,12 @@ STEPS = 4
 
 @cache
 def unpatched() -> Any:
-    """The same model as the fixture `llava`, never patched: the oracle must not be pruned."""
+    """Return the same model as the fixture `llava`, but never patched, because the oracle must not be pruned."""
     return tiny_llava("clip")
 
 
 class Chat:
-    """Turns of a conversation through `generate`, each given the whole conversation and the cache of the last."""
+    """Turns of a conversation through `generate`, each given the whole conversation and the last turn's cache."""
 
     def __init__(self, model: Any, position_ids: Any = "original", **settings: Any) -> None:
         self.model, self.position_ids, self.settings = model, position_ids, settings
@@ -38,7 +38,7 @@ class Chat:
         self.cache: Any = None
 
     def turn(self, inputs: dict[str, Any], handle: tokenprune.PatchHandle, only_new: bool = False) -> Tensor:
-        """Appends `inputs`, answers, checks the answer's logits, and returns them."""
+        """Append `inputs`, answer, check the answer's logits, and return them."""
         first = self.cache is None
         ids = inputs["input_ids"] if first else torch.cat([self.ids, inputs["input_ids"]], 1)
         real = inputs["attention_mask"] if first else torch.cat([self.real, inputs["attention_mask"]], 1)
@@ -68,7 +68,7 @@ class Chat:
 
     def expected(self) -> Tensor:
         dropped = dropped_columns(self.ids, self.reports)
-        # The forward takes images row by row, the turns brought them turn by turn.
+        # The oracle's forward takes images row by row, but they came turn by turn.
         rows = [[p[row] for p in self.images] for row in range(len(self.ids))]
         pixels = torch.stack([image for row in rows for image in row])
         ids = compact_ids(self.real, dropped) if self.position_ids == "compact" else None
@@ -81,7 +81,7 @@ def test_text_image_text(llava: Any, rows: int, position_ids: Any) -> None:
     chat = Chat(llava, position_ids)
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25), position_ids=position_ids) as handle:
         chat.turn(prompt([1] * rows, seed=1), handle)
-        chat.turn(prompt([0] * rows, seed=2), handle)  # its shorter rows are padded in mid-conversation
+        chat.turn(prompt([0] * rows, seed=2), handle)  # shorter rows are padded in mid-conversation
         chat.turn(prompt([1] * rows, seed=3), handle)
         chat.turn(prompt([0] * rows, seed=4), handle)
     assert [report.n_kept for report in chat.reports] == [9 * rows, 9 * rows]
@@ -119,7 +119,7 @@ def test_the_strategy_may_change_between_turns(llava: Any) -> None:
 
 
 class FirstCompact(Chat):
-    """The image of the first turn is dropped with compact IDs, and later ones with those that then follow."""
+    """The image of the first turn is pruned with compact IDs, and later ones continue from them."""
 
     def expected(self) -> Tensor:
         dropped, pixels = dropped_columns(self.ids, self.reports), torch.cat(self.images)
@@ -157,12 +157,12 @@ def test_cropping_an_answer_takes_the_turn_back(llava: Any) -> None:
     chat = Chat(llava)
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
         chat.turn(prompt([1], seed=1), handle)
-        for length in (chat.ids.shape[1] + 2, chat.ids.shape[1] - 1):  # it has no more
+        for length in (chat.ids.shape[1] + 2, chat.ids.shape[1] - 1):  # too long
             chat.cache.crop(length)
         chat.cache.crop(-2)
         chat.ids, chat.real = chat.ids[:, :-2], chat.real[:, :-2]
         chat.turn(prompt([0], seed=2), handle)
-        # Into the prompt's last text tokens, which were not pruned.
+        # Crops into the prompt's last text tokens, which were not pruned.
         n_answers = chat.ids.shape[1] - 1 - index_of(chat.cache).n_columns  # pyright: ignore[reportOptionalMemberAccess]
         chat.cache.crop(-n_answers - 2)
         chat.ids, chat.real = chat.ids[:, : -n_answers - 2], chat.real[:, : -n_answers - 2]
@@ -182,7 +182,7 @@ def test_reset_forgets_the_pruning(llava: Any) -> None:
 
 
 def test_an_unpatched_model_refuses_a_pruned_cache(llava: Any) -> None:
-    """It would take physical slots for columns, and answer from the wrong places without a word."""
+    """It would mistake physical slots for columns, and silently answer from the wrong places."""
     chat = Chat(llava)
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
         chat.turn(prompt([1], seed=1), handle)
@@ -194,7 +194,7 @@ def test_an_unpatched_model_refuses_a_pruned_cache(llava: Any) -> None:
 
 @pytest.mark.parametrize("name", present("qwen3.5", "lfm2-vl", "inkling2"))
 def test_an_unpatched_model_that_refuses_writes_nothing(name: str) -> None:
-    """What a layer with a state has taken in cannot be taken back: it is refused before."""
+    """What a layer has added to its state cannot be undone, so the call is refused before."""
     family, model, more = FAMILIES[name], FAMILIES[name].build(), {"input_ids": torch.tensor([[5, 6, 7]])}
     strategy = Random(keep_ratio=0.25)
     with torch.no_grad():
@@ -213,7 +213,7 @@ def test_a_mask_of_the_physical_length_is_refused(llava: Any) -> None:
         chat.turn(prompt([1], seed=1), handle)
         with pytest.raises(PruningError, match=r"mask of shape \(1, 12\): .* a mask of shape \(batch, 46\)"):
             llava(input_ids=chat.ids[:, -1:], attention_mask=torch.ones(1, 12).long(), **{CACHE: chat.cache})
-        assert int(chat.cache.get_seq_length()) == chat.ids.shape[1] - 1  # logical again after the exception
+        assert int(chat.cache.get_seq_length()) == chat.ids.shape[1] - 1  # the logical length again after the exception
         chat.turn(prompt([0], seed=2), handle)
 
 

@@ -1,4 +1,4 @@
-"""Tensors that are written by hand into a cache that the model knows are recognised, or are too many or too few."""
+"""Tensors that a caller writes into a known cache are recognised, or refused because they are too many or too few."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_written_into_a_cache_that_is_known() -> None:
 
 @pytest.mark.parametrize("n_more", [0, 2])
 def test_other_tensors_in_a_pruned_cache(n_more: int) -> None:
-    """The unpruned ones of the same prompt, and fewer than were pruned."""
+    """Either those of the same prompt unpruned, or fewer than the pruned ones."""
     model = tiny_llava()
     with torch.no_grad():
         unpruned = pairs_of(model(**prompt([1]), use_cache=True)[CACHE])
@@ -63,7 +63,7 @@ def test_other_tensors_in_a_pruned_cache(n_more: int) -> None:
 
 
 def test_a_layer_that_was_cropped_by_hand() -> None:
-    """To no less than was pruned, it is what crop makes of it."""
+    """If it is not shorter than the pruned prompt, this equals a call of crop."""
     model = tiny_llava()
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
         caches = [pruned(model) for _ in range(2)]
@@ -76,7 +76,7 @@ def test_a_layer_that_was_cropped_by_hand() -> None:
 
 
 def test_rows_that_were_picked_by_hand() -> None:
-    """The padding of another row would be read."""
+    """They are refused, because another row's padding would be read."""
     model, ids = tiny_llava(), torch.tensor([[7]])
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
         cache, expected = (model(**prompt([1, 2]), use_cache=True)[CACHE] for _ in range(2))

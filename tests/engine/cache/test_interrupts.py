@@ -24,7 +24,7 @@ from tokenprune.adapters import adapter_for
 
 
 class Stop(BaseException):
-    """Neither an Exception nor one that torch knows."""
+    """Not an Exception, and unknown to torch."""
 
 
 STRATEGIES = [FoPru(keep_ratio=0.25), FastV(keep_ratio=0.25, layer=1)]
@@ -33,7 +33,7 @@ TOKEN = torch.tensor([[7]])
 
 
 def hooks_of(model: Any) -> list[tuple[Any, Any]]:
-    """Every hook of ours, by the dict that holds it and its key there."""
+    """Return every hook of ours as the dict that holds it and its key."""
     return [
         (hooks, key)
         for module in model.modules()
@@ -45,7 +45,7 @@ def hooks_of(model: Any) -> list[tuple[Any, Any]]:
 
 @contextmanager
 def stopping(hooks: Any, key: Any, error: type[BaseException], late: bool) -> Iterator[None]:
-    """The hook raises, before it does anything or after it has done everything."""
+    """Make the hook raise, before it does anything or after everything."""
     hook = hooks[key]
 
     def raising(*args: Any) -> Any:
@@ -61,7 +61,7 @@ def stopping(hooks: Any, key: Any, error: type[BaseException], late: bool) -> It
 
 
 def stopped(call: Callable[[], Any], hooks: Any, key: Any, error: type[BaseException], late: bool) -> bool:
-    """Whether the call was interrupted by the hook, which it may not reach."""
+    """Return whether the hook interrupted the call, which may not reach it."""
     with stopping(hooks, key, error, late):
         try:
             call()
@@ -101,8 +101,8 @@ def test_an_interrupted_decode_step(strategy: Strategy, position_ids: Any) -> No
     ids=["FoPru", "FoPru later", "FastV", "LastSkipped"],
 )
 def test_an_interrupted_prefill(strategy: Strategy, first: int) -> None:
-    """What the cache then says of itself is true: it holds what it held before (nothing, or another image), or the
-    prompt too. So does a copy of it."""
+    """Afterwards the cache describes itself correctly: it holds what it held before (nothing, or another image), or
+    also the prompt. So does a copy of it."""
     model = FAMILIES["llava-clip"].build(n_layers=4) if isinstance(strategy, LastSkipped) else tiny_llava()
     inputs, lengths = {**prompt([1]), "attention_mask": None}, set()
     with torch.no_grad(), tokenprune.patch(model, strategy):
@@ -130,7 +130,7 @@ def interrupt(*_: Any) -> None:
 
 
 def test_a_prefill_that_is_interrupted_between_layers_is_refused_afterwards() -> None:
-    """As an unpatched model's, such a cache holds the prompt in some layers only; there the next call is wrong."""
+    """Such a cache holds the prompt in only some layers. With an unpatched model, the next call is silently wrong."""
     model, inputs, cache = tiny_llava(), prompt([1]), DynamicCache()
     layer = model.model.language_model.layers[1]
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
@@ -154,9 +154,9 @@ def test_an_unpatched_model_is_not_told_of_a_prompt_that_was_never_written() -> 
             step(model, cache)
 
 
-@pytest.mark.parametrize("family", present("lfm2-vl"))  # not "name": it runs every day
+@pytest.mark.parametrize("family", present("lfm2-vl"))  # not called "name", so it runs every day
 def test_what_a_layer_with_a_state_has_taken_in_is_unknown(family: str) -> None:
-    """Whether it has seen the prompt cannot be asked, as the length of keys can."""
+    """A state does not show whether it has seen the prompt, unlike the length of keys."""
     model = FAMILIES[family].build()
     cache = DynamicCache(config=model.config.get_text_config())
     with torch.no_grad(), tokenprune.patch(model, Random(keep_ratio=0.25)):
@@ -183,7 +183,7 @@ def test_a_crop_of_what_was_there_before_an_interrupted_image() -> None:
 
 
 def test_rows_that_change_places_after_an_interrupt() -> None:
-    """The prompt is in the cache as a whole, and what is known of its rows goes with them."""
+    """The whole prompt is in the cache, and what is known about its rows moves with them."""
     model, inputs, cache = tiny_llava(), prompt([1, 2]), DynamicCache()
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
         expected = model(**inputs, use_cache=True)[CACHE]
@@ -237,7 +237,7 @@ def test_a_pruned_cache_can_be_copied_and_stored(duplicate: Callable[[Any], Any]
         twin = duplicate(cache)
         assert type(twin) is type(cache)
         assert twin.get_seq_length() == cache.get_seq_length()
-        if duplicate is not copy.copy:  # which shares the layers
+        if duplicate is not copy.copy:  # copy.copy shares the layers
             torch.testing.assert_close(step(model, twin), step(model, cache), atol=0, rtol=0)
 
 
@@ -254,14 +254,14 @@ def test_a_report_belongs_to_its_call(strategy: Strategy) -> None:
 
     with tokenprune.patch(model, strategy) as handle, ThreadPoolExecutor(4) as pool:
         first = pool.submit(asked, handle, prompts[1]).result()
-        assert len(handle.report.images) == first[0] == 2  # of any thread, where this one has had none
+        assert len(handle.report.images) == first[0] == 2  # of any thread, since this one has none of its own
         expected = [asked(handle, inputs) for inputs in prompts]
         for _ in range(15):
             assert list(pool.map(lambda inputs: asked(handle, inputs), prompts)) == expected
 
 
 def test_images_of_a_call_that_was_never_made(llava: Any) -> None:
-    """What a call that ended before the base model knew of its images is not taken for the next call's."""
+    """Images of a call that ended before the base model got them are not attributed to the next call."""
     inputs = prompt([1])
     if not ENCODES_FIRST:
         pytest.skip("this transformers does not take encoded images")
@@ -283,7 +283,7 @@ def test_images_of_a_call_that_was_never_made(llava: Any) -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
 def test_the_language_model_by_itself_after_an_interrupt(llava: Any, strategy: Strategy) -> None:
-    """It is not taken for that of the call that was interrupted."""
+    """Its call is not mistaken for part of the interrupted one."""
 
     def interrupt(module: Any, args: Any) -> None:
         raise KeyboardInterrupt

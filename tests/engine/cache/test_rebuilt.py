@@ -1,4 +1,4 @@
-"""A cache that holds a pruned one's tensors without what it knows is refused; any other cache is not."""
+"""A cache that holds a pruned cache's tensors without its index is refused; any other cache is not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Pairs = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class LastSkipped(PAR):
-    """Does not execute the last decoder layer, which so holds nothing."""
+    """Skips the last decoder layer, so that its cache layer is empty."""
 
     def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
         return (n_layers - 1,)
@@ -37,7 +37,7 @@ REFUSED = "made from the tensors of a pruned one"
 
 
 def pairs_of(cache: Any) -> Pairs:
-    """The tensors of the layers that hold any, apart from layers that were skipped."""
+    """Return the tensors of all layers that are not empty."""
     return [(layer.keys, layer.values) for layer in cache.layers if layer.keys is not None]
 
 
@@ -48,9 +48,9 @@ def saved(pairs: Pairs) -> Pairs:
     return torch.load(buffer)
 
 
-#: Offloading needs streams, which a CUDA build of torch has only where there is a driver.
+#: Offloading needs streams, which a CUDA build of torch has only with a driver.
 HAS_STREAMS = torch.version.cuda is None or torch.cuda.is_available()
-#: What may happen to tensors on the way from one cache to another.
+#: What can happen to tensors on the way from one cache to another.
 TO_TENSORS: dict[str, Callable[[Pairs], Pairs]] = {
     "same": lambda pairs: pairs,
     "cloned": lambda pairs: [(keys.clone(), values.clone()) for keys, values in pairs],
@@ -88,7 +88,7 @@ def test_a_rebuilt_cache_is_refused(name: str, per_row: list[int], position_ids:
         cache = pruned(model, per_row)
         for change in [change for name, change in TO_TENSORS.items() if HAS_STREAMS or name != "offloaded"]:
             for rebuilt in (DynamicCache(change(pairs_of(cache))), static(model, change(pairs_of(cache)))):
-                for _ in range(2):  # it is refused again
+                for _ in range(2):  # it is refused every time
                     with pytest.raises(PruningError, match=REFUSED):
                         step(model, rebuilt)
         assert step(model, copy.deepcopy(cache)).isfinite().all()
@@ -120,7 +120,7 @@ def test_with_an_image() -> None:
 
 
 def test_after_other_text_and_under_another_patch() -> None:
-    """What a cache was pruned with, and what was appended since, does not matter."""
+    """It does not matter how a cache was pruned, or what was appended since."""
     model = tiny_llava()
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
         cache = pruned(model, [1])
@@ -159,7 +159,7 @@ def test_from_elsewhere_only_a_mask_tells(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def equal_to_unpatched(model: Any, cache: Any, strategy: Strategy, position_ids: Any = "original") -> None:
-    """A patched model continues the cache as an unpatched one does."""
+    """Check that a patched model continues the cache like an unpatched one."""
     with torch.no_grad():
         expected = step(model, copy.deepcopy(cache))
         with tokenprune.patch(model, strategy, position_ids=position_ids):
@@ -180,7 +180,7 @@ def test_an_unpruned_cache_of_the_same_prompt(strategy: Strategy, per_row: list[
 
 
 def test_an_image_of_one_colour() -> None:
-    """With compact IDs, its tokens differ in little but their place."""
+    """With compact IDs, its tokens hardly differ except in their position."""
     model, inputs = tiny_llava(), prompt([1])
     inputs["pixel_values"][:] = 1.0
     with torch.no_grad():
@@ -191,7 +191,7 @@ def test_an_image_of_one_colour() -> None:
 
 
 def test_text_of_a_batch_in_which_another_row_was_pruned() -> None:
-    """Its slots were moved together with the padding before them only."""
+    """Its slots only moved, together with the padding before them."""
     model, inputs = tiny_llava(), prompt([0, 1])
     n_real = int(inputs["attention_mask"][0].sum())
     with torch.no_grad(), tokenprune.patch(model, Grid(keep=4)):
@@ -248,7 +248,7 @@ def test_as_many_as_it_says_are_remembered(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_candidates_of_another_model_are_not_compared_again() -> None:
-    """Assisted decoding crops what it does not take."""
+    """Assisted decoding crops rejected tokens."""
     model, text = FAMILIES["llava-clip"].build(n_layers=4), Elsewhere(torch.tensor([[3, 4, 5]]))
     with moved(model), torch.no_grad(), tokenprune.patch(model, Grid(keep=4)):
         with Pretended():
@@ -263,7 +263,7 @@ def test_candidates_of_another_model_are_not_compared_again() -> None:
 
 
 def test_compact_tensors_of_one_row_are_right_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are numbered as a cache without index is; what can be done where a cache itself cannot be passed on."""
+    """They are numbered like a cache without an index. This is a way out if the cache itself cannot be passed on."""
     model = tiny_llava()
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25), position_ids="compact"):
         cache = pruned(model, [1])

@@ -1,4 +1,4 @@
-"""How many of our files one prompt passes through: what somebody who reads along has to open."""
+"""How many of our files one prompt passes through: the files that somebody who follows it must open."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 TESTS = Path(__file__).parents[2]
 MECHANISMS = ("engine/stages/", "engine/skipping.py", "engine/tower/")
-#: In a process of its own: this one's annotations are checked, which is code of ours that users do not run.
+#: In a separate process, because annotation checks in this one run code of ours that users do not run.
 PREFILL = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -43,7 +43,7 @@ def entered_by() -> dict[str, list[str]]:
 
 def test_a_fopru_prefill_is_short_to_read(entered_by: dict[str, list[str]]) -> None:
     entered = entered_by["fopru"]
-    assert len(set(entered)) <= 29, sorted(set(entered))  # six are what a strategy is made of, three the cache's
+    assert len(set(entered)) <= 29, sorted(set(entered))  # six belong to the strategy, three to the cache
     assert len(entered) - 1 <= 93, entered
     assert not [file for file in entered if file.startswith(MECHANISMS)]
     assert {"engine/prefill.py", "engine/select.py", "strategies/pre_llm/fopru.py"} <= set(entered)

@@ -1,4 +1,4 @@
-"""What a patched model holds in memory: nothing whole after the pruning, and no more after 100 calls than before."""
+"""Memory of a patched model: no unpruned tensors survive pruning, and 100 calls leave nothing behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tokenprune.tokens import (
 )
 
 RATIOS = {"pyramiddrop": 0.5, "sparsevlm": 0.5}
-N_COLUMNS, WIDTH = 70, 32  # of prompt([1], texts=[17]), a length that nothing else has
+N_COLUMNS, WIDTH = 70, 32  # of prompt([1], texts=[17]), a length that occurs nowhere else
 TOWER_HEADS = (4, 37, 8)  # heads, CLS token and patches, width
 PIXELS = (3, 24, 24)
 
@@ -45,9 +45,9 @@ def strategy_of(name: str) -> tokenprune.Strategy:
 
 
 class Made(TorchDispatchMode):
-    """Remembers, without holding them, the tensors that operations make; views of `inputs` are none.
+    """Weakly references the tensors that operations make, except views of `inputs`.
 
-    largest: how many numbers the largest had.
+    largest: the number of elements of the largest one.
     """
 
     def __init__(self, inputs: dict[str, Tensor] | None = None) -> None:
@@ -65,7 +65,8 @@ class Made(TorchDispatchMode):
         return out
 
     def alive(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """The tensors whose last axes are one of these shapes, by shape; several that share memory are one."""
+        """Return the shapes of the tensors whose last axes have one of these shapes. Tensors that share memory count
+        once."""
         found = [one for ref in self.made if (one := ref()) is not None]
         found = [one for one in found if any(one.shape[-len(shape) :] == shape for shape in shapes)]
         return [tuple(one.shape) for one in {one.data_ptr(): one for one in found}.values()]
@@ -73,8 +74,8 @@ class Made(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", ON_LLAVA)
 def test_nothing_whole_outlives_the_pruning(name: str) -> None:
-    """Neither embeddings nor hidden states of all columns, nor what the vision tower showed, beside the embeddings that
-    transformers' own base model holds while it runs."""
+    """Embeddings and hidden states of all columns, and the vision tower's statistics, are freed, except the embeddings
+    that transformers' own base model holds while it runs."""
     model, inputs, last_layer = model_of(), prompt([1], texts=[17]), []
     assert inputs["input_ids"].shape[1] == N_COLUMNS
 
@@ -87,7 +88,7 @@ def test_nothing_whole_outlives_the_pruning(name: str) -> None:
             out = model.generate(**inputs, max_new_tokens=3, return_dict_in_generate=True)
         assert made.alive((N_COLUMNS, WIDTH), TOWER_HEADS, PIXELS, (37, WIDTH)) == []
         with Made(inputs) as made:
-            model(**inputs)  # encodes the image itself
+            model(**inputs)  # encodes the image inside the call
     hook.remove()
     prefill, *decode, forward = last_layer
     assert prefill == forward == [(1, N_COLUMNS, WIDTH)]
@@ -102,7 +103,7 @@ def test_calls_leave_nothing_behind(name: str) -> None:
 
     def held() -> tuple[int, int]:
         gc.collect()
-        # Not the compiler's own kinds of tensors, which other tests of this process may have left.
+        # Leaves out the compiler's kinds of tensors, which other tests in this process may have left.
         tensors = [one for one in gc.get_objects() if type(one) in (Tensor, torch.nn.Parameter)]
         return len(tensors), sum(one.nbytes for one in tensors)
 
@@ -112,7 +113,7 @@ def test_calls_leave_nothing_behind(name: str) -> None:
                 model.generate(**inputs, max_new_tokens=2)
         return held()
 
-    gc.freeze()  # what other tests left is neither searched nor counted
+    gc.freeze()  # so that objects of other tests are neither searched nor counted
     with tokenprune.patch(model, strategy_of(name)):
         before = calls(2)
         after = calls(100 if name in ("fopru", "fastv") else 5)
@@ -124,7 +125,7 @@ N_MANY = 64 * 72
 
 
 def many_tokens(n_frames: int = 1) -> VisualTokens:
-    """Of an image, or of a video whose frames divide it."""
+    """Return the tokens of an image, or of a video with as many in all frames together."""
     generator = torch.Generator().manual_seed(0)
     layout = Layout(((n_frames, MANY[0] // n_frames, MANY[1]),), n_frames)
     queries, keys = torch.randn(2, n_frames, 2, N_MANY // n_frames + 1, 4, generator=generator)
@@ -136,7 +137,7 @@ def many_tokens(n_frames: int = 1) -> VisualTokens:
 
 
 def many_left() -> StageTokens:
-    """The same on entry to a stage, after 16 tokens of text and before 32 others."""
+    """Return the same on entry to a stage, after 16 text tokens and before 32 others."""
     generator = torch.Generator().manual_seed(0)
     n_tokens = 16 + N_MANY + 32
     queries, keys = torch.randn(2, 2, n_tokens, 4, generator=generator)
@@ -151,8 +152,8 @@ def many_left() -> StageTokens:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_no_map_over_all_pairs_of_many_tokens(name: str) -> None:
-    """Nor anything else that grows with the square of their number."""
-    # SCOPE compares all tokens again for each that it keeps.
+    """Also no other tensor that grows with the square of their number."""
+    # SCOPE compares all tokens anew for each that it keeps.
     strategy, left = STRATEGIES[name](keep_ratio=0.02) if name == "scope" else strategy_of(name), many_left()
     tokens = many_tokens(16 if "frames" in strategy.needs else 1)
     with Made() as made:

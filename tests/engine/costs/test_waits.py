@@ -1,4 +1,4 @@
-"""How often a patched model makes the CPU wait for its device, counted on a pretended one."""
+"""How often a patched model makes the CPU wait for its device, counted on a simulated device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 import tokenprune
 from tokenprune import STRATEGIES
 
-#: In a prefill of one image, and for each further image of the batch, beside those of transformers itself.
+#: Waits in a prefill with one image, and for each further image of the batch, in addition to transformers' own.
 WAITS = {
     "adatoken": (4, 3),
     "attentionmass": (3, 2),
@@ -44,7 +44,7 @@ WAITS = {
     "visionzip": (2, 1),
     "vispruner": (2, 1),
 }
-#: The same for strategies that wait as often as an image's content makes them: at most.
+#: Upper bounds for strategies whose number of waits depends on the image.
 AT_MOST = {
     "backgroundpruning": 20,  # links are followed by pointer jumping
     "prunesid": 20,  # tokens of all groups suppress others in turn
@@ -58,7 +58,7 @@ def model_of() -> Any:
 
 
 def forwards(model: Any, inputs: dict[str, Any]) -> tuple[list[Tensor], list[Pretended]]:
-    """The logits of a prompt and of one decoded token on the pretended device, and what each took."""
+    """Return the logits of a prompt and of one decoded token on the simulated device, and what each call cost."""
     inputs, logits, took = {name: Elsewhere(tensor) for name, tensor in inputs.items()}, [], []
     mask, cache = inputs["attention_mask"], None
     with moved(model), torch.no_grad():
@@ -80,13 +80,13 @@ def on_the_cpu(model: Any, inputs: dict[str, Any]) -> Tensor:
 
 @pytest.mark.parametrize("name", ON_LLAVA)
 def test_a_prefill_waits_as_often_as_it_says(name: str) -> None:
-    """And a decode step never."""
+    """A decode step never waits."""
     counts, prefill = [], Pretended()
     with tokenprune.patch(model_of(), STRATEGIES[name](keep_ratio=RATIOS.get(name, 0.3))):
         for images in ([1], [3], [5]):
             inputs = prompt(images)
             logits, (prefill, decode) = forwards(model_of(), inputs)
-            assert_close(logits[0], on_the_cpu(model_of(), inputs))  # whose fused attention rounds otherwise
+            assert_close(logits[0], on_the_cpu(model_of(), inputs))  # fused attention rounds differently
             assert not decode.ours, [str(wait) for wait in decode.ours]
             counts.append(len(prefill.ours))
     if name in AT_MOST:
@@ -121,7 +121,7 @@ def test_what_makes_it_wait() -> None:
         doubled = (there * 2 + torch.tensor(1.0)).argsort(descending=True)
         assert len(done.waits) == once
         assert doubled.tolist() == [2, 1, 0]
-    assert not done.ours  # a test is none of our own files
+    assert not done.ours  # tests do not count as our files
 
 
 def test_a_tensor_elsewhere_does_not_meet_the_cpus() -> None:

@@ -26,7 +26,7 @@ from tokenprune.strategy import DenoisingStrategy, Stage, StagedStrategy
 
 pytestmark = [
     pytest.mark.skipif("diffusion-gemma" not in DENOISING, reason="an older transformers"),
-    # generate tells the compiler when a step begins, which imports all of it
+    # generate marks the beginning of steps for the compiler, which imports all of the compiler
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
 ]
 STEPS, CANVAS = 4, 6
@@ -42,7 +42,7 @@ def family() -> Any:
 
 
 def late(strategy: LateStep, inputs: dict[str, Any], mode: str) -> tuple[Denoised, list[Report]]:
-    """What a patched model does, and its report in every step."""
+    """Return what a patched model computes, and its report at every step."""
     model, reports = model_of(), []
     with tokenprune.patch(model, strategy) as handle:
         hook = model.lm_head.register_forward_hook(lambda *_: reports.append(handle.report))
@@ -52,7 +52,7 @@ def late(strategy: LateStep, inputs: dict[str, Any], mode: str) -> tuple[Denoise
 
 
 def unread(ids: Tensor, report: Report) -> Tensor:
-    """Which columns a step of a report does not read."""
+    """Return which columns the step of a report does not read."""
     left = [image.late_steps[-1].kept for image in report.images]
     images = [
         tokenprune.ImageReport(image.row, image.modality, image.layout, kept, None, kept)
@@ -102,7 +102,7 @@ def test_the_ranking_is_what_the_canvas_attended_to() -> None:
 
 
 def first_call(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call that encodes a prompt and denoises once."""
+    """Return the arguments of a call that encodes a prompt and denoises once."""
     masks = family().prompt_masks(model, inputs)
     canvas = torch.ones(len(inputs["input_ids"]), CANVAS, dtype=torch.long)
     seen = torch.cat([inputs["attention_mask"], canvas], 1)
@@ -114,7 +114,7 @@ def inputs_of(step: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_report_counts_what_the_steps_read() -> None:
-    """32 bytes a token and head of width 8; layers with a window hold 13 tokens at most."""
+    """A head of width 8 takes 32 bytes per token; layers with a window hold at most 13 tokens."""
     inputs = family().prompt([1])
     length, n_visual = inputs["input_ids"].shape[1], 12
     _, reports = late(LateStep(keep=4, steps=2), inputs, "loop")
@@ -160,7 +160,7 @@ def test_a_second_prompt_counts_from_the_start() -> None:
 
 
 def test_a_turn_that_continues_a_cache() -> None:
-    """The first turn's image stays pruned, and is pruned in late steps, too."""
+    """The first turn's image stays pruned, and late steps prune it further."""
     model, inputs = model_of(), family().prompt([1])
     for strategy in (Random(keep_ratio=0.5), LateStep(keep_ratio=0.5, steps=1)):
         with tokenprune.patch(model, strategy):
@@ -176,13 +176,13 @@ def test_a_turn_that_continues_a_cache() -> None:
 
 
 def test_images_of_earlier_turns_are_pruned_in_late_steps_too() -> None:
-    """What is not read is as if masked. The report is of the last turn's image."""
+    """Unread tokens are as if masked. The report is about the last turn's image."""
     model, inputs = model_of(), family().prompt([2])
     length, border = inputs["input_ids"].shape[1], family().prompt([1])["input_ids"].shape[1]
     images = family().split(inputs)
 
     def steps(dropped: Tensor | None) -> tuple[Tensor, Any]:
-        """What two steps put out, of which the second does not see what is `dropped`."""
+        """Return the outputs of two steps, the second of which does not see what is `dropped`."""
         held, logits = DynamicCache(config=model.config.text_config), None
         for begin, end, image in ((0, border, images[0]), (border, length, images[1])):
             ids, types = torch.arange(begin, end)[None], inputs["mm_token_type_ids"][:, begin:end]

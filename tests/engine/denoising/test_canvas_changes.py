@@ -1,4 +1,4 @@
-"""What changes in the middle of a canvas of a block diffusion model."""
+"""Changes of the patch in the middle of a block diffusion model's canvas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CANVAS = 6
 
 
 def begun(model: Any) -> tuple[Any, dict[str, Any]]:
-    """The logits of the step that encodes a prompt and begins a canvas, and the arguments of the next one."""
+    """Return the logits of the step that encodes a prompt and begins a canvas, and the arguments of the next step."""
     family: Any = DENOISING["diffusion-gemma"]
     inputs = family.prompt([1])
     canvas = torch.randint(2, 9, (1, CANVAS))
@@ -42,7 +42,7 @@ def begun(model: Any) -> tuple[Any, dict[str, Any]]:
     ],
 )
 def test_another_strategy(before: Strategy, after: Strategy) -> None:
-    """It cannot go on with the steps of a canvas, and can begin another one from the same cache."""
+    """It cannot continue the steps of a canvas, but can begin another one from the same cache."""
     model = DENOISING["diffusion-gemma"].build()
     with torch.no_grad():
         with tokenprune.patch(model, before):
@@ -61,7 +61,7 @@ def test_an_attention_that_was_replaced() -> None:
     model = DENOISING["diffusion-gemma"].build()
     with torch.no_grad(), tokenprune.patch(model, LateStep(steps=1)):
         attention = model.model.decoder.layers[-1].self_attn
-        attention._forward_pre_hooks.clear()  # as those of another module in its place
+        attention._forward_pre_hooks.clear()  # as if another module were in its place
         logits, given = begun(model)
         with pytest.raises(PruningError, match=r"modules of the denoiser were replaced.*Call patch\(\) again"):
             model(**given, self_conditioning_logits=logits)

@@ -1,4 +1,4 @@
-"""Robot policies: layers skipped in both stacks, outputs of the action expert used again, and selection, together."""
+"""Robot policies: selection, skipped layers in both stacks, and reuse of the action expert's outputs, all together."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def family() -> Any:
 
 @contextmanager
 def skipped(model: Any, numbers: tuple[int, ...]) -> Iterator[None]:
-    """The time in which these layers of both stacks do nothing."""
+    """Within the block, these layers of both stacks do nothing."""
     stacks = model.model.vlm.language_model.layers, model.model.dit.layers
     before = [list(layers) for layers in stacks]
     for layers in stacks:
@@ -49,8 +49,8 @@ def skipped(model: Any, numbers: tuple[int, ...]) -> Iterator[None]:
 
 @contextmanager
 def repeated(model: Any, every: int) -> Iterator[None]:
-    """The time in which attention and MLPs of the expert are computed in every step, and what they gave in the last
-    step of a multiple of `every` is taken instead."""
+    """Within the block, the expert computes attention and MLPs in every step, but the output from the last step that is
+    a multiple of `every` is used instead."""
     outputs: dict[Any, Any] = {}
     step = [-1]
 
@@ -113,7 +113,7 @@ def test_computing_every_step_is_bitwise_the_same() -> None:
 
 
 def test_a_patch_that_is_replaced_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next one goes on with the outputs of the steps before."""
+    """The new patch continues with the outputs of the earlier steps."""
     model, inputs, crop = model_of(), family().prompt([1]), Cache.crop
     strategies = [EfficientVLA(keep_ratio=1.0, reuse=STEPS, alpha=alpha) for alpha in (0.5, 0.25)]
 
@@ -123,7 +123,7 @@ def test_a_patch_that_is_replaced_between_steps(monkeypatch: pytest.MonkeyPatch)
 
     with tokenprune.patch(model, strategies[0]):
         expected = model.sample_actions(**inputs)
-        monkeypatch.setattr(Cache, "crop", replaced)  # which follows every step
+        monkeypatch.setattr(Cache, "crop", replaced)  # it is called after every step
         assert torch.equal(model.sample_actions(**inputs), expected)
     tokenprune.unpatch(model)
 
@@ -133,7 +133,7 @@ def one_step(inputs: dict[str, Any]) -> Any:
 
 
 def test_the_report_counts_what_the_steps_read() -> None:
-    """Six layers of two heads of width 8, in float32."""
+    """There are six layers with two heads of width 8, in float32."""
     inputs = family().prompt([1])
     length, per_token = inputs["input_ids"].shape[1], 2 * 2 * 8 * 4
     with tokenprune.patch(model_of(), EfficientVLA(keep=6, layer=1, skip=(3,), reuse=2)) as handle:
@@ -199,7 +199,7 @@ def test_an_exception_leaves_the_policy_usable() -> None:
 
 
 def test_the_visual_tokens_are_those_of_the_cameras_that_are_there() -> None:
-    """The second row's only camera is in its second place."""
+    """The second row's only camera is in the second place."""
     inputs = family().prompt([2, 1])
     assert inputs["pixel_attention_mask"].tolist() == [[True, True], [False, True]]
     with tokenprune.probe(model_of(), needs={"pixels"}) as probe:

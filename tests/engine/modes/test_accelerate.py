@@ -1,4 +1,4 @@
-"""What accelerate does to a model beside placing it on devices: mixed precision, and compiling its repeated layers."""
+"""What accelerate does to a model besides placing it on devices: mixed precision, and compiling repeated layers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRUNED, WHOLE = 15, 42  # columns of prompt([1]): 6 of text, and 9 or 36 visual 
 
 @pytest.fixture
 def accelerator() -> Iterator[Accelerator]:
-    """One that computes in bfloat16 on the CPU. Its state is the process's."""
+    """An accelerator for bfloat16 on the CPU. Its state is global, so it is reset afterwards."""
     AcceleratorState._reset_state(True)
     yield Accelerator(cpu=True, mixed_precision="bf16")
     AcceleratorState._reset_state(True)
@@ -30,7 +30,7 @@ def accelerator() -> Iterator[Accelerator]:
 
 @pytest.mark.parametrize("first", ["patch", "prepare"])
 def test_mixed_precision(accelerator: Accelerator, first: str) -> None:
-    """It wraps the model's forward, and binds it again. A copy, as of moving averages, has its own weights."""
+    """It wraps and rebinds the model's forward. A copy, as for moving averages, has its own weights."""
     model, inputs = tiny_llava(), prompt([1])
     with torch.no_grad(), tokenprune.patch(model, STRATEGY), torch.autocast("cpu", dtype=torch.bfloat16):
         expected = model(**inputs).logits.float()

@@ -1,4 +1,4 @@
-"""Assisted decoding: a second model, or the prompt, proposes tokens, and rejected ones are cropped off the cache."""
+"""Assisted decoding: a second model or the prompt proposes tokens, and rejected ones are cropped from the cache."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def patched_llava() -> Any:
 
 
 def agreeing_llava() -> Any:
-    """The same model under the same patch proposes what is accepted."""
+    """Return the same model under the same patch, whose proposals are accepted."""
     model = tiny_llava()
     tokenprune.patch(model, STRATEGY)
     return model
 
 
 ASSISTANTS = [unpatched_llava, patched_llava, agreeing_llava]
-if ENCODES_FIRST:  # before, transformers handed the images to every assistant
+if ENCODES_FIRST:  # earlier transformers passed the images to every assistant
     ASSISTANTS.append(text_model)
 
 
@@ -59,7 +59,7 @@ def test_an_assistant_model(llava: Any, assistant: Any) -> None:
 
 
 def test_the_model_as_its_own_assistant(llava: Any) -> None:
-    """It proposes without images, while those of the prompt wait for its own turn."""
+    """It proposes without images, while the prompt's images wait for the model's own call."""
     assert_answers(llava, llava, [1], assistant_model=llava, max_new_tokens=8)
 
 
@@ -77,11 +77,11 @@ def test_prompt_lookup(llava: Any) -> None:
 @pytest.mark.parametrize("strategy", [FastV(keep_ratio=0.3, layer=1), DART(keep_ratio=0.3, layer=1)])
 @pytest.mark.parametrize("proposing", ["lookup", "assistant"])
 def test_proposed_tokens_are_not_read_as_the_prompt(strategy: Strategy, proposing: str) -> None:
-    """Strategies that read the text keep what they keep without proposals."""
+    """Strategies that read the text keep the same tokens as without proposals."""
     model, inputs = FAMILIES["llava-clip"].build(), prompt([1], texts=[6])
     inputs["input_ids"][:, -2:] = inputs["input_ids"][:, :2]  # so that the prompt itself proposes what follows
     settings = {"prompt_lookup_num_tokens": 3} if proposing == "lookup" else {"assistant_model": unpatched_llava()}
-    length = {"max_new_tokens": 8, "eos_token_id": EOS}  # without which older transformers cannot look up
+    length = {"max_new_tokens": 8, "eos_token_id": EOS}  # older transformers needs it for lookups
     with tokenprune.patch(model, strategy) as handle:
         plain = answer(model, inputs, **length)
         (kept,) = handle.report.images[0].stages
@@ -108,7 +108,7 @@ def test_prefill_in_chunks_is_refused(llava: Any) -> None:
 
 @pytest.mark.skipif("muse-glimmer" not in FAMILIES, reason="this transformers has no DFlash")
 def test_proposals_from_hidden_states_are_refused() -> None:
-    """DFlash reads one for every token of the prompt. Without images there is nothing to refuse."""
+    """DFlash reads the hidden state of every prompt token. Without images, it is not refused."""
     from transformers import MuseGlimmerAssistantConfig, MuseGlimmerAssistantModel
 
     family, model = FAMILIES["muse-glimmer"], FAMILIES["muse-glimmer"].build()
@@ -126,7 +126,7 @@ def test_proposals_from_hidden_states_are_refused() -> None:
 
 @pytest.mark.skipif(not present("gemma4"), reason="this transformers has no Gemma 4")
 def test_a_drafter_that_reads_the_keys_of_the_pruned_prompt() -> None:
-    """Gemma 4's shares those of the model, of which pruning leaves fewer than the prompt has tokens."""
+    """Gemma 4's drafter shares the model's keys, of which pruning leaves fewer than the prompt has tokens."""
     from transformers import Gemma4AssistantConfig, Gemma4AssistantForCausalLM
 
     family, model = FAMILIES["gemma4"], FAMILIES["gemma4"].build()

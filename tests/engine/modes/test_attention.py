@@ -36,7 +36,7 @@ def test_eager_answers_as_masking(llava: Any, per_row: list[int], cache: str) ->
 @pytest.mark.slow
 @COMPILES
 def test_flex_answers_as_masking(llava: Any) -> None:
-    """One row: of several rows with padding PyTorch 2.13 itself makes no C++ that compiles."""
+    """Only one row: for padded batches, the C++ code that PyTorch 2.13 generates does not compile."""
     assert_answers(tiny_llava(attention="flex_attention"), llava, [1])
 
 
@@ -50,7 +50,7 @@ def test_flex_with_a_static_cache_is_refused() -> None:
 
 
 def decoding_with(attention: str) -> Any:
-    """A model whose language model has this attention, which transformers itself would not look for on a CPU."""
+    """Return a model whose language model has this attention, which transformers itself would not allow on a CPU."""
     model = tiny_llava()
     model.config.get_text_config()._attn_implementation = attention
     return model
@@ -86,8 +86,8 @@ def test_own_attention_with_masks_answers_as_masking(llava: Any, own: str) -> No
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
 @pytest.mark.parametrize("strategy", ["fopru", "fastv:layer=1"])
 def test_masks_and_gaps_in_flash(cache: str, position_ids: Any, strategy: str) -> None:
-    """As with sdpa, in two turns with an image each. A static cache has room behind the prompt; gaps in the position
-    IDs of the second image look like borders between packed sequences."""
+    """The same as with sdpa, in two turns with an image each. A static cache has free room after the prompt, and gaps
+    in the second image's position IDs look like borders between packed sequences."""
     found = []
     for attention in ("sdpa", "flash_attention_2"):
         model, first, second = decoding_with(attention), prompt([1], seed=1), prompt([1], seed=3)
@@ -162,7 +162,7 @@ def test_flash_answers_as_sdpa(per_row: list[int]) -> None:
 
 @pytest.mark.parametrize(("dtype", "close"), [(torch.bfloat16, 0.03), (torch.float16, 0.004)], ids=str)
 def test_half_precision_is_masking_up_to_rounding(dtype: torch.dtype, close: float) -> None:
-    """Equal up to rounding: dropping and masking add the same numbers in other groups."""
+    """Dropping and masking add the same numbers in a different order."""
     model, inputs = tiny_llava().to(dtype), prompt([1, 2])
     inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
     with tokenprune.patch(model, STRATEGY) as handle:

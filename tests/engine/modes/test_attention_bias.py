@@ -1,4 +1,4 @@
-"""Proportional attention: kept tokens are attended to as much as the tokens that they stand for."""
+"""Proportional attention: kept tokens receive as much attention as the tokens that they stand for."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tokenprune.serving.vllm.refusals import check_strategy
 from tokenprune.strategy import MergingStrategy
 
 POOLED = AveragePooling(keep_ratio=0.3, attention_bias="size")
-#: One for each way to merge before the language model, and for each inside it.
+#: One strategy for each way to merge before the language model, and for each inside it.
 MERGING = {
     "averagepooling": POOLED,
     "visionzip": VisionZip(keep_ratio=0.3, attention_bias="size"),
@@ -52,7 +52,7 @@ COPIED = [FIRST_CASE, "qwen2-vl", "gemma3", "gemma3-window", "mistral3", "intern
 
 
 def kwargs_of(model: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
-    """What the language model is called with, and the hidden states that it returns."""
+    """Return the arguments of the language model's call, and the hidden states that it returns."""
     seen: dict[str, Any] = {}
     hook = adapter_for(model).language_model.register_forward_hook(
         lambda module, args, kwargs, output: seen.update(kwargs=kwargs, hidden=output.last_hidden_state),
@@ -65,7 +65,7 @@ def kwargs_of(model: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tenso
 
 
 def copied(mask: Any, places: Tensor) -> Any:
-    """A mask in which every copy of a token attends, and is attended to, as the token is."""
+    """Return a mask in which copies of a token attend and receive attention like the token."""
     if isinstance(mask, dict):
         return {kind: copied(one, places) for kind, one in mask.items()}
     lowest = torch.finfo(mask.dtype).min
@@ -75,7 +75,7 @@ def copied(mask: Any, places: Tensor) -> Any:
 
 @pytest.mark.parametrize("case", [case for case in COPIED if case in FAMILIES])
 def test_a_biased_token_is_so_many_copies_at_its_position(case: str) -> None:
-    """The exact oracle: the unpatched language model, given every pooled token as often as it has parts."""
+    """The exact oracle: the unpatched language model on a prompt that repeats every pooled token once per part."""
     model, inputs = model_of(case), FAMILIES[case].prompt([1])
     with tokenprune.patch(model, POOLED) as handle:
         kwargs, hidden = kwargs_of(model, inputs)
@@ -123,7 +123,7 @@ def test_a_video() -> None:
 
 
 def test_a_step_of_several() -> None:
-    """Sizes are of what all steps have merged."""
+    """Sizes count what all steps have merged."""
     steps = PruMerge(keep_ratio=0.6, neighbours=4), VisionZip(keep_ratio=0.3, attention_bias="size")
     check(FIRST_CASE, Compose(*steps), "greedy", "padded")
 
@@ -134,7 +134,7 @@ def test_these_are_all_merging_strategies() -> None:
 
 
 def check(case: str, strategy: tokenprune.Strategy, mode: str, batch: str) -> None:
-    """A run of a mode has the logits of the masking oracle with the bias added to it, layer by layer."""
+    """Check that a run has the logits of the masking oracle with the bias added, layer by layer."""
     family = FAMILIES[case]
     model = model_of(case, DEPTH if "text_attention" in strategy.needs or isinstance(strategy, VFlowOpt) else None)
     adapter = adapter_for(model)
@@ -143,7 +143,7 @@ def check(case: str, strategy: tokenprune.Strategy, mode: str, batch: str) -> No
             tokenprune.patch(model, strategy)
         return
     if "grid" not in adapter.offers:
-        strategy = VisionZip(keep_ratio=0.3, contextual=0.5, attention_bias="size")  # few tokens merge, too
+        strategy = VisionZip(keep_ratio=0.3, contextual=0.5, attention_bias="size")  # few tokens also merge
     if not strategy.needs <= adapter.offers:
         pytest.skip("it offers neither attention nor grids")
     with family.expectation(mode):
@@ -154,7 +154,7 @@ def check(case: str, strategy: tokenprune.Strategy, mode: str, batch: str) -> No
             expected = run.expected(family, model, dropped_columns(ids, [report]))
         with as_reported(model, ids, [report]):
             plain = run.expected(family, model, dropped_columns(ids, [report]))
-        again = mode == "uncached" and "text_attention" in strategy.needs  # each step looks at the text again
+        again = mode == "uncached" and "text_attention" in strategy.needs  # each step reads the text's attention again
         steps = slice(-1 if again else None, None)
         assert_close(run.logits[:, steps], expected[:, steps])
         assert (plain - expected).abs().max() > 1e-3
@@ -210,7 +210,7 @@ def test_gradients_and_labels() -> None:
 
 
 def test_a_cache_without_bias_has_none() -> None:
-    """So its decode steps make the masks that they made before."""
+    """So its decode steps make the same masks as before."""
     model, inputs = model_of(FIRST_CASE), FAMILIES[FIRST_CASE].prompt([1])
     with torch.no_grad(), tokenprune.patch(model, AveragePooling(keep_ratio=0.3)):
         index = index_of(model(**inputs, use_cache=True)[CACHE])

@@ -1,4 +1,4 @@
-"""Caches keep the attention bias of each of their rows, as they keep its position IDs."""
+"""Caches keep the attention bias of each row, like its position IDs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INSIDE = SparseVLM(keep_ratio=0.5, recycle=1.0, clusters=0.2, attention_bias="si
 
 
 class Conversation:
-    """A prompt, and what follows it, given to a patched model with the cache that it returned."""
+    """A prompt and its continuation, which a patched model gets with the cache that it returned."""
 
     def __init__(self, strategy: MergingStrategy, per_row: list[int]) -> None:
         self.family, n_layers = FAMILIES[FIRST_CASE], DEPTH if isinstance(strategy, SparseVLM) else None
@@ -35,7 +35,7 @@ class Conversation:
             self.cache = self.model(**self.inputs, position_ids=ids, use_cache=True)[CACHE]
 
     def check(self, cache: Any, rows: list[int]) -> None:
-        """Further text after a cache with these rows of the prompt has the logits of the oracle."""
+        """Check that text after a cache with these rows of the prompt has the oracle's logits."""
         whole = self.family.continued(
             {name: self.inputs[name][rows] for name in ("input_ids", "attention_mask")},
             torch.randint(2, IMAGE, (len(rows), 3), generator=torch.Generator().manual_seed(3)),
@@ -86,7 +86,7 @@ def test_copies_of_a_cache_keep_it(strategy: MergingStrategy, way: str) -> None:
 
 @pytest.mark.parametrize("strategy", [POOLED, INSIDE], ids=["before", "inside"])
 def test_a_cropped_cache_keeps_it(strategy: MergingStrategy) -> None:
-    """Also if the end of the prompt goes."""
+    """Also if the end of the prompt is cropped."""
     talk = Conversation(strategy, [1])
     length = talk.inputs["input_ids"].shape[1] - 2
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_a_cropped_cache_keeps_it(strategy: MergingStrategy) -> None:
 
 @pytest.mark.parametrize("biased", [(True, True), (False, True), (True, False)])
 def test_another_image_in_a_later_turn(biased: tuple[bool, bool]) -> None:
-    """Tokens of each turn have a bias or not as the strategy of their own turn says."""
+    """Whether tokens have a bias depends on the strategy of their own turn."""
     family, model = FAMILIES[FIRST_CASE], model_of(FIRST_CASE)
     turns = [family.prompt([1]), family.prompt([1], seed=5)]
     whole = {name: torch.cat([turn[name] for turn in turns], int(name != "pixel_values")) for name in turns[0]}

@@ -1,4 +1,4 @@
-"""Caches that store keys and values in other ways: quantised, offloaded, and the ones that cannot be cropped."""
+"""Caches that store keys and values differently: quantised, offloaded, and those that cannot be cropped."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ BACKENDS = ["quanto", *(["fp8"] if hasattr(cache_utils, "Fp8QuantizedLayer") els
 
 
 def shortened_by_hand(model: Any, inputs: dict[str, Any], kept: Tensor, answers: Tensor, cache: Any) -> Tensor:
-    """Logits of the unpatched model's decoder, given only the kept embeddings under their original position IDs.
+    """Return the logits of the unpatched decoder on only the kept embeddings, at their original position IDs.
 
-    Masking cannot be the oracle of a lossy cache: what is masked would be quantised together with what is not.
+    Masking cannot be the oracle for a lossy cache: masked tokens would be quantised together with the others.
     """
     core, ids = model.model, inputs["input_ids"]
     seen: list[Tensor] = []
@@ -79,12 +79,12 @@ def test_beams_over_a_quantised_cache(llava: Any, backend: str) -> None:
         out = answer(llava, prompt([1]), **beams, cache_implementation="quantized", cache_config=config)
         assert [image.n_kept for image in handle.report.images] == [9, 9, 9]
     assert_close(out.logits[0], whole.logits[0])
-    assert not torch.equal(out.logits[-1], whole.logits[-1])  # it did quantise
+    assert not torch.equal(out.logits[-1], whole.logits[-1])  # so it did quantise
     assert_equal_rows(out[CACHE])
 
 
 def assert_equal_rows(cache: Any) -> None:
-    """The beams share their prompt, so their rows of the ledger do."""
+    """Check that the beams of a prompt have equal rows in the ledger."""
     ledger = index_of(cache)
     assert ledger is not None
     assert ledger.columns.shape == (3, 15)
@@ -101,7 +101,7 @@ class NoStream:
 @pytest.mark.parametrize("kind", ["offloaded", "offloaded_static"])
 @pytest.mark.parametrize("per_row", [[1], [1, 2]], ids=str)
 def test_offloaded_caches(llava: Any, kind: str, per_row: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers offloads on CUDA streams only; with those faked, the rest of its code runs."""
+    """transformers offloads only with CUDA streams. With fake ones, the rest of its code runs on a CPU."""
     monkeypatch.setattr(torch, "Stream", lambda *args, **kwargs: NoStream())
     monkeypatch.setattr(torch.cuda, "Stream", lambda *args, **kwargs: NoStream())
     monkeypatch.setattr(torch.cuda, "default_stream", lambda *args: NoStream())
@@ -122,7 +122,7 @@ def test_offloaded_caches_on_a_gpu(kind: str) -> None:
 
 
 def test_no_word_about_old_names(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking for a cache where there is none is no use of its old name, which transformers would warn of."""
+    """Looking for an absent cache must not use its old name, about which transformers warns."""
     said: list[str] = []
     monkeypatch.setattr("transformers.utils.generic.logger.warning_once", said.append)
     with tokenprune.patch(llava, STRATEGY), torch.no_grad():
@@ -132,7 +132,7 @@ def test_no_word_about_old_names(llava: Any, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.skipif(not hasattr(DynamicCache, "activate_past_recording"), reason="transformers cannot crop windows yet")
 def test_a_crop_of_nothing_lets_go_of_what_was_recorded_for_crops() -> None:
-    """Assisted decoding crops after every step, also where it accepts all tokens."""
+    """Assisted decoding crops after every step, even if it accepts all tokens."""
     family, model = FAMILIES["lfm2-vl"], FAMILIES["lfm2-vl"].build()
     cache = DynamicCache(config=model.config.get_text_config())
     cache.activate_past_recording()
@@ -150,7 +150,7 @@ def test_a_crop_of_nothing_lets_go_of_what_was_recorded_for_crops() -> None:
 @pytest.mark.skipif(not RECENT, reason="transformers' layers take in the padding of later turns, patched or not")
 @pytest.mark.parametrize("name", present("qwen3.5", "lfm2-vl"))
 def test_padding_of_a_later_turn(name: str) -> None:
-    """Layers with a state leave it out, also where `generate` has made the masks already, as for a static cache."""
+    """Layers with a state leave it out, even if `generate` has already made the masks, as for a static cache."""
     family, model = FAMILIES[name], FAMILIES[name].build()
     config, found = model.config.get_text_config(), []
     question, more = family.prompt([1, 1], texts=[4, 4]), family.prompt([0, 0], texts=[3, 5])

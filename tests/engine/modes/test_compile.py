@@ -1,4 +1,4 @@
-"""torch.compile: before or after the patch, all of the model or parts of it, and what `generate` compiles itself."""
+"""torch.compile: before or after the patch, the whole model or parts of it, and what `generate` compiles itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tokenprune
 from tokenprune import Grid, Random
 
 PRUNED, WHOLE = 15, 42  # columns of prompt([1]): 6 of text, and 9 or 36 visual tokens
-BACKEND = "eager"  # traces all the same, and needs no C++ compiler
+BACKEND = "eager"  # traces too, but needs no C++ compiler
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 
@@ -49,7 +49,7 @@ def language_model(model: Any) -> Any:
 
 
 def layers(model: Any) -> Any:
-    """Part by part: all layers share what was compiled for the first."""
+    """Compile layer by layer: all layers share the code compiled for the first."""
     for layer in (*model.model.language_model.layers, *model.model.vision_tower.modules()):
         if type(layer).__name__.endswith(("DecoderLayer", "EncoderLayer")):
             layer.compile(backend=BACKEND)
@@ -59,7 +59,7 @@ def layers(model: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("compiled", [whole, forward, wrapped, language_model, layers])
 def test_compiled_models(compiled: Callable[[Any], Any]) -> None:
-    """Code that was compiled without our hooks must not go on without them, nor with them after the patch."""
+    """Code compiled without our hooks must not run under a patch, nor code compiled with them after it."""
     inputs, model = prompt([1]), compiled(tiny_llava())
     assert n_logits(model, inputs) == WHOLE
     handle = tokenprune.patch(model, STRATEGY)
@@ -90,7 +90,7 @@ def test_a_part_in_a_wrapper(part: str) -> None:
     parent, _, name = part.rpartition(".")
     owner = model.get_submodule(parent)
     setattr(owner, name, torch.compile(getattr(owner, name), backend=BACKEND))
-    with tokenprune.patch(model, Random(keep_ratio=0.25)):  # reads the pixels that the tower is called with
+    with tokenprune.patch(model, Random(keep_ratio=0.25)):  # reads the pixels in the tower's call
         assert n_logits(model, inputs) == PRUNED
     assert n_logits(model, inputs) == WHOLE
 
@@ -106,7 +106,7 @@ def test_compiled_after_the_patch(llava: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("per_row", [[1], [1, 2]], ids=str)
 def test_what_generate_compiles(llava: Any, per_row: list[int]) -> None:
-    """With a static cache on a GPU, `generate` compiles the decode steps; it can be told to on a CPU."""
+    """With a static cache on a GPU, `generate` compiles the decode steps; on a CPU, it can be made to."""
     from transformers import CompileConfig
 
     model = tiny_llava()

@@ -1,4 +1,4 @@
-"""What a patch changes in torch.compile's settings, and that it is undone."""
+"""A patch changes settings of torch.compile, and restores them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parents[2]
-#: In a process of its own, because the first patch of a process does more than later ones.
+#: In a separate process, because the first patch of a process does more than later ones.
 PATCHES = """
 import sys
 sys.path.insert(0, sys.argv[1])

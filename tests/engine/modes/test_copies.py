@@ -49,7 +49,7 @@ def test_a_copy_is_patched_by_itself(duplicate: Callable[[Any], Any]) -> None:
     twin = duplicate(model)
     assert n_logits(twin, inputs) == PRUNED
     with pytest.raises(tokenprune.PruningError, match="no report yet"):
-        _ = handle.report  # the twin's forward is none of the original's
+        _ = handle.report  # a forward of the twin is not one of the original
 
     tokenprune.unpatch(twin)
     assert (n_logits(model, inputs), n_logits(twin, inputs)) == (PRUNED, WHOLE)
@@ -124,7 +124,7 @@ def test_one_patch_after_another(llava: Any) -> None:
 
 
 def test_threads_do_not_see_each_other(llava: Any) -> None:
-    """Each thread prunes its own forward; `handle.report` is that of whichever was last."""
+    """Each thread prunes its own forward; `handle.report` is the report of the last one."""
     prompts = [prompt([1], seed=seed, texts=[3 + seed]) for seed in range(4)]
     with tokenprune.patch(llava, STRATEGY) as handle:
         alone = [answer(llava, inputs).sequences for inputs in prompts]
@@ -138,7 +138,7 @@ def test_threads_do_not_see_each_other(llava: Any) -> None:
 @pytest.mark.parametrize("step", [0, 1])
 @pytest.mark.parametrize("part", ["layers.0.self_attn", "layers.1", "norm"])
 def test_a_patch_that_is_removed_while_another_thread_answers(llava: Any, part: str, step: int) -> None:
-    """The hook that returns the pruned cache goes with it: the next tokens would see each other at wrong places."""
+    """Its hook that returns the pruned cache goes too, so the next tokens would see each other at wrong positions."""
     handle, called = tokenprune.patch(llava, STRATEGY), []
 
     def remove(*_: Any) -> None:
@@ -158,7 +158,7 @@ def test_a_patch_that_is_removed_while_another_thread_answers(llava: Any, part: 
 
 
 def test_a_patch_that_is_removed_while_it_selects(llava: Any) -> None:
-    """The language model is about to get the cache that it prunes into, and the hook that would return it is gone."""
+    """The language model is about to fill a pruned cache, but the hook that would return the cache is gone."""
 
     @dataclass(frozen=True)
     class Removing(Grid):
@@ -175,7 +175,7 @@ def test_a_patch_that_is_removed_while_it_selects(llava: Any) -> None:
 
 
 def test_a_patch_that_is_replaced_while_another_thread_answers(llava: Any) -> None:
-    """The answer goes on as it began, also once the first patch is removed."""
+    """The answer continues as it began, even when the first patch is removed."""
     first, inputs, later = tokenprune.patch(llava, STRATEGY), prompt([1, 2]), []
     expected = answer(llava, inputs).sequences
 
@@ -202,7 +202,7 @@ def in_a_thread(change: Callable[[Any], Any], model: Any) -> None:
 
 
 def here(change: Callable[[Any], Any], model: Any) -> None:
-    """As a hook of the user's may."""
+    """Make the change in this thread, as a user's hook may."""
     change(model)
 
 
@@ -217,14 +217,14 @@ ENCODED_BEFORE = pytest.mark.skipif(
         ("vision_tower", answer),
         ("vision_tower", n_logits),
         ("multi_modal_projector", n_logits),
-        ("", n_logits),  # which has been told which tokens are visual
+        ("", n_logits),  # it already knows which tokens are visual
         pytest.param("language_model.embed_tokens", answer, marks=ENCODED_BEFORE),
     ],
 )
 @pytest.mark.parametrize("change", [tokenprune.unpatch, lambda model: tokenprune.patch(model, Grid(keep=4))])
 @pytest.mark.parametrize("run", [in_a_thread, here])
 def test_a_patch_that_goes_while_images_are_encoded(llava: Any, run: Any, change: Any, part: str, ask: Any) -> None:
-    """Hooks that were not there when the call began know nothing of its images: it would silently be unpruned."""
+    """Hooks added after the call began know nothing about its images, which would silently stay unpruned."""
     tokenprune.patch(llava, STRATEGY)
 
     def once(*_: Any) -> None:
@@ -244,7 +244,8 @@ def test_a_patch_that_goes_while_images_are_encoded(llava: Any, run: Any, change
 @pytest.mark.parametrize("change", [tokenprune.unpatch, lambda model: tokenprune.patch(model, Grid(keep=4))])
 @pytest.mark.parametrize("run", [in_a_thread, here])
 def test_a_patch_that_goes_between_decoder_layers(run: Any, change: Any, part: str) -> None:
-    """Stages that are left would silently be left out, and layers get what belongs to more tokens than they have."""
+    """The remaining stages would silently be left out, and layers would get arguments for more tokens than they
+    have."""
     model, inputs = model_of(), prompt([1])
     tokenprune.patch(model, Staged())
     pruned = n_logits(model, inputs)
@@ -262,7 +263,7 @@ def test_a_patch_that_goes_between_decoder_layers(run: Any, change: Any, part: s
 
 
 def test_threads_patch_one_model(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One at a time: an override of another's half of a patch would bring that back when it is removed."""
+    """They take turns: overriding another thread's half-made patch would restore that half on removal."""
     register, running, most = VisionRecorder.register, [], []
 
     def slowly(self: VisionRecorder, handles: Any) -> Any:

@@ -1,4 +1,4 @@
-"""accelerate's hooks, with which `device_map` spreads a model over devices: here the CPU and a disk."""
+"""accelerate's hooks, which `device_map` uses to spread a model over devices: here the CPU and a disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transformers import LlavaForConditionalGeneration
 import tokenprune
 from tokenprune import FastV, PruningError
 
-#: transformers before 5.2x takes the offloaded weights for the device of the model.
+#: transformers before 5.2x mistakes the device of offloaded weights for the model's.
 pytestmark = pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
 
 #: The second half of the decoder is on the second device.
@@ -56,7 +56,7 @@ def from_disk(model: Any, folder: Path) -> Any:
 def test_dispatched_models(
     llava: Any, dispatch: Callable[[Any, Path], Any], patched_first: bool, tmp_path: Path
 ) -> None:
-    """accelerate replaces `forward` on the modules, and rebuilds what is passed between them."""
+    """accelerate replaces the modules' `forward`, and rebuilds what they pass to each other."""
     model = tiny_llava()
     if patched_first:
         tokenprune.patch(model, STRATEGY)
@@ -76,7 +76,7 @@ def test_dispatched_models(
 def test_hooks_that_are_removed_while_patched(
     dispatch: Callable[[Any, Path], Any], strategy: tokenprune.Strategy, tmp_path: Path
 ) -> None:
-    """accelerate restores the `forward` that it had saved, which drops the overrides between decoder layers."""
+    """accelerate restores the `forward` that it saved, which discards our overrides between decoder layers."""
     model = dispatch(tiny_llava(), tmp_path)
     with torch.no_grad():
         tokenprune.patch(model, strategy)

@@ -62,7 +62,7 @@ def test_fully_sharded_data_parallel() -> None:
 @pytest.mark.usefixtures("group")
 @pytest.mark.filterwarnings(
     "ignore:FSDP2-wrapped module:UserWarning"
-)  # of logits, which are a view without a patch, too
+)  # about logits, which are a view even without a patch
 @pytest.mark.parametrize("strategy", [FoPru(keep_ratio=0.25), FastV(keep_ratio=0.25, layer=1)])
 @pytest.mark.parametrize("first", ["patch", "shard"])
 def test_parts_that_are_sharded_by_themselves(first: str, strategy: Strategy) -> None:
@@ -90,7 +90,7 @@ def test_data_parallel(llava: Any) -> None:
 
 
 def test_replicas_of_data_parallel(llava: Any) -> None:
-    """Around a patched model, each would silently compute with the original's weights."""
+    """Each replica of a patched model would silently compute with the original's weights."""
     with tokenprune.patch(llava, STRATEGY):
         expected = logits(llava)
         with pytest.raises(UnsupportedError, match=r"DataParallel copies the model.*DistributedDataParallel"):
@@ -100,7 +100,7 @@ def test_replicas_of_data_parallel(llava: Any) -> None:
 
 
 def replica_of(module: nn.Module) -> Any:
-    """A copy as torch.nn.parallel.replicate makes one on another GPU."""
+    """Return a copy like those that torch.nn.parallel.replicate makes on other GPUs."""
     replica: Any = module._replicate_for_data_parallel()
     for name, child in module.named_children():
         setattr(replica, name, replica_of(child))
@@ -110,7 +110,7 @@ def replica_of(module: nn.Module) -> Any:
 
 
 def test_tensor_parallelism() -> None:
-    """Two processes would each read the attention of other heads, and keep other tokens."""
+    """Two processes would read the attention of different heads, and keep different tokens."""
     model: Any = tiny_llava()
     model._tp_size = 2
     with pytest.raises(
@@ -119,12 +119,12 @@ def test_tensor_parallelism() -> None:
         tokenprune.patch(model, FastV(layer=1))
     with pytest.raises(UnsupportedError, match="probe needs text_attention, but with tensor parallelism"):
         tokenprune.probe(model, decoder_layers=[1])
-    tokenprune.patch(model, FoPru()).remove()  # every process computes the whole tower
+    tokenprune.patch(model, FoPru()).remove()  # allowed, because every process computes the whole tower
     tokenprune.patch(model, STRATEGY).remove()
 
 
 def test_tensor_parallelism_by_a_plan_of_ones_own() -> None:
-    """As DistributedConfig(tp_plan=...) changes that of the model's class."""
+    """DistributedConfig(tp_plan=...) replaces the plan of the model's class."""
     model: Any = tiny_llava()
     model._tp_size = 2
     model.tp_plan = {**model.tp_plan, "model.vision_tower.encoder.layers.*.self_attn.q_proj": "colwise"}

@@ -1,5 +1,5 @@
-"""What no family may break: labels as long as its logits, pixels of no image, and copies that are patched by
-themselves."""
+"""What must work in every family: labels as long as the logits, pixels without images, and copies that are patched
+separately."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def model_of(name: str) -> Any:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_loss_is_that_of_the_kept_columns(name: str) -> None:
-    """Each label against the logits of the kept column before it; that the logits are right is the matrix's matter."""
+    """Each label is compared with the logits of the kept column before it. The matrix tests the logits themselves."""
     model, inputs = model_of(name), FAMILIES[name].prompt([1, 2])
     ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
     labels = ids.masked_fill((ids >= IMAGE) | ~real, IGNORED)
@@ -45,13 +45,13 @@ def test_the_loss_is_that_of_the_kept_columns(name: str) -> None:
     assert float((out.loss - expected).abs()) < 1e-5
 
 
-#: Families whose transformers model takes pixels of no image; to the others they are an error.
+#: Families whose transformers class accepts pixels of zero images, which are an error in the others.
 TAKE_NO_IMAGE = present("llava-next", "gemma3n", "fuyu")
 
 
 @pytest.mark.parametrize("name", TAKE_NO_IMAGE)
 def test_pixels_of_no_image(name: str) -> None:
-    """As some collators make them for a batch of text. They leave the report of the last image as it is."""
+    """Some collators make them for a batch of text. They do not change the report of the last image."""
     family, model = FAMILIES[name], model_of(name)
     text, image = family.prompt([0, 0]), family.prompt([1])
     nothing = {key: value[:0] for key, value in image.items() if key not in text}
@@ -87,5 +87,5 @@ def test_a_pickle_is_patched_by_itself(name: str) -> None:
     with torch.no_grad(), tokenprune.patch(model, DivPrune(keep_ratio=0.3)):
         if any(map(torch.nn.utils.parametrize.is_parametrized, model.modules())):
             pytest.skip("PyTorch pickles no parametrized modules")
-        twin = pickle.loads(pickle.dumps(model))  # before the first call, from which on transformers' hooks forbid it
+        twin = pickle.loads(pickle.dumps(model))  # after the first call, transformers' hooks prevent it
         assert torch.equal(twin(**inputs).logits, model(**inputs).logits)

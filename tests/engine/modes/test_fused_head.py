@@ -1,4 +1,4 @@
-"""Trainers of TRL compare labels with the base model's hidden states themselves, with the same loss."""
+"""TRL's trainers compute the loss from the base model's hidden states themselves: it must be the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tokenprune.sequence.packing import pack
 
 
 def fused(model: Any) -> Any:
-    """The model with a forward like that of TRL's `add_fused_lm_head`, without its kernel."""
+    """Return the model with a forward like that of TRL's `add_fused_lm_head`, without its kernel."""
     original = model.forward
 
     @wraps(type(model).forward)
@@ -53,7 +53,7 @@ def loss_of(answer: Any) -> Tensor:
 def test_loss_and_gradients(
     per_row: list[int], padding: str, fused_first: bool, labels_in: Callable[[Any], Tensor]
 ) -> None:
-    """TRL's collator leaves placeholders among the labels; those that are dropped are not compared."""
+    """TRL's collator leaves placeholders among the labels; dropped ones do not count."""
     model, masked = tiny_llava().train(), tiny_llava().train()
     inputs = prompt(per_row, padding=padding)
     labels = labels_in(inputs).masked_fill(inputs["attention_mask"] == 0, IGNORED)
@@ -75,7 +75,7 @@ def test_loss_and_gradients(
 
 @pytest.mark.parametrize("strategy", [STRATEGY, Staged(keep_ratio=0.25), replace(STRATEGY, keep_ratio=1.0)], ids=repr)
 def test_the_loss_is_the_models_own(strategy: tokenprune.Strategy) -> None:
-    """Also with stages inside the language model, and where nothing is dropped."""
+    """Also with stages inside the language model, and if nothing is dropped."""
     model, inputs = fused(tiny_llava()), prompt([1, 2])
     labels = labels_of(inputs)
     with torch.no_grad(), tokenprune.patch(model, strategy):
@@ -85,7 +85,7 @@ def test_the_loss_is_the_models_own(strategy: tokenprune.Strategy) -> None:
 
 @pytest.mark.parametrize("strategy", [STRATEGY, FastV(keep_ratio=0.7, layer=1)], ids=["", "reads the question"])
 def test_log_probabilities_of_answers_are_those_of_their_generation(strategy: tokenprune.Strategy) -> None:
-    """In reinforcement learning, their ratio is what is learned from."""
+    """Reinforcement learning uses their ratio."""
     model, inputs = fused(tiny_llava(attention="eager")), prompt([1, 2])
     n_asked = inputs["input_ids"].shape[1]
     with torch.no_grad(), tokenprune.patch(model, strategy):
@@ -132,7 +132,7 @@ def test_a_call_without_images_and_the_next_one_without_labels() -> None:
 
 
 def test_which_columns_are_compared() -> None:
-    """The second row is shorter: a hole is in front of it."""
+    """The second row is shorter, with a hole before it."""
     packing = pack(torch.tensor([[1, 0, 1, 1], [0, 1, 0, 1]]).bool(), (3, 2))
     assert compared(packing).int().tolist() == [[0, 0, 1, 1], [0, 0, 0, 1]]
 

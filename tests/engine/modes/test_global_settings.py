@@ -1,5 +1,5 @@
-"""Strategies keep the same tokens whatever torch is told for all code: within torch.autocast, in which models are
-trained, with another default device, as `torch.set_default_device("cuda")` sets one, and with another default type."""
+"""Strategies keep the same tokens under global settings of torch: torch.autocast, as in training, another default
+device, as after `torch.set_default_device("cuda")`, and another default dtype."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 BEFORE = [name for name, cls in STRATEGIES.items() if not issubclass(cls, (PatchStrategy, TowerStrategy))]
-#: The meta device stands for a GPU: what is made there by mistake cannot be read.
+#: The meta device stands in for a GPU: tensors made there by mistake cannot be read.
 SETTINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "autocast": partial(torch.autocast, "cpu", torch.bfloat16),
     "default device": partial(torch.device, "meta"),
@@ -72,7 +72,7 @@ def test_selections_are_the_same(name: str, setting: str) -> None:
 
 
 def test_a_model_with_another_default_device() -> None:
-    """Layouts of tiles with newline tokens, stages and reports are made on the CPU too."""
+    """Layouts of tiles with newline tokens, stages and reports are made on the CPU anyway."""
     model, inputs = model_of("llava-next"), inputs_of("llava-next", video=False)
     strategy = BackgroundPruning(keep_ratio=0.3)
     with torch.no_grad():
@@ -85,7 +85,7 @@ def test_a_model_with_another_default_device() -> None:
 
 @pytest.mark.parametrize("strategy", ["tome", "mosaic:attention_bias=size", "sparsevlm:attention_bias=size"])
 def test_a_model_with_another_default_dtype(strategy: str) -> None:
-    """How many tokens a merged one stands for is counted in float32."""
+    """The number of tokens that a merged one stands for is counted in float32."""
     model, inputs = LLAVA.build(n_layers=4), LLAVA.prompt([1, 2])
     with torch.no_grad(), tokenprune.patch(model, strategy, keep_ratio=0.7):
         expected = model.generate(**inputs, max_new_tokens=2, return_dict_in_generate=True, output_logits=True).logits

@@ -1,4 +1,4 @@
-"""Labels of other places than text, or in other forms, than collators usually write."""
+"""Labels at other places than text, or in other forms than collators usually write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokenprune import FoPru
 
 
 def test_labels_of_everything_and_a_given_number_of_items(llava: Any) -> None:
-    """Labels of placeholders count where they are kept; the Trainer divides by its own number of labels."""
+    """Labels of kept placeholders count; the Trainer divides by its own number of labels."""
     inputs = prompt([1])
     labels = inputs["input_ids"]
     with torch.no_grad(), tokenprune.patch(llava, STRATEGY) as handle:
@@ -29,7 +29,7 @@ def test_labels_of_everything_and_a_given_number_of_items(llava: Any) -> None:
 
 
 def test_labels_that_are_shifted_already(llava: Any) -> None:
-    """Context parallelism and some collators pass them so."""
+    """Context parallelism and some collators pass them like this."""
     inputs = prompt([1, 2])
     labels = labels_of(inputs)
     shifted = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
@@ -39,7 +39,7 @@ def test_labels_that_are_shifted_already(llava: Any) -> None:
 
 
 def test_labels_of_a_part(llava: Any) -> None:
-    """A caller may cut the last logits and labels out by itself, or flatten what it has chosen."""
+    """A caller may itself cut out the last logits and labels, or flatten what it has chosen."""
     inputs = prompt([1, 2])
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)):
         logits, labels = llava(**inputs).logits[:, -3:].contiguous(), inputs["input_ids"][:, -3:]
@@ -52,7 +52,7 @@ def test_labels_of_a_part(llava: Any) -> None:
 
 
 def test_logits_of_another_model(llava: Any) -> None:
-    """As of an unpruned teacher, whose loss is computed after a pruned call."""
+    """For example those of an unpruned teacher, whose loss is computed after a pruned call."""
     inputs = prompt([1, 2])
     labels = labels_of(inputs)
     with torch.no_grad():

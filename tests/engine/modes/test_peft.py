@@ -17,7 +17,7 @@ import tokenprune
 from tokenprune import FastV, Grid, PruningError, Strategy, UnsupportedError
 from tokenprune.engine.pruner import Pruner
 
-#: PEFT asks models by a name that transformers 5.2x has deprecated.
+#: PEFT uses a name that transformers 5.2x has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 DECODER = r".*language_model.*\.(q_proj|v_proj)"
@@ -32,7 +32,7 @@ def with_lora(model: Any, targets: Any = EVERYWHERE) -> Any:
 @pytest.mark.parametrize("inner", [False, True], ids=["wrapper", "inner"])
 @pytest.mark.parametrize("per_row", [[1], [1, 2]], ids=str)
 def test_a_wrapped_model(per_row: list[int], inner: bool) -> None:
-    """The wrapper and the model inside are both welcome, and stand for the same patch."""
+    """Both the wrapper and the model inside can be patched, and share the patch."""
     wrapped = with_lora(tiny_llava())
     base = wrapped.get_base_model()
     assert_answers(base if inner else wrapped, base, per_row)
@@ -51,7 +51,8 @@ def test_answers_of_the_wrapper() -> None:
 
 
 def test_wrapped_after_the_patch() -> None:
-    """Adapters of the decoder leave the tower alone. Those of the tower change the attention that FoPru reads: said."""
+    """Adapters of the decoder do not affect the tower. Those of the tower change the attention that FoPru reads, which
+    is an error."""
     model = tiny_llava()
     tokenprune.patch(model, STRATEGY)
     assert n_logits(with_lora(model, DECODER), prompt([1])) == 15
@@ -83,7 +84,7 @@ def test_merged_adapters() -> None:
 
 
 def test_training_adapters_with_labels() -> None:
-    """Labels are shortened as without a wrapper."""
+    """Labels are shortened like without a wrapper."""
     wrapped = with_lora(tiny_llava(), DECODER).train()
     inputs = prompt([1, 2])
     with tokenprune.patch(wrapped, STRATEGY):
@@ -98,7 +99,7 @@ def test_training_adapters_with_labels() -> None:
 @pytest.mark.parametrize("padding", ["left", "right"])
 @pytest.mark.parametrize("strategy", [STRATEGY, FastV(keep_ratio=0.25, layer=1)], ids=["", "stages"])
 def test_adapters_that_are_active_from_certain_tokens_on(strategy: Strategy, padding: str, labelled: bool) -> None:
-    """aLoRA counts their places from the end of the unpruned rows, padding included."""
+    """aLoRA counts positions from the end of the unpruned rows, including padding."""
     called = [7, 8]
     torch.manual_seed(5)
     targets = {"target_modules": DECODER, "alora_invocation_tokens": called, "task_type": "CAUSAL_LM"}
@@ -125,7 +126,7 @@ def test_adapters_that_are_active_from_certain_tokens_on(strategy: Strategy, pad
 
 @pytest.mark.parametrize("name", present("llava-clip", "llama4", "nemotron-omni"))
 def test_past_the_hooks_of_the_model(name: str) -> None:
-    """PEFT up to 0.20 calls `forward` of the model inside. Llama 4 and Nemotron are their own base models."""
+    """PEFT up to 0.20 calls `forward` of the inner model. Llama 4 and Nemotron are their own base models."""
     family, model = FAMILIES[name], FAMILIES[name].build()
     inputs = family.prompt([1])
     with torch.no_grad(), tokenprune.patch(model, Grid(keep_ratio=0.25)) as handle:

@@ -21,7 +21,7 @@ def pipe() -> Any:
 
 
 def answers(pipe: Any) -> list[Any]:
-    """One question about each of two images, in one batch."""
+    """Return the answers to one question about each of two images, in one batch."""
     images = [Image.new("RGB", size, colour) for size, colour in (((256, 256), "red"), ((300, 200), "blue"))]
     out = pipe(images=images, text=["<image>\nIs there a dog?"] * 2, max_new_tokens=4, do_sample=False)
     return [row["generated_text"] if isinstance(row, dict) else row[0]["generated_text"] for row in out]

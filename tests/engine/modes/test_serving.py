@@ -28,5 +28,5 @@ def test_continuous_batching_is_refused(llava: Any) -> None:
 
 
 def test_transformers_itself_takes_no_images(llava: Any) -> None:
-    """Once it does, pruning them is worth a look."""
+    """If this fails, pruning can be supported here."""
     assert not {"pixel_values", "mm_encoder_outputs"} & signature(llava.generate_batch).parameters.keys()

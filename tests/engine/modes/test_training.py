@@ -26,14 +26,14 @@ IGNORED = -100
 
 
 def labels_of(inputs: dict[str, Any]) -> Tensor:
-    """As collators write them: every text token is a label, placeholders and padding are none."""
+    """Return labels like those of collators: all text tokens, but no placeholders or padding."""
     ids = inputs["input_ids"]
     return ids.masked_fill((ids == IMAGE) | (inputs["attention_mask"] == 0), IGNORED)
 
 
 def masked_loss(model: Any, inputs: dict[str, Any], dropped: Tensor, labels: Tensor) -> Tensor:
-    """The mean over the kept columns of every row but its first: each is compared with the kept column before it, in
-    the unpatched model with `dropped` masked out. With gradients, which the oracle of the other tests has not."""
+    """Return the loss of the unpatched model with `dropped` masked: the mean over kept columns, each compared with the
+    kept column before it. Unlike the oracle of other tests, it has gradients."""
     ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
     length = ids.shape[1]
     seen = torch.ones(length, length).bool().tril() & (real & ~dropped)[:, None, None] | torch.eye(length).bool()
@@ -63,14 +63,14 @@ class Staged(FoPru, StagedStrategy):  # pyright: ignore[reportIncompatibleVariab
 
 
 def checkpointing(model: Any) -> Any:
-    """The model with activations that are computed again in the backward pass."""
+    """Make the model recompute activations in the backward pass, and return it."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable()
     return model
 
 
 def trained(model: Any, strategy: tokenprune.Strategy, inputs: dict[str, Any]) -> tuple[Tensor, tokenprune.Report]:
-    """The loss of one step, whose gradients the model has then."""
+    """Return the loss of one step, and leave its gradients in the model."""
     with tokenprune.patch(model, strategy) as handle:
         loss = model(**given(inputs), labels=labels_of(inputs)).loss
         loss.backward()
@@ -101,7 +101,7 @@ def test_loss_and_gradients(per_row: list[int], padding: str, made: Any) -> None
 
 
 def test_stages_inside_the_language_model() -> None:
-    """Labels follow what the last layer sees; checkpointing changes nothing, or is refused."""
+    """Labels match what the last layer sees. Checkpointing changes nothing, or is refused."""
     inputs, strategy = prompt([1, 2]), Staged(keep_ratio=0.25)
     model, twin = tiny_llava().train(), checkpointing(tiny_llava().train())
     loss, report = trained(model, strategy, inputs)
@@ -115,7 +115,7 @@ def test_stages_inside_the_language_model() -> None:
 
 
 def test_checkpointing_that_runs_hooks_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in older transformers, where a layer's call itself is wrapped."""
+    """As in older transformers, which wraps the layer's call itself."""
     model = checkpointing(tiny_llava().train())
     layer: Any = type(model.model.language_model.layers[0])
     monkeypatch.setattr(layer, "__call__", lambda self, *args, **kwargs: super(layer, self).__call__(*args, **kwargs))
@@ -125,20 +125,20 @@ def test_checkpointing_that_runs_hooks_again_is_refused(monkeypatch: pytest.Monk
 
 
 def test_the_loss_of_text_and_of_keeping_all_is_bitwise_the_unpatched_one(llava: Any) -> None:
-    as_long = prompt([0], texts=[prompt([1])["input_ids"].shape[1]])  # as where every row is padded to one length
+    as_long = prompt([0], texts=[prompt([1])["input_ids"].shape[1]])  # as if every row were padded to one length
     whole = (prompt([1, 2]), tokenprune.FoPru(keep_ratio=1.0))
     for inputs, strategy in ((prompt([0, 0]), STRATEGY), (as_long, STRATEGY), whole):
         labels = labels_of(inputs)
         with torch.no_grad():
             plain = llava(**inputs, labels=labels).loss
             with tokenprune.patch(llava, strategy):
-                llava(**prompt([1]))  # labels that come later are not those of this forward
+                llava(**prompt([1]))  # labels that come later do not belong to this forward
                 assert torch.equal(llava(**inputs, labels=labels).loss, plain)
             assert torch.equal(llava(**inputs, labels=labels).loss, plain)
 
 
 def test_a_loss_function_of_the_users_own(llava: Any) -> None:
-    """Set before the patch, it is called with labels as long as the logits; set after it, it replaces ours."""
+    """If it is set before the patch, it gets labels as long as the logits; if set after it, it replaces ours."""
     shapes: list[tuple[int, int]] = []
 
     def own(logits: Tensor, labels: Tensor, vocab_size: int, **kwargs: Any) -> Tensor:
@@ -159,7 +159,7 @@ def test_a_loss_function_of_the_users_own(llava: Any) -> None:
 
 
 def test_a_step_of_training_changes_what_is_kept() -> None:
-    """The strategy looks at the weights as they are now."""
+    """The strategy reads the current weights."""
     model = tiny_llava().train()
     inputs = prompt([1])
     with tokenprune.patch(model, STRATEGY) as handle:
@@ -177,7 +177,7 @@ def test_a_step_of_training_changes_what_is_kept() -> None:
 
 
 def test_packed_rows_are_refused(llava: Any) -> None:
-    """Without mask and cache, transformers keeps sequences apart whose position IDs begin again."""
+    """Without a mask and a cache, transformers separates sequences where position IDs start again."""
     inputs = prompt([2])
     length = inputs.pop("attention_mask").shape[1]
     first = length // 2
@@ -187,20 +187,20 @@ def test_packed_rows_are_refused(llava: Any) -> None:
             llava(**inputs, position_ids=ids, use_cache=False)
         assert torch.isfinite(llava(**inputs, use_cache=False).logits).all()
         for name in ("cu_seq_lens_q", "max_length_k"):
-            for called in (llava, llava.model):  # trainers with a loss of their own call the base model
+            for called in (llava, llava.model):  # trainers with their own loss call the base model
                 with pytest.raises(PruningError, match=f"{name} count the tokens of the unpruned sequence"):
                     called(**inputs, **{name: torch.tensor([0, first, length])})
     with (
         torch.no_grad(),
         tokenprune.patch(llava, FoPru(keep_ratio=1.0)),
-    ):  # nothing is dropped, so nothing is in the way
+    ):  # not refused, because nothing is dropped
         llava(**inputs, position_ids=ids, use_cache=False)
 
 
 @pytest.mark.parametrize("of", ["model, patched before", "model", "class"])
 def test_a_loss_that_does_not_compare_sizes_is_refused(of: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Liger Kernel's forwards flatten hidden states and labels, and take as many of the labels as there are states. The
-    Trainer sets them on the model; Liger's own functions, on its class."""
+    """Liger Kernel's forwards flatten hidden states and labels, and use only as many labels as there are states. The
+    Trainer sets them on the model, Liger's own functions on its class."""
     model, inputs = tiny_llava(), prompt([1])
     forward = type(model).forward
 
@@ -221,7 +221,7 @@ def test_a_loss_that_does_not_compare_sizes_is_refused(of: str, monkeypatch: pyt
 
 
 def test_ids_that_fall_after_an_image_are_not_another_sequence(llava: Any) -> None:
-    """As in Qwen2.5-VL of transformers 5.4, where an image has a higher ID than the text that follows."""
+    """In Qwen2.5-VL of transformers 5.4, an image has a higher ID than the text that follows."""
     inputs = prompt([1])
     length = inputs.pop("attention_mask").shape[1]
     ids = torch.arange(length)[None].masked_fill(inputs["input_ids"] == IMAGE, 2 * length)
@@ -248,7 +248,7 @@ def test_the_loss_of_experts_counts_the_mask(name: str) -> None:
 
 @dataclass(frozen=True)
 class Differentiable(StagedStrategy):
-    """Scores and weights that have gradients, before the language model and inside it."""
+    """Has scores and weights with gradients, before the language model and inside it."""
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.features.norm(dim=-1)
@@ -266,7 +266,7 @@ class Differentiable(StagedStrategy):
 
 
 def test_a_report_holds_no_graph() -> None:
-    """It would hold all activations of the forward, and the model could not be copied."""
+    """A graph would hold all activations of the forward, and the model could not be copied."""
     model, inputs = tiny_llava().train(), prompt([1])
     with tokenprune.patch(model, Differentiable(keep_ratio=0.5)) as handle:
         model(**inputs, labels=labels_of(inputs)).loss.backward()

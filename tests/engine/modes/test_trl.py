@@ -1,4 +1,4 @@
-"""Trainers of TRL train a pruned model, where `make test-peers` has installed it."""
+"""TRL's trainers train a pruned model. Runs if `make test-peers` has installed TRL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tokenprune import FoPru
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")
 
-#: Of TRL's own dependencies.
+#: Warnings of TRL's own dependencies.
 pytestmark = pytest.mark.filterwarnings("ignore")
 OPTIONS: dict[str, Any] = {
     "per_device_train_batch_size": 2,
@@ -38,7 +38,7 @@ PRUNED = FoPru(keep_ratio=0.5)
 
 @pytest.fixture(autouse=True)
 def gradients() -> Iterator[None]:
-    """VLMEvalKit, which other tests of `make test-peers` import, turns them off for the process."""
+    """Turn gradients on: VLMEvalKit, which other tests of `make test-peers` import, turns them off for the process."""
     with torch.enable_grad():
         yield
 
@@ -48,13 +48,13 @@ def said(role: str, text: str) -> list[dict[str, str]]:
 
 
 def rows(**columns: Any) -> Any:
-    """Two examples with an image each, of different lengths."""
+    """Return two examples of different lengths, with an image each."""
     one = {"images": [sample_image()], "prompt": said("user", "w92 w93"), **columns}
     return datasets.Dataset.from_list([one, {**one, "prompt": said("user", "w94")}])
 
 
 def processor() -> Any:
-    """TRL wants to know how a text begins and ends."""
+    """Return a processor with the tokens that begin and end a text, which TRL needs."""
     found = tiny_processor()
     found.tokenizer.bos_token, found.tokenizer.eos_token = "w98", "w99"
     return found
@@ -98,7 +98,7 @@ def test_preferences(tmp_path: Path) -> None:
             processing_class=processor(),
         )
         first, _ = losses(trainer)
-    assert first == pytest.approx(math.log(2), abs=1e-5)  # both are the same at first
+    assert first == pytest.approx(math.log(2), abs=1e-5)  # both models are the same at first
 
 
 def test_reinforcement_learning(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Models that `device_map` spreads over two devices, of which one is pretended: no tensor of one meets the other's."""
+"""Models that `device_map` spreads over two devices, one of them simulated: tensors of the two must never meet."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from tokenprune import (
 )
 from tokenprune.strategy import Strategy
 
-#: Strategies with a stage among the layers of the second device, or at the border: one that merges and reads what has
-#: entered, several stages, and what else is read of a layer.
+#: Strategies with a stage among the layers on the second device, or at the border: merging, reading what has entered,
+#: several stages, and reading other inputs of a layer.
 INSIDE = [
     FastV(keep_ratio=0.25, layer=3),
     DART(keep_ratio=0.25, layer=2),
@@ -70,7 +70,7 @@ def to(device: torch.device, values: Any) -> Any:
 
 
 def takes_inputs_to(device: torch.device, module: nn.Module) -> Callable[[], None]:
-    """Move what a module is called with, as accelerate does. Returns what undoes it."""
+    """Move the arguments of a module to a device, as accelerate does. Returns a function that undoes it."""
     plain, before = module.forward, vars(module).get("forward")
 
     @wraps(plain)
@@ -88,7 +88,7 @@ def takes_inputs_to(device: torch.device, module: nn.Module) -> Callable[[], Non
 
 @contextmanager
 def spread(there: list[nn.Module], back: list[nn.Module]) -> Iterator[None]:
-    """The time in which some modules are on DEVICE, and others take what comes from there to the CPU."""
+    """Within the block, some modules are on DEVICE, and others move their inputs from there back to the CPU."""
     with ExitStack() as stack:
         for module in there:
             stack.enter_context(moved(module))
@@ -99,7 +99,7 @@ def spread(there: list[nn.Module], back: list[nn.Module]) -> Iterator[None]:
 
 
 def two_steps(model: Any, inputs: dict[str, Any]) -> Tensor:
-    """The logits of the last token of a prompt, and of one more."""
+    """Return the logits of the last prompt token, and of one decoded token."""
     with torch.no_grad():
         out = model(**inputs, use_cache=True)
         token = out.logits[:, -1:].argmax(-1)
@@ -109,7 +109,7 @@ def two_steps(model: Any, inputs: dict[str, Any]) -> Tensor:
 
 
 def assert_the_same(strategy: Strategy, there: list[nn.Module], back: list[nn.Module], patched_first: bool) -> None:
-    """The model answers as on one device."""
+    """Check that the model answers as on one device."""
     model, inputs = model_of(), FAMILIES["llava-clip"].prompt([1, 2])
     with tokenprune.patch(model, strategy):
         expected = two_steps(model, inputs)

@@ -19,7 +19,7 @@ STRATEGIES = [ToMe(keep_ratio=0.5), FlowCut(keep_ratio=0.5), FoPru(keep_ratio=0.
 
 
 def wrapped(model: Any, kind: str) -> Any:
-    """The model, with every module whose class is called so in a wrapper."""
+    """Return the model with every module of a class so named in a wrapper."""
     apply_activation_checkpointing(model, check_fn=lambda module: type(module).__name__.endswith(kind))
     return model
 
@@ -29,7 +29,7 @@ def wrapped(model: Any, kind: str) -> Any:
     ("kind", "strategy"),
     [
         *((kind, strategy) for kind in ("EncoderLayer", "DecoderLayer") for strategy in STRATEGIES),
-        ("VisionModel", Random(keep_ratio=0.25)),  # reads the pixels that the tower is called with
+        ("VisionModel", Random(keep_ratio=0.25)),  # reads the pixels in the tower's call
     ],
 )
 def test_logits(kind: str, strategy: Strategy, first: str) -> None:
@@ -48,7 +48,8 @@ def test_logits(kind: str, strategy: Strategy, first: str) -> None:
 @pytest.mark.parametrize("kind", ["EncoderLayer", "DecoderLayer"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_gradients_of_a_model_that_is_patched_after_it_was_wrapped(strategy: Strategy, kind: str) -> None:
-    """The wrapper stores what the layer is given after pruning. A cache would be filled twice, patched or not."""
+    """The wrapper stores the layer's inputs after pruning. Without a cache: it would be filled twice, patched or
+    not."""
     model, plain, inputs = wrapped(tiny_llava().train(), kind), tiny_llava().train(), prompt([1, 2])
     for one in (model, plain):
         with tokenprune.patch(one, strategy):
@@ -61,11 +62,11 @@ def test_gradients_of_a_model_that_is_patched_after_it_was_wrapped(strategy: Str
     [
         ("llava-clip", "patch", r"Switch it off, or call patch\(\) again\."),
         ("internvl", "patch", r"Switch it off\."),
-        ("internvl", "wrap", r"Switch it off\."),  # whose layers' attention gets the mask
+        ("internvl", "wrap", r"Switch it off\."),  # its layers' attention gets the mask
     ],
 )
 def test_layers_of_the_tower_whose_hooks_would_run_again(family: str, first: str, advice: str) -> None:
-    """Without what the tower's call knows, they would let padding be attended to, or miss what a token stands for."""
+    """Outside the tower's call, they would not know about padding, or about merged tokens."""
     model, inputs = FAMILIES[family].build().train(), FAMILIES[family].prompt([1, 2])
     kind = "EncoderLayer" if family == "llava-clip" else "VisionLayer"
     if first == "patch":
@@ -81,7 +82,7 @@ def test_layers_of_the_tower_whose_hooks_would_run_again(family: str, first: str
 
 @pytest.mark.parametrize("strategy", [FastV(keep_ratio=0.25, layer=1), DART(keep_ratio=0.25, layer=1)])
 def test_decoder_layers_that_are_wrapped_after_the_patch(strategy: Strategy) -> None:
-    """The backward pass would run them on all tokens again."""
+    """The backward pass would run them on all tokens."""
     model, inputs = tiny_llava().train(), prompt([1, 2])
     tokenprune.patch(model, strategy)
     wrapped(model, "DecoderLayer")
@@ -94,7 +95,7 @@ def test_decoder_layers_that_are_wrapped_after_the_patch(strategy: Strategy) -> 
 
 
 def test_a_whole_language_model_that_runs_again() -> None:
-    """What is pruned before it is what the wrapper stores; what is pruned inside is not known in the backward pass."""
+    """The wrapper stores inputs pruned before it, but the backward pass does not know about pruning inside it."""
     model, plain, inputs = wrapped(tiny_llava().train(), "LlamaModel"), tiny_llava().train(), prompt([1, 2])
     for one in (model, plain):
         with tokenprune.patch(one, FoPru(keep_ratio=0.25)):
@@ -119,7 +120,7 @@ def test_a_language_model_that_was_wrapped_after_it_was_patched(strategy: Strate
 
 
 def test_a_wrapped_language_model_with_windows() -> None:
-    """What makes its masks is read inside of the wrapper."""
+    """The settings of its masks are read inside the wrapper."""
     family = FAMILIES["gemma3"]
     model, inputs = family.build(), family.prompt([1])
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):

@@ -1,4 +1,4 @@
-"""Adapters that do not answer right: what a call then says."""
+"""Adapters that return something wrong: the error of a call."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_subclasses_and_adapters_of_other_packages(odd: Any) -> None:
 
 
 def test_an_adapter_that_names_the_wrong_modules_prunes_loudly(odd: Any) -> None:
-    """A newer transformers that calls other modules must not silently answer unpruned."""
+    """With a newer transformers that calls other modules, the model must not silently answer unpruned."""
 
     @register_adapter("OddLlava")
     class WrongLanguageModel(LlavaAdapter):
@@ -72,16 +72,16 @@ def test_an_adapter_that_names_the_wrong_modules_prunes_loudly(odd: Any) -> None
 
 
 def test_what_cannot_be_registered() -> None:
-    for names in ((), (LlavaAdapter,)):  # as without parentheses
+    for names in ((), (LlavaAdapter,)):  # as if written without parentheses
         with pytest.raises(SettingError, match=r'names of transformers classes.*Write @register_adapter\("MyLlava'):
-            unwrap(register_adapter)(*names)  # without the type checks of tests, which would refuse it first
+            unwrap(register_adapter)(*names)  # without the tests' type checks, which would refuse it first
     with pytest.raises(SettingError, match="Grid'> is not a subclass of ModelAdapter"):
         unwrap(register_adapter("OddLlava"))(Grid)
     assert "OddLlava" not in ADAPTERS
 
 
 def test_a_tower_that_names_its_pixels_in_another_way(odd: Any) -> None:
-    """As one of another package does; the engine asks with the arguments of the tower's call."""
+    """A tower of another package may; the engine uses the argument names of the tower's call."""
 
     @register_adapter("OddLlava")
     class Renaming(LlavaAdapter):
@@ -111,7 +111,7 @@ def test_an_adapter_that_raises_while_hooks_go_on(odd: Any) -> None:
     @register_adapter("OddLlava")
     class Raises(LlavaAdapter):
         def capture_points(self, layer: int | None) -> list[CapturePoints]:
-            assert Pruner.on(self.model) is not None  # so the first hooks are on by now
+            assert Pruner.on(self.model) is not None  # so the first hooks exist by now
             raise ZeroDivisionError("in the adapter")
 
     def hooks() -> list[int]:
@@ -121,7 +121,7 @@ def test_an_adapter_that_raises_while_hooks_go_on(odd: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         tokenprune.patch(odd, FoPru())
     assert hooks() == before
-    with tokenprune.patch(odd, Grid(keep=4)) as handle:  # one that was there is there again
+    with tokenprune.patch(odd, Grid(keep=4)) as handle:  # an earlier patch is restored
         with pytest.raises(ZeroDivisionError):
             tokenprune.patch(odd, FoPru())
         assert handle.installed

@@ -1,4 +1,4 @@
-"""Whatever goes wrong says what to type next, and leaves the model as it was."""
+"""Every error says what to type next, and leaves the model unchanged."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ from tokenprune.tokens import VisualTokens
 def test_wrong_calls(llava: Any, strategy: Any, settings: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         tokenprune.patch(llava, strategy, **settings)
-    with tokenprune.patch(llava, Grid()) as handle:  # a patch that is there survives a failing second one
+    with tokenprune.patch(llava, Grid()) as handle:  # an existing patch survives a second one that fails
         with pytest.raises(error, match=message):
             tokenprune.patch(llava, strategy, **settings)
         llava(**prompt([1]))
@@ -138,7 +138,7 @@ def test_no_report_before_an_image(llava: Any) -> None:
 
 
 def test_two_images_for_one_placeholder(llava: Any) -> None:
-    """transformers says it; the patch must be whole afterwards."""
+    """transformers raises the error; the patch must still work afterwards."""
     inputs = prompt([1])
     wrong = {**inputs, "pixel_values": inputs["pixel_values"].repeat(2, 1, 1, 1)}
     with torch.no_grad(), tokenprune.patch(llava, FoPru()) as handle:
@@ -190,7 +190,7 @@ def test_images_encoded_before_the_patch(llava: Any) -> None:
 
 
 def test_images_that_another_strategy_has_looked_at(llava: Any) -> None:
-    """The tower's attention is let go of once a strategy has selected by it."""
+    """The tower's attention is freed once a strategy has used it."""
     inputs = prompt([1])
     if not ENCODES_FIRST:
         pytest.skip("this transformers does not take encoded images")
@@ -199,7 +199,7 @@ def test_images_that_another_strategy_has_looked_at(llava: Any) -> None:
             encoded = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)
             given = {"input_ids": inputs["input_ids"], "mm_encoder_outputs": {"image": encoded}}
             first = llava(**given).logits
-        with tokenprune.patch(llava, FoPru(keep_ratio=0.5)):  # an equal one goes on with what was selected
+        with tokenprune.patch(llava, FoPru(keep_ratio=0.5)):  # an equal strategy continues with the selection
             assert torch.equal(llava(**given).logits, first)
         with (
             tokenprune.patch(llava, FoPru(keep_ratio=0.25)),
@@ -282,7 +282,7 @@ def test_pixels_that_are_not_numbers(llava: Any, strategy: str) -> None:
 @pytest.mark.parametrize("shown", [0, 1])
 @pytest.mark.parametrize("n_rows", [1, 2])
 def test_a_mask_that_shows_nothing_that_is_left(llava: Any, n_rows: int, shown: int) -> None:
-    """One that shows a single dropped token, or in a batch of one row nothing at all."""
+    """A mask that shows only a dropped token or, in a batch of one row, nothing at all."""
     inputs = prompt([1] * n_rows)
     with torch.no_grad(), tokenprune.patch(llava, Grid(keep=4)) as handle:
         llava(**inputs)
@@ -291,7 +291,7 @@ def test_a_mask_that_shows_nothing_that_is_left(llava: Any, n_rows: int, shown: 
         dropped = next(column for i, column in enumerate(columns.tolist()) if i not in kept)
         inputs["attention_mask"][-1] = 0
         inputs["attention_mask"][-1, dropped] = shown
-        if n_rows == 2 and not shown:  # a row that is padding as a whole
+        if n_rows == 2 and not shown:  # a row of only padding
             assert llava(**inputs).logits[0].isfinite().all()
             return
         with pytest.raises(

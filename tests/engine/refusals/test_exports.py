@@ -1,4 +1,4 @@
-"""Graphs that would always keep the visual tokens of the example."""
+"""Exports are refused: a recorded graph would always keep the example's visual tokens."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def trace(model: Any, inputs: dict[str, Any]) -> Any:
     return torch.jit.trace(model, example_kwarg_inputs=inputs, strict=False, check_trace=False)
 
 
-@pytest.mark.filterwarnings("ignore")  # of torch, that it will go
+@pytest.mark.filterwarnings("ignore")  # torch's deprecation warnings
 @pytest.mark.parametrize("record", [export, trace])
 @pytest.mark.parametrize("part", ["", "model"])
 def test_a_patched_model_is_not_recorded(llava: Any, record: Callable[..., Any], part: str) -> None:
-    """Neither is its base model; afterwards the patch works as before."""
+    """Nor is its base model. Afterwards, the patch works as before."""
     inputs = prompt([1])
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep=4)) as handle:
         with pytest.raises(UnsupportedError, match=r"neither exported nor traced.* Remove the patch first"):

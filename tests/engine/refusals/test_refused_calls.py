@@ -1,4 +1,4 @@
-"""Calls of a patched model that cannot be pruned: the error says why, or the model does."""
+"""Calls of a patched model that cannot be pruned raise an error, the patch's or the model's own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenprune import DivPrune, FoPru, GenericAdapter, PruningError, Random, Un
 
 
 def test_features_that_do_not_tell_images_apart(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one image per token, nothing would be dropped, and nothing said."""
+    """If every token counted as an image, nothing would be dropped, silently."""
     encode = type(llava.model).get_image_features
 
     def flat(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -75,7 +75,7 @@ def test_patches_without_a_mask_are_all_real() -> None:
 
 @pytest.mark.parametrize("name", ["qwen2.5-vl", "qwen3-vl"])
 def test_an_image_of_a_later_turn_that_the_model_would_number_like_text(name: str) -> None:
-    """Given a mask over the conversation, and no position IDs."""
+    """It would if given a mask over the conversation and no position IDs."""
     family = FAMILIES[name]
     model, whole = family.build(), family.prompt([2], [6])
     first = family.prompt([1], [6])["input_ids"].shape[1] - 3
@@ -96,7 +96,7 @@ def test_an_image_of_a_later_turn_that_the_model_would_number_like_text(name: st
 
 
 def test_an_image_that_the_tower_refuses(llava: Any) -> None:
-    """`generate` encodes images before it calls the model. Those of the next call are recorded all the same."""
+    """`generate` encodes images before it calls the model. The images of the next call are recorded anyway."""
     inputs = prompt([1])
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
         with pytest.raises(ValueError, match="doesn't match model"):
@@ -106,10 +106,10 @@ def test_an_image_that_the_tower_refuses(llava: Any) -> None:
 
 
 def test_a_cache_that_is_returned_out_of_sight(llava: Any) -> None:
-    """It would be continued as if it held every token."""
+    """The next call would continue it as if it held every token."""
 
     class Holder:
-        """Of a kind that is not known."""
+        """A container that the patch does not know."""
 
     def hide(module: Any, args: Any, output: Any) -> None:
         if output.get(CACHE) is not None:

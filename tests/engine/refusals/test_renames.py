@@ -1,6 +1,6 @@
 """Whatever transformers renames, the answer is right or an error is raised.
 
-A name is renamed in our files rather than in transformers': seen from here it is the same.
+Names are changed in our files instead of in transformers, which is equivalent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PACKAGE = Path(tokenprune.__file__).parent
 RENAMED_IN = ("tokenprune.adapters", "tokenprune.engine", "tokenprune.encoded")
 N_KEPT, STEPS = 9, 4
 
-#: What adapters and engine know of transformers, in calls of a LLaVA model.
+#: The names of transformers that adapters and engine use in calls of a LLaVA.
 NAMES = [
     "vision_tower", "language_model", "layers", "image_token_id", "vision_config", "text_config", "get_text_config",
     "vision_feature_layer", "vision_feature_select_strategy", "mm_encoder_outputs", "get_image_features",
@@ -35,9 +35,9 @@ NAMES = [
     "encoder", "vision_model", "num_attention_heads", "hidden_size", "patch_size", "model_type", "layer_types",
     "sliding_window", "_attn_implementation", "_loss_function", "loss_function", "logits_to_keep", "image_sizes",
 ]  # fmt: skip
-#: Those whose new name nothing needs here: LLaVA with CLIP has no use for them, or both are looked for.
+#: Names whose renaming changes nothing here: LLaVA with CLIP does not use them, or both names are accepted.
 HARMLESS = {"image_sizes", "cache", "past_key_values"}
-#: Variables that hold objects of ours, whose attributes keep their names.
+#: Variables that hold our own objects, whose attributes keep their names.
 OURS = {"self", "forward", "incoming", "pruned", "new", "entry", "run", "image"}
 
 
@@ -49,7 +49,7 @@ class Renamer(ast.NodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         self.generic_visit(node)
-        # Only of objects that may be transformers'.
+        # Only on objects that may belong to transformers.
         ours = isinstance(node.value, ast.Name) and node.value.id in OURS
         node.attr = self.new if node.attr == self.old and not ours else node.attr
         return node
@@ -84,7 +84,7 @@ class RenamingFinder(MetaPathFinder):
 
 
 def answers(model: Any) -> dict[str, list[int]]:
-    """Greedy tokens of `generate`, and of a decode loop as a user writes one."""
+    """Return the greedy tokens of `generate`, and of a decode loop as users write it."""
     inputs = prompt([1])
     with torch.no_grad():
         generated = model.generate(**inputs, max_new_tokens=STEPS, min_new_tokens=STEPS, do_sample=False)
@@ -97,11 +97,11 @@ def answers(model: Any) -> dict[str, list[int]]:
 
 
 def run_renamed(name: str | None, connection: Connection) -> None:
-    """In a process of its own: what a patched model answers once `name` has another one."""
-    torch.set_num_threads(1)  # a forked process does not have the threads that its parent's pool has
+    """In a separate process, send the answers of a patched model after renaming `name`."""
+    torch.set_num_threads(1)  # a forked process lacks the threads of its parent's pool
     for module in [module for module in sys.modules if module.startswith("tokenprune")]:
         del sys.modules[module]
-    # Annotations are not checked: it is code of the tests that would stumble over a new name.
+    # Annotations are not checked, because the tests' own checks would fail on a new name.
     sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("jaxtyping")]
     if name is not None:
         sys.meta_path.insert(0, RenamingFinder(name))
@@ -146,6 +146,6 @@ def test_a_renamed_name_is_right_or_raises(name: str, right: Any) -> None:
 
 
 def test_most_names_are_needed(right: Any) -> None:
-    """Otherwise nothing was renamed at all."""
+    """Otherwise, renaming itself would not work."""
     assert isinstance(outcome_of("get_image_features"), str)
     assert isinstance(outcome_of("vision_tower"), str)

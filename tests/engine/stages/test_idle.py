@@ -1,4 +1,4 @@
-"""Once the prompt is pruned, what prunes inside the language model stays out of the way of decoding."""
+"""After the prompt, pruning inside the language model does not interfere with decoding."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ STRATEGIES = ("fastv", "pyramiddrop", "sparsevlm", "attentionmass")
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_decode_step_runs_nothing_of_the_stages(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No hook on any module of a decoder layer, and no call of what a prefill calls there."""
+    """No module of a decoder layer has a hook, and none of the functions of a prefill is called."""
     called: list[str] = []
     model, inputs = deep_llava(), prompt([1])
     with tokenprune.patch(model, name, keep_ratio=0.5):
-        pass  # the first patch of a process replaces the methods that the compiler may not follow
+        pass  # the first patch of a process replaces methods that the compiler must not trace
 
     def count(cls: type, method: str) -> None:
         original = getattr(cls, method)
@@ -55,8 +55,8 @@ def test_a_decode_step_runs_nothing_of_the_stages(name: str, monkeypatch: pytest
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_compiled_layers_are_read_all_the_same() -> None:
-    """Before the patch, in the prompt, and in the steps after it."""
-    model, inputs = deep_llava.__wrapped__(), prompt([1])  # other tests use the cached one, not compiled
+    """Layers compiled before the patch, in the prompt, and in the steps after it."""
+    model, inputs = deep_llava.__wrapped__(), prompt([1])  # other tests need the cached model uncompiled
 
     def logits() -> list[torch.Tensor]:
         with tokenprune.patch(model, "fastv", keep_ratio=0.5) as handle, torch.no_grad():
@@ -80,7 +80,7 @@ def test_compiled_layers_are_read_all_the_same() -> None:
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 3, 2)])
 def test_tokens_are_gathered_bit_for_bit(rows: int, shape: tuple[int, ...]) -> None:
-    """And so are their gradients."""
+    """Their gradients are exact too."""
     columns = torch.tensor([[0, 2, 4], [1, 2, 3]])[:rows]
     packing = Packing(columns, torch.ones_like(columns).bool(), 5, (3,) * rows)
     for given in {1, rows}:

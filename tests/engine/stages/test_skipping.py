@@ -1,4 +1,4 @@
-"""Decoder layers that are not executed: the oracle has an identity in their place, in prefill and decode."""
+"""Skipped decoder layers: the oracle has an identity in their place, in prefill and decode."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Skipping(Random, StagedStrategy):
 
 @dataclass(frozen=True)
 class StagedAndSkipping(Staged):
-    """The first layer of a stage is skipped, one between, and a whole stage."""
+    """Skips the first layer of a stage, one in the middle, and a whole stage."""
 
     plan: tuple[Stage, ...] = (*STAGES, Stage(4, 0.1))
     layers: tuple[int, ...] = (1, 3, 4)
@@ -56,7 +56,7 @@ class GuidedAndSkipping(Guided):
 
 
 def assert_run(model: Any, run: Any, report: tokenprune.Report) -> None:
-    """The logits are those of a model with identities in place of the skipped layers."""
+    """Check that the logits are those of a model with identities in place of the skipped layers."""
     assert report.skipped
     ids = torch.cat([run.inputs["input_ids"], run.answers], 1)
     real = torch.cat([run.inputs["attention_mask"], torch.ones_like(run.answers)], 1)
@@ -136,7 +136,7 @@ def test_remove_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize("keep_ratio", [0.25, 1.0])
 @pytest.mark.parametrize("first_images", [0, 1])
 def test_a_conversation(keep_ratio: float, first_images: int) -> None:
-    """Text or an image first, further turns with the same cache, a crop, and rows that change places."""
+    """Text or an image first, more turns with the same cache, a crop, and reordered rows."""
     model = model_of()
     first, second = (prompt([n] * 2, texts=[4, 4], seed=seed) for n, seed in ((first_images, 5), (1, 6)))
     reports, cache, ids = [], None, first["input_ids"][:, :0]
@@ -213,7 +213,7 @@ def identities(model: Any, layers: tuple[int, ...]) -> Any:
 
 @pytest.mark.parametrize("made", [lambda model: model, checkpointing], ids=["", "checkpointing"])
 def test_gradients(made: Callable[[Any], Any]) -> None:
-    """A skipped layer has none, and the others those of the model with an identity in its place."""
+    """Skipped layers have none, and the others have those of the model with identities in their place."""
     inputs, strategy = prompt([1, 2]), Skipping(layers=(2,))
     model, twin = made(model_of().train()), identities(model_of().train(), (2,))
     with tokenprune.patch(model, strategy):

@@ -1,4 +1,4 @@
-"""Skipped layers in models that are copied, compiled or kept by accelerate."""
+"""Skipped layers in models that are copied, compiled or dispatched by accelerate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import tokenprune
 @pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
 @pytest.mark.parametrize("patched_first", [False, True])
 def test_accelerate(patched_first: bool, tmp_path: Any) -> None:
-    """Its hooks cover a layer's forward too, below ours or above."""
+    """Its hooks wrap a layer's forward too, inside or outside of ours."""
     from accelerate import dispatch_model
 
     plain, inputs = model_of(), prompt([1])
@@ -64,7 +64,7 @@ def test_a_copy_skips_by_itself(duplicate: Callable[[Any], Any]) -> None:
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("part", ["language_model", "layers"])
 def test_compiled_models(part: str) -> None:
-    """Compiled before the patch, and run: the code of before must not go on."""
+    """Compiled and run before the patch: the earlier code must not be used again."""
     torch.compiler.reset()
     plain, model, inputs = model_of(), model_of(), prompt([1])
     language_model = model.model.language_model

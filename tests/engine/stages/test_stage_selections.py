@@ -1,4 +1,4 @@
-"""What a strategy may do where an in-LLM stage begins: read the text's attention, keep fewer, merge; all of it against
+"""What a strategy can do at the beginning of an in-LLM stage: read the text's attention, keep fewer, merge. All against
 the exact oracle."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STAGES = (Stage(1, 0.5), Stage(3, 0.25))
 
 @dataclass(frozen=True)
 class Guided(StagedStrategy):
-    """Lets all in, and keeps what the text attends to."""
+    """Lets all tokens enter, then keeps those that the text attends to."""
 
     needs = frozenset({"text_attention"})
 
@@ -44,7 +44,7 @@ class Guided(StagedStrategy):
 
 @dataclass(frozen=True)
 class Folding(Guided):
-    """Merges what is dropped into what is kept, in turn."""
+    """Merges dropped tokens into kept ones in turn."""
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         plain = super().select_at(stage, tokens)
@@ -57,7 +57,7 @@ class Folding(Guided):
 
 @dataclass(frozen=True)
 class Masses(Guided):
-    """Keeps what gets more than the mean, and no more than its budget."""
+    """Keeps tokens that receive more than the mean, up to its budget."""
 
     plan: tuple[Stage, ...] = (Stage(1, 1.0, at_most=True), Stage(3, keep=11, at_most=True))
 
@@ -86,13 +86,13 @@ def test_every_mode(mode: str, strategy: Strategy) -> None:
         assert len({len(image.kept_at(1)) for image in images}) > 1
     else:
         assert {(len(image.kept), len(image.kept_at(1)), len(image.kept_at(4))) for image in images} == {(36, 18, 9)}
-    # Without a cache every step chooses anew, and the report is that of the last.
+    # Without a cache, every step selects anew, and the report describes the last one.
     steps = slice(-1, None) if mode == "uncached" else slice(None)
     assert_close(run.logits[:, steps], expected(model, run, [handle.report])[:, steps])
 
 
 def test_a_conversation() -> None:
-    """An image in a later turn, after a cache whose layers hold different tokens."""
+    """An image in a later turn, with a cache whose layers hold different tokens."""
     model = FAMILY.build()
     turns = [prompt([n] * 2, texts=[4, 4], seed=seed) for n, seed in ((1, 5), (0, 6), (1, 7))]
     reports, cache, out = [], None, None
@@ -140,7 +140,7 @@ def test_attention_is_that_of_the_eager_map(rows: str, padding: str) -> None:
 
 
 def test_attention_in_a_later_turn() -> None:
-    """What the cache holds of the turn before, which is less from stage to stage, is left out of the softmax."""
+    """The earlier turn's tokens in the cache, which get fewer from stage to stage, are left out of the softmax."""
     scores: list[torch.Tensor] = []
     maps: list[torch.Tensor] = []
 
@@ -250,7 +250,7 @@ def test_the_report_of_every_stage() -> None:
 
 @dataclass(frozen=True)
 class Given(Guided):
-    """Selects what it is told to, of what is left."""
+    """Selects given tokens among those that are left."""
 
     kept: tuple[int, ...] = ()
     n: int = 0

@@ -59,7 +59,7 @@ def test_layers_cache_what_their_stage_keeps() -> None:
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_a_conversation(ragged: bool) -> None:
-    """Text, an image in a later turn, a crop of the last answer, all in one cache."""
+    """Text, an image in a later turn, and a crop of the last answer, all in one cache."""
     model = model_of()
     first, second, third = (prompt([n] * 2, texts=[4, 4], seed=seed) for n, seed in ((1, 5), (0, 6), (1, 7)))
     reports, parts, images = [], [], []
@@ -84,7 +84,7 @@ def test_a_conversation(ragged: bool) -> None:
     assert_close(last, expected(model, ids, real, pixels, reports)[:, -1])
 
 
-# Older transformers repeat an image for its beams, and then it has as many numbers, and `ragged` counts by them.
+# Older transformers repeats an image for each beam, so it has several numbers, which `ragged` depends on.
 @pytest.mark.parametrize("ragged", [False, True] if ENCODES_FIRST else [False])
 def test_beams(ragged: bool) -> None:
     model, inputs = model_of(), prompt([1, 1], texts=[4, 4], seed=5)
@@ -96,7 +96,7 @@ def test_beams(ragged: bool) -> None:
 
 @pytest.mark.parametrize("plan", [STAGES, (Stage(1, 1.0), Stage(3, 0.2))], ids=str)
 def test_a_stage_keeps_the_highest_scores(plan: tuple[Stage, ...]) -> None:
-    """Also after one that has nothing to choose."""
+    """Also after a stage with nothing to select."""
     model = model_of()
     with torch.no_grad(), tokenprune.patch(model, Staged(plan=plan)) as handle:
         model(**prompt([1]))
@@ -108,7 +108,7 @@ def test_a_stage_keeps_the_highest_scores(plan: tuple[Stage, ...]) -> None:
 
 
 def test_rows_and_crops_of_a_staged_cache() -> None:
-    """Rows with different holes change places, and the end of the prompt itself is taken back."""
+    """Rows with different holes are reordered, and the end of the prompt itself is cropped."""
     model, inputs = model_of(), prompt([1, 1], texts=[4, 4], seed=5)
     length, new = inputs["input_ids"].shape[1], torch.tensor([[5, 7], [9, 11]])
     with torch.no_grad(), tokenprune.patch(model, Staged(ragged=True)) as handle:
@@ -132,7 +132,7 @@ def test_keeping_all_is_bitwise_the_unpatched_model() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_pruning_in_the_language_model_only(mode: str) -> None:
-    """Everything enters, as for FastV."""
+    """All tokens enter, as in FastV."""
     model, inputs = model_of(), prompt([1, 2])
     with torch.no_grad(), tokenprune.patch(model, Staged(keep_ratio=1.0, plan=(Stage(2, 0.25),))) as handle:
         run = MODES[mode](FAMILY, model, inputs, [1, 2])
@@ -145,8 +145,8 @@ def test_pruning_in_the_language_model_only(mode: str) -> None:
 
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_text_attention_is_that_of_the_eager_map(padding: str) -> None:
-    """The same weights with eager attention, unpatched, return the map whose last row the first stage ranks by; the
-    second stage's map is that of the oracle's forward, in which the dropped tokens are masked."""
+    """The unpatched model with eager attention returns the map whose last row is the first stage's score. The map of
+    the second stage is that of the oracle's forward, in which dropped tokens are masked."""
     model, inputs = model_of("eager"), prompt([1, 2], padding=padding)
     with torch.no_grad(), tokenprune.patch(model_of(), Guided()) as handle:
         handle.model(**inputs)
@@ -166,7 +166,7 @@ def test_text_attention_is_that_of_the_eager_map(padding: str) -> None:
             assert image.kept_at(stage.layer).tolist() == had[best].sort().values.tolist()
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "uncached"])  # chooses anew at every step
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "uncached"])  # which selects anew at every step
 def test_every_mode_guided_by_the_text(mode: str) -> None:
     model, per_row = model_of(), [1, 2]
     with torch.no_grad(), tokenprune.patch(model, Guided()) as handle:
@@ -187,7 +187,7 @@ def test_remove_uncovers_the_layers() -> None:
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_a_layer_whose_forward_was_replaced(layer: int) -> None:
-    """The first shows what enters, and the second begins a stage."""
+    """The first layer shows what enters, and the second begins a stage."""
     model = model_of()
     with tokenprune.patch(model, Guided()), torch.no_grad():
         del vars(model.model.language_model.layers[layer])["forward"]
@@ -204,7 +204,7 @@ def test_a_stage_of_one_layer_whose_forward_was_replaced() -> None:
 
 
 def test_an_attention_module_whose_forward_was_replaced() -> None:
-    """The overrides of its projections are still there."""
+    """The overrides of its projections still work."""
     model = model_of()
     with tokenprune.patch(model, Guided()), torch.no_grad():
         del vars(model.model.language_model.layers[0].self_attn)["forward"]
@@ -219,7 +219,7 @@ def test_stages_that_cannot_be(layers: tuple[int, ...]) -> None:
 
 
 def test_another_plan_cannot_go_on() -> None:
-    """Whether it brings an image, or text only."""
+    """Neither with an image nor with only text."""
     model, inputs = model_of(), prompt([1])
     others = [Staged(plan=(Stage(2, 0.3),)), Random(), Random(keep_ratio=1.0)]
     with torch.no_grad():
@@ -237,7 +237,7 @@ def test_another_plan_cannot_go_on() -> None:
 
 @dataclass(frozen=True)
 class Merging(Staged):
-    """Folds every dropped token into the first kept one."""
+    """Merges every dropped token into the first kept one."""
 
     def select(self, tokens: VisualTokens) -> Selection:
         plain = super().select(tokens)

@@ -1,4 +1,4 @@
-"""A static cache that the caller made, where nothing is padded and a stage leaves unequal numbers in the rows."""
+"""A static cache made by the caller, for rows without padding in which a stage keeps different numbers of tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tokenprune import AttentionMass
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_unequal_rows_in_a_static_cache(attention: str) -> None:
-    """Found by the fuzz: no mask came in, and the stage's own one had no columns for the cache's free room."""
+    """Found by the fuzz: without a mask from the caller, the stage's own mask had no columns for the cache's free
+    room."""
     model = model_of(attention)
     inputs = prompt([1, 1], texts=[4, 4], seed=5)
     del inputs["attention_mask"]

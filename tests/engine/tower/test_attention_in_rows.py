@@ -1,5 +1,5 @@
-"""What a TowerStrategy reads of a layer's attention where all images are one row of patches: what an AttentionStrategy
-reads of that layer after the tower."""
+"""If all images are one row of patches, a TowerStrategy reads the same attention of a layer as an AttentionStrategy
+does after the tower."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tokenprune.tokens import TowerTokens, VisualTokens
 
 @dataclass(frozen=True)
 class InTower(TowerStrategy):
-    """Keeps everything, and what it reads of every layer, image by image."""
+    """Keeps all tokens, and records what it reads from every layer, image by image."""
 
     read: dict[int, list[Tensor]] = field(default_factory=dict)
 
@@ -35,7 +35,7 @@ class InTower(TowerStrategy):
 
 @dataclass(frozen=True)
 class AfterTower(AttentionStrategy):
-    """The same of one layer."""
+    """Records the same for one layer."""
 
     read: list[Tensor] = field(default_factory=list)
 

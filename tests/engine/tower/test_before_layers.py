@@ -1,4 +1,4 @@
-"""Patches are dropped before the vision tower: what is left is as if the others had been masked there."""
+"""Patches are dropped before the vision tower: the rest is as if they had been masked there."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def model_of(name: str, attention: str = "sdpa") -> Any:
 
 
 def repetitive(name: str, kind: str, seed: int = 0) -> dict[str, Any]:
-    """A prompt of three images or two videos in which most visual tokens show one of two sets of pixels, and some
+    """Return a prompt of three images or two videos in which most visual tokens show one of two patterns, and some
     their own."""
     family, adapter = FAMILIES[name], adapter_for(model_of(name))
     inputs = family.prompt([2, 1]) if kind == "image" else family.prompt([0, 0], videos_per_row=[1, 1])
@@ -74,7 +74,7 @@ def repetitive(name: str, kind: str, seed: int = 0) -> dict[str, Any]:
 
 
 def encoded(model: Any, inputs: dict[str, Any], kind: str, strategy: tokenprune.Strategy | None = None) -> list[Tensor]:
-    """(tokens, width) of every image, as the base model's function for features returns them."""
+    """Return the features (tokens, width) of every image, from the base model's own function."""
     pixels = "pixel_values" if kind == "image" else "pixel_values_videos"
     encode = getattr(model.model, f"get_{kind}_features")
     if strategy is not None:
@@ -87,7 +87,7 @@ def encoded(model: Any, inputs: dict[str, Any], kind: str, strategy: tokenprune.
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_what_is_left_is_as_if_the_others_were_masked_in_the_tower(name: str, kind: str) -> None:
-    """The features of all that are left, and the logits of the model."""
+    """Checks the features of all tokens that are left, and the model's logits."""
     family, model, inputs = FAMILIES[name], model_of(name), repetitive(name, kind)
     with torch.no_grad(), tokenprune.patch(model, PixelPrune()) as handle:
         logits, report = model(**inputs).logits, handle.report
@@ -112,7 +112,7 @@ def test_what_is_left_is_as_if_the_others_were_masked_in_the_tower(name: str, ki
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name in FAMILIES])
 def test_an_image_without_repetitions_is_untouched(name: str) -> None:
-    """Bitwise."""
+    """It is bitwise the same."""
     model, inputs = model_of(name), FAMILIES[name].prompt([2, 1])
     with torch.no_grad():
         before = model(**inputs).logits
@@ -147,13 +147,13 @@ class Every(PatchStrategy):
         return Selection(torch.arange(0, tokens.n_visual, self.n), tokens.n_visual)
 
 
-#: A family for every way in which queries and keys are read: from one module or from two, normed (GLM-OCR) or not.
+#: A family for every way to read queries and keys: from one module or two, normalised (GLM-OCR) or not.
 READ = ["qwen2.5-vl", "qwen3-vl", "paddleocr-vl", "kimi-k25", "glm-ocr"]
 
 
 @pytest.mark.parametrize("family", [name for name in READ if name in FAMILIES])  # not "name": all run every day
 def test_attention_of_what_is_left(family: str) -> None:
-    """What a strategy reads of an encoder layer is the attention among the patches that were encoded."""
+    """A strategy reads the attention among the patches that were encoded."""
     seen: dict[str, VisualTokens] = {}
 
     @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def test_attention_of_what_is_left(family: str) -> None:
 
 @pytest.mark.parametrize("family", [name for name in READ if name in FAMILIES])
 def test_as_many_patches_left_as_there_are_visual_tokens(family: str) -> None:
-    """A quarter is left, and a visual token has four patches: rows of what is left look like rows of the whole."""
+    """A quarter of the patches is left, and a visual token has four, so the lengths of both rows are the same."""
     model, inputs = model_of(family), FAMILIES[family].prompt([1])
     quarter = PixelPrune(keep_ratio=0.25)
     with torch.no_grad(), tokenprune.patch(model, quarter) as handle:
@@ -195,7 +195,7 @@ def test_as_many_patches_left_as_there_are_visual_tokens(family: str) -> None:
 
 @pytest.mark.parametrize("budget", [{"keep_ratio": 0.55}, {"keep": 3}])
 def test_frames_encoded_as_images_share_the_budget_of_their_video(budget: dict[str, Any]) -> None:
-    """12 or 9 visual tokens a frame: each frame's own budget, rounded up, would exceed the video's."""
+    """Frames have 12 or 9 visual tokens: budgets rounded up frame by frame would exceed the video's."""
     model, inputs = model_of("glm4v"), FAMILIES["glm4v"].prompt([0, 0], videos_per_row=[1, 1])
     strategy = PixelPrune(**budget)
     with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
@@ -263,7 +263,7 @@ def test_only_patch_strategies_may_need_what_entered() -> None:
 
 
 def test_layers_that_the_tower_does_not_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing would be pruned, and nobody would notice."""
+    """Otherwise, nothing would be pruned, silently."""
     model, inputs = FAMILIES["qwen2-vl"].build(), FAMILIES["qwen2-vl"].prompt([1])
     with tokenprune.patch(model, Every()):
         layers = model.model.visual.blocks

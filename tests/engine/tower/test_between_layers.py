@@ -23,7 +23,7 @@ from tokenprune.tokens import TowerTokens, VisualTokens
 
 
 class Deep(Llava):
-    """A tower of six layers, of which four come before the one whose output the projector gets."""
+    """A LLaVA with a tower of six layers; the projector gets the output of the fifth."""
 
     def config(self) -> Any:
         config = super().config()
@@ -33,7 +33,7 @@ class Deep(Llava):
 
 @dataclass(frozen=True)
 class Wandering(TowerStrategy):
-    """Drops patches by the image's own values, unequally many of each image, after the layers `at`."""
+    """Drops patches by the image's values, different numbers in each image, after the layers `at`."""
 
     at: tuple[int, ...] = (0, 2, 3)
 
@@ -56,7 +56,7 @@ class Wandering(TowerStrategy):
 
 
 def states_of(model: Any, pixels: Tensor) -> tuple[Tensor, ...]:
-    """Every state of the tower, as the model gets them."""
+    """Return every hidden state of the tower, as the model gets them."""
     seen: list[tuple[Tensor, ...]] = []
     hook = model.model.vision_tower.register_forward_hook(lambda module, args, out: seen.append(out.hidden_states))
     with torch.no_grad():
@@ -68,7 +68,7 @@ def states_of(model: Any, pixels: Tensor) -> tuple[Tensor, ...]:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("tower", ["clip", "siglip", "dinov2"])
 def test_dropping_in_the_tower_equals_masking_there(tower: str, attention: str) -> None:
-    """Every state of the tower at every survivor's place, and the logits of the model."""
+    """Checks every hidden state of the tower at every surviving place, and the model's logits."""
     family = Deep(f"llava-{tower}", tower)
     model, inputs = family.build(attention), prompt([2, 1])
     if VERSION < COMPLETE and adapter_for(model).tower_layers is None:
@@ -129,7 +129,7 @@ def test_a_copy_is_pruned_by_itself(duplicate: Any) -> None:
     model, inputs = Deep("llava-clip").build(), prompt([1])
     with torch.no_grad():
         handle = tokenprune.patch(model, Wandering(keep=7))
-        twin = duplicate(model)  # transformers' own hooks, from its first call on, cannot be pickled
+        twin = duplicate(model)  # after the first call, transformers' own hooks cannot be pickled
         expected = model(**inputs).logits
         handle.remove()
         assert torch.equal(twin(**inputs).logits, expected)
@@ -156,7 +156,7 @@ def test_gradients_are_those_of_the_masked_tower(made: Any) -> None:
 def check_gradients(
     family: Any, model: Any, inputs: dict[str, Any], strategy: tokenprune.Strategy, least: float
 ) -> None:
-    """The pixels' gradients, of which one is above `least`, are those of the model with what was dropped masked."""
+    """Check that the gradients of the pixels, one of which exceeds `least`, equal those of masking what was dropped."""
     pixels = inputs["pixel_values"].clone().requires_grad_()
     with tokenprune.patch(model, strategy) as handle:
         model(**{**inputs, "pixel_values": pixels}).logits[:, -1].logsumexp(-1).sum().backward()
@@ -173,7 +173,7 @@ def check_gradients(
     assert_close(pixels.grad, twin.grad)
 
 
-# What is refused.
+# Refusals.
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_other_towers_and_layouts_are_refused(case: str) -> None:
     assert not model._forward_pre_hooks
 
 
-@pytest.mark.parametrize("layer", [0, 1, -4, [-2, -3]])  # of three layers: nothing comes before; several are taken
+@pytest.mark.parametrize("layer", [0, 1, -4, [-2, -3]])  # of three layers: nothing precedes, or several are read
 def test_feature_layers_that_are_refused(layer: Any) -> None:
     model = tiny_llava(vision_feature_layer=layer)
     with pytest.raises(UnsupportedError, match="one feature layer, not among the first"):
@@ -219,7 +219,8 @@ def test_layers_that_do_not_come_before_the_features(at: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize("at", [(1, 0), (0, 0)])
 def test_layers_in_another_order(at: tuple[int, ...]) -> None:
-    """The first would be taken for the first that is called, and so select by the attention of another one."""
+    """Otherwise the first one listed would be mistaken for the first one called, and would read another layer's
+    attention."""
     with pytest.raises(
         SettingError, match=r"tower_layers returned .* 0\.\.3\. Return some of them, in ascending order"
     ):
@@ -270,7 +271,7 @@ def test_a_selection_over_something_else() -> None:
 
 
 def test_checkpointing_that_runs_hooks_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in older transformers, where a layer's call itself is wrapped."""
+    """As in older transformers, which wraps the layer's call itself."""
     model = checkpointing(tiny_llava().train())
     layer: Any = type(adapter_for(model).tower.layers(model.model.vision_tower)[0])
     monkeypatch.setattr(layer, "__call__", lambda self, *args, **kwargs: super(layer, self).__call__(*args, **kwargs))

@@ -1,5 +1,5 @@
-"""Dropping between encoder layers where several patches become one visual token, or all images are one row of patches:
-exactly as if the patches had been masked from that layer on."""
+"""Dropping between encoder layers if several patches become one visual token, or all images are one row of patches: it
+equals masking the patches from that layer on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tokenprune.strategy import TowerStrategy
 from tokenprune.tokens import TowerTokens, VisualTokens
 
 DEPTH = 6
-#: How deep the tower is, and what else follows from that.
+#: The tower's depth, and the settings that depend on it.
 DEEPER: dict[str, dict[str, Any]] = {
     "qwen2-vl": {"depth": DEPTH},
     "qwen2.5-vl": {"depth": DEPTH, "fullatt_block_indexes": [1, 3, 4]},
@@ -55,7 +55,7 @@ CASES = [
 
 @dataclass(frozen=True)
 class Wandering(TowerStrategy):
-    """Drops tokens by the image's own values, unequally many of each frame, after every layer that it may."""
+    """Drops tokens by the image's values, different numbers in each frame, after every possible layer."""
 
     def tower_layers(self, n_layers: int) -> tuple[int, ...]:
         return tuple(range(n_layers))
@@ -90,7 +90,7 @@ def prompt_of(name: str, kind: str) -> dict[str, Any]:
 
 
 def features(model: Any, inputs: dict[str, Any], kind: str) -> list[Tensor]:
-    """Everything that the language model gets of the tower, (visual tokens, width)."""
+    """Return everything that the language model gets from the tower, (visual tokens, width)."""
     pixels = "pixel_values" if kind == "image" else "pixel_values_videos"
     given = {key: inputs[key] for key in (f"{kind}_grid_thw", "image_sizes") if key in inputs}
     with torch.no_grad():
@@ -109,7 +109,7 @@ def kept_places(images: list[tokenprune.ImageReport]) -> Tensor:
 
 
 def check_exact(name: str, kind: str, strategy: tokenprune.Strategy, inputs: dict[str, Any] | None = None) -> Any:
-    """The features of all that are left, and the logits of the model. Returns the report."""
+    """Check the features of all tokens that are left, and the model's logits. Returns the report."""
     family, model = FAMILIES[name], model_of(name)
     inputs = prompt_of(name, kind) if inputs is None else inputs
     with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
@@ -165,7 +165,7 @@ def test_keeping_all_and_removing_are_bitwise_the_unpatched_model(name: str) -> 
 @pytest.mark.parametrize("name", [name for name in NAMES if FAMILIES[name].class_name.startswith(("Qwen2", "Paddle"))])
 @pytest.mark.parametrize("second", [FlowCut(keep_ratio=0.3), ToMe(keep_ratio=0.3)])
 def test_before_the_tower_and_in_it(name: str, second: TowerStrategy) -> None:
-    """What PixelPrune leaves is narrowed further, and each step is in the report."""
+    """What PixelPrune leaves is pruned further, and each step is in the report."""
     strategy = Compose(PixelPrune(keep_ratio=0.6), second)
     report = check_exact(name, "image", strategy)
     for image in report.images:
@@ -177,7 +177,7 @@ def test_before_the_tower_and_in_it(name: str, second: TowerStrategy) -> None:
 
 @pytest.mark.parametrize("second", [FlowCut(keep=5), ToMe(keep=5)])
 def test_what_frames_have_lost_before_the_tower_is_not_back_in_it(second: TowerStrategy) -> None:
-    """A frame of which few are left loses no more in the tower, or only later."""
+    """A frame with few tokens left loses no more in the tower, or only later."""
     model, inputs = model_of("qwen2-vl"), FAMILIES["qwen2-vl"].prompt([0], videos_per_row=[2])
     with torch.no_grad(), tokenprune.patch(model, Compose(PixelPrune(keep=7), second)) as handle:
         model(**inputs)
@@ -198,7 +198,7 @@ def test_frames_of_which_nothing_is_left_before_the_tower(second: TowerStrategy)
 
 @pytest.mark.parametrize("second", [FlowCut(keep=5), ToMe(keep=5)])
 def test_frames_that_exceed_the_budget_of_their_video_before_the_tower(second: TowerStrategy) -> None:
-    """Three frames may each have 7 visual tokens left, and their video 7, of which 5 are left after the tower."""
+    """Three frames may keep 7 visual tokens each, but their video only 7, of which 5 are left after the tower."""
     model, inputs = model_of("glm4v"), FAMILIES["glm4v"].prompt([0], videos_per_row=[2])
     with torch.no_grad(), tokenprune.patch(model, Compose(PixelPrune(keep=7), second)) as handle:
         model(**inputs)
@@ -221,7 +221,7 @@ def test_gradients_are_those_of_the_masked_tower() -> None:
 
 
 def test_windows_are_never_selected_in() -> None:
-    """Only layers that attend to the whole image are asked, and the last one is not."""
+    """Selection happens only at layers that attend to the whole image, except the last one."""
     seen: list[tuple[int, int]] = []
 
     @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def test_windows_are_never_selected_in() -> None:
     assert seen == [(1, 2), (3, 1), (4, 0)]
 
 
-# What is refused.
+# Refusals.
 
 
 def test_a_tower_of_windows_alone_is_refused() -> None:
@@ -250,7 +250,7 @@ def test_a_tower_of_windows_alone_is_refused() -> None:
 @pytest.mark.parametrize("strategy", [FlowCut(keep=5), ToMe(keep=5)])
 @pytest.mark.parametrize(("name", "kind"), [("internvl", "image"), ("glm4v", "video")])
 def test_a_count_where_the_tower_does_not_know_the_images(name: str, kind: str, strategy: TowerStrategy) -> None:
-    """Of every tile as many are left, and after the tower the image's budget."""
+    """Every tile keeps that many, and after the tower the image's budget is left."""
     report = check_exact(name, kind, strategy)
     assert all(image.n_kept == 5 for image in report.images)
     assert any(len(image.in_tower[-1].kept) > 5 for image in report.images)
@@ -262,7 +262,7 @@ def test_a_count_where_it_does() -> None:
         model(**inputs)
     assert [image.n_kept for image in handle.report.images] == [5, 5]
     in_tower = [len(image.in_tower[-1].kept) for image in handle.report.images]
-    assert in_tower == [6, 6]  # of 2 frames 3 each, and of 3 frames 2 each
+    assert in_tower == [6, 6]  # 3 in each of 2 frames, and 2 in each of 3 frames
 
 
 def test_images_that_do_not_fill_squares() -> None:
@@ -278,7 +278,7 @@ def test_images_that_do_not_fill_squares() -> None:
 
 
 def test_checkpointing_where_the_attention_gets_the_mask() -> None:
-    """Its hooks run again in the backward pass, when the mask is gone."""
+    """Its hooks run again in the backward pass, which no longer has the mask."""
     model, inputs = FAMILIES["internvl"].build().train(), FAMILIES["internvl"].prompt([1])
     checkpointing(model)
     with (

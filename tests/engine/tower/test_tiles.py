@@ -1,4 +1,4 @@
-"""What is known of a tile from one selection to the next."""
+"""What is known about a tile from one selection to the next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 
 def test_scores_follow_the_tokens_that_are_left() -> None:
-    """What the strategy is given next, and the last score of every token."""
+    """Checks the strategy's next input, and the last score of every token."""
     tile = Tile(4, 4, CPU)
     tile.keep(Selection(torch.tensor([0, 2, 3]), 4, torch.tensor([5.0, 1.0, 4.0, 3.0])), 1)
     assert tile.scores is not None
@@ -35,7 +35,7 @@ def test_scores_that_came_too_late_are_not_those_of_all() -> None:
 
 
 def test_sizes_add_up() -> None:
-    """1 goes into 0, and then what is left of the tile into its last token."""
+    """Token 1 is merged into 0, then everything left in the tile into its last token."""
     tile = Tile(3, 3, CPU)
     pair, one = torch.tensor([0, 0]), torch.ones(2)
     tile.keep(Selection(torch.tensor([0, 2]), 3, merged=Merge(pair, torch.tensor([0, 1]), one / 2)), 1)

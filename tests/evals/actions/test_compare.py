@@ -59,7 +59,7 @@ def test_tokens_that_are_dropped_inside_are_counted(folder: str, tmp_path: Path)
     setup = Pruned(label="", keep_ratio=0.5, strategy=EfficientVLA(keep_ratio=0.5, layer=1, reuse=2))
     (found,) = compare(policy, processor, observations, [setup])
     assert (found.visual, found.kept) == (512, 256)
-    assert found.kv_read == pytest.approx(0.375, abs=0.01)  # half of the steps, and half of the tokens in half of it
+    assert found.kv_read == pytest.approx(0.375, abs=0.01)  # 1/2 of the steps, 1/2 of the tokens in 1/2 of the layers
     assert found.interval is None  # a single episode
 
 

@@ -1,4 +1,4 @@
-"""Recorded observations: what is read of both formats, and what is said of broken ones."""
+"""Recorded observations: both formats are read, and broken files give an error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_lerobot_data_set(tmp_path: Path, version: str) -> None:
 
 @pytest.mark.parametrize("version", ["v2.0", "v2.1", "v3.0"])
 def test_a_lerobot_data_set_with_videos(tmp_path: Path, version: str) -> None:
-    """Every row has its own frame of both cameras: of its episode's file, or of its part of one file."""
+    """Every row has its own frame of both cameras, from its episode's file or from its part of a shared file."""
     found = load_observations(write_lerobot(tmp_path / "set", version, "video"))
     assert [one.episode for one in found] == [0, 0, 1, 1]
     assert [levels(one.open_images()) for one in found] == [[20, 240], [60, 200], [100, 160], [140, 120]]
@@ -46,7 +46,7 @@ def test_a_lerobot_data_set_with_videos(tmp_path: Path, version: str) -> None:
 
 
 def test_tasks_of_a_table_without_a_name(tmp_path: Path) -> None:
-    """As pandas writes an index that has none."""
+    """As pandas writes an index without a name."""
     folder = write_lerobot(tmp_path / "set", "v3.0")
     table = pa.table({"task_index": [0], "__index_level_0__": ["push the mug"]})
     pq.write_table(table, folder / "meta" / "tasks.parquet")

@@ -1,4 +1,4 @@
-"""A whole training of an adapter, on a tiny model."""
+"""Complete trainings of an adapter, on a tiny model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FEW: dict[str, Any] = {"steps": 12, "batch": 4, "learning_rate": 2e-2, "save_eve
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Questions of two lengths, with answers of one and of two tokens."""
+    """A data set with questions of two lengths, and answers of one and two tokens."""
     folder = tmp_path_factory.mktemp("own")
     lines = []
     for number in range(N):
@@ -56,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def fresh_llava() -> Any:
-    """One that is not shared with other tests: PEFT changes it."""
+    """Return a model that is not shared with other tests, because PEFT changes it."""
     return Deep("llava-clip", "clip").build("sdpa")
 
 
@@ -70,12 +70,12 @@ def undisturbed(model: str, data: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def alone(examples: Sequence[Example]) -> list[Row]:
-    """Rows of one question."""
+    """Return one row per question."""
     return [Row((example,)) for example in examples]
 
 
 def batch_of(data: Path) -> dict[str, Any]:
-    """The first four questions, each in a row of its own."""
+    """Return the first four questions, each in its own row."""
     return Collator(tiny_processor(), torch.float32)(alone(labelled(load_questions(data))[:4]))
 
 
@@ -91,7 +91,7 @@ def test_the_loss_falls(undisturbed: Adapted) -> None:
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's
 def test_the_adapter_loads_with_plain_peft(undisturbed: Adapted, model: str, data: Path) -> None:
-    """And changes the answers, pruned or not."""
+    """It changes the answers, pruned or not."""
     plain: Any = AutoModelForImageTextToText.from_pretrained(model)
     batch = Collator(tiny_processor(), torch.float32)(alone(labelled(load_questions(data))[:4]))
     labels = batch.pop("labels")
@@ -111,7 +111,7 @@ def test_the_adapter_loads_with_plain_peft(undisturbed: Adapted, model: str, dat
 def test_a_killed_training_resumes(
     step: int, undisturbed: Adapted, model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From its last complete checkpoint, if there is one, to the same weights."""
+    """It resumes from its last complete checkpoint, if there is one, and ends with the same weights."""
 
     class Killed(BaseException):
         pass
@@ -127,7 +127,7 @@ def test_a_killed_training_resumes(
     with pytest.raises(Killed):
         adapted(model, data, tmp_path)
     monkeypatch.undo()
-    (tmp_path / "checkpoints" / "checkpoint-9").mkdir(parents=True)  # one that was begun and not finished
+    (tmp_path / "checkpoints" / "checkpoint-9").mkdir(parents=True)  # an incomplete checkpoint
     (tmp_path / "checkpoints" / "checkpoint-6 (copy)").mkdir()
     found = last_checkpoint(tmp_path / "checkpoints")
     assert found is None if step == 2 else found is not None and found.name == "checkpoint-6"
@@ -142,7 +142,7 @@ def test_a_killed_training_resumes(
 
 @pytest.mark.parametrize("steps", [3, 4])
 def test_a_training_that_is_done_stays_as_it_is(steps: int, model: str, data: Path, tmp_path: Path) -> None:
-    """In the middle of an epoch and at its end."""
+    """Whether it ended in the middle of an epoch or at its end."""
     found = adapted(model, data, tmp_path, steps=steps, batch=3)
     before = weights(found)
     again = adapted(model, data, tmp_path, steps=steps, batch=3)
@@ -207,7 +207,7 @@ def test_what_is_trained() -> None:
 def test_a_training_sees_no_more_questions_than_it_needs(
     model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the unpruned model is asked no others."""
+    """The unpruned model is asked no other questions either."""
     adapted(model, data, tmp_path, labels=False, steps=2, batch=2, accumulate=2, rank=2)
     assert len(RunFolder(tmp_path / "answers").answers()) == 8 < N
     questions = load_questions(data)
@@ -220,7 +220,7 @@ def test_a_training_sees_no_more_questions_than_it_needs(
 
 
 def test_the_estimate_is_of_the_largest_examples(data: Path) -> None:
-    """Pixels come before text, because they are most of the tokens."""
+    """Size in pixels counts before the length of text, because most tokens are visual."""
     questions = load_questions(data)
     small, large = Row((Example(questions[0], "a long answer"),)), Row((Example(questions[1], "05"),))
     assert large.size[0] == small.size[0] == 60 * 40
@@ -257,7 +257,7 @@ def test_bad_input_is_a_sentence(model: str, data: Path, tmp_path: Path) -> None
     assert "learning_rate=-1 is not a positive number" in said("--learning-rate", -1)
     assert "learning_rate=nan is not a positive number" in said("--learning-rate", "nan")
     few = said("--keep-ratio", 0.1, "--up-to", 0.5, "--strategy", "vflowopt:first=0.11")
-    assert "keep fewer tokens than an average of 0.5 needs" in few  # and not in the step that draws such a ratio
+    assert "keep fewer tokens than an average of 0.5 needs" in few  # before the first step, not in a later one
     assert "Did you mean 'fopru'" in said("--strategy", "fopruu")
     (tmp_path / "unlabelled").mkdir()
     sample_image().save(tmp_path / "unlabelled" / "1.png")

@@ -1,4 +1,4 @@
-"""What is wrong with a training is said before the weights load."""
+"""Wrong arguments of a training are reported before the weights load."""
 
 from __future__ import annotations
 

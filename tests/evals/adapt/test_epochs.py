@@ -1,4 +1,4 @@
-"""A training that passes over its rows several times."""
+"""A training of several epochs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several questions about one image, asked at once, are answered as one by one."""
+"""Several questions about one image get the same answers at once as one by one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tokenprune.evals.run.setups import Unpruned
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 
-#: Of each image: questions of one to three words, one of them asked twice.
+#: For each image, questions of one to three words, one of them asked twice.
 ASKED = (("12 13", "14", "12 13"), ("12 15 16",), ("13", "15 12"))
 UNPRUNED = Unpruned()
 END = 52
@@ -87,7 +87,7 @@ def alone(model: Any, questions: list[Question]) -> list[str]:
 
 @pytest.fixture
 def model() -> Any:
-    """With an end that some answers reach and others do not."""
+    """A model with an end token that only some answers reach."""
     model = Deep("llava-clip", "clip").build("sdpa")
     model.generation_config.suppress_tokens = None
     model.generation_config.eos_token_id = [END, 99]
@@ -106,7 +106,7 @@ def test_answers_are_those_of_the_questions_alone(model: Any, questions: list[Qu
 
 
 def test_what_it_says_is_what_a_teacher_says(model: Any, questions: list[Question]) -> None:
-    """Which reads the answers at once, without a cache."""
+    """The teacher reads all answers at once, without a cache."""
     generator = generator_of(model, questions)
     rows = rows_of([replace(one, max_new_tokens=3) for one in questions])
     answers = generator.generate(rows)
@@ -127,7 +127,7 @@ def test_what_it_says_is_what_a_teacher_says(model: Any, questions: list[Questio
 def test_an_answer_that_is_cut_off_is_not_what_is_learnt(
     model: Any, questions: list[Question], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer to learn has its end."""
+    """Answers to learn must be complete."""
     tokenizer = COLLATOR.processor.tokenizer
 
     def with_end(collator: Collator, text: str) -> list[int]:
@@ -155,7 +155,7 @@ def test_why_questions_are_asked_alone(model: Any, questions: list[Question], mo
 
 
 def everything(questions: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
-    """A mask with which questions see each other."""
+    """Return a mask with which questions see each other."""
     return torch.ones(len(parts), 1, len(questions), parts.shape[1], dtype=torch.bool)
 
 
@@ -170,7 +170,7 @@ def test_no_number_is_no_answer(model: Any, questions: list[Question]) -> None:
 def test_a_training_asks_at_once_and_no_teacher(
     model: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unless it resumes: what the model said of its answers is then not known."""
+    """Unless it resumes, when the distributions of the stored answers are not known."""
     taught: list[int] = []
     distributions = Teacher.distributions
 
@@ -197,7 +197,7 @@ def test_a_training_asks_at_once_and_no_teacher(
 def test_a_model_that_cannot_is_asked_one_by_one(
     model: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Answers are the same."""
+    """The answers are the same."""
     options: dict[str, Any] = {"data": data, "labels": False, "steps": 2, "batch": 2, "keep_ratio": 0.3}
     found: list[dict[str, str]] = []
     for penalty, said in ((None, False), (1.0001, True)):

@@ -1,4 +1,4 @@
-"""Logits of the learnt tokens alone: the same loss and gradients, in less memory."""
+"""Logits of only the learned tokens: the same loss and gradients with less memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tokenprune.sequence.packing import IGNORED_LABEL
 
 
 def labelled(inputs: dict[str, Any], n: int = 2) -> dict[str, Any]:
-    """Prompts whose last tokens are the answers."""
+    """Return prompts whose last tokens are the answers."""
     labels = inputs["input_ids"].clone()
     labels[:, :-n] = IGNORED_LABEL
     return {**inputs, "labels": labels}
@@ -27,7 +27,7 @@ def labelled(inputs: dict[str, Any], n: int = 2) -> dict[str, Any]:
 
 @pytest.fixture
 def model() -> Any:
-    """With an adapter that says something."""
+    """A model with an adapter that changes its output."""
     model = with_lora(tiny_llava(), "decoder", 4)
     torch.manual_seed(0)
     for name, weight in model.named_parameters():
@@ -37,7 +37,7 @@ def model() -> Any:
 
 
 def step(model: Any, batch: dict[str, Any], head: Any, targets: Distributions | None, keep: int | None) -> Any:
-    """Loss, gradients and logits of a step."""
+    """Return the loss, gradients and logits of a step."""
     model.zero_grad(set_to_none=True)
     with answer_loss(model, head, targets):
         if keep is None:
@@ -62,7 +62,7 @@ def test_loss_and_gradients_stay(model: Any, labels: bool, keep: int | None) -> 
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradients, others)
     assert len(gradients) > 0
-    assert hidden.shape == (*logits.shape[:2], head.in_features)  # never made into logits
+    assert hidden.shape == (*logits.shape[:2], head.in_features)  # logits are never computed
     assert "forward" not in vars(head)
     assert model(**batch).logits.shape[2] == head.out_features
 
@@ -74,7 +74,7 @@ def test_models_that_change_logits_have_no_such_layer(monkeypatch: pytest.Monkey
     monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
     assert output_layer(model, labelled(prompt([1]))) is None
     monkeypatch.undo()
-    model.loss_function = lambda *args, **kwargs: torch.tensor(0.0)  # one that may not take chosen places
+    model.loss_function = lambda *args, **kwargs: torch.tensor(0.0)  # it may not support selected places
     assert output_layer(model, labelled(prompt([1]))) is None
 
 

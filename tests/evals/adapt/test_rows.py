@@ -1,4 +1,4 @@
-"""Questions about one image in one row teach what they teach one by one."""
+"""Questions about one image in one row give the same training as one by one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tokenprune.evals.run.questions import load_questions
 from tokenprune.sequence.packing import IGNORED_LABEL
 from tokenprune.strategies.parsing import StrategySpec
 
-#: Of each image: questions of one to three words, one of them asked twice, and answers of one and two tokens.
+#: For each image, questions of one to three words, one of them asked twice, and answers of one and two tokens.
 ASKED = [
     [("12 13", "07 08"), ("14", "05"), ("12 13", "09")],
     [("12 15 16", "11")],
@@ -57,7 +57,7 @@ def spec(text: str) -> Any:
 
 
 def learnt(model: Any, batch: dict[str, Any], strategy: Any) -> tuple[float, dict[str, torch.Tensor]]:
-    """The loss and what it moves."""
+    """Return the loss and its gradients."""
     model.zero_grad(set_to_none=True)
     if strategy is None:
         loss = model(**batch).loss
@@ -97,7 +97,7 @@ def test_a_row_has_its_image_once_and_every_answer(rows: list[Row]) -> None:
     assert together["input_ids"].numel() < apart["input_ids"].numel()
     mask = together["attention_mask"]
     assert mask.dtype == torch.bool
-    assert mask.any(-1).all()  # also in padding: no query without a key
+    assert mask.any(-1).all()  # no query without a key, not even in padding
     assert not mask.triu(1).any()
 
 
@@ -149,14 +149,14 @@ def test_why_questions_are_left_apart(rows: list[Row], monkeypatch: pytest.Monke
 
 
 def causal(parts: torch.Tensor) -> torch.Tensor:
-    """A mask with which questions see those before them."""
+    """Return a mask with which questions see those before them."""
     return torch.ones(len(parts), 1, parts.shape[1], parts.shape[1], dtype=torch.bool).tril()
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation does")  # of PaliGemma's processor
 @pytest.mark.parametrize("kind", ["paligemma", "janus", "molmo2"])
 def test_no_token_of_an_answer_sees_a_later_one(kind: str, rows: list[Row]) -> None:
-    """PaliGemma's prompts see all of themselves."""
+    """Not even in PaliGemma, whose prompts attend to all of themselves."""
     model, collator = FAMILIES[kind].build().train(), Collator(processor_of(kind), torch.float32)
     question = rows[1].examples[0].question
     batches = [collator([Row((Example(question, answer),))]) for answer in ("w3 w4", "w3 w5")]
@@ -167,7 +167,7 @@ def test_no_token_of_an_answer_sees_a_later_one(kind: str, rows: list[Row]) -> N
 
 
 def test_images_that_do_not_go_in_one_batch(tmp_path: Path) -> None:
-    """PerceptionLM's go if they have equally many tiles."""
+    """PerceptionLM's images can be batched if they have the same number of tiles."""
     for number, size in enumerate(((120, 60), (80, 80), (120, 60))):
         sample_image(size).save(tmp_path / f"{number}.png")
     lines = [{"image": f"{number}.png", "question": "w1", "answer": "w2"} for number in range(3)]

@@ -1,4 +1,4 @@
-"""The split that an adapter learns from, which is not the one that it is tested on."""
+"""The split that an adapter learns from is not the one that it is tested on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokenprune.evals.adapt.adapt import adapt
 
 
 def test_a_mistake_in_the_split_for_training_is_said(tmp_path: Path) -> None:
-    """It would otherwise learn from what it is tested on."""
+    """Otherwise it would learn from the questions that it is tested on."""
     model = saved(deep_llava(), tmp_path / "model")
     sample_image().save(tmp_path / "1.png")
     lines = [

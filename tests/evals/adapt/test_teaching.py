@@ -1,4 +1,4 @@
-"""A model that learns, while it is pruned, what it would answer unpruned and without its adapter."""
+"""Distillation: a pruned model learns what it would answer unpruned and without its adapter."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model() -> Any:
-    """With an adapter that changes what it says."""
+    """A model with an adapter that changes its answers."""
     model = with_lora(Deep("llava-clip", "clip").build("sdpa"), "decoder", 4)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -50,14 +50,14 @@ def model() -> Any:
 
 @pytest.fixture(scope="module")
 def batch(data: Path) -> dict[str, Any]:
-    """Three questions, each in a row of its own, with answers of one to three tokens."""
+    """Three questions, each in its own row, with answers of one to three tokens."""
     questions = load_questions(data, labels=False)[:3]
     rows = [Row((Example(question, answer),)) for question, answer in zip(questions, ANSWERS, strict=True)]
     return Collator(tiny_processor(), torch.float32)(rows)
 
 
 def places(batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The row of each token to learn, and the column of the token before it."""
+    """Return the row of each token to learn, and the column of the token before it."""
     rows, columns = (batch["labels"] != -100).nonzero().T
     return rows, columns - 1
 
@@ -75,7 +75,7 @@ def test_the_teacher_has_no_adapter(model: Any, batch: dict[str, Any]) -> None:
     with model.disable_adapter():
         plain = log_probabilities(model, batch)[places(batch)]
     assert torch.equal(found.logs, plain.gather(1, found.tokens.long()))
-    assert found.logs.shape == plain.shape  # a small vocabulary is kept as a whole
+    assert found.logs.shape == plain.shape  # a small vocabulary is stored completely
     assert len(found.logs) == 6
     assert (plain - log_probabilities(model, batch)[places(batch)]).abs().max() > 1e-2
 
@@ -100,13 +100,13 @@ def test_improbable_tokens_are_added_up() -> None:
 
 
 def test_the_teacher_is_asked_once(model: Any, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the same row or in others, and with other padding, it says the same."""
+    """It gives the same in the same row or in others, and with other padding."""
     collator, said = Collator(tiny_processor(), torch.float32), Teacher(model, None, {})
     questions = load_questions(data, labels=False)[:3]
     rows = [Row((Example(question, answer),)) for question, answer in zip(questions, ANSWERS, strict=True)]
     expected = {row: teacher_distributions(model, collator([row])).logs for row in rows}
     said.distributions(collator(rows[:2]), rows[:2])
-    said.distributions(collator(rows[1:]), rows[1:])  # one of the two is new
+    said.distributions(collator(rows[1:]), rows[1:])  # only one of the two is new
     monkeypatch.setattr(type(model), "forward", None)
     for chosen in ([rows[2], rows[0]], [rows[1]], rows):
         found = said.distributions(collator(chosen), chosen)
@@ -114,7 +114,7 @@ def test_the_teacher_is_asked_once(model: Any, data: Path, monkeypatch: pytest.M
 
 
 def test_the_loss_is_the_divergence_of_the_pruned_model(model: Any, batch: dict[str, Any]) -> None:
-    """At the labels' places, of which pruning changes the columns."""
+    """It is taken at the places of the labels, whose columns pruning changes."""
     model.eval()
     teacher = teacher_distributions(model, batch)
     for keep_ratio in (1.0, 0.2):
@@ -137,7 +137,7 @@ def test_a_new_adapter_has_nothing_to_learn_unpruned(batch: dict[str, Any]) -> N
         assert float(model(**batch).loss.detach()) == pytest.approx(0, abs=1e-6)
     with answer_loss(model, None, targets), tokenprune.patch(model, FoPru(keep_ratio=0.2)):
         assert float(model(**batch).loss.detach()) > 1e-4
-    assert float(model(**batch).loss.detach()) > 1  # that of the labels again
+    assert float(model(**batch).loss.detach()) > 1  # the loss of the labels again
 
 
 def test_several_batches_of_a_step_count_by_their_tokens(model: Any, batch: dict[str, Any]) -> None:
@@ -163,7 +163,7 @@ def test_a_model_with_a_loss_of_its_own_is_refused(model: Any, batch: dict[str, 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_training_brings_the_pruned_model_closer(dtype: str, data: Path, tmp_path: Path) -> None:
-    """In bfloat16, transformers' Trainer makes the outputs of the model that it trains float32."""
+    """Also in bfloat16, where transformers' Trainer converts the outputs of the trained model to float32."""
     found = adapt(
         saved(Deep("llava-clip", "clip").build("sdpa"), tmp_path / "model"),
         data=data,

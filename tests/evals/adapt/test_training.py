@@ -1,4 +1,4 @@
-"""What a training does with losses, keep ratios and GPUs, without one."""
+"""Losses, keep ratios and GPUs of a training, without running one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tokenprune.evals.run.questions import load_questions
 
 
 def step_of(batch: int, folder: Path) -> TrainingArguments:
-    """A training of one step."""
+    """Return the arguments of a training of one step."""
     training = Hyperparameters("decoder", rank=4, steps=1, batch=batch, accumulate=1, learning_rate=1e-4)
     return arguments(folder, training, save_every=1, seed=0, cpu=True, autocast=False)
 
@@ -29,7 +29,7 @@ def step_of(batch: int, folder: Path) -> TrainingArguments:
 def test_a_rise_of_the_loss_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also one that the rest of the training makes up for; single high losses and short trainings do not count."""
+    """Even if the loss falls again later. Single high losses and short trainings do not count."""
 
     def by_step(*losses: float) -> list[tuple[int, float]]:
         return [(44 * (i + 1), loss) for i, loss in enumerate(losses)]
@@ -51,11 +51,11 @@ def test_ratios_depend_on_the_step_alone() -> None:
     pruned = [ratio for ratio in drawn if ratio < 1]
     assert 0.2 < drawn.count(1.0) / 2000 < 0.3
     assert 0.1 <= min(pruned) < 0.11 < 0.45 < max(pruned) <= 0.5
-    assert sorted(pruned)[len(pruned) // 2] == pytest.approx((0.1 * 0.5) ** 0.5, rel=0.1)  # each octave alike
+    assert sorted(pruned)[len(pruned) // 2] == pytest.approx((0.1 * 0.5) ** 0.5, rel=0.1)  # uniform in the logarithm
 
 
 def test_one_of_several_gpus_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The Trainer copies a model to all that it may use, and copies would share the hooks of a patch."""
+    """The Trainer would copy the model to all GPUs that it may use, and copies would share the hooks of a patch."""
     own = TrainingArguments.__post_init__
 
     def with_two_gpus(self: TrainingArguments) -> None:
@@ -78,4 +78,4 @@ def test_rows_of_similar_size_share_a_batch(tmp_path: Path) -> None:
     batches = [[row.size[1] for row in batch] for batch in trainer.get_train_dataloader()]
     assert sorted(size for batch in batches for size in batch) == sorted(rows[n].size[1] for n in range(40))
     spread = sum(max(batch) - min(batch) for batch in batches) / len(batches)
-    assert spread < 12  # characters; of batches drawn at random it is about 16
+    assert spread < 12  # characters; for random batches it is about 16

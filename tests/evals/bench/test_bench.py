@@ -1,4 +1,4 @@
-"""The bench counts and compares the right things; how long they take is not tested."""
+"""The bench counts and compares the right things. Times are not tested."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def measured(path: Path, batch: int = 1, rounds: int = 3) -> list[Figures]:
 
 
 def test_the_ideal_is_the_model_on_a_shorter_prompt() -> None:
-    """Keeping the first tokens with compact position IDs is exactly a prompt that was that short."""
+    """Keeping the first tokens with compact position IDs equals a prompt of that length."""
 
     class First(tokenprune.ScoreStrategy):
         def score(self, tokens: VisualTokens) -> torch.Tensor:
@@ -72,7 +72,7 @@ def test_the_ideal_is_the_model_on_a_shorter_prompt() -> None:
 
 
 def test_no_layer_of_the_ideal_is_longer_or_shorter_than_the_pruned_one() -> None:
-    """Whether a strategy prunes before the language model, inside it, or in the tower."""
+    """For strategies that prune before the language model, inside it, or in the tower."""
     model = deep_llava()
     inputs = prompts.random_prompt(model, 2)
     found = {case.name: case for case in cases(model, inputs, pruned(**STRATEGIES))}
@@ -130,7 +130,7 @@ def test_selecting_is_timed_wherever_it_is_done(monkeypatch: pytest.MonkeyPatch)
     for case in cases(model, inputs, pruned(**STRATEGIES)):
         with case.patched():
             taken[case.strategy] = phases(model, case.prefill, case.n_columns)["selection"]
-    assert all(taken[name] > taken["unpruned"] for name in STRATEGIES)  # that one has transformers' own hooks
+    assert all(taken[name] > taken["unpruned"] for name in STRATEGIES)  # whose hooks are transformers'
     assert 2000 < taken["VFlowOpt"] < 3000  # two stages
     assert max(taken["Grid"], taken["FlowCut"]) < 1000
 
@@ -184,21 +184,21 @@ def test_ratios_are_taken_within_rounds(tmp_path: Path) -> None:
         for slow, shares in ((1, (1.0, 0.50, 0.50)), (2, (1.0, 0.50, 0.55)), (9, (1.0, 0.50, 0.60)))
     ]
     record = Record(tmp_path / "x", {}, known, [Round(1, "2026-01-01", one) for one in seconds])
-    record.add_round(1, {"unpruned": dict.fromkeys(PHASES, 100.0)})  # a round without the others counts for none
+    record.add_round(1, {"unpruned": dict.fromkeys(PHASES, 100.0)})  # a round without the others is ignored
     *_, grid = figures(record)
     assert grid.ttft_to_unpruned is not None
     assert (grid.ttft_to_unpruned.value, grid.ttft_to_unpruned.n) == (0.55, 3)
     assert grid.ttft_to_ideal is not None
     assert grid.ttft_to_ideal.value == pytest.approx(1.1)
     assert (grid.ttft_to_ideal.low, grid.ttft_to_ideal.high) == (1.0, pytest.approx(1.2))
-    # Selecting takes 1.1 (the median of 0.5, 1.1, 5.4); of 10 visual tokens, fewer save that and 0.9 (0.5, 0.9, 3.6).
+    # Selection takes 1.1 (median of 0.5, 1.1, 5.4). With 10 visual tokens, pruning saves that and 0.9 (0.5, 0.9, 3.6).
     assert grid.break_even == pytest.approx(10 * 1.1 / 2.0)
     (line,) = tables.ratios([grid]).lines
-    assert line[2] == "12.5%"  # as asked for, not rounded
+    assert line[2] == "12.5%"  # as requested, not rounded
 
 
 def test_operations_follow_what_is_dropped() -> None:
-    """Nothing dropped costs what the unpruned model costs; a stage in the language model saves more."""
+    """If nothing is dropped, the cost is that of the unpruned model; a stage in the language model saves more."""
     model = deep_llava()
     inputs = prompts.random_prompt(model, 1)
     compared = {
@@ -212,11 +212,12 @@ def test_operations_follow_what_is_dropped() -> None:
     everything, half, before, stages = counted[-4:]
     assert everything.flops == unpruned.flops
     assert stages.flops < before.flops < everything.flops
-    # Of the prompt's 36 + 40 tokens, 18 are dropped, and with them their share of all matrix products but attention's.
+    # 18 of the prompt's 36 + 40 tokens are dropped, and with them their share of all matrix products except
+    # attention's.
     text = model.config.text_config
     linear = sum(p.numel() for p in model.model.language_model.layers.parameters() if p.ndim == 2)
     saved = 2 * linear * 18 + 4 * text.num_hidden_layers * text.num_attention_heads * text.head_dim * (76**2 - 58**2)
-    # Older versions of transformers also compute rotary angles as a product of matrices.
+    # Older transformers also computes rotary angles as a matrix product.
     assert everything.flops - half.flops == pytest.approx(saved, rel=1e-4)
     assert {one.name: one.flops for one in counted}["ideal 18"] == pytest.approx(half.flops, rel=1e-4)
 
@@ -280,5 +281,5 @@ def test_tables_and_plot(tmp_path: Path) -> None:
     assert "| 1 | VFlowOpt | 30% | 18 (11 a layer) |" in costs
     assert "| unpruned |" not in ratios
     assert ratios.count("\n| 1 |") == 3
-    plot.draw(found, tmp_path / "x.png", r"tiny $\a$")  # no formula
+    plot.draw(found, tmp_path / "x.png", r"tiny $\a$")  # must not be parsed as a formula
     assert (tmp_path / "x.png").stat().st_size > 10_000

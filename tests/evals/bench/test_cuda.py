@@ -1,4 +1,4 @@
-"""What the bench does on a GPU, on a pretended one: its events, when it waits, and whose memory it asks for."""
+"""The bench on a simulated GPU: its events, when it waits, and whose memory it reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CUDA = torch.device("cuda")
 
 
 class Gpu:
-    """Works through what is put into its stream when it is waited for; each unit of work takes 1 ms."""
+    """Runs the work in its stream when it is waited for. Each unit of work takes 1 ms."""
 
     def __init__(self) -> None:
         self.stream: list[Callable[[], None]] = []
@@ -58,7 +58,7 @@ class Event:
         self.gpu.stream.append(reach)
 
     def elapsed_time(self, later: Event) -> float:
-        """Milliseconds; as PyTorch, only of events that are reached."""
+        """Return milliseconds. As in PyTorch, only between events that were reached."""
         if self.reached is None or later.reached is None:
             raise RuntimeError("device not ready")
         return later.reached - self.reached
@@ -76,7 +76,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
 
 
 def test_time_is_that_of_the_stream_and_nothing_waits_between_marks(gpu: Gpu) -> None:
-    gpu.work()  # from before: done when the watch starts
+    gpu.work()  # earlier work is finished before the watch starts
     watch = Stopwatch(CUDA)
     assert (gpu.waits, gpu.now) == (1, 1)
     watch.mark("a")

@@ -1,4 +1,4 @@
-"""Every family can be timed: unpruned, pruned, and as the ideal, with the tokens that it decodes."""
+"""Every family can be timed: unpruned, pruned and as the ideal, including decoding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokenprune.evals.run.setups import Pruned
 def test_a_round(name: str) -> None:
     family = FAMILIES[name]
     model = family.build()
-    if getattr(model.config, "audio_token_id", 0) is None:  # as no released Gemma 4 has it; it takes no embeddings then
+    if getattr(model.config, "audio_token_id", 0) is None:  # no released Gemma 4 is like this; it takes no embeddings
         model.config.audio_token_id = model.config.video_token_id
     inputs = family.prompt([1], sizes=list(family.sizes[:1]))
     half = Pruned(label="Random", keep_ratio=0.5, strategy=tokenprune.Random(keep_ratio=0.5))

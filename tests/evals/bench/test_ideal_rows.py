@@ -27,7 +27,7 @@ KINDS = ("qwen2.5-vl", "qwen3-vl")
 
 @dataclass(frozen=True)
 class First(TowerStrategy):
-    """Keeps the first tokens of a tower without windows: those of the ideal."""
+    """Keeps the first tokens in a tower without windows, like the ideal."""
 
     def tower_layers(self, n_layers: int) -> tuple[int, ...]:
         return tuple(range(n_layers))

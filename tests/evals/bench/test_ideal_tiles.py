@@ -14,10 +14,10 @@ from tokenprune.evals.run.setups import Pruned, make_setups
 
 @pytest.mark.parametrize("name", ["llava-clip", "internvl", "paligemma"])
 def test_every_layer_gets_as_much_as_in_the_pruned_model(name: str) -> None:
-    """Also where four patches make a visual token."""
+    """Also if four patches make a visual token."""
     family = FAMILIES[name]
     model, inputs = family.build(), family.prompt([1], sizes=list(family.sizes[:1]))
-    model(**inputs)  # transformers' own hooks come with the first call
+    model(**inputs)  # the first call adds transformers' own hooks
     hooks = n_hooks(model)
     setups = make_setups(["flowcut", "tome"], [0.5, 0.2], ["original"], baselines=())
     _, *found = cases(model, inputs, [one for one in setups if isinstance(one, Pruned)])

@@ -1,4 +1,4 @@
-"""Freed memory stays in the process, where the C library is glibc."""
+"""With glibc, freed memory stays in the process."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ import pytest
 
 from tokenprune.evals.bench.timing.memory import ENVIRONMENT, keep_memory
 
-#: How many pages are fetched for large blocks that come and go.
+#: Prints how many pages are faulted in for large blocks that are allocated and freed.
 FETCHED = """
 import resource, sys
 import torch

@@ -1,4 +1,4 @@
-"""The images that the bench draws, and how they reach a model."""
+"""The images that the bench draws, and how they are passed to a model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_seed_draws_the_same_image_again(kind: str) -> None:
 
 @pytest.mark.parametrize(("kind", "share"), [("page", 0.5), ("table", 0.45), ("screen", 0.25)])
 def test_much_of_them_repeats(kind: str, share: float) -> None:
-    """Of squares of 28 pixels, Qwen2.5-VL's visual tokens, those that no neighbour predicts."""
+    """Counts the squares of 28 pixels, Qwen2.5-VL's visual tokens, that no neighbour predicts."""
     pixels = torch.from_numpy(np.array(rendered(kind, 1008))).float() / 255
     squares = pixels.view(36, 28, 36, 28, 3).transpose(1, 2).reshape(36**2, -1)
     kept = PixelPrune().select_patches(PatchTokens(squares, (1, 36, 36))).kept
@@ -34,7 +34,7 @@ def test_much_of_them_repeats(kind: str, share: float) -> None:
 
 
 def test_patches_are_those_of_the_processor() -> None:
-    """Of Qwen2-VL, without resizing, normalised to -1 to 1."""
+    """That is Qwen2-VL's processor, without resizing and normalised to -1 to 1."""
     config, half = Qwen2_5_VL("qwen2.5-vl").config(), [0.5, 0.5, 0.5]
     vision, image = config.vision_config, rendered("table", 64)
     processor = Qwen2VLImageProcessor(

@@ -30,7 +30,7 @@ def model(tmp_path: Path) -> str:
 
 @pytest.fixture
 def windowed(tmp_path: Path) -> str:
-    """A Qwen2.5-VL, some of whose vision layers attend within windows."""
+    """A Qwen2.5-VL in which some vision layers attend within windows."""
     save_qwen(tmp_path / "qwen", "qwen2_5_vl")
     return str(tmp_path / "qwen")
 
@@ -47,7 +47,7 @@ def test_a_composed_strategy_needs_one_engine_for_all_ratios(model: str) -> None
     groups = Offline(model, "auto", {}).groups(
         make_setups(["divprune:keep_ratio=0.5+fopru"], [0.25, 0.1], ["original"])
     )
-    assert [len(group) for group in groups] == [3]  # and one that is unpruned
+    assert [len(group) for group in groups] == [3]  # including the unpruned one
 
 
 @pytest.mark.parametrize("strategy", ["fastv", "par", "tome", "fopru:mass=0.5"])
@@ -71,7 +71,7 @@ def test_default_strategies_are_those_that_vllm_can_run(windowed: str) -> None:
 
 
 def test_what_is_not_answered_is_no_empty_answer(model: str) -> None:
-    """vLLM returns such a request among the others, for instance if its caches have lost an image."""
+    """vLLM returns unanswered requests among the others, for instance if its caches have lost an image."""
 
     def generate(prompts: list[Any], *args: Any, **options: Any) -> list[Any]:
         ended = [("yes", "stop"), ("", "error"), ("a long answ", "length")]
@@ -126,7 +126,7 @@ def test_a_device_map_is_for_this_process(model: str, tmp_path: Path) -> None:
 
 
 def test_without_vllm(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is wrong with the options is said before it is installed."""
+    """Wrong options are reported even if vLLM is not installed."""
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
     with pytest.raises(
         SettingError, match=r'vLLM is not installed\. For GPUs, type: pip install "tokenprune-vlm\[vllm\]"'

@@ -23,7 +23,7 @@ def test_none_but_its_own(own: Strategy) -> None:
 
 
 def test_a_ratio_of_1_that_prunes() -> None:
-    """A request's ratio of 1 would turn it off."""
+    """A ratio of 1 in a request would turn pruning off."""
     settings = Settings(PixelPrune())
     assert request_ratio(pruned(PixelPrune(), 1.0), settings) is None
     assert request_ratio(pruned(PixelPrune(), 0.5), settings) == 0.5

@@ -1,4 +1,4 @@
-"""How many questions an engine is given at a time."""
+"""How many questions an engine gets at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tokenprune.evals.tasks.base.short_answers import ShortAnswer
 
 
 class Counting(Offline):
-    """Answers nothing, and counts what it is asked."""
+    """Answers nothing, and counts requests."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
@@ -53,7 +53,7 @@ def asked(plan: Plan, done: set[AnswerKey]) -> list[tuple[str, int]]:
 
 
 def test_sixty_four_questions_of_a_task_at_a_time(plan: Plan) -> None:
-    """More than a part of the plan, whose length is for batches of a model in this process."""
+    """That is more than a part of the plan, whose length suits batches of a model in this process."""
     assert Offline.at_once == 64 > PART
     numbers = [64, 64, 6, 6, 3, 3]
     assert asked(plan, set()) == [(setup.label, n) for setup, n in zip([*plan.setups] * 3, numbers, strict=True)]
@@ -67,7 +67,7 @@ def test_what_is_missing_is_asked_together(plan: Plan) -> None:
 
 
 class Sliced:
-    """A processor that writes an image as three slices of 15 visual tokens, 7, with text between them."""
+    """A processor that writes an image as three slices of 15 visual tokens (ID 7) with text between them."""
 
     def apply_chat_template(self, *args: Any, **options: Any) -> str:
         return "a chat"
@@ -77,7 +77,7 @@ class Sliced:
 
 
 class Keeping(Counting):
-    """Keeps `n_kept` visual tokens of 45, in a prompt that has `n_others` besides."""
+    """Keeps `n_kept` of 45 visual tokens, in a prompt with `n_others` other tokens."""
 
     def __init__(self, n_kept: int, n_others: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Keeping(Counting):
 
 
 def answer_of(backend: EngineBackend | EngineRunner, plan: Plan) -> Answer:
-    """What is answered to the first question under the pruned setup."""
+    """Return the answer to the first question under the pruned setup."""
     part = next(plan.parts(set()))
     ((answer,),) = backend.ask([replace(part, questions=part.questions[:1])], plan.setups[1:])
     return answer
@@ -96,7 +96,7 @@ def answer_of(backend: EngineBackend | EngineRunner, plan: Plan) -> Answer:
 
 @pytest.mark.parametrize(("n_kept", "error"), [(11, None), (12, None), (13, "has 13 of 45 visual tokens, but 11")])
 def test_slices_whose_budgets_are_rounded_one_by_one(plan: Plan, n_kept: int, error: str | None) -> None:
-    """A quarter of an image's 45 tokens is 11; of 15 it is 4, three times."""
+    """A quarter of the image's 45 tokens is 11; a quarter of 15 is 4, three times."""
     answer = answer_of(EngineRunner(Keeping(n_kept, 4), Sliced(), 7, "record"), plan)
     if error is None:
         assert (answer.n_visual, answer.n_kept) == (45, n_kept)
@@ -113,7 +113,7 @@ def test_what_is_scored_is_what_is_stored(plan: Plan, monkeypatch: pytest.Monkey
 
 
 def test_what_the_processor_calls_image_token_may_be_a_marker(plan: Plan, tmp_path: Path) -> None:
-    """In Llama 4 it comes before the overview."""
+    """In Llama 4, it precedes the overview."""
     save_llama4(tmp_path / "model")
     config, processor = load_processor(str(tmp_path / "model"))
     answer = answer_of(EngineBackend(Keeping(2, 16), "model", config, processor, "stop"), plan)

@@ -1,4 +1,4 @@
-"""`tokenprune eval --engine URL`: the rows are those of the model in this process, and other servers are refused."""
+"""`tokenprune eval --engine URL`: rows equal those of the model in this process, and other servers are refused."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_rows_are_the_same(model: str, data: Path, url: str, answering: Answ
 def test_only_another_keep_ratio_is_sent(
     model: str, data: Path, url: str, answering: Answering, tmp_path: Path
 ) -> None:
-    """vLLM refuses per-request settings unless it was started with --trust-request-mm-kwargs."""
+    """Otherwise vLLM would refuse the request unless it was started with --trust-request-mm-kwargs."""
     run(model, data, tmp_path / "run", engine=url, keep_ratios=[0.25], baselines=[], tasks=["vqa"])
     assert all("mm_processor_kwargs" not in request for request in answering.requests)
     run(model, data, tmp_path / "run", engine=url, keep_ratios=[0.25], tasks=["vqa"])
@@ -99,7 +99,7 @@ def test_only_another_keep_ratio_is_sent(
 def test_by_default_a_server_is_measured_with_what_it_prunes_with(
     model: str, data: Path, settings: dict[str, Any], ratios: list[float], kind: str, tmp_path: Path
 ) -> None:
-    """Nobody has to type again what it was started with."""
+    """So nobody must repeat the settings that it was started with."""
     with serving(Answering(brief(tiny_llava()), tiny_processor(), settings)) as url:
         rows = evaluate(model, data=data, output=tmp_path / "run", engine=url, tasks=["vqa"], limit=2)
     label = "FoPru -2" if "layer" in settings else "FoPru"
@@ -163,7 +163,7 @@ def test_names_on_hugging_face_have_owners(names: tuple[str, str], same: bool) -
 
 
 def test_questions_are_asked_at_once(model: str, data: Path, tmp_path: Path) -> None:
-    """The barrier lets nobody through before eight are there."""
+    """The barrier blocks until eight requests have arrived."""
     waiting = Answering(tiny_llava(), tiny_processor(), FOPRU, meeting=Barrier(8))
     with serving(waiting) as url:
         (row,) = run(
@@ -283,7 +283,7 @@ def test_wrong_engines(model: str, data: Path, options: Any, said: str, tmp_path
 def test_other_engine_options_are_another_run(
     model: str, data: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They may quantise the model, or load another adapter."""
+    """They may quantise the model, or load a different adapter."""
     made = evaluating.engine_backend
     monkeypatch.setattr(
         evaluating,

@@ -1,4 +1,4 @@
-"""What is explained of a video: its frames, what is kept of each, and the files that show it."""
+"""Explaining a video: its frames, what is kept of each, and the files that show it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STEPS = [2, 2, 3, 3, 4, 4, 5, 5]
 
 
 def clip(scenes: list[int]) -> Clip:
-    """Frames of noise, one kind for each number; equal numbers are equal frames."""
+    """Return frames of noise, in which equal numbers give equal frames."""
     made = [np.random.default_rng(seed).integers(0, 255, (32, 48, 3), dtype=np.uint8) for seed in scenes]
     return Clip([Image.fromarray(frame) for frame in made], [float(n) for n in range(len(scenes))], float(len(scenes)))
 
@@ -48,7 +48,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pairs_of_frames_are_one() -> None:
-    """Qwen2-VL merges pairs: of four equal frames and four others, it has two equal pairs and two more."""
+    """Qwen2-VL merges pairs of frames: four equal frames and four others become two equal steps and two others."""
     found = explained(qwen(), qwen_processor(), clip([2, 2, 2, 2, 3, 3, 3, 3]), "evs", "random")
     assert [frame.tokens.shape for frame in found.canvas.rasters] == [(4, 6)] * 4
     assert kept_of_frames(found) == [24, 0, 24, 0]
@@ -89,7 +89,7 @@ def test_a_filmstrip_and_an_animation_are_written(tmp_path: Path) -> None:
 
 
 def test_nothing_is_cut_off_and_setups_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long question and long names of strategies are broken into lines; position IDs and budgets are told apart."""
+    """Long questions and names of strategies are wrapped; labels distinguish position IDs and budgets."""
     strategies = ["evs", "fastvid:segments=4,threshold=0.84,contextual=0.325,step=3,beta=0.625,layer=-2"]
     setups = make_setups(strategies, [0.5, 0.25], baselines=[])
     shown = clip(STEPS)

@@ -1,4 +1,4 @@
-"""What each setup makes of one image: its parts, and the image of it."""
+"""Explaining one image: its parts, and the figure."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from tokenprune.tokens import Layout
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random model goes on answering until it is told to stop."""
+    """Limit answers: a random model does not stop on its own."""
     monkeypatch.setattr("tokenprune.evals.explain.explain.MAX_NEW_TOKENS", 4)
     monkeypatch.setattr("tokenprune.evals.explain.page.SLIDER", (0.5,))
 
@@ -86,9 +86,9 @@ def test_the_answer_is_that_of_a_plain_call() -> None:
     assert told.outcomes[1].answer == answer.strip()
 
 
-@pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")  # of transformers before 5.2x
+@pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")  # in transformers before 5.2x
 def test_an_offloaded_model_is_explained_like_any_other() -> None:
-    """Its weights are on torch's meta device, where inputs would be lost."""
+    """Its weights are on torch's meta device, where inputs would be lost if moved there."""
     here = explained("fopru")
     away = explained("fopru", model=cpu_offload(tiny_llava(), execution_device=torch.device("cpu")))
     assert away.outcomes[1].answer == here.outcomes[1].answer
@@ -116,7 +116,8 @@ def test_merged_tokens_are_told() -> None:
 
 
 def test_times_are_ratios_to_the_unpruned_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a clock in which a prefill takes as long as it has visual tokens, and every round is slower than the last."""
+    """With a fake clock in which a prefill takes as long as it has visual tokens, and every round is slower than the
+    last."""
     model: Any = tiny_llava()
     now, calls = [0.0], [0]
 
@@ -191,7 +192,7 @@ def test_a_view_beyond_the_image_and_one_within() -> None:
 
 
 def test_the_canvas_of_tiles() -> None:
-    """Which part of the image a tile shows is not known, so boxes are drawn on the image alone."""
+    """It is not known which part of the image a tile shows, so boxes are drawn only on the image."""
     layout = Layout.concat([Layout.raster((1, 3, 3))] * 3)
     tiles = [Image.new("RGB", (12, 12), color) for color in ("red", "green", "blue")]
     shown = canvas(sample_image(), layout, full_view((60, 40)), tiles)
@@ -248,7 +249,7 @@ def test_edges_lie_between_kept_and_dropped() -> None:
 
 @pytest.mark.parametrize("size", [(300, 40), (40, 300), (60, 40)])
 def test_nothing_is_cut_off(size: tuple[int, int]) -> None:
-    """Every text is within the figure and in its own column, whatever the image's shape and however long they are."""
+    """All texts are within the figure and their own column, whatever the image's shape and their length."""
     told = explained(
         "fopru:mode=row,layer=-2,heads=max", "random", ratios=(0.5, 0.25), of=sample_image(size), true_box=BOX
     )

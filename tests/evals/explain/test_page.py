@@ -22,7 +22,7 @@ STRATEGIES = ["random", "fopru", "visionzip"]
 BOX = 30.0, 10.0, 45.0, 30.0
 PHONE = {"width": 360, "height": 740}
 
-# Of every text: the WCAG contrast of its colour against what is behind it.
+# Returns, for every text, the WCAG contrast between its colour and the background.
 CONTRASTS = """() => {
   const channels = (color) => color.match(/[\\d.]+/g).map(Number);
   const light = (color) => {
@@ -56,7 +56,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of the tiny model, one of whose answers is a box."""
+    """A page of the tiny model with a box as one answer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tokenprune.evals.explain.explain.MAX_NEW_TOKENS", 3)
         return written(tmp_path_factory.mktemp("page") / "kept tokens.html")
@@ -75,7 +75,7 @@ def written(path: Path) -> Path:
 
 
 def test_stops_that_a_strategy_cannot_reach_are_left_out() -> None:
-    """An average over four layers is above the quarter that the first takes, and `least` is not above the budget."""
+    """An average over four layers exceeds the quarter that the first takes, and `least` must not exceed the budget."""
     model = Llava("llava-clip").build(n_layers=4)
     strategies = ["fastv:layer=1,average=True", "fopru:mass=0.5,least=0.2", "pixelprune+divprune"]
     found = kept_tokens_page.slider(model, strategies, [0.3])
@@ -101,7 +101,7 @@ def test_stops_that_a_strategy_cannot_reach_are_left_out() -> None:
 
 @pytest.fixture
 def page(chromium: Any, html: Path) -> Iterator[Any]:
-    """The page, opened as a file. Fails if it says anything in the console, or asks for anything but itself."""
+    """The page, opened as a file. Fails if it writes to the console or requests any other file."""
     opened, said, asked = chromium.new_page(), [], []
     opened.on("console", lambda message: said.append(message.text))
     opened.on("pageerror", lambda error: said.append(str(error)))
@@ -118,7 +118,7 @@ def spaced(text: str | None) -> str:
 
 
 def state(page: Any) -> dict[str, Any]:
-    """What is drawn and said."""
+    """Return what the page draws and says."""
     found = page.evaluate(
         """() => ({
           dropped: document.querySelector("#image .dropped").getAttribute("d"),
@@ -208,7 +208,7 @@ def test_on_a_phone(page: Any, scheme: str) -> None:
 
 
 def test_the_image_is_what_the_screen_shows(page: Any, tmp_path: Path) -> None:
-    """Dropped patches are dark on the screen itself."""
+    """Dropped patches are dark in a screenshot."""
     import numpy as np
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""The model that other evaluation harnesses ask: on the bundled weights, and inside lmms-eval where it is installed."""
+"""The model for other evaluation harnesses: with the bundled weights, and inside lmms-eval if it is installed."""
 
 import importlib.util
 import re
@@ -49,7 +49,7 @@ def test_answers_are_those_of_tokenprune_eval(pruned: HarnessModel, asked: list[
     own = {answer.id: answer for answer in RunFolder(tmp_path).answers().values()}
     replies = pruned.answers([conversation(sample) for sample in asked], {"max_new_tokens": 32, "until": ["\n\n"]})
     assert [reply.text for reply in replies] == [own[sample.id].text for sample in asked]
-    assert len({reply.text for reply in replies}) > 1  # it looked at them
+    assert len({reply.text for reply in replies}) > 1  # so answers depend on the images
     assert [reply.cost.kept for reply in replies] == [own[sample.id].kept for sample in asked]
     for sample, reply in zip(asked, replies, strict=True):
         assert (reply.cost.n_visual, reply.cost.n_kept) == (256, 64)
@@ -61,7 +61,7 @@ def prompt(harness: HarnessModel, sample: Question) -> str:
 
 
 def test_several_images_and_none(pruned: HarnessModel, asked: list[Question]) -> None:
-    """In one batch, each row keeps its own answer and its own counts."""
+    """In one batch, each row has its own answer and counts."""
     one, two = asked[0].open_images()[0], asked[1].open_images()[0]
     turns = [turn("what is on the left?"), turn("what is on the left?", one, two), conversation(asked[0])]
     replies = pruned.answers(turns, {"max_new_tokens": 4})
@@ -72,12 +72,12 @@ def test_several_images_and_none(pruned: HarnessModel, asked: list[Question]) ->
 
 
 def words(harness: HarnessModel, sample: Question) -> int:
-    """The tokens of a question's prompt when no image is shown."""
+    """Return the number of tokens in a question's prompt without an image."""
     return harness.answers([turn(sample.text)], {"max_new_tokens": 1})[0].n_read
 
 
 def test_beams(pruned: HarnessModel, asked: list[Question]) -> None:
-    """Each row is repeated for its beams, and counted once."""
+    """Each row is repeated for its beams, but counted once."""
     one, two = asked[0].open_images()[0], asked[1].open_images()[0]
     turns = [turn("what is on the left?", one, two), conversation(asked[0])]
     replies = pruned.answers(turns, {"max_new_tokens": 4, "num_beams": 2})
@@ -89,7 +89,7 @@ def test_beams(pruned: HarnessModel, asked: list[Question]) -> None:
 def test_generation_arguments(pruned: HarnessModel, asked: list[Question]) -> None:
     shown = conversation(asked[0])
     whole = pruned.answers([shown], {"max_new_tokens": 8, "temperature": 0, "top_p": 1.0, "do_sample": True})[0].text
-    assert whole  # temperature 0 is greedy, whatever else is said
+    assert whole  # temperature 0 is greedy, whatever the other settings
     assert pruned.answers([shown], {"max_new_tokens": 8, "until": whole[1:]})[0].text == whole[0]
     assert pruned.answers([shown], {"max_new_tokens": 1})[0].n_written == 1
     with torch.random.fork_rng():
@@ -124,7 +124,7 @@ def test_a_keep_ratio_of_one_is_the_unpruned_model(asked: list[Question]) -> Non
 
 
 def test_a_model_that_computes_nan_answers_nothing(asked: list[Question]) -> None:
-    """As many models do in float16. The harness would score what `generate` chooses all the same."""
+    """Many models do in float16. Otherwise the harness would score whatever `generate` returns."""
     broken = HarnessModel(str(MODEL), "fopru", keep_ratio=0.25, dtype="float32", device="cpu")
     shown = conversation(asked[0])
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_names_are_checked_before_anything_is_loaded(arguments: dict[str, Any], 
 
 
 def test_words_of_a_command_line(pruned: HarnessModel) -> None:
-    """-2 comes as -2.0 from lmms-eval, and everything else that is no number as text."""
+    """lmms-eval passes -2 as -2.0, and everything that is not a number as text."""
     assert pruned.handle is not None
     assert pruned.handle.strategy == tokenprune.FoPru(keep_ratio=0.25, layer=-2)
     file = str(SETTINGS / "searched_25.json")
@@ -196,7 +196,7 @@ def test_lmms_eval_finds_it(asked: list[Question]) -> None:
     with pytest.raises(SettingError, match="batch_size='auto'"):
         chat.create_from_arg_string("pretrained=no/such/model", {"batch_size": "auto"})
     model = simple.create_from_arg_string(f"pretrained={MODEL},strategy=fopru,keep_ratio=0.25", {"device": "cpu"})
-    question = asked[1]  # which the pruned model answers correctly
+    question = asked[1]  # the pruned model answers it correctly
     model.task_dict = {"t": {"test": [question.open_images()]}}
     instance = importlib.import_module("lmms_eval.api.instance").Instance
     requests = [

@@ -25,7 +25,7 @@ from tokenprune.evals.models.boxes import BOX_FORMATS, iou, within
         ("llava", "[0.1, 0.2, 0.3]", None),
         ("llava", "[12, 34, 56, 78]", None),
         ("llava", "[1.5, 0.2, 1.7, 0.3]", None),
-        ("qwen-vl", "(0,0),(999,333)</box>", (0, 0, 1, 1 / 3)),  # as its own script divides
+        ("qwen-vl", "(0,0),(999,333)</box>", (0, 0, 1, 1 / 3)),  # divided as in its own script
         ("qwen2-vl", "(0,0),(1000,500)", (0, 0, 1, 0.5)),
         ("minigpt-v2", "<unk> {<12> <34> <56><78>}", (0.12, 0.34, 0.56, 0.78)),
         ("minigpt-v2", "{<12><34><56>}", None),

@@ -33,7 +33,8 @@ def test_keys_and_values() -> None:
 @pytest.mark.usefixtures("quanto_in_python")
 @pytest.mark.parametrize(("backend", "settings", "expected"), BACKENDS)
 def test_quantised_states_and_their_scales(backend: str, settings: dict[str, Any], expected: int) -> None:
-    """What is not quantised yet is counted, too: with quanto, a later token is one float32 number for each channel."""
+    """Tokens that are not yet quantised are counted too: with quanto, a later token takes a float32 number per
+    channel."""
     cache = QuantizedCache(backend, LlamaConfig(num_hidden_layers=2), **settings)
     assert cache_bytes(filled(cache)) == 2 * 2 * expected
     later = STATES[:, :, :1]
@@ -43,7 +44,7 @@ def test_quantised_states_and_their_scales(backend: str, settings: dict[str, Any
 
 @pytest.mark.parametrize("name", ["qwen3.5", "lfm2-vl", "hy-v4-vl", "unlimited-ocr"])
 def test_what_other_layers_hold(name: str) -> None:
-    """States of linear attention and of short convolutions, the keys of an indexer, a cache of a model's own."""
+    """States of linear attention and short convolutions, an indexer's keys, and a model's own cache class."""
     family = FAMILIES[name]
     model, sizes = family.build(), []
     for images in ([1], [2]):

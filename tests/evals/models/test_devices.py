@@ -1,4 +1,4 @@
-"""Models that accelerate keeps in part on the CPU or a disk are asked as all others, and give the same answers."""
+"""Models that accelerate partly offloads to the CPU or a disk give the same answers as others."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.provenance import weights_digest
 from tokenprune.evals.storage.run_folder import RunFolder
 
-#: transformers before 5.2x takes the offloaded weights for the device of the model.
+#: transformers before 5.2x mistakes the device of offloaded weights for the model's.
 pytestmark = pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
 
 OPTIONS: dict[str, Any] = {"strategies": ["fopru"], "keep_ratios": [0.25], "position_ids": ["original"]}
@@ -40,7 +40,7 @@ def answers_in(folder: Path) -> dict[AnswerKey, Answer]:
 
 @pytest.fixture(scope="module")
 def plain(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of a model that is where it computes."""
+    """The run of a model that is not offloaded."""
     output = tmp_path_factory.mktemp("plain") / "run"
     evaluate((tiny_llava(), tiny_processor()), output=output, data=scenes, **OPTIONS)
     return output
@@ -48,7 +48,7 @@ def plain(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dispatched
 def test_answers_are_the_same(dispatch: Callable[[Any, Path], Any], scenes: Path, plain: Path, tmp_path: Path) -> None:
-    """Also the model's digest: a run may go on where another one began it."""
+    """So is the model's digest, so that a run can resume with a different placement."""
     model = dispatch(tiny_llava(), tmp_path / "weights")
     is_away = any(weight.is_meta for weight in model.get_encoder(modality="image").parameters())
     rows = evaluate((model, tiny_processor()), output=tmp_path / "run", data=scenes, **OPTIONS)

@@ -1,4 +1,4 @@
-"""Models that are not there, dtypes that a CPU is slow in, and quantised models, which have fewer dtypes."""
+"""Missing models, dtypes that are slow on a CPU, and quantised models, which allow fewer dtypes."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def test_no_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_model_with_code_of_its_own(tmp_path: Path) -> None:
-    """Nobody is asked whether to run it: in a script, nobody answers."""
+    """There is no prompt whether to run the code: in a script, nobody would answer."""
     code = {"model_type": "my_vlm", "auto_map": {"AutoConfig": "modeling.MyConfig"}}
     (tmp_path / "config.json").write_text(json.dumps(code))
     (tmp_path / "modeling.py").write_text("raise SystemExit('the code was run')")
@@ -69,13 +69,14 @@ def test_a_slow_dtype_is_obeyed_with_a_warning(tmp_path: Path, capsys: Any, monk
 
 
 def test_whether_a_cpu_is_fast_in_bfloat16() -> None:
-    """torch gives oneDNN bfloat16 matrices from AVX-512 on."""
+    """torch uses oneDNN for bfloat16 matrices only with AVX-512 or newer."""
     assert loading.has_bfloat16() or torch.backends.cpu.get_cpu_capability() != "AVX512"
 
 
 @pytest.fixture
 def quantised(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What loading finds: a model that is half in float16, and refuses `float()` as transformers' quantised ones do."""
+    """Make loading return a model that is half in float16, and refuses `float()` like quantised models of
+    transformers."""
     model = tiny_llava().half()
     model.is_quantized = True
     model.float = None
@@ -96,7 +97,7 @@ def test_a_dtype_that_a_quantised_model_cannot_have(quantised: Any) -> None:
 
 
 def test_a_package_that_a_model_needs_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As SmolVLM's processor, and the towers of Gemma 3n, which are of another package."""
+    """For example SmolVLM's processor, and the towers of Gemma 3n, need another package."""
 
     def needs(*_: Any, **__: Any) -> None:
         raise ImportError("\nSmolVLM requires the num2words library.\nTo install it, type `pip install num2words`.\n")
@@ -114,12 +115,12 @@ def test_a_model_without_images(tmp_path: Path) -> None:
 
 
 def test_weights_under_other_names(tmp_path: Path) -> None:
-    """LLaVA in its authors' format has the same type, but another class: transformers would fill in random weights."""
+    """LLaVA in its authors' format has the same type but another class: transformers would use random weights."""
     path = Path(saved(tiny_llava(), tmp_path / "model"))
     file = path / "model.safetensors"
     stored = {name.replace("multi_modal", "mm"): weight for name, weight in load_file(file).items()}
     save_file(stored, file, {"format": "pt"})
-    load_model(str(path))  # config.json names the model's own class: transformers warns of what is missing
+    load_model(str(path))  # config.json names the model's own class, so transformers warns about missing weights
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps({**config, "architectures": ["LlavaLlamaForCausalLM"]}))
     missing = r"4 weights of a LlavaForConditionalGeneration are not in it, such as model\.multi_modal_projector\."

@@ -1,4 +1,4 @@
-"""How models are asked, how they write boxes, and which part of an image a box is a part of."""
+"""Prompt styles: prompts, the format of boxes, and the part of the image that boxes refer to."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +37,7 @@ SEEN = {
 
 @pytest.mark.parametrize("name", SEEN)
 def test_boxes_are_mapped_as_the_processor_maps_images(name: str) -> None:
-    """What is orange in the processed image is the box, by the window that the style names."""
+    """The box, in the window that the style reports, is exactly what is orange in the processed image."""
     image = sample_image(SIZE, (150, 50, 224, 149))
     options = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
     pixels = SEEN[name].image_processor(image, **options)["pixel_values"][0]
@@ -46,7 +46,7 @@ def test_boxes_are_mapped_as_the_processor_maps_images(name: str) -> None:
     fractions = columns.min() / side, rows.min() / side, (columns.max() + 1) / side, (rows.max() + 1) / side
     written = "[{:.3f}, {:.3f}, {:.3f}, {:.3f}]".format(*fractions)
     style = Style(BOX_FORMATS["llava"], view=view_through(SEEN[name]))
-    assert style.read(written, SIZE) == pytest.approx(BOX, abs=4)  # a pixel of the processed image is 2 or 3
+    assert style.read(written, SIZE) == pytest.approx(BOX, abs=4)  # a pixel of the processed image is 2 or 3 px
 
 
 @pytest.mark.parametrize("size", [SIZE, (37, 900), (64, 64)])
@@ -90,7 +90,7 @@ def test_answers_as_the_models_give_them(name: str, answer: str) -> None:
 
 
 def test_prompts_and_boxes_are_golden() -> None:
-    """How every style asks for a box, and writes one, to the letter."""
+    """Every style's prompt for a box, and its box, letter by letter."""
     lines = [
         "\t".join([name, style.boxes.question.format("the orange box"), style.write(BOX, SIZE)])
         for name, style in STYLES.items()

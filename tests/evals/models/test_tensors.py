@@ -1,4 +1,4 @@
-"""Weights that are made of several tensors, as torchao's and quanto's are."""
+"""Weights that consist of several tensors, as in torchao and quanto."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenprune.evals.storage.provenance import model_identity, weights_digest
 
 
 class Scaled(Tensor):
-    """Integers and their scale. It has next to no operators; torchao's have no `view`, for example."""
+    """Integers with their scale. It has hardly any operators, like torchao's, which have no `view`, for example."""
 
     integers: Tensor
     scale: Tensor
@@ -54,7 +54,7 @@ def test_a_digest_is_of_integers_and_scales() -> None:
 
 
 def test_an_identity_says_how_a_model_is_quantised() -> None:
-    """Its weights do not: whether activations are quantised, too, is no tensor."""
+    """Weights alone do not show whether activations are quantised too."""
     model = tiny_llava()
     plain = model_identity(model)
     model.config.quantization_config = QuantoConfig(weights="int8")

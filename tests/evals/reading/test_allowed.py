@@ -1,4 +1,4 @@
-"""A data set reads no file outside its folder and no image too large to trust, unless the user allows it."""
+"""A data set cannot read files outside its folder, or images too large to trust, unless the user allows it."""
 
 import json
 import struct
@@ -17,7 +17,7 @@ from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.reading.images import open_image, size_of
 from tokenprune.evals.tasks import TASKS
 
-#: (task, file of names, what changes the name of the first image in its content): every field that names an image.
+#: For every field that names an image: (task, file, function that changes the name of the first image in its content).
 NAMED: list[tuple[str, str, Callable[[Any, str], object]]] = [
     ("refcoco", "instances.json", lambda content, name: content["images"][0].update(file_name=name)),
     ("vqav2", "v2_OpenEnded_mscoco_val2014_questions.json", lambda content, name: content.update(data_subtype=name)),
@@ -99,7 +99,7 @@ def test_a_named_folder_must_exist(tmp_path: Path) -> None:
 
 
 def bomb(side: int) -> bytes:
-    """A PNG of a few hundred bytes that says it is a square of this side."""
+    """Return a PNG of a few hundred bytes that claims to be a square with this side."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         check = zlib.crc32(name + content)
@@ -112,7 +112,7 @@ def bomb(side: int) -> bytes:
 
 
 @pytest.mark.parametrize("read", [open_image, size_of])
-@pytest.mark.parametrize("side", [14_000, 30_000])  # above Pillow's limit of a warning, and of an error
+@pytest.mark.parametrize("side", [14_000, 30_000])  # above Pillow's limits for a warning and for an error
 def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, read: Callable[[Path], object], side: int) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(bomb(side))

@@ -37,7 +37,7 @@ def test_save_to_disk(tmp_path: Path) -> None:
 
 
 def test_images_are_read_when_they_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of three images one row group is read, and none while the questions are."""
+    """Opening one of three images reads one row group, and reading the questions reads none."""
     write_parquet(tmp_path / "a.parquet", [{"n": number} for number in range(3)])
     asked: list[Any] = []
     read = pq.ParquetFile.read_row_group
@@ -75,7 +75,7 @@ def test_lists_and_missing_images(tmp_path: Path) -> None:
 
 
 def test_images_without_paths_and_lists_with_gaps(tmp_path: Path) -> None:
-    """As tables have them that `datasets` did not write."""
+    """As in tables that were not written by `datasets`."""
     image = {"bytes": png()}
     kind = pa.struct([("bytes", pa.binary())])
     table = pa.table({"one": pa.array([image], kind), "several": pa.array([[image, None]], pa.list_(IMAGE))})
@@ -116,7 +116,8 @@ def test_images_that_pillow_takes_for_an_attack(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_split_that_was_downloaded_in_part(tmp_path: Path) -> None:
-    """An accuracy on some of its files would pass for that of the set. A split that is not asked may lack some."""
+    """The accuracy on some of its files would be mistaken for that of the set. Splits that are not used may be
+    incomplete."""
 
     def write(name: str, number: int) -> None:
         row = {"question": "what is written?", "answers": ["stop"] * 10, "image_id": "a", "question_id": number}

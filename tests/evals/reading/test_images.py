@@ -1,4 +1,4 @@
-"""Images that are not what a model expects: each gives a right image or a clear error."""
+"""Images in unusual formats: each gives the right image or a clear error."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tokenprune.prompts import encode_chat
 
 
 def _half(mode: str = "RGB") -> Image.Image:
-    """40 x 20 px, left half red, right half blue."""
+    """Return 40 x 20 px, with a red left half and a blue right half."""
     image = Image.new("RGB", (40, 20), "blue")
     image.paste((255, 0, 0), (0, 0, 20, 20))
     return image.convert(mode)
@@ -32,7 +32,7 @@ def test_exif_rotation_is_applied(name: str, tmp_path: Path) -> None:
 
 
 def test_an_orientation_that_does_not_exist(tmp_path: Path) -> None:
-    """Of which boxes would be checked in an image that lies on its side."""
+    """Otherwise boxes would be checked against an image that lies on its side."""
     exif = Image.Exif()
     exif[0x0112] = 9
     _half().save(tmp_path / "a.jpg", exif=exif)
@@ -50,7 +50,7 @@ def test_grey_images_become_rgb(tmp_path: Path, mode: str) -> None:
 
 
 def test_grey_of_16_bits_is_scaled(tmp_path: Path) -> None:
-    """Not cut off at 255, which is almost black in it."""
+    """It is not clipped at 255, which is almost black in 16 bits."""
     image = Image.new("I;16", (3, 1))
     for column, level in enumerate((0, 32896, 65535)):
         image.putpixel((column, 0), level)

@@ -8,7 +8,7 @@ import pytest
 from tokenprune.errors import DataError
 from tokenprune.evals.reading.records import line_records, tsv_records
 
-#: Separators for which `str.splitlines` ends a line, and neither JSON nor a table does.
+#: Separators that end a line for `str.splitlines`, but not in JSON or tables.
 RARE = "\u2028\u2029\x85"
 
 

@@ -1,4 +1,4 @@
-"""Reading of videos: which frames, whatever the frame rate, and what is said of files that are no videos."""
+"""Reading videos: which frames are read at any frame rate, and errors for files that are not videos."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_variable_frame_rate_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_frames_far_apart_are_searched_for(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same frames as by decoding everything, with fewer decoded."""
+    """The frames are the same as when decoding everything, but fewer are decoded."""
     found = []
     begin = videos._Player.begin
 
@@ -73,7 +73,7 @@ def test_frames_far_apart_are_searched_for(clip: Path, monkeypatch: pytest.Monke
 
 
 def test_a_turned_video_is_upright(tmp_path: Path) -> None:
-    """White in the left half as it is stored, which the header turns clockwise: it is shown on top."""
+    """The left half is stored white; the header rotates the video clockwise, so white is shown at the top."""
     stored = np.zeros((48, 64, 3), np.uint8)
     stored[:, :32] = 250
     path = write_video(tmp_path / "turned.mp4", [Image.fromarray(stored)] * 3)
@@ -111,7 +111,7 @@ def test_what_is_no_video(tmp_path: Path, clip: Path) -> None:
 
 
 def test_a_video_that_is_cut_off(tmp_path: Path) -> None:
-    """Its header comes first and says how long it was."""
+    """Its header is at the beginning and has the original length."""
     rng = np.random.default_rng(0)
     noisy = [Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)) for _ in range(32)]
     path = write_video(tmp_path / "noisy.mkv", noisy)

@@ -1,4 +1,4 @@
-"""What the cards of lost questions show of videos, of cropped images, and of rasters with newline tokens."""
+"""What the cards of lost questions show for videos, cropped images, and rasters with newline tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def answer(strategy: str, score: float) -> Answer:
 
 
 def test_parts_of_a_video_are_told_apart(tmp_path: Path) -> None:
-    """Two questions may be about one file, each about another part of it."""
+    """Two questions may be about different parts of one file."""
     mvbench(tmp_path)
     with allowing(frames=2):
         (whole, *_) = (one for one in TASKS["mvbench"].load(tmp_path) if one.category == "moving_count")
@@ -41,7 +41,7 @@ def test_parts_of_a_video_are_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("n_frames", "n_steps", "shown"), [(9, 5, "02468"), (8, 4, "0246"), (3, 3, "012")])
 def test_the_first_of_merged_frames_is_shown(n_frames: int, n_steps: int, shown: str) -> None:
-    """As Qwen-VL merges them: two by two, of nine the last with itself."""
+    """Qwen-VL merges them two by two, and the last of nine with itself."""
     images = [pages.EmbeddedImage(str(number), "data:", 60, 40, 1.0) for number in range(n_frames)]
     layout = Layout(((n_steps, 2, 2),))
     panels = pages._frames(images, KeptTokens.of(range(n_steps), layout))
@@ -55,7 +55,7 @@ def test_an_image_of_one_visual_token_is_drawn_alone() -> None:
 
 
 def test_dropped_cells_are_drawn_where_the_model_saw_them_whatever_is_asked(tmp_path: Path) -> None:
-    """Of an image of 60 x 40 whose processor crops the middle: of a box as of a question that has none."""
+    """The processor crops the middle of an image of 60 x 40, for questions with and without a box."""
     model = saved(tiny_llava(), tmp_path / "model")
     tiny_processor(do_center_crop=True, size={"shortest_edge": SIDE}).save_pretrained(tmp_path / "model")
     write_refcoco(tmp_path / "set")
@@ -88,7 +88,7 @@ def test_an_image_that_has_become_unreadable_is_named_in_its_place(tmp_path: Pat
 
 @pytest.mark.parametrize("columns", [3, 2])
 def test_a_canvas_without_newline_tokens_is_drawn_whole(columns: int) -> None:
-    """As that of Molmo 2, also if it is as large as the overview."""
+    """As in Molmo 2, even if it is as large as the overview."""
     layout = Layout(((1, 2, 2), (1, 2, columns)))
     kept = KeptTokens.of(range(4, layout.n_visual - 1), layout)
     image = pages.EmbeddedImage("image-0", "data:", 60, 40, 1.0)
@@ -99,7 +99,7 @@ def test_a_canvas_without_newline_tokens_is_drawn_whole(columns: int) -> None:
 
 
 def test_newline_tokens_of_an_image_and_of_frames_are_not_drawn() -> None:
-    """HunyuanOCR has them after each row, and one at each end; LLaVA-NeXT-Video after each row of every frame."""
+    """HunyuanOCR has one after each row and one at each end; LLaVA-NeXT-Video has one after each row of every frame."""
     rows = Layout.raster((1, 2, 3))
     for layout, grid in ((rows_with_delimiters(rows), (1, 2, 3)), (rows_with_newlines(rows, 4), (4, 2, 3))):
         first = int((~layout.newline_mask()).nonzero()[0])

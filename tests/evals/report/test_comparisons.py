@@ -1,4 +1,4 @@
-"""What is compared with what, and how a number that stands for one task only is told apart."""
+"""What is compared with what, and how numbers that cover only one task are marked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALL, HALF = [1.0] * 20, [1.0, 0.0] * 10
 
 
 def compact() -> list[TaskResult]:
-    """A run with `--position-ids compact`."""
+    """Rows of a run with `--position-ids compact`."""
     return [
         row("unpruned", "original", 1.0, {"": ALL}),
         row("FoPru", "compact", 0.25, {"": HALF}),
@@ -48,7 +48,7 @@ def test_compact_position_ids_beside_original_ones_are_not() -> None:
 
 
 def test_setups_that_never_answer_the_same_question_are_not_compared() -> None:
-    """Each has answered some; the rest of the report is there."""
+    """Each has answered some questions, and the rest of the report is complete."""
     unpruned = row("unpruned", "original", 1.0, {"": [1.0, 0.0, FAILED, FAILED]})
     pruned = row("FoPru", "original", 0.25, {"": [FAILED, FAILED, 1.0, 0.0]})
     found = unpruned_table([unpruned, pruned])
@@ -97,7 +97,7 @@ def test_a_single_image_has_no_interval() -> None:
 
 
 def test_the_terminal_has_the_keep_ratio_that_was_asked_for() -> None:
-    """Not the share of visual tokens, which is higher for a strategy that prunes inside the language model."""
+    """It is not the share of visual tokens, which is higher for strategies that prune inside the language model."""
     some = row("FastV", "original", 0.25, {"": HALF})
     columns = {column.header: list(column.cells) for column in table([replace(some, n_mean=30.0)], "title").columns}
     assert columns["keep ratio"] == ["25 %"]

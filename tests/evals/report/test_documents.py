@@ -1,4 +1,4 @@
-"""Markdown: tables, and documents that they are put into."""
+"""Markdown tables, and the documents that they are inserted into."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_what_a_user_names_stays_in_its_cell() -> None:
 
 
 def test_a_document_is_whole_or_as_it_was(tmp_path: Path) -> None:
-    """With tables in it, or without where the disk is full; and a link to it stays one."""
+    """It has either the new tables or, if the disk is full, its old content. A symbolic link stays one."""
     rows = [row("unpruned", "original", 1.0, {"": [1.0, 0.0]}), row("Random", "original", 0.25, {"": [0.0, 0.0]})]
     path, page, link = (tmp_path / name for name in ("rows.jsonl", "page.md", "link.md"))
     path.write_text("".join(f"{to_line(one)}\n" for one in rows))

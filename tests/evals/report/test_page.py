@@ -1,4 +1,4 @@
-"""The report's page and plots: what is on them, and that they need nothing else."""
+"""The content of the report's page and plots, and that they need no other files."""
 
 import json
 import re
@@ -78,9 +78,9 @@ def test_dropped_cells_are_where_the_model_saw_them() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """A finished run of the tiny model, two of whose answers are replaced by a right and a wrong one.
+    """A finished run of the tiny model, with two answers replaced by a right and a wrong one.
 
-    It was begun where model and data are; tests go on elsewhere.
+    It was started in the folder of the model and the data; tests run in another folder.
     """
     write_refcoco(tmp_path / "scenes")
     saved(tiny_llava(), tmp_path / "model")
@@ -112,7 +112,7 @@ def test_report_of_a_run(run: RunFolder, tmp_path: Path) -> None:
     assert "the orange box" in html
     assert "&lt;b&gt;[0.1, 0.1, 0.2, 0.2]&lt;/b&gt;" in html
     assert html.count('<rect class="') == 3  # true, unpruned, pruned
-    # The image is 60 x 40, and the true box 30, 10 to 45, 30 in it.
+    # The image is 60 x 40, and the true box goes from (30, 10) to (45, 30).
     assert '<rect class="true" x="30.0" y="10.0" width="15.0" height="20.0"/>' in html
     assert html.count("<image id=") == 1
     assert html.count("data:image/png") == 2
@@ -147,7 +147,7 @@ def test_report_of_rows_alone(tmp_path: Path) -> None:
     rows = [row("unpruned", "original", 1.0, {"": RIGHT}), row("Random", "original", 0.25, {"": WRONG})]
     (tmp_path / "rows.jsonl").write_text("".join(f"{row_line(row)}\n" for row in rows))
     assert command("report", tmp_path / "rows.jsonl", "--output", tmp_path / "out") == 0
-    assert not list((tmp_path / "out").glob("*time*"))  # none was measured
+    assert not list((tmp_path / "out").glob("*time*"))  # no times were measured
     assert "<p>None.</p>" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -158,14 +158,14 @@ def card_of(question: Question, *kept: KeptTokens) -> pages.Card:
 
 @pytest.fixture
 def pointing(tmp_path: Path) -> Question:
-    """About an image of 60 x 40."""
+    """A question about an image of 60 x 40."""
     write_refcoco(tmp_path)
     return TASKS["rec"].load(tmp_path, "testA", STYLES["llava"])[0]
 
 
 def test_an_overview_and_its_canvas(pointing: Question) -> None:
-    """Four tokens of the overview, and a canvas of 2 x 4 with a column of newline tokens, of which none is drawn. A
-    newline token behind all counts for nothing."""
+    """There are four overview tokens, and a canvas of 2 x 4 with a column of newline tokens, which are not drawn. A
+    newline token at the end is ignored."""
     newlines = torch.tensor([*[0] * 4, *[0, 0, 0, 0, 1] * 2, 1]).bool()
     layout = Layout(((1, 2, 2), (1, 2, 5), (1, 1, 1)), newlines=newlines)
     kept = KeptTokens.of([1, 2, 3, *range(4, 8), 13], layout)
@@ -177,7 +177,7 @@ def test_an_overview_and_its_canvas(pointing: Question) -> None:
 
 
 def test_tiles_are_drawn_by_themselves(pointing: Question) -> None:
-    """Which part of the image a tile shows is not in the answers."""
+    """The answers do not say which part of the image a tile shows."""
     card = card_of(pointing, KeptTokens.of([0, 5, 6, 7], Layout(((1, 2, 2),) * 3)))
     assert [panel.name for panel in card.panels] == ["grid 1", "grid 2", "grid 3"]
     assert [panel.image for panel in card.panels] == [None] * 3
@@ -240,14 +240,14 @@ def test_plots_show_every_strategy(tmp_path: Path) -> None:
 
 
 def test_lines_of_answers_are_short(tmp_path: Path) -> None:
-    """What was kept of LLaVA-NeXT's 2880 visual tokens is no more than 500 characters."""
+    """The kept ones of LLaVA-NeXT's 2880 visual tokens take at most 500 characters."""
     kept = KeptTokens.of(list(range(0, 2880, 2)), Layout(((1, 24, 24), (1, 48, 48))))
     assert len(to_line(answer("a", "Grid", "", 0.0, kept=(kept,)))) < 900
     assert kept.mask(2880).sum() == 1440
 
 
 def test_each_run_has_its_own_questions(pointing: Question) -> None:
-    """Two sets may number theirs alike."""
+    """Two sets may use the same numbers."""
     other = replace(pointing, text="of another set")
     regressions = [
         Regression(answer(pointing.id, "unpruned", "", 1.0), answer(pointing.id, "Grid", "", 0.0), run)
@@ -259,7 +259,7 @@ def test_each_run_has_its_own_questions(pointing: Question) -> None:
 
 
 def test_only_what_was_lost_needs_the_data(run: RunFolder, tmp_path: Path) -> None:
-    """Without a loss to show, and in a split without one, nothing is said of data that is gone."""
+    """If there is no loss to show, or none in the split, missing data is not an error."""
     (tmp_path / "scenes").rename(tmp_path / "elsewhere")
     for options, n in ((["--losses", 0], 0), (["--split", "val"], 1)):
         assert command("report", run.path, *options, "--output", tmp_path / "out") == 0
@@ -278,7 +278,7 @@ def test_the_losses_of_a_split(run: RunFolder, tmp_path: Path) -> None:
 
 
 def test_a_page_shows_the_frames_and_the_part_of_an_image_that_the_run_read(tmp_path: Path) -> None:
-    """Not the command's own number of frames, and not what the processor shows at its own size."""
+    """It uses neither the command's default number of frames nor the processor's default size."""
     model = saved(tiny_llava(), tmp_path / "model")
     tiny_processor(do_center_crop=True).save_pretrained(tmp_path / "model")
     activitynetqa(tmp_path / "clips")

@@ -1,4 +1,4 @@
-"""What the report's plots compare."""
+"""What the plots of the report compare."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RIGHT = [1.0] * 12
 def test_times_of_several_machines_are_not_compared(
     other: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, dpi: None)  # how many plots there are is the question
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, dpi: None)  # only the number of plots matters
     rows = [
         row("unpruned", "original", 1.0, {"": RIGHT}, seconds=2.0),
         row("Grid", "original", 0.5, {"": RIGHT}, seconds=1.0),

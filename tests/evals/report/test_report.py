@@ -74,7 +74,7 @@ def test_differences() -> None:
 
 
 def test_pairing_is_what_makes_a_difference_sure() -> None:
-    """Each question answered the other way round has a wide interval; one more in five answered has a narrow one."""
+    """If every answer flips, the interval is wide; if one more in five is right, it is narrow."""
     base = row("Random", "original", 0.25, {"": [1.0, 0.0] * 50})
     better = compare(row("FoPru", "original", 0.25, {"": [1.0, 0.0, 1.0, 1.0] * 25}), base)
     other = compare(row("FoPru", "original", 0.25, {"": [0.0, 1.0, 1.0, 1.0] * 25}), base)
@@ -91,7 +91,7 @@ def test_other_questions_are_not_paired() -> None:
 
 
 def test_unknown_baseline() -> None:
-    """The unpruned model is none to choose, because everything is compared with it anyway; one of another set is."""
+    """The unpruned model cannot be chosen, because everything is compared with it anyway; one of another set can."""
     choose = "; leave it out, or choose another of Random, FoPru rank, downsample"
     for make in (report, differences):
         with pytest.raises(ValueError, match=f"^--baseline 'Randm' was not measured{choose}$"):
@@ -103,7 +103,7 @@ def test_unknown_baseline() -> None:
 
 
 def test_what_was_not_measured_has_no_column() -> None:
-    """Neither random selection, which is what others are compared with by default, nor compact position IDs."""
+    """Neither random selection, the default baseline, nor compact position IDs."""
     rows = [row for row in results() if row.strategy != "Random"]
     assert difference_table(rows) is None
     assert "Paired differences" not in report(rows)
@@ -197,7 +197,7 @@ def test_summary_has_both_position_ids_in_a_line_and_the_best_first() -> None:
 
 
 def test_further_metrics() -> None:
-    """A share in per cent, a sum as it is; rows of older runs have no intervals, and lines without a task a dash."""
+    """Shares are in per cent, sums as they are. Rows of older runs have no intervals; a missing task is a dash."""
     mme = {"accuracy": 0.5, "accuracy+": 0.25, "perception": 812.5}
     rows = [
         row("unpruned", "original", 1.0, {"": HALF}, metrics={"Acc@0.5": 0.5, "mIoU": 0.61}),
@@ -265,12 +265,12 @@ def test_a_setup_alone_is_in_the_report() -> None:
     for text in (report(alone), summary(alone)):
         assert "Accuracy on `scenes`" in text
         assert "50.0 [30, 70]" in text
-        assert "Unpruned, by split" not in text  # nothing unpruned was measured
+        assert "Unpruned, by split" not in text  # the unpruned model was not measured
     assert "compact IDs" not in summary(alone)
 
 
 def test_the_best_mean_is_first_whatever_was_measured() -> None:
-    """On two tasks, on one, and on none."""
+    """Measured on two tasks, on one, and on none."""
     two = [row("Grid", "original", 0.25, {"": HALF}, task=task) for task in ("vqa", "rec")]
     failed: list[QuestionScore] = [FAILED] * 20
     none = row("FoPru", "original", 0.25, {"": failed}, task="vqa")
@@ -280,7 +280,7 @@ def test_the_best_mean_is_first_whatever_was_measured() -> None:
 
 
 def test_other_questions_under_the_same_names_are_refused(tmp_path: Path) -> None:
-    """Own questions are numbered, so two sets can have the same IDs; run.json has a digest of what they ask."""
+    """Users' own questions are numbered, so two sets can have the same IDs; run.json has a digest of the questions."""
     for name, content in (("one", "a1"), ("two", "b2")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "rows.jsonl").write_text(f"{to_line(row(name, 'original', 0.25, {'': HALF}))}\n")

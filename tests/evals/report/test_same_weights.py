@@ -1,4 +1,4 @@
-"""Runs of one report are of one model."""
+"""All runs of one report must be of the same model."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from tokenprune.evals.storage.run_folder import RunFolder
 
 
 def run(path: Path, weights: str, dtype: str = "float32", **about: str) -> Path:
-    """The folder of a finished run of a model in a folder `merged`."""
+    """Write a finished run of a model in a folder `merged`, and return the run's folder."""
     path.mkdir()
     (path / "rows.jsonl").write_text(f"{to_line(row(path.name, 'original', 0.25, {'': [1.0, 0.0]}))}\n")
     identity = {"setups": {}, "data": {}, "model": {"weights": weights, "dtype": dtype}}
@@ -33,13 +33,13 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_weights_are_compared_in_one_dtype_and_where_they_are_known(tmp_path: Path) -> None:
-    """An engine knows them by their name alone."""
+    """An engine knows weights only by name."""
     first, half = run(tmp_path / "first", "a1"), run(tmp_path / "half", "c3", "bfloat16")
     assert len(read([first, half, run(tmp_path / "served", "merged", engine="vllm")])) == 3
 
 
 def test_a_loaded_model_is_called_as_the_folder_that_it_is_from(tmp_path: Path) -> None:
-    """So that one report can hold the runs of a command and of a script."""
+    """So that one report can combine runs of the command and of a script."""
     model = saved(tiny_llava(), tmp_path / "merged")
     write_vqav2(tmp_path / "set", 1)
     named: dict[str, Any] = {"data": tmp_path / "set", "keep_ratios": [0.25], "position_ids": ["original"]}

@@ -1,4 +1,4 @@
-"""A tiny set, and questions about its image."""
+"""A tiny data set, and questions about its image."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Rows from answers: what a setup is worth, and what could not be read or asked."""
+"""Rows from answers: the accuracy of a setup, and questions that could not be read or asked."""
 
 import base64
 import json
@@ -46,7 +46,7 @@ def test_a_row_for_each_setup_and_task(questions: list[Question]) -> None:
         assert row.scores == {"val": [1, None], "test": [1]}
         assert row.images == {"val": [0, 0], "test": [0]}
         assert row.questions == rows[0].questions
-        # Keys and values of 2 layers, 2 heads, 8 wide, 4 bytes; the first prompt has 7 words beside the image.
+        # Keys and values of 2 layers with 2 heads, 8 wide, 4 bytes; the first prompt has 7 words besides the image.
         assert row.kv_cache_bytes == 2 * 2 * 2 * 8 * 4 * (row.n_kept + 7)
         assert row.seconds is not None
         assert row.seconds > 0
@@ -59,8 +59,8 @@ def test_a_row_for_each_setup_and_task(questions: list[Question]) -> None:
 def rows_of(
     folder: Path, task: str, texts: Sequence[str | None], truths: Sequence[str]
 ) -> tuple[TaskResult, TaskResult, Sequence[Question]]:
-    """What a model is worth that answers a task's questions with `texts`, None where it cannot be asked, and one that
-    gives the right answers."""
+    """Return the rows of a model that answers a task's questions with `texts` (None if one cannot be asked), and of one
+    that gives the right answers."""
     questions, compared = TASKS[task].load(folder), [Unpruned(), *make_setups(["grid"], [0.5], ["original"], [])]
     answers = [
         Answer(
@@ -77,13 +77,13 @@ def rows_of(
 
 
 def three_mmbench_questions(folder: Path) -> None:
-    """Each in two turns, about an image of its own."""
+    """Write three questions with two turns each, about different images."""
     records = [MMBENCH | {"index": n, "image": base64.b64encode(png() + bytes(n)).decode()} for n in (5, 6, 7)]
     write_tsv(folder / "mmbench_dev.tsv", records)
 
 
 def test_turns_count_together(tmp_path: Path) -> None:
-    """One of the second question's turns cannot be asked, one of the third's cannot be read."""
+    """One turn of the second question cannot be asked, and one answer of the third cannot be read."""
     three_mmbench_questions(tmp_path)
     pruned, unpruned, questions = rows_of(tmp_path, "mmbench", ["A", "B", "A", None, "A", "what?"], "ABABAB")
     assert [question.group for question in questions] == ["5", "5", "6", "6", "7", "7"]
@@ -132,7 +132,8 @@ def pope_about(number: int) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("form", ["hub", "tsv", "files"])
 def test_copies_of_an_image_are_one_image(tmp_path: Path, form: str) -> None:
-    """Every row has its own copy, or every question its own file; four questions about two images count as two."""
+    """Every row has its own copy, or every question its own file: four questions about two images count as two
+    images."""
     images = [png() + bytes(n) for n in (0, 0, 1, 1)]
     if form == "hub":
         rows = [

@@ -1,4 +1,4 @@
-"""Settings files in the evals, and the images that they were calibrated on kept out of them."""
+"""Evaluating settings files: the images of their calibration are left out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def written(folder: Path, content: dict[str, Any]) -> str:
 
 
 def evaluated(folder: Path, *strategies: str, **options: str) -> list[Answer]:
-    """The answers that `tokenprune eval` writes."""
+    """Return the answers of a run of `tokenprune eval`."""
     given = [text for name, value in options.items() for text in (f"--{name}", value)]
     where = ["--model", saved(deep_llava(), folder / "model"), "--data", folder / "scenes", "--output", folder / "run"]
     compared = ["--baselines", "unpruned", "--keep-ratio", 0.5, 0.3, "--strategy", *strategies]
@@ -38,7 +38,7 @@ def evaluated(folder: Path, *strategies: str, **options: str) -> list[Answer]:
 
 
 def test_images_of_one_name_are_all_named(tmp_path: Path) -> None:
-    """0.png is another image in each of two folders."""
+    """Two folders have different images called 0.png."""
     first, second = scenes(tmp_path / "first", 2), scenes(tmp_path / "second", 2)
     for question in second:
         path = Path(str(question.images[0]))
@@ -66,7 +66,7 @@ def test_found_settings_are_evaluated_on_other_images(tmp_path: Path, capsys: py
         ("Random", 0.5),
         ("Random", 0.3),
     }
-    (ids,) = {tuple(ids) for ids in asked.values()}  # paired
+    (ids,) = {tuple(ids) for ids in asked.values()}  # so that differences are paired
     assert set(ids) == {question.id for question in questions[2:]} | {"rec-60"}
     rows = RunFolder(tmp_path / "run").results()
     assert [row.settings for row in rows if row.strategy == "VFlowOpt found"] == [record["settings"]] * 2
@@ -81,7 +81,7 @@ def test_the_limit_counts_what_is_left(tmp_path: Path) -> None:
 
 
 def test_a_copy_of_an_image_is_the_same_image(tmp_path: Path) -> None:
-    """Sets name their images as they like."""
+    """Images are recognised by content, because sets name them differently."""
     questions = scenes(tmp_path, 4)
     images = set(image_digests(questions[:1]).values())
     (image,), (other,) = questions[0].images, questions[2].images
@@ -94,7 +94,7 @@ def test_a_copy_of_an_image_is_the_same_image(tmp_path: Path) -> None:
 
 
 def test_who_says_nothing_of_its_images(tmp_path: Path) -> None:
-    """Settings that a person wrote have no calibration data; those of a search do, and must name it."""
+    """Hand-written settings have no calibration data. Those of a search do, and must name it."""
     assert calibrated_on(SettingsFile.read(written(tmp_path, SETTINGS))) == frozenset()
     for data in ({}, {"data": {"ids": ["rec-1"]}}, {"data": {"images": {}}}):
         file = SettingsFile.read(written(tmp_path, {**SETTINGS, "search": {"seed": 0, **data}}))

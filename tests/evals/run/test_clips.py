@@ -1,4 +1,4 @@
-"""Runs on questions about videos, of models that take them and of one that gets their frames as images."""
+"""Runs on questions about videos, with models that take videos and one that gets the frames as images."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_a_run_prunes_videos(tmp_path: Path, name: str, n_visual: int) -> None:
         assert answer.error is None
         assert answer.n_visual == n_visual
         assert answer.n_kept == (n_visual if answer.strategy == "unpruned" else n_visual // 2)
-    again = run(tmp_path, model)  # nothing is asked twice
+    again = run(tmp_path, model)  # no question is asked twice
     assert [result.metrics for result in again] == [result.metrics for result in results]
 
 
 def test_videos_are_pruned_alike_whatever_else_is_asked(tmp_path: Path) -> None:
-    """Such as a task about images: a run may grow by one."""
+    """For example a task about images, which a run may add later."""
     model = saved(tiny_llava(), tmp_path / "model")
     activitynetqa(tmp_path / "sets" / "activitynetqa")
     write_vqav2(tmp_path / "sets" / "vqa", 2)
@@ -77,7 +77,7 @@ def test_videos_are_pruned_alike_whatever_else_is_asked(tmp_path: Path) -> None:
 
 
 def test_every_frame_is_downsampled(tmp_path: Path) -> None:
-    """Four frames of 6 x 6 visual tokens become 4 x 4 each; what the unpruned model has is counted for all four."""
+    """Four frames of 6 x 6 visual tokens become 4 x 4 each; the unpruned model's tokens are counted in all four."""
     model = saved(tiny_llava(), tmp_path / "model")
     (shrunk,) = (one for one in run(tmp_path, model, baselines=["downsample"]) if one.strategy == "downsample")
     assert (shrunk.n_visual, shrunk.n_kept) == (4 * 36, 4 * 16)

@@ -48,7 +48,7 @@ def test_downsampling_needs_a_fixed_size() -> None:
 
 
 def test_a_model_that_takes_videos_is_not_downsampled_by_default() -> None:
-    """As Video-LLaVA, whose videos the baseline cannot resize."""
+    """For example Video-LLaVA, whose videos the baseline cannot resize."""
     processor: Any = tiny_processor()
     asked = InProcessBackend(tiny_llava(), processor, batch_tokens=1, on_error="stop")
     assert list(asked.baselines(print)) == ["unpruned", "random", "downsample"]
@@ -57,7 +57,7 @@ def test_a_model_that_takes_videos_is_not_downsampled_by_default() -> None:
 
 
 def test_what_is_left_out_need_not_be() -> None:
-    """The error for who asked for it says to leave it out; the line for who did not, why it is."""
+    """If the user asked for it, the error says to leave it out. Otherwise, a line says why it is left out."""
     said: list[str] = []
     processor: Any = type("Other", (), {"image_processor": None})()
     with pytest.raises(tokenprune.UnsupportedError, match="leave out --image-size and the baseline") as raised:

@@ -1,4 +1,4 @@
-"""A run's folder takes more strategies and tasks, and asks again what failed."""
+"""A run can be extended by strategies and tasks, and failed questions are asked again."""
 
 import importlib
 import shutil
@@ -34,7 +34,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def whole(tiny: list[Any], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """The small run, finished."""
+    """A finished small run."""
     run = RunFolder(tmp_path_factory.mktemp("small") / "run")
     assert command("eval", *tiny, *SMALL, "--output", run.path) == 0
     return run
@@ -42,7 +42,7 @@ def whole(tiny: list[Any], tmp_path_factory: pytest.TempPathFactory) -> RunFolde
 
 @pytest.fixture
 def small(whole: RunFolder, tmp_path: Path) -> RunFolder:
-    """A copy of the small run, to go on with."""
+    """A copy of the small run, to extend."""
     return RunFolder(Path(shutil.copytree(whole.path, tmp_path / "run")))
 
 
@@ -115,7 +115,7 @@ def test_what_failed_is_asked_again(
 
 
 def test_other_settings_of_the_processor_are_another_run(tmp_path: Path) -> None:
-    """They change what the model sees, and so its answers."""
+    """They change what the model sees, and thus its answers."""
     write_vqav2(tmp_path / "scenes", 2)
     run: dict[str, Any] = {"output": tmp_path / "run", "data": tmp_path / "scenes", "strategies": []}
     run |= {"baselines": ["unpruned"]}
@@ -143,7 +143,7 @@ class Mine(ScoreStrategy):
 def test_another_version_of_an_own_strategy_is_another_run(
     tiny: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its answers would be those of the code before. Whatever else is in the file may change."""
+    """Its answers would otherwise come from the earlier code. Other code in the file may change."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def said(code: str) -> Any:
@@ -160,7 +160,7 @@ def test_another_version_of_an_own_strategy_is_another_run(
 
 
 def test_what_differs_is_named_before_setups(tmp_path: Path) -> None:
-    """Of many setups, the first few."""
+    """Of many differing setups, only the first few are named."""
     run, setups = RunFolder(tmp_path / "run"), {f"Grid {number}": {"keep_ratio": 0.5} for number in range(50)}
     whole = {"data": {"limit": None}, "setups": setups, "batch_tokens": 4096}
     run.begin(whole, {})
@@ -175,7 +175,7 @@ def test_what_differs_is_named_before_setups(tmp_path: Path) -> None:
 
 
 def test_a_run_that_grew_says_where_its_data_is_now_and_how_many_frames_were_read(tmp_path: Path) -> None:
-    """The report draws what lost questions show from there."""
+    """The report reads the images of lost questions from there."""
     named: dict[str, Any] = {"strategies": [], "baselines": ["unpruned"], "output": tmp_path / "run"}
     model = saved(tiny_llava(), tmp_path / "model")
     write_vqav2(tmp_path / "old" / "vqa", 1)

@@ -27,7 +27,7 @@ from tokenprune.strategies.settings import SettingsFile
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model, a set and a finished run."""
+    """A folder with a tiny model, a data set and a finished run."""
     place = tmp_path_factory.mktemp("malformed")
     write_vqav2(place / "set", 2)
     saved(tiny_llava(), place / "model")
@@ -41,7 +41,7 @@ def evaluation(place: Path) -> list[str]:
 
 
 def tracebacks(found: Iterator[Mutation], read: Callable[[], object]) -> tuple[list[str], int]:
-    """Return what was wrong with how broken files were read, and how many were refused."""
+    """Read broken files. Return those that were not refused properly, and the number that were."""
     wrong, refused = [], 0
     for mutation in found:
         before = mutation.path.read_bytes()
@@ -66,7 +66,7 @@ def of_file(path: Path) -> Iterator[Mutation]:
 
 
 def of_a_report(folder: Path) -> None:
-    """What a report reads of a run's record. Where it finds no questions, it goes on without them."""
+    """Read what a report needs from a run's record. Missing questions are not an error."""
     report.read([folder])
     run = RunFolder(folder)
     answer = next(iter(run.answers().values()))
@@ -90,7 +90,7 @@ def test_no_malformed_run_gives_a_traceback(place: Path, tmp_path: Path, name: s
 
 
 def test_a_broken_line_of_results_is_to_be_restored(tmp_path: Path) -> None:
-    """Without it, a setup would silently be missing."""
+    """Dropping the line would silently lose a setup."""
     (tmp_path / "rows.jsonl").write_text("{\n")
     with pytest.raises(DataError, match=r"rows\.jsonl, line 1.*broken JSON.*restore the file.*repeat its `tokenprune"):
         results_io.read([tmp_path / "rows.jsonl"])
@@ -135,12 +135,12 @@ def test_options_in_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.Ca
     assert f"argument --settings: {tmp_path / 'a.json'}, byte 10: not UTF-8" in capsys.readouterr().err
     assert command("eval", "--settings", tmp_path / "b.json") == 2
     assert f"argument --settings: {tmp_path / 'b.json'}: no such file" in capsys.readouterr().err
-    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"data": "nowhere"}')  # as Windows' editors save it
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"data": "nowhere"}')  # with a byte order mark
     assert "nowhere: no such folder" in command("eval", "--settings", tmp_path / "a.json")
 
 
 def test_a_second_eval_changes_nothing(place: Path, tmp_path: Path) -> None:
-    """It would grow the run, and the first could not resume from the other `run.json`."""
+    """It would extend the run, and the first could not resume from the changed `run.json`."""
     shutil.copytree(place / "run", tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     with RunFolder(tmp_path / "run").writing():
@@ -215,7 +215,7 @@ def test_models_of_which_a_part_is_missing(place: Path, tmp_path: Path, missing:
 
 
 def test_a_full_disk_is_named(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk is full while answers are appended; once there is room, the same command resumes."""
+    """The disk fills up while answers are appended; once there is room, the same command resumes."""
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

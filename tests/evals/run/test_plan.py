@@ -1,4 +1,4 @@
-"""Plans: every question once, shared among processes."""
+"""Plans: every question is asked once, shared among processes."""
 
 from dataclasses import replace
 

@@ -68,7 +68,7 @@ def test_folder_without_questions(tmp_path: Path) -> None:
 
 
 def test_the_bundled_sets_are_in_a_clone_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are what is asked without --data, also where the library was installed from a wheel."""
+    """They are the default of --data, even if the library was installed from a wheel."""
     monkeypatch.setattr("tokenprune.evals.run.questions.BUNDLED", tmp_path / "bundled")
     with pytest.raises(DataError, match=r"scenes: no such .*; only a clone has the bundled sets: write --data DIR$"):
         load_questions(tmp_path / "bundled" / "scenes")

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment, or shared among processes, gives the answers of one that is not."""
+"""A run that is killed at any moment, or shared among processes, gives the same answers as an undisturbed one."""
 
 import contextlib
 import json
@@ -36,7 +36,7 @@ BATCHES = ["--batch-tokens", "200"]  # of four questions
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The tiny model, questions about one image, and few of them in a batch."""
+    """Options for the tiny model and questions about one image, in small batches."""
     folder = tmp_path_factory.mktemp("resume")
     write_vqav2(folder / "scenes", N)
     return ["--model", saved(tiny_llava(), folder / "model"), "--data", str(folder / "scenes"), *OPTIONS, *BATCHES]
@@ -44,7 +44,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run that nothing happened to."""
+    """An undisturbed run."""
     output = tmp_path_factory.mktemp("whole") / "run"
     assert command("eval", *tiny, "--output", output) == 0
     return RunFolder(output)
@@ -55,7 +55,7 @@ def environment() -> dict[str, str]:
 
 
 def kill_when(options: list[str], output: Path, n_lines: int) -> None:
-    """Start the command in a process of its own, and kill it when it has written a number of lines."""
+    """Start the command in a separate process, and kill it after it has written a number of lines."""
     process = forked(lambda: command("eval", *options, "--output", output))
     answers = output / "answers.jsonl"
     deadline = time.monotonic() + 240
@@ -79,7 +79,7 @@ def test_killed_twice(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None
     survived = RunFolder(output).answers()
     assert command("eval", *tiny, "--output", output) == 0
     check_same(RunFolder(output), whole)
-    assert {asked: RunFolder(output).answers()[asked] for asked in survived} == survived  # none was done twice
+    assert {asked: RunFolder(output).answers()[asked] for asked in survived} == survived  # none was asked twice
 
 
 @forks
@@ -96,7 +96,7 @@ def test_killed_on_the_bundled_model(tmp_path: Path) -> None:
 
 
 def test_torn_at_any_byte(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
-    """What a killed process leaves is a beginning of the file. A batch of which a part is there is completed."""
+    """A killed process leaves a beginning of the file. A partly written batch is completed."""
     content = (whole.path / "answers.jsonl").read_bytes()
     lines = content.split(b"\n")
     for n_lines, n_bytes in ((0, 5), (37, 40), (len(lines) - 2, len(lines[-2]))):
@@ -120,7 +120,7 @@ def one_of_two(rank: int, port: str, options: list[str], printed: Path) -> objec
     """Run `eval` as one of the processes that torchrun and `accelerate launch` start."""
     os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    PartialState._reset_state()  # which training in this process may have set
+    PartialState._reset_state()  # training in this process may have set it
     with printed.open("w") as file, contextlib.redirect_stdout(file):
         return command("eval", *options)
 
@@ -128,13 +128,13 @@ def one_of_two(rank: int, port: str, options: list[str], printed: Path) -> objec
 @forks
 @pytest.mark.slow
 def test_two_processes_give_the_answers_of_one(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
-    """Two processes give the answers of one, bit for bit; stopped, one process finishes what two began."""
+    """Two processes give bitwise the same answers as one. If they are stopped, one process can finish the run."""
     output, port, files = tmp_path / "run", free_port(), [tmp_path / "first", tmp_path / "second"]
     options = [*tiny, "--output", str(output)]
     started = [forked(partial(one_of_two, rank, port, options, file)) for rank, file in enumerate(files)]
     assert [os.waitpid(process, 0) for process in started] == [(process, 0) for process in started]
     assert files[0].read_text().count("tokenprune report") == 1
-    assert files[1].read_text() == ""  # the first process alone speaks
+    assert files[1].read_text() == ""  # only the first process prints
     check_same(RunFolder(output), whole)
     shares = [(output / name).read_bytes() for name in ("answers.jsonl", "answers.1.jsonl")]
     assert [share.count(b"\n") for share in shares] == [2 * 32, 2 * 8]

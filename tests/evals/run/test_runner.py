@@ -106,7 +106,7 @@ def test_the_first_call_of_a_run_is_not_timed(questions: list[Question], monkeyp
 def test_large_images_are_decoded_again(
     questions: list[Question], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of a whole part of the questions would not fit into memory."""
+    """All images of a part of the plan would not fit into memory."""
     Image.new("RGB", (50, 40), "seagreen").save(folder / "large.png")
     large = replace(questions[0], id="large", images=(folder / "large.png",))
     monkeypatch.setattr(batching, "MOST_HELD", 50 * 40)
@@ -121,7 +121,7 @@ def test_large_images_are_decoded_again(
 
 
 def test_batches_are_counted_in_tokens(questions: list[Question]) -> None:
-    """Prompts have 43, 46 and 49 tokens; the longest come first, and padding counts."""
+    """Prompts have 43, 46 and 49 tokens. The longest come first, and padding counts."""
     shown = [DecodedQuestion.of(question, tiny_processor()) for question in questions]
     assert [one.n_tokens for one in shown] == [43, 46, 49]
 
@@ -142,7 +142,7 @@ def test_an_encoding_serves_all_setups(questions: list[Question], monkeypatch: p
     ask(tiny_llava(), questions[1:], make_setups(["grid", "downsample", "fopru"], [0.25, 0.5]), done=frozenset())
     whole, *others = encodings
     assert whole == "unpruned"
-    # Two sizes of downsampling, and the first question alone for the cache: unpruned, 2 x 2 x 2 pruned, 2 downsampled.
+    # Two sizes of downsampling; for the cache, the first question alone: unpruned, 2 x 2 x 2 pruned, 2 downsampled.
     assert len(others) == 2 + 11
 
 
@@ -165,14 +165,14 @@ def test_the_model_is_left_as_it_was(questions: list[Question]) -> None:
             for name, module in model.named_modules()
         }
 
-    ask(model, questions, [Unpruned()])  # transformers adds hooks of its own at the first call
+    ask(model, questions, [Unpruned()])  # the first call adds transformers' own hooks
     before = state()
     ask(model, questions, make_setups(["fopru", "downsample"], [0.25]))
     assert state() == before
 
 
 def broken(folder: Path) -> Question:
-    """Half a JPEG."""
+    """Return a question about half of a JPEG file."""
     whole = (folder / "images" / "COCO_val2014_000000000042.jpg").read_bytes()
     path = folder / "broken.jpg"
     path.write_bytes(whole[: len(whole) // 2])
@@ -237,7 +237,7 @@ def test_one_bad_question_does_not_take_its_batch_along(
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_model_that_computes_nan_answers_nothing(n: int, questions: list[Question]) -> None:
-    """As many models do in float16. `generate` would choose a token all the same."""
+    """Many models do in float16, but `generate` would still choose a token."""
     model = tiny_llava()
     with torch.no_grad():
         model.lm_head.weight[5] = torch.nan
@@ -251,7 +251,7 @@ def test_a_model_that_computes_nan_answers_nothing(n: int, questions: list[Quest
 def test_a_question_that_cannot_be_encoded_for_a_setup(
     questions: list[Question], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The processor took it at full size, and takes the others at any."""
+    """The processor accepts it at full size, and the other questions at any size."""
 
     def encode(model: Any, processor: Any, batch: list[DecodedQuestion], setup: Any) -> Any:
         if setup.label == "downsample" and "2" in [one.question.id for one in batch]:

@@ -30,7 +30,7 @@ def test_labels_of_several_strategies() -> None:
 
 
 def test_labels_have_settings_in_the_order_of_the_signature() -> None:
-    """Not of the fields, where inherited ones come first: labels of earlier results stay valid."""
+    """Not in the order of fields, where inherited ones come first, so that labels of earlier results stay valid."""
     (setup,) = make_setups([tokenprune.FoPru(layer=-2, mode="row")], [0.5], ["original"], [])
     assert setup.label == "FoPru row -2"
 
@@ -74,14 +74,14 @@ def test_every_registered_strategy_can_be_named() -> None:
 
 
 def test_setups_that_differ_have_different_labels(tmp_path: Path) -> None:
-    """The short ones where they are enough."""
+    """Labels are as short as possible."""
     several = make_setups(
         ["vflowopt:recycle=False", "vflowopt:progressive=False", "fopru:mode=row"], [0.5], ["compact"]
     )
     assert [one.label for one in several] == [
         "unpruned", "VFlowOpt recycle=False", "VFlowOpt progressive=False", "FoPru row"
     ]  # fmt: skip
-    for one in (Compose(PixelPrune(), FoPru(mode="row")), "pixelprune+fopru:mode=row"):  # they are the same
+    for one in (Compose(PixelPrune(), FoPru(mode="row")), "pixelprune+fopru:mode=row"):  # both are the same strategy
         joint = make_setups([one, "fopru"], [0.5], ["compact"])
         assert [one.label for one in joint[1:]] == ["PixelPrune + FoPru row", "FoPru"]
     files = []

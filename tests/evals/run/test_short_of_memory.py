@@ -1,4 +1,4 @@
-"""What happens when a batch does not fit into memory."""
+"""Batches that do not fit into memory."""
 
 import weakref
 from typing import Any
@@ -33,14 +33,15 @@ def test_a_batch_that_is_too_large(questions: list[Question], monkeypatch: pytes
 
 
 class Tensors:
-    """What fills the memory."""
+    """Fills the memory."""
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_what_a_batch_has_filled_is_free_for_its_questions(
     wrapped: bool, questions: list[Question], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error keeps what the functions hold that it passed through. Each question would fail like its batch."""
+    """An exception keeps the locals of the functions that it passed through. Otherwise each question would fail like
+    its batch."""
     model = tiny_llava()
     generate, held = model.generate, list[weakref.ref[Tensors]]()
 

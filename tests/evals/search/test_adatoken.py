@@ -35,8 +35,8 @@ def test_block_sums_are_those_of_the_models_own_maps(llava: Any) -> None:
 
 
 def test_contributions_by_hand() -> None:
-    """Within 10, 20 and 0, between 0, 10 and 30. Gathered: 10 + 14.6 = 24.6 twice. Layer 1: 8 + 3 + 7.38 = 18.38;
-    layer 2: 0 + 9 + 7.38 = 16.38."""
+    """Within images 10, 20 and 0, between them 0, 10 and 30. Gathered: 10 + 14.6 = 24.6 twice. Layer 1: 8 + 3 + 7.38 =
+    18.38; layer 2: 0 + 9 + 7.38 = 16.38."""
     assert contributions([10.0, 20.0, 0.0], [0.0, 10.0, 30.0]) == [1.0, 0.0]
     assert contributions([10.0, 20.0, 0.0, 20.0], [0.0, 10.0, 30.0, 5.0]) == pytest.approx(
         [2 / (2 + 2.88), 0, 1], abs=1e-9
@@ -54,7 +54,7 @@ def test_a_curve_of_the_form_is_found_again(rate: float) -> None:
 
 
 def test_stages_that_leave_every_token_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of six layers, and five stages. The share at a layer is that held after the layer before it."""
+    """With six layers and five stages. The share at a layer is that held after the previous layer."""
     held = [1.0, 0.99996, 0.75, 0.5, 0.20004]
     monkeypatch.setattr(adatoken, "attention_sums", lambda *given: ([1.0] * 6, [1.0] * 6))
     monkeypatch.setattr(adatoken, "remaining_shares", lambda *given: np.array(held))

@@ -1,4 +1,4 @@
-"""A search resumes only where it is the same search."""
+"""A search resumes only if it is the same search."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_model_that_computes_otherwise_is_refused(tmp_path: Path, change: Call
 
 
 def test_another_view_of_the_images_is_refused(tmp_path: Path) -> None:
-    """The trials so far were measured on what the processor made of them."""
+    """The earlier trials were measured on images as the processor then made them."""
     questions, output = scenes(tmp_path / "scenes"), tmp_path / "settings.json"
     searched(questions, output, trials=1)
     other = tiny_processor(image_mean=[0.0, 0.0, 0.0])

@@ -1,4 +1,4 @@
-"""The journal of a search, whose disk may be full, and which may be deleted."""
+"""The journal of a search: a full disk, and deletion."""
 
 import errno
 from pathlib import Path

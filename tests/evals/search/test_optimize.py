@@ -35,7 +35,7 @@ from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 @pytest.mark.parametrize("state", ["last_token", "mean_pooled"])
 def test_agreement_is_the_cosine_of_what_the_head_gets(tmp_path: Path, state: Any) -> None:
-    """Against the final hidden states that transformers returns, one question at a time."""
+    """It is compared with the final hidden states that transformers returns, one question at a time."""
     model, questions = deep_llava(), scenes(tmp_path)
     objective = Objective(model, tiny_processor(), questions, state=state)
     cosines = []
@@ -68,7 +68,7 @@ def test_the_file_says_where_settings_come_from(tmp_path: Path) -> None:
     search, trials = record["search"], record["search"]["trials"]
     assert len(trials) == 13
     assert search["base"] == vars(BASE)
-    assert trials[0]["threshold"] == 30.0  # the default itself, not its image in the box
+    assert trials[0]["threshold"] == 30.0  # the default itself, not the nearest point of the search range
     values = [trial["objective"] for trial in trials]
     assert search["objective"] == {
         "state": "last_token", "default": values[0], "best": max(values), "best_trial": values.index(max(values))
@@ -87,7 +87,7 @@ def test_the_file_says_where_settings_come_from(tmp_path: Path) -> None:
 
 
 def test_a_search_of_nothing_begins_no_journal(tmp_path: Path) -> None:
-    """The next one, with other settings, would be refused as another search."""
+    """A journal would make the next search, with other settings, be refused as a different one."""
     with pytest.raises(SettingError, match="nothing to search"):
         searched(scenes(tmp_path / "scenes"), tmp_path / "settings.json", base=VFlowOpt(keep_ratio=1.0))
     assert not (tmp_path / "settings.journal").exists()
@@ -129,7 +129,7 @@ def test_more_trials_go_on(tmp_path: Path) -> None:
 @forks
 @pytest.mark.slow
 def test_killed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed within a random trial and a Gaussian one, none of the finished ones is made again."""
+    """It is killed in a random trial and in one of the Gaussian process. No finished trial is repeated."""
     questions, measure, begun = scenes(tmp_path / "scenes"), Objective.agreement, tmp_path / "begun"
     whole = searched(questions, tmp_path / "whole.json", trials=12)["search"]["trials"]
     finished = 0
@@ -156,7 +156,7 @@ def test_killed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_half_a_line_is_cut(tmp_path: Path) -> None:
-    """What a process leaves that dies while it writes."""
+    """A process that dies while it writes leaves one."""
     questions = scenes(tmp_path / "scenes")
     first = searched(questions, tmp_path / "a.json")["search"]["trials"]
     with (tmp_path / "a.journal").open("a") as journal:
@@ -226,7 +226,7 @@ def test_the_hooks_are_gone(tmp_path: Path) -> None:
 
 
 def test_the_box_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another device measures other last digits, and a box of its own would make the old trials useless."""
+    """Another device gives different last digits, but a different search range would make the old trials useless."""
     questions = scenes(tmp_path / "scenes")
     first = searched(questions, tmp_path / "settings.json", trials=1)["search"]["box"]
     begin = Objective.__init__

@@ -70,7 +70,7 @@ def test_the_default_is_a_point(keep_ratio: float) -> None:
 
 
 def test_a_cell_of_one_token_merges_nothing() -> None:
-    """It is the lower end, because the best cells of a small grid are as small as that."""
+    """It is the lower end of the range, because the best cells of a small grid can be that small."""
     box = replace(box_of(0.25), grid_side=2)
     assert box.sides["cell"] == (1, 2)
     lowest = box.strategy(box.point(replace(box.base, cell=1.0)))

@@ -1,4 +1,4 @@
-"""Files that a killed process leaves readable."""
+"""Files that stay readable if the process is killed."""
 
 import errno
 import sys

@@ -32,7 +32,7 @@ def test_a_folder_holds_one_thing(tmp_path: Path) -> None:
 
 
 def test_differences_within_objects_are_named() -> None:
-    """Two objects as a whole, cut to their first values, may read alike."""
+    """Two whole objects, cut to their first values, may look the same."""
     model = dict.fromkeys(("class", "device", "dtype", "layers", "name"), "a")
     with pytest.raises(SettingError, match=r"^x, with model\.name='a' and not model\.name='b'\. Name another"):
         check_same({"model": model}, {"model": model | {"name": "b"}}, "x", "Name another --output.")

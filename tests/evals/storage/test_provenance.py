@@ -1,4 +1,4 @@
-"""What identifies the model and the questions of a run."""
+"""The identities of a run's model and questions."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from tokenprune.evals.tasks.xlrs import Letters
 
 
 def test_several_right_letters_are_a_right_answer(tmp_path: Path) -> None:
-    """A run that resumed after they had changed would have answers scored by the former and by the new ones."""
+    """If a run resumed after they changed, its answers would be scored partly by the old and partly by the new ones."""
     sample_image().save(tmp_path / "1.png")
     one, same, other = (
         tasks_identity(

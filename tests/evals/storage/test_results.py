@@ -20,7 +20,7 @@ def test_numbers_follow_from_the_scores() -> None:
 def test_a_split_is_not_paired_with_the_whole() -> None:
     val = RIGHT_AND_WRONG.of_split("val")
     assert (val.n, val.accuracy, val.unparsable) == (4, 0.25, 2)
-    assert val.questions != RIGHT_AND_WRONG.questions  # not to be paired with the whole
+    assert val.questions != RIGHT_AND_WRONG.questions  # must not be paired with the whole set
     with pytest.raises(ValueError, match="rec of scenes: no split 'train'; it has val, test"):
         RIGHT_AND_WRONG.of_split("train")
 
@@ -54,7 +54,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     soft = row("Grid", "compact", 0.25, {"": [0.3, None, 1.0, 0.9]}, task="vqa", **sure)
     one, two = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
     one.write_text(f"{to_line(RIGHT_AND_WRONG)}\n{to_line(soft)}\n")
-    two.write_text(f"{to_line(RIGHT_AND_WRONG)}\n")  # both runs began with the unpruned model, say
+    two.write_text(f"{to_line(RIGHT_AND_WRONG)}\n")  # for example, both runs began with the unpruned model
     assert read([one, two]) == [RIGHT_AND_WRONG, soft]
 
 
@@ -72,7 +72,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
             f"{to_line(RIGHT_AND_WRONG)}\n{to_line(row('Grid', 'original', 0.25, {'val': [1.0]}))}",
             r"line 2: rec, Grid appears twice, with different scores, first in .*line 1\. Leave out one",
         ),
-        (  # of another task, so that both would be in one line of a table
+        (  # a different task, so that both would share a line of a table
             "\n".join(
                 to_line(row("FoPru 2", "original", 0.25, {"": [1.0]}, task=task, settings={"keep_ratio": 0.25} | other))
                 for task, other in (("rec", {"layer": 2, "cells": None}), ("vqa", {"layer": None, "cells": 2}))
@@ -90,7 +90,7 @@ def test_a_broken_line_is_named(tmp_path: Path, content: str, message: str) -> N
 
 
 def test_rows_of_older_runs_are_read(tmp_path: Path) -> None:
-    """They have no metrics, or metrics without intervals, and call the data set `scenes`."""
+    """They have no metrics, or metrics without intervals, and use `scenes` for the data set."""
     path, record = tmp_path / "rows.jsonl", json.loads(to_line(RIGHT_AND_WRONG))
     for newer in ("intervals", "metrics"):
         del record[newer]

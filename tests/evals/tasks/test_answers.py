@@ -1,4 +1,4 @@
-"""Free text read as options, numbers and words."""
+"""Reading options, numbers and words from free text."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from tokenprune.evals.tasks.xlrs import read as read_xlrs
 OPTIONS = lettered(["a red car", "a blue car", "Berlin", "none of these"])
 
 
-#: (answer, as ScienceQA, SEED-Bench, AI2D, MMStar and MMBench read it).
+#: (answer, its letter according to ScienceQA, SEED-Bench, AI2D, MMStar and MMBench).
 READ = [
     ("B", "BBBBB"),
     ("b", "-BBB-"),
@@ -24,7 +24,7 @@ READ = [
     ("The answer is B.", "B--BB"),
     ("The answer is A.", "A--AA"),
     ("Option B", "---BB"),
-    ("a blue car", "-A-AB"),  # by letter an A, by text B
+    ("a blue car", "-A-AB"),  # A by the letter, B by the text
     ("It is in Berlin.", "----C"),
     ("A or B", "-A-A-"),
     ("A photo of Berlin", "-A-AA"),
@@ -49,11 +49,11 @@ def test_letters_are_read_as_each_scorer_reads_them(answer: str, letters: str) -
         ("105.1", "100", 0),
         ("-100", "100", 0),
         ("50%", "0.5", 1),
-        ("50%", "50", 0),  # as the scorers in use have it
+        ("50%", "50", 0),  # as in the scorers that are used
         ("0.1", "0", 0),
         ("0", "0", 1),
         ("1e2", "100", 1),
-        ("nan", "NaN", 0),  # a number to Python, which the scorers in use ask
+        ("nan", "NaN", 0),  # a number in Python, on which these scorers rely
         ("inf", "100", 0),
         ("2010, 2011", "2010, 2011", 1),
         ("spain", "Spain", 1),
@@ -69,7 +69,7 @@ def test_relaxed(answer: str, truth: str, score: float) -> None:
         ("stanford", 1),
         ("Stanford ", 1),
         ("stanfrd", 7 / 8),  # one letter of eight missing
-        ("stan", 1 / 2),  # in the script half is enough, in the paper it is not
+        ("stan", 1 / 2),  # half is enough in the script, but not in the paper
         ("sta", 0),
         ("stanf", 5 / 8),
         ("oxford", 1 / 2),
@@ -83,8 +83,8 @@ def test_anls(answer: str, score: float) -> None:
 def test_exact() -> None:
     assert exact("Table.", ["table"]) == 1
     assert exact("the table", ["table"]) == 0
-    assert exact("\u7ea2\u8272\u3002", ["\u7ea2\u8272"]) == 1  # red, and the full stop of Chinese
-    assert exact("caf\u00e9", ["cafe\u0301"]) == 1  # as macOS and others write accents
+    assert exact("\u7ea2\u8272\u3002", ["\u7ea2\u8272"]) == 1  # "red" with a Chinese full stop
+    assert exact("caf\u00e9", ["cafe\u0301"]) == 1  # decomposed accents, as on macOS
     assert exact("cafe", ["caf\u00e9"]) == 0
 
 

@@ -1,4 +1,4 @@
-"""Boxes that no answer can hit, and IDs that are there twice, are errors and no questions."""
+"""Boxes that no answer can hit and duplicate IDs are errors."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_every_id_twice(tmp_path: Path, task: str, name: str, key: str) -> None:
 
 @pytest.mark.parametrize("name", ["chartqa", "scienceqa", "ai2d"])
 def test_records_without_ids_in_two_saved_splits(tmp_path: Path, name: str) -> None:
-    """`datasets` saves both under one name, each in a folder of its own."""
+    """`datasets` saves both under the same name, in different folders."""
     SETS[name, "hub"](tmp_path / "hub")
     (downloaded,) = (tmp_path / "hub").rglob("*.parquet")
     table = pq.read_table(downloaded)

@@ -1,4 +1,4 @@
-"""The bundled model and images: there, read by the loaders of the real sets, and answering."""
+"""The bundled model and images exist, the loaders of published sets read them, and the model answers."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def check_images(questions: Sequence[Question]) -> None:
 
 @pytest.mark.parametrize("name", SETS)
 def test_bundled_sets_are_complete(name: str) -> None:
-    """Each with its licence, and enough questions for a table; of scenes, in either split."""
+    """Each has its licence and enough questions for a table; the scenes in both splits."""
     folder = BUNDLED / name
     questions = load_questions(folder, style=STYLES["bundled"])
     check_images(questions)

@@ -1,4 +1,4 @@
-"""A broken file of a set gives an error that names it, and never other questions or a traceback."""
+"""A broken file of a set gives an error that names it, never different questions or a traceback."""
 
 import re
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import Question
 
 ANSWERS = ("A", "yes", "no", "0.1", "[0.50, 0.25, 0.75, 0.75]", "table")
-#: What changes the questions and breaks no rule: patterns of "file, what was done to it", by task; "" is any.
+#: Mutations that change the questions but break no rule: patterns of "file, mutation" by task; "" stands for any task.
 VALID = {
-    "": r"(question_?[iI]d|qa_id): (3|'x'|text|a number)$",  # IDs are numbers in some forms, texts in others
+    "": r"(question_?[iI]d|qa_id): (3|'x'|text|a number)$",  # IDs are numbers in some forms, strings in others
     "ai2d": r"csv, removed|Which (is it|letter)\?: missing|parquet, every record twice",
     "chartqa": r"removed|every record twice",  # records have no IDs
     "gqa": r"types(\.structural)?: (None|null|\{\}|missing)|parquet, id: a number",
@@ -31,7 +31,7 @@ VALID = {
 
 
 def asked(questions: Sequence[Question]) -> list[Any]:
-    """Everything that decides an answer and its score; reads the images."""
+    """Return everything that determines an answer and its score. Reads the images."""
     return [
         (
             question.id,
@@ -47,7 +47,7 @@ def asked(questions: Sequence[Question]) -> list[Any]:
 
 
 def outcome(name: str, folder: Path, mutation: Mutation, whole: list[Any]) -> str | None:
-    """Return what is wrong with how a broken file was read; None if it gave a good error, or was not needed."""
+    """Return what is wrong with the handling of a broken file; None if it gave a good error or was not needed."""
     try:
         found = asked(TASKS[name].load(folder))
     except DataError as error:

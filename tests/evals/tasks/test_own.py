@@ -1,4 +1,4 @@
-"""A user's own questions, which every command reads from the folder alone."""
+"""Users' own questions, which every command finds in the folder by itself."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_two_files_of_own_questions_are_not_read_as_one(tmp_path: Path) -> None:
 
 
 def test_questions_without_a_kind_are_other_ones(tmp_path: Path) -> None:
-    """And counted together with those whose kind is called so."""
+    """They count together with questions of the kind "other"."""
     line = {"image": "1.png", "question": "What is it?", "answer": "a box"}
     own = load_questions(write(tmp_path, line, line | {"kind": "other"}, line | {"kind": "naming"}))
     metrics = TASKS["own"].metrics(list(zip(own, ["a box", "a cup", "a box"], strict=True)))
@@ -65,11 +65,11 @@ def test_a_box_is_asked_for_as_the_model_writes_it(tmp_path: Path) -> None:
     (question,) = load_questions(write(tmp_path, line), style=STYLES["qwen3-vl"])
     assert 'the description "the orange box"' in question.text
     assert (question.score('{"bbox_2d": [500, 250, 750, 750]}'), question.score("here")) == (1.0, None)
-    assert load_questions(write(tmp_path, line | {"box": [-0.5, 0, 60.5, 41]}))  # rounded to whole pixels, say
+    assert load_questions(write(tmp_path, line | {"box": [-0.5, 0, 60.5, 41]}))  # for example, rounded to whole pixels
 
 
 def test_a_folder_with_own_questions_is_nothing_else(tmp_path: Path) -> None:
-    """A table fits the patterns of published sets, too."""
+    """Although a table also matches the patterns of published sets."""
     write_refcoco(tmp_path)
     write_vqav2(tmp_path)
     SETS["own", "hub"](tmp_path)
@@ -91,7 +91,7 @@ def test_splits(tmp_path: Path) -> None:
 
 
 def test_gqa_has_two_splits_to_train_on(tmp_path: Path) -> None:
-    """`train_balanced` and `train_all`; both are left out beside what is tested on."""
+    """`train_balanced` and `train_all` are both left out by default."""
     SETS["gqa", "published"](tmp_path)
     tested = (tmp_path / "testdev_balanced_questions.json").read_text()
     (tmp_path / "train_balanced_questions.json").write_text(tested.replace("201", "202"))
@@ -155,7 +155,7 @@ def test_what_is_wrong_with_a_line(line: Any, message: str, tmp_path: Path) -> N
 
 
 def test_questions_with_one_id(tmp_path: Path) -> None:
-    """Of which one has it from its place in the file."""
+    """One of them gets it from its place in the file."""
     line = {"image": "1.png", "question": "What?", "answer": "x"}
     for same in ([line | {"id": "2"}, line | {"id": 2}], [line | {"id": 2}, line]):
         with pytest.raises(DataError, match=r"line 2: the id 2 appears twice, first in .*\.jsonl, line 1; give each"):

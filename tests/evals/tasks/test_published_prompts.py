@@ -1,4 +1,4 @@
-"""Prompts as lmms-eval writes them are ours, to the letter; skipped where it is not installed (`make test-peers`)."""
+"""Our prompts equal lmms-eval's, letter by letter. Skipped if it is not installed (`make test-peers`)."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import pytest
 import yaml
 from helpers.files.published import lmms, loaded_set, records
 
-#: (task, lmms-eval's file of it, its function). MMBench's prompt is LLaVA's here, TextVQA's and VizWiz' questions begin
-#: with small letters as they are published, MMStar's lacks a period there, and RefCOCO's is the model's own.
+#: (task, lmms-eval's file, its function). Left out: MMBench, whose prompt is LLaVA's here; TextVQA and VizWiz, whose
+#: questions keep their published small letters here; MMStar, which lacks a period there; RefCOCO, with the model's own.
 PROMPTS = [
     ("vqav2", "vqav2/_default_template_vqav2_yaml", "vqav2_doc_to_text"),
     ("gqa", "gqa/gqa.yaml", "gqa_doc_to_text"),
@@ -35,7 +35,7 @@ def test_prompts(tmp_path: Path, name: str, file: str, function: str) -> None:
 
 
 class Plain(yaml.SafeLoader):
-    """lmms-eval's files name functions."""
+    """Ignores the functions that lmms-eval's files refer to."""
 
 
 Plain.add_constructor("!function", lambda loader, node: None)

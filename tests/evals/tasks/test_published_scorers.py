@@ -1,8 +1,8 @@
-"""Scorers as installable packages have them say the same as ours, on random answers.
+"""Our scorers agree with those of published packages on random answers.
 
-Skipped where the packages are not installed; `make test-peers` installs and runs. LAVIS has VQA's official script,
-VLMEvalKit is what MMBench is scored with, and lmms-eval has the scripts of the other sets or of those who first
-measured on them. What differs on purpose is left out here and said in the task's docstring.
+Skipped if the packages are not installed; `make test-peers` installs them and runs this. LAVIS has VQA's official
+script, VLMEvalKit is MMBench's scorer, and lmms-eval has the scripts of the other sets or of those who first measured
+on them. Intentional differences are left out here, and described in the task's docstring.
 """
 
 import importlib
@@ -57,7 +57,7 @@ def said(rng: random.Random) -> str:
 
 
 def nearly(text: str, rng: random.Random) -> str:
-    """The text, or something that a scorer may or may not take for it."""
+    """Return the text, or something similar that a scorer may or may not accept."""
     changes: Sequence[Callable[[str], str]] = (
         str, str, str.upper, lambda t: t.rstrip(".?!"), lambda t: f"{t}.", lambda t: f"the {t}",
         lambda t: t.replace("-", " "), lambda t: t.replace(",", ""), lambda t: said(rng), lambda t: t[:-1] or t,
@@ -66,14 +66,14 @@ def nearly(text: str, rng: random.Random) -> str:
 
 
 def of_people(rng: random.Random) -> tuple[str, list[str]]:
-    """An answer, and ten people's."""
+    """Return an answer, and the answers of ten people."""
     base = said(rng)
     answers = [nearly(base, rng) if rng.random() < 0.7 else said(rng) for _ in range(10)]
     return nearly(base, rng).strip(), answers if rng.random() < 0.8 else [base] * 10
 
 
 def test_vqa(rng: random.Random) -> None:
-    """The official script, of which the package has a copy; it asks nothing of the rest of LAVIS."""
+    """Uses the copy of the official script in the package, which needs nothing else of LAVIS."""
     try:
         files = importlib.metadata.files("lavis-gml") or []
     except importlib.metadata.PackageNotFoundError:
@@ -133,7 +133,7 @@ def test_relaxed(rng: random.Random) -> None:
 
 
 def test_letters() -> None:
-    """Of lmms-eval's scienceqa, only what it can read in capitals: LLaVA's own script reads more, but no small ones."""
+    """For ScienceQA, lmms-eval is compared only on capital letters, since LLaVA's own script reads no small ones."""
     science, seed, diagrams = lmms("scienceqa.utils"), lmms("seedbench.utils"), lmms("ai2d.utils")
     match = importlib.import_module("lmms_eval.api.metrics").exact_match_hf_evaluate
     plain, choices = {"ignore_case": True, "ignore_punctuation": True}, list(OPTIONS.values())
@@ -165,7 +165,7 @@ def test_several_letters() -> None:
 
 
 def test_letters_by_vlmevalkit() -> None:
-    """MMBench's, where it does not ask a chat model. Z is its word for none."""
+    """MMBench's scorer, where it does not ask a chat model. Its Z stands for no answer."""
     rules = vlmevalkit("utils.matching_util")
     for answer in CHOSEN:
         theirs = rules.can_infer(answer, dict(OPTIONS))
@@ -174,8 +174,8 @@ def test_letters_by_vlmevalkit() -> None:
 
 @pytest.mark.filterwarnings("ignore")  # VLMEvalKit's and pandas'
 def test_circular_accuracy(tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over questions that are answered right in all turns, in some and in none, and in words that a chat model would be
-    asked about."""
+    """On questions that are answered right in all turns, in some or in none, and with answers for which it would ask a
+    chat model."""
     monkeypatch.setenv("PRED_FORMAT", "tsv")
     multiple_choice = vlmevalkit("dataset.utils.multiple_choice")
     texts = dict(zip("ABCD", ("a box", "a dog", "red", "none of these"), strict=True))
@@ -233,8 +233,8 @@ def test_mme_sums(tmp_path: Path, rng: random.Random) -> None:
 
 
 def test_yes_rate(rng: random.Random, tmp_path: Path) -> None:
-    """On a bare yes or no: lmms-eval counts nothing else, where POPE's own script takes all but a no for a yes. What
-    lmms-eval calls yes-rate is that of the true answers."""
+    """On a bare yes or no: lmms-eval counts nothing else, while POPE's own script counts everything except a no as a
+    yes. lmms-eval's yes-rate is that of the true answers."""
     score = lmms("pope.utils")
     answered = [(question, rng.choice(["yes", "no"])) for question in loaded_set(tmp_path, "pope") for _ in range(9)]
     theirs = [
@@ -259,7 +259,7 @@ def test_boxes(rng: random.Random) -> None:
         read = score.parse_float_sequence_within(text)
         question = sample_of_box(true)
         box = question.answered_box(text)
-        if box is None:  # no area: theirs divides by it
+        if box is None:  # no area, by which theirs would divide
             continue
         assert box == pytest.approx(read)
         assert iou(true, box) == pytest.approx(score.compute_iou(true, read), abs=1e-5)

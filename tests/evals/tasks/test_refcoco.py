@@ -130,7 +130,7 @@ def test_python_2_strings(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     path = tmp_path / "refs(unc).p"
     path.write_bytes(b"(lp0\n(dp1\nS'split'\np2\nS'train'\np3\nsS'ref_id'\np4\nI1\nsa.")
-    with pytest.raises(DataError, match=r"refs\(unc\)\.p: all questions are of split 'train'"):  # it was read
+    with pytest.raises(DataError, match=r"refs\(unc\)\.p: all questions are of split 'train'"):  # so the file was read
         REC.load(tmp_path)
 
 

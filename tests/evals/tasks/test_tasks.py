@@ -1,4 +1,4 @@
-"""Every task on tiny sets in each form that it is distributed in: prompts, scores, metrics and errors."""
+"""Every task on tiny sets, in each form in which it is distributed: prompts, scores, metrics and errors."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.synonyms import exact_or_synonym, wordnet
 
 GOLDEN = Path(__file__).parent / "golden"
-#: The same files and code under another name.
+#: The same files and code under a different name.
 TWINS = {"rec", "refcoco-google", "refcoco+", "refcocog", "refcocog-google", "vqa", "videoqa"}
 #: Tested in test_video_tasks.py.
 VIDEOS = {"videomme", "mvbench", "egoschema", "activitynetqa"}
@@ -37,7 +37,7 @@ def test_every_task_is_tested() -> None:
 
 @forms
 def test_prompts_are_golden(tmp_path: Path, name: str, form: str) -> None:
-    """To the letter what is published, and the same in every form of the set."""
+    """Prompts are exactly as published, and the same in every form of the set."""
     prompts = list(dict.fromkeys(question.text for question in loaded(tmp_path, name, form)))
     golden = (GOLDEN / f"{name}.txt").read_text().removesuffix("\n").split("\n=====\n")
     assert prompts == golden[: len(prompts)]
@@ -128,7 +128,7 @@ def test_messy_answers_are_read(tmp_path: Path, name: str, form: str) -> None:
         assert question.score(answer) == (None if score is None else pytest.approx(score)), answer
 
 
-#: What is answered to the first questions, and what the whole is then worth; all others are left unanswered.
+#: Answers to the first questions, and the resulting metrics; all other questions stay unanswered.
 METRICS = {
     "own": (["box", "[0.5, 0.25, 0.7, 0.8]"], {"accuracy": 1, "names accuracy": 1, "other accuracy": 1}),
     "refcoco": (
@@ -194,7 +194,7 @@ def test_without_wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_mme(tmp_path: Path) -> None:
-    """Of existence both answers are right, of code reasoning one: 100 (1 + 1) and 100 (1/2 + 0)."""
+    """Both answers on existence are right, and one on code reasoning: 100 (1 + 1) and 100 (1/2 + 0)."""
     questions = sorted(loaded(tmp_path, "mme", "published"), key=lambda question: question.category != "existence")
     metrics = TASKS["mme"].metrics(list(zip(questions, ["Yes", "No", "Yes", "Yes"], strict=True)))
     values = {key: metric.value for key, metric in metrics.items()}
@@ -239,7 +239,7 @@ def test_several_images(tmp_path: Path) -> None:
 
 
 def test_a_model_that_knows_no_instructions(tmp_path: Path) -> None:
-    """The bundled one: bare questions."""
+    """The bundled model gets bare questions."""
     SETS["gqa", "published"](tmp_path)
     assert TASKS["gqa"].load(tmp_path, style=STYLES["bundled"])[0].text == "What is the box on?"
 

@@ -1,4 +1,4 @@
-"""Tasks about videos on tiny sets in each form that they are distributed in: prompts, frames, scores and errors."""
+"""Video tasks on tiny sets, in each form in which they are distributed: prompts, frames, scores and errors."""
 
 from __future__ import annotations
 

@@ -24,11 +24,11 @@ from tokenprune.evals.tasks.base.vqa_accuracy import normal_accuracy, normalise,
         ("10:30", "10:30"),
         ("black/white", "black white"),
         ("left\nside", "left side"),
-        ("50%", "50%"),  # no mark of the official list
+        ("50%", "50%"),  # % is not in the official list of marks
         (".5", ".5"),
         ("5.", "5"),
         ("t-shirt", "t shirt"),
-        ("t-shirt - red", "tshirt red"),  # one mark beside a space takes all of its kind away
+        ("t-shirt - red", "tshirt red"),  # one mark next to a space removes all of its kind
         ("1,000-2,000", "10002000"),
         ("couldnt've", "couldn't've"),
         ("hell", "hell"),
@@ -49,7 +49,7 @@ def test_soft_accuracy_of_ten(matches: int, accuracy: float) -> None:
 
 
 def test_people_are_hardly_normalised() -> None:
-    """As in the official script: only marks are taken out, and that only where they differ."""
+    """As in the official script, only marks are removed, and only if the answers differ."""
     assert soft_accuracy("T-shirt", ["t-shirt"] * 10) == 0
     assert soft_accuracy("T-shirt", ["t-shirt"] * 9 + ["shirt"]) == 1
     assert soft_accuracy("Yes.", ["yes"] * 10) == 1
@@ -59,7 +59,7 @@ def test_people_are_hardly_normalised() -> None:
 
 def test_textvqa_normalises_all_answers() -> None:
     assert normal_accuracy("T-shirt", ["t-shirt"] * 10) == normal_accuracy("2", ["two"] * 10) == 1
-    assert normal_accuracy("redblue", ["red,blue"] * 10) == 1  # commas are taken out first
+    assert normal_accuracy("redblue", ["red,blue"] * 10) == 1  # commas are removed first
     assert normal_accuracy("mans", ["man's"] * 10) == 0
     assert normal_accuracy("man 's", ["man's?"] * 10) == 1
     assert normal_accuracy("stop", ["stop"] * 2 + ["go"] * 8) == pytest.approx(0.6)

@@ -45,7 +45,8 @@ def test_names_of_instances_json(tmp_path: Path) -> None:
 
 
 def _two_splits(folder: Path) -> None:
-    """The last question is about a second image; `instances.json` puts one image into val, the other into train."""
+    """Write a set whose last question is about a second image. `instances.json` puts one image in val, the other in
+    train."""
     write_vqav2(folder)
     sample_image().save(folder / "images" / "COCO_val2014_000000000043.jpg")
     _change(folder / QUESTIONS, lambda content: content["questions"][2].update(image_id=43))

@@ -1,4 +1,4 @@
-"""How much is lost, and how sure that is: by hand, by simulation, and against independent formulas."""
+"""Losses and their bounds: by hand, by simulation, and against independent formulas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def loss_of(scores: Any, unpruned: Any, images: Any) -> Loss:
 
 
 def test_independent_questions_by_hand() -> None:
-    """Four of twenty lost and one won: a mean of 15 points, and with Agresti and Min's pairs 300 over 22."""
+    """With four of twenty lost and one won, the mean is 15 points or, with Agresti and Min's pairs, 300 / 22."""
     unpruned, pruned = [1.0] * 15 + [0.0] * 5, [1.0] * 11 + [0.0] * 4 + [1.0] + [0.0] * 4
     loss = loss_of(pruned, unpruned, range(20))
     assert (loss.points, loss.n, loss.n_images) == (15.0, 20, 20)
@@ -32,14 +32,14 @@ def test_independent_questions_by_hand() -> None:
 
 
 def test_where_hardly_any_question_loses_the_bound_is_the_exact_one() -> None:
-    """None of 100: 1 - 0.05 ** (1 / 100), the rule of three. None lost, but two won: two points less."""
+    """None of 100 lost: 1 - 0.05 ** (1 / 100), the rule of three. If two are won, two points less."""
     exact = 100 * (1 - 0.05**0.01)
     assert loss_of([1.0] * 100, [1.0] * 100, range(100)).upper == pytest.approx(exact)
     assert loss_of([1.0] * 100, [0.0] * 2 + [1.0] * 98, range(100)).upper == pytest.approx(exact - 2)
 
 
 def test_equal_answers_prove_little_while_they_are_few() -> None:
-    """Nothing changed on 30 questions: a loss of one point cannot be excluded. On 400 it can."""
+    """If nothing changes on 30 questions, a loss of one point cannot be excluded. On 400 it can."""
     few, many = (loss_of([1.0] * n, [1.0] * n, range(n)) for n in (30, 400))
     assert few.points == many.points == 0
     assert not few.passes(1.0)
@@ -47,7 +47,7 @@ def test_equal_answers_prove_little_while_they_are_few() -> None:
 
 
 def test_many_images_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them at once would take the square of their number, with the same bound."""
+    """Processing all at once would take the square of their number, and gives the same bound."""
     n = 6000
     rng = np.random.default_rng(0)
     pruned, unpruned = (rng.random(n) < share for share in (0.6, 0.65))
@@ -64,14 +64,14 @@ def test_many_images_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_questions_about_one_image_count_less() -> None:
     rng = np.random.default_rng(0)
     unpruned = np.ones(200)
-    by_image = np.repeat(rng.random(20) < 0.7, 10).astype(float)  # all questions about an image alike
+    by_image = np.repeat(rng.random(20) < 0.7, 10).astype(float)  # an image's questions are all right or all wrong
     alone, clustered = (loss_of(by_image, unpruned, images) for images in (range(200), np.repeat(range(20), 10)))
     assert clustered.points == alone.points
     assert clustered.error > 2 * alone.error
 
 
 def test_losses_of_images_by_hand() -> None:
-    """Ten images of two questions, of which one loses both and two lose one; an image can lose twice a question."""
+    """Of ten images with two questions, one loses both and two lose one."""
     unpruned, pruned = np.ones(20), np.ones(20)
     pruned[[0, 1, 2, 4]] = 0
     loss = loss_of(pruned, unpruned, np.repeat(range(10), 2))
@@ -90,7 +90,7 @@ def test_losses_of_images_by_hand() -> None:
     [(20, 10, 0.05, 0.5), (50, 10, 0.05, 0.5), (20, 10, 0.1, 0.5), (8, 20, 0.05, 1.0), (200, 1, 0.025, 1.0)],
 )
 def test_images_that_rarely_lose_but_then_much(n_images: int, n_each: int, share: float, part: float) -> None:
-    """None may be among those that were asked, which proves nothing about the next one."""
+    """The sample may contain none of them, which proves nothing about the next image."""
     rng, passed, draws = np.random.default_rng(5), 0, 600
     for _ in range(draws):
         lost = np.repeat(rng.random(n_images) < share, n_each) & (np.tile(np.arange(n_each), n_images) < part * n_each)
@@ -101,7 +101,7 @@ def test_images_that_rarely_lose_but_then_much(n_images: int, n_each: int, share
 @pytest.mark.slow
 @pytest.mark.parametrize("n_images", [60, 150])
 def test_only_images_with_most_questions_lose(n_images: int) -> None:
-    """All of their questions at once, which the others give no hint of."""
+    """They lose all of their questions at once, of which the other images give no hint."""
     rng, passed, draws = np.random.default_rng(6), 0, 600
     for _ in range(draws):
         counts = rng.choice([1, 1, 2, 4], n_images)
@@ -115,7 +115,7 @@ def test_only_images_with_most_questions_lose(n_images: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("n_images", [60, 150])
 def test_the_test_errs_at_most_as_often_as_it_says(n_images: int) -> None:
-    """Pairs whose true loss is the margin itself, in images that share a difficulty: at most 5 % may pass."""
+    """Of pairs whose true loss equals the margin, with images of different difficulty, at most 5 % may pass."""
     rng, passed, draws = np.random.default_rng(1), 0, 600
     for _ in range(draws):
         hard = np.repeat(rng.random(n_images) < 0.3, 4)
@@ -125,12 +125,12 @@ def test_the_test_errs_at_most_as_often_as_it_says(n_images: int) -> None:
         margin = 100 * (0.3 * 0.5 * 0.2 + 0.7 * 0.9 * 0.05)
         passed += loss_of(unpruned & ~lost, unpruned, np.repeat(range(n_images), 4)).passes(margin)
     assert passed / draws < 0.05 + 3 * (0.05 * 0.95 / draws) ** 0.5
-    assert n_images == 60 or passed / draws > 0.01  # few images prove little, but it is no test that never passes
+    assert n_images == 60 or passed / draws > 0.01  # few images prove little, but the test must pass sometimes
 
 
 @pytest.mark.slow
 def test_partial_losses_are_bounded_as_often_as_it_says() -> None:
-    """Distances between 0 and 1, most of them small and some near 1, whose true mean is the margin itself."""
+    """Distances from 0 to 1, most of them small and some near 1, with the margin as their true mean."""
     rng, passed, draws = np.random.default_rng(4), 0, 600
     for _ in range(draws):
         large = rng.random(200) < 0.03
@@ -141,7 +141,7 @@ def test_partial_losses_are_bounded_as_often_as_it_says() -> None:
 
 
 def test_assurance_is_how_often_the_next_test_passes() -> None:
-    """The probability foretold from 400 questions, averaged over draws, against what then happens on 200 others."""
+    """The probability predicted from 400 questions, averaged over draws, against the rate on 200 others."""
     rng, foretold, passed = np.random.default_rng(2), [], 0
     for _ in range(200):
         rate = rng.uniform(0.0, 0.1)
@@ -164,7 +164,7 @@ def test_as_many_questions_as_it_says_are_needed() -> None:
 
 
 def test_a_loss_next_to_the_margin_needs_very_many() -> None:
-    """More than fit into memory one by one."""
+    """It needs more questions than would fit into memory one by one."""
     needed = loss_of(np.full(4000, 0.99 + 1e-9), np.ones(4000), range(4000)).questions_needed(1.0)
     assert needed is not None
     assert needed > 10**12

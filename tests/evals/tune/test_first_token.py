@@ -1,4 +1,4 @@
-"""The distance of the answer's first token: by hand, against the models' own logits, and in a whole tuning."""
+"""The distance between first tokens: by hand, against the model's own logits, and in a complete tuning."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def test_overlap_by_hand() -> None:
 
 
 def distribution(question: Question, setup: Setup) -> torch.Tensor:
-    """Of the first token, by the model's forward on the question alone."""
+    """Return the distribution of the first token, from the model's forward on the question alone."""
     inputs = encode_chat(tiny_processor(), [question.open_images()], [question.text])
     with setup.patched(deep_llava()), torch.inference_mode():
         return deep_llava()(**inputs).logits[:, -1].softmax(-1)
 
 
 def test_scores_are_the_overlap_with_the_unpruned_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In batches, whichever setup is asked first; and all of it if nothing is pruned, to the bit."""
+    """In batches, whichever setup comes first. If nothing is pruned, the overlap is exactly 1."""
     questions = list(scenes(tmp_path, 5))
     setups = [FEW, UNPRUNED, ALL]
     missing = {AnswerKey.of(one, setup.key) for one in questions for setup in setups}
-    monkeypatch.setattr(deep_llava().generation_config, "num_beams", 2)  # which are not searched
+    monkeypatch.setattr(deep_llava().generation_config, "num_beams", 2)  # beams are not used
     runner = FirstTokens(deep_llava(), tiny_processor(), setups, batch_tokens=200)
     asked = list(runner.ask(Part(questions, missing, first_id="")))
     assert len(asked) > len(setups)  # several batches
@@ -66,7 +66,7 @@ def test_scores_are_the_overlap_with_the_unpruned_model(tmp_path: Path, monkeypa
 
 
 def test_a_model_that_computes_nan_is_not_compared(tmp_path: Path) -> None:
-    """As many models do in float16: its overlap would be NaN, too."""
+    """Many models do in float16, and the overlap would be NaN too."""
     model = tiny_llava()
     with torch.no_grad():
         model.lm_head.weight[5] = torch.nan
@@ -78,7 +78,7 @@ def test_a_model_that_computes_nan_is_not_compared(tmp_path: Path) -> None:
 
 
 def test_a_tuning_by_first_tokens(tmp_path: Path) -> None:
-    """Bounds the distance, says its unit, and asks for no answers: the answers on disk are single tokens."""
+    """It bounds the distance, names its unit, and generates no answers: those on disk are single tokens."""
     write_scenes(tmp_path / "scenes", 39)
     model: Any = deep_llava(), tiny_processor()
     options: dict[str, Any] = {"generations": 1, "size": 4, "strategies": ("fopru",), "max_loss": 60.0}

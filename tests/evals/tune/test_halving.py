@@ -1,4 +1,4 @@
-"""Which settings are asked more questions."""
+"""Which settings get more questions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ N = 320
 
 
 class Losing:
-    """Loses a setup's share of the questions, evenly spread, and remembers how many each was asked."""
+    """Loses a given share of each setup's questions, evenly spread, and counts the questions of each."""
 
     def __init__(self, lost: dict[str, float]) -> None:
         self.lost, self.asked = lost, dict.fromkeys(lost, 0)
@@ -33,8 +33,8 @@ class Losing:
 
 
 def asked(lost: Sequence[float], *, leaders: bool = False) -> list[int]:
-    """How many questions each of as many setups was asked; the first cost the least. leaders: those that then lead were
-    asked the rest."""
+    """Return how many questions each setup was asked; the first costs least. leaders: the leading ones are then asked
+    the rest."""
     names = ["fopru", "mosaic", "visionzip", "scope", "holov", "nuwa", "divprune", "par"][: len(lost)]
     setups = [setup for setup in make_setups(names, [0.5], ["original"], []) if isinstance(setup, Pruned)]
     costs = {setup.key: 0.2 + 0.1 * number for number, setup in enumerate(setups)}
@@ -59,17 +59,17 @@ def asked(lost: Sequence[float], *, leaders: bool = False) -> list[int]:
 
 def test_the_better_half_goes_on() -> None:
     assert sorted(asked([0.0] * 8)) == [48, 48, 48, 48, 80, 80, 160, 320]
-    assert asked([0.0] * 8)[0] == 320  # what costs less is better, if nothing is lost
+    assert asked([0.0] * 8)[0] == 320  # if nothing is lost, cheaper is better
 
 
 def test_hopeless_settings_are_not_asked_again() -> None:
     assert asked([0.5, 0.5, 0.5, 0.0]) == [48, 48, 48, 320]
     found = asked([0.5, 0.5, 0.4, 0.5])
-    assert sorted(found) == [48, 48, 48, 320]  # the best that is left, so that something can be said
+    assert sorted(found) == [48, 48, 48, 320]  # the best of the rest, so that there is a result
     assert found[2] == 320
 
 
 def test_the_leaders_are_asked_everything() -> None:
     assert asked([0.0] * 8, leaders=True)[:3] == [320] * 3
     assert sorted(asked([0.0] * 8, leaders=True)) == [48, 48, 48, 48, 80, 320, 320, 320]
-    assert asked([0.5, 0.5, 0.5, 0.0], leaders=True) == [48, 48, 48, 320]  # what is hopeless does not lead
+    assert asked([0.5, 0.5, 0.5, 0.0], leaders=True) == [48, 48, 48, 320]  # hopeless settings do not lead

@@ -20,7 +20,7 @@ from tokenprune.evals.tune.search import Tried
 
 
 class AllLost(ModelScorer):
-    """Answers that are right unpruned only."""
+    """Answers that are right only if unpruned."""
 
     def __init__(self) -> None:
         pass

@@ -29,7 +29,7 @@ def test_halves_share_no_image_and_hold_every_question(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["table", "files"])
 def test_copies_of_an_image_are_in_one_half(tmp_path: Path, form: str) -> None:
-    """A table has a copy of its image in each row, and a script may write one for each question."""
+    """A table has a copy of the image in each row, and a script may write one per question."""
     images = [png() + bytes(n // 2) for n in range(40)]
     rows = [{"question": f"{n}?", "answer": "a", "image": f"{n}.png"} for n in range(40)]
     if form == "table":
@@ -46,7 +46,8 @@ def test_copies_of_an_image_are_in_one_half(tmp_path: Path, form: str) -> None:
 
 
 def test_images_that_a_question_joins_are_in_one_half(tmp_path: Path) -> None:
-    """Each question is about two images, the second of which the next one is about, too; every fifth begins anew."""
+    """Each question is about two images, and shares the second with the next question; every fifth starts a new
+    chain."""
     questions = list(scenes(tmp_path, 100))
     images = [one.images[0] for one in questions]
     joined = [

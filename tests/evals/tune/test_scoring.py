@@ -1,4 +1,4 @@
-"""Whether an answer says what the unpruned model's says."""
+"""Whether an answer means the same as the unpruned model's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POINT, BOX, NEAR, FAR = "[0.5, 0.5, 0.5, 0.5]", "[0.2, 0.2, 0.6, 0.6]", "[0.2, 0
         (BOX, BOX, 1),
         (NEAR, BOX, 1),
         (FAR, BOX, 0),
-        (POINT, POINT, 1),  # a box without an area, which overlaps nothing, itself included
+        (POINT, POINT, 1),  # a box without area overlaps nothing, not even itself
         (POINT, BOX, 0),
         ("Nowhere.", "nowhere", 1),
         ("nowhere", BOX, 0),

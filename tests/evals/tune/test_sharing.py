@@ -1,4 +1,4 @@
-"""One run of the vision tower for all setups: to the bit what each of them does alone."""
+"""One pass of the vision tower for all setups gives bitwise the same as each of them alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHARING = [
 
 @contextmanager
 def counted(model: Any) -> Iterator[list[int]]:
-    """The number of calls of the tower's first layer."""
+    """Yield a list that grows with each call of the tower's first layer."""
     adapter, calls = adapter_for(model), []
     layer = adapter.tower.layers(adapter.vision_tower)[0]
     hook = layer.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -54,11 +54,11 @@ def test_every_setup_computes_what_it_computes_alone(case: str) -> None:
         calls.clear()
         with shared_encoder(model, SHARING):
             together = [logits(model, inputs) for inputs in batches]
-    assert len(calls) == once  # of each batch once
+    assert len(calls) == once  # once per batch
     for expected, found in zip(alone, together, strict=True):
         for strategy, one in expected.items():
             assert torch.equal(found[strategy], one), strategy
-    assert len({float(one.sum()) for one in alone[0].values()}) == len(alone[0])  # they do differ
+    assert len({float(one.sum()) for one in alone[0].values()}) == len(alone[0])  # so the setups differ
 
 
 def test_other_images_are_encoded_anew_and_nothing_is_left_behind() -> None:

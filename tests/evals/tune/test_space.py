@@ -1,4 +1,4 @@
-"""Where a search begins, and what it may choose."""
+"""The start of a search, and the settings it may choose."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_search_begins_with_every_strategy_at_its_defaults_and_then_with_other
 
 
 def test_frames_are_compared_where_the_model_is_read_so() -> None:
-    """LLaVA gets the frames of a video as images."""
+    """In LLaVA, which gets the frames of a video as images."""
     assert "EVS" in space("evs", "fopru").refused["evs"]
     of_videos = Space(deep_llava(), LAYERS, ("evs",), (0.1, 0.9), adapter=LlavaFramesAdapter)
     assert not of_videos.refused

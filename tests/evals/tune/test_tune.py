@@ -1,4 +1,4 @@
-"""A whole tuning, on a tiny model whose answers are as good as random."""
+"""Complete tunings, on a tiny model with practically random answers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def summary(found: Tuned) -> Any:
 
 
 def test_what_is_found(undisturbed: tuple[Tuned, Path], scenes: Path) -> None:
-    """No answer is right, with pruning or without, so nothing is lost: 20 questions show that it is not 20 points."""
+    """No answer is right, with or without pruning, so nothing is lost: 20 questions show that it is less than 20
+    points."""
     found, output = undisturbed
     assert found.passed
     assert found.best is not None
@@ -61,7 +62,7 @@ def test_what_is_found(undisturbed: tuple[Tuned, Path], scenes: Path) -> None:
     assert found.best.cost == min(one.tried.cost for one in found.tested) < 1
     file = SettingsFile.read(output / "settings.json")
     assert file.make() == found.strategy
-    assert len(calibrated_on(file)) == 40  # evaluations leave all of these images out
+    assert len(calibrated_on(file)) == 40  # evaluations leave out all of these images
     ratio = found.best.setup.keep_ratio
     (setup,) = make_setups([str(output / "settings.json")], [ratio], ["original"], [])
     with setup.patched(deep_llava()) as handle:
@@ -107,7 +108,7 @@ def test_questions_of_the_test_are_not_those_of_the_search(undisturbed: tuple[Tu
 def test_a_killed_tuning_resumes(
     batches: int, undisturbed: tuple[Tuned, Path], scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It finds the same, and asks nothing twice (a run folder refuses an answer that is there twice)."""
+    """It finds the same and asks no question twice (a run folder refuses duplicate answers)."""
     writing = RunFolder.writing
 
     class Killed(BaseException):
@@ -147,7 +148,7 @@ def test_a_killed_tuning_resumes(
 def test_another_tuning_gets_no_answers_of_this_one(
     change: dict[str, Any], without_journal: bool, undisturbed: tuple[Tuned, Path], scenes: Path, tmp_path: Path
 ) -> None:
-    """Not even once the journal is deleted. More generations would test other settings on the same fresh questions."""
+    """Not even if the journal is deleted. More generations would test other settings on the same held-out questions."""
     output = tmp_path / "tuned"
     shutil.copytree(undisturbed[1], output)
     if without_journal:

@@ -1,1 +1,1 @@
-"""The contract: what is asked of a patched model, and the masking oracle that knows the answer."""
+"""The contract: the runs of a patched model, and the masking oracle with the expected results."""

@@ -1,4 +1,4 @@
-"""What the tests of modes share: one patched answer, held against the exact oracle."""
+"""Comparing one answer of a patched model with the exact oracle."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ STRATEGY = FoPru(keep_ratio=0.25)
 
 
 def answer(model: Any, inputs: dict[str, Any], **settings: Any) -> Any:
-    """What `generate` returns for `STEPS` greedy tokens."""
+    """Return the output of `generate` for `STEPS` greedy tokens."""
     settings = {"max_new_tokens": STEPS, "do_sample": False, **settings}
     with torch.no_grad():
         return model.generate(**inputs, return_dict_in_generate=True, output_logits=True, **settings)
 
 
 def oracle_of(model: Any, inputs: dict[str, Any], out: Any, report: Report) -> Tensor:
-    """(batch, steps, vocabulary) logits that the unpatched `model` has for an answer, with what was dropped masked."""
+    """Return the unpatched `model`'s logits (batch, steps, vocabulary) for an answer, with what was dropped masked."""
     steps = len(out.logits)
     ids = out.sequences
     real = torch.cat([inputs["attention_mask"], torch.ones(len(ids), ids.shape[1] - inputs["input_ids"].shape[1])], 1)
@@ -36,9 +36,10 @@ def oracle_of(model: Any, inputs: dict[str, Any], out: Any, report: Report) -> T
 def assert_answers(
     model: Any, unpatched: Any, images_per_row: list[int], strategy: tokenprune.Strategy = STRATEGY, **settings: Any
 ) -> Any:
-    """A patched answer of `model` has the oracle's logits on `unpatched`, the same model; returns the answer.
+    """Check that a patched answer of `model` has the oracle's logits on `unpatched`, the same model. Returns the
+    answer.
 
-    `model` may be a wrapper; it is patched for this one answer.
+    `model` may be a wrapper. It is patched only for this answer.
     """
     inputs = prompt(images_per_row)
     with tokenprune.patch(model, strategy) as handle:
@@ -49,6 +50,6 @@ def assert_answers(
 
 
 def n_logits(model: Any, inputs: dict[str, Any]) -> int:
-    """How many columns a plain forward has logits for: pruning shows in it."""
+    """Return the number of columns for which a plain forward has logits, which shows pruning."""
     with torch.no_grad():
         return model(**inputs).logits.shape[1]

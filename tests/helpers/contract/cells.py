@@ -1,4 +1,4 @@
-"""Which strategies meet which families in the contract matrix, and how."""
+"""Which strategies run on which families in the contract matrix, and how."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import AdaptiveStrategy, Stage, StagedStrategy
 
 RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "sparsevlm": 0.5, "adatoken": 0.5}
-#: What is in the matrix beside the registered strategies: one with settings by which it keeps less than its budget; two
-#: one after the other, before and after the tower, and after it and inside the language model.
+#: Cases in addition to the registered strategies: one whose settings keep less than its budget, and sequences of two
+#: strategies: before and after the tower, and after it and inside the language model.
 VARIANTS: dict[str, tokenprune.Strategy] = {
     "fopru by mass": FoPru(keep_ratio=0.6, mass=0.4, least=0.1),
     "pixelprune, fopru": Compose(PixelPrune(keep_ratio=0.6), FoPru(keep_ratio=0.3)),
     "divprune, fastv": Compose(DivPrune(keep_ratio=0.6), FastV(keep_ratio=0.3)),
 }
-#: What these take beside keep_ratio=1.0.
+#: Settings of these strategies in addition to keep_ratio=1.0.
 KEEP_ALL: dict[str, dict[str, Any]] = {
     "attentionmass": {"mass": 1.0},
     "fopru by mass": {"mass": 1.0},
     "divprune, fastv": {"steps": (DivPrune(keep_ratio=1.0), FastV(keep_ratio=1.0))},
 }
 ANYWHERE = "random"  # a strategy that every model can serve
-#: One for each mechanism: drops before the language model; drops inside the vision tower; merges there; merges before
-#: the language model and drops inside by the tower's scores; drops by the text's attention; merges by it.
+#: One strategy per mechanism: dropping before the language model; dropping inside the vision tower; merging there;
+#: merging before the language model and dropping inside it by the tower's scores; dropping by the text's attention;
+#: merging by it.
 MECHANISMS = (ANYWHERE, "fopru", "flowcut", "tome", "vflowopt", "fastv", "sparsevlm")
-DEPTH = 4  # decoder layers of the models that in-LLM strategies meet
-#: All families, also those with tests of their own: test_denoising.py and test_compact_only.py.
+DEPTH = 4  # decoder layers of the models for in-LLM strategies
+#: All families, including those with their own tests: test_denoising.py and test_compact_only.py.
 EVERY: dict[str, Family] = {**FAMILIES, **DENOISING, **COMPACT_ONLY}
 REGISTERED = {name: family for name, family in FAMILIES.items() if family.class_name in ADAPTERS}
 CASES = [name for name, family in REGISTERED.items() if family.refused is None]
@@ -52,12 +53,13 @@ def strategy_of(name: str, **settings: Any) -> tokenprune.Strategy:
 
 
 NAMES = (*STRATEGIES, *VARIANTS)
-#: Asked once: there are 30,000 cells, and making a strategy checks the types of its settings.
+#: Computed once: there are 30,000 cells, and making a strategy checks the types of its settings.
 COMPARE_FRAMES = {name for name in NAMES if "frames" in strategy_of(name).needs}
 
 
 def commonest(name: str, case: str) -> tuple[str, str]:
-    """(mode, batch) in which a strategy meets a family: videos, if it compares frames and there are any."""
+    """Return the most common (mode, batch) for a strategy on a family: videos, if it compares frames and there are
+    any."""
     return ("greedy", "video" if name in COMPARE_FRAMES and case in VIDEO_CASES else "padded")
 
 
@@ -87,7 +89,7 @@ def stages_of(strategy: tokenprune.Strategy) -> tuple[Stage, ...]:
 
 
 def refusal_of(name: str, adapter: ModelAdapter) -> str | None:
-    """What patch() says where it refuses a strategy for a model; None if it does not."""
+    """Return patch()'s message if it refuses a strategy for a model, or None."""
     strategy = strategy_of(name)
     if not strategy.required_statistics <= adapter.offers:
         return "does not have it"
@@ -97,8 +99,8 @@ def refusal_of(name: str, adapter: ModelAdapter) -> str | None:
 
 
 def served(name: str, case: str) -> tuple[Family, Any]:
-    """The family and its model, deep enough for the strategy's stages, for a strategy whose statistics it offers and
-    whose stages it can have; else the test ends here, having seen that patch() refuses."""
+    """Return the family and its model, deep enough for the strategy's stages. If the model does not offer the
+    strategy's statistics or stages, check that patch() refuses, and skip the rest of the test."""
     strategy = strategy_of(name)
     model = model_of(case, DEPTH if stages_of(strategy) else None)
     refusal = refusal_of(name, adapter_for(model))
@@ -110,7 +112,8 @@ def served(name: str, case: str) -> tuple[Family, Any]:
 
 
 def assert_within_budget(strategy: tokenprune.Strategy, image: tokenprune.ImageReport) -> None:
-    """Exactly what the strategy and its stages said, in order, and something is dropped."""
+    """Check that exactly the budgets of the strategy and its stages are kept, in order, and that something is
+    dropped."""
     stages = stages_of(strategy)
     assert [done.layer for done in image.stages] == [stage.layer for stage in stages]
     if isinstance(strategy, AdaptiveStrategy) and strategy.mass is not None:
@@ -127,5 +130,5 @@ def assert_within_budget(strategy: tokenprune.Strategy, image: tokenprune.ImageR
 
 
 def kept_of(image: tokenprune.ImageReport) -> list[list[int]]:
-    """What enters the language model, and what is left from each stage on."""
+    """Return the tokens that enter the language model, and those that are left from each stage on."""
     return [image.kept.tolist(), *(stage.kept.tolist() for stage in image.stages)]

@@ -1,4 +1,4 @@
-"""The ways to run a model, each of which says what it answered to what."""
+"""The ways to run a model. Each returns the answers together with the prompts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ STEPS = 8
 
 @dataclass
 class Run:
-    """What a mode produced: the prompt repeated as the mode repeats it, the answers, and the logits of every step.
+    """The result of a mode: the prompt, repeated as in the mode, the answers, and the logits of every step.
 
-    position_ids: of the whole conversation, where they are not the family's own.
+    position_ids: those of the whole conversation, if they are not the family's own.
     """
 
     inputs: dict[str, Any]
@@ -31,7 +31,7 @@ class Run:
         return family.continued(self.inputs, self.answers)
 
     def expected(self, family: Family, model: Any, dropped: Tensor) -> Tensor:
-        """What the oracle says that `logits` are."""
+        """Return the oracle's `logits`."""
         logits = family.oracle(model, self.whole(family), dropped, self.position_ids)
         return logits[:, -self.logits.shape[1] - 1 : -1]
 
@@ -71,7 +71,8 @@ def embedded(family: Family, model: Any, inputs: dict[str, Any], per_row: list[i
 def decoded_by_hand(
     family: Family, model: Any, inputs: dict[str, Any], per_row: list[int], with_ids: bool = True
 ) -> Run:
-    """A loop that passes the growing mask, and position IDs or not (then HF counts padding too)."""
+    """Decode in a loop that passes the growing mask, with or without position IDs (without, transformers counts
+    padding)."""
     answers, logits, cache = inputs["input_ids"][:, :0], [], None
     for step in range(STEPS):
         whole = family.continued(inputs, answers)
@@ -102,26 +103,26 @@ VIDEO_BATCHES: dict[str, dict[str, Any]] = {
     "video": {"images_per_row": [0, 0], "videos_per_row": [1, 2]},
     "both": {"images_per_row": [1, 2], "videos_per_row": [1, 0]},
 }
-#: A single row takes other paths in HF (no mask at all) where the mode builds masks or caches of its own.
+#: Modes that build their own masks or caches: a single row takes other paths in transformers, without any mask.
 CELLS = [(mode, "padded") for mode in MODES] + [(mode, "single") for mode in ("greedy", "uncached", "static")]
 VIDEO_CELLS = [("greedy", "video"), ("uncached", "video"), ("loop", "video"), ("greedy", "both"), ("static", "both")]
 
 
 def video_batches_of(family: Family) -> list[str]:
-    """The batches with videos that a family can take."""
+    """Return the batches with videos that a family supports."""
     if not family.video_sizes:
         return []
     return list(VIDEO_BATCHES) if family.mixes else ["video"]
 
 
 def cells_of(family: Family) -> list[tuple[str, str]]:
-    """(mode, batch) of what the contract matrix runs a family in."""
+    """Return all (mode, batch) in which the contract matrix runs a family."""
     return CELLS + [(mode, batch) for mode, batch in VIDEO_CELLS if batch in video_batches_of(family)]
 
 
 def run_cell(family: Family, model: Any, mode: str, batch: str) -> Run:
     settings: dict[str, Any] = {**BATCHES, **VIDEO_BATCHES}[batch]
     if mode == "sampled" and not (ENCODES_FIRST and family.repeats_rows()):
-        # Several answers: each image is repeated by itself.
+        # Several answers: each image is repeated separately.
         settings = {"images_per_row": [1, 1]}
     return MODES[mode](family, model, family.prompt(**settings), settings["images_per_row"])

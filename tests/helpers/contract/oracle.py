@@ -1,4 +1,4 @@
-"""The exact oracle: dropping tokens under original position IDs equals masking them, with nothing dropped.
+"""The exact oracle: dropping tokens under original position IDs equals masking them in a model that drops nothing.
 
 `Family.oracle` recomputes a whole conversation in one uncached forward of the unpatched model, in which no query
 attends to a dropped column.
@@ -25,13 +25,13 @@ from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.engine.pruner import Pruner
 
 TOLERANCE = 2e-5  # float32; the tiny models give about 1e-6, and 1e-2 to 1 when something is wrong
-ERRORS: list[float] = []  # of every comparison since the list was cleared
+ERRORS: list[float] = []  # those of every comparison since the list was cleared
 PLACEHOLDERS = {"image": IMAGE, "video": VIDEO}
 
 
 def placed(ids: Tensor, reports: Iterable[tokenprune.Report]) -> Iterator[tuple[int, Tensor, tokenprune.ImageReport]]:
-    """(row, columns, image) of every reported image; the reports' forwards saw the conversation's images in order.
-    Videos in a conversation without placeholders of their own have those of images."""
+    """Yield (row, columns, image) of every reported image. The reports' forwards saw the conversation's images in
+    order. If videos have no placeholders of their own, they have those of images."""
     images = [image for report in reports for image in report.images]
     placeholders = PLACEHOLDERS
     if any(image.modality == "video" for image in images) and not (ids == VIDEO).any():
@@ -47,7 +47,7 @@ def placed(ids: Tensor, reports: Iterable[tokenprune.Report]) -> Iterator[tuple[
 
 
 def dropped_columns(ids: Tensor, reports: Iterable[tokenprune.Report]) -> Tensor:
-    """(batch, length) bool: which columns of the whole conversation the reports' forwards dropped."""
+    """Return (batch, length) bool: which columns of the whole conversation were dropped according to the reports."""
     dropped = torch.zeros_like(ids).bool()
     for row, columns, image in placed(ids, reports):
         dropped[row, columns] = True
@@ -58,14 +58,14 @@ def dropped_columns(ids: Tensor, reports: Iterable[tokenprune.Report]) -> Tensor
 def oracle_logits(
     model: Any, ids: Tensor, real: Tensor, pixels: Tensor | None, dropped: Tensor, position_ids: Tensor | None = None
 ) -> Tensor:
-    """`Family.oracle` of a LLaVA, from the tensors of the whole conversation."""
+    """Return `Family.oracle` of a LLaVA, given the tensors of the whole conversation."""
     assert Pruner.on(model) is None, "the oracle must not be pruned"
     inputs = {"input_ids": ids, "attention_mask": real, "pixel_values": pixels}
     return FAMILIES["llava-clip"].oracle(model, inputs, dropped, position_ids)
 
 
 class Identity(torch.nn.Module):
-    """Stands for a decoder layer, with whatever the language model may read of it."""
+    """Replaces a decoder layer, with all attributes that the language model may read."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -79,15 +79,15 @@ class Identity(torch.nn.Module):
 
 
 def seen_by(report: tokenprune.Report, layer: int) -> tokenprune.Report:
-    """The report as if what a decoder layer sees had been kept from the start."""
+    """Return the report as if the tokens that a decoder layer sees had been kept from the start."""
     left = [image.kept_at(layer) for image in report.images]
     images = zip(report.images, left, strict=True)
     return tokenprune.Report([replace(image, kept=kept, position_ids=kept, merged=None) for image, kept in images])
 
 
 def sizes_at(image: tokenprune.ImageReport, layer: int) -> list[float]:
-    """How many tokens each visual token of an image stands for in a decoder layer, dropped ones 0: counted one by
-    one."""
+    """Return how many tokens each visual token of an image stands for in a decoder layer, 0 for dropped ones, counted
+    one by one."""
     sizes = [1.0] * image.n_visual
     for step in [image, *(stage for stage in image.stages if stage.layer <= layer)]:
         kept, before = step.kept.tolist(), sizes
@@ -97,7 +97,7 @@ def sizes_at(image: tokenprune.ImageReport, layer: int) -> list[float]:
             parts = step.merged.targets.tolist(), step.merged.sources.tolist(), step.merged.weights.tolist()
             for target, source, weight in zip(*parts, strict=True):
                 to = weights.setdefault(source, {})
-                to[kept[target]] = to.get(kept[target], 0.0) + weight  # by several ways, of a composed strategy
+                to[kept[target]] = to.get(kept[target], 0.0) + weight  # several paths, in composed strategies
             for source, to in weights.items():
                 for target, weight in to.items() if source not in kept else ():
                     sizes[target] += before[source] * weight / sum(to.values())
@@ -108,11 +108,10 @@ def sizes_at(image: tokenprune.ImageReport, layer: int) -> list[float]:
 def as_reported(
     model: Any, ids: Tensor, reports: list[tokenprune.Report], biased: Collection[tokenprune.Report] = ()
 ) -> Iterator[None]:
-    """The time in which an oracle's forward merges what the reports say was merged, before the language model and on
-    entry to its stages, closes to every decoder layer what the stages before it dropped, and to every encoder layer
-    what was dropped in the tower before it, or before the tower, and has an identity in place of every skipped layer.
-    For the images of `biased` reports, every layer adds the log of how many tokens a kept one stands for to the logits
-    of its key."""
+    """Within the block, make an oracle's forward follow the reports. It merges what was merged, before the language
+    model and on entry to its stages. Every decoder layer masks what earlier stages dropped, every encoder layer what
+    was dropped before it or before the tower, and skipped layers are identities. For images of `biased` reports, every
+    layer adds the log of the number of tokens that a kept one stands for to the logits of its key."""
     adapter = adapter_for(model)
 
     def merge(module: Any, args: Any, kwargs: Any) -> Any:
@@ -124,7 +123,7 @@ def as_reported(
             return along
 
         given = {**kwargs, "inputs_embeds": merged(kwargs["inputs_embeds"])}
-        late = kwargs.get("deepstack_features") or {}  # Granite 4 Vision's, whose embeddings are zeros
+        late = kwargs.get("deepstack_features") or {}  # of Granite 4 Vision, whose embeddings are zeros
         for layer, features in late.items():
             spread = torch.zeros_like(kwargs["inputs_embeds"])
             spread[kwargs["vision_mask"][..., 0]] = features
@@ -172,7 +171,7 @@ def as_reported(
     if in_tower and not in_row:
         for number, layer in enumerate(adapter.tower.layers(adapter.vision_tower)):
             hooks += close_in_tower(adapter, [image for *_, image in placed(ids, reports)], number, layer)
-    in_order = sorted(images, key=lambda image: image.modality)  # image, video: so the tower is called
+    in_order = sorted(images, key=lambda image: image.modality)  # images before videos, as the tower is called
     try:
         with masked_patches(adapter, in_order) if in_row else nullcontext():
             yield
@@ -184,13 +183,13 @@ def as_reported(
 
 
 def of_left(states: Tensor, real: Tensor, left: Tensor) -> Tensor:
-    """What a row has for its columns that are `left`: `states` ends with them and the padding at the end of the row."""
+    """Return a row's states for the columns that are `left`. `states` ends with these and the padding after the row."""
     end = len(states) - int(real.flip(0).int().argmax())
     return states[end - len(left) : end]
 
 
 def compact_ids(real: Tensor, dropped: Tensor) -> Tensor:
-    """Position IDs that count what is left."""
+    """Return position IDs that count only what is left."""
     return ((real.bool() & ~dropped).long().cumsum(1) - 1).clamp(min=0)
 
 

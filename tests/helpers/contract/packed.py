@@ -1,4 +1,4 @@
-"""What a tower that takes the patches of all images in one row makes of them when some are masked."""
+"""Masking patches in a tower that takes the patches of all images in one row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tokenprune.adapters import ModelAdapter
 from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.engine.arguments import named_arguments
 
-#: What is added to the logits of the keys of each segment, of the segments that the running layer has yet to do.
+#: The biases on the logits of keys, for the segments that the running layer has yet to process.
 _segments: list[Tensor] = []
 
 
@@ -37,12 +37,12 @@ ALL_ATTENTION_FUNCTIONS.register("masked_segments", _masked)
 
 @contextmanager
 def masked_patches(adapter: ModelAdapter, images: list[tokenprune.ImageReport]) -> Iterator[None]:
-    """The time in which no patch attends to those of visual tokens that were dropped before the layer, and others are
-    merged as they were.
+    """Within the block, no patch attends to patches of visual tokens that were dropped before the layer, and the others
+    are merged as reported.
 
     images: every image, and then every video, in the order in which the tower gets them.
     """
-    tower, left = adapter.vision_tower, cycle(images)  # of one forward or several
+    tower, left = adapter.vision_tower, cycle(images)  # for one or more forwards
     layers = adapter.tower_layers
     in_layers, here = torch.tensor([]), []
 

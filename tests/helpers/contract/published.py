@@ -12,19 +12,19 @@ from helpers.contract.oracle import as_reported, dropped_columns
 from helpers.families.base import END, IMAGE
 from tokenprune import FoPru, Random
 
-#: The markers before a run of placeholders, and their number last.
+#: The markers before a run of placeholders, followed by the number of placeholders.
 Placeholders = list[int]
 
 
 def build(family: Any, attention: str = "eager") -> Any:
-    """A model of a family, whose weights are smaller than those of tiny models: hidden states are wide."""
+    """Return a model of a family, with smaller weights than in tiny models because hidden states are wide."""
     torch.manual_seed(0)
     model = family.build(attention)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(0.3)
-    family.unpatched = model  # the oracle works when the patch is gone; one of these models is enough
+    family.unpatched = model  # the oracle runs only after the patch is removed, so it can use the same model
     return model
 
 
@@ -34,13 +34,13 @@ def image_of(height: int, width: int) -> torch.Tensor:
 
 
 def n_placeholders(processor: Any, inputs: Any, **settings: Any) -> int:
-    """How many placeholders a processor class writes for the first image of `inputs`."""
+    """Return the number of placeholders that a processor class writes for the first image of `inputs`."""
     written = processor.replace_image_token(SimpleNamespace(image_token="x", **settings), inputs, 0)
     return written.count("x")
 
 
 def prompt_of(family: Any, inputs: dict[str, Any], runs: list[Placeholders]) -> dict[str, Any]:
-    """Text, the placeholders and markers of an image, and text."""
+    """Return a prompt of text, the placeholders and markers of an image, and text."""
     image = [token for run in runs for token in (*run[:-1], *[IMAGE] * run[-1])]
     ids = torch.tensor([[5, 6, *image, END, 7, 8, 9]])
     return {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids), **family.token_types(ids)}
@@ -54,7 +54,7 @@ def assert_pruned_is_masked(
     n_images: int = 1,
     strategies: tuple[tokenprune.Strategy, ...] = (Random(keep_ratio=0.25), FoPru(keep_ratio=0.25)),
 ) -> list[tokenprune.Report]:
-    """The logits of a pruned prompt are the oracle's. The tolerance is relative to the largest. Returns the reports."""
+    """Check that a pruned prompt has the oracle's logits, relative to the largest one. Returns the reports."""
     reports = []
     for strategy in strategies:
         with torch.no_grad(), tokenprune.patch(model, strategy) as handle:

@@ -1,4 +1,4 @@
-"""What strategies are shown."""
+"""The inputs of strategies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenprune.tokens import VisualTokens
 
 @dataclass(frozen=True)
 class _Look(AttentionStrategy):
-    """Keeps the first tokens, and what it was shown."""
+    """Keeps the first tokens, and records its inputs."""
 
     seen: list[VisualTokens] = field(default_factory=list)
 
@@ -25,7 +25,7 @@ class _Look(AttentionStrategy):
 
 
 def shown(model: Any, inputs: dict[str, Any], layer: int | None = None) -> list[VisualTokens]:
-    """The images of a call, as a strategy that reads the attention of a layer of the vision tower is shown them."""
+    """Return the images of a call as given to a strategy that reads the attention of a vision tower layer."""
     look = _Look(keep_ratio=0.5, layer=layer)
     with torch.no_grad(), tokenprune.patch(model, look):
         model(**inputs)

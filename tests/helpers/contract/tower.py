@@ -1,4 +1,4 @@
-"""What a tower makes of all patches when those that were dropped are masked, and those that were merged are means."""
+"""A tower in which dropped patches are masked and merged ones are means."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ CLOSED = torch.finfo(torch.float32).min
 
 
 def bias_of(image: tokenprune.ImageReport, number: int) -> Tensor:
-    """What encoder layer `number` adds to the logits of the keys of an image's visual tokens: the logarithm of how many
-    each stands for, and for dropped ones as little as there is."""
+    """Return what encoder layer `number` adds to the logits of the keys of an image's visual tokens: the log of the
+    number of tokens that each stands for, and the lowest value for dropped ones."""
     sizes, bias = torch.ones(image.n_visual), torch.zeros(image.n_visual)
     for stage in image.in_tower:
         if stage.layer > number:
@@ -28,7 +28,8 @@ def bias_of(image: tokenprune.ImageReport, number: int) -> Tensor:
 
 
 def merged_at(image: tokenprune.ImageReport, number: int, tokens: Tensor) -> Tensor:
-    """(visual, patches, width) hidden states of an image's visual tokens after what is merged on entry to a layer."""
+    """Return the hidden states (visual, patches, width) of an image's visual tokens after the merges on entry to a
+    layer."""
     for stage in image.in_tower:
         if stage.layer == number and stage.merged is not None:
             means = stage.merged.apply(tokens.flatten(1), stage.kept)
@@ -39,10 +40,10 @@ def merged_at(image: tokenprune.ImageReport, number: int, tokens: Tensor) -> Ten
 def close_in_tower(
     adapter: Any, images: list[tokenprune.ImageReport], number: int, layer: Any, tiles: list[int] | None = None
 ) -> list[Any]:
-    """Register hooks on encoder layer `number` of a tower that takes a batch of tiles: none of its patches attends to a
-    dropped one. Return them.
+    """Register hooks on encoder layer `number` of a tower that takes a batch of tiles, so that no patch attends to a
+    dropped one. Return the hooks.
 
-    tiles: where in the tower's batch each image is, if not one after the other.
+    tiles: where in the tower's batch each image is, if not in order.
     """
     first, masks = adapter.tower.n_prefix, []
     at_attention = adapter.tower_layers.masked(number) is not layer
@@ -72,7 +73,7 @@ def close_in_tower(
 
 
 def patches_of(adapter: Any, n_patches: int) -> Tensor:
-    """(visual, patches) of a square tile: which patches become each visual token."""
+    """Return (visual, patches) of a square tile: the patches that become each visual token."""
     side = 1 if adapter.tower_layers.patches is None else int(1 / adapter.config.downsample_ratio)
     width = int(n_patches**0.5)
     own = [

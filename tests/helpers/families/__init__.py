@@ -1,4 +1,4 @@
-"""The model families of the contract matrix, by the names that its test cases have."""
+"""The model families of the contract matrix, by their names in test cases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .base import Family
 #: From this version of transformers on, all families exist.
 COMPLETE = (5, 24)
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-#: Name -> module and class, and settings of the class.
+#: Name -> module and class, and the settings of the class.
 CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "llava-clip": ("llava:Llava", {"kind": "clip"}),
     "llava-siglip": ("llava:Llava", {"kind": "siglip"}),
@@ -104,7 +104,7 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Families(dict[str, Family]):
-    """Those that this transformers has, by name. A test that asks for one of the others is skipped."""
+    """The families that this transformers has, by name. Looking up one of the others skips the test."""
 
     def __missing__(self, name: str) -> Family:
         if name not in CLASSES:
@@ -118,7 +118,7 @@ def _families() -> Families:
         module, _, kind = where.partition(":")
         try:
             family = getattr(import_module(f".{module}", __name__), kind)(name, **settings)
-        except ImportError:  # a class that an older transformers does not have
+        except ImportError:  # older transformers lacks the class
             if VERSION >= COMPLETE:
                 raise
             continue
@@ -128,7 +128,7 @@ def _families() -> Families:
 
 
 def _is_present(family: Family) -> bool:
-    """Whether an older transformers has the model, can make its configuration, and has it as the adapter expects."""
+    """Return whether this transformers has the model, can make its configuration, and has it as the adapter expects."""
     classes = family.class_name, getattr(family, "config_name", family.class_name)
     if not all(hasattr(transformers, one) for one in classes):
         return False
@@ -144,7 +144,7 @@ FAMILIES = _families()
 
 
 def present(*names: str) -> list[str]:
-    """Those of some families that this transformers has. Raises KeyError for one that no version has."""
+    """Return those of the families that this transformers has. Raises KeyError for an unknown name."""
     return [name for name in names if CLASSES[name] and name in FAMILIES]
 
 

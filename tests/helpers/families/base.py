@@ -1,4 +1,4 @@
-"""What the tests must know of a model family: a tiny model, prompts for it, and its exact oracle."""
+"""What tests need to know about a model family: a tiny model, prompts for it, and its exact oracle."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ import transformers
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
-#: What the cache is called in arguments and outputs; it was renamed in transformers 5.2x.
+#: The name of the cache in arguments and outputs, which changed in transformers 5.2x.
 CACHE = "cache" if "cache" in signature(LlavaForConditionalGeneration.forward).parameters else "past_key_values"
 #: Whether `generate` encodes the images before it calls the model.
 ENCODES_FIRST = "mm_encoder_outputs" in signature(LlavaForConditionalGeneration.forward).parameters
-#: Whether transformers itself does right what 5.20 does wrong and 5.24 does not: later images of Gemma 3, images in
-#: prefill by chunks. The cache got its name in between.
+#: Whether transformers itself handles later images of Gemma 3 and images in chunked prefill right, as 5.24 does and
+#: 5.20 does not. The cache was renamed in between.
 RECENT = CACHE == "cache"
 PAD, BOS, IMAGE, EOS, VIDEO, START, END, BREAK, VOCAB = 0, 1, 90, 91, 92, 93, 94, 95, 96
 PATCH = 4  # pixels
 
-#: What transformers says of a class whose `generate` takes no embeddings.
+#: transformers' error for a class whose `generate` takes no embeddings.
 NO_EMBEDS = (ValueError, "doesn't have its forwarding implemented")
-#: What some models of older versions say of images beside embeddings; where transformers itself answers wrongly.
+#: Older versions' error for images together with embeddings; the error if transformers itself answers wrongly.
 PIXELS_OR_EMBEDS = (ValueError, "You cannot specify both .*pixel_values.* and inputs_embeds")
 DIFFER = (AssertionError, "logits differ")
 
 Size = tuple[int, ...]
-ImageInputs = dict[str, Tensor]  # the tensors of one image or video, as `join` puts them together
+ImageInputs = dict[str, Tensor]  # the tensors of one image or video, for `join`
 
 
 class Family:
     """One Hugging Face class with one kind of tower and decoder.
 
     class_name: the class that an adapter is registered for.
-    sizes, video_sizes: (height, width) and (frames, height, width) of the images and videos, taken in turn, so that
-        those of a prompt differ where the family allows it. No video_sizes: no videos.
+    sizes, video_sizes: (height, width) and (frames, height, width) of the images and videos, used in turn, so that
+        those of a prompt differ if the family allows it. Without video_sizes, there are no videos.
     mixes: whether one call may have both.
-    volatile: attributes in which HF itself keeps something between calls.
-    cannot: modes of the contract matrix in which HF fails without any patch -> the exception; an AssertionError that
-        "logits differ" where it answers wrongly. "rows": what it makes of a row depends on those above it.
+    volatile: attributes in which transformers itself keeps state between calls.
+    cannot: modes of the contract matrix in which transformers fails without a patch -> the exception, an AssertionError
+        that "logits differ" if it answers wrongly. "rows": the result of a row depends on the rows above it.
     numbered: whether position IDs make any difference.
-    refused: what patch() says in its UnsupportedError; None if it takes the model.
+    refused: the message of patch()'s UnsupportedError; None if the model is supported.
     """
 
     class_name: str
@@ -65,9 +65,9 @@ class Family:
         raise NotImplementedError
 
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
-        """A float32 model whose attention is far from uniform, and that answers as long as it is asked to.
+        """Return a float32 model whose attention is far from uniform, and which never ends an answer early.
 
-        n_layers: of its language model, instead of the configuration's two.
+        n_layers: layers of its language model, instead of the configuration's two.
         """
         torch.manual_seed(seed)
         config = self.config()
@@ -87,42 +87,42 @@ class Family:
         return model
 
     def set_answers(self, settings: Any, config: Any) -> None:
-        """Change a new model's settings of `generate`: it answers as long as it is asked to."""
+        """Change a new model's settings of `generate` so that it never ends an answer early."""
         settings.eos_token_id = None
         settings.pad_token_id = PAD
-        # Placeholders and their markers are text to the oracle, were they answered.
+        # The oracle would treat placeholders and markers in answers as text.
         more = range(VOCAB, config.get_text_config().vocab_size)
         settings.suppress_tokens = [IMAGE, VIDEO, START, END, BREAK, *more]
 
     # Prompts.
 
     def block(self, size: Size) -> list[int]:
-        """The IDs of one image or, with three sizes, one video: placeholders, and markers around and between."""
+        """Return the IDs of one image or, with three sizes, one video: placeholders, and markers around and between."""
         raise NotImplementedError
 
     def blocks(self, sizes: list[Size]) -> list[list[int]]:
-        """The IDs of all images and videos of one row."""
+        """Return the IDs of all images and videos of one row."""
         return [self.block(size) for size in sizes]
 
     def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
-        """Its tensors, in the layout that `join` expects."""
+        """Return the tensors of one image or video, as `join` expects them."""
         raise NotImplementedError
 
     def join(self, images: list[ImageInputs], per_row: list[int]) -> dict[str, Any]:
-        """The model's inputs for these images, and videos, of all rows."""
+        """Return the model's inputs for these images and videos of all rows."""
         keys = sorted({key for image in images for key in image})
         return {key: torch.cat([image[key] for image in images if key in image]) for key in keys}
 
     def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        """The images of a prompt with images and without videos; undoes `join`."""
+        """Return the images of a prompt without videos. The inverse of `join`."""
         return [{"pixel_values": one} for one in inputs["pixel_values"].split(1)]
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
-        """The further inputs that run along a prompt."""
+        """Return the other inputs with one entry per prompt token."""
         return {}
 
     def answer_types(self, types: Tensor) -> Tensor:
-        """What `token_types` are for answered tokens."""
+        """Return `token_types` for answer tokens."""
         return torch.zeros_like(types)
 
     def prompt(
@@ -134,10 +134,10 @@ class Family:
         videos_per_row: list[int] | None = None,
         sizes: list[Size] | None = None,
     ) -> dict[str, Any]:
-        """A batch, each of whose rows is text, and then images and videos with text after each.
+        """Return a batch in which each row is text, followed by images and videos with text after each.
 
-        texts: the number of tokens of every text of each row.
-        sizes: those of the images in turn, instead of the family's own.
+        texts: the number of tokens of every text in each row.
+        sizes: sizes of the images, used in turn instead of the family's own.
         """
         generator = torch.Generator().manual_seed(seed)
         videos_per_row = videos_per_row or [0] * len(images_per_row)
@@ -168,14 +168,14 @@ class Family:
         }
 
     def rows(self, inputs: dict[str, Any], rows: list[int], per_row: list[int]) -> dict[str, Any]:
-        """Some rows of a batch of images, in any order and number, each with its own."""
+        """Return some rows of a batch in any order and number, each with its own images."""
         images = self.split(inputs)
         starts = [sum(per_row[:row]) for row in range(len(per_row))]
         chosen = [images[i] for row in rows for i in range(starts[row], starts[row] + per_row[row])]
         return self._with(inputs, torch.tensor(rows), chosen, [per_row[row] for row in rows])
 
     def repeated(self, inputs: dict[str, Any], n: int, per_row: list[int]) -> dict[str, Any]:
-        """The batch as generate repeats it for n answers a row."""
+        """Return the batch as generate repeats it for n answers per row."""
         rows = [row for row in range(len(per_row)) for _ in range(n)]
         if self.repeats_rows():
             return self.rows(inputs, rows, per_row)
@@ -183,7 +183,8 @@ class Family:
         return self._with(inputs, torch.tensor(rows), images, [per_row[row] for row in rows])
 
     def repeats_rows(self) -> bool:
-        """Whether HF keeps the images of a row together when it repeats the row; or it repeats each by itself."""
+        """Return whether transformers keeps the images of a row together when it repeats the row, instead of repeating
+        each image separately."""
         return ENCODES_FIRST
 
     def _with(
@@ -194,7 +195,7 @@ class Family:
         return {**texts, **(self.join(images, per_row) if images else {})}
 
     def continued(self, inputs: dict[str, Any], answers: Tensor) -> dict[str, Any]:
-        """The whole conversation: a prompt and its answers."""
+        """Return the whole conversation: a prompt and its answers."""
         out = dict(inputs)
         out["input_ids"] = torch.cat([inputs["input_ids"], answers], 1)
         out["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(answers)], 1)
@@ -204,45 +205,45 @@ class Family:
         return out
 
     def visual(self, ids: Tensor) -> Tensor:
-        """Which columns are visual tokens."""
+        """Return which columns are visual tokens."""
         return (ids == IMAGE) | (ids == VIDEO)
 
     def expectation(self, mode: str) -> AbstractContextManager[Any]:
-        """Holds what `cannot` says around a run of a mode."""
+        """Return a context for a run of a mode, in which the exception of `cannot` must occur."""
         return pytest.raises(self.cannot[mode][0], match=self.cannot[mode][1]) if mode in self.cannot else nullcontext()
 
     # The oracle.
 
     def position_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Those of the unpruned sequence, padding not counted."""
+        """Return the position IDs of the unpruned sequence, not counting padding."""
         return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
 
     def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Those that HF gives a prompt whose embeddings it gets instead of its IDs."""
+        """Return transformers' position IDs for a prompt that is given as embeddings instead of IDs."""
         return self.position_ids(model, inputs)
 
     def repeated_ids(self, model: Any, inputs: dict[str, Any], answers: Tensor) -> Tensor | None:
-        """Those that `generate` gives to several answers to each row of a batch; None if it numbers the repeated batch.
+        """Return `generate`'s position IDs for several answers per row; None if it numbers the repeated batch.
 
-        answers: (batch * answers of a row, steps)
+        answers: (batch * answers per row, steps)
         """
         return None
 
     def compact_ids(self, model: Any, inputs: dict[str, Any], dropped: Tensor) -> Tensor:
-        """Those that position_ids="compact" gives to what is left."""
+        """Return the position IDs of what is left with position_ids="compact"."""
         return self.position_ids(model, inputs) - (dropped.long().cumsum(1) - dropped.long())
 
     def seen(self, inputs: dict[str, Any]) -> Tensor:
-        """(batch or 1, length, length) bool: who attends to whom in the unpruned sequence, padding aside."""
+        """Return (batch or 1, length, length) bool: who attends to whom in the unpruned sequence, ignoring padding."""
         length = inputs["input_ids"].shape[1]
         return torch.ones(1, length, length, dtype=torch.bool).tril()
 
     def mask(self, inputs: dict[str, Any], dropped: Tensor) -> Any:
-        """The attention mask of the language model that hides `dropped` columns."""
+        """Return the language model's attention mask that hides `dropped` columns."""
         return additive(self.seen(inputs), inputs["attention_mask"].bool() & ~dropped)
 
     def oracle(self, model: Any, inputs: dict[str, Any], dropped: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        """(batch, length, vocabulary) logits of one uncached forward of the unpatched model over the whole
+        """Return the logits (batch, length, vocabulary) of one uncached forward of the unpatched model over the whole
         conversation, in which no query attends to a dropped column."""
         given = {**inputs, "attention_mask": self.mask(inputs, dropped)}
         ids = self.position_ids(model, inputs) if position_ids is None else position_ids
@@ -251,22 +252,22 @@ class Family:
 
 
 def additive(seen: Tensor, keys: Tensor) -> Tensor:
-    """The (batch, 1, length, length) float mask of `seen` with only `keys` to be attended to."""
+    """Return `seen` as a float mask (batch, 1, length, length) in which only `keys` can be attended to."""
     allowed = seen & keys[:, None]
-    # Nothing reads the rows of padding and of dropped tokens, and softmax needs one entry.
+    # The rows of padding and dropped tokens are never read, but softmax needs one entry.
     allowed = allowed | torch.eye(keys.shape[1], dtype=torch.bool)
     return torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[:, None]
 
 
 def tiles_of_images(ids: Tensor, per_tile: int) -> list[int]:
-    """How many tiles each image of a prompt has, where each begins with START and every tile has as many tokens."""
+    """Return how many tiles each image of a prompt has. Each image begins with START, and tiles have equal sizes."""
     flat = ids.flatten()
     pieces = torch.tensor_split(flat, (flat == START).nonzero()[:, 0])[1:]
     return [int((piece == IMAGE).sum()) // per_tile for piece in pieces]
 
 
 def decoder(**settings: Any) -> Any:
-    """What the configurations of all language models share."""
+    """Return the settings that the configurations of all language models share."""
     return {
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -283,7 +284,7 @@ def decoder(**settings: Any) -> Any:
 
 
 def tower(side: int, **settings: Any) -> Any:
-    """What the configurations of square vision towers share; `side` in pixels."""
+    """Return the settings that configurations of square vision towers share. `side` is in pixels."""
     return {
         "hidden_size": 32,
         "intermediate_size": 48,

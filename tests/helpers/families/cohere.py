@@ -1,4 +1,4 @@
-"""Cohere 2 Vision and Aya Vision: square tiles with a token between them."""
+"""Cohere 2 Vision and Aya Vision: square tiles with tokens between them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PER_TILE = 9
 
 
 class Cohere2Vision(CommonFamily):
-    """A layer with a sliding window and one without, which does not rotate queries and keys. A line break follows each
-    tile."""
+    """One layer with a sliding window, and one without, which does not rotate queries and keys. A line break follows
+    each tile."""
 
     class_name = "Cohere2VisionForConditionalGeneration"
-    sizes = ((1, 1), (1, 2))  # tiles: an image of several has an overview after them
+    sizes = ((1, 1), (1, 2))  # in tiles; an overview follows several tiles
 
     def text(self) -> dict[str, Any]:
         return decoder(

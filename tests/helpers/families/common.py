@@ -1,5 +1,5 @@
-"""Families that need no more than their configuration and inputs: position IDs, masks and the oracle are
-read off the unpatched model itself."""
+"""Families that need only a configuration and inputs: position IDs, masks and the oracle come from the unpatched model
+itself."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from .base import Family
 
 
 class CommonFamily(Family):
-    """The oracle works in the unpatched model, with its own position IDs and masks.
+    """The oracle is the unpatched model with its own position IDs and masks.
 
-    "masking": the whole conversation, nothing dropped, and every decoder layer's mask closed for dropped columns.
-    "never seen": each row by itself; its language model gets only the columns that are left, at their original
+    contract: "masking": the whole conversation with nothing dropped; every decoder layer masks dropped columns.
+        "never seen": each row separately; its language model gets only the columns that are left, at their original
         position IDs.
-
-    contract: which of the two.
-    eager_tower: whether only the language model may be built with another attention than the eager one.
+    eager_tower: whether everything except the language model must be built with eager attention.
     """
 
     contract: str = "masking"
@@ -35,17 +33,17 @@ class CommonFamily(Family):
         return super().build(parts, seed, n_layers)
 
     def language_model(self, model: Any) -> nn.Module:
-        """The decoder without its head."""
+        """Return the decoder without its head."""
         decoder = model.get_decoder()
         return getattr(decoder, "model", decoder)
 
     @cached_property
     def unpatched(self) -> Any:
-        """A model to read position IDs from, which do not depend on the weights: the one of a test may be patched."""
+        """A model for position IDs, which do not depend on weights, because a test's own model may be patched."""
         return self.build()
 
     def position_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Those that the base model gives its language model for the unpruned sequence."""
+        """Return the position IDs that the base model passes to its language model for the unpruned sequence."""
         seen: dict[str, Any] = {}
 
         def look(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -66,7 +64,7 @@ class CommonFamily(Family):
         return self.position_ids(model, {**given, "inputs_embeds": embeds})
 
     def compact_ids(self, model: Any, inputs: dict[str, Any], dropped: Tensor) -> Tensor:
-        """IDs with one component count what is left; with several, rows that lose anything are numbered as text."""
+        """With one component, IDs count what is left; with several, rows that lose anything are numbered like text."""
         ids, left = self.position_ids(model, inputs), inputs["attention_mask"].bool() & ~dropped
         counted = (left.cumsum(1) - 1).clamp(min=0)
         return counted if ids.ndim == 2 else torch.where(dropped.any(1, keepdim=True), counted, ids)
@@ -118,7 +116,7 @@ class CommonFamily(Family):
     def _shorten(
         self, row: int, left: Tensor, position_ids: Tensor | None, module: nn.Module, args: Any, kwargs: Any
     ) -> Any:
-        """A call of the language model with one row, and of it the columns that are left."""
+        """Return a call of the language model with only one row, and only the columns of it that are left."""
         batch, length, _ = kwargs["inputs_embeds"].shape
         _, kwargs = renumber(position_ids, module, args, kwargs)
         ids = kwargs.get("position_ids")
@@ -128,7 +126,7 @@ class CommonFamily(Family):
         for name, value in kwargs.items():
             along = isinstance(value, Tensor) and value.ndim >= 2 and value.shape[:2] == (batch, length)
             given[name] = value[row : row + 1, left] if along else value
-        # Which of all the batch's visual tokens are left, for features that are added between layers.
+        # Which visual tokens of the whole batch are left, for features that are added between layers.
         visual = kwargs.get("visual_pos_masks")
         if visual is not None:
             visual = visual[..., 0] if visual.ndim == 3 else visual
@@ -146,19 +144,19 @@ class CommonFamily(Family):
         return args, given
 
     def mask_of(self, left: Tensor) -> Any:
-        """The mask of a call of the language model with the columns that are left. Without one, gaps in the position
-        IDs would be read as borders of packed sequences."""
+        """Return the mask of a call of the language model with the columns that are left. Without one, gaps in the
+        position IDs would be read as borders between packed sequences."""
         return torch.ones(1, len(left), dtype=torch.long)
 
 
 def renumber(position_ids: Tensor | None, module: nn.Module, args: Any, kwargs: Any) -> Any:
-    """A call of the language model with other position IDs, unless they are None."""
+    """Return a call of the language model with these position IDs, unless they are None."""
     return args, kwargs if position_ids is None else {**kwargs, "position_ids": position_ids}
 
 
 @contextmanager
 def eager(model: Any) -> Iterator[None]:
-    """The time in which every decoder layer gets its mask as a tensor."""
+    """Within the block, every decoder layer gets its mask as a tensor."""
     config = model.config.get_text_config()
     before = config._attn_implementation
     config._attn_implementation = "eager"

@@ -21,11 +21,11 @@ from transformers.models.gemma3 import modeling_gemma3
 from .base import BOS, END, IMAGE, NO_EMBEDS, START, Family, ImageInputs, Size, additive, decoder, tower
 
 SIDE = 24  # pixels
-#: Since transformers 5.2x generate asks for an argument of this name, which both classes hide behind **kwargs.
+#: Since transformers 5.2x, generate looks for an argument of this name, which both classes hide behind **kwargs.
 
 
 class Gemma3(Family):
-    """A layer with a sliding window and one without; every image is 3 x 3 visual tokens between markers."""
+    """One layer with a sliding window and one without; every image has 3 x 3 visual tokens between markers."""
 
     class_name = "Gemma3ForConditionalGeneration"
     sizes = ((SIDE, SIDE),)
@@ -39,7 +39,7 @@ class Gemma3(Family):
             self.cannot["embedded"] = NO_EMBEDS
         masks: Any = getattr(modeling_gemma3, "create_masks_for_vision_model", None)
         if window < 64 and masks is not None and "sliding_layer_idx" not in masks.__code__.co_varnames:
-            # Some versions size the sliding layers' mask by a layer without a window.
+            # Some versions size the mask of sliding layers by a layer without a window.
             self.cannot["static"] = (IndexError, "out of bounds")
 
     def config(self) -> Any:
@@ -83,7 +83,7 @@ class Gemma3(Family):
 
 
 class PaliGemma(Family):
-    """Images come first and are 6 x 6 visual tokens; position IDs start at 1; answers are causal."""
+    """Images come first, with 6 x 6 visual tokens; position IDs start at 1; answers are causal."""
 
     class_name = "PaliGemmaForConditionalGeneration"
     sizes = ((SIDE, SIDE),)
@@ -93,7 +93,7 @@ class PaliGemma(Family):
         if takes_no_embeds(PaliGemmaForConditionalGeneration):
             self.cannot["embedded"] = NO_EMBEDS
         if "_update_model_kwargs_for_generation" not in vars(PaliGemmaForConditionalGeneration):
-            # Older versions count answers as part of the prompt, which sees all of itself.
+            # Older versions treat answers as part of the prompt, which attends to all of itself.
             self.cannot["uncached"] = (AssertionError, "logits differ")
 
     def config(self) -> Any:
@@ -127,5 +127,5 @@ class PaliGemma(Family):
 
 
 def takes_no_embeds(model_class: Any) -> bool:
-    """Whether generate refuses inputs_embeds, as it looks for the argument's name."""
+    """Return whether generate refuses inputs_embeds, because it looks for the argument's name."""
     return "inputs_embeds" not in signature(model_class.prepare_inputs_for_generation).parameters

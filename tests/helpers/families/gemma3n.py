@@ -19,7 +19,7 @@ N_VISUAL = 9
 
 
 class Convolution(nn.Module):
-    """Stands for the published tower, which comes from timm."""
+    """Stands in for the published tower, which needs timm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Convolution(nn.Module):
 
 
 class Gemma3n(CommonFamily):
-    """vision: what stands for the vision tower; None for the published one."""
+    """vision: the stand-in for the vision tower; None for the published one."""
 
     class_name = "Gemma3nForConditionalGeneration"
     vision: Any = Convolution
@@ -38,7 +38,7 @@ class Gemma3n(CommonFamily):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        # Embeddings alone say nothing about what each layer adds for a token.
+        # Embeddings alone do not determine what each layer adds for a token.
         self.cannot["embedded"] = (AssertionError, "logits differ")
 
     def config(self) -> Any:
@@ -66,7 +66,7 @@ class Gemma3n(CommonFamily):
         )
 
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
-        """Without the audio tower, and with a stand-in for the vision tower."""
+        """Return a model without the audio tower, and with a stand-in for the vision tower."""
         make = AutoModel.from_config
         others: dict[str, Any] = {"gemma3n_vision": self.vision, "gemma3n_audio": nn.Identity}
 

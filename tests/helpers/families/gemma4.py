@@ -1,4 +1,4 @@
-"""Gemma 4: images and videos of any shape, padded to one number of patches; with and without a vision encoder."""
+"""Gemma 4: images and videos of any shape, padded to the same number of patches; with and without a vision encoder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .common import CommonFamily
 from .gemma import NO_EMBEDS
 
 POOL = 2  # patches side by side that make one visual token
-MOST = 16  # visual tokens of an image, to which all are padded
+MOST = 16  # visual tokens per image, to which all are padded
 
 
 class Gemma4(CommonFamily):
-    """Each layer's embeddings of the tokens go in beside the hidden states, and the last two layers read the keys and
+    """Each layer has token embeddings in addition to the hidden states, and the last two layers read the keys and
     values of the first two."""
 
     class_name = "Gemma4ForConditionalGeneration"
@@ -29,8 +29,8 @@ class Gemma4(CommonFamily):
         self.cannot["embedded"] = NO_EMBEDS
 
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
-        """Queries and keys have norms and no scale: with weights of 1, all attention would go to one token, and
-        rounding would decide to which."""
+        """Queries and keys are normalised without a scale: with weights of 1, all attention would go to one token, and
+        rounding would decide which one."""
         model = super().build(attention, seed, n_layers)
         layers: Any = self.language_model(model).get_submodule("layers")
         with torch.no_grad():
@@ -39,7 +39,8 @@ class Gemma4(CommonFamily):
         return model
 
     def text(self) -> dict[str, Any]:
-        """With the usual epsilon, norms of hidden states that are nearly zero enlarge rounding errors to 2e-5."""
+        """Return settings with a larger epsilon: with the usual one, norms of nearly zero states enlarge rounding to
+        2e-5."""
         return decoder(
             num_hidden_layers=4,
             head_dim=8,
@@ -68,7 +69,7 @@ class Gemma4(CommonFamily):
 
     @property
     def side(self) -> int:
-        """Of a row of the pixels that the model takes, in pixels."""
+        """The length in pixels of a row of the model's pixel input."""
         return PATCH
 
     def block(self, size: Size) -> list[int]:
@@ -103,7 +104,7 @@ class Gemma4(CommonFamily):
 
 
 class Gemma4MoE(Gemma4):
-    """As the large ones: experts, values that are keys, and images that see all of themselves."""
+    """Like the large models: experts, keys as values, and images that attend to all of themselves."""
 
     def text(self) -> dict[str, Any]:
         return decoder(
@@ -124,14 +125,13 @@ class Gemma4MoE(Gemma4):
 
 
 class Gemma4Unified(Gemma4):
-    """No vision encoder: the pixels of a visual token are projected."""
+    """No vision encoder: the pixels of each visual token are projected."""
 
     class_name = "Gemma4UnifiedForConditionalGeneration"
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        # The masks that generate makes for a static cache are causal on layers of full attention, and those that the
-        # model makes are not.
+        # For a static cache, generate makes causal masks on layers of full attention, unlike the model itself.
         self.cannot["static"] = (AssertionError, "logits differ")
 
     def text(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM: a row's tiles side by side in one tensor, and markers around each tile in the prompt."""
+"""Idefics3 and SmolVLM: the tiles of a row in one tensor, and markers around each tile in the prompt."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from transformers import (
 
 from .base import BREAK, IMAGE, PATCH, START, Family, ImageInputs, Size, decoder, tower
 
-TILE = 32  # pixels; SmolVLM of transformers 5.20 asks for a multiple of PATCH visual tokens a tile
+TILE = 32  # pixels; SmolVLM of transformers 5.20 needs a multiple of PATCH visual tokens per tile
 MARKER, OVERVIEW = START, BREAK
 PER_TILE = (TILE // PATCH // 2) ** 2
 
 
 class Idefics3(Family):
     class_name = "Idefics3ForConditionalGeneration"
-    # Two tiles and the overview; a small image alone, whose tile is padded.
+    # Two tiles and the overview; then a small image, whose only tile is padded.
     sizes = ((TILE, 2 * TILE), (TILE, 24))
 
     def config(self) -> Any:
@@ -35,7 +35,7 @@ class Idefics3(Family):
         )
 
     def block(self, size: Size) -> list[int]:
-        """A marker and a header before each tile, that of the overview last; a marker after it all."""
+        """Return the IDs: a marker and a header before each tile, the overview last, and a marker at the end."""
         headers = [*range(2, n_tiles(size) + 1), OVERVIEW]
         return [token for header in headers for token in (MARKER, header, *[IMAGE] * PER_TILE)] + [MARKER]
 
@@ -88,12 +88,12 @@ class SmolVLM(Idefics3):
 
 
 def n_tiles(size: Size) -> int:
-    """The tiles of an image, the overview among them if there are several."""
+    """Return the number of tiles of an image, including the overview if there are several."""
     return 1 if size[1] <= TILE else size[1] // TILE + 1
 
 
 def tiles_of_images(ids: Tensor) -> list[int]:
-    """How many tiles each image of a row has: its overview is the last."""
+    """Return how many tiles each image of a row has, the last of which is the overview."""
     headers = ids[:-1][(ids[1:] == IMAGE) & (ids[:-1] != IMAGE)]
     ends = (headers == OVERVIEW).nonzero()[:, 0] + 1
     return ends.diff(prepend=torch.zeros(1, dtype=torch.long)).tolist()

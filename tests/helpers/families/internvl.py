@@ -1,4 +1,4 @@
-"""InternVL: an image is a number of square tiles, each shuffled to a quarter of its tokens."""
+"""InternVL: an image consists of square tiles, whose tokens are reduced to a quarter by pixel shuffling."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from transformers import InternVLConfig, InternVLVisionConfig, Qwen2Config
 
 from .base import ENCODES_FIRST, END, IMAGE, PATCH, START, Family, ImageInputs, Size, decoder, tiles_of_images, tower
 
-TILE = 24  # pixels; 3 x 3 visual tokens a tile
+TILE = 24  # pixels; 3 x 3 visual tokens per tile
 
 
 class InternVL(Family):
     class_name = "InternVLForConditionalGeneration"
-    # Two tiles and the overview; an image that is one tile.
+    # Two tiles and the overview; then an image of one tile.
     sizes = ((TILE, 2 * TILE), (TILE, TILE))
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        if not ENCODES_FIRST:  # transformers repeats every tile by itself, and the beams' images get mixed up
+        if not ENCODES_FIRST:  # transformers repeats every tile separately, which mixes up the beams' images
             self.cannot["beams"] = (AssertionError, "logits differ")
 
     def config(self) -> Any:
@@ -43,12 +43,12 @@ class InternVL(Family):
 
     def repeated(self, inputs: dict[str, Any], n: int, per_row: list[int]) -> dict[str, Any]:
         out = super().repeated(inputs, n, per_row)
-        if not self.repeats_rows():  # each tile by itself, so that images get each other's
+        if not self.repeats_rows():  # each tile separately, so that images get other images' tiles
             out["pixel_values"] = inputs["pixel_values"].repeat_interleave(n, 0)
         return out
 
 
 def n_tiles(size: Size) -> int:
-    """The tiles of an image, the overview among them if there are several."""
+    """Return the number of tiles of an image, including the overview if there are several."""
     tiles = size[0] // TILE * (size[1] // TILE)
     return tiles if tiles == 1 else tiles + 1

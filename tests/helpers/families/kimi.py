@@ -1,4 +1,4 @@
-"""Kimi K2.5: images of any size, and videos in chunks of four frames that the tower sees at once and averages."""
+"""Kimi K2.5: images of any size, and videos in chunks of four frames, which the tower sees together and averages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .qwen_vl import MERGE, QwenVL
 
 
 class KimiK25(CommonFamily, QwenVL):
-    """Keys and values are made of one latent vector a token; the second layer has experts."""
+    """Keys and values come from one latent vector per token; the second layer has experts."""
 
     class_name = "Kimi_K25ForConditionalGeneration"
     video_sizes = ((4, 32, 24), (2, 24, 24))  # one chunk each: 4 x 3 and 3 x 3 visual tokens

@@ -1,4 +1,4 @@
-"""Llama 4: square tiles with separators between them, an overview last; most layers attend within chunks."""
+"""Llama 4: square tiles with separators between them, and an overview at the end; most layers attend within chunks."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ BESIDE, BELOW = 87, 88
 
 
 class Llama4(CommonFamily):
-    """The first layer attends within chunks; the second to everything, does not rotate, and has experts."""
+    """The first layer attends within chunks; the second attends to everything, does not rotate, and has experts."""
 
     class_name = "Llama4ForConditionalGeneration"
     sizes = ((1, 1), (2, 1), (1, 1))  # tiles
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        # generate repeats other features of an image than the model reads, or pixels of other rows.
+        # generate repeats features that the model does not read, or pixels of other rows.
         wrong = (ValueError, "features and image tokens do not match")
         self.cannot["sampled"] = self.cannot["beams"] = wrong if ENCODES_FIRST else DIFFER
         if not RECENT:
@@ -71,13 +71,13 @@ class Llama4(CommonFamily):
         )
 
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
-        """transformers 5.24.0 reads an attribute of its language model's output that is not there."""
+        """Return a model that works around transformers 5.24.0, which reads a missing attribute of an output."""
         model = super().build(attention, seed, n_layers)
         model.language_model.register_forward_hook(add_image_outputs)
         return model
 
     def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """The model itself does not take images beside embeddings; generate encodes them before."""
+        """Return position IDs for embeddings: the model takes no images with them; generate encodes images before."""
         return self.position_ids(model, inputs)
 
     def n_tiles(self, size: Size) -> int:
@@ -98,6 +98,6 @@ class Llama4(CommonFamily):
 
 
 def add_image_outputs(module: nn.Module, args: Any, output: Any) -> None:
-    """Write what transformers reads and does not find."""
+    """Add the attribute that transformers reads and that is missing."""
     if not hasattr(output, "image_outputs"):
         output.image_outputs = None

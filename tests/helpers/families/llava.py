@@ -23,7 +23,7 @@ from transformers import (
 
 from .base import IMAGE, PATCH, VIDEO, Family, ImageInputs, Size, decoder, tower
 
-SIDE = 24  # pixels; 6 x 6 visual tokens an image
+SIDE = 24  # pixels; 6 x 6 visual tokens per image
 TOWERS: dict[str, Any] = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig, "dinov2": Dinov2Config}
 #: A different language model under each tower, for variety at no cost.
 BACKBONES: dict[str, Any] = {
@@ -84,7 +84,7 @@ class VipLlava(Llava):
 
 
 class VideoLlava(Llava):
-    """Two towers; a frame of a video keeps its CLS token, and its video has no more structure than its frames."""
+    """Two towers. Frames of a video keep their CLS tokens, and a video has no structure beyond its frames."""
 
     class_name = "VideoLlavaForConditionalGeneration"
     sizes = ((16, 16),)  # 4 x 4 visual tokens

@@ -1,5 +1,5 @@
-"""LLaVA-NeXT and its kin: an image is an overview and tiles, whose padding is cut off, with a newline token after
-each row of them."""
+"""LLaVA-NeXT and its relatives: an image is an overview and tiles, whose padding is cut off, with a newline token after
+each of their rows."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MOST_TILES = 5
 
 
 class LlavaNext(Family):
-    """tile: its side in pixels. pinpoints: (rows, columns) of the tiles that an image may have."""
+    """tile: the side of a tile in pixels. pinpoints: possible (rows, columns) of tiles."""
 
     class_name = "LlavaNextForConditionalGeneration"
     tile = 12  # 3 x 3 visual tokens
     pinpoints: tuple[tuple[int, int], ...] = ((1, 2), (2, 1), (2, 2))
-    # Four tiles of which 4 x 6 tokens are left; two tiles; four of which 6 x 4 are left; two tiles.
+    # Four tiles of which 4 x 6 tokens are left; two tiles; four tiles of which 6 x 4 are left; two tiles.
     sizes = ((16, 24), (12, 30), (30, 16), (26, 12))
 
     def config(self) -> Any:
@@ -47,7 +47,7 @@ class LlavaNext(Family):
         return [[rows * self.tile, columns * self.tile] for rows, columns in self.pinpoints]
 
     def unpadded(self, size: Size) -> tuple[int, int]:
-        """(height, width) of what is left of the tiles, in visual tokens."""
+        """Return (height, width) of what is left of the tiles, in visual tokens."""
         side = self.tile // PATCH
         rows, columns = get_anyres_image_grid_shape(size, self.resolutions(), self.tile)
         _, height, width = unpad_image(torch.zeros(1, rows * side, columns * side), size).shape
@@ -97,8 +97,8 @@ class LlavaNextVideo(LlavaNext):
 
 
 class LlavaOnevision(LlavaNext):
-    """An image alone in its row has tiles, which are resized when they are many; several are one tile each. A frame
-    of a video is pooled to 2 x 2 visual tokens, with one newline token after the video."""
+    """An image that is alone in its row has tiles, which are resized if there are many; several images are one tile
+    each. Frames of a video are pooled to 2 x 2 visual tokens, with one newline token after the video."""
 
     class_name = "LlavaOnevisionForConditionalGeneration"
     most_tiles = 2

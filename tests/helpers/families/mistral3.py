@@ -1,5 +1,5 @@
-"""Mistral 3: images of any size, 2 x 2 patches a visual token, and a marker after each row of them. LLaVA with the
-same tower: one patch a visual token."""
+"""Mistral 3: images of any size, 2 x 2 patches per visual token, and a marker after each row. LLaVA with the same
+tower: one patch per visual token."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class LlavaPixtral(Mistral3):
 
 
 def padded(image: ImageInputs, height: int, width: int) -> ImageInputs:
-    """The image with its pixels filled up with zeros, which the model cuts off again."""
+    """Return the image with its pixels padded with zeros, which the model cuts off again."""
     pixels = image["pixel_values"]
     fill = (0, width - pixels.shape[3], 0, height - pixels.shape[2])
     return {**image, "pixel_values": torch.nn.functional.pad(pixels, fill)}

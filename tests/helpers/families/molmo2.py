@@ -1,4 +1,4 @@
-"""Molmo 2: a small version of every image and crops of it, whose patches are pooled; markers end every row."""
+"""Molmo 2: a small version and crops of every image, whose patches are pooled; a marker ends every row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMN, SMALL_START, FRAME_START, FRAME_END = BREAK, 87, 88, 89  # markers: afte
 
 class Molmo2(CommonFamily):
     class_name = "Molmo2ForConditionalGeneration"
-    sizes = ((1, 1), (1, 2))  # crops; the small version comes in addition
+    sizes = ((1, 1), (1, 2))  # in crops, in addition to the small version
     video_sizes = ((2, 1, 1), (3, 1, 1))  # frames
     mixes = False
 
@@ -73,7 +73,7 @@ class Molmo2(CommonFamily):
         }
 
     def join(self, images: list[ImageInputs], per_row: list[int]) -> dict[str, Any]:
-        """Pooled patches are numbered over all images."""
+        """Join images. Pooled patches are numbered over all images."""
         numbered, start = [], 0
         for image in images:
             (pooling,) = (name for name in image if "pooling" in name)
@@ -102,6 +102,6 @@ class Molmo2(CommonFamily):
 
 
 def pools(patches: Tensor) -> Tensor:
-    """(visual, patches of each) of a raster of patches."""
+    """Return a raster of patches as (visual, patches of each)."""
     squares = patches.unfold(0, POOL, POOL).unfold(1, POOL, POOL)
     return squares.reshape(-1, POOL**2)

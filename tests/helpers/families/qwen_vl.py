@@ -42,7 +42,7 @@ class PackedImages(Family):
         }
 
     def grid(self, size: Size) -> list[int]:
-        """(t, h, w) in patches."""
+        """Return (t, h, w) in patches."""
         frames, height, width = size if len(size) == 3 else (FRAMES_PER_STEP, *size)
         return [frames // FRAMES_PER_STEP, height // PATCH, width // PATCH]
 
@@ -70,7 +70,7 @@ class PackedImages(Family):
 
 
 class QwenVL(PackedImages):
-    """What the generations share."""
+    """Common code of the generations of Qwen-VL."""
 
     volatile = ("rope_deltas",)
 
@@ -89,11 +89,12 @@ class QwenVL(PackedImages):
         return ids
 
     def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Without IDs HF does not find the images, and counts columns."""
+        """Return position IDs for embeddings: without token IDs, transformers does not find the images, and counts
+        columns."""
         return super().position_ids(model, inputs).expand(3, -1, -1)
 
     def compact_ids(self, model: Any, inputs: dict[str, Any], dropped: Tensor) -> Tensor:
-        """What is left is numbered as text, in rows that lose anything."""
+        """Return compact IDs: in rows that lose anything, what is left is numbered like text."""
         left = inputs["attention_mask"].bool() & ~dropped
         counted = (left.cumsum(1) - 1).clamp(min=0)
         return torch.where(dropped.any(1, keepdim=True), counted, self.position_ids(model, inputs))
@@ -109,7 +110,7 @@ class Qwen2VL(QwenVL):
 
 
 class Qwen2_5_VL(QwenVL):
-    """Every layer of the tower but one looks at windows of 2 x 2 visual tokens."""
+    """Every layer of the tower but one attends within windows of 2 x 2 visual tokens."""
 
     class_name = "Qwen2_5_VLForConditionalGeneration"
 
@@ -119,7 +120,7 @@ class Qwen2_5_VL(QwenVL):
 
 
 class Qwen3VL(QwenVL):
-    """Features of two tower layers go in again after the decoder's; every step of a video has markers of its own."""
+    """Features of two tower layers are added again after decoder layers; every step of a video has its own markers."""
 
     class_name = "Qwen3VLForConditionalGeneration"
     marks_steps = True

@@ -1,1 +1,1 @@
-"""Datasets and result files in published formats, written for tests."""
+"""Writers of data sets and result files in published formats."""

@@ -1,4 +1,4 @@
-"""Tiny sets of multiple choice in each form in which they are distributed, as their documentation describes it."""
+"""Tiny multiple-choice sets, in each form in which they are distributed according to their documentation."""
 
 import base64
 from collections.abc import Callable
@@ -33,7 +33,7 @@ MMBENCH = {
 
 
 def mmbench(folder: Path) -> None:
-    """Without copies: two turns are made of it."""
+    """Write MMBench without circular copies: two turns are made from each question."""
     write_tsv(folder / "mmbench_dev.tsv", [MMBENCH | {"image": base64.b64encode(png()).decode()}])
 
 
@@ -105,7 +105,7 @@ def xlrs(folder: Path) -> None:
     write_parquet(folder / "data" / "train-00000-of-00001.parquet", rows)
 
 
-#: (task, form): what writes it.
+#: (task, form) -> the function that writes it.
 CHOICE_SETS: dict[tuple[str, str], Callable[[Path], None]] = {
     ("scienceqa", "published"): scienceqa,
     ("scienceqa", "hub"): scienceqa_hub,

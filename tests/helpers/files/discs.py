@@ -1,4 +1,4 @@
-"""Discs for scenes to be drawn of, where no source is at hand."""
+"""Discs to draw scenes from, so that tests need no sources."""
 
 from __future__ import annotations
 

@@ -21,20 +21,20 @@ CHAT_TEMPLATE = (
 
 
 def saved(model: Any, folder: Path) -> str:
-    """A folder that the commands load as a model with its processor, which answers briefly."""
+    """Save a model that answers briefly, with its processor, and return the folder."""
     brief(model).save_pretrained(folder)
     tiny_processor().save_pretrained(folder)
     return str(folder)
 
 
 def brief(model: Any) -> Any:
-    """The model, which ends its answers with any multiple of 3: otherwise all have as many tokens as they may."""
+    """Make any multiple of 3 end the model's answers, which otherwise would all have the maximum length."""
     model.generation_config.eos_token_id = list(range(3, VOCAB, 3))
     return model
 
 
 def tiny_processor(**settings: Any) -> LlavaProcessor:
-    """The processor of `tiny_llava("clip")`: words are numbers, all others unknown."""
+    """Return a processor for `tiny_llava("clip")`: numbers are words, everything else is unknown."""
     words = {"<pad>": PAD, "<unk>": 1, "<image>": IMAGE} | {f"{n:02d}": n + 2 for n in range(88)}
     words |= {f"w{n}": n for n in range(91, VOCAB)}
     tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
@@ -65,7 +65,7 @@ def sample_image(size: tuple[int, int] = (60, 40), box: tuple[int, int, int, int
 
 
 def write_refcoco(folder: Path, *, as_pickle: bool = True) -> None:
-    """Three refs with four sentences: one train, two val, one testA."""
+    """Write three refs with four sentences: one in train, two in val, one in testA."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images = []
     for image_id in (11, 12):
@@ -106,7 +106,7 @@ def ref(ref_id: int, split: str, image_id: int, ann_id: int, sentences: list[str
 
 
 def write_vqav2(folder: Path, n: int = 3) -> None:
-    """`n` questions about one image, ten answers each: eight `yes`, two `no`."""
+    """Write `n` questions about one image with ten answers each: eight `yes`, two `no`."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     sample_image().save(folder / "images" / "COCO_val2014_000000000042.jpg")
     head = {"info": {}, "license": {}, "data_type": "mscoco", "data_subtype": "val2014"}

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 DEEP = "[" * 100_000 + "]" * 100_000
 HUGE = "9" * 5_000
-WRITES_NUL = sys.version_info >= (3, 11)  # Python's csv does
-#: Values of the wrong type, for a field whose value has the type of the key.
+WRITES_NUL = sys.version_info >= (3, 11)  # whether Python's csv writes it
+#: Type of a field's value -> values of the wrong type.
 WRONG: dict[type, tuple[Any, ...]] = {
     str: (None, 3, True, float("nan"), [], ["x"], {}),
     int: (None, "x", True, 1.5, float("nan"), [], {}),
@@ -27,7 +27,7 @@ WRONG: dict[type, tuple[Any, ...]] = {
 
 
 class Mutation(NamedTuple):
-    """A broken copy of a file: `what` was done to it, and its new content; None removes it."""
+    """A broken version of a file: `what` was done to it, and its new content; None removes the file."""
 
     path: Path
     what: str
@@ -35,7 +35,7 @@ class Mutation(NamedTuple):
 
 
 def mutations(folder: Path) -> Iterator[Mutation]:
-    """Yield broken copies of every file in a set's folder, one at a time."""
+    """Yield broken versions of every file in a set's folder, one at a time."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
         yield from of_bytes(path, content)
@@ -61,7 +61,7 @@ def of_bytes(path: Path, content: bytes) -> Iterator[Mutation]:
 
 
 def of_json(path: Path, text: str) -> Iterator[Mutation]:
-    """The lines of a file of JSON objects are broken in the first line only."""
+    """Yield broken versions of a JSON file. Of a file with JSON lines, only the first line is broken."""
     first, *others = text.splitlines(keepends=True)
     yield Mutation(path, "deeply nested", DEEP.encode())
     yield Mutation(path, "one deeply nested value", f'{{"a": {DEEP}}}'.encode())
@@ -73,7 +73,8 @@ def of_json(path: Path, text: str) -> Iterator[Mutation]:
 
 
 def of_value(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the value with each part of it, in turn, of a wrong type or missing; of a list, its first item's parts."""
+    """Yield the value with each of its parts in turn missing or of a wrong type. Of a list, only the first item is
+    changed."""
     for wrong in WRONG.get(type(value), ()):
         if wrong != value:
             yield f"{name or 'all'}: {wrong!r}", wrong

@@ -1,4 +1,4 @@
-"""Rows of the plan of `dev.measure`, stored where it stores them."""
+"""Rows of the plan of `dev.measure`, stored in its files."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from tokenprune.evals.dev.measure.steps import steps
 from tokenprune.evals.dev.measure.stored import StoredRows
 from tokenprune.evals.run.setups import Setup
 
-#: Questions of each split.
+#: Questions per split.
 N = 20
 METRICS = {"rec": "Acc@0.5", "vqa": "accuracy"}
 
@@ -29,8 +29,8 @@ def store(
     tasks: Sequence[str] = ("rec", "vqa"),
     right: Callable[[Setup, str], int] = half,
 ) -> None:
-    """Store the rows of a part of the plan, at some of its keep ratios and without some strategies, of which some were
-    refused. right: of the N questions of each split, how many a setup gets right in a task."""
+    """Store the rows of a part of the plan at some of its keep ratios, without some strategies, some of which were
+    refused. right: returns how many of the N questions of each split a setup gets right in a task."""
     some = part if ratios is None else replace(part, ratios=tuple(ratios))
     for step in steps(some, settings=()):
         stored = StoredRows(folder / f"{step.name}.jsonl", {"data": {task: {"questions": 2 * N} for task in tasks}})

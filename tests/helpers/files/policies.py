@@ -21,7 +21,7 @@ from helpers.files.videos import grey, write_video
 
 WIDTH = 7  # of states and actions, which are padded to 8
 CAMERAS = ["observation.images.front", "observation.images.wrist"]
-#: Where version 3 has a video, and those before.
+#: The path of a video in version 3, and in earlier versions.
 NEW_VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 OLD_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 FPS = 10
@@ -29,7 +29,8 @@ GREYS = {CAMERAS[0]: (20, 60, 100, 140), CAMERAS[1]: (240, 200, 160, 120)}
 
 
 def saved_policy(folder: Path, **statistics: Any) -> str:
-    """A PI0 with two layers and random weights, of images of 224 x 224 pixels as its processor makes them."""
+    """Save a PI0 with two layers and random weights, for 224 x 224 pixels as from its processor, and return the
+    folder."""
     tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     text = {**tower, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": VOCAB, "model_type": "gemma"}
     vision = {
@@ -68,8 +69,8 @@ def saved_policy(folder: Path, **statistics: Any) -> str:
 
 
 def write_observations(folder: Path, n: int = 3, **changes: Any) -> Path:
-    """A folder with observations.jsonl: two cameras, and an episode for every observation. `changes` are of the last
-    line."""
+    """Write observations.jsonl with two cameras and one episode per observation, and return the folder. `changes` apply
+    to the last line."""
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[dict[str, Any]] = []
     for number in range(n):
@@ -84,7 +85,7 @@ def write_observations(folder: Path, n: int = 3, **changes: Any) -> Path:
 
 
 def write_lerobot(folder: Path, version: str = "v2.1", camera: str = "image") -> Path:
-    """A LeRobot data set of two episodes with two frames each, whose cameras are images, or videos of grey frames:
+    """Write a LeRobot data set of two episodes with two frames each. Cameras are images, or videos of grey frames:
     GREYS by camera and frame of the data set."""
     (folder / "meta").mkdir(parents=True)
     new = version == "v3.0"
@@ -119,7 +120,7 @@ def write_lerobot(folder: Path, version: str = "v2.1", camera: str = "image") ->
 
 
 def _write_tasks(meta: Path, new: bool) -> None:
-    """The tasks, and in version 3 the episodes, which follow one another in one file of each camera."""
+    """Write the tasks and, in version 3, the episodes, which follow one another in one file per camera."""
     if not new:
         (meta / "tasks.jsonl").write_text('{"task_index": 0, "task": "push the cup"}\n')
         return

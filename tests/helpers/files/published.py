@@ -1,4 +1,4 @@
-"""Packages that have published scorers and prompts, where they are installed, and tiny sets to ask them about."""
+"""Packages with published scorers and prompts, if they are installed, and tiny sets for them."""
 
 import importlib
 import importlib.util
@@ -16,7 +16,7 @@ from tokenprune.evals.tasks import TASKS
 
 
 def lmms(name: str) -> ModuleType:
-    """A module of lmms-eval's tasks."""
+    """Return a module of lmms-eval's tasks."""
     pytest.importorskip("lmms_eval")
     return importlib.import_module(f"lmms_eval.tasks.{name}")
 
@@ -28,12 +28,12 @@ def vlmevalkit(name: str) -> ModuleType:
 
 
 def loaded_set(folder: Path, name: str) -> Sequence[Any]:
-    """The questions of a set in the Hub's form."""
+    """Return the questions of a set in the Hub's form."""
     SETS[name, "hub"](folder)
     return TASKS[name].load(folder)
 
 
 def records(folder: Path, place: str = "*") -> list[Record]:
-    """The rows of its tables, which are what lmms-eval is given."""
+    """Return the rows of the set's tables, which lmms-eval gets."""
     paths = sorted(folder.glob(f"{place}.parquet")) + sorted(folder.glob(f"{place}/*.parquet"))
     return [record for path in paths for record in table_records(path)]

@@ -1,4 +1,4 @@
-"""Result rows as a run would give them."""
+"""Result rows like those of a run."""
 
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -10,7 +10,7 @@ from tokenprune.evals.storage.results import QuestionScore, TaskResult
 def row(
     strategy: str, position_ids: str, keep_ratio: float, scores: Mapping[str, Sequence[QuestionScore]], **changes: Any
 ) -> TaskResult:
-    numbers = count()  # every question is about an image of its own
+    numbers = count()  # every question is about a different image
     values: dict[str, Any] = {
         "dataset": "scenes",
         "model": "llava",

@@ -1,4 +1,4 @@
-"""A tiny model with layers enough for stages, and questions to search on."""
+"""A tiny model with enough layers for stages, and questions to search on."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def deep_llava() -> Any:
 
 
 def write_scenes(folder: Path, n: int = 4) -> None:
-    """`n` images with an expression each in split val, and one in split test."""
+    """Write `n` images with one expression each in split val, and one in split test."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images, annotations, refs = [], [], []
     for i in range(n + 1):
-        x, y = 5 + 9 * i % 40, 3 + (7 * i + i // 200) % 25  # no two images alike
+        x, y = 5 + 9 * i % 40, 3 + (7 * i + i // 200) % 25  # all images differ
         sample_image(box=(x, y, x + 12, y + 9)).save(folder / "images" / f"{i}.png")
         images.append({"id": i, "file_name": f"{i}.png", "width": 60, "height": 40})
         annotations.append({"id": i, "image_id": i, "category_id": 1, "bbox": [x, y, 12, 9]})

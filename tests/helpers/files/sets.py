@@ -1,4 +1,4 @@
-"""Files as published sets have them: images, JSON, lines, tables, Parquet."""
+"""Files as in published sets: images, JSON, JSON lines, tables, Parquet."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def write_tsv(path: Path, records: Sequence[dict[str, Any]]) -> None:
 
 
 def write_parquet(path: Path, records: Sequence[dict[str, Any]], **columns: pa.DataType) -> None:
-    """Every record gets an image, unless it has one or none; row groups of one, as large images have."""
+    """Write records, each with an image unless it sets one or none. Row groups have one row, as with large images."""
     path.parent.mkdir(parents=True, exist_ok=True)
     embedded = {"bytes": png(), "path": "a.png"}
     arrays = {}
@@ -55,6 +55,6 @@ def write_parquet(path: Path, records: Sequence[dict[str, Any]], **columns: pa.D
 
 
 def write_plain_parquet(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """Of a set whose images or videos are files."""
+    """Write the table of a set whose images or videos are files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(list(records)), path)

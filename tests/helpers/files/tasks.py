@@ -1,4 +1,4 @@
-"""Tiny sets in each form in which a task's set is distributed, as its documentation describes it."""
+"""Tiny sets, in each form in which a task's set is distributed according to its documentation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -182,7 +182,7 @@ def own_table(folder: Path) -> None:
     write_parquet(folder / "questions.parquet", [row | {"split": "val"} for row in OWN])
 
 
-#: (task, form): what writes it.
+#: (task, form) -> the function that writes it.
 SETS: dict[tuple[str, str], Callable[[Path], None]] = {
     ("own", "published"): own,
     ("own", "hub"): own_table,

@@ -1,5 +1,4 @@
-"""Tiny sets of questions about videos in each form in which they are distributed, as their documentation describes
-it."""
+"""Tiny sets of questions about videos, in each form in which they are distributed according to their documentation."""
 
 from __future__ import annotations
 
@@ -68,7 +67,7 @@ def activitynetqa(folder: Path) -> None:
     write_video(folder / "videos" / "v_1QIUV7WYKXg.mp4", GREYS)
 
 
-#: (task, form): what writes it.
+#: (task, form) -> the function that writes it.
 VIDEO_SETS: dict[tuple[str, str], Callable[[Path], None]] = {
     ("videomme", "hub"): videomme,
     ("mvbench", "published"): mvbench,

@@ -16,7 +16,7 @@ SIZE = (64, 48)
 
 
 def grey(level: int, size: tuple[int, int] = SIZE) -> Image.Image:
-    """A frame of one grey; compression leaves its level as it is, or nearly."""
+    """Return a frame of one grey level, which compression hardly changes."""
     return Image.new("RGB", size, (level, level, level))
 
 
@@ -29,7 +29,7 @@ def write_video(
     codec: str = "mpeg4",
     gop: int = 4,
 ) -> Path:
-    """Write frames that begin at these times, in seconds, or at even steps."""
+    """Write frames that begin at these times in seconds, or at equal intervals."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps)
@@ -48,12 +48,12 @@ def write_video(
 
 
 def levels(frames: Sequence[Image.Image]) -> list[int]:
-    """The grey of each frame, to the next ten."""
+    """Return the grey level of each frame, rounded to tens."""
     return [round(float(np.asarray(frame).mean()) / 10) * 10 for frame in frames]
 
 
 def turned(path: Path) -> None:
-    """Mark an MP4 file as to be shown turned by a quarter, as phones do, in the matrix of its track's header."""
+    """Mark an MP4 file as rotated by a quarter turn, in the matrix of its track's header, as phones do."""
     content = bytearray(path.read_bytes())
     begin = content.index(b"tkhd") + 4 + 40
     matrix = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]

@@ -1,8 +1,8 @@
-"""A WordNet of a few words, as its database files are laid out (wndb(5WN))."""
+"""A WordNet of a few words, in the format of its database files (wndb(5WN))."""
 
 from pathlib import Path
 
-#: Part of speech: its synsets.
+#: Part of speech -> its synsets.
 WORDS = {
     "noun": [("three", "3"), ("harbor", "harbour"), ("parking_lot", "car_park")],
     "adj": [("red", "crimson"), ("three", "3")],
@@ -11,7 +11,7 @@ PARTS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 
 
 def write_wordnet(folder: Path) -> None:
-    """Write the files where nltk looks for them below a folder of its data."""
+    """Write the files to where nltk looks for them in a data folder."""
     folder = folder / "corpora" / "wordnet"
     folder.mkdir(parents=True)
     for name in ("index.sense", "cntlist.rev", *(f"{part}.exc" for part in PARTS)):

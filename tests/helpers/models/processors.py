@@ -1,6 +1,6 @@
-"""Processors for tiny models of `helpers.families` that mark images and cut them into tiles in other ways than LLaVA's.
+"""Processors for tiny models of `helpers.families` that mark and cut images differently from LLaVA's.
 
-Each is saved in a folder with its model, which then loads as a published one does.
+Each is saved in a folder with its model, which then loads like a published one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ TILE = 24
 
 
 def words(marks: dict[str, int], **named: str) -> Any:
-    """One token for each of `w0`, `w1`, ..., and for each mark at its ID; processors know some by name."""
+    """Return a tokenizer with one token for each of `w0`, `w1`, ..., and for each mark at its ID. Processors know some
+    by name."""
     known = {"<pad>": PAD, "<bos>": BOS, "<eos>": EOS, "<unk>": 2, **marks}
     others = (number for number in range(VOCAB) if number not in known.values())
     ids = known | {f"w{i}": number for i, number in enumerate(others)}
@@ -45,7 +46,7 @@ def words(marks: dict[str, int], **named: str) -> Any:
 
 
 def janus() -> Any:
-    """Pads images to a square, and has no `image_token_id`."""
+    """Return a processor that pads images to squares and has no `image_token_id`."""
     marks = {"<image>": IMAGE, "<begin>": START, "<end>": END}
     named = dict(zip(("image_token", "boi_token", "eoi_token"), marks, strict=True))
     return transformers.JanusProcessor(
@@ -57,7 +58,7 @@ def janus() -> Any:
 
 
 def idefics2() -> Any:
-    """Of a model that resamples an image to visual tokens without a place in it."""
+    """Return the processor of a model that resamples images to visual tokens without a place."""
     return transformers.Idefics2Processor(
         image_processor=transformers.Idefics2ImageProcessor(size={"shortest_edge": 16, "longest_edge": TILE}),
         tokenizer=words({"<image>": IMAGE, "<fake_token_around_image>": START, "<end_of_utterance>": 80}),
@@ -67,7 +68,8 @@ def idefics2() -> Any:
 
 
 def molmo2() -> Any:
-    """Writes another token for an image than the visual ones, and gives the model patches of overlapping crops."""
+    """Return a processor that writes a different token for an image than for visual tokens, and makes overlapping
+    crops."""
     marks = {"<|image|>": 84, "<|video|>": 85, "<im_patch>": IMAGE, "<im_col>": BREAK, "<im_start>": START}
     marks |= {"<im_end>": END, "<low_res_im_start>": 87, "<frame_start>": 88, "<frame_end>": 89, "<im_low>": 86}
     settings: Any = {"size": {"height": TILE, "width": TILE}, "patch_size": PATCH, "pooling_size": [2, 2]}
@@ -80,7 +82,7 @@ def molmo2() -> Any:
 
 
 def paligemma() -> Any:
-    """Gives the tokens of a prompt another type than those of an answer."""
+    """Return a processor that gives prompt tokens a different type than answer tokens."""
     images: Any = transformers.SiglipImageProcessor(size={"height": TILE, "width": TILE})
     images.image_seq_length = (TILE // PATCH) ** 2
     return transformers.PaliGemmaProcessor(
@@ -91,7 +93,7 @@ def paligemma() -> Any:
 
 
 def perception_lm() -> Any:
-    """Puts only images of equally many tiles together."""
+    """Return a processor that batches only images with the same number of tiles."""
     marks = {"<image>": IMAGE, "<video>": VIDEO}
     square = {"height": TILE, "width": TILE}
     return transformers.PerceptionLMProcessor(
@@ -111,21 +113,21 @@ PROCESSORS: dict[str, Callable[[], Any]] = {
     "paligemma": paligemma,
     "perception-lm": perception_lm,
 }
-#: Those that an older transformers cannot put together with their models.
+#: Processors that do not work with their models in older transformers.
 RECENT_ONLY = frozenset({"janus", "perception-lm"})
 
 
 def processor_of(name: str) -> Any:
-    """A family's processor. Skips the test if it does not work."""
+    """Return a family's processor, or skip the test if it does not work."""
     if name in RECENT_ONLY and not RECENT:
         pytest.skip(f"{name}'s processor of an older transformers")
     return PROCESSORS[name]()
 
 
 def saved_family(name: str, folder: Path) -> str:
-    """A folder that the commands load as a model of this family with its processor."""
+    """Save a model of this family with its processor, and return the folder."""
     model, processor = FAMILIES[name].build(), processor_of(name)
-    model.generation_config.eos_token_id = list(range(3, VOCAB, 3))  # or answers are as long as they may be
+    model.generation_config.eos_token_id = list(range(3, VOCAB, 3))  # otherwise answers would have the maximum length
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return str(folder)

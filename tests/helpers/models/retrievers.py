@@ -1,4 +1,4 @@
-"""What the tests of retrieval models share."""
+"""Common code for tests of retrieval models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A strategy that prunes inside the language model, the model for it, and what the oracle says of it."""
+"""A strategy that prunes inside the language model, a model for it, and the oracle's results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Staged(ScoreStrategy, StagedStrategy):
 
 
 class Deep(Llava):
-    """With layers enough for stages."""
+    """A LLaVA with enough layers for stages."""
 
     def config(self) -> Any:
         config = super().config()
@@ -64,7 +64,7 @@ def expected(model: Any, ids: Tensor, real: Tensor, pixels: Tensor, reports: lis
 
 @dataclass(frozen=True)
 class Guided(Staged):
-    """Ranks by what the last token attends to in the layer before each stage, as FastV does."""
+    """Ranks by the last token's attention in the layer before each stage, like FastV."""
 
     needs = frozenset({"text_attention"})
 

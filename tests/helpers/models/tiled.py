@@ -1,4 +1,4 @@
-"""Images with tiles, and videos, of the families that have them, and what a patch reports of them."""
+"""Tiled images and videos of the families that have them, and their reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import tokenprune
 from helpers.families import FAMILIES
 
-#: Family, and whether it is asked for videos.
+#: Family, and whether it is tested with videos.
 IMAGES = [("llava-next", False), ("llava-onevision", False), ("llava-next-video", False), ("video-llava", False)]
 VIDEOS = [("llava-onevision", True), ("llava-next-video", True), ("video-llava", True)]
 

@@ -20,7 +20,7 @@ CHAT_TEMPLATE = (
     "{% elif part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
     "{% else %} {{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
 )
-#: In pixels of a frame: 6 x 4 visual tokens for one of three by two.
+#: Pixels of a frame at most: a frame with an aspect of three to two gets 6 x 4 visual tokens.
 FEWEST, MOST = 32 * 48, 32 * 48
 VIEWS: dict[str, Any] = {"patch_size": PATCH, "merge_size": 2, "temporal_patch_size": 2}
 
@@ -46,7 +46,7 @@ def qwen_processor() -> Qwen2VLProcessor:
 
 
 def saved_qwen(folder: Path) -> str:
-    """A folder that the commands load as a model with its processor."""
+    """Save a model with its processor, and return the folder."""
     qwen().save_pretrained(folder)
     qwen_processor().save_pretrained(folder)
     return str(folder)

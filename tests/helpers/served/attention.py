@@ -1,5 +1,5 @@
-"""Attention in both directions within images on a CPU, where vLLM has it on GPUs only: its Triton kernels for them, in
-Triton's interpreter. And such attention in transformers, only where the model has it."""
+"""Bidirectional attention within images on a CPU. vLLM has it only on GPUs, so its Triton kernels run in Triton's
+interpreter. Also restricts such attention in transformers to models that have it."""
 
 # pyright: reportMissingImports=false
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def attend_within_images() -> None:
-    """Call it before a model is configured. Other models keep vLLM's attention for CPUs."""
+    """Make vLLM use these kernels for models that need them. Call it before a model is configured."""
     from vllm.platforms import current_platform
     from vllm.platforms.cpu import CpuPlatform
     from vllm.v1.attention.backends import triton_attn
@@ -31,19 +31,19 @@ def attend_within_images() -> None:
         def check_and_update_config(cls, vllm_config: Any) -> None:
             super().check_and_update_config(vllm_config)
             model_config = vllm_config.model_config
-            if model_config is not None and model_config.is_mm_prefix_lm:  # as vLLM's platform of GPUs does
+            if model_config is not None and model_config.is_mm_prefix_lm:  # as in vLLM's platform for GPUs
                 vllm_config.scheduler_config.disable_chunked_mm_input = True
 
     if type(current_platform) is CpuPlatform:
         current_platform.__class__ = Platform
-        triton_attn.triton_reshape_and_cache_flash = write  # vLLM's asks which GPU there is
-        triton_attn.MIN_LAUNCH_GRID_SIZE_2D = 0  # else an answer's attention has 16 parts, one computed after the other
+        triton_attn.triton_reshape_and_cache_flash = write  # vLLM's own checks the kind of GPU
+        triton_attn.MIN_LAUNCH_GRID_SIZE_2D = 0  # otherwise an answer's attention is computed in 16 sequential parts
 
 
 @cache
 def attend_causally_without_windows() -> None:
-    """In Gemma 4 without a vision tower, transformers 5.19 makes layers without a window attend in both directions
-    within images, unlike its own Gemma 4, its masks for static caches, and vLLM."""
+    """Correct Gemma 4 without a vision tower in transformers 5.19: its layers without a window attend in both
+    directions within images, unlike Gemma 4, its own masks for static caches, and vLLM."""
     from transformers.models.gemma4_unified import modeling_gemma4_unified
 
     modeling: Any = modeling_gemma4_unified

@@ -11,8 +11,8 @@ from torch import Tensor
 
 
 def with_chunks(inputs: Any, chunks: list[list[Image.Image]], processor: Any) -> Any:
-    """Inputs in which the last images, each the first frame of a chunk, are whole chunks, equally long: the processor
-    itself would write times between them."""
+    """Return inputs in which the last images, each the first frame of a chunk, are replaced by whole chunks of equal
+    length. The processor itself would write times between frames."""
     grids, pixels, ids = inputs["image_grid_thw"], inputs["pixel_values"], inputs["input_ids"]
     images, frames = grids[: -len(chunks)], [frame for one in chunks for frame in one]
     n_patches, visual = int(images.prod(-1).sum()), ids == processor.image_token_id
@@ -28,7 +28,7 @@ def with_chunks(inputs: Any, chunks: list[list[Image.Image]], processor: Any) ->
 
 
 def count_averaged_frames() -> None:
-    """transformers 5.19 splits the features of chunks as if the tower did not average their frames."""
+    """Correct transformers 5.19, which splits the features of chunks as if the tower did not average their frames."""
     from transformers.models.kimi_k25.modeling_kimi_k25 import Kimi_K25Model
 
     original: Any = Kimi_K25Model.get_image_features

@@ -49,8 +49,8 @@ def save_cohere_compass(folder: Path, window: int = 4096, **settings: Any) -> No
 
 
 def rotate_like_qwen3() -> None:
-    """transformers 5.19 takes the components of Cohere Compass's position IDs in sections, of frequencies in another
-    order. 5.24 takes them in turn, as vLLM and Qwen3-VL do."""
+    """Correct transformers 5.19, in which the components of Cohere Compass's position IDs rotate sections, of
+    frequencies in a different order. In 5.24, vLLM and Qwen3-VL, they alternate."""
     from transformers.models.cohere_compass import modeling_cohere_compass as modeling
 
     rotary: Any = modeling.CohereCompassRotaryEmbedding
@@ -62,7 +62,7 @@ def rotate_like_qwen3() -> None:
         return config.rope_parameters[layer_type]["rope_theta"] ** -exponents, 1.0
 
     def in_turn(self: Any, waves: Tensor, layer_type: str) -> Tensor:
-        """Of waves, (components, batch, positions, frequencies), those of one component for each frequency."""
+        """Return, for each frequency, the waves (components, batch, positions, frequencies) of one component."""
         place = torch.arange(waves.shape[-1], device=waves.device)
         limits = 3 * torch.tensor(self.mrope_section[layer_type], device=waves.device)
         component = (place % 3).where(place < limits[place % 3], 0)

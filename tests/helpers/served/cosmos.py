@@ -16,7 +16,7 @@ from helpers.served.models import CHAT, QWEN_IMAGE, QWEN_VIDEO, decoder, save, s
 from helpers.served.packed import rewrite
 
 PATCH = 16
-#: How a video is written in a prompt of Cosmos 3 Edge, which replaces the marks around it too.
+#: A video in a prompt of Cosmos 3 Edge, which also replaces the marks around it.
 COSMOS_VIDEO = QWEN_VIDEO.replace(" ", "")
 
 
@@ -28,7 +28,7 @@ def save_cosmos_edge(folder: Path, **settings: Any) -> None:
     del vision["image_size"]
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5]}
     projector = {"input_hidden_size": 64, "merger_intermediate_size": 96, "out_hidden_size": 64}
-    named: Any = {"projector_config": projector}  # which vLLM 0.32 reads
+    named: Any = {"projector_config": projector}  # read by vLLM 0.32
     config = transformers.Cosmos3EdgeConfig(
         vision_config=vision,
         text_config=decoder(len(words), rope_parameters=rope, **settings),
@@ -51,7 +51,7 @@ def save_cosmos_edge(folder: Path, **settings: Any) -> None:
 
 
 def published_tower(name: str, weight: Tensor) -> tuple[str, Tensor]:
-    """transformers saves the linear layers of Cosmos 3 Edge's tower under the names that the decoder's have."""
+    """Rename the linear layers of Cosmos 3 Edge's tower, which transformers saves under the names of the decoder's."""
     if name.startswith("model.visual."):
         name = name.replace(".mlp.up_proj.", ".mlp.fc1.").replace(".mlp.down_proj.", ".mlp.fc2.")
     return name, weight

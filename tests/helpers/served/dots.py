@@ -1,4 +1,4 @@
-"""A tiny dots.ocr, which transformers has no class for, and the same model as an EXAONE 4.5 with three norms more."""
+"""A tiny dots.ocr, for which transformers has no class, and the same model as an EXAONE 4.5 with three more norms."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from helpers.served.reference import CONVERTED
 
 DOTS_IMAGE = "<|img|> <|imgpad|> <|endofimg|>"
 WIDTH = 64
-#: That of the norms of an EXAONE 4.5.
+#: The epsilon of an EXAONE 4.5's norms.
 EPSILON = 1e-6
-#: What the EXAONE 4.5 lacks, in its folder, under the names that dots.ocr has.
+#: A file in the EXAONE 4.5's folder with the weights that it lacks, under dots.ocr's names.
 NORMS = "norms.safetensors"
 PATCHES, LAST, MERGER = "patch_embed.patchifier", "post_trunk_norm", "merger.ln_q"
-#: What published checkpoints bring along: transformers does not know the type.
+#: Code in published checkpoints, because transformers does not know the type.
 CONFIGURATION = """from transformers import PreTrainedConfig, Qwen2Config
 
 
@@ -90,7 +90,7 @@ def save_dots_ocr(folder: Path, **settings: Any) -> None:
 
 
 def draw_norms() -> dict[str, Tensor]:
-    """The bias of the patches, the norm of what they become, that after the last layer, and that of the merger."""
+    """Draw the bias of the patch embeddings, and the norms after them, after the last layer and of the merger."""
     generator = torch.Generator().manual_seed(1)
     found = {f"{PATCHES}.proj.bias": torch.empty(WIDTH).normal_(std=0.5, generator=generator)}
     for name, least, most in ((f"{PATCHES}.norm", 0.5, 1.5), (LAST, 0.5, 1.5), (MERGER, 0.2, 0.6)):
@@ -106,7 +106,7 @@ def renamed(name: str) -> str:
 
 
 def norm_as_dots_ocr(model: Any, folder: Path) -> None:
-    """Make an EXAONE 4.5 the dots.ocr that was saved beside it; others have no such file."""
+    """Turn an EXAONE 4.5 into the dots.ocr that was saved with it. Does nothing without that file."""
     if not (folder / NORMS).exists():
         return
     weights = load_file(folder / NORMS)

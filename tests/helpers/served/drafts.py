@@ -15,7 +15,7 @@ from helpers.served.models import decoder
 
 
 def save_eagle3(folder: Path, vocabulary: int) -> None:
-    """A head in the format of EAGLE-3, which reads three of the model's hidden states and no images."""
+    """Save a head in EAGLE-3's format, which reads three of the model's hidden states and no images."""
     folder.mkdir()
     config = {**decoder(vocabulary, num_hidden_layers=1), "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
     config |= {"architectures": ["LlamaForCausalLMEagle3"], "model_type": "llama", "draft_vocab_size": vocabulary}
@@ -31,7 +31,7 @@ def save_eagle3(folder: Path, vocabulary: int) -> None:
 
 
 def save_language_model(folder: Path, llava: Path) -> None:
-    """That of a saved LLaVA by itself, which answers prompts without images as LLaVA does."""
+    """Save only the language model of a saved LLaVA, which answers prompts without images like LLaVA."""
     whole: Any = transformers.LlavaForConditionalGeneration.from_pretrained(llava)
     alone = transformers.LlamaForCausalLM(whole.config.text_config)
     alone.model.load_state_dict(whole.model.language_model.state_dict())
@@ -41,12 +41,12 @@ def save_language_model(folder: Path, llava: Path) -> None:
 
 
 def add_mtp(folder: Path) -> None:
-    """Add a head for multi-token prediction, which embeds images too, to a saved EXAONE 4.5 or Qwen3.5."""
+    """Add a head for multi-token prediction, which also embeds images, to a saved EXAONE 4.5 or Qwen3.5."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     text = config["text_config"]
     if text["model_type"].startswith("qwen3_5"):
         text["mtp_num_hidden_layers"] = 1
-        gated, after = True, "input"  # its queries come with a gate
+        gated, after = True, "input"  # queries have a gate
     else:
         config |= {"num_nextn_predict_layers": 1, "vocab_size": text["vocab_size"]}
         gated, after = False, "post_feedforward"
@@ -60,7 +60,7 @@ def add_mtp(folder: Path) -> None:
 
 
 def layer(n_inputs: int, gated: bool = False) -> dict[str, Tensor]:
-    """A decoder layer of the size of `decoder`'s, whose attention reads `n_inputs` numbers for each token."""
+    """Return a decoder layer of `decoder`'s size, whose attention reads `n_inputs` numbers per token."""
     shapes = {f"self_attn.{name}_proj": (64, n_inputs) for name in "qkv"} | {"self_attn.o_proj": (64, 64)}
     shapes["self_attn.q_proj"] = (128 if gated else 64, n_inputs)
     shapes |= {"mlp.gate_proj": (96, 64), "mlp.up_proj": (96, 64), "mlp.down_proj": (64, 96)}

@@ -42,21 +42,21 @@ TOLERANCE = 1e-4
 HAS_VLLM = find_spec("vllm") is not None
 #: Whether the tests run with model runner V2.
 V2 = os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1"
-needs_vllm = pytest.mark.skipif(not HAS_VLLM, reason="vLLM has an environment of its own: make test-vllm")
+needs_vllm = pytest.mark.skipif(not HAS_VLLM, reason="vLLM needs its own environment: make test-vllm")
 COMPILED = tempfile.TemporaryDirectory(prefix="vllm-cache-")
-if HAS_VLLM:  # read when vLLM is imported, and inherited by its processes
+if HAS_VLLM:  # vLLM reads these when it is imported, and its processes inherit them
     os.environ |= {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # a third of the time to start, and real tracebacks
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CACHE_ROOT": os.environ.get("VLLM_CACHE_ROOT", COMPILED.name),
         "HF_HUB_OFFLINE": "1",
-        "HF_MODULES_CACHE": os.environ.get("HF_MODULES_CACHE", COMPILED.name),  # code that checkpoints bring along
+        "HF_MODULES_CACHE": os.environ.get("HF_MODULES_CACHE", COMPILED.name),  # code in checkpoints
         "VLLM_USE_BREAKABLE_CUDAGRAPH": "0",  # Kimi K3 would switch them on for all engines of a process
         "VLLM_MLA_DISABLE": "1",  # Kimi's latent attention, whose kernel for CPUs takes no chunked prefill
     }
     if not torch.cuda.is_available():
-        interpret_kernels()  # those of V2, and of attention within images
-        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = str(int(V2))  # else V2, since there is Triton
+        interpret_kernels()  # the kernels of V2 and of attention within images
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = str(int(V2))  # since there is Triton, the default would be V2
 
 
 @cache
@@ -67,7 +67,7 @@ def reference_process() -> ProcessPoolExecutor:
 def expected(
     model: Path, settings: Mapping[str, Any], requests: Sequence[Request], position_ids: PositionIds | None = None
 ) -> list[Answer]:
-    """The answers of transformers with tokenprune, for the settings of an engine."""
+    """Return the answers of transformers with tokenprune, for the settings of an engine."""
     strategy = {name: value for name, value in settings.items() if name not in ("position_ids", "record")}
     ids: PositionIds = position_ids or settings.get("position_ids", "original")
     return reference_process().submit(answers, model, strategy.pop("strategy"), strategy, ids, requests).result()
@@ -75,7 +75,8 @@ def expected(
 
 @contextmanager
 def engine(model: Path, architecture: str, settings: Mapping[str, Any], **options: Any) -> Iterator[Any]:
-    """vLLM's `LLM` in this process, with the plug-in, whether or not tokenprune is installed with its entry points."""
+    """Return vLLM's `LLM` in this process, with the plug-in even if tokenprune is not installed with its entry
+    points."""
     from vllm import LLM
     from vllm.distributed import cleanup_dist_env_and_memory
 
@@ -102,7 +103,7 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
         "max_model_len": 512,
         "enforce_eager": True,
         "distributed_executor_backend": "uni",
-        "max_logprobs": -1,  # as many as the vocabulary has, all of which `served` asks for
+        "max_logprobs": -1,  # all tokens of the vocabulary, which `served` requests
         "limit_mm_per_prompt": {"image": 4, "video": 0},
         "block_size": 32,
         "disable_log_stats": False,
@@ -118,11 +119,11 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
         del llm
         gc.collect()
         cleanup_dist_env_and_memory()
-        os.environ.pop("VLLM_USE_BREAKABLE_CUDAGRAPH", None)  # which vLLM sets for some models, and leaves
+        os.environ.pop("VLLM_USE_BREAKABLE_CUDAGRAPH", None)  # vLLM sets it for some models, and does not reset it
 
 
 def served(llm: Any, requests: Sequence[Request], adapter: Any = None) -> list[Any]:
-    """vLLM's outputs for requests that are sent together, with the model or an adapter of it (a `LoRARequest`)."""
+    """Return vLLM's outputs for requests that are sent together, to the model or an adapter (a `LoRARequest`)."""
     from vllm import SamplingParams
 
     n_logprobs, tokenizer = llm.llm_engine.model_config.get_vocab_size(), llm.get_tokenizer()
@@ -142,7 +143,7 @@ def served(llm: Any, requests: Sequence[Request], adapter: Any = None) -> list[A
 
 
 def _data(request: Request, architecture: Architecture | None) -> dict[str, list[Any]]:
-    """The images, videos and sounds of a request, as vLLM takes them. architecture: None for one of vLLM's own."""
+    """Return the images, videos and sounds of a request for vLLM. architecture: None for one of vLLM's own."""
     images = [draw(*one, request.flat) for one in request.images]
     if architecture is not None and architecture.vision_chunks:
         chunks = [chunk(*one, request.flat) for one in request.videos]
@@ -157,19 +158,19 @@ def _data(request: Request, architecture: Architecture | None) -> dict[str, list
 
 
 def played(shot: tuple[Any, dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
-    """A film as vLLM takes it."""
+    """Return a film in vLLM's format."""
     frames, facts = shot
     return frames, {**facts, "do_sample_frames": False}
 
 
 def preemptions(llm: Any) -> float:
-    """How many times an engine has preempted a request."""
+    """Return how many times an engine has preempted requests."""
     return sum(one.value for one in llm.get_metrics() if one.name == "vllm:num_preemptions")
 
 
 @dataclass(frozen=True)
 class Apart:
-    """What an engine in a process of its own did: its outputs for each batch, and how many requests it preempted."""
+    """The results of an engine in a separate process: its outputs per batch, and how many requests it preempted."""
 
     outputs: list[list[Any]]
     n_preemptions: float
@@ -178,8 +179,8 @@ class Apart:
 def served_apart(
     model: Path, architecture: str, settings: Mapping[str, Any], batches: Sequence[Sequence[Request]], **options: Any
 ) -> Apart:
-    """What an engine in a process of its own does with several batches: vLLM's Transformers backend changes
-    transformers' classes, with which other tests save models."""
+    """Run several batches on an engine in a separate process, because vLLM's Transformers backend changes transformers'
+    classes, which other tests use to save models."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_served_batches, model, architecture, settings, batches, options).result()
 
@@ -196,15 +197,14 @@ def _served_batches(
 
 
 def check_equal(output: Any, answer: Answer, tolerance: float = TOLERANCE) -> None:
-    """Fail unless vLLM's output has the answer's tokens and log probabilities, and its prompt is as short as it ought
-    to be."""
+    """Check that vLLM's output has the answer's tokens and log probabilities, and a prompt of the expected length."""
     assert difference(output, answer) < tolerance
     assert list(output.outputs[0].token_ids) == answer.tokens
 
 
 def difference(output: Any, answer: Answer) -> float:
-    """The largest difference of a log probability: of any first token, and of the answered ones as long as they are the
-    same."""
+    """Return the largest difference between log probabilities: of all possible first tokens, and of the answer's tokens
+    until the answers diverge."""
     completion = output.outputs[0]
     found = [abs(answer.first[token] - one.logprob) for token, one in completion.logprobs[0].items()]
     assert len(found) > 50

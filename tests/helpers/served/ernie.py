@@ -13,14 +13,14 @@ from helpers.served.models import CHAT, N_LAYERS, PATCH, decoder, save, tokenize
 from helpers.served.packed import SIZES
 from helpers.served.reference import CONVERTED
 
-#: How an image is written in a prompt; vLLM writes ERNIE_VISUAL for each of its visual tokens.
+#: An image in a prompt; vLLM writes ERNIE_VISUAL for each of its visual tokens.
 ERNIE_IMAGE = "<|IMAGE_START|> <|image@placeholder|> <|IMAGE_END|>"
 ERNIE_VISUAL = "<|IMAGE_PLACEHOLDER|>"
 VIDEO = "<|VIDEO_START|> <|VIDEO_PLACEHOLDER|> <|VIDEO_END|>"
-#: The most and the fewest pixels of an image, by the names that the authors' processor has for them.
+#: The most and the fewest pixels of an image, under the names of the authors' processor.
 PIXELS = {"min_pixels": SIZES["shortest_edge"], "max_pixels": SIZES["longest_edge"]}
-#: What published checkpoints bring along: transformers does not know the type, and has another processor. Theirs
-#: returns pixels as they are, which vLLM normalises.
+#: Code in published checkpoints, because transformers does not know the type and has a different processor. Theirs
+#: returns raw pixels, which vLLM normalises.
 CONFIGURATION = """from transformers import PreTrainedConfig
 
 
@@ -67,7 +67,7 @@ def save_ernie4_5_vl(folder: Path, **settings: Any) -> None:
     start, image, end = ERNIE_IMAGE.split()
     named = {"image_start_token": start, "image_token": image, "image_end_token": end}
     named |= dict(zip(("video_start_token", "video_token", "video_end_token"), VIDEO.split(), strict=True))
-    words = tokenizer(**named)  # where transformers reads a visual token, vLLM reads an image
+    words = tokenizer(**named)  # a visual token for transformers is an image for vLLM
     ids = {f"{name}_id": words.convert_tokens_to_ids(token) for name, token in named.items()}
     text = decoder(len(words) + 1, rms_norm_eps=1e-6, tie_word_embeddings=False, use_bias=False, **settings)
     experts = {"moe_k": 2, "moe_intermediate_size": [48, 32], "moe_num_shared_experts": 1}
@@ -88,7 +88,7 @@ def save_ernie4_5_vl(folder: Path, **settings: Any) -> None:
     )
     converted = folder / CONVERTED
     save(transformers.Ernie4_5_VLMoeForConditionalGeneration(config), processor, converted)
-    # transformers saves the authors' names, but for the tower's, which is a part of the model there.
+    # transformers saves the authors' names, except for the tower, which is part of the model there.
     weights = load_file(converted / "model.safetensors")
     theirs = {name.replace("model.vision_model.", "vision_model."): weight for name, weight in weights.items()}
     save_file(theirs, folder / "model.safetensors", {"format": "pt"})

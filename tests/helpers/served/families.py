@@ -1,4 +1,4 @@
-"""The families that vLLM has models of its own for, as tiny models, and prompts with images of several shapes."""
+"""The families for which vLLM has its own models, as tiny models, and prompts with images of several shapes."""
 
 from __future__ import annotations
 
@@ -104,19 +104,19 @@ FAMILIES = (
     Family(
         "qwen4_exp",
         "TokenPruneQwen4Exp",
-        partial(save_qwen4_exp, ngrams=V2),  # only V2 tells vLLM's model the tokens before a step
+        partial(save_qwen4_exp, ngrams=V2),  # only V2 gives vLLM's model the tokens before a step
         QWEN_IMAGE,
         QWEN_VIDEO,
         FAR_MROPE,
         n_blocks=14,
-        options={"engram_config": {"cpu_offload": False}} if V2 else {},  # memory is pinned beside a GPU only
+        options={"engram_config": {"cpu_offload": False}} if V2 else {},  # memory can be pinned only with a GPU
     ),
     Family("qwen2_5_omni", "TokenPruneQwen2_5Omni", partial(save_omni, kind="qwen2_5_omni"), QWEN_IMAGE, far=FAR_MROPE),
     Family(
         "qwen3_omni_moe", "TokenPruneQwen3Omni", partial(save_omni, kind="qwen3_omni_moe"), QWEN_IMAGE, far=FAR_MROPE
     ),
     Family("cosmos3_omni", "TokenPruneCosmos3", save_cosmos, QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE),
-    # vLLM 0.32 resizes images that are lower than a visual token, 32 pixels, otherwise than transformers.
+    # vLLM 0.32 resizes images lower than a visual token, 32 pixels, differently from transformers.
     Family(
         "cosmos3_edge",
         "TokenPruneCosmos3Edge",
@@ -246,7 +246,7 @@ FAMILIES = (
         far=Far(80, 8, (400, 4), raises=M_ROPE_ENDS),
         n_more=3,
     ),
-    # No step is to end within an image, which vLLM 0.32 only makes sure of while no other request shares the step.
+    # No step may end within an image. vLLM 0.32 ensures that only if no other request shares the step.
     Family(
         "gemma3",
         "TokenPruneGemma3",

@@ -1,4 +1,4 @@
-"""What the tests must know of a family that vLLM serves."""
+"""What tests need to know about a family that vLLM serves."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ class Far:
 
 
 M_ROPE_ENDS = "out of bounds for dimension 0"
-#: vLLM's table of M-RoPE is up to four times as long as the config says, and an image takes as many position IDs as its
-#: longer side has visual tokens: these have more than 40.
+#: vLLM's M-RoPE table is up to four times as long as the config says, and an image takes as many position IDs as its
+#: longer side has visual tokens: more than 40 in these images.
 FAR_MROPE = Far(64, 7, (1372, 28), raises=M_ROPE_ENDS)
 
-#: vLLM's kernel for CPUs rotates the wrong values where only a part of each head is rotated, and in LFM2.
+#: vLLM's CPU kernel rotates the wrong values if only part of each head is rotated, and in LFM2.
 OWN_ROTATION = {"compilation_config": {"custom_ops": ["all", "-rotary_embedding"]}}
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family: how a tiny model is saved, and how an image, and a video that is pruned, is written in a prompt.
+    """A family: how to save a tiny model, and how images and pruned videos are written in a prompt.
 
-    visual_token: that of which an image has several; None if it is the middle one of `image`.
-    n_blocks: of a KV cache that a few requests outgrow together.
-    n_step: the most tokens of a step, which ends within images if that is few.
-    n_more: how many more tokens than in other families an image has before its visual ones.
-    options: what the engine must be told.
-    settings: what it prunes with.
+    visual_token: the token that an image repeats; None if it is the middle one of `image`.
+    n_blocks: blocks of a KV cache that a few requests together exceed.
+    n_step: the maximum tokens per step; if it is small, steps end within images.
+    n_more: how many more tokens than in other families precede an image's visual tokens.
+    options: engine options that the family needs.
+    settings: settings to prune with.
     """
 
     name: str
@@ -63,11 +63,11 @@ class Family:
 
     @property
     def mixes(self) -> bool:
-        """Whether transformers takes images and videos in one prompt."""
+        """Whether transformers accepts images and videos in one prompt."""
         return self.video in (QWEN_VIDEO, COSMOS_VIDEO)
 
     def requests(self) -> list[Request]:
-        """Prompts with one and several images, with keep ratios of their own, and without images."""
+        """Return prompts with one and several images, with their own keep ratios, and without images."""
         a, b, c = (1, 140, 112), (2, 200, 90), (3, 112, 224)
         i = self.image
         return [
@@ -83,7 +83,7 @@ class Family:
         ]
 
     def visual(self, output: Any, tokenizer: Any) -> range:
-        """Where the visual tokens of the first image are in the prompt of vLLM's output."""
+        """Return where the first image's visual tokens are in the prompt of vLLM's output."""
         marks = self.image.split()
         name = self.visual_token or marks[len(marks) // 2]
         token, ids = tokenizer.convert_tokens_to_ids(name), output.prompt_token_ids
@@ -93,5 +93,5 @@ class Family:
 
 
 def words(n: int, first: int = 0) -> str:
-    """A text of n tokens."""
+    """Return a text of n tokens."""
     return " ".join(f"w{(first + i) % 70}" for i in range(n))

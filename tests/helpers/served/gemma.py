@@ -25,17 +25,18 @@ GEMMA4_TOKENS = {
     "boa": "<|audio>",
     "eoa": "<audio|>",
 }
-#: Small models have an embedding of every token for each layer, and layers that read the keys of others.
+#: Small models have per-layer embeddings of every token, and layers that share keys.
 GEMMA4_KINDS = {
     "small": {"hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 128, "num_kv_shared_layers": 2},
     "large": {"hidden_size_per_layer_input": 0, "use_bidirectional_attention": "vision"},
 }
-#: Tokens of their own in Gemma's vocabulary.
+#: Single tokens in Gemma's vocabulary.
 NEWLINES = ["\n" * n for n in range(1, 5)]
 
 
 def words_and_newlines(*more: str, **named: str) -> Any:
-    """A tokenizer of which a run of newlines is one token, and so is a space between newlines, and `more` words."""
+    """Return a tokenizer in which a run of newlines is one token, and a space between newlines too, with `more`
+    words."""
     words = tokenizer(*NEWLINES, *more, **named)
     spaces = pre_tokenizers.Split(Regex(" +(?!\n)|(?<!\n) +"), "removed")
     newlines = pre_tokenizers.Split(Regex("\n+"), "isolated")
@@ -85,7 +86,7 @@ def save_gemma4(folder: Path, kind: str = "small", window: int = 4096, **setting
     patch, pool = 4, 2
     words = words_and_newlines(**{f"{name}_token": token for name, token in GEMMA4_TOKENS.items()})
     ids = {f"{name}_token_id": words.convert_tokens_to_ids(token) for name, token in GEMMA4_TOKENS.items()}
-    # With the usual epsilon, norms of what is nearly zero enlarge rounding errors.
+    # With the usual epsilon, norms of nearly zero states enlarge rounding errors.
     text: dict[str, Any] = {
         **decoder(len(words), num_hidden_layers=4, rms_norm_eps=1e-3),
         "global_head_dim": 64,
@@ -146,15 +147,15 @@ def save_gemma4_unified(folder: Path, window: int = 4096, **settings: Any) -> No
 
 
 def marks_as_padding(name: str, weight: Tensor, marks: list[int]) -> tuple[str, Tensor]:
-    """Where a random model answers with the mark of an image, transformers goes on with the embedding of padding, and
-    vLLM with the mark's."""
+    """Make both embeddings equal: if a random model answers with an image mark, transformers continues with the
+    embedding of padding, and vLLM with the mark's."""
     if name.endswith("embed_tokens.weight"):
         weight[marks] = weight[0].clone()
     return name, weight
 
 
 def halve_norms(model: Any) -> None:
-    """Gemma 4's queries and keys have norms, and no scale."""
+    """Halve the norms of queries and keys, which Gemma 4 does not scale."""
     with torch.no_grad():
         for layer in model.model.language_model.layers:
             layer.self_attn.q_norm.weight.fill_(0.5)

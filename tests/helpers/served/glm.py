@@ -18,7 +18,7 @@ MARKS = (
 )
 #: Class names by model_type.
 NAMES = {"glm4v": "Glm4v", "glm4v_moe": "Glm4vMoe", "glm_ocr": "GlmOcr"}
-#: A layer without experts, then layers with. vLLM reads `use_qk_norm`, which published configurations have.
+#: One layer without experts, then layers with experts. vLLM reads `use_qk_norm`, as in published configurations.
 EXPERTS = {
     "n_routed_experts": 4,
     "n_shared_experts": 1,
@@ -38,7 +38,7 @@ def save_glm(folder: Path, kind: str, **settings: Any) -> None:
     text = decoder(len(words), rope_parameters=rope, **settings)
     if kind == "glm4v_moe":
         text |= EXPERTS
-    if kind == "glm_ocr":  # vLLM takes the merger's width from here, transformers three times the width of its output
+    if kind == "glm_ocr":  # vLLM takes the merger's width from here; transformers uses three times its output width
         text["intermediate_size"] = 3 * 64
     vision: dict[str, Any] = {"depth": N_LAYERS, "num_heads": 2, "hidden_size": 64, "intermediate_size": 96}
     vision |= {"patch_size": PATCH, "image_size": 8 * PATCH, "spatial_merge_size": 2, "out_hidden_size": 64}

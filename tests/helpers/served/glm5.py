@@ -1,7 +1,7 @@
-"""A tiny GLM-5-Next in which a plain decoder stands in for the language model, whose kernels are for GPUs only.
+"""A tiny GLM-5-Next in which a plain decoder stands in for the language model, whose kernels run only on GPUs.
 
-In vLLM it is a Llama, at the position IDs that the language model is given; in transformers, one that numbers the
-tokens in its cache itself.
+In vLLM it is a Llama that uses the language model's position IDs; in transformers, one that numbers the tokens in its
+cache itself.
 """
 
 # pyright: reportMissingImports=false
@@ -26,14 +26,14 @@ NAMES = (*decoder(0), "rms_norm_eps", "rope_parameters")
 
 @cache
 def decode_plainly() -> None:
-    """Let every GLM-5-Next that transformers makes in this process have the stand-in."""
+    """Use the stand-in in every GLM-5-Next that transformers makes in this process."""
     from transformers.modeling_outputs import MoeModelOutputWithPast
     from transformers.models.glm5_next import modeling_glm5_next
 
     modeling: Any = modeling_glm5_next
 
     class Decoder(transformers.LlamaModel):
-        """Ignores the position IDs that it is given, as GLM-5-Next does."""
+        """Ignores position IDs, like GLM-5-Next."""
 
         def __init__(self, config: Any) -> None:
             settings: dict[str, Any] = {name: getattr(config, name) for name in NAMES if name != "head_dim"}  # it is 0
@@ -58,7 +58,7 @@ def serve_plainly() -> None:
 
         has_inner_state = is_hybrid = False
 
-    multimodal.fused_q_kv_rmsnorm = norm_both  # vLLM's kernel is for GPUs, and takes minutes in Triton's interpreter
+    multimodal.fused_q_kv_rmsnorm = norm_both  # vLLM's kernel takes minutes in Triton's interpreter
     ModelRegistry.register_model(NAME, WithoutStates)
     ModelRegistry.register_model("Glm5NextForCausalLM", "vllm.model_executor.models.llama:LlamaForCausalLM")
 
@@ -66,7 +66,7 @@ def serve_plainly() -> None:
 def norm_both(
     query: Tensor, key: Tensor, query_weight: Tensor, key_weight: Tensor, epsilon: float
 ) -> tuple[Tensor, Tensor]:
-    """Those of a layer of the vision tower, each (patches * heads, width)."""
+    """Normalise queries and keys of a vision tower layer, each (patches * heads, width)."""
     given = ((query, query_weight), (key, key_weight))
     normed = [rms_norm(states, weight.shape, weight, epsilon) for states, weight in given]
     return normed[0], normed[1]

@@ -9,7 +9,7 @@ import transformers
 
 from helpers.served.models import CHAT, IMAGE, PATCH, decoder, published_tower, save, tokenizer, tower
 
-#: The decoder layers before which features are added: of two encoder layers, and of four groups of one's patches.
+#: The decoder layers before which features are added: from two encoder layers, and from four groups of patches of one.
 DEEP, SPATIAL = [[-3, 1], [-1, 0]], [2, 3, 4, 5]
 RATE = "2/4"
 MULTIPLIERS = {

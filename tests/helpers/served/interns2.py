@@ -1,4 +1,4 @@
-"""A tiny Intern-S2 Preview, which transformers has no class for, and the same model as a Qwen3.5 with experts."""
+"""A tiny Intern-S2 Preview, for which transformers has no class, and the same model as a Qwen3.5 with experts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from helpers.served.models import save_qwen
 from helpers.served.packed import rewrite
 from helpers.served.reference import CONVERTED
 
-#: What checkpoints bring along.
+#: Code in checkpoints.
 CONFIGURATION = """from transformers import Qwen3_5MoeConfig
 
 
@@ -29,5 +29,5 @@ def save_interns2(folder: Path, **settings: Any) -> None:
     code = {"auto_map": {"AutoConfig": "configuration_interns2.InternS2PreviewConfig"}}
     rewrite(folder / "config.json", lambda written: {**written, **names, **code})
     (folder / "configuration_interns2.py").write_text(CONFIGURATION)
-    # transformers has a class for Qwen3.5's tokenizer alone, which cuts the times of frames otherwise.
+    # transformers has a class only for Qwen3.5's tokenizer, which splits the times of frames differently.
     AutoTokenizer.from_pretrained(folder / CONVERTED).save_pretrained(folder)

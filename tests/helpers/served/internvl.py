@@ -1,5 +1,5 @@
-"""A tiny InternVL in its authors' format and a tiny Intern-S1, which transformers does not load, and the same models as
-InternVL in transformers'; and a tiny Qianfan-OCR, which both load as it is published."""
+"""A tiny InternVL in its authors' format and a tiny Intern-S1, which transformers cannot load, with the same models as
+InternVL in transformers' format; and a tiny Qianfan-OCR, which both load as published."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from torch import Tensor
 from helpers.served.models import CHAT, INTERN_IMAGE, PATCH, decoder, save, save_internvl, tokenizer, tower
 from helpers.served.reference import CONVERTED
 
-#: How an image is written in a prompt; vLLM writes INTERN_IMAGE for each of its visual tokens.
+#: An image in a prompt; vLLM writes INTERN_IMAGE for each of its visual tokens.
 CHAT_IMAGE = "<image>"
-#: What the engine must be told: the checkpoint brings code along.
+#: Engine options: the checkpoint contains code.
 CHAT_OPTIONS = {"trust_remote_code": True}
 SIDE = 6 * PATCH
-#: Added to the vocabulary for vLLM: how it writes a video.
+#: Added to the vocabulary, because vLLM writes videos with it.
 FOR_VIDEOS = "<|video_pad|>"
-#: How an image becomes tiles, and these visual tokens.
+#: How images become tiles and visual tokens.
 TILING = {
     "downsample_ratio": 0.5,
     "dynamic_image_size": True,
@@ -35,7 +35,7 @@ TILING = {
     "select_layer": -1,
     "use_thumbnail": True,
 }
-#: What published checkpoints bring along: transformers knows neither type.
+#: Code in published checkpoints, because transformers knows neither type.
 CONFIGURATION = """from transformers import AutoConfig, PreTrainedConfig
 
 
@@ -86,7 +86,8 @@ QUERIES = ".attention.q_proj."
 
 
 def words_with(context: str, *more: str) -> Any:
-    """A tokenizer that calls a visual token `context`, at the same place of its vocabulary, with `more` at the end."""
+    """Return a tokenizer whose visual token is `context`, at the same place in the vocabulary, with `more` at the
+    end."""
     named = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": context}
     words = tokenizer(**named, video_token="<video>")
     words.add_special_tokens({"additional_special_tokens": list(more)})
@@ -96,7 +97,7 @@ def words_with(context: str, *more: str) -> Any:
 def save_internvl_chat(folder: Path, large: bool = False, **settings: Any) -> None:
     """InternVL with tiles of 3 x 3 visual tokens, up to four and an overview. large: whether the layers of its tower
     are those of InternViT-6B."""
-    words = words_with(CHAT_IMAGE)  # where transformers reads a visual token, vLLM reads an image
+    words = words_with(CHAT_IMAGE)  # a visual token for transformers is an image for vLLM
     layers = {"norm_type": "rms_norm", "use_qk_norm": True} if large else {"attention_bias": True}
     config = transformers.InternVLConfig(
         vision_config=transformers.InternVLVisionConfig(**tower(SIDE, **layers)),
@@ -157,7 +158,7 @@ def save_qianfan_ocr(folder: Path, **settings: Any) -> None:
 
 
 def published_layers(name: str, weight: Tensor) -> tuple[str, Tensor]:
-    """transformers 5.19 writes the decoder's layers as if they were the tower's."""
+    """Rename the decoder's layers, which transformers 5.19 saves as if they were the tower's."""
     return name.replace("language_model.model.encoder.", "language_model.model."), weight
 
 
@@ -172,7 +173,7 @@ def tiles() -> Any:
 
 
 def their_config(config: Any) -> dict[str, Any]:
-    """A config.json with the names that published ones have."""
+    """Return a config.json with the names of published ones."""
     return {
         "architectures": ["InternVLChatModel"],
         "model_type": "internvl_chat",
@@ -197,7 +198,7 @@ def their_tower(vision: Any) -> dict[str, Any]:
 
 
 def in_their_format(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a model in transformers' format under the authors' names."""
+    """Return the weights of a model in transformers' format under the authors' names."""
     found = {}
     for name, weight in weights.items():
         if QUERIES in name:

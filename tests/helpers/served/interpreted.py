@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Driver:
-    """What vLLM asks of Triton's driver for a device."""
+    """The parts of a Triton driver that vLLM needs."""
 
     @staticmethod
     def is_active() -> bool:
@@ -21,14 +21,14 @@ class Driver:
 
 
 def interpret_kernels() -> None:
-    """Call it before vLLM is imported, which runs Triton on a CPU only if Triton says that it can."""
+    """Make Triton report that it works on a CPU, so that vLLM uses it. Call it before vLLM is imported."""
     os.environ["TRITON_INTERPRET"] = "1"
     os.environ["TORCHINDUCTOR_TRITON_DISABLE_DEVICE_DETECTION"] = "1"  # torch compiles for CPUs without Triton
     from triton.backends import backends
     from triton.runtime.interpreter import InterpreterBuilder
 
     backends["cpu"] = SimpleNamespace(driver=Driver)
-    # A condition that is one number for a whole block becomes integers there, which the interpreter refuses as a mask.
+    # A scalar condition for a whole block becomes integers, which the interpreter refuses as a mask.
     builder: Any = InterpreterBuilder
     load, store = builder.create_masked_load, builder.create_masked_store
     builder.create_masked_load = lambda self, pointers, mask, *others: load(self, pointers, as_mask(mask), *others)

@@ -1,6 +1,6 @@
-"""A tiny Kimi K3, which transformers has no class for, and the same model as a Kimi K2.5 with another vision tower.
+"""A tiny Kimi K3, for which transformers has no class, and the same model as a Kimi K2.5 with another vision tower.
 
-Its own language model runs on GPUs only. Here, vLLM's Kimi K3 has that of Kimi K2.5."""
+Its own language model runs only on GPUs. Here, vLLM's Kimi K3 has that of Kimi K2.5."""
 
 # pyright: reportMissingImports=false
 
@@ -22,10 +22,10 @@ from helpers.served.reference import CONVERTED
 
 K3_IMAGE = "<|kimi_image_placeholder|>"
 CONTENT = "<|media_content|>"
-#: That of the attention's queries is another than that of the rest of the tower.
+#: The width of the attention's queries, which differs from the rest of the tower.
 WIDTH, QKV_WIDTH, N_HEADS, MLP_WIDTH = 64, 96, 2, 80
 EPSILON = 1e-5
-#: The tower and the projector, in the folder of the Kimi K2.5 that lacks them.
+#: A file with the tower and the projector, in the folder of the Kimi K2.5 that lacks them.
 TOWER = "tower.safetensors"
 SIZES = ("140x112", "200x90", "112x224")
 
@@ -63,7 +63,7 @@ def save_kimi_k3(folder: Path, **settings: Any) -> None:
 
 
 def draw_tower() -> dict[str, Tensor]:
-    """The weights of the vision tower and the projector, by the names that they have in a published checkpoint."""
+    """Draw the weights of the vision tower and the projector, under the names of published checkpoints."""
     generator = torch.Generator().manual_seed(1)
 
     def matrix(*shape: int) -> Tensor:
@@ -96,7 +96,7 @@ def draw_tower() -> dict[str, Tensor]:
 
 
 def see_as_kimi_k3(model: Any, folder: Path) -> None:
-    """Give a Kimi K2.5 the vision tower that was saved beside it; others have no such file."""
+    """Give a Kimi K2.5 the vision tower that was saved with it. Does nothing without that file."""
     if not (folder / TOWER).exists():
         return
     weights, tower = load_file(folder / TOWER), model.model.vision_tower
@@ -128,7 +128,7 @@ def see_as_kimi_k3(model: Any, folder: Path) -> None:
 
 
 def by_halves(weight: Tensor) -> Tensor:
-    """The rows of each head, of which Kimi rotates the even with the odd ones, and transformers halves."""
+    """Reorder the rows of each head: Kimi rotates even and odd ones together, transformers the two halves."""
     return weight.view(N_HEADS, -1, 2, WIDTH).transpose(1, 2).reshape(weight.shape)
 
 
@@ -145,7 +145,7 @@ def rms_norm(weight: Tensor, epsilon: float | None = None) -> nn.RMSNorm:
 
 
 def with_sizes(text: str, images: Any) -> str:
-    """A prompt for Kimi K3 as one for Kimi K2.5, given the seed, the width and the height of each image."""
+    """Return a prompt for Kimi K3 as one for Kimi K2.5, given the seed, width and height of each image."""
     start, *others = KIMI_IMAGE.split()
     for _, width, height in images if K3_IMAGE in text else ():
         text = text.replace(K3_IMAGE, " ".join([start, "image", f"{width}x{height}", CONTENT, *others]), 1)
@@ -153,7 +153,7 @@ def with_sizes(text: str, images: Any) -> str:
 
 
 def run_kimi_k3_on_cpus() -> None:
-    """Let vLLM build Kimi K3 with the language model of Kimi K2.5, which has no state."""
+    """Make vLLM build Kimi K3 with the language model of Kimi K2.5, which has no state."""
     from vllm import ModelRegistry
 
     ModelRegistry.register_model("TokenPruneKimiK3", stand_in())

@@ -1,4 +1,4 @@
-"""A tiny Kimi-VL, which transformers has no class for, and the same model as a Kimi K2.5."""
+"""A tiny Kimi-VL, for which transformers has no class, and the same model as a Kimi K2.5."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from safetensors.torch import load_file, save_file
 from helpers.served.packed import save_kimi
 from helpers.served.reference import CONVERTED
 
-#: vLLM's kernel for CPUs rotates the wrong values where only a part of each head is rotated.
+#: vLLM's CPU kernel rotates the wrong values if only part of each head is rotated.
 VL_OPTIONS = {
     "trust_remote_code": True,
     "compilation_config": {"custom_ops": ["all", "-rotary_embedding"]},
 }
-#: Names of settings of the tower in Kimi K2.5, and in Kimi-VL where they differ.
+#: Names of the tower's settings that differ: in Kimi K2.5 -> in Kimi-VL.
 RENAMED = {"pos_emb_height": "init_pos_emb_height", "pos_emb_width": "init_pos_emb_width"}
-#: What published checkpoints bring along. This one prepares images as Kimi K2.5 does.
+#: Code in published checkpoints. This one prepares images like Kimi K2.5.
 PROCESSING = """from transformers import BatchFeature, ProcessorMixin
 
 
@@ -70,7 +70,7 @@ def save_kimi_vl(folder: Path, **settings: Any) -> None:
 
 
 def renamed(name: str) -> str:
-    """The name of one of Kimi K2.5's weights in Kimi-VL."""
+    """Return the name in Kimi-VL of a weight of Kimi K2.5."""
     for number, linear in ((0, "linear_1"), (2, "linear_2")):
         name = name.replace(f"mm_projector.proj.{number}.", f"multi_modal_projector.{linear}.")
     return name.replace("mm_projector.pre_norm.", "multi_modal_projector.pre_norm.")

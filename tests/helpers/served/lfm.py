@@ -28,7 +28,7 @@ def save_lfm2_vl(folder: Path, **settings: Any) -> None:
     vision = {**tower(0, num_patches=64, vision_use_head=False), "patch_size": PATCH}
     del vision["image_size"]
     text = transformers.Lfm2Config(
-        **decoder(len(words), block_dim=64, conv_dim=64, **settings),  # names that only vLLM reads
+        **decoder(len(words), block_dim=64, conv_dim=64, **settings),  # only vLLM reads these names
         layer_types=["conv", "full_attention", "conv"],
         block_auto_adjust_ff_dim=False,
     )
@@ -47,8 +47,8 @@ def save_lfm2_vl(folder: Path, **settings: Any) -> None:
 
 
 def take_older_transformers() -> None:
-    """`patch` refuses LFM2-VL in transformers before 5.24, and vLLM has older ones. In 5.19, a prompt by itself is
-    pruned as in 5.24."""
+    """Let `patch` accept LFM2-VL in transformers before 5.24, since vLLM uses an older one. A single prompt is pruned
+    in 5.19 as in 5.24."""
     from tokenprune.adapters.families.lfm2_vl import Lfm2VlAdapter
 
     Lfm2VlAdapter.since = (5, 19)

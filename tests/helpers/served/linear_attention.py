@@ -1,4 +1,4 @@
-"""Gated linear attention for vLLM on a CPU in float32, token by token: vLLM's own CPU kernel takes bfloat16 only."""
+"""Gated linear attention for vLLM on a CPU in float32, token by token: vLLM's own CPU kernel takes only bfloat16."""
 
 # pyright: reportMissingImports=false
 
@@ -13,11 +13,11 @@ from torch.nn.functional import conv1d, normalize, silu, softplus
 
 
 def use_float32_kernel() -> None:
-    """Call it before a model is built, which makes an operator of vLLM's function."""
+    """Replace vLLM's function. Call it before a model is built, which makes the function an operator."""
     from vllm.model_executor.layers.mamba.ops.cpu import gdn_attention
     from vllm.utils.torch_utils import LayerNameType
 
-    attend.__annotations__["layer_name"] = LayerNameType  # which torch makes the operator's signature of
+    attend.__annotations__["layer_name"] = LayerNameType  # torch derives the operator's signature from it
     gdn_attention.cpu_gdn_attention_core = attend
 
 
@@ -28,7 +28,7 @@ def attend(mixed_qkv: Tensor, b: Tensor, a: Tensor, core_attn_out: Tensor, layer
 
     context: Any = get_forward_context()
     layer = context.no_compile_layers[_resolve_layer_name(layer_name)]
-    if context.attn_metadata is None:  # vLLM measures memory
+    if context.attn_metadata is None:  # vLLM is measuring memory
         return
     metadata = context.attn_metadata[layer.prefix]
     weight = getattr(layer.conv1d, "_cpu_unpacked_conv_weight", layer.conv1d.weight)
@@ -60,7 +60,7 @@ def attend(mixed_qkv: Tensor, b: Tensor, a: Tensor, core_attn_out: Tensor, layer
                 state.zero_()
             window = advance(places[starts[i] : starts[i + 1]], inputs[:n_before], state)
             inputs[:n_before] = window[len(window) - n_before :]
-    # A draft may be rejected: the state after each of its tokens is kept, and so are the inputs before all of them.
+    # A draft may be rejected, so the state after each of its tokens is kept, and the inputs before all of them.
     for i in range(metadata.num_spec_decodes):
         start, end = metadata.spec_query_start_loc[i : i + 2].tolist()
         slots, n_accepted = metadata.spec_state_indices_tensor[i].tolist(), int(metadata.num_accepted_tokens[i])

@@ -22,7 +22,7 @@ TOKENS = {
         for end, slash in (("start", ""), ("end", "/"))
     },
 }
-#: Those that 4.7's config knows the IDs of: they have places on the canvas.
+#: The marks whose IDs 4.7's config has, because they have places on the canvas.
 MARKS = ("image_start", "image_end", "slice_start", "slice_end")
 PATCH = 8
 
@@ -30,7 +30,7 @@ PATCH = 8
 def save_minicpm(folder: Path, version: str = "4_6", **settings: Any) -> None:
     """MiniCPM-V 4.6 or 4.7 with up to 16 visual tokens, or an overview and up to four slices of about as many."""
     words = words_and_newlines(*map(str, range(10)), **TOKENS)
-    words.backend_tokenizer.decoder = decoders.Fuse()  # vLLM looks for an image's number in decoded text
+    words.backend_tokenizer.decoder = decoders.Fuse()  # vLLM searches decoded text for an image's number
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
     rope["partial_rotary_factor"] = 0.25
     text = decoder(len(words), model_type="qwen3_5_text", rope_parameters=rope, **LINEAR, **settings)

@@ -1,6 +1,6 @@
-"""A tiny MiniMax M3 in its published format, and what lets vLLM's run on a CPU in float32.
+"""A tiny MiniMax M3 in its published format, and changes with which vLLM's runs on a CPU in float32.
 
-Its layers have no experts and attend to everything, as layers that choose blocks do in prompts of up to 2,048 tokens.
+Its layers have no experts and attend to everything, like block-choosing layers in prompts of up to 2,048 tokens.
 """
 
 # pyright: reportMissingImports=false
@@ -25,7 +25,7 @@ from helpers.served.packed import SIZES, rewrite
 NAME = "TokenPruneMiniMaxM3"
 MINIMAX_IMAGE, MINIMAX_VIDEO = "]<]image[>[", "]<]video[>["
 ENDS = ("]<]start of image[>[", "]<]end of image[>[")
-#: What transformers calls the parts of the model, and what published checkpoints call them.
+#: Names of parts in transformers -> in published checkpoints.
 PUBLISHED = {
     "lm_head": "language_model.lm_head",
     "model.language_model": "language_model.model",
@@ -55,7 +55,7 @@ def save_minimax_m3(folder: Path, **settings: Any) -> None:
 
 
 def published_config(words: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """The config.json of a tiny model. words: its tokenizer. settings: of its language model."""
+    """Return the config.json of a tiny model. words: its tokenizer. settings: those of its language model."""
     blocks = {"sparse_num_index_heads": 2, "sparse_index_dim": 32, "sparse_topk_blocks": 16, "sparse_block_size": 128}
     text = decoder(len(words), hidden_act="swigluoai", rope_theta=10000.0, **settings)
     text |= {
@@ -85,7 +85,7 @@ def published_config(words: Any, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def published_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of transformers' model under the names of published checkpoints."""
+    """Return the weights of transformers' model under the names of published checkpoints."""
     found: dict[str, Tensor] = {}
     for name, weight in model.state_dict().items():
         part = max((one for one in PUBLISHED if name.startswith(one)), key=len)
@@ -99,14 +99,14 @@ def published_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def with_most_pixels(written: dict[str, Any]) -> dict[str, Any]:
-    """A processor's config with the most pixels of an image under the name that vLLM's own processor reads."""
+    """Return a processor's config with an image's maximum pixels under the name that vLLM's own processor reads."""
     return {**written, "image_processor": {**written["image_processor"], "max_pixels": SIZES["longest_edge"]}}
 
 
 @cache
 def attend_to_everything() -> None:
-    """Let tokenprune patch transformers' model although its attention has code that chooses blocks. No layer runs it
-    here, so it takes position IDs with gaps."""
+    """Let tokenprune patch transformers' model with position IDs that have gaps, although its attention has code that
+    chooses blocks, because no layer runs that code here."""
     from transformers.models.minimax_m3_vl import modeling_minimax_m3_vl
 
     attention: Any = modeling_minimax_m3_vl.MiniMaxM3VLAttention
@@ -120,7 +120,8 @@ def attend_to_everything() -> None:
 
 
 def see_images_apart(model: Any) -> None:
-    """In transformers 5.19, patches attend to those of all images of a call; in 5.24 and vLLM, to their own image's."""
+    """Correct transformers 5.19, in which patches attend to all images of a call, instead of only to their own
+    image."""
     sizes: list[int] = []
 
     def before_tower(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -137,7 +138,7 @@ def see_images_apart(model: Any) -> None:
 
 
 def run_minimax_m3_on_cpus() -> None:
-    """Compute in PyTorch what vLLM has kernels for GPUs for, or what Triton's interpreter is slow at."""
+    """Compute in PyTorch what vLLM has only GPU kernels for, or what is slow in Triton's interpreter."""
     from vllm import _custom_ops
     from vllm.models.minimax_m3.common import vision_tower
     from vllm.models.minimax_m3.nvidia import model
@@ -148,7 +149,7 @@ def run_minimax_m3_on_cpus() -> None:
 
 
 def add_and_norm(norm: Any, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-    """The norm of `x`, or of its sum with what came before the layer, and that sum."""
+    """Return the norm of `x`, or of its sum with the residual, and that sum."""
     total = x if residual is None else x + residual
     normed = rms_norm(total, norm.weight.shape, 1 + norm.weight, norm.variance_epsilon)
     return normed if residual is None else (normed, total)
@@ -166,7 +167,7 @@ def norm_and_rotate(
     epsilon: float,
     **_: Any,
 ) -> None:
-    """In place, in a row of queries, keys and values for each token; of heads, the first `n_rotated` numbers."""
+    """In place, in rows of queries, keys and values per token. Rotates the first `n_rotated` numbers of each head."""
     cos, sin = (part[:, None] for part in table[ids].chunk(2, -1))
     heads = joint.view(len(joint), -1, len(of_queries))
     for part, weight in ((heads[:, :n_queries], of_queries), (heads[:, n_queries:][:, :n_keys], of_keys)):
@@ -177,8 +178,8 @@ def norm_and_rotate(
 def rotate_by_axis(
     queries: Tensor, keys: Tensor, cos: Tensor, sin: Tensor, sections: list[int], width: int, n_rotated: int, **_: Any
 ) -> None:
-    """In place, rows of a vision tower's heads: the sections of their first `n_rotated` numbers by time, row and
-    column, which have a plane of `cos` and `sin` each."""
+    """Rotate rows of a vision tower's heads in place: the sections of their first `n_rotated` numbers by time, row and
+    column, each with its own plane of `cos` and `sin`."""
     by_axis = [
         torch.cat([plane[axis] for axis, plane in enumerate(part.split(sections, -1))], -1)[:, None]
         for part in (cos, sin)
@@ -189,6 +190,6 @@ def rotate_by_axis(
 
 
 def turned(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Pairs of numbers, one of each half, rotated."""
+    """Rotate pairs of numbers, one from each half."""
     first, second = states.chunk(2, -1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)

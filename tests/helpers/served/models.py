@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 N_WORDS = 80
 WORDS = [f"w{i}" for i in range(N_WORDS)]
 PATCH = 14
-#: How an image is written in a prompt.
+#: An image in a prompt.
 IMAGE = "<image>"
 QWEN_IMAGE = "<|vision_start|> <|image_pad|> <|vision_end|>"
 QWEN_VIDEO = QWEN_IMAGE.replace("image", "video")
@@ -34,7 +34,7 @@ QWEN_NAMES = {
     "qwen3_5": "Qwen3_5",
     "qwen3_5_moe": "Qwen3_5Moe",
 }
-#: Qwen3.5's decoder layers, two of which have a state. With the usual epsilon, norms of what is nearly zero enlarge
+#: Qwen3.5's decoder layers, two of which have a state. With the usual epsilon, norms of nearly zero states enlarge
 #: rounding errors.
 LINEAR = {
     "layer_types": ["linear_attention", "full_attention", "linear_attention"],
@@ -47,7 +47,7 @@ LINEAR = {
 }
 
 
-#: Messages in a row, without roles.
+#: A chat template that joins messages without roles.
 CHAT = (
     "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %} IMAGE {% else %}{{ part['text'] }}{% endif %}"
@@ -56,7 +56,7 @@ CHAT = (
 
 
 def tokenizer(*specials: str, **named: str) -> Any:
-    """One token for each of the words `w0`, `w1`, ... and for each special one; processors know some by name."""
+    """Return a tokenizer with one token per `w0`, `w1`, ... and per special word. Processors know some by name."""
     words = list(dict.fromkeys(["<pad>", "<end>", *specials, *named.values(), *WORDS]))
     tokens = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
     tokens.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")
@@ -70,7 +70,7 @@ def tokenizer(*specials: str, **named: str) -> Any:
 
 
 def decoder(vocabulary: int, **settings: Any) -> dict[str, Any]:
-    """What the configurations of all language models share. vLLM on a CPU wants heads of 32."""
+    """Return the settings that all language models share. vLLM on a CPU needs heads of 32."""
     return {
         "vocab_size": vocabulary,
         "hidden_size": 64,
@@ -88,7 +88,7 @@ def decoder(vocabulary: int, **settings: Any) -> dict[str, Any]:
 
 
 def tower(side: int, **settings: Any) -> dict[str, Any]:
-    """What the configurations of square vision towers share; `side` in pixels."""
+    """Return the settings that square vision towers share. `side` is in pixels."""
     return {
         "hidden_size": 64,
         "intermediate_size": 96,
@@ -100,8 +100,8 @@ def tower(side: int, **settings: Any) -> dict[str, Any]:
     }
 
 
-#: Changes a weight's name and values to those of published checkpoints, where transformers saves others. It loads both,
-#: and vLLM only the published ones.
+#: Changes a weight's name and values to those of published checkpoints, if transformers saves different ones. It loads
+#: both, but vLLM only the published ones.
 Publish = Callable[[str, Tensor], tuple[str, Tensor]]
 
 
@@ -113,7 +113,7 @@ def save(model: nn.Module, processor: Any, folder: Path, publish: Publish | None
             if parameter.ndim > 1:
                 std = 0.25 if "embed_tokens" in name or "lm_head" in name else 0.15
                 parameter.normal_(std=std, generator=generator)
-            elif name.endswith(".A_log"):  # of linear attention, which forgets; transformers draws it without a seed
+            elif name.endswith(".A_log"):  # the decay of linear attention, which transformers draws without a seed
                 parameter.uniform_(1, 16, generator=generator).log_()
     assert isinstance(model, transformers.PreTrainedModel)
     model.float().save_pretrained(folder)
@@ -125,14 +125,14 @@ def save(model: nn.Module, processor: Any, folder: Path, publish: Publish | None
 
 
 def published_tower(name: str, weight: Tensor) -> tuple[str, Tensor]:
-    """Those of LLaVA's CLIP and SigLIP towers are one module deeper."""
+    """Published weights of LLaVA's CLIP and SigLIP towers are one module deeper."""
     if "vision_tower." in name and "vision_model." not in name:
         name = name.replace("vision_tower.", "vision_tower.vision_model.", 1)
     return name, weight
 
 
 def published_experts(name: str, weight: Tensor) -> tuple[str, Tensor]:
-    """Those of Qwen3-VL's experts are transposed."""
+    """Published weights of Qwen3-VL's experts are transposed."""
     return name, weight.transpose(1, 2).contiguous() if ".experts." in name else weight
 
 
@@ -167,7 +167,7 @@ def save_llava(folder: Path, kind: str = "clip", side: int = 6 * PATCH, **settin
 def save_qwen(folder: Path, kind: str, **settings: Any) -> None:
     """Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Qwen3.5, the latter two with experts or not, `kind` as in its model_type."""
     marks = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-    # transformers loads Qwen3.5's tokenizer as one of byte pairs, whatever it is, and leaves only special tokens whole.
+    # transformers loads any Qwen3.5 tokenizer as byte-level BPE, in which only special tokens stay whole.
     words = tokenizer(*marks, *(WORDS if kind.startswith("qwen3_5") else ()))
     start, end, image, video = words.convert_tokens_to_ids(list(marks))
     name = QWEN_NAMES[kind]

@@ -1,4 +1,4 @@
-"""A tiny Molmo 2 in its authors' format, and the same model as one of the tests' own."""
+"""A tiny Molmo 2 in its authors' format, and the same model in a class of the tests' own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from helpers.served.molmo_images import COLUMN, CROP, END, INSIDE, MOLMO_IMAGE, 
 from helpers.served.reference import CONVERTED
 
 ROPE = 1e4
-#: The name of each mark in a config, of which vLLM reads all.
+#: Mark -> its name in a config. vLLM reads all of them.
 MARKS = {
     "image_start_token_id": START,
     "low_res_image_start_token_id": SMALL_START,
@@ -28,7 +28,7 @@ MARKS = {
     "frame_start_token_id": "<frame_start>",
     "frame_end_token_id": "<frame_end>",
 }
-#: What published checkpoints bring along.
+#: Code in published checkpoints.
 CONFIGURATION = """from transformers import PreTrainedConfig
 
 
@@ -51,7 +51,7 @@ class Molmo2Config(PreTrainedConfig):
         self.text_config = Molmo2TextConfig(**(text_config or {}))
 """
 PROCESSING = "from helpers.served.molmo_images import Molmo2Processor as Molmo2Processor\n"
-#: Parts of names in the tests' model, and in published checkpoints.
+#: Parts of names in the tests' model -> in published checkpoints.
 RENAMED = {
     r"\.vision_tower\.layers\.": ".vision_backbone.image_vit.transformer.resblocks.",
     r"\.vision_tower\.": ".vision_backbone.image_vit.",
@@ -77,8 +77,8 @@ RENAMED = {
 
 
 def save_molmo2(folder: Path, **settings: Any) -> None:
-    """Molmo 2 with up to four crops and a small version of an image. Of four layers that its tower is said to have,
-    three exist, as in published checkpoints."""
+    """Molmo 2 with up to four crops and a small version of an image. As in published checkpoints, its config has one
+    tower layer more than exist, four instead of three."""
     from helpers.served.molmo_model import Molmo2ForConditionalGeneration
 
     words = tokenizer(*WORDS, *INSIDE, MOLMO_IMAGE, "<|video|>")
@@ -101,9 +101,9 @@ def save_molmo2(folder: Path, **settings: Any) -> None:
     model = Molmo2ForConditionalGeneration(config)
     save(model, words, folder / CONVERTED)
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
-    # vLLM puts the features of an image in the place of this embedding, to which transformers adds them.
+    # vLLM replaces this embedding by an image's features, transformers adds them to it.
     weights["model.language_model.embed_tokens.weight"][ids["image_patch_id"]] = 0
-    save_file(weights, folder / CONVERTED / "model.safetensors", {"format": "pt"})  # not under LLaVA's names
+    save_file(weights, folder / CONVERTED / "model.safetensors", {"format": "pt"})  # instead of LLaVA's names
     save_file(published(weights, n_words), folder / "model.safetensors", {"format": "pt"})
     words.chat_template = CHAT.replace("IMAGE", MOLMO_IMAGE)
     words.save_pretrained(folder)
@@ -124,7 +124,7 @@ def save_molmo2(folder: Path, **settings: Any) -> None:
 
 
 def published(weights: dict[str, Tensor], n_words: int) -> dict[str, Tensor]:
-    """Weights of the tests' model as their authors publish them, some of which are joined there or apart."""
+    """Return the weights of the tests' model as published, where some are joined and others split."""
     left, found = dict(weights), {}
     embedding = left.pop("model.language_model.embed_tokens.weight")
     found["model.transformer.wte.embedding"] = embedding[:n_words].contiguous()
@@ -145,7 +145,7 @@ def renamed(name: str) -> str:
 
 
 def load_molmo2(folder: Path) -> tuple[Any, Any]:
-    """The tests' own model of a checkpoint, and the stand-in for its processor."""
+    """Return the tests' own model of a checkpoint, and the stand-in for its processor."""
     from helpers.served.molmo_images import Molmo2Processor
     from helpers.served.molmo_model import Molmo2ForConditionalGeneration
 

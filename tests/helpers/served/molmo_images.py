@@ -1,4 +1,4 @@
-"""Molmo 2's processor, a stand-in for that of its authors, whose code published checkpoints bring along."""
+"""A stand-in for Molmo 2's processor, whose code is in published checkpoints."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from transformers import BatchFeature, ProcessorMixin
 
 from helpers.served.models import PATCH
 
-#: How an image is written in a prompt, and each of its visual tokens.
+#: An image in a prompt, and each of its visual tokens.
 MOLMO_IMAGE, MOLMO_VISUAL = "<|image|>", "<im_patch>"
 COLUMN, START, SMALL_START, END = "<im_col>", "<im_start>", "<low_res_im_start>", "<im_end>"
-#: Those that attend to each other.
+#: The tokens that attend to each other.
 INSIDE = (MOLMO_VISUAL, COLUMN, START, SMALL_START, END, "<frame_start>", "<frame_end>", "<im_low>")
-#: The patches of a crop's side, an odd number, so that some visual tokens pool fewer patches than others.
+#: Patches per side of a crop. It is odd, so that some visual tokens pool fewer patches than others.
 CROP, POOL, MARGIN, MOST_CROPS = 7, 2, 1, 4
-#: How far apart two crops are.
+#: The distance between two crops.
 WINDOW = CROP - 2 * MARGIN
 WHOLE = torch.arange(CROP**2).view(CROP, CROP)
 PATCHES = "tile channel (row y) (column x) -> tile (row column) (y x channel)"
 
 
 class Images:
-    """Under the names that vLLM reads, which takes it for the one for videos, too."""
+    """The image processor, with the names that vLLM reads. vLLM also uses it for videos."""
 
     size: ClassVar = {"height": CROP * PATCH, "width": CROP * PATCH}
     pooling_size: ClassVar = [POOL, POOL]
@@ -37,7 +37,8 @@ class Images:
     patch_size, max_crops, num_frames = PATCH, MOST_CROPS, 4
 
     def __call__(self, images: Sequence[Image.Image]) -> dict[str, Tensor]:
-        """The patches of each image's small version and crops, those that each visual token pools, and both grids."""
+        """Return the patches of each image's small version and crops, the patches that each visual token pools, and
+        both grids."""
         pixels, pooled, grids = zip(*map(self._one, images), strict=True)
         return {
             "pixel_values": torch.cat(pixels),
@@ -61,7 +62,7 @@ class Images:
 
 
 def frames_of(film: Any) -> dict[str, Tensor]:
-    """The same of a video, (frames, height, width, 3), each of whose frames has a small version only."""
+    """Return the same for a video (frames, height, width, 3), in which each frame has only a small version."""
     frames = torch.from_numpy(np.array(film)).permute(0, 3, 1, 2).float()
     tiles = torch.stack([resized(frame, CROP, CROP) for frame in frames])
     one = pools(WHOLE)
@@ -74,7 +75,7 @@ def frames_of(film: Any) -> dict[str, Tensor]:
 
 
 def tiling(height: int, width: int) -> tuple[int, int]:
-    """How many crops an image has in rows and columns: as few as leave it its size, or those that shrink it least."""
+    """Return an image's rows and columns of crops: the fewest that do not shrink it, or those that shrink it least."""
     numbers = range(1, MOST_CROPS + 1)
     tilings = sorted(
         ((rows, columns) for rows in numbers for columns in numbers if rows * columns <= MOST_CROPS),
@@ -87,27 +88,27 @@ def tiling(height: int, width: int) -> tuple[int, int]:
 
 
 def resized(pixels: Tensor, rows: int, columns: int) -> Tensor:
-    """An image of so many patches, normalised."""
+    """Return a normalised image with so many rows and columns of patches."""
     found = interpolate(pixels[None], (rows * PATCH, columns * PATCH), mode="bilinear", antialias=False)[0]
     return (found.round().clamp(0, 255) / 255 - 0.5) / 0.5
 
 
 def places(n_crops: int) -> tuple[Tensor, Tensor]:
-    """For every row, or column, of a canvas: which crop it is taken from, and where in it."""
+    """Return, for every row or column of a canvas, the crop that it comes from, and its place there."""
     along = torch.arange(n_crops * WINDOW + 2 * MARGIN)
     crop = ((along - MARGIN).clamp(min=0) // WINDOW).clamp(max=n_crops - 1)
     return crop, along - crop * WINDOW
 
 
 def pools(patches: Tensor) -> Tensor:
-    """(rows, columns, patches of each) of a raster of patches; -1 beyond it."""
+    """Return a raster of patches as (rows, columns, patches of each), with -1 outside of it."""
     more = [-side % POOL for side in patches.shape]
     padded = pad(patches, (more[1] // 2, (more[1] + 1) // 2, more[0] // 2, (more[0] + 1) // 2), value=-1)
     return padded.unfold(0, POOL, POOL).unfold(1, POOL, POOL).flatten(2)
 
 
 class Molmo2Processor(ProcessorMixin):
-    """As in vLLM, only prompts with an image begin with the token for it."""
+    """As in vLLM, only prompts with an image begin with the beginning token."""
 
     image_use_col_tokens, use_single_crop_col_tokens, use_single_crop_start_token = True, False, True
     video_use_col_tokens, use_frame_special_tokens = False, True
@@ -129,7 +130,7 @@ class Molmo2Processor(ProcessorMixin):
             small = [SMALL_START, *[MOLMO_VISUAL] * (rows * columns), END]
             canvas = [START, *[*[MOLMO_VISUAL] * wide, COLUMN] * high, END]
             prompt = prompt.replace(MOLMO_IMAGE, " ".join([*small, *canvas]), 1)
-        if videos is not None:  # one, whose text vLLM writes itself
+        if videos is not None:  # one video, whose text vLLM writes itself
             made = {**made, **frames_of(videos[0][0])}
         if images:
             prompt = f"{self.tokenizer.eos_token} {prompt}"

@@ -1,5 +1,5 @@
-"""A small Molmo 2 of the tests' own, which transformers 5.19 lacks, of SigLIP's layers and a Qwen3. As in vLLM, the
-tokens of each image attend to each other; in transformers 5.24, those of all images do."""
+"""A small Molmo 2 made of SigLIP's layers and a Qwen3, because transformers 5.19 has no Molmo 2. As in vLLM, the tokens
+of each image attend to each other; in transformers 5.24, those of all images do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer
 
 
 class Tower(nn.Module):
-    """Returns what every layer makes of the patches of crops."""
+    """Returns the output of every layer for the patches of crops."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Tower(nn.Module):
 
 
 class Pooling(nn.Module):
-    """Makes a visual token of the patches that are pooled, to which their mean attends."""
+    """Pools patches into a visual token: the mean of the patches attends to them."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -103,14 +103,14 @@ class Molmo2Model(LlavaPreTrainedModel):
 
 
 def within_images(inside: Tensor) -> Tensor:
-    """Which tokens of a prompt each one attends to: those before it, and those of its image. Images are apart."""
+    """Return which tokens of a prompt each token attends to: those before it, and those of its own image."""
     image = torch.where(inside == 1, (inside.diff(prepend=inside.new_zeros(1)) == 1).cumsum(0), -1)
     causal = torch.ones(len(inside), len(inside), dtype=torch.bool).tril()
     return causal | ((image[:, None] == image) & (image >= 0))
 
 
 class Molmo2ForConditionalGeneration(LlavaPreTrainedModel, transformers.GenerationMixin):
-    """Takes one prompt at a time. The marks of images are not among the tokens that it answers with."""
+    """Takes one prompt at a time, and never answers with the marks of images."""
 
     def __init__(self, config: Any) -> None:
         config.adapter_config = transformers.PreTrainedConfig(**config.adapter_config)

@@ -22,8 +22,8 @@ MOST = 49
 
 
 def save_muse(folder: Path, window: int = 4096, **settings: Any) -> None:
-    """Muse Glimmer. Two of three layers of its tower have windows, of 2 x 2 visual tokens; one of three decoder layers
-    has none, and does not rotate."""
+    """Muse Glimmer. Two of three tower layers have windows of 2 x 2 visual tokens; one of three decoder layers has
+    none, and does not rotate."""
     words = tokenizer(MUSE_IMAGE, *MARKS, "<|vid_frame_separator|>")
     vision = tower(0, pos_emb_height=4, pos_emb_width=4, layer_types=["window_attention"] * 2 + ["full_attention"])
     del vision["image_size"]
@@ -52,18 +52,17 @@ def save_muse(folder: Path, window: int = 4096, **settings: Any) -> None:
 
 
 def with_older_names(written: dict[str, Any]) -> dict[str, Any]:
-    """A config that vLLM 0.32 reads too."""
+    """Return a config that vLLM 0.32 can also read."""
     vision = {**written["vision_config"], "merge_kernel_size": 2, "output_dim": 256, "adapter_dim": 64}
     text = {**written["text_config"], "no_rope_layers": [1, 0, 1]}
     return {**written, "vision_config": vision, "text_config": text}
 
 
 def resize_as_transformers() -> None:
-    """Let the image processor of vLLM 0.32, which resizes otherwise, resize images as transformers' does, which is that
-    of 0.33."""
+    """Make vLLM 0.32's image processor resize images like transformers' processor, which vLLM 0.33 uses."""
     if find_spec("vllm.transformers_utils.processors.muse_glimmer") is None:
         return
-    from torchvision.transforms.functional import pil_to_tensor  # before vLLM, it would let torch look for Triton
+    from torchvision.transforms.functional import pil_to_tensor  # before vLLM's import, torch would look for Triton
     from vllm.transformers_utils.processors import muse_glimmer
 
     class Images(muse_glimmer.MuseGlimmerImageProcessor):

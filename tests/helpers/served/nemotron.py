@@ -1,5 +1,5 @@
-"""Tiny Nemotrons as they are published, whose types transformers does not know or reads otherwise, and the same models
-in its format. Where a published one cuts images into tiles, transformers gets each of them as an image."""
+"""Tiny Nemotrons as published, whose types transformers does not know or reads differently, and the same models in its
+format. If a published one cuts images into tiles, transformers gets each tile as an image."""
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
@@ -23,7 +23,7 @@ from torch.nn.functional import interpolate
 from helpers.served.models import CHAT, IMAGE, N_LAYERS, PATCH, decoder, save, tokenizer
 from helpers.served.reference import CONVERTED
 
-#: The architectures that vLLM has, which are the types too, but for the last one.
+#: vLLM's architectures. Except for the last one, they are also the types.
 NANO_VL, NANO_OMNI, SUPER_OMNI, OMNI = NAMES = (
     "NemotronH_Nano_VL_V2",
     "NemotronH_Nano_Omni_Reasoning_V3",
@@ -32,18 +32,18 @@ NANO_VL, NANO_OMNI, SUPER_OMNI, OMNI = NAMES = (
 )
 VIDEO = "<video>"
 START, END = "<img>", "</img>"
-#: The tower: its name, and the side in pixels of the largest image that has position embeddings of its own.
+#: The tower: its name, and the side in pixels of the largest image with its own position embeddings.
 TOWER, LARGEST = "vit_tiny", 16 * PATCH
 WIDTH, N_HEADS, MLP_WIDTH = 64, 2, 96
-#: The side in pixels of a tile, which has 2 x 2 visual tokens, and how many an image has at most, without an overview.
+#: The side in pixels of a tile of 2 x 2 visual tokens, and the most tiles of an image, without the overview.
 TILE, MOST_TILES = 4 * PATCH, 12
-#: How many patches an image of any size has at least and at most.
+#: The fewest and the most patches of an image.
 LEAST, MOST = 16, 196
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-#: What an engine on a CPU needs whose steps go beyond a block of the KV cache: vLLM's kernel for state-space layers
-#: does not return the state at the end of a block.
+#: Options for an engine on a CPU whose steps exceed a block of the KV cache: vLLM's kernel for state-space layers does
+#: not return the state at the end of a block.
 UNCACHED = {"trust_remote_code": True, "enable_prefix_caching": False}
-#: What published checkpoints bring along.
+#: Code in published checkpoints.
 CONFIGURATION = """from transformers import AutoConfig, PreTrainedConfig
 
 
@@ -75,7 +75,7 @@ def save_nemotron(folder: Path, name: str = NANO_OMNI, **settings: Any) -> None:
         experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
         experts |= {"moe_shared_expert_intermediate_size": 48, "routed_scaling_factor": 2.0}
     states = {"mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 16, "n_groups": 2, "chunk_size": 16}
-    # In a prompt, transformers raises time steps to the least one, and vLLM none.
+    # In a prompt, transformers clamps time steps to the least one, vLLM does not.
     text = decoder(len(words), layers_block_type=layers, time_step_min=1e-9, **states, **experts, **settings)
     del text["num_hidden_layers"]
     vision = {"hidden_size": WIDTH, "num_hidden_layers": N_LAYERS, "num_attention_heads": N_HEADS, "patch_size": PATCH}
@@ -96,13 +96,13 @@ def save_nemotron(folder: Path, name: str = NANO_OMNI, **settings: Any) -> None:
             patch_size=PATCH, norm_mean=list(MEAN), norm_std=list(STD)
         ),
         tokenizer=words,
-        feature_extractor=transformers.Wav2Vec2FeatureExtractor(),  # not used; its own needs another package
+        feature_extractor=transformers.Wav2Vec2FeatureExtractor(),  # not used; the model's own needs another package
     )
     model = transformers.NemotronH_Omni_Reasoning_V3(config)
     for part, weight in model.named_parameters():
         if part.endswith(".dt_bias"):  # transformers draws it without a seed
             weight.data.copy_(torch.linspace(-2, 1, len(weight)))
-    save(model, processor, folder / CONVERTED)  # which has the published names of weights
+    save(model, processor, folder / CONVERTED)  # its weights have the published names
     shutil.copy(folder / CONVERTED / "model.safetensors", folder)
     words.chat_template = CHAT.replace("IMAGE", IMAGE)
     words.save_pretrained(folder)
@@ -112,7 +112,7 @@ def save_nemotron(folder: Path, name: str = NANO_OMNI, **settings: Any) -> None:
 
 
 def published(config: Any, name: str) -> dict[str, Any]:
-    """The config.json of a published checkpoint, given that of transformers."""
+    """Return the config.json of a published checkpoint, given transformers' config."""
     teachers = [{"name": "clip", "use_summary": True}, {"name": "sam", "use_summary": False}]
     args: dict[str, Any] = {"model": TOWER, "cpe_max_size": LARGEST, "teachers": teachers}
     args |= {"cls_token_per_teacher": True, "register_multiple": 4}
@@ -145,8 +145,8 @@ def published(config: Any, name: str) -> dict[str, Any]:
 
 @cache
 def run_nemotron_on_cpus() -> None:
-    """Let vLLM build the tiny tower, keep what it makes in float32, which vLLM rounds to bfloat16, and run experts
-    without a gate, for which it has no kernel for CPUs."""
+    """Make vLLM build the tiny tower, keep its output in float32 instead of rounding it to bfloat16, and run experts
+    without a gate, for which it has no CPU kernel."""
     from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig
     from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
     from vllm.model_executor.models import nano_nemotron_vl
@@ -186,14 +186,14 @@ def run_nemotron_on_cpus() -> None:
 
 
 def mixed(states: Tensor, up: Tensor, down: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
-    """What experts without a gate make of tokens, each of its `chosen` ones: (tokens, width)."""
+    """Return the output (tokens, width) of experts without a gate, with each token in its `chosen` experts."""
     inner = torch.einsum("tw,emw->tem", states, up).relu().square()
     made = torch.einsum("tem,ewm->tew", inner, down)
     return (made[torch.arange(len(states))[:, None], chosen.long()] * weights[..., None]).sum(1)
 
 
 def see_tiles(model: Any, processor: Any) -> Any:
-    """Let a model in transformers prune the tiles of an image together, and return what makes them of images."""
+    """Make a model in transformers prune the tiles of an image together, and return a processor that makes tiles."""
     from tokenprune.adapters.families.nemotron import NemotronOmniAdapter
     from tokenprune.tokens import Layout
 
@@ -238,7 +238,7 @@ class Tiling:
 
 
 def tiles_of(image: Any) -> Tensor:
-    """The tiles of an image, (tiles, channels, height, width)."""
+    """Return the tiles of an image, (tiles, channels, height, width)."""
     from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()

@@ -1,4 +1,4 @@
-"""The thinkers of Qwen2.5-Omni and Qwen3-Omni as tiny models, saved as vLLM loads them: inside of a whole model."""
+"""The thinkers of Qwen2.5-Omni and Qwen3-Omni as tiny models, saved as vLLM loads them: inside a whole model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from helpers.served.models import CHAT, N_LAYERS, PATCH, QWEN_IMAGE, decoder, sa
 from tokenprune.adapters.families.qwen_omni import Qwen2_5OmniAdapter, Qwen3OmniAdapter
 from tokenprune.adapters.registry import ADAPTERS
 
-#: How a sound is written in a prompt.
+#: A sound in a prompt.
 AUDIO = "<|audio_start|> <|audio_pad|> <|audio_end|>"
 #: Class names by model_type.
 NAMES = {"qwen2_5_omni": "Qwen2_5Omni", "qwen3_omni_moe": "Qwen3OmniMoe"}
-#: In how many frequencies the audio towers get sound.
+#: Frequencies in the audio towers' input.
 MELS = 8
 
 
@@ -42,7 +42,7 @@ def save_omni(folder: Path, kind: str, **settings: Any) -> None:
     tokens |= {f"{mark}_token_{ending}": ids[f"{mark}_token"] for mark in ("image", "video", "audio")}
     if third:
         vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
-        vision |= {"image_size": 8 * patch, "apply_vit_abs_pos_embed": True}  # which vLLM reads
+        vision |= {"image_size": 8 * patch, "apply_vit_abs_pos_embed": True}  # vLLM reads it
         audio |= {"n_window": 50, "n_window_infer": 100, "conv_chunksize": 8, "downsample_hidden_size": 4}
         text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "norm_topk_prob": True}
         rope["mrope_interleaved"] = True
@@ -73,8 +73,8 @@ def save_omni(folder: Path, kind: str, **settings: Any) -> None:
 
 
 def thinker_class(config: PreTrainedConfig) -> Any:
-    """transformers' class for the thinker in a whole model; None for the config of another model. tokenprune prunes it
-    from transformers 5.24 on, here also in older ones, where it has no base model."""
+    """Return transformers' class for the thinker in a whole model; None for the config of another model. tokenprune
+    prunes it from transformers 5.24 on, here also in older ones, in which it has no base model."""
     if config.model_type not in NAMES:
         return None
     if not hasattr(transformers, "Qwen3OmniMoeThinkerModel"):
@@ -84,7 +84,7 @@ def thinker_class(config: PreTrainedConfig) -> Any:
 
 
 class Older:
-    """The thinker as one module, which holds the decoder beside the towers."""
+    """The thinker as one module, which contains both the decoder and the towers."""
 
     model: Any
     since = (5, 19)

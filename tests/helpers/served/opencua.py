@@ -1,4 +1,4 @@
-"""A tiny OpenCUA, which transformers has no class for, and the same model as an EXAONE 4.5 with a Qwen2."""
+"""A tiny OpenCUA, for which transformers has no class, and the same model as an EXAONE 4.5 with a Qwen2."""
 
 # pyright: reportMissingImports=false
 
@@ -16,7 +16,7 @@ from helpers.served.packed import SIZES
 from helpers.served.reference import CONVERTED
 
 OPENCUA_IMAGE = "<|media_begin|> <|media_placeholder|> <|media_end|>"
-#: What published checkpoints bring along.
+#: Code in published checkpoints.
 CONFIGURATION = """from transformers import PreTrainedConfig, Qwen2Config
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 
@@ -32,7 +32,7 @@ class OpenCUAConfig(PreTrainedConfig):
 
 
 def save_opencua(folder: Path, **settings: Any) -> None:
-    """OpenCUA. One of three layers of its tower has windows, of 2 x 2 visual tokens."""
+    """OpenCUA. One of three tower layers has windows of 2 x 2 visual tokens."""
     start, image, end = OPENCUA_IMAGE.split()
     words = tokenizer(start, end, image_token=image, video_token="<|video_pad|>")
     image_id, end_id = words.convert_tokens_to_ids([image, end])
@@ -71,8 +71,8 @@ def save_opencua(folder: Path, **settings: Any) -> None:
 
 
 def make_processor_whole() -> None:
-    """Let vLLM 0.32's processor of OpenCUA keep the parts that it is made of, as 0.33's does with today's transformers.
-    Without them, 0.32 does not start with OpenCUA."""
+    """Make vLLM 0.32's processor of OpenCUA keep its parts, as vLLM 0.33's does with current transformers. Without
+    them, 0.32 does not start with OpenCUA."""
     from vllm.model_executor.models.opencua import OpenCUAProcessor
 
     if "get_attributes" not in vars(OpenCUAProcessor):

@@ -43,14 +43,14 @@ def save_paddleocr_vl(folder: Path, **settings: Any) -> None:
 
 
 def without_position_embeddings(name: str, weight: Tensor) -> tuple[str, Tensor]:
-    """Those of PaddleOCR-VL's tower as zeros, because vLLM resizes them otherwise than transformers does. The tower
-    still has rotary embeddings."""
+    """Set the position embeddings of PaddleOCR-VL's tower to zero, because vLLM resizes them differently from
+    transformers. The tower still has rotary embeddings."""
     return name, torch.zeros_like(weight) if "position_embedding" in name else weight
 
 
 def save_exaone4_5(folder: Path, window: int = 4096, **settings: Any) -> None:
-    """EXAONE 4.5. One of three layers of its tower has windows, of 2 x 2 visual tokens; one of three decoder layers has
-    none, and does not rotate."""
+    """EXAONE 4.5. One of three tower layers has windows of 2 x 2 visual tokens; one of three decoder layers has none,
+    and does not rotate."""
     words = tokenizer(*QWEN_IMAGE.split(), *QWEN_VIDEO.split())
     _, image, _ = words.convert_tokens_to_ids(QWEN_IMAGE.split())
     _, video, _ = words.convert_tokens_to_ids(QWEN_VIDEO.split())
@@ -133,7 +133,7 @@ def save_kimi(folder: Path, *more: str, **settings: Any) -> None:
 
 
 def published_kimi(name: str, weight: Tensor, placeholders: list[int]) -> tuple[str, Tensor]:
-    """Some of Kimi's weights are saved under names that neither library loads."""
+    """Rename weights of Kimi that are saved under names that neither library loads."""
     _, weight = with_plain_placeholders(name, weight, placeholders)
     name = name.replace("language_model.model.blocks.", "language_model.model.layers.")
     name = name.replace("vision_tower.encoder.patch_embed.", "vision_tower.patch_embed.")
@@ -141,8 +141,8 @@ def published_kimi(name: str, weight: Tensor, placeholders: list[int]) -> tuple[
 
 
 def with_plain_placeholders(name: str, weight: Tensor, placeholders: list[int]) -> tuple[str, Tensor]:
-    """If a model answers with a placeholder token, transformers may embed the first token of the vocabulary instead, so
-    both get the same embedding here."""
+    """If a model answers with a placeholder token, transformers may embed the vocabulary's first token instead, so both
+    get the same embedding here."""
     if name.endswith("embed_tokens.weight"):
         weight = weight.clone()
         weight[placeholders] = weight[0].clone()
@@ -150,7 +150,7 @@ def with_plain_placeholders(name: str, weight: Tensor, placeholders: list[int]) 
 
 
 def with_media_settings(written: dict[str, Any]) -> dict[str, Any]:
-    """A processor's config with what vLLM's own image processor of Kimi reads."""
+    """Return a processor's config with the settings that vLLM's own image processor for Kimi reads."""
     limits = {"in_patch_limit": 16384, "in_patch_limit_each_frame": 4096, "in_patch_limit_video": 65536}
     sizes = {"patch_size": PATCH, "merge_kernel_size": 2, "temporal_merge_kernel_size": 4}
     halves = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -159,5 +159,5 @@ def with_media_settings(written: dict[str, Any]) -> dict[str, Any]:
 
 
 def rewrite(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Change a JSON file, as published checkpoints differ from what transformers saves."""
+    """Change a JSON file, because published checkpoints differ from what transformers saves."""
     file.write_text(json.dumps(change(json.loads(file.read_text()))))

@@ -1,4 +1,4 @@
-"""A tiny Qwen4-Exp, whose language model vLLM runs on GPUs only, and what lets its own run on a CPU in float32."""
+"""A tiny Qwen4-Exp, whose language model vLLM runs only on GPUs, and changes with which it runs on a CPU in float32."""
 
 # pyright: reportMissingImports=false
 
@@ -19,13 +19,13 @@ from helpers.served.models import CHAT, LINEAR, N_LAYERS, QWEN_IMAGE, WORDS, dec
 from helpers.served.packed import rewrite
 from helpers.served.reference import CONVERTED
 
-#: The indexer of transformers' model, which finds more tokens than a prompt has.
+#: The indexer of transformers' model, which chooses more tokens than prompts have.
 INDEXER = {"n_heads": 2, "kv_heads": 1, "head_dim": 32, "budget": 1024, "compress_ratio": 4}
 
 
 def save_qwen4_exp(folder: Path, ngrams: bool = False, **settings: Any) -> None:
-    """Qwen4-Exp with up to 49 visual tokens, of which every query may attend to all: for vLLM without an indexer.
-    ngrams: whether the first decoder layer embeds n-grams of token IDs."""
+    """Qwen4-Exp with up to 49 visual tokens, all of which every query may attend to: vLLM's has no indexer. ngrams:
+    whether the first decoder layer embeds n-grams of token IDs."""
     patch, marks = 16, ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
     words = tokenizer(*marks, *WORDS)
     start, end, image, video = words.convert_tokens_to_ids(list(marks))
@@ -78,8 +78,8 @@ def without_indexer(written: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_qwen4_exp_on_cpus() -> None:
-    """Compute what Triton's interpreter is slow at, or what vLLM's kernels take in bfloat16 only, with PyTorch in
-    float32. The embeddings of n-grams, their convolution and its states stay vLLM's."""
+    """Compute with PyTorch in float32 what is slow in Triton's interpreter, or what vLLM's kernels take only in
+    bfloat16. The embeddings of n-grams, their convolution and its states stay vLLM's."""
     from vllm.models.qwen4_exp.nvidia import hyperconnection, model, ple_layer
 
     model.HyperConnectionConfig = in_float32
@@ -99,20 +99,21 @@ def in_float32(**settings: Any) -> Any:
 
 
 def tower(*parts: Any, **settings: Any) -> Any:
-    """vLLM's, with transformers' epsilon instead of that of the language model, which published checkpoints share."""
+    """Return vLLM's tower with transformers' epsilon instead of the language model's; published checkpoints share
+    one."""
     from vllm.model_executor.models.qwen3_vl import Qwen3_VisionTransformer
 
     return Qwen3_VisionTransformer(*parts, **{**settings, "norm_eps": 1e-6})
 
 
 def normed(x: Tensor, weight: Tensor, epsilon: float, n: int) -> Tensor:
-    """`n` streams, each divided by its root mean square."""
+    """Return `n` streams, each divided by its root mean square."""
     streams = x.unflatten(-1, (n, -1))
     return (streams * (streams.square().mean(-1, keepdim=True) + epsilon).rsqrt()).flatten(-2) * (1 + weight)
 
 
 def combined(streams: Tensor, output: Tensor, injection: Tensor | None, n: int) -> Tensor:
-    """What a layer made, added to each of `n` streams with a weight of its own."""
+    """Add the output of a layer to each of `n` streams, with a weight per stream."""
     weights = torch.ones(len(streams), n) if injection is None else 2 * (injection / n).sigmoid()
     return streams + (output[:, None] * weights[..., None]).flatten(-2)
 
@@ -127,7 +128,7 @@ def combined_and_normed(
 def gated(
     key: Tensor, value: Tensor, streams: Tensor, of_key: Tensor, of_query: Tensor, of_value: Tensor, epsilon: float
 ) -> tuple[Tensor, Tensor]:
-    """The values of n-grams, let in to each stream as far as their keys fit it, and the same normalised."""
+    """Return the values of n-grams, gated for each stream by how well their keys match it, and the same normalised."""
     n = streams.shape[-1] // value.shape[-1]
     fit = normed(key, of_key, epsilon, n) * normed(streams, of_query, epsilon, n)
     fit = fit.unflatten(-1, (n, -1)).sum(-1) / math.sqrt(value.shape[-1])

@@ -1,5 +1,5 @@
-"""What transformers with tokenprune answers, from a process of its own: vLLM's Transformers backend changes
-transformers' classes in the process that it runs in."""
+"""The answers of transformers with tokenprune, from a separate process, because vLLM's Transformers backend changes
+transformers' classes in its own process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from tokenprune.sequence.position_ids import PositionIds
 
-#: The folder within a checkpoint's that has the same model in transformers' format, if its own is another.
+#: The folder inside a checkpoint with the same model in transformers' format, if the checkpoint has another format.
 CONVERTED = "converted"
 
 
@@ -37,8 +37,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """The tokens that were answered, and their log probabilities; those of every possible first token; which visual
-    tokens of each image were kept; the length of the unpruned prompt."""
+    """The answer's tokens and their log probabilities; the log probabilities of every possible first token; the kept
+    visual tokens of each image; the length of the unpruned prompt."""
 
     tokens: list[int]
     logprobs: list[float]
@@ -48,33 +48,33 @@ class Answer:
 
 
 def draw(seed: int, width: int, height: int, flat: bool = False) -> Image.Image:
-    """An image of large squares, blurred so that its patches differ; or of nine squares of one colour each."""
+    """Return an image of large squares, blurred so that patches differ, or of nine squares of one colour each."""
     squares = np.random.default_rng(seed).integers(0, 255, (3, 3, 3) if flat else (5, 5, 3), dtype=np.uint8)
     blur = Image.Resampling.NEAREST if flat else Image.Resampling.BICUBIC
     return Image.fromarray(squares).resize((width, height), blur)
 
 
 def film(seed: int, width: int, height: int, n_frames: int, flat: bool = False) -> tuple[Any, dict[str, Any]]:
-    """The frames of a video, none of which is to be left out, and what a reader of files would say about it."""
+    """Return the frames of a video, none of which may be left out, and the facts that a file reader would report."""
     frames = np.stack([np.asarray(draw(seed + number, width, height, flat)) for number in range(n_frames)])
     facts = {"fps": 2.0, "duration": n_frames / 2, "total_num_frames": n_frames, "frames_indices": [*range(n_frames)]}
     return frames, {**facts, "video_backend": "opencv"}
 
 
 def chunk(seed: int, width: int, height: int, n_frames: int, flat: bool = False) -> list[Image.Image]:
-    """The same frames as one of Kimi's chunks."""
+    """Return the same frames as one of Kimi's chunks."""
     return [draw(seed + number, width, height, flat) for number in range(n_frames)]
 
 
 def noise(seed: int, seconds: float) -> Any:
-    """A sound as numbers, 16,000 a second."""
+    """Return a sound as numbers, 16,000 per second."""
     return np.random.default_rng(seed).normal(size=int(16000 * seconds)).astype(np.float32)
 
 
 def answers(
     model: Path, strategy: str, settings: dict[str, Any], position_ids: PositionIds, requests: Sequence[Request]
 ) -> list[Answer]:
-    """Answer every request by itself, with a patched model in float32."""
+    """Answer every request separately, with a patched model in float32."""
     return [_answer(model, strategy, settings, position_ids, request) for request in requests]
 
 
@@ -106,7 +106,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
         return load_molmo2(folder)
     if (folder / CONVERTED).is_dir():
         folder = folder / CONVERTED
-    # Its published type is that of another model.
+    # LightOn OCR is published with the type of another model.
     config: Any = AutoConfig.from_pretrained(folder)
     lighton = config.architectures == ["LightOnOCRForConditionalGeneration"]
     kind: Any = LightOnOcrForConditionalGeneration if lighton else thinker_class(config) or AutoModelForImageTextToText
@@ -130,7 +130,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
 
 
 def embeddings(model: Path, strategy: str, settings: dict[str, Any], requests: Sequence[Request]) -> list[list[float]]:
-    """The last hidden state of each prompt's last token, normalised, from a patched model in float32."""
+    """Return the normalised last hidden state of each prompt's last token, from a patched model in float32."""
     return [_embedding(model, strategy, settings, request) for request in requests]
 
 
@@ -149,7 +149,7 @@ def _embedding(model_folder: Path, strategy: str, settings: dict[str, Any], requ
 def prompt_logprobs(
     model: Path, strategy: str, settings: dict[str, Any], requests: Sequence[Request]
 ) -> list[list[list[float]]]:
-    """The log probabilities of every token after each token that is left, from a patched model in float32."""
+    """Return the log probabilities of every token after each token that is left, from a patched model in float32."""
     import tokenprune
 
     loaded, processor = _loaded(model)
@@ -163,7 +163,8 @@ def prompt_logprobs(
 def beams(
     model: Path, strategy: str, settings: dict[str, Any], request: Request, width: int
 ) -> tuple[list[list[int]], list[float]]:
-    """The answers of a beam search with a patched model in float32, best first, and their mean log probabilities."""
+    """Return the answers of a beam search with a patched model in float32, best first, and their mean log
+    probabilities."""
     import tokenprune
 
     loaded, processor = _loaded(model)
@@ -211,7 +212,7 @@ def _answer(
 
 
 def _chosen(strategy: str, settings: dict[str, Any], request: Request) -> Any:
-    """The strategy, at the request's keep ratio."""
+    """Return the strategy at the request's keep ratio."""
     from tokenprune.strategies.parsing import StrategySpec
 
     ratio = {} if request.keep_ratio is None else {"keep_ratio": request.keep_ratio, "keep": None}
@@ -219,7 +220,7 @@ def _chosen(strategy: str, settings: dict[str, Any], request: Request) -> Any:
 
 
 def _inputs(processor: Any, request: Request) -> Any:
-    """What a model's own processor makes of a request."""
+    """Return the inputs that a model's own processor makes from a request."""
     import torch
 
     from helpers.served.chunks import count_averaged_frames, with_chunks
@@ -227,7 +228,7 @@ def _inputs(processor: Any, request: Request) -> Any:
 
     images: list[Any] = [draw(*one, request.flat) for one in request.images]
     if type(processor).__name__ == "LlavaOnevisionProcessor":
-        # Else it cuts tiles of a lone image only, where vLLM cuts those of all.
+        # Otherwise it cuts tiles only from single images, while vLLM cuts all images.
         images = [[image] for image in images]
     kimi = type(processor).__name__ == "Kimi_K25Processor"
     chunks = [chunk(*one, request.flat) for one in request.videos] if kimi else []
@@ -244,11 +245,11 @@ def _inputs(processor: Any, request: Request) -> Any:
     if request.videos and not kimi:
         films, facts = zip(*(film(*one, request.flat) for one in request.videos), strict=True)
         given |= {"videos": list(films), "video_metadata": list(facts), "do_sample_frames": False}
-        if type(processor).__name__ == "MuseGlimmerProcessor":  # which reads the times of frames only if asked for them
+        if type(processor).__name__ == "MuseGlimmerProcessor":  # it reads the times of frames only on request
             given |= {"return_metadata": True}
     inputs = processor(**given, **dict(request.options), add_special_tokens=False)
     inputs.pop("video_metadata", None)
     if chunks:
         count_averaged_frames()
         inputs = with_chunks(inputs, chunks, processor)
-    return inputs.to(torch.float32)  # Llama 4's pixels come in bfloat16
+    return inputs.to(torch.float32)  # Llama 4's pixels are bfloat16

@@ -1,4 +1,4 @@
-"""`tokenprune serve` in a process of its own."""
+"""`tokenprune serve` in a separate process."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-#: Seconds until a server answers: three processes that import vLLM.
+#: Seconds to wait until a server answers: three processes import vLLM.
 PATIENCE = 600
 #: vLLM's options for tiny models on a CPU, whose attention has no smaller blocks.
 OPTIONS = ("--dtype", "float32", "--max-model-len", "512", "--enforce-eager", "--block-size", "32")
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else each server binds itself to the first core
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise every server binds itself to the first core
     "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
     "HF_HUB_OFFLINE": "1",
 }
@@ -32,7 +32,7 @@ def command(model: Path, *words: str) -> list[str]:
 
 @contextmanager
 def serving(model: Path, *words: str) -> Iterator[str]:
-    """The URL of a server that answers; what it prints is in the error if it ends."""
+    """Yield the URL of a server that answers. If it ends, the error contains its output."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

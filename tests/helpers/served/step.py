@@ -1,4 +1,4 @@
-"""A tiny Step 3.7, saved as it is published: with a config of its own code, which vLLM reads with trust_remote_code."""
+"""A tiny Step 3.7, saved as published: the code of its config is inside, which vLLM reads with trust_remote_code."""
 
 # pyright: reportMissingImports=false
 
@@ -18,14 +18,14 @@ STEP_IMAGE = "<im_patch>"
 MARKS = ("<im_start>", "<im_end>", "<patch_start>", "<patch_end>", "<patch_newline>")
 #: The sides in pixels of an image and of a crop: 3 x 3 and 2 x 2 visual tokens of 4 x 4 patches.
 WHOLE, CROP = 12 * PATCH, 8 * PATCH
-#: vLLM's kernel for CPUs rotates the wrong values where only a part of each head is rotated.
+#: vLLM's CPU kernel rotates the wrong values if only part of each head is rotated.
 STEP_OPTIONS = {
     "trust_remote_code": True,
     "compilation_config": {"custom_ops": ["all", "-rotary_embedding"]},
 }
 #: The longer side in pixels of the largest image.
 MOST = 2 * CROP
-#: Names of its language model's settings as they are published, and transformers'.
+#: Names of its language model's settings: published -> in transformers.
 PUBLISHED = {
     "num_attention_groups": "num_key_value_heads",
     "moe_num_experts": "n_routed_experts",
@@ -94,8 +94,8 @@ def save_step(folder: Path, window: int = 4096, **settings: Any) -> None:
 
 
 def see_as_transformers() -> None:
-    """Let vLLM cut and resize images as transformers does, since its own processor has the published sizes of crops in
-    its code and rounds otherwise; and let its tower rotate the rows of patches first, and not the columns."""
+    """Make vLLM cut and resize images like transformers, since its own processor hardcodes the published sizes of crops
+    and rounds differently, and make its tower rotate by the row of a patch first, instead of by the column."""
     from vllm.model_executor.models import step3_vl, step_vl
 
     class Images(step3_vl.Step3VLImageProcessor):
@@ -130,8 +130,8 @@ def see_as_transformers() -> None:
 
 
 def run_step_on_cpus() -> None:
-    """vLLM on a CPU has experts that are chosen by sigmoids, or with a bias, only in groups, so that here all are one.
-    Its matrix product takes no transposed features."""
+    """On a CPU, vLLM supports experts chosen by sigmoids or with a bias only in groups, so all experts are one group
+    here. Its matrix product takes no transposed features."""
     from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
     from vllm.model_executor.models.step_vl import PerceptionEncoder
 

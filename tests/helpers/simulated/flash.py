@@ -1,4 +1,4 @@
-"""FlashAttention in plain PyTorch, so that what transformers makes of masks and position IDs runs on a CPU."""
+"""FlashAttention in plain PyTorch, so that transformers' handling of masks and position IDs for it runs on a CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import modeling_flash_attention_utils as utils
 
 @pytest.fixture
 def flash_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """attn_implementation="flash_attention_2" works without a GPU."""
+    """Make attn_implementation="flash_attention_2" work without a GPU."""
 
     def functions(*_: Any, **__: Any) -> Any:
         return (flash, varlen, None, utils._pad_input, utils._unpad_input), (settings, settings)
@@ -26,7 +26,7 @@ def settings(*, is_causal: bool, softmax_scale: float | None = None, **_: Any) -
 
 
 def flash(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float | None) -> Tensor:
-    """Of (rows, length, heads, width). The last query sees the last key, as in FlashAttention since 2.1."""
+    """Attention of (rows, length, heads, width). The last query sees the last key, as in FlashAttention since 2.1."""
     n_new, n_all, groups = query.shape[1], key.shape[1], query.shape[2] // key.shape[2]
     seen = torch.ones(n_new, n_all, dtype=torch.bool).tril(n_all - n_new) if causal else None
     query, key, value = (one.transpose(1, 2) for one in (query, key, value))
@@ -44,7 +44,7 @@ def varlen(
     causal: bool,
     scale: float | None,
 ) -> Tensor:
-    """Of sequences one after the other, (all lengths, heads, width)."""
+    """Attention of concatenated sequences, (all lengths, heads, width)."""
     queries, keys = (lengths.diff().tolist() for lengths in (cu_seqlens_q, cu_seqlens_k))
     parts = zip(query.split(queries), key.split(keys), value.split(keys), strict=True)
     return torch.cat([flash(q[None], k[None], v[None], causal, scale)[0] for q, k, v in parts])

@@ -1,4 +1,4 @@
-"""A server with vLLM's API, in a thread, that answers with transformers and tokenprune."""
+"""A server with vLLM's API in a thread, which answers with transformers and tokenprune."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ VERSION = "0.32.0"
 
 @dataclass
 class Answering:
-    """What the server does, and what it was sent.
+    """The server's behaviour, and the requests it received.
 
-    settings: what it says that it prunes with; None for a plain vLLM, which says nothing.
-    keep_ratio: what it prunes at; None for what it says.
+    settings: the settings that it reports; None for a plain vLLM, which reports none.
+    keep_ratio: the keep ratio that it really uses; None for the reported one.
     meeting: how many requests it waits for before it answers the first.
-    models: what it serves, as /v1/models says it.
+    models: the models in /v1/models.
     key: the API key that requests need; None for none.
     generation: what it says of its generation config.
     """
@@ -110,7 +110,7 @@ class JsonHandler(BaseHTTPRequestHandler):
 
 @contextmanager
 def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The URL of a server in a thread."""
+    """Yield the URL of a server in a thread."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
@@ -123,7 +123,7 @@ def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 @contextmanager
 def serving(answering: Answering) -> Iterator[str]:
-    """The URL of a server that answers so."""
+    """Yield the URL of a server with this behaviour."""
 
     class Handler(JsonHandler):
         def do_GET(self) -> None:

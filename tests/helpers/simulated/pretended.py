@@ -1,7 +1,7 @@
-"""A device of its own on a machine that has none: CPU tensors that say they are elsewhere.
+"""A simulated device for a machine without one: CPU tensors that claim to be elsewhere.
 
-Inside `Pretended()`, a tensor that was moved to DEVICE is held apart from the CPU's: an operation that is given both
-raises, as on a GPU, and whatever makes the CPU wait for a GPU is noted, with the place in our code that asked for it.
+Inside `Pretended()`, tensors that were moved to DEVICE do not mix with the CPU's: an operation on both raises, as on a
+GPU. Whatever would make the CPU wait for a GPU is recorded, with the place in our code that caused it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 import tokenprune
 import tokenprune.adapters
 
-#: A kind that PyTorch knows, and needs no driver for. What it has in it is lost, so no tensor is really made there.
+#: A device type that PyTorch knows and that needs no driver. It stores no values, so no tensor is really made there.
 DEVICE = torch.device("meta")
 CPU = torch.device("cpu")
 aten = torch.ops.aten
 
-#: Operations that return numbers, or tensors of a shape that depends on what is in another: all wait on a GPU.
+#: Operations that return numbers, or tensors whose shape depends on values: on a GPU, all of them wait.
 WAITING = {
     aten._local_scalar_dense,
     aten.equal,
@@ -42,7 +42,7 @@ OURS = [str(Path(package).resolve().parent) for package in (tokenprune.__file__,
 
 
 class Elsewhere(Tensor):
-    """A tensor on DEVICE; `held` is what it really is."""
+    """A tensor on DEVICE. `held` is the real tensor."""
 
     held: Tensor
 
@@ -61,14 +61,14 @@ class Elsewhere(Tensor):
 
 @dataclass(frozen=True)
 class Wait:
-    """What made the CPU wait: an operation, and the place of ours that asked for it; None if transformers did."""
+    """What made the CPU wait: an operation, and the place in our code that caused it; None if transformers did."""
 
     operation: str
     place: str | None
 
     @classmethod
     def now(cls, operation: str) -> Wait:
-        """One that happens here: whoever is nearest on the stack asked for it."""
+        """Return a wait that happens now, caused by the nearest caller on the stack."""
         place = None
         for frame in reversed(traceback.extract_stack()):
             path = str(Path(frame.filename).resolve())
@@ -84,7 +84,7 @@ class Wait:
 
 
 class FromPython(TorchFunctionMode):
-    """Makes tensors from Python's numbers and numbers from tensors: PyTorch would do neither on DEVICE."""
+    """Converts Python numbers to tensors and tensors to numbers, neither of which PyTorch can do on DEVICE."""
 
     def __init__(self, waits: list[Wait]) -> None:
         self.waits = waits
@@ -103,7 +103,7 @@ class FromPython(TorchFunctionMode):
 
 
 class Pretended(TorchDispatchMode):
-    """waits: what the CPU waited for so far; operations: how many were put into the device's queue."""
+    """waits: what the CPU has waited for. operations: how many were put into the device's queue."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,12 +144,12 @@ class Pretended(TorchDispatchMode):
         out = function(*args, **kwargs)
         if to == CPU:
             return out
-        known = {id(one.held): one for one in there}  # what is changed in place stays the same object
+        known = {id(one.held): one for one in there}  # a tensor that is changed in place stays the same object
         return tree_map_only(Tensor, lambda one: known[id(one)] if id(one) in known else Elsewhere(one), out)
 
     @property
     def ours(self) -> list[Wait]:
-        """Those that our code asked for."""
+        """Return the waits that our code caused."""
         return [wait for wait in self.waits if wait.place is not None]
 
 
@@ -158,7 +158,7 @@ def _is_there(device: Any) -> bool:
 
 
 def _by_mask(packet: Any, args: Any) -> bool:
-    """Whether tensors are indexed by masks, whose true entries are counted first."""
+    """Return whether tensors are indexed by masks, whose true entries must be counted first."""
     if packet not in (aten.index, aten.index_put, aten.index_put_):
         return False
     return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
@@ -166,7 +166,7 @@ def _by_mask(packet: Any, args: Any) -> bool:
 
 @contextmanager
 def moved(model: nn.Module) -> Iterator[None]:
-    """The time in which a model's weights and buffers are on DEVICE."""
+    """Within the block, a model's weights and buffers are on DEVICE."""
     places: list[tuple[dict[str, Any], str, Any]] = []
     for module in model.modules():
         stores: list[dict[str, Any]] = [module._parameters, module._buffers]

@@ -1,1 +1,1 @@
-"""Visual tokens made by hand, whose selection can be worked out on paper."""
+"""Visual tokens made by hand, whose selection can be computed on paper."""

@@ -1,4 +1,4 @@
-"""Visual tokens whose attention and keys are written out, for tests against numbers worked by hand."""
+"""Visual tokens with given attention and keys, for tests against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def tokens_of(
     features: Sequence[Sequence[float]],
     newlines: Sequence[int] = (),
 ) -> VisualTokens:
-    """One row of patches, of one head. The CLS token attends to each in proportion to `attention`, and their keys are
-    `keys`, made so long that the logarithm of the attention, which its query sees before them, hardly turns them."""
+    """Return one row of patches with one head. The CLS token attends to each in proportion to `attention`. Their keys
+    are `keys`, scaled up so that the component with the log of the attention hardly changes their direction."""
     weights = torch.tensor(attention).log()[:, None]
     patch_keys = torch.cat([weights, 1e4 * torch.tensor(keys)], 1)
     cls_key = torch.full((1, patch_keys.shape[1]), -1e4)
@@ -31,7 +31,7 @@ def tokens_of(
 
 
 def two_heads(first: VisualTokens, second: VisualTokens) -> VisualTokens:
-    """The tokens of `first`, whose attention has the head of `second` as well."""
+    """Return the tokens of `first`, with the attention head of `second` as a second head."""
     one, other = first.vision_attention, second.vision_attention
     queries, keys = torch.cat([one.queries, other.queries], 1), torch.cat([one.keys, other.keys], 1)
     return replace(first, statistics={"vision_attention": replace(one, queries=queries, keys=keys)})

@@ -1,4 +1,5 @@
-"""Models whose config transformers has no class for, such as InternVL in its authors' format, and Qianfan-OCR."""
+"""Models with a config for which transformers has no class, such as InternVL in its authors' format, and
+Qianfan-OCR."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ SU = {"rope_scaling": {"type": "su", "long_factor": [2.0] * 48, "short_factor": 
 
 
 def config(text_type: str = "qwen3", text: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-    """A config.json as published ones are."""
+    """Return a config.json like published ones."""
     return {
         "model_type": "internvl_chat",
         "architectures": ["InternVLChatModel"],
@@ -42,11 +43,11 @@ def written(config: dict[str, Any], layer: int | None = None, position_ids: Posi
 def test_overrides() -> None:
     found = {"architectures": ["TokenPruneInternVLChat"], "tokenprune": {"strategy": "fopru", "keep_ratio": 0.25}}
     assert written(config()) == found
-    assert written(config("internlm2", DYNAMIC)) == found  # of the authors' own, too
+    assert written(config("internlm2", DYNAMIC)) == found  # also for the authors' own language model
 
 
 def test_a_config_that_describes_the_language_model_itself() -> None:
-    """Of dots.ocr, whose Qwen2 has a window that it does not use."""
+    """As in dots.ocr, whose Qwen2 has a window that it does not use."""
     text = {"num_hidden_layers": 28, "hidden_size": 1536, "sliding_window": 131072, "use_sliding_window": False}
     names = {"model_type": "dots_ocr", "architectures": ["DotsOCRForCausalLM"]}
     dots = {**names, **text, "rope_scaling": None, "vision_config": {"num_hidden_layers": 42, "embed_dim": 1536}}
@@ -60,7 +61,7 @@ def test_a_config_that_describes_the_language_model_itself() -> None:
 
 
 def test_layers_with_a_state_and_other_names_of_a_tower() -> None:
-    """Of Kimi K3."""
+    """As in Kimi K3."""
     layers = {"kda_layers": [1, 2, 3], "full_attn_layers": [4], "num_heads": 96, "head_dim": 128}
     text = {"num_hidden_layers": 4, "hidden_act": "situ", "attn_res_block_size": 12, "mla_use_nope": True}
     kimi = {
@@ -75,7 +76,7 @@ def test_layers_with_a_state_and_other_names_of_a_tower() -> None:
 
 
 def test_a_config_with_experts_for_images() -> None:
-    """Of ERNIE 4.5 VL, which has two numbers where transformers' has one or a kind for each layer."""
+    """As in ERNIE 4.5 VL, which has two numbers where transformers has one number or a kind per layer."""
     experts = {"moe_num_experts": [64, 64], "moe_intermediate_size": [1536, 512], "moe_layer_start_index": [1, 1]}
     text = {"num_hidden_layers": 28, "hidden_size": 2560, "rope_theta": 500000, "tie_word_embeddings": True}
     names = {"model_type": "ernie4_5_moe_vl", "architectures": ["Ernie4_5_VLMoeForConditionalGeneration"]}
@@ -89,7 +90,7 @@ def test_a_config_with_experts_for_images() -> None:
 
 
 def test_a_tower_that_ends_with_the_last_pooled_layer() -> None:
-    """Of Molmo 2, which transformers reads too, under other names."""
+    """As in Molmo 2, which transformers also reads, under other names."""
     names = {"model_type": "molmo2", "architectures": ["Molmo2ForConditionalGeneration"]}
     tower = {"num_hidden_layers": 27, "num_attention_heads": 16, "image_default_input_size": [378, 378]}
     text = {"model_type": "molmo2_text", "num_hidden_layers": 36, "rope_theta": 1e6, "additional_vocab_size": 128}
@@ -104,7 +105,7 @@ def test_a_tower_that_ends_with_the_last_pooled_layer() -> None:
 
 
 def test_a_tower_in_transformers_format() -> None:
-    """Of Intern-S2 Preview."""
+    """As in Intern-S2 Preview."""
     text = {"model_type": "qwen3_5_moe_text", "num_hidden_layers": 4}
     names = {"model_type": "intern_s2_preview", "architectures": ["InternS2PreviewForConditionalGeneration"]}
     interns2 = {**names, "text_config": text, "vision_config": {"depth": 27}}
@@ -114,7 +115,7 @@ def test_a_tower_in_transformers_format() -> None:
 
 
 def nemotron(**vision: Any) -> dict[str, Any]:
-    """That of Nemotron Nano Omni, whose language model has no rotary embedding."""
+    """Return the config of Nemotron Nano Omni, whose language model has no rotary embedding."""
     args = {"model": "vit_huge_patch16_224", "register_multiple": 10, "cls_token_per_teacher": True}
     args |= {"teachers": [{"name": name} for name in ("clip", "siglip", "dino_v2", "sam")], "min_num_patches": 1024}
     text = {"model_type": "nemotron_h", "num_hidden_layers": 6, "hybrid_override_pattern": "MEM*-E"}
@@ -124,7 +125,7 @@ def nemotron(**vision: Any) -> dict[str, Any]:
 
 
 def test_a_tower_that_is_named() -> None:
-    """It has class and register tokens, as many as teachers and a multiple say."""
+    """Its number of class and register tokens follows from the teachers and a multiple."""
     assert written(nemotron(), layer=31)["architectures"] == ["TokenPruneNemotronNanoOmni"]
     with pytest.raises(UnsupportedError, match="layer=32 is not in the vision tower: write 0 to 31"):
         written(nemotron(), layer=32)
@@ -136,7 +137,7 @@ def test_a_tower_that_is_named() -> None:
 
 
 def test_the_same_tower_in_a_config_that_transformers_reads() -> None:
-    """Whose defaults are those of the largest tower."""
+    """Its defaults are those of the largest tower."""
     omni = {**nemotron(video_temporal_patch_size=2), "model_type": "nemotron_h_omni"}
     omni["architectures"] = ["NemotronH_Omni_Reasoning_V3"]
     omni["vision_config"]["args"]["model"] = "vit_base_patch16_224"
@@ -154,7 +155,7 @@ def test_a_tower_that_vllm_does_not_build() -> None:
 
 
 def test_a_config_as_transformers_writes_it() -> None:
-    """Of MiniMax M3, in which vLLM would miss what the published one says of blocks and experts."""
+    """As for MiniMax M3, in which vLLM would miss the published settings of blocks and experts."""
     blocks = {"sparse_attention_freq": [0, 1], "sparse_topk_blocks": 16, "sparse_block_size": 128}
     text = {"model_type": "of_its_own", "num_hidden_layers": 2, "hidden_act": "swigluoai", "moe_layer_freq": [0, 1]}
     merging = {"img_token_compression_config": {"spatial_merge_size": 2, "temporal_patch_size": 2}}
@@ -181,7 +182,7 @@ def test_the_rotary_embedding_of_phi_3() -> None:
 
 
 def test_the_tower_of_qianfan_ocr() -> None:
-    """By whatever name a config calls it, vLLM builds InternViT."""
+    """Whatever name a config has for it, vLLM builds InternViT."""
     vision = {"model_type": "intern_vit_6b", "num_hidden_layers": 24}
     text = {"model_type": "qwen3", "num_hidden_layers": 36}
     names = {"model_type": "qianfan_ocr", "architectures": ["QianfanOCRForConditionalGeneration"]}
@@ -210,7 +211,7 @@ def test_a_part_that_is_missing(part: str) -> None:
     "part", [{"model_type": "newer_than_transformers"}, {"model_type": "llama", "hidden_size": "a"}]
 )
 def test_a_config_that_transformers_cannot_read(part: dict[str, Any]) -> None:
-    """Such as a language model of a later release."""
+    """For example with a language model of a later release."""
     with pytest.raises(
         UnsupportedError, match=r"cannot read the config\.json of this 'mistral3' model, .+Error: .+ a new"
     ):

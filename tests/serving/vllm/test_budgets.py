@@ -19,7 +19,7 @@ N_LAYERS = 6
 
 
 def served() -> list[Strategy]:
-    """Every strategy with its default settings, in one stage, that the plug-in does not refuse."""
+    """Return every strategy with default settings and one stage that the plug-in does not refuse."""
     found = []
     for name, cls in STRATEGIES.items():
         strategy = make(name, progressive=False) if hasattr(cls, "progressive") else make(name)

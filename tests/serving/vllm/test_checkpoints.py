@@ -81,7 +81,7 @@ def test_a_thinker_that_transformers_has_loaded() -> None:
     thinker = {"model_type": "qwen2_5_omni_thinker", "architectures": names}
     assert architecture_of_loaded(thinker) == "TokenPruneQwen2_5Omni"
     with pytest.raises(UnsupportedError, match=r"a thinker alone: vLLM takes the whole model\. Write .*Qwen2\.5"):
-        architecture_of(thinker)  # as a checkpoint of its own
+        architecture_of(thinker)  # as a separate checkpoint
     with pytest.raises(UnsupportedError, match="names TarsierForConditionalGeneration"):
         architecture_of_loaded({"model_type": "llava", "architectures": ["TarsierForConditionalGeneration"]})
 
@@ -97,7 +97,7 @@ def test_a_thinker_that_transformers_has_loaded() -> None:
     ],
 )
 def test_models_that_only_share_the_type_of_one_that_is_served(model_type: str, named: str, served: str) -> None:
-    """vLLM has classes of their own for some of them; ours would read their weights as another model's."""
+    """vLLM has separate classes for some of them; ours would read their weights as another model's."""
     said = rf'names {named} in "architectures", which cannot be pruned inside vLLM: of type \'{model_type}\', only '
     with pytest.raises(UnsupportedError, match=said + served):
         architecture_of({"model_type": model_type, "architectures": [named]})

@@ -1,4 +1,4 @@
-"""Decoder layers and rotary embeddings that pruned tokens would be missed in are refused, read from configs."""
+"""Decoder layers and rotary embeddings that would miss pruned tokens are refused, based on configs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETTINGS = Settings.read({"strategy": "fopru", "keep_ratio": 0.25})
 
 
 def test_layers_of_other_kinds() -> None:
-    """States of linear attention and of convolutions have seen what is left, and chunks count it."""
+    """States of linear attention and convolutions see only what is left, and chunks count only that."""
     text = Qwen3_5Config().get_text_config()
     text.layer_types[:2] = ["linear_attention", "conv"]
     check_decoder(text, SETTINGS)
@@ -42,7 +42,7 @@ def test_rotary_embeddings_of_a_checkpoints_own_code() -> None:
 
 @pytest.mark.parametrize("text", [Qwen4ExpTextConfig(), Glm5NextTextConfig()], ids=["qwen4_exp", "glm5_next"])
 def test_layers_that_read_some_keys(text: Any) -> None:
-    """Only of models that were compared with such layers."""
+    """They are allowed only in models that were tested with such layers."""
     assert "indexed_attention" in text.layer_types
     check_decoder(text, SETTINGS)
     with pytest.raises(UnsupportedError, match="'indexed_attention' layers"):
@@ -50,7 +50,7 @@ def test_layers_that_read_some_keys(text: Any) -> None:
 
 
 def test_layers_of_nemotron() -> None:
-    """By the names of transformers, and by those of checkpoints' own code."""
+    """Both under transformers' names, and under those of checkpoints' own code."""
     kinds = ["linear_attention", "moe", "full_attention", "mlp", "mamba", "attention"]
     check_decoder(SimpleNamespace(model_type="nemotron_h", layer_types=kinds), SETTINGS)
     with pytest.raises(UnsupportedError, match="'moe' layers"):
@@ -58,7 +58,7 @@ def test_layers_of_nemotron() -> None:
 
 
 def test_layers_that_read_some_blocks() -> None:
-    """Of MiniMax M3."""
+    """As in MiniMax M3."""
     kinds = ["full_attention", "minimax_m3_sparse"]
     check_decoder(MiniMaxM3VLTextConfig(num_hidden_layers=2, layer_types=kinds), SETTINGS)
 

@@ -1,4 +1,4 @@
-"""Which methods of speculative decoding go with pruned images; test_speculative.py runs them."""
+"""Which methods of speculative decoding work with pruned images; test_speculative.py runs them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ SETTINGS = {"strategy": "fopru", "keep_ratio": 0.25, "record": "/home/me/kept.js
 
 
 def get(path: str, root_path: str = "", **of_config: object) -> Any:
-    """The endpoint's answer; or, if it passes the request on, the path that the application behind it is given."""
+    """Return the endpoint's answer or, if it passes the request on, the path that the application behind it gets."""
     config = SimpleNamespace(architectures=["TokenPruneLlava"], **(of_config or {"tokenprune": SETTINGS}))
     model = SimpleNamespace(
         hf_config=config,
@@ -42,7 +42,7 @@ def get(path: str, root_path: str = "", **of_config: object) -> Any:
 
 @pytest.mark.parametrize("root_path", ["", "/models/llava"])
 def test_the_settings(root_path: str) -> None:
-    """A proxy that serves several engines under paths of their own may pass these on."""
+    """A proxy that serves several engines under different paths may pass the paths on."""
     for path in ("/tokenprune", f"{root_path}/tokenprune"):
         told = get(path, root_path)
         assert (told["settings"], told["dtype"]) == ({"strategy": "fopru", "keep_ratio": 0.25}, "bfloat16")

@@ -1,4 +1,4 @@
-"""Options of an engine that pruning does not go with, refused without vLLM."""
+"""Engine options that do not work with pruning are refused, without vLLM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.engine_options import check_engine, encodes_apart
 
-#: Kimi's towers then run as with --mm-encoder-tp-mode data; that of K3 has 12 heads.
+#: With these, Kimi's towers run as with --mm-encoder-tp-mode data; K3's has 12 heads.
 UNEVEN = [
     ("kimi_k3", 12, 4, False),
     ("kimi_k3", 12, 8, True),
@@ -81,7 +81,7 @@ def test_videos_that_vllm_may_prune_itself() -> None:
 
 
 def test_an_engine_without_images() -> None:
-    """vLLM drops the other components of Qwen4-Exp's position IDs there."""
+    """vLLM then drops the other components of Qwen4-Exp's position IDs."""
     config = engine_config()
     config.model_config.multimodal_config.language_model_only = True
     check_engine(LLAVA, config)
@@ -122,7 +122,7 @@ def test_data_parallel_tower() -> None:
 
 
 def test_compact_ids_of_a_cached_prefix() -> None:
-    """With several components, a later image changes those before it, which vLLM's hashes of blocks do not say."""
+    """With several components, a later image changes the IDs before it, which vLLM's block hashes do not include."""
     qwen = ARCHITECTURES["TokenPruneQwen2VL"]
     check_engine(qwen, engine_config())
     config = engine_config(position_ids="compact")
@@ -141,7 +141,7 @@ def test_compact_ids_of_a_cached_prefix() -> None:
 
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
 def test_a_config_without_sections_of_position_ids(position_ids: str) -> None:
-    """By them, vLLM decides how many components position IDs have; the worker relies on three."""
+    """From them, vLLM derives the number of components of position IDs, and the worker relies on three."""
     config = engine_config(position_ids=position_ids)
     config.cache_config.enable_prefix_caching = False
     config.model_config.uses_mrope = False

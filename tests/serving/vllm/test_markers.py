@@ -45,7 +45,7 @@ def test_what_is_between() -> None:
 
 
 def test_what_is_around() -> None:
-    """In Molmo 2, vLLM takes rows for the marks around an image from the encoder."""
+    """In Molmo 2, vLLM takes the rows of the marks around an image from the encoder."""
     ids = torch.tensor([5, START, VISUAL, ROW, VISUAL, END, 5])
     markers = markers_between(ids.tolist(), ids == VISUAL, ids != 5)
     assert markers == ((0, START), (2, ROW), (4, END))
@@ -53,7 +53,7 @@ def test_what_is_around() -> None:
 
 
 def shortened(ids: list[int], has_markers: bool, parts: Sequence[int]) -> tuple[Any, Any]:
-    """A placeholder of which half of the visual tokens are kept, and what the worker gets of it."""
+    """Return a placeholder with half of its visual tokens kept, and what the worker gets for it."""
     from vllm.multimodal.processing import PromptUpdateDetails  # pyright: ignore[reportMissingImports]
     from vllm.multimodal.processing.processor import (  # pyright: ignore[reportMissingImports]
         ResolvedPromptUpdate,
@@ -87,7 +87,7 @@ def test_a_placeholder_has_as_many_tokens_as_are_left() -> None:
 
 @needs_vllm
 def test_families_without_markers() -> None:
-    """Text between the parts of an image or a video stays; text where none was tested is refused."""
+    """Text between parts of an image or video stays; untested text is refused."""
     found, item = shortened([START, VISUAL, VISUAL, END, *[VISUAL] * 4, END], False, [2, 4])
     assert found.full == [START, VISUAL, END, VISUAL, VISUAL, END]
     assert (item.parts, item.markers) == ((2, 4), ())
@@ -100,11 +100,11 @@ def test_families_without_markers() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_strategies(settings: dict[str, Any], tmp_path: Path) -> None:
-    """Of every kind, with what is recorded and counted."""
+    """Strategies of every kind, and what is recorded and counted."""
     save_mistral3(tmp_path)
     record = tmp_path / "kept.jsonl"
     answers = expected(tmp_path, settings, REQUESTS)
-    # `Random` is seeded by the pixels to the last bit, and the tower rounds otherwise when it normalises them.
+    # `Random` is seeded with the exact pixels, which the tower rounds differently when it normalises them.
     options = {"mm_device_do_normalize": settings["strategy"] != "random"}
     with engine(tmp_path, "TokenPruneMistral3", {**settings, "record": str(record)}, **options) as llm:
         before = counted()
@@ -126,7 +126,7 @@ def test_strategies(settings: dict[str, Any], tmp_path: Path) -> None:
 
 
 def counted() -> list[float]:
-    """The visual tokens before and after pruning that the engines of this process have counted."""
+    """Return the visual tokens before and after pruning, as counted by this process's engines."""
     from prometheus_client import REGISTRY  # pyright: ignore[reportMissingImports]
 
     return [REGISTRY.get_sample_value(f"tokenprune_{name}visual_tokens_total") or 0 for name in ("", "kept_")]

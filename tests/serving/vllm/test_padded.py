@@ -1,4 +1,4 @@
-"""Models that pad images or tiles, whose pixels then do not divide into the tower's patches: no colours are read."""
+"""Models that pad images or tiles to sizes that do not divide into the tower's patches: colours cannot be read."""
 
 from __future__ import annotations
 

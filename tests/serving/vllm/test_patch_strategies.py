@@ -43,5 +43,5 @@ def test_a_ratio_of_1_is_no_pruning_only_if_a_request_asks_for_it() -> None:
 
 @pytest.mark.parametrize("strategy", [PixelPrune(), BOTH], ids=["alone", "composed"])
 def test_an_image_may_lose_more_than_its_budget_says(strategy: Strategy) -> None:
-    """Position IDs of the tokens that are left are those of the whole image."""
+    """The position IDs of the tokens that are left are those in the whole image."""
     assert Settings(strategy).n_positions(1000) == 1000 * COUNT_STRETCH

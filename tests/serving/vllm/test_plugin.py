@@ -1,4 +1,4 @@
-"""What the plug-in adds to vLLM leaves vLLM's own as it is."""
+"""The plug-in's additions do not change vLLM's own models."""
 
 # pyright: reportMissingImports=false
 
@@ -51,7 +51,7 @@ def test_settings_without_effect(name: str, way_out: str) -> None:
     register()
     config: Any = SimpleNamespace(hf_config=SimpleNamespace(), architecture=name)
     verify = MODELS_CONFIG_MAP[name].verify_and_update_model_config
-    verify(config)  # vLLM's own model, as it is
+    verify(config)  # vLLM's own model, unchanged
     config.hf_config.tokenprune = {"strategy": "fopru", "keep_ratio": 0.25}
     with pytest.raises(SettingError, match=re.escape(f"no effect on {name}. {way_out}")):
         verify(config)
@@ -59,7 +59,7 @@ def test_settings_without_effect(name: str, way_out: str) -> None:
 
 @pytest.fixture
 def melody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package without which vLLM's parser for Cohere cannot be imported."""
+    """Simulate a package without which vLLM's parser for Cohere cannot be imported."""
     module: Any = ModuleType("cohere_melody")
     for name in ("AccumulatedToolCall", "FilterAggregatedResult", "PyFilter", "PyFilterOptions"):
         setattr(module, name, type(name, (), {}))
@@ -94,7 +94,7 @@ def test_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("chosen", "mode"), [("auto", "kimi_k3"), ("hf", "hf")])
 def test_what_vllm_knows_of_kimi_k3_by_its_name(chosen: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How its prompts are rendered, and that its CUDA graphs break."""
+    """How prompts are rendered, and that CUDA graphs are breakable."""
     from vllm.config import vllm as config
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
@@ -112,7 +112,7 @@ def test_what_vllm_knows_of_kimi_k3_by_its_name(chosen: str, mode: str, monkeypa
 
 
 def test_a_checkpoint_with_another_head(tmp_path: Path) -> None:
-    """vLLM knows it by a file, and then takes another class, which is not ours."""
+    """vLLM recognises it by a file, and then uses another class, which is not ours."""
     config = SimpleNamespace(model=str(tmp_path), revision=None)
     check_head(ARCHITECTURES["TokenPruneQwen3Omni"], config)
     (tmp_path / "joint_head_config.json").write_text("{}")
@@ -125,7 +125,7 @@ def test_a_checkpoint_with_another_head(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("table", ["engram._NGRAM_LAYER_FIELDS", "vllm.DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES"])
 def test_engines_that_vllm_prepares_by_name(table: str) -> None:
-    """For embeddings of n-grams, which it keeps in the host's memory, and with CUDA graphs of what is not compiled."""
+    """For embeddings of n-grams, which it keeps in host memory, and for CUDA graphs of uncompiled code."""
     module, name = table.split(".")
     for architecture in ARCHITECTURES.values():
         enter_in_tables(architecture)
@@ -136,7 +136,7 @@ def test_engines_that_vllm_prepares_by_name(table: str) -> None:
 
 
 def test_cuda_graphs_after_an_engine_of_another_model() -> None:
-    """vLLM remembers which architectures it has them for."""
+    """vLLM remembers for which architectures it uses them."""
     from vllm.config.vllm import VllmConfig, default_breakable_cudagraph_architectures
 
     default_breakable_cudagraph_architectures()

@@ -21,7 +21,7 @@ pytestmark = needs_vllm
 
 @pytest.mark.usefixtures("unchecked")
 def test_images_have_different_keys_even_if_the_caller_seeds() -> None:
-    """With equal keys, one image would be recorded under the other's name."""
+    """If keys were equal, one image would be recorded under the other's name."""
     from vllm.multimodal.processing import PromptUpdateDetails
     from vllm.multimodal.processing.processor import ResolvedPromptUpdate, UpdateMode
 
@@ -92,7 +92,7 @@ def test_colors_of_patches(is_bytes: bool) -> None:
 
 @pytest.mark.parametrize(("strategy", "refused"), [(PixelPrune(), True), (FoPru(), False)], ids=["pixels", "features"])
 def test_an_image_that_nobody_here_has_seen(strategy: Strategy, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its features come from an encoder cache, but how many tokens its prompt has is for its pixels to say."""
+    """Its features come from an encoder cache, but the number of tokens in its prompt depends on its pixels."""
     from tokenprune.errors import SettingError
     from tokenprune.serving.vllm import processing
 
@@ -106,7 +106,7 @@ def test_an_image_that_nobody_here_has_seen(strategy: Strategy, refused: bool, m
 
 
 def test_options_of_a_request_that_do_not_fit_the_tower() -> None:
-    """Before anything is processed, or where it shows, once it is."""
+    """They are refused before anything is processed or, if it shows only then, afterwards."""
     from vllm.multimodal.inputs import MultiModalBatchedField, MultiModalFieldElem
 
     from tokenprune.errors import SettingError

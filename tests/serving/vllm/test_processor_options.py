@@ -1,4 +1,4 @@
-"""Options of a request that do not fit the vision tower, which would fail and end the engine."""
+"""Options of a request that do not fit the vision tower are refused, because it would fail and end the engine."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_what_the_processor_says_itself() -> None:
 
 
 def test_how_many_tokens_an_image_has() -> None:
-    """With another number than the tower makes, the features would not fit the prompt."""
+    """If the number differed from the tower's output, the features would not fit the prompt."""
     idefics = SimpleNamespace(image_seq_len=169, image_processor=SimpleNamespace())
     step = SimpleNamespace(image_processor=SimpleNamespace(num_image_feature_size=169, image_size=728))
     check_patch_options({"image_seq_len": 169}, idefics)

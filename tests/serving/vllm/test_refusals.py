@@ -1,4 +1,4 @@
-"""What cannot work is refused before a model is loaded, read from configs without vLLM."""
+"""What cannot work is refused before a model is loaded, based on configs and without vLLM."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_needs() -> None:
 
 
 class MiniMaxM3(PreTrainedConfig):
-    """As vLLM's own config class, whose vision tower is a dict."""
+    """Like vLLM's own config class, whose vision tower is a dict."""
 
     model_type = "minimax_m3_vl"
 
@@ -180,7 +180,7 @@ def test_encoder_layers() -> None:
 
 @pytest.mark.parametrize(("vision", "fitting"), [(CLIPVisionConfig, "default"), (SiglipVisionConfig, "full")])
 def test_visual_tokens_that_are_not_the_patches(vision: Any, fitting: str) -> None:
-    """Where they are in the image would be off by one, and the vision tower's attention would not fit."""
+    """Their places in the image would be off by one, and the vision tower's attention would not fit."""
     config = llava(vision=vision(num_hidden_layers=4))
     check(config)
     config.vision_feature_select_strategy = "full" if fitting == "default" else "default"

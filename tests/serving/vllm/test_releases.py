@@ -1,4 +1,4 @@
-"""Releases of vLLM that the plug-in was not tested with."""
+"""Releases of vLLM with which the plug-in was not tested."""
 
 from __future__ import annotations
 

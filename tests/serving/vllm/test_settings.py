@@ -25,7 +25,7 @@ def test_strategy_and_own_settings() -> None:
     [("TokenPruneGlm5Next", True), ("TokenPruneGlmOcr", False), ("TokenPruneMiniMaxM3", False)],
 )
 def test_a_language_model_without_position_ids(architecture: str, counts: bool) -> None:
-    """What reads vLLM's takes them for places in the KV cache."""
+    """Code in vLLM that reads position IDs uses them as places in the KV cache."""
     config = SimpleNamespace(architectures=[architecture], tokenprune={"strategy": "fopru"})
     settings = Settings.of(config)
     assert settings.position_ids == ("compact" if counts else "original")
@@ -62,7 +62,7 @@ def test_keep_ratio_of_a_request() -> None:
     for wrong in (0, 1.5, -1, "0.5", True, float("nan"), [0.5]):
         with pytest.raises(SettingError, match=r"^mm_processor_kwargs: keep_ratio=.* is not a fraction") as caught:
             settings.strategy_at(wrong)  # pyright: ignore[reportArgumentType]
-        assert "keep=" not in str(caught.value)  # which a request cannot set
+        assert "keep=" not in str(caught.value)  # a request cannot set it
 
 
 def test_an_engine_that_keeps_all_prunes_nothing() -> None:
@@ -160,7 +160,7 @@ def test_a_setting_of_one_of_several_strategies_in_a_request(name: str) -> None:
 
 @pytest.mark.parametrize("options", ["keep_ratio=0.5", [("keep_ratio", 0.5)], 0.5])
 def test_options_that_are_no_dict(options: Any) -> None:
-    """As a program may pass them; a server checks them itself."""
+    """A program may pass them; a server checks them itself."""
     with pytest.raises(SettingError, match=r"^mm_processor_kwargs: expected a dict such as .*, found"):
         Settings(FoPru(keep_ratio=0.25)).check_options(options, request=True)
 

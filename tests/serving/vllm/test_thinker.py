@@ -1,4 +1,4 @@
-"""Qwen-Omni, whose vision tower a part of its config describes: the thinker's."""
+"""Qwen-Omni, whose vision tower is described in the thinker's part of its config."""
 
 from __future__ import annotations
 

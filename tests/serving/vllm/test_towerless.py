@@ -35,7 +35,7 @@ def test_what_reads_the_attention_of_a_tower(strategy: str) -> None:
 
 @pytest.mark.parametrize("strategy", ["fastv", "evs", "flowcut", "pixelprune", "efficientvla:skip=1"])
 def test_what_never_runs_is_told_what_does(strategy: str) -> None:
-    """Not FoPru or VisionZip, which read a tower."""
+    """The error does not suggest FoPru or VisionZip, which read a tower."""
     with pytest.raises(UnsupportedError, match=INSTEAD):
         check(strategy)
 

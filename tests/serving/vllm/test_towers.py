@@ -40,7 +40,7 @@ def test_names_of_a_checkpoints_own_code() -> None:
 
 
 def test_a_tower_that_is_described_by_a_dict() -> None:
-    """As vLLM's config of MiniMax M3 has it."""
+    """As in vLLM's config of MiniMax M3."""
     published: dict[str, Any] = {"num_hidden_layers": 3, "num_attention_heads": 2, "patch_size": 14}
     minimax = SimpleNamespace(model_type="minimax_m3_vl", vision_config=published, other=1)
     found = config_with_tower(minimax)
@@ -55,7 +55,7 @@ def test_a_tower_that_is_described_by_a_dict() -> None:
 
 @pytest.mark.parametrize(("deep", "spatial", "last"), [([[-3, 1], [-1, 0]], -2, 5), ([[-3, 1]], -2, 4), (None, -4, 2)])
 def test_features_of_several_encoder_layers(deep: Any, spatial: int, last: int) -> None:
-    """Of Granite 4 Vision: the last layer that gives some."""
+    """In Granite 4 Vision, the last layer with features counts."""
     config = SimpleNamespace(
         model_type="granite4_vision",
         vision_config=SimpleNamespace(num_hidden_layers=6),

@@ -1,4 +1,4 @@
-"""DART: pivots and what duplicates them least, worked out by hand."""
+"""DART: pivots and the tokens that are least similar to them, computed by hand."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_pivots_have_the_largest_keys() -> None:
     """L1 norms over both heads of 3, 5, 2, 1 for the visual tokens and 4, 9 for the text."""
     keys = torch.tensor([[[1.0], [-3], [2], [0], [4], [-5]], [[-2], [2], [0], [1], [0], [4]]])
     attention = TextAttention(keys, keys, 1.0, torch.ones(6).bool(), torch.arange(4), torch.tensor([4, 5]))
-    features = at(0, 90, 80, 45) * torch.tensor([[1.0], [1], [100], [1]])  # whose lengths do not count
+    features = at(0, 90, 80, 45) * torch.tensor([[1.0], [1], [100], [1]])  # lengths do not count
     tokens = StageTokens(features, torch.arange(4), Layout.raster((1, 1, 4)), text_attention=attention)
     tokens = StageTokens(tokens.features, tokens.left, tokens.layout, text_attention=attention, text=at(0, 180))
     selection = DART(pivots=1, text_pivots=1).select_at(Stage(2, keep=3), tokens)

@@ -1,4 +1,4 @@
-"""IVC-Prune: coordinates and resemblance of values, worked out by hand."""
+"""IVC-Prune: coordinates and similarity of values, computed by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokenprune.tokens import Layout, StageTokens, TextAttention
 
 
 def tokens_with(values: torch.Tensor, cosines: list[float], sines: list[float], n_text: int = 1) -> StageTokens:
-    """Visual tokens and then text, of one head."""
+    """Return visual tokens followed by text, with one head."""
     n = values.shape[1] - n_text
     rotation = torch.tensor([cosines, sines])[..., None].expand(-1, -1, 2)
     attention = TextAttention(

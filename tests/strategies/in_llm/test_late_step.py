@@ -1,4 +1,4 @@
-"""LateStep: how several steps come to a budget, worked out by hand."""
+"""LateStep: how several steps reach a budget, computed by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_single_step_has_the_whole_budget() -> None:
 
 
 def test_the_most_attended_are_read_and_of_equal_ones_the_first() -> None:
-    """Of six visual tokens a third, of the four that are left."""
+    """A third of six visual tokens, out of the four that are left."""
     tokens = StepTokens(torch.tensor([0.1, 0.4, 0.2, 0.2]), torch.tensor([0, 2, 3, 5]), 6)
     strategy = LateStep(keep_ratio=1 / 3, layer=-2)
     (stage,) = strategy.step_stages

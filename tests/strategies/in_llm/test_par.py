@@ -32,7 +32,7 @@ from tokenprune.strategy import Stage
 
 
 def test_the_router_by_hand() -> None:
-    """Two text tokens after three visual ones: the first sees 1, 4, 3 and itself, the second those and itself."""
+    """Two text tokens follow three visual ones: the first sees 1, 4, 3 and itself, the second also itself."""
     selection = PAR(keep=2).select_at(Stage(2, keep=2), stage_tokens([1, 4, 3, 2, 10], 3))
     assert selection.scores is not None
     expected = [(1 / 10 + 1 / 20) / 2, (4 / 10 + 4 / 20) / 2, (3 / 10 + 3 / 20) / 2]
@@ -60,7 +60,7 @@ def test_dropping_and_skipping_equal_masking_and_identities(mode: str) -> None:
     real = torch.cat([run.inputs["attention_mask"], torch.ones_like(run.answers)], 1)
     with as_reported(model, ids, [report]):
         logits = oracle_logits(model, ids, real, run.inputs["pixel_values"], dropped_columns(ids, [report]))
-    steps = slice(-1 if mode == "uncached" else None, None)  # the report is of the last step, which looked anew
+    steps = slice(-1 if mode == "uncached" else None, None)  # the report describes the last step, which selected anew
     assert_close(run.logits[:, steps], logits[:, -STEPS - 1 : -1][:, steps])
 
 
@@ -89,11 +89,11 @@ def test_layers_that_cannot_be_skipped(unchecked: None, skip: Any, message: str)
         tokenprune.patch(model_of(), PAR(skip=skip))
 
 
-# Which layers a model can do without.
+# Layers that a model can do without.
 
 
 def test_changes_are_those_of_the_hidden_states(tmp_path: Path) -> None:
-    """Against what transformers returns, one question at a time; the last layer's output is not among that as it is."""
+    """Compared with transformers' hidden states, one question at a time. They lack the last layer's raw output."""
     model, samples = model_of(), scenes(tmp_path)
     changes = layer_changes(model, tiny_processor(), samples)
     assert not any(layer._forward_hooks for layer in model.model.language_model.layers)
@@ -116,7 +116,8 @@ def test_the_least_changing_layers_between_the_ends() -> None:
 
 
 def test_blocks_turn_the_last_token(tmp_path: Path) -> None:
-    """Against what transformers returns; a block whose layers add nothing turns by 0, and is the one to skip."""
+    """Compared with transformers' hidden states. A block whose layers add nothing rotates by 0, and is the one to
+    skip."""
     model, samples = copy.deepcopy(model_of()), scenes(tmp_path)
     distances = block_distances(model, tiny_processor(), samples, 2)
     assert len(distances) == LAYERS - 1
@@ -180,7 +181,7 @@ def test_the_command_prints_the_layers(
 
 
 def test_skipped_layers_cost_no_cache_in_the_evals() -> None:
-    """Of five layers two hold the whole image, and two of the others what is left of it."""
+    """Two of five layers hold the whole image, and two of the others what is left of it."""
     model, sizes = model_of(), []
     for skip in (0, 1):
         with torch.no_grad(), tokenprune.patch(model, PAR(keep_ratio=0.25, skip=skip)):

@@ -1,4 +1,4 @@
-"""Strategies that prune inside the language model, on small tensors worked out by hand."""
+"""Strategies that prune inside the language model, on small tensors computed by hand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tokenprune.tokens import FirstLayerInputs, Layout, StageTokens, TextAttenti
 def stage_tokens(
     weights: list[float], n_visual: int, features: Any = None, entered: FirstLayerInputs | None = None
 ) -> StageTokens:
-    """Visual tokens, and then text: to every query, a token weighs what `weights` say against all that it sees."""
+    """Return visual tokens followed by text. Every query attends to a token in proportion to `weights`."""
     keys = torch.tensor(weights).log()[None, :, None]
     visual, text = torch.arange(n_visual), torch.arange(n_visual, len(weights))
     real = torch.ones(len(weights)).bool()
@@ -225,7 +225,7 @@ def test_pyramiddrop_begins_earlier_where_the_average_is_low() -> None:
 def test_depths_that_do_not_divide_evenly() -> None:
     assert [stage.layer for stage in PyramidDrop(keep_ratio=0.5).stages(30)] == [7, 15, 22]
     assert [stage.layer for stage in PyramidDrop(keep_ratio=0.5).stages(6)] == [1, 3, 4]
-    assert [stage.layer for stage in PyramidDrop(keep_ratio=0.5, first=6).stages(6)] == [6]  # for `patch` to reject
+    assert [stage.layer for stage in PyramidDrop(keep_ratio=0.5, first=6).stages(6)] == [6]  # which `patch` rejects
     assert [stage.layer for stage in SparseVLM(keep_ratio=0.5).stages(80)] == [8, 18, 40]
 
 
@@ -273,7 +273,7 @@ def test_settings_that_cannot_be(cls: Any, settings: dict[str, Any], message: st
 
 
 def test_attention_mass_prunes_by_mass_alone() -> None:
-    """keep_ratio=1.0 leaves it to the mass, and the image decides."""
+    """With keep_ratio=1.0, only the mass limits the budget, so the image decides."""
     model = tiny_llava()
     with torch.no_grad(), tokenprune.patch(model, AttentionMass(keep_ratio=1.0, mass=0.8, layer=1)) as handle:
         model(**prompt([2]))

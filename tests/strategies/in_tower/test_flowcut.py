@@ -1,4 +1,4 @@
-"""FlowCut against numbers worked by hand."""
+"""FlowCut against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_survivors_are_kept() -> None:
 
 
 class Deep(Llava):
-    """A tower of nine layers, of which seven come before the one whose output the projector gets."""
+    """A LLaVA with a tower of nine layers; the projector gets the output of the eighth."""
 
     def config(self) -> Any:
         config = super().config()

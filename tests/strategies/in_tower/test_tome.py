@@ -18,7 +18,7 @@ from tokenprune.tokens import KeptInTower, Layout, TowerTokens, VisionAttention,
 
 
 class Deep(Llava):
-    """A tower of six layers, of which four come before the one whose output the projector gets."""
+    """A LLaVA with a tower of six layers; the projector gets the output of the fifth."""
 
     def config(self) -> Any:
         config = super().config()
@@ -31,12 +31,13 @@ def direction(degrees: float) -> list[float]:
     return [float(angle.cos()), float(angle.sin())]
 
 
-#: Angles of six patches. Every second one looks for the nearest of the others.
+#: Angles of six patches. Every second one is matched with the nearest of the others.
 ANGLES = torch.tensor([direction(angle) for angle in (0, 10, 52, 50, 95, 80)])
 
 
 def test_every_second_token_is_matched() -> None:
-    """Without a CLS token the first looks; with one, which is the first, the first patch is looked for."""
+    """Without a CLS token, the first patch looks for a match. With one, which comes first, the first patch is a
+    target."""
     left, places = matched(ANGLES, 2, 0)  # 0 -> 10: 10 degrees; 52 -> 50: 2; 95 -> 80: 15
     assert (left.tolist(), places.tolist()) == ([1, 3, 4, 5], [0, 0, 1, 1, 2, 3])
     left, places = matched(ANGLES, 2, 1)  # 10 -> 0: 10; 50 -> 52: 2; 80 -> 95: 15
@@ -116,8 +117,8 @@ def states_of(model: Any, pixels: Tensor) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize("tower", ["clip", "siglip", "dinov2"])
 def test_a_token_for_k_patches_is_like_k_copies(tower: str) -> None:
-    """A tower that is blind to places sees two equal patches in place of one: merging them changes nothing in any
-    layer, because each merged token weighs twice."""
+    """In a tower without position embeddings, every patch occurs twice. Merging the copies changes nothing in any
+    layer, because each merged token has twice the weight."""
     model = Deep(f"llava-{tower}", tower).build()
     vision = model.model.vision_tower
     for name, parameter in vision.named_parameters():

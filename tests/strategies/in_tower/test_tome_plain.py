@@ -28,7 +28,7 @@ def deep_model() -> Any:
 
 
 def plain(vision: Any, pixels: Tensor, grid: Tensor, target: int) -> tuple[Tensor, list[int]]:
-    """The features of what is left of one image, and which visual tokens that is."""
+    """Return the features of what is left of one image, and which visual tokens are left."""
     rotation: list[Any] = []
     hook = vision.blocks[0].register_forward_pre_hook(
         lambda module, args, kwargs: rotation.append(kwargs["position_embeddings"]), with_kwargs=True

@@ -38,7 +38,7 @@ def carried_row(values: Tensor, row: int) -> Tensor:
 
 
 def tokens_of(layout: Layout, seed: int = 0, n_patches: int | None = None) -> VisualTokens:
-    """Smooth enough for clusters of several tokens."""
+    """Return tokens that are smooth enough for clusters of several tokens."""
     generator = torch.Generator().manual_seed(seed)
     n_patches = n_patches or layout.n_visual // layout.n_tiles
     queries, keys = torch.randn(2, layout.n_tiles, 2, n_patches + 1, 4, generator=generator)
@@ -91,7 +91,7 @@ def test_more_tokens_than_clusters() -> None:
     for keep in range(n_clusters, 36):
         selection = BackgroundPruning(keep=keep, threshold=-1.0).select(flat)
         assert selection.merged is not None
-        assert len(selection.merged.sources) + keep - len(selection.merged.targets.unique()) == 36  # nothing is lost
+        assert len(selection.merged.sources) + keep - len(selection.merged.targets.unique()) == 36  # no token is lost
     assert len(one.kept) == 1
 
 
@@ -163,7 +163,7 @@ def test_newline_tokens_stand_for_their_rows() -> None:
 
 
 def test_a_tile_s_attention_is_shared_by_its_clusters_without_newline_tokens() -> None:
-    """Alone, clusters of one token; their scores add up to 1 in each tile."""
+    """If all clusters have one token, their scores add up to 1 in each tile."""
     scores = BackgroundPruning(keep=4, cluster=False).select(LAYOUTS["canvas"]).scores
     assert scores is not None
     assert CANVAS.tiles is not None
@@ -250,8 +250,8 @@ def test_settings_that_cannot_be() -> None:
 
 
 def clusters(strategy: BackgroundPruning, offset: float) -> int:
-    """How many clusters an image has whose features all get the same vector of this length added: their cosines rise,
-    and their order hardly changes."""
+    """Return the number of clusters after adding the same vector of this length to all features, which raises cosines
+    but hardly changes their order."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(12, 12, 8, generator=generator).cumsum(0).cumsum(1).flatten(0, 1)
     features = torch.nn.functional.normalize(features, dim=1) + offset * torch.eye(8)[0]

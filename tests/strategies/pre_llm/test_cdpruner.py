@@ -1,4 +1,4 @@
-"""CDPruner: its choice worked by hand, its relevance by a CLIP model, and what it says where there is no text tower."""
+"""CDPruner: its choice computed by hand, its relevance by a CLIP model, and its error without a text tower."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DivPrune against its definition: numbers worked by hand, and the whole distance map on drawn features."""
+"""DivPrune against its definition: numbers computed by hand, and the whole distance map on random features."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_most_different_directions_first() -> None:
 
 
 def greedy(features: torch.Tensor, n_kept: int) -> list[int]:
-    """The paper's procedure on the whole map of distances."""
+    """Return the result of the paper's procedure on the whole distance map."""
     distances = 1 - torch.nn.functional.cosine_similarity(features[None], features[:, None], dim=2)
     chosen: list[int] = []
     while len(chosen) < n_kept:

@@ -1,4 +1,4 @@
-"""FoPru: which attention it ranks by, and rows of different lengths, worked out by hand."""
+"""FoPru: which attention it ranks by, and rows of different lengths, computed by hand."""
 
 from __future__ import annotations
 

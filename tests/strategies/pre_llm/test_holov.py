@@ -1,4 +1,4 @@
-"""HoloV: shares of crops, worked out by hand."""
+"""HoloV: shares of crops, computed by hand."""
 
 from __future__ import annotations
 

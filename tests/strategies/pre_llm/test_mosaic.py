@@ -1,4 +1,4 @@
-"""Mosaic: its rectangles, what it keeps of them and what is merged into what, worked out by hand."""
+"""Mosaic: its rectangles, what it keeps of them and what it merges, computed by hand."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_blocks_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TF32(TorchDispatchMode):
-    """Rounds the factors of products of matrices to eleven bits, those of float32 in distances too, as a GPU does with
+    """Rounds the factors of matrix products to eleven bits, also in float32 distances, like a GPU with
     `torch.set_float32_matmul_precision("high")`."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""Nüwa: its budgets, and what weak tokens gather, worked out by hand."""
+"""Nüwa: its budgets, and what weak tokens gather, computed by hand."""
 
 from __future__ import annotations
 

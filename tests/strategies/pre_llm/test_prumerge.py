@@ -1,4 +1,4 @@
-"""PruMerge and PruMerge+ against numbers worked by hand."""
+"""PruMerge and PruMerge+ against numbers computed by hand."""
 
 from __future__ import annotations
 

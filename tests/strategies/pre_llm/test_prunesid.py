@@ -1,4 +1,4 @@
-"""PruneSID: groups, suppression and shares, worked out by hand."""
+"""PruneSID: groups, suppression and shares, computed by hand."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_limits_grow_by_one_where_they_add_up_to_the_budget() -> None:
 def test_the_threshold_grows_with_the_budget() -> None:
     """Of two, at 0, 60 and 90 degrees, with a mean cosine of .4553: the threshold is 2 / 32 of it for each `similar`.
     Below a cosine of .5, the token at 0 degrees suppresses that at 60; above it, that at 60 is next."""
-    features = at(0, 60, 90) * torch.tensor([[3.0], [0.1], [9.0]])  # whose lengths do not count
+    features = at(0, 60, 90) * torch.tensor([[3.0], [0.1], [9.0]])  # lengths do not count
     tokens = tokens_of([0.5, 0.4, 0.1], [[0.0]] * 3, features.tolist())
     assert PruneSID(keep=2, similar=17.5).select(tokens).kept.tolist() == [0, 2]
     assert PruneSID(keep=2, similar=17.6).select(tokens).kept.tolist() == [0, 1]

@@ -1,4 +1,4 @@
-"""SCOPE: coverage and saliency, worked out by hand."""
+"""SCOPE: coverage and saliency, computed by hand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_opposite_vectors_cover_nothing() -> None:
 
 
 def test_all_ways_choose_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With stored cosines, on an accelerator, which is never waited for, and with cosines that are computed again."""
+    """With stored cosines, on an accelerator, where the CPU never waits, and with recomputed cosines."""
     generator = torch.Generator().manual_seed(0)
     vectors = torch.nn.functional.normalize(torch.randn(40, 6, generator=generator), dim=1)
     saliency = torch.rand(40, generator=generator)
@@ -59,7 +59,7 @@ def test_all_ways_choose_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("block", [300, 10_000])
 def test_no_copy_is_chosen_twice(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    """Of a still video, most of what is kept adds nothing, whether cosines are stored or not."""
+    """In a still video, most kept tokens add no coverage, whether cosines are stored or not."""
     monkeypatch.setattr(similarity, "BLOCK_ELEMENTS", block)
     still = at(0, 40, 80, 120, 160).repeat(20, 1)
     chosen = most_covering(still, torch.linspace(1, 2, 100), 90)

@@ -26,7 +26,7 @@ def attention_of(n_tiles: int = 1, side: int = 4, n_prefix: int = 1, seed: int =
 
 
 def whole_maps(attention: VisionAttention) -> Tensor:
-    """(tiles, patches, patches): what the patches pay to each other, mean over heads."""
+    """Return (tiles, patches, patches): the attention between patches, averaged over heads."""
     maps = (attention.queries @ attention.keys.transpose(-1, -2) * attention.scale).softmax(-1).mean(1)
     return maps[:, attention.n_prefix :, attention.n_prefix :]
 
@@ -67,7 +67,7 @@ def test_patch_entropy() -> None:
 
 
 def test_patch_entropy_is_that_of_the_mean_of_the_channels() -> None:
-    """Red and blue change, and their mean does not; green does."""
+    """If red and blue change, their mean does not; if green changes, it does."""
     red = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0))
     green = torch.zeros(1, 8, 8).index_fill(2, torch.arange(4), 0.5)
     colors = torch.stack([red, green, 1 - red], 1)
@@ -76,7 +76,7 @@ def test_patch_entropy_is_that_of_the_mean_of_the_channels() -> None:
 
 
 def test_padding_takes_no_part() -> None:
-    """Of a tile whose last row of patches is padding, the map is that of the other rows alone."""
+    """If the last row of a tile's patches is padding, the map is that of the other rows alone."""
     attention = attention_of()
     padded = replace(attention, real=(torch.arange(17) < 13)[None])
     parts = {name: getattr(attention, name)[:, :, :13] for name in ("queries", "keys")}
@@ -214,7 +214,7 @@ def test_recycling_is_exact_and_loses_no_cell(grid: tuple[int, int, int], side: 
 
 
 def test_never_nan() -> None:
-    """An image without any structure, and a threshold that no patch reaches."""
+    """Even for an image without structure, and for a threshold that no patch reaches."""
     flat = VisionAttention(torch.zeros(1, 2, 17, 4), torch.zeros(1, 2, 17, 4), 0.5, 1, Layout.raster((1, 4, 4)))
     tokens = VisualTokens(
         torch.ones(16, 8), flat.layout, 0, {"vision_attention": flat, "colors": torch.zeros(1, 3, 8, 8)}

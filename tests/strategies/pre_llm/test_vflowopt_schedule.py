@@ -1,4 +1,4 @@
-"""VFlowOpt's three stages: what enters, what is left in each third, and settings that give no such average."""
+"""VFlowOpt's three stages: what enters, what is left in each third, and settings that cannot give the average."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_released_schedules(ratio: float, first: float, second: float, last:
 
 
 def test_the_same_share_throughout() -> None:
-    """Also where rounding gives a last share of a bit more than 1."""
+    """Even if rounding gives a last share slightly above 1."""
     shares = []
     for n_layers in (3, 7, 28, 32):
         for percent in range(1, 101):
@@ -77,7 +77,7 @@ def test_settings_that_cannot_be() -> None:
 
 @pytest.mark.parametrize("n_layers", [1, 2])
 def test_too_few_layers_for_its_stages(n_layers: int) -> None:
-    """What enters would stay in all layers: more than the average that was asked for, or fewer."""
+    """What enters would stay in all layers: more or less than the requested average."""
     for first in (None, 0.4, 0.1):
         with pytest.raises(SettingError, match=rf"of {n_layers} layers has no thirds .* Write progressive=False\."):
             VFlowOpt(keep_ratio=0.25, first=first).stages(n_layers)

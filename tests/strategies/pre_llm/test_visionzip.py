@@ -1,4 +1,4 @@
-"""VisionZip against numbers worked by hand."""
+"""VisionZip against numbers computed by hand."""
 
 from __future__ import annotations
 

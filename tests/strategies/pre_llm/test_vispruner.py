@@ -1,4 +1,4 @@
-"""VisPruner against rounds worked by hand."""
+"""VisPruner against rounds computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PixelPrune against grids worked by hand, and against its definition, token by token."""
+"""PixelPrune against grids computed by hand, and against its definition, token by token."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE = """
 
 
 def colors(page: str) -> Tensor:
-    """(1, rows, columns, 2): every letter a colour of its own, ten of which are 0.1 apart."""
+    """Return (1, rows, columns, 2), with one colour per letter, ten of which are 0.1 apart."""
     rows = [[(ord(letter) - ord("a")) / 10 for letter in line] for line in page.split()]
     return torch.tensor(rows)[None, :, :, None].repeat(1, 1, 1, 2)
 
@@ -36,14 +36,14 @@ def kept(page: str, strategy: PixelPrune) -> list[tuple[int, int]]:
 
 
 def test_a_box_costs_its_corners() -> None:
-    """Edges along rows are predicted from the left, edges along columns from above: of a box in a flat surface, only
-    its corners are kept, and the tokens beside them."""
+    """Edges along rows are predicted from the left, edges along columns from above, so only the corners of a box on a
+    flat surface are kept, and the tokens next to them."""
     left = kept(PAGE, PixelPrune())
     assert left == [(0, 0), (1, 1), (1, 5), (2, 2), (2, 3), (3, 2), (4, 1)]
 
 
 def by_definition(grid: Tensor, threshold: float, metric: Any) -> list[bool]:
-    """Which tokens of one frame are kept, one after the other."""
+    """Return which tokens of one frame are kept, computed token by token."""
 
     def alike(one: Tensor, other: Tensor) -> bool:
         difference = (one - other).abs()

@@ -1,4 +1,4 @@
-"""Background Token Pruning's clustering: by hand, and against neighbours looked at one by one."""
+"""Background Token Pruning's clustering: by hand, and against a neighbour-by-neighbour computation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEPS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
 
 def at(*degrees: float) -> Tensor:
-    """Unit vectors: the cosine of two is that of the angle between them."""
+    """Return unit vectors at these angles."""
     return torch.tensor([[cos(radians(angle)), sin(radians(angle))] for angle in degrees])
 
 
@@ -38,20 +38,20 @@ def cut_all(parents: Tensor, cosines: Tensor, threshold: float = -1.0, most: int
 
 
 def smooth(side: int = 24, width: int = 16) -> Tensor:
-    """A field that changes slowly: (side * side, width)."""
+    """Return a slowly changing field, (side * side, width)."""
     coarse = torch.randn(1, width, 6, 6, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")[0].flatten(1).T
 
 
 def layouts() -> st.SearchStrategy[tuple[list[tuple[int, int, int]], int, int]]:
-    """Rasters of several frames, how many tiles their tokens are of, and one in how many is a newline token."""
+    """Return rasters of several frames, the number of tiles, and one in how many tokens is a newline token."""
     size = st.integers(1, 5)
     grids = st.lists(st.tuples(st.integers(1, 2), size, size), min_size=1, max_size=3)
     return st.tuples(grids, st.integers(1, 3), st.sampled_from([0, 5]))
 
 
 def scattered(grids: list[tuple[int, int, int]], n_tiles: int, newlines: int, seed: int) -> Layout:
-    """Tiles and newline tokens anywhere."""
+    """Return a layout with tiles and newline tokens at random places."""
     n, generator = sum(t * h * w for t, h, w in grids), torch.Generator().manual_seed(seed)
     tiles = torch.randint(0, n_tiles, (n,), generator=generator)
     lines = torch.randint(0, newlines, (n,), generator=generator) == 0 if newlines else None
@@ -59,7 +59,7 @@ def scattered(grids: list[tuple[int, int, int]], n_tiles: int, newlines: int, se
 
 
 def neighbours(layout: Layout) -> list[list[int]]:
-    """The tokens that each may be linked to, in raster order."""
+    """Return the tokens that each token may be linked to, in raster order."""
     places = [tuple(place) for place in layout.coordinates().tolist()]
     index = {place: i for i, place in enumerate(places)}
     found = []
@@ -76,7 +76,7 @@ def same_region(layout: Layout, i: int, j: int) -> bool:
 
 @cache
 def patterns(n: int, seed: int) -> Tensor:
-    """Features with many exact ties."""
+    """Return features with many exact ties."""
     return torch.randint(0, 3, (n, 3), generator=torch.Generator().manual_seed(seed)).float()
 
 
@@ -207,7 +207,7 @@ def test_places_and_means() -> None:
 
 
 def test_features_that_want_a_gradient_are_clustered_alike() -> None:
-    """Whoever calls a model outside of torch.no_grad() has such."""
+    """Features have a gradient if a model is called outside of torch.no_grad()."""
     features, layout = smooth(), Layout.raster((1, 24, 24))
     alike = zip(
         link_neighbours(features, layout), link_neighbours(features.clone().requires_grad_(), layout), strict=True

@@ -1,4 +1,4 @@
-"""Clusters around density peaks, and SparseVLM's recycling of what it drops, worked out by hand."""
+"""Clusters around density peaks, and SparseVLM's recycling of dropped tokens, computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A strategy for videos may be the first of several, and no other place."""
+"""A strategy for videos can only be the first of several."""
 
 from __future__ import annotations
 

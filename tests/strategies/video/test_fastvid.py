@@ -1,4 +1,4 @@
-"""FastVID's segments and anchors, and what it keeps beside the frames, worked out by hand."""
+"""FastVID's segments and anchors, and what it keeps besides the frames, computed by hand."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ WITH_NEWLINES = Layout(
 
 
 def tokens_of(features: Tensor, received: list[float], layout: Layout) -> VisualTokens:
-    """Every frame attends to its places in proportion to `received`."""
+    """Return tokens of frames that attend to their places in proportion to `received`."""
     keys = torch.tensor(received).log()[None, None, :, None].expand(layout.n_tiles, -1, -1, -1)
     statistics = {"vision_attention": VisionAttention(torch.ones_like(keys), keys, 1.0, 0, layout)}
     return VisualTokens(features, layout, 0, statistics)
 
 
 def segments(degrees: list[float], **settings: Any) -> list[tuple[int, int]]:
-    """Those of frames whose mean features point there. Their two places are far from the mean, on either side of it."""
+    """Return the segments of frames whose mean features point in these directions. Their two places are far from the
+    mean, on either side of it."""
     angles = torch.tensor(degrees).deg2rad()
     means = torch.stack([angles.cos(), angles.sin()], 1)
     away = 5 * torch.randn(len(degrees), 2, generator=torch.Generator().manual_seed(0))

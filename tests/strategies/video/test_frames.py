@@ -1,4 +1,4 @@
-"""What a strategy sees of time: frames, whatever the layout, and an error where there are none to compare."""
+"""What a strategy sees of time: frames in any layout, and an error if there are none to compare."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_an_image_in_a_call_with_videos_is_an_error() -> None:
 @pytest.mark.parametrize("name", VIDEO)
 @pytest.mark.parametrize("case", ["llava-onevision", "llava-next-video", "video-llava", "qwen2-vl", "qwen3-vl"])
 def test_budgets_are_exact(name: str, case: str) -> None:
-    """Those of every video of a batch; at any ratio, from less than one frame to all but one token."""
+    """For every video of a batch, at any ratio from less than one frame to all but one token."""
     for keep_ratio in (0.02, 0.1, 0.37, 0.9, 1.0):
         strategy = STRATEGIES[name](keep_ratio=keep_ratio)
         for video in reported(case, inputs_of(case, True), strategy):

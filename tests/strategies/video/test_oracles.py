@@ -1,4 +1,4 @@
-"""Strategies for videos against what is known of a still clip, a cut, and frames that are alike."""
+"""Strategies for videos against known results on a still clip, a cut, and similar frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ N_PLACES, WIDTH = 20, 16
 
 
 def clip(frames: Tensor, seed: int = 0) -> VisualTokens:
-    """A video with these features, (frames, places, width), and attention of its own."""
+    """Return a video with these features, (frames, places, width), and random attention."""
     n_frames, n_places, _ = frames.shape
     layout = Layout(((n_frames, 4, n_places // 4),), n_frames)
     generator = torch.Generator().manual_seed(seed)
@@ -33,7 +33,7 @@ def scene(seed: int) -> Tensor:
 
 
 def moving(n_frames: int, change: float = 0.3, seed: int = 1) -> Tensor:
-    """Frames that each differ a little from the one before."""
+    """Return frames that each differ a little from the one before."""
     generator = torch.Generator().manual_seed(seed)
     steps = torch.randn(n_frames, N_PLACES, WIDTH, generator=generator) * change
     return scene(0) + steps.cumsum(0)
@@ -80,7 +80,7 @@ def test_evs_scores_are_changes() -> None:
 @pytest.mark.parametrize("name", ["vidcom2", "vcast"])
 @pytest.mark.parametrize("keep", [8, 40, 43, 80, 120, 159])
 def test_equal_frames_get_equal_budgets(name: str, keep: int) -> None:
-    """As far as whole tokens can be shared equally."""
+    """Up to what whole tokens allow."""
     kept = per_frame(STRATEGIES[name](keep=keep).select(clip(scene(0).expand(8, -1, -1))).kept, 8)
     assert sum(kept) == keep
     assert max(kept) - min(kept) <= 1
@@ -94,7 +94,7 @@ def test_the_frame_that_stands_out_keeps_more() -> None:
 
 
 def test_turns_get_more_than_straight_lines() -> None:
-    """Means that go straight, turn back at frame 4 and go straight again."""
+    """The means move straight, turn back at frame 4 and move straight again."""
     at = torch.tensor([0.0, 1, 2, 3, 4, 3, 2, 1, 0])[:, None]
     means = torch.nn.functional.normalize(torch.cat([at, torch.ones_like(at) * 10], 1), dim=1)
     found = curvature(means)
@@ -108,7 +108,7 @@ def test_turns_get_more_than_straight_lines() -> None:
 
 
 def test_brighter_frames_do_not_turn() -> None:
-    """The path is one of directions."""
+    """Only the direction of features counts."""
     frames = scene(0) * torch.tensor([1.0, 2, 4, 1, 1, 8, 2, 1])[:, None, None]
     assert per_frame(VCAST(keep=40).select(clip(frames)).kept, 8) == [5] * 8
 

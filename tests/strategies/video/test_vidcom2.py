@@ -1,4 +1,4 @@
-"""VidCom2: channels, likeness and shares of frames, worked out by hand."""
+"""VidCom2: channels, similarity and shares of frames, computed by hand."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_scores_are_of_what_is_unlike_the_video_and_the_frame() -> None:
 
 
 def test_frames_keep_their_shares_and_the_budget_is_exact() -> None:
-    """Where the rounded shares are too many together, the lowest scores of what they keep are dropped; where they are
-    too few, the highest of what they drop are kept."""
+    """If the rounded shares exceed the budget, the lowest scores among the kept tokens are dropped; if they fall short,
+    the highest among the dropped ones are kept."""
     features = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
     unit = torch.nn.functional.normalize(features[:, features.var(0).argsort()[:3]], dim=1)
     like_video = likeness(unit, unit.mean(0))

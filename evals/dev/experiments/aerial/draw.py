@@ -25,13 +25,13 @@ PANELS = {
     "Anchored Token Selection alone": BackgroundPruning(cluster=False),
     "Random": Random(),
 }
-#: The first tile that is shown, down and across, and how many: a part with meadow and trees of the first photograph.
+#: The first tile shown (row, column), and how many per side: a part of the first photograph with meadow and trees.
 CORNER, SIDE = (4, 3), 3
 KEPT, TREE = ORANGE, SKY
 
 
 def draw(photograph: Photograph, tokens: VisualTokens, patch: int, path: Path) -> None:
-    """Draw all PANELS at KEEP visual tokens a tile, where the photograph is that large."""
+    """Draw all PANELS at KEEP visual tokens per tile, as much of the part as the photograph has."""
     mpl.use("Agg")
     top, left = (max(0, min(first, n - SIDE)) for first, n in zip(CORNER, photograph.tiles, strict=True))
     down, across = (min(SIDE, n) for n in photograph.tiles)
@@ -68,7 +68,7 @@ def draw(photograph: Photograph, tokens: VisualTokens, patch: int, path: Path) -
 
 
 def panel(axes: Axes, states: np.ndarray, patch: int, side: int) -> None:
-    """Draw dropped tokens dark, those of kept clusters clear, and kept ones framed; tiles are `side` pixels."""
+    """Draw dropped tokens dark, merged ones clear, and kept ones with a frame. Tiles are `side` pixels wide."""
     rows, columns = states.shape
     darkness = np.zeros((rows, columns, 4))
     darkness[..., 3] = 0.68 * (states == 0)

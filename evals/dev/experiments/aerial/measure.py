@@ -25,7 +25,7 @@ from tokenprune.evals.storage.provenance import versions
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
 
-#: The strategies of the table, by what it calls them: those of the figure, and one more.
+#: The strategies of the table, by their names in it: those of the figure, and one more.
 COMPARED: dict[str, Strategy] = {**draw.PANELS, "Grid": Grid(budget_per="tile")}
 KEEPS = (4, 8, 24)
 BATCH = 16
@@ -33,7 +33,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Share:
-    """A share of all tiles together, with its 95 % interval over tiles."""
+    """A share over all tiles, with its 95 % interval over tiles."""
 
     value: float
     low: float
@@ -53,7 +53,7 @@ class Share:
 class Survival:
     """The shares of tokens and trees that one strategy keeps at one budget.
 
-    trees: those of which at least one visual token is kept, of those that have any. in_cluster: tokens that are kept or
+    trees: of the trees with any visual tokens, those of which at least one is kept. in_cluster: tokens that are kept or
     merged into a kept one.
     """
 
@@ -68,7 +68,7 @@ class Survival:
 
 
 def encode(model: Any, processor: Any, tiles: Sequence[Any], layer: int) -> VisualTokens:
-    """Encode a photograph's tiles as one image of many tiles, one raster after the other."""
+    """Encode a photograph's tiles as one image: the raster of one tile after the other."""
     needs = frozenset().union(*(strategy.needs for strategy in COMPARED.values()))
     parts: list[VisualTokens] = []
     with probe(model, needs, layer=layer) as seen:
@@ -81,7 +81,7 @@ def encode(model: Any, processor: Any, tiles: Sequence[Any], layer: int) -> Visu
 
 
 def counted(photograph: Photograph, inside: np.ndarray, selection: Selection) -> dict[str, np.ndarray]:
-    """Count per tile what there is and what is left."""
+    """Count the tokens and trees of each tile, and those that are left."""
     tiles, patches, _ = inside.shape
     kept = np.zeros(tiles * patches, dtype=bool)
     kept[selection.kept.cpu().numpy()] = True
@@ -91,7 +91,7 @@ def counted(photograph: Photograph, inside: np.ndarray, selection: Selection) ->
     kept, in_cluster = kept.reshape(tiles, patches), in_cluster.reshape(tiles, patches)
     tree = inside.any(2)
     present = inside.any((0, 1))
-    # A tree on a border counts in the tile that has most of its tokens.
+    # A tree on a border is counted in the tile that has most of its tokens.
     home = inside.sum(1).argmax(0)
     hit = (inside & kept[..., None]).any((0, 1))
     return {

@@ -1,7 +1,7 @@
 """Coarse-to-fine search for small things in large images.
 
-draw     needles in a large image
-write    a set of them, in published formats
-ask      the questions, answered coarse to fine and otherwise
-answers  the file of their answers
+draw     draws needles in a large image
+write    writes a set of them, in published formats
+ask      answers the questions coarse to fine and in other ways
+answers  reads the file of answers
 """

@@ -1,4 +1,4 @@
-"""Answers to questions about needles, as lines of a file."""
+"""Answers to questions about needles, stored as lines of a file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ class Answer:
     """One answer to one question, obtained in one way.
 
     n_visual: visual tokens encoded for it. n_all: those of the thumbnail and every tile at full resolution. flops,
-    flops_all: of encoding and prefill likewise, each tile processed separately. reached: whether the needle's middle
-    was in an examined tile, level by level below the coarsest. found: whether it is in the view answered from. level:
-    that view's, None for the thumbnail.
+    flops_all: the operations of encoding and prefill for the same two, each tile processed separately. reached: for
+    each level below the coarsest, whether the needle's middle was in an examined tile. found: whether it is in the view
+    that was answered from. level: the level of that view, None for the thumbnail.
     """
 
     id: str
@@ -36,7 +36,7 @@ class Answer:
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Answer]]:
-    """The header of a results file, and its answers."""
+    """Return the header and the answers of a results file."""
     header, *records = line_records(path)
     names = Answer.__dataclass_fields__
     return header.content, [

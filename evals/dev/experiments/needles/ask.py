@@ -52,7 +52,7 @@ WAYS = ("thumbnail", "coarsest", "zoom", "random", "best tile", "exhaustive")
 
 
 class Asker:
-    """Asks one model. Views are of one size, so one pass of each kind is counted and the rest is multiplied."""
+    """Asks one model. All views have one size, so the cost of one pass of each kind is counted and multiplied."""
 
     def __init__(self, model: Any, processor: Any, zoom: Zoom) -> None:
         self.model, self.processor, self.zoom = model, processor, zoom
@@ -60,7 +60,7 @@ class Asker:
         self.boxes = style_of(model.config, processor).boxes
 
     def answers(self, question: Question, ways: Sequence[str]) -> Iterator[Answer]:
-        """Answer the question in every way that applies; what several ways examine is computed once."""
+        """Answer the question in every way that applies. What several ways examine is computed only once."""
         (image,) = question.open_images()
         levels = pyramid(*image.size, self.tile)
         answer = partial(self._answer, question, image)
@@ -90,7 +90,7 @@ class Asker:
     def _steps(
         self, way: str, look: Look, levels: Sequence[Level], image: Image.Image, question: Question
     ) -> list[Step] | None:
-        """Return the steps of a way that examines tiles, else None. All see the whole coarsest level."""
+        """Return the steps of a way that examines tiles, or else None. All such ways see the whole coarsest level."""
         draw = random.Random(question.id)
         first, *others = look.steps
         match way:
@@ -128,7 +128,7 @@ class Asker:
         return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
     def _score(self, question: Question, text: str, view: View) -> float:
-        """A box in a view is one in the whole image; an answer that is none is worth 0."""
+        """Score an answer. A box is converted from the view to the whole image; an answer without a box scores 0."""
         if not isinstance(question, RefCocoQuestion):
             return question.score(text) or 0.0
         box = self.boxes.fractions(text, (self.tile, self.tile))
@@ -167,7 +167,7 @@ class Asker:
 
     @cached_property
     def costs(self) -> tuple[int, int, int]:
-        """Visual tokens of one view, and the FLOPs of probing it and of the prefill that begins an answer."""
+        """The visual tokens of one view, and the FLOPs of probing it and of an answer's prefill."""
         small = Image.new("RGB", (self.tile, self.tile))
         with FlopCounterMode(display=False) as probe:
             (step,) = self.zoom.look(self.model, self.processor, small, "is there a dog?").steps
@@ -203,8 +203,8 @@ def reaches(steps: Sequence[Step], question: RefCocoQuestion) -> Iterator[bool]:
 
 @contextmanager
 def remembered(model: Any) -> Iterator[None]:
-    """Encode each view once within the context, because questions about one image share many views. Counts are
-    unaffected. Only for models that take an image as one row of pixels; others encode as usual."""
+    """Within the block, encode each view only once, because questions about one image share many views. Counts are not
+    affected. Works for models that take an image as one row of pixels; others encode as usual."""
     core = adapter_for(model).core
     encode, known = core.get_image_features, {}
 
@@ -227,7 +227,7 @@ def remembered(model: Any) -> Iterator[None]:
 
 
 def by_image(questions: Sequence[Question]) -> list[list[Question]]:
-    """Group the questions by image, in the images' order, in which sizes alternate."""
+    """Group the questions by image, in the order of the images, whose needle sizes alternate."""
     ordered = sorted(questions, key=lambda question: question.images[0].name)
     return [list(group) for _, group in groupby(ordered, key=lambda question: question.images[0].name)]
 
@@ -246,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     images = by_image(load_questions(options.needles, style=style_of(model.config, processor)))[: options.limit]
     part, parts = options.part
     asker = Asker(model, processor, zoom)
-    _ = asker.costs  # counted before anything is remembered
+    _ = asker.costs  # must be counted before any view is remembered
     with lock_for_appending(options.output, "another run is writing it") as output:
         if not options.output.stat().st_size:
             append(output, json.dumps(header) + "\n")
@@ -267,13 +267,18 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--needles", type=Path, required=True, metavar="DIR", help="what needles.draw wrote")
+    parser.add_argument("--needles", type=Path, required=True, metavar="DIR", help="folder that needles.draw wrote")
     parser.add_argument("--model", default=str(MODEL), help="a folder or a Hugging Face name")
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS[:-1], help="all but exhaustive, unless said")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images; sizes alternate")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS[:-1], help="(default: all except exhaustive)")
+    parser.add_argument("--limit", type=int, metavar="N", help="use the first N images; sizes alternate")
     parser.add_argument(
-        "--part", nargs=2, type=int, default=(0, 1), metavar=("K", "N"), help="every N-th image from the K-th on"
+        "--part",
+        nargs=2,
+        type=int,
+        default=(0, 1),
+        metavar=("K", "N"),
+        help="use every N-th image, starting with the K-th",
     )
     parser.add_argument("--layer", type=int, default=Zoom.layer)
     parser.add_argument("--tiles", type=int, default=Zoom.tiles)

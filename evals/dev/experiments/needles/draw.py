@@ -1,9 +1,9 @@
 """Draw needles in a large image, as a set in the formats of COCO, RefCOCO and VQAv2:
 `python -m tokenprune.evals.dev.experiments.needles.draw --sources DIR --output DIR`.
 
-Every image is the Blue Marble, the earth at 5400 x 2700 pixels, with four cut-outs of known things of about the same
-size pasted on it. The size names the image's split, so that results are reported by size. `--earth etopo1 --seed 1`
-draws another set, to choose settings on.
+Every image is the Blue Marble, the earth at 5400 x 2700 pixels, with cut-outs of four known things of about the same
+size pasted on it. Splits are named after the size, so that results are reported by size. `--earth etopo1 --seed 1`
+draws another set, on which settings can be chosen.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ SEED = 20261125
 IMAGES = 32
 PER_IMAGE = 4
 SIZES = tuple(pairwise((60, 107, 190, 337, 600)))  # px of the longer side
-GAP = 30  # px between two of them
+GAP = 30  # px between two needles
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sources", type=Path, required=True, help="folder for what is downloaded")
+    parser.add_argument("--sources", type=Path, required=True, help="folder for downloads")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--earth", choices=EARTHS, default=EARTHS[0])
@@ -47,8 +47,8 @@ def main() -> None:
 def write_needles(
     cutouts: list[CutOut], background: Image.Image, output: Path, n_images: int, seed: int = SEED
 ) -> None:
-    """images/*.jpg, instances.json, refs(tokenprune).json, questions.json and annotations.json: where each needle is,
-    whether half of them are there, and whether as many things are that are not."""
+    """Write images/*.jpg, instances.json, refs(tokenprune).json, questions.json and annotations.json. The questions ask
+    where each needle is, whether half of them are there, and whether as many absent things are."""
     (output / "images").mkdir(parents=True, exist_ok=True)
     instances, categories = empty_instances("tokenprune needles: cut-outs on a picture of the earth", seed)
     refs: list[dict] = []
@@ -74,7 +74,7 @@ def write_needles(
 
 
 def draw_needles(rng: random.Random, cutouts: list[CutOut], background: Image.Image, low: int, high: int) -> Scene:
-    """Needles of different nouns whose longer side is `low` to `high` pixels, anywhere on the background."""
+    """Draw needles of different nouns whose longer side is `low` to `high` pixels, anywhere on the background."""
     canvas = background.copy()
     by_noun: dict[str, list[CutOut]] = {}
     for cutout in cutouts:

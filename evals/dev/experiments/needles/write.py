@@ -11,7 +11,7 @@ from tokenprune.evals.dev.train.version_1.scenes import Scene
 
 
 def empty_instances(description: str, seed: int) -> tuple[dict, dict[str, int]]:
-    """COCO's `instances.json` without images, and the numbers of its categories."""
+    """Return COCO's `instances.json` without images, and the numbers of its categories."""
     categories = {noun: index + 1 for index, noun in enumerate(nouns())}
     instances = {
         "info": {"description": description, "seed": seed},
@@ -76,7 +76,7 @@ def add_boxes(
 
 
 def add_question(question: Question, image_id: int, questions: list[dict], annotations: list[dict]) -> None:
-    """One question and its ten answers, which are one."""
+    """Add one question with its ten answers, which are all the same."""
     question_id = image_id * 1000 + len(questions) % 1000
     questions.append({"image_id": image_id, "question": question.text, "question_id": question_id})
     kind = {"yes": "yes/no", "no": "yes/no"}.get(question.answer, "number" if question.kind == "count" else "other")

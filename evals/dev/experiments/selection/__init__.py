@@ -1,5 +1,5 @@
-"""Time of selection alone, without a model around it: the strategies' own work.
+"""The time of selection alone, without a model: the strategies' own work.
 
-images  of one image, by every strategy that prunes after the tower
-videos  of growing numbers of frames, by strategies that compare them
+images  one image, for every strategy that prunes after the tower
+videos  growing numbers of frames, for strategies that compare frames
 """

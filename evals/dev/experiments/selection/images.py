@@ -1,12 +1,12 @@
-"""Time of selection alone, for one image of 576 tokens: the strategies' own work, wherever they prune.
+"""The time of selection alone, for one image of 576 tokens: the strategies' own work, wherever they prune.
 
     python -m tokenprune.evals.dev.experiments.selection.images --output evals/results/data/selection.jsonl
 
 The image has the shapes of LLaVA-1.5 with half a billion parameters: 24 x 24 tokens of width 1024, a tower of 16 heads
 with a CLS token, and a language model of 24 layers of 16 heads, with 40 tokens of text after the image. Its values are
-random, but neighbours are alike. Seconds are CPU time of one thread, so that other processes matter little; they
-include the rows of attention that a strategy reads, all stages, and merging. Strategies that prune in the tower or
-compare frames are not measured.
+random, but neighbours are similar. Seconds are CPU time of one thread, which other processes hardly affect. They
+include computing the attention rows that a strategy reads, all stages, and merging. Strategies that prune in the tower
+or compare frames are not measured.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def image() -> VisualTokens:
 
 
 def at_stage(tokens: VisualTokens, left: Tensor, features: Tensor, scores: Tensor | None) -> StageTokens:
-    """What a stage gets of the tokens that are left, with hidden states in the place of their features."""
+    """Return what a stage gets for the tokens that are left, with their features in place of hidden states."""
     n = BEFORE + len(left) + AFTER
     torch.manual_seed(1)
     queries, keys, values = torch.randn(3, HEADS, n, HEAD_WIDTH)
@@ -84,8 +84,8 @@ def seconds_of(strategy: Strategy, tokens: VisualTokens) -> tuple[float, int]:
 
 
 def measurable() -> list[str]:
-    """The registered strategies that need no more than the image has, and two in cells; AdaToken at 50 %, because its
-    first quarter of the layers sees all tokens."""
+    """Return the registered strategies that need nothing that the image lacks, and two with cells. AdaToken runs at
+    50 %, because the first quarter of its layers sees all tokens."""
     made = {name: cls() for name, cls in STRATEGIES.items()}
     names = [name for name, one in made.items() if one.needs <= OFFERED]
     return [
@@ -98,15 +98,15 @@ def measurable() -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strategy", nargs="+", default=measurable())
-    parser.add_argument("--keep-ratio", type=float, default=0.25, help="of strategies that do not say their own")
-    parser.add_argument("--rounds", type=int, default=30, help="in each of which every strategy has its turn")
+    parser.add_argument("--keep-ratio", type=float, default=0.25, help="for strategies that do not set their own")
+    parser.add_argument("--rounds", type=int, default=30, help="rounds; every strategy runs once in each")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     tokens = image()
     ratio = {"keep_ratio": options.keep_ratio}
     strategies = {text: parse(text, **({} if "keep_ratio=" in text else ratio)) for text in options.strategy}
-    n_left = {text: seconds_of(strategy, tokens)[1] for text, strategy in strategies.items()}  # and warm up
+    n_left = {text: seconds_of(strategy, tokens)[1] for text, strategy in strategies.items()}  # which also warms up
     seconds: dict[str, list[float]] = {text: [] for text in strategies}
     for _ in range(options.rounds):
         for text, strategy in strategies.items():

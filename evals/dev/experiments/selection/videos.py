@@ -1,11 +1,11 @@
-"""Time and memory of selection alone, for growing numbers of frames: the own work of strategies for videos.
+"""Time and memory of selection alone, for growing numbers of frames: the own work of video strategies.
 
     python -m tokenprune.evals.dev.experiments.selection.videos --output evals/results/data/videos/selection.jsonl
 
-The video is one shot in which everything moves a little, with 196 tokens a frame of width 896 in bfloat16, as
-LLaVA-OneVision with half a billion parameters has them. It is FastVID's worst case: long segments, whose tokens are all
-compared with the anchors of every fourth frame. Seconds are CPU time, so that other processes matter little; merging is
-included. The peak is of all tensors beside the video's features.
+The video is one shot in which everything moves a little, with 196 tokens of width 896 per frame in bfloat16, as in
+LLaVA-OneVision with half a billion parameters. It is FastVID's worst case: long segments, whose tokens are all compared
+with the anchors of every fourth frame. Seconds are CPU time, which other processes hardly affect, and include merging.
+The peak is that of all tensors except the video's features.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SIDE, WIDTH, HEADS, HEAD_WIDTH = 14, 896, 16, 72
 
 
 def video(n_frames: int, width: int = WIDTH) -> VisualTokens:
-    """One shot: a scene that changes by a twentieth of its contrast from frame to frame."""
+    """Return one shot: a scene that changes by a twentieth of its contrast from frame to frame."""
     torch.manual_seed(0)
     features = torch.empty(n_frames, SIDE**2, width, dtype=torch.bfloat16)
     scene = torch.randn(SIDE**2, width) + 1
@@ -44,7 +44,7 @@ def video(n_frames: int, width: int = WIDTH) -> VisualTokens:
 
 @torch.inference_mode()
 def measured(strategy: Strategy, tokens: VisualTokens, rounds: int) -> dict[str, Any]:
-    """Return the CPU seconds of each round, and the peak."""
+    """Return the CPU seconds of each round, and the peak memory."""
 
     def select() -> int:
         found = strategy.select(tokens)

@@ -28,12 +28,12 @@ from tokenprune.selection import budget
 KEEP_RATIOS = (1.0, 0.5, 0.25, 0.1)
 CLIENTS = (1, 4, 16)
 N_NEW, N_WORDS, N_VISUAL = 16, 20, 576
-#: Every image is new, so that no cache has seen it.
+#: Seeds of the images. Every image is new, so that none is in a cache.
 _images = count()
 
 
 class Measured(Server):
-    """A server, and how long its answers take."""
+    """A server whose answers can be timed."""
 
     def first_token(self, keep_ratio: float) -> float:
         """Return the seconds from a request to its first token."""
@@ -43,7 +43,7 @@ class Measured(Server):
         return time.perf_counter() - start
 
     def per_second(self, keep_ratio: float, n_clients: int, n_requests: int) -> tuple[float, float]:
-        """Return how many requests are answered a second, and the most KV blocks in use."""
+        """Return the requests answered per second, and the largest number of KV blocks in use."""
         bodies = [self._body(keep_ratio, N_NEW) for _ in range(n_requests)]
         start = time.perf_counter()
         with self._watching_blocks() as most, ThreadPoolExecutor(n_clients) as pool:
@@ -51,7 +51,7 @@ class Measured(Server):
         return n_requests / (time.perf_counter() - start), most[0]
 
     def selection_seconds(self) -> tuple[float, float]:
-        """Return the seconds that selecting took so far, and for how many images."""
+        """Return the total seconds of selection so far, and the number of images."""
         text = self._metrics()
         return tuple(_value(text, f"tokenprune_{name}_total") for name in ("selection_seconds", "selected_images"))  # pyright: ignore[reportReturnType]
 
@@ -71,7 +71,7 @@ class Measured(Server):
 
     @contextmanager
     def _watching_blocks(self) -> Iterator[list[float]]:
-        """Yield a list of the most KV blocks that were in use at once, looked at ten times a second."""
+        """Yield a one-element list: the most KV blocks in use so far, read ten times a second."""
         done, most = threading.Event(), [0.0]
         n_blocks = float(re.findall(r'num_gpu_blocks="(\d+)"', self._metrics())[0])
 
@@ -97,7 +97,7 @@ def _value(metrics: str, name: str) -> float:
 
 
 def measure(servers: dict[str, Measured], rounds: int, loads: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
-    """Measure every server at every keep ratio, in turn. Yield all rows so far after each round, one for each value."""
+    """Measure every server at every keep ratio in turn. Yield all rows so far after each round, one row per value."""
     for server in servers.values():
         for ratio in KEEP_RATIOS:
             server.first_token(ratio)
@@ -118,20 +118,23 @@ def measure(servers: dict[str, Measured], rounds: int, loads: Sequence[int]) -> 
 
 
 def bounds(model: Path) -> dict[str, float]:
-    """Return the floating-point operations of a prefill at each keep ratio, vision tower included, to the unpruned."""
+    """Return, for each keep ratio, the floating-point operations of a prefill relative to the unpruned model's,
+    including the vision tower."""
     whole = sum(operations(model, N_VISUAL, N_WORDS))
     return {str(r): sum(operations(model, budget(N_VISUAL, r, None), N_WORDS)) / whole for r in KEEP_RATIOS}
 
 
 def main() -> None:
     parser = script_parser(serving.__doc__)
-    parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="the model that both serve")
+    parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="the model that the servers run")
+    parser.add_argument("servers", nargs="+", metavar="URL", help="one server per strategy; Grid's selection is cheap")
     parser.add_argument(
-        "servers", nargs="+", metavar="URL", help="a server of each strategy; Grid's selection is cheap"
+        "--rounds", type=at_least(2), default=5, metavar="N", help="rounds; every case runs once in each"
     )
-    parser.add_argument("--rounds", type=at_least(2), default=5, metavar="N", help="rounds, in each of which all run")
-    parser.add_argument("--clients", nargs="+", type=int, default=list(CLIENTS), metavar="N", help="clients at once")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file of every value")
+    parser.add_argument(
+        "--clients", nargs="+", type=int, default=list(CLIENTS), metavar="N", help="numbers of concurrent clients"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write every value to")
     options = parser.parse_args()
     opened = [Measured(url, str(options.model)) for url in options.servers]
     servers = {server.described["settings"]["strategy"]: server for server in opened}

@@ -1,4 +1,4 @@
-"""A LLaVA-1.5 with random weights, which vLLM loads: times do not depend on what is in them."""
+"""A LLaVA-1.5 with random weights for vLLM to load: times do not depend on their values."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def write(folder: Path, width: int, layers: int, tower_width: int, tower_layers:
     )
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(config)
-    # vLLM loads a CLIP tower under the name that published checkpoints have.
+    # vLLM expects the CLIP tower's weights under the names of published checkpoints.
     renamed = {
         name.replace("vision_tower.", "vision_tower.vision_model.", 1)
         if "vision_tower." in name and "vision_model." not in name
@@ -84,8 +84,8 @@ def write(folder: Path, width: int, layers: int, tower_width: int, tower_layers:
 
 
 def operations(folder: Path, n_visual: int, n_text: int) -> tuple[int, int]:
-    """Return the floating-point operations of the vision tower, and of the language model's pass over a prompt with so
-    many visual tokens and words. Nothing is computed."""
+    """Return the floating-point operations of the vision tower, and of the language model on a prompt with so many
+    visual tokens and words, without running either."""
     config: Any = AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
         model: Any = AutoModelForImageTextToText.from_config(config, attn_implementation="eager").eval()
@@ -94,7 +94,7 @@ def operations(folder: Path, n_visual: int, n_text: int) -> tuple[int, int]:
         with torch.no_grad(), FlopCounterMode(display=False) as tower:
             model.get_image_features(torch.empty(1, 3, side, side))
         with torch.no_grad(), FlopCounterMode(display=False) as prefill:
-            mask = torch.empty(1, 1, len(embeddings[0]), len(embeddings[0]))  # a ready one, of which nothing is read
+            mask = torch.empty(1, 1, len(embeddings[0]), len(embeddings[0]))  # given, so that none is built
             model.model.language_model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False)
     return tower.get_total_flops(), prefill.get_total_flops()
 

@@ -1,7 +1,7 @@
 """Measure what PixelPrune saves in vLLM on rendered pages, tables and screens, and what it costs where nothing repeats.
 
-In this process, with one thread, whose CPU time is measured: other work on the machine does not count. The same engine
-answers with and without pruning, in turn, and every image is new.
+vLLM runs in this process on one thread, whose CPU time is measured, so that other work on the machine does not count.
+The same engine answers with and without pruning in turn, and every image is new.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def engine(folder: Path) -> Any:
 
 
 def asked(llm: Any, kind: str, seed: int, prunes: bool) -> dict[str, Any]:
-    """One answer of one token: its prompt's length, and the seconds that it took."""
+    """Return the prompt length and the seconds of an answer of one token."""
     sampling = llm.get_default_sampling_params()
     sampling.max_tokens, sampling.temperature = 1, 0.0
     prompt = {"prompt": qwen.PROMPT, "multi_modal_data": {"image": image(kind, seed)}}
@@ -87,8 +87,10 @@ def measure(llm: Any, rounds: int) -> Iterator[list[dict[str, Any]]]:
 
 def main() -> None:
     parser = script_parser(__doc__)
-    parser.add_argument("--rounds", type=at_least(2), default=7, metavar="N", help="rounds, in each of which all run")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file of every value")
+    parser.add_argument(
+        "--rounds", type=at_least(2), default=7, metavar="N", help="rounds; every case runs once in each"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write every value to")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         qwen.write(Path(folder))

@@ -1,4 +1,4 @@
-"""A Qwen2.5-VL with random weights, which vLLM loads: times do not depend on what is in them."""
+"""A Qwen2.5-VL with random weights for vLLM to load: times do not depend on their values."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TEXT = {
 
 
 def write(folder: Path) -> None:
-    """Write it, with a vocabulary of numbered words."""
+    """Write the model, with a vocabulary of numbered words."""
     words = ["<pad>", "<end>", IMAGE, VIDEO, START, END, *(f"w{i}" for i in range(994))]
     tokens = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
     tokens.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")  # pyright: ignore[reportAttributeAccessIssue]

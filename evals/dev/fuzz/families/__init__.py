@@ -1,9 +1,9 @@
 """Random tiny models of every supported family, by name.
 
-base     what they have in common
+base     common parts
 plain    an image is one raster of patches
-square   ... of a fixed size, or packed with others in one row
-tiles    square tiles, of which 2 x 2 patches become one visual token
+square   an image has a fixed number of visual tokens, or is packed with others in one row
+tiles    square tiles, in which 2 x 2 patches become one visual token
 anyres   an overview, tiles and newline tokens; pooled frames
 qwen_vl  any size, and position IDs of three components
 """

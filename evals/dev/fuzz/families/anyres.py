@@ -21,7 +21,7 @@ SHAPES = [(1, 2), (2, 1), (2, 2), (1, 3), (3, 1)]
 
 
 class LlavaNext(Family):
-    """Sizes of images are in pixels; their number of visual tokens is what the unpatched model makes of them."""
+    """Image sizes are in pixels; the number of visual tokens is taken from the unpatched model."""
 
     class_name = "LlavaNextForConditionalGeneration"
     sides = (2, 3, 4)
@@ -51,7 +51,7 @@ class LlavaNext(Family):
         return image_size_to_num_patches(size, self.pinpoints, self.tile)
 
     def count(self, item: Item) -> int:
-        """The visual tokens of an image that is alone in its row."""
+        """Return the number of visual tokens of an image that is alone in its row."""
         if item.size not in self.counts:
             given = self.image_tensors([item], torch.Generator())
             with torch.no_grad():

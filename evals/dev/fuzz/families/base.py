@@ -21,7 +21,7 @@ ROLES = ("pad", "bos", "eos", "image", "video", "start", "end", "line", "overvie
 
 @dataclass(frozen=True)
 class Item:
-    """One image or video of a prompt; `size` is in whatever unit its family counts."""
+    """One image or video of a prompt; `size` is in the unit that its family uses."""
 
     modality: str
     size: tuple[int, ...]
@@ -30,7 +30,7 @@ class Item:
 class Family(ABC):
     """One model class with randomly drawn sizes.
 
-    model: patched by the fuzz. twin: its copy with eager attention, never patched.
+    model: the model that the fuzz patches. twin: its copy with eager attention, never patched.
     special: token IDs by role. text: all other token IDs.
     """
 
@@ -58,7 +58,7 @@ class Family(ABC):
 
     @abstractmethod
     def config(self, rng: Random) -> Any:
-        """The configuration, with every size drawn."""
+        """Return the configuration, with every size drawn."""
 
     def build(self, rng: Random) -> None:
         config = self.config(rng)
@@ -70,7 +70,7 @@ class Family(ABC):
             for parameter in model.parameters():
                 if parameter.ndim > 1:
                     parameter.normal_(std=spread, generator=generator)
-                else:  # norms and biases: trained ones are not exactly one and zero
+                else:  # norms and biases, which are not exactly one and zero after training
                     parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
         model.generation_config.eos_token_id = None
         model.generation_config.pad_token_id = self.special["pad"]
@@ -79,7 +79,7 @@ class Family(ABC):
         self.twin.set_attn_implementation("eager")
 
     def decoder(self, **settings: Any) -> dict[str, Any]:
-        """The settings that all language models share."""
+        """Return the settings that all language models share."""
         return {
             "hidden_size": self.heads * self.head_dim,
             "intermediate_size": 40,
@@ -95,7 +95,7 @@ class Family(ABC):
         }
 
     def backbone(self, rng: Random) -> Any:
-        """A language model's configuration of a random kind."""
+        """Return the configuration of a random kind of language model."""
         kind = rng.choice(["Llama", "Llama", "Qwen2", "Qwen3", "Mistral", "Olmo2", "Granite"])
         extra: dict[str, Any] = {}
         if kind in ("Qwen3", "Mistral"):
@@ -109,7 +109,7 @@ class Family(ABC):
         return getattr(transformers, f"{kind}Config")(**self.decoder(**extra))
 
     def tower(self, rng: Random, side: int, patch: int, layers: tuple[int, int] = (2, 4)) -> dict[str, Any]:
-        """The settings of a square vision tower of `side` patches."""
+        """Return the settings of a vision tower for square images of `side` patches a side."""
         heads = rng.choice([2, 4])
         return {
             "hidden_size": heads * 8,
@@ -127,22 +127,23 @@ class Family(ABC):
 
     @abstractmethod
     def item(self, rng: Random) -> Item:
-        """An image or video of a random size."""
+        """Return an image or video of a random size."""
 
     @abstractmethod
     def blocks(self, items: list[Item]) -> list[list[int]]:
-        """The token IDs of every image and video of one row: placeholders, and markers around and between them."""
+        """Return the token IDs of each image and video of a row: placeholders, and markers around and between them."""
 
     @abstractmethod
     def tensors(self, rows: list[list[Item]], generator: torch.Generator) -> dict[str, Any]:
-        """The arguments that bring the images and videos of all rows."""
+        """Return the arguments with the images and videos of all rows."""
 
     def types(self, ids: Tensor) -> dict[str, Tensor]:
-        """The arguments that run along a prompt."""
+        """Return the arguments with one entry per prompt token, besides the IDs."""
         return {}
 
     def position_ids(self, ids: Tensor, real: Tensor, before: Tensor) -> Tensor:
-        """Position IDs of new columns after those `before`, as a caller may give them: padding does not count."""
+        """Return position IDs for new columns after those `before`, as a caller may pass them: padding has none of its
+        own."""
         last = before.amax(-1, keepdim=True) if before.shape[-1] else torch.full((len(ids), 1), 1)
         return last + real.cumsum(1)
 
@@ -151,7 +152,7 @@ class Family(ABC):
 
 
 def of(rows: list[list[Item]], modality: str) -> list[Item]:
-    """All images or all videos of a batch, in reading order."""
+    """Return all images or all videos of a batch, in reading order."""
     return [item for row in rows for item in row if item.modality == modality]
 
 

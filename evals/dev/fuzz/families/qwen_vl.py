@@ -74,12 +74,12 @@ class QwenVL(Family):
         return result
 
     def position_ids(self, ids: Tensor, real: Tensor, before: Tensor) -> Tensor:
-        """Text counts, and every run of placeholders is numbered as a grid of at most three columns."""
+        """Number text one by one, and every run of placeholders as a grid of at most three columns."""
         result = torch.zeros(3, *ids.shape, dtype=torch.long)
         visual = (self.special["image"], self.special["video"])
         for row in range(len(ids)):
             following = int(before[..., row, :].max()) + 1 if before.shape[-1] else 0
-            first = run = 0  # where the current run of placeholders begins, and how long it is
+            first = run = 0  # start and length of the current run of placeholders
             for column, token in enumerate(ids[row].tolist()):
                 if token in visual:
                     first = following if run == 0 else first

@@ -1,4 +1,4 @@
-"""Gemma 3, PaliGemma and Mistral 3; and images of any size, row by row, as Pixtral's tower gets them."""
+"""Gemma 3, PaliGemma and Mistral 3, and images of any size for Pixtral's tower."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tokenprune.evals.dev.fuzz.families.base import Family, Item, noise, of
 
 
 def pixtral_blocks(family: Family, items: list[Item]) -> list[list[int]]:
-    """Rows of placeholders with a marker after each, the last of which is another one."""
+    """Return rows of placeholders with a marker after each row, and a different one after the last."""
     image, line, end = (family.special[role] for role in ("image", "line", "end"))
     return [[*([*[image] * item.size[1], line] * item.size[0])[:-1], end] for item in items]
 
 
 def pixtral_tensors(images: list[Item], unit: int, generator: torch.Generator) -> dict[str, Any]:
-    """Pixels of images of (rows, columns) units, padded to the largest."""
+    """Return the pixels of images of (rows, columns) units, padded to the largest."""
     height, width = (max(item.size[axis] for item in images) * unit for axis in (0, 1))
     sizes = [(item.size[0] * unit, item.size[1] * unit) for item in images]
     pixels = [pad(noise(generator, 3, h, w), (0, width - w, 0, height - h)) for h, w in sizes]
@@ -61,7 +61,7 @@ class Mistral3(Family):
 
 
 class Square(Family):
-    """An image of a fixed number of visual tokens from a SigLIP tower."""
+    """Images with a fixed number of visual tokens from a SigLIP tower."""
 
     n_visual: int
     pixels: int
@@ -86,7 +86,7 @@ class Gemma3(Square):
         side = rng.choice([4, 6])
         square = rng.choice([n for n in (1, 2, 3) if side % n == 0])
         self.n_visual = (side // square) ** 2
-        # What an image sees beyond the window is up to the version of transformers.
+        # What an image attends to beyond the window depends on the version of transformers.
         window = rng.choice([512, self.n_visual + rng.randint(0, 12)])
         kinds = [rng.choice(["sliding_attention", "full_attention"]) for _ in range(self.layers)]
         self.settings |= {"n_visual": self.n_visual, "window": window, "kinds": kinds}

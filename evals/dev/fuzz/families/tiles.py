@@ -50,7 +50,8 @@ class InternVL(Family):
 
 
 class Idefics3(Family):
-    """Sizes are the number of tiles and the pixels of the first that are not padding. An overview ends every image."""
+    """Sizes are the number of tiles, and the pixels of the first tile that are not padding. An overview follows the
+    tiles of every image."""
 
     class_name = "Idefics3ForConditionalGeneration"
     configs: tuple[Any, Any] = (Idefics3Config, Idefics3VisionConfig)

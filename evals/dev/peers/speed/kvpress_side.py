@@ -1,11 +1,11 @@
-"""The prefills of `run.py` with kvpress, which cuts the cache after each layer: memory is saved, and no time before
-the first token. Its share is that of the sequence which is left where 64 of 576 visual tokens are kept.
+"""The prefills of `run.py` with kvpress, which cuts the cache after each layer: this saves memory, but no time before
+the first token. It keeps the share of the sequence that is left when 64 of 576 visual tokens are kept.
 
 kvpress_side.py FOLDER DTYPE
 """
 
 # pyright: reportMissingImports=false
-# The package is that of an environment with an older transformers.
+# The package is installed only in an environment with an older transformers.
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,7 +19,7 @@ from serve import Answer, Prefill, serve
 from shape import AFTER, BEFORE, IMAGE, KEEP, N_VISUAL, random_pixels, weights
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-#: How names of weights begin in the file, and in this version of transformers.
+#: Prefixes of weight names in the file -> in this version of transformers.
 NAMES = {
     "language_model.lm_head.": "lm_head.",
     "language_model.model.": "model.language_model.",

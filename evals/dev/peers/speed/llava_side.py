@@ -1,11 +1,11 @@
-"""The prefills of `run.py` that run in the old environment, on LLaVA's own package: one per process, because the
+"""The prefills of `run.py` in the old environment, with LLaVA's own package: one method per process, because the
 methods' packages patch classes permanently.
 
 llava_side.py FOLDER DTYPE unpruned|VisionZip|FlowCut
 """
 
 # pyright: reportMissingImports=false
-# The packages are those of the old environment.
+# The packages are installed only in the old environment.
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,7 +18,7 @@ from serve import Answer, Prefill, serve
 from shape import AFTER, BEFORE, CONTEXTUAL, KEEP, TEXT, VISION, random_pixels, weights
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-#: How names of weights begin in the file, and in LLaVA's package.
+#: Prefixes of weight names in the file -> in LLaVA's package.
 NAMES = {
     "language_model.lm_head.": "lm_head.",
     "language_model.model.": "model.",
@@ -54,7 +54,7 @@ def patch(model: Any, method: str) -> None:
     if method == "VisionZip":
         from visionzip import visionzip
 
-        visionzip(model, dominant=KEEP - CONTEXTUAL, contextual=CONTEXTUAL)  # it counts the CLS token as dominant
+        visionzip(model, dominant=KEEP - CONTEXTUAL, contextual=CONTEXTUAL)  # `dominant` includes the CLS token
     elif method == "FlowCut":
         from flowcut.main import flowcut
 
@@ -68,7 +68,7 @@ def load(folder: Path, dtype: str, method: str) -> Callable[[int], dict[str, Pre
 
     def prefills(batch: int) -> dict[str, Prefill]:
         pixels = random_pixels(model.dtype, batch)
-        ids = torch.tensor([[*BEFORE, -200, *AFTER]] * batch)  # LLaVA's number for an image
+        ids = torch.tensor([[*BEFORE, -200, *AFTER]] * batch)  # LLaVA's token ID for an image
 
         def called() -> Answer:
             output = model(input_ids=ids, images=pixels, use_cache=True)

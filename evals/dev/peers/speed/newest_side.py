@@ -1,7 +1,7 @@
-"""The prefills of `run.py` in this environment: unpruned, ideal, tokenprune's, and selecting as papers' code does.
+"""The prefills of `run.py` in this environment: unpruned, ideal, tokenprune's, and selection as in papers' code.
 
 newest_side.py make FOLDER         saves the model
-newest_side.py serve FOLDER DTYPE  times it, see serve.py
+newest_side.py serve FOLDER DTYPE  times its prefills, see serve.py
 """
 
 import sys
@@ -20,7 +20,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 import tokenprune
 from tokenprune.evals.models.cache import cache_in
 
-#: How names of weights begin in the file, and in this version of transformers.
+#: Prefixes of weight names in the file -> in this version of transformers.
 NAMES = {
     "language_model.lm_head.": "lm_head.",
     "language_model.model.": "model.language_model.",
@@ -56,7 +56,7 @@ def called(model: Any, **inputs: Any) -> Answer:
 
 
 class Prefills:
-    """What can be timed, by name, on a batch of prompts that differ in their images."""
+    """The prefills that can be timed, by name, on a batch of prompts with different images."""
 
     def __init__(self, model: Any, batch: int = 1) -> None:
         self.model, self.pixels = model, random_pixels(model.dtype, batch)
@@ -83,7 +83,7 @@ class Prefills:
 
     @contextmanager
     def ideal(self) -> Iterator[Callable[[], Answer]]:
-        """The unpatched model, given the first visual tokens."""
+        """The unpatched model, given only the first visual tokens."""
         tower = self.model.model.vision_tower
 
         def prefill() -> Answer:
@@ -94,8 +94,8 @@ class Prefills:
 
     @contextmanager
     def eager_tower(self, n_kept: int) -> Iterator[Callable[[], Answer]]:
-        """As released code of many papers has it: the tower returns the attention of all its layers, and the embeddings
-        are cut outside the model, to those that are attended to most."""
+        """As in the released code of many papers: the tower returns the attention of all its layers, and outside the
+        model the embeddings are reduced to those that receive most attention."""
         tower = self.model.model.vision_tower
         before = tower.config._attn_implementation
         tower.set_attn_implementation("eager")
@@ -113,7 +113,7 @@ class Prefills:
             tower.set_attn_implementation(before)
 
     def answered(self, features: Tensor, kept: Tensor) -> Answer:
-        """The language model on these visual tokens, with their original position IDs."""
+        """Run the language model on these visual tokens, with their original position IDs."""
         visual = self.model.model.multi_modal_projector(features)
         ids = (torch.tensor([text] * len(kept)) for text in (BEFORE, AFTER))
         before, after = map(self.model.get_input_embeddings(), ids)

@@ -1,11 +1,11 @@
-"""Time our prefills and the published packages' on the same weights and image, alternately, in a process each.
+"""Time our prefills and those of published packages on the same weights and image, in turn, one process per package.
 
     python evals/dev/peers/speed/run.py OLD_PYTHON KVPRESS_PYTHON
     python evals/dev/peers/speed/run.py OLD_PYTHON KVPRESS_PYTHON --batch 16 --return-memory
 
 OLD_PYTHON and KVPRESS_PYTHON are the interpreters of environments with the packages: see evals/results/peers.md. Every
-round asks each process for one prefill, from pixels to the first logits; the processes sleep in between. Ratios are
-taken within rounds, which go to a file in evals/results/data for each batch size.
+round times each prefill once, from pixels to the first logits, while the other processes sleep. Ratios are taken within
+rounds, which are written to one file per batch size in evals/results/data.
 """
 
 import argparse
@@ -29,15 +29,15 @@ from tokenprune.evals.storage import files
 
 HERE = Path(__file__).resolve().parent
 STORED = HERE.parents[2] / "results" / "data"
-#: glibc's tunable for processes that return large blocks at once.
+#: glibc's setting that makes processes return large blocks as soon as they free them.
 RETURNING = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
 METHODS = ("unpruned", "VisionZip", "FlowCut")
 
 
 class Server:
-    """A process of serve.py's kind, and its prefills by the names of `package`.
+    """A process that runs serve.py, with the prefills of one `package`.
 
-    environment: of the process, beside our own.
+    environment: variables to set for the process, in addition to our own.
     """
 
     def __init__(self, package: str, command: Sequence[str], environment: Mapping[str, str] = ENVIRONMENT) -> None:
@@ -48,7 +48,7 @@ class Server:
         self.prefills, self.versions = hello["prefills"], hello["versions"]
 
     def ask(self, prefill: str, batch: int = 1) -> dict[str, Any]:
-        """Raise RuntimeError if the process has ended."""
+        """Time a prefill. Raises RuntimeError if the process has ended."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{batch} {prefill}\n")
         self._process.stdin.flush()
@@ -72,7 +72,7 @@ class Server:
 
 
 def servers(folder: Path, old_python: str, kvpress_python: str, dtype: str) -> list[tuple[str, list[str]]]:
-    """The packages, and the command of each process."""
+    """Return the package and the command of each process."""
     given = [str(folder), dtype]
     old = [("LLaVA", [old_python, str(HERE / "llava_side.py"), *given, method]) for method in METHODS]
     return [
@@ -83,8 +83,8 @@ def servers(folder: Path, old_python: str, kvpress_python: str, dtype: str) -> l
 
 
 def measure(running: Sequence[Server], rounds: int, path: Path, about: Mapping[str, Any]) -> None:
-    """Write `path` after each round. The first calls, of one prompt each, are not timed; each round turns the order of
-    the one before round. Cases are named "package: prefill"."""
+    """Time all prefills, and write `path` after each round. The first calls, of one prompt each, do not count. Each
+    round reverses the order of the one before. Cases are named "package: prefill"."""
     cases = [(f"{server.package}: {prefill}", server, prefill) for server in running for prefill in server.prefills]
     for _, server, prefill in track(cases, "first calls"):
         server.ask(prefill)
@@ -104,22 +104,23 @@ def measure(running: Sequence[Server], rounds: int, path: Path, about: Mapping[s
 
 
 def _differences(logits: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """How far each case's logits are from those of our unpruned model, relative to their length."""
+    """Return the distance of each case's logits from those of our unpruned model, relative to the norm of the
+    latter."""
     reference = torch.tensor(logits["tokenprune: unpruned"])
     return {name: float((torch.tensor(one) - reference).norm() / reference.norm()) for name, one in logits.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("old_python", help="the interpreter that has LLaVA's, VisionZip's and FlowCut's packages")
-    parser.add_argument("kvpress_python", help="the interpreter that has kvpress")
+    parser.add_argument("old_python", help="the interpreter with LLaVA's, VisionZip's and FlowCut's packages")
+    parser.add_argument("kvpress_python", help="the interpreter with kvpress")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument(
         "--return-memory",
         action="store_true",
-        help="processes return what they free at once, which takes time: in 24 GB, batches of 16 need it",
+        help="make processes return freed memory at once, which takes time; batches of 16 need it to fit in 24 GB",
     )
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()

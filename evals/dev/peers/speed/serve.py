@@ -1,6 +1,6 @@
-"""A process that times prefills, for `run.py`: a batch size and a name on its input, a line of JSON on its output.
+"""A process that times prefills for `run.py`: it reads a batch size and a name, and writes a line of JSON.
 
-The first line says which prefills there are, and the versions they run on. Whatever the packages print goes to stderr.
+The first line of output lists the prefills and the versions that they run on. What packages print goes to stderr.
 """
 
 import json
@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from shape import kv_bytes
 
-#: The logits of a prompt's last token, (1, vocabulary), and the cache.
+#: The logits of the last prompt token, (1, vocabulary), and the cache.
 Answer = tuple[torch.Tensor, Any]
-#: What is set up around a call, not timed, and gives what is called, timed.
+#: A context that is set up around a call without being timed, and yields the call to time.
 Prefill = Callable[[], AbstractContextManager[Callable[[], Answer]]]
 
 
 def serve(load: Callable[[], Callable[[int], Mapping[str, Prefill]]], packages: list[str]) -> None:
-    """Answer until the input ends. Each answer has seconds, the cache's bytes and the logits.
+    """Answer until the input ends. Each answer has the seconds, the cache's bytes and the logits.
 
-    load: loads the model; returns what makes the prefills of a batch of so many rows.
+    load: loads the model, and returns a function that makes the prefills for a batch size.
     """
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)

@@ -1,7 +1,7 @@
-"""The one model and the one prompt of `run.py`, the same in all environments: CLIP-L/336 on a narrow Llama.
+"""The model and the prompt of `run.py`, the same in all environments: CLIP-L/336 on a narrow Llama.
 
-The weights are random, because time does not depend on them; their attention is far from uniform, because selection
-depends on it.
+The weights are random, because time does not depend on them. They make attention far from uniform, because selection
+depends on attention.
 """
 
 from collections.abc import Mapping
@@ -30,14 +30,14 @@ TEXT: dict[str, Any] = {
     "vocab_size": 32000,
 }
 N_VISUAL, KEEP, CONTEXTUAL = 576, 64, 10
-#: The prompt: a first token, the image, a question's length of text.
+#: The prompt: a first token, the image, and text as long as a question.
 IMAGE, BEFORE, AFTER = 31999, [1], list(range(100, 146))
-#: By how much more than 1 / sqrt(width) the queries' and keys' weights vary.
+#: The spread of the queries' and keys' weights, as a multiple of 1 / sqrt(width).
 SHARPNESS = 1.5
 
 
 def seeded(model: Any) -> None:
-    """Draw the weights of `model` anew."""
+    """Draw new weights for `model`."""
     generator = torch.Generator().manual_seed(0)
     for name, weights in model.named_parameters():
         if weights.ndim > 1:
@@ -46,20 +46,20 @@ def seeded(model: Any) -> None:
 
 
 def random_pixels(dtype: torch.dtype, batch: int = 1) -> Tensor:
-    """Pixels (batch, 3, 336, 336): an image for each row."""
+    """Return pixels (batch, 3, 336, 336): one image per row."""
     side = VISION["image_size"]
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
 def weights(folder: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The model's weights: those that begin with a key of `names` begin with its value instead. They are pages of the
-    file, which processes share if they do not copy them."""
+    """Return the model's weights, with prefixes that are keys of `names` replaced by their values. The tensors are
+    pages of the file, which processes share unless they copy them."""
     found = load_file(folder / "model.safetensors")
     prefixes = {name: next(prefix for prefix in names if name.startswith(prefix)) for name in found}
     return {names[prefix] + name.removeprefix(prefix): found[name] for name, prefix in prefixes.items()}
 
 
 def kv_bytes(cache: Any) -> int:
-    """What the keys and values of a cache take, be it old tuples or of layers."""
+    """Return the bytes of a cache's keys and values, whether it consists of tuples (the old format) or of layers."""
     layers = [(one.keys, one.values) for one in cache.layers] if hasattr(cache, "layers") else cache
     return sum(states.numel() * states.element_size() for layer in layers for states in layer[:2])

@@ -24,7 +24,7 @@ HEAD = (
 
 
 def stored(name: str = "adapted") -> str:
-    """The table of a file of rows, by its name without the ending."""
+    """Return the table of a file of rows, given by its name without the ending."""
     return f"{table(read([RESULTS / f'{name}.jsonl']))}\n"
 
 

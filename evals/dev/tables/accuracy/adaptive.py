@@ -26,8 +26,8 @@ def stored() -> str:
 
 
 def table(records: Sequence[dict[str, Any]]) -> Table:
-    """Return one line per strategy, share and task; accuracies in per cent and differences in points, with 95 %
-    interval."""
+    """Return one line per strategy, share and task: accuracies in per cent, differences in points, with 95 %
+    intervals."""
     lines = []
     for one in records:
         if one["strategy"] == "unpruned":

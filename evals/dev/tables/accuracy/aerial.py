@@ -5,7 +5,7 @@ from typing import Any
 from tokenprune.evals.dev.tables import RESULTS, json_lines
 from tokenprune.evals.report.table import Table
 
-#: Shares of a line, by the heading above them.
+#: Heading of a column -> the share in it.
 SHARES = {
     "tree tokens": "tree_tokens",
     "background tokens": "background_tokens",
@@ -20,7 +20,7 @@ def stored() -> str:
 
 
 def table(survivals: list[dict[str, Any]]) -> Table:
-    """Return one line for each strategy and budget; in per cent, with 95 % interval over tiles."""
+    """Return one line per strategy and budget: per cent, with 95 % intervals over tiles."""
     return Table(
         ["tokens a tile", "strategy", *SHARES],
         [[str(one["keep"]), one["strategy"], *(_share(one[key]) for key in SHARES.values())] for one in survivals],

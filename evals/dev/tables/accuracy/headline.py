@@ -1,4 +1,4 @@
-"""The short table of accuracy: a few strategies of the main part at most keep ratios."""
+"""The short table of accuracy: a few strategies of the plan's main part at each keep ratio."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ KEEP_RATIOS = (1.0, 0.5, 0.25, 0.1)
 
 
 def stored(folder: Path = ROWS) -> str:
-    """Return ALWAYS and, at each keep ratio, the best, with original position IDs."""
+    """Return the strategies in ALWAYS and, at each keep ratio, the best ones, with original position IDs."""
     found = measured(MAIN, folder)
     if not found.rows:
         return NOTHING_MEASURED
@@ -33,8 +33,8 @@ def stored(folder: Path = ROWS) -> str:
 
 
 def best_of_each_ratio(rows: Sequence[TaskResult]) -> Iterator[SetupKey]:
-    """Yield, at each keep ratio, the setup with the best mean over tasks of those that need no calibration and do not
-    prune inside the language model, where a keep ratio stands for a larger KV cache."""
+    """Yield, at each keep ratio, the setup with the best mean over tasks. Leaves out setups that need calibration, and
+    those that prune inside the language model, where the same keep ratio gives a larger KV cache."""
     names, groups = {label(name) for name in STRATEGIES if not is_inside(name)}, by_setup(rows)
     for ratio in dict.fromkeys(row.keep_ratio for row in rows):
         own = [

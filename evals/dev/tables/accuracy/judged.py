@@ -14,7 +14,7 @@ def goals(folder: Path = ROWS) -> str:
 
 
 def findings(folder: Path = ROWS) -> str:
-    """Return the directions on the main part, at equal KV caches too, and on the same images at another resolution."""
+    """Return the verdicts on the main part, also at equal KV caches, and on the same images at another resolution."""
     judged: list[str] = []
     for part in (part for part in PRUNED if part.data == MAIN.data):
         found = measured(part, folder)

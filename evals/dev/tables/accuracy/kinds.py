@@ -1,4 +1,4 @@
-"""What strategies keep of the accuracy on each kind of question."""
+"""How much accuracy strategies keep on each kind of question."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHOLE = SetupKey(UNPRUNED, "original", 1.0)
 
 
 def stored(folder: Path = ROWS) -> str:
-    """Return a line for each setup, and a column for each set and task."""
+    """Return one line per setup, and one column per set and task."""
     parts = [measured(part, folder) for part in PRUNED if part.data in KINDS]
     rows = [row for part in parts for row in part.rows]
     if not rows:
@@ -37,7 +37,7 @@ def stored(folder: Path = ROWS) -> str:
 
 
 def _cell(key: SetupKey, column: Mapping[SetupKey, TaskResult]) -> str:
-    """Return an accuracy and, if anything is pruned, its share of the unpruned model's on the same questions."""
+    """Return an accuracy and, for pruned setups, its share of the unpruned model's on the same questions."""
     if key not in column:
         return NOTHING
     cell = accuracy_cell(column[key])

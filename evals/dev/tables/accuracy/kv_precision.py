@@ -10,10 +10,10 @@ from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.results_io import read
 
 ROWS = RESULTS / "kv_precision.jsonl"
-#: Keep ratio times bits, of the caches that are compared with each other; the whole one is 16.
+#: Keep ratio times bits of caches that are compared with each other; that of the whole cache is 16.
 DIAGONALS = (8.0, 4.0, 2.0, 1.0)
 
-#: Each task's row, by bits and by keep ratio, those that keep most first.
+#: The rows of each task, by bits and by keep ratio, the highest first.
 Grid = Mapping[int, Mapping[float, Mapping[str, TaskResult]]]
 
 
@@ -22,7 +22,7 @@ def stored() -> str:
 
 
 def grid_of(rows: Sequence[TaskResult]) -> Grid:
-    """Sort rows of one strategy, and of the unpruned model, at several precisions."""
+    """Arrange the rows of one strategy and of the unpruned model at several precisions."""
     found: dict[int, dict[float, dict[str, TaskResult]]] = {}
     for row in sorted(rows, key=lambda row: (-row.settings["kv_bits"], -row.keep_ratio)):
         found.setdefault(row.settings["kv_bits"], {}).setdefault(row.keep_ratio, {})[row.task] = row
@@ -30,7 +30,7 @@ def grid_of(rows: Sequence[TaskResult]) -> Grid:
 
 
 def report(rows: Sequence[TaskResult]) -> str:
-    """Return every accuracy, those of caches of about one size beside each other, and what each precision costs."""
+    """Return all accuracies, a comparison of caches of about the same size, and what each precision costs."""
     grid = grid_of(rows)
     tasks = {row.task: row for row in rows}
     titles = [f"{task_title(row)} {row.metric} (n = {row.n})" for row in tasks.values()]

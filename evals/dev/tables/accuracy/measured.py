@@ -17,7 +17,7 @@ from tokenprune.evals.storage.results import TaskResult, by_setup
 from tokenprune.evals.storage.results_io import read
 
 ROWS = RESULTS / "accuracy"
-#: What the tables show of all setups together: the plan's most important part.
+#: The plan's most important part, which tables of all setups show.
 MAIN = PRUNED[0]
 NOTHING_MEASURED = "Not measured yet.\n"
 
@@ -26,10 +26,10 @@ NOTHING_MEASURED = "Not measured yet.\n"
 class Measured:
     """What is stored of a part of the plan.
 
-    rows: of the unpruned model and of every setup that has a row for each task. None without the unpruned model.
-    missing: keep ratios of which there is nothing.
+    rows: those of the unpruned model and of every setup that has a row for each task. Empty without the unpruned model.
+    missing: keep ratios without any rows.
     lacking: strategies that are planned at the other keep ratios, but have no rows there yet.
-    refused: strategies that cannot prune the model so much, by keep ratio.
+    refused: strategies that cannot prune the model that much, by keep ratio.
     """
 
     part: Part
@@ -40,12 +40,12 @@ class Measured:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on what the rows do not have."""
+        """Sentences about what the rows lack."""
         return [*self._named("not possible on this model", self.refused), *self.not_measured]
 
     @property
     def not_measured(self) -> list[str]:
-        """Sentences on what the rows do not have yet."""
+        """Sentences about what the rows do not have yet."""
         found = self._named("not measured yet", self.lacking)
         if self.missing:
             found.append(f"{listed([percent(ratio) for ratio in self.missing])}: not measured yet.")
@@ -61,7 +61,7 @@ class Measured:
 
 @cache
 def measured(part: Part, folder: Path = ROWS) -> Measured:
-    """Read what there is of a part. folder: where the rows are."""
+    """Read what is stored of a part. folder: the folder of the rows."""
     unpruned, *pruned = steps(part, settings=())
     rows = _rows(unpruned, folder)
     by_ratio = {step.ratio: _rows(step, folder) if rows else [] for step in pruned}
@@ -72,21 +72,21 @@ def measured(part: Part, folder: Path = ROWS) -> Measured:
 
 
 def at_equal_caches(folder: Path = ROWS) -> list[TaskResult]:
-    """Return the rows of the main part at keep ratios that give as large a KV cache as a strategy inside the language
-    model has: those of no planned ratio."""
+    """Return the rows of the main part at unplanned keep ratios, which give a KV cache of the same size as a strategy
+    inside the language model."""
     planned = {folder / f"{step.name}.jsonl" for step in steps(MAIN, settings=())}
     files = sorted({*(folder / MAIN.name).glob("*.jsonl")} - planned)
     return [row for file in files for row in _of_all_tasks(file)]
 
 
 def label(strategy: str) -> str:
-    """Return what rows call a strategy of the plan."""
+    """Return the name in the rows of a strategy of the plan."""
     asked, baselines = asked_as(strategy)
     return make_setups(asked, [0.5], ORIGINAL, baselines)[0].label
 
 
 def listed(names: Sequence[str]) -> str:
-    """Join names as a sentence does; there is at least one."""
+    """Join one or more names as in a sentence."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
 
@@ -101,7 +101,7 @@ def _rows(step: Step, folder: Path) -> list[TaskResult]:
 
 
 def _lacking(step: Step, rows: Sequence[TaskResult], folder: Path) -> Iterator[str]:
-    """Yield the strategies of a step that neither have all of their rows nor were refused."""
+    """Yield the strategies of a step that do not have all of their rows and were not refused."""
     known, refused = {row.key for row in rows}, _refused(step, folder)
     for name in step.strategies:
         if name not in refused and not {setup.key for setup in step.setups(name)} <= known:
@@ -109,7 +109,7 @@ def _lacking(step: Step, rows: Sequence[TaskResult], folder: Path) -> Iterator[s
 
 
 def _of_all_tasks(file: Path) -> list[TaskResult]:
-    """Return the rows of setups that have one for every task of their set."""
+    """Return the rows of setups with a row for every task of their set."""
     with file.open(encoding="utf-8") as lines:
         tasks = set(json.loads(next(lines))["identity"]["data"])
     return [row for own in by_setup(read([file])).values() if tasks <= set(own) for row in own.values()]

@@ -1,4 +1,4 @@
-"""Coarse to fine on needles, as `dev.experiments.needles.ask` stored it, part by part."""
+"""Coarse to fine on needles, as `dev.experiments.needles.ask` stored it in parts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,8 @@ ORDER = ("thumbnail", "coarsest", "random", "zoom", "exhaustive", "best tile")
 
 
 def report(header: dict[str, Any], answers: Sequence[Answer]) -> str:
-    """Return all tables, without questions that some way (`exhaustive` and `best tile` excepted) has yet to answer."""
+    """Return all tables. Leaves out questions that some way other than `exhaustive` and `best tile` has yet to
+    answer."""
     complete = whole(answers)
     n = {task: len({a.id for a in complete if (a.task == "rec") == (task == "REC")}) for task in ("REC", "VQA")}
     images = len({answer.image for answer in complete})
@@ -43,7 +44,7 @@ def whole(answers: Sequence[Answer]) -> list[Answer]:
 
 
 def accuracies(answers: Sequence[Answer]) -> Table:
-    """Accuracy by the size of the needle, and what an answer costs as a share of encoding everything."""
+    """Return the accuracy by needle size, and the cost of an answer as a share of encoding everything."""
     splits = _splits(answers)
     lines = []
     for way in _ways(answers):
@@ -90,7 +91,7 @@ def _splits(answers: Sequence[Answer]) -> list[str]:
 
 
 def _by_split(answers: Sequence[Answer], splits: Sequence[str]) -> list[list[Answer]]:
-    """The answers of each split, and then all of them."""
+    """Return the answers of each split, followed by all answers."""
     return [*([answer for answer in answers if answer.split == split] for split in splits), list(answers)]
 
 
@@ -128,7 +129,7 @@ def _difference(own: Sequence[Answer], other: Sequence[Answer]) -> str:
 
 
 def stored(files: Sequence[Path] = STORED) -> str:
-    """Return the tables of files that are parts of one run."""
+    """Return the tables for files that are parts of one run."""
     headers, parts = zip(*map(read, files), strict=True)
     for file, header in zip(files, headers, strict=True):
         check_same(header, headers[0], f"{file} was begun", "Only parts of one run can be put together.")

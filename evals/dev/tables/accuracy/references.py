@@ -10,7 +10,7 @@ from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
 from tokenprune.evals.storage.results import SetupKey, TaskResult, by_setup
 
-#: What every strategy is compared with, beside the calibrated VFlowOpt.
+#: What every strategy is compared with, in addition to the calibrated VFlowOpt.
 REFERENCES = ("Random", "Grid", "VisionZip -2")
 CALIBRATED = "VFlowOpt searched"
 

@@ -26,7 +26,7 @@ def stored(folder: Path = ROWS) -> str:
 
 
 def _named(part: Part, rows: Sequence[TaskResult]) -> str:
-    """Return a set with its grid. The processor's own is square."""
+    """Return the name of a set with its grid. The processor's own grid is square."""
     if part.grid is None:
         side = isqrt(round(rows[0].n_visual)) if rows else None
         return part.data if side is None else f"{part.data}, {side} x {side}"

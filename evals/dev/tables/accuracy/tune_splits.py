@@ -1,4 +1,4 @@
-"""Whether the guarantee of `tune` holds on hidden questions, as `dev.experiments.tune_splits` stored it."""
+"""Whether the bound of `tune` holds on hidden questions, as `dev.experiments.tune_splits` stored it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tokenprune.evals.report.table import Table
 from tokenprune.evals.report.tables import task_title
 from tokenprune.evals.storage.results import SetupKey, TaskResult, by_setup
 
-#: Of each table: what it is about, the setting, and the strategies that it is changed of.
+#: Each table: its subject, the setting that is changed, and the strategies.
 CHANGES = (
     (
         "`cells`: the best tokens of each part of the image instead of the whole",
@@ -45,7 +45,7 @@ def changed(strategy: str, setting: str) -> str:
 
 
 def stored(folder: Path = ROWS) -> str:
-    """Return a table for each change: accuracy without and with it, and the paired difference."""
+    """Return one table per change: accuracy without and with it, and the paired difference."""
     rows = [*measured(VARIED, folder).rows, *measured(MAIN, folder).rows]
     groups, parts = by_setup(rows), list[str]()
     for change, setting, strategies in CHANGES:

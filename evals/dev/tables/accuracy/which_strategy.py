@@ -1,4 +1,4 @@
-"""One line a strategy: what it needs, what was measured, and what papers claim."""
+"""One line per strategy: what it needs, what was measured, and what papers claim."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.results import by_setup
 from tokenprune.serving.vllm.refusals import check_strategy
 
-#: The keep ratios that it shows.
+#: The keep ratios of the table.
 RATIOS = 0.25, 0.1
 TASKS = ("rec", "REC"), ("vqa", "VQA")
 TIMES = RESULTS / "selection.jsonl"
 
 ANY, NO_ATTENTION, WITH_CLS, CLS = "any", "any, no attention", "any, best with CLS", "CLS"
 HERE, VLLM = "transformers", "transformers, vLLM"
-N_LAYERS = 32  # of a language model; its number decides nothing here
-#: One whose vision tower can encode a part of an image.
+N_LAYERS = 32  # of a language model; any number gives the same table
+#: An architecture whose vision tower can encode part of an image.
 ARCHITECTURE = "TokenPruneQwen3VL"
 
 
 @dataclass(frozen=True)
 class About:
-    """What the table says of a strategy that is not measured here.
+    """What the table says about a strategy besides measured accuracy.
 
-    strategy: as the plan names it; CALIBRATED is the settings that were searched for each keep ratio. tower: what it
-        needs. claimed: TextVQA in per cent, with a star where others than its authors report it.
-    timed: its name where the CPU time of selection is stored. cost: that time, where it is not stored there.
+    strategy: its name in the plan; CALIBRATED stands for the settings that were searched for each keep ratio.
+    tower: what it needs from the vision tower. claimed: TextVQA in per cent, with a star if reported by others than its
+        authors. timed: its name in the stored CPU times of selection. cost: that time, if it is not stored there.
     """
 
     strategy: str
@@ -92,7 +92,7 @@ ABOUT = (
 
 
 def stored(folder: Path = ROWS, times: Path = TIMES) -> str:
-    """Return the table, with the best mean accuracy first, and last what was not measured at each of the RATIOS."""
+    """Return the table, sorted by mean accuracy; strategies that lack one of the RATIOS come last."""
     found = measured(MAIN, folder)
     groups, cost = by_setup(found.rows), dict(costs(times))
 
@@ -121,7 +121,7 @@ def stored(folder: Path = ROWS, times: Path = TIMES) -> str:
 
 
 def engine_of(about: About) -> str:
-    """In which engines it runs."""
+    """Return the engines in which a strategy runs."""
     strategy = read_strategy("vflowopt" if about.strategy == CALIBRATED else about.strategy).make({"keep_ratio": 0.9})
     try:
         check_strategy(strategy, N_LAYERS, ARCHITECTURE)
@@ -135,7 +135,7 @@ def _label(about: About, ratio: float) -> str:
 
 
 def costs(times: Path) -> Iterator[tuple[str, str]]:
-    """Yield strategies as `dev.experiments.selection.images` names them, and their CPU times."""
+    """Yield the strategies, by their names in `dev.experiments.selection.images`, and their CPU times."""
     for timed in json_lines(times):
         milliseconds = 1e3 * median(timed["seconds"])
         yield timed["strategy"], f"{milliseconds:.0f} ms" if milliseconds >= 0.95 else f"{milliseconds:.1f} ms"

@@ -1,4 +1,4 @@
-"""Tables of pages that report accuracy and speed of one kind of pruning.
+"""Tables of pages that report both accuracy and speed.
 
 vflowopt  VFlowOpt, its calibration and its ablations
 videos    strategies on videos

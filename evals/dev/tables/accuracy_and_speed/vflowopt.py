@@ -65,7 +65,7 @@ def searches(files: Sequence[SettingsFile]) -> Table:
 
 
 def settings_files(folder: Path = SETTINGS) -> list[SettingsFile]:
-    """Read what every search found, by keep ratio and name; without a folder, for the bundled model."""
+    """Read what every search found, sorted by keep ratio and name; by default, for the bundled model."""
     files = [SettingsFile.read(path) for path in sorted(folder.glob("*.json"))]
     return sorted(files, key=lambda file: file.settings["keep_ratio"])
 
@@ -76,7 +76,7 @@ def found() -> str:
 
 
 def stored(results: Path = RESULTS) -> str:
-    """Return the section's tables from what is stored in `results`."""
+    """Return the section's tables, from the results stored in `results`."""
     timings = results / "bench" / f"{TIMED}.json"
     rows = [*measured(MAIN, results / ROWS.name).rows, *read([results / "vflowopt.jsonl"])]
     return report(rows, settings_files(ABLATED), figures(Record.read(timings)))
@@ -117,7 +117,8 @@ def _ablations(groups: Groups) -> Iterator[list[str]]:
 
 
 def _visual_bytes(groups: Groups) -> Iterator[list[str]]:
-    """Two prompts that differ only in visual tokens give the bytes of one such token, and so those of the text."""
+    """Yield the KV cache of visual tokens alone. Two prompts that differ only in visual tokens give the bytes of one
+    such token, and thus those of the text."""
     task, whole = next(iter(groups[SetupKey(UNPRUNED, "original", 1.0)].items()))
     half = groups[SetupKey("Random", "original", 0.5)][task]
     a_token = (whole.kv_cache_bytes - half.kv_cache_bytes) / (whole.n_visual - half.n_kept)

@@ -15,13 +15,13 @@ from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.results_io import read
 
 VIDEOS = RESULTS / "videos"
-#: The kinds of questions, in the order of columns.
+#: The kinds of questions, in the order of the columns.
 KINDS = ("when", "where", "what", "absent")
 MB = 1e6
 
 
 def accuracy() -> str:
-    """The accuracy of every setup, of all questions and of each kind, and paired differences."""
+    """Return the accuracy of every setup on all questions and on each kind, and paired differences."""
     rows = sorted(map(by_kind, read([VIDEOS / "accuracy.jsonl"])), key=lambda row: -row.keep_ratio)
     return (
         f"Accuracy in per cent, with 95 % interval:\n\n{accuracy_table(rows)}\n\nDifferences on the same questions, in "
@@ -57,8 +57,8 @@ def accuracy_table(rows: Sequence[TaskResult]) -> Table:
 
 
 def difference_table(rows: Sequence[TaskResult]) -> Table:
-    """Return what every strategy loses against the unpruned model, and wins against random tokens: of all questions,
-    and of those about what is there for one second only."""
+    """Return what every strategy loses against the unpruned model, and gains over random tokens: on all questions, and
+    on those about objects that are there for only one second."""
     (whole,) = (row for row in rows if row.strategy == UNPRUNED)
     lines = []
     for row in rows:
@@ -84,7 +84,8 @@ def prefill() -> str:
 
 
 def prefill_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Return time and memory of whole prefills, relative to the unpruned model, and to the ideal of the same ratio."""
+    """Return the time and memory of whole prefills, relative to the unpruned model and to the ideal of the same
+    ratio."""
     named = {(row["frames"], row["keep_ratio"], row["strategy"]): row for row in rows}
     lines = []
     for row in rows:
@@ -120,7 +121,7 @@ def selection() -> str:
 
 
 def growth_table(rows: Sequence[dict[str, Any]], cell: Callable[[dict[str, Any]], str]) -> Table:
-    """Return a line for every strategy and keep ratio, and a column for every number of frames."""
+    """Return one line per strategy and keep ratio, and one column per number of frames."""
     frames = sorted({row["frames"] for row in rows})
     found = {(row["strategy"], row["keep_ratio"], row["frames"]): cell(row) for row in rows}
     setups = sorted(dict.fromkeys((row["strategy"], row["keep_ratio"]) for row in rows))

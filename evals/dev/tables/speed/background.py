@@ -14,7 +14,7 @@ def stored() -> str:
 
 
 def table(sizes: list[dict[str, Any]]) -> Table:
-    """Return one line for each number of tiles."""
+    """Return one line per number of tiles."""
     return Table(HEADINGS, [_line(size) for size in sizes])
 
 

@@ -8,14 +8,14 @@ from tokenprune.evals.bench.tables import costs, provenance, ratios, summary, th
 from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.report.table import Table
 
-#: The files that the summary is of, one table each, and the keep ratio.
+#: The files that are summarised, one table each, and the keep ratio.
 SUMMED, KEEP_RATIO = ("llava-1.5-0.5b_newer", "llava-1.5-0.5b"), 0.25
-#: Bytes that the largest batch is to fit into.
+#: Bytes of memory that the largest batch must fit into.
 MEMORY = 24e9
 
 
 def report(records: Sequence[Record]) -> str:
-    """Return all tables of every file, one after the other."""
+    """Return all tables of every file."""
     parts: list[str | Table] = []
     for record in records:
         found = figures(record)
@@ -28,7 +28,7 @@ def report(records: Sequence[Record]) -> str:
 
 
 def short(record: Record) -> str:
-    """Return one table of the strategies at KEEP_RATIO."""
+    """Return one table with the strategies at KEEP_RATIO."""
     return f"{summary(figures(record), KEEP_RATIO)}\n\n({provenance(record)})\n"
 
 
@@ -38,5 +38,5 @@ def stored() -> str:
 
 
 def summary_of_stored() -> str:
-    """Return the tables of the files SUMMED alone."""
+    """Return only the tables of the files in SUMMED."""
     return "\n".join(short(Record.read(RESULTS / "bench" / f"{name}.json")) for name in SUMMED)

@@ -18,7 +18,7 @@ def stored() -> str:
 
 
 def table(steps: list[dict[str, Any]]) -> Table:
-    """Return one line a strategy; seconds are CPU time of a step without the patch, and what the patch adds."""
+    """Return one line per strategy: CPU time of a step without the patch, and what the patch adds."""
     lines = []
     for one in steps:
         value, low, high = (1e3 * one["added"][key] for key in ("value", "low", "high"))

@@ -16,7 +16,7 @@ def stored() -> str:
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """Return a table of time and one of memory, for images of tiles and for those of any size."""
+    """Return tables of time and of memory, for tiled images and for images of any size."""
     parts = []
     for what, size in (("tiles", _tiles), ("pixels", _pixels)):
         own = [row for row in rows if ("tiles" in row) == (what == "tiles")]
@@ -27,7 +27,7 @@ def tables(rows: Sequence[Row]) -> str:
 
 
 def table(rows: Sequence[Row], size: Callable[[Row], str], cell: Callable[[Row], str]) -> Table:
-    """Return a line for every strategy, and a column for every size."""
+    """Return one line per strategy, and one column per size."""
     found = {(row["strategy"], size(row)): cell(row) for row in rows}
     sizes, strategies = (list(dict.fromkeys(names)) for names in (map(size, rows), (row["strategy"] for row in rows)))
     lines = [[name, *(found.get((name, one), NOTHING) for one in sizes)] for name in strategies]

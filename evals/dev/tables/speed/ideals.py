@@ -8,20 +8,20 @@ from tokenprune.evals.bench.tables import provenance, ratio_cell
 from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.report.table import NOTHING, Table
 
-#: What a strategy may add to its ideal's time to first token, and to its decode step.
+#: The largest acceptable ratios to the ideal's time to first token, and to its decode step.
 TTFT, DECODE = 1.03, 1.01
 
 
 def stored() -> str:
-    """Return the table of all stored shapes, and what each was measured on."""
+    """Return the table of all stored shapes, and what they were measured on."""
     records = [Record.read(path) for path in sorted((RESULTS / "ideals").glob("*.json"))]
     notes = "\n\n".join(f"{record.title}: {provenance(record)}." for record in records)
     return f"{table(records)}\n\n{notes}\n"
 
 
 def table(records: Sequence[Record]) -> Table:
-    """Return, for each shape and keep ratio, a line for all strategies together and one for each, those that add most
-    to the time to first token first."""
+    """Return, for each shape and keep ratio, one line for all strategies together and one per strategy, sorted by what
+    they add to the time to first token, most first."""
     groups: dict[tuple[str, float], list[Figures]] = {}
     of_shape: dict[str, list[Record]] = {}
     for record in records:
@@ -39,7 +39,7 @@ def table(records: Sequence[Record]) -> Table:
 
 
 def _together(records: Sequence[Record], shape: str, keep_ratio: float) -> list[str]:
-    """All rounds of all strategies at a keep ratio on a shape, each relative to its own ideal."""
+    """Return the line of all rounds of all strategies at a keep ratio on a shape, each relative to its own ideal."""
     timed = [
         (one.seconds[fact.name], one.seconds[fact.ideal])
         for record in records
@@ -72,7 +72,7 @@ def _added(one: Figures) -> float:
 
 
 def _ratio(median: Median | None, most: float) -> str:
-    """Format a ratio with its interval, in bold if all of the interval is more than the ratio may be."""
+    """Format a ratio with its interval, in bold if the whole interval is above `most`."""
     if median is None:
         return NOTHING
     text = ratio_cell(median)

@@ -23,7 +23,7 @@ def stored() -> str:
 
 
 def table(content: dict[str, Any]) -> Table:
-    """Return one line for each kind of image; ratios are to the unpruned model in the same round."""
+    """Return one line per kind of image. Ratios are to the unpruned model in the same round."""
     rows, lines = content["rows"], []
     for kind in dict.fromkeys(row["kind"] for row in rows):
         whole, pruned = ([row for row in rows if (row["kind"], row["pruned"]) == (kind, one)] for one in (False, True))

@@ -12,7 +12,7 @@ from tokenprune.evals.report.table import Table
 
 
 def stored() -> str:
-    """Return the table of every batch size that is stored."""
+    """Return the table of every stored batch size."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("peers_speed*.json")]
     return "\n".join(markdown(one) for one in sorted(found, key=lambda one: one["about"].get("batch", 1)))
 
@@ -36,7 +36,7 @@ def _ratio(rounds: Sequence[dict[str, Any]], name: str, other: str) -> str:
 
 
 def provenance(stored: dict[str, Any]) -> str:
-    """Describe machine and versions."""
+    """Return the sentence on machine and versions."""
     about = stored["about"]
     packages = "; ".join(
         f"{package}: " + ", ".join(f"{name} {version}" for name, version in found.items())
@@ -44,7 +44,7 @@ def provenance(stored: dict[str, Any]) -> str:
     )
     largest = max(value for name, value in stored["logits_difference"].items() if name.endswith(": unpruned"))
     n_rounds = len(stored["rounds"])
-    spread = "95 % interval" if n_rounds > 3 else "their range"  # which is what resampling so few gives
+    spread = "95 % interval" if n_rounds > 3 else "their range"  # so few rounds resample to their range
     returned = ", freed memory returned at once" if about.get("returns_memory") else ""
     return (
         f"Batch {about.get('batch', 1)}, medians of {n_rounds} rounds with {spread}{returned}, "
@@ -55,7 +55,7 @@ def provenance(stored: dict[str, Any]) -> str:
 
 
 def videos() -> str:
-    """Return vLLM's video reducers beside ours, as `dev/peers/vllm_videos.py` stored them."""
+    """Return the table of vLLM's video reducers and ours, as `dev/peers/vllm_videos.py` stored them."""
     stored = json.loads((RESULTS / "peers_videos.json").read_text(encoding="utf-8"))
     about, lines = stored["about"], []
     for row in stored["rows"]:

@@ -14,7 +14,7 @@ def stored() -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Return one line a strategy, the fastest first."""
+    """Return one line per strategy, the fastest first."""
     lines = [
         [f"`{row['strategy']}`", str(row["n_left"]), f"{1e3 * median(row['seconds']):.1f} ms"]
         for row in sorted(rows, key=lambda row: median(row["seconds"]))

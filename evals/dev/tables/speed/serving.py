@@ -24,7 +24,7 @@ def stored() -> str:
 
 
 def table(content: dict[str, Any]) -> Table:
-    """Return one line a keep ratio and strategy; ratios are to the same server unpruned, in the same round."""
+    """Return one line per keep ratio and strategy. Ratios are to the same server unpruned, in the same round."""
     rows, bounds = content["rows"], content["about"]["bounds"]
     loads = sorted({row["clients"] for row in rows if "clients" in row})
     heads = ["keep ratio", "strategy", "TTFT", "to unpruned", "FLOPs bound", "selection of an image"]
@@ -54,5 +54,5 @@ def _to(unpruned: Sequence[Row], rows: Sequence[Row], key: str, n_clients: int |
 
 
 def _values(rows: Sequence[Row], key: str, n_clients: int | None = None) -> dict[int, float]:
-    """Return a value of each round."""
+    """Return a value by round."""
     return {row["round"]: row[key] for row in rows if key in row and row.get("clients") == n_clients}

@@ -12,7 +12,7 @@ def before() -> str:
 
 
 def inside() -> str:
-    """Return the times of what prunes between the tower's layers."""
+    """Return the times of strategies that prune between the tower's layers."""
     return _timed("llava-1.5-0.5b")
 
 

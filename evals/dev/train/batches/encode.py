@@ -1,4 +1,4 @@
-"""Run the vision tower on scenes of any grid, its position embeddings shifted and stretched at random."""
+"""Run the vision tower on scenes of any grid, with position embeddings shifted and stretched at random."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from transformers import Dinov2Model
 
 from tokenprune.evals.dev.train.start.dinov2 import NATIVE_SIDE, PATCH
 
-STORED_SIDE = 16  # patches a side that the tower's stored position embeddings are for
+STORED_SIDE = 16  # patches per side of the tower's stored position embeddings
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
 @dataclass(frozen=True)
 class Jitter:
-    """How far the tower's view of positions may be off: so far that a feature says only roughly where it is.
+    """How far the tower's position embeddings are shifted and stretched: so far that a feature says only roughly where
+    it is.
 
-    The language model then has a reason to use its position IDs, as a LLaVA does. At inference nothing is off.
+    This gives the language model a reason to use its position IDs, as a LLaVA does. At inference there is no jitter.
     """
 
     shift: float = 1.0  # native patches, of the 16 that an image covers
     stretch: float = 0.08
 
     def window(self, rng: random.Random) -> tuple[float, float, float, float]:
-        """Left, top, width and height in native patches."""
+        """Draw a window: left, top, width and height in native patches."""
         width, height = (STORED_SIDE * (1 + rng.uniform(-self.stretch, self.stretch)) for _ in range(2))
         x, y = (rng.uniform(-self.shift, self.shift) for _ in range(2))
         corner = (NATIVE_SIDE - STORED_SIDE) // 2
@@ -42,7 +43,7 @@ NO_JITTER = Jitter(0.0, 0.0)
 
 
 class Encoder:
-    """The tower and the native position embeddings (1, 1 + 37 * 37, d) that it was cut out of."""
+    """The tower, with the native position embeddings (1, 1 + 37 * 37, d) of which it has a window."""
 
     def __init__(self, tower: Dinov2Model, positions: Tensor):
         self.tower, self.device = tower, positions.device
@@ -52,7 +53,7 @@ class Encoder:
     def windows(
         self, rows: int, columns: int, views: Sequence[tuple[float, float, float, float]]
     ) -> Float[Tensor, "b all d"]:
-        """Position embeddings of a grid over views of the native grid, bicubic between its entries."""
+        """Return the position embeddings of a grid for each view, by bicubic interpolation of the native grid."""
         left, top, width, height = torch.tensor(views).T[:, :, None]
         x = (left + (torch.arange(columns) + 0.5) * width / columns) * 2 / NATIVE_SIDE - 1
         y = (top + (torch.arange(rows) + 0.5) * height / rows) * 2 / NATIVE_SIDE - 1
@@ -64,7 +65,7 @@ class Encoder:
     def __call__(
         self, pixels: Sequence[np.ndarray], rng: random.Random, jitter: Jitter, frozen: int = 0
     ) -> Float[Tensor, "b visual d"]:
-        """Visual features of scenes of one grid; no gradient reaches the first `frozen` blocks."""
+        """Return the visual features of scenes of one grid. No gradient reaches the first `frozen` blocks."""
         images = torch.from_numpy(np.stack(pixels)).to(self.device).permute(0, 3, 1, 2)
         images = (images.float() / 255 - MEAN.to(self.device)) / STD.to(self.device)
         rows, columns = (side // PATCH for side in images.shape[2:])

@@ -1,4 +1,5 @@
-"""What each training step is fed, drawn from the step's own seed, by this process or by several others ahead of it."""
+"""The inputs of each training step, drawn with the step's own seed, in this process or ahead of it in several
+others."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ SMALL = 160  # patches
 
 @dataclass(frozen=True)
 class Feed:
-    """`tokens` is about how many a step gets."""
+    """`tokens` is the approximate number of tokens per step."""
 
     sources: Path
     seed: int
@@ -45,9 +46,9 @@ class Feed:
 
 @dataclass(frozen=True)
 class PatchFeed(Feed):
-    """Scenes of up to `most_patches` patches and `most_things` things, and the truth of their patches.
+    """Scenes of up to `most_patches` patches and `most_things` things, and the truth about their patches.
 
-    Mostly of small grids: a step sees more things on them.
+    Most grids are small, because a step then sees more things.
     """
 
     most_patches: int
@@ -67,9 +68,10 @@ class PatchFeed(Feed):
 
 @dataclass(frozen=True)
 class AnswerFeed(Feed):
-    """Scenes, `fresh` of what a step needs, and all of their questions where that is all.
+    """New scenes, the share `fresh` of those that a step needs. If that is all of them, also their packed questions.
 
-    One thing a scene at first, `most_things` from step `all_at` on; the small grids first, since they are cheap.
+    Scenes have one thing at first, and up to `most_things` from step `all_at` on. Before that, grids are small, since
+    these are cheap.
     """
 
     most_things: int
@@ -91,11 +93,11 @@ class AnswerFeed(Feed):
 
 
 def feed(make: Callable[[int], Fed], steps: Sequence[int], workers: int) -> Iterator[Fed]:
-    """`make` of each step in turn; with workers, some steps ahead in as many processes."""
+    """Yield `make(step)` for each step in turn. With workers, that many processes compute steps ahead."""
     if not workers:
         yield from map(make, steps)
         return
-    context = get_context("spawn")  # a fork of a process that holds a GPU would be unsafe
+    context = get_context("spawn")  # forking a process that uses a GPU would be unsafe
     with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as executor:
         ahead: deque[Future[bytes]] = deque()
         for step in steps:
@@ -107,9 +109,9 @@ def feed(make: Callable[[int], Fed], steps: Sequence[int], workers: int) -> Iter
 
 
 def _pickled(make: Callable[[int], object], step: int) -> bytes:
-    """As bytes, for a tensor that is sent as it is needs an open file each."""
+    """Return bytes, because every tensor sent to another process as such needs an open file."""
     key = type(make).__name__
-    held = _HELD.setdefault(key, make)  # the first that came has loaded its images
+    held = _HELD.setdefault(key, make)  # the first one, which has its images loaded
     return pickle.dumps(held(step))  # type: ignore[operator]
 
 

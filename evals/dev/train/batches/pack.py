@@ -1,4 +1,4 @@
-"""Pack many independent questions behind one image: a batch of scenes of one grid."""
+"""Pack many independent questions after one image: a batch of scenes of one grid."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tokenprune.evals.dev.train.scenes.ask import Question, rec_questions, vqa_q
 from tokenprune.evals.dev.train.scenes.draw import SIGN, Scene
 from tokenprune.evals.dev.train.scenes.nouns import nouns
 
-TEXT_LENGTH = 192  # question tokens behind one image; fixed, so that every batch of a grid has one shape
+TEXT_LENGTH = 192  # question tokens after one image; fixed, so that all batches of a grid have the same shape
 UNASKED = -100
-RELATIONS = 8  # pairs a scene that are compared; fewer were not learned
+RELATIONS = 8  # compared pairs per scene; with fewer, relations were not learned
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,12 @@ class Batch:
     """`target` is -100 where nothing is predicted; `about` has a bit for each thing that a row's answer is read from,
     or that a noun in the question names.
 
-    `weight` is 1 / the number of the answer's tokens where one is predicted, and 0 elsewhere.
-    `points` are the centers, x and y from -1 to 1, of what an answer is read from and of what that is compared with, or
-    the same again, as in the rows of nouns; NaN in other rows, and where it is several things or none.
-    `counts` is the first token of an answer that says how many there are.
-    `edges` is the box of the thing that covers a patch, from -1 to 1, and of no meaning where `owner` is -1.
-    `names` are the tokens that name the things, signs by their words; -100 where a scene has fewer.
-    `mask` says what each question token sees: all that is before the questions, and its own question so far.
+    `weight` is 1 / the number of answer tokens where one is predicted, and 0 elsewhere. `points` are two centers, x and
+    y from -1 to 1: of the thing that an answer is read from, and of the thing that it is compared with, or else the
+    first again, as in rows of nouns. NaN in other rows, and for several things or none. `counts` marks the first token
+    of an answer that is a count. `edges` is the box of the thing that covers a patch, from -1 to 1, and meaningless
+    where `owner` is -1. `names` are the tokens that name the things, signs by their words; -100 where a scene has fewer
+    things. `mask` says what each question token sees: everything before the questions, and its own question so far.
     """
 
     text_ids: Int[Tensor, "b text"]
@@ -50,15 +49,15 @@ class Batch:
     questions: list[list[Question]]
 
     def nouns(self) -> Bool[Tensor, "b text"]:
-        """Which rows are nouns of questions."""
+        """Return which rows are nouns of questions."""
         return (self.about[..., 0] > 0) & (self.target == UNASKED)
 
     def compares(self) -> Bool[Tensor, "b text"]:
-        """Which rows are answers that compare what they are about with something else."""
+        """Return which rows are answers that compare two things."""
         return self.about[..., 0] != self.about[..., 1]
 
     def row_names(self) -> Int[Tensor, "b text"]:
-        """The name of the one thing that a row is about; -100 where it is several things, or none, or compared."""
+        """Return the name of the thing that a row is about; -100 for several things or none, and for comparisons."""
         things = torch.arange(self.names.shape[1], device=self.about.device)
         is_about = (self.about[..., :1] >> things & 1) > 0  # (b, text, things)
         names = self.names.gather(1, is_about.float().argmax(-1))
@@ -70,7 +69,7 @@ class Batch:
 
 
 class Packer:
-    """Each question sees the image and itself only, at the position IDs that it has when asked alone."""
+    """Each question sees only the image and itself, at the position IDs that it has when asked alone."""
 
     def __init__(self, processor: LlavaProcessor):
         self.tokenizer = processor.tokenizer
@@ -87,7 +86,7 @@ class Packer:
         return self.cached[text]
 
     def questions(self, rng: random.Random, scene: Scene) -> list[Question]:
-        """REC and VQA questions in turn, shuffled."""
+        """Return REC and VQA questions alternately, each kind shuffled."""
         rec = rec_questions(scene)
         vqa = vqa_questions(rng, scene, self.nouns, relations=RELATIONS)
         rng.shuffle(rec)
@@ -122,7 +121,7 @@ class Packer:
             for question in self.questions(rng, scene):
                 prompt = self.ids(f"{question.text} ASSISTANT:")
                 answer = [*self.ids(question.answer), self.eos]
-                length = len(prompt) + len(answer) - 1  # the last token is only predicted, never read
+                length = len(prompt) + len(answer) - 1  # the last token is only predicted, never an input
                 if at + length > TEXT_LENGTH:
                     continue
                 text[row, at : at + length] = torch.tensor([*prompt, *answer[:-1]])
@@ -163,19 +162,19 @@ class Packer:
 
 
 def centers(scene: Scene, first: Sequence[int], second: Sequence[int]) -> Float[Tensor, " 4"]:
-    """The centers of two things; NaN if either is several things or none."""
+    """Return the centers of two things; NaN if either is several things or none."""
     if len(first) != 1 or len(second) != 1:
         return torch.full((4,), torch.nan)
     return torch.tensor([at for thing in (*first, *second) for at in scene.things[thing].center]) * 2 - 1
 
 
 def patch_nouns(scene: Scene, noun_ids: dict[str, int]) -> Int[Tensor, " visual"]:
-    """The token ID of the noun that covers each patch, -100 for background."""
+    """Return the token ID of the noun of the thing that covers each patch, -100 for background."""
     ids = torch.tensor([*(noun_ids[thing.noun] for thing in scene.things), UNASKED])
-    return ids[torch.from_numpy(scene.owner).flatten().long()]  # background is owned by -1, the last entry
+    return ids[torch.from_numpy(scene.owner).flatten().long()]  # the owner of background is -1, the last entry
 
 
 def patch_edges(scene: Scene) -> Float[Tensor, "visual 4"]:
-    """Left, top, right and bottom of the thing that covers each patch, from -1 to 1; for background, of any thing."""
+    """Return left, top, right and bottom of the thing that covers each patch, from -1 to 1; for background, of any."""
     boxes = torch.tensor([thing.box for thing in scene.things])
     return boxes[torch.from_numpy(scene.owner).flatten().long()] * 2 - 1

@@ -1,7 +1,7 @@
-"""What stage one teaches of each patch: the thing that covers it, how far that reaches, what it says.
+"""What stage one teaches about each patch: the thing that covers it, how far the thing reaches, and what it says.
 
-LLaVA aligns with captions. Drawn scenes come with more: the thing that covers each patch, its box and its word. A patch
-that knows how far its thing reaches leaves the language model to find the patch and to say where it is.
+LLaVA aligns with captions. Drawn scenes offer more: the thing that covers each patch, its box and its word. If a patch
+knows how far its thing reaches, the language model only has to find the patch and say where it is.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ NO_LETTER = 26
 
 @dataclass(frozen=True)
 class Patches:
-    """Of every patch: its noun's and its word's token ID or -100, its distances to its thing's edges in fractions of
-    the image and in patches, whether it is the one nearest to the thing's centre, its share of the thing, and of a sign
-    the letters before, on and after it, 26 for none."""
+    """The truth about patches. noun, word: token IDs or -100. reach: distances to the thing's edges, in fractions of
+    the image and in patches. central: whether this patch is nearest to the thing's centre. share: its share of the
+    thing. letters: of a sign, the letters before, on and after the patch, 26 for none."""
 
     noun: Int[Tensor, " rows"]
     word: Int[Tensor, " rows"]
@@ -48,7 +48,7 @@ class Patches:
 
 
 class PatchHeads(nn.Module):
-    """What reads a visual token in stage one and is thrown away afterwards."""
+    """Heads that read visual tokens in stage one, and are discarded afterwards."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -61,7 +61,7 @@ class PatchHeads(nn.Module):
     def loss(
         self, visual: Float[Tensor, "rows width"], words: Tensor, truth: Patches
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and its parts and accuracies to look at. Every thing counts the same, large or small."""
+        """Return the loss, and its parts and accuracies for the log. Every thing counts the same, large or small."""
         known = truth.noun >= 0
         visual, words = visual.float(), F.normalize(words, dim=-1)
         share = truth.share[known] / truth.share[known].sum()
@@ -113,7 +113,7 @@ class PatchTruth:
             if index >= 0:
                 central[torch.where(owner == index, off, torch.inf).argmin()] = 1
                 share[owner == index] = 1 / (owner == index).sum()
-        in_patches = reach * torch.tensor([columns, rows, columns, rows]) / 4  # so that both are of one size
+        in_patches = reach * torch.tensor([columns, rows, columns, rows]) / 4  # so that both have about the same scale
         both = torch.cat([2 * reach, in_patches], 1)
         letters = torch.full((len(owner), 3), NO_LETTER)
         for index, thing in enumerate(scene.things):

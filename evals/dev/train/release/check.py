@@ -1,4 +1,4 @@
-"""Summarise the bundled sets, and fail if they are not what they should be:
+"""Summarise the bundled sets, and fail if guessing pays or if training saw what it should not:
 `python -m tokenprune.evals.dev.train.release.check FOLDER...`.
 """
 
@@ -22,15 +22,15 @@ from tokenprune.evals.dev.train.scenes.nouns import nouns
 from tokenprune.evals.dev.train.start.model import build_processor
 from tokenprune.evals.report.table import NOTHING, Table
 
-#: The share of right answers that always giving one answer may have, by kind.
+#: The largest acceptable accuracy of always giving the same answer, by kind of question.
 MOST_BY_GUESSING = {"presence": 0.55, "relation": 0.45, "count": 0.35, "color": 0.35}
 OTHERWISE = 0.15
-FEW = 60  # questions; of fewer, chance alone makes one answer frequent
+FEW = 60  # questions; among fewer, chance alone makes one answer frequent
 
 
 @dataclass(frozen=True)
 class Content:
-    """A set's questions: (split, kind, text, answer), of REC without an answer; and (split, file) of its things."""
+    """A set's questions as (split, kind, text, answer), without an answer for REC, and its things as (split, file)."""
 
     questions: list[tuple[str, str, str, str]]
     sources: list[tuple[str, str]]
@@ -62,7 +62,7 @@ def _json(file: Path) -> Any:
 
 
 def seen_on_the_wrong_side(content: Content) -> Iterator[str]:
-    """Yield the files in a split that they should not be in; photographs have none."""
+    """Yield the files of things that must not be in their split. Photographs have none."""
     held_out = frozenset[str]().union(*(noun.held_out for noun in nouns()))
     for split, file in content.sources:
         wrong = file != SIGN and (file in held_out) != HELD_OUT_THINGS[split]
@@ -71,7 +71,7 @@ def seen_on_the_wrong_side(content: Content) -> Iterator[str]:
 
 
 def unknown_words(content: Content, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
-    """Yield the questions with words that the model has no token for."""
+    """Yield the questions with words that the model has no tokens for."""
     for _, _, text, answer in content.questions:
         ids = tokenizer(f"{text} {answer}", add_special_tokens=False).input_ids
         if tokenizer.unk_token_id in ids:
@@ -79,7 +79,7 @@ def unknown_words(content: Content, tokenizer: PreTrainedTokenizerBase) -> Itera
 
 
 def most_frequent(content: Content) -> dict[str, tuple[str, float, int]]:
-    """Return, of each kind but REC, the most frequent answer, its share, and the number of questions."""
+    """Return, for each kind except REC, the most frequent answer, its share, and the number of questions."""
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     for _, kind, _, answer in content.questions:
         if kind != "rec":
@@ -89,7 +89,7 @@ def most_frequent(content: Content) -> dict[str, tuple[str, float, int]]:
 
 
 def guessable(content: Content) -> Iterator[str]:
-    """Yield the kinds of which one answer is right too often."""
+    """Yield the kinds for which one answer is right too often."""
     for kind, (answer, share, total) in most_frequent(content).items():
         if kind in KINDS and total >= FEW and share > MOST_BY_GUESSING.get(kind, OTHERWISE):
             yield f"{kind}: {answer!r} is right in {share:.0%} of {total}"

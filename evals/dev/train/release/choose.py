@@ -14,7 +14,7 @@ from tokenprune.evals.dev.train.scenes.draw import MOST_ASKED, Scene, draw_scene
 from tokenprune.evals.dev.train.scenes.nouns import Noun, nouns
 
 SEED = 20261126
-#: Folders of emoji whose licence (CC-BY-SA-4.0) the sets cannot be under.
+#: Folders of emoji that the sets cannot use because of their licence (CC-BY-SA-4.0).
 SHARE_ALIKE = ("openmoji", "emojione1")
 
 
@@ -26,7 +26,7 @@ class Asked:
 
 
 def draw_set(plan: SetPlan, split: str, assets: Assets, seed: int = SEED) -> Iterator[Asked]:
-    """Yield the images of a split, each with its questions; scenes about which the set has nothing to ask are left out.
+    """Yield the images of a split, each with its questions. Scenes about which the set has nothing to ask are left out.
 
     `assets` are those of the split. The same plan and seed give the same images.
     """
@@ -44,7 +44,7 @@ def draw_set(plan: SetPlan, split: str, assets: Assets, seed: int = SEED) -> Ite
 
 
 def choose(rng: random.Random, questions: Sequence[Question], number: int, used: Counter[object]) -> list[Question]:
-    """Return up to `number` of the questions: of the kind asked least so far, and in it with the answer given least.
+    """Return up to `number` questions, each of the kind asked least so far and with the least frequent answer.
 
     `used` counts what has been chosen, and is updated.
     """
@@ -59,7 +59,7 @@ def choose(rng: random.Random, questions: Sequence[Question], number: int, used:
 
 
 def answer_class(answer: str) -> str:
-    """Return an answer that many questions share as it is, and one word for all nouns and words of signs."""
+    """Return an answer that many questions share unchanged, and one common word for all nouns and words of signs."""
     shared = {"yes", "no", *"123456", *_COLORS}
     return answer if answer in shared else "a word"
 
@@ -70,6 +70,6 @@ _COLORS = ("black", "white", "gray", "brown", "red", "orange", "yellow", "green"
 def _candidates(
     rng: random.Random, scene: Scene, known: tuple[Noun, ...], kinds: Sequence[str], draws: int = 3
 ) -> list[Question]:
-    """Several draws, since each asks about few of the scene's things."""
+    """Return the questions of several draws, since each draw asks about only a few of the scene's things."""
     found = [question for _ in range(draws) for question in vqa_questions(rng, scene, known) if question.kind in kinds]
     return list({question.text: question for question in found}.values())

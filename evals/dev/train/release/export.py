@@ -28,7 +28,7 @@ from tokenprune.evals.dev.train.start.tower import tower_and_positions
 LOG, LIMIT = "training_log.jsonl", 100 * 2**20
 SIZES = (112, 112), (224, 224), (336, 336), (224, 336), (168, 112)  # height, width in px
 
-#: What a user writes, in an interpreter that has not loaded tokenprune.
+#: A user's code, for an interpreter that has not loaded tokenprune.
 ASK = """
 import json, sys
 from PIL import Image
@@ -51,8 +51,8 @@ assert not any(name.startswith("tokenprune") for name in sys.modules)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of the training run")
-    parser.add_argument("--sources", type=Path, required=True, help="folder that the training has filled")
-    parser.add_argument("--output", type=Path, required=True, help="the model's folder")
+    parser.add_argument("--sources", type=Path, required=True, help="sources folder of the training")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--image", type=Path, help="an image to ask about afterwards, with plain transformers")
     parser.add_argument("--question", default="what is this?")
     args = parser.parse_args()
@@ -66,7 +66,7 @@ def main() -> None:
 def export_newest(run: Path, sources: Path, output: Path) -> int:
     """Write the newest checkpoint of stage two, and the run's log, to `output`; return its step.
 
-    The run is only read. ValueError if it has not come to stage two, or the model is too large to be bundled.
+    The run is only read. Raises ValueError if it has not reached stage two, or if the model is too large to be bundled.
     """
     saved = state.latest(run)
     if saved is None or saved["stage"] != 2:
@@ -85,7 +85,7 @@ def export_newest(run: Path, sources: Path, output: Path) -> int:
 
 
 def restore(saved: dict[str, Any], sources: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Build the model of a checkpoint, new or grown, and its processor."""
+    """Build a checkpoint's model, new or grown, and its processor."""
     processor = build_processor()
     tower, _ = tower_and_positions(sources)
     model = build_like(saved["trainee"], tower, processor)
@@ -96,9 +96,9 @@ def restore(saved: dict[str, Any], sources: Path) -> tuple[LlavaForConditionalGe
 
 
 def model_card(model: LlavaForConditionalGeneration, processor: LlavaProcessor, patch_steps: int, step: int) -> str:
-    """Return the card with what follows from the model and its training filled in.
+    """Return the model card, filled in with facts about the model and its training.
 
-    patch_steps, step: steps of stage one that were logged, and of stage two.
+    patch_steps, step: the logged steps of stage one, and the steps of stage two.
     """
     shape: Any = model.config.text_config
     return (Path(__file__).with_name("MODEL_CARD.md").read_text(encoding="utf-8")).format(
@@ -116,11 +116,11 @@ def model_card(model: LlavaForConditionalGeneration, processor: LlavaProcessor, 
 
 
 def ask_without_tokenprune(folder: Path, image: Path, question: str) -> list[tuple[int, int, int, str]]:
-    """Return height, width, visual tokens and the answer at each of SIZES."""
+    """Return the height, width, number of visual tokens and answer at each of SIZES."""
     command = [sys.executable, "-c", ASK, str(folder.resolve()), str(image.resolve()), question, json.dumps(SIZES)]
     run = subprocess.run(command, capture_output=True, text=True, cwd=folder.parent, env=_bare_environment())
     if run.returncode:
-        raise RuntimeError(f"{folder}: plain transformers cannot ask it\n{run.stderr[-2000:]}")
+        raise RuntimeError(f"{folder}: plain transformers cannot run this model\n{run.stderr[-2000:]}")
     return [tuple(json.loads(line)) for line in run.stdout.splitlines()]
 
 

@@ -20,9 +20,9 @@ from tokenprune.evals.models.bundled import PHOTOGRAPHS
 
 LICENCES = "LICENSES.md"
 COUNTS = re.compile(r"\d+( questions in VQAv2's layout and )\d+( boxes in RefCOCO's)")
-#: Question types, by how a question begins, in VQAv2's manner.
+#: Question types as in VQAv2: the words that a question begins with.
 TYPES = ("how many", "is there a", "is the", "what color is the", "what is this", "what is on the")
-#: Answers that are as right as the one given, now that the model knows both words.
+#: Answers that are equally right, now that the model knows both words.
 ALSO_RIGHT = {
     ("puffer_fish.jpg", "what is this?"): ("fish", "blowfish"),
     ("saturn.jpg", "what is this?"): ("saturn", "planet"),
@@ -31,7 +31,7 @@ ALSO_RIGHT = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the larger set")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write the larger set to")
     args = parser.parse_args()
     asked = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
     n_questions, n_expressions = extend(PHOTOGRAPHS, asked, args.output)
@@ -39,9 +39,9 @@ def main() -> None:
 
 
 def extend(source: Path, asked: dict[str, Any], output: Path) -> tuple[int, int]:
-    """Write the set in `source` with more questions to `output`; what it has already is not added again.
+    """Write the set in `source` to `output` with more questions. Those that it already has are not added again.
 
-    Return the numbers of questions and of expressions.
+    Returns the numbers of questions and of expressions.
     """
     if output.resolve() != source.resolve():
         shutil.copytree(source, output, dirs_exist_ok=True)
@@ -73,7 +73,7 @@ def _json(file: Path) -> Any:
 
 
 def _rename_categories(instances: dict[str, Any], refs: list[dict[str, Any]]) -> None:
-    """Number the categories by the model's nouns."""
+    """Renumber the categories by the model's nouns."""
     old = {one["id"]: one["name"] for one in instances["categories"]}
     new = {name: number for number, name in enumerate(sorted([*(noun.name for noun in nouns()), SIGN]), start=1)}
     for one in [*instances["annotations"], *refs]:

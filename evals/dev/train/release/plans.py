@@ -1,4 +1,4 @@
-"""Which sets are bundled: how many images of which scenes, and what is asked about them."""
+"""The bundled sets: how many images of which scenes, and what is asked about them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ REC = ("rec", "rec small")
 
 @dataclass(frozen=True)
 class SetPlan:
-    """A set of `images` by split, stored at `shape` (rows, columns): the largest grid that they are shown at.
+    """A set with numbers of `images` by split, stored at `shape` (rows, columns), the largest grid they are used at.
 
-    A smaller grid of the same shape shows the same images and questions, made smaller by the processor, so that
-    accuracy is compared between resolutions on the same questions.
+    For a smaller grid of the same shape, the processor shrinks the same images, so that resolutions are compared on the
+    same questions.
 
-    scene: a kind of `draw.KINDS`, or None for all by their weight. vqa: kinds of questions, of which each image gets up
-    to `asked`, balanced over the set. rec: kinds of expressions; an image gets all that name one thing.
+    scene: a kind in `draw.KINDS`, or None to draw kinds by weight. vqa: kinds of questions; each image gets up to
+    `asked` of them, balanced over the set. rec: kinds of expressions; each image gets all that name exactly one thing.
     """
 
     name: str
@@ -41,5 +41,5 @@ SETS = (
     SetPlan("wide", {"val": 80, "test": 40}, WIDE, vqa=KINDS, asked=4, rec=REC),
     SetPlan("tall", {"val": 80, "test": 40}, TALL, vqa=KINDS, asked=4, rec=REC),
 )
-#: Of each split: whether its things and fonts are those that training never saw. Its backgrounds always are.
+#: Split -> whether its things and fonts are held out of training. Its backgrounds always are.
 HELD_OUT_THINGS = {"val": False, "test": True}

@@ -1,6 +1,6 @@
 """Write the bundled sets: `python -m tokenprune.evals.dev.train.release.sets --sources DIR --output DIR`.
 
-Then `python -m tokenprune.evals.dev.train.release.check DIR/*` says what is in them.
+Then `python -m tokenprune.evals.dev.train.release.check DIR/*` summarises them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ LICENCES = "LICENSE.md", "COPYING"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sources", type=Path, required=True, help="folder for what is downloaded")
-    parser.add_argument("--output", type=Path, required=True, help="gets a folder for each set")
-    parser.add_argument("--sets", nargs="+", choices=[plan.name for plan in SETS], help="(default: all)")
+    parser.add_argument("--sources", type=Path, required=True, help="folder for downloads")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write the sets to, one folder each")
+    parser.add_argument(
+        "--sets", nargs="+", choices=[plan.name for plan in SETS], help="only these sets (default: all)"
+    )
     args = parser.parse_args()
     fetch_all(args.sources)
     sides = {
@@ -37,12 +39,12 @@ def main() -> None:
 
 
 def licensed(assets: Assets) -> Assets:
-    """Return the assets whose licences the sets can be under."""
+    """Return only the assets whose licences allow their use in the sets."""
     return replace(assets, cutouts=tuple(c for c in assets.cutouts if c.file.split("/")[0] not in SHARE_ALIKE))
 
 
 def write_sets(output: Path, sides: dict[str, Assets], plans: Sequence[SetPlan] = SETS) -> None:
-    """Write a folder for each plan; `sides` are the assets of each split."""
+    """Write one folder per plan. `sides` are the assets of each split."""
     for plan in plans:
         files = SetFiles(output / plan.name, f"tokenprune {plan.name}: cut-outs on held-out backgrounds")
         for split, count in plan.images.items():

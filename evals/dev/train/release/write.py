@@ -14,9 +14,9 @@ from tokenprune.evals.dev.train.scenes.ask import Question
 from tokenprune.evals.dev.train.scenes.draw import SIGN, Scene
 from tokenprune.evals.dev.train.scenes.nouns import nouns
 
-QUALITY = 65  # of WebP; the model and its sets have 100 MiB together
+QUALITY = 65  # of WebP; the model and its sets must fit into 100 MiB
 LICENSE = {"id": 1, "name": "GPL-3.0-or-later", "url": "https://www.gnu.org/licenses/gpl-3.0.html"}
-ANSWERS = 10  # of VQAv2's people, who are one here
+ANSWERS = 10  # per question, as in VQAv2; here all are the same
 
 
 class SetFiles:
@@ -64,7 +64,8 @@ class SetFiles:
         (self.folder / name).write_text(json.dumps(content, separators=(",", ":")) + "\n")
 
     def _add_boxes(self, scene: Scene, expressions: Sequence[Question], image: dict[str, Any]) -> None:
-        """`source` is the file that a thing was cut out of, by which anyone can check that training never saw it."""
+        """`source` in the output is the file that a thing was cut from, so that anyone can check whether training saw
+        it."""
         width, height = image["width"], image["height"]
         for index, thing in enumerate(scene.things):
             x1, y1, x2, y2 = (round(edge * side, 2) for edge, side in zip(thing.box, (width, height) * 2, strict=True))

@@ -1,10 +1,10 @@
-"""Scenes and questions, and the things that they show.
+"""Scenes, the things that they show, and questions about them.
 
 nouns   the things that the model knows
 words   what signs say
-assets  cut-outs, backgrounds and fonts, by side of the split
+assets  cut-outs, backgrounds and fonts, in training or held out
 grids   the grids that the model is trained on
-draw    scenes
+draw    draws scenes
 color   the word for a thing's colour
 ask     questions with known answers about scenes
 shrink  a smaller copy of the sources, for another machine

@@ -1,4 +1,4 @@
-"""Questions with known answers about scenes; where one could be guessed, both come equally often."""
+"""Questions with known answers about scenes. Where an answer could be guessed, both are equally frequent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RELATIONS = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": 
 
 @dataclass(frozen=True)
 class Question:
-    """`about` are the things that the answer is read from, all of one kind; `other` is what they are compared with."""
+    """`about`: the things that the answer is read from, all of one noun. `other`: what they are compared with."""
 
     kind: str
     text: str
@@ -29,12 +29,13 @@ class Question:
 
 
 def box_words(box: tuple[float, float, float, float]) -> str:
-    """Four numbers 0-99, each the hundredth of the side that holds the edge."""
+    """Return four numbers 0-99: for each edge, the hundredth of the image's side that it lies in."""
     return " ".join(f"{min(99, max(0, int(100 * edge))):02d}" for edge in box)
 
 
 def rec_questions(scene: Scene) -> list[Question]:
-    """Where everything is that some expression names uniquely; small things under their own kind."""
+    """Return questions about the box of every thing that an expression names uniquely. Small things are a kind of their
+    own."""
     found = []
     for index, thing in enumerate(scene.things):
         same = [other for i, other in enumerate(scene.things) if other.noun == thing.noun and i != index]
@@ -61,7 +62,8 @@ def _told_apart_by(thing: Thing, other: Thing) -> list[str]:
 
 
 def vqa_questions(rng: random.Random, scene: Scene, nouns: tuple[Noun, ...], *, relations: int = 3) -> list[Question]:
-    """A few questions of every kind that the scene allows; at most `relations` of whether two things lie so."""
+    """Return a few questions of every kind that the scene allows, at most `relations` of them on relations of two
+    things."""
     things = [(i, t) for i, t in enumerate(scene.things) if t.noun != SIGN]
     asked = _text([(i, t) for i, t in enumerate(scene.things) if t.noun == SIGN])
     if things:
@@ -92,7 +94,8 @@ def _text(signs: list[tuple[int, Thing]]) -> list[Question]:
 
 
 def _presence(rng: random.Random, things: list[tuple[int, Thing]], nouns: tuple[Noun, ...]) -> list[Question]:
-    """Things that are there, and as many that are not: half of these of a group that is there, lest groups give it."""
+    """Ask about things that are there, and about as many that are not. Half of the latter are of a group that is there,
+    so that the group does not give away the answer."""
     there = {t.noun: (i, t) for i, t in things}
     absent = [noun for noun in nouns if noun.name not in there]
     asked = []
@@ -108,7 +111,8 @@ def _presence(rng: random.Random, things: list[tuple[int, Thing]], nouns: tuple[
 def _counts(
     rng: random.Random, scene: Scene, things: list[tuple[int, Thing]], nouns: tuple[Noun, ...]
 ) -> list[Question]:
-    """How many in all, and how many of one noun: mostly of the one that comes most often, and seldom of a lone one."""
+    """Ask how many things there are in all, and how many of one noun: mostly the most frequent one, rarely a single
+    one."""
     asked = []
     if len(scene.things) == len(things) <= _MOST_COUNTED:
         asked.append(Question("count", "how many objects are there?", str(len(things)), tuple(i for i, _ in things)))
@@ -125,9 +129,9 @@ def _counts(
 def _relations(
     rng: random.Random, things: Sequence[Thing], unique: list[tuple[int, Thing]], pairs: int
 ) -> list[Question]:
-    """Questions whose true and false answers are equally likely, and one that asks which thing it is.
+    """Ask whether two things are in a relation, with yes and no equally likely, and once which thing is.
 
-    The latter only if no other of the scene's `things` lies there: neither a sign nor one of several of a noun.
+    The latter is asked only if no other of the scene's `things` would be right: no sign, and none of several of a noun.
     """
     asked = []
     for _ in range(pairs):

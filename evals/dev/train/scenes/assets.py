@@ -1,4 +1,4 @@
-"""One side of the split: its cut-outs, backgrounds and fonts."""
+"""Cut-outs, backgrounds and fonts, those of training or held-out ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageFont
 from tokenprune.evals.dev.train.scenes.color import color_word
 from tokenprune.evals.dev.train.scenes.nouns import Noun, nouns
 
-# Held out of training; all CC0, so that the bundled sets add no licence to those of the cut-outs.
+# Held out of training. All are CC0, so that the bundled sets add no licence to those of the cut-outs.
 HELD_OUT_BACKGROUNDS = (
     "lake-sherburne",
     "roman-colosseum",
@@ -76,7 +76,7 @@ class CutOut:
 
     @cached_property
     def color(self) -> str | None:
-        """The colour word for this thing, or None when no single one covers most of it."""
+        """The colour word for this thing; None if no single colour covers most of it."""
         return color_word(np.asarray(self.image))
 
 
@@ -94,7 +94,8 @@ class Assets:
         return found
 
     def choose(self, rng: random.Random, name: str) -> CutOut:
-        """A cut-out of a noun; photographs are half of those that have any, though the emoji are more."""
+        """Return a cut-out of a noun. If it has photographs, half of the choices are photographs, although emoji are
+        more numerous."""
         every = self.by_noun[name]
         stamps = [cutout for cutout in every if cutout.file.startswith("stamps/")]
         return rng.choice(stamps if stamps and rng.random() < 0.5 else every)
@@ -102,7 +103,7 @@ class Assets:
 
 @cache
 def load_assets(sources: Path, *, held_out_things: bool, held_out_backgrounds: bool) -> Assets:
-    """Training draws with neither held out; a test may hold out backgrounds alone, or backgrounds, things and fonts."""
+    """Load the assets of training, or held-out ones. Fonts are held out together with things."""
     cutouts = []
     for noun in nouns():
         for file in noun.files:
@@ -142,5 +143,5 @@ def font_path(sources: Path, name: str) -> Path:
     file = sources / "fonts" / f"{name}.ttf"
     if not file.exists():
         file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
-    ImageFont.truetype(str(file), 10)  # fails here rather than in the middle of training
+    ImageFont.truetype(str(file), 10)  # so that a broken font fails here, and not in the middle of training
     return file

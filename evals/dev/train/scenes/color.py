@@ -7,7 +7,7 @@ import numpy as np
 
 
 def color_word(rgba: np.ndarray) -> str | None:
-    """The colour that more than 60 % of the solid pixels share, by hue, saturation and value."""
+    """Return the colour of more than 60 % of the solid pixels, by hue, saturation and value, or None."""
     solid = rgba[:, :, 3] > 128
     hsv = cv2.cvtColor(rgba[:, :, :3], cv2.COLOR_RGB2HSV)[solid].astype(int)
     hue, saturation, value = hsv[:, 0] * 2, hsv[:, 1], hsv[:, 2]

@@ -1,4 +1,4 @@
-"""Draw scenes: things and signs, of any number and size, on a crop of a background, for any grid."""
+"""Draw scenes: any number of things and signs of any size, on a crop of a background, for any grid."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tokenprune.evals.dev.train.scenes.assets import SOLID, Assets, CutOut
 from tokenprune.evals.dev.train.scenes.words import PLATES, SIGN_WORDS, Plate
 from tokenprune.evals.dev.train.start.dinov2 import PATCH
 
-DRAWN_SIDE = 224  # px of the longer side at least; a smaller grid is such a scene, made smaller
+DRAWN_SIDE = 224  # px of the longer side at least; scenes for smaller grids are drawn at this size, then shrunk
 KINDS = {"mixed": 0.36, "count": 0.24, "text": 0.26, "small": 0.14}
 SIGN = "sign"
-MOST_ASKED = 6  # things in a scene that questions are asked about
-_GAP = 0.012  # of the longer side, between two things
+MOST_ASKED = 6  # things in a scene that is asked about
+_GAP = 0.012  # between two things, as a fraction of the longer side
 _TRIES = 40
 
 
 @dataclass(frozen=True)
 class Thing:
-    """What lies in a scene. The box is left, top, right, bottom in fractions of the scene.
+    """A thing in a scene. The box is left, top, right, bottom in fractions of the scene.
 
-    A sign has a `word`, and `edges` are where its letters begin and the last one ends, in fractions of the box's width.
+    A sign has a `word` and `edges`: where each letter begins and the last one ends, in fractions of the box's width.
     """
 
     noun: str
@@ -49,7 +49,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """`pixels` are those of the grid, `owner` is the index of the thing that covers most of each patch, or -1."""
+    """`pixels`: the image at the size of the grid. `owner`: for each patch, the thing that covers most of it, or -1."""
 
     pixels: np.ndarray  # (14 rows, 14 columns, 3) uint8
     things: tuple[Thing, ...]
@@ -68,7 +68,7 @@ class _Canvas:
     masks: list[tuple[int, int, np.ndarray]]  # left, top and solid pixels of each thing
 
     def place(self, rng: random.Random, patch: Image.Image) -> tuple[float, float, float, float] | None:
-        """Paste where nothing is yet; None if no such place is found. The box is exact, from the alpha channel."""
+        """Paste in a free place, and return the exact box, from the alpha channel; None if no free place is found."""
         solid = np.asarray(patch)[:, :, 3] > SOLID
         rows, columns = np.where(solid.any(1))[0], np.where(solid.any(0))[0]
         width, height = self.image.size
@@ -88,7 +88,7 @@ class _Canvas:
         return None
 
     def scene(self, rows: int, columns: int) -> Scene:
-        """The canvas at the size of a grid."""
+        """Return the canvas at the size of a grid."""
         size = columns * PATCH, rows * PATCH
         scale = self.image.width // size[0]
         small = self.image if scale == 1 else self.image.resize(size, Image.Resampling.BICUBIC)
@@ -111,11 +111,12 @@ def draw_scene(
     *,
     odd: bool = True,
 ) -> Scene:
-    """A scene of `shape` (rows, columns) with 1 to `most` things, of a kind of `KINDS` or one drawn by its weight.
+    """Return a scene of `shape` (rows, columns) with 1 to `most` things, of the given kind or one drawn by weight.
 
-    mixed: different things, often two of one noun, so that "the larger X" is needed. count: one noun some times, among
-    others. text: one or two signs among things, or up to four where nobody asks. small: things of 6 to 14 % of the
-    longer side beside larger ones. `odd` things, stretched, blurred or of other colours, are for training.
+    The kinds are those in `KINDS`. mixed: different things, often two of one noun, so that "the larger X" is needed.
+    count: several things of one noun, among others. text: one or two signs among things, or up to four in scenes that
+    are not asked about. small: things of 6 to 14 % of the longer side, among larger ones. `odd`: whether things may be
+    stretched, blurred or recoloured, for training.
     """
     rows, columns = shape
     scale = -(-DRAWN_SIDE // (PATCH * max(shape)))
@@ -155,7 +156,7 @@ def _sizes(kind: str, number: int) -> tuple[float, float]:
 
 
 def _choose(rng: random.Random, assets: Assets, number: int, same: int) -> Sequence[CutOut]:
-    """`number` cut-outs, `same` of them of one noun, half of the time all of these from one file."""
+    """Return `number` cut-outs, of which `same` are of one noun, and half of the time from one file."""
     if not number:
         return []
     names = rng.sample(sorted(assets.by_noun), 1 + number - same)
@@ -179,7 +180,8 @@ def _background(rng: random.Random, photograph: Image.Image, size: tuple[int, in
 
 
 def _varied(rng: random.Random, image: Image.Image, side: float) -> Image.Image:
-    """Scaled to `side` px, mirrored, turned by at most 20 degrees, lighter or darker, more or less colourful."""
+    """Return the image scaled to `side` px, with random mirroring, rotation of up to 20 degrees, brightness and
+    saturation."""
     scale = side / max(image.size)
     patch = image.resize(
         (max(2, round(image.width * scale)), max(2, round(image.height * scale))),
@@ -197,7 +199,8 @@ def _varied(rng: random.Random, image: Image.Image, side: float) -> Image.Image:
 
 
 def _odd(rng: random.Random, patch: Image.Image, color: str | None) -> tuple[Image.Image, str | None]:
-    """The patch, more unlike its file, so that a model learns the thing rather than the file; and its colour word."""
+    """Return a patch that differs more from its file, so that a model learns the thing and not the file, and its colour
+    word."""
     if rng.random() < 0.4:
         width, height = (max(2, round(side * rng.uniform(0.75, 1.0))) for side in patch.size)
         patch = patch.resize((width, height), Image.Resampling.BILINEAR)
@@ -229,7 +232,8 @@ def _add_signs(rng: random.Random, assets: Assets, canvas: _Canvas, number: int)
 def draw_sign(
     rng: random.Random, word: str, plate: Plate, font_file: object, height: float
 ) -> tuple[Image.Image, tuple[float, ...]]:
-    """A word in lower case, upper case or with a capital, on a plate about `height` px high, and its letters' edges."""
+    """Return a plate about `height` px high with a word in lower case, upper case or capitalised, and the edges of its
+    letters."""
     text = rng.choice([str.lower, str.upper, str.capitalize])(word)
     font = ImageFont.truetype(str(font_file), round(height * 0.62))
     left, top, right, bottom = font.getbbox(text)

@@ -1,4 +1,4 @@
-"""The grids that the model is trained on, and how often each comes."""
+"""The grids that the model is trained on, and how often each is drawn."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ WEIGHTS = {
 
 
 def choose_grid(rng: random.Random, most_patches: int) -> tuple[int, int]:
-    """A grid of at most `most_patches`, by its weight."""
+    """Return a grid of at most `most_patches` patches, drawn by weight."""
     allowed = [grid for grid in WEIGHTS if grid[0] * grid[1] <= most_patches]
     return rng.choices(allowed, cum_weights=list(accumulate(WEIGHTS[grid] for grid in allowed)))[0]
 
 
 def images_of(grid: tuple[int, int], patches: int, text: int = 0, most: int = 32) -> int:
-    """How many images of a grid, each followed by `text` tokens, come to about `patches` tokens; at least two."""
+    """Return how many images of a grid, each followed by `text` tokens, make about `patches` tokens; at least two."""
     return max(2, min(most, round(patches / (grid[0] * grid[1] + text))))

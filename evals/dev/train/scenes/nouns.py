@@ -19,7 +19,7 @@ _NO_PLURAL = (  # plural already, or irregular
 )
 
 
-# Who drew the emoji: folder and suffix of each of a designer's styles. The first three families draw every one.
+# Designers of emoji -> folder and suffix of each of their styles. The first three have every emoji.
 FAMILIES = {
     "fluent": {"fluent": "webp", "flat": "png"},
     "noto": {"noto": "png", "blob": "png"},
@@ -41,7 +41,7 @@ class Noun:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Relative to the sources' folder. Not every designer drew every emoji."""
+        """Paths relative to the sources' folder. Some may not exist: not every designer drew every emoji."""
         return (*(f"stamps/{file}" for file in self.stamps), *self._drawn_by(*FAMILIES))
 
     @property
@@ -57,7 +57,7 @@ class Noun:
 
     @property
     def plural(self) -> str | None:
-        """The noun and "s" or "es"; None where the plural is not so made."""
+        """The noun with "s" or "es"; None if its plural is formed differently."""
         if self.name in _NO_PLURAL.split() or self.name.endswith(("y", "f", "fe")):
             return None
         return self.name + ("es" if self.name.endswith(("s", "x", "ch", "sh", "z")) else "s")
@@ -65,13 +65,13 @@ class Noun:
 
 @cache
 def nouns() -> tuple[Noun, ...]:
-    """Every noun, sorted by name."""
+    """Return all nouns, sorted by name."""
     found = (Noun(name, group, tuple(stamps), tuple(codes)) for group, name, stamps, codes in _rows())
     return tuple(sorted(found, key=lambda noun: noun.name))
 
 
 def code_points() -> set[str]:
-    """The emoji in use, in hexadecimal."""
+    """Return the code points of the emoji in use, in hexadecimal."""
     return {code for _, _, _, codes in _rows() for code in codes}
 
 

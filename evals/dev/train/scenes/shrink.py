@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def shrink(sources: Path, output: Path) -> None:
-    """Images are WebP whatever their names end in, and are found by what they hold."""
+    """Copy and shrink images. They become WebP but keep their names: readers recognise the format by content."""
     for file in (file for noun in nouns() for file in noun.files):
         if (sources / file).exists():
             _copy(sources / file, output / file, "RGBA", CUTOUT_SIDE)

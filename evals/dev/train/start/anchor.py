@@ -1,6 +1,6 @@
-"""Between the stages of a grown model: bring visual tokens and words back to what its language model can read.
+"""Between the stages of a grown model, bring visual tokens and words back to what its language model can read.
 
-In stage one, only the angles between visual tokens and words matter, so both drift away from version 1's.
+In stage one, only the angles between visual tokens and words matter, so both drift away from those of version 1.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from tokenprune.evals.dev.train.start.grow import known_words
 BATCHES, ROWS = 100, 2048
 STEPS, RATE = 1500, 1e-3
 MOST_THINGS = 8
-RIGHT, WRONG = 4.0, 0.4  # weights of the distance to what version 1 said, where it was right and where it was not
+#: Weights of the distance to version 1's visual tokens, where it was right and where it was wrong.
+RIGHT, WRONG = 4.0, 0.4
 
 
 def anchor(run: Run, heads: PatchHeads) -> None:
     """Train the projector to reproduce version 1's visual tokens from the new tower's features.
 
-    Version 1's word embeddings are restored, and new ones scaled to the same length. Stage one's losses continue.
+    Version 1's word embeddings are restored, and new ones are scaled to the same length. Stage one's losses continue.
     """
     folder = Path(run.args.language_model)
     old: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(run.device)  # pyright: ignore[reportArgumentType]
@@ -73,15 +74,15 @@ def distance(
     spread: Float[Tensor, " width"],
     right: Bool[Tensor, " rows"],
 ) -> Tensor:
-    """Mean squared distance in units of each channel's spread."""
+    """Return the mean squared distance, in units of each channel's spread."""
     weight = torch.where(right, RIGHT, WRONG)[:, None]
     return (weight * ((visual.float() - before) / spread).square()).mean()
 
 
 @torch.no_grad()
 def _said(run: Run, old: LlavaForConditionalGeneration) -> tuple[Tensor, Tensor, Patches]:
-    """Features of the new tower, version 1's visual tokens of the same views, and the truth, of as many patches with a
-    thing as without."""
+    """Return features of the new tower, version 1's visual tokens of the same views, and the truth about the patches.
+    Half of the patches show a thing."""
     args = run.args
     tower, projector = old.model.vision_tower, old.model.multi_modal_projector
     encoder = Encoder(tower, run.positions)

@@ -28,10 +28,10 @@ _RENAMES = {
 
 
 def load_tower(onnx_file: Path, *, blocks: int, image_size: int) -> Dinov2Model:
-    """The first `blocks` blocks as a `Dinov2Model` for square pictures of `image_size` px.
+    """Return the first `blocks` blocks as a `Dinov2Model` for square pictures of `image_size` px.
 
-    The 37x37 position embeddings are not resampled: the tower gets the central window of them, as many a side as
-    `image_size` has patches, so that a picture looks to it like the middle of a 518 px one.
+    The 37x37 position embeddings are not resampled: the tower gets their central window, with as many per side as
+    `image_size` has patches, so that it sees a picture like the middle of a 518 px one.
     """
     weights, positions = _read_initialisers(onnx_file)
     side = image_size // PATCH
@@ -52,7 +52,7 @@ def load_tower(onnx_file: Path, *, blocks: int, image_size: int) -> Dinov2Model:
 
 
 def native_positions(onnx_file: Path) -> Tensor:
-    """The checkpoint's own position embeddings, CLS first: (1, 1 + 37 * 37, 384)."""
+    """Return the checkpoint's own position embeddings, CLS first: (1, 1 + 37 * 37, 384)."""
     return _read_initialisers(onnx_file)[1]
 
 
@@ -63,7 +63,7 @@ def position_window(positions: Tensor, side: int, top: int, left: int) -> Tensor
 
 
 def _read_initialisers(onnx_file: Path) -> tuple[dict[str, Tensor], Tensor]:
-    """Every backbone weight under its transformers-5 name, and the position embeddings with the CLS entry first."""
+    """Return every backbone weight under its name in transformers 5, and the position embeddings, CLS first."""
     import onnx  # only the training extra brings it
     from onnx import numpy_helper
 
@@ -73,7 +73,7 @@ def _read_initialisers(onnx_file: Path) -> tuple[dict[str, Tensor], Tensor]:
     for name, value in arrays.items():
         if name.startswith("backbone."):
             weights[_rename(name.removeprefix("backbone."))] = value
-    for node in graph.node:  # Linear weights lost their names in the export; the node that uses one still has its path
+    for node in graph.node:  # the export dropped the names of linear weights, but the node that uses one has its path
         found = re.match(r"/backbone/encoder/layer\.(\d+)/(.+)/MatMul$", node.name)
         if found and found[2] in _MATMULS and node.input[1] in arrays:
             weights[f"encoder.layer.{found[1]}.{_MATMULS[found[2]]}.weight"] = arrays[node.input[1]].T.contiguous()

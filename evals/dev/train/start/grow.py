@@ -1,4 +1,4 @@
-"""A model grown from version 1's: twice the layers, more words, the tower and projector as they are."""
+"""A model grown from version 1: twice the layers, more words, and the same tower and projector."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from tokenprune.evals.dev.train.start import llava
 
 
 def grow(folder: Path, processor: LlavaProcessor, seed: int) -> LlavaForConditionalGeneration:
-    """Each decoder layer becomes two: the first keeps the attention, and each takes every other inner unit.
+    """Grow a model. Each decoder layer becomes two: the first keeps the attention, and each gets half of the inner
+    units.
 
-    The second layer's attention adds nothing at first. What a grown model computes differs from the old one only in
-    that half of the inner units read the hidden states after the other half. Words that are new start as random nouns.
+    The second layer's attention adds nothing at first. A grown model differs from the old one only in that half of the
+    inner units read hidden states to which the other half has already added. New words start as random nouns.
 
     Raises SystemExit if there is no such folder.
     """
@@ -55,7 +56,7 @@ def grow(folder: Path, processor: LlavaProcessor, seed: int) -> LlavaForConditio
 
 
 def known_words(folder: Path, processor: LlavaProcessor) -> tuple[Int[Tensor, " known"], Int[Tensor, " known"]]:
-    """Token IDs of the words that version 1 has, here and there."""
+    """Return the token IDs of version 1's words, in the new model and in version 1."""
     old, new = AutoProcessor.from_pretrained(folder).tokenizer.get_vocab(), processor.tokenizer.get_vocab()
     ids = torch.tensor([(index, old[word]) for word, index in new.items() if word in old])
     return ids[:, 0], ids[:, 1]

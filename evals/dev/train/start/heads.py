@@ -1,4 +1,4 @@
-"""Fit the heads that read places, edges and points before they teach: untrained, they would teach nonsense at first."""
+"""Fit the heads that read places, edges and points before stage two, since untrained heads would teach nonsense."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tokenprune.evals.dev.train.run import Run
 from tokenprune.evals.dev.train.scenes.assets import Assets
 from tokenprune.evals.dev.train.scenes.draw import draw_scene
 
-GRID = (16, 16)  # the only one whose places version 1 knows; the other grids learn to say theirs alike
+GRID = (16, 16)  # the only grid that version 1 knows; tokens of other grids learn to fit the same heads
 SCENES = 80
 RIDGE = 1e-3  # of the mean square of what a head reads
 
 
 def fit_heads(run: Run, assets: Assets) -> None:
-    """On newly drawn training scenes."""
+    """Fit the heads on newly drawn training scenes."""
     rng = random.Random(f"{run.args.seed} heads")
     fed = []
     for _ in range(SCENES // 8):
@@ -32,7 +32,7 @@ def fit_heads(run: Run, assets: Assets) -> None:
 
 @torch.no_grad()
 def fit(trainee: Trainee, fed: Iterable[tuple[Float[Tensor, "b visual d"], Batch]]) -> None:
-    """Ridge regression of each head's targets on what the head is given."""
+    """Fit each head by ridge regression of its targets on its inputs."""
     heads = trainee.place_head, trainee.edge_head, trainee.point_head
     read: dict[nn.Module, list[Tensor]] = {head: [] for head in heads}
     true: dict[nn.Module, list[Tensor]] = {head: [] for head in heads}

@@ -21,7 +21,7 @@ from transformers import (
 
 from tokenprune.evals.dev.train.start.dinov2 import PATCH
 
-SIDE = 224  # px; what the processor makes of every image unless it is told otherwise
+SIDE = 224  # px; the processor resizes every image to this by default
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>")
 QUESTION_WORDS = [
     "user",
@@ -92,8 +92,9 @@ CHAT_TEMPLATE = (
 
 
 def build_processor(known: Sequence[str], *, pieces: bool = False) -> LlavaProcessor:
-    """One token a word, lower case, 100 two-digit numbers for box edges, and the `known` words; with
-    `pieces` also words made of them and of endings that start with "##". Pictures are squashed to 224 x 224 px."""
+    """Return a processor with one token per word, in lower case: 100 two-digit numbers for box edges, and the `known`
+    words. With `pieces`, also words made of them and of endings that start with "##". Images are squashed to 224 x 224
+    px."""
     words = [*SPECIAL, *(f"{n:02d}" for n in range(100)), *QUESTION_WORDS]
     vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*words, *known]))}
     kind = models.WordPiece if pieces else models.WordLevel
@@ -103,7 +104,7 @@ def build_processor(known: Sequence[str], *, pieces: bool = False) -> LlavaProce
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", vocabulary["<s>"])]
     )
-    tokenizer.decoder = decoders.WordPiece(prefix="##")  # joins words with one space, punctuation without
+    tokenizer.decoder = decoders.WordPiece(prefix="##")  # puts one space between words, and none before punctuation
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -133,10 +134,11 @@ def build_processor(known: Sequence[str], *, pieces: bool = False) -> LlavaProce
 def build_model(
     tower: Dinov2Model, processor: LlavaProcessor, seed: int, **language: Any
 ) -> LlavaForConditionalGeneration:
-    """The given tower, frozen, with a new projector and a new language model: of six layers, or as `language` says.
+    """Return the given tower, frozen, with a new projector and a new language model of six layers, or as `language`
+    says.
 
-    rope_theta makes one rotary frequency go round once in 16 positions, a row of the grid: theta ** (-4 / 32) =
-    2 pi / 16. Nothing else of the grid's shape is built in.
+    rope_theta makes one rotary frequency complete a turn in 16 positions, a row of the grid: theta ** (-4 / 32) =
+    2 pi / 16. Nothing else depends on the shape of the grid.
     """
     torch.manual_seed(seed)
     ids = processor.tokenizer.convert_tokens_to_ids
@@ -177,6 +179,6 @@ def build_model(
 
 def export(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
     """Write the model in fp16 and its processor in Hugging Face's own layout."""
-    model.config.prompt_style = "bundled"  # how the evals ask it
+    model.config.prompt_style = "bundled"  # the prompt style that evals use for it
     copy.deepcopy(model).half().save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -17,14 +17,14 @@ NEW_WORDS = ("sign", "does", "say", "0", "##s", "##es")
 
 
 def build_processor() -> LlavaProcessor:
-    """One token a word; the plural of a noun is the noun and an ending."""
+    """Return a processor with one token per word. The plural of a noun is the noun and an ending."""
     return llava.build_processor([*NEW_WORDS, *SIGN_WORDS, *(noun.name for noun in nouns())], pieces=True)
 
 
 def build_model(
     tower: Dinov2Model, processor: LlavaProcessor, seed: int, layers: int = LAYERS, width: int = WIDTH
 ) -> LlavaForConditionalGeneration:
-    """A language model from nothing; what its blocks add is scaled down with their number, as in GPT-2."""
+    """Return an untrained language model. The output of its blocks is scaled down with their number, as in GPT-2."""
     model = llava.build_model(
         tower,
         processor,
@@ -45,7 +45,7 @@ def build_model(
 def build_like(
     weights: dict[str, Tensor], tower: Dinov2Model, processor: LlavaProcessor
 ) -> LlavaForConditionalGeneration:
-    """An untrained model of the shape that a checkpoint's weights have, `saved["trainee"]`."""
+    """Return an untrained model of the same shape as a checkpoint's weights, `saved["trainee"]`."""
     width = weights["lm.embed_tokens.weight"].shape[1]
     return llava.build_model(
         tower,
@@ -60,7 +60,8 @@ def build_like(
 
 
 def standardise(projector: Any, features: torch.Tensor) -> None:
-    """Start the projector on features of mean 0 and deviation 1; raw DINOv2 features have a few huge channels."""
+    """Make the projector standardise features to mean 0 and deviation 1: raw DINOv2 features have a few huge
+    channels."""
     mean, deviation = features.mean(0), features.std(0) + 1e-3
     first, second = projector.linear_1, projector.linear_2
     with torch.no_grad():

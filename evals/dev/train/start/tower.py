@@ -16,7 +16,8 @@ TOWER_FILE = "tower.pt"
 
 
 def tower_and_positions(sources: Path) -> tuple[Dinov2Model, Tensor]:
-    """The first blocks of the DINOv2 that a package ships, and the position embeddings that its own are a window of."""
+    """Return the first blocks of the packaged DINOv2, and all of its position embeddings, of which they have a
+    window."""
     if not (sources / TOWER_FILE).exists():
         onnx_file = sources / "vit_s_focus.onnx"
         return load_tower(onnx_file, blocks=BLOCKS, image_size=IMAGE_SIZE), native_positions(onnx_file)

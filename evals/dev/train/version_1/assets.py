@@ -20,14 +20,14 @@ class Assets:
 
 
 def nouns() -> list[str]:
-    """Every noun that the model is taught, sorted."""
+    """Return every noun that the model is taught, sorted."""
     return sorted(files_by_noun())
 
 
 def load_assets(sources: Path, *, held_out_cutouts: bool, held_out_backgrounds: bool) -> Assets:
-    """Cut-outs and backgrounds of one side of the split.
+    """Return cut-outs and backgrounds, those of training or held-out ones.
 
-    A noun with several cut-outs keeps its last one for the held-out side; a noun with one is on the training side only.
+    Of a noun with several cut-outs, the last one is held out; a noun with only one is used in training only.
     """
     cutouts = []
     for noun, files in files_by_noun().items():

@@ -1,4 +1,4 @@
-"""Turn scenes into training batches: one picture, many independent questions behind it in one sequence."""
+"""Turn scenes into training batches: one picture, followed by many independent questions in one sequence."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tokenprune.evals.dev.train.version_1.questions import Question, rec_questio
 from tokenprune.evals.dev.train.version_1.scenes import GRID, Scene, draw_scene
 
 VISUAL = GRID * GRID
-TEXT_LENGTH = 200  # question tokens behind one picture; fixed, so that every batch has one shape
+TEXT_LENGTH = 200  # question tokens after one picture; fixed, so that all batches have the same shape
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`target` is -100 where nothing is to be predicted; `about` is the thing that the row's answer is read from."""
+    """`target` is -100 where nothing is predicted; `about` is the thing that the row's answer is read from."""
 
     features: Float[Tensor, "b visual d"]
     text_ids: Int[Tensor, "b text"]
@@ -47,9 +47,8 @@ class SceneSource:
     """Draws scenes, runs the frozen tower on them, and reuses each a few times with new questions.
 
     The tower's position embeddings are a 16x16 window of the native 37x37 grid, up to `jitter` patches off its centre
-    in both directions, another one for every scene. A patch feature then says what is there but only roughly where,
-    and for the rest the language model needs its position IDs, as a LLaVA does. At inference the window is the
-    central one.
+    in both directions, drawn anew for every scene. A patch feature then says what is there but only roughly where, and
+    for the exact place the language model needs its position IDs, as a LLaVA does. At inference the window is central.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class SceneSource:
         self.pool: list[SeenScene] = []
 
     def draw(self, count: int, *, most_things: int, pool_size: int, fresh: int) -> list[SeenScene]:
-        """`count` scenes, `fresh` of them new; the others come from the last `pool_size` drawn."""
+        """Return `count` scenes, `fresh` of them new, the others from the last `pool_size` drawn."""
         scenes = self.scenes(max(fresh, count - len(self.pool)), most_things)
         with torch.no_grad():
             features = self.encode(scenes).to(torch.bfloat16)
@@ -72,7 +71,7 @@ class SceneSource:
         return new + old
 
     def scenes(self, count: int, most_things: int) -> list[Scene]:
-        """`count` new scenes of one to `most_things` things."""
+        """Draw `count` new scenes with one to `most_things` things."""
         scenes: list[Scene] = []
         while len(scenes) < count:
             things = self.rng.randint(1, most_things)
@@ -82,7 +81,7 @@ class SceneSource:
         return scenes
 
     def encode(self, scenes: list[Scene], frozen: int = 0) -> Float[Tensor, "b visual d"]:
-        """Visual features; no gradient reaches the first `frozen` blocks."""
+        """Return visual features. No gradient reaches the first `frozen` blocks."""
         pixels = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2)
         pixels = (pixels.float() / 255 - self.mean) / self.std
         center = (NATIVE_SIDE - GRID) // 2
@@ -98,7 +97,7 @@ class SceneSource:
 
 
 class Packer:
-    """Packs questions behind a picture. Each sees the picture and itself only, at the position IDs it has alone."""
+    """Packs questions after a picture. Each sees only the picture and itself, at the position IDs it has when alone."""
 
     def __init__(self, processor: LlavaProcessor, seed: int):
         self.rng = random.Random(seed)
@@ -115,7 +114,7 @@ class Packer:
         return self.cached[text]
 
     def questions(self, scene: Scene) -> list[Question]:
-        """REC and VQA questions in turn, shuffled."""
+        """Return REC and VQA questions alternately, each kind shuffled."""
         rec = rec_questions(scene)
         vqa = vqa_questions(self.rng, scene, self.nouns) + vqa_questions(self.rng, scene, self.nouns)
         self.rng.shuffle(rec)
@@ -133,7 +132,7 @@ class Packer:
         position = torch.arange(size).repeat(b, 1)
         mask = torch.zeros(b, 1, size, size, dtype=torch.bool)
         mask[:, :, :, :start] = torch.ones(size, start, dtype=torch.bool).tril()
-        mask |= torch.eye(size, dtype=torch.bool)  # filler rows see themselves, so that no row is empty
+        mask |= torch.eye(size, dtype=torch.bool)  # padding rows see themselves, so that no row is empty
         kinds: list[list[str | None]] = []
         patch_noun = torch.full((b, VISUAL), -100)
         for row, one in enumerate(seen):
@@ -142,7 +141,7 @@ class Packer:
             for question in self.questions(one.scene):
                 prompt = self.ids(f"{question.text} ASSISTANT:")
                 answer = [*self.ids(question.answer), self.eos]
-                length = len(prompt) + len(answer) - 1  # the last token is only predicted, never read
+                length = len(prompt) + len(answer) - 1  # the last token is only predicted, never an input
                 if at + length > TEXT_LENGTH:
                     continue
                 text[row, at : at + length] = torch.tensor([*prompt, *answer[:-1]])
@@ -162,6 +161,6 @@ class Packer:
 
 
 def patch_nouns(scene: Scene, noun_ids: dict[str, int]) -> Int[Tensor, " visual"]:
-    """The token ID of the noun that covers each patch, -100 for background."""
+    """Return the token ID of the noun of the thing that covers each patch, -100 for background."""
     ids = torch.tensor([*(noun_ids[thing.noun] for thing in scene.things), -100])
-    return ids[torch.from_numpy(scene.owner).flatten().long()]  # background is owned by -1, the last entry
+    return ids[torch.from_numpy(scene.owner).flatten().long()]  # the owner of background is -1, the last entry

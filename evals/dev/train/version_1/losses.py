@@ -1,7 +1,7 @@
-"""What the language model is trained on: answers, and three aids.
+"""The losses of the language model: answers, and three aids.
 
-place: a linear head reads row and column of every visual token from the hidden states of a lower layer.
-look: answer rows attend to the patches of their thing. align: a patch's visual token resembles its noun's embedding.
+place: a linear head reads the row and column of every visual token from the hidden states of a lower layer. look:
+answer rows attend to the patches of their thing. align: a patch's visual token is similar to its noun's embedding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from tokenprune.evals.dev.train.version_1.batches import VISUAL, Batch
 from tokenprune.evals.dev.train.version_1.scenes import GRID
 
-NUMBER_BLUR = 1.0  # hundredths; a box edge one off is nearly right, and the loss should say so
+NUMBER_BLUR = 1.0  # hundredths; a box edge that is one off should cost little
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Losses:
 
 
 class Trainee(nn.Module):
-    """The model without its tower, and the aids' own parameters (`place_head`), which are thrown away afterwards."""
+    """The model without its tower, and the aids' own parameters (`place_head`), which are discarded after training."""
 
     head_ids: Tensor
     places: Tensor
@@ -52,7 +52,8 @@ class Trainee(nn.Module):
         return self.projector.linear_2(self.projector.act(self.projector.linear_1(features)))
 
     def align_loss(self, visual: Float[Tensor, "b visual d"], batch: Batch) -> Tensor:
-        """Cross-entropy of each thing's patches over the vocabulary by cosine x 14 with the word embeddings."""
+        """Return the cross-entropy of each thing's patches over the vocabulary, by 14 x cosine with the word
+        embeddings."""
         known = batch.patch_noun >= 0
         words = F.normalize(self.lm.embed_tokens.weight.float(), dim=-1)
         return F.cross_entropy(14 * F.normalize(visual[known].float(), dim=-1) @ words.T, batch.patch_noun[known])
@@ -84,7 +85,7 @@ class Trainee(nn.Module):
         )
 
     def answer_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy; for a two-digit number against a narrow bell around it instead of a single spike."""
+        """Return the cross-entropy. The target of a two-digit number is a narrow bell around it, not a single spike."""
         number = target - self.first_number
         is_number = (number >= 0) & (number < 100)
         logs = logits.log_softmax(-1)
@@ -95,7 +96,8 @@ class Trainee(nn.Module):
         return torch.cat([loss[~is_number], -(bell * numbers).sum(-1)]).mean()
 
     def look_loss(self, layer: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
-        """-log of the attention mass that answer rows put on the patches of their thing, in half of the heads."""
+        """Return -log of the attention mass that answer rows put on the patches of their thing, in half of the
+        heads."""
         attention = layer.self_attn
         size = attention.head_dim
         first = len(self.head_ids)

@@ -1,4 +1,4 @@
-"""Questions with known answers about a scene, in the words of RefCOCO and VQAv2."""
+"""Questions with known answers about a scene, worded as in RefCOCO and VQAv2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenprune.evals.dev.train.version_1.scenes import SIDE, Scene, Thing
 
 @dataclass(frozen=True)
 class Question:
-    """`about` is the thing that the answer is read from (None when it is spread over the scene)."""
+    """`about` is the thing that the answer is read from (None if it is not a single one)."""
 
     kind: str
     text: str
@@ -20,12 +20,13 @@ class Question:
 
 
 def box_words(box: tuple[int, int, int, int], side: int = SIDE) -> str:
-    """A box in px as the model writes it: four numbers 0-99, each the hundredth of the side that holds the edge."""
+    """Return a box in px as the model writes it, four numbers 0-99: the hundredth of the side that each edge lies
+    in."""
     return " ".join(f"{min(99, max(0, int(100 * edge / side))):02d}" for edge in box)
 
 
 def referring_expressions(scene: Scene) -> list[tuple[str, int]]:
-    """Every (expression, thing) that names exactly one thing, without the article's alternatives."""
+    """Return every (expression, thing) in which the expression names exactly one thing."""
     found: list[tuple[str, int]] = []
     nouns = Counter(thing.noun for thing in scene.things)
     for index, thing in enumerate(scene.things):
@@ -61,7 +62,7 @@ def rec_questions(scene: Scene) -> list[Question]:
 
 
 def vqa_questions(rng: random.Random, scene: Scene, nouns: list[str]) -> list[Question]:
-    """One question of every kind that the scene allows; yes and no come equally often."""
+    """Return one question of every kind that the scene allows. Yes and no are equally frequent."""
     things = list(enumerate(scene.things))
     single = Counter(t.noun for t in scene.things)
     unique = [(i, t) for i, t in things if single[t.noun] == 1]

@@ -1,4 +1,4 @@
-"""Draw scenes: cut-outs of known things pasted without overlap on crops of background photographs."""
+"""Draw scenes: cut-outs of known things, pasted without overlap on crops of background photographs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance
 from tokenprune.evals.dev.train.scenes.color import color_word
 
 SIDE = 224  # px; a scene is square
-GRID = 16  # patches a side
+GRID = 16  # patches per side
 SOLID = 40  # alpha above which a pixel belongs to the thing
 
 
@@ -26,13 +26,13 @@ class CutOut:
 
     @cached_property
     def color(self) -> str | None:
-        """The colour word for this thing, or None when no single one covers most of it."""
+        """The colour word for this thing; None if no single colour covers most of it."""
         return color_word(np.asarray(self.picture))
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A cut-out as it lies in a scene; box is x1, y1, x2, y2 in px."""
+    """A cut-out in a scene. The box is x1, y1, x2, y2 in px."""
 
     noun: str
     file: str
@@ -58,10 +58,10 @@ class Scene:
 
 
 def draw_scene(rng: random.Random, cutouts: list[CutOut], backgrounds: list[Image.Image], count: int) -> Scene:
-    """Up to `count` things on a random crop of a random background.
+    """Draw up to `count` things on a random crop of a random background.
 
-    Half of the scenes of three and more hold two things of one noun, so that "the larger X" and "the left X" are
-    needed. Things that find no free place after 30 tries are left out.
+    Half of the scenes with at least three things have two of one noun, so that "the larger X" and "the left X" are
+    needed. Things without a free place after 30 tries are left out.
     """
     canvas = _background(rng, rng.choice(backgrounds))
     owner = np.full((SIDE, SIDE), -1, np.int8)

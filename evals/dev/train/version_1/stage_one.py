@@ -16,10 +16,10 @@ TEMPERATURE = 14.0
 
 
 def learn_patches(tower: Dinov2Model, trainee: Trainee, source: SceneSource, packer: Packer, steps: int) -> None:
-    """Cross-entropy of every patch's visual token over the nouns and one "nothing" by cosine, from the pixels up.
+    """Train on the cross-entropy of every patch's visual token over the nouns and one "nothing", by cosine.
 
-    LLaVA aligns with captions; scenes come with something better, the thing that covers each patch. Background
-    patches are as many as the others: the rest of them would drown the nouns.
+    LLaVA aligns with captions; scenes offer something better, the thing that covers each patch. Only as many background
+    patches are used as others: more of them would drown the nouns.
     """
     blocks = tower.encoder.layer[FROZEN_BLOCKS:].requires_grad_(True)
     nothing = nn.Parameter(torch.randn(1, trainee.lm.config.hidden_size) * 0.02)
@@ -42,7 +42,7 @@ def learn_patches(tower: Dinov2Model, trainee: Trainee, source: SceneSource, pac
         empty = (~known).flatten().nonzero()[:, 0]
         empty = empty[torch.randperm(len(empty))[: int(known.sum())]]
         rows = torch.cat([visual[known], visual.flatten(0, 1)[empty]]).float()
-        # The embeddings of all nouns, then the one that stands for background.
+        # The embeddings of all nouns, then the one for background.
         classes = F.normalize(torch.cat([words, nothing]), dim=-1)
         target = torch.cat([names[known], torch.full_like(empty, len(words))])
         logits = TEMPERATURE * F.normalize(rows, dim=-1) @ classes.T

@@ -1,4 +1,4 @@
-"""The training loop of version 1: `python -m tokenprune.evals.dev.train.version_1` runs it."""
+"""The training loop of version 1, run by `python -m tokenprune.evals.dev.train.version_1`."""
 
 from __future__ import annotations
 
@@ -29,17 +29,22 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tokenprune.evals.dev.train.version_1", description=__doc__)
     parser.add_argument("--sources", type=Path, default=Path("training/sources"), help="downloaded packages")
     parser.add_argument(
-        "--output", type=Path, default=Path("training/version_1"), help="checkpoint, log and model; resumed from"
+        "--output",
+        type=Path,
+        default=Path("training/version_1"),
+        help="checkpoint, log and model; training resumes from it",
     )
     parser.add_argument("--steps", type=int, default=3100)
     parser.add_argument("--stage-one-steps", type=int, default=900)
-    parser.add_argument("--batch", type=int, default=8, help="pictures a step")
-    parser.add_argument("--fresh", type=int, default=3, help="of them newly drawn")
+    parser.add_argument("--batch", type=int, default=8, help="pictures per step")
+    parser.add_argument("--fresh", type=int, default=3, help="how many of them are new")
     parser.add_argument("--muon-lr", type=float, default=2e-3)
     parser.add_argument("--adam-lr", type=float, default=1e-3)
     parser.add_argument("--aids-until", type=float, default=0.6, help="share of the steps with look and align losses")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jitter", type=int, default=1, help="patches that the tower's position window may be off")
+    parser.add_argument(
+        "--jitter", type=int, default=1, help="largest shift of the tower's position window, in patches"
+    )
     return parser.parse_args()
 
 
@@ -78,7 +83,7 @@ def train(args: argparse.Namespace) -> None:
     for step in bar:
         began = time.time()
         _set_rates(optimisers, step, args)
-        most = 1 + min(4, int(5 * step / (0.25 * args.steps)))  # one thing a scene first, five from a quarter on
+        most = 1 + min(4, int(5 * step / (0.25 * args.steps)))  # one thing per scene at first, five after a quarter
         batch = packer.pack(seen.draw(args.batch, most_things=most, pool_size=2000, fresh=args.fresh))
         with torch.autocast("cpu", torch.bfloat16):
             losses = trainee(batch)
@@ -102,7 +107,8 @@ def train(args: argparse.Namespace) -> None:
 
 
 def _standardise(trainee: Trainee, source: SceneSource) -> None:
-    """Start the projector on features of mean 0 and deviation 1; raw DINOv2 features have a few huge channels."""
+    """Make the projector standardise features to mean 0 and deviation 1: raw DINOv2 features have a few huge
+    channels."""
     features = (
         torch.stack([s.features for s in source.draw(16, most_things=5, pool_size=0, fresh=16)]).float().flatten(0, 1)
     )
@@ -128,7 +134,7 @@ def _optimisers(trainee: Trainee, args: argparse.Namespace) -> list[torch.optim.
 
 
 def _set_rates(optimisers: list[torch.optim.Optimizer], step: int, args: argparse.Namespace) -> None:
-    """100 steps up, flat for a third, and down to nothing over the rest."""
+    """Set the learning rates: they rise for 100 steps, are constant for a third, and fall to zero over the rest."""
     factor = min(1.0, (step + 1) / 100, (args.steps - step) / (0.65 * args.steps))
     for optimiser, rate in zip(optimisers, (args.muon_lr, args.adam_lr), strict=True):
         for group in optimiser.param_groups:
@@ -137,7 +143,8 @@ def _set_rates(optimisers: list[torch.optim.Optimizer], step: int, args: argpars
 
 @torch.no_grad()
 def check(trainee: Trainee, batches: list) -> dict[str, float]:
-    """Accuracy by kind of question on unseen backgrounds, given the true earlier answer tokens (an upper bound)."""
+    """Return accuracy by kind of question on unseen backgrounds, given the true earlier answer tokens: an upper
+    bound."""
     right: dict[str, list[float]] = defaultdict(list)
     for batch in batches:
         with torch.autocast("cpu", torch.bfloat16):
@@ -177,7 +184,7 @@ def _save(
         "random": (packer.rng.getstate(), source.rng.getstate()),
     }
     torch.save(state, folder / "state.tmp")
-    (folder / "state.tmp").replace(folder / "state.pt")  # a kill while writing leaves the old one whole
+    (folder / "state.tmp").replace(folder / "state.pt")  # a kill while writing leaves the old one intact
 
 
 def _resume(
@@ -188,7 +195,7 @@ def _resume(
     packer: Packer,
     source: SceneSource,
 ) -> int | None:
-    """The step to go on with; None when there is nothing to go on with."""
+    """Return the step to resume from; None if there is no checkpoint."""
     file = folder / "state.pt"
     if not file.exists():
         return None

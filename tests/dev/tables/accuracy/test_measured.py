@@ -1,4 +1,4 @@
-"""A setup is shown when all of its tasks have been measured, and what is missing is named."""
+"""A setup is shown only when all of its tasks have been measured, and what is missing is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables that are made of the plan's rows, before, while and after it is measured."""
+"""The tables made from the plan's rows: before, during and after the measurement."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ OF_KINDS = [part for part in PRUNED if part.data in KINDS]
 
 
 def right(setup: Setup, task: str) -> int:
-    """Mosaic is the best before the language model, FastV inside it, and compact IDs lose REC."""
+    """Return how many answers are right: Mosaic is best before the language model, FastV inside it, and compact IDs
+    lose REC."""
     if setup.position_ids == "compact" and task == "rec":
         return 0
     return {"unpruned": N, "FastV": N - 1, "Mosaic": N - 4, "Mosaic size": N - 5}.get(setup.label, N // 2)
@@ -38,7 +39,8 @@ def right(setup: Setup, task: str) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The main part at 25 %, one kind of question at 25 and 10 %, and the unpruned model on three grids."""
+    """Rows of the main part at 25 %, of one kind of question at 25 and 10 %, and of the unpruned model on three
+    grids."""
     path = tmp_path_factory.mktemp("rows")
     store(path, MAIN, ratios=(0.25,), right=right, refused=("pyramiddrop",))
     store(path, VARIED, ratios=(0.25,), right=right)
@@ -50,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cells(text: str, *begin: str) -> list[str]:
-    """The cells of the only line of a table that begins so."""
+    """Return the cells of the only table line that begins with these cells."""
     (line,) = [one for one in text.splitlines() if one.startswith(f"| {' | '.join(begin)} |")]
     return [cell.strip() for cell in line.split("|")[1:-1]]
 

@@ -1,4 +1,4 @@
-"""The tables on VFlowOpt, and the settings files that they are about."""
+"""The tables on VFlowOpt, and their settings files."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def test_tables() -> None:
 
 @pytest.mark.parametrize("file", vflowopt.settings_files(), ids=lambda file: file.path.stem)
 def test_found_settings(file: SettingsFile) -> None:
-    """Fifty trials on the bundled images, which the evals recognise."""
+    """Each search ran fifty trials on bundled images, which evals recognise."""
     assert isinstance(file.make(), VFlowOpt)
     assert len(file.search["trials"]) == 50
     digests = calibrated_on(file)
-    assert len(digests) == 28  # two of the 30 questions are about an image that another one is about
+    assert len(digests) == 28  # the 30 questions are about 28 images
     assert digests <= set(image_digests(load_questions(SCENES, split="val")).values())

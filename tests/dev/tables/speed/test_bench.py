@@ -67,7 +67,7 @@ def stored(folder: Path, name: str, *, n_new: int | None = None) -> Record:
 def test_the_short_table(tmp_path: Path) -> None:
     lines = report.short(stored(tmp_path, "a")).splitlines()
     assert lines[0].startswith("| strategy | visual tokens, of 100 | TTFT to unpruned | TTFT to ideal |")
-    # Of 0.6 s that fewer tokens save, selecting them costs 0.1: that is what 100 / 6 tokens save.
+    # Fewer tokens save 0.6 s, and selection costs 0.1 s: as much as 100 / 6 tokens save.
     rest = "100.0 ms | 0.50 | 0.25"
     assert lines[2:4] == [
         f"| Grid | 25 | {_sure(0.45)} | {_sure(1.125)} | {_sure(1.125)} | {rest} | 16 tokens |",
@@ -77,7 +77,7 @@ def test_the_short_table(tmp_path: Path) -> None:
 
 
 def _sure(value: float) -> str:
-    """Of one round, which has no interval."""
+    """Return a median of one round, without an interval."""
     return f"{value:.3f}"
 
 

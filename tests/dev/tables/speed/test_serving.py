@@ -1,4 +1,4 @@
-"""The table of serving times: ratios are those of the same round."""
+"""The table of serving times: ratios are taken within rounds."""
 
 from __future__ import annotations
 

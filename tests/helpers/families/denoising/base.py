@@ -1,4 +1,4 @@
-"""What the tests must know of a family that denoises."""
+"""What tests need to know about a family that denoises."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from helpers.families.base import Family
 
 @dataclass(frozen=True)
 class Closed:
-    """What an oracle closes to attention: columns of the prompt that are not cached, and those that a step does not
-    read.
+    """What an oracle masks: columns of the prompt that are not cached, and those that a step does not read.
 
     dropped: by layer, (batch, length) bool.
     late: number of a step, counted through all canvases -> (batch, length) bool.
-    position_ids: of the prompt, and `ahead` is by how much those after it are lower.
+    position_ids: those of the prompt. `ahead` is by how much those after it are lower.
     """
 
     dropped: list[Tensor]
@@ -26,14 +25,14 @@ class Closed:
     ahead: Tensor | None = None
 
     def at(self, layer: int, step: int) -> Tensor:
-        """What a step does not see in a layer."""
+        """Return what a step does not see in a layer."""
         found = self.dropped[layer]
         return found | self.late[step] if step in self.late else found
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """What a mode produced: the inputs of every step, as the oracle repeats them, and what came out of it."""
+    """The result of a mode: the inputs of every step, for the oracle to repeat, and its outputs."""
 
     steps: list[dict[str, Any]]
     outputs: Tensor
@@ -48,5 +47,5 @@ class DenoisingFamily(Family):
         raise NotImplementedError
 
     def expected(self, model: Any, inputs: dict[str, Any], done: Denoised, closed: Closed) -> Tensor:
-        """What the unpatched model puts out in these steps."""
+        """Return the unpatched model's outputs in these steps."""
         raise NotImplementedError

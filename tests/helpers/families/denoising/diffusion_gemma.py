@@ -32,7 +32,7 @@ class DiffusionGemma(Gemma4MoE, DenoisingFamily):
         return model
 
     def set_answers(self, settings: Any, config: Any) -> None:
-        """No step is the last one before the fourth."""
+        """Make `generate` run at least four steps."""
         settings.eos_token_id = None
         settings.max_denoising_steps, settings.stability_threshold, settings.confidence_threshold = STEPS, 9, 1e-9
 
@@ -61,7 +61,7 @@ class DiffusionGemma(Gemma4MoE, DenoisingFamily):
         )
 
     def position_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Padding counts."""
+        """Return position IDs, which count padding."""
         return torch.arange(inputs["input_ids"].shape[1]).expand_as(inputs["input_ids"])
 
     def denoise(self, model: Any, inputs: dict[str, Any], mode: str) -> Denoised:
@@ -75,7 +75,7 @@ class DiffusionGemma(Gemma4MoE, DenoisingFamily):
         def answer(module: nn.Module, args: Any, output: Any) -> None:
             outputs.append(model.final_logit_softcapping * torch.tanh(output / model.final_logit_softcapping))
 
-        # generate calls the model's forward by itself, past its hooks.
+        # generate calls the model's forward directly, bypassing its hooks.
         hooks = [model.model.register_forward_pre_hook(look, with_kwargs=True)]
         hooks.append(model.lm_head.register_forward_hook(answer))
         try:
@@ -92,7 +92,7 @@ class DiffusionGemma(Gemma4MoE, DenoisingFamily):
         return Denoised(steps, torch.stack(outputs, 1))
 
     def prompt_masks(self, model: Any, inputs: dict[str, Any]) -> Any:
-        """The masks of the encoder's layers, as `generate` makes them."""
+        """Return the masks of the encoder's layers, as `generate` makes them."""
         return model.model.encoder.create_masks_for_generate(
             model.config,
             torch.empty(*inputs["input_ids"].shape, 0),
@@ -103,7 +103,7 @@ class DiffusionGemma(Gemma4MoE, DenoisingFamily):
         )
 
     def by_hand(self, model: Any, inputs: dict[str, Any]) -> None:
-        """One canvas: the first call encodes the prompt too, and the model numbers the canvas itself."""
+        """Denoise one canvas. The first call also encodes the prompt, and the model numbers the canvas itself."""
         generator = torch.Generator().manual_seed(7)
         canvas = torch.randint(2, IMAGE, (len(inputs["input_ids"]), CANVAS), generator=generator)
         seen = torch.cat([inputs["attention_mask"], torch.ones_like(canvas)], 1)
@@ -137,7 +137,7 @@ class DiffusionGemma(Gemma4MoE, DenoisingFamily):
         outputs, n_columns = [], length
         for number, step in enumerate(done.steps):
             places = torch.arange(n_columns, n_columns + CANVAS)[None] - ahead[:, None]
-            if number and number % STEPS == 0:  # the next canvas: the one before it is encoded
+            if number and number % STEPS == 0:  # the next canvas begins: the previous one is encoded
                 real = torch.cat([real, torch.ones(len(real), CANVAS, dtype=torch.bool)], 1)
                 new = {"input_ids": step["new"]}
                 self._encode(model, new, real, places, cache, closed)
@@ -161,7 +161,7 @@ class DiffusionGemma(Gemma4MoE, DenoisingFamily):
     def _encode(
         self, model: Any, inputs: dict[str, Any], real: Tensor, ids: Tensor, cache: Any, closed: Closed
     ) -> None:
-        """Fill the cache, with what is dropped closed in every layer."""
+        """Fill the cache, with dropped tokens masked in every layer."""
         encoder, (batch, n_new) = model.model.encoder, inputs["input_ids"].shape
         masks = encoder.create_masks_for_generate(
             model.config, torch.empty(batch, n_new, 0), real, cache, ids, inputs.get("mm_token_type_ids")

@@ -30,7 +30,7 @@ class PI0(PaliGemma, DenoisingFamily):
         return DenoisingFamily.build(self, attention, seed)
 
     def set_answers(self, settings: Any, config: Any) -> None:
-        """It answers with actions."""
+        """Do nothing: it answers with actions."""
 
     def config(self) -> Any:
         text = GemmaConfig(**decoder(head_dim=8, num_hidden_layers=self.n_layers))
@@ -52,15 +52,15 @@ class PI0(PaliGemma, DenoisingFamily):
         )
 
     def blocks(self, sizes: list[Any]) -> list[list[int]]:
-        """All cameras come first, without anything between them."""
+        """Return the IDs: all cameras come first, with nothing between them."""
         return [[IMAGE] * 36 for _ in sizes]
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         return {}
 
     def join(self, images: list[ImageInputs], per_row: list[int]) -> dict[str, Any]:
-        """Every row has as many places for cameras, and those that it lacks are empty."""
-        seen = torch.arange(max(per_row)) >= max(per_row) - torch.tensor(per_row)[:, None]  # at the end, too
+        """Join images so that all rows have the same number of cameras; missing ones are empty places."""
+        seen = torch.arange(max(per_row)) >= max(per_row) - torch.tensor(per_row)[:, None]  # also at the end
         pixels = torch.zeros(*seen.shape, 3, SIDE, SIDE)
         pixels[seen] = torch.cat([image["pixel_values"] for image in images])
         generator = torch.Generator().manual_seed(11)
@@ -81,7 +81,7 @@ class PI0(PaliGemma, DenoisingFamily):
             return Denoised([{}], self.by_hand(model, inputs))
 
     def by_hand(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """The velocity of one call that embeds, encodes and denoises."""
+        """Return the velocity from one call that embeds, encodes and denoises."""
         return model(**inputs, timestep=torch.full((len(inputs["state"]),), 0.5)).logits
 
     def expected(self, model: Any, inputs: dict[str, Any], done: Denoised, closed: Closed) -> Tensor:
@@ -91,7 +91,7 @@ class PI0(PaliGemma, DenoisingFamily):
 
 @contextmanager
 def masked(model: Any, closed: Closed) -> Iterator[None]:
-    """The time in which no layer of either stack attends to what is closed."""
+    """Within the block, no layer of either stack attends to what is closed."""
     vlm, expert = model.model.vlm.language_model, model.model.dit
     configs = vlm.config, expert.config
     before = [config._attn_implementation for config in configs]
@@ -102,7 +102,7 @@ def masked(model: Any, closed: Closed) -> Iterator[None]:
         n_prefix = dropped.shape[1]
         hidden = torch.nn.functional.pad(dropped, (0, mask.shape[-1] - n_prefix))[:, None, None]
         mask = mask.masked_fill(hidden, torch.finfo(mask.dtype).min)
-        if mask.shape[-2] == n_prefix:  # a row of the prefix that is dropped: softmax needs one entry
+        if mask.shape[-2] == n_prefix:  # a dropped row of the prefix, where softmax needs one entry
             mask = mask.masked_fill(torch.eye(n_prefix).bool() & hidden, 0.0)
         return args, {**kwargs, "attention_mask": mask}
 

@@ -12,7 +12,7 @@ from helpers.families.qwen_vl import Qwen3VL
 
 
 class CohereCompass(MRope, Qwen3VL):
-    """A layer with a sliding window, and one without, which does not rotate."""
+    """One layer with a sliding window, and one without, which does not rotate."""
 
     class_name = "CohereCompassForConditionalGeneration"
 

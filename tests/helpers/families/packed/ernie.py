@@ -16,7 +16,7 @@ VIDEO_START, VIDEO_END, N_TOKENS = VOCAB, VOCAB + 1, VOCAB + 2
 
 
 class Ernie4_5VL(MRope):
-    """Markers belong to the experts for images, too."""
+    """The experts for images also process markers."""
 
     class_name = "Ernie4_5_VLMoeForConditionalGeneration"
     video_sizes = ((4, 32, 24), (6, 24, 24))  # 2 pairs of 4 x 3, 3 of 3 x 3
@@ -31,7 +31,7 @@ class Ernie4_5VL(MRope):
         del vision["temporal_patch_size"]
         rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
         experts = {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": [24, 16], "moe_num_shared_experts": 1}
-        kinds = ["dense", "sparse", "sparse", "sparse"]  # as many as the deepest model of a test has
+        kinds = ["dense", "sparse", "sparse", "sparse"]  # as many layers as the deepest model in tests
         text = decoder(rope_parameters=rope, vocab_size=N_TOKENS, mlp_layer_types=kinds, **experts)
         tokens: Any = {
             "image_token_id": IMAGE,

@@ -16,7 +16,7 @@ VIDEO_START, VIDEO_END, N_TOKENS = VOCAB, VOCAB + 1, VOCAB + 2
 
 
 class Glm4v(MRope):
-    """Positions rotate neighbouring pairs of numbers, of half of each head."""
+    """Positions rotate neighbouring pairs of numbers in half of each head."""
 
     class_name = "Glm4vForConditionalGeneration"
     config_name = "Glm4vConfig"
@@ -67,7 +67,7 @@ class Glmga(Glm46V):
 
 
 class GlmMoe(Glm4v):
-    """A layer without experts, then one with."""
+    """One layer without experts, then one with experts."""
 
     class_name = "Glm4vMoeForConditionalGeneration"
     config_name = "Glm4vMoeConfig"
@@ -78,15 +78,15 @@ class GlmMoe(Glm4v):
 
 
 class GlmOcr(Glm4v):
-    """The tower norms its queries and keys."""
+    """The tower normalises its queries and keys."""
 
     class_name = "GlmOcrForConditionalGeneration"
     config_name = "GlmOcrConfig"
 
 
 class Glm5Next(Glm4v):
-    """A layer with a state, and two that attend to two pools of 4 keys and the incomplete last one: the second to those
-    that the first has chosen. No layer knows positions."""
+    """One layer with a state, and two that attend to two pools of 4 keys and the incomplete last one; the second uses
+    the pools that the first has chosen. No layer uses positions."""
 
     class_name = "Glm5NextForConditionalGeneration"
     config_name = "Glm5NextConfig"

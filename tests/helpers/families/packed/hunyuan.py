@@ -14,7 +14,7 @@ from helpers.families.qwen_vl import MERGE
 
 
 class HunyuanVL(MRope):
-    """An image has a token before it, one after each row, and one at its end. Images are counted across the batch."""
+    """An image has a token before it, one after each row, and one at its end. Images are numbered across the batch."""
 
     class_name = "HunYuanVLForConditionalGeneration"
     video_sizes = ()
@@ -47,12 +47,12 @@ class HunyuanVL(MRope):
 
     def position_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         ids = super().position_ids(model, inputs)
-        return ids if ids.ndim == 3 else ids.expand(4, -1, -1)  # of text only
+        return ids if ids.ndim == 3 else ids.expand(4, -1, -1)  # only text
 
     def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         return super().embedded_ids(model, inputs)[:1].expand(4, -1, -1)
 
     def repeated_ids(self, model: Any, inputs: dict[str, Any], answers: Tensor) -> Tensor:
-        """Images are counted before the batch is repeated."""
+        """Return position IDs, for which images are numbered before the batch is repeated."""
         n = len(answers) // len(inputs["input_ids"])
         return self.position_ids(model, self.continued(inputs, answers[::n])).repeat_interleave(n, 1)

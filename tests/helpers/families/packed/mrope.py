@@ -1,4 +1,4 @@
-"""What families with position IDs of three components share."""
+"""Common code of families with position IDs of three components."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from helpers.families.qwen_vl import QwenVL
 
 
 class MRope(CommonFamily, QwenVL):
-    """Images and videos as Qwen-VL takes them, and the common oracle."""
+    """Images and videos as in Qwen-VL, with the common oracle."""
 
     def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Without IDs of tokens HF does not find the images, and counts columns."""
+        """Return position IDs for embeddings: without token IDs, transformers does not find the images, and counts
+        columns."""
         return Family.position_ids(self, model, inputs).expand(3, -1, -1)

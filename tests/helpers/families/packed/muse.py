@@ -48,7 +48,7 @@ class MuseGlimmer(CommonFamily, QwenVL):
         return MuseGlimmerConfig(**self.parts())
 
     def block(self, size: Size) -> list[int]:
-        """Timestamps and separators stand between a video's steps."""
+        """Return the IDs, with timestamps and separators between the steps of a video."""
         t, h, w = self.grid(size)
         n_visual = h * w // MERGE**2
         if len(size) == 2:
@@ -62,7 +62,7 @@ class MuseGlimmer(CommonFamily, QwenVL):
 
 
 class MuseSpark(MuseGlimmer):
-    """With experts, and an audio tower that the tests leave alone."""
+    """With experts, and an audio tower that tests do not use."""
 
     class_name = "MuseSparkForConditionalGeneration"
 

@@ -17,7 +17,7 @@ MELS = 8
 
 
 class Qwen2_5Omni(MRope):
-    """Every layer of the tower but one looks at windows; queries and keys are projected apart."""
+    """Every layer of the tower but one attends within windows; queries and keys are projected separately."""
 
     class_name = "Qwen2_5OmniThinkerForConditionalGeneration"
 
@@ -48,7 +48,7 @@ class Qwen2_5Omni(MRope):
         return {}
 
     def with_audio(self, inputs: dict[str, Any], n_frames: int = 10) -> dict[str, Any]:
-        """The prompt with a piece of audio in front of each row's last token."""
+        """Return the prompt with a piece of audio before each row's last token."""
         n_rows = len(inputs["input_ids"])
         sound = torch.tensor([AUDIO_START, *[AUDIO] * self.n_audio(n_frames), AUDIO_END]).expand(n_rows, -1)
         ids = torch.cat([inputs["input_ids"][:, :-1], sound, inputs["input_ids"][:, -1:]], 1)
@@ -59,12 +59,12 @@ class Qwen2_5Omni(MRope):
         return {**inputs, "input_ids": ids, "attention_mask": mask, **audio}
 
     def n_audio(self, n_frames: int) -> int:
-        """The number of audio tokens: two strides of two."""
+        """Return the number of audio tokens, after two strides of two."""
         return ((n_frames - 1) // 2 + 1 - 2) // 2 + 1
 
 
 class Qwen3Omni(Qwen2_5Omni):
-    """Experts, and features of two tower layers that go in again after the decoder's."""
+    """Experts, and features of two tower layers that are added again after decoder layers."""
 
     class_name = "Qwen3OmniMoeThinkerForConditionalGeneration"
 
@@ -80,7 +80,7 @@ class Qwen3Omni(Qwen2_5Omni):
         return Qwen3OmniMoeThinkerConfig(vision_config=vision, text_config=text, audio_config=audio, **self.tokens())
 
     def n_audio(self, n_frames: int) -> int:
-        """The number of audio tokens: three strides of two."""
+        """Return the number of audio tokens, after three strides of two."""
         for _ in range(3):
             n_frames = (n_frames - 1) // 2 + 1
         return n_frames

@@ -1,4 +1,4 @@
-"""Qwen3.5, with and without experts: three layers of four have a state instead of keys."""
+"""Qwen3.5, with and without experts: three in four layers have a state instead of keys."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Qwen3_5(MRope, Qwen3VL):
     contract = "never seen"
 
     def layers(self) -> Any:
-        """The settings of its decoder layers. A quarter of each head is rotated. What linear attention returns is at
-        times nearly zero, and with the usual epsilon the norm afterwards enlarges rounding errors to 5e-5."""
+        """Return the settings of its decoder layers. A quarter of each head is rotated. Linear attention sometimes
+        returns nearly zero, and with the usual epsilon the norm after it would enlarge rounding errors to 5e-5."""
         rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
         return decoder(
             rope_parameters={**rope, "partial_rotary_factor": 0.25},

@@ -44,6 +44,6 @@ class Qwen4Exp(MRope, Qwen3VL):
             indexer_compress_ratio=4,
         )
         del text["intermediate_size"]
-        assert text["eos_token_id"] == EOS  # what n-grams do not go beyond
+        assert text["eos_token_id"] == EOS  # n-grams do not cross it
         vision = self.vision(out_hidden_size=32, num_position_embeddings=64)
         return Qwen4ExpConfig(vision_config=vision, text_config=text, **self.tokens())

@@ -12,7 +12,7 @@ from helpers.families.qwen_vl import MERGE, PackedImages
 
 
 class Exaone4_5(CommonFamily, PackedImages):
-    """Windows in its decoder, and in its tower, whose queries share keys."""
+    """Windows in the decoder and in the tower, whose queries share keys."""
 
     class_name = "Exaone4_5_ForConditionalGeneration"
 

@@ -1,4 +1,4 @@
-"""VideoLLaMA 3: every image and video says how many patches become one visual token."""
+"""VideoLLaMA 3: every image and video has its own number of patches per visual token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from helpers.families.base import BREAK, IMAGE, PATCH, VIDEO, ImageInputs, Size,
 from helpers.families.common import CommonFamily
 from helpers.families.qwen_vl import PackedImages
 
-#: As its processors do: the patches of an image stay, those of a video are merged two by two.
+#: As in its processors: an image's patches are not merged, those of a video are merged two by two.
 IMAGE_MERGE, VIDEO_MERGE = 1, 2
 
 

@@ -8,7 +8,7 @@ from helpers.families.base import Family
 
 from .minimax import MiniMaxM3
 
-#: Those that are pruned with compact position IDs and without padding only. Their tests are in test_compact_only.py.
+#: Families that can be pruned only with compact position IDs and without padding, tested in test_compact_only.py.
 COMPACT_ONLY: dict[str, Family] = {}
 if hasattr(transformers, MiniMaxM3.class_name):
     COMPACT_ONLY["minimax-m3"] = MiniMaxM3("minimax-m3")

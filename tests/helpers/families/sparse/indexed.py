@@ -20,7 +20,7 @@ from helpers.families.sparse.ties import softplus_for_relu
 
 
 def latent(**settings: Any) -> dict[str, Any]:
-    """The settings of decoders that keep one latent vector a token, and attend to 10 tokens; the second layer has
+    """Return settings of decoders that keep one latent vector per token and attend to 10 tokens; the second layer has
     experts."""
     return decoder(
         num_key_value_heads=4,
@@ -48,7 +48,7 @@ class MistralLarge4(CommonFamily, Mistral3):
     contract = "masking except ties"
 
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
-        """Scales and biases, which transformers leaves as they are, too."""
+        """Return a model whose softmax scales differ from the defaults, at which transformers leaves them."""
         softplus_for_relu(modeling_mistral_large4)
         model = super().build(attention, seed, n_layers)
         with torch.no_grad():
@@ -58,7 +58,7 @@ class MistralLarge4(CommonFamily, Mistral3):
         return model
 
     def position_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Those that generate gives; the model itself counts padding, and scales queries by what it counts."""
+        """Return generate's position IDs: the model's own count padding, and queries are scaled by them."""
         return Family.position_ids(self, model, inputs)
 
     def oracle(self, model: Any, inputs: dict[str, Any], dropped: Tensor, position_ids: Tensor | None = None) -> Tensor:
@@ -107,7 +107,7 @@ class HYV4VL(MRope):
 
 
 class Dots3Note(CommonFamily, QwenVL):
-    """A layer with an indexer, and one with a sliding window and other heads."""
+    """One layer with an indexer, and one with a sliding window and different heads."""
 
     class_name = "Dots3NoteForConditionalGeneration"
     contract = "masking except ties"
@@ -154,7 +154,7 @@ class Dots3Note(CommonFamily, QwenVL):
         return {}
 
 
-#: Of the layers with a sliding window.
+#: Settings of the layers with a sliding window.
 SLIDING = {
     "num_attention_heads": 2,
     "num_key_value_heads": 2,

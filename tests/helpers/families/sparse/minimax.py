@@ -1,4 +1,4 @@
-"""MiniMax M3, whose sparse layers choose blocks of the cache, so that it takes compact position IDs and no padding."""
+"""MiniMax M3, whose sparse layers choose blocks of the cache, so it needs compact position IDs and no padding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCK = 4  # slots
 
 
 class MiniMaxM3(CommonFamily, QwenVL):
-    """Blocks of 4 slots, of which a query attends to its own and to the two best others."""
+    """Blocks of 4 slots: a query attends to its own block and to the two best others."""
 
     class_name = "MiniMaxM3SparseForConditionalGeneration"
     marks_steps = True

@@ -1,4 +1,4 @@
-"""Indexers that score no two tokens alike."""
+"""Indexers that never give two tokens the same score."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 
 def softplus_for_relu(modeling: Any) -> None:
-    """Let a module of transformers compute a softplus where it says ReLU. The ReLU makes scores of exactly 0, and which
-    of those are among the best is decided by their place, which dropping changes. Nothing but the indexer uses it."""
+    """Replace ReLU by softplus in a module of transformers in which only the indexer uses it. ReLU gives scores of
+    exactly 0, and ties are decided by place, which dropping changes."""
     functional = SimpleNamespace(**vars(torch.nn.functional))
     functional.relu = torch.nn.functional.softplus
     modeling.F = functional

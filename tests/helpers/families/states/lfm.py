@@ -1,5 +1,5 @@
-"""LFM2-VL, whose larger images come as tiles and an overview, and LFM3-VL, which takes images of any size; short
-convolutions between the layers with attention."""
+"""LFM2-VL, whose larger images become tiles and an overview, and LFM3-VL, which takes images of any size. Both have
+short convolutions between the layers with attention."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST = 64  # patches of a tile, to which all are padded
 
 
 class Lfm2VL(CommonFamily):
-    """Every tile has a marker of its own before it."""
+    """Every tile has its own marker before it."""
 
     class_name = "Lfm2VlForConditionalGeneration"
     contract = "never seen"
@@ -47,7 +47,8 @@ class Lfm2VL(CommonFamily):
         return [size] if n_tiles == 1 else [*[(TILE, TILE)] * n_tiles, overview]
 
     def block(self, size: Size) -> list[int]:
-        """An image of several tiles has a marker before each: the tile's place, or that of the overview."""
+        """Return the IDs. If an image has several tiles, a marker before each gives its place, or marks the
+        overview."""
         runs = [[IMAGE] * ((h // PATCH // MERGE) * (w // PATCH // MERGE)) for h, w in self.tiles(size)]
         if len(runs) == 1:
             return [START, *runs[0], END]
@@ -70,8 +71,8 @@ class Lfm2VL(CommonFamily):
 
 
 class Lfm3VL(CommonFamily, QwenVL):
-    """The tower has convolutions too, and the language model a layer with a sliding window, which counts what was
-    dropped: only to the convolutions it is as if they had never seen it."""
+    """The tower also has convolutions, and the language model a layer with a sliding window, which counts dropped
+    tokens. Only the convolutions are as if they had never seen them."""
 
     class_name = "Lfm3VlForConditionalGeneration"
     marks_steps = True

@@ -1,4 +1,4 @@
-"""MiniCPM-V and MiniCPM-OCR: an overview of every image, and slices of larger ones after it."""
+"""MiniCPM-V and MiniCPM-OCR: an overview of every image, followed by slices of larger ones."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from helpers.families.base import BREAK, END, IMAGE, PATCH, START, VIDEO, ImageI
 from helpers.families.common import CommonFamily
 from helpers.families.packed.qwen3_5 import Qwen3_5
 
-#: Markers around slices; ordinary text tokens would do, were they not told apart.
+#: Markers around slices. They must differ from ordinary text tokens.
 SLICE_START, SLICE_END, NEWLINE = 87, 88, BREAK
 
 
 class MiniCPMV46(CommonFamily):
-    """The first layer has a state, the second does not; the tower merges 2 x 2 patches within and again at its end."""
+    """The first layer has a state, the second does not. The tower merges 2 x 2 patches inside, and again at its end."""
 
     class_name = "MiniCPMV4_6ForConditionalGeneration"
     contract = "never seen"
@@ -43,7 +43,7 @@ class MiniCPMV46(CommonFamily):
         )
 
     def tiles(self, size: Size) -> list[Size]:
-        """The sizes of the overview and of the slices."""
+        """Return the sizes of the overview and of the slices."""
         height, width = size
         rows, columns = height // self.slice, width // self.slice
         if rows * columns < 2:
@@ -87,7 +87,7 @@ class MiniCPMV46(CommonFamily):
 
 
 class MiniCPMV47(MiniCPMV46):
-    """Position IDs have three components: slices lie on a canvas."""
+    """Position IDs have three components, with slices placed on a canvas."""
 
     class_name = "MiniCPMV4_7ForConditionalGeneration"
     config_class = MiniCPMV4_7Config
@@ -107,7 +107,7 @@ class MiniCPMV47(MiniCPMV46):
 
 
 class MiniCPMOcr(MiniCPMV46):
-    """Merges once."""
+    """Merges only once."""
 
     class_name = "MiniCPMOcrForConditionalGeneration"
     config_class = MiniCPMOcrConfig

@@ -1,4 +1,4 @@
-"""Nemotron-H Omni: state-space layers, experts, attention and a plain MLP, one each."""
+"""Nemotron-H Omni: one layer each of state space, experts, attention and a plain MLP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class NemotronOmni(CommonFamily):
     class_name = "NemotronH_Omni_Reasoning_V3"
     contract = "never seen"
     sizes = ((32, 24), (24, 40), (32, 32))
-    video_sizes = ((4, 24, 16),)  # every video of a call has one size
+    video_sizes = ((4, 24, 16),)  # all videos of a call have the same size
     mixes = False
     numbered = False
 

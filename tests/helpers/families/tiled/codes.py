@@ -1,4 +1,4 @@
-"""Emu3 and Apertus 1.5, whose visual tokens are codes that the language model embeds itself, and Fuyu, which embeds the
+"""Emu3 and Apertus 1.5, whose visual tokens are codes that the language model itself embeds, and Fuyu, which embeds the
 pixels of patches."""
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from helpers.families.common import CommonFamily
 from helpers.families.llava import Llava
 from helpers.families.mistral3 import Mistral3
 
-#: Where the codes are in the vocabulary, which is larger than that of the text, and how many they are.
+#: The first code in the vocabulary, after the text tokens, and the number of codes.
 CODES, N_CODES = 96, 16
 
 
 class Emu3(CommonFamily, Mistral3):
-    """One code for each 4 x 4 pixels, and one after each row."""
+    """One code per 4 x 4 pixels, and one after each row."""
 
     class_name = "Emu3ForConditionalGeneration"
     token = 4
@@ -59,7 +59,7 @@ class Emu3(CommonFamily, Mistral3):
 
 
 class Apertus1p5(CommonFamily, Mistral3):
-    """One code for each 4 x 4 pixels; row markers are text."""
+    """One code per 4 x 4 pixels; row markers are text."""
 
     class_name = "Apertus1p5ForConditionalGeneration"
     eager_tower = True
@@ -100,7 +100,7 @@ class Apertus1p5(CommonFamily, Mistral3):
 
 
 class Fuyu(CommonFamily, Llava):
-    """No tower: a patch is a row of pixels, and a visual token. The patches of all images are joined."""
+    """No tower: each patch is a row of pixels and a visual token. The patches of all images are concatenated."""
 
     class_name = "FuyuForCausalLM"
     sizes = ((12, 16), (20, 8), (16, 16))

@@ -1,4 +1,4 @@
-"""Families that show the model crops of an image, and the image: Step 3.7 and Unlimited-OCR."""
+"""Families that give the model crops of an image and the whole image: Step 3.7 and Unlimited-OCR."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Crops(CommonFamily, Llava):
     """whole, crop: the sides of the image and of a crop in pixels; 16 of them make a visual token."""
 
     whole, crop = 64, 32
-    # Two crops; none; two. In pixels of crops.
+    # Two crops, none, two. Sizes are in pixels of the crops.
     sizes = ((32, 64), (32, 32), (64, 32))
 
     def grid(self, size: Size) -> tuple[int, int]:
-        """Rows and columns of crops; none if there is only one."""
+        """Return rows and columns of crops; none if there would be only one."""
         rows, columns = size[0] // self.crop, size[1] // self.crop
         return (0, 0) if rows * columns == 1 else (rows, columns)
 
@@ -57,8 +57,8 @@ class Crops(CommonFamily, Llava):
 
 
 class Step3p7(Crops):
-    """Crops are between markers of their own, before the image; two convolutions make a token of 4 x 4 patches. One
-    decoder layer of a window, with more heads."""
+    """Crops are between their own markers, before the image; two convolutions merge 4 x 4 patches into a token. One
+    decoder layer has a window and more heads."""
 
     class_name = "Step3p7ForConditionalGeneration"
 
@@ -86,8 +86,8 @@ class Step3p7(Crops):
 
 
 class UnlimitedOcr(Crops):
-    """The crops as one canvas, the image, and a separator, with newline tokens. A window for what is answered, longer
-    than any answer of the tests that all families run."""
+    """The crops as one canvas, the image, and a separator, with newline tokens. Answers have a window, which is longer
+    than any answer in the tests that all families share."""
 
     class_name = "UnlimitedOcrForConditionalGeneration"
     window = 64

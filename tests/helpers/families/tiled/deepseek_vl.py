@@ -1,4 +1,5 @@
-"""DeepSeek-VL, its hybrid with a second tower for high resolution, and Janus, with the same tower, which draws too."""
+"""DeepSeek-VL, its hybrid with a second tower for high resolution, and Janus with the same tower, which also generates
+images."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from helpers.families.base import END, IMAGE, PATCH, START, ImageInputs, Size, d
 from helpers.families.common import CommonFamily
 from helpers.families.llava import SIDE, Llava
 
-FINE = 32  # pixels of an image as the tower for high resolution gets it
+FINE = 32  # side in pixels of an image for the high-resolution tower
 
 
 class DeepseekVL(CommonFamily, Llava):
@@ -61,7 +62,7 @@ class DeepseekVLHybrid(DeepseekVL):
 
 
 class Janus(DeepseekVL):
-    """The processor writes a marker before and after every image."""
+    """Every image has a marker before and after it."""
 
     class_name = "JanusForConditionalGeneration"
 
@@ -90,6 +91,6 @@ class Janus(DeepseekVL):
 
 
 def drawn(model: Any, ids: Tensor) -> Tensor:
-    """The codes of an image that a Janus draws for a prompt of text."""
+    """Return the codes of an image that a Janus generates for a text prompt."""
     model.generation_config.generation_kwargs = {"boi_token_id": START}
     return model.generate(ids, attention_mask=torch.ones_like(ids), generation_mode="image", do_sample=False)

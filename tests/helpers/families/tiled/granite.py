@@ -1,4 +1,5 @@
-"""Granite 4 Vision, whose features enter between decoder layers, and Granite Docling, which adds more there."""
+"""Granite 4 Vision, whose features enter between decoder layers, and Granite Docling, which adds further features
+there."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ FIRST_TILE, ROW_END = 80, BREAK
 
 
 class Granite4Vision(CommonFamily, LlavaNext):
-    """Half as many visual tokens as patches in each direction; features for the entry of decoder layers 0 and 1, in
-    six parts."""
+    """Half as many visual tokens as patches in each direction. Features enter before decoder layers 0 and 1, in six
+    parts."""
 
     class_name = "Granite4VisionForConditionalGeneration"
     tile = 16  # 2 x 2 visual tokens
@@ -35,12 +36,12 @@ class Granite4Vision(CommonFamily, LlavaNext):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        # transformers repeats every image of a row by itself, and the images of a row get mixed up.
+        # transformers repeats every image separately, which mixes up the images of a row.
         self.cannot["sampled"] = self.cannot["beams"] = (AssertionError, "differ")
-        self.cannot["loop"] = ((KeyError, PruningError), "cache")  # it makes none itself
+        self.cannot["loop"] = ((KeyError, PruningError), "cache")  # the model itself makes no cache
 
     def config(self) -> Any:
-        # The query transformer has a head for each 64 of the tower's width.
+        # The query transformer has one head per 64 of the tower's width.
         vision = {**tower(self.tile), "hidden_size": 64, "vision_use_head": False}
         text = Granite4VisionTextConfig(**decoder(), embedding_multiplier=1.5, residual_multiplier=0.5)
         config: Any = Granite4VisionConfig(
@@ -69,8 +70,8 @@ class Granite4Vision(CommonFamily, LlavaNext):
 
 
 class GraniteDocling(CommonFamily, Idefics3):
-    """Tiles with headers, rows of them ended by a line break. An image of one tile has no overview, and nothing after
-    it but the line break."""
+    """Tiles have headers, and a line break ends each row of tiles. An image of one tile has no overview, and only the
+    line break follows it."""
 
     class_name = "GraniteDoclingForConditionalGeneration"
     sizes = ((TILE, 2 * TILE), (TILE, TILE))
@@ -108,7 +109,7 @@ class GraniteDocling(CommonFamily, Idefics3):
 
 
 def tiles_of_images(ids: Tensor) -> list[int]:
-    """How many tiles each image of a row has."""
+    """Return how many tiles each image of a row has."""
     headers = ids[:-1][(ids[1:] == IMAGE) & (ids[:-1] != IMAGE)]
     starts = (headers == FIRST_TILE).nonzero()[:, 0]
     return starts.diff(append=torch.tensor([len(headers)])).tolist()

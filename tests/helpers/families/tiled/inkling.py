@@ -1,5 +1,5 @@
-"""Inkling, and Inkling 2 with and without loops: attention by relative positions, and short convolutions. In Inkling 2,
-residuals are over blocks."""
+"""Inkling, and Inkling 2 with and without loops: relative positions in attention, and short convolutions. In Inkling 2,
+residual connections span blocks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import transformers
 from helpers.families.base import END, EOS, IMAGE, START, VOCAB, ImageInputs, Size, decoder
 from helpers.families.common import CommonFamily
 
-PIXELS = 8  # the side of a visual token
+PIXELS = 8  # per side of a visual token
 
 
 class Inkling2(CommonFamily):
-    """Grids count visual tokens, and pixels come as one square for each. No images of several frames."""
+    """Grids count visual tokens, and pixels are one square per token. No images of several frames."""
 
     class_name = "Inkling2ForConditionalGeneration"
     contract = "never seen"
@@ -24,7 +24,7 @@ class Inkling2(CommonFamily):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        # Its distances count the slots that hold something, and the keys of a static cache are all of them.
+        # Distances count the filled slots, but a static cache returns all of its keys.
         self.cannot["static"] = ((RuntimeError, KeyError), "must match the size|(sliding|full)_attention")
 
     def build(self, attention: Any = "eager", seed: int = 0, n_layers: int | None = None) -> Any:
@@ -94,7 +94,7 @@ class Inkling2Loop(Inkling2):
 
 
 class Inkling(Inkling2):
-    """Without grids, and with an audio tower that the tests leave alone. Squares are given in two frames."""
+    """Without grids, and with an audio tower that tests do not use. Squares are given in two frames."""
 
     class_name = "InklingForConditionalGeneration"
 

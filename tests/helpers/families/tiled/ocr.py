@@ -1,4 +1,4 @@
-"""Readers of documents: LightOn OCR, Qianfan-OCR, GOT-OCR 2 and DeepSeek-OCR 2."""
+"""Document readers: LightOn OCR, Qianfan-OCR, GOT-OCR 2 and DeepSeek-OCR 2."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from helpers.families.mistral3 import Mistral3
 
 
 class LightOnOcr(CommonFamily, Mistral3):
-    """As Mistral 3 on another language model."""
+    """Mistral 3 with a different language model."""
 
     class_name = "LightOnOcrForConditionalGeneration"
 
@@ -49,8 +49,8 @@ class QianfanOcr(CommonFamily, InternVL):
 
 
 class GotOcr2(CommonFamily, Llava):
-    """A tower with windows and relative positions, and convolutions that make one visual token of 4 x 4 patches. Each
-    crop of an image is an image of its own."""
+    """A tower with windows and relative positions, and convolutions that merge 4 x 4 patches into one visual token.
+    Each crop of an image counts as an image."""
 
     class_name = "GotOcr2ForConditionalGeneration"
     eager_tower = True
@@ -80,8 +80,8 @@ class GotOcr2(CommonFamily, Llava):
 
 
 class DeepseekOcr2(CommonFamily, Llava):
-    """Crops, the whole image and a separator: as many queries for each as there are patches after the convolutions
-    of a tower, which read them in turn. An image without crops has none."""
+    """Crops, the whole image and a separator. Each is read by as many queries as there are patches after the
+    convolutions of the tower."""
 
     class_name = "DeepseekOcr2ForConditionalGeneration"
     sizes = ((64, 128), (64, 64))  # two crops, no crop
@@ -112,7 +112,7 @@ class DeepseekOcr2(CommonFamily, Llava):
 
     def build(self, attention: Any = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
         model = super().build(attention, seed, n_layers)
-        if model.config.vision_config.sam_config.image_size == 64:  # fewer queries than the code fixes are enough
+        if model.config.vision_config.sam_config.image_size == 64:  # the code would use more queries
             generator = torch.Generator().manual_seed(seed)
             queries = torch.nn.Embedding.from_pretrained(torch.randn(16, 32, generator=generator))
             model.model.vision_tower.query_768_resolution = queries

@@ -43,7 +43,7 @@ GRID, COLUMN = 88, 89
 
 
 class Ovis2(CommonFamily, Llava):
-    """An overview, and then tiles with markers between them, all of which the model replaces by embeddings of a visual
+    """An overview, and then tiles with markers between them. The model replaces all of these by embeddings of a visual
     vocabulary."""
 
     class_name = "Ovis2ForConditionalGeneration"
@@ -51,7 +51,7 @@ class Ovis2(CommonFamily, Llava):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        if not ENCODES_FIRST:  # generate repeats each tile by itself
+        if not ENCODES_FIRST:  # generate repeats each tile separately
             self.cannot["sampled"] = self.cannot["beams"] = DIFFER
 
     def config(self) -> Any:
@@ -67,7 +67,8 @@ class Ovis2(CommonFamily, Llava):
         )
 
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
-        """Markers, were they answered, would be text to generate and embeddings to the oracle."""
+        """Return a model that never answers with markers: generate would treat them as text, the oracle as
+        embeddings."""
         model = super().build(attention, seed, n_layers)
         model.generation_config.suppress_tokens += [GRID, COLUMN]
         return model
@@ -96,7 +97,7 @@ class Ovis2(CommonFamily, Llava):
 
 
 class Aria(CommonFamily, Llava):
-    """An image of either size is resampled to a fixed number of tokens."""
+    """Images of two sizes are resampled to a fixed number of tokens."""
 
     class_name = "AriaForConditionalGeneration"
     sizes = ((24, 24),)
@@ -115,7 +116,7 @@ class Aria(CommonFamily, Llava):
 
     def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         mask = torch.ones(1, *size).long()
-        mask[:, :, 16:] = 0  # the processor pads what is not square
+        mask[:, :, 16:] = 0  # the processor pads images that are not square
         return {**super().image_inputs(size, generator), "pixel_mask": mask}
 
     def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
@@ -124,7 +125,7 @@ class Aria(CommonFamily, Llava):
 
 
 class FastVlm(CommonFamily, Llava):
-    """A convolutional tower. The published one comes from timm; a ResNet has the same interface."""
+    """A convolutional tower. The published one needs timm; a ResNet has the same interface."""
 
     class_name = "FastVlmForConditionalGeneration"
     eager_tower = True
@@ -144,8 +145,9 @@ class FastVlm(CommonFamily, Llava):
 
 
 class PerceptionLM(CommonFamily, Llava):
-    """An image is an overview and tiles, and a video frames, each pooled to a quarter; all images of a batch have as
-    many, and all videos. The published tower comes from timm; CLIP's has the same interface."""
+    """Images consist of an overview and tiles, videos of frames, each pooled to a quarter. All images of a batch have
+    the same number of tiles, and all videos the same number of frames. The published tower needs timm; CLIP's has the
+    same interface."""
 
     class_name = "PerceptionLMForConditionalGeneration"
     sizes = ((24, 48),)

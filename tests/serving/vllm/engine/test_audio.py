@@ -1,4 +1,4 @@
-"""Sound beside images of Qwen-Omni that are pruned, and in videos that are not."""
+"""Qwen-Omni with sound next to pruned images, and with sound in videos, which are not pruned."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_sound_beside_images(family: Family, tmp_path: Path) -> None:
 
 
 def test_sound_in_a_video(family: Family, tmp_path: Path) -> None:
-    """Their tokens alternate. vLLM tells them apart by a mark on their features."""
+    """The tokens of both alternate. vLLM distinguishes them by a mark on their features."""
     family.save(tmp_path)
     mixed = {"options": (("use_audio_in_video", True),), "videos": (SHORT,), "sounds": (SOUND,)}
     alone = Request(f"w1 {QWEN_VIDEO} w2", **mixed)

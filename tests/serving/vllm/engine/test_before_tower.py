@@ -1,4 +1,5 @@
-"""A vision tower that encodes only what is left of an image, or a frame, by its pixels: answers are transformers'."""
+"""A vision tower that encodes only the patches of an image or frame that pixel selection keeps: answers equal
+transformers'."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ EXACT = {"strategy": "pixelprune"}
 SOME = {"strategy": "pixelprune", "threshold": 0.3, "keep_ratio": 0.3}
 BY_ATTENTION = {"strategy": "compose", "steps": ["pixelprune", "fopru:keep=9"]}
 MERGING = {"strategy": "compose", "steps": ["pixelprune", "visionzip:keep=9"]}
-#: With windows in the tower, features of several layers, linear attention, another tower, and IDs that count tokens.
+#: Families with windows in the tower, features of several layers, linear attention, another tower, and plain IDs.
 NAMES = (
     "qwen2_vl",
     "qwen2_5_vl",
@@ -36,7 +37,7 @@ NAMES = (
     "dots_ocr",
     "opencua",
 )
-#: Towers whose patches are in raster order, of one image at a time or of frames that become the same tokens.
+#: Towers with patches in raster order, for one image at a time or for frames that are merged into the same tokens.
 RASTER = ("paddleocr_vl", "kimi_k25", "kimi_k3", "kimi_vl")
 CASES = [(name, EXACT) for name in (*NAMES, *RASTER)]
 CASES += [
@@ -49,7 +50,7 @@ A, B, FRAMES = (1, 224, 112), (2, 112, 224), (3, 112, 112, 4)
 
 @pytest.mark.parametrize(("name", "settings"), CASES)
 def test_answers(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
-    """With steps that end within images, keep ratios of requests, a cached prefix and a video."""
+    """With steps that end within images, keep ratios in requests, a cached prefix and a video."""
     (family,) = (one for one in FAMILIES if one.name == name)
     family.save(tmp_path)
     image = family.image
@@ -67,7 +68,7 @@ def test_answers(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
             Request("w9 w10 w11"),
         ]
         video = image if name == "kimi_k25" else family.video
-        if settings is EXACT and video is not None:  # else the budget is one of each frame, here of the video
+        if settings is EXACT and video is not None:  # with other settings, the budget is per frame, here per video
             requests.append(Request(f"w1 {video} w2", videos=(FRAMES,), flat=True))
         unpruned = {"strategy": "grid", "keep_ratio": 1.0}
         answers = expected(tmp_path, settings, requests)

@@ -1,4 +1,4 @@
-"""KV and encoder caches from elsewhere: here, from a folder."""
+"""KV and encoder caches from elsewhere, here from a folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def connector(kind: str, folder: Path, role: str) -> dict[str, Any]:
 
 
 def test_kv_caches(tmp_path: Path) -> None:
-    """With a KV connector, vLLM also takes images that were encoded elsewhere, which FoPru cannot prune; an error in
+    """With a KV connector, vLLM also accepts images that were encoded elsewhere, which FoPru cannot prune. An error in
     the worker would end the engine."""
     save_llava(tmp_path / "model")
     text = f"{words(40)} <image> {words(40)} w8"
@@ -46,7 +46,7 @@ def test_kv_caches(tmp_path: Path) -> None:
 
 
 def test_encoder_caches(tmp_path: Path) -> None:
-    """One instance encodes and prunes, another answers: from the image, and from its name and grid."""
+    """One instance encodes and prunes, another answers, given the image or its name and grid."""
     from vllm import SamplingParams  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
     save_qwen(tmp_path / "model", "qwen2_5_vl")

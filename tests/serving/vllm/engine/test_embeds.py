@@ -1,4 +1,4 @@
-"""Images that were encoded elsewhere, and text that was embedded elsewhere, beside images."""
+"""Images that were encoded elsewhere, and images next to text that was embedded elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ A = (1, 100, 100)
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("llava")
-    save_llava(folder, vocab_size=96)  # vLLM adds a token of its own
+    save_llava(folder, vocab_size=96)  # vLLM adds its own token
     return folder
 
 
@@ -38,7 +38,7 @@ def llm(llava: Path) -> Iterator[Any]:
 
 
 def test_embedded_text_beside_an_image(llava: Path, llm: Any) -> None:
-    """Two words as embeddings are answered like the words."""
+    """Two words as embeddings give the same answer as the words."""
     from vllm import SamplingParams  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
     request = Request("w5 w6 <image> w7", (A,))
@@ -61,7 +61,7 @@ def test_an_image_of_no_numbers_harms_its_own_request_only(llava: Path, llm: Any
     """An error in a worker would end the engine."""
     from vllm import SamplingParams  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
-    features = torch.full((1, 36, 64), torch.nan)  # from which DivPrune cannot select
+    features = torch.full((1, 36, 64), torch.nan)  # DivPrune cannot select from it
     prompt = {"prompt": "w1 <image> w2", "multi_modal_data": {"image": features}}
     llm.generate([prompt], SamplingParams(max_tokens=4), use_tqdm=False)
     request = Request("w1 <image> w2", (A,))
@@ -70,7 +70,7 @@ def test_an_image_of_no_numbers_harms_its_own_request_only(llava: Path, llm: Any
 
 @pytest.mark.parametrize("n", [20, 40, 72])
 def test_an_image_of_another_number_of_visual_tokens_is_refused(llm: Any, n: int) -> None:
-    """Before it gets to a worker, in which the error would end the engine."""
+    """It is refused before it reaches a worker, in which the error would end the engine."""
     prompt = {"prompt": "w1 <image> w2", "multi_modal_data": {"image": torch.zeros(1, n, 64)}}
     with pytest.raises(SettingError, match=f"sent as {n} visual tokens, but this model's images have 36"):
         llm.generate([prompt], use_tqdm=False)

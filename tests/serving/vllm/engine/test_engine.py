@@ -1,4 +1,4 @@
-"""What an engine records and counts, and how it answers what it cannot do."""
+"""What an engine records and counts, and its errors for impossible requests."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ def test_counters(llm: Any) -> None:
     served(llm, [request])
     served(llm, [request])
     seen, kept, selected, seconds = (counted(name) - old for name, old in zip(names, before, strict=True))
-    assert (seen, kept, selected) == (4 * 36, 4 * 9, 2)  # the second time, both are cached
+    assert (seen, kept, selected) == (4 * 36, 4 * 9, 2)  # the second time, both images are cached
     assert 0 < seconds < 5
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_keep_ratios_that_cannot_be(llava: Path, llm: Any) -> None:
-    """The request fails with the sentence, and the engine answers the next one."""
+    """The request fails with a clear message, and the engine answers the next one."""
     for ratio in (0, 1.5, "half"):
         with pytest.raises(SettingError, match=f"keep_ratio={ratio!r} is not a fraction"):
             served(llm, [Request("w1 <image> w2", (A,), keep_ratio=ratio)])  # pyright: ignore[reportArgumentType]
@@ -120,7 +120,7 @@ def test_refusals_reach_the_user(llava: Path) -> None:
 
 
 def test_without_the_override_nothing_is_pruned(llava: Path) -> None:
-    """vLLM has its own class and position IDs, and answers as transformers without tokenprune's selection."""
+    """vLLM then uses its own class and position IDs, and answers like unpruned transformers."""
     requests = [Request("w1 <image> w2 <image> w3", (A, B)), Request("w4 w5")]
     answers = expected(llava, {"strategy": "grid", "keep_ratio": 1.0}, requests)
     with engine(llava, "", {}, hf_overrides={}) as llm:
@@ -132,7 +132,7 @@ def test_without_the_override_nothing_is_pruned(llava: Path) -> None:
 
 
 def test_the_strategy_of_the_readme(llava: Path) -> None:
-    """Mosaic merges what it drops, of every image by itself."""
+    """Mosaic merges dropped tokens, separately for every image."""
     mosaic = {"strategy": "mosaic", "keep_ratio": 0.25}
     requests = [Request("w1 <image> w2 <image> w3", (A, B)), Request("w4 <image> w5", (B,)), Request("w6 w7")]
     answers = expected(llava, mosaic, requests)

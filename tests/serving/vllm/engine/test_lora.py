@@ -1,4 +1,4 @@
-"""Requests with LoRA adapters of the language model, beside others and requests without."""
+"""Requests with LoRA adapters of the language model, together with other adapters and requests without one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 pytestmark = [needs_vllm, pytest.mark.slow]
 NAMES = ("llava-clip", "qwen2_5_vl", "qwen3_vl", "mistral3", "gemma3")
 RANK = 4
-#: What PEFT puts before the names of a model's modules.
+#: PEFT's prefix for the names of a model's modules.
 PREFIX = "base_model.model."
 
 
 def write_adapter(adapter: Path, weights: dict[str, Tensor]) -> None:
-    """In PEFT's format; what is adapted is the name before `lora_`."""
+    """Write an adapter in PEFT's format, in which the name before `lora_` is the adapted module."""
     targets = sorted({name.partition(".lora_")[0].rpartition(".")[2] for name in weights})
     config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "target_modules": targets, "bias": "none"}
     adapter.mkdir()
@@ -52,8 +52,8 @@ def adapted(folder: Path, adapter: Path, merged: Path, seed: int) -> None:
 
 
 def test_adapted_embeddings_beside_markers_are_refused(tmp_path: Path) -> None:
-    """vLLM itself refuses them. They could not be right: the embeddings of markers are cached with the image, whatever
-    adapter a request has."""
+    """vLLM itself refuses them. They could not work: the embeddings of markers are cached with the image, for all
+    adapters."""
     from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]
 
     save_mistral3(tmp_path / "model")
@@ -71,8 +71,8 @@ def test_adapted_embeddings_beside_markers_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", [one for one in FAMILIES if one.name in NAMES], ids=lambda one: one.name)
 def test_adapters(family: Family, tmp_path: Path) -> None:
-    """One by one and then all together, in steps that end within images and with blocks of earlier requests, which are
-    another adapter's."""
+    """One by one and then all together, in steps that end within images, and with cached blocks of requests with a
+    different adapter."""
     from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]
 
     folder, requests = tmp_path / "model", family.requests()

@@ -1,4 +1,4 @@
-"""An embedding model's images are pruned as a generating model's are."""
+"""An embedding model's images are pruned like a generating model's."""
 
 from __future__ import annotations
 

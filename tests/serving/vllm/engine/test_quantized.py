@@ -1,4 +1,4 @@
-"""Checkpoints whose language model is quantised, as published ones are: the vision tower keeps its precision."""
+"""Checkpoints with a quantised language model, as published: the vision tower keeps its precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 NAMES = ("llava-clip", "qwen2_5_vl", "qwen3_vl")
-#: Of a log probability: vLLM quantises what is multiplied with the weights, too.
+#: Tolerance for log probabilities: vLLM also quantises what is multiplied by the weights.
 ROUNDING = 0.3
 INT8: dict[str, Any] = {"num_bits": 8, "type": "int", "symmetric": True}
 
@@ -58,9 +58,9 @@ def is_quantized(name: str, weight: Tensor) -> bool:
 
 @pytest.mark.parametrize("family", [one for one in FAMILIES if one.name in NAMES], ids=lambda one: one.name)
 def test_int8(family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answers are those of the same weights in float32 but for rounding, with and without pruning; with other kept
-    tokens they would be far from them."""
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)  # vLLM's kernel for it takes no float32
+    """Up to rounding, the answers are those of the same weights in float32, pruned or not. With other kept tokens they
+    would differ far more."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)  # vLLM's AMX kernel takes no float32
     folder, quantized, rounded = tmp_path / "float", tmp_path / "quantized", tmp_path / "rounded"
     family.save(folder)
     quantize(folder, quantized, rounded)

@@ -1,4 +1,4 @@
-"""What requests may ask for: log probabilities of the prompt, beam search, words to choose from."""
+"""Options of requests: log probabilities of the prompt, beam search, a choice of words."""
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
@@ -17,7 +17,7 @@ from helpers.served.reference import Request, beams, draw, prompt_logprobs
 pytestmark = [needs_vllm, pytest.mark.slow]
 A = (1, 100, 100)
 REQUESTS = [
-    Request("w1 <image> w2 <image> w3", (A, A)),  # one image twice
+    Request("w1 <image> w2 <image> w3", (A, A)),  # the same image twice
     Request("w1 <image> w2 w4", (A,), keep_ratio=0.5),
     Request("w5 w6 w7"),
 ]
@@ -44,7 +44,7 @@ def prompt(request: Request) -> dict[str, Any]:
 
 
 def test_log_probabilities_of_a_prompt(llava: Path, llm: Any) -> None:
-    """vLLM reads them from no cached prefix."""
+    """vLLM uses no cached prefix for them."""
     from vllm import SamplingParams
 
     wanted = reference_process().submit(prompt_logprobs, llava, "fopru", KEEPING, REQUESTS).result()
@@ -60,7 +60,7 @@ def test_log_probabilities_of_a_prompt(llava: Path, llm: Any) -> None:
 
 
 def test_beam_search(llava: Path, llm: Any) -> None:
-    """Each step sends what was answered as a part of the prompt."""
+    """Each step sends the answer so far as part of the prompt."""
     from vllm.sampling_params import BeamSearchParams
 
     for request in REQUESTS:

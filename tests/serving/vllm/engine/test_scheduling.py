@@ -25,7 +25,7 @@ def test_more_tokens_than_a_step_may_have(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
 def test_qwen_in_chunks_with_merging(tmp_path: Path, position_ids: str) -> None:
-    """Three-dimensional position IDs, windows in the tower, merged tokens, and steps of 24 tokens, all at once."""
+    """Three-dimensional position IDs, windows in the tower, merged tokens, and steps of 24 tokens, all together."""
     save_qwen(tmp_path, "qwen2_5_vl")
     settings = {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.4, "position_ids": position_ids}
     i = QWEN_IMAGE
@@ -46,12 +46,12 @@ def test_qwen_in_chunks_with_merging(tmp_path: Path, position_ids: str) -> None:
 
 
 def test_a_compiled_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It reads its position IDs at an address that stays the same."""
+    """It reads its position IDs at a fixed address."""
     save_llava(tmp_path)
     a, b, c = ((seed, 100, 100) for seed in (1, 2, 3))
     requests = [Request("w1 <image> w2 <image> w3", (a, b)), Request("w1 <image> w2", (c,))]
     answers = expected(tmp_path, FOPRU, requests)
-    # Triton's interpreter, in which kernels run here, cannot run that of sampling, which vLLM tries when it starts.
+    # Kernels run in Triton's interpreter here. It cannot run the sampling kernel, which vLLM tries when it starts.
     monkeypatch.setattr("vllm.v1.sample.ops.topk_topp_sampler.HAS_TRITON", False)
     with engine(tmp_path, "TokenPruneLlava", FOPRU, enforce_eager=False) as llm:
         for request, answer in zip(requests, answers, strict=True):

@@ -24,8 +24,8 @@ def family_of(name: str) -> Family:
 
 
 def check_answers(model: Path, family: Family, speculative: Mapping[str, Any]) -> None:
-    """Compare answers of requests one by one and together, in steps that end within images, with transformers'. Fail
-    if no draft was accepted, or none rejected."""
+    """Check that answers equal transformers', one by one and together, in steps that end within images. Fails if no
+    draft was accepted, or none rejected."""
     i = family.image
     requests = [
         Request(f"w1 w2 {i} w3 w4", (A,), n_new=40),

@@ -1,4 +1,4 @@
-"""Strategies of every kind in vLLM, unchanged, answer as in transformers."""
+"""Strategies of every kind run unchanged in vLLM, and give the same answers as in transformers."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_strategy(llava: Path, settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("family", OF_PATCHES, ids=[family.name for family in OF_PATCHES])
 def test_colors_of_patches(family: Family, tmp_path: Path) -> None:
-    """The tower gets them as patches, and in Qwen-VL and Kimi before they are normalised."""
+    """The tower gets pixels as patches, and in Qwen-VL and Kimi before they are normalised."""
     family.save(tmp_path)
     settings = {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 1.0, "cell": 2.0}
     requests = [Request(f"w1 w2 {family.image} w3", (image,)) for image in (A, B)]

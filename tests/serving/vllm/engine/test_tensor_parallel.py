@@ -22,7 +22,7 @@ from helpers.served.reference import Request
 pytestmark = [
     needs_vllm,
     pytest.mark.slow,
-    pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes are bound to two cores"),
+    pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes need two cores"),
     pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes need two GPUs"),
     pytest.mark.skipif(
         not entry_points(group="vllm.general_plugins", name="tokenprune"),
@@ -30,13 +30,13 @@ pytestmark = [
     ),
 ]
 A, B = (1, 100, 100), (2, 150, 80)
-#: Seconds for two engines that answer, if no rank waits for the other.
+#: Seconds that suffice for two engines, if no rank waits for the other.
 PATIENCE = 600
 
 
 @pytest.fixture(autouse=True)
 def time_limit() -> Iterator[None]:
-    """vLLM waits without end for a rank that waits for another one, such as one that has left a collective out."""
+    """Fail after a time limit: vLLM waits forever for a rank that waits for another one, which skipped a collective."""
 
     def fail(*_: object) -> None:
         pytest.fail(f"the ranks have not answered in {PATIENCE} seconds: does one of them wait for the other?")
@@ -63,7 +63,7 @@ def requests(image: str) -> list[Request]:
     ids=["llava", "markers"],
 )
 def test_two_ranks(save: Any, architecture: str, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each rank has half of the table of embeddings, too."""
+    """Each rank also has only half of the embedding table."""
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
     save(tmp_path)
     settings: dict[str, Any] = {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.4}
@@ -76,7 +76,7 @@ def test_two_ranks(save: Any, architecture: str, image: str, tmp_path: Path, mon
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "glm4v", "cohere_compass", "kimi_k25", "kimi_vl"])
 def test_ranks_that_encode_other_images(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rank without images, or with other sizes than the other rank's, keeps what a single one keeps."""
+    """A rank without images, or with other image sizes than the other rank, keeps the same as a single process."""
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
     family = next(one for one in FAMILIES if one.name == name)
     family.save(tmp_path)

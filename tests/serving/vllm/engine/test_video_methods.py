@@ -1,4 +1,4 @@
-"""EVS and VidCom2 keep the tokens that vLLM's own implementations keep of the same embeddings."""
+"""EVS and VidCom2 keep the same tokens as vLLM's own implementations for the same embeddings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MERGE, WIDTH = 2, 48
 
 
 def embeddings(n_frames: int, n_places: int, seed: int) -> Tensor:
-    """Scenes of a few frames, in which each frame differs a little from the one before."""
+    """Return scenes of a few frames, each a little different from the one before."""
     generator = torch.Generator().manual_seed(seed)
     frames = [torch.randn(n_places, WIDTH, generator=generator)]
     while len(frames) < n_frames:

@@ -1,5 +1,5 @@
-"""Each frame of a video is pruned as an image is: vLLM answers as transformers with a budget for every frame. In other
-families videos are not pruned, also beside images."""
+"""Each frame of a video is pruned like an image: vLLM answers like transformers with a budget per frame. In other
+families videos are not pruned, not even next to pruned images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHORT, LONG = (1, 112, 84, 4), (7, 84, 112, 6)
 
 @pytest.mark.parametrize("family", OF_VIDEOS, ids=[family.name for family in OF_VIDEOS])
 def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
-    """With steps that end within frames, and a prefix that is cached up to the middle of a video."""
+    """With steps that end within frames, and a prefix that ends in the middle of a video."""
     family.save(tmp_path)
     image, video = family.image, family.video
     by_frame = {**FOPRU, "budget_per": "tile"}
@@ -114,7 +114,7 @@ def test_videos_that_are_not_pruned(
 
 
 def test_a_family_that_takes_no_images(tmp_path: Path) -> None:
-    """LLaVA-NeXT-Video in vLLM, whose prompts have one video."""
+    """LLaVA-NeXT-Video in vLLM: prompts have exactly one video."""
     save_llava_next_video(tmp_path)
     options = {"limit_mm_per_prompt": {"video": 1}, "max_num_batched_tokens": 16, "max_num_seqs": 8}
     requests = [
@@ -141,7 +141,7 @@ def tokens(output: Any) -> list[int]:
 
 
 def test_a_chunk_of_frames_is_pruned_as_an_image(tmp_path: Path) -> None:
-    """Kimi's, whose frames the tower averages."""
+    """In Kimi, whose tower averages the frames."""
     save_kimi(tmp_path)
     requests = [
         Request(f"w1 {KIMI_IMAGE} w2", videos=(SHORT,)),

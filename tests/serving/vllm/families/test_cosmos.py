@@ -1,5 +1,5 @@
-"""Cosmos 3 Edge's patches: in raster order in vLLM 0.32, which has a config and a processor of its own, and by visual
-token in 0.33, which has transformers'."""
+"""Cosmos 3 Edge's patches: in raster order in vLLM 0.32, which has its own config and processor, and by visual token in
+0.33, which uses transformers'."""
 
 # pyright: reportMissingImports=false
 

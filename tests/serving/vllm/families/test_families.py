@@ -1,4 +1,5 @@
-"""Every family in vLLM answers as in transformers with tokenprune, however vLLM cuts, caches and preempts requests."""
+"""Every family in vLLM gives the same answers as in transformers with tokenprune, however vLLM splits, caches and
+preempts requests."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def llm(family: Family, model: Path) -> Iterator[Any]:
 
 
 def checked(family: Family, model: Path, llm: Any, requests: list[Request]) -> list[Any]:
-    """vLLM's outputs for requests that are sent one by one, after a comparison."""
+    """Return vLLM's outputs for requests that are sent one by one, after comparing them."""
     outputs = []
     for request, answer in zip(requests, expected(model, family.settings, requests), strict=True):
         (output,) = served(llm, [request])
@@ -64,8 +65,8 @@ def test_one_by_one_and_together(family: Family, model: Path, llm: Any) -> None:
 
 
 def test_other_position_ids_give_another_answer(family: Family, model: Path, llm: Any) -> None:
-    """A comparison that misses what is wrong with position IDs would be worth nothing. A language model without any
-    answers the same; test_glm5_next.py gives it wrong ones."""
+    """A comparison that does not notice wrong position IDs would be worthless. A language model without position IDs
+    answers the same; test_glm5_next.py tests it."""
     requests = [request for request in family.requests() if request.images and request.keep_ratio != 1]
     answers = expected(model, family.settings, requests, "compact")
     for output, answer in zip(served(llm, requests), answers, strict=True):
@@ -81,14 +82,14 @@ def test_steps_of_16_tokens_end_at_every_place_of_an_image(
 
 
 def block_size(llm: Any) -> int:
-    """How many tokens a block of the KV cache has: more than asked for where layers of different kinds share it."""
+    """Return the tokens per block of the KV cache: more than requested if layers of different kinds share it."""
     groups = llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_config.kv_cache_groups
     return math.lcm(*(group.kv_cache_spec.block_size for group in groups))
 
 
 @pytest.mark.parametrize("where", ["before", "within", "after", "another image"])
 def test_prefix_hits(family: Family, model: Path, llm: Any, where: str) -> None:
-    """What is cached of a prompt ends before its image, within it or after it; never is another image's."""
+    """The cached part of a prompt ends before its image, within it or after it, and never belongs to another image."""
     same, other = (100, 200, 90), (101, 200, 90)
     i, block, n = family.image, block_size(llm), 3 + family.n_more
     first, second = {
@@ -112,7 +113,7 @@ def test_prefix_hits(family: Family, model: Path, llm: Any, where: str) -> None:
 
 
 def test_preemption(family: Family, model: Path, llm: Any) -> None:
-    """Requests that outgrow the KV cache together are preempted, and start again from their own position IDs."""
+    """Requests that together exceed the KV cache are preempted, and start again with their own position IDs."""
     requests = [
         Request(f"{words(20 + n)} {family.image} {words(8)}", ((20 + n, 140, 112),), n_new=40) for n in range(6)
     ]

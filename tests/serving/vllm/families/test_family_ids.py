@@ -55,4 +55,4 @@ def test_beyond_the_table(family: Family, tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(IndexError, match=far.raises):
             outcome()
     else:
-        assert not difference(outcome(), answers[0]) < 1e-2  # NaN, mostly
+        assert not difference(outcome(), answers[0]) < 1e-2  # usually NaN

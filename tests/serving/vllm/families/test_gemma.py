@@ -1,4 +1,4 @@
-"""Gemma: attention within images, newlines that join, crops, and sliding windows shorter than the prompt."""
+"""Gemma: attention within images, newlines that merge, crops, and sliding windows shorter than the prompt."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tokenprune.serving.vllm.settings import Settings
 A, B = (1, 140, 112), (2, 200, 90)
 I = GEMMA_IMAGE  # noqa: E741
 UNPRUNED = {"strategy": "grid", "keep_ratio": 1.0}
-#: Newlines before and after images, and images side by side: prompts have one token for the newlines of a text and an
-#: image, or of two images. (vLLM itself refuses a single newline after an image.)
+#: Newlines before and after images, and adjacent images: the newlines of a text and an image, or of two images, become
+#: one token. (vLLM itself refuses a single newline after an image.)
 JOINED = [
     Request(f"w1\n{I}\n\nw2", (A,)),
     Request(f"w1 {I}{I} w2 {I}", (A, B, B)),
@@ -36,7 +36,7 @@ CROPPED = (("do_pan_and_scan", True), ("pan_and_scan_min_crop_size", 32))
 @needs_vllm
 @pytest.mark.slow
 def test_without_pruning(tmp_path: Path) -> None:
-    """vLLM's own model attends within images as transformers does, which the tests of pruning rely on."""
+    """vLLM's own model attends within images like transformers, on which the tests of pruning rely."""
     save_gemma3(tmp_path)
     answers = expected(tmp_path, UNPRUNED, JOINED)
     with engine(tmp_path, "", {}, hf_overrides={}) as llm:
@@ -48,7 +48,7 @@ def test_without_pruning(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
 def test_newlines_that_join(position_ids: str, tmp_path: Path) -> None:
-    """With steps that end before an image that they have no room for."""
+    """With steps that end before an image that does not fit into them."""
     save_gemma3(tmp_path)
     settings = {**FOPRU, "position_ids": position_ids}
     answers = expected(tmp_path, settings, JOINED)
@@ -61,7 +61,7 @@ def test_newlines_that_join(position_ids: str, tmp_path: Path) -> None:
 @needs_vllm
 @pytest.mark.slow
 def test_crops(tmp_path: Path) -> None:
-    """Of every crop, the same share is kept as of the image."""
+    """Every crop keeps the same share as the image."""
     save_gemma3(tmp_path)
     requests = [
         Request(f"w1 {I} w2 {I} w3", ((1, 140, 60), (2, 60, 180)), options=CROPPED),
@@ -77,7 +77,7 @@ def test_crops(tmp_path: Path) -> None:
 @needs_vllm
 @pytest.mark.slow
 def test_images_of_different_length(tmp_path: Path) -> None:
-    """Gemma 4's tower gets those of one padded length together, not in the order of the prompts."""
+    """Gemma 4's tower gets images of the same padded length together, not in the order of prompts."""
     save_gemma4(tmp_path)
     i, larger = GEMMA4_IMAGE, (("max_soft_tokens", 140),)
     requests = [
@@ -118,8 +118,8 @@ def test_what_is_read_from_pixels(
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
 @pytest.mark.parametrize("strategy", [FOPRU, {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.5}])
 def test_a_window_counts_what_is_left(strategy: dict[str, Any], position_ids: Any, tmp_path: Path) -> None:
-    """As long as only text before the image is out of reach, it is like a window that is longer by what was dropped,
-    in transformers, where it counts what was there."""
+    """While only text before the image is out of reach, it equals a window in transformers that is longer by what was
+    dropped, since that one counts dropped tokens."""
     n_dropped, window, settings = 7, 20, {**strategy, "position_ids": position_ids}
     requests = [Request(f"{words(10)} {I} {words(8, 30)}", (A,), n_new=5)]
     for name, length in (("own", window), ("longer", window + n_dropped)):
@@ -133,7 +133,7 @@ def test_a_window_counts_what_is_left(strategy: dict[str, Any], position_ids: An
 
 
 class Backend:
-    """That of vLLM's attention layers, as far as warnings look at it."""
+    """A stand-in for the backend of vLLM's attention layers, with what warnings read."""
 
     both_directions = False
 

@@ -14,27 +14,27 @@ pytestmark = [needs_vllm, pytest.mark.slow]
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25, "layer": -2}
 N_VISUAL, BLOCK = 256, 32
 A, B, C = (1, 224, 224), (2, 320, 240), (3, 224, 224)
-#: A text of more than a block.
+#: A text longer than a block.
 LONG = "the red and the blue and the green cup is to the left of " * 6
 REQUESTS = (
     Request("<image> where is the dog?", (A,)),
     Request("see <image> what is this?", (B,)),
-    Request("see <image> what is behind this?", (B,)),  # what is cached ends within the image
+    Request("see <image> what is behind this?", (B,)),  # the cached prefix ends within the image
     Request("<image> and <image> what is this?", (B, A)),
     Request("<image> what is this?", (B,), keep_ratio=0.5),
     Request("what is this?"),
     Request(f"{LONG} <image> what is this?", (A,)),
-    Request(f"{LONG} <image> what is this?", (B,)),  # ends before the image
+    Request(f"{LONG} <image> what is this?", (B,)),  # it ends before the image
     Request(f"<image> {LONG}", (C,)),
-    Request(f"<image> {LONG} what is this?", (C,)),  # ends after the image
+    Request(f"<image> {LONG} what is this?", (C,)),  # it ends after the image
 )
 BEFORE, WITHIN, AFTER = 7, 2, 9
-#: Steps that end within images, and a KV cache that eight requests outgrow together.
+#: Steps that end within images, and a KV cache that eight requests together exceed.
 OPTIONS: dict[str, Any] = {"max_num_batched_tokens": 48, "max_num_seqs": 8, "num_gpu_blocks_override": 33}
 
 
 def answered(settings: dict[str, Any]) -> Apart:
-    """The requests one by one, then together, then eight longer ones."""
+    """Run the requests one by one, then together, then eight longer ones."""
     batches = [*([request] for request in REQUESTS), REQUESTS, longer()]
     return served_apart(MODEL, "TokenPruneTransformers", settings, batches, max_model_len=1024, **OPTIONS)
 
@@ -57,7 +57,7 @@ def test_bundled_model(position_ids: Any) -> None:
         check_equal(output, answer)
     assert found.n_preemptions > 0
     for output, answer in zip(preempted, expected(MODEL, settings, longer()), strict=True):
-        check_equal(output, answer, 2 * TOLERANCE)  # of 40 tokens; 1.1e-4 was seen
+        check_equal(output, answer, 2 * TOLERANCE)  # over 40 tokens, 1.1e-4 was measured
 
     cached = [output.num_cached_tokens for (output,) in alone]
     starts = [visual_start(output) for (output,) in alone]
@@ -71,6 +71,6 @@ def test_bundled_model(position_ids: Any) -> None:
 
 
 def visual_start(output: Any) -> int:
-    """Where the first run of 64 equal tokens starts in a prompt; 0 if there is none."""
+    """Return where the first run of 64 equal tokens starts in a prompt; 0 if there is none."""
     ids = output.prompt_token_ids
     return next((n for n in range(len(ids) - 63) if len(set(ids[n : n + 64])) == 1), 0)

@@ -1,4 +1,4 @@
-"""GLM-5-Next: what its language model, which runs on GPUs only, takes position IDs for."""
+"""GLM-5-Next: how its language model, which runs only on GPUs, uses position IDs."""
 
 # pyright: reportMissingImports=false
 
@@ -21,7 +21,7 @@ pytestmark = [needs_vllm, pytest.mark.slow]
 
 
 def test_original_position_ids_give_another_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A comparison that misses what is wrong with position IDs would be worth nothing."""
+    """A comparison that does not notice wrong position IDs would be worthless."""
     save_glm5_next(tmp_path)
     monkeypatch.setitem(ARCHITECTURES, NAME, replace(ARCHITECTURES[NAME], reads_position_ids=True))
     requests = [Request(f"w1 w2 {GLM_IMAGE} w3 w4", ((1, 140, 112),))]
@@ -32,7 +32,7 @@ def test_original_position_ids_give_another_answer(tmp_path: Path, monkeypatch: 
 
 
 def test_position_ids_are_places_in_the_cache() -> None:
-    """vLLM attends to all tokens of a short prompt by their places, which it counts up to a token's position ID."""
+    """In a short prompt, vLLM attends to all tokens by their places, which it counts up to a token's position ID."""
     from vllm.models.glm5next.common.sparse_indexer import _decode_topk_seq_lens, _fill_causal_indices
 
     kept, unpruned = torch.arange(5), torch.tensor([0, 1, 7, 30, 31])
@@ -46,7 +46,7 @@ def test_position_ids_are_places_in_the_cache() -> None:
 
 
 def test_vllm_takes_it_for_what_it_replaces() -> None:
-    """With states of linear attention, above all."""
+    """Above all, as a model with states of linear attention."""
     from vllm.model_executor.models.registry import _ModelInfo
     from vllm.models.glm5next import Glm5NextForConditionalGeneration
 

@@ -1,4 +1,4 @@
-"""Granite 4 Vision, whose processor pads the images of a prompt to as many tiles as the largest one has."""
+"""Granite 4 Vision, whose processor pads the images of a prompt to the number of tiles of the largest one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from helpers.served.granite import save_granite4_vision
 from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]
-#: Of three and of five tiles.
+#: Sizes of images with three and with five tiles.
 WIDE, SQUARE = (1, 140, 112), (2, 224, 224)
 
 

@@ -1,4 +1,4 @@
-"""InternVL's other tower, InternViT-6B, whose layers normalise otherwise."""
+"""InternVL's other tower, InternViT-6B, whose layers normalise differently."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = [needs_vllm, pytest.mark.slow]
 
 
 def test_the_large_tower(tmp_path: Path) -> None:
-    """A strategy reads queries and keys as they are after their norms."""
+    """A strategy reads queries and keys after their norms."""
     save_internvl_chat(tmp_path, large=True)
     requests = [Request(f"w1 {CHAT_IMAGE} w2", ((1, 140, 112),)), Request(f"w1 {CHAT_IMAGE} w2", ((2, 200, 90),))]
     answers = expected(tmp_path, FOPRU, requests)

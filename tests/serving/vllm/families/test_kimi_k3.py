@@ -1,4 +1,4 @@
-"""Kimi K3 as vLLM configures it, with layers that have a state: elsewhere, the tests replace its language model."""
+"""Kimi K3 as vLLM configures it, with layers that have a state. Other tests replace its language model."""
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
@@ -24,7 +24,7 @@ def test_it_is_configured_like_the_unpruned_model(tmp_path: Path) -> None:
 
     register()
     home = "tokenprune.serving.vllm.models.kimi_k3:PrunedKimiK3"
-    ModelRegistry.register_model("TokenPruneKimiK3", home)  # instead of what other tests may have registered
+    ModelRegistry.register_model("TokenPruneKimiK3", home)  # other tests may have registered another class
     save_kimi_k3(tmp_path, linear_attn_config=LAYERS, mla_use_nope=True)
 
     def seen(**overrides: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Kimi with its latent attention, which other tests switch off: vLLM's kernel for CPUs takes whole prompts only."""
+"""Kimi with its latent attention, which other tests switch off, because vLLM's CPU kernel takes only whole prompts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from helpers.served.family import FOPRU
 from helpers.served.packed import save_kimi
 
 pytestmark = [needs_vllm, pytest.mark.slow]
-#: The only sizes that the kernel takes.
+#: The only sizes that the kernel supports.
 SIZES = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "head_dim": 64, "qk_nope_head_dim": 64, "v_head_dim": 64}
 
 

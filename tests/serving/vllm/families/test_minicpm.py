@@ -1,4 +1,4 @@
-"""Where MiniCPM-V 4.7 puts an overview and its slices on one canvas."""
+"""Where MiniCPM-V 4.7 places an overview and its slices on one canvas."""
 
 # pyright: reportMissingImports=false
 
@@ -16,7 +16,7 @@ from helpers.served.reference import Request
 from tokenprune.tokens import Layout
 
 pytestmark = needs_vllm
-#: Which tokens of a placeholder are visual: an overview and rows of slices, each behind a marker.
+#: Which tokens of a placeholder are visual: an overview and rows of slices, each after a marker.
 OVERVIEW, SLICE, ROW_END = "-vvvv-", "-vv-", "n"
 
 
@@ -50,7 +50,7 @@ def test_an_overview_is_stretched_over_its_slices() -> None:
 
 @pytest.mark.slow
 def test_rows_of_slices(tmp_path: Path) -> None:
-    """Two of two slices, which answer as in transformers, alone and after another image."""
+    """Two rows of two slices give the same answers as in transformers, alone and after another image."""
     save_minicpm(tmp_path, version="4_7")
     i, square = MINICPM_IMAGE, (1, 224, 224)
     requests = [Request(f"w1 {i} w2", (square,)), Request(f"w1 {i} w2 {i} w3", ((2, 140, 112), square))]

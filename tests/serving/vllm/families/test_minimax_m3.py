@@ -1,4 +1,4 @@
-"""MiniMax M3, whose sparse layers choose blocks of the KV cache, and run on GPUs only: other tests have none."""
+"""MiniMax M3's sparse layers, which choose blocks of the KV cache and run only on GPUs. Other tests leave them out."""
 
 # pyright: reportMissingImports=false
 
@@ -18,9 +18,9 @@ from helpers.served.reference import Request
 from torch import Tensor
 
 pytestmark = [needs_vllm, pytest.mark.slow]
-#: How many keys are a block, and how many blocks a query reads.
+#: Keys per block, and blocks per query.
 BLOCK, N_BLOCKS = 128, 2
-#: Steps of a request whose first tokens are cached: one passes into another block, and one decodes.
+#: Steps of a request whose first tokens are cached: one crosses into another block, and one decodes.
 STEPS = ((500, 524), (524, 525))
 
 
@@ -37,7 +37,7 @@ def test_vllm_takes_it_for_what_it_replaces() -> None:
 def test_places_in_the_cache_are_counted_apart_from_position_ids(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What chooses blocks takes what vLLM tells the attention of a step for places."""
+    """The code that chooses blocks uses the places in vLLM's attention metadata."""
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionMetadataBuilder
 
     from tokenprune.serving.vllm.models.minimax_m3 import PrunedMiniMaxM3
@@ -69,12 +69,12 @@ def test_places_in_the_cache_are_counted_apart_from_position_ids(
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["original", "compact"])
 def test_blocks_of_a_pruned_prompt(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """vLLM's indexer chooses those that transformers' chooses, told the same places, whatever the position IDs."""
+    """Given the same places, vLLM's indexer chooses the same blocks as transformers', whatever the position IDs."""
     from transformers.models.minimax_m3_vl import modeling_minimax_m3_vl as modeling
     from vllm.models.minimax_m3.common.ops import index_topk
 
     for kernel in (index_topk._topk_index_kernel, index_topk._topk_index_partial_kernel):
-        monkeypatch.setattr(kernel.fn, "configs", kernel.fn.configs[-1:])  # else the fastest is looked for, on a GPU
+        monkeypatch.setattr(kernel.fn, "configs", kernel.fn.configs[-1:])  # no search on a GPU
     torch.manual_seed(0)
     settings: dict[str, Any] = {"hidden_size": 64, "head_dim": 32, "layer_types": ["minimax_m3_sparse"]}
     blocks: dict[str, Any] = {
@@ -100,7 +100,7 @@ def test_blocks_of_a_pruned_prompt(kind: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def chosen_by_vllm(indexer: Any, rotation: Any, hidden: Tensor) -> Tensor:
-    """The blocks that each query of STEPS reads, (heads, tokens, blocks), by vLLM's kernels from its pages.
+    """Return the blocks that each query of STEPS reads, (heads, tokens, blocks), from vLLM's kernels and pages.
     Projections, norms and rotation are transformers'."""
     from transformers.models.minimax_m3_vl.modeling_minimax_m3_vl import apply_rotary_pos_emb
     from vllm.models.minimax_m3.common.ops import index_topk

@@ -1,4 +1,4 @@
-"""Molmo 2: the grids of an image are found, the tests' own model is transformers', and what is refused."""
+"""Molmo 2: an image's grids are found, the tests' own model equals transformers', and refusals."""
 
 # pyright: reportMissingImports=false
 
@@ -48,7 +48,7 @@ def test_grids(size: tuple[int, int]) -> None:
 
     made = Images()([draw(1, *size)])
     rows, columns, high, wide = made["image_grids"][0].tolist()
-    assert (made["image_token_pooling"] < 0).any()  # on the rims
+    assert (made["image_token_pooling"] < 0).any()  # at the borders
     assert grids_of(made["image_token_pooling"], (CROP, CROP)) == ((1, rows, columns), (1, high, wide))
 
 
@@ -70,8 +70,8 @@ def test_the_stand_in_cuts_images_as_transformers_does(size: tuple[int, int]) ->
 @in_transformers
 @torch.no_grad()
 def test_the_tests_own_model_is_that_of_transformers(tmp_path: Path) -> None:
-    """With the same weights, pruned or not, given one image: in transformers, those of a prompt attend to each other,
-    and here, as in vLLM, each by itself."""
+    """With the same weights, pruned or not, for one image: in transformers, the images of a prompt attend to each
+    other, but not here and in vLLM."""
     save_molmo2(tmp_path)
     theirs = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
     assert type(theirs).__module__.startswith("transformers.models.molmo2")
@@ -92,7 +92,7 @@ def test_the_tests_own_model_is_that_of_transformers(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_strategies(settings: dict[str, Any], tmp_path: Path) -> None:
-    """Of every kind, with what is recorded."""
+    """Strategies of every kind, and what is recorded."""
     save_molmo2(tmp_path)
     record, i = tmp_path / "kept.jsonl", MOLMO_IMAGE
     requests = [
@@ -116,7 +116,7 @@ def test_strategies(settings: dict[str, Any], tmp_path: Path) -> None:
 
 @needs_vllm
 def test_crops_of_another_size() -> None:
-    """The tower would fail, and end the engine."""
+    """The tower would fail and end the engine."""
     from tokenprune.serving.vllm.models.molmo2 import Molmo2Processor
 
     processor = Molmo2Processor.__new__(Molmo2Processor)
@@ -130,7 +130,7 @@ def test_crops_of_another_size() -> None:
 
 @in_transformers
 def test_a_config_in_transformers_format() -> None:
-    """As without --trust-remote-code: vLLM would fail on names that it does not find."""
+    """As without --trust-remote-code: vLLM would fail on missing names."""
     config = transformers.Molmo2Config(architectures=[NAME])  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(UnsupportedError, match=r"with a vit_config in config\.json.+ Add --trust-remote-code"):
         check_architecture(ARCHITECTURES[NAME], config)
@@ -141,7 +141,7 @@ def test_a_config_in_transformers_format() -> None:
 @needs_vllm
 @pytest.mark.slow
 def test_images_are_one_budget(tmp_path: Path) -> None:
-    """That of an image counts its small version and its canvas together, whose marks all stay."""
+    """An image's budget counts its small version and its canvas together. All marks are kept."""
     save_molmo2(tmp_path)
     requests = [Request(f"w1 {MOLMO_IMAGE} w2", ((1, 140, 112),))]
     (answer,) = expected(tmp_path, FOPRU, requests)

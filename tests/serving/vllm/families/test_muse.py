@@ -20,7 +20,7 @@ PATCHES = "channel (row y) (column x) -> (row column) (channel y x)"
 
 
 def patches_of(image: Tensor) -> Tensor:
-    """The patches of an image, each of which covers two frames."""
+    """Return the patches of an image, each of which covers two frames."""
     return rearrange(image, PATCHES, y=SIDE, x=SIDE).repeat(1, 2)
 
 
@@ -70,7 +70,7 @@ def test_pairs_of_frames() -> None:
 
 
 def test_patches_of_windows_come_in_raster_order() -> None:
-    """A tower with windows has the patches of each window of 2 x 2 one after the other."""
+    """In a tower with windows, the patches of each window of 2 x 2 are consecutive."""
     grids = torch.tensor([[1, 2, 4], [1, 2, 2]])
     states = torch.tensor([0.0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 10, 11])[None, :, None]
     first, second = model(merge_size=2).by_frame(states, grids)

@@ -1,4 +1,4 @@
-"""Nemotron as vLLM configures it, under each of the names that it has, and what it processes past other models."""
+"""Nemotron as vLLM configures it under each of its names, and its special processing."""
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
@@ -28,7 +28,7 @@ OURS = {one.replaces: one.name for one in ARCHITECTURES.values()}
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_configured_like_the_unpruned_model(name: str, tmp_path: Path) -> None:
-    """How videos are read, and which state its layers keep, of which vLLM decides some things by the name."""
+    """For example how videos are read and which state layers keep, some of which vLLM decides by the name."""
     from vllm import ModelRegistry
     from vllm.engine.arg_utils import EngineArgs
 
@@ -62,7 +62,7 @@ def test_vllm_takes_it_for_what_it_replaces() -> None:
 
 
 def test_a_norm_between_tower_and_projector(tmp_path: Path) -> None:
-    """Of checkpoints that were trained with multi-token prediction, under the type that transformers knows."""
+    """In checkpoints that were trained with multi-token prediction, whose type transformers knows."""
     save_nemotron(tmp_path, OMNI, num_nextn_predict_layers=1)
     a, b = (1, 140, 112), (2, 200, 90)
     requests = [Request(f"w1 {IMAGE} w2", (a,)), Request(f"{IMAGE} w1 {IMAGE} w2", (b, a), keep_ratio=0.5)]
@@ -81,7 +81,7 @@ def test_sizes_of_towers_are_those_of_vllm() -> None:
 
 
 def test_options_of_a_prompt_with_the_sound_of_its_videos() -> None:
-    """They are checked too."""
+    """These options are checked too."""
     from tokenprune.serving.vllm.models.nemotron import NemotronProcessor
 
     processor = NemotronProcessor.__new__(NemotronProcessor)
@@ -92,7 +92,7 @@ def test_options_of_a_prompt_with_the_sound_of_its_videos() -> None:
 
 
 def test_what_vllm_makes_up_to_measure_memory_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """vLLM copies the options, without those that it has used up."""
+    """vLLM copies the options, without those that it has already used."""
     from tokenprune.serving.vllm import processing
     from tokenprune.serving.vllm.models.nemotron import NemotronProcessor
 

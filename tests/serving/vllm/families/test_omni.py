@@ -1,4 +1,4 @@
-"""Images of Qwen2.5-Omni that were encoded elsewhere: vLLM 0.32 takes them for images of one visual token each."""
+"""Images of Qwen2.5-Omni that were encoded elsewhere: vLLM 0.32 treats them as images of one visual token each."""
 
 # pyright: reportMissingImports=false
 

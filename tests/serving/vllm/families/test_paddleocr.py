@@ -1,4 +1,4 @@
-"""PaddleOCR-VL's patches: one tensor for each image in vLLM 0.32, one for all in 0.33."""
+"""PaddleOCR-VL's patches: one tensor per image in vLLM 0.32, one for all images in 0.33."""
 
 # pyright: reportMissingImports=false
 

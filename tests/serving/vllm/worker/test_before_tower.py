@@ -1,4 +1,4 @@
-"""A tower without some of its patches, in place of vLLM's."""
+"""vLLM's tower run on only some of the patches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TORCH_SDPA, FLASHINFER = (SimpleNamespace(name=name) for name in ("TORCH_SDPA", 
 
 
 class Layer(nn.Module):
-    """Notes what it is given."""
+    """Records its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,14 +36,14 @@ class Merger(nn.Module):
 
 
 def items() -> list[Any]:
-    """What is left of an image of 4 visual tokens, and of a video of two frames of 2."""
+    """Return what is left of an image of 4 visual tokens, and of a video with two frames of 2."""
     from tokenprune.serving.vllm.processing import PrunedItem
 
     return [PrunedItem((4,), None, 0, (), (0, 3)), PrunedItem((2, 2), None, 0, (), (1, 2, 3))]
 
 
 def test_layers_get_what_is_left() -> None:
-    """Layers may be given the ends of segments by place, and patches in a batch of one each."""
+    """Layers may get the ends of segments as positional arguments, and patches with a batch dimension of one."""
     from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 
     first, second, merger = Layer(), Layer(), Merger()
@@ -76,7 +76,7 @@ def test_layers_get_what_is_left() -> None:
 
 
 def test_one_image_after_the_other() -> None:
-    """As PaddleOCR-VL's tower is called in vLLM 0.32."""
+    """Like PaddleOCR-VL's tower in vLLM 0.32."""
     from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 
     layer, merger = Layer(), Merger()
@@ -97,7 +97,7 @@ def test_one_image_after_the_other() -> None:
 
 
 def test_layers_that_are_not_called() -> None:
-    """Else the features would be those of a tower that has seen everything."""
+    """Otherwise the features would be those of a tower that has seen everything."""
     from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 
     dropping = PatchDropping(CONFIG, [Layer()], [Merger()], TORCH_SDPA)

@@ -1,5 +1,5 @@
-"""Qwen4-Exp's sparse attention reads the same keys in vLLM as in transformers where position IDs have gaps. The engines
-of the tests leave its index out, because vLLM's attention there needs a GPU."""
+"""Qwen4-Exp's sparse attention reads the same keys in vLLM as in transformers if position IDs have gaps. The tests'
+engines have no index, because vLLM's attention with one needs a GPU."""
 
 # pyright: reportMissingImports=false
 
@@ -14,20 +14,20 @@ from torch import Tensor
 
 pytestmark = needs_vllm
 
-#: How many keys are a block, and how many keys of blocks a query reads.
+#: Keys per block, and keys of blocks that a query reads.
 BLOCK, BUDGET = 4, 8
 #: Steps of a request, which end within blocks.
 STEPS = ((0, 7), (7, 20), (20, 21), (21, 34))
 
 
 class OnGpu(Tensor):
-    """A tensor that says so: Triton's interpreter takes any."""
+    """A tensor that claims to be on a GPU: Triton's interpreter takes any tensor."""
 
     is_cuda = True
 
 
 def indexer() -> tuple[Any, Any]:
-    """One of transformers', with random weights, and its rotary embedding."""
+    """Return transformers' indexer with random weights, and its rotary embedding."""
     from transformers import Qwen4ExpTextConfig
     from transformers.models.qwen4_exp import modeling_qwen4_exp as modeling
 
@@ -44,20 +44,20 @@ def indexer() -> tuple[Any, Any]:
 
 
 def pruned_ids() -> Tensor:
-    """Position IDs of text, of what is left of an image, and of text, (3, tokens)."""
+    """Return position IDs (3, tokens) of text, of what is left of an image, and of text."""
     rows, columns = torch.tensor([0, 0, 3, 3, 3, 9, 9, 14, 14, 14]), torch.tensor([2, 11, 0, 1, 13, 5, 6, 0, 8, 12])
     image = 5 + torch.stack([torch.zeros_like(rows), rows, columns])
     return torch.cat([torch.arange(5).expand(3, -1), image, torch.arange(20, 39).expand(3, -1)], 1)
 
 
 def selected_by_transformers(indexer: Any, rotary: Any, hidden: Tensor, ids: Tensor) -> Tensor:
-    """Which keys each query reads, (tokens, tokens)."""
+    """Return which keys each query reads, (tokens, tokens)."""
     causal = torch.ones(len(hidden), len(hidden), dtype=torch.bool).tril()[None, None]
     return indexer(hidden[None], rotary(hidden[None], ids[:, None]), causal, None)[0, 0]
 
 
 def selected_by_vllm(indexer: Any, rotary: Any, hidden: Tensor, ids: Tensor) -> Tensor:
-    """The same by vLLM's caches and kernels, in several steps. Projections, norms, rotation and scores are
+    """Return the same from vLLM's caches and kernels, in several steps. Projections, norms, rotation and scores are
     transformers'."""
     from transformers.models.qwen4_exp.modeling_qwen4_exp import apply_rotary_pos_emb
     from vllm.models.qwen4_exp.common.qsa_cache import _build_qsa_metadata_torch, canonical_qsa_rope_positions

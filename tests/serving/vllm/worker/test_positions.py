@@ -1,4 +1,4 @@
-"""Position IDs of pruned prompts, put together from two halves, are those of the unpruned prompt."""
+"""Position IDs of pruned prompts, assembled from two halves, are those of the unpruned prompt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_offsets_survive_every_dtype() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_prompt_with_images_and_videos(seed: int) -> None:
-    """With text around images and their parts or not, beside items that are not pruned."""
+    """With or without text around images and their parts, and next to items that are not pruned."""
     from vllm.multimodal.inputs import (  # pyright: ignore[reportMissingImports]
         MultiModalFeatureSpec,
         PlaceholderRange,
@@ -36,7 +36,7 @@ def test_prompt_with_images_and_videos(seed: int) -> None:
     draw = random.Random(seed)
     ids: list[int] = []
     whole: list[int] = []  # the unpruned prompt
-    original: list[int] = []  # the place in it of every token that is left
+    original: list[int] = []  # the place in the unpruned prompt of every token that is left
     features, counts, offsets, visual = [], {}, [], []
 
     def write(tokens: list[int]) -> None:
@@ -89,7 +89,7 @@ def test_prompt_with_images_and_videos(seed: int) -> None:
     )
     assert all(torch.equal(a, b) for a, b in zip(unpacked, rows, strict=True))
     assert step.apply(positions)[0].tolist() == original
-    assert len(ids) + delta == len(whole)  # the first answered token
+    assert len(ids) + delta == len(whole)  # the position of the first answer token
 
 
 def test_embeddings_of_text_have_no_offsets() -> None:
@@ -107,7 +107,7 @@ def test_embeddings_of_text_have_no_offsets() -> None:
 
 
 def test_items_that_share_a_token() -> None:
-    """Gemma 3 joins the newlines after an image and before the next one to one token."""
+    """Gemma 3 merges the newlines after an image and before the next one into one token."""
     from vllm.multimodal.inputs import (  # pyright: ignore[reportMissingImports]
         MultiModalFeatureSpec,
         PlaceholderRange,

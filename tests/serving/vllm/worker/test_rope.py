@@ -27,7 +27,7 @@ FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
 
 
 def test_yarn(tmp_path: Path) -> None:
-    """Within the table, position IDs far beyond the original length are those of transformers; past it, none are."""
+    """Within the table, position IDs far beyond the original length work as in transformers; beyond it, none do."""
     save_mistral3(tmp_path, rope_parameters=YARN)
     requests = [Request(f"w1 {MISTRAL_IMAGE} w2 {MISTRAL_IMAGE} w3", ((1, 196, 196), (2, 196, 160)))]
     answers = expected(tmp_path, FOPRU, requests)

@@ -1,4 +1,4 @@
-"""What is kept of an image fills the places that vLLM has reserved for it."""
+"""The kept tokens of an image fill the places that vLLM has reserved for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = needs_vllm
 
 
 class Fewer(Strategy):
-    """Keeps one token less than it may."""
+    """Keeps one token fewer than its budget."""
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.features[:, 0]
@@ -28,7 +28,7 @@ class Refusing(Strategy):
 
 
 class Zeroing(Strategy):
-    """Changes its tokens in place, which cannot be noticed within torch.inference_mode."""
+    """Changes its tokens in place, which is undetectable in torch.inference_mode."""
 
     def select(self, tokens: VisualTokens) -> Selection:
         tokens.features.zero_()
@@ -36,7 +36,7 @@ class Zeroing(Strategy):
 
 
 class Folding(Strategy):
-    """Folds the second token into the first."""
+    """Merges the second token into the first."""
 
     def select(self, tokens: VisualTokens) -> Selection:
         kept = tokens.features[:, 0].topk(self.budget(tokens.n_visual)).indices.sort().values
@@ -46,7 +46,7 @@ class Folding(Strategy):
 
 @pytest.mark.parametrize(("n_broken", "wanted"), [(1, [0, 2, 3]), (4, [0, 1, 5])])
 def test_features_that_are_no_numbers(n_broken: int, wanted: list[int], caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is raised, since that would end the engine, and no NaN gets into its KV cache."""
+    """No error is raised, since that would end the engine, and no NaN gets into the KV cache."""
     from tokenprune import DivPrune
     from tokenprune.serving.vllm.settings import Settings
     from tokenprune.serving.vllm.worker.selector import ImageSelector, logger
@@ -79,7 +79,7 @@ def test_a_strategy_that_keeps_fewer_is_filled_up(caplog: pytest.LogCaptureFixtu
 
 
 def test_only_what_was_encoded_is_kept(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither places that are left over nor those of an image without numbers go to zeros."""
+    """Neither unused places nor those of an image with NaN are filled with zeros."""
     from tokenprune import Compose, PixelPrune
     from tokenprune.serving.vllm.processing import PrunedItem
     from tokenprune.serving.vllm.settings import Settings
@@ -102,7 +102,7 @@ def test_only_what_was_encoded_is_kept(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_a_strategy_that_changes_its_tokens_in_place() -> None:
-    """Which does nothing to what the model gets, as in transformers."""
+    """This does not change what the model gets, as in transformers."""
     from tokenprune.serving.vllm.settings import Settings
     from tokenprune.serving.vllm.worker.selector import ImageSelector
 
@@ -116,7 +116,7 @@ def test_a_strategy_that_changes_its_tokens_in_place() -> None:
 
 
 def test_features_that_are_a_sum() -> None:
-    """Of parts that enter the language model one by one: their sum is what a strategy sees, and each is merged."""
+    """The sum of parts that enter the language model one by one: a strategy sees the sum, and each part is merged."""
     from tokenprune.serving.vllm.settings import Settings
     from tokenprune.serving.vllm.worker.selector import ImageSelector
 
