@@ -158,7 +158,7 @@ def test_a_config_without_vision_tower(capsys: pytest.CaptureFixture[str], tmp_p
 
 def test_a_config_in_another_format_than_transformers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """The original LLaVA, whose weights have other names than in transformers' class for its type."""
-    warning = "config.json names LlavaLlamaForCausalLM. If the names of its weights differ from those of the class below"
+    warning = "config.json names LlavaLlamaForCausalLM. If the names of its weights differ from"
     write(tmp_path, model_type="llava", architectures=["LlavaLlamaForCausalLM"])
     assert command("models", tmp_path) == 0
     assert capsys.readouterr().out.startswith(warning)
