@@ -88,6 +88,16 @@ class Record:
     def texts(self, *keys: str) -> list[str]:
         return fields.texts(self.content, self.key(*keys), self.where)
 
+    def check_answered(self) -> None:
+        """Raise DataError, which says what to do, for a question without "answers": those of test splits are not
+        published, and the Hub's TextVQA has empty ones in their place."""
+        given = self.content["answers"] if self.has("answers") else []
+        if isinstance(given, list) and given == [""] * len(given):
+            raise DataError(
+                f"{self.where}: has no answers. The test split has none; use --split val, which is validation in most "
+                "sets on the Hub"
+            )
+
     def image(self, key: str = "image") -> StoredImage:
         """Return an image that is stored in the table itself."""
         return _stored(self[key], f"{self.where}, {key!r}")

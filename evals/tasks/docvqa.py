@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading.records import Record, json_records
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer, anls
@@ -34,8 +33,7 @@ class DocVqa(FileTask[ShortAnswer]):
             image = record.find_image(folder, image, f"spdocvqa_images/{PurePosixPath(image).name}")
         else:
             image = record.image()
-        if not record.has("answers"):
-            raise DataError(f"{record.where}: has no answers. The test split has none; use --split val")
+        record.check_answered()
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{record.identifier('questionId')}",

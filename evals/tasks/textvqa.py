@@ -29,6 +29,7 @@ class TextVqa(FileTask[ShortAnswer]):
     forms: ClassVar[tuple[Form, ...]] = (Form(("TextVQA_*.json",), _published), *hub())
 
     def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+        record.check_answered()
         if record.has("image"):
             image = record.image()
         else:

@@ -44,6 +44,7 @@ class VizWiz(FileTask[ShortAnswer]):
             image = record.find_image(folder, f"{record.split}/{image}", f"images/{image}")
         else:
             image = record.image()
+        record.check_answered()
         where = f"{record.where}, 'answers'"
         answers = [
             fields.as_text(fields.field(given, "answer", where) if isinstance(given, dict) else given, where)

@@ -73,6 +73,7 @@ class Vqav2(FileTask[ShortAnswer]):
         return check_questions(asked, str(questions_path))
 
     def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+        record.check_answered()
         answers = _of_people(record.items("answers"), record.where)
         return self._question(record, record.image(), answers, style)
 

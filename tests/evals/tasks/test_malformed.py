@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from helpers.files.malformed import Mutation, mutations
+from helpers.files.sets import write_parquet
 from helpers.files.tasks import SETS
 
 from tokenprune.errors import DataError
@@ -77,3 +79,17 @@ def test_malformed_sets_are_refused_by_name(tmp_path: Path, name: str, form: str
             wrong.append(f"{mutation.path.relative_to(tmp_path / 'set')}, {mutation.what}: {found[:160]}")
         mutation.path.write_bytes(before)
     assert not wrong, f"{len(wrong)} wrong:\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", ["docvqa", "textvqa", "vizwiz", "vqav2"])
+@pytest.mark.parametrize("answers", [None, [], ["", ""]])
+def test_answers_that_the_hub_does_not_have(tmp_path: Path, name: str, answers: Any) -> None:
+    """Its TextVQA has ten empty ones for each question of the test split, to which every answer was wrong."""
+    SETS[name, "hub"](tmp_path)
+    (path,) = tmp_path.rglob("val*.parquet")
+    rows = [row | {"answers": answers} for row in pq.read_table(path).to_pylist()]
+    test = path.with_name("test-00000-of-00001.parquet")
+    write_parquet(test, rows)
+    with pytest.raises(DataError, match=r"test-.*\.parquet, row 0: has no answers\. The test split has none; use"):
+        TASKS[name].load(tmp_path)
+    assert TASKS[name].load(tmp_path, path.name.partition("-")[0])
