@@ -34,8 +34,8 @@ class Facts:
         not.
     peak_bytes: see memory.py; of the prefill, vision tower and KV cache included.
     generate_bytes: the same for `generate`, None if that was not run; n_new: its number of new tokens.
-    settings: the strategy's, and a digest of its code if it is not tokenprune's own; None if nothing is pruned, and in
-        files from before that was stored.
+    settings: the strategy's, and a digest of its code; None if nothing is pruned, and in files from before that was
+        stored.
     """
 
     batch: int

@@ -16,7 +16,11 @@ RESAMPLES = 4000
 
 @dataclass(frozen=True)
 class Median:
-    """The median over `n` rounds, and its 95 % interval: percentiles of the medians of resampled rounds."""
+    """The median over `n` rounds, and its 95 % interval: percentiles of the medians of resampled rounds.
+
+    For up to five rounds, these are the least and the largest. A range of five contains the true median in 94 of 100
+    cases, one of two in every other.
+    """
 
     value: float
     low: float

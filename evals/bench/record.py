@@ -61,20 +61,24 @@ class Record:
         rounds: list[Round],
     ) -> None:
         self.path, self.about, self.rounds = path, dict(about), rounds
+        self._stored: str | None = None  # what the file holds, as far as this process knows
         self.facts = {(one.batch, one.name): one for one in facts}
 
     @classmethod
     def read(cls, path: Path) -> "Record":
         """Read a file. Raises SettingError if it is not one of `tokenprune bench`."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            content = json.loads(text)
             facts = [Facts(**one | {"schedule": Schedule.from_json(one["schedule"])}) for one in content["cases"]]
             rounds = [Round(**one) for one in content["rounds"]]
-            return cls(path, content["about"], facts, rounds)
+            found = cls(path, content["about"], facts, rounds)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SettingError(
                 f"{path}: not written by tokenprune bench ({type(error).__name__}). Name another --output."
             ) from error
+        found._stored = text
+        return found
 
     @staticmethod
     def check_path(path: Path) -> None:
@@ -116,13 +120,22 @@ class Record:
         return sum(one.batch == batch and name in one.seconds for one in self.rounds)
 
     def write(self) -> None:
+        """Replace the file. Raises SettingError if another process has written it meanwhile: its rounds would be lost,
+        and both disturb each other's."""
+        if self.path.is_file() and self.path.read_text(encoding="utf-8") != self._stored:
+            raise SettingError(
+                f"{self.path}: another benchmark has written it since this one began. Wait until that is done and "
+                "repeat the command, or name another --output."
+            )
         content = {
             "about": self.about,
             "cases": [asdict(fact) | {"schedule": fact.schedule.to_json()} for fact in self.facts.values()],
             "rounds": [asdict(one) for one in self.rounds],
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(self.path, json.dumps(content, indent=1) + "\n")
+        text = json.dumps(content, indent=1) + "\n"
+        files.replace(self.path, text)
+        self._stored = text
 
     @property
     def title(self) -> str:

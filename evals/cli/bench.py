@@ -150,11 +150,15 @@ def _print(options: Namespace, record: Any, name: str) -> None:
 
     found, screen = figures(record), console(200)
     if options.throughput:
-        screen.print(tables.rich(tables.throughput(record, found, (options.memory or MEMORY) * 1e9), "generate"))
+        throughput = tables.throughput(record, found, (options.memory or MEMORY) * 1e9)
+        screen.print(tables.rich(throughput, "Medians of generate; peak memory without the weights"))
     else:
         screen.print(tables.rich(tables.costs(found), "Medians; memory without the weights"))
     if any(one.ttft_to_unpruned is not None for one in found):
-        title = "Ratios within rounds, with 95 % intervals; the ideal is the unpatched model on an equally short prompt"
+        title = (
+            "Ratios within rounds, with 95 % intervals, or the range of fewer than five rounds; the ideal is the "
+            "unpatched model on an equally short prompt"
+        )
         screen.print(tables.rich(tables.ratios(found), title))
         drawing = options.output.with_suffix(".png")
         plot.draw(found, drawing, name)

@@ -101,7 +101,7 @@ def test_strategies_are_measured_beside_their_ideals(
     options = ["--strategy", "grid", "fopru:mode=row", "--keep-ratio", 0.5, "--batch", 1, 2]
     assert run(*options, "--rounds", 2) == 0
     printed = capsys.readouterr().out
-    for expected in ("FoPru row", "ideal 18", "unpruned", "decode to ideal", "pays from", "tokens"):
+    for expected in ("FoPru row", "ideal 18", "unpruned", "decode to ideal", "pays from", "range of fewer than five"):
         assert expected in printed
     path = tmp_path / "new" / "bench.json"
     assert path.with_suffix(".png").stat().st_size > 10_000
@@ -158,6 +158,7 @@ def test_command_throughput(run: Callable[..., Any], capsys: pytest.CaptureFixtu
     assert run(*options) == 0
     printed = capsys.readouterr().out
     assert "largest batch in 1 GB" in printed
+    assert "peak memory in addition to the weights" in printed
     assert "a second" in printed
 
 
