@@ -19,8 +19,10 @@ from tokenprune.evals.models.tensors import stored
 from tokenprune.evals.reading.images import StoredImage, content_digest
 from tokenprune.evals.tasks.base.question import Question
 
-#: Packages whose source is not in a digest, because a run stores their versions.
+#: Packages whose source is not in a digest, because a run stores their versions; but that of strategies is,
+#: which change in a clone without another version.
 KNOWN = {"tokenprune", "builtins", "abc", "typing"}
+STRATEGIES = f"{tokenprune.__name__}.strategies."
 #: How many values of each weight enter the digest.
 SAMPLED = 64
 #: The names of full precision of float32 products, and of the default.
@@ -112,13 +114,18 @@ def processor_digest(processor: Any) -> str:
 
 
 def class_identity(strategy: tokenprune.Strategy | type[tokenprune.Strategy]) -> dict[str, str]:
-    """Return a digest of the source of a strategy's class, by "class"; {} if it is tokenprune's own, which the version
-    identifies, or has no source, as in an interactive session.
+    """Return a digest of the source of a strategy's class, by "class"; {} if it has none, as in an interactive session.
 
-    For a `Compose`, of its steps' classes. Functions that the class calls are not included.
+    For a `Compose`, of its steps' classes too. Functions that the class calls are not included, nor tokenprune's base
+    classes, which the version identifies.
     """
     kinds = [one if isinstance(one, type) else type(one) for one in (strategy, *getattr(strategy, "steps", ()))]
-    own = [one for kind in kinds for one in kind.__mro__ if one.__module__.partition(".")[0] not in KNOWN]
+    own = [
+        one
+        for kind in kinds
+        for one in kind.__mro__
+        if one.__module__.startswith(STRATEGIES) or one.__module__.partition(".")[0] not in KNOWN
+    ]
     try:
         sources = [inspect.getsource(one) for one in own]
     except (OSError, TypeError):

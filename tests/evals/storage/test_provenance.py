@@ -1,5 +1,6 @@
 """The identities of a run's model and questions."""
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import torch
 from helpers.files.evals import sample_image
 from helpers.tiny import tiny_llava
 
+import tokenprune
 from tokenprune.evals.bench.record import about
-from tokenprune.evals.storage.provenance import model_identity, tasks_identity
+from tokenprune.evals.storage.provenance import class_identity, model_identity, tasks_identity
 from tokenprune.evals.tasks.xlrs import Letters
 
 
@@ -42,3 +44,13 @@ def test_a_lower_precision_of_float32_products_is_named() -> None:
         assert "float32_matmul" not in full
         torch.set_float32_matmul_precision("high")
         assert record() in [full | {"float32_matmul": name} for name in ("tf32", "high")]  # newer PyTorch, and older
+
+
+def test_the_code_of_a_strategy_of_the_package_is_part_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes one in a clone changes no version, and would get the answers of the code before."""
+    source, changed = inspect.getsource, tokenprune.DivPrune
+    kinds = changed, tokenprune.Compose(tokenprune.PixelPrune(), changed(0.5))
+    before = list(map(class_identity, kinds))
+    monkeypatch.setattr(inspect, "getsource", lambda kind: source(kind) + "# changed" * (kind is changed))
+    assert before[0].keys() == {"class"}
+    assert all(was != class_identity(kind) for was, kind in zip(before, kinds, strict=True))
