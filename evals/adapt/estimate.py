@@ -88,12 +88,17 @@ def estimate(
 
 
 def timed(run: Callable[[], T], device: torch.device) -> tuple[float, T]:
-    """Return how many seconds a call takes, and its result."""
+    """Return how many seconds a call takes, and its result. What was begun before it is not counted."""
+    _finish(device)
     start = time.perf_counter()
     found = run()
+    _finish(device)
+    return time.perf_counter() - start, found
+
+
+def _finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start, found
 
 
 def duration(seconds: float) -> str:

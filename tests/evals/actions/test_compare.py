@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +62,22 @@ def test_tokens_that_are_dropped_inside_are_counted(folder: str, tmp_path: Path)
     assert (found.visual, found.kept) == (512, 256)
     assert found.kv_read == pytest.approx(0.375, abs=0.01)  # 1/2 of the steps, 1/2 of the tokens in 1/2 of the layers
     assert found.interval is None  # a single episode
+
+
+def test_the_first_call_is_not_timed(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It allocates and, on a GPU, loads kernels: of the unpruned policy, which would look slow beside others."""
+    policy, processor = load_policy(folder)
+    observations, clock, slow = load_observations(write_observations(tmp_path, n=1)), [0.0], [99.0]
+
+    def asked(policy: Any, inputs: dict[str, Any], seed: int) -> torch.Tensor:
+        clock[0] += slow.pop() if slow else 1.0
+        return actions_of(policy, inputs, seed)
+
+    monkeypatch.setattr("tokenprune.evals.actions.compare.actions_of", asked)
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    setup = Pruned(label="", keep_ratio=0.5, strategy=Random(keep_ratio=0.5))
+    (found,) = compare(policy, processor, observations, [setup])
+    assert (found.unpruned_seconds, found.seconds) == (1, 1)
 
 
 @pytest.mark.parametrize("data", ["lines", "lerobot"])

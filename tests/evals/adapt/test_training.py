@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.commands import command
 from helpers.files.evals import sample_image
 from torch import nn
@@ -13,6 +14,7 @@ from transformers import TrainingArguments
 
 import tokenprune
 from tokenprune.evals.adapt.adapt import Adapted
+from tokenprune.evals.adapt.estimate import timed
 from tokenprune.evals.adapt.examples import labelled
 from tokenprune.evals.adapt.objective import Objective, Ratios
 from tokenprune.evals.adapt.rows import Row
@@ -79,3 +81,11 @@ def test_rows_of_similar_size_share_a_batch(tmp_path: Path) -> None:
     assert sorted(size for batch in batches for size in batch) == sorted(rows[n].size[1] for n in range(40))
     spread = sum(max(batch) - min(batch) for batch in batches) / len(batches)
     assert spread < 12  # characters; for random batches it is about 16
+
+
+def test_a_time_has_nothing_of_what_was_begun_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU computes after the call that began it has returned."""
+    order: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: order.append("finished"))
+    timed(lambda: order.append("run"), torch.device("cuda"))
+    assert order == ["finished", "run", "finished"]
