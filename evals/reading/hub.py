@@ -116,7 +116,7 @@ def _open(path: Path, read: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _is_image(kind: pa.DataType) -> bool:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         kind = kind.value_type
     return pa.types.is_struct(kind) and {child.name for child in kind} <= {"bytes", "path"}
 

@@ -164,6 +164,11 @@ def _images(record: Record, folder: Path) -> tuple[StoredImage, ...]:
     value = record["image"]
     if isinstance(value, StoredImage) or (isinstance(value, tuple) and value):
         return record.images()
+    if isinstance(value, bytes):
+        raise DataError(
+            f"{record.where}, 'image': bytes, which may be anything. Before saving the table, name them images: "
+            'dataset.cast_column("image", datasets.Image())'
+        )
     paths = _texts(record, "image")
     if not paths:
         raise DataError(f"{record.where}, 'image': names no image")

@@ -68,6 +68,14 @@ def test_a_box_is_asked_for_as_the_model_writes_it(tmp_path: Path) -> None:
     assert load_questions(write(tmp_path, line | {"box": [-0.5, 0, 60.5, 41]}))  # for example, rounded to whole pixels
 
 
+def test_bytes_in_a_table_are_no_image_yet(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"image": [b"\x89PNG"], "question": ["What?"], "answer": ["x"]}), tmp_path / "questions.parquet"
+    )
+    with pytest.raises(DataError, match=r"row 0, 'image': bytes, .* dataset\.cast_column\(\"image\", datasets\.Image"):
+        load_questions(tmp_path)
+
+
 def test_a_folder_with_own_questions_is_nothing_else(tmp_path: Path) -> None:
     """Although a table also matches the patterns of published sets."""
     write_refcoco(tmp_path)
