@@ -48,6 +48,7 @@ class CallContext(threading.local):
     unprunable: arguments of the model that only fit the unpruned sequence; None unless its hook has seen the call.
     labels: the labels of the model's loss, if there are any.
     fused: the labels that a trainer compares with hidden states itself, if it does.
+    running: whether the model's forward is being executed.
     begun: whether a call of the base model is in progress whose start this patch has seen.
     encoded: the modalities that were encoded since the last call of the base model began.
     images: the images or tiles encoded so far for the call of the base model, by the modalities that it brings.
@@ -63,12 +64,13 @@ class CallContext(threading.local):
 
     def __init__(self, views: Views) -> None:
         self.views = views
+        self.running = False
         self.packing: Packing | None = None
         self.report: Report | None = None
         self.drop()
 
     def drop(self) -> None:
-        """Forget the call, except for `packing` and `report`."""
+        """Forget the call, except for `running`, `packing` and `report`."""
         self.encoding: Encoding | None = None
         self.tower: TowerCall | None = None
         self.records: dict[str, list[EncodedImage]] = {}
@@ -80,6 +82,15 @@ class CallContext(threading.local):
         self.images: dict[str, list[EncodedImage]] = {}
         self.forward: Forward | None = None
         self.actions: ActionSteps | None = None
+
+    def check_alone(self) -> None:
+        """Raise PruningError if a call of the base model begins inside another one that it would forget."""
+        if self.encoding is not None or (self.running and self.forward is not None):
+            raise PruningError(
+                "the patched model was called by its own strategy, or by a hook, in the middle of a call with images, "
+                "which would then be pruned wrongly. Compute what it needs before that call, or call another model "
+                "there, such as a copy made before patch()."
+            )
 
     def __reduce__(self) -> tuple[type[CallContext], tuple[Views]]:
         return type(self), (Views(),)

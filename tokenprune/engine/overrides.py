@@ -128,6 +128,7 @@ class ModelForward(ForwardOverride):
     def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The output. If anything is raised, the call is over. If the patch is removed between decoder layers, the next
         layer gets shortened hidden states with full-length arguments, and torch's error does not say why."""
+        outer, self._context.running = self._context.running, True
         try:
             return self.original(*args, **kwargs)
         except BaseException as error:
@@ -136,6 +137,8 @@ class ModelForward(ForwardOverride):
             self._prefill.end_forward()  # on Ctrl-C, torch calls none of the base model's hooks
             self._context.drop()
             raise
+        finally:
+            self._context.running = outer
 
     @dynamo_disabled
     def _past_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -106,6 +106,7 @@ class Prefill:
 
     @dynamo_disabled
     def before_base_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._context.check_alone()
         self.end_forward()
         self._context.packing, self._context.begun = None, True
         kwargs = named_arguments(module, args, kwargs) if args else kwargs

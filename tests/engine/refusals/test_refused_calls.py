@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,7 +14,20 @@ from helpers.families.base import CACHE
 from helpers.tiny import prompt
 
 import tokenprune
-from tokenprune import DivPrune, FoPru, GenericAdapter, PruningError, Random, UnsupportedError
+from tokenprune import (
+    DivPrune,
+    FastV,
+    FlowCut,
+    FoPru,
+    GenericAdapter,
+    Grid,
+    PruningError,
+    Random,
+    Selection,
+    UnsupportedError,
+)
+from tokenprune.strategy import Stage
+from tokenprune.tokens import StageTokens, TowerTokens, VisualTokens
 
 
 def test_features_that_do_not_tell_images_apart(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,3 +139,76 @@ def test_a_cache_that_is_returned_out_of_sight(llava: Any) -> None:
             llava(**prompt([1]), use_cache=False)
     finally:
         hook.remove()
+
+
+TEXT = torch.tensor([[5, 6, 7]])
+
+
+@dataclass(frozen=True)
+class Asking(Grid):
+    """Asks a model before it selects."""
+
+    ask: Callable[[], Any] = lambda: None
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        self.ask()
+        return super().select(tokens)
+
+
+@dataclass(frozen=True)
+class AskingInTower(FlowCut):
+    ask: Callable[[], Any] = lambda: None
+
+    def select_in_tower(self, tokens: TowerTokens) -> Selection:
+        self.ask()
+        return super().select_in_tower(tokens)
+
+
+@dataclass(frozen=True)
+class AskingAtStage(FastV):
+    layer: int = 1
+    ask: Callable[[], Any] = lambda: None
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        self.ask()
+        return super().select_at(stage, tokens)
+
+
+@pytest.mark.parametrize("kind", [Asking, AskingInTower, AskingAtStage])
+@pytest.mark.parametrize("answer", [True, False], ids=["generate", "forward"])
+def test_a_strategy_that_calls_the_model_that_it_prunes(llava: Any, kind: Any, answer: bool) -> None:
+    """The inner call would forget the images of the outer one, whose cache would then be numbered wrongly."""
+    inputs = prompt([1])
+
+    def call(model: Any) -> Any:
+        return model.generate(**inputs, max_new_tokens=3, do_sample=False) if answer else model(**inputs).logits
+
+    with torch.no_grad():
+        other = copy.deepcopy(llava)
+        with tokenprune.patch(llava, kind(keep=9, ask=lambda: other(input_ids=TEXT))):
+            expected = call(llava)
+        for ask in (llava, llava.model):
+            with (
+                tokenprune.patch(llava, kind(keep=9, ask=lambda ask=ask: ask(input_ids=TEXT))),
+                pytest.raises(PruningError, match=r"called by its own strategy, or by a hook, .* call another model"),
+            ):
+                call(llava)
+        with tokenprune.patch(llava, kind(keep=9)):
+            assert torch.equal(call(llava), expected)
+
+
+@pytest.mark.parametrize("part", ["model.vision_tower", "model.language_model.layers.1"])
+def test_a_hook_that_calls_the_patched_model(llava: Any, part: str) -> None:
+    def ask(*_: Any) -> None:
+        hook.remove()
+        llava(input_ids=TEXT)
+
+    with torch.no_grad(), tokenprune.patch(llava, Grid(keep=9)):
+        hook = llava.get_submodule(part).register_forward_pre_hook(ask)
+        with pytest.raises(PruningError, match="called by its own strategy, or by a hook"):
+            llava.generate(**prompt([1]), max_new_tokens=2)
+        hook = llava.get_submodule(part).register_forward_pre_hook(ask)
+        llava.generate(**prompt([0]), max_new_tokens=2)  # has no images to forget
+        hook.remove()
+        hook = llava.lm_head.register_forward_pre_hook(ask)
+        llava.generate(**prompt([1]), max_new_tokens=2)  # the images are pruned already
