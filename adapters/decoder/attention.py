@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from tokenprune.errors import UnsupportedError
 
 #: The parts that an attention may have whose scores are plain products of queries and keys.
 KNOWN_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm", "rotary_emb"}
+
+#: The function in the module of a model that lengthens the queries of late positions (Ministral 3).
+LENGTHENS = "get_llama_4_attn_scale"
 
 
 def text_capture_points(layer: Any) -> CapturePoints:
@@ -67,7 +71,8 @@ def text_heads(
         if part.ndim == 4 and part.shape[2] == n_tokens != part.shape[1]:
             part = part.transpose(1, 2)
         parts.append(part.reshape(len(part), n_tokens, -1, attention.head_dim).transpose(1, 2))
-    return rotate(parts[0], parts[1], cos, sin)
+    queries, keys = rotate(parts[0], parts[1], cos, sin)
+    return _lengthened(attention, queries, call["attention"]), keys
 
 
 def text_values(layer: Any, call: Mapping[str, Any]) -> Float[Tensor, "batch key_heads tokens width"]:
@@ -85,6 +90,18 @@ def text_rotation(layer: Any, call: Mapping[str, Any]) -> Float[Tensor, "two row
 def text_attention_scale(layer: Any) -> float:
     """Return the factor of q . k in a decoder layer's attention."""
     return layer.self_attn.scaling
+
+
+def _lengthened(
+    attention: Any, queries: Float[Tensor, "batch heads tokens width"], arguments: Mapping[str, Any]
+) -> Float[Tensor, "batch heads tokens width"]:
+    """The queries as the attention multiplies them with the keys, given its arguments."""
+    factor = getattr(sys.modules[type(attention).__module__], LENGTHENS, None)
+    if factor is None:
+        return queries
+    rope = attention.config.rope_parameters
+    beta, length = rope["llama_4_scaling_beta"], rope["original_max_position_embeddings"]
+    return queries * factor(arguments["position_ids"], beta, length).to(queries)
 
 
 def _one_angle(

@@ -19,6 +19,7 @@ from transformers import (
     GlmConfig,
     GPT2Config,
     LlamaConfig,
+    Ministral3Config,
     MistralConfig,
     MptConfig,
     OPTConfig,
@@ -117,10 +118,20 @@ def test_position_embeddings_of_several_components() -> None:
     assert torch.equal(found[1], expected[1])
 
 
+#: Queries from the eighth position on are longer.
+LATE = {
+    "rope_type": "default",
+    "rope_theta": 10000.0,
+    "llama_4_scaling_beta": 2.0,
+    "original_max_position_embeddings": 8,
+}
 TEXT_GUIDED = {
     "interleaved and in part": GlmConfig(**decoder(head_dim=8, partial_rotary_factor=0.5)),
     "interleaved": CohereConfig(**decoder()),
     "with norms": Qwen3Config(**decoder(head_dim=8)),
+    "with longer queries at late positions": Ministral3Config(
+        **decoder(head_dim=8, sliding_window=None, rope_parameters=LATE)
+    ),
 }
 UNREADABLE = {
     "one projection": (Phi3Config(**decoder()), "no separate query, key and value projections"),
