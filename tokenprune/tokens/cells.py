@@ -18,7 +18,8 @@ def grid_cells(layout: Layout, side: float) -> tuple[Int[Tensor, " visual"], int
     """
     parts, n_cells = [], 0
     for frames, height, width in layout.grids:
-        down, across = ((torch.arange(length, device="cpu") / side).floor().long() for length in (height, width))
+        places = (torch.arange(length, dtype=torch.float32, device="cpu") for length in (height, width))
+        down, across = ((place / side).floor().long() for place in places)
         per_row = int(across[-1]) + 1
         of_frame = down[:, None] * per_row + across
         n_frame = int(of_frame[-1, -1]) + 1

@@ -18,6 +18,7 @@ from tokenprune import STRATEGIES, BackgroundPruning
 from tokenprune.engine.select import checked_selection
 from tokenprune.strategy import PatchStrategy, TowerStrategy
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
+from tokenprune.tokens.cells import grid_cells
 
 LLAVA = Llava("llava-clip")
 GRID, WIDTH = (16, 18), 32
@@ -69,6 +70,14 @@ def test_selections_are_the_same(name: str, setting: str) -> None:
             assert torch.equal(other.scores, plain.scores)
         if other.merged is not None and plain.merged is not None:
             assert torch.equal(other.merged.weights, plain.merged.weights)
+
+
+def test_cells_of_a_wide_grid_with_another_default_dtype() -> None:
+    """bfloat16 cannot hold places beyond 256."""
+    layout = Layout.raster((1, 2, 400))
+    expected, _ = grid_cells(layout, 2.0)
+    with default_dtype(torch.bfloat16):
+        assert torch.equal(grid_cells(layout, 2.0)[0], expected)
 
 
 def test_a_model_with_another_default_device() -> None:
