@@ -33,7 +33,9 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
         in_columns = attention.get_rel_pos(width, width, attention.rel_pos_w)
         by_row = torch.einsum("t n h w c, h k c -> t n h w k", queries, in_rows)
         by_column = torch.einsum("t n h w c, w k c -> t n h w k", queries, in_columns)
-        queries = torch.cat([queries, by_row / (MARK * attention.scale), by_column / (MARK * attention.scale)], -1)
+        # In float32: divided by the mark, they exceed the largest number of float16.
+        positions = (part.float() / (MARK * attention.scale) for part in (by_row, by_column))
+        queries = torch.cat([queries.float(), *positions], -1)
         marks = (
             torch.eye(height).to(keys)[:, None].expand(-1, width, -1),
             torch.eye(width).to(keys).expand(height, -1, -1),

@@ -135,3 +135,19 @@ def test_convolutions_that_overlap() -> None:
 def test_windowed_layers_are_refused(name: str) -> None:
     with pytest.raises(UnsupportedError, match=r"layer=1 .* within small windows.* one of 0, 2"):
         tokenprune.patch(model_of(name), FoPru(layer=1))
+
+
+@pytest.mark.parametrize("name", SAM)
+def test_relative_positions_in_half_precision(name: str) -> None:
+    """Their products with queries are added to the logits unscaled. A number that is the same for every key changes
+    nothing, however large it is."""
+    model, inputs, scores = FAMILIES[name].build(), FAMILIES[name].prompt([1]), []
+    with torch.no_grad():
+        for parameter in (one for part, one in model.named_parameters() if "rel_pos" in part):
+            parameter.add_(30)
+    for dtype in (torch.float32, torch.float16):
+        inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
+        with torch.no_grad(), tokenprune.patch(model.to(dtype), FoPru()) as handle:
+            model(**inputs)
+        scores.append(handle.report.images[0].scores)
+    torch.testing.assert_close(scores[1], scores[0], atol=0.1, rtol=0.05)
