@@ -34,6 +34,8 @@ PLUGINS, PLUGIN = "VLLM_PLUGINS", "tokenprune"
 MISSPELT = 0.81
 #: The vLLM option that this command sets. If it were given twice, the second would win, and nothing would be pruned.
 HF_OVERRIDES = "--hf-overrides"
+#: Options of this command that vLLM has too, with the same meaning.
+SHARED = ("--model", "--revision")
 
 
 class _StoreOnce(Action):
@@ -110,7 +112,9 @@ def run(options: Namespace) -> None:
         raise SettingError(
             f"{PLUGINS}={loaded} keeps vLLM from loading the plug-in that prunes. Add {PLUGIN} to it, or unset it."
         )
-    print(f"Starting {shlex.join(command)}", flush=True)
+    n_own = len(command) - len(options.passed_on)
+    more = " ..." if options.passed_on else ""  # may hold keys; vLLM logs it without them
+    print(f"Starting {shlex.join(command[:n_own])}{more}", flush=True)
     os.execv(command[0], command)
 
 
@@ -163,6 +167,10 @@ def _check_passed_on(options: Namespace) -> None:
     for file, name in _in_files(options.passed_on):
         if _is_hf_overrides(f"--{name}"):
             raise SettingError(f"{file}: {name} cannot be in a --config file here. Write {HF_OVERRIDES} JSON instead.")
+        if (meant := misspelt(f"--{name}", options.parser)) not in (None, *SHARED):
+            raise SettingError(
+                f"{file}: vLLM, which reads this file, has no option {name}. Write {meant} on the command line."
+            )
     for key in ("architectures", "tokenprune"):
         if key in options.hf_overrides:
             raise SettingError(f'--hf-overrides: this command sets "{key}" itself. Leave it out.')

@@ -193,6 +193,17 @@ def test_overrides_in_a_file(name: str, llava: Path, tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(
+    ("name", "option"), [("keep-ratio", "--keep-ratio"), ("keep_ratio", "--keep-ratio"), ("strategies", "--strategy")]
+)
+def test_options_of_this_command_in_a_file(name: str, option: str, llava: Path, tmp_path: Path) -> None:
+    path = tmp_path / "vllm.yaml"
+    path.write_text(f"model: other\nrevision: main\n{name}: 0.5\n")
+    assert command("serve", "--model", llava, "--config", path) == (
+        f"Error: {path}: vLLM, which reads this file, has no option {name}. Write {option} on the command line."
+    )
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--port", "8000", "model"], "the following arguments are required: --model"),
@@ -268,4 +279,17 @@ def test_the_process_becomes_vllms(
     monkeypatch.setattr(os, "execv", lambda *call: started.append(call))
     assert command("serve", "--model", llava, "--port", "1") == 0
     assert started == [(sys.executable, expected)]
-    assert capsys.readouterr().out == f"Starting {shlex.join(expected)}\n"
+    assert capsys.readouterr().out == f"Starting {shlex.join(expected[:-2])} ...\n"
+    assert command("serve", "--model", llava) == 0
+    assert capsys.readouterr().out == f"Starting {shlex.join(expected[:-2])}\n"
+
+
+def test_keys_are_not_printed(
+    llava: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a server prints ends up in logs."""
+    monkeypatch.setattr(serve, "find_spec", lambda name: ModuleSpec(name, None))
+    monkeypatch.setattr(os, "execv", lambda *_: None)
+    for words in (["--api-key", "secret", "secret2"], ["--api-key=secret"], ["--hf_token", "secret"]):
+        assert command("serve", "--model", llava, "--port", "1", *words) == 0
+        assert "secret" not in capsys.readouterr().out

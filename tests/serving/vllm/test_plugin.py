@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from importlib import import_module
@@ -55,6 +56,21 @@ def test_settings_without_effect(name: str, way_out: str) -> None:
     config.hf_config.tokenprune = {"strategy": "fopru", "keep_ratio": 0.25}
     with pytest.raises(SettingError, match=re.escape(f"no effect on {name}. {way_out}")):
         verify(config)
+
+
+def test_a_vllm_without_the_names_that_the_plug_in_uses(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """vLLM ends if a plug-in raises an error, whatever model it is to serve."""
+    from vllm.model_executor.models import config
+
+    monkeypatch.delattr(config, "MODELS_CONFIG_MAP")
+    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
+    register()
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert "does not fit this vLLM, in which nothing can be pruned (cannot import name 'MODELS_CONFIG_MAP'" in said
+    assert said.endswith("Install vLLM 0.32 or vLLM 0.33.")
 
 
 @pytest.fixture

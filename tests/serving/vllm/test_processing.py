@@ -90,6 +90,18 @@ def test_colors_of_patches(is_bytes: bool) -> None:
     assert torch.allclose(colors_of(given.flatten(1), (mean, std)), colors, atol=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_colors_of_patches_that_were_prepared_on_a_gpu() -> None:
+    """An instance that only encodes may do so, and keep them there: --mm-processor-device, --mm-tensor-ipc torch_shm."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from tokenprune.serving.vllm.patches import colors_of
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        given = torch.empty(3, 6, device="cuda")
+        assert colors_of(given, ((0.5, 0.4, 0.3), (0.2, 0.25, 0.5))).device.type == "cpu"
+
+
 @pytest.mark.parametrize(("strategy", "refused"), [(PixelPrune(), True), (FoPru(), False)], ids=["pixels", "features"])
 def test_an_image_that_nobody_here_has_seen(strategy: Strategy, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its features come from an encoder cache, but the number of tokens in its prompt depends on its pixels."""

@@ -1,7 +1,8 @@
 """Prometheus counters of pruning, on vLLM's own /metrics, and a file of the kept indices.
 
 Tokens are counted in the API server, which makes the placeholders; a cached image counts again. The time of selection
-is spent in the workers; each sums it in a file of its own, which the API server reads on request.
+is spent in the workers; each sums it in a file of its own, which the API server reads on request. Of a GPU, it
+contains only what the CPU waits for, which may be the vision tower.
 """
 
 # pyright: reportMissingImports=false
@@ -86,8 +87,9 @@ class SelectionClock:
 
 
 class KeptFile:
-    """A file with one JSON line per encoded image or video: its name in vLLM's caches, which starts with the
-    `uuid` that a request may give it, the number of its visual tokens, and the indices of the kept ones."""
+    """A file with one JSON line per encoded image or video: its name in vLLM's caches, which starts with its `uuid` if
+    its request gives it one and has no `mm_processor_kwargs`, the number of its visual tokens, and the indices of the
+    kept ones."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)

@@ -31,7 +31,8 @@ def frames_of(config: Any, patches: Real[Tensor, "patches ..."], grid: Int[Tenso
 def colors_of(
     patches: Real[Tensor, "patches ..."], normalisation: Normalisation
 ) -> Float[Tensor, "patches channels colors"]:
-    """The colours of patches, 0 to 1, from bytes that the tower normalises, or from normalised values."""
+    """The colours of patches, 0 to 1, from bytes that the tower normalises, or from normalised values. On the CPU:
+    where vLLM prepares images on a GPU, the API server gets them there."""
     mean, std = map(torch.tensor, normalisation)
-    by_channel = patches.reshape(len(patches), len(mean), -1)
+    by_channel = patches.cpu().reshape(len(patches), len(mean), -1)
     return by_channel.float() / 255 if by_channel.dtype == torch.uint8 else by_channel * std[:, None] + mean[:, None]

@@ -20,9 +20,16 @@ logger = logging.getLogger("vllm.tokenprune")
 
 def register() -> None:
     """Make the architectures known to vLLM; models under their own names stay as they are."""
-    from vllm import ModelRegistry
-    from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
-
+    try:
+        from vllm import ModelRegistry
+        from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
+    except ImportError as error:  # another release, which must still serve all other models
+        logger.warning(
+            "tokenprune's plug-in does not fit this vLLM, in which nothing can be pruned (%s). Install %s or %s.",
+            error,
+            *(f"vLLM {release}" for release in TESTED),
+        )
+        return
     if ARCHITECTURES.keys() <= MODELS_CONFIG_MAP.keys():
         return
     own = {name: MODELS_CONFIG_MAP.get(name, VerifyAndUpdateConfig) for name in ModelRegistry.get_supported_archs()}
