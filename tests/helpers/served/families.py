@@ -23,6 +23,7 @@ from helpers.served.glm5 import save_glm5_next
 from helpers.served.granite import save_granite4_vision
 from helpers.served.interns2 import save_interns2
 from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_interns1, save_internvl_chat, save_qianfan_ocr
+from helpers.served.keye import save_keye, save_keye1_5
 from helpers.served.kimi_k3 import K3_IMAGE, save_kimi_k3
 from helpers.served.kimi_vl import VL_OPTIONS, save_kimi_vl
 from helpers.served.lfm import save_lfm2_vl
@@ -137,6 +138,8 @@ FAMILIES = (
         far=Far(256, 8, (196, 196), raises=M_ROPE_ENDS),
     ),
     Family("paddleocr_vl", "TokenPrunePaddleOCRVL", save_paddleocr_vl, PADDLE_IMAGE, far=FAR_MROPE),
+    Family("keye", "TokenPruneKeye", save_keye, PADDLE_IMAGE, far=FAR_MROPE, options=CHAT_OPTIONS),
+    Family("keye_vl1_5", "TokenPruneKeyeVL1_5", save_keye1_5, PADDLE_IMAGE, far=FAR_MROPE, options=CHAT_OPTIONS),
     Family(
         "ernie4_5_vl",
         "TokenPruneErnie4_5VL",

@@ -93,6 +93,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     from helpers.served.compass import rotate_like_qwen3
     from helpers.served.dots import norm_as_dots_ocr
     from helpers.served.glm5 import decode_plainly
+    from helpers.served.keye import norm_as_keye
     from helpers.served.kimi_k3 import see_as_kimi_k3
     from helpers.served.lfm import take_older_transformers
     from helpers.served.minimax import attend_to_everything, see_images_apart
@@ -118,6 +119,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     processor = AutoProcessor.from_pretrained(folder)
     norm_as_dots_ocr(model, folder)
+    norm_as_keye(model, folder)
     see_as_kimi_k3(model, folder)
     if published == "minimax_m3_vl":
         attend_to_everything()

@@ -75,6 +75,20 @@ def test_layers_with_a_state_and_other_names_of_a_tower() -> None:
         written(kimi, layer=27)
 
 
+@pytest.mark.parametrize("kind", ["Keye", "KeyeVL1_5"])
+def test_a_flat_config_of_qwen3(kind: str) -> None:
+    """Of Keye-VL, in which the tower's part has a name of its own."""
+    text = {"num_hidden_layers": 36, "hidden_size": 4096, "sliding_window": None, "use_sliding_window": False}
+    rope = {"rope_theta": 1e6, "rope_scaling": {"type": "default", "mrope_section": [16, 24, 24]}}
+    names = {"model_type": kind, "architectures": [f"{kind}ForConditionalGeneration"]}
+    vision = {"model_type": "siglip_vision_model", "num_hidden_layers": 27, "spatial_merge_size": 2}
+    keye = {**names, **text, **rope, "vision_config": vision}
+    assert written(keye, layer=26)["architectures"] == [f"TokenPrune{kind}"]
+    assert overrides(keye, Settings(PixelPrune()))["architectures"] == [f"TokenPrune{kind}"]
+    with pytest.raises(UnsupportedError, match="layer=27 is not in the vision tower: write 0 to 26"):
+        written(keye, layer=27)
+
+
 def test_a_config_with_experts_for_images() -> None:
     """As in ERNIE 4.5 VL, which has two numbers where transformers has one number or a kind per layer."""
     experts = {"moe_num_experts": [64, 64], "moe_intermediate_size": [1536, 512], "moe_layer_start_index": [1, 1]}

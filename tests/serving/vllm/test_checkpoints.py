@@ -29,6 +29,8 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "internvl_chat", "architectures": ["InternVLChatModel"]}, "TokenPruneInternVLChat"),
         ({"model_type": "dots_ocr", "architectures": ["DotsOCRForCausalLM"]}, "TokenPruneDotsOCR"),
         ({"model_type": "interns1", "architectures": ["InternS1ForConditionalGeneration"]}, "TokenPruneInternS1"),
+        ({"model_type": "Keye", "architectures": ["KeyeForConditionalGeneration"]}, "TokenPruneKeye"),
+        ({"model_type": "KeyeVL1_5", "architectures": ["KeyeVL1_5ForConditionalGeneration"]}, "TokenPruneKeyeVL1_5"),
         ({"model_type": "kimi_k3", "architectures": ["KimiK3ForConditionalGeneration"]}, "TokenPruneKimiK3"),
         ({"model_type": "kimi_vl", "architectures": ["KimiVLForConditionalGeneration"]}, "TokenPruneKimiVL"),
         ({"model_type": "opencua", "architectures": ["OpenCUAForConditionalGeneration"]}, "TokenPruneOpenCUA"),

@@ -8,6 +8,8 @@ from tokenprune.serving.vllm.architecture import Architecture, by_name
 
 #: A model with images of any size, whose tower gets all patches in one sequence, and with M-RoPE.
 native_resolution = partial(Architecture, mrope=True, drops_patches=True, joins_ranks=True)
+#: The same for Keye-VL, whose features vLLM does not take.
+keye = partial(Architecture, mrope=True, needs_pixels=True, drops_patches=True)
 #: A Nemotron model; vLLM runs all of them with one class.
 nemotron = partial(
     Architecture, home="nemotron:PrunedNemotron", reads_position_ids=False, needs_pixels=True, leaves_videos=True
@@ -179,6 +181,8 @@ ARCHITECTURES = by_name(
         needs_pixels=True,
         has_markers=True,
     ),
+    keye("TokenPruneKeye", "keye:PrunedKeye", "KeyeForConditionalGeneration", "Keye"),
+    keye("TokenPruneKeyeVL1_5", "keye:PrunedKeyeVL1_5", "KeyeVL1_5ForConditionalGeneration", "KeyeVL1_5"),
     Architecture(
         "TokenPruneKimiK25",
         "kimi:PrunedKimiK25",

@@ -27,6 +27,8 @@ OTHER_FORMATS = {
 CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe"}
 #: Types that only vLLM reads, and a transformers type with the same kind of vision tower.
 ONLY_VLLM = {
+    "Keye": "paddleocr_vl",
+    "KeyeVL1_5": "paddleocr_vl",
     "NemotronH_Nano_Omni_Reasoning_V3": "nemotron_h_omni",
     "NemotronH_Nano_VL_V2": "nemotron_h_omni",
     "NemotronH_Super_Omni_Reasoning_V3": "nemotron_h_omni",

@@ -18,6 +18,8 @@ from tokenprune.strategies.registry import changed_settings, name_of
 #: The part of a config that describes the language model, for types that transformers has no class for, or a different
 #: one than vLLM uses; None where the config has Qwen2's names and contains the vision tower's.
 TEXT_PARTS = {
+    "Keye": None,
+    "KeyeVL1_5": None,
     "NemotronH_Nano_Omni_Reasoning_V3": "llm_config",
     "NemotronH_Nano_VL_V2": "llm_config",
     "NemotronH_Super_Omni_Reasoning_V3": "llm_config",

@@ -54,6 +54,8 @@ SEQUENCE_TOWERS = {
 }
 #: Other towers, each of one family only.
 OWN_TOWERS = {
+    "Keye": PADDLE_TOWER,
+    "KeyeVL1_5": PADDLE_TOWER,
     "cohere2_vision": cohere_vision.TOWER,
     "cosmos3_edge": cosmos3_edge.TOWER,
     "gemma4": gemma4.TOWER,

@@ -27,6 +27,8 @@ NAMES = (
     "opencua",
     "ernie4_5_vl",
     "paddleocr_vl",
+    "keye",
+    "keye_vl1_5",
     "kimi_k25",
     "kimi_k3",
     "kimi_vl",
