@@ -284,9 +284,7 @@ def test_the_process_becomes_vllms(
     assert capsys.readouterr().out == f"Starting {shlex.join(expected[:-2])}\n"
 
 
-def test_keys_are_not_printed(
-    llava: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_keys_are_not_printed(llava: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """What a server prints ends up in logs."""
     monkeypatch.setattr(serve, "find_spec", lambda name: ModuleSpec(name, None))
     monkeypatch.setattr(os, "execv", lambda *_: None)
