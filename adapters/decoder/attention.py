@@ -66,12 +66,12 @@ def text_heads(
     rotate = rotation_of(type(attention))
     assert rotate is not None  # the capture points exist
     cos, sin = text_rotation(layer, call)
-    n_tokens, parts = cos.shape[-2], []
-    for part in (call["queries"], call["keys"]):
-        if part.ndim == 4 and part.shape[2] == n_tokens != part.shape[1]:
-            part = part.transpose(1, 2)
-        parts.append(part.reshape(len(part), n_tokens, -1, attention.head_dim).transpose(1, 2))
-    queries, keys = rotate(parts[0], parts[1], cos, sin)
+    n_tokens, parts = cos.shape[-2], [call["queries"], call["keys"]]
+    # There may be as many tokens as heads, but not also as many as key heads.
+    if any(part.ndim == 4 and part.shape[2] == n_tokens != part.shape[1] for part in parts):
+        parts = [part.transpose(1, 2) for part in parts]
+    split = [part.reshape(len(part), n_tokens, -1, attention.head_dim).transpose(1, 2) for part in parts]
+    queries, keys = rotate(split[0], split[1], cos, sin)
     return _lengthened(attention, queries, call["attention"]), keys
 
 

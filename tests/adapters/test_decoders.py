@@ -118,6 +118,20 @@ def test_position_embeddings_of_several_components() -> None:
     assert torch.equal(found[1], expected[1])
 
 
+@pytest.mark.parametrize("n_tokens", [2, 4, 5])
+def test_norms_that_return_heads_before_tokens(n_tokens: int) -> None:
+    """Also of as many tokens as there are heads or key heads."""
+    angles = torch.randn(2, 1, n_tokens, 8)
+    layer = SimpleNamespace(self_attn=SectionedAttention())
+    states = {"queries": torch.randn(1, n_tokens, 4, 8), "keys": torch.randn(1, n_tokens, 2, 8)}
+    before, after = (
+        text_heads(layer, {**given, "attention": {"position_embeddings": tuple(angles)}})
+        for given in (states, {name: part.transpose(1, 2) for name, part in states.items()})
+    )
+    assert torch.equal(before[0], after[0])
+    assert torch.equal(before[1], after[1])
+
+
 #: Queries from the eighth position on are longer.
 LATE = {
     "rope_type": "default",
