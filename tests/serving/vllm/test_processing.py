@@ -92,7 +92,7 @@ def test_colors_of_patches(is_bytes: bool) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_colors_of_patches_that_were_prepared_on_a_gpu() -> None:
-    """An instance that only encodes may do so, and keep them there: --mm-processor-device, --mm-tensor-ipc torch_shm."""
+    """And kept there, as an instance that only encodes may do: --mm-processor-device, --mm-tensor-ipc torch_shm."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     from tokenprune.serving.vllm.patches import colors_of

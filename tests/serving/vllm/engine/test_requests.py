@@ -64,9 +64,8 @@ def test_messages(options: dict[str, Any], keep_ratio: float, llm: Any) -> None:
     from vllm import SamplingParams
 
     content = [{"type": "image_pil", "image_pil": draw(*A)}, {"type": "text", "text": "w1"}]
-    (output,) = llm.chat(
-        [{"role": "user", "content": content}], SamplingParams(max_tokens=1), use_tqdm=False, **options
-    )
+    messages = [{"role": "user", "content": content}]
+    (output,) = llm.chat(messages, SamplingParams(max_tokens=1), use_tqdm=False, **options)
     image = llm.get_tokenizer().convert_tokens_to_ids("<image>")
     assert output.prompt_token_ids.count(image) == 36 * keep_ratio
 
