@@ -59,17 +59,6 @@ def test_log_probabilities_of_a_prompt(llava: Path, llm: Any) -> None:
             assert found == pytest.approx([after[place][token] for place, token in enumerate(ids[1:])], abs=TOLERANCE)
 
 
-@pytest.mark.parametrize(("options", "keep_ratio"), [({}, 0.25), ({"mm_processor_kwargs": {"keep_ratio": 0.5}}, 0.5)])
-def test_messages(options: dict[str, Any], keep_ratio: float, llm: Any) -> None:
-    from vllm import SamplingParams
-
-    content = [{"type": "image_pil", "image_pil": draw(*A)}, {"type": "text", "text": "w1"}]
-    messages = [{"role": "user", "content": content}]
-    (output,) = llm.chat(messages, SamplingParams(max_tokens=1), use_tqdm=False, **options)
-    image = llm.get_tokenizer().convert_tokens_to_ids("<image>")
-    assert output.prompt_token_ids.count(image) == 36 * keep_ratio
-
-
 def test_beam_search(llava: Path, llm: Any) -> None:
     """Each step sends the answer so far as part of the prompt."""
     from vllm.sampling_params import BeamSearchParams
