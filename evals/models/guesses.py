@@ -38,7 +38,8 @@ PUBLISHED: dict[str, Checkpoint | str | None] = {
     r"\S+/Nemotron-3-Nano-Omni": "NemotronH_Nano_Omni_Reasoning_V3",
     r"\S+/(deepseek-vl2|DeepSeek-OCR(?!-2))": None,
     r"\S+/Ovis2\.5": None,
-    r"\S+/LLaVA-OneVision-(1\.5|2)": None,
+    r"\S+/LLaVA-OneVision-1\.5": None,
+    r"\S+/LLaVA-OneVision-2": "llava_onevision2",
 }
 
 

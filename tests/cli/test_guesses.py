@@ -37,6 +37,7 @@ NAMES = {
     "zai-org/GLM-4.6V": "glm4v_moe",
     "zai-org/GLM-4.6V-Flash": "glm4v",
     "zai-org/GLM-OCR": "glm_ocr",
+    "lmms-lab-encoder/LLaVA-OneVision-2-8B-Instruct": "llava_onevision2",
     "Kwai-Keye/Keye-VL-8B-Preview": "Keye",
     "Kwai-Keye/Keye-VL-1_5-8B": "KeyeVL1_5",
     "moonshotai/Kimi-K2.5": "kimi_k25",

@@ -9,7 +9,7 @@ from helpers.served.cosmos import COSMOS_VIDEO, save_cosmos, save_cosmos_edge
 from helpers.served.dots import DOTS_IMAGE, save_dots_ocr
 from helpers.served.engine import V2
 from helpers.served.ernie import ERNIE_IMAGE, ERNIE_VISUAL, save_ernie4_5_vl
-from helpers.served.family import FAR_MROPE, M_ROPE_ENDS, OWN_ROTATION, Family, Far
+from helpers.served.family import FAR_COUNTED, FAR_MROPE, M_ROPE_ENDS, OWN_ROTATION, Family, Far
 from helpers.served.gemma import (
     GEMMA4_IMAGE,
     GEMMA_IMAGE,
@@ -54,6 +54,7 @@ from helpers.served.molmo_images import MOLMO_IMAGE, MOLMO_VISUAL
 from helpers.served.muse import MUSE_IMAGE, MUSE_VIDEO, save_muse
 from helpers.served.nemotron import NANO_VL, save_nemotron
 from helpers.served.omni import save_omni
+from helpers.served.onevision2 import save_llava_onevision2
 from helpers.served.opencua import OPENCUA_IMAGE, save_opencua
 from helpers.served.packed import (
     KIMI_IMAGE,
@@ -155,25 +156,19 @@ FAMILIES = (
         save_exaone4_5,
         QWEN_IMAGE,
         QWEN_VIDEO,
-        far=Far(64, 6, (196, 196)),
+        far=FAR_COUNTED,
         n_blocks=30,
     ),
+    Family("dots_ocr", "TokenPruneDotsOCR", save_dots_ocr, DOTS_IMAGE, far=FAR_COUNTED, options=CHAT_OPTIONS),
     Family(
-        "dots_ocr",
-        "TokenPruneDotsOCR",
-        save_dots_ocr,
-        DOTS_IMAGE,
-        far=Far(64, 6, (196, 196)),
+        "llava_onevision2",
+        "TokenPruneLlavaOnevision2",
+        save_llava_onevision2,
+        QWEN_IMAGE,
+        far=FAR_COUNTED,
         options=CHAT_OPTIONS,
     ),
-    Family(
-        "opencua",
-        "TokenPruneOpenCUA",
-        save_opencua,
-        OPENCUA_IMAGE,
-        far=Far(64, 6, (196, 196)),
-        options=CHAT_OPTIONS,
-    ),
+    Family("opencua", "TokenPruneOpenCUA", save_opencua, OPENCUA_IMAGE, far=FAR_COUNTED, options=CHAT_OPTIONS),
     Family("mistral3", "TokenPruneMistral3", save_mistral3, MISTRAL_IMAGE, far=Far(256, 8, (196, 196))),
     Family("lighton_ocr", "TokenPruneLightOnOCR", save_lighton_ocr, LIGHTON_IMAGE, far=Far(256, 8, (196, 196))),
     Family(

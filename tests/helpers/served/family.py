@@ -32,6 +32,9 @@ M_ROPE_ENDS = "out of bounds for dimension 0"
 #: longer side has visual tokens: more than 40 in these images.
 FAR_MROPE = Far(64, 7, (1372, 28), raises=M_ROPE_ENDS)
 
+#: The same for models with images of any size whose position IDs count tokens.
+FAR_COUNTED = Far(64, 6, (196, 196))
+
 #: vLLM's CPU kernel rotates the wrong values if only part of each head is rotated, and in LFM2.
 OWN_ROTATION = {"compilation_config": {"custom_ops": ["all", "-rotary_embedding"]}}
 

@@ -100,6 +100,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     from helpers.served.molmo import load_molmo2
     from helpers.served.nemotron import NANO_VL, see_tiles
     from helpers.served.omni import thinker_class
+    from helpers.served.onevision2 import see_as_llava_onevision2
 
     torch.set_num_threads(1)
     published = json.loads((folder / "config.json").read_text())["model_type"]
@@ -120,6 +121,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     processor = AutoProcessor.from_pretrained(folder)
     norm_as_dots_ocr(model, folder)
     norm_as_keye(model, folder)
+    see_as_llava_onevision2(model, folder)
     see_as_kimi_k3(model, folder)
     if published == "minimax_m3_vl":
         attend_to_everything()

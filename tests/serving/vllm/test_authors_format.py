@@ -89,6 +89,17 @@ def test_a_flat_config_of_qwen3(kind: str) -> None:
         written(keye, layer=27)
 
 
+def test_a_tower_like_qwen2_vl_s_with_siglip_s_names() -> None:
+    """Of LLaVA-OneVision 2, whose tower's part has the type of the whole."""
+    names = {"model_type": "llava_onevision2", "architectures": ["LlavaOnevision2ForConditionalGeneration"]}
+    vision = {"model_type": "llava_onevision2", "num_hidden_layers": 24, "spatial_merge_size": 2, "patch_size": 14}
+    onevision = {**names, "vision_config": vision, "text_config": {"model_type": "qwen3", "num_hidden_layers": 36}}
+    assert written(onevision, layer=23)["architectures"] == ["TokenPruneLlavaOnevision2"]
+    assert overrides(onevision, Settings(PixelPrune()))["architectures"] == ["TokenPruneLlavaOnevision2"]
+    with pytest.raises(UnsupportedError, match="layer=24 is not in the vision tower: write 0 to 23"):
+        written(onevision, layer=24)
+
+
 def test_a_config_with_experts_for_images() -> None:
     """As in ERNIE 4.5 VL, which has two numbers where transformers has one number or a kind per layer."""
     experts = {"moe_num_experts": [64, 64], "moe_intermediate_size": [1536, 512], "moe_layer_start_index": [1, 1]}

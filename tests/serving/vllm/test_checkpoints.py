@@ -35,6 +35,10 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "kimi_vl", "architectures": ["KimiVLForConditionalGeneration"]}, "TokenPruneKimiVL"),
         ({"model_type": "opencua", "architectures": ["OpenCUAForConditionalGeneration"]}, "TokenPruneOpenCUA"),
         (
+            {"model_type": "llava_onevision2", "architectures": ["LlavaOnevision2ForConditionalGeneration"]},
+            "TokenPruneLlavaOnevision2",
+        ),
+        (
             {"model_type": "ernie4_5_moe_vl", "architectures": ["Ernie4_5_VLMoeForConditionalGeneration"]},
             "TokenPruneErnie4_5VL",
         ),

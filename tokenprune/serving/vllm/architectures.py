@@ -10,6 +10,8 @@ from tokenprune.serving.vllm.architecture import Architecture, by_name
 native_resolution = partial(Architecture, mrope=True, drops_patches=True, joins_ranks=True)
 #: The same for Keye-VL, whose features vLLM does not take.
 keye = partial(Architecture, mrope=True, needs_pixels=True, drops_patches=True)
+#: Kimi-VL and others whose features vLLM does not take, with position IDs that count tokens.
+pixels_only = partial(Architecture, needs_pixels=True, drops_patches=True, joins_ranks=True)
 #: A Nemotron model; vLLM runs all of them with one class.
 nemotron = partial(
     Architecture, home="nemotron:PrunedNemotron", reads_position_ids=False, needs_pixels=True, leaves_videos=True
@@ -39,6 +41,13 @@ ARCHITECTURES = by_name(
         "LlavaOnevisionForConditionalGeneration",
         "llava_onevision",
         needs_pixels=True,
+    ),
+    Architecture(
+        "TokenPruneLlavaOnevision2",
+        "llava_onevision2:PrunedLlavaOnevision2",
+        "LlavaOnevision2ForConditionalGeneration",
+        "llava_onevision2",
+        drops_patches=True,
     ),
     Architecture("TokenPruneInternVL", "internvl:PrunedInternVL", "InternVLForConditionalGeneration", "internvl"),
     Architecture("TokenPruneInternS1", "internvl:PrunedInternVL", "InternS1ForConditionalGeneration", "interns1"),
@@ -193,24 +202,8 @@ ARCHITECTURES = by_name(
         drops_patches=True,
         joins_ranks=True,
     ),
-    Architecture(
-        "TokenPruneKimiK3",
-        "kimi_k3:PrunedKimiK3",
-        "KimiK3ForConditionalGeneration",
-        "kimi_k3",
-        needs_pixels=True,
-        drops_patches=True,
-        joins_ranks=True,
-    ),
-    Architecture(
-        "TokenPruneKimiVL",
-        "kimi_vl:PrunedKimiVL",
-        "KimiVLForConditionalGeneration",
-        "kimi_vl",
-        needs_pixels=True,
-        drops_patches=True,
-        joins_ranks=True,
-    ),
+    pixels_only("TokenPruneKimiK3", "kimi_k3:PrunedKimiK3", "KimiK3ForConditionalGeneration", "kimi_k3"),
+    pixels_only("TokenPruneKimiVL", "kimi_vl:PrunedKimiVL", "KimiVLForConditionalGeneration", "kimi_vl"),
     Architecture(
         "TokenPruneIdefics3",
         "idefics3:PrunedIdefics3",

@@ -37,6 +37,7 @@ ONLY_VLLM = {
     "interns1": "internvl",
     "kimi_k3": "kimi_k25",
     "kimi_vl": "kimi_k25",
+    "llava_onevision2": "qwen2_vl",
     "opencua": "qwen2_5_vl",
 }
 #: Types for which transformers writes different language model settings than vLLM reads: a setting that only

@@ -30,6 +30,7 @@ TEXT_PARTS = {
     "interns1": "text_config",
     "kimi_k3": "text_config",
     "kimi_vl": "text_config",
+    "llava_onevision2": "text_config",
     "molmo2": "text_config",  # vLLM takes its authors' format, which transformers' class renames
     "opencua": "text_config",
 }

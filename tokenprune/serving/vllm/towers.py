@@ -45,6 +45,7 @@ SEQUENCE_TOWERS = {
     "cohere_compass": QWEN3_TOWER,
     "dots_ocr": QWEN2_TOWER,
     "ernie4_5_moe_vl": QWEN2_TOWER,
+    "llava_onevision2": QWEN2_TOWER,
     "opencua": QWEN2_5_TOWER,
     "exaone4_5": QWEN2_5_TOWER,
     "minimax_m3_vl": minimax_m3.TOWER,

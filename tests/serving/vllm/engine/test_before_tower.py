@@ -36,6 +36,7 @@ NAMES = (
     "cohere_compass",
     "dots_ocr",
     "opencua",
+    "llava_onevision2",
 )
 #: Towers with patches in raster order, for one image at a time or for frames that are merged into the same tokens.
 RASTER = ("paddleocr_vl", "keye", "keye_vl1_5", "kimi_k25", "kimi_k3", "kimi_vl")

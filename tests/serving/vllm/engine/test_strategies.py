@@ -25,6 +25,7 @@ NAMES = (
     "minimax_m3",
     "dots_ocr",
     "opencua",
+    "llava_onevision2",
     "ernie4_5_vl",
     "paddleocr_vl",
     "keye",
