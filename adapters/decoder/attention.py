@@ -67,7 +67,7 @@ def text_heads(
     assert rotate is not None  # the capture points exist
     cos, sin = text_rotation(layer, call)
     n_tokens, parts = cos.shape[-2], [call["queries"], call["keys"]]
-    # There may be as many tokens as heads, but not also as many as key heads.
+    # Where heads share keys, only one of the two can have as many heads as there are tokens.
     if any(part.ndim == 4 and part.shape[2] == n_tokens != part.shape[1] for part in parts):
         parts = [part.transpose(1, 2) for part in parts]
     split = [part.reshape(len(part), n_tokens, -1, attention.head_dim).transpose(1, 2) for part in parts]
