@@ -56,6 +56,8 @@ NAMES = {
     "google/paligemma2-3b-pt-224": "paligemma",
     "LiquidAI/LFM2.5-VL-1.6B": "lfm2_vl",
     "PaddlePaddle/PaddleOCR-VL-1.5": "paddleocr_vl",
+    "tencent/HunyuanOCR": "hunyuan_vl",
+    "deepseek-ai/DeepSeek-OCR-2": "deepseek_ocr2",
     "rednote-hilab/dots.ocr": "dots_ocr",
     "MiniMaxAI/MiniMax-M3": "minimax_m3_vl",
     "nvidia/NVIDIA-Nemotron-Nano-12B-v2-VL-BF16": "NemotronH_Nano_VL_V2",

@@ -31,6 +31,7 @@ from helpers.served.minimax import run_minimax_m3_on_cpus
 from helpers.served.muse import resize_as_transformers
 from helpers.served.nemotron import run_nemotron_on_cpus
 from helpers.served.opencua import make_processor_whole
+from helpers.served.packed import run_hunyuan_on_cpus
 from helpers.served.qwen4 import run_qwen4_exp_on_cpus
 from helpers.served.reference import Answer, Request, answers, chunk, draw, film, noise
 from helpers.served.step import run_step_on_cpus, see_as_transformers
@@ -90,6 +91,7 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
     run_nemotron_on_cpus()
     resize_as_transformers()
     make_processor_whole()
+    run_hunyuan_on_cpus()
     if architecture == GLM5_NEXT:
         serve_plainly()
     if architecture == "TokenPruneKimiK3":

@@ -57,10 +57,13 @@ from helpers.served.omni import save_omni
 from helpers.served.onevision2 import save_llava_onevision2
 from helpers.served.opencua import OPENCUA_IMAGE, save_opencua
 from helpers.served.packed import (
+    HUNYUAN_IMAGE,
+    HUNYUAN_VISUAL,
     KIMI_IMAGE,
     LIGHTON_IMAGE,
     PADDLE_IMAGE,
     save_exaone4_5,
+    save_hunyuan_vl,
     save_kimi,
     save_lighton_ocr,
     save_paddleocr_vl,
@@ -141,6 +144,7 @@ FAMILIES = (
     Family("paddleocr_vl", "TokenPrunePaddleOCRVL", save_paddleocr_vl, PADDLE_IMAGE, far=FAR_MROPE),
     Family("keye", "TokenPruneKeye", save_keye, PADDLE_IMAGE, far=FAR_MROPE, options=CHAT_OPTIONS),
     Family("keye_vl1_5", "TokenPruneKeyeVL1_5", save_keye1_5, PADDLE_IMAGE, far=FAR_MROPE, options=CHAT_OPTIONS),
+    Family("hunyuan_vl", "TokenPruneHunyuanVL", save_hunyuan_vl, HUNYUAN_IMAGE, far=None, visual_token=HUNYUAN_VISUAL),
     Family(
         "ernie4_5_vl",
         "TokenPruneErnie4_5VL",

@@ -1,10 +1,12 @@
 """Tiny models whose towers get the patches of an image in a sequence, saved as vLLM and transformers load them."""
 
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from helpers.served.models import CHAT, N_LAYERS, PATCH, QWEN_IMAGE, QWEN_VIDEO,
 
 PADDLE_IMAGE = "<|IMAGE_START|> <|IMAGE_PLACEHOLDER|> <|IMAGE_END|>"
 LIGHTON_IMAGE = "<|image_pad|>"
+#: Its processor wants nothing between the marks.
+HUNYUAN_VISUAL = "<image>"
+HUNYUAN_IMAGE = f"<start>{HUNYUAN_VISUAL}<end>"
 KIMI_IMAGE = "<|media_begin|> <|media_pad|> <|media_end|>"
 #: The fewest and the most pixels of an image.
 SIZES = {"shortest_edge": (4 * PATCH) ** 2, "longest_edge": (14 * PATCH) ** 2}
@@ -46,6 +51,46 @@ def without_position_embeddings(name: str, weight: Tensor) -> tuple[str, Tensor]
     """Set the position embeddings of PaddleOCR-VL's tower to zero, because vLLM resizes them differently from
     transformers. The tower still has rotary embeddings."""
     return name, torch.zeros_like(weight) if "position_embedding" in name else weight
+
+
+def save_hunyuan_vl(folder: Path, **settings: Any) -> None:
+    """HunyuanOCR, saved by another process: vLLM's Transformers backend changes transformers' classes in its own."""
+    from helpers.served.engine import reference_process
+
+    reference_process().submit(_save_hunyuan_vl, folder, settings).result()
+
+
+def _save_hunyuan_vl(folder: Path, settings: dict[str, Any]) -> None:
+    """HunyuanOCR with up to 49 visual tokens, each of 2 x 2 patches, besides newline tokens. As in the published model,
+    rotary embeddings are dynamic, with frequencies that depend on a setting; here, all of them matter."""
+    words = tokenizer(image_token=HUNYUAN_VISUAL, image_start_token="<start>", image_end_token="<end>")
+    rope = {"rope_type": "dynamic", "rope_theta": 100.0, "alpha": 10.0, "factor": 1.0, "mrope_section": [4, 4, 4, 4]}
+    vision = tower(0, num_channels=3, spatial_merge_size=2, max_image_size=8 * PATCH, out_hidden_size=64)
+    del vision["image_size"]
+    config = transformers.HunYuanVLConfig(
+        vision_config=vision,
+        text_config=decoder(len(words), rope_parameters=rope, tie_word_embeddings=False, **settings),
+        image_token_id=words.image_token_id,
+        im_start_id=words.image_start_token_id,
+        im_end_id=words.image_end_token_id,
+        tie_word_embeddings=False,
+    )
+    processor = transformers.HunYuanVLProcessor(
+        image_processor=transformers.HunYuanVLImageProcessor(patch_size=PATCH, size=SIZES),
+        tokenizer=words,
+        chat_template=CHAT.replace("IMAGE", HUNYUAN_IMAGE),
+    )
+    save(transformers.HunYuanVLForConditionalGeneration(config), processor, folder)
+
+
+@cache
+def run_hunyuan_on_cpus() -> None:
+    """vLLM's kernel for linear layers on CPUs takes contiguous inputs only, and HunyuanOCR's tower gives it others."""
+    from vllm import _custom_ops
+
+    module: Any = _custom_ops
+    original = module.onednn_mm
+    module.onednn_mm = lambda handler, x, bias: original(handler, x.contiguous(), bias)
 
 
 def save_exaone4_5(folder: Path, window: int = 4096, **settings: Any) -> None:

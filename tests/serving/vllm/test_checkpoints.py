@@ -27,6 +27,7 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "kimi_k25", "architectures": ["KimiK25ForConditionalGeneration"]}, "TokenPruneKimiK25"),
         ({"model_type": "kimi_k25", "architectures": ["Kimi_K25ForConditionalGeneration"]}, "TokenPruneKimiK25"),
         ({"model_type": "internvl_chat", "architectures": ["InternVLChatModel"]}, "TokenPruneInternVLChat"),
+        ({"model_type": "hunyuan_vl", "architectures": ["HunYuanVLForConditionalGeneration"]}, "TokenPruneHunyuanVL"),
         ({"model_type": "dots_ocr", "architectures": ["DotsOCRForCausalLM"]}, "TokenPruneDotsOCR"),
         ({"model_type": "interns1", "architectures": ["InternS1ForConditionalGeneration"]}, "TokenPruneInternS1"),
         ({"model_type": "Keye", "architectures": ["KeyeForConditionalGeneration"]}, "TokenPruneKeye"),

@@ -11,6 +11,7 @@ from transformers import (
     Dinov2Config,
     Gemma3Config,
     Gemma3TextConfig,
+    HunYuanVLConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaNextConfig,
@@ -195,6 +196,21 @@ def test_language_models() -> None:
     check(llava(LlamaConfig(rope_parameters=rope), position_ids="compact"))
     with pytest.raises(UnsupportedError, match="of type 'longrope'"):
         check(gemma3(full_attention=rope), "TokenPruneGemma3")
+
+
+@pytest.mark.parametrize("name", ["mrope_section", "xdrope_section"])
+def test_components_of_position_ids(name: str) -> None:
+    """Of HunyuanOCR, whose published config.json has another name for them."""
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 1000.0, "factor": 1.0, name: [16] * 4}
+    text: dict[str, Any] = {"num_hidden_layers": 6, "num_attention_heads": 4, "head_dim": 128}
+    for sections in ([16] * 4, [22, 21, 21]):
+        config: Any = HunYuanVLConfig(text_config={**text, "rope_parameters": {**rope, name: sections}})
+        config.architectures, config.tokenprune = ["TokenPruneHunyuanVL"], FOPRU
+        if len(sections) == 4:
+            check(config, "TokenPruneHunyuanVL")
+            continue
+        with pytest.raises(UnsupportedError, match=r"mrope_section=\[22, 21, 21\]: of this family, only models whose"):
+            check(config, "TokenPruneHunyuanVL")
 
 
 def test_an_architecture_of_another_model_is_refused() -> None:

@@ -12,6 +12,8 @@ native_resolution = partial(Architecture, mrope=True, drops_patches=True, joins_
 keye = partial(Architecture, mrope=True, needs_pixels=True, drops_patches=True)
 #: Kimi-VL and others whose features vLLM does not take, with position IDs that count tokens.
 pixels_only = partial(Architecture, needs_pixels=True, drops_patches=True, joins_ranks=True)
+#: A model that cannot take features instead of an image, because they do not say where in the image they belong.
+needs_pixels = partial(Architecture, needs_pixels=True)
 #: A Nemotron model; vLLM runs all of them with one class.
 nemotron = partial(
     Architecture, home="nemotron:PrunedNemotron", reads_position_ids=False, needs_pixels=True, leaves_videos=True
@@ -20,12 +22,8 @@ nemotron = partial(
 GENERIC = "TokenPruneTransformers"
 ARCHITECTURES = by_name(
     Architecture("TokenPruneLlava", "llava:PrunedLlava", "LlavaForConditionalGeneration", "llava"),
-    Architecture(
-        "TokenPruneLlavaNext",
-        "llava_next:PrunedLlavaNext",
-        "LlavaNextForConditionalGeneration",
-        "llava_next",
-        needs_pixels=True,
+    needs_pixels(
+        "TokenPruneLlavaNext", "llava_next:PrunedLlavaNext", "LlavaNextForConditionalGeneration", "llava_next"
     ),
     Architecture(
         "TokenPruneLlavaNextVideo",
@@ -35,12 +33,11 @@ ARCHITECTURES = by_name(
         takes_images=False,
         needs_pixels=True,
     ),
-    Architecture(
+    needs_pixels(
         "TokenPruneLlavaOnevision",
         "llava_next:PrunedLlavaOnevision",
         "LlavaOnevisionForConditionalGeneration",
         "llava_onevision",
-        needs_pixels=True,
     ),
     Architecture(
         "TokenPruneLlavaOnevision2",
@@ -55,12 +52,11 @@ ARCHITECTURES = by_name(
     Architecture(
         "TokenPruneQianfanOCR", "internvl:PrunedQianfanOCR", "QianfanOCRForConditionalGeneration", "qianfan_ocr"
     ),
-    Architecture(
+    needs_pixels(
         "TokenPruneGranite4Vision",
         "granite4_vision:PrunedGranite4Vision",
         "Granite4VisionForConditionalGeneration",
         "granite4_vision",
-        needs_pixels=True,
     ),
     native_resolution("TokenPruneQwen2VL", "qwen_vl:PrunedQwen2VL", "Qwen2VLForConditionalGeneration", "qwen2_vl"),
     native_resolution(
@@ -144,6 +140,14 @@ ARCHITECTURES = by_name(
         drops_patches=True,
     ),
     Architecture(
+        "TokenPruneHunyuanVL",
+        "hunyuan_vl:PrunedHunyuanVL",
+        "HunYuanVLForConditionalGeneration",
+        "hunyuan_vl",
+        mrope=True,
+        needs_pixels=True,
+    ),
+    Architecture(
         "TokenPruneErnie4_5VL",
         "ernie4_5_vl:PrunedErnie4_5VL",
         "Ernie4_5_VLMoeForConditionalGeneration",
@@ -225,19 +229,11 @@ ARCHITECTURES = by_name(
         has_markers=True,
         needs_pixels=True,
     ),
-    Architecture(
-        "TokenPruneMuseGlimmer",
-        "muse:PrunedMuseGlimmer",
-        "MuseGlimmerForConditionalGeneration",
-        "muse_glimmer",
-        needs_pixels=True,
+    needs_pixels(
+        "TokenPruneMuseGlimmer", "muse:PrunedMuseGlimmer", "MuseGlimmerForConditionalGeneration", "muse_glimmer"
     ),
-    Architecture(
-        "TokenPruneMiniCPMV4_6",
-        "minicpm:PrunedMiniCPMV4_6",
-        "MiniCPMV4_6ForConditionalGeneration",
-        "minicpmv4_6",
-        needs_pixels=True,
+    needs_pixels(
+        "TokenPruneMiniCPMV4_6", "minicpm:PrunedMiniCPMV4_6", "MiniCPMV4_6ForConditionalGeneration", "minicpmv4_6"
     ),
     Architecture(
         "TokenPruneMiniCPMV4_7",

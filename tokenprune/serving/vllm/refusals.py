@@ -106,6 +106,7 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
             f"vLLM's Transformers backend, which serves this model, does not show the attention of a "
             f"{seeing.vision_config.model_type} tower. {READS_FEATURES}"
         )
+    check_components(config.get_text_config())
     check_decoder(config.get_text_config(), settings)
 
 
@@ -123,6 +124,16 @@ def check_patches(config: Any, tower: Tower) -> None:
             f"vision_feature_select_strategy={given!r} with a {config.vision_config.model_type} tower does not give "
             f'one visual token per patch. Write "vision_feature_select_strategy": "{fitting}" in --hf-overrides if '
             f"the model was trained that way; else serve it without pruning."
+        )
+
+
+def check_components(text_config: Any) -> None:
+    """Raise UnsupportedError for a HunyuanVL whose position IDs do not have four components."""
+    section = (getattr(text_config, "rope_parameters", None) or {}).get("mrope_section")
+    if getattr(text_config, "model_type", "") == "hunyuan_vl_text" and len(section or ()) != 4:
+        raise UnsupportedError(
+            f"mrope_section={section}: of this family, only models whose position IDs have four components, the first "
+            f"of which counts tokens, can be pruned inside vLLM. Serve the model without pruning."
         )
 
 

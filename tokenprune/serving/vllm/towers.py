@@ -24,7 +24,7 @@ from tokenprune.adapters.families import (
 )
 from tokenprune.adapters.towers import TOWERS, Tower, tower_of
 from tokenprune.adapters.towers.qwen import NORMED_TOWER, QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
-from tokenprune.adapters.towers.siglip_packed import PADDLE_TOWER
+from tokenprune.adapters.towers.siglip_packed import HUNYUAN_TOWER, PADDLE_TOWER
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm import radio
 
@@ -60,6 +60,7 @@ OWN_TOWERS = {
     "cohere2_vision": cohere_vision.TOWER,
     "cosmos3_edge": cosmos3_edge.TOWER,
     "gemma4": gemma4.TOWER,
+    "hunyuan_vl": HUNYUAN_TOWER,
     "interns1": TOWERS["internvl_vision"],
     "internvl_chat": TOWERS["internvl_vision"],
     "kimi_k25": kimi.TOWER,

@@ -30,6 +30,7 @@ NAMES = (
     "paddleocr_vl",
     "keye",
     "keye_vl1_5",
+    "hunyuan_vl",
     "kimi_k25",
     "kimi_k3",
     "kimi_vl",

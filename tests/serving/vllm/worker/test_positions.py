@@ -80,7 +80,7 @@ def test_prompt_with_images_and_videos(seed: int) -> None:
         assert len(tokens) == where.length
         assert count is None or int((tokens == VISUAL).sum()) == sum(n for n, _ in count)
         assert where.is_embed is None or torch.equal(tokens == VISUAL, where.is_embed)
-    positions, delta = pruned_ids(*compact_ids(len(found)), places)
+    positions, delta = pruned_ids(*compact_ids(len(found), 1), places)
     step = StepPositions(1, 200, width=5, adds=True)
     rows = [torch.randn(len(one), 5) for one in offsets]
     unpacked = step.unpack(
@@ -127,6 +127,6 @@ def test_items_that_share_a_token() -> None:
     assert found == [1, MARKER, *[VISUAL] * 4, MARKER, VISUAL, MARKER, MARKER, *[VISUAL] * 3, MARKER, 2]
     assert [(one.mm_position.offset, one.mm_position.length) for one in moved] == [(1, 6), (6, 3), (9, 5)]
     assert places == [Place(2, 2, 4), Place(1, 10, 3)]
-    positions, delta = pruned_ids(*compact_ids(len(found)), places)
+    positions, delta = pruned_ids(*compact_ids(len(found), 1), places)
     assert positions[0].tolist() == [0, 1, 2, 2, 6, 7, 8, 9, 10, 13, 14]
     assert delta == 4

@@ -22,7 +22,7 @@ from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processing import PruningProcessor
 from tokenprune.serving.vllm.towers import transformers_class
-from tokenprune.serving.vllm.worker.capture import FusedCapture
+from tokenprune.serving.vllm.worker.capture import Capture, FusedCapture
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import tiled_images
 
@@ -41,7 +41,7 @@ class PrunedTransformers(PrunedModel, TransformersMultiModalForCausalLM):
         """The module that holds the language model's rotary embeddings, which are transformers' and have no table."""
         return self.model.language_model
 
-    def make_capture(self) -> FusedCapture:
+    def make_capture(self) -> Capture:
         adapter = self.adapter
         tower = adapter.vision_tower
         layer = adapter.tower.layers(tower)[adapter.encoder_layer(self.settings.strategy.attention_layer)]

@@ -123,6 +123,24 @@ class FusedCapture(Capture):
         self._hold(*states.split(self._n_local * self._width, -1)[:2])
 
 
+class SeparateCapture(Capture):
+    """The capture for an attention module of transformers whose projections vLLM keeps apart, whole on every rank."""
+
+    def __init__(self, attention: Any, n_heads: int) -> None:
+        super().__init__(attention.scaling, n_heads, n_heads, attention.head_dim)
+        self._queries: Tensor | None = None
+        attention.q_proj.register_forward_hook(self._note)
+        attention.k_proj.register_forward_hook(self._after)
+
+    def _note(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        self._queries = output
+
+    def _after(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        assert self._queries is not None
+        self._hold(self._queries, output)
+        self._queries = None
+
+
 class TileCapture(Capture):
     """The capture for transformers' own tower, whole on every rank; `tower` says how to read it.
 

@@ -202,16 +202,18 @@ class PrunedModel(Base):
                 item is not None and item.n_visual + len(item.markers) > len(visual_places(feature.mm_position))
                 for feature, item in zip(mm_features, items.values(), strict=True)
             )
-            return compact_ids(len(input_tokens)) if pruned else self.unpruned_ids(input_tokens, mm_features)
+            if pruned:
+                return compact_ids(len(input_tokens), self.n_components)
+            return self.unpruned_ids(input_tokens, mm_features)
         counts = {key: None if item is None else item.places(self.settings) for key, item in items.items()}
         ids, features, places = unpruned_prompt(input_tokens, mm_features, lambda feature: counts[id(feature)])
         return pruned_ids(*self.unpruned_ids(ids, features), places)
 
     def unpruned_ids(self, ids: list[int], features: Any) -> tuple[Tensor, int]:
-        """The position IDs of an unpruned prompt, (3, length), and the delta for what follows."""
+        """The position IDs of an unpruned prompt and the delta for what follows."""
         if self.n_components > 1:
             return super().get_mrope_input_positions(ids, features)
-        return compact_ids(len(ids))
+        return compact_ids(len(ids), self.n_components)
 
     def _name(self, features: Any, items: dict[int, PrunedItem | None]) -> None:
         for feature, item in zip(features, items.values(), strict=True):

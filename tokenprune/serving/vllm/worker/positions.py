@@ -148,6 +148,7 @@ def pruned_ids(
     return ids[:, torch.cat([*parts, index[done:]])], delta + dropped
 
 
-def compact_ids(n_tokens: int) -> tuple[Int[Tensor, "rows tokens"], int]:
-    """Consecutive position IDs, in the three rows that vLLM expects for any model, and the delta for what follows."""
-    return torch.arange(n_tokens).expand(3, -1), 0
+def compact_ids(n_tokens: int, n_components: int) -> tuple[Int[Tensor, "rows tokens"], int]:
+    """Consecutive position IDs, in as many rows as they have components, but at least the three that vLLM expects for
+    any model, and the delta for what follows."""
+    return torch.arange(n_tokens).expand(max(3, n_components), -1), 0

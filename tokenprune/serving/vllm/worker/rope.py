@@ -1,7 +1,9 @@
 """Rotary embeddings at position IDs beyond vLLM's tables.
 
 vLLM tabulates cosines and sines up to the length of the longest sequence. Original position IDs exceed that, because
-they count pruned tokens too, and reading beyond the table silently returns NaN.
+they count pruned tokens too, and reading beyond the table silently returns NaN. transformers' embeddings, on vLLM's
+Transformers backend, have no tables, but one position ID beyond a dynamic one's length changes the frequencies of all
+requests.
 """
 
 # pyright: reportMissingImports=false
@@ -34,10 +36,13 @@ LENGTHENED = (
 
 def lengthen(language_model: nn.Module, settings: Settings, max_model_len: int) -> None:
     """Lengthen every table of a language model to at least the position IDs that an engine with `settings` provides.
-    Raises UnsupportedError for one that vLLM cannot lengthen because its frequencies depend on the length."""
+    Raises UnsupportedError for one that vLLM cannot lengthen because its frequencies depend on the length, and for
+    transformers' own embedding, if it is dynamic and made for fewer."""
     n_positions = settings.n_positions(max_model_len)
     module: Any
     for module in language_model.modules():
+        if getattr(module, "rope_type", None) == "dynamic" and module.original_max_seq_len < n_positions:
+            raise _too_short(type(module).__name__, module.original_max_seq_len, settings, n_positions)
         if not isinstance(module, RotaryEmbeddingBase) or len(module.cos_sin_cache) >= n_positions:
             continue
         yarn = isinstance(module, MRotaryEmbedding) and module.scaling_factor is not None
