@@ -65,11 +65,12 @@ def _save_hunyuan_vl(folder: Path, settings: dict[str, Any]) -> None:
     rotary embeddings are dynamic, with frequencies that depend on a setting; here, all of them matter."""
     words = tokenizer(image_token=HUNYUAN_VISUAL, image_start_token="<start>", image_end_token="<end>")
     rope = {"rope_type": "dynamic", "rope_theta": 100.0, "alpha": 10.0, "factor": 1.0, "mrope_section": [4, 4, 4, 4]}
+    longer = {"max_position_embeddings": 2048, **settings}  # without a table, prompts end there
     vision = tower(0, num_channels=3, spatial_merge_size=2, max_image_size=8 * PATCH, out_hidden_size=64)
     del vision["image_size"]
     config = transformers.HunYuanVLConfig(
         vision_config=vision,
-        text_config=decoder(len(words), rope_parameters=rope, tie_word_embeddings=False, **settings),
+        text_config=decoder(len(words), rope_parameters=rope, tie_word_embeddings=False, **longer),
         image_token_id=words.image_token_id,
         im_start_id=words.image_start_token_id,
         im_end_id=words.image_end_token_id,
