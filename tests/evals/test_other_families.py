@@ -17,8 +17,8 @@ import transformers
 from helpers.commands import command
 from helpers.files.evals import sample_image
 from helpers.models.processors import saved_family
-from helpers.served.gemma import save_gemma3, save_gemma4
 from helpers.served.models import save_internvl, save_llava_next, save_llava_onevision, save_qwen
+from helpers.served.native.gemma import save_gemma3, save_gemma4
 from rich.console import Console
 
 from tokenprune.evals.explain import sheet

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from helpers.files.evals import saved, write_vqav2
-from helpers.served.llava_next_video import save_llava_next_video
 from helpers.served.models import save_qwen
+from helpers.served.native.llava_next_video import save_llava_next_video
 from helpers.tiny import tiny_llava
 
 from tokenprune.errors import SettingError, UnsupportedError

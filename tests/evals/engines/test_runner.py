@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.files.evals import tiny_processor, write_vqav2
-from helpers.served.marked import save_llama4
+from helpers.served.native.marked import save_llama4
 
 from tokenprune.evals.engines.backend import EngineBackend
 from tokenprune.evals.engines.engine import EngineError, Prompt, Reply

@@ -20,21 +20,21 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.served.attention import attend_within_images
-from helpers.served.glm5 import NAME as GLM5_NEXT
-from helpers.served.glm5 import serve_plainly
-from helpers.served.interpreted import interpret_kernels
-from helpers.served.kimi_k3 import run_kimi_k3_on_cpus
-from helpers.served.linear_attention import use_float32_kernel
-from helpers.served.minimax import NAME as MINIMAX_M3
-from helpers.served.minimax import run_minimax_m3_on_cpus
-from helpers.served.muse import resize_as_transformers
-from helpers.served.nemotron import run_nemotron_on_cpus
-from helpers.served.opencua import make_processor_whole
-from helpers.served.packed import run_hunyuan_on_cpus
-from helpers.served.qwen4 import run_qwen4_exp_on_cpus
+from helpers.served.converted.kimi_k3 import run_kimi_k3_on_cpus
+from helpers.served.converted.nemotron import run_nemotron_on_cpus
+from helpers.served.converted.opencua import make_processor_whole
+from helpers.served.converted.qwen4 import run_qwen4_exp_on_cpus
+from helpers.served.cpu.attention import attend_within_images
+from helpers.served.cpu.interpreted import interpret_kernels
+from helpers.served.cpu.linear_attention import use_float32_kernel
+from helpers.served.native.glm5 import NAME as GLM5_NEXT
+from helpers.served.native.glm5 import serve_plainly
+from helpers.served.native.minimax import NAME as MINIMAX_M3
+from helpers.served.native.minimax import run_minimax_m3_on_cpus
+from helpers.served.native.muse import resize_as_transformers
+from helpers.served.native.packed import run_hunyuan_on_cpus
+from helpers.served.native.step import run_step_on_cpus, see_as_transformers
 from helpers.served.reference import Answer, Request, answers, chunk, draw, film, noise
-from helpers.served.step import run_step_on_cpus, see_as_transformers
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.serving.vllm.architecture import Architecture
 from tokenprune.serving.vllm.architectures import ARCHITECTURES

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from helpers.served.cosmos import COSMOS_VIDEO
 from helpers.served.models import IMAGE, QWEN_VIDEO
+from helpers.served.native.cosmos import COSMOS_VIDEO
 from helpers.served.reference import Request
 
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}

@@ -89,18 +89,18 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
         LightOnOcrForConditionalGeneration,
     )
 
-    from helpers.served.attention import attend_causally_without_windows
-    from helpers.served.compass import rotate_like_qwen3
-    from helpers.served.dots import norm_as_dots_ocr
-    from helpers.served.glm5 import decode_plainly
-    from helpers.served.keye import norm_as_keye
-    from helpers.served.kimi_k3 import see_as_kimi_k3
-    from helpers.served.lfm import take_older_transformers
-    from helpers.served.minimax import attend_to_everything, see_images_apart
-    from helpers.served.molmo import load_molmo2
-    from helpers.served.nemotron import NANO_VL, see_tiles
-    from helpers.served.omni import thinker_class
-    from helpers.served.onevision2 import see_as_llava_onevision2
+    from helpers.served.converted.dots import norm_as_dots_ocr
+    from helpers.served.converted.keye import norm_as_keye
+    from helpers.served.converted.kimi_k3 import see_as_kimi_k3
+    from helpers.served.converted.molmo import load_molmo2
+    from helpers.served.converted.nemotron import NANO_VL, see_tiles
+    from helpers.served.converted.onevision2 import see_as_llava_onevision2
+    from helpers.served.cpu.attention import attend_causally_without_windows
+    from helpers.served.native.compass import rotate_like_qwen3
+    from helpers.served.native.glm5 import decode_plainly
+    from helpers.served.native.lfm import take_older_transformers
+    from helpers.served.native.minimax import attend_to_everything, see_images_apart
+    from helpers.served.native.omni import thinker_class
 
     torch.set_num_threads(1)
     published = json.loads((folder / "config.json").read_text())["model_type"]
@@ -227,8 +227,8 @@ def _inputs(processor: Any, request: Request) -> Any:
     """Return the inputs that a model's own processor makes from a request."""
     import torch
 
-    from helpers.served.chunks import count_averaged_frames, with_chunks
-    from helpers.served.kimi_k3 import with_sizes
+    from helpers.served.converted.kimi_k3 import with_sizes
+    from helpers.served.native.chunks import count_averaged_frames, with_chunks
 
     images: list[Any] = [draw(*one, request.flat) for one in request.images]
     if type(processor).__name__ == "LlavaOnevisionProcessor":

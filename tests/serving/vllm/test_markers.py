@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
-from helpers.served.marked import MISTRAL_IMAGE, save_mistral3
+from helpers.served.native.marked import MISTRAL_IMAGE, save_mistral3
 from helpers.served.reference import Request
 
 from tokenprune.errors import UnsupportedError

@@ -10,7 +10,7 @@ from helpers.served.engine import TOLERANCE, check_equal, engine, expected, need
 from helpers.served.families import FAMILIES
 from helpers.served.family import FOPRU, Family
 from helpers.served.models import QWEN_IMAGE, QWEN_VIDEO
-from helpers.served.omni import AUDIO, NAMES
+from helpers.served.native.omni import AUDIO, NAMES
 from helpers.served.reference import Request
 
 pytestmark = [

@@ -13,7 +13,7 @@ import transformers
 from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
 from helpers.served.families import FAMILIES
 from helpers.served.family import FOPRU, Family
-from helpers.served.marked import save_mistral3
+from helpers.served.native.marked import save_mistral3
 from safetensors.torch import save_file
 from torch import Tensor, nn
 

@@ -15,8 +15,8 @@ import torch
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
 from helpers.served.families import FAMILIES
 from helpers.served.family import FOPRU
-from helpers.served.marked import MISTRAL_IMAGE, save_mistral3
 from helpers.served.models import IMAGE, save_llava
+from helpers.served.native.marked import MISTRAL_IMAGE, save_mistral3
 from helpers.served.reference import Request
 
 pytestmark = [

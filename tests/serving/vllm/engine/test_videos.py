@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.served.converted.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat
+from helpers.served.converted.nemotron import NANO_VL, UNCACHED, VIDEO, save_nemotron
 from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
 from helpers.served.families import FAMILIES
 from helpers.served.family import FOPRU, OWN_ROTATION, Family, words
-from helpers.served.gemma import GEMMA4_IMAGE, save_gemma4
-from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat
-from helpers.served.llava_next_video import NEXT_VIDEO, save_llava_next_video
-from helpers.served.minicpm import MINICPM_IMAGE, MINICPM_VIDEO, save_minicpm
-from helpers.served.minimax import MINIMAX_IMAGE, MINIMAX_VIDEO, save_minimax_m3
 from helpers.served.models import IMAGE, QWEN_IMAGE, QWEN_VIDEO, save_llava_onevision
-from helpers.served.nemotron import NANO_VL, UNCACHED, VIDEO, save_nemotron
-from helpers.served.omni import save_omni
-from helpers.served.packed import KIMI_IMAGE, save_kimi
+from helpers.served.native.gemma import GEMMA4_IMAGE, save_gemma4
+from helpers.served.native.llava_next_video import NEXT_VIDEO, save_llava_next_video
+from helpers.served.native.minicpm import MINICPM_IMAGE, MINICPM_VIDEO, save_minicpm
+from helpers.served.native.minimax import MINIMAX_IMAGE, MINIMAX_VIDEO, save_minimax_m3
+from helpers.served.native.omni import save_omni
+from helpers.served.native.packed import KIMI_IMAGE, save_kimi
 from helpers.served.reference import Request
 
 from tokenprune.serving.vllm.architectures import ARCHITECTURES

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU, words
-from helpers.served.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, save_gemma3, save_gemma4
+from helpers.served.native.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, save_gemma3, save_gemma4
 from helpers.served.reference import Request
 from torch import nn
 from transformers import Gemma3TextConfig, Llama4TextConfig, LlamaConfig

@@ -11,8 +11,8 @@ import pytest
 import torch
 from helpers.served.engine import TOLERANCE, difference, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU
-from helpers.served.glm import GLM_IMAGE
-from helpers.served.glm5 import NAME, save_glm5_next
+from helpers.served.native.glm import GLM_IMAGE
+from helpers.served.native.glm5 import NAME, save_glm5_next
 from helpers.served.reference import Request
 
 from tokenprune.serving.vllm.architectures import ARCHITECTURES

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU
-from helpers.served.granite import save_granite4_vision
+from helpers.served.native.granite import save_granite4_vision
 from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]

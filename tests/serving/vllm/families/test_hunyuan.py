@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers.served.engine import engine, needs_vllm
 from helpers.served.family import FOPRU
-from helpers.served.packed import save_hunyuan_vl
+from helpers.served.native.packed import save_hunyuan_vl
 from torch import nn
 
 from tokenprune import FoPru

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers.served.converted.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU
-from helpers.served.internvl import CHAT_IMAGE, CHAT_OPTIONS, save_internvl_chat
 from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.served.converted.kimi_k3 import save_kimi_k3
 from helpers.served.engine import needs_vllm
 from helpers.served.family import FOPRU
-from helpers.served.kimi_k3 import save_kimi_k3
 
 from tokenprune.serving.vllm.plugin import register
 

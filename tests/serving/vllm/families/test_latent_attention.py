@@ -8,7 +8,7 @@ import pytest
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
 from helpers.served.families import FAMILIES
 from helpers.served.family import FOPRU
-from helpers.served.packed import save_kimi
+from helpers.served.native.packed import save_kimi
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 #: The only sizes that the kernel supports.

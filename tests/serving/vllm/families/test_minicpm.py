@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU
-from helpers.served.minicpm import MINICPM_IMAGE, save_minicpm
+from helpers.served.native.minicpm import MINICPM_IMAGE, save_minicpm
 from helpers.served.reference import Request
 
 from tokenprune.tokens import Layout

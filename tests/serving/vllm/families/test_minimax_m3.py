@@ -13,7 +13,7 @@ import torch
 import transformers
 from helpers.served.engine import engine, needs_vllm, served
 from helpers.served.family import FOPRU
-from helpers.served.minimax import MINIMAX_IMAGE, NAME, save_minimax_m3
+from helpers.served.native.minimax import MINIMAX_IMAGE, NAME, save_minimax_m3
 from helpers.served.reference import Request
 from torch import Tensor
 

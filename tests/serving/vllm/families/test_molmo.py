@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from helpers.served.converted.internvl import CHAT_OPTIONS
+from helpers.served.converted.molmo import load_molmo2, save_molmo2
+from helpers.served.converted.molmo_images import CROP, MARGIN, MOLMO_IMAGE, MOST_CROPS, Images
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU
-from helpers.served.internvl import CHAT_OPTIONS
-from helpers.served.molmo import load_molmo2, save_molmo2
-from helpers.served.molmo_images import CROP, MARGIN, MOLMO_IMAGE, MOST_CROPS, Images
 from helpers.served.reference import Request, draw
 
 import tokenprune

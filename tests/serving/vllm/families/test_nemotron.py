@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.served.converted.internvl import CHAT_OPTIONS
+from helpers.served.converted.nemotron import NAMES, NANO_VL, OMNI, run_nemotron_on_cpus, save_nemotron
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU
-from helpers.served.internvl import CHAT_OPTIONS
 from helpers.served.models import IMAGE
-from helpers.served.nemotron import NAMES, NANO_VL, OMNI, run_nemotron_on_cpus, save_nemotron
 from helpers.served.reference import Request
 
 from tokenprune.errors import SettingError

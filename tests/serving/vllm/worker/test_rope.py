@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
-from helpers.served.marked import MISTRAL_IMAGE, save_mistral3
 from helpers.served.models import INTERN_IMAGE, save_internvl
+from helpers.served.native.marked import MISTRAL_IMAGE, save_mistral3
 from helpers.served.reference import Request
 from torch import nn
 

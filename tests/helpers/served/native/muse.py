@@ -12,7 +12,7 @@ from typing import Any
 import transformers
 
 from helpers.served.models import CHAT, PATCH, decoder, save, tokenizer, tower
-from helpers.served.packed import rewrite, with_plain_placeholders
+from helpers.served.native.packed import rewrite, with_plain_placeholders
 
 MUSE_IMAGE = "<|patch|>"
 MUSE_VIDEO = "<|video|>"

@@ -12,7 +12,7 @@ from typing import Any
 import transformers
 
 from helpers.served.models import CHAT, N_LAYERS, PATCH, decoder, save, tokenizer
-from helpers.served.packed import SIZES
+from helpers.served.native.packed import SIZES
 from helpers.served.reference import CONVERTED
 
 OPENCUA_IMAGE = "<|media_begin|> <|media_placeholder|> <|media_end|>"

@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 from safetensors.torch import load_file, save_file
 
-from helpers.served.packed import save_kimi
+from helpers.served.native.packed import save_kimi
 from helpers.served.reference import CONVERTED
 
 #: vLLM's CPU kernel rotates the wrong values if only part of each head is rotated.

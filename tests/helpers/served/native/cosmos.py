@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from helpers.served.models import CHAT, QWEN_IMAGE, QWEN_VIDEO, decoder, save, save_qwen, tokenizer, tower
-from helpers.served.packed import rewrite
+from helpers.served.native.packed import rewrite
 
 PATCH = 16
 #: A video in a prompt of Cosmos 3 Edge, which also replaces the marks around it.

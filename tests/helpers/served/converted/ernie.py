@@ -10,7 +10,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from helpers.served.models import CHAT, N_LAYERS, PATCH, decoder, save, tokenizer
-from helpers.served.packed import SIZES
+from helpers.served.native.packed import SIZES
 from helpers.served.reference import CONVERTED
 
 #: An image in a prompt; vLLM writes ERNIE_VISUAL for each of its visual tokens.

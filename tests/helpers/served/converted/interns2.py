@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from helpers.served.models import save_qwen
-from helpers.served.packed import rewrite
+from helpers.served.native.packed import rewrite
 from helpers.served.reference import CONVERTED
 
 #: Code in checkpoints.

@@ -8,8 +8,8 @@ from typing import Any
 import transformers
 from tokenizers import decoders
 
-from helpers.served.gemma import words_and_newlines
 from helpers.served.models import CHAT, LINEAR, decoder, save, tower
+from helpers.served.native.gemma import words_and_newlines
 
 MINICPM_IMAGE = "<|image_pad|>"
 MINICPM_VIDEO = "<|video_pad|>"

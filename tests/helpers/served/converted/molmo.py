@@ -12,8 +12,17 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from helpers.served.converted.molmo_images import (
+    COLUMN,
+    CROP,
+    END,
+    INSIDE,
+    MOLMO_IMAGE,
+    MOLMO_VISUAL,
+    SMALL_START,
+    START,
+)
 from helpers.served.models import CHAT, N_LAYERS, PATCH, WORDS, decoder, save, tokenizer, tower
-from helpers.served.molmo_images import COLUMN, CROP, END, INSIDE, MOLMO_IMAGE, MOLMO_VISUAL, SMALL_START, START
 from helpers.served.reference import CONVERTED
 
 ROPE = 1e4
@@ -50,7 +59,7 @@ class Molmo2Config(PreTrainedConfig):
         self.adapter_config = PreTrainedConfig(**(adapter_config or {}))
         self.text_config = Molmo2TextConfig(**(text_config or {}))
 """
-PROCESSING = "from helpers.served.molmo_images import Molmo2Processor as Molmo2Processor\n"
+PROCESSING = "from helpers.served.converted.molmo_images import Molmo2Processor as Molmo2Processor\n"
 #: Parts of names in the tests' model -> in published checkpoints.
 RENAMED = {
     r"\.vision_tower\.layers\.": ".vision_backbone.image_vit.transformer.resblocks.",
@@ -79,7 +88,7 @@ RENAMED = {
 def save_molmo2(folder: Path, **settings: Any) -> None:
     """Molmo 2 with up to four crops and a small version of an image. As in published checkpoints, its config has one
     tower layer more than exist, four instead of three."""
-    from helpers.served.molmo_model import Molmo2ForConditionalGeneration
+    from helpers.served.converted.molmo_model import Molmo2ForConditionalGeneration
 
     words = tokenizer(*WORDS, *INSIDE, MOLMO_IMAGE, "<|video|>")
     ids = {name: words.convert_tokens_to_ids(token) for name, token in MARKS.items()}
@@ -146,8 +155,8 @@ def renamed(name: str) -> str:
 
 def load_molmo2(folder: Path) -> tuple[Any, Any]:
     """Return the tests' own model of a checkpoint, and the stand-in for its processor."""
-    from helpers.served.molmo_images import Molmo2Processor
-    from helpers.served.molmo_model import Molmo2ForConditionalGeneration
+    from helpers.served.converted.molmo_images import Molmo2Processor
+    from helpers.served.converted.molmo_model import Molmo2ForConditionalGeneration
 
     config = transformers.LlavaConfig.from_pretrained(folder / CONVERTED, attn_implementation="sdpa")
     model: Any = Molmo2ForConditionalGeneration(config)

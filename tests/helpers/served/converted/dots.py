@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from helpers.served.models import CHAT, N_LAYERS, PATCH, decoder, save, tokenizer
-from helpers.served.packed import SIZES
+from helpers.served.native.packed import SIZES
 from helpers.served.reference import CONVERTED
 
 DOTS_IMAGE = "<|img|> <|imgpad|> <|endofimg|>"

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from helpers.served.models import CHAT, N_LAYERS, PATCH, decoder, save, tokenizer
-from helpers.served.packed import rewrite
+from helpers.served.native.packed import rewrite
 
 STEP_IMAGE = "<im_patch>"
 MARKS = ("<im_start>", "<im_end>", "<patch_start>", "<patch_end>", "<patch_newline>")

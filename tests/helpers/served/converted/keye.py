@@ -13,9 +13,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from helpers.served.dots import rms_norm
+from helpers.served.converted.dots import rms_norm
 from helpers.served.models import N_LAYERS
-from helpers.served.packed import save_paddleocr_vl
+from helpers.served.native.packed import save_paddleocr_vl
 from helpers.served.reference import CONVERTED
 
 #: What the PaddleOCR-VL lacks, in its folder, under the names that Keye-VL has.

@@ -16,8 +16,8 @@ import transformers
 from torch import Tensor
 from torch.nn.functional import rms_norm
 
-from helpers.served.glm import GLM_IMAGE, MARKS
 from helpers.served.models import CHAT, N_LAYERS, PATCH, decoder, save, tokenizer
+from helpers.served.native.glm import GLM_IMAGE, MARKS
 
 NAME = "TokenPruneGlm5Next"
 #: The settings that both decoders read.

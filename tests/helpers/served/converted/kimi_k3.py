@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from helpers.served.models import N_LAYERS, PATCH
-from helpers.served.packed import KIMI_IMAGE, save_kimi
+from helpers.served.native.packed import KIMI_IMAGE, save_kimi
 from helpers.served.reference import CONVERTED
 
 K3_IMAGE = "<|kimi_image_placeholder|>"

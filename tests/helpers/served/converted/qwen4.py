@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from helpers.served.models import CHAT, LINEAR, N_LAYERS, QWEN_IMAGE, WORDS, decoder, save, tokenizer
-from helpers.served.packed import rewrite
+from helpers.served.native.packed import rewrite
 from helpers.served.reference import CONVERTED
 
 #: The indexer of transformers' model, which chooses more tokens than prompts have.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 
 from helpers.served.models import CHAT, N_LAYERS, PATCH, decoder, save, tokenizer, tower
-from helpers.served.packed import SIZES, rewrite
+from helpers.served.native.packed import SIZES, rewrite
 
 NAME = "TokenPruneMiniMaxM3"
 MINIMAX_IMAGE, MINIMAX_VIDEO = "]<]image[>[", "]<]video[>["

@@ -1,0 +1,110 @@
+"""The families that transformers cannot load as published."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from helpers.served.converted.dots import DOTS_IMAGE, save_dots_ocr
+from helpers.served.converted.ernie import ERNIE_IMAGE, ERNIE_VISUAL, save_ernie4_5_vl
+from helpers.served.converted.interns2 import save_interns2
+from helpers.served.converted.internvl import (
+    CHAT_IMAGE,
+    CHAT_OPTIONS,
+    save_interns1,
+    save_internvl_chat,
+    save_qianfan_ocr,
+)
+from helpers.served.converted.keye import save_keye, save_keye1_5
+from helpers.served.converted.kimi_k3 import K3_IMAGE, save_kimi_k3
+from helpers.served.converted.kimi_vl import VL_OPTIONS, save_kimi_vl
+from helpers.served.converted.molmo import save_molmo2
+from helpers.served.converted.molmo_images import MOLMO_IMAGE, MOLMO_VISUAL
+from helpers.served.converted.nemotron import NANO_VL, save_nemotron
+from helpers.served.converted.onevision2 import save_llava_onevision2
+from helpers.served.converted.opencua import OPENCUA_IMAGE, save_opencua
+from helpers.served.converted.qwen4 import save_qwen4_exp
+from helpers.served.engine import V2
+from helpers.served.family import FAR_COUNTED, FAR_MROPE, OWN_ROTATION, Family, Far
+from helpers.served.models import INTERN_IMAGE, QWEN_IMAGE, QWEN_VIDEO
+from helpers.served.native.packed import KIMI_IMAGE, PADDLE_IMAGE
+
+CONVERTED_FAMILIES = (
+    Family("interns1", "TokenPruneInternS1", save_interns1, INTERN_IMAGE, options=CHAT_OPTIONS),
+    Family(
+        "internvl_chat",
+        "TokenPruneInternVLChat",
+        save_internvl_chat,
+        CHAT_IMAGE,
+        visual_token=INTERN_IMAGE,
+        options=CHAT_OPTIONS,
+    ),
+    Family("qianfan_ocr", "TokenPruneQianfanOCR", save_qianfan_ocr, CHAT_IMAGE, visual_token=INTERN_IMAGE),
+    Family("interns2", "TokenPruneInternS2", save_interns2, QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE, options=CHAT_OPTIONS),
+    Family(
+        "qwen4_exp",
+        "TokenPruneQwen4Exp",
+        partial(save_qwen4_exp, ngrams=V2),  # only V2 gives vLLM's model the tokens before a step
+        QWEN_IMAGE,
+        QWEN_VIDEO,
+        FAR_MROPE,
+        n_blocks=14,
+        options={"engram_config": {"cpu_offload": False}} if V2 else {},  # memory can be pinned only with a GPU
+    ),
+    Family("keye", "TokenPruneKeye", save_keye, PADDLE_IMAGE, far=FAR_MROPE, options=CHAT_OPTIONS),
+    Family("keye_vl1_5", "TokenPruneKeyeVL1_5", save_keye1_5, PADDLE_IMAGE, far=FAR_MROPE, options=CHAT_OPTIONS),
+    Family(
+        "ernie4_5_vl",
+        "TokenPruneErnie4_5VL",
+        save_ernie4_5_vl,
+        ERNIE_IMAGE,
+        far=FAR_MROPE,
+        visual_token=ERNIE_VISUAL,
+        options={**CHAT_OPTIONS, **OWN_ROTATION},
+    ),
+    Family("dots_ocr", "TokenPruneDotsOCR", save_dots_ocr, DOTS_IMAGE, far=FAR_COUNTED, options=CHAT_OPTIONS),
+    Family(
+        "llava_onevision2",
+        "TokenPruneLlavaOnevision2",
+        save_llava_onevision2,
+        QWEN_IMAGE,
+        far=FAR_COUNTED,
+        options=CHAT_OPTIONS,
+    ),
+    Family("opencua", "TokenPruneOpenCUA", save_opencua, OPENCUA_IMAGE, far=FAR_COUNTED, options=CHAT_OPTIONS),
+    Family(
+        "kimi_k3",
+        "TokenPruneKimiK3",
+        save_kimi_k3,
+        K3_IMAGE,
+        far=Far(256, 8, (196, 196), raises="index out of range"),
+        visual_token="<|media_pad|>",
+        n_more=3,
+        options=OWN_ROTATION,
+    ),
+    Family(
+        "kimi_vl",
+        "TokenPruneKimiVL",
+        save_kimi_vl,
+        KIMI_IMAGE,
+        far=Far(256, 8, (196, 196), raises="index out of range"),
+        options=VL_OPTIONS,
+    ),
+    Family(
+        "nemotron_nano_vl",
+        "TokenPruneNemotronNanoVL",
+        partial(save_nemotron, name=NANO_VL),
+        n_blocks=14,
+        options=CHAT_OPTIONS,
+    ),
+    Family("nemotron_omni", "TokenPruneNemotronNanoOmni", save_nemotron, n_blocks=14, options=CHAT_OPTIONS),
+    Family(
+        "molmo2",
+        "TokenPruneMolmo2",
+        save_molmo2,
+        MOLMO_IMAGE,
+        visual_token=MOLMO_VISUAL,
+        n_step=256,
+        n_more=2,
+        options=CHAT_OPTIONS,
+    ),
+)

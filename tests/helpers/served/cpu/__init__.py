@@ -1,0 +1,1 @@
+"""Replacements for kernels that vLLM has only on GPUs or only in bfloat16."""
