@@ -43,6 +43,18 @@ def test_errors_begin_with_its_name_once() -> None:
         assert str(error.value) == expected
 
 
+@pytest.mark.parametrize(
+    "error", [PruningError("kept must be unique"), ValueError("cannot convert float NaN to integer")]
+)
+def test_errors_because_of_nan_say_so(error: Exception) -> None:
+    given = torch.tensor([0.0, torch.nan])
+    message = r"^Grid\.select: what it was given has NaN .*float32"
+    with pytest.raises(PruningError, match=message), strategy_call(GRID, "select", torch.zeros(2), given):
+        raise error
+    with pytest.raises(type(error), match=str(error)), strategy_call(GRID, "select", torch.zeros(2)):
+        raise error
+
+
 def test_a_selection_over_as_many_tokens() -> None:
     check_is_selection(GRID, "select", Selection(torch.tensor([1]), 4), 4)
     with pytest.raises(PruningError, match=r"^Grid\.select returned a Selection over 3; .* over 4 visual tokens"):

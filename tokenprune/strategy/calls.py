@@ -24,15 +24,21 @@ def strategy_call(strategy: Strategy, method: str, *inputs: Tensor) -> Iterator[
     """Wrap the call of a strategy's method with `inputs`: disables torch.autocast, and prefixes PruningError and
     SettingError with the names of the strategy and the method.
 
-    Raises PruningError if the method has changed one of `inputs` in place, which torch.inference_mode hides.
+    Raises PruningError if the method has changed one of `inputs` in place, which torch.inference_mode hides, or if it
+    raised an error while one of them has NaN.
     """
     name = type(strategy).__name__
     before = [_version(tensor) for tensor in inputs]
     try:
         with without_autocast(inputs[0].device):
             yield
-    except (PruningError, SettingError) as error:
-        if str(error).startswith((f"{name}.", f"{name}:")):
+    except Exception as error:
+        if any(bool(tensor.isnan().any()) for tensor in inputs):
+            raise PruningError(
+                f"{name}.{method}: what it was given has NaN (not a number). If the model is in float16, load it in "
+                f"bfloat16 or float32; else look for pixels or weights that are not finite."
+            ) from error
+        if not isinstance(error, PruningError | SettingError) or str(error).startswith((f"{name}.", f"{name}:")):
             raise
         raise type(error)(f"{name}.{method}: {error}") from error
     if before != [_version(tensor) for tensor in inputs]:
