@@ -9,6 +9,7 @@ import json
 import shutil
 from contextlib import suppress
 from functools import cache, wraps
+from inspect import unwrap
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,8 @@ def see_tiles(model: Any, processor: Any) -> Any:
     from tokenprune.adapters.families.nemotron import NemotronOmniAdapter
     from tokenprune.tokens import Layout
 
-    encode, layouts = type(model).get_image_features, NemotronOmniAdapter.layouts
+    # Earlier models of this process may have replaced `layouts` already.
+    encode, layouts = type(model).get_image_features, unwrap(NemotronOmniAdapter.layouts)
 
     @wraps(encode)
     def joined(self: Any, *args: Any, **named: Any) -> Any:
@@ -206,6 +208,7 @@ def see_tiles(model: Any, processor: Any) -> Any:
         found.pooler_output = tuple(torch.cat([*islice(tiles, n)]) for n in self.tile_counts)
         return found
 
+    @wraps(layouts)
     def of_images(self: Any, *args: Any) -> list[Layout]:
         found = iter(layouts(self, *args))
         counts = getattr(self.model, "tile_counts", None)
