@@ -26,6 +26,7 @@ PUBLISHED: dict[str, Checkpoint | str | None] = {
     r"\S+/Qwen3\.[56]-\d+B-A\d+B": "qwen3_5_moe",
     r"\S+/Qwen3\.6-\d": "qwen3_5",
     r"\S+/Keye-VL-(2|671B)": None,
+    r"\S+/HunyuanOCR": "hunyuan_vl",
     r"\S+/Kimi-K2\.[5-7]": "kimi_k25",
     r"\S+/(Mistral-Small-3\.[12]|Ministral-3|Devstral-Small-2)-": "mistral3",
     r"\S+/LightOnOCR-[12]": Checkpoint("mistral3", architectures=("LightOnOCRForConditionalGeneration",)),

@@ -158,7 +158,7 @@ def test_command_throughput(run: Callable[..., Any], capsys: pytest.CaptureFixtu
     assert run(*options) == 0
     printed = capsys.readouterr().out
     assert "largest batch in 1 GB" in printed
-    assert "peak memory in addition to the weights" in printed
+    assert "peak memory without the weights" in printed
     assert "a second" in printed
 
 

@@ -188,8 +188,8 @@ def test_bad_input_is_a_sentence(scenes: Path, tmp_path: Path) -> None:
 def test_a_model_that_vllm_cannot_prune_has_no_servable_settings(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(deep_llava().config), "model_type", "hunyuan_vl")
-    with pytest.raises(UnsupportedError, match="'hunyuan_vl' cannot be pruned inside vLLM"):
+    monkeypatch.setattr(type(deep_llava().config), "model_type", "paligemma")
+    with pytest.raises(UnsupportedError, match="'paligemma' cannot be pruned inside vLLM"):
         tuned(scenes, tmp_path, servable=True)
 
 
