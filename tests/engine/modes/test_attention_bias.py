@@ -46,7 +46,6 @@ MERGING = {
     "nuwa": Nuwa(keep_ratio=0.3, attention_bias="size"),
     "sparsevlm": SparseVLM(keep_ratio=0.5, recycle=1.0, clusters=0.2, attention_bias="size"),
 }
-STAGED = {"vflowopt", "nuwa", "sparsevlm"}
 #: Families that differ in attention, position IDs or masks.
 COPIED = [FIRST_CASE, "qwen2-vl", "gemma3", "gemma3-window", "mistral3", "internvl", "cohere2-vision"]
 

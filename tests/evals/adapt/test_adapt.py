@@ -74,11 +74,6 @@ def alone(examples: Sequence[Example]) -> list[Row]:
     return [Row((example,)) for example in examples]
 
 
-def batch_of(data: Path) -> dict[str, Any]:
-    """Return the first four questions, each in its own row."""
-    return Collator(tiny_processor(), torch.float32)(alone(labelled(load_questions(data))[:4]))
-
-
 def weights(found: Adapted) -> dict[str, torch.Tensor]:
     return load_file(found.adapter / "adapter_model.safetensors")
 

@@ -25,7 +25,6 @@ from tokenprune.evals.dev.tables.accuracy.variants import changed
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.run.setups import Setup
 
-ON_THIS_MODEL = "on this model: `pyramiddrop`."
 OF_KINDS = [part for part in PRUNED if part.data in KINDS]
 
 
