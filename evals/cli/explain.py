@@ -46,7 +46,7 @@ def run(options: Namespace) -> None:
     from dataclasses import replace
 
     from tokenprune.evals.cli.output import console
-    from tokenprune.evals.explain import filmstrip, page, sheet
+    from tokenprune.evals.explain import filmstrip, fonts, page, sheet
     from tokenprune.evals.explain.explain import explain
     from tokenprune.evals.explain.table import table
     from tokenprune.evals.models.loading import load_model, public_name
@@ -81,12 +81,18 @@ def run(options: Namespace) -> None:
         rounds=options.rounds,
     )
     screen.print(table(explanation.only(shown)))
-    if options.output is not None:
-        (filmstrip if of_video else sheet).draw(explanation.only(shown), options.output)
-        screen.print(f"Written to {options.output}")
-    if options.gif is not None:
-        filmstrip.animate(explanation.only(shown), options.gif)
-        screen.print(f"Written to {options.gif}")
+    with fonts.any_script() as lacking:
+        if options.output is not None:
+            (filmstrip if of_video else sheet).draw(explanation.only(shown), options.output)
+            screen.print(f"Written to {options.output}")
+        if options.gif is not None:
+            filmstrip.animate(explanation.only(shown), options.gif)
+            screen.print(f"Written to {options.gif}")
+    if lacking:
+        screen.print(
+            f"No installed font has {' '.join(sorted(lacking))}: the image shows boxes instead. Install a font that "
+            "does, such as Noto Sans CJK, or use --html."
+        )
     if options.html is not None:
         page.write(explanation, options.html)
         screen.print(f"Written to {options.html}")

@@ -8,5 +8,6 @@ sheet      ... as a figure
 panels     the parts of that figure
 page       ... as a page with a slider
 filmstrip  ... of a video
+fonts      the fonts of these figures
 zoom       the tiles that `tokenprune.Zoom` examined
 """

@@ -114,6 +114,15 @@ def test_what_cannot_be_written_is_said_before_the_model_loads(
     assert "setup Grid, keep ratio 0.5, position IDs original appears twice" in ask("--strategy", "grid", "grid")
 
 
+def test_characters_that_no_font_has(
+    ask: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tokenprune.evals.explain.fonts.OTHERS", ())
+    monkeypatch.setattr("tokenprune.evals.explain.outcomes.Explanation.verdict", lambda *_: "杯子")
+    assert ask("--strategy", "grid", "--keep-ratio", 0.5, "--output", tmp_path / "a.png") == 0
+    assert "No installed font has 子 杯: the image shows boxes instead." in " ".join(capsys.readouterr().out.split())
+
+
 def test_what_was_not_timed_has_no_column(ask: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert ask("--strategy", "grid", "--keep-ratio", 0.5) == 0
     assert "TTFT" in capsys.readouterr().out
