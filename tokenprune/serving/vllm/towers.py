@@ -25,9 +25,12 @@ from tokenprune.adapters.families import (
 from tokenprune.adapters.towers import TOWERS, Tower, tower_of
 from tokenprune.adapters.towers.qwen import NORMED_TOWER, QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
 from tokenprune.adapters.towers.siglip_packed import HUNYUAN_TOWER, PADDLE_TOWER
+from tokenprune.adapters.towers.tower import HALVES
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm import radio
 
+#: The tower of PaddleOCR-VL, for images that are normalised otherwise.
+KEYE_TOWER = replace(PADDLE_TOWER, normalisation=HALVES)
 #: Towers that get the patches of all images in one sequence, by the model's type.
 SEQUENCE_TOWERS = {
     "qwen2_vl": QWEN2_TOWER,
@@ -55,8 +58,8 @@ SEQUENCE_TOWERS = {
 }
 #: Other towers, each of one family only.
 OWN_TOWERS = {
-    "Keye": PADDLE_TOWER,
-    "KeyeVL1_5": PADDLE_TOWER,
+    "Keye": KEYE_TOWER,
+    "KeyeVL1_5": KEYE_TOWER,
     "cohere2_vision": cohere_vision.TOWER,
     "cosmos3_edge": cosmos3_edge.TOWER,
     "gemma4": gemma4.TOWER,

@@ -4,6 +4,7 @@ of queries and keys, and in 1.5 with the projector's norm after merging."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from helpers.served.converted.dots import rms_norm
 from helpers.served.models import N_LAYERS
-from helpers.served.native.packed import save_paddleocr_vl
+from helpers.served.native.packed import rewrite, save_paddleocr_vl
 from helpers.served.reference import CONVERTED
 
 #: What the PaddleOCR-VL lacks, in its folder, under the names that Keye-VL has.
@@ -23,6 +24,8 @@ NORMS = "norms_of_keye.safetensors"
 MERGED = "mlp_AR.pre_norm"
 #: The widths of the tower, and of a head of the language model.
 WIDTH, HEAD = 64, 32
+#: How published checkpoints normalise images.
+HALVES = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 #: What published checkpoints bring along. This processor prepares images as PaddleOCR-VL's does, and takes no videos.
 CONFIGURATION = """from transformers import PreTrainedConfig, Qwen3Config
 
@@ -65,13 +68,15 @@ def save_keye(folder: Path, kind: str = "Keye", **settings: Any) -> None:
     """Keye-VL with up to 49 visual tokens, each of 2 x 2 patches; `kind` as in its model_type."""
     converted = folder / CONVERTED
     save_paddleocr_vl(converted, rms_norm_eps=1e-6, **settings)
+    processors = converted / "processor_config.json"
+    rewrite(processors, lambda written: {**written, "image_processor": {**written["image_processor"], **HALVES}})
     norms = draw_norms(merged=kind != "Keye")
     save_file(norms, converted / NORMS)
     unused = {"visual.vision_model.embeddings.packing_position_embedding.weight": torch.zeros(32768, WIDTH)}
     weights = {**load_file(converted / "model.safetensors"), **norms, **unused}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     transformers.AutoTokenizer.from_pretrained(converted).save_pretrained(folder)
-    images = json.loads((converted / "processor_config.json").read_text())["image_processor"]
+    images = json.loads(processors.read_text())["image_processor"]
     code = {"auto_map": {"AutoProcessor": "processing_keye.KeyeProcessor"}, "processor_class": "KeyeProcessor"}
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": images, **code}))
     config = json.loads((converted / "config.json").read_text())
@@ -111,6 +116,7 @@ def norm_as_keye(model: Any, folder: Path) -> None:
     """Make a PaddleOCR-VL the Keye-VL that was saved beside it; others have no such file."""
     if not (folder / NORMS).exists():
         return
+    _read_colors_as_keye(model)
     weights = load_file(folder / NORMS)
     for number, layer in enumerate(model.model.language_model.layers):
         for part in "qk":
@@ -122,6 +128,21 @@ def norm_as_keye(model: Any, folder: Path) -> None:
         merged.load_state_dict({name: weights[f"{MERGED}.{name}"] for name in ("weight", "bias")})
         projector.pre_norm = nn.Identity()
         projector.linear_1 = nn.Sequential(merged, projector.linear_1)
+
+
+def _read_colors_as_keye(model: Any) -> None:
+    """Make the colours of this PaddleOCR-VL those of images that are normalised as Keye-VL's."""
+    from tokenprune.adapters.families.paddleocr_vl import PaddleOCRVLAdapter
+    from tokenprune.adapters.towers import Tower
+    from tokenprune.adapters.towers.siglip_packed import PADDLE_TOWER
+
+    of_keye = replace(PADDLE_TOWER, normalisation=tuple(map(tuple, HALVES.values())))
+
+    def describe_tower(self: PaddleOCRVLAdapter) -> Tower:
+        return of_keye if getattr(self.model, "seen_as_keye", False) else PADDLE_TOWER
+
+    model.seen_as_keye = True
+    PaddleOCRVLAdapter.describe_tower = describe_tower
 
 
 def _by_head(norm: nn.Module, module: nn.Module, given: Any, made: Tensor) -> Tensor:
