@@ -10,8 +10,8 @@ from tokenprune.serving.vllm.architecture import Architecture, by_name
 native_resolution = partial(Architecture, mrope=True, drops_patches=True, joins_ranks=True)
 #: The same for Keye-VL, whose features vLLM does not take.
 keye = partial(Architecture, mrope=True, needs_pixels=True, drops_patches=True)
-#: Kimi-VL and others whose features vLLM does not take, with position IDs that count tokens.
-pixels_only = partial(Architecture, needs_pixels=True, drops_patches=True, joins_ranks=True)
+#: Kimi K3 or Kimi-VL, whose features vLLM does not take, and whose position IDs count tokens.
+kimi = partial(Architecture, needs_pixels=True, drops_patches=True, joins_ranks=True)
 #: A model that cannot take features instead of an image, because they do not say where in the image they belong.
 needs_pixels = partial(Architecture, needs_pixels=True)
 #: A Nemotron model; vLLM runs all of them with one class.
@@ -206,8 +206,8 @@ ARCHITECTURES = by_name(
         drops_patches=True,
         joins_ranks=True,
     ),
-    pixels_only("TokenPruneKimiK3", "kimi_k3:PrunedKimiK3", "KimiK3ForConditionalGeneration", "kimi_k3"),
-    pixels_only("TokenPruneKimiVL", "kimi_vl:PrunedKimiVL", "KimiVLForConditionalGeneration", "kimi_vl"),
+    kimi("TokenPruneKimiK3", "kimi_k3:PrunedKimiK3", "KimiK3ForConditionalGeneration", "kimi_k3"),
+    kimi("TokenPruneKimiVL", "kimi_vl:PrunedKimiVL", "KimiVLForConditionalGeneration", "kimi_vl"),
     Architecture(
         "TokenPruneIdefics3",
         "idefics3:PrunedIdefics3",

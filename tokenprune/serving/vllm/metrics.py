@@ -1,8 +1,8 @@
 """Prometheus counters of pruning, on vLLM's own /metrics, and a file of the kept indices.
 
 Tokens are counted in the API server, which makes the placeholders; a cached image counts again. The time of selection
-is spent in the workers; each sums it in a file of its own, which the API server reads on request. Of a GPU, it
-contains only what the CPU waits for, which may be the vision tower.
+is spent in the workers; each sums it in a file of its own, which the API server reads on request. On a GPU, it is the
+CPU's time, which includes waiting for the GPU, perhaps for the vision tower.
 """
 
 # pyright: reportMissingImports=false

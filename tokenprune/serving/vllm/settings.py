@@ -89,8 +89,8 @@ class Settings:
         return None if unpruned else strategy
 
     def check_options(self, options: object, request: bool) -> None:
-        """Raise SettingError for options of the model's own processor that are not a dict (nor are those of one
-        modality) or are meant for us: the name of a setting in any spelling (of any strategy in a sequence too), or one
+        """Raise SettingError for options of the model's own processor that are no dict, or hold none for a modality.
+        Also for those meant for us: the name of a setting in any spelling (of any strategy in a sequence too), or one
         like `keep_ratio`, which only a `request` may have."""
         where = "mm_processor_kwargs" if request else "--mm-processor-kwargs"
         if not isinstance(options, Mapping):

@@ -29,7 +29,7 @@ from tokenprune.adapters.towers.tower import HALVES
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm import radio
 
-#: The tower of PaddleOCR-VL, for images that are normalised otherwise.
+#: The tower of PaddleOCR-VL, for images that are normalised as for SigLIP.
 KEYE_TOWER = replace(PADDLE_TOWER, normalisation=HALVES)
 #: Towers that get the patches of all images in one sequence, by the model's type.
 SEQUENCE_TOWERS = {
