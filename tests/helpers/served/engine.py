@@ -36,8 +36,8 @@ from helpers.served.native.packed import run_hunyuan_on_cpus
 from helpers.served.native.step import run_step_on_cpus, see_as_transformers
 from helpers.served.reference import Answer, Request, answers, chunk, draw, film, noise
 from tokenprune.sequence.position_ids import PositionIds
-from tokenprune.serving.vllm.architecture import Architecture
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.architectures.architecture import Architecture
 
 TOLERANCE = 1e-4
 HAS_VLLM = find_spec("vllm") is not None

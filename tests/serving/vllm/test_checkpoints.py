@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.serving.vllm.architecture import by_name
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.architectures.architecture import by_name
 from tokenprune.serving.vllm.checkpoints import architecture_of, architecture_of_loaded
 
 OMNI = "Qwen2_5OmniForConditionalGeneration"

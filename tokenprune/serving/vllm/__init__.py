@@ -1,8 +1,7 @@
 """The vLLM plug-in: pruned images in an unmodified vLLM.
 
 plugin             the entry point: registers the architectures `TokenPrune...`
-architecture       what the plug-in must know of a model to prune it
-architectures      the models
+architectures      the models, and what the plug-in must know of each to prune it
 checkpoints        which architecture serves which checkpoint
 models             one file for each family of models
 settings           `--hf-overrides '{"tokenprune": {...}}'`, and a request's `mm_processor_kwargs`

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.serving.vllm.architecture import Architecture
+from tokenprune.serving.vllm.architectures.architecture import Architecture
 from tokenprune.serving.vllm.drafts import check_drafts
 from tokenprune.serving.vllm.settings import ORIGINAL, Settings
 from tokenprune.serving.vllm.towers import n_heads

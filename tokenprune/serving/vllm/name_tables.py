@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.serving.vllm.architecture import Architecture
+from tokenprune.serving.vllm.architectures.architecture import Architecture
 
 #: Models that vLLM lets choose between answers (/v1/systemone, and in 0.33 /v1/decisions).
 DECIDING = (

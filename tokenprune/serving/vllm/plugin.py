@@ -8,8 +8,8 @@ import logging
 from typing import Any
 
 from tokenprune.errors import SettingError
-from tokenprune.serving.vllm.architecture import Architecture
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.architectures.architecture import Architecture
 from tokenprune.serving.vllm.settings import KEY
 
 #: The vLLM releases that pass the serving tests.

@@ -8,8 +8,8 @@ from typing import Any
 
 from tokenprune.adapters.towers import Tower
 from tokenprune.errors import UnsupportedError, to_install
-from tokenprune.serving.vllm.architecture import Architecture
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
+from tokenprune.serving.vllm.architectures.architecture import Architecture
 from tokenprune.serving.vllm.checkpoints import architecture_of, check_published
 from tokenprune.serving.vllm.settings import COMPACT, Settings
 from tokenprune.serving.vllm.towers import config_with_tower, encoder_layer, tower_of_config

@@ -64,7 +64,9 @@ def by_name(*architectures: Architecture) -> dict[str, Architecture]:
     for one in architectures:
         names = {one.name, one.replaces, one.saved_as or one.replaces}
         if again := sorted(names & taken):
-            raise ValueError(f"architectures.py has two architectures named {again[0]}. Rename or delete one.")
+            raise ValueError(
+                f"tokenprune/serving/vllm/architectures has two architectures named {again[0]}. Rename or delete one."
+            )
         taken |= names
         found[one.name] = one
     return found
