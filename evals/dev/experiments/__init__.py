@@ -10,6 +10,7 @@ ideals              strategies against their ideals, on models of three shapes
 kills               runs that are killed and resumed
 kv_precision        fewer tokens against a KV cache of lower precision
 locked_scorer       scores of many setups on one data set, kept in a folder
+narrow              models so narrow that a forward is almost only Python
 needles             small things in large images, searched coarse to fine
 recorded            scores from stored rows, together with those of a model
 selection           the time of selection alone

@@ -21,11 +21,12 @@ from transformers import AutoModelForImageTextToText, DynamicCache
 from tokenprune.evals.bench.figures import Median
 from tokenprune.evals.bench.inputs import prompts
 from tokenprune.evals.bench.inputs.shapes import config_of
+from tokenprune.evals.dev.experiments.narrow import narrowed
 from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.run.setups import Pruned, make_setups
 from tokenprune.evals.storage.provenance import device_name, versions
 
-SHAPE, WIDTH, KEEP_RATIO = "llava-1.5-0.5b", 64, 0.125
+SHAPE, KEEP_RATIO = "llava-1.5-0.5b", 0.125
 STRATEGIES = ("random", "fopru:mode=rank", "visionzip", "vflowopt", "fastv", "pyramiddrop", "sparsevlm")
 #: Rounds of each strategy, and how many of them use the same caches before new ones are filled.
 ROUNDS, AGAIN = 80, 20
@@ -40,16 +41,6 @@ class Step:
     label: str
     plain: Median
     added: Median
-
-
-def narrow_model() -> Any:
-    """Return a model with the layers of SHAPE, narrow and with random weights."""
-    config = config_of(SHAPE)
-    text = config.get_text_config()
-    text.hidden_size = text.intermediate_size = WIDTH
-    text.num_attention_heads, text.num_key_value_heads, text.head_dim = 4, 2, WIDTH // 4
-    config.vision_config.num_hidden_layers = 2
-    return AutoModelForImageTextToText.from_config(config).eval()
 
 
 def step(model: Any, inputs: prompts.Inputs, pruned: Pruned, rounds: int = ROUNDS) -> Step:
@@ -98,7 +89,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     gc.disable()
-    model = narrow_model()
+    model = AutoModelForImageTextToText.from_config(narrowed(config_of(SHAPE))).eval()
     inputs = prompts.random_prompt(model, 1)
     asked = make_setups(STRATEGIES, [KEEP_RATIO], ["original"], baselines=[])
     steps = [step(model, inputs, one, options.rounds) for one in asked if isinstance(one, Pruned)]

@@ -2,6 +2,7 @@
 
 bench         what `tokenprune bench` stored
 ideals        every strategy against its ideal
+narrow        what a patch adds to a prefill outside its hooks
 selection     selection alone
 decode_steps  what a patch adds to a decode step
 growth        prefills as images grow

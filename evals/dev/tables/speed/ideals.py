@@ -54,7 +54,7 @@ def _together(records: Sequence[Record], shape: str, keep_ratio: float) -> list[
 
 def _line(shape: str, one: Figures) -> list[str]:
     assert one.ttft_to_ideal is not None
-    fact, selection = one.facts, one.seconds.get("selection")
+    fact, selection, share = one.facts, one.seconds.get("selection"), one.selection_share
     return [
         shape,
         fact.strategy,
@@ -62,7 +62,7 @@ def _line(shape: str, one: Figures) -> list[str]:
         f"{one.seconds['ttft'].value:.2f} s",
         _ratio(one.ttft_to_ideal, TTFT),
         _ratio(one.decode_to_ideal, DECODE),
-        NOTHING if selection is None else f"{1e3 * selection.value:.1f} ms",
+        NOTHING if selection is None or share is None else f"{1e3 * selection.value:.1f} ms, {share.value:.1%}",
         str(one.ttft_to_ideal.n),
     ]
 
