@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, Real, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tokenprune.engine.stages.slots import StageSlots
+from tokenprune.engine.cache.stage_slots import StageSlots
 from tokenprune.errors import PruningError
 from tokenprune.sequence.input_masks import wrong_width
 from tokenprune.sequence.packing import Packing, Slots

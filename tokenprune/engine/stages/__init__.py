@@ -7,5 +7,4 @@ forward  the state of all stages in one forward
 layers   overrides of the layers' methods
 capture  captures queries and keys of the layers whose attention stages read
 reading  reads the attention from them
-slots    which slots of the cache the layers of a stage hold
 """

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tokenprune.engine.cache.index import CacheIndex
+from tokenprune.engine.cache.stage_slots import StageSlots
 from tokenprune.engine.select import ImageSelection
 from tokenprune.engine.stages.capture import forward_replaced
 from tokenprune.engine.stages.run import StageRun
-from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.report import ImageReport
 from tokenprune.selection import StageReport
 from tokenprune.sequence.packing import Packing

@@ -6,12 +6,14 @@ for a single token.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from tokenprune.engine.overrides import ForwardOverride, MethodOverride
-from tokenprune.engine.stages.pruning import StagePruning
+
+if TYPE_CHECKING:
+    from tokenprune.engine.stages.pruning import StagePruning
 
 
 class StagedLayer(ForwardOverride):

@@ -18,6 +18,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.arguments import hidden_states_first
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.pruned import is_static
+from tokenprune.engine.cache.stage_slots import StageSlots
 from tokenprune.engine.call import CallContext, Incoming
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.patch import Register
@@ -25,10 +26,10 @@ from tokenprune.engine.proportional_attention import stage_bias
 from tokenprune.engine.select import ImageSelection, checked_stage_selection, explained_nan, merge_features
 from tokenprune.engine.stages.capture import TextCapture, forward_replaced
 from tokenprune.engine.stages.forward import StagedForward, StagedPrompt
+from tokenprune.engine.stages.layers import InnerFeatures, StagedLayer
 from tokenprune.engine.stages.plan import check_runs_once, checked_stages
 from tokenprune.engine.stages.reading import attention_reader
 from tokenprune.engine.stages.run import StageRun, text_places
-from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.selection import Selection, StageReport, scores_of_all
 from tokenprune.sequence.packing import Packing, PromptTokens, identity_packing, pack
 from tokenprune.strategy import Stage, StagedStrategy
@@ -58,8 +59,6 @@ class StagePruning:
 
     def register(self, register: Register) -> list[nn.Module]:
         """Register the hooks; return the modules that expose attention."""
-        from tokenprune.engine.stages.layers import InnerFeatures, StagedLayer
-
         if (name := self.adapter.inner_features) is not None:
             register(InnerFeatures(self.adapter.language_model, name, self).install())
         staged = range(self.stages[0].layer, len(self.adapter.layers))
