@@ -24,6 +24,7 @@ tasks     benchmarks: questions, prompts, metrics
 reading   published file formats, images and videos
 models    loading a model and prompting it
 storage   answers and results on disk
+boxes     boxes and their overlap
 stats     confidence intervals
 
 For maintainers, in no wheel:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.evals.models.boxes import Box, parts_of, within
+from tokenprune.evals.boxes import Box, parts_of, within
 from tokenprune.evals.models.image_view import ImageView
 from tokenprune.evals.reading.videos import Clip
 from tokenprune.prompts import encode_chat

@@ -13,9 +13,9 @@ import tokenprune
 from tokenprune.adapters.devices import input_device
 from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.bench.measuring import ttft_ratios
+from tokenprune.evals.boxes import Box, iou
 from tokenprune.evals.explain.canvas import canvas, clip_canvas, in_tiles, tiles_of
 from tokenprune.evals.explain.outcomes import Explanation, Kept, Outcome
-from tokenprune.evals.models.boxes import Box, iou
 from tokenprune.evals.models.greedy import generate_greedily
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.models.video_prompts import adapter_for_clips, encode_clips, placeholder_ids

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
+from tokenprune.evals.boxes import HIT, Box, iou
 from tokenprune.evals.explain.canvas import Canvas
-from tokenprune.evals.models.boxes import HIT, Box, iou
 from tokenprune.evals.run.costs import mean_kept
 from tokenprune.evals.run.setups import Setup
 from tokenprune.report import ImageReport

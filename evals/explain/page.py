@@ -14,10 +14,10 @@ from PIL import Image
 from rich.filesize import decimal
 
 from tokenprune import SettingError, Strategy, UnsupportedError
+from tokenprune.evals.boxes import Box
 from tokenprune.evals.explain.canvas import Raster
 from tokenprune.evals.explain.outcomes import Explanation, Outcome
 from tokenprune.evals.explain.panels import HEAT, ranks
-from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.report.rendering import jpeg_url, png_url, render
 from tokenprune.evals.run.setups import FromFile, Pruned, Setup, make_setups
 from tokenprune.evals.storage.files import naming

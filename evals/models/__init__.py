@@ -5,7 +5,7 @@ checkpoint     what is known about a checkpoint before it is loaded
 guesses        guesses a checkpoint's model type from its name
 dtypes         the data types that models are loaded in
 prompt_styles  how a model expects a question, and how it writes boxes
-boxes          the formats of boxes
+box_formats    the formats in which models write boxes
 image_view     the part of an image that a model sees
 video_prompts  prompts about videos
 greedy         greedy answers; raises if the model computes NaN

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tokenprune.evals.models.boxes import Box, Size
+from tokenprune.evals.boxes import Box, Size
 
 #: Image processors that pad an image to a square, unless `do_pad` says otherwise.
 PADDED = ("Llava", "Janus", "DeepseekVL")

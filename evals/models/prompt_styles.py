@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenprune.errors import SettingError, unknown
-from tokenprune.evals.models.boxes import BOX_FORMATS, Box, BoxFormat, Size, parts_of, within
+from tokenprune.evals.boxes import Box, Size, parts_of, within
+from tokenprune.evals.models.box_formats import BOX_FORMATS, BoxFormat
 from tokenprune.evals.models.image_view import ImageView, full_view, view_through
 
 #: LLaVA-1.5's instructions (https://arxiv.org/abs/2310.03744, appendix A), used for other models too.

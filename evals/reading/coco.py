@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError
-from tokenprune.evals.models.boxes import Box, Size
+from tokenprune.evals.boxes import Box, Size
 from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.allowed import find_inside
 from tokenprune.text_files import read_json

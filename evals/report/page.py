@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tokenprune.errors import DataError
-from tokenprune.evals.models.boxes import Box
+from tokenprune.evals.boxes import Box
 from tokenprune.evals.report.regressions import AskedQuestion, Regression
 from tokenprune.evals.report.rendering import data_url, jpeg_url, render
 from tokenprune.evals.storage.answers import KeptTokens

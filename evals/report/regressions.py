@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoProcessor
 
-from tokenprune.evals.models.boxes import Size
+from tokenprune.evals.boxes import Size
 from tokenprune.evals.models.image_view import ImageView, full_view, view_through
 from tokenprune.evals.models.loading import named
 from tokenprune.evals.models.prompt_styles import style_of

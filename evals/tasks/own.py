@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tokenprune.errors import DataError
-from tokenprune.evals.models.boxes import Box
+from tokenprune.evals.boxes import Box
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.coco import check_pixels, from_corner

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from tokenprune.errors import DataError
-from tokenprune.evals.models.boxes import HIT, Box, Size, iou
+from tokenprune.evals.boxes import HIT, Box, Size, iou
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.coco import Instances, check_inside, from_corner

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.errors import DataError
-from tokenprune.evals.models.boxes import Box, iou
+from tokenprune.evals.boxes import Box, iou
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.coco import check_inside, from_corner

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from tokenprune.errors import SettingError, unknown
-from tokenprune.evals.models.boxes import HIT, iou
+from tokenprune.evals.boxes import HIT, iou
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned

@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from tokenprune.evals.boxes import Box, iou
 from tokenprune.evals.defaults import POSITION_IDS
-from tokenprune.evals.models.boxes import Box, iou
 from tokenprune.evals.report.palette import GREY, ORANGE, PURPLE, SKY
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.storage.answers import Answer, AnswerKey, SetupKey

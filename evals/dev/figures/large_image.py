@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
+from tokenprune.evals.boxes import Box, parts_of
 from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.explain.outcomes import Explanation
 from tokenprune.evals.explain.panels import image_panel
 from tokenprune.evals.explain.zoom import ANSWERED_FROM, COLORS, draw_look
-from tokenprune.evals.models.boxes import Box, parts_of
 from tokenprune.evals.report.palette import BLUE
 from tokenprune.evals.run.setups import Setup
 from tokenprune.prompts import encode_chat

@@ -3,7 +3,7 @@
 from abc import ABC
 from dataclasses import dataclass
 
-from tokenprune.evals.models.boxes import Box, Size
+from tokenprune.evals.boxes import Box, Size
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks.base.question import Question
 

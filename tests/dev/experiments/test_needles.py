@@ -21,7 +21,7 @@ from tokenprune.evals.dev.experiments.needles.draw import draw_needles, write_ne
 from tokenprune.evals.dev.tables.accuracy.needles import report, stored
 from tokenprune.evals.dev.train.version_1.scenes import CutOut
 from tokenprune.evals.explain.zoom import draw_look
-from tokenprune.evals.models.boxes import BOX_FORMATS
+from tokenprune.evals.models.box_formats import BOX_FORMATS
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion

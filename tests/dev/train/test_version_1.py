@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from transformers import Dinov2Config, Dinov2Model
 
+from tokenprune.evals.boxes import within
 from tokenprune.evals.dev.train.sources.rcc import read_rcc
 from tokenprune.evals.dev.train.start.llava import build_model, build_processor
 from tokenprune.evals.dev.train.version_1 import assets
@@ -27,7 +28,7 @@ from tokenprune.evals.dev.train.version_1.questions import (
     vqa_questions,
 )
 from tokenprune.evals.dev.train.version_1.scenes import GRID, SIDE, CutOut, Scene, Thing, draw_scene
-from tokenprune.evals.models.boxes import BOX_FORMATS, within
+from tokenprune.evals.models.box_formats import BOX_FORMATS
 
 
 def disc(noun: str, color: tuple[int, int, int]) -> CutOut:

@@ -18,13 +18,13 @@ import tokenprune
 from tokenprune import SettingError
 from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.bench.measuring import ttft_ratios
+from tokenprune.evals.boxes import Box
 from tokenprune.evals.explain import page as kept_tokens_page
 from tokenprune.evals.explain import sheet as kept_tokens
 from tokenprune.evals.explain.canvas import canvas
 from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.explain.outcomes import Explanation
 from tokenprune.evals.explain.panels import edges, ranks
-from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.models.image_view import ImageView, full_view, padded_view
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.tokens import Layout

@@ -10,7 +10,7 @@ from helpers.files.evals import sample_image
 from transformers import CLIPImageProcessor, JanusImageProcessor, LlavaImageProcessor
 from transformers.models.qwen2_vl import Qwen2VLImageProcessor
 
-from tokenprune.evals.models.boxes import BOX_FORMATS
+from tokenprune.evals.models.box_formats import BOX_FORMATS
 from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.prompt_styles import STYLES, Style, style_of
 

@@ -17,7 +17,7 @@ from helpers.by_path import module_at
 from helpers.files.published import lmms, loaded_set, records, vlmevalkit
 from helpers.files.sets import write_tsv
 
-from tokenprune.evals.models.boxes import iou
+from tokenprune.evals.boxes import iou
 from tokenprune.evals.tasks import TASKS, ai2d, mme, pope, scienceqa, seedbench, xlrs
 from tokenprune.evals.tasks.base.choices import infer_letter, lettered
 from tokenprune.evals.tasks.base.short_answers import anls, relaxed

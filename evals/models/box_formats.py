@@ -1,19 +1,10 @@
-"""Read and write boxes in the formats of different models, and compare them.
-
-A box is (x1, y1, x2, y2): its top left and its bottom right corner.
-"""
+"""Boxes as models write them: the prompt for a box, and reading and writing one."""
 
 import math
 import re
 from dataclasses import dataclass
 
-import torch
-from torchvision.ops import box_iou
-
-Box = tuple[float, float, float, float]
-Size = tuple[int, int]  # width, height
-
-HIT = 0.5  # the smallest IoU at which a box counts as found
+from tokenprune.evals.boxes import Box, Size
 
 
 @dataclass(frozen=True)
@@ -149,29 +140,3 @@ BOX_FORMATS = {
         rows_first=True,
     ),
 }
-
-
-def iou(one: Box, other: Box) -> float:
-    """Return intersection over union."""
-    return box_iou(torch.tensor([one]), torch.tensor([other])).item()
-
-
-def within(window: Box, fractions: Box) -> Box:
-    """Return the box with its corners at these fractions of the sides of `window`."""
-    left, top, right, bottom = window
-    x1, y1, x2, y2 = fractions
-    width, height = right - left, bottom - top
-    return left + x1 * width, top + y1 * height, left + x2 * width, top + y2 * height
-
-
-def parts_of(window: Box, box: Box) -> Box:
-    """Return the box as fractions of the sides of `window`, clipped to 0 to 1: the inverse of `within`."""
-    left, top, right, bottom = window
-    sides = (
-        (box[0] - left, right - left),
-        (box[1] - top, bottom - top),
-        (box[2] - left, right - left),
-        (box[3] - top, bottom - top),
-    )
-    x1, y1, x2, y2 = (min(1.0, max(0.0, part / side)) for part, side in sides)
-    return x1, y1, x2, y2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tokenprune.evals.models.boxes import BOX_FORMATS, iou, within
+from tokenprune.evals.models.box_formats import BOX_FORMATS
 
 
 @pytest.mark.parametrize(
@@ -44,14 +44,3 @@ def test_a_box_at_the_edges_is_written_as_the_format_reads_it(name: str) -> None
 
 def test_paligemma_has_no_token_for_the_far_side() -> None:
     assert BOX_FORMATS["paligemma"].write((0.0, 0.5, 1.0, 1.0), (60, 40)) == "<loc0512><loc0000><loc1023><loc1023>"
-
-
-def test_iou() -> None:
-    assert iou((0.0, 0.0, 2.0, 2.0), (0.0, 0.0, 2.0, 2.0)) == 1
-    assert iou((0.0, 0.0, 2.0, 2.0), (1.0, 0.0, 3.0, 2.0)) == pytest.approx(1 / 3)
-    assert iou((0.0, 0.0, 1.0, 1.0), (2.0, 2.0, 3.0, 3.0)) == 0
-
-
-def test_fractions_of_a_window() -> None:
-    assert within((0.0, 0.0, 200.0, 100.0), (0.1, 0.2, 0.5, 1.0)) == pytest.approx((20, 20, 100, 100))
-    assert within((0.0, -50.0, 200.0, 150.0), (0.0, 0.25, 1.0, 0.75)) == pytest.approx((0.0, 0.0, 200.0, 100.0))
