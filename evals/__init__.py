@@ -7,7 +7,6 @@ Commands:
 
 cli       options and entry points: start reading here
 run       `tokenprune eval`
-engines   `tokenprune eval --engine`: vLLM answers instead of the model in this process
 report    `tokenprune report`
 explain   `tokenprune explain`
 bench     `tokenprune bench`

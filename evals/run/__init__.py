@@ -7,7 +7,8 @@ downsample          shrinks the image instead of pruning it
 questions           the questions of a folder
 calibration_images  the images that settings were calibrated on, which evaluations leave out
 plan                every question under every setup, in parts
-backend             what answers: the model in this process or an engine (see evals/engines)
+backend             what answers: the model in this process or an engine
+engines             vLLM as what answers, in this process or behind a URL (`tokenprune eval --engine`)
 runner              the model in this process, batch by batch
 batches             questions of similar length, encoded once for all setups
 costs               visual tokens and KV cache of an answer

@@ -1,4 +1,4 @@
-"""What answers the questions of a run: the model in this process, or an engine (see evals/engines)."""
+"""What answers the questions of a run: the model in this process, or an engine (see `engines`)."""
 
 from __future__ import annotations
 

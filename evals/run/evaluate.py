@@ -14,7 +14,6 @@ import tokenprune
 from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.defaults import BATCH_TOKENS, DEFAULT_STRATEGIES, FRAMES, MAX_IMAGE_PIXELS
-from tokenprune.evals.engines.backend import check_for_engine, engine_backend
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.loading import load_model, load_processor, name_and_style, source_of
@@ -26,6 +25,7 @@ from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.arguments import Model, as_counts, as_model, as_strategies, check_lists
 from tokenprune.evals.run.backend import Backend, InProcessBackend
 from tokenprune.evals.run.calibration_images import calibrated_on, without_images
+from tokenprune.evals.run.engines.backend import check_for_engine, engine_backend
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.progress import plain_printer, progress_bar

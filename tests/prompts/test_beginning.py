@@ -16,12 +16,12 @@ from tokenizers.processors import TemplateProcessing
 
 from tokenprune.evals.adapt.examples import Example
 from tokenprune.evals.adapt.rows import Collator, Row
-from tokenprune.evals.engines.engine import Prompt
-from tokenprune.evals.engines.offline import Offline
 from tokenprune.evals.harness.model import HarnessModel
 from tokenprune.evals.models.loading import load_processor
 from tokenprune.evals.models.video_prompts import encode_clips
 from tokenprune.evals.reading.videos import Clip
+from tokenprune.evals.run.engines.engine import Prompt
+from tokenprune.evals.run.engines.offline import Offline
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.setups import Unpruned
 from tokenprune.evals.storage.run_folder import RunFolder

@@ -130,13 +130,12 @@ def test_the_packaged_evals_do_not_import_what_is_not_packaged() -> None:
     assert not imports_in([file for file in EVALS if file not in DEV], "tokenprune.evals.dev", "demos", "tests")
 
 
-def test_only_evaluate_knows_both_runs_and_engines() -> None:
+def test_only_the_start_of_a_run_knows_engines() -> None:
     """Engines answer the questions of a run, but only the start of a run may know about engines."""
-    beginning = "evals/run/evaluate.py"
-    run = [file for file in EVALS if file.startswith("evals/run/") and file != beginning]
-    assert not imports_in(run, "tokenprune.evals.engines")
-    engines = [file for file in EVALS if file.startswith("evals/engines/")]
-    assert not imports_in(engines, "tokenprune.evals.run.evaluate")
+    beginning, engines = "evals/run/evaluate.py", "evals/run/engines/"
+    run = [file for file in EVALS if file.startswith("evals/run/") and not file.startswith((beginning, engines))]
+    assert not imports_in(run, "tokenprune.evals.run.engines")
+    assert not imports_in([file for file in EVALS if file.startswith(engines)], "tokenprune.evals.run.evaluate")
 
 
 def test_evaluations_do_not_import_what_is_made_of_them() -> None:

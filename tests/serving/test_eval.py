@@ -17,8 +17,8 @@ from helpers.served.models import save_llava, save_qwen
 from helpers.served.server import ENVIRONMENT, serving
 
 from tokenprune.evals import evaluate
-from tokenprune.evals.engines import backend, server
 from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.run.engines import backend, server
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.run_folder import RunFolder
 

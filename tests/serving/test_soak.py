@@ -20,7 +20,7 @@ from helpers.served.models import save_llava
 from helpers.served.reference import Request, draw
 from helpers.served.server import serving
 
-from tokenprune.evals.engines.server import data_url
+from tokenprune.evals.run.engines.server import data_url
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 

@@ -21,7 +21,7 @@ from tokenprune.evals.cli.arguments.parser import at_least, script_parser
 from tokenprune.evals.dev.experiments import serving
 from tokenprune.evals.dev.experiments.serving.model import operations
 from tokenprune.evals.dev.tables.speed.serving import table
-from tokenprune.evals.engines.server import Server, data_url
+from tokenprune.evals.run.engines.server import Server, data_url
 from tokenprune.evals.storage.provenance import versions
 from tokenprune.selection import budget
 

@@ -12,8 +12,8 @@ from helpers.tiny import tiny_llava
 
 from tokenprune.errors import SettingError
 from tokenprune.evals import evaluate
-from tokenprune.evals.engines.engine import EngineError
-from tokenprune.evals.engines.server import Server
+from tokenprune.evals.run.engines.engine import EngineError
+from tokenprune.evals.run.engines.server import Server
 from tokenprune.evals.storage.run_folder import RunFolder
 
 SETTINGS = {"strategy": "fopru", "keep_ratio": 0.25}

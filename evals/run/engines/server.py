@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 from PIL import Image
 
 from tokenprune.errors import DataError, SettingError, UnsupportedError
-from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, request_ratio, settings_of
+from tokenprune.evals.run.engines.engine import Engine, EngineError, Facts, Prompt, Reply, request_ratio, settings_of
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.evals.storage.provenance import generation_identity
 from tokenprune.prompts import NO_THINKING

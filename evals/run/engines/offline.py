@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import Any
 
 from tokenprune.errors import SettingError, UnsupportedError
-from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, request_ratio, settings_of
 from tokenprune.evals.models.loading import read_config
+from tokenprune.evals.run.engines.engine import Engine, EngineError, Facts, Prompt, Reply, request_ratio, settings_of
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.evals.storage.provenance import generation_identity
 from tokenprune.serving.vllm.architectures import ARCHITECTURES

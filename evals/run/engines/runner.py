@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from tokenprune.evals.engines.engine import Engine, EngineError, Prompt, Reply
+from tokenprune.evals.run.engines.engine import Engine, EngineError, Prompt, Reply
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import OnError, failed
 from tokenprune.evals.run.setups import Pruned, Setup

@@ -16,8 +16,8 @@ from helpers.tiny import tiny_llava
 
 from tokenprune.errors import DataError, SettingError, UnsupportedError
 from tokenprune.evals import evaluate
-from tokenprune.evals.engines.server import Server, same_model
 from tokenprune.evals.run import evaluate as evaluating
+from tokenprune.evals.run.engines.server import Server, same_model
 from tokenprune.evals.run.runner import QuestionError
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.run_folder import RunFolder

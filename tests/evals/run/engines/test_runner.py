@@ -12,11 +12,11 @@ import torch
 from helpers.files.evals import tiny_processor, write_vqav2
 from helpers.served.native.marked import save_llama4
 
-from tokenprune.evals.engines.backend import EngineBackend
-from tokenprune.evals.engines.engine import EngineError, Prompt, Reply
-from tokenprune.evals.engines.offline import Offline
-from tokenprune.evals.engines.runner import EngineRunner
 from tokenprune.evals.models.loading import load_processor
+from tokenprune.evals.run.engines.backend import EngineBackend
+from tokenprune.evals.run.engines.engine import EngineError, Prompt, Reply
+from tokenprune.evals.run.engines.offline import Offline
+from tokenprune.evals.run.engines.runner import EngineRunner
 from tokenprune.evals.run.plan import PART, Plan
 from tokenprune.evals.run.setups import Setup, make_setups
 from tokenprune.evals.storage.answers import Answer, AnswerKey

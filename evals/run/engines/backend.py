@@ -11,12 +11,12 @@ from typing import Any
 from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import SettingError
 from tokenprune.evals.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
-from tokenprune.evals.engines.engine import Engine
-from tokenprune.evals.engines.offline import Offline
-from tokenprune.evals.engines.runner import EngineRunner
-from tokenprune.evals.engines.server import Server
 from tokenprune.evals.models.loading import load_processor, public_name
 from tokenprune.evals.run.backend import Backend, without_downsampling
+from tokenprune.evals.run.engines.engine import Engine
+from tokenprune.evals.run.engines.offline import Offline
+from tokenprune.evals.run.engines.runner import EngineRunner
+from tokenprune.evals.run.engines.server import Server
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.run.setups import UNPRUNED, Setup, possible

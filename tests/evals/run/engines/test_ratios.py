@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tokenprune import Compose, FoPru, Grid, PixelPrune, Strategy
-from tokenprune.evals.engines.engine import request_ratio
+from tokenprune.evals.run.engines.engine import request_ratio
 from tokenprune.evals.run.setups import Pruned, Unpruned
 from tokenprune.serving.vllm.settings import Settings
 

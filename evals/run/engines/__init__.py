@@ -6,5 +6,5 @@ offline    vLLM in this process
 server     a running server
 runner     asks an engine, and checks how many visual tokens it kept
 
-Of the modules in `evals/run`, only `evaluate` imports this package, and this package does not import that one.
+Of the other modules of a run, only `evaluate` imports this package, and this package does not import that one.
 """

@@ -15,10 +15,10 @@ from helpers.tiny import tiny_llava
 
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.evals import evaluate
-from tokenprune.evals.engines import backend, offline
-from tokenprune.evals.engines.engine import EngineError, Prompt, Reply
-from tokenprune.evals.engines.offline import Offline
 from tokenprune.evals.models.loading import load_processor
+from tokenprune.evals.run.engines import backend, offline
+from tokenprune.evals.run.engines.engine import EngineError, Prompt, Reply
+from tokenprune.evals.run.engines.offline import Offline
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.storage.provenance import config_digest, processor_digest
 
