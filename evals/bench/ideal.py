@@ -21,7 +21,8 @@ from tokenprune.adapters import adapter_for
 from tokenprune.adapters.towers.layers import BatchLayers
 from tokenprune.evals.bench.ideal_rows import RowCuts
 from tokenprune.evals.bench.ideal_tiles import TileCuts
-from tokenprune.evals.bench.inputs.prompts import Inputs, features, n_visual, positions
+from tokenprune.evals.bench.inputs.prompts import Inputs, features, n_visual
+from tokenprune.evals.bench.position_ids import positions
 from tokenprune.evals.bench.schedule import Schedule
 
 #: The sequence axis of a layer's arguments; a mask's are its last two.

@@ -85,17 +85,6 @@ def features(model: Any, inputs: Inputs) -> Float[Tensor, "batch visual width"]:
     return rows.unflatten(0, (len(inputs["input_ids"]), -1))
 
 
-def positions(model: Any, batch: int, first: int, n: int) -> Inputs:
-    """Return the position IDs that a call with `n` tokens per row from `first` on needs: none, except for models whose
-    IDs have three components or more (M-RoPE), which would number the mask's columns instead."""
-    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    settings = [one for one in (rope, *rope.values()) if isinstance(one, dict)]  # of all layers, or of each kind
-    sections = next((one["mrope_section"] for one in settings if "mrope_section" in one), None)
-    if sections is None:
-        return {}
-    return {"position_ids": torch.arange(first, first + n, device=model.device).expand(len(sections), batch, -1)}
-
-
 def _side(vision: Any) -> int:
     """Return the side in pixels of an image or tile of a vision tower, whose config may give height and width."""
     return vision.image_size if isinstance(vision.image_size, int) else vision.image_size[0]

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from tokenprune.adapters import adapter_for
-from tokenprune.evals.bench.inputs.prompts import positions
+from tokenprune.evals.bench.position_ids import positions
 from tokenprune.evals.bench.timing.stopwatch import Stopwatch, timed_hooks
 from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.models.greedy import GREEDY
