@@ -16,6 +16,7 @@ from tokenprune.evals.cli.arguments.parser import at_least
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.reading.allowed import allowing
+from tokenprune.evals.search.calibration import draw_questions
 from tokenprune.evals.search.optimize import Names, optimize
 from tokenprune.evals.search.plot import draw
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
@@ -38,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if settings is None:
         settings = options.output.with_suffix(".json")
         with allowing(options.image_root, options.max_image_pixels):
-            questions, split = shared.calibration_questions(options)
+            questions, split = draw_questions(
+                options.model, options.data, options.split, options.questions, options.seed
+            )
         model, processor = load_model(options.model)
         optimize(
             model,

@@ -14,6 +14,10 @@ POSITION_IDS = ("original", "compact")
 BATCH_TOKENS = 4096
 #: The keep ratios between which `tune` searches.
 SEARCHED_KEEP_RATIOS = (0.05, 0.9)
+#: The name that options give to all splits of a data set but train.
+ALL_SPLITS = "all"
+#: The split that calibration questions are drawn from, if the data set has splits.
+CALIBRATION_SPLIT = "val"
 #: How many frames of a video are read.
 FRAMES = 8
 #: Pixels of the largest image that is decoded: Pillow's own limit, 0.5 GB in RGB.

@@ -39,13 +39,14 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import load_model
     from tokenprune.evals.reading.allowed import allowing
+    from tokenprune.evals.search.calibration import draw_questions
     from tokenprune.evals.search.layers import block_distances, block_to_skip, layer_changes, layers_to_skip
 
     if options.stages is not None and (options.block or options.skip is not None):
         raise SettingError("--skip and --block have no effect with --stages. Leave out either them or --stages.")
     n_skipped = SKIPPED if options.skip is None else options.skip
     with allowing(options.image_root, options.max_image_pixels):
-        questions, _ = shared.calibration_questions(options)
+        questions, _ = draw_questions(options.model, options.data, options.split, options.questions, options.seed)
         model, processor = load_model(options.model, options.dtype)
         if options.stages is not None:
             from tokenprune.evals.search.adatoken import calibrated

@@ -73,6 +73,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.reading.allowed import allowing
     from tokenprune.evals.run.setups import read_strategy
     from tokenprune.evals.search import plot as search_plot
+    from tokenprune.evals.search.calibration import draw_questions
     from tokenprune.evals.search.optimize import Names, check_output, optimize
     from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
@@ -88,7 +89,7 @@ def run(options: Namespace) -> None:
     base = cast(VFlowOpt, spec.make({"keep_ratio": options.keep_ratio, **given}))
     check_output(options.output)
     with allowing(options.image_root, options.max_image_pixels):
-        questions, split = shared.calibration_questions(options)
+        questions, split = draw_questions(options.model, options.data, options.split, options.questions, options.seed)
         model, processor = load_model(options.model, options.dtype)
         record = optimize(
             model,

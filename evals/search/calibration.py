@@ -1,14 +1,38 @@
 """Calibration data: questions that are drawn at random and asked one by one."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tokenprune.adapters.devices import input_device
 from tokenprune.errors import SettingError
+from tokenprune.evals.defaults import ALL_SPLITS, CALIBRATION_SPLIT
+from tokenprune.evals.models.loading import load_processor
+from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.prompts import encode_chat
+
+
+def draw_questions(
+    model: str, data: Path, split: str | None, n_drawn: int, seed: int
+) -> tuple[list[Question], str | None]:
+    """Draw `n_drawn` questions about `data` at random, without labels, in the prompt style of `model`; return them and
+    the split they come from (None for all).
+
+    split: ALL_SPLITS, or the name of one; None is CALIBRATION_SPLIT or, if the data set has no splits, all of it.
+
+    Does not load the model's weights, so that mistakes are reported before that.
+    """
+    style = style_of(*load_processor(model))
+    chosen = None if split == ALL_SPLITS else split
+    questions = load_questions(data, split=chosen, style=style, labels=False)
+    if split is None and any(question.split for question in questions):
+        chosen = CALIBRATION_SPLIT
+        questions = load_questions(data, split=chosen, style=style, labels=False)
+    return sample_questions(questions, n_drawn, seed), chosen
 
 
 def sample_questions(questions: Sequence[Question], n_drawn: int, seed: int) -> list[Question]:

@@ -11,7 +11,9 @@ from typing import Any
 from tokenprune.evals.cli.arguments.completion import complete_strategy
 from tokenprune.evals.cli.arguments.parser import at_least, existing_file
 from tokenprune.evals.defaults import (
+    ALL_SPLITS,
     BATCH_TOKENS,
+    CALIBRATION_SPLIT,
     DEFAULT_KEEP_RATIOS,
     DEFAULT_STRATEGY,
     FRAMES,
@@ -21,9 +23,6 @@ from tokenprune.evals.defaults import (
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.dtypes import DTYPES
 
-ALL = "all"
-#: The split that calibration questions are drawn from by default.
-CALIBRATED_ON = "val"
 FORM = (
     "a name with settings (fopru:mode=row,layer=-2), your own class (my_module:MyStrategy,layer=2), several in "
     "sequence (pixelprune+fopru), or a settings file"
@@ -114,7 +113,7 @@ def add_questions(parser: ArgumentParser, use: str) -> None:
     add_allowed(parser)
     parser.add_argument(
         "--split",
-        type=str if use == "train on" else lambda text: None if text == ALL else text,
+        type=str if use == "train on" else lambda text: None if text == ALL_SPLITS else text,
         metavar="NAME",
         help="split, by its name in the data set "
         + ("(default: train, if there is one, otherwise all)" if use == "train on" else "(default: all but train)"),
@@ -239,8 +238,8 @@ def add_calibration(parser: ArgumentParser, questions: int = 30) -> None:
     parser.add_argument(
         "--split",
         metavar="NAME",
-        help=f"split to draw questions from, which you must not evaluate on later; {ALL}: every split except train "
-        f"(default: {CALIBRATED_ON}; {ALL} if the data set has no splits)",
+        help=f"split to draw questions from, which you must not evaluate on later; {ALL_SPLITS}: every split except "
+        f"train (default: {CALIBRATION_SPLIT}; {ALL_SPLITS} if the data set has no splits)",
     )
     parser.add_argument(
         "--questions",
@@ -250,23 +249,3 @@ def add_calibration(parser: ArgumentParser, questions: int = 30) -> None:
         help="number of questions to draw at random; their labels are not read",
     )
     add_seed(parser)
-
-
-def calibration_questions(options: Namespace) -> tuple[list[Any], str | None]:
-    """Return the questions drawn by the options of `add_calibration`, in the prompt style of `add_model`'s model, and
-    the split they come from (None for all).
-
-    Does not load the model's weights, so that mistakes are reported before that.
-    """
-    from tokenprune.evals.models.loading import load_processor
-    from tokenprune.evals.models.prompt_styles import style_of
-    from tokenprune.evals.run.questions import load_questions
-    from tokenprune.evals.search.calibration import sample_questions
-
-    style = style_of(*load_processor(options.model))
-    split = None if options.split == ALL else options.split
-    questions = load_questions(options.data, split=split, style=style, labels=False)
-    if options.split is None and any(question.split for question in questions):
-        split = CALIBRATED_ON
-        questions = load_questions(options.data, split=split, style=style, labels=False)
-    return sample_questions(questions, options.questions, options.seed), split
