@@ -7,6 +7,7 @@ clips        the bundled clips
 large        the bundled large image
 measure      the accuracy of the bundled model, in one command
 experiments  all other measurements
+stored       where results are stored
 tables       the generated tables of the documents
 figures      the figures of the documents
 fuzz         random models, strategies and caches, compared with masking

@@ -17,7 +17,7 @@ from tokenprune import Strategy, strategies
 from tokenprune.adapters import ADAPTERS
 from tokenprune.evals.cli import build_parser
 from tokenprune.evals.dev.measure.plan import PRUNED
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.dev.tables.accuracy import adapted
 from tokenprune.evals.dev.tables.accuracy.measured import measured
 from tokenprune.evals.dev.tables.speed import bench, pages

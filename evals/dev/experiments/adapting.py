@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from tokenprune.evals.adapt.adapt import adapt
 from tokenprune.evals.cli.arguments.parser import script_parser
+from tokenprune.evals.dev.tables.accuracy.adapted import ADAPTED
 from tokenprune.evals.dev.train.release.choose import draw_set
 from tokenprune.evals.dev.train.release.plans import KINDS, REC, SQUARE, SetPlan
 from tokenprune.evals.dev.train.release.write import SetFiles
@@ -32,8 +33,6 @@ from tokenprune.evals.storage.results import TaskResult
 
 KEEP_RATIOS = (0.25, 0.1)
 TRAINING = "train"
-#: The name of the model with the adapter in the rows.
-ADAPTED = "adapted"
 STRATEGY = "fopru:score=cls,layer=-2,cells=auto"
 SEED = 1
 #: The file that is written last, so that a set without it is incomplete.

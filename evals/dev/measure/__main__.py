@@ -16,7 +16,7 @@ from tokenprune.evals.dev.measure.goals import goals_table
 from tokenprune.evals.dev.measure.plan import PRUNED, Part, planned
 from tokenprune.evals.dev.measure.run import Measuring
 from tokenprune.evals.dev.measure.steps import equal_cache
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.models.bundled import BUNDLED
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.setups import UNPRUNED as NOT_PRUNED

@@ -12,7 +12,8 @@ from helpers.files.evals import saved
 from helpers.files.search import deep_llava, write_scenes
 
 from tokenprune.evals.dev.experiments import adapting
-from tokenprune.evals.dev.experiments.adapting import ADAPTED, main
+from tokenprune.evals.dev.experiments.adapting import main
+from tokenprune.evals.dev.tables.accuracy.adapted import ADAPTED
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.storage.results import compare
 from tokenprune.evals.storage.results_io import read

@@ -15,9 +15,9 @@ from helpers.tiny import SIDE, tiny_llava
 from PIL import Image
 
 from tokenprune import SettingError, Zoom
-from tokenprune.evals.dev.experiments.needles.answers import Answer
 from tokenprune.evals.dev.experiments.needles.ask import WAYS, Asker, best_tile, by_image, remembered
 from tokenprune.evals.dev.experiments.needles.draw import draw_needles, write_needles
+from tokenprune.evals.dev.tables.accuracy.needle_answers import Answer
 from tokenprune.evals.dev.tables.accuracy.needles import report, stored
 from tokenprune.evals.dev.train.version_1.scenes import CutOut
 from tokenprune.evals.explain.zoom import draw_look

@@ -8,7 +8,7 @@ import pytest
 
 from tokenprune.evals.dev.measure.plan import Part, planned
 from tokenprune.evals.dev.measure.steps import steps
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.models.bundled import BUNDLED
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.results_io import read

@@ -33,7 +33,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from tokenprune.adapters import adapter_for
 from tokenprune.evals.boxes import iou
-from tokenprune.evals.dev.experiments.needles.answers import Answer, read
+from tokenprune.evals.dev.tables.accuracy.needle_answers import Answer, read
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.models.prompt_styles import style_of

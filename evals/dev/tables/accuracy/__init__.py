@@ -15,6 +15,7 @@ tune_splits     whether the bound of `tune` holds on hidden questions
 adapted         what training while pruned gains
 kv_precision    fewer tokens or fewer bits in the KV cache
 needles         coarse to fine in large images
+needle_answers  the answers that these tables are made from
 aerial          trees kept on aerial photographs
 differences     the text of a paired difference in a cell
 """

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokenprune.evals.dev.experiments.adapting import ADAPTED
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.report.table import Table
 from tokenprune.evals.report.tables import accuracy_cell
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.results import TaskResult, by_setup, compare
 from tokenprune.evals.storage.results_io import read
 
+#: The name of the model with the adapter in the rows.
+ADAPTED = "adapted"
 HEAD = (
     "keep ratio",
     "task",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tokenprune.evals.dev.tables import RESULTS, json_lines
+from tokenprune.evals.dev.stored import RESULTS, json_lines
 from tokenprune.evals.report.table import Table
 
 HEADINGS = (

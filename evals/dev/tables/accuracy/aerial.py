@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tokenprune.evals.dev.tables import RESULTS, json_lines
+from tokenprune.evals.dev.stored import RESULTS, json_lines
 from tokenprune.evals.report.table import Table
 
 #: Heading of a column -> the share in it.

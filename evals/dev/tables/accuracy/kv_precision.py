@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.dev.tables.accuracy.differences import difference
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.report.tables import accuracy_cell, task_title

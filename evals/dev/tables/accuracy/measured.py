@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenprune.evals.dev.measure.plan import ORIGINAL, PRUNED, Part
 from tokenprune.evals.dev.measure.steps import Step, asked_as, steps
 from tokenprune.evals.dev.measure.stored import refused_beside
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.storage.results import TaskResult, by_setup
 from tokenprune.evals.storage.results_io import read

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenprune.evals.dev.experiments.needles.answers import Answer, read
-from tokenprune.evals.dev.tables import RESULTS, versions
+from tokenprune.evals.dev.stored import RESULTS, versions
+from tokenprune.evals.dev.tables.accuracy.needle_answers import Answer, read
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.stats import interval, paired
 from tokenprune.evals.storage.identity import check_same

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, median
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.evals.dev.tables import RESULTS, json_lines
+from tokenprune.evals.dev.stored import RESULTS, json_lines
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, ROWS, label, listed, measured, percent
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.run.setups import read_strategy

@@ -7,7 +7,7 @@ from tokenprune.evals.bench.figures import Figures, figures
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.bench.tables import ratios
 from tokenprune.evals.dev.measure.directions import points
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, ROWS, measured
 from tokenprune.evals.models.bundled import SETTINGS
 from tokenprune.evals.report.table import Table

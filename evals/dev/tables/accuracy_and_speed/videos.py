@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from tokenprune.evals.dev.clips import kind_of
-from tokenprune.evals.dev.tables import RESULTS, json_lines
+from tokenprune.evals.dev.stored import RESULTS, json_lines
 from tokenprune.evals.dev.tables.accuracy.differences import difference
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.report.tables import BASELINE, accuracy_cell

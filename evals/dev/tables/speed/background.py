@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tokenprune.evals.dev.tables import RESULTS, json_lines
+from tokenprune.evals.dev.stored import RESULTS, json_lines
 from tokenprune.evals.report.table import Table
 
 HEADINGS = ["tiles", "visual tokens", "kept", "CPU s", "CPU ms a tile (lowest, highest)", "given", "peak", "more"]

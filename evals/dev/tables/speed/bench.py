@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tokenprune.evals.bench.figures import figures
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.bench.tables import costs, provenance, ratios, summary, throughput
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.report.table import Table
 
 #: The files that are summarised, one table each, and the keep ratio.

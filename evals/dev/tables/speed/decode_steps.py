@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tokenprune.evals.dev.tables import RESULTS, versions
+from tokenprune.evals.dev.stored import RESULTS, versions
 from tokenprune.evals.report.table import Table
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tokenprune.evals.dev.tables import RESULTS, json_lines, versions
+from tokenprune.evals.dev.stored import RESULTS, json_lines, versions
 from tokenprune.evals.report.table import NOTHING, Table
 
 Row = dict[str, Any]

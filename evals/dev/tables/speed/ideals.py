@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tokenprune.evals.bench.figures import Figures, Median, figures
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.bench.tables import provenance, ratio_cell
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.report.table import NOTHING, Table
 
 #: The largest acceptable ratios to the ideal's time to first token, and to its decode step.

@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenprune.evals.bench.figures import Median
 from tokenprune.evals.bench.tables import ratio_cell
-from tokenprune.evals.dev.tables import RESULTS, versions
+from tokenprune.evals.dev.stored import RESULTS, versions
 from tokenprune.evals.report.table import Table
 
 

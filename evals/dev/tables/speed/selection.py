@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from tokenprune.evals.dev.tables import RESULTS, json_lines, versions
+from tokenprune.evals.dev.stored import RESULTS, json_lines, versions
 from tokenprune.evals.report.table import Table
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenprune.evals.dev.tables import RESULTS, versions
+from tokenprune.evals.dev.stored import RESULTS, versions
 from tokenprune.evals.report.table import Table
 from tokenprune.evals.stats import bootstrap_interval
 

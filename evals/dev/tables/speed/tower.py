@@ -3,7 +3,7 @@
 from tokenprune.evals.bench.figures import figures
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.bench.tables import provenance, towers
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.stored import RESULTS
 
 
 def before() -> str:

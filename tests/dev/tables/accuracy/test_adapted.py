@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from helpers.files.rows import row
 
-from tokenprune.evals.dev.experiments.adapting import ADAPTED
 from tokenprune.evals.dev.tables.accuracy import adapted
+from tokenprune.evals.dev.tables.accuracy.adapted import ADAPTED
 
 
 def test_an_adapter_is_compared_with_the_unpruned_model_without_it() -> None:
