@@ -7,7 +7,7 @@ from tokenprune.evals.bench.figures import Median
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.bench.tables import provenance
 from tokenprune.evals.bench.timing.clock import Seconds
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.report.table import Table
 
 #: The times of a strategy, and of its ideal in the same round.
