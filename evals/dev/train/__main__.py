@@ -11,8 +11,8 @@ import torch
 from tokenprune.evals.dev.train import compact, state
 from tokenprune.evals.dev.train.run import NEW, SMOLLM2, Run
 from tokenprune.evals.dev.train.sources.emoji import fetch_all
-from tokenprune.evals.dev.train.stage_one import learn_patches
-from tokenprune.evals.dev.train.stage_two import learn_answers
+from tokenprune.evals.dev.train.stages.stage_one import learn_patches
+from tokenprune.evals.dev.train.stages.stage_two import learn_answers
 
 
 def arguments() -> argparse.Namespace:

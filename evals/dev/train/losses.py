@@ -12,9 +12,9 @@ from transformers import LlavaForConditionalGeneration
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_rotary_pos_emb
 
 from tokenprune.evals.dev.train.batches.pack import UNASKED, Batch
+from tokenprune.evals.dev.train.batches.patches import TEMPERATURE
 
 NUMBER_BLUR = 1.0  # hundredths; a box edge that is one off should cost little
-TEMPERATURE = 14.0
 _FORBIDDEN = -1e4
 
 

@@ -13,7 +13,7 @@ from transformers import Dinov2Config, Dinov2Model
 from tokenprune.evals.dev.train.batches.patches import NO_LETTER, Patches, PatchHeads
 from tokenprune.evals.dev.train.losses import Trainee
 from tokenprune.evals.dev.train.run import Run
-from tokenprune.evals.dev.train.start import anchor as anchoring
+from tokenprune.evals.dev.train.stages import anchor as anchoring
 from tokenprune.evals.dev.train.start import llava
 from tokenprune.evals.dev.train.start.grow import grow, known_words
 from tokenprune.evals.dev.train.start.model import build_processor

@@ -11,7 +11,7 @@ from tokenprune.evals.dev.train.batches.pack import Packer
 from tokenprune.evals.dev.train.losses import Trainee, grid_places
 from tokenprune.evals.dev.train.scenes.assets import Assets
 from tokenprune.evals.dev.train.scenes.draw import draw_scene
-from tokenprune.evals.dev.train.start.heads import fit
+from tokenprune.evals.dev.train.stages.heads import fit
 from tokenprune.evals.dev.train.start.model import build_model, build_processor
 
 

@@ -19,8 +19,8 @@ from tokenprune.evals.dev.train.release.sets import licensed, write_sets
 from tokenprune.evals.dev.train.scenes.ask import Question
 from tokenprune.evals.dev.train.scenes.assets import Assets
 from tokenprune.evals.dev.train.scenes.grids import WEIGHTS
-from tokenprune.evals.dev.train.scenes.nouns import nouns
 from tokenprune.evals.dev.train.start.model import build_processor
+from tokenprune.evals.dev.train.vocabulary.nouns import nouns
 from tokenprune.evals.models.bundled import PHOTOGRAPHS
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks.refcoco import RefCoco

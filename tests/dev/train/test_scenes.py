@@ -20,10 +20,10 @@ from tokenprune.evals.dev.train.scenes.assets import (
     background_files,
 )
 from tokenprune.evals.dev.train.scenes.draw import KINDS, Scene, draw_scene
-from tokenprune.evals.dev.train.scenes.nouns import Noun, nouns
-from tokenprune.evals.dev.train.scenes.words import SIGN_WORDS
 from tokenprune.evals.dev.train.start.model import build_processor
 from tokenprune.evals.dev.train.version_1.assets import files_by_noun as files_of_version_1
+from tokenprune.evals.dev.train.vocabulary.nouns import Noun, nouns
+from tokenprune.evals.dev.train.vocabulary.words import SIGN_WORDS
 
 
 @pytest.fixture(scope="module")

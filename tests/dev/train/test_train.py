@@ -22,7 +22,7 @@ from tokenprune.evals.dev.train.losses import Trainee
 from tokenprune.evals.dev.train.scenes.assets import Assets
 from tokenprune.evals.dev.train.scenes.draw import SIGN, Scene, draw_scene
 from tokenprune.evals.dev.train.scenes.grids import WEIGHTS, choose_grid, images_of
-from tokenprune.evals.dev.train.stage_two import Pool
+from tokenprune.evals.dev.train.stages.stage_two import Pool
 from tokenprune.evals.dev.train.start.dinov2 import NATIVE_SIDE
 from tokenprune.evals.dev.train.start.model import build_model, build_processor
 

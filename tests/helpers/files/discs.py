@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tokenprune.evals.dev.train.scenes.assets import Assets, CutOut, font_path
-from tokenprune.evals.dev.train.scenes.nouns import nouns
+from tokenprune.evals.dev.train.vocabulary.nouns import nouns
 
 COLORS = [(220, 20, 20), (30, 60, 220), (240, 220, 20), (10, 10, 10), (20, 160, 40), (255, 255, 255), (250, 140, 10)]
 NAMES = ["apple", "ball", "lemon", "wheel", "frog", "ghost", "carrot"]

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import Dinov2Model
 
 from tokenprune.evals.dev.train.start.dinov2 import NATIVE_SIDE, PATCH
+from tokenprune.evals.dev.train.start.tower import STORED_SIDE
 
-STORED_SIDE = 16  # patches per side of the tower's stored position embeddings
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 

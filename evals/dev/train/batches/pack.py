@@ -13,7 +13,7 @@ from transformers import LlavaProcessor
 
 from tokenprune.evals.dev.train.scenes.ask import Question, rec_questions, vqa_questions
 from tokenprune.evals.dev.train.scenes.draw import SIGN, Scene
-from tokenprune.evals.dev.train.scenes.nouns import nouns
+from tokenprune.evals.dev.train.vocabulary.nouns import nouns
 
 TEXT_LENGTH = 192  # question tokens after one image; fixed, so that all batches of a grid have the same shape
 UNASKED = -100

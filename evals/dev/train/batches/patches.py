@@ -16,10 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenprune.evals.dev.train.batches.pack import UNASKED, Packer, patch_nouns
-from tokenprune.evals.dev.train.losses import TEMPERATURE
 from tokenprune.evals.dev.train.scenes.draw import Scene
-from tokenprune.evals.dev.train.scenes.words import SIGN_WORDS
+from tokenprune.evals.dev.train.vocabulary.words import SIGN_WORDS
 
+TEMPERATURE = 14.0  # of cosines, as logits
 NO_LETTER = 26
 
 

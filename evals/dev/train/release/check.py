@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from tokenprune.evals.dev.train.release.choose import SHARE_ALIKE
 from tokenprune.evals.dev.train.release.plans import HELD_OUT_THINGS, KINDS
 from tokenprune.evals.dev.train.scenes.draw import SIGN
-from tokenprune.evals.dev.train.scenes.nouns import nouns
 from tokenprune.evals.dev.train.start.model import build_processor
+from tokenprune.evals.dev.train.vocabulary.nouns import nouns
 from tokenprune.evals.report.table import NOTHING, Table
 
 #: The largest acceptable accuracy of always giving the same answer, by kind of question.

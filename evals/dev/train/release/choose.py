@@ -11,7 +11,7 @@ from tokenprune.evals.dev.train.release.plans import SetPlan
 from tokenprune.evals.dev.train.scenes.ask import Question, rec_questions, vqa_questions
 from tokenprune.evals.dev.train.scenes.assets import Assets
 from tokenprune.evals.dev.train.scenes.draw import MOST_ASKED, Scene, draw_scene
-from tokenprune.evals.dev.train.scenes.nouns import Noun, nouns
+from tokenprune.evals.dev.train.vocabulary.nouns import Noun, nouns
 
 SEED = 20261126
 #: Folders of emoji that the sets cannot use because of their licence (CC-BY-SA-4.0).

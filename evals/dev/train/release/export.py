@@ -19,11 +19,11 @@ from tokenprune.evals.dev.train import state
 from tokenprune.evals.dev.train.batches.pack import Packer
 from tokenprune.evals.dev.train.losses import Trainee
 from tokenprune.evals.dev.train.scenes.grids import WEIGHTS
-from tokenprune.evals.dev.train.scenes.nouns import nouns
-from tokenprune.evals.dev.train.scenes.words import SIGN_WORDS
 from tokenprune.evals.dev.train.start.llava import export
 from tokenprune.evals.dev.train.start.model import build_like, build_processor
 from tokenprune.evals.dev.train.start.tower import tower_and_positions
+from tokenprune.evals.dev.train.vocabulary.nouns import nouns
+from tokenprune.evals.dev.train.vocabulary.words import SIGN_WORDS
 
 LOG, LIMIT = "training_log.jsonl", 100 * 2**20
 SIZES = (112, 112), (224, 224), (336, 336), (224, 336), (168, 112)  # height, width in px

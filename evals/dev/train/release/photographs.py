@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.evals.dev.train.scenes.draw import SIGN
-from tokenprune.evals.dev.train.scenes.nouns import nouns
+from tokenprune.evals.dev.train.vocabulary.nouns import nouns
 from tokenprune.evals.models.bundled import PHOTOGRAPHS
 
 LICENCES = "LICENSES.md"

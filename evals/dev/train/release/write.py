@@ -12,7 +12,7 @@ from PIL import Image
 from tokenprune.evals.dev.train.release.choose import SEED, Asked
 from tokenprune.evals.dev.train.scenes.ask import Question
 from tokenprune.evals.dev.train.scenes.draw import SIGN, Scene
-from tokenprune.evals.dev.train.scenes.nouns import nouns
+from tokenprune.evals.dev.train.vocabulary.nouns import nouns
 
 QUALITY = 65  # of WebP; the model and its sets must fit into 100 MiB
 LICENSE = {"id": 1, "name": "GPL-3.0-or-later", "url": "https://www.gnu.org/licenses/gpl-3.0.html"}

@@ -1,7 +1,5 @@
-"""Scenes, the things that they show, and questions about them.
+"""Scenes, and questions about them.
 
-nouns   the things that the model knows
-words   what signs say
 assets  cut-outs, backgrounds and fonts, in training or held out
 grids   the grids that the model is trained on
 draw    draws scenes

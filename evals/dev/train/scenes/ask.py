@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from tokenprune.evals.dev.train.scenes.draw import SIGN, Scene, Thing
-from tokenprune.evals.dev.train.scenes.nouns import Noun
+from tokenprune.evals.dev.train.vocabulary.nouns import Noun
 
 APART = 0.08  # of a side; things nearer than this are neither left nor right of each other
 _MOST_COUNTED = 6

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFont
 
 from tokenprune.evals.dev.train.scenes.color import color_word
-from tokenprune.evals.dev.train.scenes.nouns import Noun, nouns
+from tokenprune.evals.dev.train.vocabulary.nouns import Noun, nouns
 
 # Held out of training. All are CC0, so that the bundled sets add no licence to those of the cut-outs.
 HELD_OUT_BACKGROUNDS = (

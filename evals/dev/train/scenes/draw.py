@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 from tokenprune.evals.dev.train.scenes.assets import SOLID, Assets, CutOut
-from tokenprune.evals.dev.train.scenes.words import PLATES, SIGN_WORDS, Plate
 from tokenprune.evals.dev.train.start.dinov2 import PATCH
+from tokenprune.evals.dev.train.vocabulary.words import PLATES, SIGN_WORDS, Plate
 
 DRAWN_SIDE = 224  # px of the longer side at least; scenes for smaller grids are drawn at this size, then shrunk
 KINDS = {"mixed": 0.36, "count": 0.24, "text": 0.26, "small": 0.14}

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from tokenprune.evals.dev.train.scenes.assets import CUTOUT_SIDE, HELD_OUT_FONTS, TRAINING_FONTS, background_files
-from tokenprune.evals.dev.train.scenes.nouns import nouns
 from tokenprune.evals.dev.train.start.tower import TOWER_FILE, tower_and_positions
+from tokenprune.evals.dev.train.vocabulary.nouns import nouns
 
 BACKGROUND_SIDE = 640  # px
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from tokenprune.evals.dev.train.scenes.nouns import code_points
 from tokenprune.evals.dev.train.sources.fetch import run_for, verify
 from tokenprune.evals.dev.train.sources.stamps import fetch_sources
+from tokenprune.evals.dev.train.vocabulary.nouns import code_points
 
 FLUENT = ("@lobehub/fluent-emoji-3d", "1.1.0", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58")
 # Emoji as SVG, in packages of @iconify-json. Twemoji, which names them by code point, comes first. MIT (flat),

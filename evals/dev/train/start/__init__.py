@@ -6,6 +6,4 @@ dinov2   the first blocks of the published tower, as a model
 tower    that model, from the published file or a small copy, and its position embeddings
 smollm   a language model that starts from SmolLM2's first layers
 grow     a language model grown from version 1's
-anchor   between the stages: visual tokens and words become readable for version 1 again
-heads    before stage two: linear heads are fitted to what they will read
 """

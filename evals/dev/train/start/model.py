@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers import Dinov2Model, LlavaForConditionalGeneration, LlavaProcessor
 
-from tokenprune.evals.dev.train.scenes.nouns import nouns
-from tokenprune.evals.dev.train.scenes.words import SIGN_WORDS
 from tokenprune.evals.dev.train.start import llava
+from tokenprune.evals.dev.train.vocabulary.nouns import nouns
+from tokenprune.evals.dev.train.vocabulary.words import SIGN_WORDS
 
 LAYERS, WIDTH, INNER, HEAD = 12, 384, 1024, 64
 NEW_WORDS = ("sign", "does", "say", "0", "##s", "##es")

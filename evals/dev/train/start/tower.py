@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import Dinov2Config, Dinov2Model
 
-from tokenprune.evals.dev.train.batches.encode import STORED_SIDE
 from tokenprune.evals.dev.train.start.dinov2 import PATCH, load_tower, native_positions
 
+STORED_SIDE = 16  # patches per side of the tower's stored position embeddings
 BLOCKS, IMAGE_SIZE = 8, STORED_SIDE * PATCH
 TOWER_FILE = "tower.pt"
 

@@ -15,7 +15,7 @@ from tokenprune.evals.dev.train.batches.feed import PatchFeed, feed
 from tokenprune.evals.dev.train.batches.patches import Patches, PatchHeads
 from tokenprune.evals.dev.train.losses import Trainee
 from tokenprune.evals.dev.train.run import Run
-from tokenprune.evals.dev.train.start.anchor import anchor
+from tokenprune.evals.dev.train.stages.anchor import anchor
 from tokenprune.evals.dev.train.start.model import standardise
 
 FROZEN_BLOCKS = 4

@@ -20,7 +20,7 @@ from tokenprune.evals.dev.train.losses import Trainee
 from tokenprune.evals.dev.train.run import Run
 from tokenprune.evals.dev.train.scenes.assets import load_assets
 from tokenprune.evals.dev.train.scenes.draw import MOST_ASKED, Scene
-from tokenprune.evals.dev.train.start.heads import fit_heads
+from tokenprune.evals.dev.train.stages.heads import fit_heads
 from tokenprune.evals.dev.train.start.llava import export
 
 _NOTHING = np.zeros((0, 0, 3), np.uint8)
