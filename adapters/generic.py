@@ -9,7 +9,7 @@ from typing import Any, cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.base import Inputs, ModelAdapter
 from tokenprune.adapters.decoder.attention import unreadable_attention
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.decoder.deepstack import ADDS_FEATURES, FEATURES, MASK, prune_added, prune_deepstack
@@ -27,6 +27,19 @@ PIXELS = {
 }
 #: Arguments of a language model that the engine prunes itself, and those of DeepStack.
 PRUNED_ELSEWHERE = {"inputs_embeds", "attention_mask", "position_ids", MASK, FEATURES}
+
+
+class DeepStack(Inputs):
+    """For a family whose language model adds more features after its first layers: prunes these features."""
+
+    inner_features = ADDS_FEATURES
+
+    def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
+        super().prune_arguments(kwargs, packing, n_slots)
+        prune_deepstack(kwargs, packing)
+
+    def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
+        return prune_added(arguments, packing)
 
 
 class InterfaceAdapter(ModelAdapter):

@@ -7,25 +7,11 @@ from typing import Any
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from tokenprune.adapters.base import Inputs
 from tokenprune.sequence.packing import Packing
 
 #: The method of a language model that adds the features of one layer.
 ADDS_FEATURES = "_deepstack_process"
 MASK, FEATURES = "visual_pos_masks", "deepstack_visual_embeds"
-
-
-class DeepStack(Inputs):
-    """For a family whose language model adds more features after its first layers: prunes these features."""
-
-    inner_features = ADDS_FEATURES
-
-    def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
-        super().prune_arguments(kwargs, packing, n_slots)
-        prune_deepstack(kwargs, packing)
-
-    def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
-        return prune_added(arguments, packing)
 
 
 def prune_deepstack(

@@ -9,8 +9,8 @@ from typing import Any
 from jaxtyping import Bool
 from torch import Tensor
 
-from tokenprune.adapters.decoder.deepstack import DeepStack
 from tokenprune.adapters.families.idefics3 import Idefics3Adapter
+from tokenprune.adapters.generic import DeepStack
 from tokenprune.adapters.layouts.tiles import run_starts, token_ids
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.encoded import Modality

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.decoder.deepstack import DeepStack
+from tokenprune.adapters.generic import DeepStack
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import GlobalLayersMixin
 from tokenprune.adapters.towers import Tower
