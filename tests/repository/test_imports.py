@@ -143,6 +143,34 @@ def test_evaluations_do_not_import_what_is_made_of_them() -> None:
     assert not imports_in(run, *(f"tokenprune.evals.{name}" for name in ("cli", "report", "search", "tune", "adapt")))
 
 
+def module_of(file: str) -> str:
+    name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return name if name.startswith("tokenprune") else f"tokenprune.{name}"
+
+
+def siblings(name: str, other: str) -> tuple[str, str] | None:
+    """Return the packages or modules beside each other that two modules are in; None if one holds the other."""
+    parts, others = name.split("."), other.split(".")
+    same = next((n for n, (one, two) in enumerate(zip(parts, others, strict=False)) if one != two), None)
+    return None if same is None else (".".join(parts[: same + 1]), ".".join(others[: same + 1]))
+
+
+def test_packages_do_not_import_each_other() -> None:
+    """Folders beside each other, at every level; also what they import inside functions or for type checkers."""
+    files = [*LIBRARY, *ADAPTERS, *EVALS]
+    packages = {module_of(file) for file in files if file.endswith("/__init__.py")}
+    pairs = {siblings(module_of(file), name) for file in files for name in reaches(file, "tokenprune")}
+    graph: dict[str, set[str]] = {package: set() for package in packages}
+    for pair in pairs - {None}:
+        if pair is not None and packages.issuperset(pair):
+            graph[pair[0]].add(pair[1])
+    assert any(graph.values())
+    while free := [package for package, needs in graph.items() if not needs & graph.keys()]:
+        for package in free:
+            del graph[package]
+    assert not graph, "these packages import each other, or packages that do: move what they share to its owner"
+
+
 def test_only_what_patches_imports_the_engine() -> None:
     others = [file for file in [*LIBRARY, *ADAPTERS, *EVALS] if file not in DEV]
     others = [file for file in others if not file.startswith(("tokenprune/engine/", *PATCHING))]
