@@ -33,7 +33,7 @@ from tokenprune.evals.models.prompt_styles import Style, style_of
 from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.run.arguments import as_counts, as_model, check_lists
 from tokenprune.evals.run.progress import plain_printer
-from tokenprune.evals.run.questions import limit_questions, load_questions, unread_folders_notice
+from tokenprune.evals.run.questions import limit_questions, load_questions, notices
 from tokenprune.evals.run.setups import read_strategy
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.identity import record_identity
@@ -122,8 +122,8 @@ def adapt(
     with allowing(image_roots, max_image_pixels):
         style = style_of(*load_processor(model))
         asked = limit_questions(_load(data, tasks, split, style=style, labels=labels, say=say), limit)
-        if others := unread_folders_notice(data, tasks):
-            say(others)
+        for notice in notices(asked, data, tasks):
+            say(notice)
         check_images(asked)
         answers = {one.question.key: one.answer for one in labelled(asked)} if labels else None
         loaded, processor = load_model(model, dtype)

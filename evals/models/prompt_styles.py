@@ -21,11 +21,13 @@ class Style:
     boxes: the format of its boxes.
     instructions: False if it knows only bare questions, without instructions such as "answer with a single word".
     view: the part of an image of a given size (width, height) that the model sees.
+    assumed_for: the type of a model whose style is unknown, for which LLaVA's is assumed; "" for any other.
     """
 
     boxes: BoxFormat
     instructions: bool = True
     view: Callable[[Size], ImageView] = full_view
+    assumed_for: str = ""
 
     def short_answer(self, question: str) -> str:
         """Return the question with LLaVA-1.5's instruction for short answers, which all VQA sets use."""
@@ -53,6 +55,8 @@ LLAVA = STYLES["llava"]
 
 #: By `model_type`. `prompt_style` in a model's config takes precedence, as in the bundled model's.
 STYLE_OF_FAMILY = {
+    "llava": "llava",
+    "llava_next": "llava",
     "qwen2_vl": "qwen2-vl",
     "qwen2_5_vl": "qwen2.5-vl",
     "qwen3_vl": "qwen3-vl",
@@ -66,8 +70,8 @@ STYLE_OF_FAMILY = {
 
 def style_of(config: Any, processor: Any, name: str | None = None) -> Style:
     """Return the style `name`, or by default the style of the model with this config: LLaVA's if it has none."""
-    if name is None:
-        name = getattr(config, "prompt_style", None) or STYLE_OF_FAMILY.get(config.model_type, "llava")
-    if name not in STYLES:
+    name = name or getattr(config, "prompt_style", None) or STYLE_OF_FAMILY.get(config.model_type)
+    if name is not None and name not in STYLES:
         raise SettingError(unknown("prompt style", name, STYLES))
-    return replace(STYLES[name], view=view_through(processor))
+    style = replace(STYLES[name or "llava"], view=view_through(processor))
+    return style if name else replace(style, assumed_for=config.model_type)

@@ -29,7 +29,7 @@ from tokenprune.evals.run.engines.backend import check_for_engine, engine_backen
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.progress import plain_printer, progress_bar
-from tokenprune.evals.run.questions import limit_questions, load_questions, unread_folders_notice
+from tokenprune.evals.run.questions import limit_questions, load_questions, notices
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.run.setups import Setup, make_setups, read_by
 from tokenprune.evals.storage.answers import Answer, AnswerKey
@@ -123,8 +123,8 @@ def evaluate(
     with allowing(image_roots, max_image_pixels, frames):
         name, style = _name_and_style(model, image_size)
         asked = load_questions(data, tasks, split=split, style=style)
-        if others := unread_folders_notice(data, tasks):
-            say(others)
+        for notice in notices(asked, data, tasks):
+            say(notice)
         if engine is not None:
             check_for_engine(asked, image_size, device_map)
             backend = engine_backend(engine, model, dtype, engine_options or {}, on_error)

@@ -1,13 +1,14 @@
 """The questions of a folder, and representative samples of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from tokenprune.errors import DataError, SettingError, unknown
 from tokenprune.evals.models.bundled import BUNDLED
-from tokenprune.evals.models.prompt_styles import LLAVA, Style
+from tokenprune.evals.models.prompt_styles import LLAVA, STYLES, Style
 from tokenprune.evals.tasks import TASKS
+from tokenprune.evals.tasks.base.box import BoxQuestion
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.own import EXAMPLE
 
@@ -63,18 +64,22 @@ def place_of(task: str, folder: Path) -> Path:
     return folder / task if (folder / task).is_dir() else folder
 
 
-def unread_folders_notice(folder: Path, tasks: Sequence[str] | None) -> str | None:
-    """Say which tasks' folders, if any, `load_questions` does not read because the user's own questions are beside
-    them."""
-    if tasks is not None or not TASKS[OWN].is_in(folder):
-        return None
+def notices(questions: Sequence[Question], folder: Path, tasks: Sequence[str] | None) -> Iterator[str]:
+    """Yield what to tell the user about loaded questions: which tasks' folders were not read because the user's own
+    questions are beside them, and that the model's format of boxes is unknown."""
     others = " ".join(name for name in TASKS if (folder / name).is_dir())
-    if not others:
-        return None
-    return (
-        f"{folder}: your own questions are asked alone, without the folders {others}. To ask all, add "
-        f"--tasks {OWN} {others}"
-    )
+    if others and tasks is None and TASKS[OWN].is_in(folder):
+        yield (
+            f"{folder}: your own questions are asked alone, without the folders {others}. To ask all, add "
+            f"--tasks {OWN} {others}"
+        )
+    assumed = [one.style.assumed_for for one in questions if isinstance(one, BoxQuestion) and one.style.assumed_for]
+    if assumed:
+        yield (
+            f"How {assumed[0]} models write boxes is unknown: {len(assumed)} questions ask for one with LLaVA's "
+            "prompt, and answers in another format count as wrong (column unparsable). Name the format as "
+            f'"prompt_style" in the model\'s config.json: {", ".join(STYLES)}'
+        )
 
 
 def limit_questions(questions: Sequence[Question], limit: int | None) -> list[Question]:

@@ -6,10 +6,12 @@ RefCOCOplus and RefCOCOg. The layouts follow the documentation of the `refer` to
 against the real files, which were not available.
 
 By its cards, the Hub's `val` of RefCOCO (8,811 refs) and of RefCOCOg (7,573) are as large as the validation splits of
-UNC (3,811) or UMD (2,573) and of Google (5,000) together, and RefCOCO's `test` as Google's (5,000).
+UNC (3,811) or UMD (2,573) and of Google (5,000) together, and RefCOCO's `test` as Google's (5,000). Both draw from the
+same refs, so one may be there twice; it is asked once.
 """
 
 import pickle
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from tokenprune.evals.reading.images import StoredImage, size_of
 from tokenprune.evals.reading.records import Record, only_file
 from tokenprune.evals.tasks.base.box import BoxQuestion
 from tokenprune.evals.tasks.base.metric import Metric, Ratio
+from tokenprune.evals.tasks.base.question import identities
 from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, check_questions, choose_splits, hub
 from tokenprune.text_files import read_json
 
@@ -111,6 +114,27 @@ class RefCoco(FileTask[RefCocoQuestion]):
         ]
         return check_questions(questions, str(path))
 
+    def questions(self, records: Sequence[Record], folder: Path, style: Style) -> Sequence[RefCocoQuestion]:
+        """Return one question per record of the Hub's tables, and warn of exact repetitions, which are left out.
+
+        DataError, naming both, for records of one ID and split that differ.
+        """
+        found: dict[tuple[str, str], tuple[RefCocoQuestion, str]] = {}
+        for record, question in zip(records, super().questions(records, folder, style), strict=True):
+            first, where = found.setdefault((question.split, question.id), (question, record.where))
+            if first is not question and not _same(first, question):
+                raise DataError(
+                    f"{record.where}: question_id {record['question_id']} is also that of {where}, with another "
+                    "description, box or image. Give one of them another question_id, or leave it out"
+                )
+        if len(found) < len(records):
+            warnings.warn(
+                f"{folder}: {len(records) - len(found)} of {len(records)} descriptions are repeated within their split "
+                f"of {self.title}, and are asked once",
+                stacklevel=2,
+            )
+        return [question for question, _ in found.values()]
+
     def question(self, record: Record, folder: Path, style: Style) -> RefCocoQuestion:
         image, box = record.image(), from_corner(record["bbox"], record.where)
         name, size = f"{record.identifier('question_id')}-{record['number']}", size_of(image)
@@ -154,6 +178,10 @@ class RefCoco(FileTask[RefCocoQuestion]):
             size=size,
             style=style,
         )
+
+
+def _same(one: RefCocoQuestion, other: RefCocoQuestion) -> bool:
+    return (one.expression, one.box) == (other.expression, other.box) and identities(one) == identities(other)
 
 
 def _where(path: Path, number: int, ref: Any) -> str:

@@ -24,7 +24,7 @@ from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.run.arguments import Model, as_counts, as_model, check_lists
 from tokenprune.evals.run.calibration_images import image_digests
 from tokenprune.evals.run.progress import plain_printer, progress_bar
-from tokenprune.evals.run.questions import limit_questions, load_questions, unread_folders_notice
+from tokenprune.evals.run.questions import limit_questions, load_questions, notices
 from tokenprune.evals.search.journal import locked_study
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.identity import record_identity
@@ -129,8 +129,8 @@ def tune(
     with allowing(image_roots, max_image_pixels):
         name, style = name_and_style(model)
         questions = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)
-        if others := unread_folders_notice(data, tasks):
-            say(others)
+        for notice in notices(questions, data, tasks):
+            say(notice)
         searched, fresh = halves(questions, seed)
         loaded, processor = load_model(model, dtype) if isinstance(model, str) else model
         n_layers = len(adapter_for(loaded).layers)

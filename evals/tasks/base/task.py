@@ -90,8 +90,20 @@ def check_questions(questions: Sequence[S], where: str) -> Sequence[S]:
     """Return the questions. DataError, naming the file `where`, if there are none or two have the same ID."""
     if not questions:
         raise DataError(f"{where}: no questions")
+    splits: dict[str, str] = {}
+    for question in questions:
+        first = splits.setdefault(question.id, question.split)
+        if first != question.split:
+            raise DataError(
+                f"{where}: a question {question.id} is {_in_split(first)}, and another {_in_split(question.split)}. "
+                f"Ask one split, with --split {first or question.split}, or give them different IDs"
+            )
     check_distinct([question.id for question in questions], where)
     return questions
+
+
+def _in_split(name: str) -> str:
+    return f"in split {name!r}" if name else "in no split"
 
 
 def points(answered: Answered) -> list[float]:

@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from helpers.files.evals import tiny_processor, write_refcoco, write_vqav2
 
 from tokenprune.errors import DataError
-from tokenprune.evals.models.prompt_styles import STYLES
-from tokenprune.evals.run.questions import evenly, load_questions, unread_folders_notice
+from tokenprune.evals.models.prompt_styles import STYLES, style_of
+from tokenprune.evals.run.questions import evenly, load_questions, notices
 from tokenprune.prompts import chat_prompt
 
 
@@ -78,9 +79,24 @@ def test_the_bundled_sets_are_in_a_clone_only(tmp_path: Path, monkeypatch: pytes
 
 def test_folders_of_tasks_beside_own_questions_are_named(tmp_path: Path) -> None:
     (tmp_path / "textvqa").mkdir()
-    assert unread_folders_notice(tmp_path, None) is None
+    assert not list(notices([], tmp_path, None))
     (tmp_path / "questions.jsonl").touch()
-    assert str(unread_folders_notice(tmp_path, None)).endswith(
-        "without the folders textvqa. To ask all, add --tasks own textvqa"
-    )
-    assert unread_folders_notice(tmp_path, ["own"]) is None
+    (notice,) = notices([], tmp_path, None)
+    assert notice.endswith("without the folders textvqa. To ask all, add --tasks own textvqa")
+    assert not list(notices([], tmp_path, ["own"]))
+
+
+def test_an_unknown_format_of_boxes_is_named_once(tmp_path: Path) -> None:
+    write_refcoco(tmp_path)
+    write_vqav2(tmp_path)
+
+    def said(task: str, **config: Any) -> list[str]:
+        style = style_of(SimpleNamespace(**config), tiny_processor())
+        return list(notices(load_questions(tmp_path, [task], style=style), tmp_path, [task]))
+
+    (notice,) = said("rec", model_type="qwen9_vl")
+    assert notice.startswith("How qwen9_vl models write boxes is unknown: 3 questions ask for one with LLaVA's prompt")
+    assert 'Name the format as "prompt_style" in the model\'s config.json: llava, bundled, shikra' in notice
+    assert not said("vqa", model_type="qwen9_vl")
+    for known in ({"model_type": "llava"}, {"model_type": "qwen9_vl", "prompt_style": "llava"}):
+        assert not said("rec", **known)

@@ -169,6 +169,10 @@ def test_questions_with_one_id(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"line 2: the id 2 appears twice, first in .*\.jsonl, line 1; give each"):
             load_questions(write(tmp_path, *same))
     assert load_questions(write(tmp_path, line | {"id": 1, "split": "val"}, line | {"id": 1, "split": "train"}))
+    for split, also, hint in (("test", "in split 'test'", "test"), ("", "in no split", "val")):
+        folder = write(tmp_path, line | {"id": 1, "split": split}, line | {"id": 1, "split": "val"})
+        with pytest.raises(DataError, match=f"own-1 is {also}, and another in split 'val'.* with --split {hint}, or"):
+            load_questions(folder)
 
 
 def test_files_in_place_of_a_folder_of_questions(tmp_path: Path) -> None:

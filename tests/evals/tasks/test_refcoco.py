@@ -1,5 +1,6 @@
 """RefCOCO files, whole and broken."""
 
+import io
 import json
 import os
 import pickle
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.files.evals import sample_image, write_refcoco
+from helpers.files.sets import write_parquet
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import STYLES
@@ -147,6 +149,42 @@ def test_the_same_refs_twice(tmp_path: Path) -> None:
     (tmp_path / "refs(unc).json").write_bytes(b"[]")
     with pytest.raises(DataError, match=r"refs\(unc\)\.json and refs\(unc\)\.p\. Keep one of them there\."):
         RefCoco("refcoco", "RefCOCO", "unc").load(tmp_path)
+
+
+def _hub(folder: Path, split: str, *rows: dict[str, Any]) -> None:
+    row = {"question_id": "100", "question": "q", "answer": ["the orange box", "right thing"], "bbox": [30, 10, 15, 20]}
+    write_parquet(folder / f"{split}-00000-of-00001.parquet", [row, *(row | change for change in rows)])
+
+
+def test_repeated_refs_of_a_hub_split_are_asked_once(tmp_path: Path) -> None:
+    """The Hub's `val` holds two published splits, which share refs."""
+    _hub(tmp_path, "val", {"question_id": "7"}, {})
+    with pytest.warns(
+        UserWarning, match="2 of 6 descriptions are repeated within their split of REC, and are asked on"
+    ):
+        questions = REC.load(tmp_path)
+    assert [question.id for question in questions] == ["rec-100-0", "rec-100-1", "rec-7-0", "rec-7-1"]
+
+
+@pytest.mark.parametrize("change", [{"answer": ["the cup", "right thing"]}, {"bbox": [0, 0, 9, 9]}, {"image": "other"}])
+def test_refs_of_a_hub_split_that_contradict_each_other(tmp_path: Path, change: dict[str, Any]) -> None:
+    if "image" in change:
+        file = io.BytesIO()
+        sample_image(box=(0, 0, 9, 9)).save(file, "PNG")
+        change = {"image": {"bytes": file.getvalue(), "path": "b.png"}}
+    _hub(tmp_path, "val", change)
+    with pytest.raises(
+        DataError, match=r"row 1, answer\[0\]: question_id 100 is also that of .* row 0, answer\[0\], with"
+    ):
+        REC.load(tmp_path)
+
+
+def test_refs_in_two_hub_splits(tmp_path: Path) -> None:
+    _hub(tmp_path, "testA")
+    _hub(tmp_path, "val")
+    with pytest.raises(DataError, match=r"rec-100-0 is in split 'testA', and another in split 'val'.* --split testA"):
+        REC.load(tmp_path)
+    assert len(REC.load(tmp_path, "val")) == 2
 
 
 def test_no_files(tmp_path: Path) -> None:
