@@ -17,7 +17,7 @@ import pytest
 from helpers.served.engine import needs_vllm
 
 from tokenprune.errors import SettingError, UnsupportedError
-from tokenprune.serving.vllm import engine_options, refusals
+from tokenprune.serving.vllm import engine_options, name_tables, refusals
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.name_tables import check_head, enter_in_tables
 from tokenprune.serving.vllm.plugin import register
@@ -81,6 +81,7 @@ def melody(monkeypatch: pytest.MonkeyPatch) -> None:
         setattr(module, name, type(name, (), {}))
     if find_spec("cohere_melody") is None:
         monkeypatch.setitem(sys.modules, "cohere_melody", module)
+    name_tables.entries_of.cache_clear()
 
 
 @pytest.mark.usefixtures("melody")
@@ -94,6 +95,34 @@ def test_tool_calls_and_json_of_cohere() -> None:
     )
     assert own is not None
     assert ours == own
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        (
+            "cohere_melody",
+            "Tool calls and JSON schemas will .* MODEL_TO_TAG_STYLE .*melody.* install the package cohere_m",
+        ),
+        ("vllm.parser.cohere_command", "cannot be imported .*cohere_command.* install vLLM 0.32 or vLLM 0.33"),
+    ],
+)
+def test_a_table_that_cannot_be_imported(
+    missing: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its model is served without it, and the log says so once."""
+
+    def module_of(name: str) -> ModuleType:
+        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    name_tables.entries_of.cache_clear()
+    monkeypatch.setattr(name_tables, "import_module", module_of)
+    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
+    for _ in range(2):
+        enter_in_tables(ARCHITECTURES["TokenPruneCohere2Vision"])
+    name_tables.entries_of.cache_clear()
+    (record,) = caplog.records
+    assert re.search(said, record.getMessage())
 
 
 def test_decisions(monkeypatch: pytest.MonkeyPatch) -> None:

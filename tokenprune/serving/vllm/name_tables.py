@@ -4,11 +4,17 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures.architecture import Architecture
+from tokenprune.serving.vllm.plugin import TESTED
+
+logger = logging.getLogger("vllm.tokenprune")
 
 #: Models that vLLM lets choose between answers (/v1/systemone, and in 0.33 /v1/decisions).
 DECIDING = (
@@ -18,13 +24,39 @@ DECIDING = (
     "TokenPruneQwen3_5",
     "TokenPruneQwen3_5Moe",
 )
-#: The module and name of each table, and which of our architectures belong in it.
-TABLES = {
-    ("vllm.parser.cohere_command", "MODEL_TO_TAG_STYLE"): ("TokenPruneCohere2Vision",),
-    ("vllm.entrypoints.generate.structured_decisions.strategies", "READ_STRATEGIES"): DECIDING,  # in vLLM 0.32
-    ("vllm.entrypoints.openai.decisions.strategies", "READ_STRATEGIES"): DECIDING,  # in vLLM 0.33
-    ("vllm.config.engram", "_NGRAM_LAYER_FIELDS"): ("TokenPruneQwen4Exp",),  # embeddings in the host's memory
-}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of vLLM's.
+
+    name, modules: where it is; releases have it in different modules. ours: which of our architectures belong in it.
+    feature: what does not work without it.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    ours: tuple[str, ...]
+    feature: str
+
+
+TABLES = (
+    Table(
+        "MODEL_TO_TAG_STYLE",
+        ("vllm.parser.cohere_command",),
+        ("TokenPruneCohere2Vision",),
+        "tool calls and JSON schemas",
+    ),
+    Table(
+        "READ_STRATEGIES",
+        ("vllm.entrypoints.generate.structured_decisions.strategies", "vllm.entrypoints.openai.decisions.strategies"),
+        DECIDING,
+        "choosing between answers (/v1/systemone, /v1/decisions)",
+    ),
+    Table(
+        "_NGRAM_LAYER_FIELDS", ("vllm.config.engram",), ("TokenPruneQwen4Exp",), "embeddings of n-grams in host memory"
+    ),
+)
 #: Models without a chat template, whose prompts vLLM renders in a mode of its own.
 TOKENIZER_MODES = {"TokenPruneKimiK3": "kimi_k3"}
 #: The file of a checkpoint with a head that scores answers, and the architecture that vLLM then uses.
@@ -56,15 +88,37 @@ def set_tokenizer_mode(architecture: Architecture, model_config: Any) -> None:
 def enter_in_tables(architecture: Architecture) -> None:
     """Add an architecture of ours to each of vLLM's tables that has the one it replaces."""
     _share_breaks(architecture)
-    for (module, name), ours in TABLES.items():
-        if architecture.name not in ours:
-            continue
-        try:
-            table = getattr(import_module(module), name)
-        except ImportError:  # another release of vLLM, or the feature needs a package that is not installed
-            continue
+    for one in TABLES:
+        table = entries_of(one) if architecture.name in one.ours else {}
         if architecture.replaces in table:
             table[architecture.name] = table[architecture.replaces]
+
+
+@cache
+def entries_of(table: Table) -> dict[str, Any]:
+    """A table of vLLM's. Where it cannot be imported, an empty one, and a warning: the model is served without it."""
+    problems: list[ImportError | AttributeError] = []
+    for module in table.modules:
+        try:
+            return getattr(import_module(module), table.name)
+        except (
+            ImportError,
+            AttributeError,
+        ) as error:  # a package is not installed, or another release has no such name
+            problems.append(error)
+    needed = next((one for one in problems if isinstance(one, ModuleNotFoundError) and not _of_vllm(one)), None)
+    logger.warning(
+        "%s will not work, because vLLM's %s cannot be imported (%s). To use this, install %s.",
+        table.feature[0].upper() + table.feature[1:],
+        table.name,
+        needed or problems[0],
+        f"the package {needed.name}" if needed else " or ".join(f"vLLM {release}" for release in TESTED),
+    )
+    return {}
+
+
+def _of_vllm(error: ModuleNotFoundError) -> bool:
+    return (error.name or "").partition(".")[0] == "vllm"
 
 
 def _share_breaks(architecture: Architecture) -> None:
