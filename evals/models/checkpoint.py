@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenprune.text_files import read_json
+
 #: Architectures whose checkpoints have another class's type -> the type of the transformers class that reads them.
 OF_ANOTHER_TYPE = {"LightOnOCRForConditionalGeneration": "lighton_ocr"}
 
@@ -41,12 +43,19 @@ class Checkpoint:
 
 
 def read_folder(folder: Path) -> Checkpoint | None:
-    """The checkpoint that a model folder's config describes; None for any other folder."""
+    """The checkpoint that a model folder's config describes; None for any other folder. DataError if the config is
+    broken JSON."""
+    path = folder / "config.json"
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    except ValueError:
+        config = read_json(path)  # whose error names line and column
+    try:
         tower = (config.get("vision_config") or {}).get("model_type")
         return Checkpoint(str(config["model_type"]), tower, tuple(config.get("architectures") or ()), config)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (LookupError, TypeError, AttributeError):
         return None
 
 

@@ -16,6 +16,7 @@ from tokenprune.errors import DataError, SettingError, TokenPruneError, unknown
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.dtypes import DTYPES
 from tokenprune.evals.models.prompt_styles import Style, style_of
+from tokenprune.text_files import read_json
 
 #: Measured with torch 2.13: 5 times for x @ w.T, as linear layers have it; 215 times for 512x2048 @ 2048x2048.
 SLOW = "bfloat16 is 5 to 200 times slower than float32 on this CPU, which has no instructions for it"
@@ -138,6 +139,8 @@ def named(name: str, what: str) -> Iterator[None]:
                 f"transformers' format, often with -hf at the end, or load it in Python and pass (model, processor)"
             ) from error
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0].rstrip('.')}"
+        if (file := Path(name, what)).suffix == ".json" and file.is_file():
+            read_json(file)  # whose error names line and column of broken JSON
         if Path(name).is_dir():
             raise DataError(f"{name}: cannot read the {what} of this folder ({reason})") from error
         raise DataError(

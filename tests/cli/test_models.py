@@ -121,7 +121,9 @@ def test_the_folder_of_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl", "architectures": ["JinaVLForRanking"]}')
     assert command("models", tmp_path) == 0
     assert "  vLLM        no: config.json names JinaVLForRanking in " in capsys.readouterr().out
-    (tmp_path / "config.json").write_text("{")
+    (tmp_path / "config.json").write_text('{\n "model_type": "llava"\n"dtype": 1}')
+    assert f"{tmp_path / 'config.json'}, line 3, column 1: broken JSON: " in command("models", tmp_path)
+    (tmp_path / "config.json").write_text("{}")
     assert f"{tmp_path}: this folder has no config.json with a model_type" in command("models", tmp_path)
     said = command("models", tmp_path / "config.json")
     assert said == f"Error: {tmp_path / 'config.json'} is a file. Name the folder of the model: {tmp_path}"

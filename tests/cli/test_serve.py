@@ -225,6 +225,9 @@ def test_an_unsupported_model(tmp_path: Path) -> None:
     assert "'pixtral' is not in transformers' format. If it is a Mistral 3, add --config-format hf" in said
     (tmp_path / "empty").mkdir()
     assert "no config.json" in command("serve", "--model", tmp_path / "empty")
+    broken = tmp_path / "empty" / "config.json"
+    broken.write_text('{"model_type": "llava"')
+    assert f"Error: {broken}, line 1, column 23: broken JSON: " in command("serve", "--model", tmp_path / "empty")
 
 
 @pytest.mark.skipif("gemma4" not in FAMILIES, reason="an older transformers")

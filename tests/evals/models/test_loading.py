@@ -30,6 +30,12 @@ def test_a_model_with_code_of_its_own(tmp_path: Path) -> None:
         load_model(str(tmp_path))
 
 
+def test_a_broken_config(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{\n"model_type": "llava" "dtype": "float16"}')
+    with pytest.raises(DataError, match=r"config\.json, line 2, column 23: broken JSON: Expecting ',' delimiter"):
+        load_model(str(tmp_path))
+
+
 def test_an_unknown_dtype_is_said_before_anything_is_loaded() -> None:
     with pytest.raises(SettingError, match=r"unknown dtype 'bf16'\. Did you mean 'bfloat16'\?"):
         load_model("no/such-model", "bf16")
