@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tokenprune.errors import DataError
@@ -64,26 +65,47 @@ def open_image(stored: StoredImage) -> Image.Image:
     """
     content = stored.read_bytes()
     with _guarded(stored), Image.open(io.BytesIO(content)) as file:
-        image = _in_bytes(stored, ImageOps.exif_transpose(file))
+        image = _in_bytes(stored, ImageOps.exif_transpose(file), _bits(file, content))
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert("RGB")
 
 
-def _in_bytes(stored: StoredImage, image: Image.Image) -> Image.Image:
-    """Convert 16-bit grey to 8 bits: Pillow would clip it at 255, turning nearly all of it white. Other images are
-    returned unchanged."""
+def _bits(file: Image.Image, content: bytes) -> int:
+    """Return how many bits store a level of grey, or of a colour, in a PNG or TIFF; 8 for other formats."""
+    if file.format == "PNG":
+        return content[24]
+    tags = getattr(file, "tag_v2", {})
+    return int(np.max(tags.get(ExifTags.Base.BitsPerSample, 8)))
+
+
+def _in_bytes(stored: StoredImage, image: Image.Image, bits: int) -> Image.Image:
+    """Convert 16-bit grey to 8 bits, where Pillow would clip it at 255, turning nearly all of it white. Also convert a
+    PNG's transparent colour, which Pillow leaves in the file's bits. Other images are returned unchanged."""
+    transparent = image.info.get("transparency")
     if image.mode != "F" and not image.mode.startswith("I"):
+        if bits == 16 and isinstance(transparent, tuple):  # Pillow has already dropped the lower half of the pixels'
+            raise DataError(
+                f"{stored}: colours of 16 bits, of which one, {transparent}, is transparent; save the image with 8 "
+                f"bits, or with an alpha channel"
+            )
+        if bits in (2, 4) and isinstance(transparent, int) and image.mode == "L":
+            image.info["transparency"] = transparent * 255 // (2**bits - 1)
         return image
+    image.info.pop("transparency", None)
     levels = image if image.mode == "F" else image.convert("I")
     lowest, highest = levels.getextrema()
-    if image.mode == "F" or not 0 <= lowest <= highest <= MOST_GREY:  # pyright: ignore[reportOperatorIssue]
+    known = 0 <= lowest <= highest <= MOST_GREY  # pyright: ignore[reportOperatorIssue]
+    if image.mode == "F" or not known or (bits == 32 and highest <= 255):  # pyright: ignore[reportOperatorIssue]
         raise DataError(
             f"{stored}: grey from {lowest} to {highest}, and it is unknown which of them is white; save the image with "
             f"8 or 16 bits for each pixel"
         )
-    return levels.point(lambda level: level * (255 / MOST_GREY) + 0.5).convert("L")
+    grey = levels.point(lambda level: level * (255 / MOST_GREY) + 0.5).convert("L")
+    if isinstance(transparent, int):
+        grey.putalpha(Image.fromarray(np.where(np.asarray(levels) == transparent, 0, 255).astype(np.uint8)))
+    return grey
 
 
 @contextmanager

@@ -64,6 +64,17 @@ def test_features_are_summed_in_float32(n_visual: int, dtype: torch.dtype, monke
 
 
 @pytest.mark.parametrize("n_visual", [6, 600], ids=["as a product", "added up"])
+def test_a_sum_beyond_float16(n_visual: int) -> None:
+    """PruMerge and VisionZip add tokens to one that keeps its weight. Features that were infinite before stay so."""
+    features = torch.full((n_visual, 3), 60000.0, dtype=torch.float16)
+    features[:, 1] *= -1
+    features[1, 2] = torch.inf
+    merged = Merge(TARGETS, SOURCES, torch.ones(3)).apply(features, torch.tensor([0, 3]))
+    assert merged[0].tolist() == [65504, -65504, torch.inf]
+    assert merged[1, :2].tolist() == [60000, -60000]
+
+
+@pytest.mark.parametrize("n_visual", [6, 600], ids=["as a product", "added up"])
 def test_a_pair_that_is_given_twice_counts_twice(n_visual: int) -> None:
     merge = Merge(torch.tensor([1, 1]), torch.tensor([2, 2]), torch.tensor([0.25, 0.5]))
     assert merge.apply(torch.full((n_visual, 1), 4.0), torch.tensor([0, 3])).tolist() == [[4.0], [3.0]]

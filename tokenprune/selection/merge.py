@@ -120,11 +120,14 @@ class Merge:
         return targets[order], sources[order], weights[order]
 
     def apply(self, features: Float[Tensor, "visual width"], kept: Int[Tensor, " kept"]) -> Float[Tensor, "kept width"]:
-        """The features of the kept tokens, summed in float32."""
+        """The features of the kept tokens, summed in float32. Sums beyond float16's range, which weights that add up to
+        more than 1 may have, become its largest number if the features have that dtype."""
         if DENSE * len(self.targets) < len(kept) * len(features):
             return self._added_up(features, kept)
         changed = torch.zeros_like(kept, dtype=torch.bool).index_fill(0, self.targets, True)
-        return torch.where(changed[:, None], self._product(features, len(kept)).to(features.dtype), features[kept])
+        return torch.where(
+            changed[:, None], _rounded(self._product(features, len(kept)), features.dtype), features[kept]
+        )
 
     def _added_up(
         self, features: Float[Tensor, "visual width"], kept: Int[Tensor, " kept"]
@@ -136,7 +139,7 @@ class Merge:
         pairs = zip(*(part.split(length) for part in (self.targets, self.sources, self.weights)), strict=True)
         for targets, sources, weights in pairs:
             result.index_add_(0, targets, features[sources].to(result) * weights.to(result)[:, None])
-        return result.to(features.dtype)
+        return _rounded(result, features.dtype)
 
     def _product(self, features: Float[Tensor, "visual width"], n_kept: int) -> Float[Tensor, "kept width"]:
         """The sums for many pairs, as a matrix product, which reads every feature only once."""
@@ -145,3 +148,10 @@ class Merge:
         unused = torch.ones(len(features), dtype=torch.bool, device=features.device).index_fill(0, self.sources, False)
         with without_autocast(features.device):
             return weights @ features.float().masked_fill(unused[:, None], 0)  # NaN times 0 is NaN
+
+
+def _rounded(sums: Float[Tensor, "kept width"], dtype: torch.dtype) -> Float[Tensor, "kept width"]:
+    if dtype != torch.float16:  # others have float32's range
+        return sums.to(dtype)
+    most = torch.finfo(dtype).max
+    return sums.where(sums.isinf(), sums.clamp(-most, most)).to(dtype)

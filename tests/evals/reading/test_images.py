@@ -1,5 +1,7 @@
 """Images in unusual formats: each gives the right image or a clear error."""
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ def test_grey_of_16_bits_is_scaled(tmp_path: Path) -> None:
         assert [opened.getpixel((column, 0)) for column in range(3)] == [(0,) * 3, (128,) * 3, (255,) * 3]
 
 
-@pytest.mark.parametrize(("mode", "level"), [("F", 0.5), ("I", 70000), ("I", -1)])
+@pytest.mark.parametrize(("mode", "level"), [("F", 0.5), ("I", 70000), ("I", -1), ("I", 255)])
 def test_grey_of_an_unknown_range(tmp_path: Path, mode: str, level: float) -> None:
     Image.new(mode, (2, 2), level).save(tmp_path / "a.tiff")
     with pytest.raises(ValueError, match=r"a\.tiff: grey from .* unknown which of them is white; save"):
@@ -75,6 +77,41 @@ def test_transparent_is_on_white(tmp_path: Path) -> None:
     assert opened.mode == "RGB"
     assert opened.getpixel((0, 0)) == (255, 0, 0)
     assert opened.getpixel((3, 3)) == (255, 255, 255)
+
+
+def _png(path: Path, bits: int, colour: int, pixels: bytes, transparent: bytes) -> None:
+    """Write one row of four pixels. colour: 0 for grey, 2 for RGB."""
+    header = struct.pack(">IIBBBBB", 4, 1, bits, colour, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"tRNS", transparent), (b"IDAT", zlib.compress(b"\0" + pixels)), (b"IEND", b"")
+    written = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
+
+
+@pytest.mark.parametrize(
+    ("bits", "pixels", "transparent", "levels"),
+    [
+        (16, struct.pack(">4H", 0, 100, 101, 65535), 100, [0, 255, 0, 255]),
+        (16, struct.pack(">4H", 0, 128, 32896, 65535), 32896, [0, 0, 255, 255]),
+        (8, bytes([0, 128, 129, 255]), 128, [0, 255, 129, 255]),
+        (4, bytes([0x03, 0x2F]), 3, [0, 255, 34, 255]),
+        (2, bytes([0b00011011]), 2, [0, 85, 255, 255]),
+    ],
+)
+def test_a_transparent_grey(bits: int, pixels: bytes, transparent: int, levels: list[int], tmp_path: Path) -> None:
+    _png(tmp_path / "a.png", bits, 0, pixels, struct.pack(">H", transparent))
+    opened = open_image(tmp_path / "a.png")
+    assert [opened.getpixel((column, 0)) for column in range(4)] == [(level,) * 3 for level in levels]
+
+
+def test_a_transparent_colour_of_16_bits(tmp_path: Path) -> None:
+    """Pillow has read the colours in 8 bits, and compares those with it."""
+    _png(tmp_path / "a.png", 16, 2, struct.pack(">12H", *range(12)), struct.pack(">3H", 3, 4, 5))
+    with pytest.raises(
+        ValueError, match=r"a\.png: colours of 16 bits, of which one, \(3, 4, 5\), is transparent; save"
+    ):
+        open_image(tmp_path / "a.png")
 
 
 def test_a_truncated_image_is_refused(tmp_path: Path) -> None:
