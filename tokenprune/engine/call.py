@@ -86,14 +86,18 @@ class CallContext(threading.local):
     def check_alone(self) -> None:
         """Raise PruningError if a call of the base model begins inside another one that it would forget."""
         if self.encoding is not None or (self.running and self.forward is not None):
-            raise PruningError(
-                "the patched model was called by its own strategy, or by a hook, in the middle of a call with images, "
-                "which would then be pruned wrongly. Compute what it needs before that call, or call another model "
-                "there, such as a copy made before patch()."
-            )
+            raise PruningError(NESTED)
 
     def __reduce__(self) -> tuple[type[CallContext], tuple[Views]]:
         return type(self), (Views(),)
+
+
+#: The error for a call of the model, or of its language model, inside another one.
+NESTED = (
+    "the patched model was called by its own strategy, or by a hook, in the middle of a call with images, which would "
+    "then be pruned wrongly. Compute what it needs before that call, or call another model there, such as a copy made "
+    "before patch()."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +191,7 @@ class Forward:
     stages: the state of in-LLM stages, if there are any.
     view: the cache as the language model sees it.
     withheld_ids: the hooks that hide position IDs from the decoder layers; None if the layers may see them.
+    selects: whether the strategy has begun to select.
     """
 
     incoming: Incoming
@@ -195,6 +200,7 @@ class Forward:
     stages: StagedForward | None = None
     view: Any = None
     withheld_ids: WithheldIds | None = None
+    selects: bool = False
 
     def index_after(self) -> CacheIndex | None:
         """The index of the cache once every layer has seen the call; None if it does not change."""

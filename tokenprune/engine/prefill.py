@@ -34,7 +34,7 @@ from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.interrupted import interrupted_index
 from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
 from tokenprune.engine.cache.rebuilt import check_not_rebuilt, check_unmodified, fingerprint_pruned
-from tokenprune.engine.call import CallContext, Forward, Incoming, Pruned
+from tokenprune.engine.call import NESTED, CallContext, Forward, Incoming, Pruned
 from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
 from tokenprune.engine.fused_head import FUSED_HEAD, FusedLabels
 from tokenprune.engine.overrides import ModelForward
@@ -156,9 +156,12 @@ class Prefill:
             return None
         if args:
             kwargs = named_arguments(module, args, kwargs)
+        if forward.selects:
+            raise PruningError(NESTED)
         incoming = forward.incoming
         ids = incoming.position_ids(kwargs)
         if incoming.visual:
+            forward.selects = True
             self._prune(forward, kwargs, ids)
         if forward.pruned is None and incoming.index is None:
             return None

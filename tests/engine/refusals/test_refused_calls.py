@@ -197,6 +197,21 @@ def test_a_strategy_that_calls_the_model_that_it_prunes(llava: Any, kind: Any, a
             assert torch.equal(call(llava), expected)
 
 
+@pytest.mark.parametrize("kind", [Asking, AskingAtStage])
+def test_a_strategy_that_calls_the_language_model_that_it_prunes(llava: Any, kind: Any) -> None:
+    """The strategy would be asked again, without end, or its selection replaced."""
+
+    def ask() -> None:
+        llava.model.language_model(inputs_embeds=torch.zeros(1, 3, llava.config.text_config.hidden_size))
+
+    with (
+        torch.no_grad(),
+        tokenprune.patch(llava, kind(keep=9, ask=ask)),
+        pytest.raises(PruningError, match="called by its own strategy"),
+    ):
+        llava(**prompt([1]))
+
+
 @pytest.mark.parametrize("part", ["model.vision_tower", "model.language_model.layers.1"])
 def test_a_hook_that_calls_the_patched_model(llava: Any, part: str) -> None:
     def ask(*_: Any) -> None:
