@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from helpers.served.converted.kimi_k3 import run_kimi_k3_on_cpus
+from helpers.served.converted.mistral import prompt as mistral_prompt
 from helpers.served.converted.nemotron import run_nemotron_on_cpus
 from helpers.served.converted.opencua import make_processor_whole
 from helpers.served.converted.qwen4 import run_qwen4_exp_on_cpus
@@ -132,7 +133,11 @@ def served(llm: Any, requests: Sequence[Request], adapter: Any = None) -> list[A
     architecture = ARCHITECTURES.get(llm.llm_engine.model_config.hf_config.architectures[0])
     prompts, sampling = [], []
     for request in requests:
-        ids = tokenizer(request.text, add_special_tokens=False)["input_ids"]
+        if hasattr(tokenizer, "mistral"):
+            images = [draw(*one, request.flat) for one in request.images]
+            ids, _ = mistral_prompt(tokenizer.mistral, request.text, images)
+        else:
+            ids = tokenizer(request.text, add_special_tokens=False)["input_ids"]
         prompt: dict[str, Any] = {"prompt_token_ids": ids}
         if data := _data(request, architecture):
             prompt["multi_modal_data"] = data

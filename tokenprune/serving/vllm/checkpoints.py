@@ -16,15 +16,13 @@ OTHER_FORMATS = {
     "'ernie4_5_moe_vl' in config.json. Write the name of such a checkpoint, as baidu/ERNIE-4.5-VL-28B-A3B-PT is one.",
     "lighton_ocr": "is read by transformers only: vLLM takes LightOn OCR as it is published, with the type 'mistral3'. "
     "Write its published name, such as lightonai/LightOnOCR-2-1B.",
-    "pixtral": "is not in transformers' format. If it is a Mistral 3, add --config-format hf --load-format hf "
-    "--tokenizer-mode hf.",
     "qwen2_5_omni_thinker": "is a thinker alone: vLLM takes the whole model. Write its name, such as "
     "Qwen/Qwen2.5-Omni-7B.",
     "qwen3_omni_moe_thinker": "is a thinker alone: vLLM takes the whole model. Write its name, such as "
     "Qwen/Qwen3-Omni-30B-A3B-Instruct.",
 }
 #: Types of checkpoints in their authors' format, which vLLM reads, and of their conversions to transformers' format.
-CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe"}
+CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe", "pixtral": "mistral3"}
 #: Types that only vLLM reads, and a transformers type with the same kind of vision tower.
 ONLY_VLLM = {
     "Keye": "paddleocr_vl",

@@ -33,6 +33,7 @@ TEXT_PARTS = {
     "llava_onevision2": "text_config",
     "molmo2": "text_config",  # vLLM takes its authors' format, which transformers' class renames
     "opencua": "text_config",
+    "pixtral": "text_config",
 }
 #: The parts that describe such models' vision, if not just "vision_config".
 VISION_PARTS = {"molmo2": ("vit_config", "adapter_config")}

@@ -76,6 +76,7 @@ OWN_TOWERS = {
     "molmo2": molmo2.TOWER,
     "muse_glimmer": muse.TOWER,
     "paddleocr_vl": PADDLE_TOWER,
+    "pixtral": TOWERS["pixtral"],
     "qianfan_ocr": TOWERS["qianfan_ocr_vision"],
     "step3p7": step3p7.TOWER,
 }

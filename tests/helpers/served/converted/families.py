@@ -17,6 +17,7 @@ from helpers.served.converted.internvl import (
 from helpers.served.converted.keye import save_keye, save_keye1_5
 from helpers.served.converted.kimi_k3 import K3_IMAGE, save_kimi_k3
 from helpers.served.converted.kimi_vl import VL_OPTIONS, save_kimi_vl
+from helpers.served.converted.mistral import MISTRAL_IMAGE, save_mistral
 from helpers.served.converted.molmo import save_molmo2
 from helpers.served.converted.molmo_images import MOLMO_IMAGE, MOLMO_VISUAL
 from helpers.served.converted.nemotron import NANO_VL, save_nemotron
@@ -70,6 +71,7 @@ CONVERTED_FAMILIES = (
         far=FAR_COUNTED,
         options=CHAT_OPTIONS,
     ),
+    Family("pixtral", "TokenPrunePixtral", save_mistral, MISTRAL_IMAGE, far=Far(256, 8, (196, 196))),
     Family("opencua", "TokenPruneOpenCUA", save_opencua, OPENCUA_IMAGE, far=FAR_COUNTED, options=CHAT_OPTIONS),
     Family(
         "kimi_k3",

@@ -146,6 +146,14 @@ NATIVE_RESOLUTION = (
         needs_pixels=True,
         has_markers=True,
     ),
+    Architecture(
+        "TokenPrunePixtral",
+        "pixtral:PrunedPixtral",
+        "PixtralForConditionalGeneration",
+        "pixtral",
+        needs_pixels=True,
+        has_markers=True,
+    ),
     keye("TokenPruneKeye", "keye:PrunedKeye", "KeyeForConditionalGeneration", "Keye"),
     keye("TokenPruneKeyeVL1_5", "keye:PrunedKeyeVL1_5", "KeyeVL1_5ForConditionalGeneration", "KeyeVL1_5"),
     Architecture(

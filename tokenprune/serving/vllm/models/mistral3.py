@@ -6,7 +6,7 @@ marker follows each row of them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Real
@@ -30,16 +30,30 @@ class LightOnOcrProcessor(PruningProcessor, lightonocr.LightOnOCRMultiModalProce
 
 
 class PrunedPixtralTower(PrunedModel):
-    """Shared by both: the tower gets the patches of all images in one sequence."""
+    """Shared by both, and by `pixtral`: the tower gets the patches of all images in one sequence.
+
+    pixels_name: the argument of `embed_multimodal` with the pixels of each image.
+    """
+
+    pixels_name: ClassVar[str] = "pixel_values"
+
+    @property
+    def tower(self) -> Any:
+        """The vision tower."""
+        return self.vision_tower
+
+    @property
+    def side(self) -> int:
+        """How many patches wide and high the square is that becomes a visual token."""
+        return self.config.spatial_merge_size
 
     def attention_module(self) -> Any:
-        layers = self.vision_tower.transformer.layers
-        return layers[self.attention_layer].attention.attn
+        return self.tower.transformer.layers[self.attention_layer].attention.attn
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
-        pixels, patch = list(arguments["pixel_values"]), self.config.vision_config.patch_size
+        pixels, patch = list(arguments[self.pixels_name]), self.config.vision_config.patch_size
         sides = [(image.shape[-2] // patch, image.shape[-1] // patch) for image in pixels]
-        layouts = [Layout.squares(rows, columns, self.config.spatial_merge_size) for rows, columns in sides]
+        layouts = [Layout.squares(rows, columns, self.side) for rows, columns in sides]
         heads = None
         if self.capture is not None:
             n_patches = [rows * columns for rows, columns in sides]
