@@ -34,6 +34,8 @@ PLUGINS, PLUGIN = "VLLM_PLUGINS", "tokenprune"
 MISSPELT = 0.81
 #: The vLLM option that this command sets. If it were given twice, the second would win, and nothing would be pruned.
 HF_OVERRIDES = "--hf-overrides"
+#: vLLM's option that decides which of a checkpoint's configs it reads.
+CONFIG_FORMAT = "--config-format"
 #: Options of this command that vLLM has too, with the same meaning.
 SHARED = ("--model", "--revision")
 
@@ -121,7 +123,7 @@ def run(options: Namespace) -> None:
 def _command(options: Namespace) -> list[str]:
     """Return the command that starts vLLM's server. Raises a TokenPruneError if an option is wrong."""
     from tokenprune.errors import SettingError
-    from tokenprune.evals.models.loading import read_config
+    from tokenprune.evals.models.mistral_format import served_config
     from tokenprune.serving.vllm.endpoint import MIDDLEWARE
     from tokenprune.serving.vllm.hf_overrides import overrides
     from tokenprune.serving.vllm.settings import Settings
@@ -134,7 +136,7 @@ def _command(options: Namespace) -> list[str]:
         )
     spec = StrategySpec.read(options.strategy)
     strategy = spec.make({} if options.keep_ratio is None else {"keep_ratio": options.keep_ratio})
-    config = read_config(options.model, options.revision)
+    config = served_config(options.model, options.revision, _config_format(options.passed_on))
     settings = Settings(strategy, options.position_ids, options.record)
     merged = json.dumps(overrides(config, settings, options.hf_overrides))
     command = [CPU_SERVER, "--model"] if _has_cpu_build() else [VLLM, "serve"]
@@ -164,7 +166,7 @@ def _check_passed_on(options: Namespace) -> None:
             raise SettingError(f"{word}: the server of vLLM's CPU build ignores it. Leave it out, or install vllm.")
         if _is_hf_overrides(word):
             raise SettingError(f"{word}: this command adds to {HF_OVERRIDES}. Write it in full, with a JSON object.")
-    for file, name in _in_files(options.passed_on):
+    for file, name, _ in _in_files(options.passed_on):
         if _is_hf_overrides(f"--{name}"):
             raise SettingError(f"{file}: {name} cannot be in a --config file here. Write {HF_OVERRIDES} JSON instead.")
         if (meant := misspelt(f"--{name}", options.parser)) not in (None, *SHARED):
@@ -192,8 +194,19 @@ def _is_hf_overrides(word: str) -> bool:
     return name.startswith("--hf-o") and HF_OVERRIDES.startswith(name)
 
 
-def _in_files(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each name in vLLM's --config files, after its file. vLLM itself reports a file that cannot be read."""
+def _config_format(words: Sequence[str]) -> str:
+    """Return vLLM's --config-format. In vLLM, the command line overrides a file."""
+    found = [str(value) for _, name, value in _in_files(words) if name.replace("_", "-") == CONFIG_FORMAT[2:]]
+    for word, following in pairwise([*words, ""]):
+        name, _, value = word.partition("=")
+        if name.replace("_", "-") == CONFIG_FORMAT:
+            found.append(value or following)
+    return found[-1] if found else "auto"
+
+
+def _in_files(words: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
+    """Yield each name and value in vLLM's --config files, after its file. vLLM itself reports a file that cannot be
+    read."""
     import yaml
 
     for option, file in pairwise(words):
@@ -202,4 +215,4 @@ def _in_files(words: Sequence[str]) -> Iterator[tuple[str, str]]:
                 found = yaml.safe_load(Path(file).read_text())
             except (OSError, ValueError, yaml.YAMLError):
                 continue
-            yield from ((file, str(name)) for name in (found if isinstance(found, dict) else {}))
+            yield from ((file, str(name), value) for name, value in (found if isinstance(found, dict) else {}).items())

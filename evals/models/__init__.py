@@ -2,6 +2,7 @@
 
 loading        models and processors
 checkpoint     what is known about a checkpoint before it is loaded
+mistral_format checkpoints in Mistral's own format, which only vLLM reads
 guesses        guesses a checkpoint's model type from its name
 dtypes         the data types that models are loaded in
 prompt_styles  how a model expects a question, and how it writes boxes

@@ -45,7 +45,10 @@ class Checkpoint:
 def read_folder(folder: Path) -> Checkpoint | None:
     """The checkpoint that a model folder's config describes; None for any other folder. DataError if the config is
     broken JSON."""
-    path = folder / "config.json"
+    from tokenprune.serving.vllm.params import PARAMS, config_of_params
+
+    in_mistral_format = (folder / PARAMS).is_file() and not (folder / "config.json").exists()
+    path = folder / (PARAMS if in_mistral_format else "config.json")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
@@ -53,6 +56,8 @@ def read_folder(folder: Path) -> Checkpoint | None:
     except ValueError:
         config = read_json(path)  # whose error names line and column
     try:
+        if in_mistral_format:
+            config = config_of_params(config)
         tower = (config.get("vision_config") or {}).get("model_type")
         return Checkpoint(str(config["model_type"]), tower, tuple(config.get("architectures") or ()), config)
     except (LookupError, TypeError, AttributeError):

@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.evals.models.loading import read_config
+from tokenprune.evals.models.mistral_format import in_mistral_format
 from tokenprune.evals.run.engines.engine import Engine, EngineError, Facts, Prompt, Reply, request_ratio, settings_of
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.evals.storage.provenance import generation_identity
@@ -20,6 +21,8 @@ from tokenprune.strategies.baselines.grid import Grid
 
 #: Arguments of `LLM` that are not engine options, and what determines them.
 OWN = {"model": "--model", "dtype": "--dtype", "hf_overrides": "--strategy"}
+#: Options for a checkpoint that also has Mistral's own format, which vLLM prefers: the prompts are for the other one.
+HF_FORMAT = {"config_format": "hf", "load_format": "hf", "tokenizer_mode": "hf"}
 #: Questions that vLLM schedules together; bounded because all their images are decoded at once.
 AT_ONCE = 64
 #: The settings of an engine that answers as without tokenprune.
@@ -41,7 +44,8 @@ class Offline(Engine):
     def __init__(self, model: str, dtype: str, options: Mapping[str, Any]) -> None:
         for name in OWN.keys() & options.keys():
             raise SettingError(f"engine_options (--engine-options): {name!r} follows from {OWN[name]}. Leave it out.")
-        self.model, self.dtype, self.options = model, dtype, options
+        self.model, self.dtype = model, dtype
+        self.options = {**HF_FORMAT, **options} if in_mistral_format(model) else options
         self.config = read_config(model)
         self.architecture = ARCHITECTURES[architecture_of(self.config)]
         if not self.architecture.takes_images:

@@ -34,6 +34,7 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "KeyeVL1_5", "architectures": ["KeyeVL1_5ForConditionalGeneration"]}, "TokenPruneKeyeVL1_5"),
         ({"model_type": "kimi_k3", "architectures": ["KimiK3ForConditionalGeneration"]}, "TokenPruneKimiK3"),
         ({"model_type": "kimi_vl", "architectures": ["KimiVLForConditionalGeneration"]}, "TokenPruneKimiVL"),
+        ({"model_type": "pixtral", "architectures": ["PixtralForConditionalGeneration"]}, "TokenPrunePixtral"),
         ({"model_type": "opencua", "architectures": ["OpenCUAForConditionalGeneration"]}, "TokenPruneOpenCUA"),
         (
             {"model_type": "llava_onevision2", "architectures": ["LlavaOnevision2ForConditionalGeneration"]},
@@ -75,8 +76,6 @@ def test_architecture_of_a_checkpoint(config: dict[str, Any], name: str) -> None
 def test_models_that_cannot_be_served() -> None:
     with pytest.raises(UnsupportedError, match='config\\.json has no "model_type"'):
         architecture_of({"architectures": ["LlavaForConditionalGeneration"]})
-    with pytest.raises(UnsupportedError, match=r"'pixtral' is not in transformers' format\. If it is a Mistral 3"):
-        architecture_of({"model_type": "pixtral"})
     with pytest.raises(UnsupportedError, match=r"vLLM takes ERNIE 4\.5 VL .* type 'ernie4_5_moe_vl' in"):
         architecture_of({"model_type": "ernie4_5_vl_moe"})
     with pytest.raises(UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: .*gemma3, gemma4"):

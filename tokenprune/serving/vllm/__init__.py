@@ -3,6 +3,7 @@
 plugin             the entry point: registers the architectures `TokenPrune...`
 architectures      the models, and what the plug-in must know of each to prune it
 checkpoints        which architecture serves which checkpoint
+params             the config in params.json, which checkpoints in Mistral's own format have
 models             one file for each family of models
 settings           `--hf-overrides '{"tokenprune": {...}}'`, and a request's `mm_processor_kwargs`
 refusals           models and strategies that cannot work
@@ -22,5 +23,5 @@ hf_overrides       the `--hf-overrides` that `tokenprune serve` passes for a str
 endpoint           GET /tokenprune: the server's strategy and settings
 
 Only this folder imports vLLM. The commands and evals import only `settings`, `architectures`, `checkpoints`,
-`hf_overrides`, `refusals` and `endpoint`, which do not load it; nothing else imports this folder.
+`params`, `hf_overrides`, `refusals` and `endpoint`, which do not load it; nothing else imports this folder.
 """

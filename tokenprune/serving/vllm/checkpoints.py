@@ -22,7 +22,7 @@ OTHER_FORMATS = {
     "Qwen/Qwen3-Omni-30B-A3B-Instruct.",
 }
 #: Types of checkpoints in their authors' format, which vLLM reads, and of their conversions to transformers' format.
-CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe", "pixtral": "mistral3"}
+CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe"}
 #: Types that only vLLM reads, and a transformers type with the same kind of vision tower.
 ONLY_VLLM = {
     "Keye": "paddleocr_vl",
@@ -37,6 +37,7 @@ ONLY_VLLM = {
     "kimi_vl": "kimi_k25",
     "llava_onevision2": "qwen2_vl",
     "opencua": "qwen2_5_vl",
+    "pixtral": "mistral3",
 }
 #: Types for which transformers writes different language model settings than vLLM reads: a setting that only
 #: transformers writes, and a published checkpoint.
