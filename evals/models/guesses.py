@@ -29,6 +29,7 @@ PUBLISHED: dict[str, Checkpoint | str | None] = {
     r"\S+/HunyuanOCR": "hunyuan_vl",
     r"\S+/Kimi-K2\.[5-7]": "kimi_k25",
     r"\S+/(Mistral-Small-3\.[12]|Ministral-3|Devstral-Small-2)-": "mistral3",
+    r"(mistral-community/pixtral-12b(?!-240910)|\S+/pixtral\S*-hf)": Checkpoint("llava", "pixtral"),
     r"\S+/LightOnOCR-[12]": Checkpoint("mistral3", architectures=("LightOnOCRForConditionalGeneration",)),
     r"\S+/(SmolVLM|SmolDocling|granite-docling)-": "idefics3",
     r"\S+/granite-vision-3": "llava_next",

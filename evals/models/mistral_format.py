@@ -1,4 +1,4 @@
-"""Checkpoints in Mistral's own format, with a params.json and weights in consolidated*.safetensors, which vLLM reads."""
+"""Checkpoints in Mistral's own format, with params.json and consolidated*.safetensors, which only vLLM reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import list_repo_files
 from huggingface_hub.errors import OfflineModeIsEnabled
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.loading import read_config

@@ -43,7 +43,7 @@ OWN_ROTATION = {"compilation_config": {"custom_ops": ["all", "-rotary_embedding"
 class Family:
     """A family: how to save a tiny model, and how images and pruned videos are written in a prompt.
 
-    far: None for a model without a table of rotary embeddings.
+    far: None for a model without a table of rotary embeddings, or whose prompts cannot go beyond it.
     visual_token: the token that an image repeats; None if it is the middle one of `image`.
     n_blocks: blocks of a KV cache that a few requests together exceed.
     n_step: the maximum tokens per step; if it is small, steps end within images.

@@ -116,7 +116,7 @@ def renamed(name: str) -> str:
 
 
 def interleaved(name: str, weight: Tensor) -> Tensor:
-    """Reorder the rows of queries and keys: transformers rotates the two halves of a head, Mistral pairs of neighbours."""
+    """Reorder the rows of queries and keys: transformers rotates the halves of a head, Mistral pairs of neighbours."""
     if not re.search(r"\.[qk]_proj\.weight$", name):
         return weight.clone()
     return weight.unflatten(0, (2, 2, -1)).transpose(1, 2).reshape(weight.shape).clone()

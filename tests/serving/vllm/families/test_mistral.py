@@ -1,0 +1,90 @@
+"""Pixtral in Mistral's own format, whose visual tokens are patches, and the prompts that mistral-common writes."""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.served.converted.mistral import MISTRAL_IMAGE, save_mistral
+from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
+from helpers.served.family import FOPRU
+from helpers.served.reference import Request, draw
+
+from tokenprune.evals.engines.server import data_url
+
+pytestmark = [needs_vllm, pytest.mark.slow]
+#: The tokens of the smallest image are also the last ones of any other.
+A, B, SMALLEST = (1, 140, 112), (2, 90, 75), (3, 14, 14)
+REQUESTS = (
+    Request(f"w1 w2 {MISTRAL_IMAGE} w3", (A,)),
+    Request(f"{MISTRAL_IMAGE} w5 {MISTRAL_IMAGE} {MISTRAL_IMAGE} w6", (B, SMALLEST, A)),
+    Request(f"w1 {MISTRAL_IMAGE} {MISTRAL_IMAGE} w3", (SMALLEST, B), keep_ratio=0.5),
+    Request(f"w1 {MISTRAL_IMAGE} w3", (A,), keep_ratio=1.0),
+)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "attention, merging": {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.4},
+    "colors": {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 1.0, "cell": 2.0},
+    "pixels, compact": {"strategy": "random", "keep_ratio": 0.25, "position_ids": "compact"},
+}
+
+
+@pytest.fixture(scope="module")
+def pixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pixtral")
+    save_mistral(folder, merge=1)
+    return folder
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_strategies(settings: dict[str, Any], pixtral: Path) -> None:
+    answers = expected(pixtral, settings, REQUESTS)
+    with engine(pixtral, "TokenPrunePixtral", settings) as llm:
+        for output, answer in zip(served(llm, REQUESTS), answers, strict=True):
+            check_equal(output, answer)
+        for request, answer in zip(REQUESTS, answers, strict=True):  # whose images are cached
+            (output,) = served(llm, [request])
+            check_equal(output, answer)
+
+
+def test_a_chat(pixtral: Path) -> None:
+    """vLLM gets it with the tokens of its images. If these do not fit the images, it is an error, as without
+    pruning."""
+    from vllm import SamplingParams
+
+    sampling = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
+    image = draw(*A)
+    parts = [{"type": "image_url", "image_url": {"url": data_url(image)}}, {"type": "text", "text": "w1 w2"}]
+    with engine(pixtral, "TokenPrunePixtral", SETTINGS["colors"]) as llm:
+        (chat,) = llm.chat([{"role": "user", "content": parts}], sampling, use_tqdm=False)
+        ids = llm.get_tokenizer().apply_chat_template([{"role": "user", "content": parts}])
+        (again,) = llm.generate([{"prompt_token_ids": ids, "multi_modal_data": {"image": [image]}}], sampling)
+        assert chat.outputs[0].token_ids == again.outputs[0].token_ids
+        assert chat.prompt_token_ids == again.prompt_token_ids
+        n_dropped = 10 * 8 - 10 * 8 // 4
+        assert len(chat.prompt_token_ids) == len(ids) - n_dropped
+        wrong = {"prompt_token_ids": ids, "multi_modal_data": {"image": [draw(*B)]}}
+        with pytest.raises(AssertionError, match="Failed to apply prompt replacement"):
+            llm.generate([wrong], sampling)
+
+
+def test_an_answer_beyond_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unpruned prompt of 252 tokens fits in the table of 256 position IDs, but an answer of 10 does not."""
+    save_mistral(tmp_path, max_position_embeddings=256)
+    settings = {**FOPRU, "keep_ratio": 0.02}
+    requests = [Request(f"w1 {MISTRAL_IMAGE} w2 " * 9, tuple((seed, 336, 56) for seed in range(9)))]
+    (answer,) = expected(tmp_path, settings, requests)
+    assert answer.n_prompt == 252
+
+    def outcome() -> Any:
+        # vLLM shares tables between the models of a process.
+        monkeypatch.setattr("vllm.model_executor.layers.rotary_embedding._ROPE_DICT", {})
+        options = {"max_model_len": 256, "limit_mm_per_prompt": {"image": 9}}
+        with engine(tmp_path, "TokenPrunePixtral", settings, **options) as llm:
+            return served(llm, requests)[0]
+
+    check_equal(outcome(), answer)
+    monkeypatch.setattr("tokenprune.serving.vllm.worker.model.lengthen", lambda *_: None)
+    assert list(outcome().outputs[0].token_ids) != answer.tokens
