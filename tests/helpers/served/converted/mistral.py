@@ -1,4 +1,4 @@
-"""A tiny Mistral 3 or Pixtral in Mistral's own format, and the same model as transformers' Mistral 3 or LLaVA."""
+"""A tiny Mistral 3, Mistral Large 3 or Pixtral in Mistral's own format, and the same model in transformers' format."""
 
 # pyright: reportMissingImports=false
 
@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,23 @@ PARAMS, WEIGHTS, TOKENS = "params.json", "consolidated.safetensors", "tekken.jso
 #: Of a published tokenizer of this version, whose file does not list them.
 VERSION, N_SPECIALS = "v3", 20
 EPSILON, THETA = 1e-5, 10000.0
+#: Scaling of frequencies beyond this length, and of queries.
+LENGTH, FACTOR, BETA = 64, 16.0, 0.5
+YARN = {"rope_type": "yarn", "rope_theta": THETA, "factor": FACTOR, "original_max_position_embeddings": LENGTH}
+YARN |= {"attention_factor": 1.0, "llama_4_scaling_beta": BETA}
+#: Latent attention, which has the same names in both formats, and experts in two of three layers.
+LATENT = {"q_lora_rank": 32, "kv_lora_rank": 32, "qk_rope_head_dim": 16, "qk_nope_head_dim": 16, "v_head_dim": 32}
+EXPERTS = {
+    "n_routed_experts": "num_experts",
+    "num_experts_per_tok": "num_experts_per_tok",
+    "n_shared_experts": "num_shared_experts",
+    "moe_intermediate_size": "expert_hidden_dim",
+    "first_k_dense_replace": "first_k_dense_replace",
+    "n_group": "num_expert_groups",
+    "topk_group": "num_expert_groups_per_tok",
+}
+N_EXPERTS = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 48}
+N_EXPERTS |= {"first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}
 #: The longer side of an image, at most.
 SIDE = 24 * PATCH
 #: Names of a language model's settings in transformers' format, and in Mistral's.
@@ -48,9 +65,12 @@ RENAMED = {
     r"^model\.language_model\.embed_tokens\.": "tok_embeddings.",
     r"^model\.language_model\.": "",
     r"^lm_head\.": "output.",
+    r"\.mlp\.(gate\.weight$|shared_experts\.|experts\.)": r".\1",
     r"\.self_attn\.": ".attention.",
     r"\.mlp\.": ".feed_forward.",
-    r"\.([qkvo])_proj\.": r".w\1.",
+    r"\.([qkvo]|q_a|q_b|kv_b)_proj\.": r".w\1.",
+    r"\.kv_a_proj_with_mqa\.": ".wkv_a_with_mqa.",
+    r"\.(q_a|kv_a)_layernorm\.": r".\1_norm.",
     r"\.gate_proj\.": ".w1.",
     r"\.down_proj\.": ".w2.",
     r"\.up_proj\.": ".w3.",
@@ -59,15 +79,17 @@ RENAMED = {
 }
 
 
-def save_mistral(folder: Path, merge: int = 2, **settings: Any) -> None:
-    """With up to 12 x 12 visual tokens of 2 x 2 patches, as Mistral 3, or 24 x 24 of one, as Pixtral."""
-    n_words = N_SPECIALS + 256 + len(WORDS)
-    text = decoder(n_words, **settings)
-    rope = {"rope_type": "default", "rope_theta": THETA}
+def save_mistral(folder: Path, merge: int = 2, text_class: str = "Mistral", **settings: Any) -> None:
+    """With up to 12 x 12 visual tokens of 2 x 2 patches, as Mistral 3, or 24 x 24 of one, as Pixtral. `text_class` begins
+    the name of the language model's class: Ministral3 for Ministral 3, Mistral4 for Mistral Large 3."""
+    n_words, latent = N_SPECIALS + 256 + len(WORDS), text_class == "Mistral4"
+    text = decoder(n_words, **settings, **({**LATENT, **N_EXPERTS} if latent else {}))
+    scaled = text_class != "Mistral"
+    rope = YARN if scaled else {"rope_type": "default", "rope_theta": THETA}
     parts = {
         "vision_config": transformers.PixtralVisionConfig(**tower(SIDE), hidden_act="silu"),
-        "text_config": transformers.MistralConfig(
-            **text, rms_norm_eps=EPSILON, rope_parameters=rope, sliding_window=None
+        "text_config": getattr(transformers, f"{text_class}Config")(
+            **text, rms_norm_eps=EPSILON, rope_parameters=dict(rope), sliding_window=None
         ),
         "image_token_index": 10,
     }
@@ -78,7 +100,8 @@ def save_mistral(folder: Path, merge: int = 2, **settings: Any) -> None:
         config = transformers.Mistral3Config(**parts, spatial_merge_size=merge)
         model = transformers.Mistral3ForConditionalGeneration(config)
     save(model, tokenizer(), folder / CONVERTED)
-    theirs = {renamed(name): interleaved(name, weight) for name, weight in model.state_dict().items()}
+    weights = {one: part for name, weight in model.state_dict().items() for one, part in by_expert(name, weight)}
+    theirs = {renamed(name): interleaved(name, weight) for name, weight in weights.items()}
     save_file(theirs, folder / WEIGHTS, {"format": "pt"})
     vision = tower(SIDE, num_channels=3, rope_theta=THETA, image_token_id=10, adapter_bias=merge == 1)
     if merge > 1:
@@ -86,6 +109,13 @@ def save_mistral(folder: Path, merge: int = 2, **settings: Any) -> None:
         vision |= {"mm_projector_id": "patch_merge"}
     params = {theirs: text[name] for name, theirs in SETTINGS.items()}
     params |= {"norm_eps": EPSILON, "rope_theta": THETA, "vision_encoder": vision}
+    if scaled:
+        yarn = {"original_max_position_embeddings": LENGTH, "factor": FACTOR, "alpha": 1, "beta": 32}
+        params["yarn"] = {**yarn, "apply_scale": False}
+        params["llama_4_scaling"] = {"original_max_position_embeddings": LENGTH, "beta": BETA}
+    if latent:
+        experts = {theirs: N_EXPERTS[name] for name, theirs in EXPERTS.items()}
+        params |= {**LATENT, "moe": {**experts, "route_every_n": 1, "routed_scale": 1.0}}
     (folder / PARAMS).write_text(json.dumps(params))
     (folder / TOKENS).write_text(json.dumps(tokens(n_words, merge)))
 
@@ -107,6 +137,20 @@ def tokens(n_words: int, merge: int) -> dict[str, Any]:
         ],
         "image": {"image_patch_size": PATCH, "max_image_size": SIDE, "spatial_merge_size": merge},
     }
+
+
+def by_expert(name: str, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield a weight with its name or, if it is that of all experts, the weights of each."""
+    if ".experts." not in name:
+        yield name, weight
+        return
+    start, _, projection = name.rpartition(".")
+    for number, expert in enumerate(weight):
+        if projection == "down_proj":
+            parts = {"down_proj": expert}
+        else:
+            parts = dict(zip(("gate_proj", "up_proj"), expert.chunk(2), strict=True))
+        yield from ((f"{start}.{number}.{part}.weight", one) for part, one in parts.items())
 
 
 def renamed(name: str) -> str:
@@ -163,4 +207,7 @@ def load_mistral(folder: Path) -> tuple[Any, Any]:
     model = transformers.AutoModelForImageTextToText.from_pretrained(
         folder / CONVERTED, dtype=torch.float32, attn_implementation="sdpa"
     )
+    for name, module in model.named_modules():
+        if name.endswith(("q_a_layernorm", "kv_a_layernorm")):  # vLLM's norms of latents have the others' epsilon
+            module.variance_epsilon = EPSILON
     return model.eval(), MistralProcessor(folder)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from helpers.served.converted.mistral import MISTRAL_IMAGE, save_mistral
-from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
-from helpers.served.family import FOPRU
+from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
+from helpers.served.family import FOPRU, OWN_ROTATION
 from helpers.served.reference import Request, draw
 
 from tokenprune.evals.engines.server import data_url
@@ -68,6 +68,19 @@ def test_a_chat(pixtral: Path) -> None:
         wrong = {"prompt_token_ids": ids, "multi_modal_data": {"image": [draw(*B)]}}
         with pytest.raises(AssertionError, match="Failed to apply prompt replacement"):
             llm.generate([wrong], sampling)
+
+
+@pytest.mark.parametrize("text_class", ["Ministral3", "Mistral4"])
+def test_other_language_models(text_class: str, tmp_path: Path) -> None:
+    """Those of Ministral 3 and Mistral Large 3, whose queries grow with their position beyond the original length.
+    Visual tokens have position IDs from 2 to 101."""
+    save_mistral(tmp_path, text_class=text_class)
+    requests = [Request(f"w1 {MISTRAL_IMAGE} w2 {MISTRAL_IMAGE} w3", ((1, 196, 196), (2, 196, 150)))]
+    (answer,) = expected(tmp_path, FOPRU, requests)
+    with engine(tmp_path, "TokenPrunePixtral", FOPRU, max_model_len=256, **OWN_ROTATION) as llm:
+        (output,) = served(llm, requests)
+    check_equal(output, answer)
+    assert difference(output, expected(tmp_path, FOPRU, requests, "compact")[0]) > 1e-2
 
 
 def test_an_answer_beyond_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
