@@ -80,8 +80,8 @@ RENAMED = {
 
 
 def save_mistral(folder: Path, merge: int = 2, text_class: str = "Mistral", **settings: Any) -> None:
-    """With up to 12 x 12 visual tokens of 2 x 2 patches, as Mistral 3, or 24 x 24 of one, as Pixtral. `text_class` begins
-    the name of the language model's class: Ministral3 for Ministral 3, Mistral4 for Mistral Large 3."""
+    """With up to 12 x 12 visual tokens of 2 x 2 patches, as Mistral 3, or 24 x 24 of one, as Pixtral. The name of the
+    language model's class begins with `text_class`: Ministral3 for Ministral 3, Mistral4 for Mistral Large 3."""
     n_words, latent = N_SPECIALS + 256 + len(WORDS), text_class == "Mistral4"
     text = decoder(n_words, **settings, **({**LATENT, **N_EXPERTS} if latent else {}))
     scaled = text_class != "Mistral"

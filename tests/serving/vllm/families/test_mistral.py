@@ -4,14 +4,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+from urllib.request import Request as UrlRequest
+from urllib.request import urlopen
 
 import pytest
 from helpers.served.converted.mistral import MISTRAL_IMAGE, save_mistral
 from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU, OWN_ROTATION
 from helpers.served.reference import Request, draw
+from helpers.served.server import serving
 
 from tokenprune.evals.engines.server import data_url
 
@@ -49,6 +53,12 @@ def test_strategies(settings: dict[str, Any], pixtral: Path) -> None:
             check_equal(output, answer)
 
 
+def chat(image: Any) -> list[dict[str, Any]]:
+    """Return the messages of a chat with one image."""
+    parts = [{"type": "image_url", "image_url": {"url": data_url(image)}}, {"type": "text", "text": "w1 w2"}]
+    return [{"role": "user", "content": parts}]
+
+
 def test_a_chat(pixtral: Path) -> None:
     """vLLM gets it with the tokens of its images. If these do not fit the images, it is an error, as without
     pruning."""
@@ -56,18 +66,29 @@ def test_a_chat(pixtral: Path) -> None:
 
     sampling = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
     image = draw(*A)
-    parts = [{"type": "image_url", "image_url": {"url": data_url(image)}}, {"type": "text", "text": "w1 w2"}]
     with engine(pixtral, "TokenPrunePixtral", SETTINGS["colors"]) as llm:
-        (chat,) = llm.chat([{"role": "user", "content": parts}], sampling, use_tqdm=False)
-        ids = llm.get_tokenizer().apply_chat_template([{"role": "user", "content": parts}])
+        (output,) = llm.chat(chat(image), sampling, use_tqdm=False)
+        ids = llm.get_tokenizer().apply_chat_template(chat(image))
         (again,) = llm.generate([{"prompt_token_ids": ids, "multi_modal_data": {"image": [image]}}], sampling)
-        assert chat.outputs[0].token_ids == again.outputs[0].token_ids
-        assert chat.prompt_token_ids == again.prompt_token_ids
-        n_dropped = 10 * 8 - 10 * 8 // 4
-        assert len(chat.prompt_token_ids) == len(ids) - n_dropped
+        assert output.outputs[0].token_ids == again.outputs[0].token_ids
+        assert output.prompt_token_ids == again.prompt_token_ids
+        assert len(output.prompt_token_ids) == len(ids) - 60  # of 10 x 8
         wrong = {"prompt_token_ids": ids, "multi_modal_data": {"image": [draw(*B)]}}
         with pytest.raises(AssertionError, match="Failed to apply prompt replacement"):
             llm.generate([wrong], sampling)
+
+
+def test_a_server(pixtral: Path) -> None:
+    """`tokenprune serve` finds the format, and vLLM the tokenizer."""
+    asked = {"model": str(pixtral), "messages": chat(draw(*A)), "max_tokens": 4}
+    headers = {"Content-Type": "application/json"}
+    with serving(pixtral, "--strategy", "fopru", "--keep-ratio", "0.25", "--trust-request-mm-kwargs") as url:
+        counts = []
+        for more in ({}, {"mm_processor_kwargs": {"keep_ratio": 1.0}}):
+            body = json.dumps({**asked, **more}).encode()
+            with urlopen(UrlRequest(f"{url}/v1/chat/completions", body, headers), timeout=60) as response:
+                counts.append(json.load(response)["usage"]["prompt_tokens"])
+    assert counts[1] - counts[0] == 60  # of 10 x 8
 
 
 @pytest.mark.parametrize("text_class", ["Ministral3", "Mistral4"])
