@@ -18,6 +18,8 @@ PUBLISHED: dict[str, Checkpoint | str | None] = {
     r"\S+/llava-v?1\.6": "llava_next",
     r"\S+/(Mini-)?InternVL(\d|-Chat)(?!\S*-HF)": "internvl_chat",
     r"\S+/ERNIE-4\.5-VL": "ernie4_5_moe_vl",
+    r"\S+/HyperCLOVAX-SEED-Think-32B": Checkpoint("vlm", architectures=("HCXVisionV2ForCausalLM",)),
+    r"\S+/Ling-3\.0-\S*VL": "bailing_moe_v3_vl",
     r"\S+/Intern-S1-Pro": None,
     r"\S+/GLM-4\.(1V|6V-Flash)": "glm4v",
     r"\S+/GLM-4\.[56]V": "glm4v_moe",

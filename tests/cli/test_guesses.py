@@ -31,6 +31,9 @@ NAMES = {
     "OpenGVLab/InternVL3-8B-hf": "internvl",
     "OpenGVLab/InternVL3_5-8B-HF": "internvl",
     "internlm/Intern-S1-mini": "interns1",
+    "internlm/Intern-S2-Mobius": "interns2_mobius",
+    "inclusionAI/Ling-3.0-flash-VL": "bailing_moe_v3_vl",
+    "naver-hyperclovax/HyperCLOVAX-SEED-Think-32B": "vlm",
     "baidu/ERNIE-4.5-VL-28B-A3B-PT": "ernie4_5_moe_vl",
     "zai-org/GLM-4.1V-9B-Thinking": "glm4v",
     "zai-org/GLM-4.5V": "glm4v_moe",
@@ -83,6 +86,9 @@ UNKNOWN = (
     "liuhaotian/llava-v1.6-mistral-7b",
     "lmms-lab/LLaVA-OneVision-1.5-8B-Instruct",
     "internlm/Intern-S1-Pro",
+    "inclusionAI/Ling-3.0-flash",
+    "naver-hyperclovax/HyperCLOVAX-SEED-Think-14B",
+    "naver-hyperclovax/HyperCLOVAX-SEED-Vision-Instruct-3B",
     "mistralai/Mistral-7B-Instruct-v0.3",
 )
 

@@ -22,6 +22,8 @@ import torch
 
 from helpers.served.converted.kimi_k3 import run_kimi_k3_on_cpus
 from helpers.served.converted.mistral import prompt as mistral_prompt
+from helpers.served.converted.ling3 import NAME as LING3_VL
+from helpers.served.converted.ling3 import run_ling3_on_cpus
 from helpers.served.converted.nemotron import run_nemotron_on_cpus
 from helpers.served.converted.opencua import make_processor_whole
 from helpers.served.converted.qwen4 import run_qwen4_exp_on_cpus
@@ -97,6 +99,8 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
         serve_plainly()
     if architecture == "TokenPruneKimiK3":
         run_kimi_k3_on_cpus()
+    if architecture == LING3_VL:
+        run_ling3_on_cpus()
     if architecture == MINIMAX_M3:
         run_minimax_m3_on_cpus()
     if "Qwen4Exp" in architecture:

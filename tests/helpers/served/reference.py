@@ -93,6 +93,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     from helpers.served.converted.keye import norm_as_keye
     from helpers.served.converted.kimi_k3 import see_as_kimi_k3
     from helpers.served.converted.mistral import PARAMS, load_mistral
+    from helpers.served.converted.ling3 import see_as_ling3
     from helpers.served.converted.molmo import load_molmo2
     from helpers.served.converted.nemotron import NANO_VL, see_tiles
     from helpers.served.converted.onevision2 import see_as_llava_onevision2
@@ -126,6 +127,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     norm_as_keye(model, folder)
     see_as_llava_onevision2(model, folder)
     see_as_kimi_k3(model, folder)
+    see_as_ling3(model, folder)
     if published == "minimax_m3_vl":
         attend_to_everything()
         see_images_apart(model)

@@ -139,6 +139,25 @@ def test_a_tower_in_transformers_format() -> None:
         written(interns2, layer=27)
 
 
+def test_a_tower_before_another_language_model() -> None:
+    """As in HyperCLOVA X, Intern-S2 Mobius and Ling 3.0 VL."""
+    text = {"model_type": "hyperclovax", "num_hidden_layers": 4}
+    windows = {"model_type": "qwen2_5_vl", "depth": 32, "fullatt_block_indexes": [7, 15, 23, 31]}
+    clova = {"model_type": "vlm", "architectures": ["HCXVisionV2ForCausalLM"], "vision_config": windows}
+    assert written({**clova, "text_config": text}, layer=31)["architectures"] == ["TokenPruneHyperClovaX"]
+    with pytest.raises(UnsupportedError, match=r"layer=30 of this vision tower .*one of 7, 15, 23, 31"):
+        written({**clova, "text_config": text}, layer=30)
+    named = ["InternS2MobiusForConditionalGeneration"]
+    kinds = {"model_type": "interns2_mobius_text", "num_hidden_layers": 2, "num_blocks": 2}
+    kinds["layer_types"] = ["linear_attention", "full_attention"]
+    mobius = {"model_type": "interns2_mobius", "architectures": named, "vision_config": {"depth": 27}}
+    assert written({**mobius, "text_config": kinds}, layer=26)["architectures"] == ["TokenPruneInternS2Mobius"]
+    named = ["BailingMoeV3VLForConditionalGeneration"]
+    ling = {"model_type": "bailing_moe_v3_vl", "architectures": named, "vision_config": {"depth": 27}}
+    unnamed = {"num_hidden_layers": 42, "layer_group_size": 6, "rope_theta": 6000000, "head_dim": 128}
+    assert written({**ling, "text_config": unnamed}, layer=26)["architectures"] == ["TokenPruneLing3VL"]
+
+
 def nemotron(**vision: Any) -> dict[str, Any]:
     """Return the config of Nemotron Nano Omni, whose language model has no rotary embedding."""
     args = {"model": "vit_huge_patch16_224", "register_multiple": 10, "cls_token_per_teacher": True}

@@ -48,6 +48,15 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
             {"model_type": "intern_s2_preview", "architectures": ["InternS2PreviewForConditionalGeneration"]},
             "TokenPruneInternS2",
         ),
+        (
+            {"model_type": "interns2_mobius", "architectures": ["InternS2MobiusForConditionalGeneration"]},
+            "TokenPruneInternS2Mobius",
+        ),
+        ({"model_type": "vlm", "architectures": ["HCXVisionV2ForCausalLM"]}, "TokenPruneHyperClovaX"),
+        (
+            {"model_type": "bailing_moe_v3_vl", "architectures": ["BailingMoeV3VLForConditionalGeneration"]},
+            "TokenPruneLing3VL",
+        ),
         ({"model_type": "molmo2", "architectures": ["Molmo2ForConditionalGeneration"]}, "TokenPruneMolmo2"),
         ({"model_type": "qwen4_exp", "architectures": ["Qwen4ExpForConditionalGeneration"]}, "TokenPruneQwen4Exp"),
         ({"model_type": "step3p7", "vision_config": {"width": 1536}}, "TokenPruneStep3p7"),
@@ -78,6 +87,10 @@ def test_models_that_cannot_be_served() -> None:
         architecture_of({"architectures": ["LlavaForConditionalGeneration"]})
     with pytest.raises(UnsupportedError, match=r"vLLM takes ERNIE 4\.5 VL .* type 'ernie4_5_moe_vl' in"):
         architecture_of({"model_type": "ernie4_5_vl_moe"})
+    with pytest.raises(UnsupportedError, match=r"HyperCLOVA X as it is published, with the type 'vlm'\. Write its"):
+        architecture_of({"model_type": "hyperclovax_vision_v2"})
+    with pytest.raises(UnsupportedError, match="type 'vlm' cannot be pruned"):
+        architecture_of({"model_type": "vlm"})  # a name that says nothing
     with pytest.raises(UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: .*gemma3, gemma4"):
         architecture_of({"model_type": "bert"})
 
@@ -99,6 +112,7 @@ def test_a_thinker_that_transformers_has_loaded() -> None:
         ("llava", "LlavaQwenForCausalLM", "LlavaForConditionalGeneration"),
         ("qwen2_vl", "JinaVLForRanking", "Qwen2VLForConditionalGeneration"),
         ("qwen3_5", "Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration"),
+        ("vlm", "AnotherForCausalLM", "HCXVisionV2ForCausalLM"),
         ("mistral3", "MistralLarge3ForCausalLM", "LightOnOCRForConditionalGeneration and Mistral3ForConditional"),
     ],
 )

@@ -14,6 +14,8 @@ NATIVE_TOWERS = ("clip_vision_model", "siglip_vision_model")
 OTHER_FORMATS = {
     "ernie4_5_vl_moe": "is read by transformers only: vLLM takes ERNIE 4.5 VL in its authors' format, with the type "
     "'ernie4_5_moe_vl' in config.json. Write the name of such a checkpoint, as baidu/ERNIE-4.5-VL-28B-A3B-PT is one.",
+    "hyperclovax_vision_v2": "is read by transformers only: vLLM takes HyperCLOVA X as it is published, with the type "
+    "'vlm'. Write its published name, naver-hyperclovax/HyperCLOVAX-SEED-Think-32B.",
     "lighton_ocr": "is read by transformers only: vLLM takes LightOn OCR as it is published, with the type 'mistral3'. "
     "Write its published name, such as lightonai/LightOnOCR-2-1B.",
     "qwen2_5_omni_thinker": "is a thinker alone: vLLM takes the whole model. Write its name, such as "
@@ -22,7 +24,7 @@ OTHER_FORMATS = {
     "Qwen/Qwen3-Omni-30B-A3B-Instruct.",
 }
 #: Types of checkpoints in their authors' format, which vLLM reads, and of their conversions to transformers' format.
-CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe"}
+CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe", "vlm": "hyperclovax_vision_v2"}
 #: Types that only vLLM reads, and a transformers type with the same kind of vision tower.
 ONLY_VLLM = {
     "Keye": "paddleocr_vl",
@@ -30,9 +32,11 @@ ONLY_VLLM = {
     "NemotronH_Nano_Omni_Reasoning_V3": "nemotron_h_omni",
     "NemotronH_Nano_VL_V2": "nemotron_h_omni",
     "NemotronH_Super_Omni_Reasoning_V3": "nemotron_h_omni",
+    "bailing_moe_v3_vl": "qwen3_5",
     "dots_ocr": "exaone4_5",
     "intern_s2_preview": "qwen3_5_moe",
     "interns1": "internvl",
+    "interns2_mobius": "qwen3_5_moe",
     "kimi_k3": "kimi_k25",
     "kimi_vl": "kimi_k25",
     "llava_onevision2": "qwen2_vl",

@@ -23,17 +23,20 @@ TEXT_PARTS = {
     "NemotronH_Nano_Omni_Reasoning_V3": "llm_config",
     "NemotronH_Nano_VL_V2": "llm_config",
     "NemotronH_Super_Omni_Reasoning_V3": "llm_config",
+    "bailing_moe_v3_vl": "text_config",
     "dots_ocr": None,
     "ernie4_5_moe_vl": None,
     "intern_s2_preview": "text_config",
     "internvl_chat": "llm_config",
     "interns1": "text_config",
+    "interns2_mobius": "text_config",
     "kimi_k3": "text_config",
     "kimi_vl": "text_config",
     "llava_onevision2": "text_config",
     "molmo2": "text_config",  # vLLM takes its authors' format, which transformers' class renames
     "opencua": "text_config",
     "pixtral": "text_config",
+    "vlm": "text_config",
 }
 #: The parts that describe such models' vision, if not just "vision_config".
 VISION_PARTS = {"molmo2": ("vit_config", "adapter_config")}

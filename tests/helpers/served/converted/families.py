@@ -6,6 +6,7 @@ from functools import partial
 
 from helpers.served.converted.dots import DOTS_IMAGE, save_dots_ocr
 from helpers.served.converted.ernie import ERNIE_IMAGE, ERNIE_VISUAL, save_ernie4_5_vl
+from helpers.served.converted.hyperclovax import HYPERCLOVAX_IMAGE, HYPERCLOVAX_VIDEO, save_hyperclovax
 from helpers.served.converted.interns2 import save_interns2
 from helpers.served.converted.internvl import (
     CHAT_IMAGE,
@@ -18,6 +19,8 @@ from helpers.served.converted.keye import save_keye, save_keye1_5
 from helpers.served.converted.kimi_k3 import K3_IMAGE, save_kimi_k3
 from helpers.served.converted.kimi_vl import VL_OPTIONS, save_kimi_vl
 from helpers.served.converted.mistral import MISTRAL_IMAGE, save_mistral
+from helpers.served.converted.ling3 import LING_IMAGE, LING_VISUAL, save_ling3_vl
+from helpers.served.converted.mobius import save_interns2_mobius
 from helpers.served.converted.molmo import save_molmo2
 from helpers.served.converted.molmo_images import MOLMO_IMAGE, MOLMO_VISUAL
 from helpers.served.converted.nemotron import NANO_VL, save_nemotron
@@ -42,6 +45,24 @@ CONVERTED_FAMILIES = (
     Family("qianfan_ocr", "TokenPruneQianfanOCR", save_qianfan_ocr, CHAT_IMAGE, visual_token=INTERN_IMAGE),
     Family("interns2", "TokenPruneInternS2", save_interns2, QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE, options=CHAT_OPTIONS),
     Family(
+        "interns2_mobius",
+        "TokenPruneInternS2Mobius",
+        save_interns2_mobius,
+        QWEN_IMAGE,
+        QWEN_VIDEO,
+        FAR_MROPE,
+        options=CHAT_OPTIONS,
+    ),
+    Family(
+        "hyperclovax",
+        "TokenPruneHyperClovaX",
+        save_hyperclovax,
+        HYPERCLOVAX_IMAGE,
+        HYPERCLOVAX_VIDEO,
+        FAR_COUNTED,
+        options=CHAT_OPTIONS,
+    ),
+    Family(
         "qwen4_exp",
         "TokenPruneQwen4Exp",
         partial(save_qwen4_exp, ngrams=V2),  # only V2 gives vLLM's model the tokens before a step
@@ -51,6 +72,7 @@ CONVERTED_FAMILIES = (
         n_blocks=14,
         options={"engram_config": {"cpu_offload": False}} if V2 else {},  # memory can be pinned only with a GPU
     ),
+    Family("ling3_vl", "TokenPruneLing3VL", save_ling3_vl, LING_IMAGE, far=FAR_MROPE, visual_token=LING_VISUAL),
     Family("keye", "TokenPruneKeye", save_keye, PADDLE_IMAGE, far=FAR_MROPE, options=CHAT_OPTIONS),
     Family("keye_vl1_5", "TokenPruneKeyeVL1_5", save_keye1_5, PADDLE_IMAGE, far=FAR_MROPE, options=CHAT_OPTIONS),
     Family(

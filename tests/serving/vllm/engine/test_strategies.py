@@ -25,6 +25,8 @@ NAMES = (
     "minimax_m3",
     "dots_ocr",
     "opencua",
+    "hyperclovax",
+    "ling3_vl",
     "llava_onevision2",
     "ernie4_5_vl",
     "paddleocr_vl",

@@ -86,6 +86,22 @@ def test_what_to_do_beyond_the_table(position_ids: Any, said: str) -> None:
         lengthen(module, Settings(FoPru(keep_ratio=0.25), position_ids), 1000)
 
 
+def test_lings_table() -> None:
+    """Its language model needs a GPU: here, only its rotary embedding is run."""
+    from vllm.config import VllmConfig, set_current_vllm_config
+    from vllm.model_executor.layers.rotary_embedding.bailing_mrope import BailingMRotaryEmbedding
+
+    from tokenprune.serving.vllm.worker.rope import lengthen
+
+    with set_current_vllm_config(VllmConfig()):
+        short, long = (BailingMRotaryEmbedding(64, 64, n, 1e4, False, torch.float32, [12, 10, 10]) for n in (64, 1000))
+    ids = torch.tensor([[3, 900, 3999], [7, 901, 3999], [2, 905, 3999]])
+    lengthen(nn.ModuleList([short]), Settings(FoPru(keep_ratio=0.25)), 1000)
+    query, key = torch.randn(3, 128), torch.randn(3, 64)
+    for ours, theirs in zip(*(one.forward_native(ids, query, key) for one in (short, long)), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_queries_that_grow_with_their_position(tmp_path: Path) -> None:
     """In Ministral 3, beyond the original length. Visual tokens have position IDs from 2 to 273."""
     save_mistral3(tmp_path, text="Ministral3", rope_parameters={**YARN, "llama_4_scaling_beta": 0.5})

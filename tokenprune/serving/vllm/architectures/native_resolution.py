@@ -38,6 +38,12 @@ NATIVE_RESOLUTION = (
         "InternS2PreviewForConditionalGeneration",
         "intern_s2_preview",
     ),
+    joined_patches(
+        "TokenPruneInternS2Mobius",
+        "qwen3_5:PrunedInternS2Mobius",
+        "InternS2MobiusForConditionalGeneration",
+        "interns2_mobius",
+    ),
     joined_patches("TokenPruneQwen4Exp", "qwen4_exp:PrunedQwen4Exp", "Qwen4ExpForConditionalGeneration", "qwen4_exp"),
     Architecture(
         "TokenPruneQwen2_5Omni",
@@ -121,6 +127,23 @@ NATIVE_RESOLUTION = (
         "exaone4_5",
         drops_patches=True,
         joins_ranks=True,
+    ),
+    Architecture(
+        "TokenPruneHyperClovaX",
+        "hyperclovax:PrunedHyperClovaX",
+        "HCXVisionV2ForCausalLM",
+        "vlm",
+        must_be_named=True,
+        needs_pixels=True,
+        drops_patches=True,
+    ),
+    Architecture(
+        "TokenPruneLing3VL",
+        "ling3_vl:PrunedLing3VL",
+        "BailingMoeV3VLForConditionalGeneration",
+        "bailing_moe_v3_vl",
+        mrope=True,
+        drops_patches=True,
     ),
     Architecture("TokenPruneDotsOCR", "dots_ocr:PrunedDotsOCR", "DotsOCRForCausalLM", "dots_ocr", drops_patches=True),
     Architecture(

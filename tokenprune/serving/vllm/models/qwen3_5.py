@@ -1,11 +1,11 @@
-"""Qwen3.5 and Intern-S2 Preview: Qwen3-VL with linear attention in most decoder layers, whose states never see dropped
-tokens."""
+"""Qwen3.5, Intern-S2 Preview and Intern-S2 Mobius: Qwen3-VL with linear attention in most decoder layers, whose states
+never see dropped tokens."""
 
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
 
-from vllm.model_executor.models import interns2_preview, qwen3_5, qwen3_vl
+from vllm.model_executor.models import interns2_mobius, interns2_preview, qwen3_5, qwen3_vl
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.serving.vllm.models.qwen_vl import PrunedQwenVL, Qwen3VLProcessor
@@ -32,3 +32,10 @@ class PrunedQwen3_5Moe(PrunedQwenVL, qwen3_5.Qwen3_5MoeForConditionalGeneration)
 )
 class PrunedInternS2(PrunedQwenVL, interns2_preview.InternS2PreviewForConditionalGeneration):
     """vLLM's Intern-S2 Preview, pruned."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Qwen3VLProcessor, info=interns2_mobius.InternS2MobiusProcessingInfo, dummy_inputs=qwen3_vl.Qwen3VLDummyInputsBuilder
+)
+class PrunedInternS2Mobius(PrunedQwenVL, interns2_mobius.InternS2MobiusForConditionalGeneration):
+    """vLLM's Intern-S2 Mobius, pruned."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from vllm.model_executor.layers.rotary_embedding.bailing_mrope import BailingMRotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding, RotaryEmbeddingBase
 from vllm.model_executor.layers.rotary_embedding.ernie45_vl_rope import Ernie4_5_VLRotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.gemma4_rope import Gemma4RotaryEmbedding
@@ -29,6 +30,7 @@ LENGTHENED = (
     LinearScalingRotaryEmbedding,
     Llama3RotaryEmbedding,
     MRotaryEmbedding,
+    BailingMRotaryEmbedding,
     Ernie4_5_VLRotaryEmbedding,
     Gemma4RotaryEmbedding,
 )
