@@ -78,9 +78,13 @@ def to_tokens(values: Float[Tensor, "tiles queries"], n_local: int, n_global: in
 
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     """Rotated queries and keys of every tile's patches, and what the queries after them read."""
-    cos, sin = (part[0] for part in call["attention"]["position_embeddings"])
-    n_patches = call["convolved"][0, 0].numel()
     n_groups = config.encoder_config.num_attention_heads // config.encoder_config.num_key_value_heads
+    return heads_of(call, call["convolved"][0, 0].numel(), n_groups)
+
+
+def heads_of(call: Mapping[str, Any], n_patches: int, n_groups: int) -> QueryKey:
+    """The same for tiles of `n_patches` patches each. n_groups: how many queries share a key."""
+    cos, sin = (part[0] for part in call["attention"]["position_embeddings"])
 
     def rotated(states: Float[Tensor, "tiles tokens heads_width"]) -> list[Tensor]:
         split = rearrange(states, "tile token (head width) -> tile token head width", width=cos.shape[-1])

@@ -119,7 +119,7 @@ def _print_matching(wanted: str, families: dict[str, Tested]) -> None:
     from tokenprune.serving.vllm.checkpoints import CONVERTED, ONLY_VLLM
 
     checkpoint = next((Checkpoint(one) for one in (*ONLY_VLLM, *CONVERTED) if plain(one) == plain(wanted)), None)
-    if checkpoint is not None:
+    if checkpoint is not None and wanted not in {one.model_type for one in families.values()}:
         _print_checkpoint(wanted, checkpoint, families)
         return
     chosen = {key: one for key, one in families.items() if _matches(wanted, one.class_name, one.model_type)}
@@ -150,12 +150,12 @@ def _print_checkpoint(name: str, checkpoint: Checkpoint, families: dict[str, Tes
     from tokenprune.serving.vllm.checkpoints import CONVERTED, ONLY_VLLM, checkpoint_type
 
     model_type, wanted = checkpoint.model_type, checkpoint.converted_type
-    if model_type in ONLY_VLLM:
+    if model_type in ONLY_VLLM and wanted == model_type:
         like = next(one for one in families.values() if one.model_type == ONLY_VLLM[model_type])
         print(f"Only vLLM reads {model_type}, not transformers: no command except `tokenprune serve` takes it.")
         print(f"  vLLM        {_in_vllm(checkpoint, strategies_of(like))}")
         return
-    if model_type in CONVERTED:
+    if model_type in CONVERTED or model_type in ONLY_VLLM:
         print(f"Only vLLM reads the format {model_type}. For all other uses, convert the checkpoint to {wanted}.")
     chosen = {key: one for key, one in families.items() if wanted in (one.model_type, checkpoint_type(one.model_type))}
     refused = [text for text in _refusals() if _is_refused(text.split()[0], checkpoint)]

@@ -64,7 +64,10 @@ NAMES = {
     "LiquidAI/LFM2.5-VL-1.6B": "lfm2_vl",
     "PaddlePaddle/PaddleOCR-VL-1.5": "paddleocr_vl",
     "tencent/HunyuanOCR": "hunyuan_vl",
-    "deepseek-ai/DeepSeek-OCR-2": "deepseek_ocr2",
+    "deepseek-ai/DeepSeek-OCR": "deepseek_vl_v2",
+    "deepseek-ai/DeepSeek-OCR-2": "deepseek_vl_v2",
+    "deepseek-community/DeepSeek-OCR-2": "deepseek_ocr2",
+    "baidu/Unlimited-OCR": "unlimited-ocr",
     "rednote-hilab/dots.ocr": "dots_ocr",
     "MiniMaxAI/MiniMax-M3": "minimax_m3_vl",
     "nvidia/NVIDIA-Nemotron-Nano-12B-v2-VL-BF16": "NemotronH_Nano_VL_V2",
@@ -76,7 +79,6 @@ UNKNOWN = (
     "openbmb/MiniCPM-V-2_6",
     "openbmb/MiniCPM-V-4_5",
     "openbmb/MiniCPM-o-2_6",
-    "deepseek-ai/DeepSeek-OCR",
     "deepseek-ai/deepseek-vl2-tiny",
     "AIDC-AI/Ovis2.5-9B",
     "Kwai-Keye/Keye-VL-2.0-30B-A3B",
@@ -130,3 +132,25 @@ def test_a_checkpoint_whose_class_has_another_type(capsys: pytest.CaptureFixture
     shown = capsys.readouterr().out
     assert "LightOnOcrForConditionalGeneration (lighton_ocr)" in shown
     assert "  vLLM        tokenprune serve, with grid, " in shown
+
+
+def test_a_type_with_several_architectures(capsys: pytest.CaptureFixture[str]) -> None:
+    """transformers has a class for conversions of DeepSeek-OCR 2 only, whose visual tokens have no rows and columns."""
+    assert command("models", "deepseek-ai/DeepSeek-OCR") == 0
+    first = capsys.readouterr().out
+    assert "Only vLLM reads deepseek_vl_v2, not transformers" in first
+    assert "  vLLM        tokenprune serve, with grid, " in first
+    assert command("models", "deepseek-ai/DeepSeek-OCR-2") == 0
+    second = capsys.readouterr().out
+    assert "convert the checkpoint to deepseek_ocr2." in second
+    assert "DeepseekOcr2ForConditionalGeneration (deepseek_ocr2)" in second
+    assert "  vLLM        tokenprune serve, with random, " in second
+
+
+def test_types_that_differ_by_punctuation(capsys: pytest.CaptureFixture[str]) -> None:
+    """As Unlimited-OCR's in its authors' format, which only vLLM reads, and in transformers' format."""
+    for name, said in (("unlimited-ocr", "tokenprune serve, with grid, "), ("unlimited_ocr", "no: a model of type")):
+        assert command("models", name) == 0
+        shown = capsys.readouterr().out
+        assert "UnlimitedOcrForConditionalGeneration (unlimited_ocr)" in shown
+        assert f"  vLLM        {said}" in shown

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.served.converted.deepseek_run import shrink_deepseek_ocr
 from helpers.served.converted.kimi_k3 import run_kimi_k3_on_cpus
 from helpers.served.converted.mistral import prompt as mistral_prompt
 from helpers.served.converted.ling3 import NAME as LING3_VL
@@ -95,6 +96,7 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
     resize_as_transformers()
     make_processor_whole()
     run_hunyuan_on_cpus()
+    shrink_deepseek_ocr()
     if architecture == GLM5_NEXT:
         serve_plainly()
     if architecture == "TokenPruneKimiK3":

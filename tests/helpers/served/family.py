@@ -47,6 +47,7 @@ class Family:
     visual_token: the token that an image repeats; None if it is the middle one of `image`.
     n_blocks: blocks of a KV cache that a few requests together exceed.
     n_step: the maximum tokens per step; if it is small, steps end within images.
+    caches: whether vLLM caches prefixes of prompts.
     n_more: how many more tokens than in other families precede an image's visual tokens.
     options: engine options that the family needs.
     settings: settings to prune with.
@@ -61,6 +62,7 @@ class Family:
     visual_token: str | None = None
     n_blocks: int = 10
     n_step: int = 16
+    caches: bool = True
     n_more: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=lambda: FOPRU)

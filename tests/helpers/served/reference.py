@@ -89,6 +89,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
         LightOnOcrForConditionalGeneration,
     )
 
+    from helpers.served.converted.deepseek_run import load_deepseek_ocr
     from helpers.served.converted.dots import norm_as_dots_ocr
     from helpers.served.converted.keye import norm_as_keye
     from helpers.served.converted.kimi_k3 import see_as_kimi_k3
@@ -110,6 +111,8 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     published = json.loads((folder / "config.json").read_text())["model_type"]
     if published == "molmo2":  # transformers 5.19 has no such model
         return load_molmo2(folder)
+    if published in ("deepseek_vl_v2", "unlimited-ocr"):
+        return load_deepseek_ocr(folder)
     if (folder / CONVERTED).is_dir():
         folder = folder / CONVERTED
     # LightOn OCR is published with the type of another model.

@@ -15,7 +15,7 @@ from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.serving.vllm.hf_overrides import overrides
 from tokenprune.serving.vllm.settings import Settings
-from tokenprune.serving.vllm.towers import n_heads, tower_of_config
+from tokenprune.serving.vllm.towers import config_with_tower, n_heads, tower_of_config
 
 #: As in InternVL 2.5 and 3.
 DYNAMIC = {"rope_scaling": {"type": "dynamic", "factor": 2.0}}
@@ -98,6 +98,39 @@ def test_a_tower_like_qwen2_vl_s_with_siglip_s_names() -> None:
     assert overrides(onevision, Settings(PixelPrune()))["architectures"] == ["TokenPruneLlavaOnevision2"]
     with pytest.raises(UnsupportedError, match="layer=24 is not in the vision tower: write 0 to 23"):
         written(onevision, layer=24)
+
+
+def deepseek(name: str, model_type: str, **encoder: dict[str, int]) -> dict[str, Any]:
+    """Return a config as published, with numbers of its language model only."""
+    text = {"num_hidden_layers": 12, "hidden_size": 1280, "use_mla": False, "kv_lora_rank": None, "v_head_dim": 0}
+    width = {**encoder, "sam_vit_b": {"heads": 12, "layers": 12, "width": 768}}
+    vision = {"image_size": 1024, "model_type": "vision", "width": width}
+    return {"model_type": model_type, "architectures": [name], "language_config": text, "vision_config": vision}
+
+
+CLIP = {"clip-l-14-224": {"heads": 16, "layers": 24, "width": 1024, "image_size": 224, "patch_size": 14}}
+
+
+@pytest.mark.parametrize(
+    ("name", "model_type", "encoder", "n_prefix"),
+    [
+        ("DeepseekOCR", "deepseek_vl_v2", CLIP, 1),
+        ("UnlimitedOCR", "unlimited-ocr", CLIP, 1),
+        ("DeepseekOCR2", "deepseek_vl_v2", {"qwen2-0-5b": {"dim": 896}}, 0),
+    ],
+)
+def test_the_second_of_two_encoders(name: str, model_type: str, encoder: dict[str, Any], n_prefix: int) -> None:
+    """As in DeepSeek-OCR, whose config names the layers of both, and in its second version, whose config does not."""
+    published = deepseek(f"{name}ForCausalLM", model_type, **encoder)
+    assert written(published, layer=23)["architectures"] == [f"TokenPrune{name}"]
+    with pytest.raises(UnsupportedError, match="layer=24 is not in the vision tower: write 0 to 23"):
+        written(published, layer=24)
+    config = SimpleNamespace(model_type=model_type, vision_config=SimpleNamespace(**published["vision_config"]))
+    found = config_with_tower(config)
+    assert tower_of_config(found).n_prefix == n_prefix
+    assert n_prefix == 0 or n_heads(found.vision_config) == 16
+    with pytest.raises(UnsupportedError, match=rf"type '{model_type}' has no 'language_config'"):
+        written({name: part for name, part in published.items() if name != "language_config"})
 
 
 def test_a_config_with_experts_for_images() -> None:

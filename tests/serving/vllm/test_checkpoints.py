@@ -28,6 +28,10 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "kimi_k25", "architectures": ["Kimi_K25ForConditionalGeneration"]}, "TokenPruneKimiK25"),
         ({"model_type": "internvl_chat", "architectures": ["InternVLChatModel"]}, "TokenPruneInternVLChat"),
         ({"model_type": "hunyuan_vl", "architectures": ["HunYuanVLForConditionalGeneration"]}, "TokenPruneHunyuanVL"),
+        ({"model_type": "deepseek_vl_v2", "architectures": ["DeepseekOCRForCausalLM"]}, "TokenPruneDeepseekOCR"),
+        ({"model_type": "deepseek_vl_v2", "architectures": ["DeepseekOCR2ForCausalLM"]}, "TokenPruneDeepseekOCR2"),
+        ({"model_type": "deepseek_vl_v2", "architectures": ["TokenPruneDeepseekOCR2"]}, "TokenPruneDeepseekOCR2"),
+        ({"model_type": "unlimited-ocr", "architectures": ["UnlimitedOCRForCausalLM"]}, "TokenPruneUnlimitedOCR"),
         ({"model_type": "dots_ocr", "architectures": ["DotsOCRForCausalLM"]}, "TokenPruneDotsOCR"),
         ({"model_type": "interns1", "architectures": ["InternS1ForConditionalGeneration"]}, "TokenPruneInternS1"),
         ({"model_type": "Keye", "architectures": ["KeyeForConditionalGeneration"]}, "TokenPruneKeye"),
@@ -91,6 +95,10 @@ def test_models_that_cannot_be_served() -> None:
         architecture_of({"model_type": "hyperclovax_vision_v2"})
     with pytest.raises(UnsupportedError, match="type 'vlm' cannot be pruned"):
         architecture_of({"model_type": "vlm"})  # a name that says nothing
+    with pytest.raises(UnsupportedError, match=r"vLLM takes DeepSeek-OCR 2 .* type 'deepseek_vl_v2' in"):
+        architecture_of({"model_type": "deepseek_ocr2"})
+    with pytest.raises(UnsupportedError, match=r"vLLM takes Unlimited-OCR .* type 'unlimited-ocr' in"):
+        architecture_of({"model_type": "unlimited_ocr"})
     with pytest.raises(UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: .*gemma3, gemma4"):
         architecture_of({"model_type": "bert"})
 
@@ -113,6 +121,7 @@ def test_a_thinker_that_transformers_has_loaded() -> None:
         ("qwen2_vl", "JinaVLForRanking", "Qwen2VLForConditionalGeneration"),
         ("qwen3_5", "Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration"),
         ("vlm", "AnotherForCausalLM", "HCXVisionV2ForCausalLM"),
+        ("deepseek_vl_v2", "DeepseekVLV2ForCausalLM", "DeepseekOCR2ForCausalLM and DeepseekOCRForCausalLM"),
         ("mistral3", "MistralLarge3ForCausalLM", "LightOnOCRForConditionalGeneration and Mistral3ForConditional"),
     ],
 )

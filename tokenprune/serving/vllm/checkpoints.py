@@ -12,6 +12,8 @@ from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
 NATIVE_TOWERS = ("clip_vision_model", "siglip_vision_model")
 #: Types of checkpoints in a format that is not served, and how to get the one that is.
 OTHER_FORMATS = {
+    "deepseek_ocr2": "is read by transformers only: vLLM takes DeepSeek-OCR 2 in its authors' format, with the type "
+    "'deepseek_vl_v2' in config.json. Write the name of such a checkpoint, such as deepseek-ai/DeepSeek-OCR-2.",
     "ernie4_5_vl_moe": "is read by transformers only: vLLM takes ERNIE 4.5 VL in its authors' format, with the type "
     "'ernie4_5_moe_vl' in config.json. Write the name of such a checkpoint, as baidu/ERNIE-4.5-VL-28B-A3B-PT is one.",
     "hyperclovax_vision_v2": "is read by transformers only: vLLM takes HyperCLOVA X as it is published, with the type "
@@ -22,9 +24,12 @@ OTHER_FORMATS = {
     "Qwen/Qwen2.5-Omni-7B.",
     "qwen3_omni_moe_thinker": "is a thinker alone: vLLM takes the whole model. Write its name, such as "
     "Qwen/Qwen3-Omni-30B-A3B-Instruct.",
+    "unlimited_ocr": "is read by transformers only: vLLM takes Unlimited-OCR in its authors' format, with the type "
+    "'unlimited-ocr' in config.json. Write the name of such a checkpoint, as baidu/Unlimited-OCR is one.",
 }
 #: Types of checkpoints in their authors' format, which vLLM reads, and of their conversions to transformers' format.
 CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe", "vlm": "hyperclovax_vision_v2"}
+CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe", "unlimited-ocr": "unlimited_ocr"}
 #: Types that only vLLM reads, and a transformers type with the same kind of vision tower.
 ONLY_VLLM = {
     "Keye": "paddleocr_vl",
@@ -33,6 +38,7 @@ ONLY_VLLM = {
     "NemotronH_Nano_VL_V2": "nemotron_h_omni",
     "NemotronH_Super_Omni_Reasoning_V3": "nemotron_h_omni",
     "bailing_moe_v3_vl": "qwen3_5",
+    "deepseek_vl_v2": "unlimited_ocr",
     "dots_ocr": "exaone4_5",
     "intern_s2_preview": "qwen3_5_moe",
     "interns1": "internvl",

@@ -24,6 +24,7 @@ TEXT_PARTS = {
     "NemotronH_Nano_VL_V2": "llm_config",
     "NemotronH_Super_Omni_Reasoning_V3": "llm_config",
     "bailing_moe_v3_vl": "text_config",
+    "deepseek_vl_v2": "language_config",
     "dots_ocr": None,
     "ernie4_5_moe_vl": None,
     "intern_s2_preview": "text_config",
@@ -37,6 +38,7 @@ TEXT_PARTS = {
     "opencua": "text_config",
     "pixtral": "text_config",
     "vlm": "text_config",
+    "unlimited-ocr": "language_config",
 }
 #: The parts that describe such models' vision, if not just "vision_config".
 VISION_PARTS = {"molmo2": ("vit_config", "adapter_config")}

@@ -16,7 +16,7 @@ from tokenprune.serving.vllm.towers import config_with_tower, encoder_layer, tow
 from tokenprune.strategies.compose import Compose
 from tokenprune.strategy import AdaptiveStrategy, StagedStrategy, Strategy
 from tokenprune.strategy.calls import valid_skips, valid_stages
-from tokenprune.tokens.statistics import check_needs
+from tokenprune.tokens.statistics import STATISTICS, check_needs
 
 #: Why vLLM cannot give a strategy what it needs.
 NEVER = {
@@ -201,6 +201,8 @@ def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None
             f"{name} cannot run inside vLLM with {architecture}: it needs to prune before the vision tower, which only "
             f"these can: {', '.join(others)}. {other}"
         )
+    if strategy.reads_grid and ARCHITECTURES[architecture].gridless:
+        raise UnsupportedError(f"{name} cannot run inside vLLM with {architecture}: it needs {STATISTICS['grid']}.")
     for need in sorted(strategy.needs & NEVER.keys()):
         raise UnsupportedError(f"{name} cannot run inside vLLM: it needs {NEVER[need]}. {other}")
     for step in strategy.steps if isinstance(strategy, Compose) else (strategy,):

@@ -11,6 +11,7 @@ from typing import Any
 from tokenprune.adapters.families import (
     cohere_vision,
     cosmos3_edge,
+    deepseek_ocr2,
     gemma4,
     kimi,
     lfm2_vl,
@@ -21,6 +22,7 @@ from tokenprune.adapters.families import (
     muse,
     nemotron,
     step3p7,
+    unlimited_ocr,
 )
 from tokenprune.adapters.towers import TOWERS, Tower, tower_of
 from tokenprune.adapters.towers.qwen import NORMED_TOWER, QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
@@ -65,6 +67,8 @@ OWN_TOWERS = {
     "KeyeVL1_5": KEYE_TOWER,
     "cohere2_vision": cohere_vision.TOWER,
     "cosmos3_edge": cosmos3_edge.TOWER,
+    "deepseek_ocr": unlimited_ocr.TOWER,
+    "deepseek_ocr2": deepseek_ocr2.TOWER,
     "gemma4": gemma4.TOWER,
     "hunyuan_vl": HUNYUAN_TOWER,
     "interns1": TOWERS["internvl_vision"],
@@ -82,7 +86,10 @@ OWN_TOWERS = {
     "pixtral": TOWERS["pixtral"],
     "qianfan_ocr": TOWERS["qianfan_ocr_vision"],
     "step3p7": step3p7.TOWER,
+    "unlimited-ocr": unlimited_ocr.TOWER,
 }
+#: Of the second encoder that vLLM builds for DeepSeek-OCR 2: published configs say only how wide it is.
+QWEN2_LAYERS = 24
 
 #: Models whose tower is RADIO.
 RADIO_MODELS = (
@@ -95,9 +102,11 @@ RADIO_MODELS = (
 
 def config_with_tower(config: Any) -> Any:
     """The part of a model's config that has its vision tower: the thinker's in Qwen-Omni, elsewhere the whole; for
-    Molmo 2 and MiniMax M3 under transformers' names."""
+    Molmo 2, MiniMax M3 and DeepSeek-OCR under transformers' names."""
     if hasattr(config, "vit_config"):
         return _of_molmo2(config)
+    if isinstance(getattr(getattr(config, "vision_config", None), "width", None), Mapping):
+        return _of_deepseek_ocr(config)
     seeing = getattr(config, "thinker_config", config)
     published = getattr(seeing, "vision_config", None)
     return _of_minimax_m3(seeing, published) if isinstance(published, Mapping) else seeing
@@ -109,6 +118,18 @@ def _of_molmo2(config: Any) -> Any:
     named, vision = copy(config), copy(config.vit_config)
     vision.num_hidden_layers = 1 + max(layer % vision.num_hidden_layers for layer in config.adapter_config.vit_layers)
     named.vision_config = vision
+    return named
+
+
+def _of_deepseek_ocr(config: Any) -> Any:
+    """The config of a DeepSeek-OCR or Unlimited-OCR with the second of its encoders, which is read, and the type that
+    vLLM gives it."""
+    named = copy(config)
+    clip = config.vision_config.width.get("clip-l-14-224")
+    if clip is None:
+        named.model_type, named.vision_config = "deepseek_ocr2", SimpleNamespace(num_hidden_layers=QWEN2_LAYERS)
+    else:
+        named.model_type, named.vision_config = "deepseek_ocr", SimpleNamespace(**clip)
     return named
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from helpers.served.converted.deepseek import save_deepseek_ocr, save_deepseek_ocr2, save_unlimited_ocr
 from helpers.served.converted.dots import DOTS_IMAGE, save_dots_ocr
 from helpers.served.converted.ernie import ERNIE_IMAGE, ERNIE_VISUAL, save_ernie4_5_vl
 from helpers.served.converted.hyperclovax import HYPERCLOVAX_IMAGE, HYPERCLOVAX_VIDEO, save_hyperclovax
@@ -83,6 +84,17 @@ CONVERTED_FAMILIES = (
         far=FAR_MROPE,
         visual_token=ERNIE_VISUAL,
         options={**CHAT_OPTIONS, **OWN_ROTATION},
+    ),
+    Family("deepseek_ocr", "TokenPruneDeepseekOCR", save_deepseek_ocr, n_blocks=14),
+    Family("deepseek_ocr2", "TokenPruneDeepseekOCR2", save_deepseek_ocr2, n_blocks=14),
+    Family(
+        "unlimited_ocr",
+        "TokenPruneUnlimitedOCR",
+        save_unlimited_ocr,
+        far=Far(256, 14, (140, 112)),
+        n_blocks=14,
+        caches=False,
+        options={"mm_encoder_attn_backend": "TORCH_SDPA"},  # vLLM chooses one for GPUs
     ),
     Family("dots_ocr", "TokenPruneDotsOCR", save_dots_ocr, DOTS_IMAGE, far=FAR_COUNTED, options=CHAT_OPTIONS),
     Family(

@@ -23,6 +23,7 @@ NAMES = (
     "cohere_compass",
     "glm5_next",
     "minimax_m3",
+    "deepseek_ocr",
     "dots_ocr",
     "opencua",
     "hyperclovax",

@@ -25,6 +25,7 @@ class Architecture:
     takes_images: whether vLLM takes images, rather than only videos.
     has_markers: whether there is text between the visual tokens of an image, which the language model embeds.
     needs_pixels: whether the features of an image do not say where in the image they belong.
+    gridless: whether visual tokens have no rows and columns.
     padded: whether images are padded, so that their pixels do not divide into the patches of the tower.
     towerless: whether visual tokens are projections of pixels, without a vision tower.
     drops_patches: whether the tower can encode only some of the patches, for strategies that prune before it.
@@ -44,6 +45,7 @@ class Architecture:
     takes_images: bool = True
     has_markers: bool = False
     needs_pixels: bool = False
+    gridless: bool = False
     padded: bool = False
     towerless: bool = False
     drops_patches: bool = False

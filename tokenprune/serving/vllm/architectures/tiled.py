@@ -43,6 +43,18 @@ TILED = (
         "Granite4VisionForConditionalGeneration",
         "granite4_vision",
     ),
+    needs_pixels(
+        "TokenPruneDeepseekOCR2",
+        "deepseek_ocr2:PrunedDeepseekOCR2",
+        "DeepseekOCR2ForCausalLM",
+        "deepseek_vl_v2",
+        must_be_named=True,
+        gridless=True,
+    ),
+    needs_pixels("TokenPruneDeepseekOCR", "deepseek_ocr:PrunedDeepseekOCR", "DeepseekOCRForCausalLM", "deepseek_vl_v2"),
+    needs_pixels(
+        "TokenPruneUnlimitedOCR", "deepseek_ocr:PrunedUnlimitedOCR", "UnlimitedOCRForCausalLM", "unlimited-ocr"
+    ),
     Architecture(
         "TokenPruneMolmo2",
         "molmo2:PrunedMolmo2",

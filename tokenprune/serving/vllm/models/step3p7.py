@@ -5,22 +5,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any
 
-import torch
 from torch import Tensor
 from vllm.model_executor.models import step3_vl, step3p7
 from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.families.step3p7 import SIDE, image_layout
-from tokenprune.adapters.layouts.crops import image_by_image
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import tower_of_config
 from tokenprune.serving.vllm.worker.model import PrunedModel
-from tokenprune.tokens import VisionAttention
+from tokenprune.serving.vllm.worker.tiles import images_of_crops
 
 
 class Step3p7Processor(PruningProcessor, step3_vl.Step3VLMultiModalProcessor):
@@ -41,22 +37,11 @@ class PrunedStep3p7(PrunedModel, step3p7.Step3p7ForConditionalGeneration, Suppor
         return dict.fromkeys(("patch_pixel_values", "patch_newline_mask"), arguments["num_patches"].tolist())
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
-        needs, tower = self.settings.strategy.needs, tower_of_config(self.config)
+        needs = self.settings.strategy.needs
         wholes, crops = arguments["pixel_values"], arguments["patch_pixel_values"]
         part, side = (one.shape[-1] // self.config.vision_config.patch_size // SIDE for one in (crops, wholes))
         layouts = [image_layout(n_crops, part, side) for n_crops in arguments["num_patches"].tolist()]
         tiles: dict[str, list[Any]] = {name: [*wholes, *crops] for name in needs & {"pixels", "colors"}}
         if self.capture is not None:
             tiles["vision_attention"] = self.capture.by_tile()
-        in_order = {name: iter(image_by_image(name, found, layouts)) for name, found in tiles.items()}
-        images = []
-        for layout in layouts:
-            found: dict[str, Any] = {name: tuple(islice(ones, layout.n_tiles)) for name, ones in in_order.items()}
-            if "colors" in found:
-                found["colors"] = tuple(tower.colors(torch.stack(found["colors"])))
-            if self.capture is not None:
-                queries, keys, real = map(torch.stack, zip(*found["vision_attention"], strict=True))
-                attention = VisionAttention(queries, keys, self.capture.scale, tower.n_prefix, layout, real)
-                found["vision_attention"] = attention
-            images.append(EncodedImage(layout, found))
-        return images
+        return images_of_crops(self, layouts, tiles)

@@ -13,7 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from vllm.distributed import tensor_model_parallel_all_gather
 
+from tokenprune.adapters.families.deepseek_ocr2 import heads_of
 from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.resampler import with_reads
+from tokenprune.adapters.towers.tower import projections
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.serving.vllm.worker.ranks import of_all_images
 
@@ -173,3 +176,38 @@ class TileCapture(Capture):
         call, self._call = self._call, {}
         assert self._tower.heads is not None
         self.tiles += zip(*self._tower.heads(call, self._config), strict=True)
+
+
+class ReadingCapture(Capture):
+    """The capture for the second encoder of DeepSeek-OCR 2, whose queries read the patches. It is transformers' Qwen2,
+    whole on every rank.
+
+    tiles: the queries and keys of the patches of every tile since the last `clear`, which patches are real, and what
+        the encoder's queries read, in the order in which it got the tiles.
+    """
+
+    def __init__(self, encoder: Any, layer: int) -> None:
+        attention, last = encoder.layers[layer].self_attn, encoder.layers[-1].self_attn
+        n_heads = encoder.config.num_attention_heads
+        super().__init__(attention.scaling, n_heads, n_heads, attention.head_dim)
+        self.tiles: list[tuple[Tensor, ...]] = []
+        self._n_groups = n_heads // encoder.config.num_key_value_heads
+        self._call: dict[str, Any] = {}
+        for name, output in with_reads(projections(attention), last).outputs.items():
+            output.register_forward_hook(partial(self._note, name))
+        attention.register_forward_pre_hook(self._before, with_kwargs=True)
+        encoder.register_forward_hook(self._after)
+
+    def clear(self) -> None:
+        self.tiles = []
+
+    def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self._call["attention"] = kwargs
+
+    def _note(self, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        self._call[name] = output.detach()
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        call, self._call = self._call, {}
+        n_patches = call["queries"].shape[1] // 2  # one query for each
+        self.tiles += zip(*heads_of(call, n_patches, self._n_groups), strict=True)

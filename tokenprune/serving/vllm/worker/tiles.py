@@ -1,16 +1,17 @@
-"""The encoded images of one vision tower call, with what the strategy reads of them: square tiles, or images that are
-one tile of any size."""
+"""The encoded images of one vision tower call, with what the strategy reads of them: square tiles, crops beside a whole
+image, or images that are one tile of any size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate, islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenprune.adapters.layouts.crops import image_by_image
 from tokenprune.adapters.towers import Tower
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.towers import tower_of_config
@@ -50,6 +51,29 @@ def equal_tiles(
     counts = [len(rows) // tile.n_visual for rows in features]
     layouts = [tile if n == 1 else Layout.concat([tile] * n) for n in counts]
     return tiled_images(model, layouts, counts, pixels)
+
+
+def images_of_crops(
+    model: PrunedModel, layouts: Sequence[Layout], tiles: Mapping[str, Sequence[Any]]
+) -> list[EncodedImage]:
+    """The same for images that are crops and a whole, which may be larger.
+
+    tiles: what the strategy reads of all wholes and then of all crops: their pixels, or their queries, keys and, with a
+        resampler, the real patches and the shares of its visual tokens.
+    """
+    tower = tower_of_config(model.config)
+    in_order = {name: iter(image_by_image(name, found, layouts, tower.n_prefix)) for name, found in tiles.items()}
+    images = []
+    for layout in layouts:
+        found: dict[str, Any] = {name: tuple(islice(ones, layout.n_tiles)) for name, ones in in_order.items()}
+        if "colors" in found:
+            found["colors"] = tuple(tower.colors(torch.stack(found["colors"])))
+        if model.capture is not None:
+            queries, keys, *masks = map(torch.stack, zip(*found["vision_attention"], strict=True))
+            attention = VisionAttention(queries, keys, model.capture.scale, tower.n_prefix, layout, *masks)
+            found["vision_attention"] = attention
+        images.append(EncodedImage(layout, found))
+    return images
 
 
 def images_of_any_size(
