@@ -27,6 +27,7 @@ from helpers.served.converted.ling3 import NAME as LING3_VL
 from helpers.served.converted.ling3 import run_ling3_on_cpus
 from helpers.served.converted.nemotron import run_nemotron_on_cpus
 from helpers.served.converted.opencua import make_processor_whole
+from helpers.served.converted.ovis import serve_small_ovis2_5
 from helpers.served.converted.qwen4 import run_qwen4_exp_on_cpus
 from helpers.served.cpu.attention import attend_within_images
 from helpers.served.cpu.interpreted import interpret_kernels
@@ -97,6 +98,7 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
     make_processor_whole()
     run_hunyuan_on_cpus()
     shrink_deepseek_ocr()
+    serve_small_ovis2_5()
     if architecture == GLM5_NEXT:
         serve_plainly()
     if architecture == "TokenPruneKimiK3":

@@ -98,6 +98,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     from helpers.served.converted.molmo import load_molmo2
     from helpers.served.converted.nemotron import NANO_VL, see_tiles
     from helpers.served.converted.onevision2 import see_as_llava_onevision2
+    from helpers.served.converted.ovis import see_as_ovis2_5
     from helpers.served.cpu.attention import attend_causally_without_windows
     from helpers.served.native.compass import rotate_like_qwen3
     from helpers.served.native.glm5 import decode_plainly
@@ -129,6 +130,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     norm_as_dots_ocr(model, folder)
     norm_as_keye(model, folder)
     see_as_llava_onevision2(model, folder)
+    processor = see_as_ovis2_5(model, processor, folder)
     see_as_kimi_k3(model, folder)
     see_as_ling3(model, folder)
     if published == "minimax_m3_vl":

@@ -89,6 +89,33 @@ def test_a_flat_config_of_qwen3(kind: str) -> None:
         written(keye, layer=27)
 
 
+@pytest.mark.parametrize(
+    ("kind", "replaced", "name"),
+    [
+        ("ovis2_5", "Ovis2_5", "Ovis2_5"),
+        ("ovis2_6", "Ovis2_6ForCausalLM", "Ovis2_6"),
+        ("ovis2_6_moe", "Ovis2_6_MoeForCausalLM", "Ovis2_6Moe"),
+    ],
+)
+def test_a_tower_whose_layers_without_windows_are_a_text(kind: str, replaced: str, name: str) -> None:
+    """Of Ovis 2.5 and 2.6. In published checkpoints it is null, and no layer has windows."""
+    text = {"model_type": "qwen3_moe" if kind == "ovis2_6_moe" else "qwen3", "num_hidden_layers": 36}
+    names = {"model_type": kind, "architectures": [replaced], "visual_vocab_size": 65536}
+    sizes = {"patch_size": 16, "hidden_stride": 2, "window_size": 112, "num_hidden_layers": 27}
+    vision = {"model_type": "siglip2_navit", **sizes, "fullatt_block_indexes": None}
+    ovis = {**names, "llm_config": text, "vit_config": vision}
+    windowed = {**ovis, "vit_config": {**vision, "fullatt_block_indexes": "7|26"}}
+    for config, layer in ((ovis, 3), (windowed, 7), (windowed, None)):
+        assert written(config, layer=layer)["architectures"] == [f"TokenPrune{name}"]
+    assert overrides(ovis, Settings(PixelPrune()))["architectures"] == [f"TokenPrune{name}"]
+    with pytest.raises(UnsupportedError, match="layer=3 of this vision tower attends within small windows"):
+        written(windowed, layer=3)
+    with pytest.raises(UnsupportedError, match="layer=27 is not in the vision tower: write 0 to 26"):
+        written(ovis, layer=27)
+    with pytest.raises(UnsupportedError, match=rf"type '{kind}' has no 'vit_config'"):
+        written({**names, "llm_config": text})
+
+
 def test_a_tower_like_qwen2_vl_s_with_siglip_s_names() -> None:
     """Of LLaVA-OneVision 2, whose tower's part has the type of the whole."""
     names = {"model_type": "llava_onevision2", "architectures": ["LlavaOnevision2ForConditionalGeneration"]}

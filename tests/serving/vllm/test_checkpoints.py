@@ -40,6 +40,9 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "kimi_vl", "architectures": ["KimiVLForConditionalGeneration"]}, "TokenPruneKimiVL"),
         ({"model_type": "pixtral", "architectures": ["PixtralForConditionalGeneration"]}, "TokenPrunePixtral"),
         ({"model_type": "opencua", "architectures": ["OpenCUAForConditionalGeneration"]}, "TokenPruneOpenCUA"),
+        ({"model_type": "ovis2_5", "architectures": ["Ovis2_5"]}, "TokenPruneOvis2_5"),
+        ({"model_type": "ovis2_6", "architectures": ["Ovis2_6ForCausalLM"]}, "TokenPruneOvis2_6"),
+        ({"model_type": "ovis2_6_moe", "architectures": ["Ovis2_6_MoeForCausalLM"]}, "TokenPruneOvis2_6Moe"),
         (
             {"model_type": "llava_onevision2", "architectures": ["LlavaOnevision2ForConditionalGeneration"]},
             "TokenPruneLlavaOnevision2",

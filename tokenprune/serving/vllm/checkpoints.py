@@ -48,6 +48,9 @@ ONLY_VLLM = {
     "llava_onevision2": "qwen2_vl",
     "opencua": "qwen2_5_vl",
     "pixtral": "mistral3",
+    "ovis2_5": "qwen2_5_vl",
+    "ovis2_6": "qwen2_5_vl",
+    "ovis2_6_moe": "qwen2_5_vl",
 }
 #: Types for which transformers writes different language model settings than vLLM reads: a setting that only
 #: transformers writes, and a published checkpoint.

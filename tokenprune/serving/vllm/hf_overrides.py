@@ -39,9 +39,17 @@ TEXT_PARTS = {
     "pixtral": "text_config",
     "vlm": "text_config",
     "unlimited-ocr": "language_config",
+    "ovis2_5": "llm_config",
+    "ovis2_6": "llm_config",
+    "ovis2_6_moe": "llm_config",
 }
 #: The parts that describe such models' vision, if not just "vision_config".
-VISION_PARTS = {"molmo2": ("vit_config", "adapter_config")}
+VISION_PARTS = {
+    "molmo2": ("vit_config", "adapter_config"),
+    "ovis2_5": ("vit_config",),
+    "ovis2_6": ("vit_config",),
+    "ovis2_6_moe": ("vit_config",),
+}
 
 
 def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -33,6 +33,8 @@ from tokenprune.serving.vllm import radio
 
 #: The tower of PaddleOCR-VL, for images that are normalised as for SigLIP.
 KEYE_TOWER = replace(PADDLE_TOWER, normalisation=HALVES)
+#: The tower of Qwen2.5-VL, the same.
+OVIS_TOWER = replace(QWEN2_5_TOWER, normalisation=HALVES)
 #: Towers that get the patches of all images in one sequence, by the model's type.
 SEQUENCE_TOWERS = {
     "qwen2_vl": QWEN2_TOWER,
@@ -55,6 +57,9 @@ SEQUENCE_TOWERS = {
     "llava_onevision2": QWEN2_TOWER,
     "opencua": QWEN2_5_TOWER,
     "vlm": QWEN2_5_TOWER,
+    "ovis2_5": OVIS_TOWER,
+    "ovis2_6": OVIS_TOWER,
+    "ovis2_6_moe": OVIS_TOWER,
     "exaone4_5": QWEN2_5_TOWER,
     "minimax_m3_vl": minimax_m3.TOWER,
     "cosmos3_omni": QWEN3_TOWER,
@@ -107,6 +112,9 @@ def config_with_tower(config: Any) -> Any:
         return _of_molmo2(config)
     if isinstance(getattr(getattr(config, "vision_config", None), "width", None), Mapping):
         return _of_deepseek_ocr(config)
+    Molmo 2, Ovis 2.5 and MiniMax M3 under transformers' names."""
+    if hasattr(config, "vit_config"):
+        return _of_molmo2(config) if hasattr(config, "adapter_config") else _of_ovis2_5(config)
     seeing = getattr(config, "thinker_config", config)
     published = getattr(seeing, "vision_config", None)
     return _of_minimax_m3(seeing, published) if isinstance(published, Mapping) else seeing
@@ -130,6 +138,13 @@ def _of_deepseek_ocr(config: Any) -> Any:
         named.model_type, named.vision_config = "deepseek_ocr2", SimpleNamespace(num_hidden_layers=QWEN2_LAYERS)
     else:
         named.model_type, named.vision_config = "deepseek_ocr", SimpleNamespace(**clip)
+def _of_ovis2_5(config: Any) -> Any:
+    """Ovis 2.5's config with the names that Qwen2.5-VL's has. If no layer is named, none has windows."""
+    named, vision = copy(config), copy(config.vit_config)
+    vision.spatial_merge_size = vision.hidden_stride
+    whole = vision.fullatt_block_indexes
+    vision.fullatt_block_indexes = None if whole is None else [*map(int, whole.split("|"))]
+    named.vision_config = vision
     return named
 
 

@@ -27,6 +27,7 @@ from helpers.served.converted.molmo_images import MOLMO_IMAGE, MOLMO_VISUAL
 from helpers.served.converted.nemotron import NANO_VL, save_nemotron
 from helpers.served.converted.onevision2 import save_llava_onevision2
 from helpers.served.converted.opencua import OPENCUA_IMAGE, save_opencua
+from helpers.served.converted.ovis import OVIS_VIDEO, OVIS_VISUAL, save_ovis2_5
 from helpers.served.converted.qwen4 import save_qwen4_exp
 from helpers.served.engine import V2
 from helpers.served.family import FAR_COUNTED, FAR_MROPE, OWN_ROTATION, Family, Far
@@ -108,6 +109,15 @@ CONVERTED_FAMILIES = (
     # The unpruned prompt must fit: families/test_mistral.py goes beyond the table in an answer.
     Family("pixtral", "TokenPrunePixtral", save_mistral, MISTRAL_IMAGE, far=None),
     Family("opencua", "TokenPruneOpenCUA", save_opencua, OPENCUA_IMAGE, far=FAR_COUNTED, options=CHAT_OPTIONS),
+    Family(
+        "ovis2_5",
+        "TokenPruneOvis2_5",
+        save_ovis2_5,
+        video=OVIS_VIDEO,
+        far=FAR_COUNTED,
+        visual_token=OVIS_VISUAL,
+        options=CHAT_OPTIONS,
+    ),
     Family(
         "kimi_k3",
         "TokenPruneKimiK3",

@@ -4,7 +4,6 @@ of queries and keys, and in 1.5 with the projector's norm after merging."""
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from helpers.served.converted.colors import HALVES, read_halves
 from helpers.served.converted.dots import rms_norm
 from helpers.served.models import N_LAYERS
 from helpers.served.native.packed import rewrite, save_paddleocr_vl
@@ -24,8 +24,6 @@ NORMS = "norms_of_keye.safetensors"
 MERGED = "mlp_AR.pre_norm"
 #: The widths of the tower, and of a head of the language model.
 WIDTH, HEAD = 64, 32
-#: How published checkpoints normalise images.
-HALVES = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 #: What published checkpoints bring along. This processor prepares images as PaddleOCR-VL's does, and takes no videos.
 CONFIGURATION = """from transformers import PreTrainedConfig, Qwen3Config
 
@@ -114,9 +112,11 @@ def draw_norms(merged: bool) -> dict[str, Tensor]:
 
 def norm_as_keye(model: Any, folder: Path) -> None:
     """Make a PaddleOCR-VL the Keye-VL that was saved beside it; others have no such file."""
+    from tokenprune.adapters.families.paddleocr_vl import PaddleOCRVLAdapter
+
     if not (folder / NORMS).exists():
         return
-    _read_colors_as_keye(model)
+    read_halves(model, PaddleOCRVLAdapter)
     weights = load_file(folder / NORMS)
     for number, layer in enumerate(model.model.language_model.layers):
         for part in "qk":
@@ -128,21 +128,6 @@ def norm_as_keye(model: Any, folder: Path) -> None:
         merged.load_state_dict({name: weights[f"{MERGED}.{name}"] for name in ("weight", "bias")})
         projector.pre_norm = nn.Identity()
         projector.linear_1 = nn.Sequential(merged, projector.linear_1)
-
-
-def _read_colors_as_keye(model: Any) -> None:
-    """Make the colours of this PaddleOCR-VL those of images that are normalised as Keye-VL's."""
-    from tokenprune.adapters.families.paddleocr_vl import PaddleOCRVLAdapter
-    from tokenprune.adapters.towers import Tower
-    from tokenprune.adapters.towers.siglip_packed import PADDLE_TOWER
-
-    of_keye = replace(PADDLE_TOWER, normalisation=tuple(map(tuple, HALVES.values())))
-
-    def describe_tower(self: PaddleOCRVLAdapter) -> Tower:
-        return of_keye if getattr(self.model, "seen_as_keye", False) else PADDLE_TOWER
-
-    model.seen_as_keye = True
-    PaddleOCRVLAdapter.describe_tower = describe_tower
 
 
 def _by_head(norm: nn.Module, module: nn.Module, given: Any, made: Tensor) -> Tensor:

@@ -40,13 +40,14 @@ NAMES = (
     "dots_ocr",
     "opencua",
     "llava_onevision2",
+    "ovis2_5",
 )
 #: Towers with patches in raster order, for one image at a time or for frames that are merged into the same tokens.
 RASTER = ("paddleocr_vl", "keye", "keye_vl1_5", "kimi_k25", "kimi_k3", "kimi_vl")
 CASES = [(name, EXACT) for name in (*NAMES, *RASTER)]
 CASES += [
     (name, one)
-    for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_omni_moe", "dots_ocr", "minimax_m3", *RASTER)
+    for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_omni_moe", "dots_ocr", "minimax_m3", "ovis2_5", *RASTER)
     for one in (SOME, BY_ATTENTION, MERGING)
 ]
 A, B, FRAMES = (1, 224, 112), (2, 112, 224), (3, 112, 112, 4)

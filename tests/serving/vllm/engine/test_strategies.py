@@ -29,6 +29,7 @@ NAMES = (
     "hyperclovax",
     "ling3_vl",
     "llava_onevision2",
+    "ovis2_5",
     "ernie4_5_vl",
     "paddleocr_vl",
     "keye",

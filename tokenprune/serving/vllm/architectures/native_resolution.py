@@ -12,6 +12,8 @@ joined_patches = partial(Architecture, mrope=True, drops_patches=True, joins_ran
 keye = partial(Architecture, mrope=True, needs_pixels=True, drops_patches=True)
 #: Kimi K3 or Kimi-VL, whose features vLLM does not take, and whose position IDs count tokens.
 kimi = partial(Architecture, needs_pixels=True, drops_patches=True, joins_ranks=True)
+#: Ovis 2.5 or 2.6; vLLM runs both with one class, which takes no features.
+ovis = partial(Architecture, home="ovis2_5:PrunedOvis2_5", needs_pixels=True, drops_patches=True)
 NATIVE_RESOLUTION = (
     Architecture(
         "TokenPruneLlavaOnevision2",
@@ -153,6 +155,9 @@ NATIVE_RESOLUTION = (
         "opencua",
         drops_patches=True,
     ),
+    ovis("TokenPruneOvis2_5", replaces="Ovis2_5", model_type="ovis2_5"),
+    ovis("TokenPruneOvis2_6", replaces="Ovis2_6ForCausalLM", model_type="ovis2_6"),
+    ovis("TokenPruneOvis2_6Moe", replaces="Ovis2_6_MoeForCausalLM", model_type="ovis2_6_moe"),
     Architecture(
         "TokenPruneLightOnOCR",
         "mistral3:PrunedLightOnOcr",
