@@ -10,8 +10,6 @@ from typing import Any
 
 from tokenprune.text_files import read_json
 
-#: Architectures whose checkpoints have another class's type -> the type of the transformers class that reads them.
-OF_ANOTHER_TYPE = {"LightOnOCRForConditionalGeneration": "lighton_ocr"}
 #: Architectures whose checkpoints have another class's type -> the type of the transformers class that reads them or
 #: their conversions.
 OF_ANOTHER_TYPE = {"DeepseekOCR2ForCausalLM": "deepseek_ocr2", "LightOnOCRForConditionalGeneration": "lighton_ocr"}

@@ -45,8 +45,6 @@ PUBLISHED: dict[str, Checkpoint | str | None] = {
     r"\S+/DeepSeek-OCR-2": Checkpoint("deepseek_vl_v2", architectures=("DeepseekOCR2ForCausalLM",)),
     r"\S+/DeepSeek-OCR": Checkpoint("deepseek_vl_v2", architectures=("DeepseekOCRForCausalLM",)),
     r"\S+/Unlimited-OCR": "unlimited-ocr",
-    r"\S+/Ovis2\.5": None,
-    r"\S+/(deepseek-vl2|DeepSeek-OCR(?!-2))": None,
     r"\S+/Ovis2\.6-80B": None,
     r"\S+/Ovis2\.6-\d+B-A\d+B": "ovis2_6_moe",
     r"\S+/LLaVA-OneVision-1\.5": None,

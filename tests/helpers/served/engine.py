@@ -22,9 +22,9 @@ import torch
 
 from helpers.served.converted.deepseek_run import shrink_deepseek_ocr
 from helpers.served.converted.kimi_k3 import run_kimi_k3_on_cpus
-from helpers.served.converted.mistral import prompt as mistral_prompt
 from helpers.served.converted.ling3 import NAME as LING3_VL
 from helpers.served.converted.ling3 import run_ling3_on_cpus
+from helpers.served.converted.mistral import prompt as mistral_prompt
 from helpers.served.converted.nemotron import run_nemotron_on_cpus
 from helpers.served.converted.opencua import make_processor_whole
 from helpers.served.converted.ovis import serve_small_ovis2_5

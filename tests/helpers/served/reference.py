@@ -93,8 +93,8 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     from helpers.served.converted.dots import norm_as_dots_ocr
     from helpers.served.converted.keye import norm_as_keye
     from helpers.served.converted.kimi_k3 import see_as_kimi_k3
-    from helpers.served.converted.mistral import PARAMS, load_mistral
     from helpers.served.converted.ling3 import see_as_ling3
+    from helpers.served.converted.mistral import PARAMS, load_mistral
     from helpers.served.converted.molmo import load_molmo2
     from helpers.served.converted.nemotron import NANO_VL, see_tiles
     from helpers.served.converted.onevision2 import see_as_llava_onevision2

@@ -28,8 +28,12 @@ OTHER_FORMATS = {
     "'unlimited-ocr' in config.json. Write the name of such a checkpoint, as baidu/Unlimited-OCR is one.",
 }
 #: Types of checkpoints in their authors' format, which vLLM reads, and of their conversions to transformers' format.
-CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe", "vlm": "hyperclovax_vision_v2"}
-CONVERTED = {"internvl_chat": "internvl", "ernie4_5_moe_vl": "ernie4_5_vl_moe", "unlimited-ocr": "unlimited_ocr"}
+CONVERTED = {
+    "ernie4_5_moe_vl": "ernie4_5_vl_moe",
+    "internvl_chat": "internvl",
+    "unlimited-ocr": "unlimited_ocr",
+    "vlm": "hyperclovax_vision_v2",
+}
 #: Types that only vLLM reads, and a transformers type with the same kind of vision tower.
 ONLY_VLLM = {
     "Keye": "paddleocr_vl",
@@ -47,10 +51,10 @@ ONLY_VLLM = {
     "kimi_vl": "kimi_k25",
     "llava_onevision2": "qwen2_vl",
     "opencua": "qwen2_5_vl",
-    "pixtral": "mistral3",
     "ovis2_5": "qwen2_5_vl",
     "ovis2_6": "qwen2_5_vl",
     "ovis2_6_moe": "qwen2_5_vl",
+    "pixtral": "mistral3",
 }
 #: Types for which transformers writes different language model settings than vLLM reads: a setting that only
 #: transformers writes, and a published checkpoint.

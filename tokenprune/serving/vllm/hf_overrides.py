@@ -36,12 +36,12 @@ TEXT_PARTS = {
     "llava_onevision2": "text_config",
     "molmo2": "text_config",  # vLLM takes its authors' format, which transformers' class renames
     "opencua": "text_config",
-    "pixtral": "text_config",
-    "vlm": "text_config",
-    "unlimited-ocr": "language_config",
     "ovis2_5": "llm_config",
     "ovis2_6": "llm_config",
     "ovis2_6_moe": "llm_config",
+    "pixtral": "text_config",
+    "unlimited-ocr": "language_config",
+    "vlm": "text_config",
 }
 #: The parts that describe such models' vision, if not just "vision_config".
 VISION_PARTS = {

@@ -107,14 +107,11 @@ RADIO_MODELS = (
 
 def config_with_tower(config: Any) -> Any:
     """The part of a model's config that has its vision tower: the thinker's in Qwen-Omni, elsewhere the whole; for
-    Molmo 2, MiniMax M3 and DeepSeek-OCR under transformers' names."""
-    if hasattr(config, "vit_config"):
-        return _of_molmo2(config)
-    if isinstance(getattr(getattr(config, "vision_config", None), "width", None), Mapping):
-        return _of_deepseek_ocr(config)
-    Molmo 2, Ovis 2.5 and MiniMax M3 under transformers' names."""
+    Molmo 2, Ovis 2.5, MiniMax M3 and DeepSeek-OCR under transformers' names."""
     if hasattr(config, "vit_config"):
         return _of_molmo2(config) if hasattr(config, "adapter_config") else _of_ovis2_5(config)
+    if isinstance(getattr(getattr(config, "vision_config", None), "width", None), Mapping):
+        return _of_deepseek_ocr(config)
     seeing = getattr(config, "thinker_config", config)
     published = getattr(seeing, "vision_config", None)
     return _of_minimax_m3(seeing, published) if isinstance(published, Mapping) else seeing
@@ -138,6 +135,9 @@ def _of_deepseek_ocr(config: Any) -> Any:
         named.model_type, named.vision_config = "deepseek_ocr2", SimpleNamespace(num_hidden_layers=QWEN2_LAYERS)
     else:
         named.model_type, named.vision_config = "deepseek_ocr", SimpleNamespace(**clip)
+    return named
+
+
 def _of_ovis2_5(config: Any) -> Any:
     """Ovis 2.5's config with the names that Qwen2.5-VL's has. If no layer is named, none has windows."""
     named, vision = copy(config), copy(config.vit_config)

@@ -19,8 +19,8 @@ from helpers.served.converted.internvl import (
 from helpers.served.converted.keye import save_keye, save_keye1_5
 from helpers.served.converted.kimi_k3 import K3_IMAGE, save_kimi_k3
 from helpers.served.converted.kimi_vl import VL_OPTIONS, save_kimi_vl
-from helpers.served.converted.mistral import MISTRAL_IMAGE, save_mistral
 from helpers.served.converted.ling3 import LING_IMAGE, LING_VISUAL, save_ling3_vl
+from helpers.served.converted.mistral import MISTRAL_IMAGE, save_mistral
 from helpers.served.converted.mobius import save_interns2_mobius
 from helpers.served.converted.molmo import save_molmo2
 from helpers.served.converted.molmo_images import MOLMO_IMAGE, MOLMO_VISUAL
