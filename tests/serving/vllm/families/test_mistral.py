@@ -16,7 +16,8 @@ from helpers.served.engine import check_equal, difference, engine, expected, nee
 from helpers.served.family import FOPRU, OWN_ROTATION
 from helpers.served.reference import Request, draw
 from helpers.served.server import serving
-from tokenprune.evals.engines.server import data_url
+
+from tokenprune.evals.run.engines.server import data_url
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 #: The tokens of the smallest image are also the last ones of any other.
