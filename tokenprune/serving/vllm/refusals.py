@@ -178,8 +178,9 @@ def check_architecture(architecture: Architecture, config: Any) -> None:
             "vLLM takes Molmo 2 in its authors' format, with a vit_config in config.json, and reads it with their "
             "code. Add --trust-remote-code, and name a checkpoint that is published so, such as allenai/Molmo2-8B."
         )
-    # Not every config's class has its type: vLLM makes one of Mistral's own format.
-    fitting = architecture_of({**config.to_dict(), "model_type": config.model_type})
+    written = config.to_dict()
+    # The class that vLLM uses for Mistral's own format has no type.
+    fitting = architecture_of({**written, "model_type": written["model_type"] or config.model_type})
     if fitting == architecture.name or (architecture.name == GENERIC and architecture.model_type == config.model_type):
         return
     tower = getattr(getattr(config_with_tower(config), "vision_config", None), "model_type", None)

@@ -28,7 +28,7 @@ SAM = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp
 GLOBAL_LAYERS = (1,)
 #: The second encoder, and that of DeepSeek-OCR 2, whose number of layers no config says.
 CLIP = tower(4 * PATCH, projection_dim=64, layer_norm_eps=1e-5)
-QWEN2 = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 24}
+QWEN2: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 24}
 QWEN2 |= {"num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-6}
 #: Parts of names in the tests' models -> in published checkpoints.
 RENAMED = {

@@ -209,5 +209,5 @@ def load_mistral(folder: Path) -> tuple[Any, Any]:
     )
     for name, module in model.named_modules():
         if name.endswith(("q_a_layernorm", "kv_a_layernorm")):  # vLLM's norms of latents have the others' epsilon
-            module.variance_epsilon = EPSILON
+            vars(module)["variance_epsilon"] = EPSILON
     return model.eval(), MistralProcessor(folder)
