@@ -184,7 +184,7 @@ def test_mistakes_are_said_before_the_weights_load(
         ("nowhere/at/all", "no such folder; --model takes a folder with a config.json or a Hugging Face name"),
         ("./nowhere", "no such folder"),
         ("{}/set", "no config.json in this folder"),
-        ("{}/broken", "cannot read the config.json of this folder"),
+        ("{}/broken", "config.json, line 1, column 2: broken JSON: Expecting property name"),
         (
             "{}/text",
             "config.json describes a 'gpt2' model, which transformers' AutoModelForImageTextToText does not load",
