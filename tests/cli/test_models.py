@@ -129,7 +129,7 @@ def test_the_folder_of_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert said == f"Error: {tmp_path / 'config.json'} is a file. Name the folder of the model: {tmp_path}"
 
 
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen3", "minicpmv", "gemma3_text", "interns1_pro"])
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen3", "minicpmv4", "gemma3_text", "interns1_pro"])
 def test_a_type_that_is_part_of_another(model_type: str, tmp_path: Path) -> None:
     write(tmp_path, model_type=model_type, num_hidden_layers=2)
     said = command("models", tmp_path)

@@ -213,4 +213,10 @@ def test_importing_the_evals_loads_none_of_their_libraries() -> None:
 
 def test_the_root_of_evals_shows_subsystems() -> None:
     root = Path(tokenprune.__file__).parent / "evals"
-    assert {path.name for path in root.glob("*.py")} == {"__init__.py", "__main__.py", "boxes.py", "defaults.py", "stats.py"}
+    assert {path.name for path in root.glob("*.py")} == {
+        "__init__.py",
+        "__main__.py",
+        "boxes.py",
+        "defaults.py",
+        "stats.py",
+    }

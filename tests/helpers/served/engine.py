@@ -62,6 +62,7 @@ if HAS_VLLM:  # vLLM reads these when it is imported, and its processes inherit 
     }
     if not torch.cuda.is_available():
         interpret_kernels()  # the kernels of V2 and of attention within images
+        torch.cuda.is_current_stream_capturing = lambda: False  # MiniCPM-V's resampler asks, and torch cannot tell
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = str(int(V2))  # since there is Triton, the default would be V2
 
 

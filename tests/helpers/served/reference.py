@@ -94,6 +94,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     from helpers.served.converted.keye import norm_as_keye
     from helpers.served.converted.kimi_k3 import see_as_kimi_k3
     from helpers.served.converted.ling3 import see_as_ling3
+    from helpers.served.converted.minicpmv import load_minicpmv
     from helpers.served.converted.mistral import PARAMS, load_mistral
     from helpers.served.converted.molmo import load_molmo2
     from helpers.served.converted.nemotron import NANO_VL, see_tiles
@@ -114,6 +115,8 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
         return load_molmo2(folder)
     if published in ("deepseek_vl_v2", "unlimited-ocr"):
         return load_deepseek_ocr(folder)
+    if published in ("minicpmv", "minicpmo"):
+        return load_minicpmv(folder)
     if (folder / CONVERTED).is_dir():
         folder = folder / CONVERTED
     # LightOn OCR is published with the type of another model.

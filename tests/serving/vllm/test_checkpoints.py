@@ -64,6 +64,8 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
             {"model_type": "bailing_moe_v3_vl", "architectures": ["BailingMoeV3VLForConditionalGeneration"]},
             "TokenPruneLing3VL",
         ),
+        ({"model_type": "minicpmv", "architectures": ["MiniCPMV"]}, "TokenPruneMiniCPMV"),
+        ({"model_type": "minicpmo", "architectures": ["MiniCPMO"]}, "TokenPruneMiniCPMO"),
         ({"model_type": "molmo2", "architectures": ["Molmo2ForConditionalGeneration"]}, "TokenPruneMolmo2"),
         ({"model_type": "qwen4_exp", "architectures": ["Qwen4ExpForConditionalGeneration"]}, "TokenPruneQwen4Exp"),
         ({"model_type": "step3p7", "vision_config": {"width": 1536}}, "TokenPruneStep3p7"),

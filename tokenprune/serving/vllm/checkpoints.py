@@ -50,6 +50,8 @@ ONLY_VLLM = {
     "kimi_k3": "kimi_k25",
     "kimi_vl": "kimi_k25",
     "llava_onevision2": "qwen2_vl",
+    "minicpmo": "idefics2",
+    "minicpmv": "idefics2",
     "opencua": "qwen2_5_vl",
     "ovis2_5": "qwen2_5_vl",
     "ovis2_6": "qwen2_5_vl",

@@ -34,6 +34,8 @@ TEXT_PARTS = {
     "kimi_k3": "text_config",
     "kimi_vl": "text_config",
     "llava_onevision2": "text_config",
+    "minicpmo": None,
+    "minicpmv": None,
     "molmo2": "text_config",  # vLLM takes its authors' format, which transformers' class renames
     "opencua": "text_config",
     "ovis2_5": "llm_config",

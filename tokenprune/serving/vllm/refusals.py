@@ -178,6 +178,11 @@ def check_architecture(architecture: Architecture, config: Any) -> None:
             "vLLM takes Molmo 2 in its authors' format, with a vit_config in config.json, and reads it with their "
             "code. Add --trust-remote-code, and name a checkpoint that is published so, such as allenai/Molmo2-8B."
         )
+    if config.model_type == "minicpmv" and getattr(config, "vision_config", None) is None:
+        raise UnsupportedError(
+            "config.json has no vision_config, as in MiniCPM-V 1 and 2.0, which cannot be pruned inside vLLM. Serve it "
+            "without pruning, or name a later one, such as openbmb/MiniCPM-V-4_5."
+        )
     written = config.to_dict()
     # The class that vLLM uses for Mistral's own format has no type.
     fitting = architecture_of({**written, "model_type": written["model_type"] or config.model_type})

@@ -83,6 +83,8 @@ OWN_TOWERS = {
     "kimi_vl": kimi.TOWER,
     "lfm2_vl": lfm2_vl.TOWER,
     "llama4": llama4.TOWER,
+    "minicpmo": TOWERS["idefics2_vision"],
+    "minicpmv": TOWERS["idefics2_vision"],
     "minicpmv4_6": minicpm.TOWER,
     "minicpmv4_7": minicpm.TOWER,
     "molmo2": molmo2.TOWER,
@@ -206,7 +208,8 @@ def encoder_layer(config: Any, layer: int | None) -> int:
 def n_built_layers(config: Any) -> int:
     """How many layers of a LLaVA-like tower vLLM builds: up to the last one whose output the projector gets, which is
     the tower's last where the config names none."""
-    states = getattr(config, "vision_feature_layer", getattr(config, "select_layer", -1))
+    last = -2 if getattr(config, "drop_vision_last_layer", False) else -1  # in MiniCPM-V
+    states = getattr(config, "vision_feature_layer", getattr(config, "select_layer", last))
     if config.model_type == "granite4_vision":
         states = [config.spatial_vision_layer, *(state for state, _ in config.deepstack_layer_map or ())]
     n_layers = n_hidden_layers(config.vision_config)

@@ -20,6 +20,8 @@ from helpers.served.converted.keye import save_keye, save_keye1_5
 from helpers.served.converted.kimi_k3 import K3_IMAGE, save_kimi_k3
 from helpers.served.converted.kimi_vl import VL_OPTIONS, save_kimi_vl
 from helpers.served.converted.ling3 import LING_IMAGE, LING_VISUAL, save_ling3_vl
+from helpers.served.converted.minicpmv import save_minicpmv
+from helpers.served.converted.minicpmv_images import MINICPMV_IMAGE, MINICPMV_VIDEO, MINICPMV_VISUAL
 from helpers.served.converted.mistral import MISTRAL_IMAGE, save_mistral
 from helpers.served.converted.mobius import save_interns2_mobius
 from helpers.served.converted.molmo import save_molmo2
@@ -144,6 +146,22 @@ CONVERTED_FAMILIES = (
         options=CHAT_OPTIONS,
     ),
     Family("nemotron_omni", "TokenPruneNemotronNanoOmni", save_nemotron, n_blocks=14, options=CHAT_OPTIONS),
+    *(
+        Family(
+            name,
+            architecture,
+            partial(save_minicpmv, version=version, omni=name.startswith("minicpmo")),
+            MINICPMV_IMAGE,
+            MINICPMV_VIDEO,
+            visual_token=MINICPMV_VISUAL,
+            n_more=4,
+            options=CHAT_OPTIONS,
+        )
+        for name, architecture, version in (
+            ("minicpmv2_6", "TokenPruneMiniCPMV", "2.6"),
+            ("minicpmo4_5", "TokenPruneMiniCPMO", "4.5"),
+        )
+    ),
     Family(
         "molmo2",
         "TokenPruneMolmo2",

@@ -84,6 +84,8 @@ TILED = (
         has_markers=True,
         needs_pixels=True,
     ),
+    Architecture("TokenPruneMiniCPMV", "minicpm_resampled:PrunedMiniCPMV", "MiniCPMV", "minicpmv", gridless=True),
+    Architecture("TokenPruneMiniCPMO", "minicpm_resampled:PrunedMiniCPMO", "MiniCPMO", "minicpmo", gridless=True),
     needs_pixels(
         "TokenPruneMiniCPMV4_6", "minicpm:PrunedMiniCPMV4_6", "MiniCPMV4_6ForConditionalGeneration", "minicpmv4_6"
     ),

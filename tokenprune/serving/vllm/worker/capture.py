@@ -11,14 +11,16 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from vllm.distributed import tensor_model_parallel_all_gather
 
 from tokenprune.adapters.families.deepseek_ocr2 import heads_of
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.resampler import with_reads
+from tokenprune.adapters.towers.resampler import reading_shares, with_reads
 from tokenprune.adapters.towers.tower import projections
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.serving.vllm.worker.ranks import of_all_images
+from tokenprune.tokens.attention import split_heads
 
 
 class Capture:
@@ -124,6 +126,37 @@ class FusedCapture(Capture):
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         states = output[0] if isinstance(output, tuple) else output
         self._hold(*states.split(self._n_local * self._width, -1)[:2])
+
+
+class ResamplerCapture(FusedCapture):
+    """The same for a tower before a resampler, whose `attention` is torch's, whole on every rank: its queries read all
+    patches of a tile."""
+
+    def __init__(self, layer: nn.Module, scale: float, attention: nn.MultiheadAttention) -> None:
+        super().__init__(layer, scale)
+        self._attention = attention
+        self._reads: list[tuple[Tensor, Tensor]] = []
+        attention.register_forward_pre_hook(self._note)
+
+    def clear(self) -> None:
+        super().clear()
+        self._reads = []
+
+    def shares(self, sizes: Sequence[int]) -> list[Float[Tensor, "visual patches"]]:
+        """How much of each patch the visual tokens of every tile read, given how many patches each has."""
+        weights, biases = (
+            part.detach().chunk(3) for part in (self._attention.in_proj_weight, self._attention.in_proj_bias)
+        )
+        found: list[Tensor] = []
+        for states in self._reads:
+            parts = (linear(*one).transpose(0, 1) for one in zip(states, weights, biases, strict=False))
+            reading, read = (split_heads(part, self._attention.num_heads) for part in parts)
+            for one, other in zip(reading, read, strict=True):
+                found.append(reading_shares(one, other[:, : sizes[len(found)]], self._attention.head_dim**-0.5))
+        return found
+
+    def _note(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self._reads.append((args[0].detach(), args[1].detach()))
 
 
 class SeparateCapture(Capture):
