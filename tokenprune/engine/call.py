@@ -38,6 +38,14 @@ if TYPE_CHECKING:
     from tokenprune.report import Report
 
 
+#: The error for a call of the model, or of its language model, inside another one.
+NESTED = (
+    "the patched model was called by its own strategy, or by a hook, in the middle of a call with images, which would "
+    "then be pruned wrongly. Compute what it needs before that call, or call another model there, such as a copy made "
+    "before patch()."
+)
+
+
 class CallContext(threading.local):
     """The call in progress, one per thread. When the base model returns, `drop` forgets it as a whole.
 
@@ -90,14 +98,6 @@ class CallContext(threading.local):
 
     def __reduce__(self) -> tuple[type[CallContext], tuple[Views]]:
         return type(self), (Views(),)
-
-
-#: The error for a call of the model, or of its language model, inside another one.
-NESTED = (
-    "the patched model was called by its own strategy, or by a hook, in the middle of a call with images, which would "
-    "then be pruned wrongly. Compute what it needs before that call, or call another model there, such as a copy made "
-    "before patch()."
-)
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,10 +101,7 @@ def entries_of(table: Table) -> dict[str, Any]:
     for module in table.modules:
         try:
             return getattr(import_module(module), table.name)
-        except (
-            ImportError,
-            AttributeError,
-        ) as error:  # a package is not installed, or another release has no such name
+        except (ImportError, AttributeError) as error:  # a missing package, or another release
             problems.append(error)
     needed = next((one for one in problems if isinstance(one, ModuleNotFoundError) and not _of_vllm(one)), None)
     logger.warning(
