@@ -89,9 +89,9 @@ class Settings:
         return None if unpruned else strategy
 
     def check_options(self, options: object, request: bool) -> None:
-        """Raise SettingError for options of the model's own processor that are no dict, or hold none for a modality.
-        Also for those meant for us: the name of a setting in any spelling (of any strategy in a sequence too), or one
-        like `keep_ratio`, which only a `request` may have."""
+        """Raise SettingError if the options of the model's own processor, or those for one modality, are not a dict.
+        Also for options meant for us: the name of a setting in any spelling (of any strategy in a sequence too), or
+        one like `keep_ratio`, which only a `request` may have."""
         where = "mm_processor_kwargs" if request else "--mm-processor-kwargs"
         if not isinstance(options, Mapping):
             example = {KEEP_RATIO: 0.5}

@@ -86,7 +86,11 @@ def picture(image: Any) -> Image.Image:
 
 
 def tiling(width: int, height: int, most: int) -> tuple[int, int] | None:
-    """Return the columns and rows of an image's slices, as many as fit it but for one, and most like its shape."""
+    """Return the columns and rows of an image's slices, None for no slices.
+
+    Their number is within one of the image's area in slices; of these grids, the one closest to its aspect ratio is
+    chosen.
+    """
     wanted = min(ceil(width * height / SIDE**2), most)
     if wanted <= 1:
         return None
