@@ -56,7 +56,7 @@ def run(options: Namespace) -> None:
     Given a class, a checkpoint or a model folder, prints everything about it, or why it is refused.
     """
     from tokenprune.adapters.tested import read_tested
-    from tokenprune.serving.vllm.checkpoints import ONLY_VLLM
+    from tokenprune.serving.vllm.architectures.checkpoints import ONLY_VLLM
 
     families = read_tested()
     if options.name is None:
@@ -116,7 +116,7 @@ def _print_all(tested: list[Tested]) -> None:
 
 def _print_matching(wanted: str, families: dict[str, Tested]) -> None:
     """Print everything about the classes that have this in their name or type."""
-    from tokenprune.serving.vllm.checkpoints import CONVERTED, ONLY_VLLM
+    from tokenprune.serving.vllm.architectures.checkpoints import CONVERTED, ONLY_VLLM
 
     checkpoint = next((Checkpoint(one) for one in (*ONLY_VLLM, *CONVERTED) if plain(one) == plain(wanted)), None)
     if checkpoint is not None and wanted not in {one.model_type for one in families.values()}:
@@ -147,7 +147,7 @@ def _print_matching(wanted: str, families: dict[str, Tested]) -> None:
 
 def _print_checkpoint(name: str, checkpoint: Checkpoint, families: dict[str, Tested]) -> None:
     """Print everything about the classes that read a checkpoint."""
-    from tokenprune.serving.vllm.checkpoints import CONVERTED, ONLY_VLLM, checkpoint_type
+    from tokenprune.serving.vllm.architectures.checkpoints import CONVERTED, ONLY_VLLM, checkpoint_type
 
     model_type, wanted = checkpoint.model_type, checkpoint.converted_type
     if model_type in ONLY_VLLM and wanted == model_type:
@@ -198,7 +198,7 @@ def _in_vllm(checkpoint: Checkpoint, strategies: list[str]) -> str:
 
 def _whole(model_type: str) -> Checkpoint:
     """Return the checkpoint that contains a class of this type: as the whole model, or as its thinker."""
-    from tokenprune.serving.vllm.checkpoints import checkpoint_type
+    from tokenprune.serving.vllm.architectures.checkpoints import checkpoint_type
 
     return Checkpoint(checkpoint_type(model_type))
 

@@ -99,7 +99,7 @@ def run(options: Namespace) -> None:
     """
     from tokenprune.errors import SettingError
     from tokenprune.evals.storage.files import check_file
-    from tokenprune.serving.vllm.refusals import NOT_INSTALLED
+    from tokenprune.serving.vllm.startup.refusals import NOT_INSTALLED
 
     command = _command(options)
     if options.only_print:

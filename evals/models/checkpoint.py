@@ -28,7 +28,7 @@ class Checkpoint:
     @property
     def converted_type(self) -> str:
         """The type of the transformers class that reads it or, if it is in its authors' format, its conversion."""
-        from tokenprune.serving.vllm.checkpoints import CONVERTED
+        from tokenprune.serving.vllm.architectures.checkpoints import CONVERTED
 
         other = next((OF_ANOTHER_TYPE[name] for name in self.architectures if name in OF_ANOTHER_TYPE), None)
         return other or CONVERTED.get(self.model_type, self.model_type)
@@ -46,7 +46,7 @@ class Checkpoint:
 def read_folder(folder: Path) -> Checkpoint | None:
     """The checkpoint that a model folder's config describes; None for any other folder. DataError if the config is
     broken JSON."""
-    from tokenprune.serving.vllm.params import PARAMS, config_of_params
+    from tokenprune.serving.vllm.architectures.params import PARAMS, config_of_params
 
     in_mistral_format = (folder / PARAMS).is_file() and not (folder / "config.json").exists()
     path = folder / (PARAMS if in_mistral_format else "config.json")
@@ -68,7 +68,7 @@ def read_folder(folder: Path) -> Checkpoint | None:
 def in_vllm(checkpoint: Checkpoint) -> str | None:
     """Why a checkpoint cannot be pruned inside vLLM with any strategy; None if it can."""
     from tokenprune.errors import UnsupportedError
-    from tokenprune.serving.vllm.checkpoints import architecture_of
+    from tokenprune.serving.vllm.architectures.checkpoints import architecture_of
 
     known = {"model_type": checkpoint.model_type, "architectures": checkpoint.architectures}
     try:
@@ -82,10 +82,10 @@ def served(checkpoint: Checkpoint, strategies: Sequence[str]) -> tuple[list[str]
     """The strategies that vLLM also runs, with their default settings, for a checkpoint that it can prune, judged by
     its config or, if unknown, its type; and why its config forbids the last of the others."""
     from tokenprune.errors import UnsupportedError
-    from tokenprune.serving.vllm.checkpoints import architecture_of
+    from tokenprune.serving.vllm.architectures.checkpoints import architecture_of
     from tokenprune.serving.vllm.hf_overrides import overrides
-    from tokenprune.serving.vllm.refusals import check_strategy
     from tokenprune.serving.vllm.settings import Settings
+    from tokenprune.serving.vllm.startup.refusals import check_strategy
     from tokenprune.strategies import STRATEGIES
 
     found, reason = [], ""

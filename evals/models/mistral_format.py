@@ -12,7 +12,7 @@ from transformers.utils.hub import cached_file
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.loading import read_config
-from tokenprune.serving.vllm.params import PARAMS, config_of_params
+from tokenprune.serving.vllm.architectures.params import PARAMS, config_of_params
 from tokenprune.text_files import read_json
 
 #: The weights of such a checkpoint.

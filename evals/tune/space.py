@@ -16,8 +16,8 @@ from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import SettingError, TokenPruneError
 from tokenprune.evals.defaults import SEARCHED_KEEP_RATIOS
 from tokenprune.evals.run.setups import Pruned, read_strategy
-from tokenprune.serving.vllm.checkpoints import architecture_of_loaded
-from tokenprune.serving.vllm.refusals import check_strategy
+from tokenprune.serving.vllm.architectures.checkpoints import architecture_of_loaded
+from tokenprune.serving.vllm.startup.refusals import check_strategy
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.registry import setting_types
 from tokenprune.strategy import AttentionStrategy, OneStage, RankedStrategy

@@ -38,7 +38,7 @@ from tokenprune.evals.tune.questions import halves
 from tokenprune.evals.tune.scoring import Compare, Measure, ModelScorer, locked_answers, measure_of
 from tokenprune.evals.tune.search import SearchPlan, Tried, search
 from tokenprune.evals.tune.space import STRATEGIES, Space, check_arguments
-from tokenprune.serving.vllm.checkpoints import architecture_of_loaded
+from tokenprune.serving.vllm.architectures.checkpoints import architecture_of_loaded
 from tokenprune.strategies.registry import changed_settings, name_of
 
 #: Files in the output folder.

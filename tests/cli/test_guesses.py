@@ -8,7 +8,7 @@ from helpers.commands import command
 from tokenprune.adapters.tested import read_tested
 from tokenprune.evals.models.guesses import PUBLISHED, guess
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.checkpoints import ONLY_VLLM
+from tokenprune.serving.vllm.architectures.checkpoints import ONLY_VLLM
 
 TYPES = {one.model_type for one in read_tested().values()} | ONLY_VLLM.keys()
 #: Checkpoint -> the type in its config.

@@ -17,7 +17,7 @@ from tokenprune.errors import DataError
 from tokenprune.evals.models import mistral_format
 from tokenprune.evals.models.mistral_format import in_mistral_format, served_config
 from tokenprune.evals.run.engines.offline import HF_FORMAT, Offline
-from tokenprune.serving.vllm.params import config_of_params
+from tokenprune.serving.vllm.architectures.params import config_of_params
 
 TOWER = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2, "patch_size": 14}
 PIXTRAL = {"n_layers": 6, "dim": 64, "vision_encoder": TOWER}

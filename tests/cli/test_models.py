@@ -19,7 +19,7 @@ from tokenprune.adapters.tested import read_tested
 from tokenprune.evals.cli.models import CONTRACTS, strategies_of
 from tokenprune.evals.models.checkpoint import Checkpoint, in_vllm
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.checkpoints import CONVERTED, ONLY_VLLM, checkpoint_type
+from tokenprune.serving.vllm.architectures.checkpoints import CONVERTED, ONLY_VLLM, checkpoint_type
 from tokenprune.strategies.registry import name_of
 from tokenprune.strategy import StagedStrategy
 

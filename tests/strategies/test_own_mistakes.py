@@ -13,7 +13,7 @@ from helpers.tiny import prompt
 import tokenprune
 from tokenprune import Compose, FoPru, PruningError, ScoreStrategy, Selection, SettingError, Strategy
 from tokenprune.selection import Merge, n_reaching
-from tokenprune.serving.vllm.refusals import check_strategy
+from tokenprune.serving.vllm.startup.refusals import check_strategy
 from tokenprune.strategy import AllEnterStrategy, DenoisingStage, Stage, StagedStrategy
 
 

@@ -2,25 +2,21 @@
 
 Start reading at `prefill`.
 
-prefill                 what happens to one prompt, in order
-patch                   installs hooks and overrides on a model and removes them, as a unit; errors of calls past them
-pruner                  the patch that prunes: registers all of its hooks
-recording               records what the vision tower computes for each image
-select                  asks the strategy which visual tokens to keep, and enforces its budget
-tower                   prunes before and between the layers of the vision tower
-stages                  prunes between decoder layers
-skipping                skips decoder layers
-denoising               block diffusion models and robot policies
-loss                    labels of the unpruned prompt, for loss functions that get fewer logits
-fused_head              trainers that compare labels with hidden states themselves
-packed_sequences        gaps in position IDs under FlashAttention, and sequences packed in one row
-proportional_attention  attention to merged tokens in proportion to their size
-cache                   KV caches of pruned prompts
-call                    the state of one call, and which position IDs and mask its language model gets
-arguments               finds the arguments and outputs of a call by name
-generating              ways to generate that are refused, or that must see the prompt first
-overrides               methods overridden on one model instance, where hooks are not enough: the forward and others
-compiling               torch.compile and torch.export
+prefill    what happens to one prompt, in order
+patch      installs hooks and overrides on a model and removes them, as a unit; errors of calls past them
+pruner     the patch that prunes: registers all of its hooks
+recording  records what the vision tower computes for each image
+select     asks the strategy which visual tokens to keep, and enforces its budget
+call       the state of one call, and which position IDs and mask its language model gets
+cache      KV caches of pruned prompts
+attention  gaps in position IDs under FlashAttention; attention to merged tokens in proportion to their size
+stages     prunes between decoder layers
+tower      prunes before and between the layers of the vision tower
+denoising  block diffusion models and robot policies
+training   labels of the unpruned prompt, where there are fewer logits
+overrides  methods overridden on one model instance, where hooks are not enough: the forward, skipped layers
+arguments  finds the arguments and outputs of a call by name
+compiling  torch.compile and torch.export
 
 Terms, here and in `tokenprune.sequence`:
 

@@ -29,12 +29,12 @@ from tokenprune.sequence.packing import Packing, Slots, identity_packing
 from tokenprune.sequence.position_ids import default_ids
 
 if TYPE_CHECKING:
+    from tokenprune.engine.attention.packed_sequences import WithheldIds
     from tokenprune.engine.denoising.policy import ActionSteps
-    from tokenprune.engine.fused_head import FusedLabels
-    from tokenprune.engine.packed_sequences import WithheldIds
     from tokenprune.engine.recording import Encoding
     from tokenprune.engine.stages.forward import StagedForward
     from tokenprune.engine.tower.call import TowerCall
+    from tokenprune.engine.training.fused_head import FusedLabels
     from tokenprune.report import Report
 
 

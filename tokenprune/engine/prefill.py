@@ -30,19 +30,19 @@ from tokenprune.engine.arguments import (
     new_size,
     unknown_cache,
 )
+from tokenprune.engine.attention.packed_sequences import WithheldIds, check_not_packed
+from tokenprune.engine.attention.proportional_attention import entering_bias
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.interrupted import interrupted_index
 from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
 from tokenprune.engine.cache.rebuilt import check_not_rebuilt, check_unmodified, fingerprint_pruned
 from tokenprune.engine.call import NESTED, CallContext, Forward, Incoming, Pruned
 from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
-from tokenprune.engine.fused_head import FUSED_HEAD, FusedLabels
-from tokenprune.engine.overrides import ModelForward
-from tokenprune.engine.packed_sequences import WithheldIds, check_not_packed
+from tokenprune.engine.overrides.override import ModelForward
 from tokenprune.engine.patch import Register, not_pruned
-from tokenprune.engine.proportional_attention import entering_bias
 from tokenprune.engine.recording import RECORD_ATTRIBUTE, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
+from tokenprune.engine.training.fused_head import FUSED_HEAD, FusedLabels
 from tokenprune.errors import PruningError
 from tokenprune.report import Report
 from tokenprune.sequence.input_masks import prunable_mask
@@ -51,7 +51,7 @@ from tokenprune.sequence.position_ids import PositionIds, compact_ids, id_shift
 from tokenprune.strategy import Strategy
 
 if TYPE_CHECKING:
-    from tokenprune.engine.skipping import LayerSkipping
+    from tokenprune.engine.overrides.skipping import LayerSkipping
     from tokenprune.engine.stages.pruning import StagePruning
 
 

@@ -38,15 +38,15 @@ from tokenprune.engine.call import CallContext
 from tokenprune.engine.denoising.canvas import CanvasSteps
 from tokenprune.engine.denoising.plan import check_denoises
 from tokenprune.engine.denoising.policy import PolicySteps
-from tokenprune.engine.generating import AssistedDecoding, ContinuousBatching
-from tokenprune.engine.loss import LossFunction
+from tokenprune.engine.overrides.generating import AssistedDecoding, ContinuousBatching
+from tokenprune.engine.overrides.skipping import LayerSkipping
 from tokenprune.engine.patch import Patch, Register
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recording import VisionRecorder
-from tokenprune.engine.skipping import LayerSkipping
 from tokenprune.engine.stages.pruning import StagePruning
 from tokenprune.engine.tower.batch_pruning import BatchPruning
 from tokenprune.engine.tower.row_pruning import RowPruning
+from tokenprune.engine.training.loss import LossFunction
 from tokenprune.report import Report
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategy import StagedStrategy, Strategy

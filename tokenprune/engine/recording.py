@@ -25,7 +25,7 @@ from tokenprune.encoded import NOT_RECORDED, EncodedImage, Modality
 from tokenprune.engine.arguments import bind_arguments, named_arguments
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
-from tokenprune.engine.overrides import MethodOverride
+from tokenprune.engine.overrides.override import MethodOverride
 from tokenprune.engine.patch import Register, patch_removed_during_call
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection, StageReport

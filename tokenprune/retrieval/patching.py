@@ -19,7 +19,7 @@ from tokenprune.adapters.wrappers import check_no_replica, unwrap_model
 from tokenprune.checks import check_choice, is_integer
 from tokenprune.engine.arguments import named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.overrides import ForwardOverride
+from tokenprune.engine.overrides.override import ForwardOverride
 from tokenprune.engine.patch import Patch, Register
 from tokenprune.errors import SettingError, UnsupportedError, to_install
 from tokenprune.patching.handle import PatchingHandle

@@ -24,7 +24,7 @@ from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.provenance import config_digest, processor_digest, versions
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
-from tokenprune.serving.vllm.refusals import NOT_INSTALLED
+from tokenprune.serving.vllm.startup.refusals import NOT_INSTALLED
 from tokenprune.strategy import Strategy
 
 

@@ -14,7 +14,7 @@ from tokenprune.evals.run.engines.engine import Engine, EngineError, Facts, Prom
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.evals.storage.provenance import generation_identity
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.checkpoints import architecture_of
+from tokenprune.serving.vllm.architectures.checkpoints import architecture_of
 from tokenprune.serving.vllm.hf_overrides import overrides
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.strategies.baselines.grid import Grid

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[2]
-MECHANISMS = ("engine/stages/", "engine/skipping.py", "engine/tower/")
+MECHANISMS = ("engine/stages/", "engine/overrides/skipping.py", "engine/tower/")
 #: In a separate process, because annotation checks in this one run code of ours that users do not run.
 PREFILL = """
 import sys

@@ -31,7 +31,7 @@ from tokenprune import (
 )
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.cache.pruned import index_of
-from tokenprune.serving.vllm.refusals import check_strategy
+from tokenprune.serving.vllm.startup.refusals import check_strategy
 from tokenprune.strategy import MergingStrategy
 
 POOLED = AveragePooling(keep_ratio=0.3, attention_bias="size")

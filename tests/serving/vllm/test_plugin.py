@@ -17,10 +17,11 @@ import pytest
 from helpers.served.engine import needs_vllm
 
 from tokenprune.errors import SettingError, UnsupportedError
-from tokenprune.serving.vllm import engine_options, name_tables, refusals
+from tokenprune.serving.vllm import name_tables
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.name_tables import check_head, enter_in_tables
 from tokenprune.serving.vllm.plugin import register
+from tokenprune.serving.vllm.startup import engine_options, refusals
 
 pytestmark = needs_vllm
 

@@ -22,11 +22,11 @@ from tokenprune.engine.arguments import bind_arguments, find_cache, named_argume
 from tokenprune.engine.cache.pruned import index_of, n_slots
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.overrides import ForwardOverride, MethodOverride
+from tokenprune.engine.overrides.override import ForwardOverride, MethodOverride
+from tokenprune.engine.overrides.skipping import SkippedLayer
 from tokenprune.engine.patch import Register
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recording import RECORD_ATTRIBUTE
-from tokenprune.engine.skipping import SkippedLayer
 from tokenprune.engine.stages.layers import StagedLayer
 from tokenprune.report import Denoising, Report
 from tokenprune.strategy import ReusingStrategy, Strategy

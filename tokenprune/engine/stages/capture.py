@@ -15,7 +15,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.attention import text_capture_points
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.overrides import ForwardOverride
+from tokenprune.engine.overrides.override import ForwardOverride
 from tokenprune.engine.patch import Register
 from tokenprune.errors import PruningError
 

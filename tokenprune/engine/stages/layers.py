@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from tokenprune.engine.overrides import ForwardOverride, MethodOverride
+from tokenprune.engine.overrides.override import ForwardOverride, MethodOverride
 
 if TYPE_CHECKING:
     from tokenprune.engine.stages.pruning import StagePruning

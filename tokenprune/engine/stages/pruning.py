@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.arguments import hidden_states_first
+from tokenprune.engine.attention.proportional_attention import stage_bias
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.pruned import is_static
 from tokenprune.engine.cache.stage_slots import StageSlots
 from tokenprune.engine.call import CallContext, Incoming
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.patch import Register
-from tokenprune.engine.proportional_attention import stage_bias
 from tokenprune.engine.select import ImageSelection, checked_stage_selection, explained_nan, merge_features
 from tokenprune.engine.stages.capture import TextCapture, forward_replaced
 from tokenprune.engine.stages.forward import StagedForward, StagedPrompt

@@ -10,9 +10,9 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, Qwen2Conf
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.checkpoints import architecture_of, check_published
-from tokenprune.serving.vllm.refusals import check_config
+from tokenprune.serving.vllm.architectures.checkpoints import architecture_of, check_published
 from tokenprune.serving.vllm.settings import KEY, Settings
+from tokenprune.serving.vllm.startup.refusals import check_config
 from tokenprune.strategies.registry import changed_settings, name_of
 
 #: The part of a config that describes the language model, for types that transformers has no class for, or a different

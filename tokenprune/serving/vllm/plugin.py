@@ -61,7 +61,7 @@ def pruned_config(base: Any, architecture: Architecture) -> Any:
 
             from tokenprune.serving.vllm.metrics import SELECTION_TIMES
             from tokenprune.serving.vllm.name_tables import check_head, enter_in_tables, set_tokenizer_mode
-            from tokenprune.serving.vllm.refusals import check_model
+            from tokenprune.serving.vllm.startup.refusals import check_model
 
             warn_if_untested(__version__)
             base.verify_and_update_model_config(model_config)
@@ -77,7 +77,7 @@ def pruned_config(base: Any, architecture: Architecture) -> Any:
 
         @staticmethod
         def verify_and_update_config(vllm_config: Any) -> None:
-            from tokenprune.serving.vllm.engine_options import check_engine
+            from tokenprune.serving.vllm.startup.engine_options import check_engine
 
             base.verify_and_update_config(vllm_config)
             check_engine(architecture, vllm_config)

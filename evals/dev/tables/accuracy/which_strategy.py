@@ -14,7 +14,7 @@ from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.run.setups import read_strategy
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.results import by_setup
-from tokenprune.serving.vllm.refusals import check_strategy
+from tokenprune.serving.vllm.startup.refusals import check_strategy
 
 #: The keep ratios of the table.
 RATIOS = 0.25, 0.1

@@ -153,7 +153,7 @@ def run_nemotron_on_cpus() -> None:
     from vllm.model_executor.models import nano_nemotron_vl
     from vllm.transformers_utils.configs.radio import VIT_TIMM_DIM_BY_NAME
 
-    from tokenprune.serving.vllm.radio import SIZES
+    from tokenprune.serving.vllm.towers.radio import SIZES
 
     class InFloat32:
         def __getattr__(self, name: str) -> Any:

@@ -17,7 +17,7 @@ from helpers.served.reference import Request
 
 from tokenprune import FoPru
 from tokenprune.errors import SettingError, UnsupportedError
-from tokenprune.serving.vllm.refusals import check_strategy
+from tokenprune.serving.vllm.startup.refusals import check_strategy
 from tokenprune.strategies.parsing import StrategySpec
 
 pytestmark = needs_vllm
@@ -70,7 +70,7 @@ def test_an_image_has_another_name_beside_others(monkeypatch: pytest.MonkeyPatch
     """Unlimited-OCR cuts crops only from an image that is alone in its prompt. Under one name, vLLM would take the
     encoded image of another prompt, which has another number of tokens."""
     from tokenprune.serving.vllm.models.deepseek_ocr import UnlimitedOCRProcessor
-    from tokenprune.serving.vllm.processing import PruningProcessor
+    from tokenprune.serving.vllm.processor.processor import PruningProcessor
 
     monkeypatch.setattr(PruningProcessor, "_get_mm_hashes", lambda _, found: dict(found))
     processor: Any = object.__new__(UnlimitedOCRProcessor)

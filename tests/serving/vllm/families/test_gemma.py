@@ -16,8 +16,8 @@ from helpers.served.reference import Request
 from torch import nn
 from transformers import Gemma3TextConfig, Llama4TextConfig, LlamaConfig
 
-from tokenprune.serving.vllm.differences import warn_of_differences
 from tokenprune.serving.vllm.settings import Settings
+from tokenprune.serving.vllm.startup.differences import warn_of_differences
 
 A, B = (1, 140, 112), (2, 200, 90)
 I = GEMMA_IMAGE  # noqa: E741

@@ -23,7 +23,7 @@ import tokenprune
 from tokenprune import FoPru
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.refusals import check_architecture
+from tokenprune.serving.vllm.startup.refusals import check_architecture
 
 NAME = "TokenPruneMolmo2"
 SIDE = 98

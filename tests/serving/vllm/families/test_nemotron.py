@@ -75,7 +75,7 @@ def test_a_norm_between_tower_and_projector(tmp_path: Path) -> None:
 def test_sizes_of_towers_are_those_of_vllm() -> None:
     from vllm.transformers_utils.configs.radio import VIT_TIMM_DIM_BY_NAME
 
-    from tokenprune.serving.vllm.radio import SIZES
+    from tokenprune.serving.vllm.towers.radio import SIZES
 
     assert {name: (layers, heads) for name, (_, layers, heads, _) in VIT_TIMM_DIM_BY_NAME.items()} == SIZES
 
@@ -93,11 +93,11 @@ def test_options_of_a_prompt_with_the_sound_of_its_videos() -> None:
 
 def test_what_vllm_makes_up_to_measure_memory_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM copies the options, without those that it has already used."""
-    from tokenprune.serving.vllm import processing
     from tokenprune.serving.vllm.models.nemotron import NemotronProcessor
+    from tokenprune.serving.vllm.processor import processor
 
     counted: list[tuple[int, int]] = []
-    monkeypatch.setattr(processing, "count_image", lambda *counts: counted.append(counts))
+    monkeypatch.setattr(processor, "count_image", lambda *counts: counted.append(counts))
     image = SimpleNamespace(content=SimpleNamespace(n_visual=8, n_kept=8))
     made = SimpleNamespace(prompt_updates={"image": [[image]]})
     monkeypatch.setattr(NemotronProcessor.__mro__[2], "_cached_apply_hf_processor", lambda *_: made, raising=False)
@@ -105,7 +105,7 @@ def test_what_vllm_makes_up_to_measure_memory_is_not_counted(monkeypatch: pytest
     monkeypatch.setattr(NemotronProcessor, "_check_length", lambda *_: None)
     processor = NemotronProcessor.__new__(NemotronProcessor)
     processor.settings = Settings.read(FOPRU)
-    for options in (dict(processing.PROFILING_OPTIONS), {"keep_ratio": float("1")}):
+    for options in (dict(processor.PROFILING_OPTIONS), {"keep_ratio": float("1")}):
         inputs = SimpleNamespace(hf_processor_mm_kwargs=options, mm_data_items={}, cache=None)
         processor._cached_apply_hf_processor(inputs, None)
     assert counted == [(8, 8)]

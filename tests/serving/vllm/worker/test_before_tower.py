@@ -37,7 +37,7 @@ class Merger(nn.Module):
 
 def items() -> list[Any]:
     """Return what is left of an image of 4 visual tokens, and of a video with two frames of 2."""
-    from tokenprune.serving.vllm.processing import PrunedItem
+    from tokenprune.serving.vllm.processor.item import PrunedItem
 
     return [PrunedItem((4,), None, 0, (), (0, 3)), PrunedItem((2, 2), None, 0, (), (1, 2, 3))]
 

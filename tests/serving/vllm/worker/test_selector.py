@@ -81,7 +81,7 @@ def test_a_strategy_that_keeps_fewer_is_filled_up(caplog: pytest.LogCaptureFixtu
 def test_only_what_was_encoded_is_kept(caplog: pytest.LogCaptureFixture) -> None:
     """Neither unused places nor those of an image with NaN are filled with zeros."""
     from tokenprune import Compose, PixelPrune
-    from tokenprune.serving.vllm.processing import PrunedItem
+    from tokenprune.serving.vllm.processor.item import PrunedItem
     from tokenprune.serving.vllm.settings import Settings
     from tokenprune.serving.vllm.worker.selector import ImageSelector, with_left
 

@@ -18,7 +18,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from tokenprune.adapters.families.unlimited_ocr import canvas_and_whole
 from tokenprune.encoded import EncodedImage
 from tokenprune.errors import SettingError
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import images_of_crops
 from tokenprune.tokens import Layout

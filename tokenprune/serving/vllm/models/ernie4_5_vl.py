@@ -14,7 +14,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.towers.qwen import assembled
 from tokenprune.serving.vllm.models.qwen_vl import PrunedNormalised
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 
 #: More than any position ID. vLLM keeps 32 bits of one.
 TO_IMAGES = 2**30

@@ -15,7 +15,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.models.llava import PrunedLlavaTower
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.worker.tiles import tiled_images
 from tokenprune.tokens import Layout
 

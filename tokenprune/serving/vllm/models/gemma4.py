@@ -16,8 +16,8 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from tokenprune.adapters.families.gemma4 import sizes_of, tiles_of
 from tokenprune.adapters.layouts.padded import padded_squares
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import tower_of_config
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
+from tokenprune.serving.vllm.towers.from_config import tower_of_config
 from tokenprune.serving.vllm.worker.capture import TileCapture
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import image_statistics

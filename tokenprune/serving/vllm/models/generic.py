@@ -20,8 +20,8 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import transformers_class
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
+from tokenprune.serving.vllm.towers.from_config import transformers_class
 from tokenprune.serving.vllm.worker.capture import Capture, FusedCapture
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import tiled_images

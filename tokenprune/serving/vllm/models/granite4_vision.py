@@ -16,7 +16,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from tokenprune.adapters.families.granite4_vision import to_tokens_pooled
 from tokenprune.adapters.families.llava_next import layout_of_size
 from tokenprune.serving.vllm.models.llava_next import PrunedAnyRes
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.tokens import Layout
 
 

@@ -28,8 +28,8 @@ from tokenprune.adapters.layouts.newlines import rows_with_delimiters
 from tokenprune.adapters.towers.siglip_packed import packed_pixels
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.models.generic import PrunedTransformers
-from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import n_heads
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
+from tokenprune.serving.vllm.towers.from_config import n_heads
 from tokenprune.serving.vllm.worker.capture import SeparateCapture
 from tokenprune.serving.vllm.worker.positions import MOST, visual_places
 from tokenprune.serving.vllm.worker.tiles import images_of_any_size

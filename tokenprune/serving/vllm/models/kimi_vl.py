@@ -15,8 +15,8 @@ from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.serving.vllm.models.kimi import PrunedKimi
-from tokenprune.serving.vllm.patches import frames_of
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processor.patches import frames_of
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.tokens import PatchTokens
 
 

@@ -18,7 +18,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from tokenprune.adapters.families.lfm2_vl import tile_image
 from tokenprune.adapters.layouts.padded import padded_squares
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import images_of_any_size
 

@@ -13,7 +13,7 @@ from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.processing import PruningProcessor, misfit
+from tokenprune.serving.vllm.processor.processor import PruningProcessor, misfit
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import tiled_images
 from tokenprune.tokens import Layout

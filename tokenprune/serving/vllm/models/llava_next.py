@@ -16,7 +16,7 @@ from tokenprune.adapters.families.llava_next import layout_of_size
 from tokenprune.encoded import EncodedImage
 from tokenprune.errors import PruningError
 from tokenprune.serving.vllm.models.llava import PrunedLlavaTower
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.worker.tiles import tiled_images
 from tokenprune.tokens import Layout
 

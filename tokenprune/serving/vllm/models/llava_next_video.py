@@ -16,7 +16,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from tokenprune.adapters.families.llava_next_video import pool
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.models.llava import PrunedLlavaTower
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.worker.tiles import tiled_images
 from tokenprune.tokens import Layout
 

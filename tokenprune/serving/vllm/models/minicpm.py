@@ -19,8 +19,8 @@ from vllm.multimodal.inputs import MultiModalBatchedField, MultiModalFieldElem
 
 from tokenprune.adapters.families.minicpm import tile_image, tile_layout
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.processing import PrunedPlaceholder, PruningProcessor
-from tokenprune.serving.vllm.towers import tower_of_config
+from tokenprune.serving.vllm.processor.processor import PrunedPlaceholder, PruningProcessor
+from tokenprune.serving.vllm.towers.from_config import tower_of_config
 from tokenprune.serving.vllm.worker.capture import FusedCapture
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import image_statistics

@@ -18,8 +18,8 @@ from tokenprune.adapters.families.minicpm import tile_image
 from tokenprune.encoded import EncodedImage
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.serving.vllm.models.minicpm import SlicesProcessor
-from tokenprune.serving.vllm.processing import misfit
-from tokenprune.serving.vllm.towers import tower_of_config
+from tokenprune.serving.vllm.processor.processor import misfit
+from tokenprune.serving.vllm.towers.from_config import tower_of_config
 from tokenprune.serving.vllm.worker.capture import ResamplerCapture
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import image_statistics

@@ -15,7 +15,7 @@ from vllm.models.minimax_m3.common import mm_preprocess
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.serving.vllm.models.qwen_vl import GridProcessor, PrunedNormalised
-from tokenprune.serving.vllm.towers import config_with_tower
+from tokenprune.serving.vllm.towers.from_config import config_with_tower
 from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 
 

@@ -19,7 +19,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from tokenprune.adapters.families.molmo2 import pooled_layout
 from tokenprune.encoded import EncodedImage
 from tokenprune.errors import SettingError
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import tiled_images
 from tokenprune.tokens import Layout

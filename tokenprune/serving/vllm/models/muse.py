@@ -21,7 +21,7 @@ from tokenprune.adapters.families.muse import image_pixels
 from tokenprune.adapters.towers.qwen import by_frame, layout, window_order
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.models.qwen_vl import PIXELS
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import images_of_any_size
 

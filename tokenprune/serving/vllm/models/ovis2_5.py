@@ -24,9 +24,9 @@ from vllm.multimodal.processing import PromptUpdateDetails
 
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.models.qwen_vl import PIXELS, PrunedNormalised
-from tokenprune.serving.vllm.patches import frames_of
-from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.towers import config_with_tower
+from tokenprune.serving.vllm.processor.patches import frames_of
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
+from tokenprune.serving.vllm.towers.from_config import config_with_tower
 from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 from tokenprune.tokens import PatchTokens
 

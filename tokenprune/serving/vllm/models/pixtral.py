@@ -15,7 +15,7 @@ from vllm.multimodal.processing import BaseMultiModalProcessor
 from vllm.multimodal.processing.processor import ResolvedPromptUpdate
 
 from tokenprune.serving.vllm.models.mistral3 import PrunedPixtralTower
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 
 
 class PixtralProcessor(PruningProcessor, pixtral.PixtralMultiModalProcessor):

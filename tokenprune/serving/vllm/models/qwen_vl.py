@@ -17,8 +17,8 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.towers.qwen import frame_pixels, frames, layout, window_order
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.patches import frames_of
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processor.patches import frames_of
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import images_of_any_size

@@ -14,7 +14,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.families.step3p7 import SIDE, image_layout
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import images_of_crops
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from tokenprune.engine.tower.row import RowCall
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.selection import Selection
-from tokenprune.serving.vllm.processing import PrunedItem
-from tokenprune.serving.vllm.towers import tower_of_config
+from tokenprune.serving.vllm.processor.item import PrunedItem
+from tokenprune.serving.vllm.towers.from_config import tower_of_config
 
 
 class PatchDropping:

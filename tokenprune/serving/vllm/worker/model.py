@@ -22,13 +22,13 @@ from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
 from vllm.multimodal.utils import copy_mm_embedding_modality
 
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.differences import warn_of_differences
-from tokenprune.serving.vllm.drafts import read_without_offsets
-from tokenprune.serving.vllm.engine_options import encodes_apart
-from tokenprune.serving.vllm.markers import visual_among
-from tokenprune.serving.vllm.processing import FIELD, PrunedItem
+from tokenprune.serving.vllm.processor.item import FIELD, PrunedItem
+from tokenprune.serving.vllm.processor.markers import visual_among
 from tokenprune.serving.vllm.settings import Settings
-from tokenprune.serving.vllm.towers import config_with_tower, encoder_layer, n_heads
+from tokenprune.serving.vllm.startup.differences import warn_of_differences
+from tokenprune.serving.vllm.startup.drafts import read_without_offsets
+from tokenprune.serving.vllm.startup.engine_options import encodes_apart
+from tokenprune.serving.vllm.towers.from_config import config_with_tower, encoder_layer, n_heads
 from tokenprune.serving.vllm.worker.batches import arguments_of, image_batches
 from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 from tokenprune.serving.vllm.worker.capture import AttentionCapture, Capture

@@ -15,7 +15,7 @@ from tokenprune.encoded import EncodedImage
 from tokenprune.engine.select import checked_selection
 from tokenprune.selection import Selection
 from tokenprune.serving.vllm.metrics import KeptFile, SelectionClock
-from tokenprune.serving.vllm.processing import PrunedItem
+from tokenprune.serving.vllm.processor.item import PrunedItem
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens

@@ -14,7 +14,7 @@ from torch import Tensor
 from tokenprune.adapters.layouts.crops import image_by_image
 from tokenprune.adapters.towers import Tower
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.towers import tower_of_config
+from tokenprune.serving.vllm.towers.from_config import tower_of_config
 from tokenprune.tokens import Layout, VisionAttention
 
 if TYPE_CHECKING:

@@ -1,0 +1,8 @@
+"""In the API server: what a request's prompt gets for an image that will be pruned.
+
+processor  a placeholder for each token that will be kept, and the hash for caching images
+item       what travels with an image from the API server to the worker
+options    request options that do not fit the vision tower
+markers    text between the visual tokens of an image
+patches    an image as seen by strategies that prune before the tower
+"""

@@ -1,0 +1,96 @@
+"""An image or video of a request: what travels with it from the API server to the worker."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise
+
+import torch
+from torch import Tensor
+from vllm.multimodal.inputs import MultiModalBatchedField, MultiModalFeatureSpec, MultiModalFieldElem
+
+from tokenprune.errors import PruningError
+from tokenprune.serving.vllm.processor.markers import Markers
+from tokenprune.serving.vllm.settings import Settings
+
+#: The field that the item of an image or video carries from the API server to the worker.
+FIELD = "tokenprune"
+
+
+@dataclass(frozen=True)
+class PrunedItem:
+    """An image or video of a request: what the worker must know to prune it.
+
+    parts: how many visual tokens each of its parts has, which are pruned one by one: the frames of a video, or the
+        tiles of an image; most images are one part.
+    keep_ratio: that of its request; None for the engine's own budget.
+    key: a unique number below 2**53.
+    markers: the text between the visual tokens of an image of one part, which has placeholder tokens too.
+    left: the visual tokens whose patches the vision tower encodes, ascending; None for all.
+    """
+
+    parts: tuple[int, ...]
+    keep_ratio: float | None
+    key: int
+    markers: Markers = ()
+    left: tuple[int, ...] | None = None
+
+    @property
+    def n_visual(self) -> int:
+        """How many visual tokens it has."""
+        return sum(self.parts)
+
+    def left_by_part(self) -> list[tuple[int, ...]] | None:
+        """What is `left` of each part, counted from its first visual token."""
+        if self.left is None:
+            return None
+        spans = pairwise(accumulate(self.parts, initial=0))
+        cuts = [(start, bisect_left(self.left, start), bisect_left(self.left, stop)) for start, stop in spans]
+        return [tuple(one - start for one in self.left[begin:end]) for start, begin, end in cuts]
+
+    def n_kept(self, settings: Settings) -> list[int]:
+        """How many visual tokens of each part are kept."""
+        left = self.left_by_part()
+        most = self.parts if left is None else map(len, left)
+        return [min(settings.budget(n, self.keep_ratio), n_left) for n, n_left in zip(self.parts, most, strict=True)]
+
+    def places(self, settings: Settings) -> list[tuple[int, int]]:
+        """How many placeholder tokens each part would have if it were not pruned, and how many it has."""
+        more = len(self.markers)
+        return [(n + more, kept + more) for n, kept in zip(self.parts, self.n_kept(settings), strict=True)]
+
+    def element(self) -> MultiModalFieldElem:
+        """It as a field of a vLLM item, which stays on the CPU, and which vLLM keeps for a cached image."""
+        ratio = float("nan") if self.keep_ratio is None else self.keep_ratio
+        left = (-1,) if self.left is None else (len(self.left), *self.left)
+        numbers = (ratio, self.key, len(self.parts), *self.parts, *left, *chain.from_iterable(self.markers))
+        data = torch.tensor(numbers, dtype=torch.float64)
+        return MultiModalFieldElem(data=data, field=MultiModalBatchedField(keep_on_cpu=True))
+
+    @classmethod
+    def read(cls, data: Tensor) -> PrunedItem:
+        """Undo `element`, given the data of one item."""
+        ratio, *numbers = data.tolist()
+        key, n_parts, *others = map(int, numbers)
+        parts, (n_left, *others) = others[:n_parts], others[n_parts:]
+        left, markers = (None, others) if n_left < 0 else (tuple(others[:n_left]), others[n_left:])
+        pairs = zip(markers[::2], markers[1::2], strict=True)
+        return cls(tuple(parts), None if ratio != ratio else ratio, key, tuple(pairs), left)
+
+    @classmethod
+    def of(cls, feature: MultiModalFeatureSpec, pruned: Collection[str]) -> PrunedItem | None:
+        """The `PrunedItem` of an item of a prompt; None if its modality is not `pruned`."""
+        if feature.modality not in pruned:
+            return None
+        data = None if feature.data is None or FIELD not in feature.data else feature.data[FIELD].data
+        if not isinstance(data, Tensor):
+            raise PruningError(
+                f"vLLM lost the data that tokenprune attached to one {feature.modality}. If another instance prepares "
+                f"prompts for this one (vllm launch render), start it with the same --hf-overrides. Otherwise report "
+                f"it with your vLLM version."
+            )
+        return cls.read(data)

@@ -1,0 +1,221 @@
+"""In the API server: before encoding, an image (or each part of an image or video that is pruned separately) gets one
+placeholder token for each token that will be kept."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from vllm.multimodal.parse import DictEmbeddingItems, EmbeddingItems
+from vllm.multimodal.processing import BaseMultiModalProcessor, PromptUpdateDetails
+from vllm.multimodal.processing.processor import ResolvedPromptUpdate
+
+from tokenprune.engine.tower.patches import selected_patches
+from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.metrics import count_image
+from tokenprune.serving.vllm.processor.item import FIELD, PrunedItem
+from tokenprune.serving.vllm.processor.markers import markers_between
+from tokenprune.serving.vllm.processor.options import check_patch_options, check_tiles
+from tokenprune.serving.vllm.settings import KEEP_RATIO, Settings, split_request
+from tokenprune.serving.vllm.startup.refusals import needs_image
+from tokenprune.strategy import PatchStrategy
+from tokenprune.tokens import PatchTokens
+
+#: Of the unpruned input that measures memory. The float's identity tells it from requests: some models copy the dict.
+PROFILING_OPTIONS: Mapping[str, object] = {KEEP_RATIO: 1.0}
+
+
+@dataclass
+class PrunedPlaceholder(PromptUpdateDetails):
+    """The placeholder of an image or video that keeps `n_kept` of its `n_visual` visual tokens."""
+
+    n_visual: int = 0
+    n_kept: int = 0
+
+
+def misfit(n_visual: int, fitting: str) -> SettingError:
+    """The error for an image that was encoded elsewhere into a different number of tokens than the model's own tower
+    makes."""
+    return SettingError(
+        f"an image was sent as {n_visual} visual tokens, but this model's images have {fitting}, so it is unknown "
+        f"where in the image these belong. Send the image itself, or all of its visual tokens."
+    )
+
+
+def encoded_elsewhere(items: Any, modality: str) -> Literal["sent", "not sent"] | None:
+    """Whether a request has features of its images or videos instead of pixels ("sent"), or neither, because they come
+    from an encoder cache ("not sent"); None if it has pixels."""
+    if isinstance(items, DictEmbeddingItems):
+        return "sent" if f"{modality}_embeds" in items.data else "not sent"
+    return "sent" if isinstance(items, EmbeddingItems) else None
+
+
+if TYPE_CHECKING:
+    Base = BaseMultiModalProcessor[Any]
+else:
+    Base = object
+
+
+class PruningProcessor(Base):
+    """Mixed in before a vLLM processor class.
+
+    pruned: the modalities that are pruned, as the model class has them.
+    has_markers: whether there may be text between the visual tokens of an image; a model that has it prunes no videos,
+        and its position IDs have one component.
+    square: whether the vision tower takes tiles of one size only, the `image_size` of its config.
+    """
+
+    pruned: ClassVar[Collection[str]] = ("image",)
+    has_markers: ClassVar[bool] = False
+    square: ClassVar[bool] = False
+
+    def parts(self, modality: str, item: Any, n_visual: int) -> Sequence[int]:
+        """How many of an item's visual tokens each separately pruned part has."""
+        return (n_visual,)
+
+    def visual(self, ids: Sequence[int], embedded: Tensor) -> Tensor:
+        """Which tokens of a placeholder are visual, among those for which vLLM takes rows from the encoder."""
+        return embedded
+
+    def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
+        """What a strategy that prunes before the vision tower sees of each part of an item."""
+        raise NotImplementedError(f"{type(self).__name__} does not define patches.")
+
+    @cached_property
+    def settings(self) -> Settings:
+        return Settings.of(self.info.ctx.model_config.hf_config)
+
+    def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
+        inputs = super().get_dummy_inputs(*args, **kwargs)
+        inputs.hf_processor_mm_kwargs = PROFILING_OPTIONS
+        return inputs
+
+    def _get_mm_hashes(self, inputs: Any) -> Any:
+        """vLLM's hashes, which cover the request's keep ratio, plus the engine's settings: caches may be shared. For an
+        item in a shared encoder cache, a request sends its name there, which has both, as `uuid`."""
+        end, hashes = f"-{self.settings.digest}", super()._get_mm_hashes(inputs)
+        for modality, ones in hashes.items():
+            names = [None] * len(ones)
+            if encoded_elsewhere(inputs.mm_data_items[modality], modality) == "not sent":
+                names = (inputs.mm_uuid_items or {}).get(modality, names)
+            hashes[modality] = [
+                name if name is not None and name.endswith(end) else one + end
+                for one, name in zip(ones, names, strict=True)
+            ]
+        return hashes
+
+    def _cached_apply_hf_processor(self, inputs: Any, timing_ctx: Any) -> Any:
+        """Process the images of one prompt. Raises SettingError for a keep ratio that is invalid or mistyped, or so low
+        that the unpruned prompt has more position IDs than the engine provides, and for other options that do not fit
+        the model's vision tower."""
+        self.settings.check_options(inputs.hf_processor_mm_kwargs, request=True)
+        ratio, others = split_request(inputs.hf_processor_mm_kwargs)
+        self.settings.strategy_at(ratio)  # raises before anything is processed
+        if others:
+            check_patch_options(others, self.info.get_hf_processor())
+        self._check_encoded(inputs.mm_data_items)
+        result = super()._cached_apply_hf_processor(inputs, timing_ctx)
+        images = [update.content for one in self.pruned for update, *_ in result.prompt_updates.get(one, ())]
+        try:
+            self._check_length(sum(image.n_visual - image.n_kept for image in images))
+        except SettingError:
+            if inputs.cache is not None:  # the engine will not get the images, so they must not count as sent
+                for modality in self.pruned:
+                    for one in result.hashes.get(modality, ()):
+                        inputs.cache.invalidate(one)
+            raise
+        if inputs.hf_processor_mm_kwargs.get(KEEP_RATIO) is not PROFILING_OPTIONS[KEEP_RATIO]:
+            for image in images:
+                count_image(image.n_visual, image.n_kept)
+        return result
+
+    def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
+        return super()._apply_hf_processor_main(mm_items, split_request(hf_kwargs)[1])
+
+    def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
+        return super()._get_mm_fields_config(hf_inputs, split_request(hf_processor_mm_kwargs)[1])
+
+    def _get_mm_prompt_updates(
+        self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
+    ) -> dict[str, Sequence[Sequence[ResolvedPromptUpdate]]]:
+        """vLLM's updates with shorter images and frames; every pruned item gets its `PrunedItem`."""
+        ratio, others = split_request(hf_processor_mm_kwargs)
+        updates = dict(super()._get_mm_prompt_updates(mm_items, others, out_mm_kwargs))
+        for modality in self.pruned:
+            if updates.get(modality):  # not all of the prompt's items are cached
+                for item in out_mm_kwargs[modality] if self.square and others else ():
+                    check_tiles(item, self.info.get_hf_config().vision_config.image_size, others)
+                updates[modality] = [
+                    [self._shortened(update, ratio, item, modality) for update in of_item]
+                    for of_item, item in zip(updates[modality], out_mm_kwargs[modality], strict=True)
+                ]
+        return updates
+
+    def _shortened(
+        self, update: ResolvedPromptUpdate, ratio: float | None, item: Any, modality: str
+    ) -> ResolvedPromptUpdate:
+        """An item's update with one placeholder token for each token kept of each part, and one for each of an image's
+        markers."""
+        ids, is_embed = [*update.content.full], update.content.is_embed
+        embedded = torch.ones(len(ids), dtype=torch.bool) if is_embed is None else is_embed(ids)
+        visual = self.visual(ids, embedded)
+        places = visual.nonzero()[:, 0]
+        parts = tuple(self.parts(modality, item, len(places)))
+        markers = markers_between(ids, visual, embedded) if self.has_markers else ()
+        pieces = [piece.tolist() for piece in places.split(parts)]
+        if not self.has_markers and any(piece[-1] - piece[0] + 1 != len(piece) for piece in pieces):
+            raise UnsupportedError(
+                "this model has text between the visual tokens of an image, which is not known of its family. Serve it "
+                "without pruning."
+            )
+        first = int(embedded.nonzero()[0])
+        for place, _ in markers:
+            ids[first + place] = ids[pieces[0][0]]
+        pruned = PrunedItem(parts, ratio, secrets.randbits(53), markers, self._left(modality, item, ratio))
+        item[FIELD] = pruned.element()
+        kept = pruned.n_kept(self.settings)
+        dropped = {place for piece, n in zip(pieces, kept, strict=True) for place in piece[n:]}
+        shorter = [one for place, one in enumerate(ids) if place not in dropped]
+        return replace(update, content=PrunedPlaceholder(shorter, is_embed, len(places), len(places) - len(dropped)))
+
+    def _left(self, modality: str, item: Any, ratio: float | None) -> tuple[int, ...] | None:
+        """The visual tokens of an item that are left before the vision tower; None if this strategy or this request
+        does not prune there."""
+        strategy = self.settings.strategy_at(ratio)
+        if not isinstance(strategy, PatchStrategy) or "kept_before_tower" not in strategy.needs:
+            return None
+        left: list[int] = []
+        start = 0
+        for part in self.patches(modality, item):
+            left += (start + selected_patches(strategy, part).kept).tolist()
+            start += part.n_visual
+        return tuple(left)
+
+    def _check_encoded(self, items: Mapping[str, Any]) -> None:
+        """Raise SettingError for images or videos that were encoded elsewhere, if they must be seen. vLLM takes them
+        with --enable-mm-embeds, which is refused in that case, but also with a connector for KV or encoder caches."""
+        architecture = ARCHITECTURES[self.info.ctx.model_config.hf_config.architectures[0]]
+        strategy = self.settings.strategy
+        reason = needs_image(architecture, strategy)
+        counted = architecture.needs_pixels or "kept_before_tower" in strategy.needs
+        refused = ("sent", "not sent") if counted else ("sent",)
+        for modality in self.pruned:
+            if reason is not None and encoded_elsewhere(items.get(modality), modality) in refused:
+                raise SettingError(f"{reason}, but this {modality} was encoded elsewhere. Send the {modality} itself.")
+
+    def _check_length(self, dropped: int) -> None:
+        longest = self.info.ctx.model_config.max_model_len
+        provided = self.settings.n_positions(longest)
+        if self.settings.position_ids == "original" and dropped + longest > provided:
+            raise SettingError(
+                f"the images and videos of this prompt lose {dropped} visual tokens, so its position IDs may run to "
+                f"{dropped + longest}, but this engine provides {provided}. Send fewer, or a higher keep_ratio."
+            )
