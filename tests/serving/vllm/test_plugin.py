@@ -59,16 +59,26 @@ def test_settings_without_effect(name: str, way_out: str) -> None:
         verify(config)
 
 
+@pytest.fixture
+def vllm_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Every record of vLLM's loggers once: pytest attaches `caplog` to them only if vLLM was imported before."""
+    import vllm  # noqa: F401  # it configures its loggers
+
+    logger = logging.getLogger("vllm")
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
+    monkeypatch.setattr(logger, "propagate", False)
+    return caplog
+
+
 def test_a_vllm_without_the_names_that_the_plug_in_uses(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, vllm_log: pytest.LogCaptureFixture
 ) -> None:
     """vLLM ends if a plug-in raises an error, whatever model it is to serve."""
     from vllm.model_executor.models import config
 
     monkeypatch.delattr(config, "MODELS_CONFIG_MAP")
-    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
     register()
-    (record,) = caplog.records
+    (record,) = vllm_log.records
     said = record.getMessage()
     assert "does not fit this vLLM, in which nothing can be pruned (cannot import name 'MODELS_CONFIG_MAP'" in said
     assert said.endswith("Install vLLM 0.32 or vLLM 0.33.")
@@ -109,7 +119,7 @@ def test_tool_calls_and_json_of_cohere() -> None:
     ],
 )
 def test_a_table_that_cannot_be_imported(
-    missing: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    missing: str, said: str, monkeypatch: pytest.MonkeyPatch, vllm_log: pytest.LogCaptureFixture
 ) -> None:
     """Its model is served without it, and the log says so once."""
 
@@ -118,11 +128,10 @@ def test_a_table_that_cannot_be_imported(
 
     name_tables.entries_of.cache_clear()
     monkeypatch.setattr(name_tables, "import_module", module_of)
-    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
     for _ in range(2):
         enter_in_tables(ARCHITECTURES["TokenPruneCohere2Vision"])
     name_tables.entries_of.cache_clear()
-    (record,) = caplog.records
+    (record,) = vllm_log.records
     assert re.search(said, record.getMessage())
 
 
