@@ -141,7 +141,7 @@ class TowerTokens:
 
     n_later_layers: the number of later layers after which tokens can still be dropped.
     attention: the attention of the layer, over its input patches. Its results are per remaining visual token.
-    values: the layer's value vectors, of prefix tokens (CLS) and of visual tokens: the means over each token's patches.
+    patch_values: the layer's value vectors, of prefix tokens (CLS) and of patches.
     left: the indices of the remaining visual tokens within the tile, ascending.
     n_visual: the number of visual tokens of the whole tile.
     n_image: the number of visual tokens of the image that the tile is part of, or is; None if the tower cannot know.
@@ -152,7 +152,7 @@ class TowerTokens:
     layer: int
     n_later_layers: int
     attention: VisionAttention
-    values: Float[Tensor, "heads tokens width"]
+    patch_values: Float[Tensor, "heads patches width"]
     left: Int[Tensor, " left"]
     n_visual: int
     n_image: int | None
@@ -173,6 +173,14 @@ class TowerTokens:
         """The keys of each remaining token, averaged over heads: those of its patches one after the other."""
         patches = self.attention.keys[0, :, self.attention.n_prefix :].float().mean(0)
         return patches.reshape(self.n_left, -1)
+
+    @property
+    def values(self) -> Float[Tensor, "heads tokens width"]:
+        """The layer's value vectors, of prefix tokens (CLS) and of each remaining token: the means over its patches."""
+        prefix, patches = self.patch_values.tensor_split([self.attention.n_prefix], 1)
+        if patches.shape[1] == self.n_left:
+            return self.patch_values
+        return torch.cat([prefix, patches.unflatten(1, (self.n_left, -1)).mean(2)], 1)
 
 
 def token_means(per_token: int) -> Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]]:

@@ -89,7 +89,8 @@ class BatchCall(TowerCall):
         if self.patches_per_token > 1 and self.cut is None:
             prefix = torch.arange(n_prefix, device=device)
             order = torch.cat([prefix, n_prefix + self._of_tokens(self.tiles[0].left)])
-            queries, keys, values = (part[:, :, order] for part in projected)
+            rows = (part.transpose(1, 2)[:, order] for part in projected)  # all heads of a token are adjacent
+            queries, keys, values = (part.transpose(1, 2) for part in rows)
             projected = queries, keys, values
         for i, tile in enumerate(self.tiles):
             n_left = n_prefix + len(tile.left) * self.patches_per_token
@@ -105,22 +106,22 @@ class BatchCall(TowerCall):
         n_prefix, per_token, device = self._n_prefix, self.patches_per_token, hidden.device
         selections, self._kept = [one for one in self._kept if one is not None], ()
         left = [self._of_tokens(tile.left.to(device)) for tile in self.tiles]
-        kept = [self._places(selection.kept.to(device)) for selection in selections]
-        places, counts = pad_sequence(kept, batch_first=True), torch.tensor([len(tile) for tile in left], device="cpu")
-        real = torch.arange(places.shape[1], device="cpu") < counts[:, None]
-        padded = min(map(len, left)) < places.shape[1]
+        counts = torch.tensor([len(tile) for tile in left], device="cpu")
+        real = torch.arange(max(map(len, left)), device="cpu") < counts[:, None]
+        padded = min(map(len, left)) < real.shape[1]
         sizes = [spread(tile.sizes.to(device), per_token) for tile in self.tiles]
         merged = any(tile.merged_from is not None for tile in self.tiles)
-        prefix = torch.arange(n_prefix, device=device).expand(len(hidden), -1)
-        tile = torch.arange(len(hidden), device=device)[:, None]  # copies whole rows, unlike gather
-        pruned = hidden[tile, torch.cat([prefix, n_prefix + places], 1)]
+        pruned = hidden.new_zeros(len(hidden), n_prefix + real.shape[1], hidden.shape[2])
+        pruned[:, :n_prefix] = hidden[:, :n_prefix]
         for i, selection in enumerate(selections):
-            if selection.merged is not None:
-                patches = hidden[i, n_prefix : n_prefix + selection.n_visual * per_token]
+            patches = hidden[i, n_prefix:]
+            if selection.merged is None:
+                patches = patches[self._places(selection.kept.to(device))]
+            else:
                 if self.cut is None and self.patches is not None:
                     patches = patches[self.patches.flatten().to(device)]
-                means = merged_patches(selection, patches)
-                pruned[i, n_prefix : n_prefix + len(means)] = means
+                patches = merged_patches(selection, patches[: selection.n_visual * per_token])
+            pruned[i, n_prefix : n_prefix + len(patches)] = patches
         self.cut = BatchCut(
             pad_sequence(left, batch_first=True),
             real.to(device) if padded else None,

@@ -145,9 +145,6 @@ class TileSelection:
         per_token = (keys.shape[1] - n_prefix) // n_left
         layout = Layout(((1, 1, n_left),), to_tokens=token_means(per_token))
         attention = VisionAttention(queries[None], keys[None], self._scale, n_prefix, layout)
-        if per_token > 1:
-            patches = values[:, n_prefix:].unflatten(1, (n_left, per_token)).mean(2)
-            values = torch.cat([values[:, :n_prefix], patches], 1)
         tokens = TowerTokens(
             layer,
             self._n_later_layers[layer],

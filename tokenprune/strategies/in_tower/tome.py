@@ -99,17 +99,17 @@ def matched(
     """Match every second token, counted from the `n_prefix` tokens before the patches, with the most similar of the
     others. Return the tokens left after merging the `count` most similar pairs (at most all), and, for every token, the
     index among them of the one it becomes part of."""
-    own = torch.arange(len(keys), device=keys.device)
-    sources, others = own[n_prefix % 2 :: 2], own[1 - n_prefix % 2 :: 2]
-    unit = normalize(keys, dim=-1)
-    blocks = unit[sources].split(max(1, BLOCK_ELEMENTS // max(1, len(others))))
+    unit, own = normalize(keys, dim=-1), torch.arange(len(keys), device=keys.device)
+    sources, others = slice(n_prefix % 2, None, 2), slice(1 - n_prefix % 2, None, 2)
+    blocks = unit[sources].split(max(1, BLOCK_ELEMENTS // max(1, len(unit[others]))))
     found = [(block @ unit[others].T).max(1) for block in blocks]
     similarity, best = (torch.cat(part) for part in zip(*found, strict=True))
-    merged = sources[similarity.argsort(descending=True, stable=True)[:count]]
-    targets = own.index_copy(0, sources, others[best])
-    targets = torch.where(own.new_zeros(len(own)).index_fill(0, merged, 1) > 0, targets, own)
-    left = (targets != own).int().argsort(stable=True)[: len(own) - len(merged)]  # without waiting for their number
-    return left, own.index_copy(0, left, own[: len(left)])[targets]
+    pairs = similarity.argsort(descending=True, stable=True)[:count]
+    merged, targets = own[sources][pairs], own[others][best[pairs]]
+    gone = torch.zeros_like(own).index_fill(0, merged, 1)
+    left = gone.argsort(stable=True)[: len(own) - len(merged)]  # without waiting for their number
+    places = own - gone.cumsum(0)
+    return left, places.index_copy(0, merged, places[targets])
 
 
 def means(
@@ -123,9 +123,9 @@ def means(
 
 def merge_groups(sizes: Float[Tensor, " tokens"], groups: Int[Tensor, " tokens"], n_left: int) -> Merge:
     """Return the merge of every token into the one of its group, with the weights of `means`."""
-    sources = (sums_of(torch.ones_like(sizes), groups, n_left)[groups] > 1).nonzero()[:, 0]
-    targets = groups[sources]
-    return Merge(targets, sources, sizes[sources] / sums_of(sizes, groups, n_left)[targets])
+    totals = sums_of(sizes, groups, n_left)[groups]
+    sources = (totals > sizes).nonzero()[:, 0]
+    return Merge(groups[sources], sources, sizes[sources] / totals[sources])
 
 
 def sums_of(
