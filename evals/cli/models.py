@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokenprune.evals.defaults import SERVED_STRATEGIES
 from tokenprune.evals.models.checkpoint import Checkpoint, in_vllm, read_folder, served
 from tokenprune.evals.models.guesses import guess, part_of, plain
 
@@ -56,18 +57,12 @@ def run(options: Namespace) -> None:
     Given a class, a checkpoint or a model folder, prints everything about it, or why it is refused.
     """
     from tokenprune.adapters.tested import read_tested
-    from tokenprune.serving.vllm.architectures.checkpoints import ONLY_VLLM
 
     families = read_tested()
     if options.name is None:
         _print_all(list(families.values()))
         return
-    checkpoint = read_folder(Path(options.name))
-    if checkpoint is None:
-        types = {one.model_type for one in families.values()} | ONLY_VLLM.keys()
-        checkpoint = guess(options.name, types)
-        if checkpoint is not None:
-            print(BY_NAME.format(options.name, checkpoint.model_type))
+    checkpoint = read_folder(Path(options.name)) or _guessed(options.name, families)
     if checkpoint is None:
         _print_matching(options.name, families)
     else:
@@ -115,7 +110,8 @@ def _print_all(tested: list[Tested]) -> None:
 
 
 def _print_matching(wanted: str, families: dict[str, Tested]) -> None:
-    """Print everything about the classes that have this in their name or type."""
+    """Print everything about the classes that have this in their name or type; if there are none, about the checkpoint
+    of this name, whoever published it."""
     from tokenprune.serving.vllm.architectures.checkpoints import CONVERTED, ONLY_VLLM
 
     checkpoint = next((Checkpoint(one) for one in (*ONLY_VLLM, *CONVERTED) if plain(one) == plain(wanted)), None)
@@ -125,6 +121,10 @@ def _print_matching(wanted: str, families: dict[str, Tested]) -> None:
     chosen = {key: one for key, one in families.items() if _matches(wanted, one.class_name, one.model_type)}
     refused = [text for text in _refusals() if _matches(wanted, text.split()[0])]
     if not chosen and not refused:
+        checkpoint = _guessed(f"_/{wanted}", families) if "-" in wanted else None  # types and classes have no hyphen
+        if checkpoint is not None:
+            _print_checkpoint(wanted, checkpoint, families)
+            return
         if Path(wanted).is_file():
             raise SystemExit(f"Error: {wanted} is a file. Name the folder of the model: {Path(wanted).parent}")
         if Path(wanted).is_dir():
@@ -143,6 +143,16 @@ def _print_matching(wanted: str, families: dict[str, Tested]) -> None:
         _print_one(family, one, _whole(one.model_type))
     if refused:
         print(*refused, sep="\n")
+
+
+def _guessed(name: str, families: dict[str, Tested]) -> Checkpoint | None:
+    """Return the checkpoint that a Hugging Face name stands for, and print its type; None if the name does not say."""
+    from tokenprune.serving.vllm.architectures.checkpoints import ONLY_VLLM
+
+    checkpoint = guess(name, {one.model_type for one in families.values()} | ONLY_VLLM.keys())
+    if checkpoint is not None:
+        print(BY_NAME.format(name.removeprefix("_/"), checkpoint.model_type))
+    return checkpoint
 
 
 def _print_checkpoint(name: str, checkpoint: Checkpoint, families: dict[str, Tested]) -> None:
@@ -193,7 +203,9 @@ def _print_one(family: str, one: Tested, checkpoint: Checkpoint) -> None:
 def _in_vllm(checkpoint: Checkpoint, strategies: list[str]) -> str:
     refused = in_vllm(checkpoint)
     found, reason = ([], refused) if refused else served(checkpoint, strategies)
-    return f"tokenprune serve, with {', '.join(found)}" if found else f"no: {reason}"
+    default = next((name for name in SERVED_STRATEGIES if name in found), None)
+    names = [f"{name} (default)" if name == default else name for name in found]
+    return f"tokenprune serve, with {', '.join(names)}" if names else f"no: {reason}"
 
 
 def _whole(model_type: str) -> Checkpoint:

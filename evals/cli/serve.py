@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from argparse import Action, ArgumentError, ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.metadata import distributions
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ from typing import Any
 
 from tokenprune.evals.cli.arguments import options as shared
 from tokenprune.evals.cli.arguments.parser import json_object
-from tokenprune.evals.defaults import POSITION_IDS
+from tokenprune.evals.defaults import POSITION_IDS, SERVED_STRATEGIES
 
 EXTRA = "vllm"
 #: Options that this command does not know are passed on to vLLM.
@@ -50,7 +50,10 @@ class _StoreOnce(Action):
 def add_options(parser: ArgumentParser) -> None:
     parser.usage = "tokenprune serve --model PATH [--strategy NAME] [--keep-ratio RATIO] [options] [vLLM options]"
     shared.add_required_model(parser, action=_StoreOnce)
-    shared.add_strategy(parser)
+    preferred, other = SERVED_STRATEGIES
+    shared.add_strategy(
+        parser, None, also=f" (default: {preferred}, or {other} for models that {preferred} does not fit)"
+    )
     parser.add_argument(
         "--keep-ratio",
         "--keep_ratio",
@@ -125,24 +128,42 @@ def _command(options: Namespace) -> list[str]:
     from tokenprune.errors import SettingError
     from tokenprune.evals.models.mistral_format import served_config
     from tokenprune.serving.vllm.endpoint import MIDDLEWARE
-    from tokenprune.serving.vllm.hf_overrides import overrides
-    from tokenprune.serving.vllm.settings import Settings
-    from tokenprune.strategies.parsing import StrategySpec
 
     _check_passed_on(options)
     if Path(options.model).is_file():
         raise SettingError(
             f"{options.model} is a file, and --model takes a folder. Write --model {Path(options.model).parent}"
         )
-    spec = StrategySpec.read(options.strategy)
-    strategy = spec.make({} if options.keep_ratio is None else {"keep_ratio": options.keep_ratio})
     config = served_config(options.model, options.revision, _config_format(options.passed_on))
-    settings = Settings(strategy, options.position_ids, options.record)
-    merged = json.dumps(overrides(config, settings, options.hf_overrides))
+    merged = json.dumps(_overrides(config, options))
     command = [CPU_SERVER, "--model"] if _has_cpu_build() else [VLLM, "serve"]
     start = [sys.executable, "-m", *command, options.model, "--hf-overrides", merged, "--middleware", MIDDLEWARE]
     revision = [] if options.revision is None else ["--revision", options.revision]
     return [*start, *revision, *options.passed_on]
+
+
+def _overrides(config: Mapping[str, Any], options: Namespace) -> dict[str, Any]:
+    """Return vLLM's --hf-overrides for the strategy in the options or, if there is none, for the first default that the
+    model supports. Raises UnsupportedError if there is none. Prints why it is not the preferred one."""
+    from tokenprune.errors import UnsupportedError
+    from tokenprune.serving.vllm.hf_overrides import overrides
+    from tokenprune.serving.vllm.settings import Settings
+    from tokenprune.strategies.parsing import StrategySpec
+
+    budget = {} if options.keep_ratio is None else {"keep_ratio": options.keep_ratio}
+    refusal: UnsupportedError | None = None
+    for name in SERVED_STRATEGIES if options.strategy is None else (options.strategy,):
+        settings = Settings(StrategySpec.read(name).make(budget), options.position_ids, options.record)
+        try:
+            found = overrides(config, settings, options.hf_overrides)
+        except UnsupportedError as error:
+            refusal = error
+            continue
+        if refusal is not None:
+            print(f"Pruning with {name} by default. {refusal}", file=sys.stderr)
+        return found
+    assert refusal is not None
+    raise refusal
 
 
 def _has_cpu_build() -> bool:

@@ -124,6 +124,14 @@ def test_types_in_the_table() -> None:
     assert set(found) <= known
 
 
+def test_a_published_name_without_its_publisher(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("MiniCPM-V-4_5", "MiniCPM-V-4.5"):
+        assert command("models", name) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"Judging by its name, {name} has the type minicpmv. To be sure, look")
+        assert "tokenprune serve, with random, divprune (default), fopru, " in shown
+
+
 def test_a_guess_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("models", "Qwen/Qwen3-VL-8B-Instruct") == 0
     first, second, *_ = capsys.readouterr().out.splitlines()

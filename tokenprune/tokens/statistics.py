@@ -25,7 +25,8 @@ STATISTICS = {
     "kept_before_tower": "a vision tower that takes the patches of all images in one row and can skip some of them; "
     "`tokenprune models NAME` says whether a model's tower can; without it, use a strategy that prunes after the "
     "tower, such as DivPrune",
-    "grid": "the rows and columns of visual tokens; without them, use a strategy that scores attention or features",
+    "grid": "the rows and columns of visual tokens; without them, use a strategy that scores attention or features, "
+    "such as FoPru or DivPrune",
     "frames": "videos whose frames it can compare; without them, use a strategy for images, which prunes videos too",
     "colors": "the image's own colours; without them, use a strategy that scores attention or features",
 }

@@ -157,8 +157,8 @@ def add_strategies(parser: ArgumentParser, default: Sequence[str] | None, also: 
     option.completer = complete_strategy
 
 
-def add_strategy(parser: ArgumentParser, default: str = DEFAULT_STRATEGY) -> None:
-    option: Any = parser.add_argument("--strategy", default=default, metavar="NAME", help=FORM)
+def add_strategy(parser: ArgumentParser, default: str | None = DEFAULT_STRATEGY, also: str = "") -> None:
+    option: Any = parser.add_argument("--strategy", default=default, metavar="NAME", help=FORM + also)
     option.completer = complete_strategy
 
 
