@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = options.output.with_suffix(".json")
         with allowing(options.image_root, options.max_image_pixels):
             questions, split = draw_questions(
-                options.model, options.data, options.split, options.questions, options.seed
+                options.model, options.data, options.split, options.questions, options.seed, print
             )
         model, processor = load_model(options.model)
         optimize(

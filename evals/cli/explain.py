@@ -50,6 +50,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.explain.explain import explain
     from tokenprune.evals.explain.table import table
     from tokenprune.evals.models.loading import load_model, public_name
+    from tokenprune.evals.models.prompt_styles import style_of, unknown_boxes
     from tokenprune.evals.models.video_prompts import adapter_for_clips
     from tokenprune.evals.reading.videos import is_video
     from tokenprune.evals.run.setups import Pruned, possible, pruned_setups
@@ -60,6 +61,9 @@ def run(options: Namespace) -> None:
     strategies = options.strategy or (OF_VIDEOS if of_video else EXPLAINED_STRATEGIES)
     shown = pruned_setups(strategies, options.keep_ratio, options.position_ids)
     model, processor = load_model(options.model, options.dtype)
+    assumed = style_of(model.config, processor).assumed_for
+    if options.box is not None and assumed:
+        screen.print(unknown_boxes(assumed, "LLaVA's format is assumed, and a box in another one is not found"))
     if not options.strategy:
         adapter = adapter_for_clips(model, processor) if of_video else None
 

@@ -46,7 +46,9 @@ def run(options: Namespace) -> None:
         raise SettingError("--skip and --block have no effect with --stages. Leave out either them or --stages.")
     n_skipped = SKIPPED if options.skip is None else options.skip
     with allowing(options.image_root, options.max_image_pixels):
-        questions, _ = draw_questions(options.model, options.data, options.split, options.questions, options.seed)
+        questions, _ = draw_questions(
+            options.model, options.data, options.split, options.questions, options.seed, console(160).print
+        )
         model, processor = load_model(options.model, options.dtype)
         if options.stages is not None:
             from tokenprune.evals.search.adatoken import calibrated

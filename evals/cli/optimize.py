@@ -77,7 +77,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.search.optimize import Names, check_output, optimize
     from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
-    spec = read_strategy(options.strategy)
+    screen, spec = console(200), read_strategy(options.strategy)
     if not issubclass(spec.strategy_class, VFlowOpt):
         raise SettingError(
             f"strategy {options.strategy!r}: optimize searches VFlowOpt's settings, and "
@@ -89,7 +89,9 @@ def run(options: Namespace) -> None:
     base = cast(VFlowOpt, spec.make({"keep_ratio": options.keep_ratio, **given}))
     check_output(options.output)
     with allowing(options.image_root, options.max_image_pixels):
-        questions, split = draw_questions(options.model, options.data, options.split, options.questions, options.seed)
+        questions, split = draw_questions(
+            options.model, options.data, options.split, options.questions, options.seed, screen.print
+        )
         model, processor = load_model(options.model, options.dtype)
         record = optimize(
             model,
@@ -106,7 +108,6 @@ def run(options: Namespace) -> None:
     plot = options.output.with_suffix(".png")
     search_plot.draw(options.output, plot)
     objective = record["search"]["objective"]
-    screen = console(200)
     screen.print(
         f"Cosine to the unpruned model: {objective['default']:.5f} with default settings, {objective['best']:.5f} in "
         f"trial {objective['best_trial']} of {len(record['search']['trials'])}."

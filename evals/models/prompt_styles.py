@@ -75,3 +75,11 @@ def style_of(config: Any, processor: Any, name: str | None = None) -> Style:
         raise SettingError(unknown("prompt style", name, STYLES))
     style = replace(STYLES[name or "llava"], view=view_through(processor))
     return style if name else replace(style, assumed_for=config.model_type)
+
+
+def unknown_boxes(model_type: str, consequence: str) -> str:
+    """Return what to tell the user of a model for which LLaVA's format of boxes is assumed."""
+    return (
+        f"How {model_type} models write boxes is unknown: {consequence}. Name the format as "
+        f'"prompt_style" in the model\'s config.json: {", ".join(STYLES)}'
+    )

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from tokenprune.errors import DataError, SettingError, unknown
 from tokenprune.evals.models.bundled import BUNDLED
-from tokenprune.evals.models.prompt_styles import LLAVA, STYLES, Style
+from tokenprune.evals.models.prompt_styles import LLAVA, Style, unknown_boxes
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.box import BoxQuestion
 from tokenprune.evals.tasks.base.question import Question
@@ -64,21 +64,24 @@ def place_of(task: str, folder: Path) -> Path:
     return folder / task if (folder / task).is_dir() else folder
 
 
-def notices(questions: Sequence[Question], folder: Path, tasks: Sequence[str] | None) -> Iterator[str]:
+def notices(
+    questions: Sequence[Question], folder: Path, tasks: Sequence[str] | None, *, has_tasks: bool = True
+) -> Iterator[str]:
     """Yield what to tell the user about loaded questions: which tasks' folders were not read because the user's own
-    questions are beside them, and that the model's format of boxes is unknown."""
+    questions are beside them, and that the model's format of boxes is unknown.
+
+    has_tasks: whether the command has the option --tasks.
+    """
     others = " ".join(name for name in TASKS if (folder / name).is_dir())
     if others and tasks is None and TASKS[OWN].is_in(folder):
-        yield (
-            f"{folder}: your own questions are asked alone, without the folders {others}. To ask all, add "
-            f"--tasks {OWN} {others}"
-        )
+        more = f"To ask all, add --tasks {OWN} {others}" if has_tasks else "To ask those, move yours to another folder"
+        yield f"{folder}: your own questions are asked alone, without the folders {others}. {more}"
     assumed = [one.style.assumed_for for one in questions if isinstance(one, BoxQuestion) and one.style.assumed_for]
     if assumed:
-        yield (
-            f"How {assumed[0]} models write boxes is unknown: {len(assumed)} questions ask for one with LLaVA's "
-            "prompt, and answers in another format count as wrong (column unparsable). Name the format as "
-            f'"prompt_style" in the model\'s config.json: {", ".join(STYLES)}'
+        yield unknown_boxes(
+            assumed[0],
+            f"{len(assumed)} questions ask for one with LLaVA's prompt. Where answers are scored, those in another "
+            "format count as wrong (column unparsable)",
         )
 
 

@@ -1,6 +1,6 @@
 """Calibration data: questions that are drawn at random and asked one by one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,19 @@ from tokenprune.errors import SettingError
 from tokenprune.evals.defaults import ALL_SPLITS, CALIBRATION_SPLIT
 from tokenprune.evals.models.loading import load_processor
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.run.questions import load_questions
+from tokenprune.evals.run.questions import load_questions, notices
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.prompts import encode_chat
 
 
 def draw_questions(
-    model: str, data: Path, split: str | None, n_drawn: int, seed: int
+    model: str, data: Path, split: str | None, n_drawn: int, seed: int, say: Callable[[str], None]
 ) -> tuple[list[Question], str | None]:
     """Draw `n_drawn` questions about `data` at random, without labels, in the prompt style of `model`; return them and
     the split they come from (None for all).
 
     split: ALL_SPLITS, or the name of one; None is CALIBRATION_SPLIT or, if the data set has no splits, all of it.
+    say: called with what the user should know about the questions, see `notices`.
 
     Does not load the model's weights, so that mistakes are reported before that.
     """
@@ -32,7 +33,10 @@ def draw_questions(
     if split is None and any(question.split for question in questions):
         chosen = CALIBRATION_SPLIT
         questions = load_questions(data, split=chosen, style=style, labels=False)
-    return sample_questions(questions, n_drawn, seed), chosen
+    drawn = sample_questions(questions, n_drawn, seed)
+    for notice in notices(drawn, data, None, has_tasks=False):
+        say(notice)
+    return drawn, chosen
 
 
 def sample_questions(questions: Sequence[Question], n_drawn: int, seed: int) -> list[Question]:

@@ -123,6 +123,17 @@ def test_characters_that_no_font_has(
     assert "No installed font has 子 杯: the image shows boxes instead." in " ".join(capsys.readouterr().out.split())
 
 
+def test_an_unknown_format_of_boxes_is_said(
+    ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tokenprune.evals.models.prompt_styles.STYLE_OF_FAMILY", {})
+    quick = ["--strategy", "grid", "--keep-ratio", 0.5, "--rounds", 0]
+    assert ask(*quick) == 0
+    assert "is unknown" not in capsys.readouterr().out
+    assert ask(*quick, "--box", *BOX) == 0
+    assert "How llava models write boxes is unknown: LLaVA's format is assumed" in capsys.readouterr().out
+
+
 def test_what_was_not_timed_has_no_column(ask: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert ask("--strategy", "grid", "--keep-ratio", 0.5) == 0
     assert "TTFT" in capsys.readouterr().out

@@ -32,6 +32,24 @@ def test_a_search_writes_settings_and_says_how_to_use_them(
     assert (tmp_path / "new" / "settings.png").is_file()
 
 
+def test_what_a_search_asks_is_said_at_its_start(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As by `eval`, but without --tasks, which searches do not have."""
+    monkeypatch.setattr("tokenprune.evals.models.prompt_styles.STYLE_OF_FAMILY", {})
+    where = ["--model", model, "--data", tmp_path / "scenes", "--questions", 2]
+    write_scenes(tmp_path / "scenes")
+    for search in (["layers"], ["optimize", "--trials", 1, "--output", tmp_path / "settings.json"]):
+        assert command(*search, *where) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert said.startswith("How llava models write boxes is unknown: 2 questions ask for one with LLaVA's prompt")
+    (tmp_path / "scenes" / "pope").mkdir()
+    line = {"image": "images/1.png", "question": "05 10"}
+    (tmp_path / "scenes" / "questions.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps({**line, 'id': 'b'})}")
+    assert command("layers", *where) == 0
+    assert "asked alone, without the folders pope. To ask those, move yours to" in capsys.readouterr().out
+
+
 def test_every_split_at_once_and_the_other_state(model: str, tmp_path: Path) -> None:
     write_scenes(tmp_path / "scenes")
     options = ["--split", "all", "--state", "mean_pooled", "--trials", 1, "--questions", 5]

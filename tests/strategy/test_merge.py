@@ -71,7 +71,25 @@ def test_a_sum_beyond_float16(n_visual: int) -> None:
     features[1, 2] = torch.inf
     merged = Merge(TARGETS, SOURCES, torch.ones(3)).apply(features, torch.tensor([0, 3]))
     assert merged[0].tolist() == [65504, -65504, torch.inf]
-    assert merged[1, :2].tolist() == [60000, -60000]
+    assert merged[1].tolist() == [60000, -60000, 60000]
+
+
+@pytest.mark.parametrize("n_visual", [6, 600], ids=["as a product", "added up"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_an_infinity_stays_with_its_own_target(n_visual: int, dtype: torch.dtype) -> None:
+    """By channel: an infinity of either sign, two that cancel out, NaN, and what no target is merged from."""
+    inf, nan = torch.inf, torch.nan
+    features = torch.ones(n_visual, 6, dtype=dtype)
+    features[0] = torch.tensor([inf, -inf, inf, nan, 1, 1])
+    features[1] = torch.tensor([1, 1, -inf, 1, 1, 1])
+    features[2] = torch.tensor([1, 1, 1, 1, inf, nan])
+    targets, weights = torch.tensor([0, 0, 1, 1]), torch.tensor([0.5, 0.5, -1.0, 0.0])
+    merged = Merge(targets, torch.tensor([0, 1, 3, 4]), weights).apply(features, torch.tensor([0, 3]))
+    expected = torch.tensor([[inf, -inf, nan, nan, 1, 1], [-1.0] * 6], dtype=dtype)
+    torch.testing.assert_close(merged, expected, equal_nan=True)
+    turned = Merge(targets, torch.tensor([3, 4, 0, 1]), weights).apply(features, torch.tensor([0, 3]))
+    expected = torch.tensor([[1.0] * 6, [-inf, inf, nan, nan, -1, -1]], dtype=dtype)  # -inf or inf times 0 is NaN
+    torch.testing.assert_close(turned, expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("n_visual", [6, 600], ids=["as a product", "added up"])

@@ -143,11 +143,16 @@ class Merge:
 
     def _product(self, features: Float[Tensor, "visual width"], n_kept: int) -> Float[Tensor, "kept width"]:
         """The sums for many pairs, as a matrix product, which reads every feature only once."""
-        weights = torch.zeros(n_kept, len(features), dtype=torch.float32, device=features.device)
-        weights = weights.index_put((self.targets, self.sources), self.weights.float(), accumulate=True)
-        unused = torch.ones(len(features), dtype=torch.bool, device=features.device).index_fill(0, self.sources, False)
+        pairs, finite = (self.targets, self.sources), features.isfinite()
+        nothing = torch.zeros(n_kept, len(features), dtype=torch.float32, device=features.device)
+        weights = nothing.index_put(pairs, self.weights.float(), accumulate=True)
         with without_autocast(features.device):
-            return weights @ features.float().masked_fill(unused[:, None], 0)  # NaN times 0 is NaN
+            sums = weights @ features.float().where(finite, 0)
+            # An infinity or NaN times 0 is NaN, in all targets: those that a target is merged from are counted instead.
+            n_others = nothing.index_put(pairs, torch.ones_like(nothing[0, 0])) @ (~finite).float()
+            signs = features.isposinf().float() - features.isneginf().float()
+            infinite = weights.detach().sign() @ signs
+        return sums.where(n_others == 0, (infinite * torch.inf).where(infinite.abs() == n_others, torch.nan))
 
 
 def _rounded(sums: Float[Tensor, "kept width"], dtype: torch.dtype) -> Float[Tensor, "kept width"]:
