@@ -17,7 +17,8 @@ def read_text(path: Path, error: Kind = DataError) -> str:
     except FileNotFoundError as reason:
         raise error(f"{path}: no such file") from reason
     except UnicodeDecodeError as reason:
-        raise error(f"{path}, byte {reason.start}: not UTF-8; save the file as UTF-8") from reason
+        line = reason.object[: reason.start].count(b"\n") + 1
+        raise error(f"{path}, line {line}: not UTF-8; save the file as UTF-8, if it is text") from reason
 
 
 def read_lines(path: Path) -> list[str]:
@@ -40,8 +41,8 @@ def parse_json(text: str, where: str, then: str = "", *, one_line: bool = False,
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as reason:
-        line = "" if one_line else f", line {reason.lineno}"
-        raise error(f"{where}{line}, column {reason.colno}: broken JSON: {reason.msg}{then}") from reason
+        line, broken = "" if one_line else f", line {reason.lineno}", reason.msg.removesuffix(" starting at")
+        raise error(f"{where}{line}, column {reason.colno}: broken JSON: {broken}{then}") from reason
     except RecursionError as reason:
         raise error(f"{where}: broken JSON: nested too deeply{then}") from reason
     except ValueError as reason:  # for a key that appears twice, or an integer of thousands of digits

@@ -1,10 +1,9 @@
 """`tokenprune actions`: how far pruning moves the actions of a robot policy."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import at_least
+from tokenprune.evals.cli.arguments.parser import a_path, at_least
 
 EXTRA = "evals"
 
@@ -13,7 +12,7 @@ def add_options(parser: ArgumentParser) -> None:
     shared.add_required_model(parser, "folder or Hugging Face name of a PI0 model")
     parser.add_argument(
         "--data",
-        type=Path,
+        type=a_path,
         required=True,
         metavar="DIR",
         help="observations: a folder with observations.jsonl, or a LeRobot data set",
@@ -33,7 +32,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     shared.add_dtype(parser, "float32")
     shared.add_allowed(parser)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write the results to")
+    parser.add_argument("--output", type=a_path, metavar="FILE", help="JSON file to write the results to")
 
 
 def run(options: Namespace) -> None:

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import at_least
+from tokenprune.evals.cli.arguments.parser import a_path, at_least, fraction, number
 
 EXTRA = "adapt"
 
@@ -21,9 +21,9 @@ def add_options(parser: ArgumentParser) -> None:
     shared.add_strategy(parser)
     shared.add_keep_ratio(parser, 0.1, "lowest fraction of the visual tokens to keep in a pruned step")
     parser.add_argument(
-        "--up-to", type=float, default=0.5, metavar="RATIO", help="highest fraction to keep in a pruned step"
+        "--up-to", type=fraction, default=0.5, metavar="RATIO", help="highest fraction to keep in a pruned step"
     )
-    parser.add_argument("--whole", type=float, default=0.25, metavar="SHARE", help="share of steps without pruning")
+    parser.add_argument("--whole", type=number, default=0.25, metavar="SHARE", help="share of steps without pruning")
     parser.add_argument(
         "--part",
         choices=("decoder", "projector", "both"),
@@ -41,7 +41,7 @@ def add_options(parser: ArgumentParser) -> None:
         help="maximum number of questions that share an image's tokens, if the model and the strategy allow it",
     )
     parser.add_argument("--accumulate", type=at_least(1), default=1, metavar="N", help="forward passes per step")
-    parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="RATE", help="peak learning rate")
+    parser.add_argument("--learning-rate", type=number, default=2e-4, metavar="RATE", help="peak learning rate")
     parser.add_argument("--save-every", type=at_least(1), default=50, metavar="N", help="steps between checkpoints")
     shared.add_seed(parser)
     shared.add_dtype(parser)
@@ -50,7 +50,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=a_path,
         default=Path("runs/adapted"),
         metavar="DIR",
         help="folder for the adapter and its checkpoints; the same command resumes the training",

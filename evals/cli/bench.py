@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import at_least
+from tokenprune.evals.cli.arguments.parser import a_path, at_least, not_empty
 
 EXTRA = "evals"
 SHAPE, NEW_TOKENS, MEMORY, SIDE = "llava-1.5-0.5b", 32, 24.0, 672
@@ -17,6 +17,7 @@ STRATEGIES = ["random", "fopru:mode=rank", "fopru:mode=row", "vflowopt"]
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--model",
+        type=not_empty,
         metavar="PATH",
         help="model folder or Hugging Face name (default: random weights in the shape of --shape)",
     )
@@ -72,7 +73,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=a_path,
         default=Path("runs/bench.json"),
         metavar="FILE",
         help="JSON file for the results, with a plot next to it; rounds are added to an existing file",

@@ -37,7 +37,8 @@ def plain_errors(extra: str = "evals") -> Iterator[None]:
     except OSError as error:
         if error.filename is None:
             raise
-        sys.exit(f"Error: cannot read or write {error.filename}: {error.strerror or type(error).__name__}")
+        instead = ". Change its permissions, or name another" if isinstance(error, PermissionError) else ""
+        sys.exit(f"Error: cannot read or write {error.filename}: {error.strerror or type(error).__name__}{instead}")
 
 
 def escape_unprintable() -> None:

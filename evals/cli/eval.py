@@ -7,7 +7,7 @@ from shlex import quote
 
 from tokenprune.errors import SettingError
 from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import at_least, existing_file, json_object
+from tokenprune.evals.cli.arguments.parser import a_path, at_least, existing_file, json_object
 from tokenprune.evals.cli.arguments.settings import add_settings
 from tokenprune.evals.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 
@@ -74,7 +74,7 @@ def add_options(parser: ArgumentParser) -> None:
     add_settings(parser)
     parser.add_argument(
         "--output",
-        type=Path,
+        type=a_path,
         default=Path("runs/eval"),
         metavar="DIR",
         help="run folder: settings, every answer, results; the same command resumes the run",

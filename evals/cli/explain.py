@@ -1,10 +1,10 @@
 """`tokenprune explain`: what each strategy keeps of one image or video, and the answer to one question."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import Any
 
 from tokenprune.evals.cli.arguments import options as shared
+from tokenprune.evals.cli.arguments.parser import a_path
 from tokenprune.evals.defaults import EXPLAINED_OF_VIDEOS as OF_VIDEOS
 from tokenprune.evals.defaults import EXPLAINED_STRATEGIES, FRAMES
 
@@ -24,12 +24,15 @@ def add_options(parser: ArgumentParser) -> None:
     shared.add_frames(parser, None)
     shared.add_rounds(parser, 3)
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="PNG file that shows what was kept and why; of a video, by frame"
+        "--output",
+        type=a_path,
+        metavar="FILE",
+        help="PNG file that shows what was kept and why; of a video, by frame",
     )
-    parser.add_argument("--gif", type=Path, metavar="FILE", help="animated GIF that shows what was kept of a video")
+    parser.add_argument("--gif", type=a_path, metavar="FILE", help="animated GIF that shows what was kept of a video")
     parser.add_argument(
         "--html",
-        type=Path,
+        type=a_path,
         metavar="FILE",
         help="page with a slider for the keep ratio; asks the question at every stop, with both kinds of position IDs",
     )

@@ -7,7 +7,7 @@ from shlex import quote
 from typing import cast
 
 from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import at_least
+from tokenprune.evals.cli.arguments.parser import a_path, at_least
 
 EXTRA = "optimize"
 
@@ -52,7 +52,7 @@ def add_options(parser: ArgumentParser) -> None:
     shared.add_dtype(parser, "float32")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=a_path,
         default=Path("runs/settings.json"),
         metavar="FILE",
         help="settings file to write; a plot and a journal to resume from are written next to it",

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import at_least
+from tokenprune.evals.cli.arguments.parser import a_path, at_least
 
 EXTRA = "evals"
 FOLDER, LOSSES = "report", 4
@@ -12,7 +12,7 @@ FOLDER, LOSSES = "report", 4
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "results", nargs="+", type=Path, metavar="RUN", help="run folders or results files, all of one model"
+        "results", nargs="+", type=a_path, metavar="RUN", help="run folders or results files, all of one model"
     )
     parser.add_argument("--split", metavar="NAME", help="only the questions of this split (default: all)")
     parser.add_argument(
@@ -28,10 +28,13 @@ def add_options(parser: ArgumentParser) -> None:
     )
     shared.add_allowed(parser)
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help=f"folder for Markdown, plots and page (default: {FOLDER})"
+        "--output", type=a_path, metavar="DIR", help=f"folder for Markdown, plots and page (default: {FOLDER})"
     )
     parser.add_argument(
-        "--into", type=Path, metavar="FILE", help="only replace the tables between the markers in this Markdown file"
+        "--into",
+        type=a_path,
+        metavar="FILE",
+        help="only replace the tables between the markers in this Markdown file",
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import json_object
+from tokenprune.evals.cli.arguments.parser import fraction, json_object
 from tokenprune.evals.defaults import POSITION_IDS, SERVED_STRATEGIES
 
 EXTRA = "vllm"
@@ -57,7 +57,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--keep-ratio",
         "--keep_ratio",
-        type=float,
+        type=fraction,
         metavar="RATIO",
         help="fraction of the visual tokens to keep (default: the strategy's, usually 0.25)",
     )

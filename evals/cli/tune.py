@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import at_least
+from tokenprune.evals.cli.arguments.parser import a_path, at_least, fraction, number
 from tokenprune.evals.defaults import SEARCHED_KEEP_RATIOS
 
 EXTRA = "optimize"
@@ -14,7 +14,7 @@ def add_options(parser: ArgumentParser) -> None:
     shared.add_model(parser)
     parser.add_argument(
         "--max-loss",
-        type=float,
+        type=number,
         default=1.0,
         metavar="POINTS",
         help="maximum loss in points of accuracy, with 95 %% confidence; with --no-labels, in points of what --compare "
@@ -37,7 +37,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--keep-ratio",
         nargs=2,
-        type=float,
+        type=fraction,
         default=list(SEARCHED_KEEP_RATIOS),
         metavar=("LOWEST", "HIGHEST"),
         help="range of the fraction of visual tokens to keep",
@@ -60,7 +60,7 @@ def add_options(parser: ArgumentParser) -> None:
     shared.add_batch_tokens(parser)
     parser.add_argument(
         "--output",
-        type=Path,
+        type=a_path,
         default=Path("runs/tuned"),
         metavar="DIR",
         help="folder for settings file, page, plot and all answers; the same command resumes the search",

@@ -21,6 +21,9 @@ from tokenprune.text_files import read_json
 #: Measured with torch 2.13: 5 times for x @ w.T, as linear layers have it; 215 times for 512x2048 @ 2048x2048.
 SLOW = "bfloat16 is 5 to 200 times slower than float32 on this CPU, which has no instructions for it"
 
+#: How `device_map` can spread a model over all devices.
+SPREAD = "auto", "balanced", "balanced_low_0", "sequential"
+
 
 def load_model(
     name: str, dtype: str = "float32", device: str | None = None, device_map: str | None = None
@@ -40,6 +43,8 @@ def load_model(
     slow = device_map is None and torch.device(device).type == "cpu" and not has_bfloat16()
     if slow and dtype == "bfloat16":
         print(f"Warning: {SLOW}. Write --dtype float32.", file=sys.stderr)
+    if device_map is not None:
+        _check_device_map(device_map)
     config, processor = load_processor(name)
     torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
     with named(name, "weights"), _progress_on_terminals():
@@ -59,6 +64,19 @@ def load_model(
         elif dtype == "auto" and not quantised and model.dtype == torch.float16 and model.device.type == "cpu":
             model.float()
     return model.eval(), processor
+
+
+def _check_device_map(device_map: str) -> None:
+    """transformers' errors about it would be taken for ones of the weights."""
+    if device_map in SPREAD:
+        return
+    try:
+        torch.empty(0, device=device_map)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SettingError(
+            f"device_map (--device-map) {device_map!r}: {str(error).splitlines()[0].rstrip('.')}. Write auto, or a "
+            f"device of this machine, such as cpu"
+        ) from error
 
 
 def has_bfloat16() -> bool:
@@ -99,6 +117,9 @@ def load_processor(name: str) -> tuple[Any, Any]:
         raise DataError(f"{MODEL}: only a clone has the bundled model; write --model, or pip install -e a clone")
     is_folder = Path(name).is_dir()
     if not is_folder and (Path(name).is_absolute() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name[0] == "."):
+        address = re.fullmatch(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+).*", name)
+        if address is not None:
+            raise DataError(f"{name}: an address; write --model {address[1]}")
         raise DataError(f"{name}: no such folder; --model takes a folder with a config.json or a Hugging Face name")
     if is_folder and not (Path(name) / "config.json").is_file():
         raise DataError(f"{name}: no config.json in this folder, so it is not a model; name a folder that has one")

@@ -66,7 +66,20 @@ def find_inside(folder: Path, names: Sequence[str], where: str, what: str = "ima
         if _is_file(path):
             return path
     others = f" (or {' or '.join(names[1:])})" if names[1:] else ""
-    raise DataError(f"{where}: missing {what} {folder / names[0]}{others}")
+    raise DataError(f"{where}: missing {what} {folder / names[0]}{others}{_instead(folder, names[0])}")
+
+
+def _instead(folder: Path, name: str) -> str:
+    """Return what to do about a name that is no file in the folder, if that can be told."""
+    path, with_slashes = folder / name, name.replace("\\", "/")
+    if path.is_dir():
+        return "; this is a folder, write the path of a file in it"
+    if with_slashes != name and _is_file(folder / with_slashes):
+        return f"; write {with_slashes!r}, with slashes"
+    if not path.parent.is_dir():
+        return f"; there is no folder {path.parent}"
+    alike = sorted(one for one in os.listdir(path.parent) if Path(one).stem.casefold() == path.stem.casefold())
+    return f"; there is {path.with_name(alike[0])}" if alike else ""
 
 
 def _is_file(path: Path) -> bool:

@@ -61,15 +61,26 @@ def open_image(stored: StoredImage) -> Image.Image:
     """Return the image upright (EXIF rotation applied) and in RGB (grey repeated, transparency on white).
 
     DataError, naming the file, if it is truncated, not an image, larger than is allowed, or in numbers of unknown
-    range.
+    range. Of an animation or a document, this is the first frame or page, and a warning says so once.
     """
     content = stored.read_bytes()
     with _guarded(stored), Image.open(io.BytesIO(content)) as file:
+        if getattr(file, "is_animated", False) and file.format != "MPO":  # in which cameras store previews
+            _warn_of_more_frames(str(stored))
         image = _in_bytes(stored, ImageOps.exif_transpose(file), _bits(file, content))
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert("RGB")
+
+
+@cache
+def _warn_of_more_frames(stored: str) -> None:
+    warnings.warn(
+        f"{stored}: has several frames or pages, of which only the first is read. Save the others as images of their "
+        "own.",
+        stacklevel=3,
+    )
 
 
 def _bits(file: Image.Image, content: bytes) -> int:
@@ -126,7 +137,7 @@ def _guarded(stored: StoredImage) -> Iterator[None]:
             f"any size. If you trust this one, add --max-image-pixels {n_pixels}"
         ) from error
     except (UnidentifiedImageError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG chunk
-        raise DataError(f"{stored}: not an image that Pillow can read; replace the file") from error
+        raise DataError(f"{stored}: not an image that Pillow can read; save it as PNG or JPEG") from error
     except (DataError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise any type for a broken file

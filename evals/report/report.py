@@ -37,6 +37,9 @@ def read(results: Sequence[Path]) -> list[TaskResult]:
     A row that occurs twice with the same scores is used once; different scores are an error, as are different questions
     of one task and set, and different weights of one model.
     """
+    for path in results:
+        if path.is_file() and (path.name == "run.json" or path.name.startswith("answers")):
+            raise DataError(f"{path}: a file of a run, without its results; name the folder: {path.parent}")
     files = {path: path if path.is_file() else RunFolder(path).results_file for path in results}
     check_same_weights(files)
     check_same_questions({path: results_io.read([file]) for path, file in files.items()})

@@ -143,6 +143,7 @@ def optimize(
 
 def check_output(output: Path) -> None:
     """Raise SettingError for a settings file that `optimize` cannot write."""
+    files.check_file(output)
     if output.suffix != ".json":
         raise SettingError(
             f"{output}: patch() recognises a settings file by its ending; write {output.with_suffix('.json')}."

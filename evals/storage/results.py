@@ -92,7 +92,8 @@ class TaskResult:
     def of_split(self, split: str) -> "TaskResult":
         """Return the result of one split's questions alone (the visual tokens stay those of all)."""
         if split not in self.scores:
-            raise DataError(f"{self.task} of {self.dataset}: no split {split!r}; it has {', '.join(self.scores)}")
+            names = ", ".join(filter(None, self.scores)) or "none. Leave --split out"
+            raise DataError(f"{self.task} of {self.dataset}: no split {split!r}; it has {names}")
         scores, images = {split: self.scores[split]}, {split: self.images[split]}
         return replace(
             self, scores=scores, images=images, metrics={}, intervals={}, questions=f"{self.questions} {split}"

@@ -17,7 +17,7 @@ from tokenprune.errors import DataError
 from tokenprune.evals.boxes import Box
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.reading import fields
-from tokenprune.evals.reading.coco import check_pixels, from_corner
+from tokenprune.evals.reading.coco import check_pixels
 from tokenprune.evals.reading.hub import table_records
 from tokenprune.evals.reading.images import StoredImage, size_of
 from tokenprune.evals.reading.records import Record, line_records, only_file
@@ -28,7 +28,8 @@ from tokenprune.evals.tasks.base.short_answers import ShortAnswer, exact
 from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, points
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
-KEYS = ("image", "question", "answer", "box", "kind", "split", "id")
+NEEDED = "image", "question"
+KEYS = (*NEEDED, "answer", "box", "kind", "split", "id")
 #: Prefixes of addresses, which are not files.
 ADDRESSES = ("http://", "https://", "data:")
 #: What to do about keys that a question does not have.
@@ -59,6 +60,9 @@ def _numbered(records: Sequence[Record], path: Path) -> list[Record]:
             if key not in KEYS:
                 instead = INSTEAD.get(key, "")
                 raise DataError(f"{record.where}: unknown key {key!r}; known are {', '.join(KEYS)}{instead}")
+        for key in NEEDED:
+            if record.content.get(key) is None:
+                raise DataError(f"{record.where}: no {key!r}; write questions like {EXAMPLE}")
         content = {"id": number} | {key: value for key, value in record.content.items() if value is not None}
         found.append(Record(record.where, content, record.text_or_empty("split")))
         called = str(found[-1].identifier("id"))
@@ -157,7 +161,11 @@ def _box(corners: Any, where: str) -> Box:
         found = f"{len(corners)} numbers" if isinstance(corners, list) else fields.describe_value(corners)
         raise DataError(f"{where}: a box of {found}; expected left, top, right, bottom in pixels")
     left, top, right, bottom = (fields.as_number(one, where) for one in corners)
-    return from_corner([left, top, right - left, bottom - top], where)
+    if not (left < right and top < bottom):
+        raise DataError(
+            f"{where}: the box {corners} has no area; write left, top, right, bottom, which are not x, y, width, height"
+        )
+    return left, top, right, bottom
 
 
 def _images(record: Record, folder: Path) -> tuple[StoredImage, ...]:

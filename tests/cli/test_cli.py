@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from importlib import import_module
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -21,6 +21,7 @@ import tokenprune
 from tokenprune.evals.adapt.lora import PARTS
 from tokenprune.evals.bench.inputs.rendered import KINDS
 from tokenprune.evals.cli import COMMANDS, build_parser
+from tokenprune.evals.cli.arguments.parser import fraction
 from tokenprune.evals.models.loading import DTYPES
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.search.objective import STATES
@@ -115,8 +116,27 @@ def test_as_a_module(module: str) -> None:
         (["eval", "--lim", "3"], "tokenprune eval: error: unrecognized arguments: --lim 3. Did you mean --limit?"),
         (["eval", "--lim=3"], "unrecognized arguments: --lim=3. Did you mean --limit?"),
         (["bench", "--verbose"], "unrecognized arguments: --verbose. Type: tokenprune bench --help"),
-        (["eval", "some/model"], "unrecognized arguments: some/model. Write --model some/model, if that is the model."),
-        (["tune", "some/model", "--data", "x"], "Write --model some/model, if that is the model."),
+        (
+            ["eval", "some/model"],
+            "arguments: some/model. Write --model some/model, if that is the model, or",
+        ),
+        (["tune", "scenes"], "Write --model scenes, if that is the model, or --data scenes, if it has the questions."),
+        (["models", "llava", "qwen"], "unrecognized arguments: qwen. Type: tokenprune models --help"),
+        (["bench", "llava"], "Write --model llava, if that is the model."),
+        (["eval", "--keep-ratio", "25%"], "--keep-ratio: 25% is not a fraction above 0 and up to 1; write 0.25"),
+        (["bench", "--keep-ratio", "10"], "--keep-ratio: 10 is not a fraction above 0 and up to 1; write 0.1"),
+        (["layers", "--data", ""], "argument --data: empty, like a shell variable that is not set"),
+        (["eval", "--output", " "], "argument --output: empty, like a shell variable that is not set"),
+        (["eval", "--model", ""], "argument --model: empty, like a shell variable that is not set"),
+        (["bench", "--model", ""], "argument --model: empty, like a shell variable that is not set"),
+        (["serve", "--model", ""], "argument --model: empty, like a shell variable that is not set"),
+        (["report", ""], "argument RUN: empty, like a shell variable that is not set"),
+        (["explain", __file__, " "], "argument QUESTION: empty, like a shell variable that is not set"),
+        (["explain", "https://a.org/a.png", "?"], "https://a.org/a.png is an address; download the file, and write"),
+        (["explain", "/", "?"], "argument IMAGE: / is a folder; name a file in it"),
+        (["explain", __file__, "?", "--box", "1,", "2,", "3,", "4"], "argument --box: 1, is not a number; write one"),
+        (["tune", "--max-loss", "1%"], "argument --max-loss: 1% is not a number; write one such as 0.5"),
+        (["eval", "--engine-options", "a=1"], """; write it like '{"name": 1}'"""),
         (["actions", "some/model", "x"], "the following arguments are required: --model, --data"),
         (["report", "runs", "--model", "x"], "unrecognized arguments: --model x. Type: tokenprune report --help"),
         (["explain", __file__], "the following arguments are required: QUESTION"),
@@ -127,10 +147,23 @@ def test_wrong_usage(words: list[str], message: str, capsys: pytest.CaptureFixtu
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        *(("25%", 0.25), ("25 %", 0.25), ("0,25", 0.25), ("50", 0.5), ("0.5%", 0.005)),
+        *((meaningless, 0.25) for meaningless in ("1.5", "7", "0", "-0.5", "nan", "a quarter", "%")),
+    ],
+)
+def test_what_is_no_fraction(written: str, instead: float) -> None:
+    assert fraction("1") == 1
+    with pytest.raises(ArgumentTypeError, match=rf"^{written} is not a fraction above 0 .*; write {instead:g}$"):
+        fraction(written)
+
+
 def test_our_errors_are_a_sentence(tmp_path: Path) -> None:
     write_scenes(tmp_path)
-    said = command("optimize", "--data", tmp_path, "--keep-ratio", 7)
-    assert said.startswith("Error: VFlowOpt: keep_ratio=7.0 is not a fraction")
+    said = command("optimize", "--data", tmp_path, "--strategy", "vflowopt:keep_ratio=0.5")
+    assert said.startswith("Error: strategy 'vflowopt:keep_ratio=0.5': keep_ratio would have no effect")
     said = command("optimize", "--data", tmp_path, "--split", "trian")
     assert said.startswith("Error: ")
     assert "no split 'trian'; it has test, val" in said

@@ -38,6 +38,14 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     assert caught.value.code == f"Error: cannot read or write {path}: No such file or directory"
 
 
+def test_a_file_that_is_not_ones_own_is_one_sentence() -> None:
+    with pytest.raises(SystemExit) as caught, plain_errors():
+        raise PermissionError(errno.EACCES, "Permission denied", "a.png")
+    assert caught.value.code == (
+        "Error: cannot read or write a.png: Permission denied. Change its permissions, or name another"
+    )
+
+
 def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit) as caught, plain_errors():

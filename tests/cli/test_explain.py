@@ -59,7 +59,8 @@ def test_errors_are_a_sentence(ask: Callable[..., Any], tmp_path: Path, capsys: 
     assert "Did you mean 'fopru'" in ask("--strategy", "fopro")
     assert ask("--position-ids", "compct") == 2
     assert "argument --position-ids: invalid choice: 'compct'" in capsys.readouterr().err
-    assert "keep_ratio=7.0 is not a fraction" in ask("--keep-ratio", 7)
+    assert ask("--keep-ratio", 70) == 2
+    assert "argument --keep-ratio: 70 is not a fraction above 0 and up to 1; write 0.7" in capsys.readouterr().err
     for box in ((45, 10, 30, 30), (30, 10, "nan", 30), (30, 10, "inf", 30)):
         assert ask("--box", *box) == 2
         assert "argument --box: " in capsys.readouterr().err

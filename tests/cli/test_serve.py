@@ -162,7 +162,6 @@ def test_the_bundled_model_runs_on_the_transformers_backend(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--keep-ratio", "0"], "keep_ratio=0.0 is not a fraction in (0, 1]"),
         (["--strategy", "fopro"], "unknown strategy 'fopro'. Did you mean 'fopru'?"),
         (["--strategy", "fopru:layers=2"], "unknown setting 'layers'"),
         (["--strategy", "fastv"], "FastV cannot run inside vLLM"),
@@ -178,7 +177,6 @@ def test_the_bundled_model_runs_on_the_transformers_backend(capsys: pytest.Captu
             "layer=9 is not in the vision tower: write 0 to 5",
         ),
         (["--hf-overrides", '{"vision_feature_select_strategy": "full"}'], "does not give one visual token per patch"),
-        (["--keep_ratio", "0"], "keep_ratio=0.0 is not a fraction in (0, 1]"),
         (["--hf-overrides", '{"architectures": ["X"]}'], 'this command sets "architectures" itself'),
         (["--hf-overrides.text_config.rope_theta", "5"], "Write it in full, with a JSON object"),
         (["--keepratio", "0.5"], "--keepratio: did you mean --keep-ratio? Write it in full."),
@@ -192,6 +190,12 @@ def test_the_bundled_model_runs_on_the_transformers_backend(capsys: pytest.Captu
 )
 def test_errors(words: list[str], said: str, llava: Path) -> None:
     assert said in command("serve", "--model", llava, *words)
+
+
+@pytest.mark.parametrize("option", ["--keep-ratio", "--keep_ratio"])
+def test_a_keep_ratio_in_per_cent(option: str, llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("serve", "--model", llava, option, "25%") == 2
+    assert "25% is not a fraction above 0 and up to 1; write 0.25" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["hf-overrides", "hf_overrides", "hf-overrides.text_config"])

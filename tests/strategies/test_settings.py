@@ -90,8 +90,8 @@ def test_a_missing_file_is_named(llava: Any, tmp_path: Path) -> None:
 
 
 def test_not_utf_8(llava: Any, tmp_path: Path) -> None:
-    (tmp_path / "settings.json").write_bytes(b'{"strategy": "\xff"}')
-    with pytest.raises(SettingError, match="byte 14: not UTF-8"):
+    (tmp_path / "settings.json").write_bytes(b'{\n"strategy": "\xff"}')
+    with pytest.raises(SettingError, match="line 2: not UTF-8"):
         tokenprune.patch(llava, str(tmp_path / "settings.json"))
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from argparse import Action, ArgumentError, ArgumentParser, Namespace
 from collections.abc import Sequence
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 from tokenprune.evals.cli.arguments.completion import complete_strategy
-from tokenprune.evals.cli.arguments.parser import at_least, existing_file
+from tokenprune.evals.cli.arguments.parser import a_path, at_least, existing_file, fraction, not_empty, number
 from tokenprune.evals.defaults import (
     ALL_SPLITS,
     BATCH_TOKENS,
@@ -44,6 +43,7 @@ class _StoreBox(Action):
 def add_model(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--model",
+        type=not_empty,
         default=str(MODEL),
         metavar="PATH",
         help="model folder or Hugging Face name (default: in a clone, the bundled model)",
@@ -52,13 +52,13 @@ def add_model(parser: ArgumentParser) -> None:
 
 def add_required_model(parser: ArgumentParser, what: str = "model folder or Hugging Face name", **more: Any) -> None:
     """Add --model to a command for which a forgotten --model must not mean the bundled model."""
-    parser.add_argument("--model", required=True, metavar="PATH", help=what, **more)
+    parser.add_argument("--model", type=not_empty, required=True, metavar="PATH", help=what, **more)
 
 
 def add_data(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--data",
-        type=Path,
+        type=a_path,
         default=SCENES,
         metavar="DIR",
         help="folder with your own questions.jsonl, with the files of a published set, or with one folder per task, "
@@ -92,7 +92,7 @@ def add_allowed(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--image-root",
         nargs="+",
-        type=Path,
+        type=a_path,
         default=[],
         metavar="DIR",
         help="folders outside the data folder that images may be read from (default: none)",
@@ -168,7 +168,7 @@ def add_keep_ratios(
     parser.add_argument(
         "--keep-ratio",
         nargs="+",
-        type=float,
+        type=fraction,
         default=None if default is None else list(default),
         metavar="RATIO",
         help="fractions of the visual tokens to keep; every strategy runs at each of them, a settings file at its own"
@@ -177,7 +177,7 @@ def add_keep_ratios(
 
 
 def add_keep_ratio(parser: ArgumentParser, default: float, what: str = "fraction of the visual tokens to keep") -> None:
-    parser.add_argument("--keep-ratio", type=float, default=default, metavar="RATIO", help=what)
+    parser.add_argument("--keep-ratio", type=fraction, default=default, metavar="RATIO", help=what)
 
 
 def add_position_ids(parser: ArgumentParser, default: Sequence[str] | None, also: str = "") -> None:
@@ -195,7 +195,8 @@ def add_image(parser: ArgumentParser, bundled: str | None = None) -> None:
     """Add IMAGE and QUESTION. Both are optional if `bundled` is given: it says what is used instead of IMAGE."""
     if bundled is None:
         parser.add_argument("image", type=existing_file, metavar="IMAGE", help="image or video file")
-        parser.add_argument("question", metavar="QUESTION", help='what to ask about it, such as "Where is the cup?"')
+        ask = 'what to ask about it, such as "Where is the cup?"'
+        parser.add_argument("question", type=not_empty, metavar="QUESTION", help=ask)
     else:
         parser.add_argument(
             "image", nargs="?", type=existing_file, metavar="IMAGE", help=f"image file (default: {bundled})"
@@ -210,7 +211,7 @@ def add_box(parser: ArgumentParser) -> None:
         "--box",
         action=_StoreBox,
         nargs=4,
-        type=float,
+        type=number,
         metavar=("X1", "Y1", "X2", "Y2"),
         help="ground-truth box in pixels, for a question that asks for a box",
     )

@@ -44,14 +44,52 @@ def unrecognized(parser: ArgumentParser, words: Sequence[str]) -> str:
     --model for a bare word."""
     said, first = f"unrecognized arguments: {' '.join(words)}.", words[0].partition("=")[0]
     options = [option for action in parser._actions if action.dest != "help" for option in action.option_strings]
-    if not first.startswith("-"):
-        return f"{said} Write --model {first}, if that is the model." if "--model" in options else said
+    if not first.startswith("-") and "--model" in options:
+        data = f", or --data {first}, if it has the questions" if "--data" in options else ""
+        return f"{said} Write --model {first}, if that is the model{data}."
     near = get_close_matches(first, options, n=1)
     return f"{said} Did you mean {near[0]}?" if near else f"{said} Type: {parser.prog} --help"
 
 
+def not_empty(text: str) -> str:
+    """Argument type: a text with a character other than spaces. An empty path would mean the current folder."""
+    if not text.strip():
+        raise ArgumentTypeError("empty, like a shell variable that is not set")
+    return text
+
+
+def a_path(text: str) -> Path:
+    """Argument type: a path."""
+    return Path(not_empty(text))
+
+
+def number(text: str) -> float:
+    """Argument type: a number."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text} is not a number; write one such as 0.5") from error
+
+
+def fraction(text: str) -> float:
+    """Argument type: a number above 0 and up to 1."""
+    try:
+        value = float(text.removesuffix("%").replace(",", "."))
+    except ValueError:
+        value = 0.0
+    if "%" not in text and "," not in text and 0 < value <= 1:
+        return value
+    meant = value / 100 if "%" in text or value >= 10 else value
+    instead = meant if 0 < meant <= 1 else 0.25
+    raise ArgumentTypeError(f"{text} is not a fraction above 0 and up to 1; write {instead:g}")
+
+
 def existing_file(text: str) -> Path:
     """Argument type: a file that exists."""
+    if text.startswith(("http://", "https://")):
+        raise ArgumentTypeError(f"{text} is an address; download the file, and write its path")
+    if Path(text).is_dir():
+        raise ArgumentTypeError(f"{text} is a folder; name a file in it")
     if not Path(text).is_file():
         raise ArgumentTypeError(f"{text}: no such file")
     return Path(text)
@@ -77,7 +115,7 @@ def json_object(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise ArgumentTypeError(f"not JSON: {error}") from error
+        raise ArgumentTypeError(f"not JSON: {error}; write it like '{{\"name\": 1}}'") from error
     if not isinstance(found, dict):
         raise ArgumentTypeError(f"{text} is not a JSON object")
     return found

@@ -12,9 +12,10 @@ from helpers.commands import command
 from helpers.files.evals import saved, tiny_processor, write_vqav2
 from helpers.tiny import tiny_llava
 
-from tokenprune import UnsupportedError
+from tokenprune import SettingError, UnsupportedError
 from tokenprune.adapters.devices import input_device
 from tokenprune.evals.harness.model import HarnessModel
+from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.provenance import weights_digest
@@ -86,6 +87,15 @@ def test_device_map_of_the_command(scenes: Path, tmp_path: Path) -> None:
     for name, device_map in (("one", []), ("auto", ["--device-map", "auto"])):
         assert command(*asked, *device_map, "--output", tmp_path / name) == 0
     assert answers_in(tmp_path / "auto") == answers_in(tmp_path / "one")
+
+
+@pytest.mark.parametrize(("device_map", "said"), [("gpu", "Expected one of cpu, "), ("cuda:77", ""), ("", "")])
+def test_a_device_map_that_this_machine_does_not_have(tmp_path: Path, device_map: str, said: str) -> None:
+    """It is no fault of the weights."""
+    model = saved(tiny_llava(), tmp_path / "model")
+    with pytest.raises(SettingError, match=r"^device_map \(--device-map\) .*Write auto, or a device of this") as caught:
+        load_model(model, device_map=device_map)
+    assert f"{device_map!r}: {said}" in str(caught.value)
 
 
 def test_a_harness_model_that_is_spread(tmp_path: Path) -> None:

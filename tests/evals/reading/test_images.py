@@ -132,9 +132,27 @@ def test_too_little_memory_is_not_a_broken_image(tmp_path: Path, monkeypatch: py
         open_image(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tif"])
+def test_a_warning_says_once_that_only_the_first_frame_is_read(tmp_path: Path, name: str) -> None:
+    first, second = (Image.new("RGB", (6, 4), color) for color in ("red", "blue"))
+    first.save(tmp_path / name, save_all=True, append_images=[second], lossless=True)
+    with pytest.warns(UserWarning, match=rf"{name}: has several frames or pages, of which only the first") as caught:
+        images = [open_image(tmp_path / name) for _ in range(2)]
+    assert len(caught) == 1
+    assert [image.getpixel((0, 0)) for image in images] == [(255, 0, 0)] * 2
+
+
+def test_the_previews_in_a_photo_are_no_frames(tmp_path: Path) -> None:
+    photo = Image.new("RGB", (6, 4), "red")
+    photo.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[photo])
+    with Image.open(tmp_path / "a.jpg") as file:
+        assert getattr(file, "n_frames", 1) == 2
+    open_image(tmp_path / "a.jpg")  # warnings are errors here
+
+
 def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("404 not found")
-    with pytest.raises(ValueError, match=r"a\.jpg: not an image that Pillow can read"):
+    with pytest.raises(ValueError, match=r"a\.jpg: not an image that Pillow can read; save it as PNG or JPEG$"):
         open_image(tmp_path / "a.jpg")
     with pytest.raises(FileNotFoundError):
         open_image(tmp_path / "b.jpg")

@@ -132,7 +132,7 @@ def test_options_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], n
 def test_options_in_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.json").write_bytes(b'{"data": "\xff"}')
     assert command("eval", "--settings", tmp_path / "a.json") == 2
-    assert f"argument --settings: {tmp_path / 'a.json'}, byte 10: not UTF-8" in capsys.readouterr().err
+    assert f"argument --settings: {tmp_path / 'a.json'}, line 1: not UTF-8" in capsys.readouterr().err
     assert command("eval", "--settings", tmp_path / "b.json") == 2
     assert f"argument --settings: {tmp_path / 'b.json'}: no such file" in capsys.readouterr().err
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"data": "nowhere"}')  # with a byte order mark
@@ -164,7 +164,6 @@ def test_mistakes_are_said_before_the_weights_load(
     output = ["--output", tmp_path / "run"]
     for options, said in {
         ("--strategy", "fopro"): "Did you mean 'fopru'",
-        ("--keep-ratio", "7"): "keep_ratio=7.0 is not a fraction",
         ("--tasks", "poep"): "Did you mean 'pope'",
         ("--data", str(tmp_path / "nowhere")): "nowhere: no such folder",
         ("--split", "nowhere"): "no split 'nowhere'",
@@ -175,7 +174,18 @@ def test_mistakes_are_said_before_the_weights_load(
     search = ["optimize", "--model", place / "model", "--data", place / "set", "--split", "all", "--questions", 2]
     assert "settings.json" in command(*search, "--output", tmp_path / "settings.txt")
     assert "no split 'val'" in command(*search, "--split", "val", "--output", tmp_path / "settings.json")
+    (tmp_path / "file").touch()
+    said = command(*search, "--output", tmp_path / "file" / "settings.json")
+    assert said == f"Error: {tmp_path / 'file'}: cannot be a folder, because it is a file. Name another --output."
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["run.json", "answers.jsonl"])
+def test_a_report_of_one_of_a_runs_files(place: Path, tmp_path: Path, name: str) -> None:
+    said = command("report", place / "run" / name, "--output", tmp_path)
+    assert said == f"Error: {place / 'run' / name}: a file of a run, without its results; name the folder: {place}/run"
+    assert command("report", place / "run" / "rows.jsonl", "--output", tmp_path) == 0
+    assert "no split 'test'; it has none. Leave --split out" in command("report", place / "run", "--split", "test")
 
 
 @pytest.mark.parametrize(
@@ -183,6 +193,8 @@ def test_mistakes_are_said_before_the_weights_load(
     [
         ("nowhere/at/all", "no such folder; --model takes a folder with a config.json or a Hugging Face name"),
         ("./nowhere", "no such folder"),
+        ("https://huggingface.co/a/b-1.5/tree/main", "an address; write --model a/b-1.5"),
+        ("https://a.org/b/c", "no such folder"),
         ("{}/set", "no config.json in this folder"),
         ("{}/broken", "config.json, line 1, column 2: broken JSON: Expecting property name"),
         (

@@ -102,7 +102,7 @@ def test_broken_files_are_refused(tmp_path: Path, file: str, change: Any, messag
 def test_not_utf8(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
     (tmp_path / QUESTIONS).write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(ValueError, match=r"questions\.json, byte 7: not UTF-8"):
+    with pytest.raises(ValueError, match=r"questions\.json, line 1: not UTF-8"):
         VQA.load(tmp_path)
 
 
