@@ -163,7 +163,7 @@ def _print_checkpoint(name: str, checkpoint: Checkpoint, families: dict[str, Tes
     if model_type in ONLY_VLLM and wanted == model_type:
         like = next(one for one in families.values() if one.model_type == ONLY_VLLM[model_type])
         print(f"Only vLLM reads {model_type}, not transformers: no command except `tokenprune serve` takes it.")
-        print(f"  vLLM        {_in_vllm(checkpoint, strategies_of(like))}")
+        _print_vllm(checkpoint, strategies_of(like))
         return
     if model_type in CONVERTED or model_type in ONLY_VLLM:
         print(f"Only vLLM reads the format {model_type}. For all other uses, convert the checkpoint to {wanted}.")
@@ -195,17 +195,19 @@ def _print_one(family: str, one: Tested, checkpoint: Checkpoint) -> None:
     print(f"  strategies  {', '.join(can)}")
     if (first := FIRST_STAGE.get(one.model_type)) is not None:
         print(f"  inside      the language model only from decoder layer {first} on, such as fastv:layer={first}")
-    print(f"  vLLM        {_in_vllm(checkpoint, can)}")
+    _print_vllm(checkpoint, can)
     if lacks:
         print(f"  not         {', '.join(lacks)}: transformers itself does not support it")
 
 
-def _in_vllm(checkpoint: Checkpoint, strategies: list[str]) -> str:
+def _print_vllm(checkpoint: Checkpoint, strategies: list[str]) -> None:
+    """Print which of these strategies vLLM runs too, and which `tokenprune serve` takes if none is named."""
     refused = in_vllm(checkpoint)
     found, reason = ([], refused) if refused else served(checkpoint, strategies)
-    default = next((name for name in SERVED_STRATEGIES if name in found), None)
-    names = [f"{name} (default)" if name == default else name for name in found]
-    return f"tokenprune serve, with {', '.join(names)}" if names else f"no: {reason}"
+    print(f"  vLLM        tokenprune serve, with {', '.join(found)}" if found else f"  vLLM        no: {reason}")
+    possible = [one for one in SERVED_STRATEGIES if one.partition(":")[0] in found]
+    if default := served(checkpoint, possible)[0] if possible else []:
+        print(f"  default     {default[0]}, without --strategy")
 
 
 def _whole(model_type: str) -> Checkpoint:

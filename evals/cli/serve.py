@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from argparse import Action, ArgumentError, ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.metadata import distributions
 from importlib.util import find_spec
@@ -50,9 +50,8 @@ class _StoreOnce(Action):
 def add_options(parser: ArgumentParser) -> None:
     parser.usage = "tokenprune serve --model PATH [--strategy NAME] [--keep-ratio RATIO] [options] [vLLM options]"
     shared.add_required_model(parser, action=_StoreOnce)
-    preferred, other = SERVED_STRATEGIES
     shared.add_strategy(
-        parser, None, also=f" (default: {preferred}, or {other} for models that {preferred} does not fit)"
+        parser, None, f" (default: the first of {' '.join(SERVED_STRATEGIES)} that the model can run in vLLM)"
     )
     parser.add_argument(
         "--keep-ratio",
@@ -143,27 +142,46 @@ def _command(options: Namespace) -> list[str]:
 
 
 def _overrides(config: Mapping[str, Any], options: Namespace) -> dict[str, Any]:
-    """Return vLLM's --hf-overrides for the strategy in the options or, if there is none, for the first default that the
-    model supports. Raises UnsupportedError if there is none. Prints why it is not the preferred one."""
+    """Return vLLM's --hf-overrides for the strategy that was named or, if none was, the first default that fits the
+    model; if that is not the preferred one, say why. Raises UnsupportedError if the model cannot run it."""
     from tokenprune.errors import UnsupportedError
     from tokenprune.serving.vllm.hf_overrides import overrides
     from tokenprune.serving.vllm.settings import Settings
     from tokenprune.strategies.parsing import StrategySpec
 
     budget = {} if options.keep_ratio is None else {"keep_ratio": options.keep_ratio}
-    refusal: UnsupportedError | None = None
-    for name in SERVED_STRATEGIES if options.strategy is None else (options.strategy,):
-        settings = Settings(StrategySpec.read(name).make(budget), options.position_ids, options.record)
-        try:
-            found = overrides(config, settings, options.hf_overrides)
-        except UnsupportedError as error:
-            refusal = error
-            continue
-        if refusal is not None:
-            print(f"Pruning with {name} by default. {refusal}", file=sys.stderr)
+
+    def of(text: str) -> dict[str, Any]:
+        strategy = StrategySpec.read(text).make(budget)
+        return overrides(config, Settings(strategy, options.position_ids, options.record), options.hf_overrides)
+
+    if options.strategy is None:
+        name, found, why = _first_fitting(of)
+        if why is not None:
+            print(f"Serving with {name}, not {SERVED_STRATEGIES[0]}: {why}", file=sys.stderr, flush=True)
         return found
-    assert refusal is not None
-    raise refusal
+    try:
+        return of(options.strategy)
+    except UnsupportedError as error:
+        try:
+            name, _, _ = _first_fitting(of)
+        except UnsupportedError:  # the model is the reason, not the strategy
+            raise error from None
+        raise UnsupportedError(f"{error} Or write --strategy {name}, the default for this model.") from error
+
+
+def _first_fitting(of: Callable[[str], dict[str, Any]]) -> tuple[str, dict[str, Any], Exception | None]:
+    """Return the first default for which `of` raises no UnsupportedError, what it returns, and why the preferred one
+    does not fit; None if it does. Raises the preferred one's error if none fits."""
+    from tokenprune.errors import UnsupportedError
+
+    refused: list[UnsupportedError] = []
+    for name in SERVED_STRATEGIES:
+        try:
+            return name, of(name), next(iter(refused), None)
+        except UnsupportedError as error:
+            refused.append(error)
+    raise refused[0]
 
 
 def _has_cpu_build() -> bool:

@@ -86,12 +86,12 @@ def served(checkpoint: Checkpoint, strategies: Sequence[str]) -> tuple[list[str]
     from tokenprune.serving.vllm.hf_overrides import overrides
     from tokenprune.serving.vllm.settings import Settings
     from tokenprune.serving.vllm.startup.refusals import check_strategy
-    from tokenprune.strategies import STRATEGIES
+    from tokenprune.strategies.parsing import parse
 
     found, reason = [], ""
     architecture = architecture_of({"model_type": checkpoint.model_type, "architectures": checkpoint.architectures})
     for name in strategies:
-        strategy = STRATEGIES[name]()
+        strategy = parse(name)
         try:
             check_strategy(strategy, 32, architecture)
         except UnsupportedError:

@@ -129,7 +129,7 @@ def test_a_published_name_without_its_publisher(capsys: pytest.CaptureFixture[st
         assert command("models", name) == 0
         shown = capsys.readouterr().out
         assert shown.startswith(f"Judging by its name, {name} has the type minicpmv. To be sure, look")
-        assert "tokenprune serve, with random, divprune (default), fopru, " in shown
+        assert "tokenprune serve, with random, divprune, fopru, " in shown
 
 
 def test_a_guess_says_so(capsys: pytest.CaptureFixture[str]) -> None:

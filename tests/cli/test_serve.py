@@ -22,8 +22,6 @@ from tokenprune.evals.models.bundled import MODEL, SETTINGS
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.strategies.parsing import parse
 
-SIGLIP = {"model_type": "siglip_vision_model", "num_hidden_layers": 4}
-
 
 def write_model(folder: Path, model_type: str, **config: Any) -> Path:
     folder.mkdir()
@@ -108,19 +106,6 @@ def test_the_budget_of_the_strategy(
     strategy = Settings.read(found["tokenprune"]).strategy
     last = strategy.steps[-1] if isinstance(strategy, Compose) else strategy
     assert last == parse("fopru", **budget)
-
-
-@pytest.mark.parametrize(("model_type", "towers"), [("minicpmv", {"vision_config": SIGLIP}), ("gemma4_unified", {})])
-def test_the_default_where_mosaic_does_not_fit(
-    model_type: str, towers: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = write_model(tmp_path / "model", model_type, **towers)
-    assert command("serve", "--model", model, "--keep-ratio", 0.1, "--print") == 0
-    shown = capsys.readouterr()
-    found = overrides_in(shlex.split(shown.out))["tokenprune"]
-    assert Settings.read(found) == Settings(parse("divprune", keep_ratio=0.1))
-    assert shown.err.startswith("Pruning with divprune by default. Mosaic")
-    assert "Mosaic" in command("serve", "--model", model, "--strategy", DEFAULT_STRATEGY)
 
 
 def test_pixels_decide_how_much_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ processor      in the API server: a placeholder for each token that will be kept
 worker         in the worker: encode, select, position IDs
 towers         vision towers as vLLM builds them
 metrics        Prometheus counters, and a file of kept indices
-endpoint       GET /tokenprune: the server's strategy and settings
+endpoint       GET /tokenprune: the server's strategy and settings; refuses images prepared with others
 
 Only this folder imports vLLM. The commands and evals import only `settings`, `architectures`, `hf_overrides`,
 `startup.refusals` and `endpoint`, which do not load it; nothing else imports this folder.
