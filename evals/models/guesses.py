@@ -21,6 +21,7 @@ PUBLISHED: dict[str, Checkpoint | str | None] = {
     r"\S+/HyperCLOVAX-SEED-Think-32B": Checkpoint("vlm", architectures=("HCXVisionV2ForCausalLM",)),
     r"\S+/Ling-3\.0-\S*VL": "bailing_moe_v3_vl",
     r"\S+/Intern-S1-Pro": None,
+    r"\S+/Isaac-(?!0\.[12])": None,
     r"\S+/GLM-4\.(1V|6V-Flash)": "glm4v",
     r"\S+/GLM-4\.[56]V": "glm4v_moe",
     r"\S+/glm-4v-9b": None,

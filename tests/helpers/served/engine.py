@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from helpers.served.converted.deepseek_run import shrink_deepseek_ocr
+from helpers.served.converted.isaac import serve_small_isaac
 from helpers.served.converted.kimi_k3 import run_kimi_k3_on_cpus
 from helpers.served.converted.ling3 import NAME as LING3_VL
 from helpers.served.converted.ling3 import run_ling3_on_cpus
@@ -99,6 +100,7 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
     make_processor_whole()
     run_hunyuan_on_cpus()
     shrink_deepseek_ocr()
+    serve_small_isaac()
     serve_small_ovis2_5()
     if architecture == GLM5_NEXT:
         serve_plainly()

@@ -91,6 +91,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
 
     from helpers.served.converted.deepseek_run import load_deepseek_ocr
     from helpers.served.converted.dots import norm_as_dots_ocr
+    from helpers.served.converted.isaac import see_as_isaac
     from helpers.served.converted.keye import norm_as_keye
     from helpers.served.converted.kimi_k3 import see_as_kimi_k3
     from helpers.served.converted.ling3 import see_as_ling3
@@ -132,6 +133,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     processor = AutoProcessor.from_pretrained(folder)
     norm_as_dots_ocr(model, folder)
     norm_as_keye(model, folder)
+    see_as_isaac(model, processor, folder)
     see_as_llava_onevision2(model, folder)
     processor = see_as_ovis2_5(model, processor, folder)
     see_as_kimi_k3(model, folder)

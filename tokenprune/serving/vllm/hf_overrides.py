@@ -31,6 +31,7 @@ TEXT_PARTS = {
     "internvl_chat": "llm_config",
     "interns1": "text_config",
     "interns2_mobius": "text_config",
+    "isaac": "text_config",
     "kimi_k3": "text_config",
     "kimi_vl": "text_config",
     "llava_onevision2": "text_config",
@@ -94,6 +95,8 @@ def _parsed(config: Mapping[str, Any]) -> PreTrainedConfig:
     if model_type not in TEXT_PARTS:
         return AutoConfig.for_model(**copied)
     text_part, vision_parts = TEXT_PARTS[model_type], VISION_PARTS.get(model_type, ("vision_config",))
+    if model_type == "isaac" and "text_config" not in config:  # in 0.1, the config itself describes the language model
+        text_part = None
     for name in (*vision_parts, *([] if text_part is None else [text_part])):
         if not isinstance(config.get(name), Mapping):
             raise UnsupportedError(

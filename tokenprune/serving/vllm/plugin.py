@@ -67,9 +67,9 @@ def pruned_config(base: Any, architecture: Architecture) -> Any:
             base.verify_and_update_model_config(model_config)
             check_head(architecture, model_config)
             check_model(architecture, model_config)
-            if not architecture.mrope:
+            if not architecture.mrope or architecture.own_sections:
                 # vLLM then keeps position IDs per request. Only the top level says so, so that the language model,
-                # which is built from the text config, keeps its one-dimensional rotary embedding.
+                # which is built from the text config, keeps its own rotary embedding.
                 model_config.hf_config.mrope_section = [1, 1, 1]
             set_tokenizer_mode(architecture, model_config)
             SELECTION_TIMES.share_folder()

@@ -16,6 +16,7 @@ from helpers.served.converted.internvl import (
     save_internvl_chat,
     save_qianfan_ocr,
 )
+from helpers.served.converted.isaac import ISAAC_IMAGE, ISAAC_VISUAL, save_isaac
 from helpers.served.converted.keye import save_keye, save_keye1_5
 from helpers.served.converted.kimi_k3 import K3_IMAGE, save_kimi_k3
 from helpers.served.converted.kimi_vl import VL_OPTIONS, save_kimi_vl
@@ -77,6 +78,15 @@ CONVERTED_FAMILIES = (
         options={"engram_config": {"cpu_offload": False}} if V2 else {},  # memory can be pinned only with a GPU
     ),
     Family("ling3_vl", "TokenPruneLing3VL", save_ling3_vl, LING_IMAGE, far=FAR_MROPE, visual_token=LING_VISUAL),
+    Family(
+        "isaac",
+        "TokenPruneIsaac",
+        save_isaac,
+        ISAAC_IMAGE,
+        far=None,  # in position IDs, an image takes little more than a token of text
+        visual_token=ISAAC_VISUAL,
+        n_more=4,
+    ),
     Family("keye", "TokenPruneKeye", save_keye, PADDLE_IMAGE, far=FAR_MROPE, options=CHAT_OPTIONS),
     Family("keye_vl1_5", "TokenPruneKeyeVL1_5", save_keye1_5, PADDLE_IMAGE, far=FAR_MROPE, options=CHAT_OPTIONS),
     Family(

@@ -118,16 +118,21 @@ def norm_as_keye(model: Any, folder: Path) -> None:
         return
     read_halves(model, PaddleOCRVLAdapter)
     weights = load_file(folder / NORMS)
-    for number, layer in enumerate(model.model.language_model.layers):
-        for part in "qk":
-            norm = rms_norm(weights[f"model.layers.{number}.self_attn.{part}_norm.weight"])
-            projection = getattr(layer.self_attn, f"{part}_proj")
-            projection.register_forward_hook(partial(_by_head, norm))
+    norm_queries_and_keys(model, weights)
     if f"{MERGED}.weight" in weights:
         merged, projector = nn.LayerNorm(4 * WIDTH, eps=1e-5), model.model.projector
         merged.load_state_dict({name: weights[f"{MERGED}.{name}"] for name in ("weight", "bias")})
         projector.pre_norm = nn.Identity()
         projector.linear_1 = nn.Sequential(merged, projector.linear_1)
+
+
+def norm_queries_and_keys(model: Any, weights: dict[str, Tensor]) -> None:
+    """Give the language model of a PaddleOCR-VL the norms of a Qwen3."""
+    for number, layer in enumerate(model.model.language_model.layers):
+        for part in "qk":
+            norm = rms_norm(weights[f"model.layers.{number}.self_attn.{part}_norm.weight"])
+            projection = getattr(layer.self_attn, f"{part}_proj")
+            projection.register_forward_hook(partial(_by_head, norm))
 
 
 def _by_head(norm: nn.Module, module: nn.Module, given: Any, made: Tensor) -> Tensor:

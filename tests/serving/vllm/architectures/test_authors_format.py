@@ -125,6 +125,19 @@ def test_a_tower_like_qwen2_vl_s_with_siglip_s_names() -> None:
         written(onevision, layer=24)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_config_with_or_without_a_part_for_the_language_model(nested: bool) -> None:
+    """Of Isaac."""
+    names = {"model_type": "isaac", "architectures": ["IsaacForConditionalGeneration"]}
+    vision = {"model_type": "pixel_shuffle_siglip2", "num_hidden_layers": 27, "pixel_shuffle_scale_factor": 2}
+    text = {"num_hidden_layers": 28, "hidden_size": 2048, "rope_theta": 1e6}
+    isaac = {**names, "vision_config": vision, **({"text_config": text} if nested else text)}
+    assert written(isaac, layer=26)["architectures"] == ["TokenPruneIsaac"]
+    assert overrides(isaac, Settings(PixelPrune()))["architectures"] == ["TokenPruneIsaac"]
+    with pytest.raises(UnsupportedError, match="layer=27 is not in the vision tower: write 0 to 26"):
+        written(isaac, layer=27)
+
+
 def test_a_config_with_experts_for_images() -> None:
     """As in ERNIE 4.5 VL, which has two numbers where transformers has one number or a kind per layer."""
     experts = {"moe_num_experts": [64, 64], "moe_intermediate_size": [1536, 512], "moe_layer_start_index": [1, 1]}

@@ -34,6 +34,7 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "unlimited-ocr", "architectures": ["UnlimitedOCRForCausalLM"]}, "TokenPruneUnlimitedOCR"),
         ({"model_type": "dots_ocr", "architectures": ["DotsOCRForCausalLM"]}, "TokenPruneDotsOCR"),
         ({"model_type": "interns1", "architectures": ["InternS1ForConditionalGeneration"]}, "TokenPruneInternS1"),
+        ({"model_type": "isaac", "architectures": ["IsaacForConditionalGeneration"]}, "TokenPruneIsaac"),
         ({"model_type": "Keye", "architectures": ["KeyeForConditionalGeneration"]}, "TokenPruneKeye"),
         ({"model_type": "KeyeVL1_5", "architectures": ["KeyeVL1_5ForConditionalGeneration"]}, "TokenPruneKeyeVL1_5"),
         ({"model_type": "kimi_k3", "architectures": ["KimiK3ForConditionalGeneration"]}, "TokenPruneKimiK3"),

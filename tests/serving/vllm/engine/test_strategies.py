@@ -32,6 +32,7 @@ NAMES = (
     "ovis2_5",
     "ernie4_5_vl",
     "paddleocr_vl",
+    "isaac",
     "keye",
     "keye_vl1_5",
     "hunyuan_vl",

@@ -19,6 +19,7 @@ class Architecture:
     must_be_named: whether it serves only checkpoints that name the replaced architecture, because another family shares
         the type.
     mrope: whether position IDs have three components (M-RoPE).
+    own_sections: whether vLLM's model knows the sections of M-RoPE, so that config.json need not name them.
     reads_position_ids: whether the language model reads position IDs; if not, vLLM's must count tokens, because some
         models use them as places in the KV cache.
     vision_chunks: whether vLLM treats images and chunks of videos as one modality.
@@ -40,6 +41,7 @@ class Architecture:
     saved_as: str | None = None
     must_be_named: bool = False
     mrope: bool = False
+    own_sections: bool = False
     reads_position_ids: bool = True
     vision_chunks: bool = False
     takes_images: bool = True

@@ -47,6 +47,7 @@ ONLY_VLLM = {
     "intern_s2_preview": "qwen3_5_moe",
     "interns1": "internvl",
     "interns2_mobius": "qwen3_5_moe",
+    "isaac": "paddleocr_vl",
     "kimi_k3": "kimi_k25",
     "kimi_vl": "kimi_k25",
     "llava_onevision2": "qwen2_vl",

@@ -27,17 +27,20 @@ class KeyeVL1_5Processor(GridProcessor, keye_vl1_5.KeyeVL1_5MultiModalProcessor)
 
 
 class PrunedKeyeVL(PrunedQwenVL):
-    """Shared by both, whose patches are in raster order."""
+    """Shared by both and Isaac, whose patches are in raster order."""
 
     pruned = ("image",)
 
+    @property
+    def tower(self) -> Any:
+        return self.visual.vision_model
+
     def make_patch_dropping(self) -> PatchDropping:
-        tower = self.visual.vision_model
-        layers = tower.encoder.layers
-        return PatchDropping(self.config, layers, [tower.post_layernorm], layers[0].self_attn.attn.attn_backend)
+        layers, outputs = self.tower.encoder.layers, [self.tower.post_layernorm]
+        return PatchDropping(self.config, layers, outputs, layers[0].self_attn.attn.attn_backend)
 
     def attention_module(self) -> Any:
-        return self.visual.vision_model.encoder.layers[self.attention_layer].self_attn.attn
+        return self.tower.encoder.layers[self.attention_layer].self_attn.attn
 
     def frame_pixels(self, pixels: Any, grids: Int[Tensor, "images 3"]) -> list[Float[Tensor, "channels height width"]]:
         return assembled(pixels, grids, 1)

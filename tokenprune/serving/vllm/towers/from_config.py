@@ -78,6 +78,7 @@ OWN_TOWERS = {
     "hunyuan_vl": HUNYUAN_TOWER,
     "interns1": TOWERS["internvl_vision"],
     "internvl_chat": TOWERS["internvl_vision"],
+    "isaac": KEYE_TOWER,
     "kimi_k25": kimi.TOWER,
     "kimi_k3": kimi.TOWER,
     "kimi_vl": kimi.TOWER,
@@ -109,11 +110,13 @@ RADIO_MODELS = (
 
 def config_with_tower(config: Any) -> Any:
     """The part of a model's config that has its vision tower: the thinker's in Qwen-Omni, elsewhere the whole; for
-    Molmo 2, Ovis 2.5, MiniMax M3 and DeepSeek-OCR under transformers' names."""
+    Molmo 2, Ovis 2.5, MiniMax M3, DeepSeek-OCR and Isaac under transformers' names."""
     if hasattr(config, "vit_config"):
         return _of_molmo2(config) if hasattr(config, "adapter_config") else _of_ovis2_5(config)
     if isinstance(getattr(getattr(config, "vision_config", None), "width", None), Mapping):
         return _of_deepseek_ocr(config)
+    if hasattr(getattr(config, "vision_config", None), "pixel_shuffle_scale_factor"):
+        return _of_isaac(config)
     seeing = getattr(config, "thinker_config", config)
     published = getattr(seeing, "vision_config", None)
     return _of_minimax_m3(seeing, published) if isinstance(published, Mapping) else seeing
@@ -146,6 +149,14 @@ def _of_ovis2_5(config: Any) -> Any:
     vision.spatial_merge_size = vision.hidden_stride
     whole = vision.fullatt_block_indexes
     vision.fullatt_block_indexes = None if whole is None else [*map(int, whole.split("|"))]
+    named.vision_config = vision
+    return named
+
+
+def _of_isaac(config: Any) -> Any:
+    """Isaac's config with the name that PaddleOCR-VL's has for how many patches are merged along each side."""
+    named, vision = copy(config), copy(config.vision_config)
+    vision.spatial_merge_size = vision.pixel_shuffle_scale_factor
     named.vision_config = vision
     return named
 
