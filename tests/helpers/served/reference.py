@@ -101,6 +101,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     from helpers.served.converted.nemotron import NANO_VL, see_tiles
     from helpers.served.converted.onevision2 import see_as_llava_onevision2
     from helpers.served.converted.ovis import see_as_ovis2_5
+    from helpers.served.converted.step_vl import load_step_vl
     from helpers.served.cpu.attention import attend_causally_without_windows
     from helpers.served.native.compass import rotate_like_qwen3
     from helpers.served.native.glm5 import decode_plainly
@@ -118,6 +119,8 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
         return load_deepseek_ocr(folder)
     if published in ("minicpmv", "minicpmo"):
         return load_minicpmv(folder)
+    if published == "step_robotics":
+        return load_step_vl(folder)
     if (folder / CONVERTED).is_dir():
         folder = folder / CONVERTED
     # LightOn OCR is published with the type of another model.

@@ -43,6 +43,7 @@ TEXT_PARTS = {
     "ovis2_6": "llm_config",
     "ovis2_6_moe": "llm_config",
     "pixtral": "text_config",
+    "step_robotics": "text_config",
     "unlimited-ocr": "language_config",
     "vlm": "text_config",
 }

@@ -32,10 +32,12 @@ from helpers.served.converted.onevision2 import save_llava_onevision2
 from helpers.served.converted.opencua import OPENCUA_IMAGE, save_opencua
 from helpers.served.converted.ovis import OVIS_VIDEO, OVIS_VISUAL, save_ovis2_5
 from helpers.served.converted.qwen4 import save_qwen4_exp
+from helpers.served.converted.step_vl import save_step_vl
 from helpers.served.engine import V2
 from helpers.served.family import FAR_COUNTED, FAR_MROPE, OWN_ROTATION, Family, Far
 from helpers.served.models import INTERN_IMAGE, QWEN_IMAGE, QWEN_VIDEO
 from helpers.served.native.packed import KIMI_IMAGE, PADDLE_IMAGE
+from helpers.served.native.step import STEP_IMAGE
 
 CONVERTED_FAMILIES = (
     Family("interns1", "TokenPruneInternS1", save_interns1, INTERN_IMAGE, options=CHAT_OPTIONS),
@@ -147,6 +149,15 @@ CONVERTED_FAMILIES = (
         KIMI_IMAGE,
         far=Far(256, 8, (196, 196), raises="index out of range"),
         options=VL_OPTIONS,
+    ),
+    Family(
+        "step_vl",
+        "TokenPruneStepVL",
+        save_step_vl,
+        STEP_IMAGE,
+        far=Far(256, 8, (196, 196)),
+        n_more=1,
+        options=CHAT_OPTIONS,
     ),
     Family(
         "nemotron_nano_vl",

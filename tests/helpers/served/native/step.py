@@ -63,11 +63,8 @@ class Step3p7Config(PretrainedConfig):
 
 def save_step(folder: Path, window: int = 4096, **settings: Any) -> None:
     """Step 3.7. One of three decoder layers has a window and more heads; two have experts."""
-    words = tokenizer(STEP_IMAGE, *MARKS)
-    vision = {"width": 64, "layers": N_LAYERS, "heads": 2, "mlp_ratio": 1.5, "image_size": WHOLE, "patch_size": PATCH}
-    vision |= {"hidden_act": "quick_gelu", "ls_init_value": 0.1, "output_dim": None}
-    vision |= dict.fromkeys(("use_abs_posemb", "use_rope2d", "use_ln_pre"), True)
-    vision |= dict.fromkeys(("use_cls_token", "use_ln_post"), False)
+    processor = step_processor()
+    words, vision = processor.tokenizer, step_tower()
     text = decoder(len(words), sliding_window=window, **settings)
     text |= {"layer_types": ["full_attention", "sliding_attention", "full_attention"]}
     heads = {"num_attention_heads": 4, "num_attention_groups": 2, "head_dim": 32}
@@ -78,11 +75,6 @@ def save_step(folder: Path, window: int = 4096, **settings: Any) -> None:
     config = transformers.Step3p7Config(
         vision_config=dict(vision), text_config=dict(text), image_token_id=words.convert_tokens_to_ids(STEP_IMAGE)
     )
-    processor = transformers.Step3p7Processor(
-        image_processor=transformers.Step3p7ImageProcessor(size={"height": WHOLE, "width": WHOLE}, patch_size=CROP),
-        tokenizer=words,
-        chat_template=CHAT.replace("IMAGE", STEP_IMAGE),
-    )
     save(transformers.Step3p7ForConditionalGeneration(config), processor, folder)
     text |= {theirs: text.pop(ours) for theirs, ours in PUBLISHED.items()}
     text |= {"att_impl_type": "GQA", "moe_router_activation": "sigmoid", "tie_word_embeddings": False}
@@ -91,6 +83,23 @@ def save_step(folder: Path, window: int = 4096, **settings: Any) -> None:
     code = {"auto_map": {"AutoConfig": "configuration_step3p7.Step3p7Config"}}
     rewrite(folder / "config.json", lambda written: {**written, **code, "vision_config": vision, "text_config": text})
     (folder / "configuration_step3p7.py").write_text(CODE)
+
+
+def step_tower() -> dict[str, Any]:
+    """Return the settings of the tower, under their published names."""
+    vision = {"width": 64, "layers": N_LAYERS, "heads": 2, "mlp_ratio": 1.5, "image_size": WHOLE, "patch_size": PATCH}
+    vision |= {"hidden_act": "quick_gelu", "ls_init_value": 0.1, "output_dim": None}
+    vision |= dict.fromkeys(("use_abs_posemb", "use_rope2d", "use_ln_pre"), True)
+    return vision | dict.fromkeys(("use_cls_token", "use_ln_post"), False)
+
+
+def step_processor() -> Any:
+    """Return transformers' processor, with a tokenizer."""
+    return transformers.Step3p7Processor(
+        image_processor=transformers.Step3p7ImageProcessor(size={"height": WHOLE, "width": WHOLE}, patch_size=CROP),
+        tokenizer=tokenizer(STEP_IMAGE, *MARKS),
+        chat_template=CHAT.replace("IMAGE", STEP_IMAGE),
+    )
 
 
 def see_as_transformers() -> None:

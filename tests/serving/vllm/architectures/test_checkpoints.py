@@ -70,6 +70,7 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "molmo2", "architectures": ["Molmo2ForConditionalGeneration"]}, "TokenPruneMolmo2"),
         ({"model_type": "qwen4_exp", "architectures": ["Qwen4ExpForConditionalGeneration"]}, "TokenPruneQwen4Exp"),
         ({"model_type": "step3p7", "vision_config": {"width": 1536}}, "TokenPruneStep3p7"),
+        ({"model_type": "step_robotics", "architectures": ["StepVLForConditionalGeneration"]}, "TokenPruneStepVL"),
         ({"model_type": "llava", "architectures": ["TokenPruneQwen2VL"]}, "TokenPruneLlava"),
         ({"model_type": "cosmos3_omni", "architectures": ["Cosmos3ForConditionalGeneration"]}, "TokenPruneCosmos3"),
         ({"model_type": "cosmos3_omni", "architectures": ["Cosmos3OmniForConditionalGeneration"]}, "TokenPruneCosmos3"),

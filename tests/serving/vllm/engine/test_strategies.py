@@ -40,6 +40,7 @@ NAMES = (
     "kimi_k3",
     "kimi_vl",
     "step3p7",
+    "step_vl",
     "muse_glimmer",
     "nemotron_nano_vl",
     "nemotron_omni",

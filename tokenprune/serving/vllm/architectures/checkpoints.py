@@ -58,6 +58,7 @@ ONLY_VLLM = {
     "ovis2_6": "qwen2_5_vl",
     "ovis2_6_moe": "qwen2_5_vl",
     "pixtral": "mistral3",
+    "step_robotics": "step3p7",
 }
 #: Types for which transformers writes different language model settings than vLLM reads: a setting that only
 #: transformers writes, and a published checkpoint.

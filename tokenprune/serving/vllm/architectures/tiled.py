@@ -84,6 +84,14 @@ TILED = (
         has_markers=True,
         needs_pixels=True,
     ),
+    Architecture(
+        "TokenPruneStepVL",
+        "step3p7:PrunedStepVL",
+        "StepVLForConditionalGeneration",
+        "step_robotics",
+        has_markers=True,
+        needs_pixels=True,
+    ),
     Architecture("TokenPruneMiniCPMV", "minicpm_resampled:PrunedMiniCPMV", "MiniCPMV", "minicpmv", gridless=True),
     Architecture("TokenPruneMiniCPMO", "minicpm_resampled:PrunedMiniCPMO", "MiniCPMO", "minicpmo", gridless=True),
     needs_pixels(

@@ -1,4 +1,4 @@
-"""Step 3.7: crops of an image with markers between them, and then the whole image, with larger tiles."""
+"""Step 3.7 and Step3-VL: crops of an image with markers between them, and then the whole image, with larger tiles."""
 
 # pyright: reportMissingImports=false
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
-from vllm.model_executor.models import step3_vl, step3p7
+from vllm.model_executor.models import step3_vl, step3p7, step_vl
 from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
@@ -19,15 +19,12 @@ from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import images_of_crops
 
 
-class Step3p7Processor(PruningProcessor, step3_vl.Step3VLMultiModalProcessor):
+class StepProcessor(PruningProcessor, step3_vl.Step3VLMultiModalProcessor):
     has_markers = True
 
 
-@MULTIMODAL_REGISTRY.register_processor(
-    Step3p7Processor, info=step3_vl.Step3VLProcessingInfo, dummy_inputs=step3_vl.Step3VLDummyInputsBuilder
-)
-class PrunedStep3p7(PrunedModel, step3p7.Step3p7ForConditionalGeneration, SupportsMRoPE):
-    """vLLM's Step 3.7, pruned. Its tower gets all whole images, and then their crops."""
+class PrunedStep(PrunedModel):
+    """Shared by both models, whose tower gets all whole images, and then their crops."""
 
     def attention_module(self) -> Any:
         blocks = self.vision_model.transformer.resblocks
@@ -45,3 +42,18 @@ class PrunedStep3p7(PrunedModel, step3p7.Step3p7ForConditionalGeneration, Suppor
         if self.capture is not None:
             tiles["vision_attention"] = self.capture.by_tile()
         return images_of_crops(self, layouts, tiles)
+
+
+registered = MULTIMODAL_REGISTRY.register_processor(
+    StepProcessor, info=step3_vl.Step3VLProcessingInfo, dummy_inputs=step3_vl.Step3VLDummyInputsBuilder
+)
+
+
+@registered
+class PrunedStep3p7(PrunedStep, step3p7.Step3p7ForConditionalGeneration, SupportsMRoPE):
+    """vLLM's Step 3.7, pruned."""
+
+
+@registered
+class PrunedStepVL(PrunedStep, step_vl.StepVLForConditionalGeneration, SupportsMRoPE):
+    """vLLM's Step3-VL, pruned."""

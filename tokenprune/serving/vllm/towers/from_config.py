@@ -94,6 +94,7 @@ OWN_TOWERS = {
     "pixtral": TOWERS["pixtral"],
     "qianfan_ocr": TOWERS["qianfan_ocr_vision"],
     "step3p7": step3p7.TOWER,
+    "step_robotics": step3p7.TOWER,
     "unlimited-ocr": unlimited_ocr.TOWER,
 }
 #: Of the second encoder that vLLM builds for DeepSeek-OCR 2: published configs say only how wide it is.
