@@ -138,6 +138,18 @@ def test_a_config_with_or_without_a_part_for_the_language_model(nested: bool) ->
         written(isaac, layer=27)
 
 
+def test_a_tower_with_the_names_of_a_perception_encoder() -> None:
+    """Of Step3-VL."""
+    names = {"model_type": "step_robotics", "architectures": ["StepVLForConditionalGeneration"]}
+    vision = {"model_type": "perception_encoder", "width": 1536, "layers": 47, "heads": 16, "use_cls_token": False}
+    step = {**names, "vision_config": vision, "text_config": {"model_type": "qwen3", "num_hidden_layers": 36}}
+    assert written(step, layer=46)["architectures"] == ["TokenPruneStepVL"]
+    with pytest.raises(UnsupportedError, match="layer=47 is not in the vision tower: write 0 to 46"):
+        written(step, layer=47)
+    with pytest.raises(UnsupportedError, match="PixelPrune cannot run inside vLLM with TokenPruneStepVL"):
+        overrides(step, Settings(PixelPrune()))
+
+
 def test_a_config_with_experts_for_images() -> None:
     """As in ERNIE 4.5 VL, which has two numbers where transformers has one number or a kind per layer."""
     experts = {"moe_num_experts": [64, 64], "moe_intermediate_size": [1536, 512], "moe_layer_start_index": [1, 1]}
