@@ -35,7 +35,7 @@ class StepRoboticsConfig(PreTrainedConfig):
 class Qwen3(transformers.Qwen3Model):
     """A Qwen3 that says, like Step 3.7's language model, that no experts were chosen."""
 
-    def forward(self, *args: Any, **settings: Any) -> MoeModelOutputWithPast:
+    def forward(self, *args: Any, **settings: Any) -> Any:
         return MoeModelOutputWithPast(**super().forward(*args, **settings))
 
 
