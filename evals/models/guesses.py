@@ -50,6 +50,7 @@ PUBLISHED: dict[str, Checkpoint | str | None] = {
     r"\S+/Unlimited-OCR": "unlimited-ocr",
     r"\S+/Ovis2\.6-80B": None,
     r"\S+/Ovis2\.6-\d+B-A\d+B": "ovis2_6_moe",
+    r"\S+/Step-3\.7": "step3p7",
     r"\S+/Step3-VL-10B": "step_robotics",
     r"\S+/LLaVA-OneVision-1\.5": None,
     r"\S+/LLaVA-OneVision-2": "llava_onevision2",

@@ -74,6 +74,7 @@ NAMES = {
     "baidu/Unlimited-OCR": "unlimited-ocr",
     "rednote-hilab/dots.ocr": "dots_ocr",
     "MiniMaxAI/MiniMax-M3": "minimax_m3_vl",
+    "stepfun-ai/Step-3.7-Flash": "step3p7",
     "stepfun-ai/Step3-VL-10B": "step_robotics",
     "stepfun-ai/Step3-VL-10B-Base": "step_robotics",
     "openbmb/MiniCPM-Llama3-V-2_5": "minicpmv",
