@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.layers import BatchLayers, RowLayers
+from tokenprune.adapters.towers.projectors import tokenwise_projector
 from tokenprune.adapters.towers.tower import image_row, pixel_sizes
 from tokenprune.encoded import Modality
 from tokenprune.errors import UnsupportedError
@@ -72,7 +73,8 @@ class LlavaAdapter(ModelAdapter):
         n_states = len(self.tower.layers(self.vision_tower)) + 1
         n_before = self.feature_layers % n_states - 1  # layer n - 1 makes state n; state 0 is the embedding
         if self.tower.attention is None:
-            return BatchLayers.of(self.tower, self.vision_tower, n_before)
+            projector = tokenwise_projector(self.core)
+            return BatchLayers.of(self.tower, self.vision_tower, n_before, projector=projector)
         describe = partial(image_row, patch=self.vision_tower.config.patch_size, merge=merge)
         return RowLayers.of(self.tower, self.vision_tower, range(n_before), describe)
 

@@ -8,6 +8,7 @@ from typing import Any
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.layers import BatchLayers
+from tokenprune.adapters.towers.projectors import tokenwise_projector
 from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
@@ -24,5 +25,5 @@ class PaliGemmaAdapter(ModelAdapter):
 
     @property
     def tower_layers(self) -> BatchLayers | None:
-        n_layers = len(self.tower.layers(self.vision_tower))
-        return BatchLayers.of(self.tower, self.vision_tower, self.consumed_layer(n_layers))
+        n_before = self.consumed_layer(len(self.tower.layers(self.vision_tower)))
+        return BatchLayers.of(self.tower, self.vision_tower, n_before, projector=tokenwise_projector(self.core))

@@ -11,6 +11,7 @@ resampler      resamplers, whose queries become the visual tokens
 attention      reads attention in one row of patches, and recomputes it with a bias
 row            towers before which strategies can drop patches
 layers         towers between whose layers strategies can drop patches
+projectors     projectors that map every token by itself
 rotary         rotary position embeddings
 """
 

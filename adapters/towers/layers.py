@@ -35,6 +35,8 @@ class BatchLayers:
     after: the layers after which visual tokens may be dropped, all before the one whose output the projector gets.
     patches: returns the patches of each visual token of a tile, from the arguments of the tower; None if each has one.
     whole_images: whether a tile is an image. If not, the tower does not know which tiles belong to one image.
+    projector: returns the module that gets the patches of each call of the tower, without prefix tokens, and maps every
+        patch by itself; None if there is no such module.
     """
 
     tower: Tower
@@ -43,6 +45,7 @@ class BatchLayers:
     n_heads: int
     patches: Callable[[Mapping[str, Any]], Int[Tensor, "visual patches"]] | None = None
     whole_images: bool = True
+    projector: Callable[[], nn.Module] | None = None
 
     @classmethod
     def of(
@@ -52,6 +55,7 @@ class BatchLayers:
         n_before: int,
         patches: Callable[[Mapping[str, Any]], Int[Tensor, "visual patches"]] | None = None,
         whole_images: bool = True,
+        projector: Callable[[], nn.Module] | None = None,
     ) -> BatchLayers | None:
         """The layers of a model's vision tower, the first `n_before` of which come before the layer whose output the
         projector gets; None if there are none, or if they take no masks."""
@@ -59,7 +63,7 @@ class BatchLayers:
         if tower.values is None or n_before < 1 or kernel_of(vision) not in KERNELS:
             return None
         n_heads = vision.config.num_attention_heads
-        found = cls(tower, layers, tuple(range(n_before)), n_heads, patches, whole_images)
+        found = cls(tower, layers, tuple(range(n_before)), n_heads, patches, whole_images, projector)
         return found if takes_mask(found.masked(0)) else None
 
     def masked(self, number: int) -> nn.Module:

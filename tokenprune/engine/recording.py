@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool
@@ -34,6 +34,9 @@ from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import KeptInTower
 
+if TYPE_CHECKING:
+    from tokenprune.engine.tower.batch import BatchCut
+
 #: The record travels on the encoder's own output object, because `generate` encodes the images before it calls the
 #: model, and may repeat the features for beams in between.
 RECORD_ATTRIBUTE = "tokenprune_record"
@@ -45,12 +48,14 @@ class Encoding:
     tiles: for each statistic, one entry per tile that the tower has encoded so far.
     before: the selection from each image that the tower was given, if the strategy prunes before the tower.
     tower_call: what was captured of the tower's current call.
+    cut: what the tower's last call left of a batch of tiles; None if that is everything.
     """
 
     def __init__(self, statistics: frozenset[str]) -> None:
         self.tiles: dict[str, list[Any]] = {name: [] for name in statistics - {"kept_before_tower"}}
         self.before: list[Selection] = []
         self.tower_call: dict[str, Any] = {}
+        self.cut: BatchCut | None = None
 
 
 class FeatureFunction(MethodOverride):

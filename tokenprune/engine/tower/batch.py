@@ -44,6 +44,11 @@ class BatchCut:
             patches.masked_fill_(~self.real.to(hidden.device), torch.finfo(hidden.dtype).min)
         return keys[:, None, None].expand(-1, -1, n_tokens, -1)
 
+    def without(self, whole: Float[Tensor, "tiles all width"]) -> Float[Tensor, "tiles left width"]:
+        """The rows of the patches that are left; in place of padding, any row of the tile."""
+        index = self.patches[..., None].expand(-1, -1, whole.shape[2])
+        return whole.gather(1, index.to(whole.device))
+
     def whole(self, hidden: Float[Tensor, "tiles tokens width"]) -> Float[Tensor, "tiles all width"]:
         """The hidden states with every patch in its original place, and zeros for dropped ones."""
         n_prefix = hidden.shape[1] - self.patches.shape[1]

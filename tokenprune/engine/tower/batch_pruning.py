@@ -5,7 +5,7 @@ next layers get only their patches. If tiles of a batch end up with unequal numb
 mask keeps the padding out of the attention. A merged patch is attended to like the patches that it stands for: the
 logarithm of their number is added to its logit. After the tower, the remaining patches are put back in their places
 in the grid, so that the model finds the shapes that it expects; the other places hold zeros, which are dropped before
-the language model.
+the language model. A projector that maps every patch by itself is not given these places; its output has them again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tokenprune.engine.arguments import named_arguments
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.patch import Register
-from tokenprune.engine.tower.batch import BatchCall
+from tokenprune.engine.tower.batch import BatchCall, BatchCut
 from tokenprune.engine.tower.pruning import TowerPruning
 from tokenprune.strategy import Strategy
 
@@ -46,6 +46,10 @@ class BatchPruning(TowerPruning[BatchCall, BatchLayers]):
                 register(layer.register_forward_pre_hook(before, with_kwargs=True))
                 if masked is not layer:
                     register(masked.register_forward_pre_hook(self.before_attention, with_kwargs=True))
+        if self._layers.projector is not None:
+            projector = self._layers.projector()
+            register(projector.register_forward_pre_hook(self.before_projector))
+            register(projector.register_forward_hook(self.after_projector))
 
     def begin(self, tower: nn.Module, arguments: Mapping[str, Any]) -> BatchCall:
         of_tokens = None if self._layers.patches is None else self._layers.patches(arguments)
@@ -91,6 +95,9 @@ class BatchPruning(TowerPruning[BatchCall, BatchLayers]):
     @dynamo_disabled
     def after_tower(self, module: nn.Module, args: Any, output: Any) -> Any:
         call, self._context.tower = self.call, None
+        if (encoding := self._context.encoding) is not None:
+            cut = None if call is None else call.cut
+            encoding.cut = None if cut is None or cut.patches.shape[1] == cut.n_all else cut
         if call is None or not call.entered:
             return None
 
@@ -98,3 +105,26 @@ class BatchPruning(TowerPruning[BatchCall, BatchLayers]):
             return call.entered[layer].whole(hidden) if layer in call.entered else hidden
 
         return restore_patches(output, len(self._layers.layers), whole)
+
+    @dynamo_disabled
+    def before_projector(self, module: nn.Module, args: Any) -> Any:
+        """The arguments of the projector without the rows of dropped patches; None if they need no change."""
+        cut = self._projected
+        if cut is None or not args or args[0].shape[:2] != (len(cut.patches), cut.n_all):
+            return None
+        assert self._layers.projector is not None
+        if torch.is_grad_enabled() and recomputes_hooks(self._layers.projector(), module):
+            return None  # run again in the backward pass, it would be given all rows
+        return cut.without(args[0]), *args[1:]
+
+    @dynamo_disabled
+    def after_projector(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        """The projector's output with a row for every patch again; None if it needs no change."""
+        cut = self._projected
+        return cut.whole(output) if cut is not None and args and args[0].shape[:2] == cut.patches.shape else None
+
+    @property
+    def _projected(self) -> BatchCut | None:
+        """What is left of the tiles that the model projects now; None if that is everything."""
+        encoding = self._context.encoding
+        return None if encoding is None else encoding.cut
