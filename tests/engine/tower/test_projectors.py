@@ -110,7 +110,7 @@ def test_rows_of_dropped_patches_are_not_projected(name: str, strategy: TowerStr
 
 def test_one_tile_of_which_everything_is_left() -> None:
     model, inputs = tiny_llava(), prompt([2, 1])
-    with tokenprune.patch(model, Uneven(dropped=(20, 0, 22))):
+    with tokenprune.patch(model, Uneven(keep_ratio=1.0, dropped=(20, 0, 22))):
         seen = seen_of(model, inputs["pixel_values"])
     assert seen.rows == (3, 36)
     with torch.no_grad():
@@ -133,15 +133,18 @@ def test_a_projector_that_mixes_tokens_gets_all_rows(kind: str) -> None:
 
 
 @pytest.mark.parametrize("first", ["patch", "wrap"])
-def test_gradients_of_a_projector_that_runs_again(first: str) -> None:
+@pytest.mark.parametrize(
+    "strategy", [ToMe(keep_ratio=0.5), Uneven(keep_ratio=1.0, dropped=(20, 0, 22))], ids=["tome", "uneven"]
+)
+def test_gradients_of_a_projector_that_runs_again(strategy: TowerStrategy, first: str) -> None:
     """Outside a feature function, the hooks of one that was wrapped after the patch would not know what was dropped."""
     model, plain, inputs = tiny_llava().train(), tiny_llava().train(), prompt([1, 2])
-    tokenprune.patch(plain, ToMe(keep_ratio=0.5))
+    tokenprune.patch(plain, strategy)
     if first == "patch":
-        tokenprune.patch(model, ToMe(keep_ratio=0.5))
+        tokenprune.patch(model, strategy)
     model.model.multi_modal_projector = checkpoint_wrapper(model.model.multi_modal_projector)
     if first == "wrap":
-        tokenprune.patch(model, ToMe(keep_ratio=0.5))
+        tokenprune.patch(model, strategy)
     for one in (model, plain):
         one(**given(inputs), labels=labels_of(inputs), use_cache=False).loss.backward()
     assert_same_gradients(model, plain)
