@@ -72,7 +72,9 @@ class Seen:
 
 
 def seen_of(model: Any, pixels: Tensor) -> Seen:
-    given, rows, projector = [], [], model.model.multi_modal_projector
+    given: list[Tensor] = []
+    rows: list[tuple[int, ...]] = []
+    projector = model.model.multi_modal_projector
     inside = next(module for module in projector.modules() if isinstance(module, (nn.Linear, nn.LayerNorm)))
     hooks = [
         projector.register_forward_pre_hook(lambda module, args: given.append(args[0]), prepend=True),
@@ -82,7 +84,8 @@ def seen_of(model: Any, pixels: Tensor) -> Seen:
         output = model.model.get_image_features(pixels, return_dict=True).pooler_output
     for hook in hooks:
         hook.remove()
-    return Seen(*given, *rows, torch.stack(list(output)))
+    (only,), (shape,) = given, rows
+    return Seen(only, shape, torch.stack(list(output)))
 
 
 @pytest.mark.parametrize(
