@@ -47,7 +47,8 @@ def test_what_a_search_asks_is_said_at_its_start(
     line = {"image": "images/1.png", "question": "05 10"}
     (tmp_path / "scenes" / "questions.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps({**line, 'id': 'b'})}")
     assert command("layers", *where) == 0
-    assert "asked alone, without the folders pope. To ask those, move yours to" in " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "asked alone, without the folders pope. To ask those, move yours to" in said
 
 
 def test_every_split_at_once_and_the_other_state(model: str, tmp_path: Path) -> None:
