@@ -70,7 +70,7 @@ def find_inside(folder: Path, names: Sequence[str], where: str, what: str = "ima
 
 
 def _instead(folder: Path, name: str) -> str:
-    """Return what to do about a name that is no file in the folder, if that can be told."""
+    """Return a hint for a file name that does not exist in the folder; "" if there is none."""
     path, with_slashes = folder / name, name.replace("\\", "/")
     if path.is_dir():
         return "; this is a folder, write the path of a file in it"

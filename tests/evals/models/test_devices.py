@@ -91,7 +91,7 @@ def test_device_map_of_the_command(scenes: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("device_map", "said"), [("gpu", "Expected one of cpu, "), ("cuda:77", ""), ("", "")])
 def test_a_device_map_that_this_machine_does_not_have(tmp_path: Path, device_map: str, said: str) -> None:
-    """It is no fault of the weights."""
+    """The weights are not to blame."""
     model = saved(tiny_llava(), tmp_path / "model")
     with pytest.raises(SettingError, match=r"^device_map \(--device-map\) .*Write auto, or a device of this") as caught:
         load_model(model, device_map=device_map)
