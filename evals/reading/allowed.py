@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from tokenprune.errors import DataError
 from tokenprune.evals.defaults import FRAMES, MAX_IMAGE_PIXELS
@@ -53,8 +54,8 @@ def find_inside(folder: Path, names: Sequence[str], where: str, what: str = "ima
     `image_roots`.
     """
     for name in names:
-        path = folder / name
         try:
+            path = _as_stored(folder / name)
             real = Path(os.path.realpath(path))
         except (OSError, ValueError) as error:
             raise DataError(f"{where}: {name!r} cannot name a file ({error})") from error
@@ -80,6 +81,15 @@ def _instead(folder: Path, name: str) -> str:
         return f"; there is no folder {path.parent}"
     alike = sorted(one for one in os.listdir(path.parent) if Path(one).stem.casefold() == path.stem.casefold())
     return f"; there is {path.with_name(alike[0])}" if alike else ""
+
+
+def _as_stored(path: Path) -> Path:
+    """Return the path with the file name as its folder has it: macOS decomposes accented letters, other systems do
+    not."""
+    if path.name.isascii() or _is_file(path) or not path.parent.is_dir():
+        return path
+    name = normalize("NFC", path.name)
+    return next((one for one in path.parent.iterdir() if normalize("NFC", one.name) == name), path)
 
 
 def _is_file(path: Path) -> bool:

@@ -5,7 +5,8 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unicodedata import normalize
 
 import pytest
 from helpers.files.sets import save
@@ -13,7 +14,7 @@ from helpers.files.tasks import SETS
 from PIL import Image
 
 from tokenprune.errors import DataError
-from tokenprune.evals.reading.allowed import allowing
+from tokenprune.evals.reading.allowed import allowing, find_inside
 from tokenprune.evals.reading.images import open_image, size_of
 from tokenprune.evals.tasks import TASKS
 
@@ -88,6 +89,18 @@ def test_links_are_followed_into_named_folders_only(tmp_path: Path) -> None:
     image.unlink()
     (folder / "inside.jpg").rename(image)
     assert TASKS["vizwiz"].load(tmp_path / "linked")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_with_accents_is_found_in_either_encoding(tmp_path: Path, form: Literal["NFC", "NFD"]) -> None:
+    stored, named = normalize(form, "Café.png"), normalize("NFC" if form == "NFD" else "NFD", "Café.png")
+    save(tmp_path / stored)
+    assert find_inside(tmp_path, [named], "line 1") == tmp_path / stored
+    (tmp_path / stored).unlink()
+    save(tmp_path.parent / "secret.png")
+    (tmp_path / stored).symlink_to(tmp_path.parent / "secret.png")
+    with pytest.raises(DataError, match="outside the data folder"):
+        find_inside(tmp_path, [named], "line 1")
 
 
 def test_a_named_folder_must_exist(tmp_path: Path) -> None:
