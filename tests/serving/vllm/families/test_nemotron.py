@@ -77,7 +77,9 @@ def test_sizes_of_towers_are_those_of_vllm() -> None:
 
     from tokenprune.serving.vllm.towers.radio import SIZES
 
-    assert {name: (layers, heads) for name, (_, layers, heads, _) in VIT_TIMM_DIM_BY_NAME.items()} == SIZES
+    theirs = {name: (layers, heads) for name, (_, layers, heads, _) in VIT_TIMM_DIM_BY_NAME.items()}
+    later = {"vit_so400m_patch16_224"}  # which vLLM 0.32 does not build
+    assert theirs == {name: size for name, size in SIZES.items() if name in theirs or name not in later}
 
 
 def test_options_of_a_prompt_with_the_sound_of_its_videos() -> None:
@@ -103,9 +105,9 @@ def test_what_vllm_makes_up_to_measure_memory_is_not_counted(monkeypatch: pytest
     monkeypatch.setattr(NemotronProcessor.__mro__[2], "_cached_apply_hf_processor", lambda *_: made, raising=False)
     monkeypatch.setattr(NemotronProcessor, "_check_encoded", lambda *_: None)
     monkeypatch.setattr(NemotronProcessor, "_check_length", lambda *_: None)
-    processor = NemotronProcessor.__new__(NemotronProcessor)
-    processor.settings = Settings.read(FOPRU)
+    ours = NemotronProcessor.__new__(NemotronProcessor)
+    ours.settings = Settings.read(FOPRU)
     for options in (dict(processor.PROFILING_OPTIONS), {"keep_ratio": float("1")}):
         inputs = SimpleNamespace(hf_processor_mm_kwargs=options, mm_data_items={}, cache=None)
-        processor._cached_apply_hf_processor(inputs, None)
+        ours._cached_apply_hf_processor(inputs, None)
     assert counted == [(8, 8)]

@@ -14,6 +14,7 @@ SIZES = {
     "vit_base_patch16_224": (12, 12),
     "vit_large_patch16_224": (24, 16),
     "vit_huge_patch16_224": (32, 16),
+    "vit_so400m_patch16_224": (27, 16),  # from vLLM 0.33 on
 }
 
 
