@@ -88,7 +88,7 @@ class Decoder:
             )
         chunk = getattr(config, "attention_chunk_size", None)
         decoder = cls(config, LayerKinds(kinds, window, by_kind, chunk), noncausal)
-        decoder.check_masks()
+        decoder._check_kind_of_masks()
         return decoder
 
     @property
@@ -97,8 +97,22 @@ class Decoder:
         return "flash" in self.config._attn_implementation
 
     def check_masks(self, biased: bool = False) -> None:
-        """Raise UnsupportedError if the attention does not take the masks that pruning needs. `biased` masks add to the
-        logits."""
+        """Raise UnsupportedError if transformers does not make, or the attention does not take, the masks that pruning
+        needs. `biased` masks add to the logits."""
+        self._check_kind_of_masks(biased)
+        from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+        implementation = self.config._attn_implementation
+        if implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
+            raise UnsupportedError(
+                f"transformers makes no masks for attn_implementation={implementation!r}, and rows that keep different "
+                f"numbers of tokens need them. Register those that it takes, such as "
+                f"transformers.AttentionMaskInterface.register({implementation!r}, transformers.masking_utils.sdpa_mask"
+                f'), or load the model with attn_implementation="sdpa".'
+            )
+
+    def _check_kind_of_masks(self, biased: bool = False) -> None:
+        """Without asking whether transformers makes any, because vLLM makes its own."""
         implementation = self.config._attn_implementation
         if biased and implementation not in TENSOR_MASKS:
             raise UnsupportedError(
@@ -114,15 +128,6 @@ class Decoder:
             raise UnsupportedError(
                 f"{what} needs its own masks after pruning, and attn_implementation={implementation!r} does not take "
                 f'them. Load the model with attn_implementation="sdpa" or "eager".'
-            )
-        from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-
-        if implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
-            raise UnsupportedError(
-                f"transformers makes no masks for attn_implementation={implementation!r}, and rows that keep different "
-                f"numbers of tokens need them. Register those that it takes, such as "
-                f"transformers.AttentionMaskInterface.register({implementation!r}, transformers.masking_utils.sdpa_mask"
-                f'), or load the model with attn_implementation="sdpa".'
             )
 
     def check_numbering(self, position_ids: PositionIds) -> None:

@@ -64,6 +64,7 @@ class Pruner(Patch):
         super().__init__(model)
         self.adapter, self.strategy = adapter, strategy
         self.position_ids: PositionIds = position_ids
+        adapter.decoder.check_masks()
         adapter.decoder.check_numbering(position_ids)
         if strategy.biases_attention:
             adapter.decoder.check_bias()

@@ -223,6 +223,8 @@ def probe(
     model_adapter = adapter_for(model, adapter)
     check_needs("probe", wanted, model_adapter.offers, model_adapter.description, model_adapter.why_not)
     check_heads("probe", wanted, model_adapter)
+    if numbers:
+        model_adapter.decoder.check_masks()
     for name in sorted(wanted & {"kept_in_tower", "kept_before_tower"}):
         raise SettingError(
             f"probe: {name} is the outcome of pruning in or before the tower, and a probe prunes nothing."

@@ -17,6 +17,7 @@ from transformers.masking_utils import sdpa_mask
 
 import tokenprune
 from tokenprune import AttentionMass, FastV, PruningError, UnsupportedError
+from tokenprune.adapters import adapter_for
 
 COMPILES = pytest.mark.filterwarnings(
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
@@ -70,10 +71,16 @@ def test_own_attention_without_masks_is_refused(own: str) -> None:
     refusal = pytest.raises(UnsupportedError, match=r"makes no masks for attn_implementation='own'.*register\('own'")
     with refusal:
         tokenprune.patch(decoding_with(own), STRATEGY)
+    with refusal:
+        tokenprune.probe(decoding_with(own), needs="text_attention", decoder_layers=[0])
     model = tiny_llava()
     with tokenprune.patch(model, STRATEGY), refusal:
         model.config.get_text_config()._attn_implementation = own
         model(**prompt([1, 2]))
+
+
+def test_vllm_asks_for_an_adapter_although_it_makes_the_masks_itself(own: str) -> None:
+    assert adapter_for(decoding_with(own)).vision_tower is not None
 
 
 def test_own_attention_with_masks_answers_as_masking(llava: Any, own: str) -> None:

@@ -43,7 +43,7 @@ def longer() -> list[Request]:
     return [Request(f"<image> {LONG} where is it?", ((10 + n, 224, 224),), n_new=40) for n in range(8)]
 
 
-@pytest.mark.parametrize("position_ids", ["original", "compact"])
+@pytest.mark.parametrize("position_ids", [pytest.param("original", marks=pytest.mark.smoke), "compact"])
 def test_bundled_model(position_ids: Any) -> None:
     settings = {**FOPRU, "position_ids": position_ids}
     answers = expected(MODEL, settings, REQUESTS)
