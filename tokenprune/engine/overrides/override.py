@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -82,13 +83,18 @@ class ForwardOverride(MethodOverride):
         return self.original
 
 
-class ModelForward(ForwardOverride):
+#: What `isinstance` takes for a bound method. Made by `type`, because beartype drops a `__class__` that is written out.
+_LikeMethod: Any = type("_LikeMethod", (), {"__class__": property(lambda _: MethodType)})
+
+
+class ModelForward(_LikeMethod, ForwardOverride):
     """The forward of the patched model. When it is called past the model's hooks, as PEFT does up to version 0.20, it
     does their work; the hooks are needed once somebody has replaced it, as Liger Kernel does.
 
-    Like the bound method it replaces, it has a module and a function. accelerate wraps the function and binds it again:
-    in mixed precision to the module, so that a copy of the module gets its own, and in regional compilation to a
-    compiled twin. The model's hooks go with the module, so the function is the overridden method's.
+    Like the bound method it replaces, and as which `isinstance` sees it, it has a module and a function. accelerate
+    wraps the function and binds it again: in mixed precision to the module, so that a copy of the module gets its own,
+    and in regional compilation to a compiled twin. The model's hooks go with the module, so the function is the
+    overridden method's.
     """
 
     def __init__(self, prefill: Prefill, context: CallContext) -> None:
