@@ -103,6 +103,9 @@ class ModelForward(_LikeMethod, ForwardOverride):
         self._language_model = prefill.adapter.language_model
         self._is_base = prefill.adapter.core is prefill.model
 
+    def __reduce__(self) -> tuple[Any, ...]:  # pickle's own way needs the real `__class__`
+        return object.__new__, (type(self),), vars(self)
+
     @property
     def __self__(self) -> nn.Module:
         return self._module
