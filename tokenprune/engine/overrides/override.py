@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import partial
-from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -83,19 +82,20 @@ class ForwardOverride(MethodOverride):
         return self.original
 
 
-#: What `isinstance` takes for a bound method. Made by `type`, because beartype drops a `__class__` that is written out.
-_LikeMethod: Any = type("_LikeMethod", (), {"__class__": property(lambda _: MethodType)})
-
-
-class ModelForward(_LikeMethod, ForwardOverride):
+class ModelForward(ForwardOverride, partial[Any]):
     """The forward of the patched model. When it is called past the model's hooks, as PEFT does up to version 0.20, it
     does their work; the hooks are needed once somebody has replaced it, as Liger Kernel does.
 
-    Like the bound method it replaces, and as which `isinstance` sees it, it has a module and a function. accelerate
-    wraps the function and binds it again: in mixed precision to the module, so that a copy of the module gets its own,
-    and in regional compilation to a compiled twin. The model's hooks go with the module, so the function is the
-    overridden method's.
+    Like the bound method it replaces, it has a module and a function. accelerate wraps the function and binds it again:
+    in mixed precision to the module, so that a copy of the module gets its own, and in regional compilation to a
+    compiled twin. From version 1.16 on, it does so only to methods and partials; hence it is a partial of what it
+    overrides. The model's hooks go with the module, so the function is the overridden method's.
     """
+
+    def __new__(cls, prefill: Prefill, context: CallContext) -> ModelForward:
+        model = prefill.model
+        overridden = vars(model).get("forward")
+        return super().__new__(cls, *((type(model).forward, model) if overridden is None else (overridden,)))
 
     def __init__(self, prefill: Prefill, context: CallContext) -> None:
         super().__init__(prefill.model)
@@ -103,8 +103,9 @@ class ModelForward(_LikeMethod, ForwardOverride):
         self._language_model = prefill.adapter.language_model
         self._is_base = prefill.adapter.core is prefill.model
 
-    def __reduce__(self) -> tuple[Any, ...]:  # pickle's own way needs the real `__class__`
-        return object.__new__, (type(self),), vars(self)
+    def __reduce__(self) -> tuple[Any, ...]:  # past this class's `__new__`
+        _, _, state = super().__reduce__()
+        return partial.__new__, (type(self), self.func), state
 
     @property
     def __self__(self) -> nn.Module:
