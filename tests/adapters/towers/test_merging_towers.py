@@ -147,9 +147,11 @@ def by_molmo2(core: Any, values: list[Tensor], inputs: dict[str, Any]) -> Tensor
     seen: list[Tensor] = []
     projector, width = core.multi_modal_projector, 2 * core.config.vision_config.hidden_size
     hook = projector.image_pooling_2d.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    projector(torch.cat(values)[..., None].expand(-1, -1, width), inputs["image_token_pooling"])
+    crops = torch.cat(values)[..., None].expand(-1, -1, width).split(inputs["image_num_crops"].tolist())
+    for its, image in zip(crops, FAMILIES["molmo2"].split(inputs), strict=True):
+        projector(its, image["image_token_pooling"])
     hook.remove()
-    return seen[0][:, 0, 0]
+    return torch.cat(seen)[:, 0, 0]
 
 
 MERGERS: dict[str, Callable[[Any, list[Tensor], dict[str, Any]], Tensor]] = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Molmo2Config
+from transformers import Molmo2Config, Molmo2Model
 
 from .base import BREAK, END, IMAGE, PATCH, START, ImageInputs, Size, decoder, tower
 from .common import CommonFamily
@@ -15,6 +16,8 @@ CROP = 6  # patches of a crop's side
 POOL = 2
 SIDE = CROP // POOL
 COLUMN, SMALL_START, FRAME_START, FRAME_END = BREAK, 87, 88, 89  # markers: after a row, before a small version
+#: Whether pooled patches are numbered within every image, as from transformers 5.25 on, or over all images.
+NUMBERS_EACH = "image_num_crops" in signature(Molmo2Model.get_image_features).parameters
 
 
 class Molmo2(CommonFamily):
@@ -73,7 +76,9 @@ class Molmo2(CommonFamily):
         }
 
     def join(self, images: list[ImageInputs], per_row: list[int]) -> dict[str, Any]:
-        """Join images. Pooled patches are numbered over all images."""
+        """Join images, whose pooled patches are numbered from 0."""
+        if NUMBERS_EACH:
+            return super().join(images, per_row)
         numbered, start = [], 0
         for image in images:
             (pooling,) = (name for name in image if "pooling" in name)
