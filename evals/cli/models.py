@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenprune.evals.defaults import SERVED_STRATEGIES
-from tokenprune.evals.models.checkpoint import Checkpoint, in_vllm, read_folder, served
+from tokenprune.evals.models.checkpoint import Checkpoint, in_vllm, read_folder, served, served_by
 from tokenprune.evals.models.guesses import guess, part_of, plain
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def _print_all(tested: list[Tested]) -> None:
     from rich.table import Table
 
     from tokenprune.evals.cli.output import console
+    from tokenprune.serving.vllm.architectures.releases import releases_with
     from tokenprune.strategies import STRATEGIES
 
     classes = {one.class_name: one for one in reversed(tested)}
@@ -98,7 +99,8 @@ def _print_all(tested: list[Tested]) -> None:
     for name in sorted(classes):
         one = classes[name]
         n_strategies = f"{len(strategies_of(one))} of {len(STRATEGIES)}"
-        vllm = "yes" if in_vllm(_whole(one.model_type)) is None else "no"
+        whole = _whole(one.model_type)
+        vllm = "no" if in_vllm(whole) else releases_with(served_by(whole)) or "yes"
         table.add_row(name, one.model_type, one.contract, n_strategies, ", ".join(one.modalities), vllm)
     screen = console(150)
     screen.print(table)
@@ -201,13 +203,18 @@ def _print_one(family: str, one: Tested, checkpoint: Checkpoint) -> None:
 
 
 def _print_vllm(checkpoint: Checkpoint, strategies: list[str]) -> None:
-    """Print which of these strategies vLLM runs too, and which `tokenprune serve` takes if none is named."""
+    """Print which of these strategies vLLM runs too, which `tokenprune serve` takes if none is named, and for a model
+    that not all releases of vLLM have, which do."""
+    from tokenprune.serving.vllm.architectures.releases import reason_of_lack, releases_with
+
     refused = in_vllm(checkpoint)
     found, reason = ([], refused) if refused else served(checkpoint, strategies)
     print(f"  vLLM        tokenprune serve, with {', '.join(found)}" if found else f"  vLLM        no: {reason}")
     possible = [one for one in SERVED_STRATEGIES if one.partition(":")[0] in found]
     if default := served(checkpoint, possible)[0] if possible else []:
         print(f"  default     {default[0]}, without --strategy")
+    if found and (releases := releases_with(served_by(checkpoint))) is not None:
+        print(f"  releases    {reason_of_lack(served_by(checkpoint)) or f'vLLM {releases}'}")
 
 
 def _whole(model_type: str) -> Checkpoint:

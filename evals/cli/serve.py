@@ -101,9 +101,12 @@ def run(options: Namespace) -> None:
     """
     from tokenprune.errors import SettingError
     from tokenprune.evals.storage.files import check_file
+    from tokenprune.serving.vllm.architectures import ARCHITECTURES
+    from tokenprune.serving.vllm.architectures.releases import check_release
     from tokenprune.serving.vllm.startup.refusals import NOT_INSTALLED
 
-    command = _command(options)
+    merged = _merged_overrides(options)
+    command = _command(options, merged)
     if options.only_print:
         print(shlex.join(command))
         return
@@ -111,6 +114,8 @@ def run(options: Namespace) -> None:
         check_file(Path(options.record), "--record")
     if find_spec("vllm") is None:
         raise SettingError(NOT_INSTALLED)
+    for name in merged["architectures"]:
+        check_release(ARCHITECTURES[name])
     loaded = os.environ.get(PLUGINS)
     if loaded is not None and PLUGIN not in loaded.split(","):
         raise SettingError(
@@ -122,11 +127,10 @@ def run(options: Namespace) -> None:
     os.execv(command[0], command)
 
 
-def _command(options: Namespace) -> list[str]:
-    """Return the command that starts vLLM's server. Raises a TokenPruneError if an option is wrong."""
+def _merged_overrides(options: Namespace) -> dict[str, Any]:
+    """Return vLLM's --hf-overrides for the chosen model. Raises a TokenPruneError if an option is wrong."""
     from tokenprune.errors import SettingError
     from tokenprune.evals.models.mistral_format import served_config
-    from tokenprune.serving.vllm.endpoint import MIDDLEWARE
 
     _check_passed_on(options)
     if Path(options.model).is_file():
@@ -134,9 +138,24 @@ def _command(options: Namespace) -> list[str]:
             f"{options.model} is a file, and --model takes a folder. Write --model {Path(options.model).parent}"
         )
     config = served_config(options.model, options.revision, _config_format(options.passed_on))
-    merged = json.dumps(_overrides(config, options))
+    return _overrides(config, options)
+
+
+def _command(options: Namespace, merged: Mapping[str, Any]) -> list[str]:
+    """Return the command that starts vLLM's server with these --hf-overrides."""
+    from tokenprune.serving.vllm.endpoint import MIDDLEWARE
+
     command = [CPU_SERVER, "--model"] if _has_cpu_build() else [VLLM, "serve"]
-    start = [sys.executable, "-m", *command, options.model, "--hf-overrides", merged, "--middleware", MIDDLEWARE]
+    start = [
+        sys.executable,
+        "-m",
+        *command,
+        options.model,
+        HF_OVERRIDES,
+        json.dumps(merged),
+        "--middleware",
+        MIDDLEWARE,
+    ]
     revision = [] if options.revision is None else ["--revision", options.revision]
     return [*start, *revision, *options.passed_on]
 

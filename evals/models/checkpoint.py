@@ -6,9 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenprune.text_files import read_json
+
+if TYPE_CHECKING:
+    from tokenprune.serving.vllm.architectures.architecture import Architecture
 
 #: Architectures whose checkpoints have another class's type -> the type of the transformers class that reads them or
 #: their conversions.
@@ -68,14 +71,21 @@ def read_folder(folder: Path) -> Checkpoint | None:
 def in_vllm(checkpoint: Checkpoint) -> str | None:
     """Why a checkpoint cannot be pruned inside vLLM with any strategy; None if it can."""
     from tokenprune.errors import UnsupportedError
-    from tokenprune.serving.vllm.architectures.checkpoints import architecture_of
 
-    known = {"model_type": checkpoint.model_type, "architectures": checkpoint.architectures}
     try:
-        architecture_of(checkpoint.config or known)
+        served_by(checkpoint)
     except UnsupportedError as error:
         return str(error)
     return None
+
+
+def served_by(checkpoint: Checkpoint) -> Architecture:
+    """The architecture that serves a checkpoint. Raises UnsupportedError if none does."""
+    from tokenprune.serving.vllm.architectures import ARCHITECTURES
+    from tokenprune.serving.vllm.architectures.checkpoints import architecture_of
+
+    known = {"model_type": checkpoint.model_type, "architectures": checkpoint.architectures}
+    return ARCHITECTURES[architecture_of(checkpoint.config or known)]
 
 
 def served(checkpoint: Checkpoint, strategies: Sequence[str]) -> tuple[list[str], str]:

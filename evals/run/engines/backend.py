@@ -24,6 +24,7 @@ from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.provenance import config_digest, processor_digest, versions
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
+from tokenprune.serving.vllm.architectures.releases import check_release
 from tokenprune.serving.vllm.startup.refusals import NOT_INSTALLED
 from tokenprune.strategy import Strategy
 
@@ -111,6 +112,7 @@ def engine_backend(
         offline = Offline(model, dtype, options)
         if find_spec("vllm") is None:
             raise SettingError(NOT_INSTALLED)
+        check_release(offline.architecture)
         return EngineBackend(offline, public_name(model), config, processor, on_error)
     if not engine.startswith(("http://", "https://")):
         raise SettingError(f"engine {engine!r}: write vllm, or the URL of a server, http://localhost:8000")

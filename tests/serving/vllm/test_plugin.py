@@ -81,7 +81,7 @@ def test_a_vllm_without_the_names_that_the_plug_in_uses(
     (record,) = vllm_log.records
     said = record.getMessage()
     assert "does not fit this vLLM, in which nothing can be pruned (cannot import name 'MODELS_CONFIG_MAP'" in said
-    assert said.endswith("Install vLLM 0.32 or vLLM 0.33.")
+    assert said.endswith("Install vLLM 0.32, 0.33 or 0.34.")
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_tool_calls_and_json_of_cohere() -> None:
             "cohere_melody",
             "Tool calls and JSON schemas will .* MODEL_TO_TAG_STYLE .*melody.* install the package cohere_m",
         ),
-        ("vllm.parser.cohere_command", "cannot be imported .*cohere_command.* install vLLM 0.32 or vLLM 0.33"),
+        ("vllm.parser.cohere_command", "cannot be imported .*cohere_command.* install vLLM 0.32, 0.33 or 0.34"),
     ],
 )
 def test_a_table_that_cannot_be_imported(

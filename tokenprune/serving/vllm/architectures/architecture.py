@@ -32,6 +32,8 @@ class Architecture:
     drops_patches: whether the tower can encode only some of the patches, for strategies that prune before it.
     joins_ranks: whether attention can be read when tensor parallel ranks encode different images.
     leaves_videos: whether vLLM may prune its videos, which tokenprune does not prune.
+    first_release: the first vLLM release that has it, such as "0.33"; None if all supported ones do.
+    last_release: the same for the last one.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Architecture:
     drops_patches: bool = False
     joins_ranks: bool = False
     leaves_videos: bool = False
+    first_release: str | None = None
+    last_release: str | None = None
 
     def items(self, images: Sequence[Any]) -> dict[str, list[Any]]:
         """The images of a prompt, as vLLM's `LLM.generate` takes them."""

@@ -8,8 +8,8 @@ from tokenprune.serving.vllm.architectures.architecture import Architecture
 
 #: A model with M-RoPE, whose tower gets the patches of all images in one sequence.
 joined_patches = partial(Architecture, mrope=True, drops_patches=True, joins_ranks=True)
-#: The same for Keye-VL, whose features vLLM does not take.
-keye = partial(Architecture, mrope=True, needs_pixels=True, drops_patches=True)
+#: The same for Keye-VL, whose features vLLM does not take, and which it has dropped.
+keye = partial(Architecture, mrope=True, needs_pixels=True, drops_patches=True, last_release="0.33")
 #: Kimi K3 or Kimi-VL, whose features vLLM does not take, and whose position IDs count tokens.
 kimi = partial(Architecture, needs_pixels=True, drops_patches=True, joins_ranks=True)
 #: Ovis 2.5 or 2.6; vLLM runs both with one class, which takes no features.

@@ -16,8 +16,8 @@ from torch import Tensor
 from vllm.model_executor.models import isaac
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from tokenprune.serving.vllm.models.keye import PrunedKeyeVL
 from tokenprune.serving.vllm.models.qwen_vl import GridProcessor
+from tokenprune.serving.vllm.models.raster import PrunedRaster
 from tokenprune.serving.vllm.processor.patches import frames_of
 from tokenprune.serving.vllm.towers.from_config import config_with_tower
 from tokenprune.tokens import PatchTokens
@@ -43,7 +43,7 @@ class WithTowerConfig(isaac.IsaacForConditionalGeneration):
 @MULTIMODAL_REGISTRY.register_processor(
     IsaacProcessor, info=isaac.IsaacProcessingInfo, dummy_inputs=isaac.IsaacDummyInputsBuilder
 )
-class PrunedIsaac(PrunedKeyeVL, WithTowerConfig):
+class PrunedIsaac(PrunedRaster, WithTowerConfig):
     """vLLM's Isaac, pruned."""
 
     @property
