@@ -47,7 +47,8 @@ class Policy(ABC):
 
     @abstractmethod
     def expert_outputs(self, layer: int) -> Sequence[nn.Module]:
-        """The modules of a layer of the expert whose outputs are added to its hidden states: attention and MLP."""
+        """The modules of a layer of the expert whose outputs are added, gated or not, to its hidden states: attention and
+        MLP. A gate is not part of them, so it is computed in every step."""
 
 
 class BlockDiffusion(ABC):

@@ -1,4 +1,4 @@
-"""PI0, a robot policy: PaliGemma reads cameras and instruction, and a Gemma expert denoises actions."""
+"""PI0 and PI0.5, robot policies: PaliGemma reads cameras and instruction, and a Gemma expert denoises actions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from tokenprune.encoded import Modality
 from tokenprune.errors import PruningError
 
 
-@register_adapter("PI0ForConditionalGeneration")
+@register_adapter("PI0ForConditionalGeneration", "PI05ForConditionalGeneration")
 class PI0Adapter(Policy, PaliGemmaAdapter):
-    """For PI0ForConditionalGeneration. An image is a camera. All tokens of the prefix attend to each other."""
+    """For PI0ForConditionalGeneration and PI05ForConditionalGeneration, whose prompt also tells the robot's state. An
+    image is a camera. All tokens of the prefix attend to each other."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

@@ -6,25 +6,36 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.errors import DataError
+from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.actions.observation import Observation
 from tokenprune.evals.models.loading import named, read_config
 
 #: The types of models that are policies, and their classes.
-POLICIES = {"pi0": "PI0ForConditionalGeneration"}
+POLICIES = {"pi0": "PI0ForConditionalGeneration", "pi05": "PI05ForConditionalGeneration"}
 
 
 def load_policy(name: str, dtype: str = "float32") -> tuple[Any, Any]:
     """Return (policy, processor) from a folder or a Hugging Face name, on the GPU if there is one.
 
-    DataError if there is no such model, or it cannot predict actions.
+    DataError if there is no such model, it cannot predict actions, or it is in LeRobot's format; UnsupportedError if
+    the installed transformers lacks its class.
     """
     import transformers
 
-    kind = read_config(name).get("model_type")
+    config = read_config(name)
+    kind = config.get("model_type")
+    if kind is None and config.get("type") in POLICIES:
+        raise DataError(
+            f"{name}: a policy in LeRobot's format, which transformers' processor cannot be loaded from; save it in "
+            f"transformers' format once, see evals/actions/README.md"
+        )
     if kind not in POLICIES:
         raise DataError(
             f"{name}: its config.json describes a {kind!r} model, which is not a robot policy ({', '.join(POLICIES)})"
+        )
+    if not hasattr(transformers, POLICIES[kind]):
+        raise UnsupportedError(
+            f"{name}: transformers {transformers.__version__} has no {POLICIES[kind]}. Type: pip install -U transformers"
         )
     with named(name, "processor"):
         processor = transformers.AutoProcessor.from_pretrained(name)
@@ -37,12 +48,12 @@ def load_policy(name: str, dtype: str = "float32") -> tuple[Any, Any]:
 
 def prepare(policy: Any, processor: Any, observation: Observation) -> dict[str, Any]:
     """Return the policy's inputs, as its processor makes them. DataError for an observation that it does not take."""
-    if observation.state is None:
+    images, state = observation.open_images(), None
+    if observation.state is not None:
+        _check_width(policy, processor, observation.where, len(observation.state))
+        state = torch.tensor([observation.state])
+    elif not getattr(processor, "state_in_prompt", False):
         raise DataError(f'{observation.where}: no state, which the policy needs; add "state": [...]')
-    most = policy.config.max_state_dim
-    if len(observation.state) > most:
-        raise DataError(f"{observation.where}: a state of {len(observation.state)} numbers; the policy takes {most}")
-    state, images = torch.tensor([observation.state]), observation.open_images()
     try:
         inputs = processor(images=[images], text=[observation.task], state=state, return_tensors="pt")
     except ValueError as error:  # of a processor without statistics, for instance
@@ -63,5 +74,16 @@ def actions_of(policy: Any, inputs: dict[str, Any], seed: int) -> Float[Tensor, 
 
 def action_width(policy: Any, processor: Any) -> int:
     """Return how many numbers of an action the robot has; the rest is padding."""
-    mean = getattr(processor, "actions_mean", None)
-    return policy.config.max_action_dim if mean is None else len(mean)
+    return _n_statistics(processor, "actions") or policy.config.max_action_dim
+
+
+def _check_width(policy: Any, processor: Any, where: str, width: int) -> None:
+    takes = _n_statistics(processor, "state") or min(width, getattr(policy.config, "max_state_dim", width))
+    if width != takes:
+        raise DataError(f"{where}: a state of {width} numbers; the policy takes {takes}")
+
+
+def _n_statistics(processor: Any, feature: str) -> int | None:
+    """Return how many numbers a processor has statistics of, quantiles or means; None if it has none."""
+    found = (getattr(processor, f"{feature}_{name}", None) for name in ("q01", "mean"))
+    return next((len(values) for values in found if values is not None), None)

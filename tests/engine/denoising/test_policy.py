@@ -18,17 +18,17 @@ from transformers import Cache
 import tokenprune
 from tokenprune import EfficientVLA, PruningError, Random, Report, SettingError, UnsupportedError
 
-pytestmark = pytest.mark.skipif("pi0" not in DENOISING, reason="an older transformers")
 DEPTH, STEPS = 6, 4
 
 
+@pytest.fixture(params=["pi0", "pi05"])
+def family(request: pytest.FixtureRequest) -> Any:
+    return DENOISING[request.param]
+
+
 @cache
-def model_of(depth: int = DEPTH) -> Any:
-    return family().build(n_layers=depth)
-
-
-def family() -> Any:
-    return DENOISING["pi0"]
+def model_of(family: Any) -> Any:
+    return family.build(n_layers=DEPTH)
 
 
 @contextmanager
@@ -73,48 +73,50 @@ def repeated(model: Any, every: int) -> Iterator[None]:
             hook.remove()
 
 
-def expected(report: Report, inputs: dict[str, Any], skip: tuple[int, ...], every: int) -> Any:
-    model, ids = model_of(), inputs["input_ids"]
+def expected(family: Any, report: Report, inputs: dict[str, Any], skip: tuple[int, ...], every: int) -> Any:
+    model, ids = model_of(family), inputs["input_ids"]
     dropped = [dropped_columns(ids, [seen_by(report, layer)]) for layer in range(DEPTH)]
     with skipped(model, skip), repeated(model, every):
-        return family().expected(model, inputs, Denoised([], inputs["noise"]), Closed(dropped, {}))
+        return family.expected(model, inputs, Denoised([], inputs["noise"]), Closed(dropped, {}))
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])
 @pytest.mark.parametrize("skip", [(), (2,), (2, 3)])
 @pytest.mark.parametrize("keep_ratio", [0.3, 1.0])
 @pytest.mark.parametrize("padding", ["left", "right"])
-def test_the_three_parts_together(padding: str, keep_ratio: float, skip: tuple[int, ...], every: int) -> None:
-    inputs = family().prompt([1, 2], padding=padding)
+def test_the_three_parts_together(
+    family: Any, padding: str, keep_ratio: float, skip: tuple[int, ...], every: int
+) -> None:
+    inputs = family.prompt([1, 2], padding=padding)
     strategy = EfficientVLA(keep_ratio=keep_ratio, layer=1, key=2, skip=skip, reuse=every)
-    with tokenprune.patch(model_of(), strategy) as handle:
-        actions = model_of().sample_actions(**inputs)
+    with tokenprune.patch(model_of(family), strategy) as handle:
+        actions = model_of(family).sample_actions(**inputs)
         report = handle.report
-    assert_close(actions, expected(report, inputs, skip, every))
+    assert_close(actions, expected(family, report, inputs, skip, every))
     if skip:
-        assert (actions - expected(report, inputs, (), every)).abs().max() > 1e-3
+        assert (actions - expected(family, report, inputs, (), every)).abs().max() > 1e-3
     if every > 1:
-        assert (actions - expected(report, inputs, skip, 1)).abs().max() > 1e-3
+        assert (actions - expected(family, report, inputs, skip, 1)).abs().max() > 1e-3
     assert report.skipped == skip
     assert report.denoising is not None
     assert (report.denoising.steps, report.denoising.computed) == (STEPS, -(-STEPS // every))
     assert [len(image.kept_at(1)) for image in report.images] == [11 if keep_ratio < 1 else 36] * 3
 
 
-def test_computing_every_step_is_bitwise_the_same() -> None:
-    inputs = family().prompt([2])
-    unpatched = model_of().sample_actions(**inputs)
-    with tokenprune.patch(model_of(), EfficientVLA(keep_ratio=1.0, reuse=1)):
-        assert torch.equal(model_of().sample_actions(**inputs), unpatched)
-    with tokenprune.patch(model_of(), EfficientVLA(keep_ratio=1.0, reuse=2)):
-        assert not torch.equal(model_of().sample_actions(**inputs), unpatched)
-        assert torch.equal(model_of().sample_actions(**inputs, num_steps=1), one_step(inputs))
-    assert torch.equal(model_of().sample_actions(**inputs), unpatched)
+def test_computing_every_step_is_bitwise_the_same(family: Any) -> None:
+    inputs = family.prompt([2])
+    unpatched = model_of(family).sample_actions(**inputs)
+    with tokenprune.patch(model_of(family), EfficientVLA(keep_ratio=1.0, reuse=1)):
+        assert torch.equal(model_of(family).sample_actions(**inputs), unpatched)
+    with tokenprune.patch(model_of(family), EfficientVLA(keep_ratio=1.0, reuse=2)):
+        assert not torch.equal(model_of(family).sample_actions(**inputs), unpatched)
+        assert torch.equal(model_of(family).sample_actions(**inputs, num_steps=1), one_step(family, inputs))
+    assert torch.equal(model_of(family).sample_actions(**inputs), unpatched)
 
 
-def test_a_patch_that_is_replaced_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_patch_that_is_replaced_between_steps(family: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new patch continues with the outputs of the earlier steps."""
-    model, inputs, crop = model_of(), family().prompt([1]), Cache.crop
+    model, inputs, crop = model_of(family), family.prompt([1]), Cache.crop
     strategies = [EfficientVLA(keep_ratio=1.0, reuse=STEPS, alpha=alpha) for alpha in (0.5, 0.25)]
 
     def replaced(cache: Any, *args: Any) -> None:
@@ -128,16 +130,16 @@ def test_a_patch_that_is_replaced_between_steps(monkeypatch: pytest.MonkeyPatch)
     tokenprune.unpatch(model)
 
 
-def one_step(inputs: dict[str, Any]) -> Any:
-    return family().build(n_layers=DEPTH).sample_actions(**inputs, num_steps=1)
+def one_step(family: Any, inputs: dict[str, Any]) -> Any:
+    return family.build(n_layers=DEPTH).sample_actions(**inputs, num_steps=1)
 
 
-def test_the_report_counts_what_the_steps_read() -> None:
+def test_the_report_counts_what_the_steps_read(family: Any) -> None:
     """There are six layers with two heads of width 8, in float32."""
-    inputs = family().prompt([1])
+    inputs = family.prompt([1])
     length, per_token = inputs["input_ids"].shape[1], 2 * 2 * 8 * 4
-    with tokenprune.patch(model_of(), EfficientVLA(keep=6, layer=1, skip=(3,), reuse=2)) as handle:
-        model_of().sample_actions(**inputs)
+    with tokenprune.patch(model_of(family), EfficientVLA(keep=6, layer=1, skip=(3,), reuse=2)) as handle:
+        model_of(family).sample_actions(**inputs)
         done = handle.report.denoising
     assert done is not None
     assert done.kv_bytes_unpruned == STEPS * 6 * length * per_token
@@ -145,8 +147,8 @@ def test_the_report_counts_what_the_steps_read() -> None:
     assert "2 of them from earlier outputs, read" in repr(done)
 
 
-def test_training_gives_the_loss_and_gradients_of_masking() -> None:
-    model, inputs = family().build(n_layers=2), family().prompt([1, 2])
+def test_training_gives_the_loss_and_gradients_of_masking(family: Any) -> None:
+    model, inputs = family.build(n_layers=2), family.prompt([1, 2])
     given = {**inputs, "timestep": torch.tensor([0.2, 0.7]), "actions": torch.ones_like(inputs["noise"])}
     with tokenprune.patch(model, Random(keep_ratio=0.3)) as handle:
         loss = model(**given).loss
@@ -165,10 +167,10 @@ def test_training_gives_the_loss_and_gradients_of_masking() -> None:
     )
 
 
-def test_layers_at_the_ends_cannot_be_skipped() -> None:
+def test_layers_at_the_ends_cannot_be_skipped(family: Any) -> None:
     for skip in [(0,), (1,), (5,)]:
         with pytest.raises(SettingError, match="never skipped"):
-            tokenprune.patch(model_of(), EfficientVLA(skip=skip))
+            tokenprune.patch(model_of(family), EfficientVLA(skip=skip))
 
 
 def test_other_models_have_no_expert() -> None:
@@ -182,28 +184,28 @@ def test_settings_that_cannot_be_right(reuse: Any) -> None:
         EfficientVLA(reuse=reuse)
 
 
-def test_embeddings_from_elsewhere_are_an_error() -> None:
-    model, inputs = model_of(), family().prompt([1])
+def test_embeddings_from_elsewhere_are_an_error(family: Any) -> None:
+    model, inputs = model_of(family), family.prompt([1])
     embeds = model.model.embed_prefix(inputs["input_ids"], inputs["pixel_values"], inputs["pixel_attention_mask"])
     with tokenprune.patch(model, Random(keep_ratio=0.5)), pytest.raises(PruningError, match="embed_prefix"):
         model(**{**inputs, "inputs_embeds": embeds}, timestep=torch.tensor([0.5]))
 
 
-def test_an_exception_leaves_the_policy_usable() -> None:
-    model, inputs = model_of(), family().prompt([1])
+def test_an_exception_leaves_the_policy_usable(family: Any) -> None:
+    model, inputs = model_of(family), family.prompt([1])
     with tokenprune.patch(model, Random(keep_ratio=0.5)):
         whole = model.sample_actions(**inputs)
         with pytest.raises(RuntimeError):
-            model.sample_actions(**{**inputs, "state": inputs["state"][:, :3]})
+            model.sample_actions(**{**inputs, "noise": inputs["noise"][..., :3]})
         assert torch.equal(model.sample_actions(**inputs), whole)
 
 
-def test_the_visual_tokens_are_those_of_the_cameras_that_are_there() -> None:
+def test_the_visual_tokens_are_those_of_the_cameras_that_are_there(family: Any) -> None:
     """The second row's only camera is in the second place."""
-    inputs = family().prompt([2, 1])
+    inputs = family.prompt([2, 1])
     assert inputs["pixel_attention_mask"].tolist() == [[True, True], [False, True]]
-    with tokenprune.probe(model_of(), needs={"pixels"}) as probe:
-        model_of().sample_actions(**inputs)
+    with tokenprune.probe(model_of(family), needs={"pixels"}) as probe:
+        model_of(family).sample_actions(**inputs)
         images = probe.images
     assert [image.row for image in images] == [0, 0, 1]
     assert torch.equal(images[2].tokens.pixels[0], inputs["pixel_values"][1, 1])

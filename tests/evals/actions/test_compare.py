@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from helpers.commands import command
 from helpers.families.base import RECENT
 from helpers.files.policies import WIDTH, saved_policy, write_lerobot, write_observations
@@ -23,9 +24,16 @@ from tokenprune.evals.run.setups import Pruned
 pytestmark = pytest.mark.skipif(not RECENT, reason="PI0's processor of an older transformers forgets its settings")
 
 
+@pytest.fixture(scope="module", params=["PI0", "PI05"])
+def kind(request: pytest.FixtureRequest) -> str:
+    if not hasattr(transformers, f"{request.param}ForConditionalGeneration"):
+        pytest.skip(f"transformers {transformers.__version__} lacks {request.param}")
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return saved_policy(tmp_path_factory.mktemp("policy"))
+def folder(kind: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved_policy(tmp_path_factory.mktemp("policy"), kind)
 
 
 def test_errors_are_those_of_the_same_noise(folder: str, tmp_path: Path) -> None:
@@ -104,19 +112,50 @@ def said(model: str | Path, data: Path) -> str:
 def test_what_is_no_policy(tmp_path: Path, folder: str) -> None:
     data = write_observations(tmp_path / "data")
     tiny_llava().save_pretrained(tmp_path / "llava")
-    assert "'llava' model, which is not a robot policy (pi0)" in said(tmp_path / "llava", data)
+    assert "'llava' model, which is not a robot policy (pi0, pi05)" in said(tmp_path / "llava", data)
     assert "no config.json" in said(tmp_path, data)
     assert "no such folder" in said(folder, tmp_path / "none")
 
 
-def test_observations_that_the_policy_does_not_take(tmp_path: Path, folder: str) -> None:
-    data = write_observations(tmp_path / "data", n=1, state=[0.1] * 9)
-    assert "a state of 9 numbers; the policy takes 8" in said(folder, data)
+@pytest.mark.parametrize("width", [WIDTH - 1, WIDTH + 1, 9])
+def test_states_of_another_width(tmp_path: Path, folder: str, width: int) -> None:
+    """The policy's own width is 8; its processor has statistics of 7 numbers."""
+    data = write_observations(tmp_path / "data", n=1, state=[0.1] * width)
+    assert f"a state of {width} numbers; the policy takes 7" in said(folder, data)
+
+
+def test_states_that_the_policy_pads(tmp_path: Path) -> None:
+    """Without statistics, which processors of some versions do not need, they may have up to 8 numbers."""
+    policy, _ = load_policy(saved_policy(tmp_path / "policy"))
+    processor = SimpleNamespace()
+    (long,) = load_observations(write_observations(tmp_path / "data", n=1, state=[0.1] * 9))
+    with pytest.raises(DataError, match="a state of 9 numbers; the policy takes 8"):
+        prepare(policy, processor, long)
+
+
+def test_observations_without_a_state(tmp_path: Path, folder: str, kind: str) -> None:
+    """PI05 tells the state in the prompt, which then lacks it; PI0 needs one."""
     data = write_observations(tmp_path / "data", n=1, state=None)
-    assert 'no state, which the policy needs; add "state"' in said(folder, data)
-    without = saved_policy(tmp_path / "policy", state_mean=None)
+    if kind == "PI0":
+        assert 'no state, which the policy needs; add "state"' in said(folder, data)
+        return
+    policy, processor = load_policy(folder)
+    (without,) = load_observations(data)
+    (given,) = load_observations(write_observations(tmp_path / "data", n=1))
+    whole, shorter = prepare(policy, processor, given), prepare(policy, processor, without)
+    assert whole["input_ids"].shape[1] > shorter["input_ids"].shape[1]
+    assert not torch.equal(actions_of(policy, whole, 0), actions_of(policy, shorter, 0))
+
+
+def test_a_processor_without_statistics(tmp_path: Path, kind: str) -> None:
+    missing = {"PI0": "state_mean", "PI05": "state_q01"}[kind]
+    without = saved_policy(tmp_path / "policy", kind, **{missing: None})
     data = write_observations(tmp_path / "data", n=1)
-    assert "rejects it: Processing `state` needs `state_mean`" in said(without, data)
+    assert f"rejects it: Processing `state` needs `{missing}`" in said(without, data)
+
+
+@pytest.mark.parametrize(("n_kind", "width"), [("PI0", WIDTH)])
+def test_the_width_of_actions(n_kind: str, width: int) -> None: ...
 
 
 def test_an_output_that_cannot_be_written_is_said_before_the_policy_loads(tmp_path: Path) -> None:

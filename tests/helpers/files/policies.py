@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 import transformers
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -21,6 +22,8 @@ from helpers.files.videos import grey, write_video
 
 WIDTH = 7  # of states and actions, which are padded to 8
 CAMERAS = ["observation.images.front", "observation.images.wrist"]
+#: Statistics by the kind of policy, which leave states and actions as they are.
+STATISTICS = {"PI0": {"mean": 0.0, "std": 1.0}, "PI05": {"q01": -1.0, "q99": 1.0}}
 #: The path of a video in version 3, and in earlier versions.
 NEW_VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 OLD_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
@@ -28,9 +31,9 @@ FPS = 10
 GREYS = {CAMERAS[0]: (20, 60, 100, 140), CAMERAS[1]: (240, 200, 160, 120)}
 
 
-def saved_policy(folder: Path, **statistics: Any) -> str:
-    """Save a PI0 with two layers and random weights, for 224 x 224 pixels as from its processor, and return the
-    folder."""
+def saved_policy(folder: Path, kind: str = "PI0", **statistics: Any) -> str:
+    """Save a PI0 or PI05 with two layers and random weights, for 224 x 224 pixels as from its processor, and return
+    the folder. `statistics` replace its processor's."""
     tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     text = {**tower, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": VOCAB, "model_type": "gemma"}
     vision = {
@@ -41,29 +44,37 @@ def saved_policy(folder: Path, **statistics: Any) -> str:
         "vision_use_head": False,
     }
     vlm = {"model_type": "paligemma", "text_config": text, "vision_config": vision, "projection_dim": 32}
-    config = transformers.PI0Config(
+    config = getattr(transformers, f"{kind}Config")(
         vlm_config={**vlm, "image_token_id": IMAGE},
         dit_config={**text, "hidden_size": 16},
         chunk_size=3,
-        max_state_dim=8,
         max_action_dim=8,
         num_inference_steps=4,
+        **({"max_state_dim": 8} if kind == "PI0" else {}),
     )
     transformers.set_seed(0)
-    transformers.PI0ForConditionalGeneration(config).save_pretrained(folder)
+    policy = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+    for name, parameter in policy.named_parameters():
+        if name.endswith("norm.dense.weight"):  # at 0, as initialised, PI05's expert would not read the prompt
+            torch.nn.init.normal_(parameter)
+    policy.save_pretrained(folder)
     words = {f"w{number}": number for number in range(VOCAB)}  # a vocabulary without gaps
     named = {"<pad>": PAD, "<unk>": 1, "<bos>": 2, "<eos>": 3, "<image>": IMAGE, "push": 5, "the": 6, "cup": 7}
     words = {word: number for word, number in words.items() if number not in named.values()} | named
     tokenizer: Any = Tokenizer(WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
     special = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>"}
-    known = {"state_mean": [0.0] * WIDTH, "state_std": [1.0] * WIDTH, "actions_mean": [0.0] * WIDTH}
-    transformers.PI0Processor(
+    known = {
+        f"{feature}_{name}": [value] * WIDTH
+        for feature in ("state", "actions")
+        for name, value in STATISTICS[kind].items()
+    }
+    getattr(transformers, f"{kind}Processor")(
         image_processor=transformers.PI0ImageProcessor(),
         tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special),
         max_state_dim=8,
         chunk_size=3,
-        **{**known, "actions_std": [1.0] * WIDTH, **statistics},
+        **{**known, **statistics},
     ).save_pretrained(folder)
     return str(folder)
 

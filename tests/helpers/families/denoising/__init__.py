@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
+import pytest
 import transformers
 
 from .base import DenoisingFamily
 
+#: Name -> the class that this transformers must have, and the family's module and class.
+CLASSES = {
+    "diffusion-gemma": ("DiffusionGemmaForBlockDiffusion", "diffusion_gemma:DiffusionGemma"),
+    "pi0": ("PI0ForConditionalGeneration", "pi0:PI0"),
+    "pi05": ("PI05ForConditionalGeneration", "pi05:PI05"),
+}
 
-def _families() -> dict[str, DenoisingFamily]:
-    found: dict[str, DenoisingFamily] = {}
-    if hasattr(transformers, "DiffusionGemmaForBlockDiffusion"):
-        from .diffusion_gemma import DiffusionGemma
 
-        found["diffusion-gemma"] = DiffusionGemma("diffusion-gemma")
-    if hasattr(transformers, "PI0ForConditionalGeneration"):
-        from .pi0 import PI0
+class DenoisingFamilies(dict[str, DenoisingFamily]):
+    """The families that this transformers has, by name. Looking up one of the others skips the test."""
 
-        found["pi0"] = PI0("pi0")
+    def __missing__(self, name: str) -> DenoisingFamily:
+        if name not in CLASSES:
+            raise KeyError(name)
+        pytest.skip(f"transformers {transformers.__version__} lacks {name}")
+
+
+def _families() -> DenoisingFamilies:
+    found = DenoisingFamilies()
+    for name, (class_name, where) in CLASSES.items():
+        if hasattr(transformers, class_name):
+            module, _, kind = where.partition(":")
+            found[name] = getattr(import_module(f".{module}", __name__), kind)(name)
     return found
 
 
-DENOISING: dict[str, DenoisingFamily] = _families()
+DENOISING = _families()
 
 __all__ = ["DENOISING", "DenoisingFamily"]

@@ -33,23 +33,27 @@ class PI0(PaliGemma, DenoisingFamily):
         """Do nothing: it answers with actions."""
 
     def config(self) -> Any:
-        text = GemmaConfig(**decoder(head_dim=8, num_hidden_layers=self.n_layers))
-        expert = decoder(head_dim=8, num_hidden_layers=self.n_layers, hidden_size=16, intermediate_size=24)
         return PI0Config(
-            vlm_config=PaliGemmaConfig(
-                vision_config=SiglipVisionConfig(**tower(SIDE), vision_use_head=False),
-                text_config=text,
-                image_token_index=IMAGE,
-                projection_dim=32,
-                hidden_size=32,
-                vocab_size=96,
-            ),
-            dit_config=GemmaConfig(**expert),
+            **self.stacks(),
             chunk_size=ACTIONS,
             max_state_dim=WIDTH,
             max_action_dim=WIDTH,
             num_inference_steps=STEPS,
         )
+
+    def stacks(self) -> dict[str, Any]:
+        """Return the configurations of both stacks."""
+        text = GemmaConfig(**decoder(head_dim=8, num_hidden_layers=self.n_layers))
+        expert = decoder(head_dim=8, num_hidden_layers=self.n_layers, hidden_size=16, intermediate_size=24)
+        vlm = PaliGemmaConfig(
+            vision_config=SiglipVisionConfig(**tower(SIDE), vision_use_head=False),
+            text_config=text,
+            image_token_index=IMAGE,
+            projection_dim=32,
+            hidden_size=32,
+            vocab_size=96,
+        )
+        return {"vlm_config": vlm, "dit_config": GemmaConfig(**expert)}
 
     def blocks(self, sizes: list[Any]) -> list[list[int]]:
         """Return the IDs: all cameras come first, with nothing between them."""
@@ -82,7 +86,7 @@ class PI0(PaliGemma, DenoisingFamily):
 
     def by_hand(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Return the velocity from one call that embeds, encodes and denoises."""
-        return model(**inputs, timestep=torch.full((len(inputs["state"]),), 0.5)).logits
+        return model(**inputs, timestep=torch.full((len(inputs["noise"]),), 0.5)).logits
 
     def expected(self, model: Any, inputs: dict[str, Any], done: Denoised, closed: Closed) -> Tensor:
         with masked(model, closed), torch.no_grad():
