@@ -47,8 +47,8 @@ class Policy(ABC):
 
     @abstractmethod
     def expert_outputs(self, layer: int) -> Sequence[nn.Module]:
-        """The modules of a layer of the expert whose outputs are added, gated or not, to its hidden states: attention and
-        MLP. A gate is not part of them, so it is computed in every step."""
+        """The modules of a layer of the expert whose outputs are added to its hidden states, gated or not: attention
+        and MLP. The gate is not part of them; it is computed in every step."""
 
 
 class BlockDiffusion(ABC):

@@ -22,7 +22,8 @@ class ActionError:
 
     mean: the absolute difference of actions, averaged over the numbers of an action, the actions of a chunk and the
         observations, with its 95 % interval, None for a single episode; observations of one episode are resampled
-        together. In the policy's normalised units: standard deviations of the training data.
+        together. In the policy's normalised units: standard deviations of the training data or, if the policy has
+        quantiles, half the distance between its 1st and 99th percentile.
     first: the same of the first action of each chunk, which a robot executes first.
     worst: the largest difference in any number of any action.
     other_noise: the mean that another draw of the noise makes in the unpruned policy, for comparison.

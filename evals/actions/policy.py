@@ -26,8 +26,8 @@ def load_policy(name: str, dtype: str = "float32") -> tuple[Any, Any]:
     kind = config.get("model_type")
     if kind is None and config.get("type") in POLICIES:
         raise DataError(
-            f"{name}: a policy in LeRobot's format, which transformers' processor cannot be loaded from; save it in "
-            f"transformers' format once, see evals/actions/README.md"
+            f"{name}: a policy in LeRobot's format, which has no processor of transformers; convert it as "
+            f"evals/actions/README.md says, and name the new folder"
         )
     if kind not in POLICIES:
         raise DataError(
@@ -35,7 +35,8 @@ def load_policy(name: str, dtype: str = "float32") -> tuple[Any, Any]:
         )
     if not hasattr(transformers, POLICIES[kind]):
         raise UnsupportedError(
-            f"{name}: transformers {transformers.__version__} has no {POLICIES[kind]}. Type: pip install -U transformers"
+            f"{name}: transformers {transformers.__version__} has no {POLICIES[kind]}. Type: pip install --upgrade "
+            f"transformers"
         )
     with named(name, "processor"):
         processor = transformers.AutoProcessor.from_pretrained(name)

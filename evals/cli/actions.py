@@ -9,7 +9,7 @@ EXTRA = "evals"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    shared.add_required_model(parser, "folder or Hugging Face name of a PI0 model")
+    shared.add_required_model(parser, "folder or Hugging Face name of a PI0 or PI0.5")
     parser.add_argument(
         "--data",
         type=a_path,
@@ -41,7 +41,7 @@ def run(options: Namespace) -> None:
     Open loop, on recorded observations: every call starts from the same noise, and no robot moves. To judge an error,
     compare it with the effect of drawing new noise. Only closed-loop tests show whether the robot still succeeds.
 
-      tokenprune actions --model lerobot/pi0_base --data recordings --strategy efficientvla:reuse=5 --keep-ratio 0.25
+      tokenprune actions --model my_policy --data recordings --strategy efficientvla:reuse=5 --keep-ratio 0.25
     """
     import json
     from dataclasses import asdict

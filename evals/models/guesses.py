@@ -52,6 +52,7 @@ PUBLISHED: dict[str, Checkpoint | str | None] = {
     r"\S+/Ovis2\.6-\d+B-A\d+B": "ovis2_6_moe",
     r"\S+/Step-3\.7": "step3p7",
     r"\S+/Step3-VL-10B": "step_robotics",
+    r"\S+/\S*pi0(52|\S?fast)": None,  # LeRobot's own
     r"\S+/LLaVA-OneVision-1\.5": None,
     r"\S+/LLaVA-OneVision-2": "llava_onevision2",
 }

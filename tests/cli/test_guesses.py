@@ -85,6 +85,9 @@ NAMES = {
     "openbmb/MiniCPM-V-4.6": "minicpmv4_6",
     "openbmb/MiniCPM-o-2_6": "minicpmo",
     "openbmb/MiniCPM-o-4_5": "minicpmo",
+    "lerobot/pi0_base": "pi0",
+    "lerobot/pi05_base": "pi05",
+    "lerobot/pi05_libero_base": "pi05",
     "nvidia/NVIDIA-Nemotron-Nano-12B-v2-VL-BF16": "NemotronH_Nano_VL_V2",
     "nvidia/Nemotron-3-Nano-Omni-30B-A3B-Reasoning-BF16": "NemotronH_Nano_Omni_Reasoning_V3",
 }
@@ -108,6 +111,8 @@ UNKNOWN = (
     "naver-hyperclovax/HyperCLOVAX-SEED-Think-14B",
     "naver-hyperclovax/HyperCLOVAX-SEED-Vision-Instruct-3B",
     "mistralai/Mistral-7B-Instruct-v0.3",
+    "lerobot/pi0fast_base",
+    "lerobot/pi052_base",
 )
 
 

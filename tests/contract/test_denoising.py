@@ -169,7 +169,8 @@ def test_remove_leaves_nothing_behind(name: str, case: str) -> None:
     assert torch.equal(family.denoise(model, inputs, "denoised").outputs, unpatched)
 
 
-@pytest.mark.parametrize("case", [case for case in DENOISING if case not in ("pi0", "pi05")])  # policies always have cameras
+# A policy always has cameras.
+@pytest.mark.parametrize("case", [case for case in DENOISING if case not in ("pi0", "pi05")])
 def test_text_only_is_bitwise_the_unpatched_model(case: str) -> None:
     _, model = served(ANYWHERE, case)
     family, inputs = DENOISING[case], DENOISING[case].prompt([0, 0])

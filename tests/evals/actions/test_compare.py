@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +16,9 @@ from helpers.files.policies import WIDTH, saved_policy, write_lerobot, write_obs
 from helpers.tiny import tiny_llava
 
 import tokenprune
-from tokenprune import EfficientVLA, Random
+from tokenprune import DataError, EfficientVLA, Random
 from tokenprune.evals.actions.compare import compare
-from tokenprune.evals.actions.policy import actions_of, load_policy, prepare
+from tokenprune.evals.actions.policy import POLICIES, actions_of, load_policy, prepare
 from tokenprune.evals.actions.recordings import load_observations
 from tokenprune.evals.run.setups import Pruned
 
@@ -154,8 +155,22 @@ def test_a_processor_without_statistics(tmp_path: Path, kind: str) -> None:
     assert f"rejects it: Processing `state` needs `{missing}`" in said(without, data)
 
 
-@pytest.mark.parametrize(("n_kind", "width"), [("PI0", WIDTH)])
-def test_the_width_of_actions(n_kind: str, width: int) -> None: ...
+def test_a_policy_in_lerobots_format(tmp_path: Path) -> None:
+    """Their config.json has a type, but no model_type, and there is no processor."""
+    data = write_observations(tmp_path / "data", n=1)
+    (tmp_path / "lerobot").mkdir()
+    file = tmp_path / "lerobot" / "config.json"
+    file.write_text('{"type": "pi05", "n_obs_steps": 1, "max_state_dim": 32, "device": "mps"}')
+    assert "a policy in LeRobot's format, which has no processor of transformers" in said(tmp_path / "lerobot", data)
+    file.write_text('{"type": "act", "n_obs_steps": 1}')
+    assert "not a robot policy (pi0, pi05)" in said(tmp_path / "lerobot", data)
+
+
+def test_a_policy_that_is_newer_than_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(POLICIES, "llava", "PI9ForConditionalGeneration")
+    tiny_llava().save_pretrained(tmp_path / "new")
+    data = write_observations(tmp_path / "data", n=1)
+    assert f"transformers {transformers.__version__} has no PI9For" in said(tmp_path / "new", data)
 
 
 def test_an_output_that_cannot_be_written_is_said_before_the_policy_loads(tmp_path: Path) -> None:

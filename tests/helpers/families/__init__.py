@@ -14,7 +14,7 @@ from tokenprune.adapters import ADAPTERS
 from .base import Family
 
 #: From this version of transformers on, all families exist.
-COMPLETE = (5, 24)
+COMPLETE = (5, 25)
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 #: Name -> module and class, and the settings of the class.
 CLASSES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -29,7 +29,7 @@ class EfficientVLA(OneStage, RankedStrategy, SkippingStrategy, ReusingStrategy):
         `tokenprune layers`. In a robot policy they are removed from the language model and from the action expert,
         each of whose layers reads the keys and values of the same layer of the language model.
     reuse: the action expert's attention and MLPs are computed once in this many denoising steps, and their outputs are
-        reused in between. 1 computes them in every step; the paper uses 5. For robot policies only (PI0).
+        reused in between. 1 computes them in every step; the paper uses 5. For robot policies only (PI0, PI0.5).
 
     Deviations: relevance is the attention that the text after the image pays to a visual token, averaged over heads and
     text tokens; the paper writes the attention from the visual token to the text, which a causal model does not have
