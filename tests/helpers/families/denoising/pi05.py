@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import PI05Config
-from transformers.models.pi05.modeling_pi05 import PI05AdaptiveRMSNorm
+import transformers
 
 from helpers.families.base import ImageInputs
 
@@ -17,23 +16,21 @@ class PI05(PI0):
     """Four steps towards five actions. The gates are far from 0, at which the expert's layers would do nothing."""
 
     class_name = "PI05ForConditionalGeneration"
+    config_name = "PI05Config"
 
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
         model = super().build(attention, seed, n_layers)
         with torch.no_grad():
-            for module in model.modules():
-                if isinstance(module, PI05AdaptiveRMSNorm):
-                    module.dense.weight.normal_(std=1.0)
-                    module.dense.bias[-len(module.dense.bias) // 3 :] = 1.0
+            for name, parameter in model.model.dit.named_parameters():
+                if name.endswith("norm.dense.weight"):
+                    parameter.normal_()
+                elif name.endswith("norm.dense.bias"):
+                    parameter.chunk(3)[-1].fill_(1.0)  # of scale, shift and gate
         return model
 
     def config(self) -> Any:
-        return PI05Config(
-            **self.stacks(),
-            chunk_size=ACTIONS,
-            max_action_dim=WIDTH,
-            num_inference_steps=STEPS,
-        )
+        config = getattr(transformers, self.config_name)  # since 5.25
+        return config(**self.stacks(), chunk_size=ACTIONS, max_action_dim=WIDTH, num_inference_steps=STEPS)
 
     def join(self, images: list[ImageInputs], per_row: list[int]) -> dict[str, Any]:
         """Join images as for PI0, whose state is told in the prompt."""
