@@ -173,6 +173,14 @@ def test_layers_at_the_ends_cannot_be_skipped(family: Any) -> None:
             tokenprune.patch(model_of(family), EfficientVLA(skip=skip))
 
 
+@pytest.mark.parametrize("stack", ["vlm.language_model", "dit"])
+def test_attention_that_takes_no_masks_is_refused_in_both_stacks(family: Any, stack: str) -> None:
+    model = family.build()
+    model.model.get_submodule(stack).config._attn_implementation = "flex_attention"
+    with pytest.raises(UnsupportedError, match="attn_implementation='flex_attention' does not take them"):
+        tokenprune.patch(model, Random())
+
+
 def test_other_models_have_no_expert() -> None:
     with pytest.raises(UnsupportedError, match="reuse=1"):
         tokenprune.patch(tiny_llava(), EfficientVLA(layer=1, reuse=5))
