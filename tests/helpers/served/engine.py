@@ -46,9 +46,12 @@ from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.architectures.architecture import Architecture
 
 TOLERANCE = 1e-4
-HAS_VLLM = find_spec("vllm") is not None
+VLLM = find_spec("vllm")
+HAS_VLLM = VLLM is not None
+#: Whether vLLM still has model runner V1, as up to 0.33.
+HAS_V1 = VLLM is not None and Path(str(VLLM.origin)).with_name("v1").joinpath("worker/gpu_model_runner.py").exists()
 #: Whether the tests run with model runner V2.
-V2 = os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1"
+V2 = os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1" or (HAS_VLLM and not HAS_V1)
 needs_vllm = pytest.mark.skipif(not HAS_VLLM, reason="vLLM needs its own environment: make test-vllm")
 COMPILED = tempfile.TemporaryDirectory(prefix="vllm-cache-")
 if HAS_VLLM:  # vLLM reads these when it is imported, and its processes inherit them
@@ -64,7 +67,8 @@ if HAS_VLLM:  # vLLM reads these when it is imported, and its processes inherit 
     if not torch.cuda.is_available():
         interpret_kernels()  # the kernels of V2 and of attention within images
         torch.cuda.is_current_stream_capturing = lambda: False  # MiniCPM-V's resampler asks, and torch cannot tell
-        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = str(int(V2))  # since there is Triton, the default would be V2
+        if HAS_V1:
+            os.environ["VLLM_USE_V2_MODEL_RUNNER"] = str(int(V2))  # since there is Triton, the default would be V2
 
 
 @cache
@@ -125,7 +129,7 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
         **options,
     }
     llm = LLM(str(model), **chosen)
-    assert not V2 or llm.llm_engine.vllm_config.use_v2_model_runner
+    assert not (HAS_V1 and V2) or llm.llm_engine.vllm_config.use_v2_model_runner
     try:
         yield llm
     finally:

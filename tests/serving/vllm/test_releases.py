@@ -84,12 +84,11 @@ def test_an_engine_of_a_model_that_this_vllm_lacks(monkeypatch: pytest.MonkeyPat
     from vllm.engine.arg_utils import EngineArgs
     from vllm.model_executor.models import config
 
-    monkeypatch.setattr(config, "MODELS_CONFIG_MAP", dict(config.MODELS_CONFIG_MAP))
-    for name in ARCHITECTURES:
-        config.MODELS_CONFIG_MAP.pop(name, None)
-    monkeypatch.setattr(
-        ModelRegistry, "models", {name: one for name, one in ModelRegistry.models.items() if name != KEYE.replaces}
-    )
+    others = {name: one for name, one in config.MODELS_CONFIG_MAP.items() if name not in ARCHITECTURES}
+    own = {name: one.__base__ if one.__name__ == "UnprunedConfig" else one for name, one in others.items()}
+    monkeypatch.setattr(config, "MODELS_CONFIG_MAP", own)
+    models = {name: one for name, one in ModelRegistry.models.items() if name not in (*ARCHITECTURES, KEYE.replaces)}
+    monkeypatch.setattr(ModelRegistry, "models", models)
     register()
     save_llava(tmp_path)
     settings = {"strategy": "fopru", "keep_ratio": 0.25}

@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +89,7 @@ def _save_hunyuan_vl(folder: Path, settings: dict[str, Any]) -> None:
 @cache
 def run_hunyuan_on_cpus() -> None:
     """vLLM's kernel for linear layers on CPUs takes contiguous inputs only, and HunyuanOCR's tower gives it others."""
-    from vllm import _custom_ops
-
-    module: Any = _custom_ops
+    module: Any = import_module("vllm._cpu_ops" if find_spec("vllm._cpu_ops") else "vllm._custom_ops")  # up to 0.33
     original = module.onednn_mm
     module.onednn_mm = lambda handler, x, bias: original(handler, x.contiguous(), bias)
 

@@ -26,6 +26,9 @@ def test_drafts_by_a_model(method: str) -> None:
     check_drafts(engine(method, v2=True))
     with pytest.raises(UnsupportedError, match=rf"'{method}' needs vLLM's model runner V2.*VLLM_USE_V2_MODEL_RUNNER=1"):
         check_drafts(engine(method, v2=False))
+    without_v1 = engine(method, v2=True)
+    del without_v1.use_v2_model_runner  # as from vLLM 0.34 on
+    check_drafts(without_v1)
 
 
 @pytest.mark.parametrize("method", ["medusa", "dflash", "custom_class"])

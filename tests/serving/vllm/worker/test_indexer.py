@@ -5,6 +5,8 @@ engines have no index, because vLLM's attention with one needs a GPU."""
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,9 +62,12 @@ def selected_by_vllm(indexer: Any, rotary: Any, hidden: Tensor, ids: Tensor) -> 
     """Return the same from vLLM's caches and kernels, in several steps. Projections, norms, rotation and scores are
     transformers'."""
     from transformers.models.qwen4_exp.modeling_qwen4_exp import apply_rotary_pos_emb
-    from vllm.models.qwen4_exp.common.qsa_cache import _build_qsa_metadata_torch, canonical_qsa_rope_positions
+    from vllm.models.qwen4_exp import common
     from vllm.models.qwen4_exp.nvidia.ops.qsa import qsa_compress_groups_with_ratio, qsa_store_cache_rows
     from vllm.models.qwen4_exp.nvidia.ops.qsa_indexer import expand_qsa_block_indices
+
+    name = "qsa_cache" if find_spec(f"{common.__name__}.qsa_cache") else "qsa_indexer"  # up to vLLM 0.33
+    side: Any = import_module(f"{common.__name__}.{name}")
 
     def rotated(heads: Tensor, places: Tensor) -> Tensor:
         return apply_rotary_pos_emb(heads[None], None, *rotary(heads, places[:, None]), unsqueeze_dim=2)[0]
@@ -84,13 +89,13 @@ def selected_by_vllm(indexer: Any, rotary: Any, hidden: Tensor, ids: Tensor) -> 
                 token_to_req_indices=torch.zeros_like,
             )
             kinds = (torch.int32, torch.long, torch.int32, torch.long)
-            return _build_qsa_metadata_torch(step, *(torch.zeros(n, dtype=kind) for kind in kinds), **sizes)
+            return side._build_qsa_metadata_torch(step, *(torch.zeros(n, dtype=kind) for kind in kinds), **sizes)
 
         ring = torch.tensor([[1]], dtype=torch.int32)
         *_, ring_slots = described(ring, storage_block_size=BLOCK, compress_ratio=1, circular_buffer_size=BLOCK)
         request, places, visible, slots = described(pages, storage_block_size=2, compress_ratio=BLOCK)
         queries, keys = indexer.index_qk_proj(hidden[start:end]).split([64, 32], -1)
-        rows, own = canonical_qsa_rope_positions(ids[:, start:end]), keys[:, None].as_subclass(OnGpu)
+        rows, own = side.canonical_qsa_rope_positions(ids[:, start:end]), keys[:, None].as_subclass(OnGpu)
         pooled, first = qsa_compress_groups_with_ratio(
             own, rows, keys_seen, ring, request, starts, places, slots, BLOCK, ids_seen
         )

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ class PrunedErnie4_5VL(PrunedNormalised, ernie45_vl.Ernie4_5_VLMoeForConditional
         patches = pixels.reshape(-1, vision.in_channels, vision.patch_size, vision.patch_size)
         return assembled(patches, grids, vision.spatial_merge_size)
 
-    def get_mrope_input_positions(self, input_tokens: list[int], mm_features: Any) -> tuple[Tensor, int]:
+    def get_mrope_input_positions(self, input_tokens: Sequence[int], mm_features: Any) -> tuple[Tensor, int]:
         """The position IDs of a prompt. For tokens that go to the image experts (visual tokens and the marks around
         them), those in the last row are increased by `TO_IMAGES`; `step_ids` undoes it.
 
@@ -53,7 +54,7 @@ class PrunedErnie4_5VL(PrunedNormalised, ernie45_vl.Ernie4_5_VLMoeForConditional
         marks in answers for those of images.
         """
         ids, delta = super().get_mrope_input_positions(input_tokens, mm_features)
-        marked = torch.isin(torch.tensor(input_tokens), self.marks)
+        marked = torch.isin(torch.tensor(list(input_tokens)), self.marks)
         marked[max((one.mm_position.offset + one.mm_position.length + 1 for one in mm_features), default=0) :] = False
         return torch.cat([ids[:-1], (ids[-1] + marked * TO_IMAGES)[None]]), delta
 

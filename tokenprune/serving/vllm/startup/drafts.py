@@ -27,7 +27,7 @@ def check_drafts(vllm_config: Any) -> None:
             f"--speculative-config with the method {speculative.method!r} was not tried with pruned images. Use one of "
             f"{', '.join(FROM_TOKENS)}, draft_model, {', '.join(BY_HEAD)}, or leave it out."
         )
-    if not vllm_config.use_v2_model_runner:
+    if not getattr(vllm_config, "use_v2_model_runner", True):  # vLLM 0.34 has no other
         raise UnsupportedError(
             f"--speculative-config with the method {speculative.method!r} needs vLLM's model runner V2 with pruned "
             f"images: V1 derives from a position ID where in the KV cache a draft belongs, and position IDs count the "

@@ -194,7 +194,8 @@ class PrunedModel(Base):
         ids = self.step.apply(positions)
         return ids if self.n_components > 1 else ids[0]
 
-    def get_mrope_input_positions(self, input_tokens: list[int], mm_features: Any) -> tuple[Tensor, int]:
+    def get_mrope_input_positions(self, input_tokens: Sequence[int], mm_features: Any) -> tuple[Tensor, int]:
+        tokens = list(input_tokens)  # from vLLM 0.34 on, an array
         items = {id(feature): PrunedItem.of(feature, self.pruned) for feature in mm_features}
         self._name(mm_features, items)
         if self.settings.position_ids == "compact":
@@ -203,10 +204,10 @@ class PrunedModel(Base):
                 for feature, item in zip(mm_features, items.values(), strict=True)
             )
             if pruned:
-                return compact_ids(len(input_tokens), self.n_components)
-            return self.unpruned_ids(input_tokens, mm_features)
+                return compact_ids(len(tokens), self.n_components)
+            return self.unpruned_ids(tokens, mm_features)
         counts = {key: None if item is None else item.places(self.settings) for key, item in items.items()}
-        ids, features, places = unpruned_prompt(input_tokens, mm_features, lambda feature: counts[id(feature)])
+        ids, features, places = unpruned_prompt(tokens, mm_features, lambda feature: counts[id(feature)])
         return pruned_ids(*self.unpruned_ids(ids, features), places)
 
     def unpruned_ids(self, ids: list[int], features: Any) -> tuple[Tensor, int]:
