@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import transformers
+
 from tokenprune.adapters.tested import FILE, Tested, read_tested
 
 ROOT = Path(__file__).parents[2]
@@ -88,11 +90,19 @@ def section(page: str) -> str:
 
 
 def write(runs: Path) -> None:
-    """Write the table, and the data of `tokenprune models`, from the results of a run of the matrix."""
+    """Write the table, and the data of `tokenprune models`, from the results of a run of the matrix.
+
+    Raises SystemExit if this transformers lacks classes that the page has.
+    """
     from helpers.contract.cells import CASES
     from helpers.families.denoising import DENOISING
     from helpers.families.sparse import COMPACT_ONLY
 
+    if gone := read_tested().keys() - {*CASES, *DENOISING, *COMPACT_ONLY}:
+        raise SystemExit(
+            f"transformers {transformers.__version__} lacks {', '.join(sorted(gone))}. Install a newer one and type "
+            f"make matrix again; nothing was written."
+        )
     found = json.loads(runs.read_text())
     tested = {case: {**facts_of(case), **found[case]} for case in [*CASES, *DENOISING, *COMPACT_ONLY]}
     FILE.write_text(json.dumps(tested, indent=1) + "\n", encoding="utf-8")
