@@ -74,12 +74,14 @@ def config_digest(config: Any) -> str:
 
 
 def kernels(model: Any) -> dict[str, dict[str, str]]:
-    """Return the implementations of attention and of experts that each part of a model is set to, by the part's type.
-    transformers sets both whether or not a part has any."""
+    """Return what each part of a model computes with, by type: the implementations of attention and of experts, which
+    transformers sets whether or not a part has any, and "hub" if its layers take kernels from there, as they do by
+    default from transformers 5.25 on."""
     found: dict[str, dict[str, str]] = {}
-    for config in (module.config for module in model.modules() if isinstance(module, PreTrainedModel)):
-        chosen = {kind: getattr(config, f"_{name}_implementation", None) for kind, name in KERNELS.items()}
-        found.setdefault(config.model_type, {kind: name for kind, name in chosen.items() if name is not None})
+    for part in (module for module in model.modules() if isinstance(module, PreTrainedModel)):
+        chosen = {kind: getattr(part.config, f"_{name}_implementation", None) for kind, name in KERNELS.items()}
+        chosen["layers"] = "hub" if getattr(part, "use_kernels", False) else None
+        found.setdefault(part.config.model_type, {kind: name for kind, name in chosen.items() if name is not None})
     return found
 
 

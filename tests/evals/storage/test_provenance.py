@@ -11,7 +11,7 @@ from helpers.tiny import tiny_llava
 
 import tokenprune
 from tokenprune.evals.bench.record import about
-from tokenprune.evals.storage.provenance import class_identity, model_identity, tasks_identity
+from tokenprune.evals.storage.provenance import class_identity, kernels, model_identity, tasks_identity
 from tokenprune.evals.tasks.xlrs import Letters
 
 
@@ -54,3 +54,12 @@ def test_the_code_of_a_strategy_of_the_package_is_part_of_a_run(monkeypatch: pyt
     monkeypatch.setattr(inspect, "getsource", lambda kind: source(kind) + "# changed" * (kind is changed))
     assert before[0].keys() == {"class"}
     assert all(was != class_identity(kind) for was, kind in zip(before, kinds, strict=True))
+
+
+def test_kernels_from_the_hub_are_part_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers 5.25 takes them by default; USE_HUB_KERNELS=0 forbids it."""
+    model = tiny_llava()
+    monkeypatch.setattr(type(model), "use_kernels", False)
+    without = kernels(model)
+    monkeypatch.setattr(type(model), "use_kernels", True)
+    assert kernels(model) == without | {"llava": without["llava"] | {"layers": "hub"}}
