@@ -39,6 +39,7 @@ from tokenprune.adapters.families import llava as llava
 from tokenprune.adapters.families import llava_next as llava_next
 from tokenprune.adapters.families import llava_next_video as llava_next_video
 from tokenprune.adapters.families import llava_onevision as llava_onevision
+from tokenprune.adapters.families import llava_onevision1_5 as llava_onevision1_5
 from tokenprune.adapters.families import minicpm as minicpm
 from tokenprune.adapters.families import minimax_m3 as minimax_m3
 from tokenprune.adapters.families import mistral3 as mistral3
@@ -46,6 +47,7 @@ from tokenprune.adapters.families import molmo2 as molmo2
 from tokenprune.adapters.families import muse as muse
 from tokenprune.adapters.families import nemotron as nemotron
 from tokenprune.adapters.families import ovis2 as ovis2
+from tokenprune.adapters.families import ovis2_5 as ovis2_5
 from tokenprune.adapters.families import paddleocr_vl as paddleocr_vl
 from tokenprune.adapters.families import paligemma as paligemma
 from tokenprune.adapters.families import perception_lm as perception_lm

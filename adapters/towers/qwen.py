@@ -129,7 +129,7 @@ def windowed_separate_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
 def ungrouped(call: Mapping[str, Any], config: Any) -> dict[str, Any]:
     """Return a call with the patches in their order without windows."""
     merge = config.spatial_merge_size
-    back = _window_order(call["tower"]["grid_thw"], config).argsort()
+    back = order_by_window(call["tower"]["grid_thw"], config).argsort()
 
     def undo(row: Tensor) -> Tensor:
         return rearrange(row, "(token patch) width -> token patch width", patch=merge**2)[back].flatten(0, 1)
@@ -150,15 +150,20 @@ def window_order(grids: Int[Tensor, "images 3"], merge: int, side: int) -> Int[T
     return torch.cat(orders).to(grids.device)
 
 
-def _window_order(grids: Int[Tensor, "images 3"], config: Any) -> Int[Tensor, " visual"]:
-    merge = config.spatial_merge_size
-    return window_order(grids, merge, config.window_size // merge // config.patch_size)
+def window_side(config: Any) -> int:
+    """Return the side of a tower's windows, in visual tokens."""
+    return config.window_size // config.spatial_merge_size // config.patch_size
 
 
-def _windowed(grids: Int[Tensor, "images 3"], config: Any) -> Row:
-    """The row of a tower that groups the visual tokens by window before its first layer."""
+def order_by_window(grids: Int[Tensor, "images 3"], config: Any) -> Int[Tensor, " visual"]:
+    """Return the visual tokens in the order of a tower's windows."""
+    return window_order(grids, config.spatial_merge_size, window_side(config))
+
+
+def windowed(grids: Int[Tensor, "images 3"], config: Any) -> Row:
+    """Return the row of a tower that groups the visual tokens by window before its first layer."""
     n_patches = config.spatial_merge_size**2
-    first = n_patches * _window_order(grids, config)
+    first = n_patches * order_by_window(grids, config)
     order = first[:, None] + torch.arange(n_patches, device=first.device)
     return replace(adjacent(grids, config), order=order.flatten())
 
@@ -196,6 +201,6 @@ QWEN2_TOWER = Tower(
     row=_ROW,
     attention=JOINT,
 )
-QWEN2_5_TOWER = replace(QWEN2_TOWER, heads=windowed_heads, row=replace(_ROW, describe=_windowed))
+QWEN2_5_TOWER = replace(QWEN2_TOWER, heads=windowed_heads, row=replace(_ROW, describe=windowed))
 NORMED_TOWER = replace(QWEN2_TOWER, capture_points=_normed_points, heads=separate_heads)
 QWEN3_TOWER = Tower(_blocks, _points, n_prefix=0, heads=heads, scale=_scale, row=_ROW, attention=JOINT)

@@ -23,6 +23,8 @@ class Row:
     order: the patches in the order of the tower's layers; None if that is the same.
     in_tiles: like `tokens`, but for patches tile after tile in raster order.
     tiles: the number of patches of every tile.
+    n_prefix: the number of tokens that the layers have before the patches of every tile, and that are never dropped.
+    places: the place of each visual token among those of all images in raster order; None if that is its own number.
     """
 
     images: tuple[Grid3, ...]
@@ -30,6 +32,17 @@ class Row:
     order: Int[Tensor, " patches"] | None
     in_tiles: Int[Tensor, " patches"]
     tiles: tuple[int, ...]
+    n_prefix: int = 0
+    places: Int[Tensor, " visual"] | None = None
+
+    @property
+    def in_layers(self) -> Int[Tensor, " rows"]:
+        """The visual token that each row of the layers' hidden states belongs to; -1 for prefix tokens."""
+        patches = self.tokens if self.order is None else self.tokens[self.order]
+        if not self.n_prefix:
+            return patches
+        prefix = patches.new_full((self.n_prefix,), -1)
+        return torch.cat([part for tile in patches.split(self.tiles) for part in (prefix, tile)])
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ NAMES = [
     "hyperclovax",
     "cosmos3-omni",
     "cohere-compass",
+    "llava-onevision1.5",
+    "ovis2.5",
 ]
 CASES = [
     (name, kind)
@@ -148,7 +150,7 @@ class Every(PatchStrategy):
 
 
 #: A family for every way to read queries and keys: from one module or two, normalised (GLM-OCR) or not.
-READ = ["qwen2.5-vl", "qwen3-vl", "paddleocr-vl", "kimi-k25", "glm-ocr"]
+READ = ["qwen2.5-vl", "qwen3-vl", "paddleocr-vl", "kimi-k25", "glm-ocr", "ovis2.5"]
 
 
 @pytest.mark.parametrize("family", [name for name in READ if name in FAMILIES])  # not "name": all run every day

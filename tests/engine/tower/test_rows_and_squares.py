@@ -38,6 +38,8 @@ DEEPER: dict[str, dict[str, Any]] = {
     "glm4v": {"depth": DEPTH},
     "glm-ocr": {"depth": DEPTH},
     "exaone4.5": {"depth": DEPTH, "fullatt_block_indexes": [1, 3, 4]},
+    "llava-onevision1.5": {"depth": DEPTH},
+    "ovis2.5": {"num_hidden_layers": DEPTH, "layer_types": ["window_attention", "full_attention"] * 3},
     "paddleocr-vl": {"num_hidden_layers": DEPTH},
     "mistral3": {"num_hidden_layers": DEPTH},
     "llava-pixtral": {"num_hidden_layers": DEPTH},

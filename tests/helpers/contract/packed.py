@@ -57,7 +57,7 @@ def masked_patches(adapter: ModelAdapter, images: list[tokenprune.ImageReport]) 
         here.clear()
         while sum(image.n_visual for image in here) <= row.tokens.max():
             here.append(next(left))
-        in_layers = row.tokens if row.order is None else row.tokens[row.order]
+        in_layers = row.in_layers
 
     def before_layer(number: int, module: Any, args: Any, kwargs: Any) -> Any:
         assert not _segments
@@ -71,10 +71,10 @@ def masked_patches(adapter: ModelAdapter, images: list[tokenprune.ImageReport]) 
                 rows[own] = merged_at(image, number, rows[own])
             for places, added in zip(own, bias_of(image, number), strict=True):
                 bias[places] = added
-        if kwargs.get("cu_seqlens") is not None:
-            _segments.extend(bias.split(kwargs["cu_seqlens"].diff().tolist()))
-            return (hidden, *args[1:]), kwargs
         named = named_arguments(module, args, kwargs)
+        if named.get("cu_seqlens") is not None:
+            _segments.extend(bias.split(named["cu_seqlens"].diff().tolist()))
+            return (hidden, *args[1:]), kwargs
         mask = {"attention_mask": named.pop("attention_mask") + bias}
         return (hidden,), {**{name: one for name, one in named.items() if name != "hidden_states"}, **mask}
 

@@ -13,8 +13,10 @@ from tokenprune.adapters import ADAPTERS
 
 from .base import Family
 
-#: From this version of transformers on, all families exist.
-COMPLETE = (5, 25)
+#: From this version of transformers on, all families exist but those in `SINCE`.
+COMPLETE = (5, 24)
+#: The first version of transformers that has these families.
+SINCE = {"llava-onevision1.5": (5, 25), "ovis2.5": (5, 25)}
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 #: Name -> module and class, and the settings of the class.
 CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -25,6 +27,7 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "vip-llava": ("llava:VipLlava", {}),
     "llava-next": ("llava_next:LlavaNext", {}),
     "llava-onevision": ("llava_next:LlavaOnevision", {}),
+    "llava-onevision1.5": ("packed.frames_alone:LlavaOnevision15", {}),
     "llava-next-video": ("llava_next:LlavaNextVideo", {}),
     "video-llava": ("llava:VideoLlava", {}),
     "qwen2-vl": ("qwen_vl:Qwen2VL", {}),
@@ -85,6 +88,7 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "qianfan-ocr": ("tiled.ocr:QianfanOcr", {}),
     "got-ocr2": ("tiled.ocr:GotOcr2", {}),
     "ovis2": ("tiled.others:Ovis2", {}),
+    "ovis2.5": ("packed.frames_alone:Ovis25", {}),
     "aria": ("tiled.others:Aria", {}),
     "fast-vlm": ("tiled.others:FastVlm", {}),
     "perception-lm": ("tiled.others:PerceptionLM", {}),
@@ -116,13 +120,14 @@ def _families() -> Families:
     found = Families()
     for name, (where, settings) in CLASSES.items():
         module, _, kind = where.partition(":")
+        expected = VERSION >= SINCE.get(name, COMPLETE)
         try:
             family = getattr(import_module(f".{module}", __name__), kind)(name, **settings)
         except ImportError:  # older transformers lacks the class
-            if VERSION >= COMPLETE:
+            if expected:
                 raise
             continue
-        if VERSION >= COMPLETE or _is_present(family):
+        if expected or _is_present(family):
             found[name] = family
     return found
 

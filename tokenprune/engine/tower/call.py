@@ -55,5 +55,5 @@ class TowerCall(ABC):
         return dict(call)
 
     def real(self) -> list[Bool[Tensor, " patches"]] | None:
-        """Which patches of each tile, in raster order, were encoded; None if all were."""
+        """Which tokens of each tile were encoded: prefix tokens, then patches in raster order. None if all were."""
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -16,11 +17,13 @@ from tokenprune.tokens.tower import PatchTokens
 
 
 def patch_tokens(row: Row, colors: Float[Tensor, "patches channels colors"]) -> list[PatchTokens]:
-    """The visual tokens of every image in a row. colors: the colours of its patches, in the tower's order."""
-    if bool((row.tokens[1:] < row.tokens[:-1]).any()):
-        colors = colors[row.tokens.argsort(stable=True)]
-    ends = torch.tensor([prod(grid) for grid in row.images], device=row.tokens.device).cumsum(0)
-    sizes = torch.searchsorted(row.tokens.sort().values, ends).diff(prepend=ends.new_zeros(1)).tolist()
+    """The visual tokens of every image in a row, in raster order. colors: the colours of its patches, in the tower's
+    order."""
+    places = row.tokens if row.places is None else row.places[row.tokens]
+    if bool((places[1:] < places[:-1]).any()):
+        colors = colors[places.argsort(stable=True)]
+    ends = torch.tensor([prod(grid) for grid in row.images], device=places.device).cumsum(0)
+    sizes = torch.searchsorted(places.sort().values, ends).diff(prepend=ends.new_zeros(1)).tolist()
     parts = zip(colors.split(sizes), row.images, strict=True)
     return [PatchTokens(part.reshape(prod(grid), -1), grid) for part, grid in parts]
 
@@ -31,3 +34,17 @@ def selected_patches(strategy: PatchStrategy, tokens: PatchTokens) -> Selection:
         selection = strategy.select_patches(tokens)
     check_is_selection(strategy, "select_patches", selection, tokens.n_visual)
     return selection
+
+
+def in_order(row: Row, selections: list[Selection]) -> list[Selection]:
+    """Selections over the visual tokens of every image in raster order, as selections over those that the model has."""
+    if row.places is None:
+        return selections
+    found, start = [], 0
+    for one in selections:
+        places = row.places[start : start + one.n_visual] - start
+        kept = places.argsort()[one.kept.to(places.device)].sort().values.to(one.kept.device)
+        scores = None if one.scores is None else one.scores[places.to(one.scores.device)]
+        found.append(replace(one, kept=kept, scores=scores))
+        start += one.n_visual
+    return found

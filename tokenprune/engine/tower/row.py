@@ -24,17 +24,20 @@ class RowCut:
     """What is left of a row from some encoder layer on.
 
     kept: which of the call's visual tokens are left.
-    patches: the patches of the tokens left, in the order of the layers.
+    patches: the rows of the layers' hidden states that are left: the patches of these tokens, and prefix tokens.
     sizes: how many visual tokens each of the tokens left stands for; None if none has been merged.
     """
 
     def __init__(self, row: Row, kept: Bool[Tensor, " visual"], sizes: Float[Tensor, " left"] | None = None) -> None:
-        self.kept, self.sizes, self.n_all = kept, sizes, len(row.tokens)
-        in_layers = row.tokens if row.order is None else row.tokens[row.order]
+        in_layers = row.in_layers
+        self.kept, self.sizes, self.n_all = kept, sizes, len(in_layers)
+        self._n_prefixes = row.n_prefix * len(row.tiles)
         left = kept[in_layers]
+        if self._n_prefixes:
+            left |= in_layers < 0
         self.patches = left.nonzero()[:, 0]
         self._of_patches = in_layers[self.patches]
-        # Meaningful where the patches of a visual token are adjacent.
+        # Meaningful where the patches of a visual token are adjacent, and no prefix token is between them.
         self._tokens = kept[in_layers.unique_consecutive()].nonzero()[:, 0]
         self._ends = pad(left.cumsum(0), (1, 0))  # entry n: how many of the first n patches are left
         self._cut: dict[tuple[str, int], tuple[Any, Any]] = {}  # by identity: all layers get the same arguments
@@ -42,6 +45,16 @@ class RowCut:
     @cached_property
     def by_token(self) -> Int[Tensor, " patches"]:
         """The places of the patches that are left, one visual token after the other."""
+        return self._sorted[self._n_prefixes :]
+
+    @property
+    def prefixes(self) -> Int[Tensor, " prefixes"]:
+        """The places of the prefix tokens, tile after tile."""
+        return self._sorted[: self._n_prefixes]
+
+    @cached_property
+    def _sorted(self) -> Int[Tensor, " rows"]:
+        """Prefix tokens have the lowest number, so they are first."""
         return self._of_patches.argsort(stable=True)
 
     @cached_property
@@ -49,9 +62,9 @@ class RowCut:
         """What is added to the logits of each patch's key: the logarithm of how many patches it stands for."""
         if self.sizes is None:
             return None
-        logs = spread(self.sizes.log(), len(self.patches) // len(self.sizes))
-        order = self.by_token.to(logs.device)
-        return torch.zeros_like(logs).index_copy(0, order, logs)
+        order = self.by_token.to(self.sizes.device)
+        logs = spread(self.sizes.log(), len(order) // len(self.sizes))
+        return logs.new_zeros(len(self.patches)).index_copy(0, order, logs)
 
     def arguments(self, named: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a layer besides its hidden states, for the patches that are left."""
@@ -143,15 +156,21 @@ class RowCall(TowerCall):
     @property
     def patches_per_token(self) -> int:
         """How many patches a visual token has; all have equally many."""
-        return self.cut.n_all // len(self.cut.kept)
+        return len(self.row.tokens) // len(self.cut.kept)
 
     def split(self, projected: Projected) -> Iterator[tuple[Tile, Projected | None]]:
-        order, start = self.cut.by_token.to(projected[0].device), 0
-        by_token = [part[order].transpose(0, 1) for part in projected]
-        for tile in self.tiles:
-            end = start + len(tile.left) * self.patches_per_token
-            queries, keys, values = (part[:, start:end] for part in by_token)
-            yield tile, (queries, keys, values) if end > start else None
+        n_prefix, start = self.row.n_prefix, 0
+        counts = [len(tile.left) * self.patches_per_token for tile in self.tiles]
+        order = self.cut.by_token.to(projected[0].device)
+        if n_prefix:
+            prefixes = self.cut.prefixes.to(order.device).split(n_prefix)
+            both = zip(prefixes, order.split(counts), strict=True)
+            order = torch.cat([part for tile in both for part in tile])
+        by_tile = [part[order].transpose(0, 1) for part in projected]
+        for tile, count in zip(self.tiles, counts, strict=True):
+            end = start + n_prefix + count
+            queries, keys, values = (part[:, start:end] for part in by_tile)
+            yield tile, (queries, keys, values) if count else None
             start = end
 
     def keep(self, kept: Sequence[Selection | None]) -> None:
@@ -182,7 +201,11 @@ class RowCall(TowerCall):
         return {**call, **seen, "attention": attention}
 
     def real(self) -> list[Bool[Tensor, " patches"]]:
-        return list(self.cut.kept[self.row.in_tiles].split(self.row.tiles))
+        tiles = self.cut.kept[self.row.in_tiles].split(self.row.tiles)
+        if not self.row.n_prefix:
+            return list(tiles)
+        prefix = self.cut.kept.new_ones(self.row.n_prefix)
+        return [torch.cat([prefix, tile]) for tile in tiles]
 
     def _in_rows(self, value: Tensor) -> Tensor:
         """Queries or keys of shape (patches, heads, width) as one row per patch; anything else as it is."""

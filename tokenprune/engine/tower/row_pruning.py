@@ -25,7 +25,7 @@ from tokenprune.engine.arguments import hidden_states_first, named_arguments
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.patch import Register
-from tokenprune.engine.tower.patches import patch_tokens, selected_patches
+from tokenprune.engine.tower.patches import in_order, patch_tokens, selected_patches
 from tokenprune.engine.tower.proportional_attention import KEY_BIAS, ProportionalAttention
 from tokenprune.engine.tower.pruning import TowerPruning
 from tokenprune.engine.tower.row import RowCall
@@ -116,7 +116,8 @@ class RowPruning(TowerPruning[RowCall, RowLayers]):
                 f"was pruned before it. Remove the patch, and report it with your transformers version."
             )
         for name in HIDDEN & output.keys():  # the others come through an output module
-            output[name] = self._whole(call, output[name])
+            if not (call.row.n_prefix and name == "last_hidden_state"):  # as this does if it lacks the prefix tokens
+                output[name] = self._whole(call, output[name])
         return output
 
     def _whole(self, call: RowCall, states: Any) -> Any:
@@ -131,7 +132,7 @@ class RowPruning(TowerPruning[RowCall, RowLayers]):
         """What a PatchStrategy selects from every image."""
         assert isinstance(self.strategy, PatchStrategy)
         tokens = patch_tokens(row, self._colors(patches, len(row.tokens)).detach())
-        return [selected_patches(self.strategy, one) for one in tokens]
+        return in_order(row, [selected_patches(self.strategy, one) for one in tokens])
 
     def _colors(self, patches: Tensor, n_patches: int) -> Float[Tensor, "patches 3 values"]:
         """The colours of all patches, 0 to 1."""
