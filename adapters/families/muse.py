@@ -10,10 +10,11 @@ from einops import rearrange, reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenprune.adapters.layouts.windows import window_order
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import GlobalLayersMixin, KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.qwen import assembled, by_frame, layouts, window_order
+from tokenprune.adapters.towers.qwen import assembled, by_frame, layouts
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.tower import QueryKey, projections
 from tokenprune.encoded import CapturePoints, Modality

@@ -67,8 +67,12 @@ class Ovis2_5Adapter(Qwen2_5_VLAdapter):
         config = self.vision_tower.config
         if not self.by_window:
             return layouts(modality, arguments, config.spatial_merge_size)
-        grids, side = arguments[f"{modality.name}_grid_thw"].tolist(), window_side(config)
-        return [windows_layout(*grid, config.spatial_merge_size, side) for grid in grids]
+        grids, merge, side = (
+            arguments[f"{modality.name}_grid_thw"].tolist(),
+            config.spatial_merge_size,
+            window_side(config),
+        )
+        return [windows_layout(n_frames, height, width, merge, side) for n_frames, height, width in grids]
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         return frame_pixels(arguments, self.vision_tower.config, "pixel_values")

@@ -5,6 +5,7 @@ anyres    an overview, and tiles assembled into one canvas with newline tokens
 tiles     which tiles belong to one image, read from the prompt
 crops     square crops, and the whole image as a square
 newlines  newline tokens at the end of an image, or of every row
+windows   windows of visual tokens, and images that the model has window by window
 padded    images of any shape, padded to the same number of patches
 grids     images whose tower is unknown
 """

@@ -1,4 +1,4 @@
-"""Images whose visual tokens the model has window by window, as its vision tower does."""
+"""Windows of visual tokens, and images whose visual tokens the model has window by window, as its vision tower does."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.adapters.towers.qwen import window_order
 from tokenprune.tokens.layout import Layout, square_means
+
+
+def window_order(grids: Int[Tensor, "images 3"], merge: int, side: int) -> Int[Tensor, " visual"]:
+    """The visual tokens in the order of windows of at most side x side tokens."""
+    orders, start = [], 0
+    for n_frames, height, width in grids.tolist():
+        places = torch.cartesian_prod(*map(torch.arange, (n_frames, height // merge, width // merge)))
+        windows = (places // torch.tensor([1, side, side])).unique(dim=0, return_inverse=True)[1]
+        orders.append(start + windows.argsort(stable=True))
+        start += len(places)
+    return torch.cat(orders).to(grids.device)
 
 
 def windows_layout(n_frames: int, height: int, width: int, merge: int, side: int) -> Layout:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from tokenprune.adapters.layouts.frames import video_layout
+from tokenprune.adapters.layouts.windows import window_order
 from tokenprune.adapters.towers.attention import JOINT
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.row import PatchRow, Row, adjacent
@@ -137,17 +138,6 @@ def ungrouped(call: Mapping[str, Any], config: Any) -> dict[str, Any]:
     cos, sin = map(undo, call["attention"]["position_embeddings"])
     parts = {name: undo(part) for name, part in call.items() if isinstance(part, Tensor)}
     return {**call, **parts, "attention": {"position_embeddings": (cos, sin)}}
-
-
-def window_order(grids: Int[Tensor, "images 3"], merge: int, side: int) -> Int[Tensor, " visual"]:
-    """Return the visual tokens in the order of windows of at most side x side tokens."""
-    orders, start = [], 0
-    for n_frames, height, width in grids.tolist():
-        places = torch.cartesian_prod(*map(torch.arange, (n_frames, height // merge, width // merge)))
-        windows = (places // torch.tensor([1, side, side])).unique(dim=0, return_inverse=True)[1]
-        orders.append(start + windows.argsort(stable=True))
-        start += len(places)
-    return torch.cat(orders).to(grids.device)
 
 
 def window_side(config: Any) -> int:

@@ -29,6 +29,13 @@ OTHER_NAMES = (
     "config.json names {}. If the names of its weights differ from those of the class below, transformers initialises "
     "them at random: load a checkpoint converted to its format, often one with -hf in its name."
 )
+#: Printed when a config names its authors' architecture, and transformers' format has the same type.
+AUTHORS_FORMAT = (
+    "Only vLLM reads the format of {}, as its authors publish it. For all other uses, load a conversion to "
+    "transformers' format, such as {}."
+)
+#: Printed about a type with two formats, if nothing says which one is meant.
+EACH_FORMAT = "  formats     vLLM reads its authors' ({}), transformers its own ({})"
 #: The first decoder layer at which tokens can be dropped in published checkpoints, by type, if it is not layer 1:
 #: features of visual tokens enter before the layers up to it.
 FIRST_STAGE = {"granite4_vision": 21}
@@ -159,7 +166,7 @@ def _guessed(name: str, families: dict[str, Tested]) -> Checkpoint | None:
 
 def _print_checkpoint(name: str, checkpoint: Checkpoint, families: dict[str, Tested]) -> None:
     """Print everything about the classes that read a checkpoint."""
-    from tokenprune.serving.vllm.architectures.checkpoints import CONVERTED, ONLY_VLLM, checkpoint_type
+    from tokenprune.serving.vllm.architectures.checkpoints import CONVERTED, ONLY_VLLM, TWO_FORMATS, checkpoint_type
 
     model_type, wanted = checkpoint.model_type, checkpoint.converted_type
     if model_type in ONLY_VLLM and wanted == model_type:
@@ -169,6 +176,9 @@ def _print_checkpoint(name: str, checkpoint: Checkpoint, families: dict[str, Tes
         return
     if model_type in CONVERTED or model_type in ONLY_VLLM:
         print(f"Only vLLM reads the format {model_type}. For all other uses, convert the checkpoint to {wanted}.")
+    formats = TWO_FORMATS.get(model_type)
+    if formats is not None and formats.authors in checkpoint.architectures:
+        print(AUTHORS_FORMAT.format(formats.authors, formats.conversion))
     chosen = {key: one for key, one in families.items() if wanted in (one.model_type, checkpoint_type(one.model_type))}
     refused = [text for text in _refusals() if _is_refused(text.split()[0], checkpoint)]
     if not chosen and not refused:
@@ -177,7 +187,7 @@ def _print_checkpoint(name: str, checkpoint: Checkpoint, families: dict[str, Tes
             f"the models that can, type: tokenprune models"
         )
     fits = any(checkpoint.is_of(one.class_name) for one in chosen.values())
-    if not fits and not refused and model_type not in CONVERTED:
+    if not fits and not refused and model_type not in CONVERTED and formats is None:
         print(OTHER_NAMES.format(", ".join(checkpoint.architectures)))
     for family, one in _with_tower(chosen, checkpoint.tower).items():
         _print_one(family, one, checkpoint)
@@ -187,6 +197,8 @@ def _print_checkpoint(name: str, checkpoint: Checkpoint, families: dict[str, Tes
 
 def _print_one(family: str, one: Tested, checkpoint: Checkpoint) -> None:
     """Print everything about a class, and whether vLLM prunes a checkpoint of it."""
+    from tokenprune.serving.vllm.architectures.checkpoints import TWO_FORMATS
+
     can = strategies_of(one)
     n_passed = sum(outcome == "passed" for outcome in one.cells.values())
     lacks = sorted(_mode(cell) for cell, outcome in one.cells.items() if outcome == "cannot")
@@ -197,6 +209,9 @@ def _print_one(family: str, one: Tested, checkpoint: Checkpoint) -> None:
     print(f"  strategies  {', '.join(can)}")
     if (first := FIRST_STAGE.get(one.model_type)) is not None:
         print(f"  inside      the language model only from decoder layer {first} on, such as fastv:layer={first}")
+    if one.model_type in TWO_FORMATS and not checkpoint.architectures:
+        formats = TWO_FORMATS[one.model_type]
+        print(EACH_FORMAT.format(formats.published, formats.conversion))
     _print_vllm(checkpoint, can)
     if lacks:
         print(f"  not         {', '.join(lacks)}: transformers itself does not support it")

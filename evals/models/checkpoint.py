@@ -40,8 +40,10 @@ class Checkpoint:
         """Whether its config names this transformers class, under any name used in such checkpoints, or none. Into
         another class, transformers loads the weights with matching names, and initialises the others at random."""
         from tokenprune.serving.vllm.architectures import ARCHITECTURES
+        from tokenprune.serving.vllm.architectures.checkpoints import TWO_FORMATS
 
-        of_type = [one for one in ARCHITECTURES.values() if one.model_type == self.model_type]
+        shared = self.model_type in TWO_FORMATS
+        of_type = [one for one in ARCHITECTURES.values() if one.model_type == self.model_type and not shared]
         names = {class_name, *(name for one in of_type for name in (one.replaces, one.saved_as))}
         return not self.architectures or bool(names & {*self.architectures})
 

@@ -48,12 +48,14 @@ PUBLISHED: dict[str, Checkpoint | str | None] = {
     r"\S+/DeepSeek-OCR-2": Checkpoint("deepseek_vl_v2", architectures=("DeepseekOCR2ForCausalLM",)),
     r"\S+/DeepSeek-OCR": Checkpoint("deepseek_vl_v2", architectures=("DeepseekOCRForCausalLM",)),
     r"\S+/Unlimited-OCR": "unlimited-ocr",
+    r"ovis-community/Ovis2\.5": Checkpoint("ovis2_5", architectures=("Ovis2_5ForConditionalGeneration",)),
+    r"\S+/Ovis2\.5": Checkpoint("ovis2_5", architectures=("Ovis2_5",)),
     r"\S+/Ovis2\.6-80B": None,
     r"\S+/Ovis2\.6-\d+B-A\d+B": "ovis2_6_moe",
     r"\S+/Step-3\.7": "step3p7",
     r"\S+/Step3-VL-10B": "step_robotics",
     r"\S+/\S*pi0(52|\S?fast)": None,  # LeRobot's own
-    r"\S+/LLaVA-OneVision-1\.5": None,
+    r"\S+/LLaVA-OneVision-1\.5(?!\S*-hf)": None,  # in the format of its authors' code
     r"\S+/LLaVA-OneVision-2": "llava_onevision2",
 }
 

@@ -16,6 +16,7 @@ from tokenprune.errors import DataError, SettingError, TokenPruneError, unknown
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.dtypes import DTYPES
 from tokenprune.evals.models.prompt_styles import Style, style_of
+from tokenprune.serving.vllm.architectures.checkpoints import TWO_FORMATS
 from tokenprune.text_files import read_json
 
 #: Measured with torch 2.13: 5 times for x @ w.T, as linear layers have it; 215 times for 512x2048 @ 2048x2048.
@@ -129,6 +130,12 @@ def load_processor(name: str) -> tuple[Any, Any]:
         raise DataError(
             f"{name}: its config.json describes a {getattr(config, 'model_type', None)!r} model, which transformers' "
             "AutoModelForImageTextToText does not load; name a vision-language model"
+        )
+    formats = TWO_FORMATS.get(config.model_type)
+    if formats is not None and formats.authors in (config.architectures or ()):  # transformers would ignore its parts
+        raise DataError(
+            f"{name}: in the format of {formats.authors}, as its authors publish it, which only vLLM reads; name a "
+            f"conversion to transformers' format, such as {formats.conversion}"
         )
     with named(name, "processor"):
         return config, AutoProcessor.from_pretrained(name)

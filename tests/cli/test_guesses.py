@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from helpers.commands import command
 
@@ -44,6 +46,8 @@ NAMES = {
     "zai-org/GLM-OCR": "glm_ocr",
     "lmms-lab-encoder/LLaVA-OneVision-2-8B-Instruct": "llava_onevision2",
     "AIDC-AI/Ovis2.5-9B": "ovis2_5",
+    "ovis-community/Ovis2.5-2B": "ovis2_5",
+    "Deep-VLM/LLaVA-OneVision-1.5-4B-Instruct-hf": "llava_onevision1_5",
     "AIDC-AI/Ovis2.6-30B-A3B": "ovis2_6_moe",
     "Kwai-Keye/Keye-VL-8B-Preview": "Keye",
     "Kwai-Keye/Keye-VL-1_5-8B": "KeyeVL1_5",
@@ -104,6 +108,7 @@ UNKNOWN = (
     "zai-org/glm-4v-9b",
     "liuhaotian/llava-v1.6-mistral-7b",
     "lmms-lab/LLaVA-OneVision-1.5-8B-Instruct",
+    "mirror/LLaVA-OneVision-1.5-8B-Instruct",
     "internlm/Intern-S1-Pro",
     "PerceptronAI/Isaac-0.5",
     "inclusionAI/Ling-3.0-flash",
@@ -174,6 +179,24 @@ def test_a_type_with_several_architectures(capsys: pytest.CaptureFixture[str]) -
     assert "convert the checkpoint to deepseek_ocr2." in second
     assert "DeepseekOcr2ForConditionalGeneration (deepseek_ocr2)" in second
     assert "  vLLM        tokenprune serve, with random, " in second
+
+
+def test_one_type_in_two_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ovis 2.5, whose authors' format only vLLM reads, and transformers' only transformers."""
+    written = "of this 'ovis2_5' model is as transformers writes it, and vLLM reads .* such as AIDC-AI/Ovis2.5-9B"
+    for name, says, served in (
+        ("AIDC-AI/Ovis2.5-9B", "Only vLLM reads the format of Ovis2_5, .* such as ovis-community/Ovis2.5-2B", True),
+        ("Ovis2.5-9B-GPTQ", "Only vLLM reads the format of Ovis2_5, .* such as ovis-community/Ovis2.5-2B", True),
+        ("ovis-community/Ovis2.5-2B", written, False),
+        ("Ovis2.5", r"vLLM reads its authors' \(AIDC-AI/Ovis2.5-9B\), transformers its own \(ovis-community/", True),
+    ):
+        assert command("models", name) == 0
+        shown = capsys.readouterr().out
+        assert re.search(says, shown), name
+        assert "Ovis2_5ForConditionalGeneration (ovis2_5), read by Ovis2_5Adapter" in shown
+        assert ("  vLLM        tokenprune serve, with grid, " in shown) == served, name
+        assert ("Only vLLM reads" in shown) == ("Only" in says)
+        assert ("  formats     " in shown) == (name == "Ovis2.5")
 
 
 def test_types_that_differ_by_punctuation(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import transformers
-
 from tokenprune.adapters.tested import FILE, Tested, read_tested
 
 ROOT = Path(__file__).parents[2]
@@ -90,21 +88,14 @@ def section(page: str) -> str:
 
 
 def write(runs: Path) -> None:
-    """Write the table, and the data of `tokenprune models`, from the results of a run of the matrix.
+    """Write the table, and the data of `tokenprune models`, from the results of a run of the matrix. Families that were
+    not run, such as those that this transformers lacks, keep what is stored."""
+    from helpers import families
+    from helpers.families import denoising, sparse
 
-    Raises SystemExit if this transformers lacks classes that the page has.
-    """
-    from helpers.contract.cells import CASES
-    from helpers.families.denoising import DENOISING
-    from helpers.families.sparse import COMPACT_ONLY
-
-    if gone := read_tested().keys() - {*CASES, *DENOISING, *COMPACT_ONLY}:
-        raise SystemExit(
-            f"transformers {transformers.__version__} lacks {', '.join(sorted(gone))}. Install a newer one and type "
-            f"make matrix again; nothing was written."
-        )
-    found = json.loads(runs.read_text())
-    tested = {case: {**facts_of(case), **found[case]} for case in [*CASES, *DENOISING, *COMPACT_ONLY]}
+    found, stored = json.loads(runs.read_text()), json.loads(FILE.read_text(encoding="utf-8"))
+    names = [*families.CLASSES, *denoising.CLASSES, *sparse.COMPACT_ONLY]
+    tested = {case: {**facts_of(case), **found[case]} if case in found else stored[case] for case in names}
     FILE.write_text(json.dumps(tested, indent=1) + "\n", encoding="utf-8")
     read_tested.cache_clear()
     head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)

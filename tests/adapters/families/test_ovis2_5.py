@@ -15,8 +15,10 @@ import tokenprune
 from tokenprune import FoPru, Grid, PixelPrune, ToMe
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.families.ovis2_5 import stays_by_window
+from tokenprune.adapters.towers.row import Row
 
 NAME = "ovis2.5"
+LIBRARY: Any = transformers
 #: The windows, of 2 x 2 visual tokens, that an image of 3 x 5 has, and the place of each visual token.
 WINDOWS = ((1, 2, 2), (1, 2, 2), (1, 2, 1), (1, 1, 2), (1, 1, 2), (1, 1, 1))
 PLACES = [0, 1, 5, 6, 2, 3, 7, 8, 4, 9, 10, 11, 12, 13, 14]
@@ -33,10 +35,10 @@ def build(row_by_row: bool, attention: str = "sdpa") -> Any:
 def row_by_row_model() -> type:
     """Return a base model that puts the hidden states back in order before the projector."""
 
-    class RowByRow(transformers.Ovis2_5Model):
+    class RowByRow(LIBRARY.Ovis2_5Model):
         def get_image_features(self, pixel_values: Tensor, image_grid_thw: Tensor, **kwargs: Any) -> Any:
             config: Any = self.vision_tower.config
-            index, _ = transformers.vision_utils.get_vision_window_index(
+            index, _ = LIBRARY.vision_utils.get_vision_window_index(
                 image_grid_thw, config.spatial_merge_size, config.window_size, config.patch_size
             )
             hook = self.multi_modal_projector.register_forward_pre_hook(
@@ -50,11 +52,17 @@ def row_by_row_model() -> type:
     return RowByRow
 
 
+def row_of(model: Any, grids: Tensor) -> Row:
+    row = adapter_for(model).tower.row
+    assert row is not None
+    return row.describe(grids, model.config.vision_config)
+
+
 def test_the_order_is_found_out() -> None:
     assert FAMILIES[NAME].class_name  # skips the test if transformers lacks it
-    config = transformers.Ovis2_5Config
+    config = LIBRARY.Ovis2_5Config
     before = torch.random.get_rng_state()
-    assert stays_by_window(transformers.Ovis2_5Model, config)
+    assert stays_by_window(LIBRARY.Ovis2_5Model, config)
     assert not stays_by_window(row_by_row_model(), config)
     assert torch.equal(torch.random.get_rng_state(), before)
 
@@ -65,7 +73,8 @@ def test_windows_are_rasters() -> None:
         model(**inputs)
     (image,) = handle.report.images
     assert image.layout.grids == WINDOWS
-    row = adapter_for(model).tower.row.describe(inputs["image_grid_thw"], model.config.vision_config)
+    row = row_of(model, inputs["image_grid_thw"])
+    assert row.places is not None
     assert row.places.tolist() == PLACES
     raster = torch.arange(15.0).view(3, 5).repeat_interleave(2, 0).repeat_interleave(2, 1)
     assert image.layout.to_tokens(raster.flatten()[None]).tolist() == PLACES
@@ -98,7 +107,7 @@ def test_what_is_kept_does_not_depend_on_the_order(kind: str) -> None:
                 model(**inputs)
             (image,) = handle.report.images
             assert 0 < image.n_kept < image.n_visual
-            row = adapter_for(model).tower.row.describe(grids, model.config.vision_config)
+            row = row_of(model, grids)
             assert (row.places is None) == row_by_row
             places = image.kept if row.places is None else row.places[image.kept].sort().values
             kept.setdefault(type(strategy), []).append(places.tolist())

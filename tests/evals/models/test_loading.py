@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.families import FAMILIES
 from helpers.files.evals import saved
 from helpers.tiny import tiny_llava
 from safetensors.torch import load_file, save_file
@@ -27,6 +28,14 @@ def test_a_model_with_code_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(code))
     (tmp_path / "modeling.py").write_text("raise SystemExit('the code was run')")
     with pytest.raises(DataError, match=r"needs trust_remote_code, and commands run no code of a model\. Name"):
+        load_model(str(tmp_path))
+
+
+def test_the_authors_format_of_a_type_that_transformers_has(tmp_path: Path) -> None:
+    """transformers would ignore the parts of the config that describe the language model and the tower."""
+    assert FAMILIES["ovis2.5"].class_name  # skips the test if transformers lacks it
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "ovis2_5", "architectures": ["Ovis2_5"]}))
+    with pytest.raises(DataError, match=r"the format of Ovis2_5, .* such as ovis-community/Ovis2\.5-2B"):
         load_model(str(tmp_path))
 
 

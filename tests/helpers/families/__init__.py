@@ -120,7 +120,7 @@ def _families() -> Families:
     found = Families()
     for name, (where, settings) in CLASSES.items():
         module, _, kind = where.partition(":")
-        expected = VERSION >= SINCE.get(name, COMPLETE)
+        expected = SINCE.get(name, COMPLETE) <= VERSION
         try:
             family = getattr(import_module(f".{module}", __name__), kind)(name, **settings)
         except ImportError:  # older transformers lacks the class

@@ -6,13 +6,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import LlavaOnevision15Config, Ovis2_5Config
 
 from helpers.families.base import END, IMAGE, NO_EMBEDS, PATCH, START, VIDEO, VOCAB, ImageInputs, Size, decoder, tower
 from helpers.families.common import CommonFamily
 from helpers.families.qwen_vl import MERGE, PackedImages
 
+#: Older versions lack both classes.
+LIBRARY: Any = transformers
 #: The marks around a video of Ovis 2.5, which no text and no answer has.
 VIDEO_START, VIDEO_END = VOCAB, VOCAB + 1
 
@@ -41,7 +43,7 @@ class LlavaOnevision15(FramesAlone):
     def config(self) -> Any:
         vision = self.vision(out_hidden_size=32)
         del vision["temporal_patch_size"]
-        return LlavaOnevision15Config(
+        return LIBRARY.LlavaOnevision15Config(
             vision_config=vision,
             text_config=decoder(model_type="qwen3", head_dim=8, tie_word_embeddings=False),
             tie_word_embeddings=False,
@@ -62,7 +64,7 @@ class Ovis25(FramesAlone):
     def config(self) -> Any:
         kinds = ["window_attention", "full_attention", "full_attention"]
         vision = tower(8 * PATCH, window_size=2 * MERGE * PATCH, layer_types=kinds, vocab_size=40)
-        return Ovis2_5Config(
+        return LIBRARY.Ovis2_5Config(
             vision_config=vision,
             text_config=decoder(model_type="qwen3", head_dim=8, tie_word_embeddings=False, vocab_size=VOCAB + 2),
             image_token_id=IMAGE,

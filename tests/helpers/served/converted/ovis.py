@@ -1,4 +1,4 @@
-"""A tiny Ovis 2.5, which transformers has no class for, and the same model as an EXAONE 4.5 with a Qwen3, and with
+"""A tiny Ovis 2.5 in its authors' format, and the same model as an EXAONE 4.5 with a Qwen3, and with
 SigLIP's norms and MLPs and a visual vocabulary in its tower."""
 
 # pyright: reportMissingImports=false

@@ -106,6 +106,8 @@ def test_models_that_cannot_be_served() -> None:
         architecture_of({"model_type": "deepseek_ocr2"})
     with pytest.raises(UnsupportedError, match=r"vLLM takes Unlimited-OCR .* type 'unlimited-ocr' in"):
         architecture_of({"model_type": "unlimited_ocr"})
+    with pytest.raises(UnsupportedError, match=r"is as transformers writes it, .* such as AIDC-AI/Ovis2\.5-9B\. Patch"):
+        architecture_of({"model_type": "ovis2_5", "architectures": ["Ovis2_5ForConditionalGeneration"]})
     with pytest.raises(UnsupportedError, match="type 'step3_vl' cannot be pruned"):
         architecture_of({"model_type": "step3_vl", "architectures": ["Step3VLForConditionalGeneration"]})
     with pytest.raises(UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: .*gemma3, gemma4"):

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
+
+
+@dataclass(frozen=True)
+class Formats:
+    """Two formats of checkpoints of one type: their authors', which only vLLM reads, and transformers', which vLLM does
+    not read.
+
+    authors, transformers: the architecture that config.json names.
+    published, conversion: a checkpoint in each format.
+    """
+
+    authors: str
+    published: str
+    transformers: str
+    conversion: str
+
 
 #: Towers that vLLM implements, in families that may have others too.
 NATIVE_TOWERS = ("clip_vision_model", "siglip_vision_model")
@@ -54,11 +71,14 @@ ONLY_VLLM = {
     "minicpmo": "idefics2",
     "minicpmv": "idefics2",
     "opencua": "qwen2_5_vl",
-    "ovis2_5": "qwen2_5_vl",
-    "ovis2_6": "qwen2_5_vl",
-    "ovis2_6_moe": "qwen2_5_vl",
+    "ovis2_6": "ovis2_5",
+    "ovis2_6_moe": "ovis2_5",
     "pixtral": "mistral3",
     "step_robotics": "step3p7",
+}
+#: Types of checkpoints in two formats, told apart by the architecture that config.json names.
+TWO_FORMATS = {
+    "ovis2_5": Formats("Ovis2_5", "AIDC-AI/Ovis2.5-9B", "Ovis2_5ForConditionalGeneration", "ovis-community/Ovis2.5-2B")
 }
 #: Types for which transformers writes different language model settings than vLLM reads: a setting that only
 #: transformers writes, and a published checkpoint.
@@ -74,6 +94,9 @@ def architecture_of(config: Mapping[str, Any]) -> str:
         raise UnsupportedError(
             'config.json has no "model_type", so it is not a model in the format of Hugging Face. Name one that is.'
         )
+    formats = TWO_FORMATS.get(model_type)
+    if formats is not None and formats.transformers in names:
+        raise _not_as_published(model_type, formats.published)
     _check_names(model_type, [name for name in names if name not in ARCHITECTURES])
     tower = (config.get("vision_config") or {}).get("model_type", NATIVE_TOWERS[0])
     for architecture in ARCHITECTURES.values():
@@ -95,10 +118,14 @@ def check_published(config: Mapping[str, Any]) -> None:
     """Raise UnsupportedError for a config.json written by transformers, if vLLM reads the model only as published."""
     setting, published = AS_PUBLISHED.get(config["model_type"], (None, None))
     if setting in (config.get("text_config") or {}):
-        raise UnsupportedError(
-            f"config.json of this {config['model_type']!r} model is as transformers writes it, and vLLM reads such "
-            f"models only as they are published. Write the published name, such as {published}. {PATCH}"
-        )
+        raise _not_as_published(config["model_type"], published)
+
+
+def _not_as_published(model_type: str, published: str | None) -> UnsupportedError:
+    return UnsupportedError(
+        f"config.json of this {model_type!r} model is as transformers writes it, and vLLM reads such models only as "
+        f"they are published. Write the published name, such as {published}. {PATCH}"
+    )
 
 
 def architecture_of_loaded(config: Mapping[str, Any]) -> str:

@@ -18,7 +18,8 @@ from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.families.muse import image_pixels
-from tokenprune.adapters.towers.qwen import by_frame, layout, window_order
+from tokenprune.adapters.layouts.windows import window_order
+from tokenprune.adapters.towers.qwen import by_frame, layout
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.models.qwen_vl import PIXELS
 from tokenprune.serving.vllm.processor.processor import PruningProcessor

@@ -1,4 +1,4 @@
-"""Ovis 2.5 and 2.6, which only vLLM implements: images and videos of any size, whose visual tokens are mixtures of a
+"""Ovis 2.5 and 2.6 in their authors' format: images and videos of any size, whose visual tokens are mixtures of a
 visual vocabulary, which has the marks around them too.
 
 vLLM treats these marks as rows of the encoder's output. Here they are tokens of the text, so that only visual tokens

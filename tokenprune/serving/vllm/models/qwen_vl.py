@@ -15,7 +15,8 @@ from torch import Tensor
 from vllm.model_executor.models import qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from tokenprune.adapters.towers.qwen import frame_pixels, frames, layout, window_order
+from tokenprune.adapters.layouts.windows import window_order
+from tokenprune.adapters.towers.qwen import frame_pixels, frames, layout
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processor.patches import frames_of
 from tokenprune.serving.vllm.processor.processor import PruningProcessor
