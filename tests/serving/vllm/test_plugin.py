@@ -198,3 +198,18 @@ def test_cuda_graphs_after_an_engine_of_another_model() -> None:
     enter_in_tables(ARCHITECTURES["TokenPruneQwen4Exp"])
     config: Any = SimpleNamespace(model_config=SimpleNamespace(architectures=["TokenPruneQwen4Exp"]))
     assert VllmConfig._uses_breakable_cudagraph_by_default(config)
+
+
+def test_cuda_graphs_of_nvidias_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For which vLLM 0.34 has another class of Qwen3.5."""
+    from vllm.config import vllm
+
+    gpu = SimpleNamespace(is_rocm=lambda: False, is_cuda=lambda: True)
+    monkeypatch.setattr(vllm, "current_platform", gpu)
+    names = vllm.DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES
+    monkeypatch.setattr(vllm, "DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES", names)
+    vllm.default_breakable_cudagraph_architectures.cache_clear()
+    enter_in_tables(ARCHITECTURES["TokenPruneQwen3_5"])
+    found = vllm.default_breakable_cudagraph_architectures()
+    vllm.default_breakable_cudagraph_architectures.cache_clear()
+    assert ("TokenPruneQwen3_5" in found) == ("Qwen3_5ForConditionalGeneration" in found)

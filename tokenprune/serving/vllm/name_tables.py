@@ -123,7 +123,6 @@ def _share_breaks(architecture: Architecture) -> None:
     record."""
     from vllm.config import vllm
 
-    broken = vllm.DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES
-    if architecture.replaces in broken:
-        vllm.DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES = broken | {architecture.name}
+    if architecture.replaces in vllm.default_breakable_cudagraph_architectures():  # of this kind of GPU
+        vllm.DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES |= {architecture.name}
         vllm.default_breakable_cudagraph_architectures.cache_clear()

@@ -21,6 +21,7 @@ NAMES = (
     "qwen4_exp",
     "cosmos3_edge",
     "cohere_compass",
+    "gemma3",
     "glm5_next",
     "minimax_m3",
     "deepseek_ocr",
@@ -83,7 +84,8 @@ def test_strategy(llava: Path, settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("family", OF_PATCHES, ids=[family.name for family in OF_PATCHES])
 def test_colors_of_patches(family: Family, tmp_path: Path) -> None:
-    """The tower gets pixels as patches, and in Qwen-VL and Kimi before they are normalised."""
+    """The tower gets pixels as patches, or before they are normalised: in Qwen-VL, Kimi and, from vLLM 0.34 on,
+    Gemma 3 and Nemotron."""
     family.save(tmp_path)
     settings = {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 1.0, "cell": 2.0}
     requests = [Request(f"w1 w2 {family.image} w3", (image,)) for image in (A, B)]

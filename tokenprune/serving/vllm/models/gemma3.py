@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from math import isqrt
 from typing import Any
 
+import torch
+from jaxtyping import Float, Real
 from torch import Tensor
 from vllm.model_executor.models import gemma3_mm
 from vllm.model_executor.models.interfaces import SupportsMRoPE
@@ -43,3 +45,7 @@ class PrunedGemma3(PrunedLlavaTower, gemma3_mm.Gemma3ForConditionalGeneration, S
         crop = Layout.squares(self.side, self.side, self.side // isqrt(self.config.mm_tokens_per_image))
         pixels = arguments["pixel_values"]
         return tiled_images(self, [crop] * len(pixels), [1] * len(pixels), pixels)
+
+    def normed(self, image: Real[Tensor, "channels height width"]) -> Float[Tensor, "channels height width"]:
+        norm = getattr(self.vision_tower.vision_model, "input_norm", None)  # from vLLM 0.34 on
+        return image if norm is None else norm(image[None], torch.float32)[0]

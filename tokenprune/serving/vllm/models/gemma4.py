@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from jaxtyping import Float, Real
 from torch import Tensor
 from vllm.model_executor.models import gemma4_mm, gemma4_unified
 from vllm.model_executor.models.interfaces import SupportsMRoPE
@@ -53,9 +55,14 @@ class PrunedGemma4(PrunedModel, gemma4_mm.Gemma4ForConditionalGeneration, Suppor
                 )
         if needs & {"pixels", "colors"}:
             for found, one, place in zip(statistics, rows, places, strict=True):
-                (tile,) = tiles_of(one[None], place[None])
+                (tile,) = tiles_of(self.rescaled(one)[None], place[None])
                 found.update(image_statistics(needs, tower_of_config(self.config), tile[None]))
         return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
+
+    def rescaled(self, patches: Real[Tensor, "patches values"]) -> Float[Tensor, "patches values"]:
+        """The colours of patches, the last axis, as the tower's first layer sees them."""
+        norm = getattr(self, "vision_input_norm", None)  # from vLLM 0.34 on
+        return patches if norm is None else norm(patches.reshape(-1, 3), torch.float32).view(patches.shape)
 
 
 @MULTIMODAL_REGISTRY.register_processor(

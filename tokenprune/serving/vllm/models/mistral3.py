@@ -61,10 +61,6 @@ class PrunedPixtralTower(PrunedModel):
             heads = zip(queries, keys, strict=True)
         return images_of_any_size(self, layouts, heads, lambda: map(self.normed, pixels))
 
-    def normed(self, image: Real[Tensor, "channels height width"]) -> Float[Tensor, "channels height width"]:
-        """An image as the tower's first layer sees it."""
-        return image
-
 
 @MULTIMODAL_REGISTRY.register_processor(
     Mistral3Processor, info=mistral3.Mistral3ProcessingInfo, dummy_inputs=mistral3.Mistral3DummyInputsBuilder

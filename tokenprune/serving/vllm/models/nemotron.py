@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from jaxtyping import Float, Real
 from torch import Tensor
 from vllm.model_executor.models import nano_nemotron_vl
 from vllm.model_executor.models.interfaces import SupportsMRoPE
@@ -46,8 +48,13 @@ class PrunedNemotron(PrunedModel, nano_nemotron_vl.NemotronH_Nano_VL_V2, Support
         return multimodal_embeddings, mrope_positions, 0
 
     def attention_module(self) -> Any:
-        layers = self.vision_model.model.encoder.layers
-        return layers[self.attention_layer].attn.attn
+        if hasattr(self.vision_model, "model"):  # up to vLLM 0.33
+            return self.vision_model.model.encoder.layers[self.attention_layer].attn.attn
+        return self.vision_model.encoder.layer[self.attention_layer].attention.attn
+
+    def normed(self, image: Real[Tensor, "channels height width"]) -> Float[Tensor, "channels height width"]:
+        norm = getattr(self, "input_norm", None)  # from vLLM 0.34 on
+        return image if norm is None else norm(image.reshape(1, -1), torch.float32).view(image.shape)
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
         tiles = arguments.get("image_num_patches")
@@ -66,4 +73,4 @@ class PrunedNemotron(PrunedModel, nano_nemotron_vl.NemotronH_Nano_VL_V2, Support
             lengths = [n_prefix + rows * columns for rows, columns in grids]
             queries, keys = (part[0].split(lengths, 1) for part in self.capture.heads())
             heads = zip(queries, keys, strict=True)
-        return images_of_any_size(self, layouts, heads, lambda: arguments["pixel_values_flat"])
+        return images_of_any_size(self, layouts, heads, lambda: map(self.normed, arguments["pixel_values_flat"]))

@@ -41,5 +41,7 @@ def n_prefix(vision_config: Any) -> int:
         )
     teachers = {teacher["name"] for teacher in args.get("teachers") or ()}
     n_classes = len(teachers) if args.get("cls_token_per_teacher") else 1
+    if registers := args.get("cpe_num_registers"):  # read from vLLM 0.34 on
+        return n_classes + registers
     multiple = args.get("register_multiple")
     return n_classes + (multiple - n_classes % multiple if multiple else 0)

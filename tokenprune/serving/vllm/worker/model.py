@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
 from vllm.multimodal.utils import copy_mm_embedding_modality
@@ -109,6 +109,10 @@ class PrunedModel(Base):
         """The layout and declared statistics of every image, or separately pruned part, in a call of
         `embed_multimodal`. `features` are those of the images or videos."""
         raise NotImplementedError(f"{type(self).__name__} does not define encoded_images.")
+
+    def normed(self, image: Real[Tensor, "channels height width"]) -> Float[Tensor, "channels height width"]:
+        """The pixels of an image or tile as the tower's first layer sees them."""
+        return image
 
     def make_patch_dropping(self) -> PatchDropping:
         """What lets the tower encode only some patches."""

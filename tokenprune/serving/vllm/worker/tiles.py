@@ -27,7 +27,7 @@ def tiled_images(
     """The encoded images of the tower call that has just been captured.
 
     n_encoded: how many tiles the tower encoded for each image, the layout's first, then padding.
-    pixels: all tiles, one by one; None if the images came as features.
+    pixels: all tiles as they arrive, one by one; None if the images came as features.
     """
     needs, tower = model.settings.strategy.needs, tower_of_config(model.config)
     heads = model.capture.heads() if model.capture is not None and pixels is not None else None
@@ -39,7 +39,7 @@ def tiled_images(
             queries, keys = (part[tiles] for part in heads)
             statistics["vision_attention"] = VisionAttention(queries, keys, model.capture.scale, tower.n_prefix, layout)
         if pixels is not None and needs & {"pixels", "colors"}:
-            statistics.update(image_statistics(needs, tower, torch.stack(tuple(pixels[tiles]))))
+            statistics.update(image_statistics(needs, tower, torch.stack([model.normed(one) for one in pixels[tiles]])))
         images.append(EncodedImage(layout, statistics))
     return images
 
