@@ -94,6 +94,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     from helpers.served.converted.isaac import see_as_isaac
     from helpers.served.converted.keye import norm_as_keye
     from helpers.served.converted.kimi_k3 import see_as_kimi_k3
+    from helpers.served.converted.lfm3 import load_lfm3_vl
     from helpers.served.converted.ling3 import see_as_ling3
     from helpers.served.converted.minicpmv import load_minicpmv
     from helpers.served.converted.mistral import PARAMS, load_mistral
@@ -119,6 +120,8 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
         return load_deepseek_ocr(folder)
     if published in ("minicpmv", "minicpmo"):
         return load_minicpmv(folder)
+    if published == "lfm3_vl":  # not in transformers 5.22
+        return load_lfm3_vl(folder)
     if published == "step_robotics":
         return load_step_vl(folder)
     if (folder / CONVERTED).is_dir():

@@ -20,6 +20,7 @@ from helpers.served.converted.isaac import ISAAC_IMAGE, ISAAC_VISUAL, save_isaac
 from helpers.served.converted.keye import save_keye, save_keye1_5
 from helpers.served.converted.kimi_k3 import K3_IMAGE, save_kimi_k3
 from helpers.served.converted.kimi_vl import VL_OPTIONS, save_kimi_vl
+from helpers.served.converted.lfm3 import LFM3_IMAGE, LFM3_VIDEO, save_lfm3_vl
 from helpers.served.converted.ling3 import LING_IMAGE, LING_VISUAL, save_ling3_vl
 from helpers.served.converted.minicpmv import save_minicpmv
 from helpers.served.converted.minicpmv_images import MINICPMV_IMAGE, MINICPMV_VIDEO, MINICPMV_VISUAL
@@ -183,6 +184,7 @@ CONVERTED_FAMILIES = (
             ("minicpmo4_5", "TokenPruneMiniCPMO", "4.5"),
         )
     ),
+    Family("lfm3_vl", "TokenPruneLfm3VL", save_lfm3_vl, LFM3_IMAGE, LFM3_VIDEO, FAR_COUNTED, options=OWN_ROTATION),
     Family(
         "molmo2",
         "TokenPruneMolmo2",

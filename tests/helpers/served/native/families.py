@@ -161,9 +161,17 @@ NATIVE_FAMILIES = (
     Family(
         "minicpmv4_7",
         "TokenPruneMiniCPMV4_7",
-        partial(save_minicpm, version="4_7"),
+        partial(save_minicpm, name="MiniCPMV4_7"),
         MINICPM_IMAGE,
         far=Far(80, 8, (400, 4), raises=M_ROPE_ENDS),
+        n_more=3,
+    ),
+    Family(
+        "minicpm_ocr",
+        "TokenPruneMiniCPMOcr",
+        partial(save_minicpm, name="MiniCPMOcr"),
+        MINICPM_IMAGE,
+        far=Far(136, 6, (224, 224), raises=M_ROPE_ENDS),
         n_more=3,
     ),
     # No step may end within an image. vLLM 0.32 ensures that only if no other request shares the step.

@@ -24,34 +24,37 @@ TOKENS = {
 }
 #: The marks whose IDs 4.7's config has, because they have places on the canvas.
 MARKS = ("image_start", "image_end", "slice_start", "slice_end")
-PATCH = 8
+#: The side of a visual token, in pixels.
+VISUAL = 32
 
 
-def save_minicpm(folder: Path, version: str = "4_6", **settings: Any) -> None:
-    """MiniCPM-V 4.6 or 4.7 with up to 16 visual tokens, or an overview and up to four slices of about as many."""
+def save_minicpm(folder: Path, name: str = "MiniCPMV4_6", **settings: Any) -> None:
+    """MiniCPM-V 4.6 or 4.7 or MiniCPM-OCR, `name` as in its classes, with up to 16 visual tokens, or an overview and up
+    to four slices of about as many."""
     words = words_and_newlines(*map(str, range(10)), **TOKENS)
     words.backend_tokenizer.decoder = decoders.Fuse()  # vLLM searches decoded text for an image's number
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
     rope["partial_rotary_factor"] = 0.25
     text = decoder(len(words), model_type="qwen3_5_text", rope_parameters=rope, **LINEAR, **settings)
-    side = 16 * PATCH
+    ocr = name == "MiniCPMOcr"
+    side, patch = 4 * VISUAL, VISUAL // (2 if ocr else 4)
     marks = {**{f"{end}_id": TOKENS[f"{end}_token"] for end in MARKS}, "newline_id": "\n"}
     canvas = {name: words.convert_tokens_to_ids(mark) for name, mark in marks.items()} | {"mrope_mode": "canvas"}
-    config = getattr(transformers, f"MiniCPMV{version}Config")(
-        vision_config={**tower(side), "patch_size": PATCH},
+    config = getattr(transformers, f"{name}Config")(
+        vision_config={**tower(side), "patch_size": patch},
         text_config=text,
         insert_layer_id=0,
-        image_size=side,
         image_token_id=words.convert_tokens_to_ids(MINICPM_IMAGE),
         video_token_id=words.convert_tokens_to_ids(MINICPM_VIDEO),
         tie_word_embeddings=False,
-        **(canvas if version == "4_7" else {}),
+        **({} if ocr else {"image_size": side}),
+        **(canvas if name == "MiniCPMV4_7" else {}),
     )
-    sizes = {"patch_size": PATCH, "scale_resolution": side, "max_slice_nums": 4}
-    processor = getattr(transformers, f"MiniCPMV{version}Processor")(
-        image_processor=transformers.MiniCPMV4_6ImageProcessor(**sizes),
-        video_processor=transformers.MiniCPMV4_6VideoProcessor(**sizes),
+    kind, sizes = name if ocr else "MiniCPMV4_6", {"patch_size": patch, "scale_resolution": side, "max_slice_nums": 4}
+    processor = getattr(transformers, f"{name}Processor")(
+        image_processor=getattr(transformers, f"{kind}ImageProcessor")(**sizes),
+        video_processor=getattr(transformers, f"{kind}VideoProcessor")(**sizes),
         tokenizer=words,
         chat_template=CHAT.replace("IMAGE", MINICPM_IMAGE),
     )
-    save(getattr(transformers, f"MiniCPMV{version}ForConditionalGeneration")(config), processor, folder)
+    save(getattr(transformers, f"{name}ForConditionalGeneration")(config), processor, folder)

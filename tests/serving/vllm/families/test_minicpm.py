@@ -51,7 +51,7 @@ def test_an_overview_is_stretched_over_its_slices() -> None:
 @pytest.mark.slow
 def test_rows_of_slices(tmp_path: Path) -> None:
     """Two rows of two slices give the same answers as in transformers, alone and after another image."""
-    save_minicpm(tmp_path, version="4_7")
+    save_minicpm(tmp_path, name="MiniCPMV4_7")
     i, square = MINICPM_IMAGE, (1, 224, 224)
     requests = [Request(f"w1 {i} w2", (square,)), Request(f"w1 {i} w2 {i} w3", ((2, 140, 112), square))]
     answers = expected(tmp_path, FOPRU, requests)

@@ -235,4 +235,11 @@ NATIVE_RESOLUTION = (
         needs_pixels=True,
         padded=True,
     ),
+    Architecture(
+        "TokenPruneLfm3VL",
+        "lfm3_vl:PrunedLfm3VL",
+        "Lfm3VlForConditionalGeneration",
+        "lfm3_vl",
+        first_release="0.34",
+    ),
 )

@@ -105,6 +105,14 @@ TILED = (
         mrope=True,
         needs_pixels=True,
     ),
+    # vLLM 0.33 has it too, but none of the transformers releases that it takes reads its config.
+    needs_pixels(
+        "TokenPruneMiniCPMOcr",
+        "minicpm_ocr:PrunedMiniCPMOcr",
+        "MiniCPMOcrForConditionalGeneration",
+        "minicpm_ocr",
+        first_release="0.34",
+    ),
     Architecture("TokenPruneGemma3", "gemma3:PrunedGemma3", "Gemma3ForConditionalGeneration", "gemma3"),
     Architecture(
         "TokenPruneCohere2Vision",

@@ -108,7 +108,7 @@ class PrunedQwenVL(PrunedModel):
 
 
 class PrunedNormalised(PrunedQwenVL):
-    """Models whose processor normalises pixels, and whose videos are not pruned."""
+    """Models whose processor normalises pixels, and, unless they say otherwise, whose videos are not pruned."""
 
     pruned = ("image",)
 

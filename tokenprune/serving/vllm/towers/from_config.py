@@ -15,6 +15,7 @@ from tokenprune.adapters.families import (
     gemma4,
     kimi,
     lfm2_vl,
+    lfm3_vl,
     llama4,
     minicpm,
     minimax_m3,
@@ -61,6 +62,7 @@ SEQUENCE_TOWERS = {
     "ovis2_6": OVIS_TOWER,
     "ovis2_6_moe": OVIS_TOWER,
     "exaone4_5": QWEN2_5_TOWER,
+    "lfm3_vl": lfm3_vl.TOWER,
     "minimax_m3_vl": minimax_m3.TOWER,
     "cosmos3_omni": QWEN3_TOWER,
     "qwen2_5_omni_thinker": QWEN2_5_TOWER,
@@ -84,6 +86,7 @@ OWN_TOWERS = {
     "kimi_vl": kimi.TOWER,
     "lfm2_vl": lfm2_vl.TOWER,
     "llama4": llama4.TOWER,
+    "minicpm_ocr": minicpm.TOWER,
     "minicpmo": TOWERS["idefics2_vision"],
     "minicpmv": TOWERS["idefics2_vision"],
     "minicpmv4_6": minicpm.TOWER,
@@ -97,6 +100,8 @@ OWN_TOWERS = {
     "step_robotics": step3p7.TOWER,
     "unlimited-ocr": unlimited_ocr.TOWER,
 }
+#: What layers do that cannot be read, unless they are convolutions.
+WINDOWED = "attends within small windows"
 #: Of the second encoder that vLLM builds for DeepSeek-OCR 2: published configs say only how wide it is.
 QWEN2_LAYERS = 24
 
@@ -191,8 +196,8 @@ def encoder_layer(config: Any, layer: int | None) -> int:
     """The index of the encoder layer that a strategy's `layer` means; None means the one whose output the projector
     gets or, with windows, the last one without. Raises UnsupportedError for a layer that does not exist or cannot be
     read."""
-    has_kinds = getattr(config.vision_config, "layer_types", None) is not None
-    windowed = has_kinds or config.model_type in SEQUENCE_TOWERS
+    kinds = getattr(config.vision_config, "layer_types", None)
+    windowed = kinds is not None or config.model_type in SEQUENCE_TOWERS
     n_layers = n_hidden_layers(config.vision_config)
     readable = unwindowed_layers(config.vision_config) if windowed else list(range(n_built_layers(config)))
     if not readable:
@@ -205,8 +210,9 @@ def encoder_layer(config: Any, layer: int | None) -> int:
         raise UnsupportedError(f"layer={layer} is not in the vision tower: write 0 to {n_layers - 1}.")
     number %= n_layers
     if number not in readable:
+        instead = "has a convolution in place of attention" if kinds and kinds[number] == "conv" else WINDOWED
         reason = (
-            "attends within small windows, so its attention does not compare the patches of an image"
+            f"{instead}, so it does not compare the patches of an image"
             if windowed
             else f"is not built by vLLM, which stops after layer {readable[-1]}, whose output the projector gets"
         )
