@@ -70,7 +70,7 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
         (save_internvl_chat, "TokenPruneInternVLChat", "<video>", CHAT_IMAGE, CHAT_OPTIONS),
         (save_gemma4, "TokenPruneGemma4", "<|video|>", GEMMA4_IMAGE, {}),
         (save_minicpm, "TokenPruneMiniCPMV4_6", MINICPM_VIDEO, MINICPM_IMAGE, {}),
-        (partial(save_minicpm, version="4_7"), "TokenPruneMiniCPMV4_7", MINICPM_VIDEO, MINICPM_IMAGE, {}),
+        (partial(save_minicpm, name="MiniCPMV4_7"), "TokenPruneMiniCPMV4_7", MINICPM_VIDEO, MINICPM_IMAGE, {}),
         (save_minimax_m3, "TokenPruneMiniMaxM3", MINIMAX_VIDEO, MINIMAX_IMAGE, {}),
         (partial(save_omni, kind="qwen2_5_omni"), "TokenPruneQwen2_5Omni", QWEN_VIDEO, QWEN_IMAGE, {}),
         (partial(save_omni, kind="qwen3_omni_moe"), "TokenPruneQwen3Omni", QWEN_VIDEO, QWEN_IMAGE, {}),
