@@ -184,7 +184,16 @@ CONVERTED_FAMILIES = (
             ("minicpmo4_5", "TokenPruneMiniCPMO", "4.5"),
         )
     ),
-    Family("lfm3_vl", "TokenPruneLfm3VL", save_lfm3_vl, LFM3_IMAGE, LFM3_VIDEO, FAR_COUNTED, options=OWN_ROTATION),
+    Family(
+        "lfm3_vl",
+        "TokenPruneLfm3VL",
+        save_lfm3_vl,
+        LFM3_IMAGE,
+        LFM3_VIDEO,
+        FAR_COUNTED,
+        n_blocks=30,
+        options=OWN_ROTATION,
+    ),
     Family(
         "molmo2",
         "TokenPruneMolmo2",
