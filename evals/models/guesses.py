@@ -32,6 +32,7 @@ PUBLISHED: dict[str, Checkpoint | str | None] = {
     r"\S+/HunyuanOCR": "hunyuan_vl",
     r"\S+/Kimi-K2\.[5-7]": "kimi_k25",
     r"\S+/MiniCPM-Llama3-V-2_5": "minicpmv",
+    r"\S+/MiniCPM-OCR-\S*DSpark": None,  # a draft model
     r"\S+/MiniCPM-V(-2(\.0)?)?$": None,
     r"\S+/(Mistral-Small-3\.[12]|Ministral-3|Devstral-Small-2)-": "mistral3",
     r"(mistral-community/pixtral-12b(?!-240910)|\S+/pixtral\S*-hf)": Checkpoint("llava", "pixtral"),

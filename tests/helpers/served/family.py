@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from helpers.served.converted.lfm3 import LFM3_VIDEO
 from helpers.served.models import IMAGE, QWEN_VIDEO
 from helpers.served.native.cosmos import COSMOS_VIDEO
 from helpers.served.reference import Request
@@ -70,7 +71,7 @@ class Family:
     @property
     def mixes(self) -> bool:
         """Whether transformers accepts images and videos in one prompt."""
-        return self.video in (QWEN_VIDEO, COSMOS_VIDEO)
+        return self.video in (QWEN_VIDEO, COSMOS_VIDEO, LFM3_VIDEO)
 
     def requests(self) -> list[Request]:
         """Return prompts with one and several images, with their own keep ratios, and without images."""

@@ -24,9 +24,9 @@ RENAMED = {
 }
 
 
-def save_lfm3_vl(folder: Path, **settings: Any) -> None:
+def save_lfm3_vl(folder: Path, window: int = 4096, **settings: Any) -> None:
     """LFM3-VL with up to 49 visual tokens, each of 2 x 2 patches. Of its decoder layers, one is a short convolution and
-    one has a window, which is longer than prompts."""
+    one has a window."""
     from helpers.served.converted.lfm3_model import Lfm3VlForConditionalGeneration
 
     words = tokenizer(START, END, image_token=IMAGE, video_token=VIDEO)
@@ -39,7 +39,7 @@ def save_lfm3_vl(folder: Path, **settings: Any) -> None:
         "model_type": "lfm3",
         "layer_types": ["conv", "sliding_attention", "full_attention"],
         "rope_parameters": ropes,
-        "sliding_window": 4096,
+        "sliding_window": window,
         "norm_eps": EPSILON,
     }
     vision = {

@@ -1,5 +1,5 @@
-"""A small LFM3-VL made of transformers' LFM2, because transformers 5.22, with which vLLM 0.34 runs, has no LFM3-VL. All
-its attention layers see the whole prompt: windows are longer."""
+"""A small LFM3-VL made of transformers' LFM2, because transformers 5.22, with which vLLM 0.34 runs, has no LFM3-VL. As in
+vLLM, sliding windows count the tokens that are left; in transformers 5.25, they also count dropped ones."""
 
 from __future__ import annotations
 
@@ -141,11 +141,11 @@ class GatedAttention(Lfm2Attention):
 
 
 class DecoderLayer(Lfm2DecoderLayer):
-    """Norms what it adds, and rotates by the kind of its attention in LFM3."""
+    """Norms what it adds, and attends as its kind in LFM3 does."""
 
     def __init__(self, config: Any, number: int) -> None:
         super().__init__(config, number)
-        self.kind = config.lfm3["layer_types"][number]
+        self.kind, self.window = config.lfm3["layer_types"][number], config.lfm3["sliding_window"]
         if self.kind != "conv":
             self.self_attn = GatedAttention(config, number)
         self.post_operator_norm, self.post_ffn_norm = (
@@ -154,12 +154,21 @@ class DecoderLayer(Lfm2DecoderLayer):
 
     def forward(self, hidden_states: Tensor, position_embeddings: Any, **named: Any) -> Tensor:
         normed = self.operator_norm(hidden_states)
+        if self.kind == "sliding_attention":
+            named["attention_mask"] = self.mask(hidden_states.shape[1], **named)
         if self.kind == "conv":
             made = self.conv(hidden_states=normed, **named)
         else:
             made, _ = self.self_attn(normed, position_embeddings=position_embeddings[self.kind], **named)
         states = hidden_states + self.post_operator_norm(made)
         return states + self.post_ffn_norm(self.feed_forward(self.ffn_norm(states)))
+
+    def mask(self, n: int, past_key_values: Any = None, cache: Any = None, **others: Any) -> Tensor:
+        """Which tokens each of the last `n` attends to. transformers 5.25 renames the cache."""
+        before = next((one for one in (past_key_values, cache) if one is not None), None)
+        n_before = 0 if before is None else before.get_seq_length(self.self_attn.layer_idx)
+        age = torch.arange(n_before, n_before + n)[:, None] - torch.arange(n_before + n)
+        return ((age >= 0) & (age < self.window))[None, None]
 
 
 class Rotary(nn.Module):

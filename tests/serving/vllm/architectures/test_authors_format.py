@@ -125,6 +125,24 @@ def test_a_tower_like_qwen2_vl_s_with_siglip_s_names() -> None:
         written(onevision, layer=24)
 
 
+def test_a_tower_with_convolutions() -> None:
+    """Of LFM3-VL, whose type transformers 5.22 does not know. Convolutions need whole grids of patches."""
+    kinds = ["conv", "conv", "sliding_attention", "full_attention"]
+    text = {"model_type": "lfm3", "num_hidden_layers": 4, "layer_types": kinds, "sliding_window": 256}
+    full = {"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5}
+    text["rope_parameters"] = {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": full}
+    vision = {"model_type": "lfm3_vl_vision", "num_hidden_layers": 4, "spatial_merge_size": 2, "patch_size": 16}
+    vision["layer_types"] = ["conv", "conv", "full_attention", "conv"]
+    names = {"model_type": "lfm3_vl", "architectures": ["Lfm3VlForConditionalGeneration"]}
+    lfm3 = {**names, "text_config": text, "vision_config": vision}
+    for layer in (2, None):
+        assert written(lfm3, layer=layer)["architectures"] == ["TokenPruneLfm3VL"]
+    with pytest.raises(UnsupportedError, match="layer=3 .* has a convolution in place of attention, so it does not"):
+        written(lfm3, layer=3)
+    with pytest.raises(UnsupportedError, match="PixelPrune cannot run inside vLLM with TokenPruneLfm3VL"):
+        overrides(lfm3, Settings(PixelPrune()))
+
+
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_config_with_or_without_a_part_for_the_language_model(nested: bool) -> None:
     """Of Isaac."""

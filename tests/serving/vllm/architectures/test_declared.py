@@ -15,6 +15,10 @@ from tokenprune.serving.vllm.architectures.releases import reason_of_lack
 from tokenprune.serving.vllm.startup.refusals import needs_image
 
 
+#: vLLM 0.33 has it too, but no transformers release that it takes has its config.
+UNREADABLE = {"TokenPruneMiniCPMOcr"}
+
+
 @needs_vllm
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_markers(name: str) -> None:
@@ -28,12 +32,13 @@ def test_markers(name: str) -> None:
 
 @needs_vllm
 def test_releases() -> None:
-    """This vLLM has exactly the models that are declared for its release."""
+    """This vLLM has exactly the models that are declared for its release, and those that it cannot read."""
     from vllm import ModelRegistry
 
     has = ModelRegistry.get_supported_archs()
     lacking = {name for name, one in ARCHITECTURES.items() if one.replaces not in has}
-    assert lacking == {name for name, one in ARCHITECTURES.items() if reason_of_lack(one)}
+    declared = {name for name, one in ARCHITECTURES.items() if reason_of_lack(one)}
+    assert lacking - UNREADABLE == declared - UNREADABLE
 
 
 @pytest.mark.parametrize("name", ["TokenPruneStep3p7", "TokenPruneStepVL"])

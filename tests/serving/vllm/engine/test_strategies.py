@@ -37,6 +37,8 @@ NAMES = (
     "keye",
     "keye_vl1_5",
     "hunyuan_vl",
+    "lfm3_vl",
+    "minicpm_ocr",
     "kimi_k25",
     "kimi_k3",
     "kimi_vl",
