@@ -87,16 +87,16 @@ def config_of(written: dict[str, Any]) -> Any:
     kinds = ["conv" if kind == "conv" else "full_attention" for kind in text["layer_types"]]
     same = {name: value for name, value in text.items() if name not in ("model_type", "rope_parameters")}
     shared = {"block_auto_adjust_ff_dim": False, "conv_L_cache": 7, "lfm3": text}
+    more: dict[str, Any] = {"video_token_id": written["video_token_id"], "attn_implementation": "sdpa"}
     return transformers.Lfm2VlConfig(
         vision_config=transformers.Siglip2VisionConfig(
             **{name: value for name, value in vision.items() if name != "model_type"}
         ),
         text_config=transformers.Lfm2Config(**{**same, **shared, "layer_types": kinds}),
         image_token_id=written["image_token_id"],
-        video_token_id=written["video_token_id"],
         projector_hidden_size=written["projector_hidden_size"],
         tie_word_embeddings=False,
-        attn_implementation="sdpa",
+        **more,
     )
 
 
@@ -119,7 +119,7 @@ def load_lfm3_vl(folder: Path) -> tuple[Any, Any]:
 class Processor(transformers.Qwen3VLProcessor):
     """Without types of tokens, which Qwen3-VL reads."""
 
-    def __call__(self, **given: Any) -> Any:
+    def __call__(self, **given: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         inputs = super().__call__(**given)
         del inputs["mm_token_type_ids"]
         return inputs

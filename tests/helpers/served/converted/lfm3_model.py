@@ -1,5 +1,5 @@
-"""A small LFM3-VL made of transformers' LFM2, because transformers 5.22, with which vLLM 0.34 runs, has no LFM3-VL. As in
-vLLM, sliding windows count the tokens that are left; in transformers 5.25, they also count dropped ones."""
+"""A small LFM3-VL made of transformers' LFM2, because transformers 5.22, with which vLLM 0.34 runs, has no LFM3-VL. As
+in vLLM, sliding windows count the tokens that are left; in `tokenprune.patch`, also dropped ones."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class GatedAttention(Lfm2Attention):
         self.gate_proj = nn.Linear(config.hidden_size, config.num_attention_heads, bias=False)
         self.out_proj.register_forward_pre_hook(self._scale)
 
-    def forward(self, hidden_states: Tensor, **named: Any) -> Any:
+    def forward(self, hidden_states: Tensor, **named: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         self._gates = self.gate_proj(hidden_states).sigmoid()
         return super().forward(hidden_states, **named)
 
@@ -152,7 +152,9 @@ class DecoderLayer(Lfm2DecoderLayer):
             nn.RMSNorm(config.hidden_size, eps=config.norm_eps) for _ in range(2)
         )
 
-    def forward(self, hidden_states: Tensor, position_embeddings: Any, **named: Any) -> Tensor:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, hidden_states: Tensor, position_embeddings: Any, **named: Any
+    ) -> Tensor:
         normed = self.operator_norm(hidden_states)
         if self.kind == "sliding_attention":
             named["attention_mask"] = self.mask(hidden_states.shape[1], **named)

@@ -137,7 +137,7 @@ def test_a_tower_with_convolutions() -> None:
     lfm3 = {**names, "text_config": text, "vision_config": vision}
     for layer in (2, None):
         assert written(lfm3, layer=layer)["architectures"] == ["TokenPruneLfm3VL"]
-    with pytest.raises(UnsupportedError, match="layer=3 .* has a convolution in place of attention, so it does not"):
+    with pytest.raises(UnsupportedError, match=r"layer=3 .* has a convolution in place of attention, so it does not"):
         written(lfm3, layer=3)
     with pytest.raises(UnsupportedError, match="PixelPrune cannot run inside vLLM with TokenPruneLfm3VL"):
         overrides(lfm3, Settings(PixelPrune()))

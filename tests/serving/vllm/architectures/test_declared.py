@@ -14,7 +14,6 @@ from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.architectures.releases import reason_of_lack
 from tokenprune.serving.vllm.startup.refusals import needs_image
 
-
 #: vLLM 0.33 has it too, but no transformers release that it takes has its config.
 UNREADABLE = {"TokenPruneMiniCPMOcr"}
 
