@@ -24,6 +24,7 @@ from helpers.served.native.packed import KIMI_IMAGE, save_kimi
 from helpers.served.reference import Request
 
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.architectures.releases import reason_of_lack
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 LIMITS: dict[str, Any] = {"limit_mm_per_prompt": {"image": 1, "video": 1}}
@@ -103,6 +104,8 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
 def test_videos_that_are_not_pruned(
     save: Any, architecture: str, video: str, image: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
+    if reason := reason_of_lack(ARCHITECTURES[architecture]):
+        pytest.skip(reason)
     save(tmp_path)
     alone = Request(f"w1 {video} w2", videos=((1, 56, 56, 4),))
     both = Request(f"w1 {video} w2 {image} w3", ((3, 100, 60),), videos=alone.videos)
