@@ -28,7 +28,7 @@ from helpers.served.converted.mistral import MISTRAL_IMAGE, save_mistral
 from helpers.served.converted.mobius import save_interns2_mobius
 from helpers.served.converted.molmo import save_molmo2
 from helpers.served.converted.molmo_images import MOLMO_IMAGE, MOLMO_VISUAL
-from helpers.served.converted.nemotron import NANO_VL, save_nemotron
+from helpers.served.converted.nemotron import NANO_VL, NEMOTRON_OPTIONS, save_nemotron
 from helpers.served.converted.onevision2 import save_llava_onevision2
 from helpers.served.converted.opencua import OPENCUA_IMAGE, save_opencua
 from helpers.served.converted.ovis import OVIS_VIDEO, OVIS_VISUAL, save_ovis2_5
@@ -165,9 +165,9 @@ CONVERTED_FAMILIES = (
         "TokenPruneNemotronNanoVL",
         partial(save_nemotron, name=NANO_VL),
         n_blocks=14,
-        options=CHAT_OPTIONS,
+        options=NEMOTRON_OPTIONS,
     ),
-    Family("nemotron_omni", "TokenPruneNemotronNanoOmni", save_nemotron, n_blocks=14, options=CHAT_OPTIONS),
+    Family("nemotron_omni", "TokenPruneNemotronNanoOmni", save_nemotron, n_blocks=14, options=NEMOTRON_OPTIONS),
     *(
         Family(
             name,

@@ -152,11 +152,21 @@ def with_sizes(text: str, images: Any) -> str:
     return text
 
 
+WITHOUT_STATES = {"is_hybrid": False, "has_inner_state": False}
+
+
 def run_kimi_k3_on_cpus() -> None:
     """Make vLLM build Kimi K3 with the language model of Kimi K2.5, which has no state."""
     from vllm import ModelRegistry
 
     ModelRegistry.register_model("TokenPruneKimiK3", stand_in())
+
+
+def state_of_requests(model: Any) -> Any:
+    """Return what model runner V2 keeps of the requests of a model without states of its own."""
+    from vllm.v1.worker.gpu.model_states.default import DefaultModelState
+
+    return DefaultModelState
 
 
 @cache
@@ -173,4 +183,4 @@ def stand_in() -> Any:
         return found
 
     model.init_vllm_registered_model = make_another
-    return type("StandIn", (PrunedKimiK3,), {"is_hybrid": False, "has_inner_state": False})
+    return type("StandIn", (PrunedKimiK3,), {**WITHOUT_STATES, "get_model_state_cls": state_of_requests})

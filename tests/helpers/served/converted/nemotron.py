@@ -6,7 +6,6 @@ format. If a published one cuts images into tiles, transformers gets each tile a
 from __future__ import annotations
 
 import json
-import shutil
 from contextlib import suppress
 from functools import cache, wraps
 from inspect import unwrap
@@ -18,9 +17,11 @@ import numpy as np
 import torch
 import transformers
 from einops import rearrange
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from helpers.served.converted.internvl import CHAT_OPTIONS
 from helpers.served.models import CHAT, IMAGE, N_LAYERS, PATCH, decoder, save, tokenizer
 from helpers.served.reference import CONVERTED
 
@@ -41,9 +42,11 @@ TILE, MOST_TILES = 4 * PATCH, 12
 #: The fewest and the most patches of an image.
 LEAST, MOST = 16, 196
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+#: Options for an engine. By default, vLLM 0.34 rounds resized images to whole bytes, and transformers does not.
+NEMOTRON_OPTIONS = {**CHAT_OPTIONS, "mm_device_do_normalize": False}
 #: Options for an engine on a CPU whose steps exceed a block of the KV cache: vLLM's kernel for state-space layers does
 #: not return the state at the end of a block.
-UNCACHED = {"trust_remote_code": True, "enable_prefix_caching": False}
+UNCACHED = {**NEMOTRON_OPTIONS, "enable_prefix_caching": False}
 #: Code in published checkpoints.
 CONFIGURATION = """from transformers import AutoConfig, PreTrainedConfig
 
@@ -104,7 +107,10 @@ def save_nemotron(folder: Path, name: str = NANO_OMNI, **settings: Any) -> None:
         if part.endswith(".dt_bias"):  # transformers draws it without a seed
             weight.data.copy_(torch.linspace(-2, 1, len(weight)))
     save(model, processor, folder / CONVERTED)  # its weights have the published names
-    shutil.copy(folder / CONVERTED / "model.safetensors", folder)
+    weights = load_file(folder / CONVERTED / "model.safetensors")
+    if name == NANO_VL:  # whose tower embeds a frame like an image
+        weights = {part: weight for part, weight in weights.items() if "video" not in part}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
     words.chat_template = CHAT.replace("IMAGE", IMAGE)
     words.save_pretrained(folder)
     model_type = "nemotron_h_omni" if name == OMNI else name

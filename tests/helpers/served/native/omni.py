@@ -80,6 +80,8 @@ def thinker_class(config: PreTrainedConfig) -> Any:
     if not hasattr(transformers, "Qwen3OmniMoeThinkerModel"):
         for adapter in (OlderQwen2_5Omni, OlderQwen3Omni):
             ADAPTERS[adapter.class_name] = adapter
+    else:
+        Qwen2_5OmniAdapter.since = Qwen3OmniAdapter.since = Older.since
     return getattr(transformers, f"{NAMES[config.model_type]}ThinkerForConditionalGeneration")
 
 

@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 from helpers.served.converted.internvl import CHAT_OPTIONS
-from helpers.served.converted.nemotron import NAMES, NANO_VL, OMNI, run_nemotron_on_cpus, save_nemotron
+from helpers.served.converted.nemotron import (
+    NAMES,
+    NANO_VL,
+    NEMOTRON_OPTIONS,
+    OMNI,
+    run_nemotron_on_cpus,
+    save_nemotron,
+)
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU
 from helpers.served.models import IMAGE
@@ -67,7 +74,7 @@ def test_a_norm_between_tower_and_projector(tmp_path: Path) -> None:
     a, b = (1, 140, 112), (2, 200, 90)
     requests = [Request(f"w1 {IMAGE} w2", (a,)), Request(f"{IMAGE} w1 {IMAGE} w2", (b, a), keep_ratio=0.5)]
     answers = expected(tmp_path, FOPRU, requests)
-    with engine(tmp_path, OURS[OMNI], FOPRU, **CHAT_OPTIONS) as llm:
+    with engine(tmp_path, OURS[OMNI], FOPRU, **NEMOTRON_OPTIONS) as llm:
         for output, answer in zip(served(llm, requests), answers, strict=True):
             check_equal(output, answer)
 
