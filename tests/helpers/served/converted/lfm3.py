@@ -29,7 +29,7 @@ def save_lfm3_vl(folder: Path, window: int = 4096, **settings: Any) -> None:
     one has a window."""
     from helpers.served.converted.lfm3_model import Lfm3VlForConditionalGeneration
 
-    words = tokenizer(START, END, image_token=IMAGE, video_token=VIDEO)
+    words = tokenizer(image_token=IMAGE, video_token=VIDEO, vision_start_token=START, vision_end_token=END)
     ropes = {
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
         "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.5},

@@ -24,7 +24,6 @@ from helpers.served.native.packed import KIMI_IMAGE, save_kimi
 from helpers.served.reference import Request
 
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.architectures.releases import reason_of_lack
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 LIMITS: dict[str, Any] = {"limit_mm_per_prompt": {"image": 1, "video": 1}}
@@ -72,7 +71,6 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
         (save_gemma4, "TokenPruneGemma4", "<|video|>", GEMMA4_IMAGE, {}),
         (save_minicpm, "TokenPruneMiniCPMV4_6", MINICPM_VIDEO, MINICPM_IMAGE, {}),
         (partial(save_minicpm, name="MiniCPMV4_7"), "TokenPruneMiniCPMV4_7", MINICPM_VIDEO, MINICPM_IMAGE, {}),
-        (partial(save_minicpm, name="MiniCPMOcr"), "TokenPruneMiniCPMOcr", MINICPM_VIDEO, MINICPM_IMAGE, {}),
         (save_minimax_m3, "TokenPruneMiniMaxM3", MINIMAX_VIDEO, MINIMAX_IMAGE, {}),
         (partial(save_omni, kind="qwen2_5_omni"), "TokenPruneQwen2_5Omni", QWEN_VIDEO, QWEN_IMAGE, {}),
         (partial(save_omni, kind="qwen3_omni_moe"), "TokenPruneQwen3Omni", QWEN_VIDEO, QWEN_IMAGE, {}),
@@ -92,7 +90,6 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
         "gemma4",
         "minicpmv4_6",
         "minicpmv4_7",
-        "minicpm_ocr",
         "minimax_m3",
         "qwen2_5_omni",
         "qwen3_omni_moe",
@@ -104,8 +101,6 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
 def test_videos_that_are_not_pruned(
     save: Any, architecture: str, video: str, image: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    if reason := reason_of_lack(ARCHITECTURES[architecture]):
-        pytest.skip(reason)
     save(tmp_path)
     alone = Request(f"w1 {video} w2", videos=((1, 56, 56, 4),))
     both = Request(f"w1 {video} w2 {image} w3", ((3, 100, 60),), videos=alone.videos)
