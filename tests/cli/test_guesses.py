@@ -53,6 +53,8 @@ NAMES = {
     "Kwai-Keye/Keye-VL-1_5-8B": "KeyeVL1_5",
     "moonshotai/Kimi-K2.5": "kimi_k25",
     "nvidia/Kimi-K2.6-NVFP4": "kimi_k25",
+    "moonshotai/Kimi-K3": "kimi_k3",
+    "moonshotai/Kimi-K3.1": "kimi_k31",
     "moonshotai/Kimi-VL-A3B-Thinking-2506": "kimi_vl",
     "mistralai/Mistral-Small-3.2-24B-Instruct-2506": "mistral3",
     "mistralai/Ministral-3-8B-Instruct-2512": "mistral3",

@@ -22,7 +22,7 @@ import torch
 
 from helpers.served.converted.deepseek_run import shrink_deepseek_ocr
 from helpers.served.converted.isaac import serve_small_isaac
-from helpers.served.converted.kimi_k3 import run_kimi_k3_on_cpus
+from helpers.served.converted.kimi_k3 import KIMI_K3, run_kimi_k3_on_cpus
 from helpers.served.converted.ling3 import NAME as LING3_VL
 from helpers.served.converted.ling3 import run_ling3_on_cpus
 from helpers.served.converted.mistral import prompt as mistral_prompt
@@ -108,7 +108,7 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
     serve_small_ovis2_5()
     if architecture == GLM5_NEXT:
         serve_plainly()
-    if architecture == "TokenPruneKimiK3":
+    if architecture in KIMI_K3:
         run_kimi_k3_on_cpus()
     if architecture == LING3_VL:
         run_ling3_on_cpus()

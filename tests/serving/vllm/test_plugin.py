@@ -19,6 +19,7 @@ from helpers.served.engine import needs_vllm
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.serving.vllm import name_tables
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.architectures.releases import reason_of_lack
 from tokenprune.serving.vllm.name_tables import check_head, enter_in_tables
 from tokenprune.serving.vllm.plugin import register
 from tokenprune.serving.vllm.startup import engine_options, refusals
@@ -148,11 +149,17 @@ def test_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("chosen", "mode"), [("auto", "kimi_k3"), ("hf", "hf")])
-def test_what_vllm_knows_of_kimi_k3_by_its_name(chosen: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("version", ["3", "31"])
+def test_what_vllm_knows_of_kimi_k3_by_its_name(
+    version: str, chosen: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """How prompts are rendered, and that CUDA graphs are breakable."""
     from vllm.config import vllm as config
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
+    name = f"TokenPruneKimiK{version}"
+    if reason := reason_of_lack(ARCHITECTURES[name]):
+        pytest.skip(reason)
     register()
     monkeypatch.setattr(refusals, "check_model", lambda *_: None)
     monkeypatch.setattr(
@@ -160,9 +167,9 @@ def test_what_vllm_knows_of_kimi_k3_by_its_name(chosen: str, mode: str, monkeypa
     )
     parts = {part: SimpleNamespace() for part in ("hf_config", "hf_text_config", "model_arch_config")}
     model: Any = SimpleNamespace(tokenizer_mode=chosen, **parts)
-    MODELS_CONFIG_MAP["TokenPruneKimiK3"].verify_and_update_model_config(model)
+    MODELS_CONFIG_MAP[name].verify_and_update_model_config(model)
     assert model.tokenizer_mode == mode
-    both = {"TokenPruneKimiK3", "KimiK3ForConditionalGeneration"}
+    both = {name, f"KimiK{version}ForConditionalGeneration"}
     assert both <= config.default_breakable_cudagraph_architectures()
 
 

@@ -33,6 +33,7 @@ TEXT_PARTS = {
     "interns2_mobius": "text_config",
     "isaac": "text_config",
     "kimi_k3": "text_config",
+    "kimi_k31": "text_config",
     "kimi_vl": "text_config",
     "lfm3_vl": "text_config",  # not in the transformers releases that vLLM 0.34 takes
     "llava_onevision2": "text_config",

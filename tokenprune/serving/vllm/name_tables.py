@@ -58,7 +58,7 @@ TABLES = (
     ),
 )
 #: Models without a chat template, whose prompts vLLM renders in a mode of its own.
-TOKENIZER_MODES = {"TokenPruneKimiK3": "kimi_k3"}
+TOKENIZER_MODES = {"TokenPruneKimiK3": "kimi_k3", "TokenPruneKimiK31": "kimi_k3"}
 #: The file of a checkpoint with a head that scores answers, and the architecture that vLLM then uses.
 HEAD = "joint_head_config.json"
 WITH_HEAD = {"TokenPruneQwen3Omni": "ClefOmniForJointSchema", "TokenPruneQwen3_5": "ClefFlashForJointSchema"}

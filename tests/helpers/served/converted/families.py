@@ -18,7 +18,7 @@ from helpers.served.converted.internvl import (
 )
 from helpers.served.converted.isaac import ISAAC_IMAGE, ISAAC_VISUAL, save_isaac
 from helpers.served.converted.keye import save_keye, save_keye1_5
-from helpers.served.converted.kimi_k3 import K3_IMAGE, save_kimi_k3
+from helpers.served.converted.kimi_k3 import K3_IMAGE, save_kimi_k3, save_kimi_k31
 from helpers.served.converted.kimi_vl import VL_OPTIONS, save_kimi_vl
 from helpers.served.converted.lfm3 import LFM3_IMAGE, LFM3_VIDEO, save_lfm3_vl
 from helpers.served.converted.ling3 import LING_IMAGE, LING_VISUAL, save_ling3_vl
@@ -40,6 +40,14 @@ from helpers.served.models import INTERN_IMAGE, QWEN_IMAGE, QWEN_VIDEO
 from helpers.served.native.packed import KIMI_IMAGE, PADDLE_IMAGE
 from helpers.served.native.step import STEP_IMAGE
 
+kimi_k3 = partial(
+    Family,
+    image=K3_IMAGE,
+    far=Far(256, 8, (196, 196), raises="index out of range"),
+    visual_token="<|media_pad|>",
+    n_more=3,
+    options=OWN_ROTATION,
+)
 CONVERTED_FAMILIES = (
     Family("interns1", "TokenPruneInternS1", save_interns1, INTERN_IMAGE, options=CHAT_OPTIONS),
     Family(
@@ -133,16 +141,8 @@ CONVERTED_FAMILIES = (
         visual_token=OVIS_VISUAL,
         options=CHAT_OPTIONS,
     ),
-    Family(
-        "kimi_k3",
-        "TokenPruneKimiK3",
-        save_kimi_k3,
-        K3_IMAGE,
-        far=Far(256, 8, (196, 196), raises="index out of range"),
-        visual_token="<|media_pad|>",
-        n_more=3,
-        options=OWN_ROTATION,
-    ),
+    kimi_k3("kimi_k3", "TokenPruneKimiK3", save_kimi_k3),
+    kimi_k3("kimi_k31", "TokenPruneKimiK31", save_kimi_k31),
     Family(
         "kimi_vl",
         "TokenPruneKimiVL",

@@ -1,4 +1,4 @@
-"""A tiny Kimi K3, for which transformers has no class, and the same model as a Kimi K2.5 with another vision tower.
+"""A tiny Kimi K3 or K3.1, for which transformers has no class, and the same model as a Kimi K2.5 with another tower.
 
 Its own language model runs only on GPUs. Here, vLLM's Kimi K3 has that of Kimi K2.5."""
 
@@ -25,6 +25,7 @@ CONTENT = "<|media_content|>"
 #: The width of the attention's queries, which differs from the rest of the tower.
 WIDTH, QKV_WIDTH, N_HEADS, MLP_WIDTH = 64, 96, 2, 80
 EPSILON = 1e-5
+KIMI_K3 = ("TokenPruneKimiK3", "TokenPruneKimiK31")
 #: A file with the tower and the projector, in the folder of the Kimi K2.5 that lacks them.
 TOWER = "tower.safetensors"
 SIZES = ("140x112", "200x90", "112x224")
@@ -60,6 +61,14 @@ def save_kimi_k3(folder: Path, **settings: Any) -> None:
         "torch_dtype": "float32",
     }
     (folder / "config.json").write_text(json.dumps(published))
+
+
+def save_kimi_k31(folder: Path, **settings: Any) -> None:
+    """The same model as Kimi K3.1."""
+    save_kimi_k3(folder, **settings)
+    config = json.loads((folder / "config.json").read_text())
+    names = {"architectures": ["KimiK31ForConditionalGeneration"], "model_type": "kimi_k31"}
+    (folder / "config.json").write_text(json.dumps({**config, **names}))
 
 
 def draw_tower() -> dict[str, Tensor]:
@@ -156,10 +165,11 @@ WITHOUT_STATES = {"is_hybrid": False, "has_inner_state": False}
 
 
 def run_kimi_k3_on_cpus() -> None:
-    """Make vLLM build Kimi K3 with the language model of Kimi K2.5, which has no state."""
+    """Make vLLM build Kimi K3 and K3.1 with the language model of Kimi K2.5, which has no state."""
     from vllm import ModelRegistry
 
-    ModelRegistry.register_model("TokenPruneKimiK3", stand_in())
+    for name in KIMI_K3:
+        ModelRegistry.register_model(name, stand_in())
 
 
 def state_of_requests(model: Any) -> Any:

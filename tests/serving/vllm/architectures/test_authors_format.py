@@ -58,17 +58,18 @@ def test_a_config_that_describes_the_language_model_itself() -> None:
         written({**names, **text})
 
 
-def test_layers_with_a_state_and_other_names_of_a_tower() -> None:
-    """As in Kimi K3."""
+@pytest.mark.parametrize("version", ["3", "31"])
+def test_layers_with_a_state_and_other_names_of_a_tower(version: str) -> None:
+    """As in Kimi K3 and K3.1."""
     layers = {"kda_layers": [1, 2, 3], "full_attn_layers": [4], "num_heads": 96, "head_dim": 128}
     text = {"num_hidden_layers": 4, "hidden_act": "situ", "attn_res_block_size": 12, "mla_use_nope": True}
     kimi = {
-        "model_type": "kimi_k3",
-        "architectures": ["KimiK3ForConditionalGeneration"],
+        "model_type": f"kimi_k{version}",
+        "architectures": [f"KimiK{version}ForConditionalGeneration"],
         "vision_config": {"vt_num_hidden_layers": 27, "vt_num_attention_heads": 12, "qkv_hidden_size": 1536},
         "text_config": {"model_type": "kimi_linear", "num_experts": 896, "linear_attn_config": layers, **text},
     }
-    assert written(kimi, layer=26)["architectures"] == ["TokenPruneKimiK3"]
+    assert written(kimi, layer=26)["architectures"] == [f"TokenPruneKimiK{version}"]
     with pytest.raises(UnsupportedError, match="layer=27 is not in the vision tower: write 0 to 26"):
         written(kimi, layer=27)
 

@@ -38,6 +38,7 @@ OMNI = "Qwen2_5OmniForConditionalGeneration"
         ({"model_type": "Keye", "architectures": ["KeyeForConditionalGeneration"]}, "TokenPruneKeye"),
         ({"model_type": "KeyeVL1_5", "architectures": ["KeyeVL1_5ForConditionalGeneration"]}, "TokenPruneKeyeVL1_5"),
         ({"model_type": "kimi_k3", "architectures": ["KimiK3ForConditionalGeneration"]}, "TokenPruneKimiK3"),
+        ({"model_type": "kimi_k31", "architectures": ["KimiK31ForConditionalGeneration"]}, "TokenPruneKimiK31"),
         ({"model_type": "kimi_vl", "architectures": ["KimiVLForConditionalGeneration"]}, "TokenPruneKimiVL"),
         ({"model_type": "pixtral", "architectures": ["PixtralForConditionalGeneration"]}, "TokenPrunePixtral"),
         ({"model_type": "opencua", "architectures": ["OpenCUAForConditionalGeneration"]}, "TokenPruneOpenCUA"),

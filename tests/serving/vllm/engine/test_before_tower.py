@@ -43,7 +43,7 @@ NAMES = (
     "ovis2_5",
 )
 #: Towers with patches in raster order, for one image at a time or for frames that are merged into the same tokens.
-RASTER = ("paddleocr_vl", "isaac", "keye", "keye_vl1_5", "kimi_k25", "kimi_k3", "kimi_vl")
+RASTER = ("paddleocr_vl", "isaac", "keye", "keye_vl1_5", "kimi_k25", "kimi_k3", "kimi_k31", "kimi_vl")
 CASES = [(name, EXACT) for name in (*NAMES, *RASTER)]
 CASES += [
     (name, one)

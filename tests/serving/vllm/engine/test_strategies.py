@@ -41,6 +41,7 @@ NAMES = (
     "minicpm_ocr",
     "kimi_k25",
     "kimi_k3",
+    "kimi_k31",
     "kimi_vl",
     "step3p7",
     "step_vl",

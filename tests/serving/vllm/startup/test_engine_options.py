@@ -15,6 +15,7 @@ from tokenprune.serving.vllm.startup.engine_options import check_engine, encodes
 UNEVEN = [
     ("kimi_k3", 12, 4, False),
     ("kimi_k3", 12, 8, True),
+    ("kimi_k31", 12, 8, True),
     ("kimi_k25", 16, 6, True),
     ("muse_glimmer", 16, 6, False),
 ]
@@ -102,13 +103,14 @@ def test_drafts_of_speculative_decoding() -> None:
         check_engine(LLAVA, config)
 
 
-def test_states_of_drafts_that_vllm_keeps_by_the_name_of_a_model() -> None:
+@pytest.mark.parametrize("name", ["TokenPruneKimiK3", "TokenPruneKimiK31"])
+def test_states_of_drafts_that_vllm_keeps_by_the_name_of_a_model(name: str) -> None:
     config = engine_config()
     config.cache_config.use_replayssm = True
-    check_engine(ARCHITECTURES["TokenPruneKimiK3"], config)
+    check_engine(ARCHITECTURES[name], config)
     config.speculative_config = SimpleNamespace(method="ngram")
     with pytest.raises(UnsupportedError, match="--use-replayssm with --speculative-config cannot be combined"):
-        check_engine(ARCHITECTURES["TokenPruneKimiK3"], config)
+        check_engine(ARCHITECTURES[name], config)
 
 
 def test_data_parallel_tower() -> None:

@@ -66,6 +66,7 @@ ONLY_VLLM = {
     "interns2_mobius": "qwen3_5_moe",
     "isaac": "paddleocr_vl",
     "kimi_k3": "kimi_k25",
+    "kimi_k31": "kimi_k25",
     "kimi_vl": "kimi_k25",
     "llava_onevision2": "qwen2_vl",
     "minicpmo": "idefics2",

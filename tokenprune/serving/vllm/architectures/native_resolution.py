@@ -10,7 +10,7 @@ from tokenprune.serving.vllm.architectures.architecture import Architecture
 joined_patches = partial(Architecture, mrope=True, drops_patches=True, joins_ranks=True)
 #: The same for Keye-VL, whose features vLLM does not take, and which it has dropped.
 keye = partial(Architecture, mrope=True, needs_pixels=True, drops_patches=True, last_release="0.33")
-#: Kimi K3 or Kimi-VL, whose features vLLM does not take, and whose position IDs count tokens.
+#: Kimi K3, K3.1 or Kimi-VL, whose features vLLM does not take, and whose position IDs count tokens.
 kimi = partial(Architecture, needs_pixels=True, drops_patches=True, joins_ranks=True)
 #: Ovis 2.5 or 2.6; vLLM runs both with one class, which takes no features.
 ovis = partial(Architecture, home="ovis2_5:PrunedOvis2_5", needs_pixels=True, drops_patches=True)
@@ -205,6 +205,13 @@ NATIVE_RESOLUTION = (
         joins_ranks=True,
     ),
     kimi("TokenPruneKimiK3", "kimi_k3:PrunedKimiK3", "KimiK3ForConditionalGeneration", "kimi_k3"),
+    kimi(
+        "TokenPruneKimiK31",
+        "kimi_k3:PrunedKimiK3",
+        "KimiK31ForConditionalGeneration",
+        "kimi_k31",
+        first_release="0.34",
+    ),
     kimi("TokenPruneKimiVL", "kimi_vl:PrunedKimiVL", "KimiVLForConditionalGeneration", "kimi_vl"),
     Architecture(
         "TokenPruneMuseGlimmer",

@@ -1,5 +1,5 @@
-"""Kimi K3, which only vLLM implements: images, a vision tower like that of Kimi K2.5, and layers that read no position
-IDs."""
+"""Kimi K3 and K3.1, which only vLLM implements: images, a vision tower like that of Kimi K2.5, and layers that read no
+position IDs. vLLM runs both with one class; in K3.1, attention is sparse."""
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
@@ -20,4 +20,4 @@ class KimiK3Processor(GridThwsProcessor, mm_preprocess.KimiK3MultiModalProcessor
     KimiK3Processor, info=mm_preprocess.KimiK3ProcessingInfo, dummy_inputs=mm_preprocess.KimiK3DummyInputsBuilder
 )
 class PrunedKimiK3(PrunedKimi, kimi_k3.KimiK3ForConditionalGeneration, SupportsMRoPE):
-    """vLLM's Kimi K3, pruned."""
+    """vLLM's Kimi K3 or K3.1, pruned."""

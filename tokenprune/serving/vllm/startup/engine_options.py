@@ -13,6 +13,10 @@ from tokenprune.serving.vllm.towers.from_config import n_heads
 
 #: Models whose position IDs have one component instead of three in an engine that takes no images.
 ONE_COMPONENT = ("TokenPruneQwen4Exp",)
+#: Types of models whose ranks encode different images if they cannot share the vision tower's heads equally.
+SPLIT_BY_IMAGE = ("kimi_k25", "kimi_k3", "kimi_k31")
+#: Models whose states of drafts vLLM keeps only if it knows their names.
+KEEPS_STATES = ("TokenPruneKimiK3", "TokenPruneKimiK31")
 #: The environment variable that lets `vllm serve` start a frontend without plug-ins.
 RUST = "VLLM_USE_RUST_FRONTEND"
 
@@ -21,7 +25,7 @@ def encodes_apart(vllm_config: Any) -> bool:
     """Whether tensor parallel ranks encode different images: if requested, and in Kimi also if the vision tower's heads
     cannot be split equally."""
     model, n_ranks = vllm_config.model_config, vllm_config.parallel_config.tensor_parallel_size
-    if model.hf_config.model_type in ("kimi_k25", "kimi_k3") and n_heads(model.hf_config.vision_config) % n_ranks:
+    if model.hf_config.model_type in SPLIT_BY_IMAGE and n_heads(model.hf_config.vision_config) % n_ranks:
         return True
     return n_ranks > 1 and model.multimodal_config.mm_encoder_tp_mode == "data"
 
@@ -61,7 +65,7 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             "the text between an image's visual tokens is embedded by the language model, which is not loaded",
         ),
         "--use-replayssm with --speculative-config": (
-            architecture.name == "TokenPruneKimiK3"
+            architecture.name in KEEPS_STATES
             and vllm_config.speculative_config is not None
             and vllm_config.cache_config.use_replayssm,
             "vLLM keeps the states that this needs for the unpruned model only",

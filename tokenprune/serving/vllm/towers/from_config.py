@@ -83,6 +83,7 @@ OWN_TOWERS = {
     "isaac": KEYE_TOWER,
     "kimi_k25": kimi.TOWER,
     "kimi_k3": kimi.TOWER,
+    "kimi_k31": kimi.TOWER,
     "kimi_vl": kimi.TOWER,
     "lfm2_vl": lfm2_vl.TOWER,
     "llama4": llama4.TOWER,
