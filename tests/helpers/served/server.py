@@ -14,6 +14,10 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import torch
+
+from helpers.served.engine import HAS_V1
+
 #: Seconds to wait until a server answers: three processes import vLLM.
 PATIENCE = 600
 #: vLLM's options for tiny models on a CPU, whose attention has no smaller blocks.
@@ -24,6 +28,15 @@ ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
     "HF_HUB_OFFLINE": "1",
 }
+#: Folders from which the processes of a server import `sitecustomize`, and what it imports.
+INTERPRETING = (Path(__file__).parent / "cpu" / "site", Path(__file__).parents[2])
+
+
+def environment() -> dict[str, str]:
+    """Return a server's environment variables. From vLLM 0.34 on, its model runner needs Triton on a CPU too."""
+    places = [] if HAS_V1 or torch.cuda.is_available() else map(str, INTERPRETING)
+    path = os.pathsep.join([*places, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, **ENVIRONMENT, **({"PYTHONPATH": path} if path else {})}
 
 
 def command(model: Path, *words: str) -> list[str]:
@@ -41,7 +54,7 @@ def serving(model: Path, *words: str) -> Iterator[str]:
             [*command(model, *words), *OPTIONS, "--host", "127.0.0.1", "--port", str(port)],
             stdout=printed,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **ENVIRONMENT, "VLLM_CACHE_ROOT": os.environ.get("VLLM_CACHE_ROOT", cache)},
+            env={**environment(), "VLLM_CACHE_ROOT": os.environ.get("VLLM_CACHE_ROOT", cache)},
         )
         try:
             wait(process, f"http://127.0.0.1:{port}/health")

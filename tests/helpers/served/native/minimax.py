@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 
+from helpers.served.cpu.cutlass import stand_in_for_cutlass
 from helpers.served.models import CHAT, N_LAYERS, PATCH, decoder, save, tokenizer, tower
 from helpers.served.native.packed import SIZES, rewrite
 
@@ -139,6 +140,7 @@ def see_images_apart(model: Any) -> None:
 
 def run_minimax_m3_on_cpus() -> None:
     """Compute in PyTorch what vLLM has only GPU kernels for, or what is slow in Triton's interpreter."""
+    stand_in_for_cutlass()
     from vllm import _custom_ops
     from vllm.models.minimax_m3.common import vision_tower
     from vllm.models.minimax_m3.nvidia import model
