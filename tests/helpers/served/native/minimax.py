@@ -150,7 +150,7 @@ def run_minimax_m3_on_cpus() -> None:
     vision_tower.triton_mrope = rotate_by_axis
 
 
-def add_and_norm(norm: Any, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+def add_and_norm(norm: Any, x: Tensor, residual: Tensor | None = None, **_: Any) -> Tensor | tuple[Tensor, Tensor]:
     """Return the norm of `x`, or of its sum with the residual, and that sum."""
     total = x if residual is None else x + residual
     normed = rms_norm(total, norm.weight.shape, 1 + norm.weight, norm.variance_epsilon)
