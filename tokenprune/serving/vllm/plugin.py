@@ -37,7 +37,7 @@ def register() -> None:
     pruning = {one: name for name, its in ARCHITECTURES.items() for one in (its.replaces, its.saved_as) if one}
     MODELS_CONFIG_MAP.update({name: unpruned_config(base, pruning.get(name)) for name, base in own.items()})
     for name, architecture in ARCHITECTURES.items():
-        has = architecture.replaces in own
+        has = architecture.replaces in own and reason_of_lack(architecture) is None
         home = architecture if has else ARCHITECTURES[GENERIC]  # any class: `missing_config` keeps it from being built
         ModelRegistry.register_model(name, f"{__package__}.models.{home.home}")
         MODELS_CONFIG_MAP[name] = (
@@ -98,7 +98,7 @@ def pruned_config(base: Any, architecture: Architecture) -> Any:
 
 
 def missing_config(base: Any, architecture: Architecture) -> Any:
-    """The same for a model of ours in a vLLM that lacks the model it replaces: an error that says what to install."""
+    """The same for a model of ours that cannot be pruned in this vLLM: an error that says what to install."""
 
     class MissingConfig(base):
         @staticmethod

@@ -95,6 +95,7 @@ NATIVE_RESOLUTION = (
         "minimax_m3:PrunedMiniMaxM3",
         "MiniMaxM3SparseForConditionalGeneration",
         "minimax_m3_vl",
+        last_release="0.33",
         needs_pixels=True,
         drops_patches=True,
         joins_ranks=True,
