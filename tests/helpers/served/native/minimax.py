@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 
-from helpers.served.cpu.cutlass import stand_in_for_cutlass
 from helpers.served.models import CHAT, N_LAYERS, PATCH, decoder, save, tokenizer, tower
 from helpers.served.native.packed import SIZES, rewrite
 
@@ -140,7 +139,6 @@ def see_images_apart(model: Any) -> None:
 
 def run_minimax_m3_on_cpus() -> None:
     """Compute in PyTorch what vLLM has only GPU kernels for, or what is slow in Triton's interpreter."""
-    stand_in_for_cutlass()
     from vllm import _custom_ops
     from vllm.models.minimax_m3.common import vision_tower
     from vllm.models.minimax_m3.nvidia import model
@@ -150,7 +148,7 @@ def run_minimax_m3_on_cpus() -> None:
     vision_tower.triton_mrope = rotate_by_axis
 
 
-def add_and_norm(norm: Any, x: Tensor, residual: Tensor | None = None, **_: Any) -> Tensor | tuple[Tensor, Tensor]:
+def add_and_norm(norm: Any, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
     """Return the norm of `x`, or of its sum with the residual, and that sum."""
     total = x if residual is None else x + residual
     normed = rms_norm(total, norm.weight.shape, 1 + norm.weight, norm.variance_epsilon)

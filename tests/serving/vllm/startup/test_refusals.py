@@ -15,7 +15,6 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaNextConfig,
-    MiniMaxM3VLConfig,
     MiniMaxM3VLTextConfig,
     Mistral3Config,
     MistralConfig,
@@ -146,14 +145,6 @@ def test_a_model_that_vllm_reads_as_it_is_published() -> None:
     config.text_config = MiniMaxM3VLTextConfig(num_hidden_layers=6)
     with pytest.raises(UnsupportedError, match="as transformers writes it, and vLLM reads such models only as"):
         check(config, "TokenPruneMiniMaxM3")
-
-
-def test_a_model_that_vllm_reads_with_transformers_class() -> None:
-    """As vLLM 0.34 reads MiniMax M3, in either format."""
-    vision = {"num_hidden_layers": 3, "num_attention_heads": 2}
-    config: Any = MiniMaxM3VLConfig(vision_config=vision, text_config=MiniMaxM3VLTextConfig(num_hidden_layers=6))
-    config.architectures, config.tokenprune = ["TokenPruneMiniMaxM3"], FOPRU
-    check(config, "TokenPruneMiniMaxM3")
 
 
 def test_wrong_settings_are_refused() -> None:

@@ -61,8 +61,7 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
     settings = Settings.of(model_config.hf_config)
     strategy = settings.strategy
     settings.check_options(model_config.multimodal_config.mm_processor_kwargs or {}, request=False)
-    if not type(model_config.hf_config).__module__.startswith("transformers."):  # which reads any format
-        check_published(model_config.hf_config.to_dict())
+    check_published(model_config.hf_config.to_dict())
     check_config(architecture, model_config.hf_config, settings)
     reason = needs_image(architecture, strategy)
     if reason is not None and model_config.multimodal_config.enable_mm_embeds:
