@@ -209,11 +209,10 @@ def test_cuda_graphs_after_an_engine_of_another_model() -> None:
 
 def test_cuda_graphs_of_nvidias_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """For which vLLM 0.34 has another class of Qwen3.5."""
-    from vllm import platforms
     from vllm.config import vllm
 
     gpu = SimpleNamespace(is_rocm=lambda: False, is_cuda=lambda: True)
-    for module in (platforms, vllm):  # asked up to 0.33, and from 0.34 on
+    for module in (import_module("vllm.platforms"), vllm):  # asked up to 0.33, and from 0.34 on
         monkeypatch.setattr(module, "current_platform", gpu, raising=False)
     names = vllm.DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES
     monkeypatch.setattr(vllm, "DEFAULT_BREAKABLE_CUDAGRAPH_ARCHITECTURES", names)
