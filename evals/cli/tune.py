@@ -1,5 +1,6 @@
 """`tokenprune tune`: the cheapest setting whose loss of accuracy is bounded."""
 
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -78,6 +79,9 @@ def run(options: Namespace) -> None:
     An interrupted search resumes with the same command. It writes a settings file that everything else accepts:
 
       tokenprune serve --model PATH --strategy runs/tuned/settings.json
+
+    If no setting was shown to stay within the loss, it writes the most promising one to unproven.json and exits with
+    status 1. Everything else refuses that file, unless it is written runs/tuned/unproven.json:unproven.
     """
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.tune.space import STRATEGIES
@@ -108,6 +112,8 @@ def run(options: Namespace) -> None:
         console=screen,
     )
     screen.print(tuned.verdict)
-    if tuned.settings is not None:
+    if tuned.passed:
         screen.print(f'Written to {tuned.settings}: tokenprune.patch(model, "{tuned.settings}").')
     screen.print(f"Page: {tuned.page}.")
+    if not tuned.passed:
+        sys.exit(1)

@@ -16,6 +16,7 @@ from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.questions import Half
 from tokenprune.evals.tune.scoring import UNPRUNED, Measure, ModelScorer
 from tokenprune.evals.tune.search import Tried
+from tokenprune.strategies.settings import UNPROVEN
 
 if TYPE_CHECKING:
     from tokenprune.evals.tune.tune import Tuned
@@ -80,7 +81,7 @@ def verdict(tuned: Tuned, about: About) -> str:
     """What was found, in one paragraph."""
     if tuned.best is None:
         return "**Leave it unpruned**: every setting that was tried costs more than the unpruned model."
-    best, (_, loss) = tuned.best, _tested(tuned, tuned.best)
+    best, loss = tuned.best, next(one.loss for one in tuned.tested if one.tried is tuned.best)
     if tuned.passed:
         return (
             f"**{_setting(best)}** costs {_percent(best.cost)} of the unpruned model's {COST_NAMES[about.cost]} and "
@@ -91,7 +92,7 @@ def verdict(tuned: Tuned, about: About) -> str:
         f"**No setting was shown to lose at most {_points(about.max_loss)} of {about.score}.** The most promising "
         f"one is **{_setting(best)}**, which costs {_percent(best.cost)} of the unpruned model's "
         f"{COST_NAMES[about.cost]}: it {_lost(loss)}, but up to {loss.upper:.1f} with 95 % confidence. "
-        f"{_needed(loss, about.max_loss)}"
+        f"{_needed(loss, about.max_loss)} `patch` and commands refuse its file, unless `{UNPROVEN}` follows its path."
     )
 
 
@@ -100,20 +101,19 @@ def _next_steps(tuned: Tuned, about: About) -> list[str]:
     if tuned.best is None:
         return []
     best = tuned.best
-    model, path = quote(about.loaded_from or about.model), str(tuned.settings)
+    path = f"{tuned.settings}{'' if tuned.passed else UNPROVEN}"
+    model = quote(about.loaded_from or about.model)
     lines = [
         f"With DIR, a folder of questions about other images:\n\n```sh\ntokenprune eval --model {model} --data DIR "
-        f"--strategy {quote(path)} --keep-ratio {float(best.setup.keep_ratio)!r}\n```\n\n"
-        f'```python\ntokenprune.patch(model, "{path}")\n```'
+        f"--strategy {quote(path)} --keep-ratio {float(best.setup.keep_ratio)!r}\n```"
     ]
-    others = [one for one in (*[t.tried for t in tuned.tested[::-1] if t.passed], *tuned.tried) if one is not best]
-    second = next((one for one in others if one.cost < 1), None)
+    if tuned.passed:
+        lines.append(f'```python\ntokenprune.patch(model, "{path}")\n```')
+    second = next((one for one in tuned.tested[::-1] if one.passed and one.tried is not best), None)
     if second is not None:
-        passed, loss = _tested(tuned, second)
-        kind = "also passed the test" if passed else "was not shown to stay within the bound"
         lines.append(
-            f"Runner-up: **{_setting(second)}**, {_percent(second.cost)}, which {_lost(loss)}, and at most "
-            f"{loss.upper:.1f} with 95 % confidence; it {kind}."
+            f"Runner-up: **{_setting(second.tried)}**, {_percent(second.tried.cost)}, which {_lost(second.loss)}, and "
+            f"at most {second.loss.upper:.1f} with 95 % confidence; it also passed the test."
         )
     return lines
 
@@ -126,12 +126,6 @@ def _needed(loss: Loss, margin: float) -> str:
         f"If its true loss is {loss.points:.1f} points, a test on about {needed:,} fresh questions would show it, so "
         f"about {2 * needed:,} questions in all."
     )
-
-
-def _tested(tuned: Tuned, tried: Tried) -> tuple[bool, Loss]:
-    """Whether a setting passed, and its loss on fresh questions, or on those of the search if it was not tested."""
-    found = next((one for one in tuned.tested if one.tried is tried), None)
-    return (False, tried.loss) if found is None else (found.passed, found.loss)
 
 
 def _by_kind(shown: Sequence[Tried], scorer: ModelScorer, fresh: Half) -> str:

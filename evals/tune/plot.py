@@ -51,7 +51,7 @@ def figure(tuned: Tuned, about: About) -> Figure:
                 costs, means, yerr=[below, above], fmt=marker, color=color, label=label, capsize=2, elinewidth=1
             )
     if tuned.best is not None:
-        loss = next((one.loss for one in tuned.tested if one.tried is tuned.best), tuned.best.loss)
+        loss = next(one.loss for one in tuned.tested if one.tried is tuned.best)
         verdict = "recommended" if tuned.passed else "most promising, not shown to stay within the bound"
         axes.plot(
             100 * tuned.best.cost,

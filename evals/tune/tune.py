@@ -42,7 +42,8 @@ from tokenprune.serving.vllm.architectures.checkpoints import architecture_of_lo
 from tokenprune.strategies.registry import changed_settings, name_of
 
 #: Files in the output folder.
-SETTINGS, PAGE, PLOT, JOURNAL, IDENTITY = "settings.json", "tuned.md", "tuned.png", "search.journal", "tune.json"
+SETTINGS, NOT_SHOWN, PAGE, PLOT = "settings.json", "unproven.json", "tuned.md", "tuned.png"
+JOURNAL, IDENTITY = "search.journal", "tune.json"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ class Tuned:
 
     passed: whether the loss of `best` is at most the margin with 95 % confidence, on questions that the search never
         saw. If False, no setting passed, and `best` is the most promising.
-    best: None if every setting costs more than the unpruned model. settings: the file that holds it.
+    best: None if every setting costs more than the unpruned model.
+    settings: the file that holds it: `settings.json`, or `unproven.json`, which `patch` and commands refuse, unless
+        `:unproven` follows its path.
     tested: the settings that were tested on fresh questions, in that order. tried: all settings, the best first.
     verdict: all of this in one paragraph of Markdown, which opens the page.
     """
@@ -164,7 +167,7 @@ def tune(
                 tested = confirm(order, fresh, scorer, max_loss, name_part)
         passed = [one.tried for one in tested if one.passed]
         best = passed[-1] if passed else next(iter(order), None)
-        written = None if best is None else output / SETTINGS
+        written = None if best is None else output / (SETTINGS if passed else NOT_SHOWN)
         tuned = Tuned(bool(passed), best, written, output / PAGE, tested, tried)
         about = page.About(
             name, str(data), max_loss, cost, measure, len(searched.questions), space.refused, source_of(model)

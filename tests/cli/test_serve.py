@@ -117,11 +117,13 @@ def test_pixels_decide_how_much_is_left(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_settings_file_has_its_keep_ratio(llava: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     searched = json.loads((SETTINGS / "searched_10.json").read_text())
     searched["settings"] |= {"progressive": False}  # stages in the language model cannot be served
-    path = tmp_path / "searched.json"
-    path.write_text(json.dumps(searched))
+    (path := tmp_path / "searched.json").write_text(json.dumps(searched))
     found = overrides_in(printed(capsys, llava, "--strategy", path))
     assert Settings.read(found["tokenprune"]).strategy == parse(str(path))
     assert found["tokenprune"]["keep_ratio"] == 0.1
+    path.write_text(json.dumps(searched | {"search": {"promised": False, "max_loss": 2.0}}))
+    assert "at most 2.0 points was not shown" in command("serve", "--model", llava, "--strategy", path, "--print")
+    assert overrides_in(printed(capsys, llava, "--strategy", f"{path}:unproven")) == found
 
 
 def test_an_own_strategy(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,5 @@
 """Strategies as text: `fopru:layer=-2,mode=row`, `my_package.my_module:MyStrategy,layer=2`, `settings.json`, or several
-in sequence: `pixelprune+fopru:mode=row`."""
+in sequence: `pixelprune+fopru:mode=row`. A file that `tokenprune tune` could not prove: `unproven.json:unproven`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tokenprune.strategies.registry import (
     setting_types,
     strategy_class,
 )
-from tokenprune.strategies.settings import SettingsFile
+from tokenprune.strategies.settings import UNPROVEN, SettingsFile
 from tokenprune.strategy import Strategy
 
 
@@ -46,8 +46,11 @@ class StrategySpec:
         also: further names that the caller accepts, for error messages.
         """
         steps = _outer_parts(text, "+") if isinstance(text, str) else []
-        if isinstance(text, str) and text.endswith(".json") and (len(steps) == 1 or Path(text).exists()):
-            file = SettingsFile.read(text)
+        path = text.removesuffix(UNPROVEN) if isinstance(text, str) else ""
+        if path.endswith(".json") and (len(steps) == 1 or Path(path).exists()):
+            file = SettingsFile.read(path)
+            if path == text:
+                file.check_promise()
             return cls(file.strategy, file.strategy_class, file.settings, file)
         if isinstance(text, str) and len(steps) > 1:
             if not all(steps):

@@ -15,6 +15,8 @@ from tokenprune.text_files import read_json
 
 #: "strategy" and "settings" are the arguments of patch(model, name, **settings); the others record their origin.
 KEYS = ("strategy", "settings", "model", "search")
+#: What follows the path of a file to use it although `tokenprune tune` could not show that it keeps its promise.
+UNPROVEN = ":unproven"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,15 @@ class SettingsFile:
             return construct(self.strategy_class, self.strategy, override(self.settings, overriding or {}))
         except SettingError as error:
             raise SettingError(f"{self.path}: {error}") from error
+
+    def check_promise(self) -> None:
+        """Raise SettingError if `tokenprune tune` did not show that these settings stay within the loss asked for."""
+        if not self.search.get("promised", True):
+            raise SettingError(
+                f"{self.path}: a loss of at most {self.search.get('max_loss')} points was not shown for these "
+                f"settings. Tune with more questions or a larger --max-loss or, to use them all the same, write "
+                f"{self.path}{UNPROVEN}"
+            )
 
     def warn_unless_made_for(self, n_layers: int) -> None:
         """Warn if the model has a different number of decoder layers than the one that the settings were found on.

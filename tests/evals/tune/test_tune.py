@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tune.tune import Tuned, tune
+from tokenprune.strategies import parse
 from tokenprune.strategies.settings import SettingsFile
 
 FEW: dict[str, Any] = {"generations": 2, "size": 4, "strategies": ("fopru", "flowcut"), "max_loss": 20.0}
@@ -159,13 +159,25 @@ def test_another_tuning_gets_no_answers_of_this_one(
 
 
 def test_a_target_that_cannot_be_met_gives_the_best_that_was_found(scenes: Path, tmp_path: Path) -> None:
-    found = tuned(scenes, tmp_path, max_loss=1.0, generations=1, labels=False, keep_ratios=(0.05, 0.3))
-    assert not found.passed
-    assert found.best is not None
-    assert SettingsFile.read(tmp_path / "settings.json").make() == found.strategy
-    page = (tmp_path / "tuned.md").read_text()
+    """The command fails, and nothing takes the file unless told to."""
+    model, output = saved(deep_llava(), tmp_path / "model"), tmp_path / "out"
+    options = ["--generations", 1, "--size", 4, "--strategy", "fopru", "--no-labels", "--keep-ratio", 0.05, 0.3]
+    assert command("tune", "--model", model, "--data", scenes, "--output", output, *options) == 1
+    assert not (output / "settings.json").exists()
+    file = output / "unproven.json"
+    found = SettingsFile.read(file)
+    assert found.search["promised"] is False
+    assert parse(f"{file}:unproven") == found.make()
+    page = (output / "tuned.md").read_text()
     assert "**No setting was shown to lose at most 1 point of agreement with the unpruned" in page
-    assert json.loads((tmp_path / "settings.json").read_text())["search"]["promised"] is False
+    ratio = found.settings["keep_ratio"]
+    assert f"--strategy {file}:unproven --keep-ratio {ratio!r}\n" in page
+    assert not [name for name in ("patch(", "Runner-up") if name in page]
+    told = f"{file}: a loss of at most 1.0 points was not shown for these settings. .* write {file}:unproven$"
+    with pytest.raises(SettingError, match=told):
+        tokenprune.patch(deep_llava(), file)
+    evaluated = ["--model", model, "--data", scenes, "--strategy", file, "--keep-ratio", ratio]
+    assert "was not shown for these settings" in command("eval", *evaluated, "--output", tmp_path / "eval")
 
 
 def test_bad_input_is_a_sentence(scenes: Path, tmp_path: Path) -> None:

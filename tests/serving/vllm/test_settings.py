@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,16 @@ def test_strategy_and_own_settings() -> None:
     settings = Settings.read({"strategy": "fopru:layer=-2", "keep_ratio": 0.5, "position_ids": "compact"})
     assert settings == Settings(FoPru(keep_ratio=0.5, layer=-2), "compact")
     assert Settings.read({"strategy": "fopru"}).strategy == FoPru(keep_ratio=0.25)
+
+
+def test_a_settings_file_that_tune_could_not_prove(tmp_path: Path) -> None:
+    path = tmp_path / "unproven.json"
+    path.write_text('{"strategy": "fopru", "settings": {"keep_ratio": 0.5}, "search": {"promised": false}}')
+    for strategy in (f"{path}", f"pixelprune+{path}"):
+        with pytest.raises(SettingError, match=r"was not shown for these settings.*unproven\.json:unproven$"):
+            Settings.read({"strategy": strategy})
+    assert Settings.read({"strategy": f"{path}:unproven"}).strategy == FoPru(keep_ratio=0.5)
+    assert Settings.read({"strategy": f"pixelprune+{path}:unproven"}).strategy.keep_ratio == 0.5
 
 
 @pytest.mark.parametrize(
