@@ -1,4 +1,4 @@
-"""`tokenprune report`: the results of runs, as Markdown, plots and an HTML page."""
+"""`tokenprune report`: the results of runs, as Markdown, a plot and an HTML page."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -28,7 +28,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     shared.add_allowed(parser)
     parser.add_argument(
-        "--output", type=a_path, metavar="DIR", help=f"folder for Markdown, plots and page (default: {FOLDER})"
+        "--output", type=a_path, metavar="DIR", help=f"folder for Markdown, plot and page (default: {FOLDER})"
     )
     parser.add_argument(
         "--into",
@@ -41,8 +41,8 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Compare what `tokenprune eval` measured.
 
-    Prints Markdown and writes it, together with plots of accuracy against visual tokens and against time, and an HTML
-    page that also shows the questions that pruning gets wrong, with the visual tokens that were kept.
+    Prints Markdown and writes it, together with a plot of accuracy against visual tokens, and an HTML page that also
+    shows the questions that pruning gets wrong, with the visual tokens that were kept.
     """
     from tokenprune.errors import SettingError
     from tokenprune.evals.reading.allowed import allowing

@@ -1,10 +1,11 @@
-"""Turn the results of runs into tables, plots and a page.
+"""Turn the results of runs into tables, a plot and a page.
 
 report          the whole report
 tables          accuracy, splits and differences
 table           a table: headings and rows of text, written as Markdown
 terminal        the table that `tokenprune eval` prints
-pareto          accuracy against visual tokens and against time
+verdict         the result in one sentence
+plot            accuracy against visual tokens
 page            the HTML page
 regressions     questions that the unpruned model answers better
 same_questions  checks that runs reported together asked the same questions

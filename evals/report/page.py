@@ -1,4 +1,4 @@
-"""A self-contained HTML page: tables, plots, and the worst regressions with the kept visual tokens of their images."""
+"""A self-contained HTML page: verdicts, a plot, tables, and the worst regressions with the tokens that were kept."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -62,20 +62,23 @@ class Card:
 
 def page(
     title: str,
+    verdicts: Sequence[str],
     sections: Sequence[object],
-    plots: Sequence[Path],
+    plot: Path | None,
     regressions: Sequence[Regression],
     questions: Mapping[tuple[str, str, str], AskedQuestion],
     note: str = "",
 ) -> str:
-    """Return the page. `sections` are paragraphs and tables; `note` says why regressions have no images, if so."""
+    """Return the page. verdicts: sentences. sections: paragraphs and tables. note: why regressions have no images, if
+    so."""
     images: dict[Shown, EmbeddedImage] = {}
     cards = [_card(regression, questions.get(regression.question), images) for regression in regressions]
     return render(
         "page.html",
         title=title,
+        verdicts=verdicts,
         sections=sections,
-        plots=[(path.stem.replace("_", " "), data_url(path.read_bytes(), "image/png")) for path in plots],
+        plot=data_url(plot.read_bytes(), "image/png") if plot else "",
         cards=cards,
         images=list(images.values()),
         strategies=list(dict.fromkeys(regression.pruned.strategy for regression in regressions)),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tokenprune.errors import DataError
-from tokenprune.evals.report import markers, pareto
+from tokenprune.evals.report import markers, plot
 from tokenprune.evals.report.page import page
 from tokenprune.evals.report.regressions import AskedQuestion, Regression, questions_of, worst_regressions
 from tokenprune.evals.report.same_questions import check_same_questions, check_same_weights
@@ -20,6 +20,7 @@ from tokenprune.evals.report.tables import (
     summary_table,
     unpruned_table,
 )
+from tokenprune.evals.report.verdict import verdict
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.storage import results_io
 from tokenprune.evals.storage.files import naming
@@ -47,8 +48,14 @@ def read(results: Sequence[Path]) -> list[TaskResult]:
 
 
 def report(rows: Sequence[TaskResult], *, baseline: str | None = None, further: bool = True) -> str:
-    """Return all tables as Markdown; without `further`, those of the main metrics alone."""
-    return _joined(sections(rows, baseline=baseline, further=further))
+    """Return verdicts and all tables as Markdown; without `further`, the tables of the main metrics alone."""
+    parts = sections(rows, baseline=baseline, further=further)
+    return _joined([*verdicts(rows), *parts])
+
+
+def verdicts(rows: Sequence[TaskResult]) -> list[str]:
+    """Return one sentence about each set on which strategies were compared with the unpruned model."""
+    return list(filter(None, map(verdict, _by_set(rows).values())))
 
 
 def sections(rows: Sequence[TaskResult], *, baseline: str | None = None, further: bool = True) -> list[str | Table]:
@@ -145,20 +152,18 @@ def write(
     n_losses: int,
     split: str | None = None,
 ) -> list[Path]:
-    """Write the report's Markdown, its plots and its page into `folder`, and return their paths.
+    """Write the report's Markdown, its plot and its page into `folder`, and return their paths.
 
     The page shows `n_losses` questions of each setup and task of the runs among the `results`; with `split`, of that
     split alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = sections(rows, baseline=baseline)
+    told = verdicts(rows)
     markdown, html = folder / "report.md", folder / "report.html"
     with naming(markdown):
-        markdown.write_text(_joined(parts), encoding="utf-8")
-    plots: list[Path] = []
-    for dataset, of_set in _by_set(rows).items():
-        if len({row.key for row in of_set}) > 1:
-            plots += pareto.draw(of_set, folder, dataset)
+        markdown.write_text(_joined([*told, *parts]), encoding="utf-8")
+    plots = plot.draw(rows, folder)
     found: list[Regression] = []
     questions: dict[tuple[str, str, str], AskedQuestion] = {}
     notes: list[str] = []
@@ -171,9 +176,9 @@ def write(
         except (OSError, ValueError) as error:
             notes.append(f"{run.path}: questions and images are not shown: {error}")
     title = f"{rows[0].model}: what pruning costs"
-    shown = [path for path in plots if path.suffix == ".png"]
+    shown = next((path for path in plots if path.suffix == ".png"), None)
     with naming(html):
-        html.write_text(page(title, parts, shown, found, questions, " ".join(notes)), encoding="utf-8")
+        html.write_text(page(title, told, parts, shown, found, questions, " ".join(notes)), encoding="utf-8")
     return [html, markdown, *plots]
 
 

@@ -96,7 +96,7 @@ def difference_table(rows: Sequence[TaskResult], baseline: str | None = None) ->
         own = groups[key]
         compact = groups.get(key._replace(position_ids="compact"), {}) if key.position_ids == "original" else {}
         other = groups.get(key._replace(strategy=baseline), {}) if key.strategy != baseline else {}
-        cells = [_difference(_paired(own, others, task)) for others in (compact, other) for task in tasks]
+        cells = [difference_cell(_paired(own, others, task)) for others in (compact, other) for task in tasks]
         lines.append([f"{100 * key.keep_ratio:g} %", _called(key), *cells])
     headings = [
         f"{task_title(row)}, {what}"
@@ -163,7 +163,7 @@ def _loss(loss: Paired | None) -> tuple[str, str, str]:
     interval = f" [{low:.0f}, {high:.0f}]" if isfinite(low) else ""  # too few questions for an interval
     relative = f"{100 * loss.relative:.1f} %{interval}" if isfinite(loss.relative) else NOTHING
     p = NOTHING if loss.p is None else "< 0.001" if loss.p < 0.001 else f"{loss.p:.3f}"
-    return _difference(loss), relative, p
+    return difference_cell(loss), relative, p
 
 
 def further_metrics_table(rows: Sequence[TaskResult]) -> Table | None:
@@ -287,7 +287,8 @@ def _cache(row: TaskResult) -> str:
     return f"{row.kv_cache_bytes / 1e6:.2f} MB" if row.kv_cache_bytes else NOTHING
 
 
-def _difference(difference: Paired | None) -> str:
+def difference_cell(difference: Paired | None) -> str:
+    """A paired difference in points, with its 95 % interval."""
     if difference is None:
         return NOTHING
     low, high = difference.interval

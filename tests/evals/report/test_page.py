@@ -1,4 +1,4 @@
-"""The content of the report's page and plots, and that they need no other files."""
+"""The content of the report's page, and that they need no other files."""
 
 import json
 import re
@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.browser import browser
 from helpers.commands import command
 from helpers.files.evals import saved, tiny_processor, write_refcoco
 from helpers.files.rows import row
 from helpers.files.tasks import SETS
 from helpers.files.video_sets import activitynetqa
 from helpers.tiny import tiny_llava
-from PIL import Image
 
 from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.report import page as pages
-from tokenprune.evals.report import palette, pareto
 from tokenprune.evals.report.regressions import AskedQuestion, Regression, questions_of, worst_regressions
 from tokenprune.evals.report.report import read, write
 from tokenprune.evals.run.downsample import at_size
@@ -105,8 +104,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
 def test_report_of_a_run(run: RunFolder, tmp_path: Path) -> None:
     assert command("report", run.path, "--baseline", "Grid", "--output", tmp_path / "out") == 0
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    plots = {f"scenes_accuracy_against_{cost}.{ending}" for cost in ("tokens", "time") for ending in ("png", "svg")}
-    assert written == {"report.html", "report.md"} | plots
+    assert written == {"report.html", "report.md", "accuracy.png", "accuracy.svg"}
     html = (tmp_path / "out" / "report.html").read_text()
     assert html.count('<article class="card"') == 1
     assert "the orange box" in html
@@ -115,7 +113,7 @@ def test_report_of_a_run(run: RunFolder, tmp_path: Path) -> None:
     # The image is 60 x 40, and the true box goes from (30, 10) to (45, 30).
     assert '<rect class="true" x="30.0" y="10.0" width="15.0" height="20.0"/>' in html
     assert html.count("<image id=") == 1
-    assert html.count("data:image/png") == 2
+    assert html.count("data:image/png") == 1
     assert not re.search(r'(?:src|href)="(?!data:|#)', html)  # one file, nothing fetched
     assert "9 of 36 visual tokens" in html
     path = re.search(r'<path d="([^"]+)"', html)
@@ -147,7 +145,6 @@ def test_report_of_rows_alone(tmp_path: Path) -> None:
     rows = [row("unpruned", "original", 1.0, {"": RIGHT}), row("Random", "original", 0.25, {"": WRONG})]
     (tmp_path / "rows.jsonl").write_text("".join(f"{row_line(row)}\n" for row in rows))
     assert command("report", tmp_path / "rows.jsonl", "--output", tmp_path / "out") == 0
-    assert not list((tmp_path / "out").glob("*time*"))  # no times were measured
     assert "<p>None.</p>" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -198,45 +195,31 @@ def test_several_images(tmp_path: Path) -> None:
     assert [panel.dropped for panel in card_of(video).panels] == [""] * 3  # nothing was reported
     found = [Regression(answer(video.id, "unpruned", "", 1.0, task="seedbench"),
                   answer(video.id, "Grid", "", 0.0, task="seedbench", kept=tuple(each)))]  # fmt: skip
-    html = pages.page("title", [], [], found, {("", "seedbench", video.id): AskedQuestion(video)})
+    html = pages.page("title", [], [], None, found, {("", "seedbench", video.id): AskedQuestion(video)})
     assert html.count("<image id=") == html.count("<use href=") == html.count("<figcaption") == 3
     tiled = replace(found[0], pruned=replace(found[0].pruned, kept=(KeptTokens.of([0], Layout(((1, 2, 2),) * 3)),)))
     alone = AskedQuestion(replace(video, images=video.images[:1]))
-    html = pages.page("title", [], [], [tiled], {("", "seedbench", video.id): alone})
+    html = pages.page("title", [], [], None, [tiled], {("", "seedbench", video.id): alone})
     assert html.count('<rect class="ground"') == 3
 
 
-def test_pareto_front() -> None:
-    rows = [
-        row("unpruned", "original", 1.0, {"": RIGHT}),
-        row("Good", "original", 0.25, {"": RIGHT}),
-        row("Bad", "original", 0.25, {"": WRONG}),
-        row("Cheap", "original", 0.1, {"": WRONG}),
-    ]
-    assert [row.strategy for row in pareto.pareto_front(rows, lambda row: row.n_mean)] == ["Cheap", "Good"]
-
-
-def test_plots_show_every_strategy(tmp_path: Path) -> None:
-    rows = [row("unpruned", "original", 1.0, {"": RIGHT}, seconds=2.0)]
-    for index in range(9):
-        rows += [
-            row(f"S{index}", "original", ratio, {"": RIGHT[: 11 - index] + [0.0] * (index + 1)}, seconds=ratio)
-            for ratio in (0.5, 0.25)
-        ]
-    paths = pareto.draw(rows, tmp_path, "a")
-    assert [path.name for path in paths if path.suffix == ".png"] == [
-        "a_accuracy_against_tokens.png",
-        "a_accuracy_against_time.png",
-    ]
-    svg = (tmp_path / "a_accuracy_against_tokens.svg").read_text()
-    pixels = np.asarray(Image.open(paths[0]).convert("RGB")).astype(int)
-    assert len({pareto._style(index, "original")["color"] for index in range(7)}) == 7
-    for color in palette.COLORS:
-        assert color.lower() in svg
-        wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
-        assert (abs(pixels - wanted) < 12).all(-1).sum() > 50
-    styles = [(pareto._style(i, "original")["color"], pareto._style(i, "original")["marker"]) for i in range(40)]
-    assert len(set(styles)) == 40
+def test_no_column_is_cut_off(tmp_path: Path) -> None:
+    """On a screen of 1,280 pixels, with as many tasks side by side as a table has. The verdict comes first."""
+    scores = {"": [*RIGHT, *WRONG, *WRONG]}
+    whole, *pruned = (
+        row(name, "original", ratio, scores, task=task, settings={"a": 1})
+        for name, ratio in (("unpruned", 1.0), ("FoPru score=cls layer=-2 cells=auto", 0.25), ("Random", 0.25))
+        for task in ("rec", "vqa", "gqa", "pope")
+    )
+    write([], [whole, *pruned], tmp_path, baseline=None, n_losses=0)
+    with browser(tmp_path / "profile") as context:
+        page = context.new_page()
+        page.set_viewport_size({"width": 1280, "height": 900})
+        page.goto((tmp_path / "report.html").as_uri())
+        wide = page.locator(".wide").evaluate_all("all => all.map(one => [one.scrollWidth, one.clientWidth])")
+        assert page.locator("h1 + p").inner_text().startswith("Fewest visual tokens that lose")
+    assert len(wide) == 5  # the plot and four tables
+    assert all(content <= shown for content, shown in wide), wide
 
 
 def test_lines_of_answers_are_short(tmp_path: Path) -> None:
@@ -254,7 +237,7 @@ def test_each_run_has_its_own_questions(pointing: Question) -> None:
         for run in ("a", "b")
     ]
     named = {(run, pointing.task, pointing.id): AskedQuestion(one) for run, one in (("a", pointing), ("b", other))}
-    html = pages.page("title", [], [], regressions, named)
+    html = pages.page("title", [], [], None, regressions, named)
     assert html.count("of another set") == html.count(pointing.text.replace('"', "&#34;")) == 1
 
 
