@@ -46,6 +46,8 @@ def store(
                 metric=METRICS[task],
                 dataset=part.name,
                 n_visual=256.0,
+                n_mean=256 * one.keep_ratio,
+                kv_cache_bytes=round(1e7 * one.keep_ratio),
                 dtype="float32",
             )
             for one in setups

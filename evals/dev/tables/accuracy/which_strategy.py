@@ -1,23 +1,26 @@
-"""One line per strategy: what it needs, what was measured, and what papers claim."""
+"""One line per strategy: what was measured at an equal KV cache, what it needs, and what papers claim."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.dev.stored import RESULTS, json_lines
-from tokenprune.evals.dev.tables.accuracy.measured import MAIN, ROWS, label, listed, measured, percent
+from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, ROWS, label, measured, percent
 from tokenprune.evals.report.table import NOTHING, Table
-from tokenprune.evals.run.setups import read_strategy
+from tokenprune.evals.report.tables import BASELINE
+from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED, read_strategy
 from tokenprune.evals.storage.answers import SetupKey
-from tokenprune.evals.storage.results import by_setup
+from tokenprune.evals.storage.results import TaskResult, by_setup, compare
 from tokenprune.serving.vllm.startup.refusals import check_strategy
 
-#: The keep ratios of the table.
-RATIOS = 0.25, 0.1
+#: The KV caches at which strategies are compared: those of Random at these keep ratios.
+BUDGETS = 0.25, 0.1
+#: KV caches whose sizes differ by at most this share count as equal. downsample's is 2.8 % smaller at 10 %.
+EQUAL = 0.03
 TASKS = ("rec", "REC"), ("vqa", "VQA")
 TIMES = RESULTS / "selection.jsonl"
 
@@ -88,40 +91,96 @@ ABOUT = (
     About("averagepooling", "AveragePooling", NO_ATTENTION, timed="averagepooling"),
     About("grid", "Grid", ANY, timed="grid"),
     About("random", "Random", ANY, timed="random"),
+    About(DOWNSAMPLE, "downsample", "any image size"),
 )
+
+#: The rows of a strategy at one keep ratio, by task.
+Measured = Mapping[str, TaskResult]
 
 
 def stored(folder: Path = ROWS, times: Path = TIMES) -> str:
-    """Return the table, sorted by mean accuracy; strategies that lack one of the RATIOS come last."""
-    found = measured(MAIN, folder)
-    groups, cost = by_setup(found.rows), dict(costs(times))
+    """Return the table and a sentence that counts what it shows.
 
-    def accuracies(about: About) -> list[float | None]:
-        setups = [groups.get(SetupKey(_label(about, ratio), "original", ratio), {}) for ratio in RATIOS]
-        return [setup[task].accuracy if task in setup else None for task, _ in TASKS for setup in setups]
-
-    def rank(about: About) -> tuple[bool, float]:
-        known = [value for value in accuracies(about) if value is not None]
-        return len(known) < len(RATIOS) * len(TASKS), -(mean(known) if known else 0.0)
-
-    lines = [
-        [
-            about.name,
-            about.tower,
-            engine_of(about),
-            *(NOTHING if value is None else f"{100 * value:.1f}" for value in accuracies(about)),
-            about.claimed,
-            cost.get(about.timed, about.cost),
-        ]
-        for about in sorted(ABOUT, key=rank)
+    A strategy's numbers are those of its keep ratio whose KV cache is nearest to that of the first of the BUDGETS.
+    Those whose cache is equal come first, sorted by mean accuracy.
+    """
+    groups = by_setup([row for row in measured(MAIN, folder).rows if row.position_ids == "original"])
+    whole = groups.get(SetupKey(UNPRUNED, "original", 1.0))
+    caches = [_cache(groups[key]) for ratio in BUDGETS if (key := SetupKey(BASELINE, "original", ratio)) in groups]
+    if whole is None or len(caches) < len(BUDGETS):
+        return NOTHING_MEASURED
+    found = {about: [_nearest(about, groups, cache) for cache in caches] for about in ABOUT}
+    is_equal = {about: [_is_equal(*one) for one in zip(near, caches, strict=True)] for about, near in found.items()}
+    cost = dict(costs(times))
+    lines = [[UNPRUNED, *_cells(whole), *[NOTHING] * 6]]
+    for about in sorted(ABOUT, key=lambda about: (not is_equal[about][0], -_mean(found[about][0]))):
+        first, second = found[about]
+        smaller = _accuracies(second if is_equal[about][1] else {})
+        about_it = about.tower, engine_of(about), about.claimed, cost.get(about.timed, about.cost)
+        lines.append([about.name, *_cells(first), *smaller, *about_it])
+    (n_visual,) = {f"{row.n_visual:.0f}" for row in whole.values()}
+    titles = [title for _, title in TASKS]
+    head = ["strategy", "keep ratio", f"visual tokens a layer, of {n_visual}", "KV cache", *titles]
+    head += [
+        *(f"{title}, {percent(BUDGETS[1])} cache" for title in titles),
+        "tower",
+        "engine",
+        "TextVQA (claimed)",
+        "cost",
     ]
-    headings = [f"{title} {percent(ratio)}" for _, title in TASKS for ratio in RATIOS]
-    table = Table(["strategy", "tower", "engine", *headings, "TextVQA (claimed)", "cost"], lines)
-    return "\n\n".join([str(table), *_notes(found.missing)]) + "\n"
+    equal = {about.name: found[about][0] for about in ABOUT if is_equal[about][0]}
+    return f"{Table(head, lines)}\n\n{_counted(equal, whole)}\n"
+
+
+def _nearest(about: About, groups: Mapping[SetupKey, Measured], cache: int) -> Measured:
+    """Return a strategy's rows at the keep ratio whose KV cache is nearest to `cache`; {} if nothing is measured."""
+    own = [rows for key, rows in groups.items() if key.strategy == _label(about, key.keep_ratio)]
+    return min(own, key=lambda rows: abs(_cache(rows) - cache), default={})
+
+
+def _cache(rows: Measured) -> int:
+    return next(iter(rows.values())).kv_cache_bytes
+
+
+def _is_equal(rows: Measured, cache: int) -> bool:
+    return bool(rows) and abs(_cache(rows) / cache - 1) <= EQUAL
+
+
+def _mean(rows: Measured) -> float:
+    return mean(row.accuracy for row in rows.values()) if rows else 0.0
+
+
+def _cells(rows: Measured) -> list[str]:
+    """Return keep ratio, visual tokens, KV cache and accuracies."""
+    if not rows:
+        return [NOTHING] * (3 + len(TASKS))
+    row = next(iter(rows.values()))
+    return [percent(row.keep_ratio), f"{row.n_mean:.0f}", f"{row.kv_cache_bytes / 1e6:.2f} MB", *_accuracies(rows)]
+
+
+def _accuracies(rows: Measured) -> list[str]:
+    return [f"{100 * rows[task].accuracy:.1f}" if rows else NOTHING for task, _ in TASKS]
+
+
+def _counted(equal: Mapping[str, Measured], whole: Measured) -> str:
+    """Return a sentence on how many strategies of an equal cache differ from the unpruned model and from downsample."""
+    pruned, parts = [rows for name, rows in equal.items() if name != DOWNSAMPLE], []
+    for task, title in TASKS:
+        against = [compare(rows[task], whole[task]).interval for rows in pruned]
+        shrunk = [compare(rows[task], equal[DOWNSAMPLE][task]).interval for rows in pruned if DOWNSAMPLE in equal]
+        within = sum(low <= 0 <= high for low, high in against)
+        better, worse = sum(low > 0 for low, _ in shrunk), sum(high < 0 for _, high in shrunk)
+        parts.append(
+            f"on {title}, {within} are within chance of the unpruned model, and {better} are better and {worse} worse "
+            "than downsample beyond chance"
+        )
+    return f"Of the {len(pruned)} strategies and settings with a {percent(BUDGETS[0])} cache: {'; '.join(parts)}."
 
 
 def engine_of(about: About) -> str:
-    """Return the engines in which a strategy runs."""
+    """Return the engines in which a strategy runs. Both take smaller images."""
+    if about.strategy == DOWNSAMPLE:
+        return VLLM
     strategy = read_strategy("vflowopt" if about.strategy == CALIBRATED else about.strategy).make({"keep_ratio": 0.9})
     try:
         check_strategy(strategy, N_LAYERS, ARCHITECTURE)
@@ -139,8 +198,3 @@ def costs(times: Path) -> Iterator[tuple[str, str]]:
     for timed in json_lines(times):
         milliseconds = 1e3 * median(timed["seconds"])
         yield timed["strategy"], f"{milliseconds:.0f} ms" if milliseconds >= 0.95 else f"{milliseconds:.1f} ms"
-
-
-def _notes(missing: Sequence[float]) -> list[str]:
-    found = [percent(ratio) for ratio in RATIOS if ratio in missing]
-    return [f"{listed(found)}: not measured yet."] if found else []
