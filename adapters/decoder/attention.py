@@ -71,7 +71,11 @@ def text_heads(
     if any(part.ndim == 4 and part.shape[2] == n_tokens != part.shape[1] for part in parts):
         parts = [part.transpose(1, 2) for part in parts]
     split = [part.reshape(len(part), n_tokens, -1, attention.head_dim).transpose(1, 2) for part in parts]
-    queries, keys = rotate(split[0], split[1], cos, sin)
+    width = getattr(attention, "rotary_ndims", attention.head_dim)  # StableLM passes `rotate` a part of each head
+    rotated = rotate(split[0][..., :width], split[1][..., :width], cos, sin)
+    if width < attention.head_dim:
+        rotated = (torch.cat([part, whole[..., width:]], -1) for part, whole in zip(rotated, split, strict=True))
+    queries, keys = rotated
     return _lengthened(attention, queries, call["attention"]), keys
 
 

@@ -26,6 +26,7 @@ from transformers import (
     Phi3Config,
     Qwen3Config,
     SmolLM3Config,
+    StableLmConfig,
 )
 
 import tokenprune
@@ -141,6 +142,7 @@ LATE = {
 }
 TEXT_GUIDED = {
     "interleaved and in part": GlmConfig(**decoder(head_dim=8, partial_rotary_factor=0.5)),
+    "in part, which the attention splits off": StableLmConfig(**decoder()),
     "interleaved": CohereConfig(**decoder()),
     "with norms": Qwen3Config(**decoder(head_dim=8)),
     "with longer queries at late positions": Ministral3Config(

@@ -15,7 +15,7 @@ import tokenprune
 from tokenprune import FoPru, PruningError, ScoreStrategy, UnsupportedError
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens, attention
 
-PREFIX = {"clip": 1, "siglip": 0, "dinov2": 1}
+PREFIX = {"clip": 1, "siglip": 0, "dinov2": 1, "internvl": 1}
 
 
 def eager_maps(tower: str, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -144,6 +144,7 @@ def test_colors_undo_the_normalisation(tower: str) -> None:
         "clip": ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]),
         "siglip": ([0.5] * 3, [0.5] * 3),
         "dinov2": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        "internvl": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     }[tower]
     seen = []
 

@@ -10,6 +10,7 @@ import torch
 from transformers import (
     CLIPVisionConfig,
     Dinov2Config,
+    InternVLVisionConfig,
     LlamaConfig,
     LlavaConfig,
     MistralConfig,
@@ -24,12 +25,18 @@ from transformers import (
 from .base import IMAGE, PATCH, VIDEO, Family, ImageInputs, Size, decoder, tower
 
 SIDE = 24  # pixels; 6 x 6 visual tokens per image
-TOWERS: dict[str, Any] = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig, "dinov2": Dinov2Config}
+TOWERS: dict[str, Any] = {
+    "clip": CLIPVisionConfig,
+    "siglip": SiglipVisionConfig,
+    "dinov2": Dinov2Config,
+    "internvl": InternVLVisionConfig,  # sizes are lists
+}
 #: A different language model under each tower, for variety at no cost.
 BACKBONES: dict[str, Any] = {
     "clip": LlamaConfig,
     "siglip": Qwen2Config,
     "dinov2": partial(MistralConfig, sliding_window=None),
+    "internvl": LlamaConfig,
 }
 #: Names that changed in transformers 5.2x.
 VIDEO_LLAVA_PIXELS = (
