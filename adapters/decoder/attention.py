@@ -32,6 +32,11 @@ def text_capture_points(layer: Any) -> CapturePoints:
     return CapturePoints(attention, {"queries": queries, "keys": keys, "values": attention.v_proj})
 
 
+def query_projection(layer: Any) -> Any:
+    """Return the module that projects a decoder layer's queries, each token's on its own."""
+    return layer.self_attn.q_proj
+
+
 def unreadable_attention(layers: Iterable[Any]) -> str | None:
     """Return why some decoder layer's attention cannot be read by text-guided strategies; None if all layers' can."""
     return next((reason for reason in map(_unreadable, layers) if reason is not None), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from tokenprune.errors import SettingError
@@ -16,6 +17,11 @@ def layers_at(shares: Sequence[float], n_layers: int) -> list[int]:
     Shares that round to the same layer in a shallow model give one layer.
     """
     return sorted({min(max(round(share * n_layers), 1), n_layers - 1) for share in shares}) if n_layers > 1 else []
+
+
+def looking_ahead(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Return the stages, each of which reads the attention of the layer that it is about to enter."""
+    return tuple(replace(stage, looks_ahead=True) for stage in stages)
 
 
 def geometric_stages(owner: str, layers: Sequence[int], n_layers: int, average: float) -> tuple[Stage, ...]:

@@ -30,12 +30,17 @@ class StageBudget:
 @dataclass(frozen=True)
 class Stage(StageBudget):
     """In-LLM pruning: from decoder layer `layer` on, each image keeps a fraction `keep_ratio` or a count `keep` of all
-    its visual tokens; or fewer, if the strategy selects fewer and the stage is `at_most`."""
+    its visual tokens; or fewer, if the strategy selects fewer and the stage is `at_most`.
+
+    looks_ahead: whether `tokens.attention` is that of `layer` itself, which is about to be entered, instead of that of
+        the layer before. Its queries and keys are computed for this alone, and of the queries only the last token's.
+    """
 
     layer: int
     keep_ratio: float | None = None
     keep: int | None = None
     at_most: bool = False
+    looks_ahead: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,6 +49,11 @@ class Stage(StageBudget):
                 f"Stage: layer={self.layer!r} is not the number of a decoder layer; write an integer, such as "
                 f"n_layers // 2."
             )
+
+    @property
+    def read_layer(self) -> int:
+        """The decoder layer whose attention the stage reads."""
+        return self.layer if self.looks_ahead else self.layer - 1
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tokenprune.errors import PruningError
 from tokenprune.tokens.attention import block_length
 
 
@@ -24,8 +25,9 @@ class TextAttention:
     text: indices of the text after the image, without visual tokens of any image; the last token if there is no text.
     seen: a mask of the tokens that each token attends to; None if each attends to all tokens up to itself.
     added: what the layer's mask adds to the logits; None if it adds nothing.
-    values: the value vectors of the tokens.
+    values: the value vectors of the tokens; None in a layer that has not been entered.
     rotation: the cosines and sines of the angles by which the layer rotates each token's query and key.
+    last_only: whether only the last token's query is meaningful, as in a layer that has not been entered.
 
     In a conversation that reuses a cache, the softmax leaves out the tokens cached by earlier turns.
     """
@@ -40,11 +42,12 @@ class TextAttention:
     added: Float[Tensor, "tokens tokens"] | None = None
     values: Float[Tensor, "key_heads tokens width"] | None = None
     rotation: Float[Tensor, "two tokens angles"] | None = None
+    last_only: bool = False
 
     def from_last(self) -> Float[Tensor, " left"]:
         """Return the attention that the last token of the prompt pays to each visual token."""
         places = torch.arange(len(self.real), device=self.real.device)
-        return self.from_rows((places * self.real).amax(0, keepdim=True))
+        return self._from((places * self.real).amax(0, keepdim=True))
 
     def from_text(self) -> Float[Tensor, " left"]:
         """Return the attention that the text after the image pays to each visual token, averaged over its tokens."""
@@ -56,7 +59,15 @@ class TextAttention:
 
     def from_rows(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, " left"]:
         """Return the attention that the tokens at `rows` pay to each visual token, averaged over them and over heads.
-        Computed in blocks of rows."""
+        Computed in blocks of rows. Raises PruningError if only the last token's query is known."""
+        if self.last_only:
+            raise PruningError(
+                "of a decoder layer about to be entered, only the last token's attention is read. Rank by "
+                "tokens.attention.from_last(), or make stages without looks_ahead."
+            )
+        return self._from(rows)
+
+    def _from(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, " left"]:
         n_heads, n_tokens, _ = self.queries.shape
         keys = rearrange(self.keys.float(), "key_head token width -> key_head 1 width token")
         groups = rearrange(

@@ -158,7 +158,8 @@ class StageTokens:
 
     @property
     def attention(self) -> TextAttention:
-        """The attention of the decoder layer before the stage, which saw at least all the remaining tokens."""
+        """The attention of the decoder layer before the stage, or, if the stage `looks_ahead`, of its first one; among
+        at least all the remaining tokens."""
         return _declared("attention", "text_attention", self.text_attention)
 
     @property

@@ -54,12 +54,13 @@ def test_a_decode_step_runs_nothing_of_the_stages(name: str, monkeypatch: pytest
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-def test_compiled_layers_are_read_all_the_same() -> None:
+@pytest.mark.parametrize("name", ["fastv", "pyramiddrop"])
+def test_compiled_layers_are_read_all_the_same(name: str) -> None:
     """Layers compiled before the patch, in the prompt, and in the steps after it."""
     model, inputs = deep_llava.__wrapped__(), prompt([1])  # other tests need the cached model uncompiled
 
     def logits() -> list[torch.Tensor]:
-        with tokenprune.patch(model, "fastv", keep_ratio=0.5) as handle, torch.no_grad():
+        with tokenprune.patch(model, name, keep_ratio=0.5) as handle, torch.no_grad():
             output = model(**inputs)
             cache_name, cache = cache_in(output)
             step = model(input_ids=torch.tensor([[5]]), **{cache_name: cache})

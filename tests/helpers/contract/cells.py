@@ -34,9 +34,9 @@ KEEP_ALL: dict[str, dict[str, Any]] = {
 }
 ANYWHERE = "random"  # a strategy that every model can serve
 #: One strategy per mechanism: dropping before the language model; dropping inside the vision tower; merging there;
-#: merging before the language model and dropping inside it by the tower's scores; dropping by the text's attention;
-#: merging by it.
-MECHANISMS = (ANYWHERE, "fopru", "flowcut", "tome", "vflowopt", "fastv", "sparsevlm")
+#: merging before the language model and dropping inside it by the tower's scores; dropping by the text's attention, in
+#: the layer before and in the one ahead; merging by it.
+MECHANISMS = (ANYWHERE, "fopru", "flowcut", "tome", "vflowopt", "fastv", "pyramiddrop", "sparsevlm")
 DEPTH = 4  # decoder layers of the models for in-LLM strategies
 #: All families, including those with their own tests: test_denoising.py and test_compact_only.py.
 EVERY: dict[str, Family] = {**FAMILIES, **DENOISING, **COMPACT_ONLY}

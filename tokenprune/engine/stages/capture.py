@@ -1,4 +1,5 @@
-"""Captures the queries and keys of the decoder layers whose attention stages read.
+"""Captures the queries and keys of the decoder layers whose attention stages read: while such a layer runs, or, for a
+stage that looks ahead, from a run of the layer that ends once its keys are known.
 
 The modules' forward is overridden rather than hooked, so that a decode step, which captures nothing, costs almost
 nothing extra, and a compiled one has no graph breaks there.
@@ -6,31 +7,44 @@ nothing extra, and a compiled one has no graph breaks there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.decoder.attention import text_capture_points
+from tokenprune.adapters.decoder.attention import query_projection, text_capture_points
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.overrides.override import ForwardOverride
 from tokenprune.engine.patch import Register
 from tokenprune.errors import PruningError
+from tokenprune.strategy import Stage
+
+if TYPE_CHECKING:
+    from tokenprune.engine.stages.forward import StagedForward
+
+#: What is captured of a layer that is about to be entered.
+AHEAD = {"attention", "queries", "keys"}
 
 
 class TextCapture:
-    """Overrides in the attention of some decoder layers; idle in every forward in which no stage is decided.
+    """Overrides in the attention of the decoder layers that stages read; idle in every forward in which no stage is
+    decided.
 
     active_forwards: one entry per forward, of any thread, that decides stages; cheaper to check in every decode step
         than the thread's own state.
     """
 
     def __init__(
-        self, adapter: ModelAdapter, layers: Sequence[int], context: CallContext, active_forwards: list[None]
+        self, adapter: ModelAdapter, stages: Sequence[Stage], context: CallContext, active_forwards: list[None]
     ) -> None:
-        self.adapter, self.layers = adapter, layers
+        self.adapter, self.layers = adapter, list(dict.fromkeys(stage.read_layer for stage in stages))
+        self._ahead = {stage.layer for stage in stages if stage.looks_ahead}
+        self._running = {stage.read_layer for stage in stages if not stage.looks_ahead}
         self.active_forwards, self._context = active_forwards, context
         self._parts: dict[int, set[str]] = {}
 
@@ -39,6 +53,8 @@ class TextCapture:
         captured = []
         for layer in self.layers:
             point = text_capture_points(self.adapter.layers[layer])
+            if layer in self._ahead:
+                register(LastQuery(query_projection(self.adapter.layers[layer]), self).install())
             register(CapturedArguments(point.attention, self, layer).install())
             for name, module in point.outputs.items():
                 register(CapturedOutput(module, self, layer, name).install())
@@ -53,21 +69,58 @@ class TextCapture:
             raise forward_replaced(layer)
         return taken
 
-    @property
-    def _captured(self) -> dict[int, dict[str, Any]] | None:
+    def look_ahead(
+        self, now: StagedForward, layer: int, valid: Bool[Tensor, "batch tokens"], enter: Callable[[], Any]
+    ) -> dict[str, Any]:
+        """Return what is captured of a layer that is about to be entered, without its values, and with the query of
+        each row's last `valid` token in place of all queries.
+
+        enter: runs the layer on the tokens that enter it. Raises PruningError if the layer's overrides are gone.
+        """
+        now.asking = (torch.arange(valid.shape[1], device=valid.device) * valid).amax(1)
+        try:
+            with torch.no_grad():
+                enter()
+        except _KeysKnown:
+            return now.captured.pop(layer)
+        finally:
+            now.asking = None
+        raise forward_replaced(layer)
+
+    def _forward(self, layer: int) -> StagedForward | None:
+        """The forward in which a layer is to be captured now."""
         forward = self._context.forward
-        stages = None if forward is None else forward.stages
-        return None if stages is None or stages.entry is None else stages.captured
+        now = None if forward is None else forward.stages
+        if now is None or now.entry is None or (now.asking is None and layer not in self._running):
+            return None
+        return now
 
     @dynamo_disabled
     def before_attention(self, layer: int, kwargs: dict[str, Any]) -> None:
-        if (captured := self._captured) is not None:
-            captured[layer] = {"attention": kwargs}
+        if (now := self._forward(layer)) is not None:
+            now.captured[layer] = {"attention": kwargs}
 
     @dynamo_disabled
     def after_capture(self, layer: int, name: str, output: Tensor) -> None:
-        if (captured := self._captured) is not None:
-            captured.setdefault(layer, {})[name] = output.detach()
+        if (now := self._forward(layer)) is not None:
+            parts = now.captured.setdefault(layer, {})
+            parts[name] = output.detach()
+            if now.asking is not None and parts.keys() >= AHEAD:
+                raise _KeysKnown
+
+    @dynamo_disabled
+    def project(self, projection: Callable[[Tensor], Tensor], states: Float[Tensor, "batch tokens width"]) -> Tensor:
+        """The queries of all tokens; or, while a layer is about to be entered, that of each row's last one for all."""
+        forward = self._context.forward
+        last = None if forward is None or forward.stages is None else forward.stages.asking
+        if last is None:
+            return projection(states)
+        rows = torch.arange(len(states), device=states.device)
+        return projection(states[rows, last.to(states.device), None]).expand(-1, states.shape[1], -1)
+
+
+class _KeysKnown(Exception):
+    """Leaves a layer whose queries and keys are captured before it has attended to anything."""
 
 
 def forward_replaced(layer: int) -> PruningError:
@@ -103,3 +156,16 @@ class CapturedOutput(CapturedArguments):
         if self._capture.active_forwards:
             self._capture.after_capture(self._layer, self._output, output)
         return output
+
+
+class LastQuery(ForwardOverride):
+    """A query projection. While its layer is about to be entered, it projects each row's last token only."""
+
+    def __init__(self, module: nn.Module, capture: TextCapture) -> None:
+        super().__init__(module)
+        self._capture = capture
+
+    def override(self, states: Tensor, **kwargs: Any) -> Tensor:  # PEFT gives each row's adapter by name
+        if self._capture.active_forwards:
+            return self._capture.project(partial(self.original, **kwargs), states)
+        return self.original(states, **kwargs)

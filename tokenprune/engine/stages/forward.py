@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.engine.cache.index import CacheIndex
@@ -53,6 +53,7 @@ class StagedForward:
     runs: the runs of the stages that are decided so far.
     reports: what each of these stages did to every image.
     captured: by decoder layer, what its attention was called with and what its capture points returned.
+    asking: while a layer that is about to be entered is captured, the place of each row's last token.
     active: whether layers that get no mask may need their arguments changed.
     """
 
@@ -65,6 +66,7 @@ class StagedForward:
     runs: list[StageRun] = field(default_factory=list)
     reports: list[list[StageReport]] = field(default_factory=list)
     captured: dict[int, dict[str, Any]] = field(default_factory=dict)
+    asking: Int[Tensor, " batch"] | None = None
     active: bool = False
 
     @property

@@ -25,7 +25,8 @@ class StagedLayer(ForwardOverride):
 
     def override(self, *args: Any, **kwargs: Any) -> Any:
         if self.stages.active_forwards or kwargs.get("attention_mask") is not None:
-            args, kwargs = self.stages.before_layer(self._number, args, kwargs) or (args, kwargs)
+            changed = self.stages.before_layer(self._number, self.original, args, kwargs)
+            args, kwargs = changed or (args, kwargs)
         return self.original(*args, **kwargs)
 
 

@@ -1,11 +1,12 @@
 """Prunes inside the language model: later decoder layers see fewer tokens than earlier ones.
 
-A stage is decided on entry to its first layer, from the hidden states there and from the attention of the layer before.
+A stage is decided on entry to its first layer, from the hidden states there and from the attention of the layer before
+or of the one about to be entered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -52,9 +53,8 @@ class StagePruning:
         self.layers = tuple(stage.layer for stage in self.stages)
         self.active_forwards: list[None] = []
         self.reads_attention = bool(self.stages) and "text_attention" in strategy.needs
-        read = [stage.layer - 1 for stage in self.stages] if self.reads_attention else []
         self._staged: dict[int, nn.Module] = {}
-        self.capture = TextCapture(adapter, read, context, self.active_forwards)
+        self.capture = TextCapture(adapter, self.stages if self.reads_attention else (), context, self.active_forwards)
         self._context = context
 
     def register(self, register: Register) -> list[nn.Module]:
@@ -125,8 +125,11 @@ class StagePruning:
         return self.adapter.prune_inner_features(arguments, forward.stages.runs[-1].packing)
 
     @dynamo_disabled
-    def before_layer(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The arguments of a decoder layer for the tokens of its stage; None if they need no change."""
+    def before_layer(
+        self, layer: int, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The arguments of a decoder layer for the tokens of its stage, given its forward and the arguments that it was
+        called with; None if they need no change."""
         forward = self._context.forward
         now = None if forward is None else forward.stages
         if now is None:
@@ -144,7 +147,12 @@ class StagePruning:
             undecided = self.layers[len(now.runs)]
             if layer != undecided:
                 raise forward_replaced(undecided)
-            hidden = self._decide(now, hidden)
+
+            def enter() -> Any:
+                before = now.runs[-1].gather_arguments(kwargs, hidden, layer) if now.runs else kwargs
+                return original(*args, **before)
+
+            hidden = self._decide(now, hidden, enter)
         new = kwargs if layer in self.skipped else now.runs[number].gather_arguments(kwargs, hidden, layer)
         return None if hidden is args[0] and new is kwargs else ((hidden, *rest), new)
 
@@ -171,12 +179,13 @@ class StagePruning:
         return [StageSlots.all(stage.layer, past_valid, has_no_holes=not holes) for stage in self.stages]
 
     def _decide(
-        self, now: StagedForward, hidden: Float[Tensor, "batch length width"]
+        self, now: StagedForward, hidden: Float[Tensor, "batch length width"], enter: Callable[[], Any]
     ) -> Float[Tensor, "batch left width"]:
         """Decide the next stage: it gets what the strategy keeps of each image, and everything else that entered.
 
         hidden: the hidden states of the stage before. Returns those of this one, with dropped tokens merged into kept
         ones.
+        enter: runs the stage's first layer on `hidden`.
         """
         assert now.entry is not None
         number, entry = len(now.runs), now.entry
@@ -186,7 +195,7 @@ class StagePruning:
         places = before.places().gather(1, entered) if now.runs else entered
         reports, merges = [], []
         keep, counts = entry.packing.valid.clone(), list(entry.packing.counts)
-        for i, (image, left, visual, tokens) in enumerate(self._tokens(now, stage, hidden, before, places)):
+        for i, (image, left, visual, tokens) in enumerate(self._tokens(now, stage, hidden, before, places, enter)):
             with explained_nan(self.strategy, f"image {i}", tokens.features):
                 selection = checked_stage_selection(self.strategy, stage, tokens)
             merges.append((image.row, visual, selection))
@@ -212,12 +221,13 @@ class StagePruning:
         hidden: Float[Tensor, "batch length width"],
         before: Packing,
         places: Int[Tensor, "batch columns"],
+        enter: Callable[[], Any],
     ) -> Iterator[tuple[ImageSelection, Int[Tensor, " left"], Int[Tensor, " left"], StageTokens]]:
         """For every image: the image, the indices of its tokens that enter a stage, their places in `hidden`, and these
         tokens, on the device of `hidden`. With `device_map`, the tokens entered on another device."""
         entry, device = now.entry, hidden.device
         assert entry is not None
-        read, number, packings = None, stage.layer - 1, (entry.packing, *([before] if now.runs else []))
+        read, packings = None, (entry.packing, *([before] if now.runs else []))
         if self.reads_attention:
             if entry.hidden is None:
                 raise forward_replaced(0)
@@ -225,8 +235,11 @@ class StagePruning:
             if entry.in_prompt is not None:
                 entering = entry.in_prompt.gather(1, entry.packing.columns)
                 valid = valid & (entering.gather(1, before.columns) if now.runs else entering)
-            call = self.capture.take(now.captured, number)
-            read = attention_reader(self.adapter.layers[number], call, n_past, valid, device)
+            if stage.looks_ahead:
+                call = self.capture.look_ahead(now, stage.layer, valid, enter)
+            else:
+                call = self.capture.take(now.captured, stage.read_layer)
+            read = attention_reader(self.adapter.layers[stage.read_layer], call, n_past, valid, device)
         for i, image in enumerate(entry.chosen):
             row, last = image.row, now.reports[-1][i] if now.reports else image.selection
             visual = places[row, image.columns[last.kept]].to(device)

@@ -26,12 +26,14 @@ def attention_reader(
     """Return a function that reads a row's attention in a decoder layer, given the places of its visual tokens and its
     text there.
 
+    call: what was captured of the layer; without its values if it has not been entered.
     n_past: how many slots the layer's cache held before.
     valid: which of the tokens that the layer saw are neither holes nor padding.
     device: where the attention is read; None means the layer's own.
     """
-    parts = (*text_heads(layer, call), text_values(layer, call), text_rotation(layer, call))
-    queries, keys, values, rotation = (part if device is None else part.to(device) for part in parts)
+    ahead = "values" not in call
+    parts = (*text_heads(layer, call), text_rotation(layer, call), *([] if ahead else [text_values(layer, call)]))
+    queries, keys, rotation, *values = (part if device is None else part.to(device) for part in parts)
     scale, mask, n_new = text_attention_scale(layer), call["attention"].get("attention_mask"), queries.shape[2]
 
     def read(row: int, visual: Tensor, text: Tensor) -> TextAttention:
@@ -43,6 +45,7 @@ def attention_reader(
         angles = rotation[:, min(row, rotation.shape[1] - 1)]
         own_heads = queries[row], keys[row]
         real, visual, text = (part.to(queries.device) for part in (valid[row], visual, text))
-        return TextAttention(*own_heads, scale, real, visual, text, seen, added, values[row], angles)
+        own_values = None if ahead else values[0][row]
+        return TextAttention(*own_heads, scale, real, visual, text, seen, added, own_values, angles, ahead)
 
     return read

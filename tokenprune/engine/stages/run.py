@@ -120,7 +120,7 @@ class StageRun:
     def _with_free_room(self, mask: Tensor, layer: int) -> Tensor:
         """Extend a mask to all keys that the cache returns: a static cache also returns its free room."""
         n_keys, _ = span(physical_view(self.cache), self.past.slots.shape[1], layer, self.packing.columns.shape[1])
-        free = mask.new_zeros(*mask.shape[:-1], n_keys - mask.shape[-1])
+        free = mask.new_zeros(*mask.shape[:-1], max(0, n_keys - mask.shape[-1]))  # a layer ahead may hold fewer
         return torch.cat([mask, masked_out(free, torch.ones_like(free).bool())], -1) if free.shape[-1] else mask
 
     def _causal(self, hidden: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from tokenprune.checks import check_no_count, is_number
 from tokenprune.errors import SettingError
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage, TextScoreStrategy
-from tokenprune.strategy.schedule import layers_at, powered_stages
+from tokenprune.strategy.schedule import layers_at, looking_ahead, powered_stages
 from tokenprune.tokens import StageTokens
 
 #: One of the released schedules, for 32 layers: the depths, and the share of all visual tokens left from each on.
@@ -37,9 +37,8 @@ class AdaToken(TextScoreStrategy):
         schedules: 0.8, 0.5 and 0.25 from a quarter, a half and three quarters of the layers on.
     cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
-    The paper adapts to the model, not to the image. Deviations from the released code: attention is that of the layer
-    before the stage, where the code computes that of the layer about to be entered; position IDs are kept. Deviations
-    of the calibration are in `tokenprune.evals.search.adatoken`.
+    The paper adapts to the model, not to the image. As in the released code, the attention is that of the layer about
+    to be entered. Deviation: position IDs are kept. Those of the calibration are in `tokenprune.evals.search.adatoken`.
     """
 
     schedule: Sequence[Sequence[Any]] | None = None
@@ -59,7 +58,8 @@ class AdaToken(TextScoreStrategy):
         else:
             layers = layers_at(DEPTHS, n_layers)
             shares = SHARES[: len(layers)]
-        return powered_stages("AdaToken", [int(layer) for layer in layers], shares, n_layers, self.keep_ratio)
+        stages = powered_stages("AdaToken", [int(layer) for layer in layers], shares, n_layers, self.keep_ratio)
+        return looking_ahead(stages)
 
     def score_at(self, tokens: StageTokens) -> Float[Tensor, " left"]:
         return tokens.attention.from_last()

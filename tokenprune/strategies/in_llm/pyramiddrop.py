@@ -10,7 +10,7 @@ from torch import Tensor
 from tokenprune.checks import check_count, check_no_count
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage, TextScoreStrategy
-from tokenprune.strategy.schedule import common_share, geometric_stages, layers_at
+from tokenprune.strategy.schedule import common_share, geometric_stages, layers_at, looking_ahead
 from tokenprune.tokens import StageTokens
 
 #: The smallest share that a stage at the paper's layers may keep; the paper uses 0.5.
@@ -29,9 +29,8 @@ class PyramidDrop(TextScoreStrategy):
         layers, or fewer if lambda would otherwise be below 0.4, because layers that see every token use up the average.
     cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
-    Deviations: the released code ranks by the attention of the layer about to be entered, recomputed from the hidden
-    states; here it is the attention that the layer before computed. The code renumbers position IDs after each stage;
-    here they are kept. Quarters that coincide in a shallow model are one stage.
+    As in the released code, the attention is that of the layer about to be entered. Deviations: the code renumbers
+    position IDs after each stage; here they are kept. Quarters that coincide in a shallow model are one stage.
     """
 
     first: int | None = None
@@ -44,7 +43,7 @@ class PyramidDrop(TextScoreStrategy):
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         assert self.keep_ratio is not None
-        return geometric_stages("PyramidDrop", self.layers(n_layers), n_layers, self.keep_ratio)
+        return looking_ahead(geometric_stages("PyramidDrop", self.layers(n_layers), n_layers, self.keep_ratio))
 
     def layers(self, n_layers: int) -> list[int]:
         """Return the first layer of each stage."""
