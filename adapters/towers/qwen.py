@@ -20,7 +20,7 @@ from tokenprune.adapters.layouts.windows import window_order
 from tokenprune.adapters.towers.attention import JOINT
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.row import PatchRow, Row, adjacent
-from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower, norms
+from tokenprune.adapters.towers.tower import CLIP_COLORS, HALVES, QueryKey, Tower, norms
 from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
@@ -192,5 +192,7 @@ QWEN2_TOWER = Tower(
     attention=JOINT,
 )
 QWEN2_5_TOWER = replace(QWEN2_TOWER, heads=windowed_heads, row=replace(_ROW, describe=windowed))
+#: For images normalised as for SigLIP, as in Ovis.
+HALVED_QWEN2_5_TOWER = replace(QWEN2_5_TOWER, normalisation=HALVES)
 NORMED_TOWER = replace(QWEN2_TOWER, capture_points=_normed_points, heads=separate_heads)
 QWEN3_TOWER = Tower(_blocks, _points, n_prefix=0, heads=heads, scale=_scale, row=_ROW, attention=JOINT)

@@ -7,6 +7,7 @@ visual token are adjacent, and their number is given for each image.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.towers.attention import RowAttention, attend_separate, project_separate, separate_points
 from tokenprune.adapters.towers.qwen import assembled, by_frame, rotated_frames
 from tokenprune.adapters.towers.row import PatchRow, raster
-from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower, encoder_layers, projected_points
+from tokenprune.adapters.towers.tower import CLIP_COLORS, HALVES, QueryKey, Tower, encoder_layers, projected_points
 from tokenprune.encoded import CapturePoints
 
 
@@ -73,5 +74,7 @@ PADDLE_TOWER = Tower(
     row=PatchRow("pixel_values", raster, _paddle_output_modules),
     attention=RowAttention(_paddle_points, project_separate, attend_separate),
 )
+#: For images normalised as for SigLIP, as in Keye-VL and Isaac.
+KEYE_TOWER = replace(PADDLE_TOWER, normalisation=HALVES)
 HUNYUAN_TOWER = Tower(attrgetter("layers"), projected_points, 0, heads=_raster_heads, normalisation=CLIP_COLORS)
 VIDEO_LLAMA_TOWER = Tower(encoder_layers, projected_points, 0, heads=_rotated_heads)

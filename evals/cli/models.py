@@ -177,8 +177,8 @@ def _print_checkpoint(name: str, checkpoint: Checkpoint, families: dict[str, Tes
     if model_type in CONVERTED or model_type in ONLY_VLLM:
         print(f"Only vLLM reads the format {model_type}. For all other uses, convert the checkpoint to {wanted}.")
     formats = TWO_FORMATS.get(model_type)
-    if formats is not None and formats.authors in checkpoint.architectures:
-        print(AUTHORS_FORMAT.format(formats.authors, formats.conversion))
+    if formats is not None and formats.replaces in checkpoint.architectures:
+        print(AUTHORS_FORMAT.format(formats.replaces, formats.conversion))
     chosen = {key: one for key, one in families.items() if wanted in (one.model_type, checkpoint_type(one.model_type))}
     refused = [text for text in _refusals() if _is_refused(text.split()[0], checkpoint)]
     if not chosen and not refused:
@@ -211,7 +211,7 @@ def _print_one(family: str, one: Tested, checkpoint: Checkpoint) -> None:
         print(f"  inside      the language model only from decoder layer {first} on, such as fastv:layer={first}")
     if one.model_type in TWO_FORMATS and not checkpoint.architectures:
         formats = TWO_FORMATS[one.model_type]
-        print(EACH_FORMAT.format(formats.published, formats.conversion))
+        print(EACH_FORMAT.format(formats.published[0], formats.conversion))
     _print_vllm(checkpoint, can)
     if lacks:
         print(f"  not         {', '.join(lacks)}: transformers itself does not support it")

@@ -13,10 +13,6 @@ from tokenprune.text_files import read_json
 if TYPE_CHECKING:
     from tokenprune.serving.vllm.architectures.architecture import Architecture
 
-#: Architectures whose checkpoints have another class's type -> the type of the transformers class that reads them or
-#: their conversions.
-OF_ANOTHER_TYPE = {"DeepseekOCR2ForCausalLM": "deepseek_ocr2", "LightOnOCRForConditionalGeneration": "lighton_ocr"}
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -31,10 +27,11 @@ class Checkpoint:
     @property
     def converted_type(self) -> str:
         """The type of the transformers class that reads it or, if it is in its authors' format, its conversion."""
+        from tokenprune.serving.vllm.architectures import ARCHITECTURES
         from tokenprune.serving.vllm.architectures.checkpoints import CONVERTED
 
-        other = next((OF_ANOTHER_TYPE[name] for name in self.architectures if name in OF_ANOTHER_TYPE), None)
-        return other or CONVERTED.get(self.model_type, self.model_type)
+        named = (one.converted for one in ARCHITECTURES.values() if one.replaces in self.architectures)
+        return next(filter(None, named), None) or CONVERTED.get(self.model_type, self.model_type)
 
     def is_of(self, class_name: str) -> bool:
         """Whether its config names this transformers class, under any name used in such checkpoints, or none. Into

@@ -132,9 +132,9 @@ def load_processor(name: str) -> tuple[Any, Any]:
             "AutoModelForImageTextToText does not load; name a vision-language model"
         )
     formats = TWO_FORMATS.get(config.model_type)
-    if formats is not None and formats.authors in (config.architectures or ()):  # transformers would ignore its parts
+    if formats is not None and formats.replaces in (config.architectures or ()):  # transformers would ignore its parts
         raise DataError(
-            f"{name}: in the format of {formats.authors}, as its authors publish it, which only vLLM reads; name a "
+            f"{name}: in the format of {formats.replaces}, as its authors publish it, which only vLLM reads; name a "
             f"conversion to transformers' format, such as {formats.conversion}"
         )
     with named(name, "processor"):

@@ -16,6 +16,7 @@ LONGEST = 300
 WITHOUT = {
     "evals/tasks",
     "adapters/families",
+    "tokenprune/serving/vllm/architectures/families",
     "tokenprune/serving/vllm/models",
     *(
         f"tokenprune/strategies/{place}"

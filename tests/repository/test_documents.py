@@ -25,7 +25,6 @@ from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.report import markers
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.architectures.releases import releases_with
 from tokenprune.strategies.parsing import parse
 from tokenprune.strategies.registry import STRATEGIES
 
@@ -152,18 +151,11 @@ def test_the_readme_counts_the_classes() -> None:
     assert f"\n{len(ADAPTERS)} classes of transformers: " in README.read_text(encoding="utf-8")
 
 
-def test_every_architecture_of_vllm_is_listed() -> None:
-    """Each is listed once on the page of served models, with a mark if PixelPrune runs, and the releases
-    if not all have it. The README counts their types."""
-    rows = re.findall(r"^\| .+ \|$", (ROOT / "tokenprune" / "serving" / "models.md").read_text("utf-8"), re.MULTILINE)
-    assert sorted(name for row in rows for name in re.findall(r"`(TokenPrune\w+)`", row)) == sorted(ARCHITECTURES)
-    marked = [name for row in rows if row.split("|")[4].strip() for name in re.findall(r"`(TokenPrune\w+)`", row)]
-    assert sorted(marked) == sorted(name for name, one in ARCHITECTURES.items() if one.drops_patches)
-    for one in ARCHITECTURES.values():
-        (row,) = (row for row in rows if f"`{one.name}`" in row)
-        assert one.last_release is one.first_release is None or f"vLLM {releases_with(one)})" in row
+def test_the_readme_counts_the_types_that_vllm_serves() -> None:
+    """In tens, so that not every new one changes it."""
     n_types = len({architecture.model_type for architecture in ARCHITECTURES.values()})
-    assert f"; in vLLM [{n_types} types](tokenprune/serving/models.md)" in README.read_text(encoding="utf-8")
+    counted = f"; in vLLM [over {n_types // 10 * 10} types](tokenprune/serving/models.md)"
+    assert counted in README.read_text(encoding="utf-8")
 
 
 def test_the_readme_has_the_measured_time() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from tokenprune.evals.dev.tables import served
 from tokenprune.evals.dev.tables.accuracy import (
     adapted,
     adaptive,
@@ -80,6 +81,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tune splits": tune_splits.stored,
     "before the tower": tower.before,
     "in the tower": tower.inside,
+    "served models": served.table,
 }
 
 

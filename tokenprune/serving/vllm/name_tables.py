@@ -16,27 +16,16 @@ from tokenprune.serving.vllm.plugin import tested
 
 logger = logging.getLogger("vllm.tokenprune")
 
-#: Models that vLLM lets choose between answers (/v1/systemone, and in 0.33 /v1/decisions).
-DECIDING = (
-    "TokenPruneGemma4",
-    "TokenPruneGemma4Unified",
-    "TokenPruneLfm2VL",
-    "TokenPruneQwen3_5",
-    "TokenPruneQwen3_5Moe",
-)
-
 
 @dataclass(frozen=True)
 class Table:
     """A table of vLLM's.
 
-    name, modules: where it is; releases have it in different modules. ours: which of our architectures belong in it.
-    feature: what does not work without it.
+    name, modules: where it is; releases have it in different modules. feature: what does not work without it.
     """
 
     name: str
     modules: tuple[str, ...]
-    ours: tuple[str, ...]
     feature: str
 
 
@@ -44,24 +33,17 @@ TABLES = (
     Table(
         "MODEL_TO_TAG_STYLE",
         ("vllm.parser.cohere_command",),
-        ("TokenPruneCohere2Vision",),
         "tool calls and JSON schemas",
     ),
     Table(
         "READ_STRATEGIES",
         ("vllm.entrypoints.generate.structured_decisions.strategies", "vllm.entrypoints.openai.decisions.strategies"),
-        DECIDING,
         "choosing between answers (/v1/systemone, /v1/decisions)",
     ),
-    Table(
-        "_NGRAM_LAYER_FIELDS", ("vllm.config.engram",), ("TokenPruneQwen4Exp",), "embeddings of n-grams in host memory"
-    ),
+    Table("_NGRAM_LAYER_FIELDS", ("vllm.config.engram",), "embeddings of n-grams in host memory"),
 )
-#: Models without a chat template, whose prompts vLLM renders in a mode of its own.
-TOKENIZER_MODES = {"TokenPruneKimiK3": "kimi_k3", "TokenPruneKimiK31": "kimi_k3"}
-#: The file of a checkpoint with a head that scores answers, and the architecture that vLLM then uses.
+#: The file of a checkpoint with a head that scores answers.
 HEAD = "joint_head_config.json"
-WITH_HEAD = {"TokenPruneQwen3Omni": "ClefOmniForJointSchema", "TokenPruneQwen3_5": "ClefFlashForJointSchema"}
 
 
 def check_head(architecture: Architecture, model_config: Any) -> None:
@@ -69,27 +51,26 @@ def check_head(architecture: Architecture, model_config: Any) -> None:
     from vllm import ModelRegistry
     from vllm.transformers_utils.repo_utils import file_or_path_exists
 
-    headed = WITH_HEAD.get(architecture.name)
-    if headed not in ModelRegistry.get_supported_archs():
+    if architecture.headed not in ModelRegistry.get_supported_archs():
         return
     if file_or_path_exists(model_config.model, HEAD, model_config.revision):
         raise UnsupportedError(
-            f"{model_config.model} has a {HEAD}, with which vLLM serves it as {headed}, and {architecture.name} has no "
-            f"such head. Serve it without pruning."
+            f"{model_config.model} has a {HEAD}, with which vLLM serves it as {architecture.headed}, and "
+            f"{architecture.name} has no such head. Serve it without pruning."
         )
 
 
 def set_tokenizer_mode(architecture: Architecture, model_config: Any) -> None:
     """Choose the mode that vLLM uses for the replaced model, unless the user has chosen one."""
-    if architecture.name in TOKENIZER_MODES and model_config.tokenizer_mode == "auto":
-        model_config.tokenizer_mode = TOKENIZER_MODES[architecture.name]
+    if architecture.tokenizer_mode is not None and model_config.tokenizer_mode == "auto":
+        model_config.tokenizer_mode = architecture.tokenizer_mode
 
 
 def enter_in_tables(architecture: Architecture) -> None:
     """Add an architecture of ours to each of vLLM's tables that has the one it replaces."""
     _share_breaks(architecture)
     for one in TABLES:
-        table = entries_of(one) if architecture.name in one.ours else {}
+        table = entries_of(one) if one.name in architecture.tables else {}
         if architecture.replaces in table:
             table[architecture.name] = table[architecture.replaces]
 

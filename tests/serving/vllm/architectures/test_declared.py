@@ -5,14 +5,19 @@
 from __future__ import annotations
 
 from importlib import import_module
+from operator import attrgetter
+from types import SimpleNamespace
 
 import pytest
 from helpers.served.engine import needs_vllm
 
 from tokenprune import DivPrune
+from tokenprune.adapters.towers import Tower
+from tokenprune.evals.dev.tables.served import rows
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.architectures.releases import reason_of_lack
+from tokenprune.serving.vllm.architectures.releases import reason_of_lack, releases_with
 from tokenprune.serving.vllm.startup.refusals import needs_image
+from tokenprune.serving.vllm.towers.from_config import tower_of_config
 
 #: Models that vLLM also has in releases in which they are not pruned: no transformers that 0.33 takes has the config of
 #: MiniCPM-OCR, and 0.34's answers of MiniMax M3 were not those of transformers.
@@ -21,13 +26,16 @@ NARROWED = {"TokenPruneMiniCPMOcr", "TokenPruneMiniMaxM3"}
 
 @needs_vllm
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_markers(name: str) -> None:
-    """A model that has some cannot be started without its language model."""
+def test_what_classes_say_too(name: str) -> None:
+    """A model with markers cannot be started without its language model; the page lists whose videos are pruned."""
     if reason := reason_of_lack(ARCHITECTURES[name]):
         pytest.skip(reason)
     module, kind = ARCHITECTURES[name].home.split(":")
     model = getattr(import_module(f"tokenprune.serving.vllm.models.{module}"), kind)
-    assert model._processor_factory.processor.has_markers == ARCHITECTURES[name].has_markers
+    one, processor = ARCHITECTURES[name], model._processor_factory.processor
+    assert processor.has_markers == one.has_markers
+    prunes = {"video", "vision_chunk"} & {*processor.pruned} & {*model.pruned}
+    assert bool(prunes) == one.prunes_videos
 
 
 @needs_vllm
@@ -48,3 +56,19 @@ def test_features_that_do_not_say_where_they_belong(name: str) -> None:
         needs_image(ARCHITECTURES[name], DivPrune())
         == f"{name} reads from the pixels where in the image a visual token is"
     )
+
+
+def test_records_of_a_row() -> None:
+    """In the table of served models, those without a title have the marks and releases of the first."""
+    for first, *others in rows().values():
+        for one in others:
+            for of in (attrgetter("prunes_videos"), attrgetter("drops_patches"), releases_with):
+                assert of(one) == of(first), one.name
+
+
+@pytest.mark.parametrize("name", [name for name, one in ARCHITECTURES.items() if one.tower])
+def test_towers_exist(name: str) -> None:
+    one = ARCHITECTURES[name]
+    vision = SimpleNamespace(args={"model": "vit_base_patch16_224"}, model_type=None)
+    config = SimpleNamespace(model_type=one.tower_type or one.model_type, vision_config=vision, architectures=[])
+    assert isinstance(tower_of_config(config), Tower)

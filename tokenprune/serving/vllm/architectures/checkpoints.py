@@ -3,87 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
-
-
-@dataclass(frozen=True)
-class Formats:
-    """Two formats of checkpoints of one type: their authors', which only vLLM reads, and transformers', which vLLM does
-    not read.
-
-    authors, transformers: the architecture that config.json names.
-    published, conversion: a checkpoint in each format.
-    """
-
-    authors: str
-    published: str
-    transformers: str
-    conversion: str
-
+from tokenprune.serving.vllm.architectures.architecture import Architecture
 
 #: Towers that vLLM implements, in families that may have others too.
 NATIVE_TOWERS = ("clip_vision_model", "siglip_vision_model")
-#: Types of checkpoints in a format that is not served, and how to get the one that is.
-OTHER_FORMATS = {
-    "deepseek_ocr2": "is read by transformers only: vLLM takes DeepSeek-OCR 2 in its authors' format, with the type "
-    "'deepseek_vl_v2' in config.json. Write the name of such a checkpoint, such as deepseek-ai/DeepSeek-OCR-2.",
-    "ernie4_5_vl_moe": "is read by transformers only: vLLM takes ERNIE 4.5 VL in its authors' format, with the type "
-    "'ernie4_5_moe_vl' in config.json. Write the name of such a checkpoint, as baidu/ERNIE-4.5-VL-28B-A3B-PT is one.",
-    "hyperclovax_vision_v2": "is read by transformers only: vLLM takes HyperCLOVA X as it is published, with the type "
-    "'vlm'. Write its published name, naver-hyperclovax/HyperCLOVAX-SEED-Think-32B.",
-    "lighton_ocr": "is read by transformers only: vLLM takes LightOn OCR as it is published, with the type 'mistral3'. "
-    "Write its published name, such as lightonai/LightOnOCR-2-1B.",
-    "qwen2_5_omni_thinker": "is a thinker alone: vLLM takes the whole model. Write its name, such as "
-    "Qwen/Qwen2.5-Omni-7B.",
-    "qwen3_omni_moe_thinker": "is a thinker alone: vLLM takes the whole model. Write its name, such as "
-    "Qwen/Qwen3-Omni-30B-A3B-Instruct.",
-    "unlimited_ocr": "is read by transformers only: vLLM takes Unlimited-OCR in its authors' format, with the type "
-    "'unlimited-ocr' in config.json. Write the name of such a checkpoint, as baidu/Unlimited-OCR is one.",
-}
-#: Types of checkpoints in their authors' format, which vLLM reads, and of their conversions to transformers' format.
+#: Types of checkpoints in their authors' format, which vLLM reads, and of their conversions to transformers' format,
+#: which it does not read.
 CONVERTED = {
-    "ernie4_5_moe_vl": "ernie4_5_vl_moe",
-    "internvl_chat": "internvl",
-    "unlimited-ocr": "unlimited_ocr",
-    "vlm": "hyperclovax_vision_v2",
+    one.model_type: one.converted
+    for one in ARCHITECTURES.values()
+    if one.converted and sum(other.model_type == one.model_type for other in ARCHITECTURES.values()) == 1
 }
 #: Types that only vLLM reads, and a transformers type with the same kind of vision tower.
-ONLY_VLLM = {
-    "Keye": "paddleocr_vl",
-    "KeyeVL1_5": "paddleocr_vl",
-    "NemotronH_Nano_Omni_Reasoning_V3": "nemotron_h_omni",
-    "NemotronH_Nano_VL_V2": "nemotron_h_omni",
-    "NemotronH_Super_Omni_Reasoning_V3": "nemotron_h_omni",
-    "bailing_moe_v3_vl": "qwen3_5",
-    "deepseek_vl_v2": "unlimited_ocr",
-    "dots_ocr": "exaone4_5",
-    "intern_s2_preview": "qwen3_5_moe",
-    "interns1": "internvl",
-    "interns2_mobius": "qwen3_5_moe",
-    "isaac": "paddleocr_vl",
-    "kimi_k3": "kimi_k25",
-    "kimi_k31": "kimi_k25",
-    "kimi_vl": "kimi_k25",
-    "llava_onevision2": "qwen2_vl",
-    "minicpmo": "idefics2",
-    "minicpmv": "idefics2",
-    "opencua": "qwen2_5_vl",
-    "ovis2_6": "ovis2_5",
-    "ovis2_6_moe": "ovis2_5",
-    "pixtral": "mistral3",
-    "step_robotics": "step3p7",
-}
+ONLY_VLLM = {one.model_type: one.like for one in ARCHITECTURES.values() if one.like}
 #: Types of checkpoints in two formats, told apart by the architecture that config.json names.
-TWO_FORMATS = {
-    "ovis2_5": Formats("Ovis2_5", "AIDC-AI/Ovis2.5-9B", "Ovis2_5ForConditionalGeneration", "ovis-community/Ovis2.5-2B")
-}
-#: Types for which transformers writes different language model settings than vLLM reads: a setting that only
-#: transformers writes, and a published checkpoint.
-AS_PUBLISHED = {"minimax_m3_vl": ("layer_types", "MiniMaxAI/MiniMax-M3")}
+TWO_FORMATS = {one.model_type: one for one in ARCHITECTURES.values() if one.conversion}
 PATCH = "Patch it in transformers instead: tokenprune.patch(model, strategy)."
 
 
@@ -96,8 +34,8 @@ def architecture_of(config: Mapping[str, Any]) -> str:
             'config.json has no "model_type", so it is not a model in the format of Hugging Face. Name one that is.'
         )
     formats = TWO_FORMATS.get(model_type)
-    if formats is not None and formats.transformers in names:
-        raise _not_as_published(model_type, formats.published)
+    if formats is not None and formats.converted_name in names:
+        raise _not_as_published(formats)
     _check_names(model_type, [name for name in names if name not in ARCHITECTURES])
     tower = (config.get("vision_config") or {}).get("model_type", NATIVE_TOWERS[0])
     for architecture in ARCHITECTURES.values():
@@ -107,8 +45,18 @@ def architecture_of(config: Mapping[str, Any]) -> str:
             if model_type == "llava" and tower not in NATIVE_TOWERS:
                 return GENERIC
             return architecture.name
-    if model_type in OTHER_FORMATS:
-        raise UnsupportedError(f"a model of type {model_type!r} {OTHER_FORMATS[model_type]}")
+    for one in ARCHITECTURES.values():
+        if model_type == one.converted:
+            raise UnsupportedError(
+                f"a model of type {model_type!r} is read by transformers only: vLLM takes it as it is published, with "
+                f"the type {one.model_type!r} in config.json. Write the name of such a checkpoint, as "
+                f"{one.published[0]} is one."
+            )
+        if model_type == one.tower_type and checkpoint_type(model_type) == one.model_type:
+            raise UnsupportedError(
+                f"a model of type {model_type!r} is a thinker alone: vLLM takes the whole model. Write its name, such "
+                f"as {one.published[0]}."
+            )
     served = sorted({architecture.model_type for architecture in ARCHITECTURES.values()}, key=str.lower)
     raise UnsupportedError(
         f"a model of type {model_type!r} cannot be pruned inside vLLM. Supported: {', '.join(served)}. {PATCH}"
@@ -117,15 +65,15 @@ def architecture_of(config: Mapping[str, Any]) -> str:
 
 def check_published(config: Mapping[str, Any]) -> None:
     """Raise UnsupportedError for a config.json written by transformers, if vLLM reads the model only as published."""
-    setting, published = AS_PUBLISHED.get(config["model_type"], (None, None))
-    if setting in (config.get("text_config") or {}):
-        raise _not_as_published(config["model_type"], published)
+    for one in ARCHITECTURES.values():
+        if one.model_type == config["model_type"] and one.only_transformers_write in (config.get("text_config") or {}):
+            raise _not_as_published(one)
 
 
-def _not_as_published(model_type: str, published: str | None) -> UnsupportedError:
+def _not_as_published(architecture: Architecture) -> UnsupportedError:
     return UnsupportedError(
-        f"config.json of this {model_type!r} model is as transformers writes it, and vLLM reads such models only as "
-        f"they are published. Write the published name, such as {published}. {PATCH}"
+        f"config.json of this {architecture.model_type!r} model is as transformers writes it, and vLLM reads such "
+        f"models only as they are published. Write the published name, such as {architecture.published[0]}. {PATCH}"
     )
 
 

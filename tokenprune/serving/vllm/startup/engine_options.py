@@ -6,17 +6,14 @@ import os
 from typing import Any
 
 from tokenprune.errors import UnsupportedError
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.architectures.architecture import Architecture
 from tokenprune.serving.vllm.settings import ORIGINAL, Settings
 from tokenprune.serving.vllm.startup.drafts import check_drafts
 from tokenprune.serving.vllm.towers.from_config import n_heads
 
-#: Models whose position IDs have one component instead of three in an engine that takes no images.
-ONE_COMPONENT = ("TokenPruneQwen4Exp",)
 #: Types of models whose ranks encode different images if they cannot share the vision tower's heads equally.
-SPLIT_BY_IMAGE = ("kimi_k25", "kimi_k3", "kimi_k31")
-#: Models whose states of drafts vLLM keeps only if it knows their names.
-KEEPS_STATES = ("TokenPruneKimiK3", "TokenPruneKimiK31")
+SPLIT_BY_IMAGE = {one.model_type for one in ARCHITECTURES.values() if one.splits_images}
 #: The environment variable that lets `vllm serve` start a frontend without plug-ins.
 RUST = "VLLM_USE_RUST_FRONTEND"
 
@@ -65,13 +62,13 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             "the text between an image's visual tokens is embedded by the language model, which is not loaded",
         ),
         "--use-replayssm with --speculative-config": (
-            architecture.name in KEEPS_STATES
+            "--use-replayssm with --speculative-config" in architecture.refuses
             and vllm_config.speculative_config is not None
             and vllm_config.cache_config.use_replayssm,
             "vLLM keeps the states that this needs for the unpruned model only",
         ),
         "--language-model-only": (
-            architecture.name in ONE_COMPONENT and multimodal.language_model_only,
+            "--language-model-only" in architecture.refuses and multimodal.language_model_only,
             "position IDs of this model then have one component, and there are no images to prune",
         ),
         "--video-pruning-rate": (

@@ -40,13 +40,8 @@ SERVED_LAYERS = (
     "mlp",
     "minimax_m3_sparse",
 )
-#: Layers of some language models only: an index picks which remaining tokens they attend to, and some use position IDs
-#: as places in the KV cache; and a checkpoint's own names for layers that are served.
-OWN_LAYERS = {
-    "glm5_next_text": ("indexed_attention",),
-    "nemotron_h": ("attention", "mamba", "moe"),
-    "qwen4_exp_text": ("indexed_attention", "qwen_sparse_attention"),
-}
+#: Layers of some language models only, by their type.
+OWN_LAYERS = {kind: layers for one in ARCHITECTURES.values() for kind, layers in one.own_layers.items()}
 #: What to do if vLLM is not installed.
 NOT_INSTALLED = (
     f"vLLM is not installed. For GPUs, type: {to_install('vllm')}; for CPUs, see tokenprune/serving/README.md"
@@ -106,7 +101,6 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
             f"vLLM's Transformers backend, which serves this model, does not show the attention of a "
             f"{seeing.vision_config.model_type} tower. {READS_FEATURES}"
         )
-    check_components(config.get_text_config())
     check_decoder(config.get_text_config(), settings)
 
 
@@ -124,16 +118,6 @@ def check_patches(config: Any, tower: Tower) -> None:
             f"vision_feature_select_strategy={given!r} with a {config.vision_config.model_type} tower does not give "
             f'one visual token per patch. Write "vision_feature_select_strategy": "{fitting}" in --hf-overrides if '
             f"the model was trained that way; else serve it without pruning."
-        )
-
-
-def check_components(text_config: Any) -> None:
-    """Raise UnsupportedError for a HunyuanVL whose position IDs do not have four components."""
-    section = (getattr(text_config, "rope_parameters", None) or {}).get("mrope_section")
-    if getattr(text_config, "model_type", "") == "hunyuan_vl_text" and len(section or ()) != 4:
-        raise UnsupportedError(
-            f"mrope_section={section}: of this family, only models whose position IDs have four components, the first "
-            f"of which counts tokens, can be pruned inside vLLM. Serve the model without pruning."
         )
 
 
@@ -173,20 +157,12 @@ def rope_types(text_config: Any) -> list[str]:
 
 def check_architecture(architecture: Architecture, config: Any) -> None:
     """Raise UnsupportedError for a checkpoint of another family or format, or one whose tower vLLM does not have."""
-    if config.model_type == "molmo2" and not hasattr(config, "vit_config"):
-        raise UnsupportedError(
-            "vLLM takes Molmo 2 in its authors' format, with a vit_config in config.json, and reads it with their "
-            "code. Add --trust-remote-code, and name a checkpoint that is published so, such as allenai/Molmo2-8B."
-        )
-    if config.model_type == "minicpmv" and getattr(config, "vision_config", None) is None:
-        raise UnsupportedError(
-            "config.json has no vision_config, as in MiniCPM-V 1 and 2.0, which cannot be pruned inside vLLM. Serve it "
-            "without pruning, or name a later one, such as openbmb/MiniCPM-V-4_5."
-        )
     written = config.to_dict()
     # The class that vLLM uses for Mistral's own format has no type.
     fitting = architecture_of({**written, "model_type": written["model_type"] or config.model_type})
     if fitting == architecture.name or (architecture.name == GENERIC and architecture.model_type == config.model_type):
+        if architecture.misfit is not None and (reason := architecture.misfit(config)) is not None:
+            raise UnsupportedError(reason)
         return
     tower = getattr(getattr(config_with_tower(config), "vision_config", None), "model_type", None)
     seen = f" with a {tower} tower" if tower else ""

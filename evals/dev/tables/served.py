@@ -1,0 +1,26 @@
+"""The table of models that are pruned inside vLLM, from the plug-in's records."""
+
+from tokenprune.serving.vllm.architectures import RECORDS
+from tokenprune.serving.vllm.architectures.architecture import Architecture
+from tokenprune.serving.vllm.architectures.releases import releases_with
+
+
+def rows() -> dict[str, list[Architecture]]:
+    """The records of each row of the table, by its title: one, and those after it without a title of their own."""
+    found: dict[str, list[Architecture]] = {}
+    title = ""
+    for one in RECORDS:
+        title = one.title or title
+        found.setdefault(title, []).append(one)
+    return found
+
+
+def table() -> str:
+    lines = ["| model | architecture | videos | `PixelPrune` |", "|---|---|:-:|:-:|"]
+    for title, (first, *others) in sorted(rows().items(), key=lambda row: row[0].lower()):
+        names = ", ".join(f"`{one.name}`" for one in (first, *others))
+        releases = releases_with(first)
+        model = title if releases is None else f"{title} (vLLM {releases})"
+        marks = ("✓" if mark else "" for mark in (first.prunes_videos, first.drops_patches))
+        lines.append(f"| {model} | {names} | {' | '.join(marks)} |")
+    return "\n".join([*lines, ""])

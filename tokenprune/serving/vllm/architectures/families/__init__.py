@@ -1,0 +1,1 @@
+"""Records of models: every module here is found, and has its records in `RECORDS`."""
