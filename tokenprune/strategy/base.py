@@ -16,17 +16,19 @@ class Strategy(ABC):
     """Decides which visual tokens of one image enter the language model.
 
     A strategy is a pure function of `VisualTokens` and of its own frozen settings. The budget is `keep_ratio`, the
-    fraction kept, in (0, 1], or `keep`, a count; with neither, a quarter is kept. Newline tokens count. The budget is
-    per "image" (tiles compete for it) or per "tile" (each gets its share; an image without tiles is one tile), and per
-    "video" for a `VideoStrategy`. For other strategies, a video is an image whose tiles are its frames. Invalid
+    fraction kept, in (0, 1], or `keep`, a count; with neither, `default_keep_ratio`. Newline tokens count. The budget
+    is per "image" (tiles compete for it) or per "tile" (each gets its share; an image without tiles is one tile), and
+    per "video" for a `VideoStrategy`. For other strategies, a video is an image whose tiles are its frames. Invalid
     settings raise SettingError when the strategy is created.
 
     needs: names from `tokenprune.tokens.STATISTICS` that `select` reads from its tokens. A class attribute; a
         strategy whose settings decide what it reads overrides it with a property.
+    default_keep_ratio: a quarter, or what the paper's or its code's own schedule amounts to, if there is only one.
     whole_image: whether `select` needs all tokens of an image, so that no other strategy may come before it.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    default_keep_ratio: ClassVar[float] = 0.25
     whole_image: ClassVar[bool] = False
     budgets: ClassVar[tuple[str, ...]] = ("image", "tile")  # what `budget_per` may be
 
@@ -45,7 +47,7 @@ class Strategy(ABC):
 
     def __post_init__(self) -> None:
         if self.keep_ratio is None and self.keep is None:
-            object.__setattr__(self, "keep_ratio", 0.25)
+            object.__setattr__(self, "keep_ratio", self.default_keep_ratio)
         for one in fields(self):
             if one.init:
                 object.__setattr__(self, one.name, plain(getattr(self, one.name)))

@@ -29,7 +29,7 @@ from tokenprune.tokens import (
     VisualTokens,
 )
 
-RATIOS = {"pyramiddrop": 0.5, "sparsevlm": 0.5}
+RATIOS = {"pyramiddrop": 0.5}
 N_COLUMNS, WIDTH = 70, 32  # of prompt([1], texts=[17]), a length that occurs nowhere else
 TOWER_HEADS = (4, 37, 8)  # heads, CLS token and patches, width
 PIXELS = (3, 24, 24)

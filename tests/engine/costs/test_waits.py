@@ -49,7 +49,7 @@ AT_MOST = {
     "backgroundpruning": 20,  # links are followed by pointer jumping
     "prunesid": 20,  # tokens of all groups suppress others in turn
 }
-RATIOS = {"pyramiddrop": 0.5, "sparsevlm": 0.5, "adatoken": 0.5}
+RATIOS = {"pyramiddrop": 0.5, "adatoken": 0.5}
 
 
 @cache

@@ -58,7 +58,7 @@ def tokens_of(seed: int, n_frames: int) -> VisualTokens:
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", BEFORE)
 def test_selections_are_the_same(name: str, setting: str) -> None:
-    strategy = STRATEGIES[name](keep_ratio=0.5 if name in ("pyramiddrop", "sparsevlm") else 0.3)
+    strategy = STRATEGIES[name](keep_ratio=0.5 if name == "pyramiddrop" else 0.3)
     for seed in range(5):
         tokens = tokens_of(seed, 4 if "frames" in strategy.needs else 1)
         plain = checked_selection(strategy, tokens)

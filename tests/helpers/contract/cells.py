@@ -18,7 +18,7 @@ from tokenprune.adapters import ADAPTERS, ModelAdapter, adapter_for
 from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import AdaptiveStrategy, Stage, StagedStrategy
 
-RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "sparsevlm": 0.5, "adatoken": 0.5}
+RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "adatoken": 0.5}
 #: Cases in addition to the registered strategies: one whose settings keep less than its budget, and sequences of two
 #: strategies: before and after the tower, and after it and inside the language model.
 VARIANTS: dict[str, tokenprune.Strategy] = {

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from helpers.models.staged import Deep
 from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
@@ -22,7 +20,6 @@ from tokenprune import (
     PyramidDrop,
     SettingError,
     SparseVLM,
-    Strategy,
 )
 from tokenprune.selection import n_reaching
 from tokenprune.strategies.in_llm.sparsevlm import raters
@@ -173,81 +170,6 @@ def test_sparsevlm_scores_by_raters_alone() -> None:
     assert selection.scores is not None
     torch.testing.assert_close(selection.scores, torch.tensor([1 / 8, 3 / 8, 2 / 8]))
     assert (selection.kept.tolist(), selection.merged) == ([1, 2], None)
-
-
-@pytest.mark.parametrize(
-    ("strategy", "n_layers", "expected"),
-    [
-        (FastV(keep_ratio=0.25), 32, [(2, 0.25)]),
-        (FastV(keep_ratio=0.25, average=True), 28, [(2, 5 / 26)]),  # 7 = 2 + 26 share
-        (EfficientVLA(keep_ratio=0.5, layer=3), 6, [(3, 0.5)]),
-        # 32 average = 8 (1 + 0.5 + 0.25 + 0.125) = 15
-        (PyramidDrop(keep_ratio=15 / 32), 32, [(8, 0.5), (16, 0.25), (24, 0.125)]),
-        (PyramidDrop(keep_ratio=11 / 28, first=4), 28, [(4, 0.5), (12, 0.25), (20, 0.125)]),  # 4 + 8 (1/2 + 1/4 + 1/8)
-        # 32 average = 3 + 4 / 2 + 9 / 4 + 16 / 8 = 9.25
-        (SparseVLM(keep_ratio=9.25 / 32), 32, [(3, 0.5), (7, 0.25), (16, 0.125)]),
-        (SparseVLM(keep_ratio=0.75), 2, [(1, 0.5)]),
-        (AttentionMass(keep_ratio=0.5), 12, [(2, 0.5), (6, 0.5), (10, 0.5)]),
-    ],
-    ids=str,
-)
-def test_schedules(strategy: StagedStrategy, n_layers: int, expected: list[tuple[int, float]]) -> None:
-    found = [(stage.layer, stage.keep_ratio) for stage in strategy.stages(n_layers)]
-    assert [layer for layer, _ in found] == [layer for layer, _ in expected]
-    for (_, share), (_, right) in zip(found, expected, strict=True):
-        assert share == pytest.approx(right, abs=1e-9)
-
-
-@pytest.mark.parametrize("n_layers", [3, 6, 24, 28, 32, 36, 80])
-@pytest.mark.parametrize("keep_ratio", [0.4, 0.5, 0.9, 1.0])
-@pytest.mark.parametrize("strategy", [PyramidDrop, SparseVLM])
-def test_the_average_over_the_layers_is_the_keep_ratio(strategy: Any, keep_ratio: float, n_layers: int) -> None:
-    stages = strategy(keep_ratio=keep_ratio).stages(n_layers)
-    starts = [0, *(stage.layer for stage in stages), n_layers]
-    shares = [1.0, *(stage.keep_ratio for stage in stages)]
-    assert starts == sorted(set(starts))
-    assert shares == sorted(shares, reverse=True)
-    lengths = [end - start for start, end in pairwise(starts)]
-    average = sum(length * share for length, share in zip(lengths, shares, strict=True)) / n_layers
-    assert average == pytest.approx(keep_ratio, abs=1e-12)
-
-
-def test_pyramiddrop_begins_earlier_where_the_average_is_low() -> None:
-    for n_layers in (24, 28, 32):
-        for keep_ratio in (0.42, 0.38, 0.3, 0.25, 0.1):
-            stages = PyramidDrop(keep_ratio=keep_ratio).stages(n_layers)
-            assert stages[0].keep_ratio is not None
-            assert stages[0].keep_ratio >= 0.4 or stages[0].layer == 1
-    assert [stage.layer for stage in PyramidDrop(keep_ratio=0.42).stages(32)] == [8, 16, 24]
-    assert [stage.layer for stage in PyramidDrop(keep_ratio=0.25).stages(32)] == [1, 11, 22]
-
-
-def test_depths_that_do_not_divide_evenly() -> None:
-    assert [stage.layer for stage in PyramidDrop(keep_ratio=0.5).stages(30)] == [7, 15, 22]
-    assert [stage.layer for stage in PyramidDrop(keep_ratio=0.5).stages(6)] == [1, 3, 4]
-    assert [stage.layer for stage in PyramidDrop(keep_ratio=0.5, first=6).stages(6)] == [6]  # which `patch` rejects
-    assert [stage.layer for stage in SparseVLM(keep_ratio=0.5).stages(80)] == [8, 18, 40]
-
-
-@pytest.mark.parametrize(
-    ("strategy", "message"),
-    [
-        (
-            PyramidDrop(keep_ratio=0.25),
-            r"keep_ratio=0.25 is an average over 3 layers, and the 1 .* alone averages 0.333",
-        ),
-        (SparseVLM(keep_ratio=0.2), "Use a higher keep_ratio, or a strategy that prunes before the language model"),
-        (PyramidDrop(keep_ratio=0.5, first=2), "the 2 before the first stage see all"),
-        (FastV(keep_ratio=0.25, average=True), "FastV: keep_ratio=0.25 is an average over 3 layers, and the 2 before"),
-        (PyramidDrop(keep_ratio=0.5, first=4), r"PyramidDrop: stages at layers \[4\] do not ascend within 1..2"),
-        (FastV(layer=7, average=True), r"FastV: stages at layers \[7\] do not ascend within 1..2"),
-        (FastV(layer=3), r"FastV: stages at layers \[3\] do not ascend within 1..2"),
-        (AttentionMass(layer=5), r"AttentionMass: stages at layers \[5\] do not ascend within 1..2"),
-    ],
-)
-def test_schedules_that_a_shallow_model_cannot_have(strategy: Strategy, message: str) -> None:
-    with pytest.raises(SettingError, match=message):
-        tokenprune.patch(Deep("llava-clip", "clip").build(n_layers=3), strategy)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -19,8 +19,6 @@ from tokenprune.tokens import StageTokens
 
 #: One of the released schedules, for 32 layers: the depths, and the share of all visual tokens left from each on.
 DEPTHS, SHARES = (8 / 32, 16 / 32, 24 / 32), (0.8, 0.5, 0.25)
-#: Its average over the layers.
-OWN_AVERAGE = (1 + sum(SHARES)) / 4
 
 
 @register_strategy("adatoken")
@@ -41,11 +39,11 @@ class AdaToken(TextScoreStrategy):
     to be entered. Deviation: position IDs are kept. Those of the calibration are in `tokenprune.evals.search.adatoken`.
     """
 
+    default_keep_ratio: ClassVar[float] = (1 + sum(SHARES)) / 4
+
     schedule: Sequence[Sequence[Any]] | None = None
 
     def __post_init__(self) -> None:
-        if self.keep_ratio is None and self.keep is None:
-            object.__setattr__(self, "keep_ratio", OWN_AVERAGE)
         super().__post_init__()
         check_no_count("AdaToken", self.keep)
         if self.schedule is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -12,11 +14,21 @@ from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.recycling import recycle_by_cluster
 from tokenprune.strategy import MergingStrategy, RankedStrategy, Stage, TextGuided
-from tokenprune.strategy.schedule import geometric_stages, layers_at
+from tokenprune.strategy.schedule import layers_at
 from tokenprune.tokens import FirstLayerInputs, StageTokens
 
 #: The depths at which the released code prunes: after layers 2, 6 and 15 of 32.
 DEPTHS = (3 / 32, 7 / 32, 16 / 32)
+#: How many of 576 tokens are left after each stage, merged ones included: the released schedules for 64, 96, 128 and
+#: 192 tokens, between none and all.
+SCHEDULES = {
+    0: (0, 0, 0),
+    64: (82, 32, 18),
+    96: (249, 55, 27),
+    128: (312, 117, 39),
+    192: (309, 204, 113),
+    576: (576, 576, 576),
+}
 
 
 @register_strategy("sparsevlm")
@@ -25,22 +37,26 @@ class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
     """Prunes in three stages in the first half of the decoder layers, by the attention of the text tokens that relate
     to the image (the raters). The best dropped tokens are merged into a few cluster centres.
 
-    keep_ratio: the average over the layers; every stage keeps the same share of the remaining tokens. Merged tokens
-        count. A count `keep` is rejected.
+    keep_ratio: chooses the schedule. 1/3, 2/9, 1/6 and 1/9 are the released ones for 192, 128, 96 and 64 of 576 tokens:
+        1/9 leaves 82, 32 and 18 in the three stages. Between them, shares are interpolated. It is the average over 32
+        layers as the authors count it, where the three layers whose attention ranks count as pruned already; the
+        average that the layers see is higher: 0.143 for 1/9, and 0.359 for the default, 1/3. Merged tokens count. A
+        count `keep` is rejected.
     recycle: the share of the dropped tokens, those with the highest scores, that are merged; 0 merges none.
     clusters: the number of tokens they are merged into, as a share of their own number.
     cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
-    Stages are at 3/32, 7/32 and 16/32 of the depth, as in the released code's 32 layers; stages that coincide in a
-    shallow model are one.
+    Stages are at 3/32, 7/32 and 16/32 of the depth, as in the released code's 32 layers; of stages that coincide in a
+    shallow model, the last is left.
 
-    Deviations: the paper derives the number of dropped tokens from the rank of the attention matrix, and its released
-    code has tables for four budgets that do not count merged tokens; here the budget is exact. A cluster becomes the
-    mean of its tokens as in the released code (the paper writes their sum), at the place and position ID of its centre.
-    Centres are chosen by the density of a token's five nearest others, where the code takes as many neighbours as it
-    makes clusters, the token itself included, and adds random noise. Raters are chosen from the text after the image.
-    Other tokens keep their position IDs too, which the code renumbers.
+    Follows the released code where the paper differs: it derives the number of dropped tokens from the rank of the
+    attention matrix, and writes the sum of a cluster's tokens, not their mean. Deviations: a merged token is at the
+    place and position ID of its cluster's centre, where the code puts all of them after the others; centres are chosen
+    without the code's random noise, by densities that do not underflow; all tokens keep their position IDs, which the
+    code renumbers.
     """
+
+    default_keep_ratio: ClassVar[float] = 192 / 576
 
     recycle: float = 0.3
     clusters: float = 0.1
@@ -55,7 +71,8 @@ class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         assert self.keep_ratio is not None
-        return geometric_stages("SparseVLM", layers_at(DEPTHS, n_layers), n_layers, self.keep_ratio)
+        layers = [layer for depth in DEPTHS for layer in layers_at([depth], n_layers)]
+        return tuple(Stage(*one) for one in dict(zip(layers, shares(self.keep_ratio), strict=False)).items())
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         attention, budget = tokens.attention, stage.budget(tokens.n_visual)
@@ -64,6 +81,14 @@ class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
         if not self.recycle:
             return Selection.first(order, budget, scores)
         return recycle_by_cluster(scores, order, tokens.features, budget, self.recycle, self.clusters)
+
+
+def shares(keep_ratio: float) -> list[float]:
+    """Return the share of all tokens left after each stage, interpolated between the two nearest schedules."""
+    n_tokens, left = zip(*SCHEDULES.items(), strict=True)
+    i = bisect_left(n_tokens, keep_ratio * 576)
+    weight = (keep_ratio * 576 - n_tokens[i - 1]) / (n_tokens[i] - n_tokens[i - 1])
+    return [((1 - weight) * few + weight * many) / 576 for few, many in zip(left[i - 1], left[i], strict=True)]
 
 
 def raters(entered: FirstLayerInputs) -> Bool[Tensor, " text"]:

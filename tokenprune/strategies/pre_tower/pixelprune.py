@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -41,12 +41,12 @@ class PixelPrune(PatchStrategy):
     frames like images: there the bound applies to each frame, and then to the video.
     """
 
+    default_keep_ratio: ClassVar[float] = 1.0
+
     threshold: float = 0.0
     metric: Metric = "max"
 
     def __post_init__(self) -> None:
-        if self.keep_ratio is None and self.keep is None:
-            object.__setattr__(self, "keep_ratio", 1.0)
         super().__post_init__()
         check_choice("PixelPrune", "metric", self.metric, ("max", "mae", "rmse"))
         if not is_number(self.threshold) or not 0 <= self.threshold < 1:

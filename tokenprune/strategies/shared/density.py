@@ -13,19 +13,13 @@ def scaled_distances(features: Float[Tensor, "tokens width"]) -> Float[Tensor, "
     return torch.cdist(vectors, vectors) / vectors.shape[1] ** 0.5
 
 
-def density_peaks(
-    distances: Float[Tensor, "tokens tokens"], n_peaks: int, n_neighbours: int, *, with_itself: bool = False
-) -> Int[Tensor, " peaks"]:
+def density_peaks(distances: Float[Tensor, "tokens tokens"], n_peaks: int, n_neighbours: int) -> Int[Tensor, " peaks"]:
     """Return the tokens with the highest products of density and distance to the nearest denser token.
 
-    A token's density is exp(-mean squared distance to its nearest neighbours).
-
-    with_itself: the token is one of its own neighbours.
+    A token's density is exp(-mean squared distance to its nearest neighbours), of which it is one itself.
     """
-    first = 0 if with_itself else 1  # of the nearest tokens, the token itself
-    nearest = distances.topk(min(n_neighbours + first, len(distances)), largest=False).values[:, first:]
-    log_density = -nearest.square().mean(1) if nearest.shape[1] else distances.new_zeros(len(distances))
-    return log_prominence(distances, log_density).argsort(descending=True, stable=True)[:n_peaks]
+    nearest = distances.topk(min(n_neighbours, len(distances)), largest=False).values
+    return log_prominence(distances, -nearest.square().mean(1)).argsort(descending=True, stable=True)[:n_peaks]
 
 
 def nearest_centres(

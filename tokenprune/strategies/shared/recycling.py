@@ -10,8 +10,6 @@ from torch import Tensor
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies.shared.density import density_peaks, nearest_centres, scaled_distances
 
-NEIGHBOURS = 5  # that a token's density is measured from, without the token itself
-
 
 def recycle_by_cell(
     scores: Float[Tensor, " visual"],
@@ -73,7 +71,11 @@ def recycle_by_cluster(
     recycle: float,
     clusters: float,
 ) -> Selection:
-    """Keep the first tokens of an order, and merge the first of the others into cluster centres: `n_kept` in total."""
+    """Keep the first tokens of an order, and merge the first of the others into cluster centres: `n_kept` in total.
+
+    Densities are measured from as many neighbours as there are clusters. So a single cluster has no dense tokens, and
+    its centre is the first of its tokens.
+    """
     n_left = len(scores)
     if n_kept == n_left:
         return Selection.first(order, n_kept, scores)
@@ -83,7 +85,7 @@ def recycle_by_cluster(
     n_recycled, n_clusters = recycling_counts(n_left - n_whole, recycle, clusters)
     sources = order[n_whole : n_whole + n_recycled]
     distances = scaled_distances(features[sources])
-    centres = density_peaks(distances, min(n_clusters, n_kept), NEIGHBOURS)
+    centres = density_peaks(distances, min(n_clusters, n_kept), n_clusters)
     members = nearest_centres(distances, centres)
     kept = torch.cat([order[:n_whole], sources[centres]]).sort().values
     targets = torch.searchsorted(kept, sources[centres])[members]

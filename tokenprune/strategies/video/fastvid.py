@@ -122,7 +122,7 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
         for frame, count in zip(with_anchors, split(n_anchors, [1] * len(with_anchors)), strict=True):
             if count := min(count, len(frame)):
                 distances = scaled_distances(features[frame])
-                anchors = frame[density_peaks(distances, count, NEIGHBOURS, with_itself=True)]
+                anchors = frame[density_peaks(distances, count, NEIGHBOURS)]
                 directions = unit_vectors(features[anchors])
                 blocks = sources.split(SOURCES)
                 nearest = [most_similar(unit_vectors(features[block]), directions)[1][:, 0] for block in blocks]
