@@ -14,6 +14,7 @@ import torch
 import transformers
 from rich.console import Console
 from torch import nn
+from transformers import TrainerState
 
 import tokenprune
 from tokenprune.errors import SettingError
@@ -26,7 +27,7 @@ from tokenprune.evals.adapt.objective import Objective, Ratios, at_ratio
 from tokenprune.evals.adapt.own_answers import own_answers
 from tokenprune.evals.adapt.rows import Collator, Row, on_device, why_not_in_one_row
 from tokenprune.evals.adapt.teaching import Distributions
-from tokenprune.evals.adapt.training import Hyperparameters, PrunedTrainer, Rows, arguments, last_checkpoint
+from tokenprune.evals.adapt.training import STATE, Hyperparameters, PrunedTrainer, Rows, arguments, last_checkpoint
 from tokenprune.evals.defaults import BATCH_TOKENS, DEFAULT_STRATEGY, MAX_IMAGE_PIXELS
 from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.models.prompt_styles import Style, style_of
@@ -266,24 +267,25 @@ def _train(
         say(found.sentence(training.steps, objective.ratios.whole, n_taught))
     else:
         say(f"Resuming from {checkpoint}.")
-    trainer = PrunedTrainer(
-        model=adapted,
-        args=arguments(
-            output / CHECKPOINTS,
-            training,
-            save_every=save_every,
-            seed=objective.ratios.seed,
-            cpu=model.device.type == "cpu",
-            autocast=autocast,
-        ),
-        train_dataset=Rows(rows),
-        data_collator=collator,
-        objective=objective,
-        known=known,
-    )
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if checkpoint is not None and checkpoint.name == f"checkpoint-{training.steps}":  # the Trainer might take one more
+        adapted.load_adapter(str(checkpoint), "default")
+        state = TrainerState.load_from_json(str(checkpoint / STATE))
+    else:
+        cpu, seed = model.device.type == "cpu", objective.ratios.seed
+        trainer = PrunedTrainer(
+            model=adapted,
+            args=arguments(
+                output / CHECKPOINTS, training, save_every=save_every, seed=seed, cpu=cpu, autocast=autocast
+            ),
+            train_dataset=Rows(rows),
+            data_collator=collator,
+            objective=objective,
+            known=known,
+        )
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        state = trainer.state
     adapted.save_pretrained(str(output / ADAPTER))
-    losses = [(int(line["step"]), line["loss"]) for line in trainer.state.log_history if "loss" in line]
+    losses = [(int(line["step"]), line["loss"]) for line in state.log_history if "loss" in line]
     text = "".join(f"{json.dumps({'step': step, 'loss': loss})}\n" for step, loss in losses)
     files.replace(output / LOSSES, text)
     return Adapted(output / ADAPTER, losses)

@@ -135,12 +135,16 @@ def test_a_killed_training_resumes(
         adapted(model, data, tmp_path, rank=4)
 
 
-@pytest.mark.parametrize("steps", [3, 4])
-def test_a_training_that_is_done_stays_as_it_is(steps: int, model: str, data: Path, tmp_path: Path) -> None:
-    """Whether it ended in the middle of an epoch or at its end."""
-    found = adapted(model, data, tmp_path, steps=steps, batch=3)
+@pytest.mark.parametrize(("steps", "batch", "accumulate"), [(4, 3, 1), (7, 1, 3)])
+def test_a_training_that_is_done_stays_as_it_is(
+    steps: int, batch: int, accumulate: int, model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Trainer would take one more step in the second case."""
+    options = {"steps": steps, "batch": batch, "accumulate": accumulate}
+    found = adapted(model, data, tmp_path, **options)
     before = weights(found)
-    again = adapted(model, data, tmp_path, steps=steps, batch=3)
+    monkeypatch.setattr(PrunedTrainer, "training_step", lambda *_: pytest.fail("one more step"))
+    again = adapted(model, data, tmp_path, **options)
     assert again.losses == found.losses
     assert all(torch.equal(weight, before[name]) for name, weight in weights(again).items())
 
