@@ -7,6 +7,7 @@ from zipfile import ZipFile
 
 import pytest
 
+from tokenprune.evals.dev.vllm_names.__main__ import files_for
 from tokenprune.evals.dev.vllm_names.sources import Sources
 from tokenprune.evals.dev.vllm_names.uses import File
 
@@ -15,7 +16,9 @@ RELEASE = {
     "vllm/llm.py": "from .base import *\nclass LLM(Base):\n    def run(self, prompt, *, n=1): ...\n",
     "vllm/base.py": "class Base:\n    def __init__(self, size): self.width = size\n    def count(self, image): ...\n",
     "vllm/config/__init__.py": "",
-    "vllm/config/model.py": "class ModelConfig:\n    max_len: int\n",
+    "vllm/config/model.py": (
+        "class ModelConfig:\n    max_len: int\n    def read(self, other):\n        width = other.size = 1\n"
+    ),
 }
 OURS = """
 from vllm import LLM, llm
@@ -31,6 +34,9 @@ class Engine(llm.LLM):
 
 def start(vllm_config):
     return Base(size=vllm_config.model_config.max_len)
+
+def read(engine):
+    return engine.width + engine.size
 """
 
 
@@ -49,6 +55,15 @@ def found(tmp_path: Path, changed: dict[str, str]) -> list[str]:
 
 def test_the_same_release_has_everything(tmp_path: Path) -> None:
     assert found(tmp_path, {}) == []
+
+
+def test_local_variables_and_attributes_of_others_are_no_members(tmp_path: Path) -> None:
+    assert found(tmp_path, {"vllm/config/model.py": "class ModelConfig:\n    max_len: int\n"}) == []
+
+
+def test_models_that_a_release_is_known_to_lack_are_not_checked() -> None:
+    names = [{file.path.name for file in files_for(release)} for release in ("0.33.1-cp38.whl", "0.34.0-cp38.whl")]
+    assert names[0] - names[1] == {"keye.py", "minimax_m3.py"}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from tokenprune.evals.cli.arguments.parser import script_parser
 from tokenprune.evals.dev import vllm_names
 from tokenprune.evals.dev.vllm_names.sources import Sources
 from tokenprune.evals.dev.vllm_names.uses import File
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.architectures.releases import is_in
 
 PLUGIN = Path(tokenprune.__file__).parent / "serving" / "vllm"
 
@@ -26,6 +28,14 @@ def installed() -> Path:
     return Path(spec.origin).parents[1]
 
 
+def files_for(release: str) -> list[File]:
+    """Return the plug-in's files, without those of models that this release is known to lack."""
+    there, lacking = set[str](), set[str]()
+    for one in ARCHITECTURES.values():
+        (there if is_in(one, release) else lacking).add(one.home.partition(":")[0])
+    return [File(path) for path in sorted(PLUGIN.rglob("*.py")) if path.stem not in lacking - there]
+
+
 def main() -> None:
     parser = script_parser(vllm_names.__doc__)
     parser.add_argument(
@@ -34,7 +44,7 @@ def main() -> None:
     parser.add_argument("--release", type=Path, required=True, metavar="PATH", help="the release to check")
     options = parser.parse_args()
     known, release = open_sources(options.known or installed()), open_sources(options.release)
-    files = [File(path) for path in sorted(PLUGIN.rglob("*.py"))]
+    files = files_for(options.release.name.removeprefix("vllm-"))
     n_names = sum(len(file.imported) for file in files)
     missing = [line for file in files for line in file.missing(known, release)]
     print(

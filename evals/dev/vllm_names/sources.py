@@ -90,13 +90,16 @@ class Sources:
         return None
 
     def members(self, module: str) -> frozenset[str]:
-        """Return the names of all classes in a module, of their fields and methods, and of attributes of `self`."""
+        """Return the names of all classes in a module, of their fields and methods, and of attributes of `self`, but
+        not of local variables and of attributes of others, which other modules define."""
         tree = self.tree(module)
         if tree is None:
             return frozenset()
-        names = {name for node in ast.walk(tree) for name in _defined(node)}
+        owners = (node for node in ast.walk(tree) if isinstance(node, (ast.Module, ast.ClassDef)))
+        names = {name for owner in owners for node in _statements(owner) for name in _defined(node)}
         attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
-        return frozenset(names | {node.attr for node in attributes if isinstance(node.ctx, ast.Store)})
+        stored = (ast.unparse(node).split(".") for node in attributes if isinstance(node.ctx, ast.Store))
+        return frozenset(names | {one[1] for one in stored if one[0] == "self"})
 
     def _tree(self, module: str) -> ast.Module | None:
         path = module.replace(".", "/")
@@ -126,8 +129,8 @@ class Sources:
         return None
 
 
-def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
-    """Yield the statements of a module, with those inside `if` and `try`."""
+def _statements(tree: ast.Module | ast.ClassDef) -> Iterator[ast.stmt]:
+    """Yield the statements of a module or class, with those inside `if` and `try`."""
     waiting: list[ast.AST] = list(reversed(tree.body))
     while waiting:
         node = waiting.pop()

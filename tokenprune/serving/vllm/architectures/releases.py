@@ -31,15 +31,21 @@ def releases_with(architecture: Architecture) -> str | None:
     return f"from {first} on" if last is None else f"{first} to {last}"
 
 
+def is_in(architecture: Architecture, release: str) -> bool:
+    """Whether a release, such as "0.34.0", has an architecture; True for text that names none."""
+    if not RELEASE.match(release):
+        return True
+    first, last = architecture.first_release, architecture.last_release
+    return (first is None or _parts(first) <= _parts(release)) and (last is None or _parts(release) <= _parts(last))
+
+
 def reason_of_lack(architecture: Architecture) -> str | None:
     """Why the installed vLLM lacks an architecture, and what to type; None if it has it, or if there is no release of
     vLLM."""
     package, release = installed() or ("", "")
-    if not RELEASE.match(release):
+    if is_in(architecture, release):
         return None
     first, last = architecture.first_release, architecture.last_release
-    if (first is None or _parts(first) <= _parts(release)) and (last is None or _parts(release) <= _parts(last)):
-        return None
     at_least = [] if first is None else [f">={first}"]
     below = [] if last is None else [f"<{_following(last)}"]
     return (
