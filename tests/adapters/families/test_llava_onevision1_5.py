@@ -115,3 +115,29 @@ def test_a_strategy_gets_the_cls_token_first() -> None:
     for tokens, expected in zip((first, second), start, strict=True):
         assert tokens.values.shape[1] == 1 + tokens.n_left  # the means of each visual token's patches
         torch.testing.assert_close(tokens.values[:, 0].flatten(), expected)
+
+
+@dataclass(frozen=True)
+class AllButOne(Third):
+    """Encodes all visual tokens but one of the largest image."""
+
+    needs = frozenset({"kept_before_tower"})
+
+    def select_patches(self, tokens: PatchTokens) -> Selection:
+        return Selection(torch.arange(int(tokens.n_visual > 9), tokens.n_visual), tokens.n_visual)
+
+
+def test_the_towers_output_has_no_cls_tokens() -> None:
+    """Its rows are those of all patches again. Where as many patches were dropped as there are CLS tokens, it is as
+    long as the rows that the layers had."""
+    family = FAMILIES[NAME]
+    model: Any = family.build()
+    merged: list[Tensor] = []
+    outputs: list[Any] = []
+    tower = model.model.visual
+    tower.merger.register_forward_pre_hook(lambda module, args: merged.append(args[0]))
+    with torch.no_grad(), tokenprune.patch(model, AllButOne()):
+        tower.register_forward_hook(lambda module, args, output: outputs.append(output))
+        model(**family.prompt([4], sizes=[(32, 24), (24, 24), (24, 24), (24, 24)]))
+    assert merged[0].shape[0] == 4 * (12 + 3 * 9)
+    torch.testing.assert_close(outputs[0].last_hidden_state, merged[0], rtol=0, atol=0)
