@@ -106,7 +106,7 @@ def _card(regression: Regression, asked: AskedQuestion | None, images: dict[Show
     panels: list[Panel] = []
     if isinstance(question, VideoQuestion):
         frames = [image for (name, _), image in images.items() if name == shown]
-        panels = _frames(frames, answer.kept[0] if len(answer.kept) == 1 else None)
+        panels = _frames(frames, answer.kept, _window(asked, frames[0]))
     for number in range(0 if panels else len(question.images)):
         image = images[shown, number]
         kept = answer.kept[number] if len(answer.kept) == len(question.images) else None
@@ -128,11 +128,11 @@ def _shown(question: Question) -> tuple[object, ...]:
     return (*question.images, *part)
 
 
-def _frames(images: Sequence[EmbeddedImage], kept: KeptTokens | None) -> list[Panel]:
+def _frames(images: Sequence[EmbeddedImage], kept: Sequence[KeptTokens], window: Box) -> list[Panel]:
     """Return a panel for each frame of a video. If the model merges frames, the first of each group is shown; with an
-    odd number, the last is merged with itself."""
-    whole: Box = (0.0, 0.0, float(images[0].width), float(images[0].height))
-    steps = [] if kept is None else [step for grid in kept.dropped() for step in grid if step.size > 1]
+    odd number, the last is merged with itself. A model that takes frames as images has one `kept` for each."""
+    steps = [step for one in kept for grid in one.dropped() for step in grid if step.size > 1]
+    steps = steps if len(kept) == 1 or len(steps) == len(images) else []  # tiles of frames have unknown places
     merged = ceil(len(images) / len(steps)) if steps else 1
     shown = [images[min(number * merged, len(images) - 1)] for number in range(len(steps))] or images
     return [
@@ -140,7 +140,7 @@ def _frames(images: Sequence[EmbeddedImage], kept: KeptTokens | None) -> list[Pa
             image.width,
             image.height,
             image,
-            _cells(steps[number], whole) if steps else "",
+            _cells(steps[number], window) if steps else "",
             name=f"frame {number + 1}",
         )
         for number, image in enumerate(shown)

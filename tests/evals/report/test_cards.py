@@ -44,8 +44,21 @@ def test_the_first_of_merged_frames_is_shown(n_frames: int, n_steps: int, shown:
     """Qwen-VL merges them two by two, and the last of nine with itself."""
     images = [pages.EmbeddedImage(str(number), "data:", 60, 40, 1.0) for number in range(n_frames)]
     layout = Layout(((n_steps, 2, 2),))
-    panels = pages._frames(images, KeptTokens.of(range(n_steps), layout))
+    panels = pages._frames(images, [KeptTokens.of(range(n_steps), layout)], (0.0, 0.0, 60.0, 40.0))
     assert "".join(panel.image.name for panel in panels if panel.image is not None) == shown
+
+
+@pytest.mark.parametrize(("grids", "drawn"), [([(1, 2, 2)], True), ([(1, 2, 2), (1, 1, 2)], False)])
+def test_what_was_dropped_of_frames_that_the_model_took_as_images(
+    grids: list[tuple[int, int, int]], drawn: bool
+) -> None:
+    """Each has its own report. It is drawn in the part of the frame that the model saw, if frames are not tiled."""
+    images = [pages.EmbeddedImage(str(number), "data:", 60, 40, 1.0) for number in range(3)]
+    kept = [KeptTokens.of([number], Layout(tuple(grids))) for number in range(3)]
+    panels = pages._frames(images, kept, (10.0, 0.0, 50.0, 40.0))
+    first = ["M30.0 0.0h20.0v20.0h-20.0zM10.0 20.0h40.0v20.0h-40.0z"]
+    assert [panel.dropped for panel in panels][:1] == (first if drawn else [""])
+    assert len({panel.dropped for panel in panels}) == (3 if drawn else 1)
 
 
 def test_an_image_of_one_visual_token_is_drawn_alone() -> None:
