@@ -11,10 +11,13 @@ import torch
 from engine.modes.test_devices import from_cpu, from_disk
 from engine.modes.test_distributed import group as group
 from helpers.families import FAMILIES
+from helpers.families.base import decoder
+from helpers.families.llava import Llava
 from helpers.files.evals import tiny_processor
 from helpers.tiny import IMAGE, SIDE, tiny_llava
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
+from transformers import Qwen2Config
 
 import tokenprune
 from tokenprune.zoom.attention import question_attention
@@ -74,3 +77,28 @@ def test_a_wrapper_that_does_not_say_where_it_is() -> None:
     image = Image.effect_noise((5 * SIDE, SIDE), 80)
     expected = Zoom().look(tiny_llava(), tiny_processor(), image, "01")
     assert repr(Zoom().look(DistributedDataParallel(tiny_llava()), tiny_processor(), image, "01")) == repr(expected)
+
+
+class Windowed(Llava):
+    """A LLaVA whose first decoder layer, or all, attends to 60 tokens at a time."""
+
+    def __init__(self, second: str) -> None:
+        super().__init__("llava-clip")
+        self.second = second
+
+    def config(self) -> Any:
+        config = super().config()
+        kinds = ["sliding_attention", self.second]
+        config.text_config = Qwen2Config(**decoder(use_sliding_window=True, sliding_window=60, layer_types=kinds))
+        return config
+
+
+@pytest.mark.parametrize(("second", "instead"), [("sliding_attention", ""), ("full_attention", r"Zoom\(layer=1\), ")])
+def test_a_layer_that_does_not_see_the_whole_prompt_is_refused(second: str, instead: str) -> None:
+    """In a prompt with all tiles, the last token attends to those within the window only."""
+    model: Any = Windowed(second).build()
+    image = Image.effect_noise((3 * SIDE, 2 * SIDE), 80).convert("RGB")
+    assert Zoom(layer=0).look(model, tiny_processor(), image, "01").steps
+    said = rf'layer 0 attends to 60 tokens at a time, and the prompt has \d+\. Write {instead}fewer tiles, or prompts="'
+    with pytest.raises(tokenprune.UnsupportedError, match=said):
+        Zoom(layer=0, prompts="together").look(model, tiny_processor(), image, "01")

@@ -13,6 +13,7 @@ from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.patching import probe
+from tokenprune.sequence.masks import CHUNKED, SLIDING, LayerKinds
 from tokenprune.tokens.layout import Layout
 
 
@@ -52,8 +53,9 @@ def question_attention(
 
     adapter: as for `patch`. A patch of the model is suspended meanwhile.
 
-    Raises UnsupportedError for a model whose visual tokens have no known place in the image, and PruningError for
-    attention that is not finite, which points nowhere.
+    Raises UnsupportedError for a model whose visual tokens have no known place in the image, and for prompts that are
+    longer than the layer's sliding window or chunk; PruningError for attention that is not finite, which points
+    nowhere.
     """
     model_adapter = adapter_for(unwrap_model(model), adapter)
     if "grid" not in model_adapter.offers:
@@ -61,6 +63,7 @@ def question_attention(
             f"Zoom follows attention to places in the image, and of {model_adapter.description} it is not known where "
             f"its visual tokens are. Load a model of another family, such as LLaVA or Qwen3-VL."
         )
+    _check_reach(model_adapter.decoder.layers, layer, inputs["input_ids"].shape[1])
     with probe(model, decoder_layers=[layer], adapter=adapter) as seen:
         found = [
             QuestionAttention.of(image.text_attention[layer].from_last(), image.tokens.layout)
@@ -72,6 +75,19 @@ def question_attention(
             f"Load the model with dtype=torch.bfloat16 or torch.float32."
         )
     return found
+
+
+def _check_reach(layers: LayerKinds, layer: int, n_tokens: int) -> None:
+    """Images at the beginning of a longer prompt would seem to have nothing to do with the question."""
+    reach = {SLIDING: layers.window, CHUNKED: layers.chunk}
+    most = reach.get(layers.kinds[layer])
+    if most is not None and n_tokens > most:
+        whole = [number for number, kind in enumerate(layers.kinds) if kind not in reach]
+        instead = f"Zoom(layer={min(whole, key=lambda number: abs(number - layer))}), " if whole else ""
+        raise UnsupportedError(
+            f"Zoom: decoder layer {layer} attends to {most} tokens at a time, and the prompt has {n_tokens}. Write "
+            f'{instead}fewer tiles, or prompts="apart".'
+        )
 
 
 def token_centers(layout: Layout) -> Float[Tensor, "visual 2"]:
