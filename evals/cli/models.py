@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokenprune.evals.cli.arguments.parser import not_empty
 from tokenprune.evals.defaults import SERVED_STRATEGIES
 from tokenprune.evals.models.checkpoint import Checkpoint, in_vllm, read_folder, served, served_by
 from tokenprune.evals.models.guesses import guess, part_of, plain
@@ -53,6 +54,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "name",
         nargs="?",
+        type=not_empty,
         metavar="NAME",
         help="class or model type, or part of one, checkpoint on Hugging Face, or model folder (default: all)",
     )

@@ -115,6 +115,9 @@ def test_as_a_module(module: str) -> None:
         (["bench", "--memory", "much"], "argument --memory: invalid number value: 'much'"),
         (["eval", "--lim", "3"], "tokenprune eval: error: unrecognized arguments: --lim 3. Did you mean --limit?"),
         (["eval", "--lim=3"], "unrecognized arguments: --lim=3. Did you mean --limit?"),
+        (["layers", "--limit", "3"], "unrecognized arguments: --limit 3. Did you mean --questions?"),
+        (["eval", "--questions=3"], "unrecognized arguments: --questions=3. Did you mean --limit?"),
+        (["models", ""], "argument NAME: empty, like a shell variable that is not set"),
         (["bench", "--verbose"], "unrecognized arguments: --verbose. Type: tokenprune bench --help"),
         (
             ["eval", "some/model"],

@@ -11,6 +11,9 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+#: How many questions are asked, in commands that ask them all by default and in others.
+COUNTS = ("--limit", "--questions")
+
 
 class Formatter(HelpFormatter):
     """Wraps paragraphs, keeps indented ones, and adds the default to an option's help unless the text names it."""
@@ -47,7 +50,7 @@ def unrecognized(parser: ArgumentParser, words: Sequence[str]) -> str:
     if not first.startswith("-") and "--model" in options:
         data = f", or --data {first}, if it has the questions" if "--data" in options else ""
         return f"{said} Write --model {first}, if that is the model{data}."
-    near = get_close_matches(first, options, n=1)
+    near = [name for name in COUNTS if first in COUNTS and name in options] or get_close_matches(first, options, n=1)
     return f"{said} Did you mean {near[0]}?" if near else f"{said} Type: {parser.prog} --help"
 
 
