@@ -13,7 +13,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.layers import BatchLayers, RowLayers
 from tokenprune.adapters.towers.projectors import tokenwise_projector
-from tokenprune.adapters.towers.tower import both_sides, image_row, pixel_sizes
+from tokenprune.adapters.towers.tower import image_row, pixel_sizes
 from tokenprune.encoded import Modality
 from tokenprune.errors import UnsupportedError
 from tokenprune.tokens.layout import Layout
@@ -44,7 +44,8 @@ class LlavaAdapter(ModelAdapter):
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         if (strategy := arguments.get("vision_feature_select_strategy")) is not None:
             self.check_selection(strategy)
-        (rows, columns), pixels = both_sides(self.config.vision_config.patch_size), arguments[modality.pixels]
+        patch, pixels = self.config.vision_config.patch_size, arguments[modality.pixels]
+        rows, columns = (patch, patch) if isinstance(patch, int) else patch
         padded = arguments.get("image_sizes") is not None
         sizes = pixel_sizes(arguments, modality.pixels) if padded else [pixels.shape[-2:]] * len(pixels)
         return [Layout.raster((1, height // rows, width // columns)) for height, width in sizes]

@@ -66,12 +66,6 @@ def pixel_sizes(arguments: Mapping[str, Any], name: str = "pixel_values") -> lis
     return [tuple(pixels.shape[-2:])] * len(pixels) if sizes is None else [(int(h), int(w)) for h, w in sizes]
 
 
-def both_sides(size: int | Sequence[int]) -> tuple[int, int]:
-    """The (height, width) that a config gives; a square if it has one number."""
-    height, width = (size, size) if isinstance(size, int) else size
-    return height, width
-
-
 def image_row(arguments: Mapping[str, Any], patch: int, merge: int) -> Row:
     """The row of a tower that packs the patches of all images, each in raster order, merge x merge of which become a
     visual token. Raises PruningError for an image with patches that do not become part of one."""

@@ -119,9 +119,9 @@ def test_selecting_is_timed_wherever_it_is_done(monkeypatch: pytest.MonkeyPatch)
     """Before the language model, inside it, and in the tower."""
     model, ticks, begin = deep_llava(), iter(range(10**6)), StagePruning._decide
 
-    def slowly(self: StagePruning, now: Any, hidden: torch.Tensor) -> torch.Tensor:
+    def slowly(self: StagePruning, *args: Any) -> torch.Tensor:
         deque(islice(ticks, 1000), maxlen=0)
-        return begin(self, now, hidden)
+        return begin(self, *args)
 
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
     monkeypatch.setattr(StagePruning, "_decide", slowly)

@@ -22,7 +22,7 @@ KEYE = ARCHITECTURES["TokenPruneKeye"]
 
 
 def of(first: str | None = None, last: str | None = None) -> Architecture:
-    return Architecture("TokenPruneX", "x:X", "X", "x", first_release=first, last_release=last)
+    return Architecture("TokenPruneX", "x", "x:X", "X", first_release=first, last_release=last)
 
 
 def install(version: str | None, monkeypatch: pytest.MonkeyPatch, package: str = "vllm") -> None:

@@ -13,7 +13,7 @@ from vllm.model_executor.models import interns1, internvl, qianfan_ocr
 from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from tokenprune.adapters.towers.tower import both_sides
+from tokenprune.adapters.conventions import both_sides
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processor.processor import PruningProcessor, misfit
 from tokenprune.serving.vllm.worker.model import PrunedModel
