@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.families.base import IMAGE, VOCAB, decoder
 from helpers.families.llava import BACKBONES, Llava
+from helpers.models.staged import Ahead
 from helpers.tiny import prompt
 from transformers import (
     BloomConfig,
@@ -32,6 +33,7 @@ from transformers import (
 import tokenprune
 from tokenprune import Grid, UnsupportedError
 from tokenprune.adapters.decoder.attention import text_heads
+from tokenprune.strategy import Stage
 
 
 def llava_on(config: Any, monkeypatch: pytest.MonkeyPatch, attention: str = "sdpa") -> Any:
@@ -163,10 +165,14 @@ def test_attention_is_read_as_the_model_rotates(kind: str, monkeypatch: pytest.M
         (image,) = seen.run(**inputs)
     with torch.no_grad():
         maps = llava_on(TEXT_GUIDED[kind], monkeypatch, "eager")(**inputs, output_attentions=True).attentions
-    visual = inputs["input_ids"][0] == IMAGE
+    visual, expected = inputs["input_ids"][0] == IMAGE, None
     for layer, weights in enumerate(maps):
         expected = weights[0].mean(0)[-1, visual]
         torch.testing.assert_close(image.text_attention[layer].from_last(), expected, atol=1e-5, rtol=0)
+    ahead = Ahead(keep_ratio=1.0, plan=(Stage(1, 0.5, looks_ahead=True),))
+    with torch.no_grad(), tokenprune.patch(model, ahead) as handle:
+        model(**inputs)
+    torch.testing.assert_close(handle.report.images[0].stages[0].scores, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)

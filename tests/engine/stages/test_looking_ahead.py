@@ -12,7 +12,7 @@ from helpers.contract.cells import CASES, served
 from helpers.contract.modes import MODES, STEPS
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns, placed
 from helpers.families import FAMILIES, Family
-from helpers.models.staged import FAMILY, Guided, Staged, expected, model_of
+from helpers.models.staged import FAMILY, Ahead, Guided, expected, model_of
 from helpers.tiny import CACHE, prompt
 from torch import Tensor
 
@@ -22,19 +22,6 @@ from tokenprune.adapters import adapter_for
 from tokenprune.engine.pruner import Pruner
 from tokenprune.strategy import SkippingStrategy, Stage
 from tokenprune.tokens import StageTokens
-
-
-@dataclass(frozen=True)
-class Ahead(Staged):
-    """Drops tokens before the language model, and then ranks by the last token's attention in the layer ahead. The
-    second image keeps more, if `ragged`."""
-
-    needs = frozenset({"text_attention"})
-
-    plan: tuple[Stage, ...] = (Stage(1, 0.4, looks_ahead=True), Stage(3, 0.2, looks_ahead=True))
-
-    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
-        return Selection.best(tokens.attention.from_last(), min(stage.budget(tokens.n_visual), tokens.n_left))
 
 
 def assert_ranked_by_the_layer_ahead(
@@ -126,6 +113,14 @@ def turns(model: Any, strategy: Ahead, layer: int) -> tuple[tokenprune.ImageRepo
         attention.register_forward_hook(lambda module, args, output: maps.append(output[1][0]))
         model(**{**prompt([1]), "attention_mask": None}, **{CACHE: cache})
     return handle.report.images[0], maps[-1]
+
+
+def test_an_attention_module_whose_forward_was_replaced() -> None:
+    model = model_of()
+    with torch.no_grad(), tokenprune.patch(model, Ahead()):
+        del vars(model.model.language_model.layers[1].self_attn)["forward"]
+        with pytest.raises(PruningError, match=r"^decoder layer 1 was called past this patch"):
+            model(**prompt([1]))
 
 
 def test_the_layer_ahead_must_run() -> None:

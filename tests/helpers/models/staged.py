@@ -72,3 +72,16 @@ class Guided(Staged):
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         return Selection.best(tokens.attention.from_last(), stage.budget(tokens.n_visual))
+
+
+@dataclass(frozen=True)
+class Ahead(Staged):
+    """Drops tokens before the language model, and then ranks by the last token's attention in the layer ahead. The
+    second image keeps more, if `ragged`."""
+
+    needs = frozenset({"text_attention"})
+
+    plan: tuple[Stage, ...] = (Stage(1, 0.4, looks_ahead=True), Stage(3, 0.2, looks_ahead=True))
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        return Selection.best(tokens.attention.from_last(), min(stage.budget(tokens.n_visual), tokens.n_left))
