@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import unwrap
 from typing import Any
@@ -98,9 +98,3 @@ def recomputes_hooks(layer: Any, hooked: Any = None) -> bool:
     if hooked not in (None, layer):
         return CHECKPOINTED in layer._modules
     return recomputes(layer) and type(layer).__call__ is not nn.Module.__call__
-
-
-def both_sides(size: int | Sequence[int]) -> tuple[int, int]:
-    """The (height, width) that a config gives; a square if it has one number."""
-    height, width = (size, size) if isinstance(size, int) else size
-    return height, width

@@ -13,7 +13,6 @@ from vllm.model_executor.models import interns1, internvl, qianfan_ocr
 from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from tokenprune.adapters.conventions import both_sides
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processor.processor import PruningProcessor, misfit
 from tokenprune.serving.vllm.worker.model import PrunedModel
@@ -48,6 +47,12 @@ def tile_of(config: Any) -> Layout:
     height, width = both_sides(vision.image_size)
     patch_height, patch_width = both_sides(vision.patch_size)
     return Layout.squares(height // patch_height, width // patch_width, merge)
+
+
+def both_sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """The (height, width); a square if the config has one number."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 @MULTIMODAL_REGISTRY.register_processor(
