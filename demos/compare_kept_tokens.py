@@ -1,4 +1,4 @@
-"""Draw which visual tokens each strategy keeps and why, what the model then answers, and what that costs.
+"""Draw which visual tokens each strategy keeps and why, and what the model then answers.
 
 python demos/compare_kept_tokens.py                                    # a bundled scene: the image in the README
 python demos/compare_kept_tokens.py dog.jpg "Where is the dog?" --box 24 15 566 455 --html dog.html
@@ -13,33 +13,32 @@ from _common import image_parser, question_of
 from tokenprune.evals.cli.arguments import options as shared
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.defaults import EXPLAINED_STRATEGIES
+from tokenprune.evals.dev.figures.typical import typical
 from tokenprune.evals.explain import page, sheet
 from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.models.bundled import SCENES
 from tokenprune.evals.models.loading import load_model, public_name
-from tokenprune.evals.run.setups import make_setups
+from tokenprune.evals.run.setups import DOWNSAMPLE, make_setups
 
-#: The default question about the bundled scenes: its answer depends on which tokens are kept.
-NUMBER = 225
-RENUMBERED = ["fopru:mode=rank,layer=-2"]  # by default drawn a second time, to show what renumbering does
+KEEP_RATIO = 0.25
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = image_parser(__doc__, "kept_tokens.png", "a bundled scene")
     shared.add_strategies(parser, EXPLAINED_STRATEGIES)
-    shared.add_keep_ratios(parser, [0.25])
+    shared.add_keep_ratios(parser, [KEEP_RATIO])
     shared.add_position_ids(parser, ["original"])
-    shared.add_rounds(parser, 5)
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with a slider over the keep ratio")
     options = parser.parse_args(arguments)
     model, processor = load_model(options.model, "auto")
-    image, question, box = question_of(options, SCENES, NUMBER, model, processor)
-    drawn = make_setups(options.strategy, options.keep_ratio, options.position_ids, baselines=[])
-    if (options.strategy, options.position_ids) == (list(EXPLAINED_STRATEGIES), ["original"]):
-        drawn += make_setups(RENUMBERED, options.keep_ratio, ["compact"], baselines=[])
+    usual = make_setups([DOWNSAMPLE, *EXPLAINED_STRATEGIES], [KEEP_RATIO], ["original"], baselines=[])
+    number = 0 if options.image else typical(usual)
+    image, question, box = question_of(options, SCENES, number, model, processor)
+    smaller = [] if options.image else make_setups([DOWNSAMPLE], options.keep_ratio, ["original"], baselines=[])
+    drawn = [*smaller, *make_setups(options.strategy, options.keep_ratio, options.position_ids, baselines=[])]
     asked = drawn
     if options.html is not None:
-        asked = page.slider(model, options.strategy, options.keep_ratio)
+        asked = [*smaller, *page.slider(model, options.strategy, options.keep_ratio)]
     explained = explain(
         model,
         processor,
@@ -48,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         asked,
         true_box=box,
         name=public_name(options.model),
-        rounds=options.rounds,
+        rounds=0,
     )
     sheet.draw(explained.only(drawn), options.output)
     print(f"Written to {options.output}")

@@ -20,7 +20,7 @@ STRATEGIES, KEEP_RATIOS = ["fopru:layer=-2", "mosaic"], [0.25, 0.1]
 PRINTING = ("block_diffusion", "robot_policy")
 #: The demos that draw, and their arguments in addition to --output.
 DRAWING = {
-    "compare_kept_tokens": ["--rounds", "3"],
+    "compare_kept_tokens": [],
     "grounding_gap": ["--limit", "20"],
     "large_image": [],
     "video_tokens": ["--frames", "4"],
@@ -29,7 +29,7 @@ DRAWING = {
 #: A photograph, with a question that the model answers correctly, which `compare_kept_tokens` draws too.
 PHOTOGRAPH = [
     *(str(PHOTOGRAPHS / "images" / "pig.jpg"), "where is the pig?"),
-    *("--box", "102", "107", "394", "394", "--rounds", "1"),
+    *("--box", "102", "107", "394", "394"),
 ]
 
 

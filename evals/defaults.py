@@ -8,8 +8,8 @@ DEFAULT_STRATEGY = "mosaic"
 SERVED_STRATEGIES = (DEFAULT_STRATEGY, "fopru:layer=-2", "grid")
 # Layer -2: the bundled tower's last layer was trained to name objects and guides FoPru worse.
 DEFAULT_STRATEGIES = ("grid", "fopru:layer=-2", "mosaic")
-#: What is compared on a single image: the baseline, a ranking, and one that merges.
-EXPLAINED_STRATEGIES = ("random", "fopru:mode=rank,layer=-2", "visionzip:layer=-2")
+#: What is compared on a single image: the baseline, a ranking, and the default, which covers the image.
+EXPLAINED_STRATEGIES = ("random", "fopru:mode=rank,layer=-2", DEFAULT_STRATEGY)
 #: The same on a video: the baseline, what changes, and what stands out.
 EXPLAINED_OF_VIDEOS = ("random", "evs", "vidcom2")
 DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,13 @@ def clip_canvas(clip: Clip, layout: Layout) -> Canvas:
         whole = _view(frame, (0.0, 0.0, float(frame.width), float(frame.height)))
         shown.append((whole, places.numpy().reshape(rows, -1), None))
     return _mosaic(shown)
+
+
+def shrunk(whole: Canvas, grid: tuple[int, int], patch: int) -> Canvas:
+    """Return the canvas of an image that was shrunk to a grid of patches, from that of the whole image."""
+    (raster,), (rows, columns) = whole.rasters, grid
+    small = raster.image.resize((columns * patch, rows * patch), Image.Resampling.BICUBIC)
+    return replace(whole, rasters=(replace(raster, image=small, tokens=np.arange(rows * columns).reshape(grid)),))
 
 
 def in_tiles(layout: Layout) -> bool:

@@ -14,14 +14,15 @@ from tokenprune.adapters.devices import input_device
 from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.bench.measuring import ttft_ratios
 from tokenprune.evals.boxes import Box, iou
-from tokenprune.evals.explain.canvas import canvas, clip_canvas, in_tiles, tiles_of
+from tokenprune.evals.explain.canvas import canvas, clip_canvas, in_tiles, shrunk, tiles_of
 from tokenprune.evals.explain.outcomes import Explanation, Kept, Outcome
 from tokenprune.evals.models.greedy import generate_greedily
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.models.video_prompts import adapter_for_clips, encode_clips, placeholder_ids
 from tokenprune.evals.reading.videos import Clip
 from tokenprune.evals.run.costs import executed_layers, has_grid, kv_cache_bytes
-from tokenprune.evals.run.setups import Pruned, Setup, Unpruned, read_by
+from tokenprune.evals.run.downsample import shrunk_grid
+from tokenprune.evals.run.setups import Downsampled, Pruned, Setup, Unpruned, read_by
 from tokenprune.patching.pruning import check_unpatched
 from tokenprune.prompts import chat_prompt, encode_chat
 from tokenprune.tokens import Layout
@@ -46,30 +47,36 @@ def explain(
     true_box: in pixels of the image; a video has none. name: the model's. rounds: of timing; 0 skips it.
 
     Raises DataError or UnsupportedError for an image or question that cannot be asked, and SettingError for a setup
-    that prunes nothing or a patched model.
+    that changes nothing, a smaller video, or a patched model.
     """
     check_unpatched(model)
     for setup in compared:
-        if not isinstance(setup, Pruned):
+        if not isinstance(setup, Pruned) and (isinstance(image, Clip) or not isinstance(setup, Downsampled)):
             raise tokenprune.SettingError(
-                f"{setup.label} keeps every visual token, so there is nothing to show. Measure it: tokenprune eval"
+                f"{setup.label} prunes nothing, so there is nothing to show. Measure it: tokenprune eval"
             )
     if isinstance(image, Clip):
         return _of_clip(model, processor, image, question, compared, name, rounds)
     inputs = _encoded(model, processor, image, question)
     style = style_of(model.config, processor)
-    outcomes = []
-    for setup in (Unpruned(), *compared):
-        kept, answer, n_bytes, _ = _asked(model, processor, setup, inputs)
-        box = style.read(answer, image.size)
-        overlap = None if true_box is None else iou(box, true_box) if box else 0.0
-        outcomes.append(Outcome(setup, kept, answer, box, overlap, n_bytes))
-    outcomes = _timed(model, inputs, outcomes, compared, rounds)
     with tokenprune.probe(model) as seen:
         (probed,) = seen.run(**inputs)
     layout = probed.tokens.layout
     tiles = tiles_of(processor, image, question) if in_tiles(layout) else ()
     shown = canvas(image, layout if has_grid(model) else None, style.view(image.size), tiles)
+    outcomes = []
+    for setup in (Unpruned(), *compared):
+        own, smaller = inputs, None
+        if isinstance(setup, Downsampled):
+            own = _encoded(model, processor, image, question, **setup.processor_options(processor))
+            smaller = shrunk(shown, shrunk_grid(processor, setup.keep_ratio), processor.patch_size)
+        kept, answer, n_bytes, _ = _asked(model, processor, setup, own)
+        if smaller is not None:
+            kept = Kept.first(kept.n_kept, setup.n_visual(processor, kept.n_kept))
+        box = style.read(answer, image.size)
+        overlap = None if true_box is None else iou(box, true_box) if box else 0.0
+        outcomes.append(Outcome(setup, kept, answer, box, overlap, n_bytes, canvas=smaller))
+    outcomes = _timed(model, inputs, outcomes, compared, rounds)
     return Explanation(name, image, question, true_box, shown, outcomes)
 
 
@@ -93,11 +100,13 @@ def _of_clip(
 
 
 def _timed(model: Any, inputs: Any, outcomes: list[Outcome], compared: Sequence[Setup], rounds: int) -> list[Outcome]:
-    """The outcomes with their times to first token; unchanged if there are no rounds."""
+    """The outcomes with their times to first token, except of smaller images; unchanged if there are no rounds."""
     if not rounds:
         return outcomes
-    ratios = [1.0, *ttft_ratios(model, inputs, compared, rounds)]
-    return [replace(one, ttft=ratio) for one, ratio in zip(outcomes, ratios, strict=True)]
+    pruned = [setup for setup in compared if isinstance(setup, Pruned)]
+    ratios = dict(zip((one.key for one in pruned), ttft_ratios(model, inputs, pruned, rounds), strict=True))
+    ratios[Unpruned().key] = 1.0
+    return [replace(one, ttft=ratios.get(one.setup.key)) for one in outcomes]
 
 
 def _check_question(processor: Any, question: str) -> None:
@@ -109,7 +118,7 @@ def _check_question(processor: Any, question: str) -> None:
         )
 
 
-def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> Any:
+def _encoded(model: Any, processor: Any, image: Image.Image, question: str, **options: Any) -> Any:
     _check_question(processor, question)
     if chat_prompt(processor, question).split() == chat_prompt(processor, question, n_images=0).split():
         raise UnsupportedError(
@@ -117,7 +126,7 @@ def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> A
             "correct chat_template.jinja"
         )
     try:
-        inputs = encode_chat(processor, [[image]], [question])
+        inputs = encode_chat(processor, [[image]], [question], **options)
     except ValueError as error:  # of a shape that the model's processor does not take
         width, height = image.size
         raise DataError(

@@ -53,6 +53,12 @@ class Kept:
         return cls(every, every, ~every, float(n_visual))
 
     @classmethod
+    def first(cls, n_kept: int, n_visual: int) -> Kept:
+        """The tokens of a smaller image, numbered from 0, of `n_visual` that the whole image has."""
+        kept = np.arange(n_visual) < n_kept
+        return cls(kept, kept, np.zeros(n_visual, dtype=bool), float(n_kept))
+
+    @classmethod
     def of(cls, image: ImageReport, executed: Sequence[bool]) -> Kept:
         """Read a report; scores are those of the first stage that has any. `executed`: by decoder layer."""
         entered, left, received = (np.zeros(image.n_visual, dtype=bool) for _ in range(3))
@@ -79,6 +85,7 @@ class Outcome:
     box: the answered box in pixels of the image, or None.
     iou: of `box` and the true box; 0 without a box, None if the true one is unknown.
     ttft: time to first token, as a ratio to the unpruned model's; None if not measured.
+    canvas: of a smaller image, if the model saw one.
     """
 
     setup: Setup
@@ -88,6 +95,7 @@ class Outcome:
     iou: float | None
     kv_cache_bytes: int
     ttft: float | None = None
+    canvas: Canvas | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,11 +57,11 @@ def write(explanation: Explanation, path: Path) -> None:
 
 
 def page(explanation: Explanation) -> str:
-    """Return the page. Each image is embedded once, and kept tokens as one bit each."""
+    """Return the page, without smaller images. Each image is embedded once, and kept tokens as one bit each."""
     shown, urls = explanation.canvas, _Distinct()
     images = [urls.number(jpeg_url(raster.image)) for raster in shown.rasters]
     heats = _Distinct()
-    outcomes = [_outcome(explanation, outcome, heats) for outcome in explanation.outcomes]
+    outcomes = [_outcome(explanation, one, heats) for one in explanation.outcomes if one.canvas is None]
     data = {
         "rasters": [_raster(raster) for raster in shown.rasters],
         "unpruned": outcomes[0],

@@ -27,7 +27,7 @@ TEXT = 10.5
 
 def image_panel(axes: Axes, explanation: Explanation, outcome: Outcome) -> None:
     """Draw kept patches clear, dropped ones dark, and the boxes."""
-    shown, kept = explanation.canvas, outcome.kept
+    shown, kept = outcome.canvas or explanation.canvas, outcome.kept
     _fit(axes, shown)
     dark = np.where(kept.entered, np.where(kept.left, 0.0, DROPPED_LATER), DROPPED)
     for raster in shown.rasters:

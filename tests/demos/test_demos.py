@@ -95,7 +95,7 @@ def test_compare_kept_tokens(tmp_path: Path, model: str) -> None:
     sample_image((64, 48)).save(tmp_path / "a.jpg")
     output = tmp_path / "new" / "kept.png"
     arguments = [str(tmp_path / "a.jpg"), "Where is it?", "--box", "30", "10", "45", "30", "--model", model]
-    strategies = ["--strategy", "random", "grid", "fopru", "--rounds", "1", "--html", str(tmp_path / "kept.html")]
+    strategies = ["--strategy", "random", "grid", "fopru", "--html", str(tmp_path / "kept.html")]
     load("compare_kept_tokens").main([*arguments, *strategies, "--output", str(output)])
     unpruned, *pruned = shown = panels(output, 4)
     assert unpruned.std() > 20
@@ -117,16 +117,17 @@ def test_compare_on_a_scene(tmp_path: Path, model: str, monkeypatch: pytest.Monk
     write_refcoco(tmp_path)
     demo = load("compare_kept_tokens")
     monkeypatch.setattr(demo, "SCENES", tmp_path)
-    monkeypatch.setattr(demo, "NUMBER", 0)
+    monkeypatch.setattr(demo, "typical", lambda setups: 0)
     drawn = []
     monkeypatch.setattr(demo.sheet, "draw", lambda explanation, path: drawn.append(explanation))
-    demo.main(["--model", model, "--rounds", "0"])
+    demo.main(["--model", model, "--html", str(tmp_path / "kept.html")])
     (explanation,) = drawn
     assert explanation.true_box == (30, 10, 45, 30)
     assert [(one.setup.label, one.setup.position_ids) for one in explanation.outcomes] == [
         ("unpruned", "original"),
+        ("downsample", "original"),
         ("Random", "original"),
         ("FoPru rank -2", "original"),
-        ("VisionZip -2", "original"),
-        ("FoPru rank -2", "compact"),
+        ("Mosaic", "original"),
     ]
+    assert "downsample" not in (tmp_path / "kept.html").read_text()  # the page has one image

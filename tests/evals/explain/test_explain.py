@@ -26,7 +26,7 @@ from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.explain.outcomes import Explanation
 from tokenprune.evals.explain.panels import edges, ranks
 from tokenprune.evals.models.image_view import ImageView, full_view, padded_view
-from tokenprune.evals.run.setups import make_setups
+from tokenprune.evals.run.setups import Unpruned, make_setups
 from tokenprune.tokens import Layout
 
 
@@ -158,9 +158,24 @@ def test_questions_that_cannot_be_asked(question: str, change: dict[str, Any], m
         explain(tiny_llava(), processor, sample_image(), question, [], rounds=0)
 
 
-def test_downsampling_is_not_drawn() -> None:
-    with pytest.raises(SettingError, match="downsample keeps every visual token"):
-        explained("downsample")
+def test_a_smaller_image_is_what_downsampling_shows() -> None:
+    """Its tokens are all kept, and its box is in pixels of the given image."""
+    told = explained("downsample", "grid", true_box=BOX)
+    unpruned, smaller, grid = told.outcomes
+    assert [one.canvas is None for one in told.outcomes] == [True, False, True]
+    assert smaller.canvas is not None
+    (raster,) = smaller.canvas.rasters
+    (whole,) = told.canvas.rasters
+    assert raster.image.size == (12, 12)  # 3 x 3 patches of 4 pixels, of 6 x 6
+    assert (raster.place, raster.window) == (whole.place, whole.window)
+    assert smaller.kept.left[raster.tokens].all()
+    assert (smaller.kept.summary, grid.kept.summary) == ("9 of 36 visual tokens",) * 2
+    assert smaller.kv_cache_bytes == grid.kv_cache_bytes < unpruned.kv_cache_bytes
+
+
+def test_what_changes_nothing_is_not_drawn() -> None:
+    with pytest.raises(SettingError, match="unpruned prunes nothing"):
+        explain(tiny_llava(), tiny_processor(), sample_image(), "Where?", [Unpruned()], rounds=0)
 
 
 def test_a_patched_model_does_not_pass_for_the_unpruned_one() -> None:
