@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tokenprune import STRATEGIES, LateStep, Strategy
+from tokenprune.strategy import StagedStrategy
 
 #: Settings with the same default in every strategy that has them.
 SHARED = {"budget_per", "average", "skip"}
-#: All other defaults except None, which leaves a value to the model or turns off part of a strategy.
+#: All other defaults. Those that are None leave a value to the model or turn off part of a strategy.
 DEFAULTS: dict[str, tuple[str, dict[str, Any]]] = {
     "attentionmass": ("our own", {"mass": 0.95, "layer": 2, "every": 4}),
     "backgroundpruning": (
@@ -63,8 +64,39 @@ DEFAULTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "cls"), {**STRATEGIES, "latestep": LateStep}.items())
+#: What is not a quarter by default: the average of a schedule, or everything where pixels decide.
+KEEP_RATIOS = {
+    "adatoken": (1 + 0.8 + 0.5 + 0.25) / 4,
+    "dycokettm": (1 + 3 * 0.3) / 4,
+    "pixelprune": 1.0,
+    "pyramiddrop": (1 + 1 / 2 + 1 / 4 + 1 / 8) / 4,
+    "sparsevlm": 192 / 576,
+}
+#: The decoder layers at which stages start by default, in language models of 28, 32 and 36 layers.
+STAGES = {
+    "adatoken": ([7, 14, 21], [8, 16, 24], [9, 18, 27]),
+    "attentionmass": (list(range(2, 28, 4)), list(range(2, 32, 4)), list(range(2, 36, 4))),
+    **dict.fromkeys(("dart", "efficientvla", "fastv", "par"), ([2], [2], [2])),
+    "ivcprune": ([16], [16], [22]),
+    "nuwa": ([14], [16], [18]),
+    "pyramiddrop": ([7, 14, 21], [8, 16, 24], [9, 18, 27]),
+    "sparsevlm": ([3, 6, 14], [3, 7, 16], [3, 8, 18]),
+    "vflowopt": ([9, 18], [10, 20], [12, 24]),
+}
+EVERY = {**STRATEGIES, "latestep": LateStep}
+
+
+@pytest.mark.parametrize(("name", "cls"), EVERY.items())
+def test_default_budgets_are_the_papers(name: str, cls: type[Strategy]) -> None:
+    strategy = cls()
+    assert strategy.keep_ratio == pytest.approx(KEEP_RATIOS.get(name, 0.25))
+    if isinstance(strategy, StagedStrategy):
+        found = tuple([stage.layer for stage in strategy.stages(n_layers)] for n_layers in (28, 32, 36))
+        assert found == STAGES[name]
+
+
+@pytest.mark.parametrize(("name", "cls"), EVERY.items())
 def test_defaults_are_the_papers(name: str, cls: type[Strategy]) -> None:
     source, expected = DEFAULTS.get(name, ("add a line to DEFAULTS", {}))
-    own = [one for one in fields(cls) if one.init and one.name not in SHARED]
-    assert {one.name: one.default for one in own if one.default is not None} == expected, source
+    own = {one.name: one.default for one in fields(cls) if one.init and one.name not in SHARED}
+    assert own == expected | dict.fromkeys(own.keys() - expected.keys()), source

@@ -65,9 +65,10 @@ def test_each_text_token_counts_as_much_as_each_seed() -> None:
         assert float(selection.scores.sum()) == pytest.approx(1)
 
 
-def test_the_stage_is_in_the_middle() -> None:
-    """The released setting for LLaVA-1.5 is layer 16 of 32."""
-    assert [stage.layer for n_layers in (32, 7, 1) for stage in IVCPrune().stages(n_layers)] == [16, 3, 1]
+def test_the_stage_is_where_the_released_settings_have_it() -> None:
+    """Those for Qwen2.5-VL's 7B and 3B, DeepSeek-VL2-small and LLaVA-1.5; otherwise in the middle."""
+    found = [stage.layer for n_layers in (28, 36, 27, 32, 7, 1) for stage in IVCPrune().stages(n_layers)]
+    assert found == [16, 22, 17, 16, 3, 1]
     assert [stage.layer for stage in IVCPrune(layer=5).stages(32)] == [5]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -155,12 +156,22 @@ def test_permuted_places_permute_the_selection(name: str) -> None:
 def test_dycoke_keeps_the_first_of_four_and_what_changed_most() -> None:
     """The paper's budget: 30 % of the second, third and fourth frame."""
     frames = moving(8)
-    selection = DyCokeTTM(keep_ratio=0.475).select(clip(frames))
+    selection = DyCokeTTM().select(clip(frames))
     assert per_frame(selection.kept, 8) == [20, 6, 6, 6, 20, 6, 6, 6]
     mask = torch.zeros(160).bool().index_fill(0, selection.kept, True).view(8, N_PLACES)
     for frame, other in ((1, 0), (2, 0), (3, 2), (5, 4), (6, 4), (7, 6)):
         cosine = torch.nn.functional.cosine_similarity(frames[frame], frames[other], dim=-1)
         assert set(mask[frame].nonzero()[:, 0].tolist()) == set(cosine.topk(6, largest=False).indices.tolist())
+
+
+@pytest.mark.parametrize(("keep_ratio", "least"), [(0.25, "0.25"), (0.125, "0.125"), (0.1, "0.125")])
+def test_dycoke_warns_where_it_decides_nothing(keep_ratio: float, least: str) -> None:
+    """Of 8 frames, 2 are whole, 1 is, or a part of one; one token more goes to what changed."""
+    with pytest.warns(UserWarning, match=rf"keep_ratio=0.475 as in the paper, or at least more than {least}\."):
+        DyCokeTTM(keep_ratio=keep_ratio).select(clip(moving(8)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DyCokeTTM(keep=round(float(least) * 8) * N_PLACES + 1).select(clip(moving(8)))
 
 
 @pytest.mark.parametrize(

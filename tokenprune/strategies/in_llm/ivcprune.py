@@ -16,6 +16,8 @@ from tokenprune.strategy import Stage, TextGuided
 from tokenprune.tokens import StageTokens
 from tokenprune.tokens.attention import block_length
 
+#: The released settings that are not half of the decoder layers: of DeepSeek-VL2-small, and of Qwen2.5-VL's 7B and 3B.
+LAYERS = {27: 17, 28: 16, 36: 22}
 #: The share of an image's tokens that the question alone chooses.
 SEEDS = 0.01
 
@@ -34,8 +36,9 @@ class IVCPrune(TextGuided):
     keep_ratio, keep: the budget from `layer` on; the layers before it see every visual token.
     positions: the share of the budget for each of the two kinds of coordinates: 10 % of all tokens where half of them
         are kept, as in the released code for Qwen2.5-VL.
-    layer: the decoder layer, counted from 0, that the stage starts at; None is half of the depth, as in the released
-        settings for LLaVA-1.5 (16 of 32).
+    layer: the decoder layer, counted from 0, that the stage starts at; None is the released setting for models of this
+        depth: 16 of 28 and 22 of 36 for Qwen2.5-VL, 17 of 27 for DeepSeek-VL2-small, and 16 of 32 for LLaVA-1.5 and
+        InternVL2.5; otherwise half. (Qwen2-VL's is 2 of 28.)
 
     Follows the released code for Qwen2.5-VL, whose budget is exact; that for LLaVA keeps a fifth by resemblance, over
     all tokens instead of the image's, and 5 % of each kind of coordinates. Deviations: layers before the stage keep all
@@ -59,7 +62,7 @@ class IVCPrune(TextGuided):
             check_count("IVCPrune", "layer", self.layer)
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
-        layer = max(1, n_layers // 2) if self.layer is None else self.layer
+        layer = LAYERS.get(n_layers, max(1, n_layers // 2)) if self.layer is None else self.layer
         return (Stage(layer, self.keep_ratio, self.keep),)
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -24,7 +25,7 @@ class PyramidDrop(TextScoreStrategy):
     lambda of the remaining tokens: those that the last token of the prompt attends to most.
 
     keep_ratio: the average over the layers, which determines lambda: (1 + l + l^2 + l^3) / 4 for four equal quarters,
-        so the paper's lambda of 0.5 is keep_ratio=0.469. A count `keep` is rejected.
+        so the paper's lambda of 0.5 is the default, 15/32. A count `keep` is rejected.
     first: the layer of the first stage; the other stages divide the layers after it evenly. None is a quarter of the
         layers, or fewer if lambda would otherwise be below 0.4, because layers that see every token use up the average.
     cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
@@ -32,6 +33,8 @@ class PyramidDrop(TextScoreStrategy):
     As in the released code, the attention is that of the layer about to be entered. Deviations: the code renumbers
     position IDs after each stage; here they are kept. Quarters that coincide in a shallow model are one stage.
     """
+
+    default_keep_ratio: ClassVar[float] = 15 / 32
 
     first: int | None = None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -27,23 +29,31 @@ class DyCokeTTM(FrameScoreStrategy):
     """Keeps the first of every four frames, and the tokens of the others that changed most (token temporal merging).
 
     The second frame is compared with the first, the fourth with the third, and the third with the first, place by
-    place. Each keeps equally many, those with the lowest cosine. The paper keeps 30 % of them, which is
-    keep_ratio=0.475. Below 0.25 the budget cannot hold the first frames of all windows, so windows become longer. A
-    budget smaller than one frame is spread evenly over the first.
+    place. Each keeps equally many, those with the lowest cosine. The paper keeps 30 % of them, which is the default,
+    0.475. Below 0.25 the budget cannot hold the first frames of all windows, so windows become longer. A budget smaller
+    than one frame is spread evenly over the first. Where nothing is left for tokens that changed, there is a warning.
 
     Only the half of DyCoke before the language model: the other half prunes the KV cache at every decoding step.
     Deviations from the released code, which never prunes the third frame of the last window, and loses the last frame
     of an odd number: here all windows are treated alike, and one at the end may be shorter.
     """
 
+    default_keep_ratio: ClassVar[float] = (1 + 3 * 0.3) / 4
+
     def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:
         frames = tokens.frames
         n_frames, n_places = frames.n_frames, frames.n_places
         window = window_of(n_frames, n_kept // n_places)
-        scores = changes(tokens, window)
+        scores, whole = changes(tokens, window), range(0, n_frames, window)
+        if n_kept <= len(whole) * n_places and n_frames > 1:
+            warnings.warn(
+                f"DyCokeTTM: {n_kept} tokens of {n_frames} frames with {n_places} each are used up by whole frames, so "
+                f"nothing depends on what changed. Use keep_ratio={self.default_keep_ratio:.3g} as in the paper, or at "
+                f"least more than {len(whole) / n_frames:.3g}.",
+                stacklevel=2,
+            )
         if n_kept < n_places:
             return scores, evenly_spaced(n_places, n_kept, scores.device)
-        whole = range(0, n_frames, window)
         rest = iter(split(n_kept - len(whole) * n_places, [1] * (n_frames - len(whole))))
         counts = [n_places if frame in whole else next(rest) for frame in range(n_frames)]
         return scores, marked_first(best_of_frames(scores, torch.tensor(counts, device=scores.device)))
