@@ -18,7 +18,6 @@ def test_a_table_and_an_image_from_every_demo_that_draws(
     monkeypatch.setattr(run_all, "STRATEGIES", ["grid"])
     monkeypatch.setattr(run_all, "KEEP_RATIOS", [0.25])
     monkeypatch.setitem(run_all.DRAWING, "grounding_gap", ["--limit", "1"])
-    monkeypatch.setitem(run_all.DRAWING, "compare_kept_tokens", ["--rounds", "1"])
     image = tmp_path / "few_tiles.png"  # test_large.py runs the bundled image
     sample_image((500, 300)).save(image)
     monkeypatch.setitem(run_all.DRAWING, "large_image", [str(image), "Where is it?"])

@@ -147,7 +147,7 @@ def test_default_strategies_are_those_that_the_model_can_be_pruned_with(
     of = ["explain", data / "wide.png", "w1", "--model", model, "--keep-ratio", 0.5, "--rounds", 0]
     assert command(*of, "--html", tmp_path / "kept.html") == 0
     shown = capsys.readouterr().out
-    assert shown.count("FoPru") >= shown.count("VisionZip") >= 1
+    assert shown.count("FoPru") >= shown.count("Mosaic") >= 1
     assert said.startswith("fopru") == ("fopru instead of fopru:mode=rank,layer=-2: layer=-2 of this" in shown)
     named = command("eval", "--model", model, "--data", data, "--strategy", "grid", "fopru:layer=-2", *more)
     assert named.startswith("Error: ")  # refused as a usage error
