@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # setuptools prints ten lines about every editable installation from several folders.
 %/installed: export PYTHONWARNINGS := ignore
 
-.PHONY: install demo test tests test-oldest test-peers test-vllm test-vllm-smoke smoke-server smoke-v1 smoke-v2 check-vllm check matrix fuzz tables train
+.PHONY: install demo test tests test-all test-oldest test-peers test-vllm test-vllm-smoke smoke-server smoke-v1 smoke-v2 check-vllm check matrix fuzz tables train
 
 install: .venv/installed
 
@@ -109,8 +109,11 @@ check-vllm: .venv-vllm/installed
 
 VLLM_INSTALL = .venv-vllm/bin/python -m pip install --quiet --requirement tests/serving/requirements.txt --editable ".[evals]"
 
-# All tests of all families, of which `make test` runs a part that changes every day; then the table in adapters/models.md
-# and what `tokenprune models` prints.
+# Everything; `make test` runs a fixed part of it (tests/fixed_set.py).
+test-all: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --all-cells
+
+# All tests of all families; then the table in adapters/models.md and what `tokenprune models` prints.
 matrix: install
 	mkdir -p runs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --all-cells -k "not readme and not models_prints" \

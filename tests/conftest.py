@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import helpers.annotations  # noqa: F401  # isort: skip - before anything imports tokenprune
+import fixed_set
 import pytest
-from contract import rotation
 from helpers.files.wordnet import write_wordnet
 from helpers.simulated.flash import flash_on_cpu as flash_on_cpu
 from helpers.simulated.quanto import quanto_in_python as quanto_in_python
@@ -54,21 +54,17 @@ def llava(shared_llava: Any) -> Any:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--matrix", type=Path, help="write what the contract matrix's cells did to this JSON file")
-    parser.addoption("--all-cells", action="store_true", help="run all tests, not the part of the day")
-
-
-def pytest_report_header(config: pytest.Config) -> str:
-    cells = "all" if config.getoption("--all-cells") else f"part {rotation.part()} of {rotation.PARTS}"
-    return f"contract matrix: {cells}"
+    parser.addoption("--all-cells", action="store_true", help="run all tests, not only the fixed set of `make test`")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--all-cells") or any(map(rotation.names_tests, config.args)):
+    if config.getoption("--all-cells") or fixed_set.names_tests(config.args):
         return
-    left_out = [item for item in items if not rotation.runs(item)]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if rotation.runs(item)]
+    kept = list(fixed_set.chosen(items))
+    if len(kept) < len(items):
+        ids = {item.nodeid for item in kept}
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in ids])
+        items[:] = kept
 
 
 #: Family -> cell -> the worst outcome of its tests: failed, cannot (transformers itself), passed.
