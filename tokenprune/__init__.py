@@ -59,102 +59,29 @@ if TYPE_CHECKING:
     )
     from tokenprune.report import ImageReport as ImageReport, Report as Report
     from tokenprune.retrieval import RetrievalHandle as RetrievalHandle, patch_retrieval as patch_retrieval
-    from tokenprune.strategies import (
-        DART as DART,
-        EVS as EVS,
-        PAR as PAR,
-        SCOPE as SCOPE,
-        STRATEGIES as STRATEGIES,
-        VCAST as VCAST,
-        AdaToken as AdaToken,
-        AttentionMass as AttentionMass,
-        AveragePooling as AveragePooling,
-        BackgroundPruning as BackgroundPruning,
-        CDPruner as CDPruner,
-        Compose as Compose,
-        DivPrune as DivPrune,
-        DyCokeTTM as DyCokeTTM,
-        EfficientVLA as EfficientVLA,
-        FastV as FastV,
-        FastVID as FastVID,
-        FlowCut as FlowCut,
-        FoPru as FoPru,
-        Grid as Grid,
-        HoloV as HoloV,
-        IVCPrune as IVCPrune,
-        LateStep as LateStep,
-        Mosaic as Mosaic,
-        Nuwa as Nuwa,
-        PixelPrune as PixelPrune,
-        PruMerge as PruMerge,
-        PruneSID as PruneSID,
-        PyramidDrop as PyramidDrop,
-        Random as Random,
-        SparseVLM as SparseVLM,
-        ToMe as ToMe,
-        VFlowOpt as VFlowOpt,
-        VidCom2 as VidCom2,
-        VisionZip as VisionZip,
-        VisPruner as VisPruner,
-        register_strategy as register_strategy,
-    )
+    from tokenprune.strategies import *  # noqa: F403
     from tokenprune.selection import Selection as Selection
     from tokenprune.strategy import ScoreStrategy as ScoreStrategy, Strategy as Strategy
     from tokenprune.zoom import Look as Look, Zoom as Zoom
 
-#: Public name -> the module that defines it.
+#: Public name -> the module that defines it. Strategies are not listed: they are all names in `strategies.__all__`.
 _MODULES = {
-    "AdaToken": "tokenprune.strategies",
-    "AttentionMass": "tokenprune.strategies",
-    "AveragePooling": "tokenprune.strategies",
-    "BackgroundPruning": "tokenprune.strategies",
-    "CDPruner": "tokenprune.strategies",
-    "Compose": "tokenprune.strategies",
-    "DART": "tokenprune.strategies",
     "DataError": "tokenprune.errors",
-    "DivPrune": "tokenprune.strategies",
-    "DyCokeTTM": "tokenprune.strategies",
-    "EVS": "tokenprune.strategies",
-    "EfficientVLA": "tokenprune.strategies",
-    "FastV": "tokenprune.strategies",
-    "FastVID": "tokenprune.strategies",
-    "FlowCut": "tokenprune.strategies",
-    "FoPru": "tokenprune.strategies",
     "GenericAdapter": "tokenprune.adapters",
-    "Grid": "tokenprune.strategies",
-    "HoloV": "tokenprune.strategies",
-    "IVCPrune": "tokenprune.strategies",
     "ImageReport": "tokenprune.report",
-    "LateStep": "tokenprune.strategies",
     "Look": "tokenprune.zoom",
-    "Mosaic": "tokenprune.strategies",
-    "Nuwa": "tokenprune.strategies",
-    "PAR": "tokenprune.strategies",
     "PatchHandle": "tokenprune.patching",
-    "PixelPrune": "tokenprune.strategies",
     "Probe": "tokenprune.patching",
-    "PruMerge": "tokenprune.strategies",
-    "PruneSID": "tokenprune.strategies",
     "PruningError": "tokenprune.errors",
-    "PyramidDrop": "tokenprune.strategies",
-    "Random": "tokenprune.strategies",
     "Report": "tokenprune.report",
     "RetrievalHandle": "tokenprune.retrieval",
-    "SCOPE": "tokenprune.strategies",
     "STRATEGIES": "tokenprune.strategies",
     "ScoreStrategy": "tokenprune.strategy",
     "Selection": "tokenprune.selection",
     "SettingError": "tokenprune.errors",
-    "SparseVLM": "tokenprune.strategies",
     "Strategy": "tokenprune.strategy",
-    "ToMe": "tokenprune.strategies",
     "TokenPruneError": "tokenprune.errors",
     "UnsupportedError": "tokenprune.errors",
-    "VCAST": "tokenprune.strategies",
-    "VFlowOpt": "tokenprune.strategies",
-    "VidCom2": "tokenprune.strategies",
-    "VisPruner": "tokenprune.strategies",
-    "VisionZip": "tokenprune.strategies",
     "Zoom": "tokenprune.zoom",
     "patch": "tokenprune.patching",
     "patch_retrieval": "tokenprune.retrieval",
@@ -166,7 +93,9 @@ _MODULES = {
 #: Functions of the evals, each with its module and the extra that it needs. `import *` leaves them out.
 _TOOLS = {"adapt": ("tokenprune.evals.adapt.adapt", "adapt"), "tune": ("tokenprune.evals.tune.tune", "optimize")}
 
-__all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+def _public() -> list[str]:
+    return sorted({*_MODULES, *import_module("tokenprune.strategies").__all__})
 
 
 if not TYPE_CHECKING:  # with it, a type checker would accept every misspelt name
@@ -181,12 +110,15 @@ if not TYPE_CHECKING:  # with it, a type checker would accept every misspelt nam
                 if sentence is None:
                     raise
                 raise ModuleNotFoundError(sentence, name=error.name) from error
-        if name not in _MODULES:
+        if name == "__all__":
+            return _public()
+        # Modules, which `from tokenprune import ...` asks for in vain at first, must not load torch.
+        if name not in _MODULES and not (name[0].isupper() and name in _public()):
             here = sys.modules[__name__]  # from which Python suggests the name that was meant
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=here)
-        globals()[name] = value = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = value = getattr(import_module(_MODULES.get(name, "tokenprune.strategies")), name)
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_TOOLS})
+    return sorted({*globals(), *_public(), *_TOOLS})

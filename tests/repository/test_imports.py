@@ -244,9 +244,3 @@ assert (logging.root.level, list(logging.root.handlers)) == (level, handlers)
 def test_adapters_has_one_name_only() -> None:
     result = in_a_new_process("import adapters")
     assert "import tokenprune.adapters, not adapters" in result.stderr
-
-
-def test_every_name_in_all_exists() -> None:
-    import tokenprune
-
-    assert all(hasattr(tokenprune, name) for name in tokenprune.__all__)

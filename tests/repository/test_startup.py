@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 import tokenprune
+from tokenprune import strategies
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = "from tokenprune import *"
+NAMES = import_module("tokenprune").__all__
 HELP = "from tokenprune.__main__ import main; main(['--help'])"
 
 
@@ -57,9 +59,12 @@ def test_every_public_name_has_one_home() -> None:
     imported = {
         alias.name: node.module for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
+    assert imported.pop("*") == "tokenprune.strategies"
+    imported |= dict.fromkeys(strategies.__all__, "tokenprune.strategies")
     tools = {name: module for name, (module, _) in tokenprune._TOOLS.items()}
-    assert imported == {**tokenprune._MODULES, **tools}
-    assert sorted(tokenprune.__all__) == sorted(tokenprune._MODULES)
+    assert imported == {**tokenprune._MODULES, **dict.fromkeys(strategies.__all__, "tokenprune.strategies"), **tools}
+    assert sorted([*NAMES, *tools]) == sorted(imported)
+    assert {cls.__name__ for cls in strategies.STRATEGIES.values()} <= set(NAMES)
     for name, module in imported.items():
         assert getattr(tokenprune, name) is getattr(import_module(str(module)), name)
 
@@ -67,7 +72,7 @@ def test_every_public_name_has_one_home() -> None:
 def test_no_public_name_is_a_modules() -> None:
     """Importing a module sets an attribute of its package, which would hide a public name."""
     modules = {path.stem for path in (ROOT / "tokenprune").iterdir()}
-    assert not modules & set(tokenprune.__all__)
+    assert not modules & set(NAMES)
 
 
 def test_unknown_names() -> None:
@@ -75,7 +80,7 @@ def test_unknown_names() -> None:
         tokenprune.Fopru  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
     # Python suggests: Did you mean: 'FoPru'?
     assert (raised.value.name, raised.value.obj) == ("Fopru", tokenprune)
-    assert set(tokenprune.__all__) <= set(dir(tokenprune))
+    assert set(NAMES) <= set(dir(tokenprune))
 
 
 def test_the_public_names_load_little() -> None:

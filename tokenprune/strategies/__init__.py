@@ -31,7 +31,7 @@ from tokenprune.strategies.in_llm.pyramiddrop import PyramidDrop
 from tokenprune.strategies.in_llm.sparsevlm import SparseVLM
 from tokenprune.strategies.in_tower.flowcut import FlowCut
 from tokenprune.strategies.in_tower.tome import ToMe
-from tokenprune.strategies.parsing import parse
+from tokenprune.strategies.parsing import parse as parse
 from tokenprune.strategies.pre_llm.background_pruning import BackgroundPruning
 from tokenprune.strategies.pre_llm.cdpruner import CDPruner
 from tokenprune.strategies.pre_llm.divprune import DivPrune
@@ -46,7 +46,8 @@ from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.pre_llm.visionzip import VisionZip
 from tokenprune.strategies.pre_llm.vispruner import VisPruner
 from tokenprune.strategies.pre_tower.pixelprune import PixelPrune
-from tokenprune.strategies.registry import STRATEGIES, make, register_strategy
+from tokenprune.strategies.registry import STRATEGIES, register_strategy
+from tokenprune.strategies.registry import make as make
 from tokenprune.strategies.video.dycoke import DyCokeTTM
 from tokenprune.strategies.video.evs import EVS
 from tokenprune.strategies.video.fastvid import FastVID
@@ -90,7 +91,5 @@ __all__ = [
     "VidCom2",
     "VisPruner",
     "VisionZip",
-    "make",
-    "parse",
     "register_strategy",
 ]
