@@ -133,7 +133,7 @@ fuzz: install
 # process takes files that no other has taken.
 tables: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tokenprune.evals.dev.measure
-	$(BIN)/python -m tokenprune.evals.dev.tables README.md evals/results/*.md
+	$(BIN)/python -m tokenprune.evals.dev.tables README.md tokenprune/strategies/catalogue.md evals/results/*.md
 
 # Trains the bundled model again from its sources: version 1 in less than two hours on one core that multiplies BF16 in
 # hardware (AMX), then the bundled model, which is grown from it, in several days. An interrupted run resumes.

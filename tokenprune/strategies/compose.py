@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategy import (
     DenoisingStrategy,
     PatchStrategy,
+    Record,
     ReusingStrategy,
     Stage,
     StagedStrategy,
@@ -46,6 +47,10 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
 
     Raises SettingError for steps that cannot follow each other.
     """
+
+    record: ClassVar = Record(
+        keeps="what several strategies keep, applied in turn: `Compose(PixelPrune(), FoPru(keep_ratio=0.25))`",
+    )
 
     steps: tuple[Strategy, ...] = ()
 

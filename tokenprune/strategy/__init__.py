@@ -14,6 +14,7 @@ text_guided  ... by the text's attention
 schedule     stages that average to a given keep ratio
 skipping     skips some of the decoder layers
 denoising    between the steps of models that denoise
+record       what a built-in strategy says about itself
 calls        calls the methods of strategies and checks what they return
 """
 
@@ -23,6 +24,7 @@ from tokenprune.strategy.base import Strategy
 from tokenprune.strategy.denoising import DenoisingStage, DenoisingStrategy, ReusingStrategy
 from tokenprune.strategy.merging import MergingStrategy
 from tokenprune.strategy.ranked import AdaptiveStrategy, RankedStrategy, ScoreStrategy
+from tokenprune.strategy.record import Record
 from tokenprune.strategy.skipping import SkippingStrategy
 from tokenprune.strategy.staged import Stage, StagedStrategy
 from tokenprune.strategy.text_guided import OneStage, TextGuided, TextScoreStrategy
@@ -40,6 +42,7 @@ __all__ = [
     "OneStage",
     "PatchStrategy",
     "RankedStrategy",
+    "Record",
     "ReusingStrategy",
     "ScoreStrategy",
     "SkippingStrategy",

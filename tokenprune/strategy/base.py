@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from tokenprune.checks import check_budget, check_choice, plain
 from tokenprune.selection import Selection, budget
+from tokenprune.strategy.record import Record
 from tokenprune.tokens.visual import VisualTokens
 
 
@@ -24,9 +25,11 @@ class Strategy(ABC):
     needs: names from `tokenprune.tokens.STATISTICS` that `select` reads from its tokens. A class attribute; a
         strategy whose settings decide what it reads overrides it with a property.
     default_keep_ratio: a quarter, or what the paper's or its code's own schedule amounts to, if there is only one.
+    record: what this repository's pages and tests say about it; of no use in other packages.
     whole_image: whether `select` needs all tokens of an image, so that no other strategy may come before it.
     """
 
+    record: ClassVar[Record] = Record(keeps="")
     needs: ClassVar[frozenset[str]] = frozenset()
     default_keep_ratio: ClassVar[float] = 0.25
     whole_image: ClassVar[bool] = False

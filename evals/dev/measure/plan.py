@@ -6,25 +6,21 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from tokenprune.strategies import STRATEGIES as REGISTERED
+from tokenprune.strategy import AllEnterStrategy
 
 RATIOS = 0.5, 0.25, 0.1, 0.05
 BOTH, ORIGINAL = ("original", "compact"), ("original",)
 PATCH = 14  # pixels
 QUESTIONS = 400
 
-BEFORE = (
-    "grid fopru:mode=rank,layer=-2 fopru:mode=rank fopru:mode=row fopru:score=cls,layer=-2,cells=auto vflowopt mosaic "
-    "mosaic:attention_bias=size visionzip:layer=-2 prumerge:layer=-2 vispruner:layer=-2 nuwa:layer=-2 scope:layer=-2 "
-    "holov:layer=-2 prunesid:layer=-2 backgroundpruning:layer=-2 divprune flowcut tome averagepooling"
+#: Every strategy with the settings that its record names, unless that says why it is left out.
+STRATEGIES = tuple(
+    f"{name}:{settings}" if settings else name
+    for name, cls in REGISTERED.items()
+    if not cls.record.unmeasured
+    for settings in cls.record.measured
 )
-INSIDE = ("fastv", "efficientvla", "attentionmass", "par", "pyramiddrop", "sparsevlm", "adatoken", "dart", "ivcprune")
-STRATEGIES = (*BEFORE.split(), *INSIDE)
-#: Strategies that are left out, and why.
-LEFT_OUT = {
-    "random": "is a baseline, and so in every part",
-    "pixelprune": "prunes pixels, and LLaVA's tower takes whole images",
-    **dict.fromkeys(("evs", "dycokettm", "vidcom2", "vcast", "fastvid"), "compares frames of videos"),
-}
+INSIDE = {name: cls.__name__ for name, cls in REGISTERED.items() if issubclass(cls, AllEnterStrategy)}
 #: One strategy for each way of choosing tokens, for the sets of one kind of question.
 FEW = ("fopru:mode=rank,layer=-2", "visionzip:layer=-2", "mosaic", "scope:layer=-2", "divprune", "fastv", "par")
 #: Strategies with one setting changed, each compared with the same strategy without the change.
@@ -44,7 +40,7 @@ def is_inside(strategy: str) -> bool:
 
 def is_label_inside(label: str) -> bool:
     """The same, for the name of a strategy in the rows."""
-    return label.split()[0] in {REGISTERED[name].__name__ for name in INSIDE}
+    return label.split()[0] in INSIDE.values()
 
 
 @dataclass(frozen=True)

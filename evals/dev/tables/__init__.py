@@ -4,5 +4,6 @@ code declares.
 accuracy            what pruning loses
 speed               time and memory
 accuracy_and_speed  pages that report both
+catalogue           what each strategy keeps
 served              the models that are pruned inside vLLM
 """

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from tokenprune.evals.dev.tables import served
+from tokenprune.evals.dev.tables import catalogue, served
 from tokenprune.evals.dev.tables.accuracy import (
     adapted,
     adaptive,
@@ -39,6 +39,8 @@ from tokenprune.evals.dev.tables.speed import (
 )
 from tokenprune.evals.report import markers
 
+#: The folders of strategies, and the file of a strategy that is in none.
+FOLDERS = "pre_tower", "in_tower", "pre_llm", "video", "in_llm", "baselines", "compose"
 #: The function that makes each table, by the name in the table's markers.
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline.stored,
@@ -82,6 +84,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "before the tower": tower.before,
     "in the tower": tower.inside,
     "served models": served.table,
+    **{f"strategies: {folder}": partial(catalogue.stored, folder) for folder in FOLDERS},
 }
 
 

@@ -12,18 +12,21 @@ from tokenprune.evals.report import markers
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted((ROOT / "evals" / "results").glob("*.md"))
 SERVED = ROOT / "tokenprune" / "serving" / "models.md"
-DOCUMENTS = [ROOT / "README.md", ROOT / "evals" / "README.md", SERVED, *PAGES]
+CATALOGUE = ROOT / "tokenprune" / "strategies" / "catalogue.md"
+DOCUMENTS = [ROOT / "README.md", ROOT / "evals" / "README.md", CATALOGUE, SERVED, *PAGES]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_documents_have_the_stored_results(path: Path) -> None:
-    """If not, run: python -m tokenprune.evals.dev.tables README.md tokenprune/serving/models.md evals/results/*.md"""
+    """If not, run `python -m tokenprune.evals.dev.tables` with the files' names."""
     text = path.read_text(encoding="utf-8")
     assert tables.filled(text) == text
 
 
 def test_every_table_but_the_headline_is_on_a_page() -> None:
-    names = [name for path in (SERVED, *PAGES) for name in markers.names_in(path.read_text(encoding="utf-8"))]
+    names = [
+        name for path in (CATALOGUE, SERVED, *PAGES) for name in markers.names_in(path.read_text(encoding="utf-8"))
+    ]
     assert sorted(names) == sorted(set(tables.TABLES) - {"headline"})
 
 

@@ -17,38 +17,6 @@ from torch import Tensor
 import tokenprune
 from tokenprune import STRATEGIES
 
-#: Waits in a prefill with one image, and for each further image of the batch, in addition to transformers' own.
-WAITS = {
-    "adatoken": (4, 3),
-    "attentionmass": (3, 2),
-    "averagepooling": (3, 2),
-    "dart": (2, 1),
-    "divprune": (2, 1),
-    "efficientvla": (2, 1),
-    "fastv": (2, 1),
-    "flowcut": (3, 2),
-    "fopru": (2, 1),
-    "grid": (3, 2),
-    "holov": (4, 3),
-    "ivcprune": (2, 1),
-    "mosaic": (5, 4),
-    "nuwa": (10, 9),
-    "par": (2, 1),
-    "prumerge": (2, 1),
-    "pyramiddrop": (4, 3),
-    "random": (4, 3),
-    "scope": (2, 1),
-    "sparsevlm": (5, 4),
-    "tome": (3, 2),
-    "vflowopt": (7, 6),
-    "visionzip": (2, 1),
-    "vispruner": (2, 1),
-}
-#: Upper bounds for strategies whose number of waits depends on the image.
-AT_MOST = {
-    "backgroundpruning": 20,  # links are followed by pointer jumping
-    "prunesid": 20,  # tokens of all groups suppress others in turn
-}
 RATIOS = {"pyramiddrop": 0.5, "adatoken": 0.5}
 
 
@@ -89,12 +57,13 @@ def test_a_prefill_waits_as_often_as_it_says(name: str) -> None:
             assert_close(logits[0], on_the_cpu(model_of(), inputs))  # fused attention rounds differently
             assert not decode.ours, [str(wait) for wait in decode.ours]
             counts.append(len(prefill.ours))
-    if name in AT_MOST:
-        assert all(count <= AT_MOST[name] * n_images for count, n_images in zip(counts, (1, 3, 5), strict=True))
+    stated = STRATEGIES[name].record.waits
+    if isinstance(stated, int):
+        assert all(count <= stated * n_images for count, n_images in zip(counts, (1, 3, 5), strict=True))
         return
     first, third, fifth = counts
     assert fifth - third == third - first
-    assert (first, (third - first) // 2) == WAITS[name], [str(wait) for wait in prefill.ours]
+    assert (first, (third - first) // 2) == stated, [str(wait) for wait in prefill.ours]
 
 
 def test_what_makes_it_wait() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies.baselines.grid import columns_per_row
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import MergingStrategy
+from tokenprune.strategy import MergingStrategy, Record
 from tokenprune.tokens import VisualTokens
 
 
@@ -26,6 +26,11 @@ class AveragePooling(MergingStrategy):
     Several grids and frames share the budget in proportion to their sizes. Newline tokens belong to no rectangle: they
     are kept in the same proportion as patches, evenly spaced and unchanged.
     """
+
+    record: ClassVar = Record(
+        keeps="the mean of each cell of the grid",
+        waits=(3, 2),
+    )
 
     whole_image: ClassVar[bool] = True
 

@@ -10,7 +10,7 @@ import torch
 
 from tokenprune.selection import Selection, split
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Strategy
+from tokenprune.strategy import Record, Strategy
 from tokenprune.tokens import VisualTokens
 
 
@@ -21,6 +21,11 @@ class Grid(Strategy):
 
     Several grids and frames share the budget in proportion to their sizes.
     """
+
+    record: ClassVar = Record(
+        keeps="evenly spaced tokens",
+        waits=(3, 2),
+    )
 
     whole_image: ClassVar[bool] = True
 

@@ -12,7 +12,7 @@ from tokenprune.checks import is_integer
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection, split
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Strategy
+from tokenprune.strategy import Record, Strategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.cells import rank_within
 
@@ -25,6 +25,14 @@ class Random(Strategy):
     The draw depends only on `seed` and the image: an image keeps the same tokens in every call, batch and beam and on
     every device, and different images keep different tokens, as do the tiles of an image with budget_per="tile".
     """
+
+    record: ClassVar = Record(
+        keeps="a random draw, seeded by the image",
+        source="our own",
+        published={"seed": 0},
+        waits=(4, 3),
+        unmeasured="is a baseline, and so in every part",
+    )
 
     needs: ClassVar[frozenset[str]] = frozenset({"pixels"})
 

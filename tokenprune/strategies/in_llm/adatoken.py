@@ -13,7 +13,7 @@ from torch import Tensor
 from tokenprune.checks import check_no_count, is_number
 from tokenprune.errors import SettingError
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Stage, TextScoreStrategy
+from tokenprune.strategy import Record, Stage, TextScoreStrategy
 from tokenprune.strategy.schedule import layers_at, looking_ahead, powered_stages
 from tokenprune.tokens import StageTokens
 
@@ -38,6 +38,16 @@ class AdaToken(TextScoreStrategy):
     The paper adapts to the model, not to the image. As in the released code, the attention is that of the layer about
     to be entered. Deviation: position IDs are kept. Those of the calibration are in `tokenprune.evals.search.adatoken`.
     """
+
+    record: ClassVar = Record(
+        keeps=(
+            "the tokens that the last prompt token attends to most, in stages that `tokenprune layers --stages 3` "
+            "calibrates"
+        ),
+        published={"keep_ratio": (1 + 0.8 + 0.5 + 0.25) / 4},
+        stages=([7, 14, 21], [8, 16, 24], [9, 18, 27]),
+        waits=(4, 3),
+    )
 
     default_keep_ratio: ClassVar[float] = (1 + sum(SHARES)) / 4
 

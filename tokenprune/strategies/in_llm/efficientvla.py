@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,7 @@ from tokenprune.checks import check_count, check_share
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
-from tokenprune.strategy import OneStage, RankedStrategy, ReusingStrategy, SkippingStrategy, Stage
+from tokenprune.strategy import OneStage, RankedStrategy, Record, ReusingStrategy, SkippingStrategy, Stage
 from tokenprune.tokens import StageTokens
 
 
@@ -39,6 +40,17 @@ class EfficientVLA(OneStage, RankedStrategy, SkippingStrategy, ReusingStrategy):
     and layer=2, the default, if it is the last that sees all. The first and last two layers are never removed. The
     paper's sparse MLPs are not included.
     """
+
+    record: ClassVar = Record(
+        keeps=(
+            "from decoder layer 2 on, the tokens that the text attends to most, and those least like them; `skip` "
+            "removes layers, and in robot policies `reuse` computes the action expert less often"
+        ),
+        source="paper: K_key, alpha; reuse only if asked for",
+        published={"key": 4, "alpha": 0.5, "layer": 2, "reuse": 1},
+        stages=([2], [2], [2]),
+        waits=(2, 1),
+    )
 
     key: int = 4
     alpha: float = 0.5

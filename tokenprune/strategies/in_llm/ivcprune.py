@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,7 @@ from tokenprune.checks import check_count, check_share
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Stage, TextGuided
+from tokenprune.strategy import Record, Stage, TextGuided
 from tokenprune.tokens import StageTokens
 from tokenprune.tokens.attention import block_length
 
@@ -46,6 +47,17 @@ class IVCPrune(TextGuided):
     image, which the code leaves out, count as text; with M-RoPE, cosines and sines are those that a token is rotated
     by, where the code averages those of all three components.
     """
+
+    record: ClassVar = Record(
+        keeps=(
+            "from about halfway through the decoder, positions that serve as coordinates, and tokens whose values "
+            "resemble the question's"
+        ),
+        source="released code for Qwen2.5-VL: a tenth of all tokens of each kind, of a half",
+        published={"positions": 0.2},
+        stages=([16], [16], [22]),
+        waits=(2, 1),
+    )
 
     positions: float = 0.2
     layer: int | None = None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tokenprune.checks import check_layer, is_integer
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategy import AllEnterStrategy, DenoisingStage, DenoisingStrategy
+from tokenprune.strategy import AllEnterStrategy, DenoisingStage, DenoisingStrategy, Record
 from tokenprune.tokens import StepTokens
 
 
@@ -28,6 +29,12 @@ class LateStep(AllEnterStrategy, DenoisingStrategy):
 
     Deviations: the paper applies other methods' rankings from a step on; this one ranks by the canvas's attention.
     """
+
+    record: ClassVar = Record(
+        keeps="in block diffusion models, the tokens that the canvas attended to most, from a given denoising step on",
+        source="our own",
+        published={"steps": 8},
+    )
 
     steps: int | tuple[int, ...] | list[int] = 8
     layer: int | None = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import OneStage, SkippingStrategy, TextScoreStrategy
+from tokenprune.strategy import OneStage, Record, SkippingStrategy, TextScoreStrategy
 from tokenprune.tokens import StageTokens
 
 
@@ -27,6 +28,17 @@ class PAR(OneStage, TextScoreStrategy, SkippingStrategy):
     masks tokens and still computes skipped layers. Here, tokens are dropped and kept ones keep their position IDs, and
     skipped layers cost and cache nothing, in prefill and decode.
     """
+
+    record: ClassVar = Record(
+        keeps=(
+            "from decoder layer 2 on, the tokens that the text after the image attends to most; can skip decoder "
+            "layers; the paper trains a router for both, this has none"
+        ),
+        source="released code: layers 0 and 1 see everything",
+        published={"layer": 2},
+        stages=([2], [2], [2]),
+        waits=(2, 1),
+    )
 
     def score_at(self, tokens: StageTokens) -> Float[Tensor, " left"]:
         return tokens.attention.from_text()

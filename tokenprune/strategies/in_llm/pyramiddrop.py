@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenprune.checks import check_count, check_no_count
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Stage, TextScoreStrategy
+from tokenprune.strategy import Record, Stage, TextScoreStrategy
 from tokenprune.strategy.schedule import common_share, geometric_stages, layers_at, looking_ahead
 from tokenprune.tokens import StageTokens
 
@@ -33,6 +33,14 @@ class PyramidDrop(TextScoreStrategy):
     As in the released code, the attention is that of the layer about to be entered. Deviations: the code renumbers
     position IDs after each stage; here they are kept. Quarters that coincide in a shallow model are one stage.
     """
+
+    record: ClassVar = Record(
+        keeps="the tokens that the last prompt token attends to most, in three stages through the decoder",
+        published={"keep_ratio": (1 + 1 / 2 + 1 / 4 + 1 / 8) / 4},
+        stages=([7, 14, 21], [8, 16, 24], [9, 18, 27]),
+        waits=(4, 3),
+        claimed="45.9 to 50.6",
+    )
 
     default_keep_ratio: ClassVar[float] = 15 / 32
 

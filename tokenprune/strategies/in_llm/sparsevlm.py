@@ -13,7 +13,7 @@ from tokenprune.checks import check_no_count, check_no_effect, check_share
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.recycling import recycle_by_cluster
-from tokenprune.strategy import MergingStrategy, RankedStrategy, Stage, TextGuided
+from tokenprune.strategy import MergingStrategy, RankedStrategy, Record, Stage, TextGuided
 from tokenprune.strategy.schedule import layers_at
 from tokenprune.tokens import FirstLayerInputs, StageTokens
 
@@ -55,6 +55,15 @@ class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
     without the code's random noise, by densities that do not underflow; all tokens keep their position IDs, which the
     code renumbers.
     """
+
+    record: ClassVar = Record(
+        keeps="the tokens that the relevant text tokens attend to, in three stages; merges some of the rest",
+        source="released code: the best 30 % in a tenth as many clusters",
+        published={"recycle": 0.3, "clusters": 0.1, "keep_ratio": 192 / 576},
+        stages=([3, 6, 14], [3, 7, 16], [3, 8, 18]),
+        waits=(5, 4),
+        claimed="51.8",
+    )
 
     default_keep_ratio: ClassVar[float] = 192 / 576
 

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from tokenprune.checks import check_choice
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import TowerStrategy
+from tokenprune.strategy import Record, TowerStrategy
 from tokenprune.tokens import TowerTokens, VisualTokens
 from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
@@ -38,6 +38,13 @@ class ToMe(TowerStrategy):
     uses them, after rotary embedding if the tower has it. Each tile of an image, and each frame of a
     video, gets its share of the budget in the tower, rounded up; the excess is merged after the tower, by features.
     """
+
+    record: ClassVar = Record(
+        keeps="what remains when similar tokens are merged after every layer that attends to the whole image",
+        source="paper: a constant r",
+        published={"schedule": "constant"},
+        waits=(3, 2),
+    )
 
     needs: ClassVar[frozenset[str]] = frozenset({"kept_in_tower"})
 

@@ -20,7 +20,7 @@ from tokenprune.strategies.shared.clusters import (
     quantile_of_links,
     threshold_links,
 )
-from tokenprune.strategy import AttentionStrategy, MergingStrategy
+from tokenprune.strategy import AttentionStrategy, MergingStrategy, Record
 from tokenprune.tokens import VisionAttention, VisualTokens
 from tokenprune.tokens.cells import rank_within
 
@@ -50,6 +50,14 @@ class BackgroundPruning(AttentionStrategy, MergingStrategy):
     projected features, each to its best neighbour other than itself; means are taken after the projector; attention
     uses the layer's heads and keys, where the released code multiplies values; an overview is pruned like any tile.
     """
+
+    record: ClassVar = Record(
+        keeps="the most attended clusters of similar neighbours, each as one token (GeoLLaVA-8K)",
+        source="both of the paper's parts; the quantile is our own",
+        published={"cluster": True, "rank": "cls", "quantile": 0.1},
+        waits=20,  # links are followed by pointer jumping
+        measured=("layer=-2",),
+    )
 
     whole_image: ClassVar[bool] = True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,7 @@ from torch import Tensor
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection
 from tokenprune.strategies.shared.similarity import unit_vectors
-from tokenprune.strategy import Strategy
+from tokenprune.strategy import Record, Strategy
 from tokenprune.tokens import VisualTokens
 
 SPENT = 1e-6  # the gain below which kept tokens explain a token; the most relevant token starts at 1
@@ -32,6 +33,13 @@ class CDPruner(Strategy):
     code: the tiles of an image compete, unless budget_per is "tile", where the code treats each as an image; their
     relevance is then scaled tile by tile, where the code scales all together.
     """
+
+    record: ClassVar = Record(
+        keeps=(
+            "the most diverse tokens given the question; needs a CLIP text tower, see "
+            "`tokenprune.adapters.clip_relevance`"
+        )
+    )
 
     relevance: Callable[[VisualTokens], Float[Tensor, " visual"]] | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +12,7 @@ from torch import Tensor
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import Cosines, unit_vectors
-from tokenprune.strategy import Strategy
+from tokenprune.strategy import Record, Strategy
 from tokenprune.tokens import VisualTokens
 
 
@@ -24,6 +25,12 @@ class DivPrune(Strategy):
     The paper prunes a tiled image either tile by tile or as a whole: set `budget_per`. Newline tokens are identical,
     so one of them is kept, and the others are chosen last.
     """
+
+    record: ClassVar = Record(
+        keeps="the tokens that differ most from each other; reads features only",
+        waits=(2, 1),
+        claimed="54.5*",
+    )
 
     def select(self, tokens: VisualTokens) -> Selection:
         chosen = most_diverse(unit_vectors(tokens.features), self.budget(tokens.n_visual))

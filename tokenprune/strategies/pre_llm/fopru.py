@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ from tokenprune.checks import check_choice
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy
+from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy, Record
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.attention import HeadReduction
 
@@ -36,6 +36,14 @@ class FoPru(AttentionStrategy, AdaptiveStrategy):
     public reproduction, which averages over heads, agrees with "rank" and "row" exactly where the budget is a whole
     number of tokens and rows. The authors' own code, and so their layer, is not public, hence the settings.
     """
+
+    record: ClassVar = Record(
+        keeps="the tokens, or whole rows of the grid, that the vision tower attends to most",
+        source="a public reproduction",
+        published={"mode": "rank", "score": "column", "heads": "mean"},
+        waits=(2, 1),
+        measured=("mode=rank,layer=-2", "mode=rank", "mode=row", "score=cls,layer=-2,cells=auto"),
+    )
 
     mode: Literal["rank", "row"] = "rank"
     score: Literal["column", "cls"] = "column"

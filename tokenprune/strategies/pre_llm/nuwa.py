@@ -14,7 +14,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, budget
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
-from tokenprune.strategy import AttentionStrategy, MergingStrategy, RankedStrategy, Stage, StagedStrategy
+from tokenprune.strategy import AttentionStrategy, MergingStrategy, RankedStrategy, Record, Stage, StagedStrategy
 from tokenprune.tokens import Layout, StageTokens, VisualTokens
 from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
@@ -49,6 +49,20 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
     odd grid are smaller, where the code leaves the last row and column out; below a ninth, cells are larger than 2 x 2;
     the layers that stages start at scale with the model's depth (the code has layer 16 of 32).
     """
+
+    record: ClassVar = Record(
+        keeps=(
+            "the most attended tokens in each cell of the grid, some of which absorb their neighbours; from "
+            "halfway through the decoder, those that the last prompt token attends to"
+        ),
+        source="paper; released code: distance",
+        published={"gather": True, "progressive": True, "cells": "auto", "reach": 280**0.5},
+        stages=([14], [16], [18]),
+        waits=(10, 9),
+        measured=("layer=-2",),
+        claimed="54.9",
+        best_with_cls=True,
+    )
 
     needs: ClassVar[frozenset[str]] = frozenset({"vision_attention", "text_attention"})
 

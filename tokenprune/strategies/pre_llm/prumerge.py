@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,7 +15,7 @@ from tokenprune.selection import Merge, Selection
 from tokenprune.sequence.packing import true_indices
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
-from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy, MergingStrategy
+from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy, MergingStrategy, Record
 from tokenprune.tokens import VisualTokens
 
 
@@ -38,6 +39,15 @@ class PruMerge(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
     softmax over their whole width; tokens are merged after the projector; there is no extra token that sums up the
     dropped ones. Newline tokens are not merged.
     """
+
+    record: ClassVar = Record(
+        keeps="the tokens that the CLS token attends to most, each merged with similar ones; `plus=True` is PruMerge+",
+        source="released code",
+        published={"plus": False, "neighbours": 32},
+        waits=(2, 1),
+        measured=("layer=-2",),
+        best_with_cls=True,
+    )
 
     plus: bool = False
     neighbours: int = 32

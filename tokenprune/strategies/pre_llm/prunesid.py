@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +14,7 @@ from tokenprune.checks import check_positive
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
-from tokenprune.strategy import AttentionStrategy
+from tokenprune.strategy import AttentionStrategy, Record
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.cells import rank_within
 
@@ -46,6 +47,15 @@ class PruneSID(AttentionStrategy):
     token, which the code keeps; tokens stay in raster order; the tiles of an image compete, unless budget_per is
     "tile", where the code treats each as an image.
     """
+
+    record: ClassVar = Record(
+        keeps="in each group of similar tokens, the most attended ones that do not resemble a better one",
+        source="released code: need_token_num / 32 times the mean similarity",
+        published={"similar": 1.0},
+        waits=20,  # tokens of all groups suppress others in turn
+        measured=("layer=-2",),
+        best_with_cls=True,
+    )
 
     similar: float = 1.0
 

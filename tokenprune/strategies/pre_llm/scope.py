@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +14,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import Cosines, unit_vectors
-from tokenprune.strategy import AttentionStrategy
+from tokenprune.strategy import AttentionStrategy, Record
 from tokenprune.tokens import VisualTokens
 
 #: How many tokens' values are recomputed at once.
@@ -38,6 +39,19 @@ class SCOPE(AttentionStrategy):
     code: features are compared after the projector; the tiles of an image compete, unless budget_per is "tile", where
     the code treats each as an image.
     """
+
+    record: ClassVar = Record(
+        keeps=(
+            "greedily, the token with the highest attention times gain in coverage (how well the kept tokens "
+            "resemble all others)"
+        ),
+        source="released scripts: ALPHA",
+        published={"alpha": 1.0},
+        waits=(2, 1),
+        measured=("layer=-2",),
+        claimed="56.6",
+        best_with_cls=True,
+    )
 
     alpha: float = 1.0
 

@@ -12,7 +12,7 @@ from tokenprune.selection import Selection, budget
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.importance import importance_map
 from tokenprune.strategies.shared.recycling import recycle_by_cell
-from tokenprune.strategy import AttentionStrategy, MergingStrategy, Stage, StagedStrategy
+from tokenprune.strategy import AttentionStrategy, MergingStrategy, Record, Stage, StagedStrategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.cells import grid_cells
 
@@ -46,6 +46,24 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
     the best token of its row, where the code gives it a score of 1, which spends the budget on nearly all newline
     tokens. Newline tokens are not merged.
     """
+
+    record: ClassVar = Record(
+        keeps=(
+            "the tokens that score highest on an importance map, in three stages; merges dropped tokens; "
+            "`tokenprune optimize` calibrates it"
+        ),
+        source="paper, with the released settings' alpha, a threshold among them (28.7 to 39.3), and R2 of 10 %",
+        published={
+            "second": 1.0,
+            "threshold": 30.0,
+            "alpha": 0.0,
+            "recycle": True,
+            "progressive": True,
+            "as_released": False,
+        },
+        stages=([9, 18], [10, 20], [12, 24]),
+        waits=(7, 6),
+    )
 
     whole_image: ClassVar[bool] = True
 

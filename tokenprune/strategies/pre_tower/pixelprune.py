@@ -14,7 +14,7 @@ from tokenprune.checks import check_choice, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import PatchStrategy
+from tokenprune.strategy import PatchStrategy, Record
 from tokenprune.tokens import PatchTokens
 from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
@@ -40,6 +40,16 @@ class PixelPrune(PatchStrategy):
     Beyond the paper, each frame of a video (in Qwen-VL and GLM-V, each pair) is predicted by itself. GLM-V's tower gets
     frames like images: there the bound applies to each frame, and then to the video.
     """
+
+    record: ClassVar = Record(
+        keeps=(
+            "patches that no neighbour's pixels predict; the others are never encoded ([in vLLM "
+            "too](../serving/README.md#documents-and-screens))"
+        ),
+        source="released code: PIXELPRUNE_THRESHOLD, PIXELPRUNE_METRIC",
+        published={"threshold": 0.0, "metric": "max", "keep_ratio": 1.0},
+        unmeasured="prunes pixels, and LLaVA's tower takes whole images",
+    )
 
     default_keep_ratio: ClassVar[float] = 1.0
 

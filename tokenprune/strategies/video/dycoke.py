@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity
 from tokenprune.selection import split
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.shares import best_of_frames, evenly_spaced, marked_first
-from tokenprune.strategy import FrameScoreStrategy
+from tokenprune.strategy import FrameScoreStrategy, Record
 from tokenprune.tokens import VisualTokens
 
 #: Frames in a window.
@@ -37,6 +37,15 @@ class DyCokeTTM(FrameScoreStrategy):
     Deviations from the released code, which never prunes the third frame of the last window, and loses the last frame
     of an odd number: here all windows are treated alike, and one at the end may be shorter.
     """
+
+    record: ClassVar = Record(
+        keeps=(
+            "the first of every four frames, and the tokens of the others that change most (the part of DyCoke "
+            "that runs before the language model)"
+        ),
+        published={"keep_ratio": (1 + 3 * 0.3) / 4},
+        unmeasured="compares frames of videos",
+    )
 
     default_keep_ratio: ClassVar[float] = (1 + 3 * 0.3) / 4
 

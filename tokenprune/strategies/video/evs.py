@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,7 @@ from torch.nn.functional import cosine_similarity
 
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.shares import evenly_spaced
-from tokenprune.strategy import FrameScoreStrategy
+from tokenprune.strategy import FrameScoreStrategy, Record
 from tokenprune.tokens import VisualTokens
 
 #: The change of the first frame's tokens, above any possible one. vLLM's number.
@@ -30,6 +31,11 @@ class EVS(FrameScoreStrategy):
     vLLM keeps at least one whole frame. Here the budget is exact: one smaller than a frame is spread evenly over the
     first frame. With larger budgets, the selection is vLLM's.
     """
+
+    record: ClassVar = Record(
+        keeps="the first frame, then the tokens that change most from one frame to the next",
+        unmeasured="compares frames of videos",
+    )
 
     def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:
         frames = pairwise(tokens.frames.each(tokens.features))

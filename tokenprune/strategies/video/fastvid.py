@@ -19,7 +19,7 @@ from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.density import density_peaks, scaled_distances
 from tokenprune.strategies.shared.shares import best_of_frames
 from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
-from tokenprune.strategy import AttentionStrategy, MergingStrategy, VideoStrategy
+from tokenprune.strategy import AttentionStrategy, MergingStrategy, Record, VideoStrategy
 from tokenprune.tokens import Frames, VisualTokens
 
 #: Neighbours that a token's density is measured from, the token itself included.
@@ -55,6 +55,13 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
     segment's contextual budget evenly, and what exceeds their tokens goes to the most attended of the remaining tokens
     of the video.
     """
+
+    record: ClassVar = Record(
+        keeps="the most attended tokens of each frame; merges the rest of each segment of similar frames into a few",
+        source="released scripts: DySeg_c, DySeg_tau, STPrune_d, DTM_p, DTM_beta",
+        published={"segments": 8, "threshold": 0.9, "contextual": 0.4, "step": 4, "beta": 0.6},
+        unmeasured="compares frames of videos",
+    )
 
     needs: ClassVar[frozenset[str]] = frozenset({"vision_attention", "frames"})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from tokenprune.checks import check_positive
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.shares import best_of_frames, largest_remainders, marked_first
-from tokenprune.strategy import FrameScoreStrategy
+from tokenprune.strategy import FrameScoreStrategy, Record
 from tokenprune.tokens import VisualTokens
 
 EPSILON = 1e-6
@@ -34,6 +35,13 @@ class VCAST(FrameScoreStrategy):
     leaves over goes to the frames with the largest fractions, one token each, where the code gives all of it to one
     frame; a budget smaller than the number of frames is not raised to that number.
     """
+
+    record: ClassVar = Record(
+        keeps="the tokens that stand out in each frame, and more of them in frames where the video changes course",
+        source="released code: DEFAULT_BUDGET_TEMP",
+        published={"temperature": 0.7},
+        unmeasured="compares frames of videos",
+    )
 
     temperature: float = 0.7
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +12,7 @@ from torch.nn.functional import normalize
 
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.shares import best_of_frames
-from tokenprune.strategy import FrameScoreStrategy
+from tokenprune.strategy import FrameScoreStrategy, Record
 from tokenprune.tokens import Frames, VisualTokens
 
 #: Variances of the Gaussians that compare a token with a centre.
@@ -32,6 +33,11 @@ class VidCom2(FrameScoreStrategy):
     budget is exact, by vLLM's rule. If the sum is too large, the kept tokens most like both means are dropped; if it is
     too small, the dropped ones least like them are kept.
     """
+
+    record: ClassVar = Record(
+        keeps="the tokens that stand out in each frame, and more of them in frames that stand out",
+        unmeasured="compares frames of videos",
+    )
 
     def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:
         frames, features = tokens.frames, tokens.features

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import mean, median
 
 from tokenprune.errors import UnsupportedError
+from tokenprune.evals.dev.measure.plan import STRATEGIES
 from tokenprune.evals.dev.stored import RESULTS, json_lines
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, ROWS, label, measured, percent
 from tokenprune.evals.report.table import NOTHING, Table
@@ -16,6 +18,7 @@ from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED, read_strategy
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.results import TaskResult, by_setup, compare
 from tokenprune.serving.vllm.startup.refusals import check_strategy
+from tokenprune.strategy import Strategy, TowerStrategy
 
 #: The KV caches at which strategies are compared: those of Random at these keep ratios.
 BUDGETS = 0.25, 0.1
@@ -24,75 +27,68 @@ EQUAL = 0.03
 TASKS = ("rec", "REC"), ("vqa", "VQA")
 TIMES = RESULTS / "selection.jsonl"
 
-ANY, NO_ATTENTION, WITH_CLS, CLS = "any", "any, no attention", "any, best with CLS", "CLS"
 HERE, VLLM = "transformers", "transformers, vLLM"
 N_LAYERS = 32  # of a language model; any number gives the same table
 #: An architecture whose vision tower can encode part of an image.
 ARCHITECTURE = "TokenPruneQwen3VL"
+#: Settings that do not change how long a selection takes.
+FREE = "layer=", "attention_bias=", "mode=rank", "keep_ratio="
+
+
+CALIBRATED = "vflowopt searched"
 
 
 @dataclass(frozen=True)
 class About:
     """What the table says about a strategy besides measured accuracy.
 
-    strategy: its name in the plan; CALIBRATED stands for the settings that were searched for each keep ratio.
-    tower: what it needs from the vision tower. claimed: TextVQA in per cent, with a star if reported by others than its
-        authors. timed: its name in the stored CPU times of selection. cost: that time, if it is not stored there.
+    text: its name in the plan; CALIBRATED stands for the settings that were searched for each keep ratio.
     """
 
-    strategy: str
-    name: str
-    tower: str
-    claimed: str = NOTHING
-    timed: str = ""
-    cost: str = NOTHING
+    text: str
+
+    @property
+    def name(self) -> str:
+        return "calibrated VFlowOpt" if self.text == CALIBRATED else label(self.text)
+
+    @cached_property
+    def strategy(self) -> Strategy:
+        return read_strategy("vflowopt" if self.text == CALIBRATED else self.text).make({"keep_ratio": 0.9})
+
+    @property
+    def tower(self) -> str:
+        """What it needs from the vision tower."""
+        if self.text == DOWNSAMPLE:
+            return "any image size"
+        record, needs = type(self.strategy).record, self.strategy.needs
+        if "cls" in needs:
+            return "CLS"
+        any_tower = "most" if isinstance(self.strategy, TowerStrategy) else "any"
+        if record.best_with_cls:
+            return f"{any_tower}, best with CLS"
+        return any_tower if "vision_attention" in needs else f"{any_tower}, no attention"
+
+    @property
+    def engine(self) -> str:
+        """The engines in which it runs. Both take smaller images."""
+        if self.text == DOWNSAMPLE:
+            return VLLM
+        try:
+            check_strategy(self.strategy, N_LAYERS, ARCHITECTURE)
+        except UnsupportedError:
+            return HERE
+        return VLLM
+
+    @property
+    def claimed(self) -> str:
+        return NOTHING if self.text == DOWNSAMPLE else type(self.strategy).record.claimed or NOTHING
+
+    def cost(self, times: Mapping[str, str]) -> str:
+        """The CPU time of selection, stored under the strategy with the settings that change how it selects."""
+        return times.get(_timed(self.text), NOTHING)
 
 
-CALIBRATED = "vflowopt searched"
-ABOUT = (
-    About(CALIBRATED, "calibrated VFlowOpt", ANY, timed="vflowopt"),
-    About("mosaic", "Mosaic", ANY, timed="mosaic"),
-    About("mosaic:attention_bias=size", 'Mosaic, `attention_bias="size"`', ANY, timed="mosaic"),
-    About(
-        "fopru:score=cls,layer=-2,cells=auto",
-        'FoPru cls -2, `cells="auto"`',
-        CLS,
-        timed="fopru:score=cls,cells=auto",
-    ),
-    About("vflowopt", "VFlowOpt", ANY, timed="vflowopt"),
-    About("visionzip:layer=-2", "VisionZip -2", WITH_CLS, "55.5", "visionzip"),
-    About("vispruner:layer=-2", "VisPruner -2", WITH_CLS, "55.6*", "vispruner"),
-    About(
-        "backgroundpruning:layer=-2",
-        "BackgroundPruning -2",
-        'CLS; without: `rank="column"`',
-        timed="backgroundpruning",
-    ),
-    About("divprune", "DivPrune", NO_ATTENTION, "54.5*", "divprune"),
-    About("fopru:mode=rank,layer=-2", "FoPru rank -2", ANY, timed="fopru"),
-    About("fopru:mode=rank", "FoPru rank", ANY, timed="fopru"),
-    About("fopru:mode=row", "FoPru row", ANY),
-    About("prumerge:layer=-2", "PruMerge -2", WITH_CLS, timed="prumerge"),
-    About("flowcut", "FlowCut", "most, best with CLS", "55.6*", cost="40 ms"),
-    About("tome", "ToMe", "most, no attention"),
-    About("nuwa:layer=-2", "Nuwa -2", WITH_CLS, "54.9", "nuwa"),
-    About("scope:layer=-2", "SCOPE -2", WITH_CLS, "56.6", "scope"),
-    About("holov:layer=-2", "HoloV -2", WITH_CLS, "55.4", "holov"),
-    About("prunesid:layer=-2", "PruneSID -2", WITH_CLS, timed="prunesid"),
-    About("dart", "DART", NO_ATTENTION, "54.4", "dart"),
-    About("ivcprune", "IVCPrune", NO_ATTENTION, timed="ivcprune"),
-    About("fastv", "FastV", ANY, "47.8", "fastv"),
-    About("par", "PAR", ANY, timed="par"),
-    About("attentionmass", "AttentionMass", ANY, timed="attentionmass"),
-    About("efficientvla", "EfficientVLA", ANY, timed="efficientvla"),
-    About("adatoken", "AdaToken", ANY, timed="adatoken:keep_ratio=0.5"),
-    About("pyramiddrop", "PyramidDrop", ANY, "45.9 to 50.6", "pyramiddrop"),
-    About("sparsevlm", "SparseVLM", ANY, "51.8", "sparsevlm"),
-    About("averagepooling", "AveragePooling", NO_ATTENTION, timed="averagepooling"),
-    About("grid", "Grid", ANY, timed="grid"),
-    About("random", "Random", ANY, timed="random"),
-    About(DOWNSAMPLE, "downsample", "any image size"),
-)
+ABOUT = tuple(map(About, (*STRATEGIES, CALIBRATED, "random", DOWNSAMPLE)))
 
 #: The rows of a strategy at one keep ratio, by task.
 Measured = Mapping[str, TaskResult]
@@ -116,7 +112,7 @@ def stored(folder: Path = ROWS, times: Path = TIMES) -> str:
     for about in sorted(ABOUT, key=lambda about: (not is_equal[about][0], -_mean(found[about][0]))):
         first, second = found[about]
         smaller = _accuracies(second if is_equal[about][1] else {})
-        about_it = about.tower, engine_of(about), about.claimed, cost.get(about.timed, about.cost)
+        about_it = about.tower, about.engine, about.claimed, about.cost(cost)
         lines.append([about.name, *_cells(first), *smaller, *about_it])
     (n_visual,) = {f"{row.n_visual:.0f}" for row in whole.values()}
     titles = [title for _, title in TASKS]
@@ -177,24 +173,19 @@ def _counted(equal: Mapping[str, Measured], whole: Measured) -> str:
     return f"Of the {len(pruned)} strategies and settings with a {percent(BUDGETS[0])} cache: {'; '.join(parts)}."
 
 
-def engine_of(about: About) -> str:
-    """Return the engines in which a strategy runs. Both take smaller images."""
-    if about.strategy == DOWNSAMPLE:
-        return VLLM
-    strategy = read_strategy("vflowopt" if about.strategy == CALIBRATED else about.strategy).make({"keep_ratio": 0.9})
-    try:
-        check_strategy(strategy, N_LAYERS, ARCHITECTURE)
-    except UnsupportedError:
-        return HERE
-    return VLLM
-
-
 def _label(about: About, ratio: float) -> str:
-    return f"VFlowOpt searched_{100 * ratio:g}" if about.strategy == CALIBRATED else label(about.strategy)
+    return f"VFlowOpt searched_{100 * ratio:g}" if about.text == CALIBRATED else label(about.text)
 
 
 def costs(times: Path) -> Iterator[tuple[str, str]]:
-    """Yield the strategies, by their names in `dev.experiments.selection.images`, and their CPU times."""
+    """Yield the strategies, by their names in `dev.experiments.selection.images` without FREE settings, and their CPU
+    times."""
     for timed in json_lines(times):
         milliseconds = 1e3 * median(timed["seconds"])
-        yield timed["strategy"], f"{milliseconds:.0f} ms" if milliseconds >= 0.95 else f"{milliseconds:.1f} ms"
+        yield _timed(timed["strategy"]), f"{milliseconds:.0f} ms" if milliseconds >= 0.95 else f"{milliseconds:.1f} ms"
+
+
+def _timed(text: str) -> str:
+    """Return a strategy without the settings that do not change the time of a selection."""
+    name, _, settings = text.removesuffix(" searched").partition(":")
+    return ":".join(filter(None, [name, ",".join(one for one in settings.split(",") if not one.startswith(FREE))]))
