@@ -47,6 +47,11 @@ def add_options(parser: ArgumentParser) -> None:
         help="size in pixels to resize images to, for a model that accepts several; changes the number of visual "
         "tokens in every setup (default: the processor's)",
     )
+    parser.add_argument(
+        "--pad",
+        action="store_true",
+        help="pad images to squares, as LLaVA-1.5 was trained, where the processor would crop them to the middle",
+    )
     shared.add_dtype(parser)
     parser.add_argument(
         "--device-map",
@@ -126,6 +131,7 @@ def run(options: Namespace) -> None:
         max_image_pixels=options.max_image_pixels,
         frames=options.frames,
         image_size=None if options.image_size is None else tuple(options.image_size),
+        pad=options.pad,
         console=screen,
         engine=options.engine,
         engine_options=options.engine_options,

@@ -1,13 +1,17 @@
 """The part of an image that a model sees: its boxes are relative to that part, not to the file."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tokenprune.errors import SettingError
 from tokenprune.evals.boxes import Box, Size
 
 #: Image processors that pad an image to a square, unless `do_pad` says otherwise.
 PADDED = ("Llava", "Janus", "DeepseekVL")
+#: Image processors that cut off all but the middle of an image, if `do_center_crop` says so.
+CROPPING = ("CLIP", "LlavaImage")
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,11 @@ class ImageView:
 
     window: Box
     size: Size
+
+    def cuts(self, box: Box) -> bool:
+        """Whether more than half a pixel of a box, in pixels of the image, is outside the window."""
+        (left, top, right, bottom), (x1, y1, x2, y2) = self.window, box
+        return max(left - x1, top - y1, x2 - right, y2 - bottom) > 0.5
 
 
 def full_view(size: Size) -> ImageView:
@@ -43,9 +52,26 @@ def view_through(processor: Any) -> Callable[[Size], ImageView]:
         return lambda size: _resized(size, images)
     if name.startswith(PADDED) and not name.startswith(("LlavaNext", "LlavaOnevision")) and images.do_pad:
         return padded_view
-    if name.startswith(("CLIP", "LlavaImage")) and images.do_center_crop:
+    if name.startswith(CROPPING) and images.do_center_crop:
         return lambda size: _cropped(size, images)
     return full_view
+
+
+def padding(processor: Any) -> Any:
+    """Return a copy of LLaVA-1.5's processor that shows the whole image, in the middle of a square of the mean colour,
+    as in its training; on the Hub, it crops. SettingError for a processor that does not."""
+    from transformers import LlavaImageProcessor
+
+    images = processor.image_processor
+    if not (type(images).__name__.startswith(CROPPING) and images.do_center_crop):
+        raise SettingError(
+            f"pad (--pad) is for processors that crop images, as LLaVA-1.5's do; {type(images).__name__} shows the "
+            "whole image here. Leave it out"
+        )
+    found = copy.deepcopy(processor)
+    settings = images.to_dict() | {"do_pad": True, "do_center_crop": False, "size": dict(images.crop_size)}
+    found.image_processor = LlavaImageProcessor(**settings)
+    return found
 
 
 def _middle(size: Size, width: float, height: float) -> ImageView:

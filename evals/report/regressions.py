@@ -1,19 +1,19 @@
 """Questions that the unpruned model answers better than a pruned one."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoProcessor
 
 from tokenprune.evals.boxes import Size
-from tokenprune.evals.models.image_view import ImageView, full_view, view_through
+from tokenprune.evals.models.image_view import ImageView, full_view
 from tokenprune.evals.models.loading import named
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.allowed import allowed, allowing
-from tokenprune.evals.run.downsample import at_size
+from tokenprune.evals.run.downsample import as_asked
 from tokenprune.evals.run.questions import load_questions, place_of
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.storage.answers import Answer, AnswerKey, SetupKey
@@ -87,9 +87,7 @@ def questions_of(run: RunFolder, regressions: Sequence[Regression]) -> dict[tupl
     with named(source, "processor"):
         config: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)  # None would ask on the terminal
         processor: Any = AutoProcessor.from_pretrained(source)
-    style = style_of(config, processor)
-    if "image_size" in identity:
-        style = replace(style, view=view_through(at_size(processor, *identity["image_size"])))
+    style = style_of(config, as_asked(processor, identity.get("image_size"), "pad" in identity))
     tasks = list(dict.fromkeys(regression.pruned.task for regression in regressions))
     wanted, now = {regression.question for regression in regressions}, allowed()
     frames = fields.integer(about, "frames", where) if "frames" in about else now.frames  # the number that was read

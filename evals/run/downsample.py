@@ -12,11 +12,12 @@ reason alone, which is part of the cost of this baseline.
 import copy
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.evals.models.image_view import padding
 from tokenprune.selection import budget
 
 #: Processors of models that resize every image to one size and make each patch one visual token.
@@ -48,6 +49,12 @@ def at_size(processor: Any, height: int, width: int) -> Any:
     for name, size in _options(processor, height, width).items():
         setattr(resized.image_processor, name, type(getattr(resized.image_processor, name))(**size))
     return resized
+
+
+def as_asked(processor: Any, image_size: Sequence[int] | None, pad: bool) -> Any:
+    """Return the processor of a run with these arguments of `evaluate`."""
+    processor = padding(processor) if pad else processor
+    return processor if image_size is None else at_size(processor, *image_size)
 
 
 def _options(processor: Any, height: int, width: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from tokenprune.evals.run.engines.backend import check_for_engine, engine_backen
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.progress import plain_printer, progress_bar
-from tokenprune.evals.run.questions import limit_questions, load_questions, notices
+from tokenprune.evals.run.questions import cut_off, limit_questions, load_questions, notices
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.run.setups import Setup, make_setups, read_by
 from tokenprune.evals.storage.answers import Answer, AnswerKey
@@ -63,6 +63,7 @@ def evaluate(
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     frames: int = FRAMES,
     image_size: tuple[int, int] | None = None,
+    pad: bool = False,
     console: Console | None = None,
     engine: str | None = None,
     engine_options: Mapping[str, Any] | None = None,
@@ -91,6 +92,7 @@ def evaluate(
     frames: how many to read of each video. A model that takes no videos gets them as images of one prompt.
     image_size: height and width in pixels to which the processor resizes images, instead of its own size. Changes the
         number of visual tokens of every setup; results name it with the set. See `at_size`.
+    pad: whether to pad images to squares where the processor crops them, see `padding`; results name it with the set.
     console: where progress is shown.
     engine: answers instead of the model in this process: "vllm", with `engine_options` as arguments of its `LLM`, or
         the URL of a server that `tokenprune serve` started. `model` is then the name or folder that it serves.
@@ -121,20 +123,22 @@ def evaluate(
     folder = RunFolder(output)
     done = _done(folder)
     with allowing(image_roots, max_image_pixels, frames):
-        name, style = _name_and_style(model, image_size)
+        name, style = _name_and_style(model, image_size, pad)
         asked = load_questions(data, tasks, split=split, style=style)
         for notice in notices(asked, data, tasks):
             say(notice)
         if engine is not None:
-            check_for_engine(asked, image_size, device_map)
+            check_for_engine(asked, image_size, pad, device_map)
             backend = engine_backend(engine, model, dtype, engine_options or {}, on_error)
         else:
             loaded = load_model(model, dtype, here.device, device_map) if isinstance(model, str) else model
-            backend = _in_process(loaded, image_size, batch_tokens, on_error)
+            backend = _in_process(loaded, image_size, pad, batch_tokens, on_error)
         compared = _compared(backend, asked, None if strategies is None else chosen, baselines, given, say)
         groups = backend.groups(compared)
         calibration = avoided.union(*(setup.calibrated_on for setup in compared))
         questions = limit_questions(_uncalibrated(asked, calibration, data, say), limit)
+        if (cut := cut_off(questions, style.view)) is not None:
+            say(cut)
         about = {
             "model": name,
             "data": _place(data),
@@ -149,26 +153,28 @@ def evaluate(
             "setups": {str(setup.key): setup.identity() for setup in compared},
             "batch_tokens": batch_tokens,
             **({} if image_size is None else {"image_size": list(image_size)}),
+            **({"pad": True} if pad else {}),
             **({} if not engine_options else {"engine_options": dict(engine_options)}),
         }
         plans = [Plan(questions, group) for group in groups]
         unfinished = [plan for plan in plans if any(plan.parts(done))]
         identity = _ask_all(unfinished or plans[:1], backend, decisive, about, folder, here, console)
         answers = folder.answers()
-        dataset = _name(data) if image_size is None else f"{_name(data)} {image_size[0]}x{image_size[1]}"
+        at_size = "" if image_size is None else f" {image_size[0]}x{image_size[1]}"
+        dataset = f"{_name(data)}{at_size}{' padded' if pad else ''}"
         results = task_results(questions, compared, answers, dataset=dataset, model=name, identity=identity)
         if here.is_first:
             folder.write_results(results)
     return results
 
 
-def _name_and_style(model: str | tuple[Any, Any], image_size: tuple[int, int] | None) -> tuple[str, Style]:
-    """Return the model's name in results, and how it is asked; with `image_size`, about images of that size."""
+def _name_and_style(model: str | tuple[Any, Any], image_size: tuple[int, int] | None, pad: bool) -> tuple[str, Style]:
+    """Return the model's name in results, and how it is asked about images as they are shown to it."""
     name, style = name_and_style(model)
-    if image_size is None:
+    if image_size is None and not pad:
         return name, style
     processor = load_processor(model)[1] if isinstance(model, str) else model[1]
-    return name, replace(style, view=view_through(downsample.at_size(processor, *image_size)))
+    return name, replace(style, view=view_through(downsample.as_asked(processor, image_size, pad)))
 
 
 def _compared(
@@ -198,11 +204,10 @@ def _adapter(backend: Backend, questions: Sequence[Question]) -> type[ModelAdapt
 
 
 def _in_process(
-    loaded: tuple[Any, Any], image_size: tuple[int, int] | None, batch_tokens: int, on_error: OnError
+    loaded: tuple[Any, Any], image_size: tuple[int, int] | None, pad: bool, batch_tokens: int, on_error: OnError
 ) -> InProcessBackend:
     model, processor = loaded
-    if image_size is not None:
-        processor = downsample.at_size(processor, *image_size)
+    processor = downsample.as_asked(processor, image_size, pad)
     return InProcessBackend(model, processor, batch_tokens, on_error, resized=image_size is not None)
 
 

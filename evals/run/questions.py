@@ -1,16 +1,21 @@
 """The questions of a folder, and representative samples of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from tokenprune.errors import DataError, SettingError, unknown
+from tokenprune.evals.boxes import Size
 from tokenprune.evals.models.bundled import BUNDLED
+from tokenprune.evals.models.image_view import ImageView, full_view
 from tokenprune.evals.models.prompt_styles import LLAVA, Style, unknown_boxes
+from tokenprune.evals.reading.images import size_of
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.box import BoxQuestion
 from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.evals.tasks.own import EXAMPLE
+from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 T = TypeVar("T")
 
@@ -83,6 +88,25 @@ def notices(
             f"{len(assumed)} questions ask for one with LLaVA's prompt. Where answers are scored, those in another "
             "format count as wrong (column unparsable)",
         )
+
+
+def cut_off(questions: Sequence[Question], view: Callable[[Size], ImageView]) -> str | None:
+    """Return what to tell the user if the model does not see all of every image; None if it does, or if these are
+    videos. view: the part that it sees."""
+    if not any(view(size).cuts(full_view(size).window) for size in ((2000, 1000), (1000, 2000))):
+        return None
+    sizes = {image: size_of(image) for one in questions if not isinstance(one, VideoQuestion) for image in one.images}
+    n_images = sum(view(size).cuts(full_view(size).window) for size in sizes.values())
+    if not n_images:
+        return None
+    boxes = [(one.box, one.size) for one in questions if isinstance(one, RefCocoQuestion)]
+    n_boxes = sum(view(size).cuts(box) for box, size in boxes)
+    parts = f"{n_images} of {len(sizes)} images ({n_images / len(sizes):.0%})"
+    parts += f" and of {n_boxes} of {len(boxes)} boxes ({n_boxes / len(boxes):.0%})" if boxes else ""
+    return (
+        f"Warning: the model's processor crops images to the middle, so the model does not see all of {parts}. To pad "
+        "them to squares instead, as LLaVA-1.5 was trained, add --pad"
+    )
 
 
 def limit_questions(questions: Sequence[Question], limit: int | None) -> list[Question]:

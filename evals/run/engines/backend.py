@@ -88,10 +88,14 @@ class EngineBackend(Backend):
         yield from runner.ask(parts, group)
 
 
-def check_for_engine(questions: Sequence[Question], image_size: tuple[int, int] | None, device_map: str | None) -> None:
+def check_for_engine(
+    questions: Sequence[Question], image_size: tuple[int, int] | None, pad: bool, device_map: str | None
+) -> None:
     """Raise SettingError for what only the model in this process can do."""
     if image_size is not None:
         raise SettingError("an engine resizes images itself: leave out --image-size")
+    if pad:
+        raise SettingError("an engine prepares images itself: leave out pad (--pad)")
     if device_map is not None:
         raise SettingError(
             "device_map (--device-map) spreads a model in this process: leave it out. For vLLM on several "

@@ -10,8 +10,9 @@ from helpers.files.evals import sample_image
 from transformers import CLIPImageProcessor, JanusImageProcessor, LlavaImageProcessor
 from transformers.models.qwen2_vl import Qwen2VLImageProcessor
 
+from tokenprune.errors import SettingError
 from tokenprune.evals.models.box_formats import BOX_FORMATS
-from tokenprune.evals.models.image_view import view_through
+from tokenprune.evals.models.image_view import padding, view_through
 from tokenprune.evals.models.prompt_styles import STYLES, Style, style_of
 
 GOLDEN = Path(__file__).parent / "golden_boxes.txt"
@@ -30,6 +31,7 @@ SEEN = {
     "cropped": processor(CLIPImageProcessor, size={"shortest_edge": 96}, crop_size=SQUARE),
     "cropped more": processor(CLIPImageProcessor, size={"shortest_edge": 120}, crop_size=SQUARE),
     "padded": processor(LlavaImageProcessor, do_pad=True, size={"shortest_edge": 96}, crop_size=SQUARE),
+    "padded instead": padding(processor(CLIPImageProcessor, size={"shortest_edge": 96}, crop_size=SQUARE)),
     "padded by Janus": processor(JanusImageProcessor, size=SQUARE),
     "Llava, not padded": processor(LlavaImageProcessor, size={"shortest_edge": 96}, crop_size=SQUARE),
 }
@@ -47,6 +49,15 @@ def test_boxes_are_mapped_as_the_processor_maps_images(name: str) -> None:
     written = "[{:.3f}, {:.3f}, {:.3f}, {:.3f}]".format(*fractions)
     style = Style(BOX_FORMATS["llava"], view=view_through(SEEN[name]))
     assert style.read(written, SIZE) == pytest.approx(BOX, abs=4)  # a pixel of the processed image is 2 or 3 px
+
+
+def test_padding_is_what_llavas_own_processor_does() -> None:
+    """Its own is not what its checkpoints on the Hub name."""
+    own, instead = (SEEN[name].image_processor for name in ("padded", "padded instead"))
+    seen = [one(sample_image(SIZE), return_tensors="np")["pixel_values"] for one in (own, instead)]
+    np.testing.assert_array_equal(*seen)
+    with pytest.raises(SettingError, match=r"\(--pad\) is for processors that crop images.*shows the whole image here"):
+        padding(SEEN["squeezed"])
 
 
 @pytest.mark.parametrize("size", [SIZE, (37, 900), (64, 64)])

@@ -1,15 +1,16 @@
-"""Every setup of a run at another resolution than the processor's own."""
+"""Every setup of a run at another resolution than the processor's own, and on images that are padded, not cropped."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.files.evals import tiny_processor, write_vqav2
+from helpers.files.evals import saved, tiny_processor, write_refcoco, write_vqav2
 from helpers.tiny import SIDE, tiny_llava
 
 import tokenprune
 from tokenprune.evals import evaluate
 from tokenprune.evals.run.downsample import at_size
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.prompts import encode_chat
 
@@ -69,3 +70,28 @@ def test_a_processor_without_a_fixed_size_is_refused(tmp_path: Path) -> None:
     processor = tiny_processor(size={"shortest_edge": 24})
     with pytest.raises(tokenprune.UnsupportedError, match="no fixed image size"):
         evaluate((tiny_llava(), processor), output=tmp_path / "run", data=tmp_path, image_size=(16, 32))
+
+
+def test_cropping_is_told_and_can_be_padding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both images are 60 x 40; of the three boxes that are asked for, one is at the edge that is cut off."""
+    write_refcoco(tmp_path)
+    model, crops = tiny_llava(), dict[str, Any](do_center_crop=True, size={"shortest_edge": SIDE})
+    named: dict[str, Any] = {"data": tmp_path, "strategies": ["fopru"], "keep_ratios": [0.5]}
+    said = []
+    asked: list[dict[str, Any]] = [{}, {"pad": True}, {"pad": True, "image_size": (16, 16)}]
+    for number, options in enumerate(asked):
+        processor = tiny_processor(**crops)
+        rows = evaluate((model, processor), output=tmp_path / f"{number}", **named, **options)
+        said.append(" ".join(capsys.readouterr().out.split()))
+        assert rows[0].dataset == tmp_path.name + ["", " padded", " 16x16 padded"][number]
+        identity = RunFolder(tmp_path / f"{number}").record["identity"]
+        assert ("pad" in identity) == ("pad" in options)
+    told = "the model does not see all of 2 of 2 images (100%) and of 1 of 3 boxes (33%). To pad them to squares"
+    assert said[0].count(told) == 1
+    assert "crops images" not in said[1] + said[2]
+    with pytest.raises(tokenprune.TokenPruneError, match="pad"):
+        evaluate((model, tiny_processor(**crops)), output=tmp_path / "0", **named, pad=True)
+    folder = saved(tiny_llava(), tmp_path / "model")
+    tiny_processor(**crops).save_pretrained(folder)
+    with pytest.raises(tokenprune.SettingError, match=r"an engine prepares images itself: leave out pad \(--pad\)"):
+        evaluate(folder, output=tmp_path / "3", data=tmp_path, engine="vllm", pad=True)
