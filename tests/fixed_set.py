@@ -24,12 +24,13 @@ EVERY_FAMILY = tuple(
         "test_what_tokenprune_models_prints_is_what_the_adapter_answers",
     )
 )
-#: Slow tests of code that rarely changes: families at the sizes of their published checkpoints, block diffusion, names
-#: in other releases of transformers, random draws of everything, evaluations of every kind of family, accelerate's
-#: launcher, bounds by simulation, two of three ways to compile a whole model, compiled attention, the largest image,
-#: and the scripts that repeat the project's own measurements and training.
+#: Slow tests of code that rarely changes: every language model of transformers, families at the sizes of their
+#: published checkpoints, block diffusion, names in other releases of transformers, random draws of everything,
+#: evaluations of every kind of family, accelerate's launcher, bounds by simulation, two of three ways to compile a
+#: whole model, compiled attention, the largest image, and the scripts that repeat our own measurements and training.
 LEFT_OUT = (
     "tests/adapters/published",
+    "tests/adapters/test_language_models.py",
     "tests/adapters/test_packages.py",
     "tests/contract/test_denoising.py",
     "tests/demos/test_large.py::test_the_bundled_image",

@@ -37,6 +37,11 @@ def query_projection(layer: Any) -> Any:
     return layer.self_attn.q_proj
 
 
+def output_projection(layer: Any) -> Any:
+    """Return the module that is given what a decoder layer's attention makes of the values, heads side by side."""
+    return layer.self_attn.o_proj
+
+
 def unreadable_attention(layers: Iterable[Any]) -> str | None:
     """Return why some decoder layer's attention cannot be read by text-guided strategies; None if all layers' can."""
     return next((reason for reason in map(_unreadable, layers) if reason is not None), None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -90,6 +91,14 @@ class Decoder:
         decoder = cls(config, LayerKinds(kinds, window, by_kind, chunk), noncausal)
         decoder._check_kind_of_masks()
         return decoder
+
+    def shortened(self, size: int) -> Decoder:
+        """Return the same, with a config of its own, whose windows and chunks are `size` columns long."""
+        config, window, chunk = copy(self.config), self.layers.window and size, self.layers.chunk and size
+        for name, value in {"sliding_window": window, "attention_chunk_size": chunk}.items():
+            if value is not None:
+                setattr(config, name, value)
+        return replace(self, config=config, layers=replace(self.layers, window=window, chunk=chunk))
 
     @property
     def runs_flash(self) -> bool:

@@ -53,16 +53,20 @@ def facts_of(case: str) -> dict[str, Any]:
     from helpers.contract.cells import EVERY, model_of
 
     from tokenprune.adapters import adapter_for
+    from tokenprune.adapters.tested import combination_of
     from tokenprune.sequence.masks import FULL
 
     model = model_of(case)
     adapter = adapter_for(model)
+    _, _, classes, kinds = combination_of(adapter)
     return {
         "class_name": EVERY[case].class_name,
         "model_type": model.config.model_type,
         "adapter": type(adapter).__name__,
         "contract": adapter.decoder.layers.contract,
         "statistics": sorted(adapter.offers),
+        "classes": list(classes),
+        "layers": list(kinds),
         "stages": set(adapter.decoder.layers.kinds) == {FULL} and adapter.only_before is None,
         "modalities": [modality.name for modality in adapter.modalities],
     }

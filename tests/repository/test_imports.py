@@ -53,11 +53,12 @@ PATCHING = (
     "evals/models/cache.py",
 )
 #: Outside of the engine, only the reader for probes uses a language model's calls.
-KNOW_CALLS = ("tokenprune/engine/", "tokenprune/patching/decoder_attention.py", VLLM)
+KNOW_CALLS = ("tokenprune/engine/", "tokenprune/patching/decoder_attention.py", "tokenprune/patching/untested.py", VLLM)
 #: Files outside of the engine that register hooks, and why. Inside, all hooks go through `register` in engine/patch.py.
 HOOKS = {
     "tokenprune/patching/decoder_attention.py",
     "tokenprune/patching/probing.py",
+    "tokenprune/patching/untested.py",  # for one forward
     "tokenprune/retrieval/patching.py",  # also through `register` in engine/patch.py
     "tokenprune/serving/vllm/worker/capture.py",  # on vLLM's own model, which nobody else holds
 }

@@ -3,6 +3,7 @@
 pruning            `patch` and `unpatch`
 probing            `probe`, which records statistics without pruning
 decoder_attention  reads the attention of decoder layers, for probes
+untested           checks combinations of classes that no test covers by numbers
 handle             what all handles share
 """
 

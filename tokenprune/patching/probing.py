@@ -20,6 +20,7 @@ from tokenprune.errors import PruningError, SettingError
 from tokenprune.patching.decoder_attention import DecoderReader
 from tokenprune.patching.handle import Handle
 from tokenprune.patching.pruning import patch
+from tokenprune.patching.untested import check_untested
 from tokenprune.selection import Selection
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.statistics import check_needs
@@ -239,6 +240,7 @@ def probe(
             raise SettingError(
                 f"probe: decoder_layers has {number!r}; those of this model are 0..{len(model_adapter.layers) - 1}."
             )
+    check_untested(model_adapter, drops=False, reads_text=bool(numbers))
     return Probe(model_adapter, RecordingStrategy(wanted=wanted - {"text_attention"}, layer=layer), numbers)
 
 

@@ -14,11 +14,12 @@ from tokenprune.checks import check_choice
 from tokenprune.engine.pruner import Pruner
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.patching.handle import PatchingHandle
+from tokenprune.patching.untested import check_untested
 from tokenprune.report import Report
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.settings import SettingsFile
-from tokenprune.strategy import Strategy
+from tokenprune.strategy import StagedStrategy, Strategy
 from tokenprune.tokens.statistics import check_needs
 
 
@@ -93,6 +94,8 @@ def patch(
     adapter: an adapter class to use instead of the one registered for the model's class. GenericAdapter fits many
         classes without an adapter, but has not been tested on them.
 
+    A combination of model, language model and tower that no test covers is checked on a few tokens, once per model.
+
     Raises SettingError for an invalid setting and UnsupportedError for a model that cannot be patched; the model is
     then unchanged.
     """
@@ -115,6 +118,8 @@ def patch(
         file.warn_unless_made_for(len(model_adapter.layers))
     assert isinstance(model, nn.Module)
     pruner = Pruner(model, model_adapter, chosen, cast(PositionIds, position_ids))
+    drops = chosen.keep_ratio != 1 or isinstance(chosen, StagedStrategy)
+    check_untested(model_adapter, drops, reads_text="text_attention" in needs)
     return PatchHandle(pruner, pruner.install())
 
 
