@@ -42,7 +42,7 @@ def main(arguments=None):
     observation = {**random_observation(), "noise": torch.randn(1, 10, 32)}
     print("The weights are random: how far actions move says nothing about a trained policy. The counts are exact.")
     unpruned = policy.sample_actions(**observation)
-    tokens = tokenprune.EfficientVLA(keep_ratio=0.25)  # the visual tokens alone, then with the other two parts
+    tokens = tokenprune.EfficientVLA(keep_ratio=0.25, reuse=1)  # the visual tokens alone, then with the other two parts
     for strategy in tokens, replace(tokens, skip=(3, 4)), replace(tokens, skip=(3, 4), reuse=2):
         with tokenprune.patch(policy, strategy) as handle:
             actions = policy.sample_actions(**observation)

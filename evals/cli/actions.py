@@ -41,7 +41,7 @@ def run(options: Namespace) -> None:
     Open loop, on recorded observations: every call starts from the same noise, and no robot moves. To judge an error,
     compare it with the effect of drawing new noise. Only closed-loop tests show whether the robot still succeeds.
 
-      tokenprune actions --model my_policy --data recordings --strategy efficientvla:reuse=5 --keep-ratio 0.25
+      tokenprune actions --model my_policy --data recordings --strategy efficientvla --keep-ratio 0.25
     """
     import json
     from dataclasses import asdict

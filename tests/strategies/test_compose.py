@@ -257,6 +257,7 @@ def test_outputs_are_reused_as_the_last_step_says() -> None:
     assert Compose(FoPru(), FastV()).recompute_every == 1
     with pytest.raises(UnsupportedError, match="an action expert in every 5 denoising steps"):
         tokenprune.patch(model_of("llava-clip"), Compose(FoPru(), EfficientVLA(reuse=5, layer=1)))
+    tokenprune.patch(model_of("llava-clip"), Compose(FoPru(), EfficientVLA(layer=1))).remove()
 
 
 def test_in_the_report() -> None:

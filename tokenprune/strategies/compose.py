@@ -132,6 +132,11 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
         last = self.steps[-1]
         return last.recompute_every if isinstance(last, ReusingStrategy) else 1
 
+    @property
+    def requires_expert(self) -> bool:
+        last = self.steps[-1]
+        return isinstance(last, ReusingStrategy) and last.requires_expert
+
     def select(self, tokens: VisualTokens) -> Selection:
         n_visual, device, features = tokens.n_visual, tokens.features.device, tokens.features
         kept, merged, scores, done = torch.arange(n_visual, device=device), Merge.none(device), None, []

@@ -64,3 +64,8 @@ class ReusingStrategy(Strategy):
     @abstractmethod
     def recompute_every(self) -> int:
         """The layers are computed once in this many steps, beginning with the first; 1 computes them in every step."""
+
+    @property
+    def requires_expert(self) -> bool:
+        """Whether models without an action expert are refused; else nothing is reused in them."""
+        return self.recompute_every != 1

@@ -12,8 +12,8 @@ class Record:
     """What the repository's pages, measurements and tests say about a strategy, written once.
 
     keeps: which tokens it keeps, in the catalogue's words.
-    published: the paper's or its code's value of each setting that is not None by default, and of `keep_ratio` if that
-        is not a quarter. source: where they are from.
+    published: the paper's or its code's value of each setting that is not None by default, of `reuse`, and of
+        `keep_ratio` if that is not a quarter. source: where they are from.
     stages: the decoder layers at which its stages start by default, in language models of 28, 32 and 36 layers.
     waits: how often a prefill of one image makes the CPU wait for its device, and of each further image of the batch,
         in addition to the model's own waits; a single number is an upper bound for each image. None is not counted.

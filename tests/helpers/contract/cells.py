@@ -21,6 +21,8 @@ from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import AdaptiveStrategy, Stage, StagedStrategy
 
 RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "adatoken": 0.5}
+#: Settings without which a strategy of dropped tokens is not the same as masking: here, all steps of a policy's expert.
+EXACT: dict[str, dict[str, Any]] = {"efficientvla": {"reuse": 1}}
 #: Cases in addition to the registered strategies: one whose settings keep less than its budget, and sequences of two
 #: strategies: before and after the tower, and after it and inside the language model.
 VARIANTS: dict[str, tokenprune.Strategy] = {
@@ -51,7 +53,7 @@ FIRST_CASE = "llava-clip"
 def strategy_of(name: str, **settings: Any) -> tokenprune.Strategy:
     if name in VARIANTS:
         return replace(VARIANTS[name], **settings)
-    return STRATEGIES[name](**(settings or {"keep_ratio": RATIOS.get(name, 0.3)}))
+    return STRATEGIES[name](**(settings or {"keep_ratio": RATIOS.get(name, 0.3), **EXACT.get(name, {})}))
 
 
 NAMES = (*STRATEGIES, *VARIANTS)

@@ -17,9 +17,9 @@ def check_denoises(strategy: Strategy, adapter: ModelAdapter) -> None:
             f"{type(strategy).__name__} prunes between denoising steps, and {adapter.description} has none. Use a "
             f"strategy that prunes before the language model, such as FoPru."
         )
-    if isinstance(strategy, ReusingStrategy) and valid_interval(strategy) > 1 and not isinstance(adapter, Policy):
+    if isinstance(strategy, ReusingStrategy) and strategy.requires_expert and not isinstance(adapter, Policy):
         raise UnsupportedError(
-            f"{type(strategy).__name__} computes an action expert in every {strategy.recompute_every} denoising "
+            f"{type(strategy).__name__} computes an action expert in every {valid_interval(strategy)} denoising "
             f"steps only, and {adapter.description} has none. Patch a robot policy, or compute every step: reuse=1."
         )
 

@@ -16,6 +16,9 @@ from tokenprune.strategies.shared.similarity import unit_vectors
 from tokenprune.strategy import OneStage, RankedStrategy, Record, ReusingStrategy, SkippingStrategy, Stage
 from tokenprune.tokens import StageTokens
 
+#: The paper computes the action expert in every fifth step.
+REUSE = 5
+
 
 @register_strategy("efficientvla")
 @dataclass(frozen=True)
@@ -29,8 +32,9 @@ class EfficientVLA(OneStage, RankedStrategy, SkippingStrategy, ReusingStrategy):
     skip: the decoder layers to skip, see `SkippingStrategy`: the paper's layer removal, with the ranking of
         `tokenprune layers`. In a robot policy they are removed from the language model and from the action expert,
         each of whose layers reads the keys and values of the same layer of the language model.
-    reuse: the action expert's attention and MLPs are computed once in this many denoising steps, and their outputs are
-        reused in between. 1 computes them in every step; the paper uses 5. For robot policies only (PI0, PI0.5).
+    reuse: in robot policies (PI0, PI0.5), the action expert's attention and MLPs are computed once in this many
+        denoising steps, and their outputs are reused in between. 1 computes them in every step. None is the paper's 5
+        in a policy; other models have no such steps, and refuse a number above 1.
 
     Deviations: relevance is the attention that the text after the image pays to a visual token, averaged over heads and
     text tokens; the paper writes the attention from the visual token to the text, which a causal model does not have
@@ -46,25 +50,30 @@ class EfficientVLA(OneStage, RankedStrategy, SkippingStrategy, ReusingStrategy):
             "from decoder layer 2 on, the tokens that the text attends to most, and those least like them; `skip` "
             "removes layers, and in robot policies `reuse` computes the action expert less often"
         ),
-        source="paper: K_key, alpha; reuse only if asked for",
-        published={"key": 4, "alpha": 0.5, "layer": 2, "reuse": 1},
+        source="paper: K_key, alpha, and the interval of cached features, REUSE",
+        published={"key": 4, "alpha": 0.5, "layer": 2, "reuse": REUSE},
         stages=([2], [2], [2]),
         waits=(2, 1),
     )
 
     key: int = 4
     alpha: float = 0.5
-    reuse: int = field(default=1, kw_only=True)
+    reuse: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("EfficientVLA", "key", self.key)
-        check_count("EfficientVLA", "reuse", self.reuse)
+        if self.reuse is not None:
+            check_count("EfficientVLA", "reuse", self.reuse)
         check_share("EfficientVLA", "alpha", self.alpha)
 
     @property
     def recompute_every(self) -> int:
-        return self.reuse
+        return REUSE if self.reuse is None else self.reuse
+
+    @property
+    def requires_expert(self) -> bool:
+        return self.reuse is not None and super().requires_expert
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         relevance, n_kept = tokens.attention.from_text(), stage.budget(tokens.n_visual)
