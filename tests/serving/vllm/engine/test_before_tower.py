@@ -12,39 +12,19 @@ from helpers.served.families import FAMILIES
 from helpers.served.family import words
 from helpers.served.reference import Request
 
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
+
 pytestmark = [needs_vllm, pytest.mark.slow]
 EXACT = {"strategy": "pixelprune"}
 SOME = {"strategy": "pixelprune", "threshold": 0.3, "keep_ratio": 0.3}
 BY_ATTENTION = {"strategy": "compose", "steps": ["pixelprune", "fopru:keep=9"]}
 MERGING = {"strategy": "compose", "steps": ["pixelprune", "visionzip:keep=9"]}
-#: Families with windows in the tower, features of several layers, linear attention, another tower, and plain IDs.
-NAMES = (
-    "qwen2_vl",
-    "qwen2_5_vl",
-    "qwen3_vl",
-    "qwen3_5",
-    "interns2",
-    "interns2_mobius",
-    "hyperclovax",
-    "ling3_vl",
-    "qwen4_exp",
-    "glm4v",
-    "glm_ocr",
-    "glm5_next",
-    "minimax_m3",
-    "exaone4_5",
-    "cosmos3_omni",
-    "qwen2_5_omni",
-    "qwen3_omni_moe",
-    "cohere_compass",
-    "dots_ocr",
-    "opencua",
-    "llava_onevision2",
-    "ovis2_5",
-)
+#: They differ from others only in the language model.
+EXPERTS = ("qwen3_vl_moe", "qwen3_5_moe", "glm4v_moe")
+NAMES = [one.name for one in FAMILIES if ARCHITECTURES[one.architecture].drops_patches and one.name not in EXPERTS]
 #: Towers with patches in raster order, for one image at a time or for frames that are merged into the same tokens.
 RASTER = ("paddleocr_vl", "isaac", "keye", "keye_vl1_5", "kimi_k25", "kimi_k3", "kimi_k31", "kimi_vl")
-CASES = [(name, EXACT) for name in (*NAMES, *RASTER)]
+CASES = [(name, EXACT) for name in NAMES]
 CASES += [
     (name, one)
     for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_omni_moe", "dots_ocr", "minimax_m3", "ovis2_5", *RASTER)
