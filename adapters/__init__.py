@@ -21,7 +21,6 @@ clip_relevance  the relevance that CDPruner needs, computed by CLIP
 if __name__ != "tokenprune.adapters":  # a second name would make a second copy of every class
     raise ImportError("import tokenprune.adapters, not adapters")
 
-from tokenprune.adapters import families as families  # importing it registers every family's adapter
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.registry import ADAPTERS, adapter_for, register_adapter

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable
-from typing import TypeGuard, TypeVar
+from collections import UserDict
+from collections.abc import Callable, MutableMapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar
 
 from torch import nn
 
@@ -18,7 +22,37 @@ from tokenprune.errors import SettingError, UnsupportedError
 TRANSFORMERS_RANGE = ((5, 4), (6, 0))
 #: Entry points of other distributions, each named after a transformers class.
 GROUP = "tokenprune.adapters"
-ADAPTERS: dict[str, type[ModelAdapter]] = {}
+FAMILIES = "tokenprune.adapters.families"
+
+
+class _Adapters(UserDict[str, Any]):
+    """Adapters by class name. A file of `families` is imported when one of its adapters is looked up; the classes that
+    it registers are read from its text."""
+
+    def __init__(self) -> None:
+        self.data = {
+            name: f"{FAMILIES}.{file.stem}"
+            for file in sorted(Path(__file__).with_name("families").glob("*.py"))
+            for names in re.findall(r"^@register_adapter\(([^)]*)\)", file.read_text(encoding="utf-8"), re.MULTILINE)
+            for name in re.findall(r'"(\w+)"', names)
+        }
+
+    def __getitem__(self, name: str) -> type[ModelAdapter]:
+        if isinstance(module := self.data[name], str):
+            import_module(module)
+        return self.data[name]
+
+    def __setitem__(self, name: str, adapter: type[ModelAdapter]) -> None:
+        if self.data.get(name) != adapter.__module__:
+            self.get(name)  # if its file in `families` were imported later, it would replace this adapter
+        self.data[name] = adapter
+
+    def __delitem__(self, name: str) -> None:
+        self[name]  # likewise
+        del self.data[name]
+
+
+ADAPTERS: MutableMapping[str, type[ModelAdapter]] = _Adapters()
 
 Adapter = TypeVar("Adapter", bound=type[ModelAdapter])
 
@@ -111,7 +145,7 @@ def full_model_class(cls: type) -> str | None:
 
 
 def _is_ours(adapter: type[ModelAdapter]) -> bool:
-    return adapter.__module__.startswith("tokenprune.adapters.families.")
+    return adapter.__module__.startswith(f"{FAMILIES}.")
 
 
 def _is_adapter(found: object) -> TypeGuard[type[ModelAdapter]]:

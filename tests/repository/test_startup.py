@@ -18,6 +18,24 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = "from tokenprune import *"
 NAMES = import_module("tokenprune").__all__
 HELP = "from tokenprune.__main__ import main; main(['--help'])"
+PATCH = """
+import pathlib, sys, tokenprune
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+from tokenprune.adapters import ADAPTERS, ModelAdapter, register_adapter
+def imported():
+    return {name.rpartition(".")[2] for name in sys.modules if name.startswith("tokenprune.adapters.families.")}
+small = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)
+vision, text = {**small, "model_type": "clip_vision_model", "image_size": 28}, {**small, "model_type": "llama"}
+config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=5)
+tokenprune.patch(LlavaForConditionalGeneration(config), "grid", keep=1)
+assert imported() == {"llava"}, imported()
+adapter = register_adapter("InternVLForConditionalGeneration")(type("Other", (ModelAdapter,), {}))
+names = {*ADAPTERS}
+for file in sorted(pathlib.Path('adapters/families').glob("*.py")):
+    __import__(f"tokenprune.adapters.families.{file.stem}")
+assert ADAPTERS["InternVLForConditionalGeneration"] is adapter
+assert {*ADAPTERS} == names and all(ADAPTERS.values())
+"""
 
 
 def test_a_type_checker_sees_misspelt_names() -> None:
@@ -98,6 +116,11 @@ def test_importing_the_package_alone_does_not_load_torch() -> None:
 
 def test_help_loads_no_torch() -> None:
     assert not {"torch", "numpy", "transformers", "rich"} & loaded(HELP)
+
+
+def test_patch_imports_one_family() -> None:
+    """The others' classes are known nevertheless, and an adapter registered before its family is imported stays."""
+    in_a_new_process(PATCH)
 
 
 @pytest.mark.slow
