@@ -135,8 +135,7 @@ tables: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tokenprune.evals.dev.measure
 	$(BIN)/python -m tokenprune.evals.dev.tables README.md tokenprune/strategies/catalogue.md evals/results/*.md
 
-# Trains the bundled model again from its sources: version 1 in less than two hours on one core that multiplies BF16 in
-# hardware (AMX), then the bundled model, which is grown from it, in several days. An interrupted run resumes.
+# Trains the bundled model again, in several days, from its sources and from version 1 in training/version_1/model, whose
+# recipe is in the history only (evals/dev/train/__init__.py). An interrupted run resumes.
 train: install
-	$(BIN)/python -m tokenprune.evals.dev.train.version_1
 	$(BIN)/python -m tokenprune.evals.dev.train --install evals/bundled/model

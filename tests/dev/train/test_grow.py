@@ -17,14 +17,16 @@ from tokenprune.evals.dev.train.stages import anchor as anchoring
 from tokenprune.evals.dev.train.start import llava
 from tokenprune.evals.dev.train.start.grow import grow, known_words
 from tokenprune.evals.dev.train.start.model import build_processor
-from tokenprune.evals.dev.train.version_1.assets import nouns
+from tokenprune.evals.dev.train.vocabulary.nouns import nouns
+
+NOUNS = sorted(noun.name for noun in nouns())[:50]
 
 
 @pytest.fixture(scope="module")
 def version_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model with two layers, in which every second inner unit adds nothing."""
     folder = tmp_path_factory.mktemp("version_1")
-    processor = llava.build_processor(nouns())
+    processor = llava.build_processor(NOUNS)
     torch.manual_seed(0)
     tower = Dinov2Model(
         Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=56)
@@ -39,7 +41,7 @@ def version_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_grown_model_answers_as_the_old_one_with_twice_the_layers(version_1: Path) -> None:
-    processor, new_processor = llava.build_processor(nouns()), build_processor()
+    processor, new_processor = llava.build_processor(NOUNS), build_processor()
     old: Any = llava.LlavaForConditionalGeneration.from_pretrained(version_1).eval()
     new: Any = grow(version_1, new_processor, seed=1).eval()
     assert len(new.model.language_model.layers) == 4
@@ -57,7 +59,7 @@ def test_a_grown_model_answers_as_the_old_one_with_twice_the_layers(version_1: P
 
 
 def test_a_missing_model_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="make train"):
+    with pytest.raises(SystemExit, match="holds no model to grow"):
         grow(tmp_path / "none", build_processor(), seed=0)
 
 

@@ -21,7 +21,6 @@ from tokenprune.evals.dev.train.scenes.assets import (
 )
 from tokenprune.evals.dev.train.scenes.draw import KINDS, Scene, draw_scene
 from tokenprune.evals.dev.train.start.model import build_processor
-from tokenprune.evals.dev.train.version_1.assets import files_by_noun as files_of_version_1
 from tokenprune.evals.dev.train.vocabulary.nouns import Noun, nouns
 from tokenprune.evals.dev.train.vocabulary.words import SIGN_WORDS
 
@@ -89,10 +88,6 @@ def test_nothing_is_on_both_sides_of_the_split() -> None:
     assert all(noun.held_out < set(noun.files) for noun in held_out)
     assert {noun.group for noun in held_out} == {noun.group for noun in nouns()}
     assert len(held_out) > 400
-    # The model is grown from version 1, so exactly what version 1 held out must be held out.
-    unseen = {f"stamps/{files[-1]}" for files in files_of_version_1().values() if len(files) > 1}
-    seen = {f"stamps/{file}" for files in files_of_version_1().values() for file in files} - unseen
-    assert {file for noun in held_out for file in noun.held_out if file in seen | unseen} == unseen
     assert not set(HELD_OUT_BACKGROUNDS) & set(TRAINING_BACKGROUNDS)
     assert not set(HELD_OUT_FONTS) & set(TRAINING_FONTS)
     seen, unseen = (set(background_files(Path(), held_out=side)) for side in (False, True))

