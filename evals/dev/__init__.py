@@ -4,7 +4,6 @@ The folder peers holds scripts that compare with published packages.
 
 train        the recipe of the bundled model
 clips        the bundled clips
-large        the bundled large image
 measure      the accuracy of the bundled model, in one command
 experiments  all other measurements
 stored       where results are stored

@@ -1,4 +1,4 @@
-"""Tables of what pruning loses: accuracy, and trees on aerial photographs.
+"""Tables of what pruning loses.
 
 measured        what `dev.measure` has stored of its plan; the next nine tables are made from it
 headline        the README's short table
@@ -10,12 +10,6 @@ references      every strategy against four others, question by question
 variants        what changing one setting does
 judged          goals of the unpruned model, and published findings
 which_strategy  one line per strategy, with what it needs
-adaptive        adaptive budgets against fixed ones
-tune_splits     whether the bound of `tune` holds on hidden questions
 adapted         what training while pruned gains
-kv_precision    fewer tokens or fewer bits in the KV cache
-needles         coarse to fine in large images
-needle_answers  the answers that these tables are made from
-aerial          trees kept on aerial photographs
 differences     the text of a paired difference in a cell
 """

@@ -7,7 +7,6 @@ selection     selection alone
 decode_steps  what a patch adds to a decode step
 growth        prefills as images grow
 tower         pruning before the vision tower and between its layers
-background    BackgroundPruning as images grow
 peers         prefills of the published packages, and video reducers of vLLM
 serving       requests inside vLLM
 pages         rendered pages inside vLLM
