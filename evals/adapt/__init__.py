@@ -8,6 +8,7 @@ generation   the unpruned model's answers to the questions of a row, all at once
 own_answers  its answers to all questions, stored on disk
 teaching     targets without labels: the model's own distributions
 loss         what is minimised
+shrinking    smaller images instead of fewer tokens
 objective    what is trained, and how the model is pruned meanwhile
 training     transformers' Trainer, with a new patch at every step
 estimate     memory and time, before anything starts

@@ -23,9 +23,10 @@ from tokenprune.evals.adapt.examples import Example, by_image, check_images, lab
 from tokenprune.evals.adapt.generation import RowGenerator, UnprunedAnswer
 from tokenprune.evals.adapt.logits import output_layer
 from tokenprune.evals.adapt.lora import Part, with_lora
-from tokenprune.evals.adapt.objective import Objective, Ratios, at_ratio
+from tokenprune.evals.adapt.objective import Objective, Ratios
 from tokenprune.evals.adapt.own_answers import own_answers
 from tokenprune.evals.adapt.rows import Collator, Row, on_device, why_not_in_one_row
+from tokenprune.evals.adapt.shrinking import Shrinking, applied
 from tokenprune.evals.adapt.teaching import Distributions
 from tokenprune.evals.adapt.training import STATE, Hyperparameters, PrunedTrainer, Rows, arguments, last_checkpoint
 from tokenprune.evals.defaults import BATCH_TOKENS, DEFAULT_STRATEGY, MAX_IMAGE_PIXELS
@@ -35,7 +36,7 @@ from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.run.arguments import as_counts, as_model, check_lists
 from tokenprune.evals.run.progress import plain_printer
 from tokenprune.evals.run.questions import limit_questions, load_questions, notices
-from tokenprune.evals.run.setups import read_strategy
+from tokenprune.evals.run.setups import DOWNSAMPLE, read_strategy
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.identity import record_identity
 from tokenprune.evals.storage.provenance import answering_identity, class_identity, tasks_identity, versions
@@ -93,7 +94,7 @@ def adapt(
     split: None is "train", if the sets have it, otherwise all.
     output: a folder, from which the same call resumes; without labels, targets computed after resuming may be rounded
         differently. SettingError if it holds another training.
-    strategy: as in `--strategy`.
+    strategy: as in `--strategy`, or `downsample`, which shrinks the images instead.
     keep_ratio, up_to, whole: a share `whole` of the steps is unpruned; in the others, the keep ratio is drawn between
         `keep_ratio` and `up_to`, so that one adapter works at all of them.
     labels: True learns the right answers; False what the unpruned model would answer, see
@@ -118,7 +119,7 @@ def adapt(
     batch_tokens = batch_tokens or BATCH_TOKENS
     training = Hyperparameters(part, rank, steps, batch, accumulate, learning_rate)
     ratios = Ratios(keep_ratio, up_to, whole, seed)
-    base = read_strategy(strategy).make({"keep_ratio": keep_ratio})
+    pruning = None if strategy == DOWNSAMPLE else read_strategy(strategy).make({"keep_ratio": keep_ratio})
     files.check_folder(output)
     with allowing(image_roots, max_image_pixels):
         style = style_of(*load_processor(model))
@@ -128,8 +129,9 @@ def adapt(
         check_images(asked)
         answers = {one.question.key: one.answer for one in labelled(asked)} if labels else None
         loaded, processor = load_model(model, dtype)
+        base = Shrinking(processor, keep_ratio) if pruning is None else pruning
         for ratio in (keep_ratio, up_to):  # fail now rather than at a step
-            with tokenprune.patch(loaded, at_ratio(base, ratio)):
+            with applied(loaded, base, ratio):
                 pass
         collator = Collator(processor, loaded.dtype)
         groups = _grouped(loaded, collator, base, asked, per_image, say)
@@ -185,7 +187,7 @@ def _load(
 def _grouped(
     model: Any,
     collator: Collator,
-    strategy: tokenprune.Strategy,
+    strategy: tokenprune.Strategy | Shrinking,
     questions: Sequence[Question],
     per_image: int,
     say: Callable[[str], None],
@@ -230,9 +232,7 @@ def _identity(
     """Everything that affects what is learnt. batch_tokens: of the questions that the unpruned model answers one by
     one."""
     return {
-        "strategy": name_of(type(objective.strategy)),
-        "settings": changed_settings(objective.strategy),
-        **class_identity(objective.strategy),
+        **_identity_of(objective.strategy),
         "ratios": asdict(objective.ratios),
         "labels": objective.labels,
         **asdict(training),
@@ -242,6 +242,12 @@ def _identity(
         "versions": versions(),
         **({} if objective.labels else {"batch_tokens": batch_tokens}),
     }
+
+
+def _identity_of(strategy: tokenprune.Strategy | Shrinking) -> dict[str, Any]:
+    if isinstance(strategy, Shrinking):
+        return {"strategy": DOWNSAMPLE}
+    return {"strategy": name_of(type(strategy)), "settings": changed_settings(strategy), **class_identity(strategy)}
 
 
 def _train(

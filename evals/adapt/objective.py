@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from peft import PeftModel
 from torch import nn
 
-import tokenprune
 from tokenprune.errors import SettingError
 from tokenprune.evals.adapt.loss import answer_loss
+from tokenprune.evals.adapt.shrinking import Shrinking, applied
 from tokenprune.evals.adapt.teaching import Distributions
+from tokenprune.strategy import Strategy
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,15 @@ class Ratios:
         return float(self.lowest * (self.highest / self.lowest) ** draw.random())
 
 
-def at_ratio(strategy: tokenprune.Strategy, ratio: float) -> tokenprune.Strategy:
-    """Return the strategy with the keep ratio of a step."""
-    return replace(strategy, keep_ratio=ratio, keep=None)
-
-
 @dataclass(frozen=True)
 class Objective:
-    """strategy, ratios: how the model is pruned.
+    """strategy, ratios: how the model is pruned, or its images are shrunk.
 
     labels: whether it learns the batches' answers, and not their distributions in the unpruned model.
     head: see `tokenprune.evals.adapt.logits.output_layer`.
     """
 
-    strategy: tokenprune.Strategy
+    strategy: Strategy | Shrinking
     ratios: Ratios
     labels: bool
     head: nn.Module | None
@@ -73,5 +69,5 @@ class Objective:
         with ExitStack() as step:
             step.enter_context(answer_loss(model, self.head, targets))
             if ratio < 1:
-                step.enter_context(tokenprune.patch(model, at_ratio(self.strategy, ratio)))
+                step.enter_context(applied(model, self.strategy, ratio))
             yield

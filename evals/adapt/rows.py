@@ -8,17 +8,17 @@ cost.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.adapt.examples import Example
+from tokenprune.evals.adapt.shrinking import Shrinking, applied
 from tokenprune.evals.reading.images import size_of
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.prompts import chat_prompt, encode_chat, tokenizer_options
@@ -180,7 +180,7 @@ def separation_mask(parts: Int[Tensor, "batch n"]) -> Bool[Tensor, "batch 1 n n"
 
 
 @torch.no_grad()
-def why_not_in_one_row(model: Any, collator: Collator, strategy: Strategy, row: Row) -> str | None:
+def why_not_in_one_row(model: Any, collator: Collator, strategy: Strategy | Shrinking, row: Row) -> str | None:
     """Why questions about one image cannot be in one row; None if the loss of `row` is that of its questions alone."""
     adapter, attention = adapter_for(model), model.config.get_text_config()._attn_implementation
     if ASKED & strategy.needs:
@@ -194,8 +194,8 @@ def why_not_in_one_row(model: Any, collator: Collator, strategy: Strategy, row: 
         return "the model has token types or its own numbering of tokens"
     if not all(map(torch.equal, _visible_tokens(together), _unpadded(alone))):
         return "its processor and its tokenizer end prompts differently"
-    for ratio in (strategy.keep_ratio, 1.0):
-        with tokenprune.patch(model, replace(strategy, keep_ratio=ratio, keep=None)):
+    for ratio in (strategy.keep_ratio or 1.0, 1.0):
+        with applied(model, strategy, ratio):
             losses = [float(model(**on_device(batch, model)).loss) for batch in (together, alone)]
         if abs(losses[0] - losses[1]) > max(4 * torch.finfo(collator.dtype).eps, 1e-3) * losses[1]:  # rounding
             return f"their loss is then {losses[0]:.3f} instead of {losses[1]:.3f}"
