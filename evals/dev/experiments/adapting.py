@@ -75,6 +75,7 @@ def measure(options: Namespace) -> list[TaskResult]:
             baselines=["unpruned"],
             data=options.data,
             limit=options.limit,
+            apart_from=options.apart_from,
         )
     return rows
 
@@ -122,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="data type in training; the evaluation uses float32",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="questions per task in the evaluation (default: all)")
+    parser.add_argument("--apart-from", nargs="+", default=(), metavar="FILE", help="as in `tokenprune eval`")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for scenes, adapter and runs")
     parser.add_argument(
         "--rows", type=Path, required=True, metavar="FILE", help="file to write the rows to, as JSON lines"
