@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn.functional import interpolate
 
 import tokenprune
 from tokenprune.errors import SettingError
-from tokenprune.evals.run.downsample import any_resolution, shrunk_grid
+from tokenprune.evals.run.downsample import any_resolution, full_grid, shrunk_grid
 from tokenprune.strategy import Strategy
 
 
@@ -32,10 +33,13 @@ class Shrinking:
     @contextmanager
     def applied_to(self, model: Any) -> Iterator[None]:
         """Within the block, calls of `model` with labels or without see the smaller images."""
-        rows, columns = shrunk_grid(self.processor, self.keep_ratio)
-        size = rows * self.processor.patch_size, columns * self.processor.patch_size
+        (rows, columns), full = shrunk_grid(self.processor, self.keep_ratio), full_grid(self.processor)
+        size, n_fewer = (
+            (rows * self.processor.patch_size, columns * self.processor.patch_size),
+            prod(full) - rows * columns,
+        )
         hook = model.register_forward_pre_hook(
-            lambda _, args, kwargs: (args, _shrunk(kwargs, size, rows * columns, model.config.image_token_id)),
+            lambda _, args, kwargs: (args, _shrunk(kwargs, size, n_fewer, model.config.image_token_id)),
             with_kwargs=True,
         )
         try:
@@ -52,8 +56,8 @@ def applied(model: Any, strategy: Strategy | Shrinking, ratio: float) -> Abstrac
     return tokenprune.patch(model, replace(strategy, keep_ratio=ratio, keep=None))
 
 
-def _shrunk(inputs: dict[str, Any], size: tuple[int, int], n_left: int, token: int) -> dict[str, Any]:
-    """Return a model's inputs with every image resized and the first `n_left` of its placeholders.
+def _shrunk(inputs: dict[str, Any], size: tuple[int, int], n_fewer: int, token: int) -> dict[str, Any]:
+    """Return a model's inputs with every image resized and the last `n_fewer` of its placeholders removed.
 
     The position IDs are those of the shorter prompt. SettingError if the rows have different numbers of images.
     """
@@ -63,7 +67,7 @@ def _shrunk(inputs: dict[str, Any], size: tuple[int, int], n_left: int, token: i
     if not (placeholders.sum(1) * len(ids) == placeholders.sum()).all():
         raise SettingError("downsample in adapt: rows with different numbers of images cannot share a batch; --batch 1")
     n_full = int(placeholders[0].sum()) // n_images
-    kept = ~placeholders | ((placeholders.cumsum(1) - 1) % n_full < n_left)
+    kept = ~placeholders | ((placeholders.cumsum(1) - 1) % n_full < n_full - n_fewer)
     columns = kept.nonzero()[:, 1].view(len(ids), -1)
     found = {**inputs, "pixel_values": interpolate(pixels.float(), size, mode="bicubic", antialias=True).to(pixels)}
     for name in ("input_ids", "labels", "attention_mask", "position_ids"):
@@ -71,7 +75,7 @@ def _shrunk(inputs: dict[str, Any], size: tuple[int, int], n_left: int, token: i
         if not isinstance(value, Tensor):
             continue
         if name == "position_ids":
-            value = value - (~kept).cumsum(1)
+            value = (value - (~kept).cumsum(1)).clamp_min(0)  # 0 in padding
         if value.ndim == 4:
             value = torch.stack([mask[:, own][:, :, own] for mask, own in zip(value, columns, strict=True)])
         else:

@@ -18,7 +18,7 @@ def add_options(parser: ArgumentParser) -> None:
         dest="labels",
         help="train on the unpruned model's own answers instead of the labels",
     )
-    shared.add_strategy(parser)
+    shared.add_strategy(parser, also="; or downsample, which shrinks the images instead")
     shared.add_keep_ratio(parser, 0.1, "lowest fraction of the visual tokens to keep in a pruned step")
     parser.add_argument(
         "--up-to", type=fraction, default=0.5, metavar="RATIO", help="highest fraction to keep in a pruned step"
