@@ -58,7 +58,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Train a plain PEFT adapter while the model is pruned, so that pruning costs less accuracy.
+    """Train a plain PEFT adapter while the model is pruned, or its images are shrunk, so that this costs less accuracy.
 
     First prints how much memory and time the training needs. Interrupted training resumes with the same command. The
     adapter loads without tokenprune:

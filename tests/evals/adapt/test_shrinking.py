@@ -38,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("with_cls", [False, True])
 def test_batches_are_those_of_smaller_images(per_image: int, with_cls: bool, data: Path) -> None:
     model: Any = Deep("llava-clip", "clip").build("sdpa")
-    processor = tiny_processor()
+    processor: Any = tiny_processor()
     if with_cls:
         model.config.vision_feature_select_strategy = processor.vision_feature_select_strategy = "full"
     rows = [Row(tuple(labelled(group))) for group in by_image(load_questions(data)[:4], per_image)]
