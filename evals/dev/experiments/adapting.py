@@ -10,6 +10,7 @@ resumes with the same command.
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, cast
 from peft import PeftModel
 from tqdm import tqdm
 
-from tokenprune.evals.adapt.adapt import adapt
+from tokenprune.evals.adapt.adapt import IDENTITY, adapt
 from tokenprune.evals.cli.arguments.parser import script_parser
 from tokenprune.evals.dev.tables.accuracy.adapted import ADAPTED
 from tokenprune.evals.dev.train.release.choose import draw_set
@@ -28,7 +29,7 @@ from tokenprune.evals.dev.train.scenes.assets import load_assets
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.evaluate import evaluate
-from tokenprune.evals.storage import results_io
+from tokenprune.evals.storage import files, results_io
 from tokenprune.evals.storage.results import TaskResult
 
 KEEP_RATIOS = (0.25, 0.1)
@@ -126,11 +127,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--apart-from", nargs="+", default=(), metavar="FILE", help="as in `tokenprune eval`")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for scenes, adapter and runs")
     parser.add_argument(
-        "--rows", type=Path, required=True, metavar="FILE", help="file to write the rows to, as JSON lines"
+        "--rows",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="file to write the rows to, as JSON lines; those with the adapter hold what identifies its training",
     )
     options = parser.parse_args(arguments)
     rows = measure(options)
-    results_io.write(options.rows, rows)
+    training = {"training": json.loads((options.output / "adapted" / IDENTITY).read_text(encoding="utf-8"))}
+    lines = [json.loads(results_io.to_line(row)) | (training if row.model == ADAPTED else {}) for row in rows]
+    files.replace(options.rows, "".join(f"{json.dumps(line)}\n" for line in lines))
     unpruned = {row.task: row.accuracy for row in rows if row.strategy == "unpruned" and row.model != ADAPTED}
     for row in rows:
         print(

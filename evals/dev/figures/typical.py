@@ -14,7 +14,10 @@ from tokenprune.strategies.settings import SettingsFile
 def typical(setups: Sequence[Setup]) -> int:
     """Return the number of the first REC question of the bundled scenes that the unpruned model answers right and on
     which each of the `setups` does what it does on most such questions: right if it is right on more than half of them,
-    else wrong. Only questions of the main table count. StopIteration if there is none."""
+    else wrong. Only questions of the main table count. StopIteration if there is none.
+
+    An adapted model is not in the image: the repository has the scores of its answers, but no adapter to draw it with.
+    """
     rows = {row.key: row for row in measured(MAIN).rows if row.task == "rec"}
     whole = rows[SetupKey(UNPRUNED, "original", 1.0)]
     answers = [[points for points, _ in row.scored_images] for row in (whole, *(rows[one.key] for one in setups))]

@@ -39,6 +39,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (True, "FoPru"),
     ]
     assert all(row.n == 10 for row in rows)
+    trained = [json.loads(line).get("training", {}).get("steps") for line in file.read_text().splitlines()]
+    assert trained == [None, None, 3, 3]
     assert compare(rows[3], rows[1]).n == 10
     answers = [
         [json.loads(line)["text"] for line in (output / name / "answers.jsonl").read_text().splitlines()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,12 @@ from tokenprune.evals.dev.tables.accuracy import (
     variants,
     which_strategy,
 )
+from tokenprune.evals.dev.tables.accuracy.adapted import ADAPTED
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, label
 from tokenprune.evals.dev.tables.accuracy.variants import changed
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.run.setups import Setup
+from tokenprune.evals.storage.results_io import read, write
 
 OF_KINDS = [part for part in PRUNED if part.data in KINDS]
 
@@ -79,6 +82,17 @@ def test_the_headline_has_the_best_of_those_before_the_language_model(folder: Pa
     assert sorted(name for _, name in setups[2:]) == ["FoPru rank -2", "Random", "downsample"]
     assert cells(text, "25 %", "Mosaic")[4:] == ["80.0 [65, 90]"] * 2  # REC and VQA, with original IDs
     assert text.endswith("50 %, 10 % and 5 %: not measured yet.\n")
+
+
+def test_the_headline_has_what_was_trained_and_asked_the_same(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "accuracy").symlink_to(folder)
+    pruned = read([folder / "scenes" / "25.jsonl"])
+    rows = [replace(one, model=ADAPTED) for one in pruned if (one.strategy, one.position_ids) == ("Mosaic", "original")]
+    write(tmp_path / "adapted_mosaic.jsonl", rows)
+    write(tmp_path / "adapted_others.jsonl", [replace(one, strategy="Grid", questions="others") for one in rows])
+    text = headline.stored(tmp_path / "accuracy")
+    assert cells(text, "25 %", "Mosaic, adapted")[2:] == cells(text, "25 %", "Mosaic")[2:]
+    assert text.count("adapted") == 1
 
 
 def test_every_strategy(folder: Path) -> None:
