@@ -26,7 +26,7 @@ from tokenprune.evals.adapt.lora import Part, with_lora
 from tokenprune.evals.adapt.objective import Objective, Ratios
 from tokenprune.evals.adapt.own_answers import own_answers
 from tokenprune.evals.adapt.rows import Collator, Row, on_device, why_not_in_one_row
-from tokenprune.evals.adapt.shrinking import Shrinking, applied
+from tokenprune.evals.adapt.shrinking import Shrinking, applied, identity_of
 from tokenprune.evals.adapt.teaching import Distributions
 from tokenprune.evals.adapt.training import STATE, Hyperparameters, PrunedTrainer, Rows, arguments, last_checkpoint
 from tokenprune.evals.defaults import BATCH_TOKENS, DEFAULT_STRATEGY, MAX_IMAGE_PIXELS
@@ -39,10 +39,9 @@ from tokenprune.evals.run.questions import limit_questions, load_questions, noti
 from tokenprune.evals.run.setups import DOWNSAMPLE, read_strategy
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.identity import record_identity
-from tokenprune.evals.storage.provenance import answering_identity, class_identity, tasks_identity, versions
+from tokenprune.evals.storage.provenance import answering_identity, tasks_identity, versions
 from tokenprune.evals.tasks.base.question import Question, QuestionKey
 from tokenprune.evals.tasks.base.task import NoSplitError
-from tokenprune.strategies.registry import changed_settings, name_of
 
 #: In the output folder: the adapter, the checkpoints, what identifies the training, the losses.
 ADAPTER, CHECKPOINTS, IDENTITY, LOSSES = "adapter", "checkpoints", "adapt.json", "losses.jsonl"
@@ -232,7 +231,7 @@ def _identity(
     """Everything that affects what is learnt. batch_tokens: of the questions that the unpruned model answers one by
     one."""
     return {
-        **_identity_of(objective.strategy),
+        **identity_of(objective.strategy),
         "ratios": asdict(objective.ratios),
         "labels": objective.labels,
         **asdict(training),
@@ -242,12 +241,6 @@ def _identity(
         "versions": versions(),
         **({} if objective.labels else {"batch_tokens": batch_tokens}),
     }
-
-
-def _identity_of(strategy: tokenprune.Strategy | Shrinking) -> dict[str, Any]:
-    if isinstance(strategy, Shrinking):
-        return {"strategy": DOWNSAMPLE}
-    return {"strategy": name_of(type(strategy)), "settings": changed_settings(strategy), **class_identity(strategy)}
 
 
 def _train(

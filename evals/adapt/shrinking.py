@@ -15,6 +15,9 @@ from torch.nn.functional import interpolate
 import tokenprune
 from tokenprune.errors import SettingError
 from tokenprune.evals.run.downsample import any_resolution, full_grid, shrunk_grid
+from tokenprune.evals.run.setups import DOWNSAMPLE
+from tokenprune.evals.storage.provenance import class_identity
+from tokenprune.strategies.registry import changed_settings, name_of
 from tokenprune.strategy import Strategy
 
 
@@ -54,6 +57,13 @@ def applied(model: Any, strategy: Strategy | Shrinking, ratio: float) -> Abstrac
     if isinstance(strategy, Shrinking):
         return Shrinking(strategy.processor, ratio).applied_to(model)
     return tokenprune.patch(model, replace(strategy, keep_ratio=ratio, keep=None))
+
+
+def identity_of(strategy: Strategy | Shrinking) -> dict[str, Any]:
+    """Return what identifies the pruning, or the shrinking, of a training, besides its keep ratios."""
+    if isinstance(strategy, Shrinking):
+        return {"strategy": DOWNSAMPLE}
+    return {"strategy": name_of(type(strategy)), "settings": changed_settings(strategy), **class_identity(strategy)}
 
 
 def _shrunk(inputs: dict[str, Any], size: tuple[int, int], n_fewer: int, token: int) -> dict[str, Any]:
