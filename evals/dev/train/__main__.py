@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tokenprune.evals.dev.train import compact, state
-from tokenprune.evals.dev.train.run import NEW, SMOLLM2, Run
+from tokenprune.evals.dev.train.run import Run
 from tokenprune.evals.dev.train.sources.emoji import fetch_all
 from tokenprune.evals.dev.train.stages.stage_one import learn_patches
 from tokenprune.evals.dev.train.stages.stage_two import learn_answers
@@ -21,12 +21,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("training/run"), help="checkpoints, log and model")
     parser.add_argument("--install", type=Path, help="copy the finished model here, for example evals/bundled/model")
     parser.add_argument(
-        "--language-model",
-        default="training/version_1/model",
-        help=f"what to start from: {NEW}, {SMOLLM2}, or the folder of a version 1 to grow",
+        "--version-1", type=Path, default=Path("training/version_1/model"), help="folder of the model to grow"
     )
     parser.add_argument("--start-from", type=Path, metavar="FILE", help="a state from another machine, see compact.py")
-    parser.add_argument("--tower", type=Path, help="folder of another run whose tower to start with")
     parser.add_argument("--warm-batches", type=int, default=50, help="batches whose features are kept for the warm-up")
     parser.add_argument(
         "--warm-steps", type=int, default=800, help="steps before stage one, with the whole tower frozen"

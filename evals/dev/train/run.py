@@ -6,23 +6,19 @@ import argparse
 import json
 import random
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tokenprune.evals.dev.train import state
 from tokenprune.evals.dev.train.batches.encode import Encoder, Jitter
 from tokenprune.evals.dev.train.batches.pack import Packer
 from tokenprune.evals.dev.train.losses import Trainee
 from tokenprune.evals.dev.train.scenes.draw import Scene
 from tokenprune.evals.dev.train.start.grow import grow
-from tokenprune.evals.dev.train.start.model import build_like, build_model, build_processor
-from tokenprune.evals.dev.train.start.smollm import build_smollm
+from tokenprune.evals.dev.train.start.model import build_like, build_processor
 from tokenprune.evals.dev.train.start.tower import tower_and_positions
 
-NEW, SMOLLM2 = "new", "smollm2"
 LOG = "log.jsonl"
 
 
@@ -40,13 +36,8 @@ class Run:
         tower, positions = tower_and_positions(args.sources)
         if saved is not None and saved["stage"] == 2:
             self.model = build_like(saved["trainee"], tower, self.processor)
-        elif args.language_model == NEW:
-            self.model = build_model(tower, self.processor, args.seed)
-        elif args.language_model == SMOLLM2:
-            self.model = build_smollm(tower, self.processor, args.seed, args.sources)
         else:
-            self.model = grow(Path(args.language_model), self.processor, args.seed)
-        self.grown = args.language_model not in (NEW, SMOLLM2)
+            self.model = grow(args.version_1, self.processor, args.seed)
         self.model.to(self.device)  # pyright: ignore[reportArgumentType]
         self.tower = self.model.model.vision_tower
         self.positions = positions.to(self.device)
@@ -72,10 +63,6 @@ class Run:
 
     def weights(self) -> dict[str, Any]:
         return {"tower": self.tower.state_dict(), "trainee": self.trainee.state_dict()}
-
-    def load_tower(self, folder: Path) -> None:
-        """Load the tower of another run, to compare only what comes after it."""
-        self.tower.load_state_dict((state.latest(folder) or {})["tower"])
 
     def load_weights(self, saved: dict[str, Any]) -> None:
         self.tower.load_state_dict(saved["tower"])

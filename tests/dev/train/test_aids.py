@@ -20,7 +20,8 @@ from tokenprune.evals.dev.train.losses import (
 )
 from tokenprune.evals.dev.train.scenes.assets import Assets
 from tokenprune.evals.dev.train.scenes.draw import Scene, draw_scene
-from tokenprune.evals.dev.train.start.model import build_model, build_processor
+from tokenprune.evals.dev.train.start.llava import build_model
+from tokenprune.evals.dev.train.start.model import build_processor
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,8 @@ def trainee(packer: Packer) -> Trainee:
     tower = Dinov2Model(
         Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=112)
     )
-    return Trainee(build_model(tower, build_processor(), seed=0, layers=2, width=256), packer.head, 0)
+    shape = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
+    return Trainee(build_model(tower, build_processor(), 0, **shape), packer.head, 0)
 
 
 def test_answers_that_compare_recall_the_nouns_of_their_question(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from tokenprune.evals.dev.train import compact, run, state
 from tokenprune.evals.dev.train.start.dinov2 import NATIVE_SIDE
-from tokenprune.evals.dev.train.start.model import build_model
+from tokenprune.evals.dev.train.start.llava import build_model
 
 
 def test_a_state_is_a_quarter_as_large_and_nearly_the_same(tmp_path: Path) -> None:
@@ -49,10 +48,11 @@ def test_a_state_is_resumed_without_the_model_that_was_grown(tmp_path: Path, mon
         Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=56)
     )
     monkeypatch.setattr(run, "tower_and_positions", lambda sources: (tower, torch.zeros(1, 1 + NATIVE_SIDE**2, 24)))
-    monkeypatch.setattr(run, "build_model", partial(build_model, layers=2, width=64))
-    args = Namespace(device="cpu", seed=0, sources=tmp_path, language_model=run.NEW, output=tmp_path, minutes=None)
-    new = run.Run(args)
-    args.language_model = str(tmp_path / "none")
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1, "num_key_value_heads": 1}
+    args = Namespace(device="cpu", seed=0, sources=tmp_path, version_1=tmp_path / "none", output=tmp_path, minutes=None)
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "grow", lambda _, processor, seed: build_model(tower, processor, seed, **shape))
+        new = run.Run(args)
     again = run.Run(args, {"stage": 2, **new.weights()})
     again.load_weights(new.weights())
     pairs = zip(new.model.parameters(), again.model.parameters(), strict=True)

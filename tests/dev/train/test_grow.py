@@ -85,7 +85,7 @@ def test_the_anchor_brings_words_and_visual_tokens_back(version_1: Path, monkeyp
     monkeypatch.setattr(anchoring, "STEPS", 300)
     monkeypatch.setattr(anchoring, "RIGHT", 100.0)  # so that nothing else matters
     run = object.__new__(Run)  # without sources
-    args = SimpleNamespace(language_model=version_1)
+    args = SimpleNamespace(version_1=version_1)
     vars(run).update(args=args, processor=processor, trainee=trainee, device=torch.device("cpu"))
     monkeypatch.setattr(Run, "write", lambda *_, **__: None)
     anchoring.anchor(run, PatchHeads(64))

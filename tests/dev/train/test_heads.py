@@ -12,7 +12,8 @@ from tokenprune.evals.dev.train.losses import Trainee, grid_places
 from tokenprune.evals.dev.train.scenes.assets import Assets
 from tokenprune.evals.dev.train.scenes.draw import draw_scene
 from tokenprune.evals.dev.train.stages.heads import fit
-from tokenprune.evals.dev.train.start.model import build_model, build_processor
+from tokenprune.evals.dev.train.start.llava import build_model
+from tokenprune.evals.dev.train.start.model import build_processor
 
 
 def test_fitted_heads_read_what_tokens_say(assets: Assets) -> None:
@@ -22,7 +23,7 @@ def test_fitted_heads_read_what_tokens_say(assets: Assets) -> None:
     )
     processor = build_processor()
     packer, rng = Packer(processor), random.Random(4)
-    trainee = Trainee(build_model(tower, processor, seed=0, layers=11, width=128), packer.head, 0)
+    trainee = Trainee(build_model(tower, processor, seed=0, hidden_size=128, num_hidden_layers=11), packer.head, 0)
     batch = packer.pack(rng, [draw_scene(rng, assets, (8, 12), 4, "mixed") for _ in range(4)])
     told = torch.cat([grid_places((8, 12)).expand(4, -1, -1), batch.edges], 2)
     features = torch.cat([told, 0.1 * torch.randn(4, 96, 18)], 2)

@@ -15,7 +15,7 @@ from tokenprune.evals.dev.train.batches.pack import Packer
 from tokenprune.evals.dev.train.losses import Trainee
 from tokenprune.evals.dev.train.release import export
 from tokenprune.evals.dev.train.start import llava
-from tokenprune.evals.dev.train.start.model import build_model, build_processor
+from tokenprune.evals.dev.train.start.model import build_processor
 
 
 def tiny_tower(*_: Any) -> tuple[Dinov2Model, None]:
@@ -29,7 +29,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run at step 7 of stage two, with weights that differ from those of an untrained model."""
     monkeypatch.setattr(export, "tower_and_positions", tiny_tower)
     processor = build_processor()
-    model = build_model(tiny_tower()[0], processor, seed=3)
+    model = llava.build_model(tiny_tower()[0], processor, 3, num_hidden_layers=12)
     trainee = Trainee(model, Packer(processor).head, processor.tokenizer.convert_tokens_to_ids("00"))
     folder = tmp_path / "run"
     folder.mkdir()
@@ -40,7 +40,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_grown_model_is_restored_in_its_own_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A grown model is wider than a new one and has fewer inner units, and its card says so."""
+    """Its card says which shape that is."""
     monkeypatch.setattr(export, "tower_and_positions", tiny_tower)
     processor = build_processor()
     shape = {"hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 4}

@@ -24,7 +24,10 @@ from tokenprune.evals.dev.train.scenes.draw import SIGN, Scene, draw_scene
 from tokenprune.evals.dev.train.scenes.grids import WEIGHTS, choose_grid, images_of
 from tokenprune.evals.dev.train.stages.stage_two import Pool
 from tokenprune.evals.dev.train.start.dinov2 import NATIVE_SIDE
-from tokenprune.evals.dev.train.start.model import build_model, build_processor
+from tokenprune.evals.dev.train.start.llava import build_model
+from tokenprune.evals.dev.train.start.model import build_processor
+
+SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
 
 
 def test_questions_have_only_known_words(scenes: list[Scene]) -> None:
@@ -70,7 +73,7 @@ def test_jitter_moves_the_view() -> None:
 def test_packed_questions_equal_questions_asked_alone(assets: Assets, grid: tuple[int, int]) -> None:
     """Many questions after one image must give the same as separate prompts, or training would teach something else."""
     processor = build_processor()
-    model = build_model(small_tower(), processor, seed=0, layers=2, width=128).eval()
+    model = build_model(small_tower(), processor, 0, **SMALL).eval()
     packer = Packer(processor)
     trainee = Trainee(model, packer.head, processor.tokenizer.convert_tokens_to_ids("00"))
     rng = random.Random(4)
@@ -227,7 +230,7 @@ def test_every_question_counts_alike_whatever_the_length_of_its_answer(scenes: l
     processor = build_processor()
     packer = Packer(processor)
     numbers = processor.tokenizer.convert_tokens_to_ids("00")
-    trainee = Trainee(build_model(small_tower(), processor, seed=0, layers=2, width=128), packer.head, numbers)
+    trainee = Trainee(build_model(small_tower(), processor, 0, **SMALL), packer.head, numbers)
     batch = packer.pack(random.Random(0), scenes[:1])
     assert float(batch.weight.sum()) == pytest.approx(len(batch.questions[0]))
     asked = batch.target >= 0
@@ -245,7 +248,7 @@ def test_every_question_counts_alike_whatever_the_length_of_its_answer(scenes: l
 def test_the_loss_of_edges_is_about_things_only(assets: Assets) -> None:
     processor = build_processor()
     packer = Packer(processor)
-    trainee = Trainee(build_model(small_tower(), processor, seed=0, layers=2, width=128), packer.head, 0)
+    trainee = Trainee(build_model(small_tower(), processor, 0, **SMALL), packer.head, 0)
     scene = draw_scene(random.Random(4), assets, (8, 12), 3, "mixed")
     batch, features = packer.pack(random.Random(4), [scene]), torch.randn(1, 96, 24)
     losses = trainee(features, batch, look_layer=1, place_layer=1)

@@ -6,7 +6,6 @@ In stage one, only the angles between visual tokens and words matter, so both dr
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +33,7 @@ def anchor(run: Run, heads: PatchHeads) -> None:
 
     Version 1's word embeddings are restored, and new ones are scaled to the same length. Stage one's losses continue.
     """
-    folder = Path(run.args.language_model)
+    folder = run.args.version_1
     old: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(run.device)  # pyright: ignore[reportArgumentType]
     ours, theirs = known_words(folder, run.processor)
     words, old_words = run.trainee.lm.embed_tokens.weight, old.get_input_embeddings().weight.detach()

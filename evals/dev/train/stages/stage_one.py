@@ -16,7 +16,6 @@ from tokenprune.evals.dev.train.batches.patches import Patches, PatchHeads
 from tokenprune.evals.dev.train.losses import Trainee
 from tokenprune.evals.dev.train.run import Run
 from tokenprune.evals.dev.train.stages.anchor import anchor
-from tokenprune.evals.dev.train.start.model import standardise
 
 FROZEN_BLOCKS = 4
 MOST_THINGS = 8  # more than in stage two: here they cost nothing
@@ -37,9 +36,6 @@ def warm_up(run: Run, heads: PatchHeads) -> None:
         told.append(truth[rows])
     features, true = torch.cat(kept), Patches.together(told).to(run.device)
     new = [run.trainee.lm.embed_tokens.weight, *heads.parameters()]
-    if not run.grown:
-        standardise(run.trainee.projector, features.float())
-        new += run.trainee.projector.parameters()
     optimiser = torch.optim.AdamW(new, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=args.warm_steps, pct_start=0.1)
     for step in tqdm(range(args.warm_steps), desc="warm-up", mininterval=10):
@@ -66,8 +62,6 @@ def learn_patches(run: Run, saved: dict[str, Any] | None) -> bool:
     optimiser = patch_optimiser(blocks, run.trainee, heads, args.tower_rate, args.patch_rate)
     start = 0
     if saved is None:
-        if args.tower is not None:
-            run.load_tower(args.tower)
         warm_up(run, heads)
         state.save(args.output, 1, 0, stage_one_state(run, heads, optimiser))
     else:
@@ -98,8 +92,7 @@ def learn_patches(run: Run, saved: dict[str, Any] | None) -> bool:
         if done and step + 1 < steps:
             return False
     run.tower.requires_grad_(False)
-    if run.grown:
-        anchor(run, heads)
+    anchor(run, heads)
     return True
 
 

@@ -23,7 +23,7 @@ def grow(folder: Path, processor: LlavaProcessor, seed: int) -> LlavaForConditio
     Raises SystemExit if there is no such folder.
     """
     if not folder.is_dir():
-        raise SystemExit(f"{folder} holds no model to grow: give --language-model the folder of a version 1")
+        raise SystemExit(f"{folder} holds no model to grow: give --version-1 the folder of a version 1")
     old: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     shape = old.config.text_config
     model: Any = llava.build_model(
