@@ -5,6 +5,5 @@ steps       the parts of the plan, split by keep ratio
 run         the measurement: start reading here
 stored      the committed rows, from which any machine can resume
 estimate    how long the measurement takes
-goals       what the unpruned model should be able to do
 directions  published findings, and whether they hold
 """

@@ -1,4 +1,4 @@
-"""Measure every table of the bundled model's accuracy, and judge goals and published findings by the results."""
+"""Measure every table of the bundled model's accuracy, and judge published findings by the results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rich.console import Console
 
 from tokenprune.evals.dev.measure.directions import directions
 from tokenprune.evals.dev.measure.estimate import estimate
-from tokenprune.evals.dev.measure.goals import goals_table
 from tokenprune.evals.dev.measure.plan import PRUNED, Part, planned
 from tokenprune.evals.dev.measure.run import Measuring
 from tokenprune.evals.dev.measure.steps import equal_cache
@@ -107,13 +106,11 @@ def _measure(run: Measuring, parts: Sequence[Part], console: Console) -> None:
 
 
 def verdicts(output: Path) -> str:
-    """Return the goals and, for each set that was pruned, the published findings."""
+    """Return the published findings, for each set that was pruned."""
     parts: list[str] = []
     for folder in sorted({file.parent for file in output.glob("*/*.jsonl")}):
-        rows = read(sorted(folder.glob("*.jsonl")))
-        if folder.name == NOT_PRUNED:
-            parts.insert(0, f"## Goals, unpruned\n\n{goals_table(rows)}\n")
-        else:
+        if folder.name != NOT_PRUNED:
+            rows = read(sorted(folder.glob("*.jsonl")))
             parts.append(f"## {rows[0].dataset}\n\n{directions(rows)}")
     return "\n".join(parts)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 
-from tokenprune.evals.dev.measure.goals import Verdict, above
 from tokenprune.evals.dev.measure.plan import is_label_inside
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
@@ -19,6 +19,22 @@ VFLOWOPT_KEEPS = 0.93
 
 Groups = Mapping[SetupKey, Mapping[str, TaskResult]]
 Line = list[str]
+Interval = tuple[float, float]
+
+
+class Verdict(Enum):
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    CHANCE = "within chance"
+    UNKNOWN = "not measured"
+
+
+def above(interval: Interval, least: float) -> Verdict:
+    """Return HOLDS if a value with this 95 % interval is surely at least `least`, FAILS if surely not, else CHANCE."""
+    low, high = interval
+    if low >= least:
+        return Verdict.HOLDS
+    return Verdict.FAILS if high < least else Verdict.CHANCE
 
 
 def directions(rows: Sequence[TaskResult]) -> str:
@@ -124,7 +140,7 @@ def _counts(found: Iterable[Paired]) -> Line:
     return [str(counted[verdict]) for verdict in (Verdict.HOLDS, Verdict.FAILS, Verdict.CHANCE)]
 
 
-def _more(interval: tuple[float, float]) -> Verdict:
+def _more(interval: Interval) -> Verdict:
     """Return HOLDS if a difference is surely above 0, FAILS if surely below, else CHANCE."""
     low, high = interval
     return Verdict.HOLDS if low > 0 else Verdict.FAILS if high < 0 else Verdict.CHANCE

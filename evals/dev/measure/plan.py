@@ -77,7 +77,7 @@ class Part:
 
 #: Sets of one kind of question each.
 KINDS = ("counting", "relations", "text", "small")
-#: All questions, asked of the unpruned model: the goals are judged by these.
+#: All questions, asked of the unpruned model.
 UNPRUNED = (
     *(Part("scenes", grid) for grid in ((8, 8), (12, 12), None, (24, 24))),
     *(Part(kind, grid) for kind in KINDS for grid in ((8, 8), None, (24, 24))),

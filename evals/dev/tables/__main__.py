@@ -45,7 +45,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "paired differences": paired.stored,
     "differences to references": references.stored,
     "variants": variants.stored,
-    "goals": judged.goals,
     "directions": judged.findings,
     "which strategy": which_strategy.stored,
     "speed": bench.summary_of_stored,

@@ -1,4 +1,4 @@
-"""Goals and published findings, judged on constructed rows."""
+"""Published findings, judged on constructed rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 from helpers.files.rows import row
 
 from tokenprune.evals.dev.measure.__main__ import main
-from tokenprune.evals.dev.measure.directions import directions
-from tokenprune.evals.dev.measure.goals import Verdict, above, goals_table
+from tokenprune.evals.dev.measure.directions import Verdict, above, directions
 from tokenprune.evals.dev.measure.stored import StoredRows
 from tokenprune.evals.storage.results import TaskResult
 
@@ -37,23 +36,6 @@ def pruned(strategy: str, ratio: float, rec: int, vqa: int, ids: str = "original
 )
 def test_a_value_is_judged_by_its_interval(interval: tuple[float, float], verdict: Verdict) -> None:
     assert above(interval, 0.8) is verdict
-
-
-def test_goals_are_judged_by_their_intervals() -> None:
-    def unpruned(dataset: str, task: str, val: int, test: int) -> TaskResult:
-        return row("unpruned", "original", 1.0, {"val": scored(val), "test": scored(test)}, dataset=dataset, task=task)
-
-    rows = [unpruned("scenes", "rec", 380, 238), unpruned("scenes", "vqa", 345, 300)]
-    rows += [unpruned("scenes 112x112", "rec", 200, 100), unpruned("counting", "vqa", 200, 200)]
-    table = str(goals_table(rows))
-    assert line(table, "REC, known objects").endswith("n = 400 | yes | is above the goal |")
-    assert line(table, "VQA, known objects").endswith("n = 400 | no | includes it |")
-    assert line(table, "REC, unseen objects").endswith("n = 400 | no | includes it |")
-    assert line(table, "VQA, unseen objects").endswith("| yes | is above the goal |")
-    assert line(table, "counting", "80%", "50.0 %").endswith("| no | is below it |")
-    assert line(table, "relations").endswith("| not measured |")
-    assert line(table, "REC at half resolution, of full", "80%", "48.5 %").endswith("| no | is below it |")
-    assert line(table, "VQA at half resolution, of full").endswith("| not measured |")
 
 
 def test_directions_are_judged_by_their_intervals() -> None:
@@ -98,6 +80,5 @@ def test_judging_reads_stored_rows(tmp_path: Path, capsys: pytest.CaptureFixture
     StoredRows(rows / "scenes" / "25.jsonl", {}).add(pruned("FoPru rank -2", 0.25, 300, 372))
     main(["--judge", "--output", str(rows), "--runs", str(runs)])
     text = capsys.readouterr().out
-    assert line(text, "REC, known objects", "85%", "95.0 %").endswith("| yes | is above the goal |")
     assert line(text, "FoPru loses at most 3% of VQA at 25 %", "97.9")
     assert (runs / "verdicts.md").read_text() == text

@@ -8,7 +8,7 @@ kinds           counting, relations, text and small objects
 paired          position IDs and strategies, question by question
 references      every strategy against four others, question by question
 variants        what changing one setting does
-judged          goals of the unpruned model, and published findings
+judged          whether published findings hold
 which_strategy  one line per strategy, with what it needs
 adapted         what training while pruned gains
 differences     the text of a paired difference in a cell

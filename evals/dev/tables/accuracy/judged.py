@@ -1,16 +1,10 @@
-"""Whether the unpruned model reaches its goals, and whether published findings hold on it."""
+"""Whether published findings hold on the bundled model."""
 
 from pathlib import Path
 
 from tokenprune.evals.dev.measure.directions import directions
-from tokenprune.evals.dev.measure.goals import goals_table
-from tokenprune.evals.dev.measure.plan import PRUNED, UNPRUNED
+from tokenprune.evals.dev.measure.plan import PRUNED
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, ROWS, at_equal_caches, measured
-
-
-def goals(folder: Path = ROWS) -> str:
-    rows = [row for part in UNPRUNED for row in measured(part, folder).rows]
-    return f"{goals_table(rows)}\n"
 
 
 def findings(folder: Path = ROWS) -> str:

@@ -161,10 +161,7 @@ def test_every_variant_has_a_line() -> None:
     assert {label(name) for name in named} <= {label(name) for name in (*STRATEGIES, *VARIANTS.split())}
 
 
-def test_goals_and_directions(folder: Path) -> None:
-    goals = judged.goals(folder)
-    assert cells(goals, "REC, known objects")[2:] == ["100.0 % [83.9, 100.0], n = 20", "yes", "includes it"]
-    assert cells(goals, "text")[-1] == "not measured"
+def test_findings_are_judged_by_stored_rows(folder: Path) -> None:
     findings = judged.findings(folder)
     assert findings.startswith("On `scenes`:")
     assert cells(findings, "25 %", "Mosaic")[-1] == "holds"
