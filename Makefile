@@ -135,7 +135,12 @@ tables: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tokenprune.evals.dev.measure
 	$(BIN)/python -m tokenprune.evals.dev.tables README.md tokenprune/strategies/catalogue.md evals/results/*.md
 
-# Trains the bundled model again, in several days, from its sources and from version 1 in training/version_1/model, whose
-# recipe is in the history only (evals/dev/train/__init__.py). An interrupted run resumes.
-train: install
+# Trains the bundled model again, in several days, from its sources and from version 1, whose weights are in the history (its
+# recipe too, see evals/dev/train/__init__.py). An interrupted run resumes.
+VERSION_1 := training/version_1/model
+train: install $(VERSION_1)/model.safetensors
 	$(BIN)/python -m tokenprune.evals.dev.train --install evals/bundled/model
+
+$(VERSION_1)/model.safetensors:
+	mkdir -p $(VERSION_1)
+	git archive 93570c47~1 evals/bundled/model | tar --extract --directory $(VERSION_1) --strip-components 3

@@ -1,7 +1,8 @@
 """The recipe of the bundled model: `python -m tokenprune.evals.dev.train --help`.
 
-The bundled model was grown from a simpler one, version 1, whose recipe is in the history only:
-`evals/dev/train/version_1` at 51d198db. It trains in less than two hours on one core, and held out the same things.
+The bundled model was grown from a simpler one, version 1, which held out the same things. It is in the history only:
+its weights at 93570c47~1, from where `make train` takes them, and its recipe, which takes less than two hours on one
+core, in `evals/dev/train/version_1` at 51d198db.
 
 vocabulary  the things and the words that the model knows
 sources     downloads
