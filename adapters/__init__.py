@@ -8,6 +8,7 @@ towers          vision towers
 layouts         layouts of visual tokens that several families share
 decoder         language models
 registry        finds the adapter for a model
+record          what else is known of a class of models
 refused         classes without an adapter, and why
 tested          results of `make matrix` for every class
 wrappers        unwraps torch.compile, PEFT and the like

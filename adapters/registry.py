@@ -13,6 +13,7 @@ from typing import Any, TypeGuard, TypeVar
 from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.record import RECORDS, Record
 from tokenprune.adapters.refused import refusal
 from tokenprune.adapters.wrappers import check_model
 from tokenprune.entry_points import entry_points_of, load_entry_point, warn_of_namesakes
@@ -33,7 +34,9 @@ class _Adapters(UserDict[str, Any]):
         self.data = {
             name: f"{FAMILIES}.{file.stem}"
             for file in sorted(Path(__file__).with_name("families").glob("*.py"))
-            for names in re.findall(r"^@register_adapter\(([^)]*)\)", file.read_text(encoding="utf-8"), re.MULTILINE)
+            for names in re.findall(
+                r'^@register_adapter\(\s*((?:"\w+",?\s*)+)', file.read_text(encoding="utf-8"), re.MULTILINE
+            )
             for name in re.findall(r'"(\w+)"', names)
         }
 
@@ -57,9 +60,9 @@ ADAPTERS: MutableMapping[str, type[ModelAdapter]] = _Adapters()
 Adapter = TypeVar("Adapter", bound=type[ModelAdapter])
 
 
-def register_adapter(*class_names: str) -> Callable[[Adapter], Adapter]:
+def register_adapter(*class_names: str, **facts: Any) -> Callable[[Adapter], Adapter]:
     """Register a ModelAdapter for transformers classes by name; works from any package. The last one registered for a
-    name counts.
+    name counts. `facts` are those of the classes' `Record`, for families.
 
     Raises SettingError for anything but names, and for a class that is not a ModelAdapter.
     """
@@ -74,6 +77,8 @@ def register_adapter(*class_names: str) -> Callable[[Adapter], Adapter]:
             raise SettingError(f"{adapter!r} is not a subclass of ModelAdapter. Derive it from ModelAdapter.")
         for name in class_names:
             ADAPTERS[name] = adapter
+            if facts:
+                RECORDS[name] = Record(**facts)
         return adapter
 
     return register

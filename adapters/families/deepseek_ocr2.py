@@ -24,7 +24,7 @@ from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 
-@register_adapter("DeepseekOcr2ForConditionalGeneration")
+@register_adapter("DeepseekOcr2ForConditionalGeneration", names={r"deepseek-community/DeepSeek-OCR-2": None})
 class DeepseekOcr2Adapter(KnownTowerAdapter):
     """For DeepseekOcr2ForConditionalGeneration.
 

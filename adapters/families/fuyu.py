@@ -13,7 +13,7 @@ from tokenprune.adapters.layouts.tiles import starts_after_gaps
 from tokenprune.adapters.registry import register_adapter
 
 
-@register_adapter("FuyuForCausalLM")
+@register_adapter("FuyuForCausalLM", has_ideal=False)  # it processes features further
 class FuyuAdapter(GenericAdapter):
     """For FuyuForCausalLM. The processor writes a marker after every row; markers are text and stay.
 

@@ -22,7 +22,7 @@ from tokenprune.tokens.layout import Layout
 MASK, FEATURES = "vision_mask", "deepstack_features"
 
 
-@register_adapter("Granite4VisionForConditionalGeneration")
+@register_adapter("Granite4VisionForConditionalGeneration", first_stage=21, makes_cache=False, has_ideal=False)
 class Granite4VisionAdapter(LlavaNextAdapter):
     """For Granite4VisionForConditionalGeneration.
 

@@ -17,7 +17,7 @@ from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 
-@register_adapter("InternVLForConditionalGeneration")
+@register_adapter("InternVLForConditionalGeneration", prompt_style="internvl")
 class InternVLAdapter(LlavaAdapter):
     """For InternVLForConditionalGeneration. The model does not know which tiles belong to one image, but the processor
     writes them without a gap: a run of placeholder tokens is an image. So is each frame of a video."""

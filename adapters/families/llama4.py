@@ -21,7 +21,7 @@ from tokenprune.tokens.attention import split_heads
 from tokenprune.tokens.layout import Layout
 
 
-@register_adapter("Llama4ForConditionalGeneration")
+@register_adapter("Llama4ForConditionalGeneration", has_ideal=False)  # it processes features further
 class Llama4Adapter(KnownTowerAdapter):
     """For Llama4ForConditionalGeneration, which is its own base model.
 

@@ -19,7 +19,12 @@ from tokenprune.errors import UnsupportedError
 from tokenprune.tokens.layout import Layout
 
 
-@register_adapter("LlavaForConditionalGeneration")
+@register_adapter(
+    "LlavaForConditionalGeneration",
+    prompt_style="llava",
+    names={r"(mistral-community/pixtral-12b(?!-240910)|\S+/pixtral\S*-hf)": "pixtral"},
+    resizable="LlavaProcessor",
+)
 class LlavaAdapter(ModelAdapter):
     """For LlavaForConditionalGeneration with a CLIP, SigLIP, DINOv2 or Pixtral tower."""
 

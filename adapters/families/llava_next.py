@@ -17,7 +17,7 @@ from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 
-@register_adapter("LlavaNextForConditionalGeneration")
+@register_adapter("LlavaNextForConditionalGeneration", prompt_style="llava")
 class LlavaNextAdapter(LlavaAdapter):
     """For LlavaNextForConditionalGeneration with a CLIP, SigLIP or DINOv2 tower."""
 

@@ -20,7 +20,10 @@ from tokenprune.adapters.towers.row import PatchRow, Row, adjacent
 from tokenprune.adapters.towers.tower import QueryKey
 
 
-@register_adapter("LlavaOnevision15ForConditionalGeneration")
+@register_adapter(
+    "LlavaOnevision15ForConditionalGeneration",
+    other_names=(r"\S+/LLaVA-OneVision-1\.5(?!\S*-hf)",),  # in the format of its authors' code
+)
 class LlavaOnevision15Adapter(Qwen2VLAdapter):
     """For LlavaOnevision15ForConditionalGeneration. Position IDs count tokens; a frame is a tile."""
 

@@ -32,7 +32,7 @@ from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 
-@register_adapter("Ovis2_5ForConditionalGeneration")
+@register_adapter("Ovis2_5ForConditionalGeneration", names={r"ovis-community/Ovis2\.5": None})
 class Ovis2_5Adapter(Qwen2_5_VLAdapter):
     """For Ovis2_5ForConditionalGeneration, whose tower is like Qwen2.5-VL's. The marks around images are text and stay.
 

@@ -13,7 +13,7 @@ from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 
-@register_adapter("PaliGemmaForConditionalGeneration")
+@register_adapter("PaliGemmaForConditionalGeneration", prompt_style="paligemma")
 class PaliGemmaAdapter(ModelAdapter):
     """For PaliGemma 1 and 2. Its position IDs start at 1."""
 

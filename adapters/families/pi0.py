@@ -16,7 +16,8 @@ from tokenprune.encoded import Modality
 from tokenprune.errors import PruningError
 
 
-@register_adapter("PI0ForConditionalGeneration", "PI05ForConditionalGeneration")
+@register_adapter("PI0ForConditionalGeneration", other_names=(r"\S+/\S*pi0(52|\S?fast)",))  # LeRobot's own
+@register_adapter("PI05ForConditionalGeneration")
 class PI0Adapter(Policy, PaliGemmaAdapter):
     """For PI0ForConditionalGeneration and PI05ForConditionalGeneration, whose prompt also tells the robot's state. An
     image is a camera. All tokens of the prefix attend to each other."""

@@ -20,7 +20,7 @@ from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 
-@register_adapter("Qwen2VLForConditionalGeneration")
+@register_adapter("Qwen2VLForConditionalGeneration", prompt_style="qwen2-vl")
 class Qwen2VLAdapter(ModelAdapter):
     """For Qwen2VLForConditionalGeneration. Position IDs have three components, or four with those of plain text first.
     After an image they resume above its longer side, not above its number of tokens."""
@@ -56,7 +56,8 @@ class Qwen2VLAdapter(ModelAdapter):
         return range(len(self.tower.layers(self.vision_tower)))
 
 
-@register_adapter("Qwen2_5_VLForConditionalGeneration", "Exaone4_5_ForConditionalGeneration")
+@register_adapter("Qwen2_5_VLForConditionalGeneration", prompt_style="qwen2.5-vl")
+@register_adapter("Exaone4_5_ForConditionalGeneration")
 class Qwen2_5_VLAdapter(GlobalLayersMixin, Qwen2VLAdapter):
     """For Qwen2_5_VLForConditionalGeneration, most of whose vision layers attend within small windows, and EXAONE 4.5,
     which has its tower and position IDs that count tokens."""
@@ -79,9 +80,8 @@ class Qwen2_5_VLAdapter(GlobalLayersMixin, Qwen2VLAdapter):
         return sorted(number for number in named if number < len(blocks))
 
 
-@register_adapter(
-    "Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration", "Qwen4ExpForConditionalGeneration"
-)
+@register_adapter("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration", prompt_style="qwen3-vl")
+@register_adapter("Qwen4ExpForConditionalGeneration", has_ideal=False)  # it has to know the token ID of every embedding
 class Qwen3_5Adapter(Qwen2VLAdapter):
     """For Qwen3.5, most of whose decoder layers have a state instead of keys, and Qwen4-Exp, whose language model also
     reads token IDs."""
@@ -92,12 +92,8 @@ class Qwen3_5Adapter(Qwen2VLAdapter):
         return QWEN3_TOWER
 
 
-@register_adapter(
-    "Qwen3VLForConditionalGeneration",
-    "Qwen3VLMoeForConditionalGeneration",
-    "Cosmos3OmniForConditionalGeneration",
-    "CohereCompassForConditionalGeneration",
-)
+@register_adapter("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration", prompt_style="qwen3-vl")
+@register_adapter("Cosmos3OmniForConditionalGeneration", "CohereCompassForConditionalGeneration")
 class Qwen3VLAdapter(DeepStack, Qwen2VLAdapter):
     """For Qwen3-VL and models of its design, which add more features after their first decoder layers (DeepStack)."""
 

@@ -6,12 +6,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenprune.adapters import ADAPTERS
+from tokenprune.adapters.decoder.denoising import Policy
+from tokenprune.adapters.tested import read_tested
 from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.actions.observation import Observation
 from tokenprune.evals.models.loading import named, read_config
 
 #: The types of models that are policies, and their classes.
-POLICIES = {"pi0": "PI0ForConditionalGeneration", "pi05": "PI05ForConditionalGeneration"}
+POLICIES = {
+    one.model_type: one.class_name
+    for one in read_tested().values()
+    if issubclass(ADAPTERS.get(one.class_name, object), Policy)
+}
 
 
 def load_policy(name: str, dtype: str = "float32") -> tuple[Any, Any]:

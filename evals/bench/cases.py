@@ -11,6 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenprune.adapters import adapter_for
+from tokenprune.adapters.record import record_of
 from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.evals.bench import ideal
 from tokenprune.evals.bench.inputs.prompts import Inputs, n_visual
@@ -82,13 +83,13 @@ def cases(
     Each strategy that is not among the `known` facts, by batch size and name, is run once, and its report says how many
     tokens it keeps. Strategies that keep equally many share an ideal. There is none for a strategy that skips layers,
     for one that prunes between the layers of a tower that packs images without a merger (Pixtral's), and for the models
-    in `ideal.UNSUPPORTED`.
+    whose record says so.
     """
     adapter = adapter_for(model)
     n_layers = len(adapter.layers)
     n_tower = 0 if adapter.tower_layers is None else len(adapter.tower.layers(adapter.vision_tower))
     n_columns, count = inputs["input_ids"].shape[1], n_visual(model, inputs)
-    has_ideal = model.config.model_type not in ideal.UNSUPPORTED
+    has_ideal = record_of(model.config.model_type).has_ideal
     packed = isinstance(adapter.tower_layers, RowLayers) and adapter.tower.row is None
 
     def prefill() -> Any:

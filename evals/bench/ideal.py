@@ -29,12 +29,6 @@ from tokenprune.evals.bench.schedule import Schedule
 AXES = {"position_embeddings": -2, "position_ids": -1, "cache_position": -1}
 
 
-#: Types of models without an ideal. The first three do not embed what their encoding function returns: Llama 4
-#: and Fuyu process it further, Granite 4 Vision adds it between decoder layers. Qwen4-Exp has to know the token ID of
-#: every embedding.
-UNSUPPORTED = frozenset({"fuyu", "granite4_vision", "llama4", "qwen4_exp"})
-
-
 def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:
     """Run the prompt with `schedule.entering` visual tokens per row, as if its image had no more."""
     token, n_kept = model.config.image_token_id, schedule.entering

@@ -37,9 +37,6 @@ AUTHORS_FORMAT = (
 )
 #: Printed about a type with two formats, if nothing says which one is meant.
 EACH_FORMAT = "  formats     vLLM reads its authors' ({}), transformers its own ({})"
-#: The first decoder layer at which tokens can be dropped in published checkpoints, by type, if it is not layer 1:
-#: features of visual tokens enter before the layers up to it.
-FIRST_STAGE = {"granite4_vision": 21}
 #: First word of a test's name -> the mode, as the table in adapters/models.md calls it.
 MODES = {
     "sampled": "sampling",
@@ -80,6 +77,7 @@ def run(options: Namespace) -> None:
 
 def strategies_of(one: Tested) -> list[str]:
     """Return the names of the strategies that can prune a class with their default settings."""
+    from tokenprune.adapters.record import record_of
     from tokenprune.strategies import STRATEGIES
     from tokenprune.strategy import StagedStrategy
 
@@ -87,7 +85,7 @@ def strategies_of(one: Tested) -> list[str]:
     for name, kind in STRATEGIES.items():
         strategy = kind(keep_ratio=0.9)  # high enough that no schedule's budget is used up before its first stage
         stages = strategy.stages(32) if isinstance(strategy, StagedStrategy) else ()
-        inside = not stages or (one.stages and stages[0].layer >= FIRST_STAGE.get(one.model_type, 1))
+        inside = not stages or (one.stages and stages[0].layer >= record_of(one.model_type).first_stage)
         if strategy.required_statistics <= set(one.statistics) and inside:
             found.append(name)
     return found
@@ -199,6 +197,7 @@ def _print_checkpoint(name: str, checkpoint: Checkpoint, families: dict[str, Tes
 
 def _print_one(family: str, one: Tested, checkpoint: Checkpoint) -> None:
     """Print everything about a class, and whether vLLM prunes a checkpoint of it."""
+    from tokenprune.adapters.record import record_of
     from tokenprune.serving.vllm.architectures.checkpoints import TWO_FORMATS
 
     can = strategies_of(one)
@@ -209,7 +208,7 @@ def _print_one(family: str, one: Tested, checkpoint: Checkpoint) -> None:
     print(f"  tested      {n_passed} tests of {family}, largest difference {one.error:.0e}")
     print(f"  inputs      {', '.join(one.modalities)}")
     print(f"  strategies  {', '.join(can)}")
-    if (first := FIRST_STAGE.get(one.model_type)) is not None:
+    if (first := record_of(one.model_type).first_stage) > 1:
         print(f"  inside      the language model only from decoder layer {first} on, such as fastv:layer={first}")
     if one.model_type in TWO_FORMATS and not checkpoint.architectures:
         formats = TWO_FORMATS[one.model_type]

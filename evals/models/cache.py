@@ -6,17 +6,15 @@ from typing import Any
 from torch import Tensor
 from transformers import DynamicCache
 
+from tokenprune.adapters.record import record_of
 from tokenprune.engine.arguments import CACHE_NAMES
 from tokenprune.evals.models.tensors import stored_bytes
-
-#: Models that do not make a cache themselves.
-WITHOUT_CACHE = frozenset({"granite4_vision"})
 
 
 def missing_cache(model: Any) -> dict[str, DynamicCache]:
     """Return an empty cache as the argument of a model's forward, as `generate` passes it, if the model would make
     none."""
-    if model.config.model_type not in WITHOUT_CACHE:
+    if record_of(model.config.model_type).makes_cache:
         return {}
     parameters = signature(type(model).forward).parameters
     name = next(name for name in CACHE_NAMES if name in parameters)

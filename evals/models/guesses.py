@@ -12,24 +12,22 @@ from tokenprune.evals.models.checkpoint import Checkpoint
 CHECKPOINT = re.compile(r"[\w-]+/[\w.-]+")
 #: A parameter count, which must not be read as a version: Gemma 3 4B is not a Gemma 4.
 SIZE = re.compile(r"(?<![a-z0-9.])[aex]?\d+(\.\d+)?[bm](?![a-z])", re.IGNORECASE)
-#: A pattern at the start of the names of checkpoints that vLLM does not serve, or serves in another format -> what they
-#: are; None if the name only looks like that of a type.
-OTHERS: dict[str, Checkpoint | None] = {
-    r"deepseek-community/DeepSeek-OCR-2": Checkpoint("deepseek_ocr2"),
-    r"ovis-community/Ovis2\.5": Checkpoint("ovis2_5", architectures=("Ovis2_5ForConditionalGeneration",)),
-    r"(mistral-community/pixtral-12b(?!-240910)|\S+/pixtral\S*-hf)": Checkpoint("llava", "pixtral"),
-    r"\S+/\S*pi0(52|\S?fast)": None,  # LeRobot's own
-    r"\S+/LLaVA-OneVision-1\.5(?!\S*-hf)": None,  # in the format of its authors' code
-}
 
 
 @cache
 def patterns() -> dict[str, Checkpoint | None]:
-    """`OTHERS`, and those of the models that vLLM serves: the first match counts."""
+    """Patterns at the start of names -> what such checkpoints are; None if the name only looks like that of a type. The
+    first match counts: of those in transformers' format, then of those that vLLM serves."""
+    from tokenprune.adapters.record import records
     from tokenprune.serving.vllm.architectures import ARCHITECTURES
+    from tokenprune.serving.vllm.architectures.checkpoints import TWO_FORMATS
 
     every = ARCHITECTURES.values()
-    found = OTHERS | {pattern: None for one in every for pattern in one.other_names}
+    found: dict[str, Checkpoint | None] = {}
+    for kind, one in records().items():
+        named = (TWO_FORMATS[kind].converted_name,) if kind in TWO_FORMATS else ()
+        found |= {pattern: Checkpoint(kind, tower, named) for pattern, tower in one.names.items()}
+    found |= {pattern: None for one in (*records().values(), *every) for pattern in one.other_names}
     for one in every:
         named = (one.replaces,) if one.must_be_named or one.conversion else ()
         found |= dict.fromkeys(one.names, Checkpoint(one.model_type, architectures=named))

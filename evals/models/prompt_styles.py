@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tokenprune.adapters.record import records
 from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.boxes import Box, Size, parts_of, within
 from tokenprune.evals.models.box_formats import BOX_FORMATS, BoxFormat
@@ -54,18 +55,7 @@ STYLES["bundled"] = replace(STYLES["bundled"], instructions=False)
 LLAVA = STYLES["llava"]
 
 #: By `model_type`. `prompt_style` in a model's config takes precedence, as in the bundled model's.
-STYLE_OF_FAMILY = {
-    "llava": "llava",
-    "llava_next": "llava",
-    "qwen2_vl": "qwen2-vl",
-    "qwen2_5_vl": "qwen2.5-vl",
-    "qwen3_vl": "qwen3-vl",
-    "qwen3_vl_moe": "qwen3-vl",
-    "qwen3_5": "qwen3-vl",
-    "qwen3_5_moe": "qwen3-vl",
-    "internvl": "internvl",
-    "paligemma": "paligemma",
-}
+STYLE_OF_FAMILY = {model_type: one.prompt_style for model_type, one in records().items() if one.prompt_style}
 
 
 def style_of(config: Any, processor: Any, name: str | None = None) -> Style:

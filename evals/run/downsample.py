@@ -16,12 +16,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from tokenprune.adapters.record import records
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.evals.models.image_view import padding
 from tokenprune.selection import budget
 
-#: Processors of models that resize every image to one size and make each patch one visual token.
-ONE_TOKEN_A_PATCH = ("LlavaProcessor", "VideoLlavaProcessor")
 LEAVE_OUT = "leave out --image-size and the baseline downsample"
 
 
@@ -79,7 +78,8 @@ def full_grid(processor: Any) -> tuple[int, int]:
     UnsupportedError if images keep their own sizes, are cut into tiles, or do not get one visual token per patch.
     """
     kind, image_processor = type(processor), processor.image_processor
-    if not any(one.__name__ in ONE_TOKEN_A_PATCH for one in kind.__mro__):
+    resizable = {one.resizable for one in records().values()}
+    if not any(one.__name__ in resizable for one in kind.__mro__):
         raise UnsupportedError(
             f"{kind.__name__} does not make one visual token of each patch of an image, so no image size gives it a "
             f"certain number of them; {LEAVE_OUT}"

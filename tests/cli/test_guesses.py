@@ -8,7 +8,7 @@ import pytest
 from helpers.commands import command
 
 from tokenprune.adapters.tested import read_tested
-from tokenprune.evals.models.guesses import OTHERS, guess
+from tokenprune.evals.models.guesses import guess, patterns
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.architectures.checkpoints import ONLY_VLLM, checkpoint_type
 
@@ -72,7 +72,7 @@ def test_names_that_only_look_like_those_of_a_type(name: str) -> None:
 
 def test_types_in_the_table() -> None:
     known = TYPES | {one.model_type for one in ARCHITECTURES.values()}
-    assert {one.model_type for one in OTHERS.values() if one is not None} <= known
+    assert {one.model_type for one in patterns().values() if one is not None} <= known
 
 
 def test_a_published_name_without_its_publisher(capsys: pytest.CaptureFixture[str]) -> None:

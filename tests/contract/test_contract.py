@@ -47,8 +47,9 @@ from helpers.families.sparse import COMPACT_ONLY
 import tokenprune
 from tokenprune import STRATEGIES, UnsupportedError
 from tokenprune.adapters import ADAPTERS, adapter_for
+from tokenprune.adapters.record import record_of
 from tokenprune.adapters.tested import read_tested
-from tokenprune.evals.cli.models import FIRST_STAGE, strategies_of
+from tokenprune.evals.cli.models import strategies_of
 
 #: The stored matrix is that of the newest transformers. From 5.24 on, what it says of the classes that exist is true.
 stored = pytest.mark.skipif(VERSION < (5, 24), reason="this transformers is older than the stored matrix")
@@ -72,7 +73,7 @@ def test_what_tokenprune_models_prints_is_what_the_adapter_answers(case: str) ->
     assert {name: asdict(tested)[name] for name in facts_of(case)} == facts_of(case)
     adapter = adapter_for(model_of(case))
     inside = {name for name in STRATEGIES if stages_of(strategy_of(name))}
-    too_early = inside if FIRST_STAGE.get(tested.model_type, 1) > DEPTH else set()  # published models are deeper
+    too_early = inside if record_of(tested.model_type).first_stage > DEPTH else set()  # published models are deeper
     can = [name for name in STRATEGIES if refusal_of(name, adapter) is None and name not in too_early]
     assert strategies_of(tested) == can
 

@@ -7,7 +7,7 @@ import torch
 from helpers.families import FAMILIES
 
 import tokenprune
-from tokenprune.evals.bench import ideal
+from tokenprune.adapters.record import record_of
 from tokenprune.evals.bench.cases import IDEAL, cases, facts
 from tokenprune.evals.bench.timing.clock import PHASES, phases
 from tokenprune.evals.run.setups import Pruned
@@ -22,7 +22,7 @@ def test_a_round(name: str) -> None:
     inputs = family.prompt([1], sizes=list(family.sizes[:1]))
     half = Pruned(label="Random", keep_ratio=0.5, strategy=tokenprune.Random(keep_ratio=0.5))
     unpruned, *others = cases(model, inputs, [half])
-    assert (others[0].strategy == IDEAL) == (model.config.model_type not in ideal.UNSUPPORTED)
+    assert (others[0].strategy == IDEAL) == record_of(model.config.model_type).has_ideal
     costs = [facts(model, inputs, case) for case in (unpruned, *others)]
     assert all(pruned.flops < costs[0].flops and pruned.n_kept < costs[0].n_kept for pruned in costs[1:])
     for case in (unpruned, *others):

@@ -1,0 +1,54 @@
+"""What the code outside of `adapters` knows of a class of models, besides its adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
+from tokenprune.adapters import families
+from tokenprune.adapters.tested import read_tested
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a family says of a transformers class where it registers its adapter.
+
+    prompt_style: how the model is asked for boxes, and writes them: a name in `evals/models/box_formats.py`.
+    names: patterns at the start of the names of checkpoints in transformers' format that do not contain the type -> the
+        type of their vision tower; None for the one that all have.
+    other_names: the same for names that only look as if they belonged to it.
+    resizable: the class of its processor, if that resizes every image to one size, and each patch is a visual token.
+    first_stage: the first decoder layer of published checkpoints at which tokens can be dropped, if features of visual
+        tokens enter before the layers up to it.
+    makes_cache: whether the model makes a KV cache itself.
+    has_ideal: whether its language model needs no more of visual tokens than what the encoding function returns, so
+        that `bench` can give it fewer of them.
+    """
+
+    prompt_style: str | None = None
+    names: Mapping[str, str | None] = field(default_factory=dict)
+    other_names: tuple[str, ...] = ()
+    resizable: str | None = None
+    first_stage: int = 1
+    makes_cache: bool = True
+    has_ideal: bool = True
+
+
+#: By class; filled by `register_adapter`.
+RECORDS: dict[str, Record] = {}
+
+
+@cache
+def records() -> dict[str, Record]:
+    """The records of all families, by `model_type`. Imports them all."""
+    for module in iter_modules(families.__path__, f"{families.__name__}."):
+        import_module(module.name)
+    return {one.model_type: RECORDS[one.class_name] for one in read_tested().values() if one.class_name in RECORDS}
+
+
+def record_of(model_type: str) -> Record:
+    """The record of a type; that of a model like any other if no family says anything of it."""
+    return records().get(model_type, Record())
