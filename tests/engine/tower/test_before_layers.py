@@ -15,34 +15,11 @@ from torch import Tensor
 import tokenprune
 from tokenprune import DivPrune, PixelPrune, PruningError, Selection, SettingError, UnsupportedError
 from tokenprune.adapters import ADAPTERS, adapter_for
+from tokenprune.adapters.tested import read_tested
 from tokenprune.strategy import PatchStrategy
 from tokenprune.tokens import PatchTokens, VisualTokens
 
-NAMES = [
-    "qwen2-vl",
-    "qwen2.5-vl",
-    "qwen3-vl",
-    "qwen3-vl-moe",
-    "qwen3.5",
-    "qwen3.5-moe",
-    "qwen4-exp",
-    "qwen2.5-omni",
-    "qwen3-omni",
-    "glm4v",
-    "glm4.6v",
-    "glmga",
-    "glm4v-moe",
-    "glm-ocr",
-    "glm5-next",
-    "kimi-k25",
-    "paddleocr-vl",
-    "exaone4.5",
-    "hyperclovax",
-    "cosmos3-omni",
-    "cohere-compass",
-    "llava-onevision1.5",
-    "ovis2.5",
-]
+NAMES = [name for name, one in read_tested().items() if "kept_before_tower" in one.statistics]
 CASES = [
     (name, kind)
     for name in NAMES
