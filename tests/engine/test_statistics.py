@@ -95,6 +95,7 @@ def test_the_tower_is_not_disturbed(tower: str) -> None:
     """Its features are bitwise the same, and its attention stays SDPA."""
     model, inputs = tiny_llava(tower), prompt([1])
     calls = []
+    tokenprune.patch(model, FoPru()).remove()  # an untested combination is checked once
     sdpa = torch.nn.functional.scaled_dot_product_attention
 
     def counted(*args: Any, **kwargs: Any) -> torch.Tensor:

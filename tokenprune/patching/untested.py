@@ -52,7 +52,7 @@ def check_untested(adapter: ModelAdapter, drops: bool, reads_text: bool) -> None
     """
     wanted = {name for name, needed in {"tokens": drops, "text": reads_text}.items() if needed}
     with changing_patches:
-        if not wanted or is_tested(adapter):
+        if not wanted or is_tested(adapter) or not _can_be_called(adapter.language_model):
             return
         wanted -= _checked.setdefault(adapter.model, set())
         if not wanted:
@@ -188,6 +188,13 @@ def weighted_values(attention: TextAttention) -> Float[Tensor, " width"]:
 def relative(expected: Float[Tensor, "tokens width"], found: Float[Tensor, "tokens width"]) -> Float[Tensor, " tokens"]:
     """How far `found` is from `expected`, relative to the length of each token's vector."""
     return (found.to(expected.device) - expected).norm(dim=-1) / expected.norm(dim=-1)
+
+
+def _can_be_called(language_model: nn.Module) -> bool:
+    """Whether embeddings can be passed to it here: it is a language model, which the first prompt checks if an adapter
+    names another module, and its weights are not sharded over processes, which would have to call it together."""
+    sharded = any(hasattr(weight, "device_mesh") for weight in language_model.parameters())
+    return hasattr(unwrap_part(language_model), "config") and not sharded
 
 
 def _cannot_load(module: nn.Module) -> bool:
