@@ -17,6 +17,7 @@ from transformers import (
     MistralConfig,
     NanoChatConfig,
     Qwen3Config,
+    Qwen3NextConfig,
     RecurrentGemmaConfig,
 )
 from transformers.models.mistral import modeling_mistral
@@ -69,6 +70,19 @@ def test_filler_that_a_state_takes_in(dtype: torch.dtype, monkeypatch: pytest.Mo
     with pytest.raises(UnsupportedError, match=r"a row beside one that keeps more.*they differ by \d.*Load a model"):
         tokenprune.patch(model, Grid())
     tokenprune.probe(model).remove()  # drops nothing
+
+
+def test_experts_that_rounding_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half precision makes some tokens of this deep model change experts, which is not the filler's doing."""
+    sizes = decoder(hidden_size=256, num_hidden_layers=32, num_attention_heads=8, head_dim=32)
+    experts: Any = {"num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 64}
+    model = llava_on(Qwen3NextConfig(**sizes, **experts, shared_expert_intermediate_size=64), monkeypatch)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.06)
+    tokenprune.patch(model.to(torch.bfloat16), Grid()).remove()
 
 
 def test_a_window_in_layers_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
