@@ -69,7 +69,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
 }
 #: Types whose smallest models are too large or too slow here.
-TOO_LARGE = ("ctrl", "gemma4_text", "longcat_flash", "phi4_multimodal", "roc_bert", "kimi_linear")
+TOO_LARGE = ("gemma4_text", "longcat_flash", "phi4_multimodal", "roc_bert")
 TYPES = [name for name in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) if name not in TOO_LARGE]
 
 
