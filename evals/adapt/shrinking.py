@@ -75,7 +75,7 @@ def _shrunk(inputs: dict[str, Any], size: tuple[int, int], n_fewer: int, token: 
     placeholders = ids == token
     n_images = len(pixels) // len(ids)
     if not (placeholders.sum(1) * len(ids) == placeholders.sum()).all():
-        raise SettingError("downsample in adapt: rows with different numbers of images cannot share a batch; --batch 1")
+        raise SettingError("downsample: rows with different numbers of images cannot share a batch. Use --batch 1.")
     n_full = int(placeholders[0].sum()) // n_images
     kept = ~placeholders | ((placeholders.cumsum(1) - 1) % n_full < n_full - n_fewer)
     columns = kept.nonzero()[:, 1].view(len(ids), -1)

@@ -46,7 +46,9 @@ def check_untested(adapter: ModelAdapter, drops: bool, reads_text: bool) -> None
         implementation shows.
 
     Weights that accelerate keeps elsewhere are loaded for the check as for any call. The model's modules, caches and
-    random state are the same afterwards. Models in half precision may differ by 10 %, which rounding alone can do.
+    random state are the same afterwards. Models in half precision may differ by 10 %, which rounding alone can do, but
+    not after a layer with a state. Sharded models are not checked, nor are adapters whose `language_model` is another
+    module: those raise PruningError at the first prompt.
 
     Raises UnsupportedError for a difference, and for weights on the meta device, which cannot compute.
     """
@@ -199,8 +201,8 @@ def relative(expected: Float[Tensor, "tokens width"], found: Float[Tensor, "toke
 
 
 def _can_be_called(language_model: nn.Module) -> bool:
-    """Whether embeddings can be passed to it here: it is a language model, which the first prompt checks if an adapter
-    names another module, and its weights are not sharded over processes, which would have to call it together."""
+    """Whether it is a language model of transformers, whose weights are not sharded: all processes would have to call a
+    sharded one together."""
     sharded = any(hasattr(weight, "device_mesh") for weight in language_model.parameters())
     return hasattr(unwrap_part(language_model), "config") and not sharded
 

@@ -20,6 +20,7 @@ STRATEGIES = tuple(
     if not cls.record.unmeasured
     for settings in cls.record.measured
 )
+#: Those that drop tokens inside the language model only: registered name -> class.
 INSIDE = {name: cls.__name__ for name, cls in REGISTERED.items() if issubclass(cls, AllEnterStrategy)}
 #: One strategy for each way of choosing tokens, for the sets of one kind of question.
 FEW = ("fopru:mode=rank,layer=-2", "visionzip:layer=-2", "mosaic", "scope:layer=-2", "divprune", "fastv", "par")

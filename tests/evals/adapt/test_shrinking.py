@@ -65,7 +65,7 @@ def test_rows_with_different_numbers_of_images_are_refused(data: Path) -> None:
     model, processor = deep_llava(), tiny_processor()
     batch = Collator(processor, torch.float32)([Row(tuple(labelled(load_questions(data)[1:2])))] * 2)
     batch["input_ids"][0][batch["input_ids"][0] == model.config.image_token_id] = 1
-    with applied(model, Shrinking(processor, 0.3), 0.3), pytest.raises(SettingError, match="downsample in adapt: rows"):
+    with applied(model, Shrinking(processor, 0.3), 0.3), pytest.raises(SettingError, match="downsample: rows"):
         model(**batch)
 
 

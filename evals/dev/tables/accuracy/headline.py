@@ -16,7 +16,7 @@ from tokenprune.evals.storage.results import TaskResult, by_setup
 from tokenprune.evals.storage.results_io import read
 
 ALWAYS = (UNPRUNED, label(DEFAULT_STRATEGY), FOPRU, BASELINE, DOWNSAMPLE)
-KEEP_RATIOS = (1.0, 0.5, 0.25, 0.1)
+KEEP_RATIOS = (1.0, 0.25, 0.1)
 
 
 def stored(folder: Path = ROWS) -> str:
