@@ -8,14 +8,14 @@ unexport PYTHONDONTWRITEBYTECODE
 # setuptools prints ten lines about every editable installation from several folders.
 %/installed: export PYTHONWARNINGS := ignore
 
-.PHONY: install demo test tests test-all test-oldest test-peers test-vllm test-vllm-smoke smoke-server smoke-v1 smoke-v2 check-vllm check matrix fuzz tables train
+.PHONY: install demo test tests test-all test-oldest test-peers test-vllm test-vllm-smoke smoke-server smoke-v1 smoke-v2 check-vllm check site matrix fuzz tables train
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade $(PIP)
-	$(BIN)/python -m pip install --quiet --editable ".[optimize]" --group train --group test
+	$(BIN)/python -m pip install --quiet --editable ".[optimize]" --group train --group test --group docs
 	touch $@
 
 # A table of accuracy against visual tokens, and the images of all demos, in demo_output/.
@@ -26,6 +26,10 @@ check: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
+
+# The documentation, in build/site/. A dead link, or a page that mkdocs.yml does not name, is an error.
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # `make --jobs 2 test` runs the linters beside the tests; `make test CHECK=` leaves them out.
 CHECK := check

@@ -10,5 +10,6 @@ stored       where results are stored
 tables       the generated tables of the documents
 figures      the figures of the documents
 fuzz         random models, strategies and caches, compared with masking
+website      the site of the documentation
 vllm_names   checks that a release of vLLM has the names that the plug-in uses
 """

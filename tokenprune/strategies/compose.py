@@ -48,7 +48,7 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
     Raises SettingError for steps that cannot follow each other.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="what several strategies keep, applied in turn: `Compose(PixelPrune(), FoPru(keep_ratio=0.25))`",
     )
 

@@ -27,7 +27,7 @@ class AveragePooling(MergingStrategy):
     are kept in the same proportion as patches, evenly spaced and unchanged.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="the mean of each cell of the grid",
         waits=(3, 2),
     )

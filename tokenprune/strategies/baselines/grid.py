@@ -22,7 +22,7 @@ class Grid(Strategy):
     Several grids and frames share the budget in proportion to their sizes.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="evenly spaced tokens",
         waits=(3, 2),
     )

@@ -26,7 +26,7 @@ class Random(Strategy):
     every device, and different images keep different tokens, as do the tiles of an image with budget_per="tile".
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="a random draw, seeded by the image",
         source="our own",
         published={"seed": 0},

@@ -39,7 +39,7 @@ class AdaToken(TextScoreStrategy):
     to be entered. Deviation: position IDs are kept. Those of the calibration are in `tokenprune.evals.search.adatoken`.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps=(
             "the tokens that the last prompt token attends to most, in stages that `tokenprune layers --stages 3` "
             "calibrates"

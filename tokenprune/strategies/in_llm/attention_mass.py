@@ -29,7 +29,7 @@ class AttentionMass(TextGuided, RankedStrategy):
     and normalised over the remaining visual tokens. Not from a paper.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="per stage, the fewest tokens that receive 95 % of the text's attention, up to the budget",
         source="our own",
         published={"mass": 0.95, "layer": 2, "every": 4},

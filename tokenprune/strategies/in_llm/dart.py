@@ -33,7 +33,7 @@ class DART(OneStage):
     visual pivots on top; cosines are of the hidden states, without the model's last norm; position IDs are kept.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="from decoder layer 2 on, a few pivots and the tokens that duplicate them least",
         source="released scripts: pivot_image_token, pivot_text_token, pruned_layer",
         published={"pivots": 4, "text_pivots": 4, "layer": 2},

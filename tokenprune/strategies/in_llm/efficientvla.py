@@ -45,7 +45,7 @@ class EfficientVLA(OneStage, RankedStrategy, SkippingStrategy, ReusingStrategy):
     paper's sparse MLPs are not included.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps=(
             "from decoder layer 2 on, the tokens that the text attends to most, and those least like them; `skip` "
             "removes layers, and in robot policies `reuse` computes the action expert less often"

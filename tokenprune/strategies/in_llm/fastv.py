@@ -28,7 +28,7 @@ class FastV(OneStage, TextScoreStrategy):
     cache; layers from K on cache only the tokens they saw.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="from decoder layer 2 on, the tokens that the last prompt token attends to most",
         source="paper: K; released code: the last token",
         published={"layer": 2, "queries": "last"},

@@ -48,7 +48,7 @@ class IVCPrune(TextGuided):
     by, where the code averages those of all three components.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps=(
             "from about halfway through the decoder, positions that serve as coordinates, and tokens whose values "
             "resemble the question's"

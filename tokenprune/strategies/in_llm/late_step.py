@@ -30,7 +30,7 @@ class LateStep(AllEnterStrategy, DenoisingStrategy):
     Deviations: the paper applies other methods' rankings from a step on; this one ranks by the canvas's attention.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="in block diffusion models, the tokens that the canvas attended to most, from a given denoising step on",
         source="our own",
         published={"steps": 8},

@@ -29,7 +29,7 @@ class PAR(OneStage, TextScoreStrategy, SkippingStrategy):
     skipped layers cost and cache nothing, in prefill and decode.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps=(
             "from decoder layer 2 on, the tokens that the text after the image attends to most; can skip decoder "
             "layers; the paper trains a router for both, this has none"

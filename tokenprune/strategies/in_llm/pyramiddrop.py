@@ -34,7 +34,7 @@ class PyramidDrop(TextScoreStrategy):
     position IDs after each stage; here they are kept. Quarters that coincide in a shallow model are one stage.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="the tokens that the last prompt token attends to most, in three stages through the decoder",
         published={"keep_ratio": (1 + 1 / 2 + 1 / 4 + 1 / 8) / 4},
         stages=([7, 14, 21], [8, 16, 24], [9, 18, 27]),

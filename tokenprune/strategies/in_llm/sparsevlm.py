@@ -56,7 +56,7 @@ class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
     code renumbers.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="the tokens that the relevant text tokens attend to, in three stages; merges some of the rest",
         source="released code: the best 30 % in a tenth as many clusters",
         published={"recycle": 0.3, "clusters": 0.1, "keep_ratio": 192 / 576},

@@ -35,7 +35,7 @@ class FlowCut(TowerStrategy):
     tower, rounded up; the excess is dropped after the tower, by the last scores.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="the tokens that most information flows through",
         waits=(3, 2),
         claimed="55.6*",

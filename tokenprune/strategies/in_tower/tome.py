@@ -39,7 +39,7 @@ class ToMe(TowerStrategy):
     video, gets its share of the budget in the tower, rounded up; the excess is merged after the tower, by features.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="what remains when similar tokens are merged after every layer that attends to the whole image",
         source="paper: a constant r",
         published={"schedule": "constant"},

@@ -51,7 +51,7 @@ class BackgroundPruning(AttentionStrategy, MergingStrategy):
     uses the layer's heads and keys, where the released code multiplies values; an overview is pruned like any tile.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="the most attended clusters of similar neighbours, each as one token (GeoLLaVA-8K)",
         source="both of the paper's parts; the quantile is our own",
         published={"cluster": True, "rank": "cls", "quantile": 0.1},

@@ -34,7 +34,7 @@ class CDPruner(Strategy):
     relevance is then scaled tile by tile, where the code scales all together.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps=(
             "the most diverse tokens given the question; needs a CLIP text tower, see "
             "`tokenprune.adapters.clip_relevance`"

@@ -26,7 +26,7 @@ class DivPrune(Strategy):
     so one of them is kept, and the others are chosen last.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="the tokens that differ most from each other; reads features only",
         waits=(2, 1),
         claimed="54.5*",

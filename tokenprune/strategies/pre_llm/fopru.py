@@ -37,7 +37,7 @@ class FoPru(AttentionStrategy, AdaptiveStrategy):
     number of tokens and rows. The authors' own code, and so their layer, is not public, hence the settings.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="the tokens, or whole rows of the grid, that the vision tower attends to most",
         source="a public reproduction",
         published={"mode": "rank", "score": "column", "heads": "mean"},

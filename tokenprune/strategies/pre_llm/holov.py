@@ -37,7 +37,7 @@ class HoloV(AttentionStrategy):
     from all patches is used. The paper's visual context refetching is not public.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps=(
             "the most attended tokens in each of 16 strips, which share the budget in proportion to their "
             "attention; its code passes them on crop by crop, here they stay in raster order"

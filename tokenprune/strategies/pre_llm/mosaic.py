@@ -40,7 +40,7 @@ class Mosaic(AttentionStrategy, MergingStrategy):
     what is merged into what.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps=(
             "the most attended token of each rectangle, with one rectangle per token of the budget; merges each "
             "dropped token into the most similar kept one nearby"

@@ -50,7 +50,7 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
     the layers that stages start at scale with the model's depth (the code has layer 16 of 32).
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps=(
             "the most attended tokens in each cell of the grid, some of which absorb their neighbours; from "
             "halfway through the decoder, those that the last prompt token attends to"

@@ -40,7 +40,7 @@ class PruMerge(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
     dropped ones. Newline tokens are not merged.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="the tokens that the CLS token attends to most, each merged with similar ones; `plus=True` is PruMerge+",
         source="released code",
         published={"plus": False, "neighbours": 32},

@@ -48,7 +48,7 @@ class PruneSID(AttentionStrategy):
     "tile", where the code treats each as an image.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="in each group of similar tokens, the most attended ones that do not resemble a better one",
         source="released code: need_token_num / 32 times the mean similarity",
         published={"similar": 1.0},

@@ -40,7 +40,7 @@ class SCOPE(AttentionStrategy):
     the code treats each as an image.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps=(
             "greedily, the token with the highest attention times gain in coverage (how well the kept tokens "
             "resemble all others)"

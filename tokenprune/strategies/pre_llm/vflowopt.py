@@ -47,7 +47,7 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
     tokens. Newline tokens are not merged.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps=(
             "the tokens that score highest on an importance map, in three stages; merges dropped tokens; "
             "`tokenprune optimize` calibrates it"

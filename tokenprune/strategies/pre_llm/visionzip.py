@@ -38,7 +38,7 @@ class VisionZip(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
     treats each as an image. Newline tokens are not merged.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="the tokens that the CLS token attends to most; merges the rest into a few tokens",
         source="paper: 54 dominant and 10 contextual tokens",
         published={"contextual": 10 / 64},

@@ -34,7 +34,7 @@ class VisPruner(AttentionStrategy, AdaptiveStrategy):
     than 8; the tiles of an image compete, unless budget_per is "tile", where the code treats each as an image.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="half of the budget by attention, the other half by removing duplicates",
         source="released commands: as many important as diverse tokens",
         published={"important": 0.5},

@@ -41,7 +41,7 @@ class PixelPrune(PatchStrategy):
     frames like images: there the bound applies to each frame, and then to the video.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps=(
             "patches that no neighbour's pixels predict; the others are never encoded ([in vLLM "
             "too](../serving/README.md#documents-and-screens))"

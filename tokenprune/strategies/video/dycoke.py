@@ -38,7 +38,7 @@ class DyCokeTTM(FrameScoreStrategy):
     of an odd number: here all windows are treated alike, and one at the end may be shorter.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps=(
             "the first of every four frames, and the tokens of the others that change most (the part of DyCoke "
             "that runs before the language model)"

@@ -32,7 +32,7 @@ class EVS(FrameScoreStrategy):
     first frame. With larger budgets, the selection is vLLM's.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="the first frame, then the tokens that change most from one frame to the next",
         unmeasured="compares frames of videos",
     )

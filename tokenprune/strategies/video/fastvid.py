@@ -56,7 +56,7 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
     of the video.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="the most attended tokens of each frame; merges the rest of each segment of similar frames into a few",
         source="released scripts: DySeg_c, DySeg_tau, STPrune_d, DTM_p, DTM_beta",
         published={"segments": 8, "threshold": 0.9, "contextual": 0.4, "step": 4, "beta": 0.6},

@@ -36,7 +36,7 @@ class VCAST(FrameScoreStrategy):
     frame; a budget smaller than the number of frames is not raised to that number.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="the tokens that stand out in each frame, and more of them in frames where the video changes course",
         source="released code: DEFAULT_BUDGET_TEMP",
         published={"temperature": 0.7},

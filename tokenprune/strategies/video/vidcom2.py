@@ -34,7 +34,7 @@ class VidCom2(FrameScoreStrategy):
     too small, the dropped ones least like them are kept.
     """
 
-    record: ClassVar = Record(
+    record: ClassVar[Record] = Record(
         keeps="the tokens that stand out in each frame, and more of them in frames that stand out",
         unmeasured="compares frames of videos",
     )

@@ -1,0 +1,77 @@
+"""A hook of MkDocs: the site's pages are the repository's, at the same paths, and an API reference from the docstrings.
+
+Links between pages are the same on both. Those to files that are no pages, such as source, become text.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from importlib import import_module
+from itertools import groupby
+from pathlib import Path
+from posixpath import dirname, join, normpath
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = "*.md", "*.png", "*.gif", "*.jpg", ":!evals/dev/train"  # whose pages are templates
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+#: In a docstring, a paragraph whose lines start with the names of fields or arguments.
+PARAGRAPH = re.compile(r"<p>(?=[a-z]\w*(?:, \w+)*: )(.*?)</p>", re.DOTALL)
+FIELD, ITEM = re.compile(r"^(\w+(?:, \w+)*): ", re.MULTILINE), r"<li><code>\1</code>: "
+PACKAGES = "tokenprune", "tokenprune.selection", "tokenprune.strategy", "tokenprune.tokens"
+INHERITED = "    options: {inherited_members: true}\n"
+#: Public, but not in `__all__`, which must not load the libraries of extras.
+TOOLS = "tokenprune.evals.evaluate", "tokenprune.tune", "tokenprune.adapt"
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Replace MkDocs' one folder of pages by what git knows or would add; leave the files of the theme."""
+    listed = ("git", "ls-files", "--cached", "--others", "--exclude-standard", *PAGES)
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    pages = [File.generated(config, name, abs_src_path=str(ROOT / name)) for name in names if (ROOT / name).exists()]
+    pages += [File.generated(config, f"api/{name}.md", content=text) for name, text in api().items()]
+    return Files([*pages, *(file for file in files if file.src_dir != config.docs_dir)])
+
+
+def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
+    """Turn links to folders into links to their README, and those to what is no page into text; leave dead ones."""
+
+    def linked(match: re.Match[str]) -> str:
+        image, text, target, anchor = match.groups(default="")
+        if ":" in target:
+            return match[0]
+        place = normpath(join(dirname(page.file.src_uri), target))
+        for end in ("", "/README.md"):
+            if files.get_file_from_path(place + end):
+                return f"{image}[{text}]({target.rstrip('/')}{end}{anchor})"
+        return text if (ROOT / place).exists() else match[0]
+
+    return LINK.sub(linked, markdown)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """List the fields and arguments of the API."""
+    if not page.file.src_uri.startswith("api/"):
+        return html
+    return PARAGRAPH.sub(lambda match: f"<ul>{FIELD.sub(ITEM, match[1])}</ul>", html)
+
+
+def api() -> dict[str, str]:
+    """Return the text of the pages in api/, by name: every public class and function under its module."""
+    homes = {}
+    for package in PACKAGES:
+        module = import_module(package)
+        for name in module.__all__:
+            if home := getattr(getattr(module, name), "__module__", None):
+                parts = home.split(".")
+                homes.setdefault(f"{'.'.join(parts[: 2 + (parts[1] == 'strategies')])}.{name}", f"{package}.{name}")
+    pages = {"library": "# Library\n", "strategies": "# Built-in strategies\n", "writing": "# Writing a strategy\n"}
+    for home, places in groupby(sorted(homes), lambda place: place.rpartition(".")[0]):
+        page = "strategies" if ".strategies" in home else "writing" if home in PACKAGES else "library"
+        blocks = (f"::: {homes[place]}\n{INHERITED * place.endswith('Handle')}\n" for place in places)
+        pages[page] += f"\n## `{home}`\n\n{''.join(blocks)}"
+    pages["library"] += "\n## `tokenprune.evals`\n\n" + "".join(f"::: {name}\n\n" for name in TOOLS)
+    return pages
