@@ -27,13 +27,15 @@ EVERY_FAMILY = tuple(
 #: Slow tests of code that rarely changes: every language model of transformers, families at the sizes of their
 #: published checkpoints, block diffusion, names in other releases of transformers, random draws of everything,
 #: evaluations of every kind of family, accelerate's launcher, bounds by simulation, two of three ways to compile a
-#: whole model, compiled attention, the largest image, and the scripts that repeat our own measurements and training.
+#: whole model, compiled attention, the largest image, the longer notebook, and the scripts that repeat our own
+#: measurements and training.
 LEFT_OUT = (
     "tests/adapters/published",
     "tests/adapters/test_language_models.py",
     "tests/adapters/test_packages.py",
     "tests/contract/test_denoising.py",
     "tests/demos/test_large.py::test_the_bundled_image",
+    "tests/demos/test_notebooks.py::test_it_runs[measure_your_questions]",
     "tests/dev/experiments",
     "tests/dev/measure/test_run.py",
     "tests/dev/test_fuzz.py",

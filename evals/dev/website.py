@@ -5,6 +5,7 @@ Links between pages are the same on both. Those to files that are no pages, such
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from importlib import import_module
@@ -16,7 +17,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = "*.md", "*.png", "*.gif", "*.jpg", ":!evals/dev/train"  # whose pages are templates
+PAGES = "*.md", "*.ipynb", "*.png", "*.gif", "*.jpg", ":!evals/dev/train"  # whose pages are templates
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 #: In a docstring, a paragraph whose lines start with the names of fields or arguments.
 PARAGRAPH = re.compile(r"<p>(?=[a-z]\w*(?:, \w+)*: )(.*?)</p>", re.DOTALL)
@@ -31,8 +32,14 @@ def on_files(files: Files, config: Any) -> Files:
     """Replace MkDocs' one folder of pages by what git knows or would add; leave the files of the theme."""
     listed = ("git", "ls-files", "--cached", "--others", "--exclude-standard", *PAGES)
     names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-    pages = [File.generated(config, name, abs_src_path=str(ROOT / name)) for name in names if (ROOT / name).exists()]
-    pages += [File.generated(config, f"api/{name}.md", content=text) for name, text in api().items()]
+    made = api()
+    made |= {f"{name}.md": notebook(ROOT / name) for name in names if name.endswith(".ipynb")}
+    pages = [
+        File.generated(config, name, abs_src_path=str(ROOT / name))
+        for name in names
+        if (ROOT / name).exists() and f"{name}.md" not in made
+    ]
+    pages += [File.generated(config, name, content=text) for name, text in made.items()]
     return Files([*pages, *(file for file in files if file.src_dir != config.docs_dir)])
 
 
@@ -44,7 +51,7 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
         if ":" in target:
             return match[0]
         place = normpath(join(dirname(page.file.src_uri), target))
-        for end in ("", "/README.md"):
+        for end in (".md", "", "/README.md"):  # the first for notebooks
             if files.get_file_from_path(place + end):
                 return f"{image}[{text}]({target.rstrip('/')}{end}{anchor})"
         return text if (ROOT / place).exists() else match[0]
@@ -59,8 +66,16 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
     return PARAGRAPH.sub(lambda match: f"<ul>{FIELD.sub(ITEM, match[1])}</ul>", html)
 
 
+def notebook(path: Path) -> str:
+    """Return the cells of a notebook as Markdown."""
+    cells = [
+        (cell["cell_type"], "".join(cell["source"])) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+    ]
+    return "\n\n".join(text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells)
+
+
 def api() -> dict[str, str]:
-    """Return the text of the pages in api/, by name: every public class and function under its module."""
+    """Return the pages in api/: every public class and function under its module."""
     homes = {}
     for package in PACKAGES:
         module = import_module(package)
@@ -74,4 +89,4 @@ def api() -> dict[str, str]:
         blocks = (f"::: {homes[place]}\n{INHERITED * place.endswith('Handle')}\n" for place in places)
         pages[page] += f"\n## `{home}`\n\n{''.join(blocks)}"
     pages["library"] += "\n## `tokenprune.evals`\n\n" + "".join(f"::: {name}\n\n" for name in TOOLS)
-    return pages
+    return {f"api/{name}.md": text for name, text in pages.items()}
