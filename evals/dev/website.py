@@ -17,7 +17,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = "*.md", "*.ipynb", "*.png", "*.gif", "*.jpg", ":!evals/dev/train"  # whose pages are templates
+PAGES = "*.md", "*.ipynb", "*.png", "*.gif", "*.jpg", "evals/dev/*.css", ":!evals/dev/train"  # whose pages are templates
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 #: In a docstring, a paragraph whose lines start with the names of fields or arguments.
 PARAGRAPH = re.compile(r"<p>(?=[a-z]\w*(?:, \w+)*: )(.*?)</p>", re.DOTALL)
@@ -44,7 +44,10 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
-    """Turn links to folders into links to their README, and those to what is no page into text; leave dead ones."""
+    """Turn links to folders into links to their README, and those to what is no page into text; leave dead ones.
+
+    A link that is named after its file gets the page's title instead.
+    """
 
     def linked(match: re.Match[str]) -> str:
         image, text, target, anchor = match.groups(default="")
@@ -52,7 +55,8 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
             return match[0]
         place = normpath(join(dirname(page.file.src_uri), target))
         for end in (".md", "", "/README.md"):  # the first for notebooks
-            if files.get_file_from_path(place + end):
+            if file := files.get_file_from_path(place + end):
+                text = file.page.title if file.page and text.endswith(".md") else text
                 return f"{image}[{text}]({target.rstrip('/')}{end}{anchor})"
         return text if (ROOT / place).exists() else match[0]
 
