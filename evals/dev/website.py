@@ -17,7 +17,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = "*.md", "*.ipynb", "*.png", "*.gif", "*.jpg", "evals/dev/*.css", ":!evals/dev/train"  # whose pages are templates
+PAGES = "*.md", "*.ipynb", "*.png", "*.gif", "*.jpg", "*/website.css", ":!evals/dev/train"  # has templates of pages
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 #: In a docstring, a paragraph whose lines start with the names of fields or arguments.
 PARAGRAPH = re.compile(r"<p>(?=[a-z]\w*(?:, \w+)*: )(.*?)</p>", re.DOTALL)
