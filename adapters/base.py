@@ -15,6 +15,7 @@ from tokenprune.adapters.decoder.attention import unreadable_attention
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.towers import Tower, tower_of
 from tokenprune.adapters.towers.layers import BatchLayers, RowLayers
+from tokenprune.adapters.towers.projectors import unprojected
 from tokenprune.adapters.towers.tower import QueryKey
 from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.errors import UnsupportedError
@@ -201,9 +202,8 @@ class Vision(Parts):
         """The available statistics, by their names in `tokenprune.tokens.STATISTICS`."""
         everywhere = {"vision_attention", "pixels", "colors", "grid"}
         text = {"text_attention"} if unreadable_attention(self.layers) is None else set()
-        cls, left = {"cls"} if self.tower.n_prefix else set(), {"kept_in_tower"} if self.tower_layers else set()
-        before = {"kept_before_tower"} if self.tower.row else set()
-        return frozenset(everywhere | text | cls | left | before)
+        some = {"cls": self.tower.n_prefix, "kept_in_tower": self.tower_layers, "kept_before_tower": self.tower.row}
+        return frozenset({name for name, one in some.items() if one} | everywhere | text | unprojected(self.core))
 
     def why_not(self, statistic: str) -> str | None:
         """Why a statistic is not available, if there is more to say."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection
@@ -66,7 +66,7 @@ class EncodedImage:
         recorded = self.recorded_for
         if recorded is None or recorded == strategy:
             return
-        missing = strategy.needs - NOT_RECORDED - self.statistics.keys()
+        missing = strategy.needs - NOT_RECORDED - recorded.needs
         other_layer = "vision_attention" in strategy.needs and strategy.attention_layer != recorded.attention_layer
         if missing or other_layer or {"kept_in_tower", "kept_before_tower"} & self.statistics.keys():
             raise PruningError(
@@ -112,4 +112,6 @@ def _concat(parts: list[Any], layout: Layout) -> Any:
     """A statistic of an image, from that of its tiles."""
     if isinstance(parts[0], VisionAttention):
         return VisionAttention.concat(parts, layout)
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
     return KeptInTower.concat(parts) if isinstance(parts[0], KeptInTower) else sum(parts, ())

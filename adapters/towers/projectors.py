@@ -1,4 +1,5 @@
-"""Projectors that map every token by itself, so that they need not get the rows of dropped patches."""
+"""Projectors that map every token by itself, so that a visual token has features before them, and dropped patches need
+not pass through."""
 
 from __future__ import annotations
 
@@ -15,7 +16,13 @@ PROJECTOR = "multi_modal_projector"
 #: The forwards of projectors that map every token by itself.
 TOKENWISE = {
     f"transformers.models.{family}.modeling_{family}.{name}MultiModalProjector.forward"
-    for family, name in (("llava", "Llava"), ("vipllava", "VipLlava"), ("paligemma", "PaliGemma"))
+    for family, name in (
+        ("llava", "Llava"),
+        ("llava_next", "LlavaNext"),
+        ("llava_onevision", "LlavaOnevision"),
+        ("vipllava", "VipLlava"),
+        ("paligemma", "PaliGemma"),
+    )
 }
 
 
@@ -27,3 +34,8 @@ def tokenwise_projector(core: Any) -> Callable[[], nn.Module] | None:
         return None
     forward = type(unwrap_part(projector)).forward  # a subclass may have its own
     return partial(getattr, core, PROJECTOR) if f"{forward.__module__}.{forward.__qualname__}" in TOKENWISE else None
+
+
+def unprojected(core: Any) -> set[str]:
+    """The statistics of visual tokens before the projector that a base model offers."""
+    return set() if tokenwise_projector(core) is None else {"tower_features", "late_features"}

@@ -115,6 +115,11 @@ class Tower:
     row: PatchRow | None = None
     attention: RowAttention | None = None
 
+    def late_layers(self, tower: Any) -> list[nn.Module]:
+        """The layers whose mean output is the statistic "late_features": the last third, and the one before it."""
+        layers = self.layers(tower)
+        return list(layers)[-1 - len(layers) // 3 :]
+
     def colors(self, pixels: Float[Tensor, "tiles 3 height width"]) -> Float[Tensor, "tiles 3 height width"]:
         """RGB in 0..1: undoes the normalisation that towers of this kind are trained with. A processor that normalises
         differently gives different colours."""

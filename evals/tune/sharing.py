@@ -100,9 +100,12 @@ def shared_encoder(model: Any, strategies: Iterable[Strategy], remembered: int =
     be patched with any of the `strategies`, one after the other. The outputs for the last
     `remembered` batches stay in memory."""
     adapter = adapter_for(model)
+    strategies = list(strategies)
     layers = {one.attention_layer for one in strategies if "vision_attention" in one.needs}
     points = [point for layer in layers for point in adapter.capture_points(layer)]
     modules = list(dict.fromkeys(module for point in points for module in (point.attention, *point.outputs.values())))
+    if any("late_features" in one.needs & adapter.offers for one in strategies):
+        modules += [layer for tower in adapter.vision_towers for layer in adapter.tower.late_layers(tower)]
     with ExitStack() as overridden:
         for tower in adapter.vision_towers:
             inside = set(tower.modules())

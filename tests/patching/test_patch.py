@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 import tokenprune
 from tokenprune import FastV, FoPru, Grid, PruningError, Random, SettingError, UnsupportedError
 from tokenprune.engine.pruner import Pruner
-from tokenprune.engine.recording import RECORD_ATTRIBUTE
+from tokenprune.engine.recalling import RECORD_ATTRIBUTE
 
 
 def n_kept(handle: tokenprune.PatchHandle) -> int:

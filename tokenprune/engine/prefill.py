@@ -40,7 +40,7 @@ from tokenprune.engine.call import NESTED, CallContext, Forward, Incoming, Prune
 from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
 from tokenprune.engine.overrides.override import ModelForward
 from tokenprune.engine.patch import Register, not_pruned
-from tokenprune.engine.recording import RECORD_ATTRIBUTE, recall_images
+from tokenprune.engine.recalling import RECORD_ATTRIBUTE, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
 from tokenprune.engine.training.fused_head import FUSED_HEAD, FusedLabels
 from tokenprune.errors import PruningError

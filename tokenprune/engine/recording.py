@@ -5,21 +5,22 @@ FeatureFunction        one call of `get_image_features`: begins and ends an Enco
   before_attention       the arguments of the attention that the strategy reads
   after_capture          the outputs of its query and key projections
   after_tower            one entry per tile
+  before_projector       what a projector gets that maps every token by itself
 -> one EncodedImage per image, with its layout and the statistics that the strategy declared
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.towers.projectors import tokenwise_projector
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.encoded import NOT_RECORDED, EncodedImage, Modality
 from tokenprune.engine.arguments import bind_arguments, named_arguments
@@ -27,6 +28,7 @@ from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
 from tokenprune.engine.overrides.override import MethodOverride
 from tokenprune.engine.patch import Register, patch_removed_during_call
+from tokenprune.engine.recalling import RECORD_ATTRIBUTE
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy
@@ -36,10 +38,6 @@ from tokenprune.tokens.tower import KeptInTower
 
 if TYPE_CHECKING:
     from tokenprune.engine.tower.batch import BatchCut
-
-#: The record travels on the encoder's own output object, because `generate` encodes the images before it calls the
-#: model, and may repeat the features for beams in between.
-RECORD_ATTRIBUTE = "tokenprune_record"
 
 
 class Encoding:
@@ -89,19 +87,19 @@ class FeatureFunction(MethodOverride):
 class VisionRecorder:
     """Collects the statistics that the strategy declares, and nothing else.
 
-    modules: the modules that expose attention, by name, as they were when the model was patched.
+    modules: the modules that are read, by name, as they were when the model was patched.
     """
 
     def __init__(self, adapter: ModelAdapter, strategy: Strategy, context: CallContext) -> None:
         self.adapter, self.strategy, self._context = adapter, strategy, context
         self._modalities = adapter.modalities
-        self.statistics = strategy.needs - NOT_RECORDED
+        self.statistics = (strategy.needs & adapter.offers) - NOT_RECORDED
         self.modules: dict[str, nn.Module] = {}
         self._captures: frozenset[str] = frozenset()
         self._scale = adapter.tower.scale(adapter.vision_tower) if "vision_attention" in self.statistics else 1.0
 
     def register(self, register: Register) -> list[nn.Module]:
-        """Register the hooks; return the modules that expose attention."""
+        """Register the hooks; return the modules that are read."""
         adapter, captured = self.adapter, []
         for tower in adapter.vision_towers:
             register(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True))
@@ -113,6 +111,17 @@ class VisionRecorder:
                     register(module.register_forward_hook(partial(self.after_capture, name)))
                 self._captures = frozenset(point.outputs)
                 captured += [point.attention, *point.outputs.values()]
+        if "late_features" in self.statistics:
+            for tower in adapter.vision_towers:
+                for layer in adapter.tower.late_layers(tower):
+                    register(layer.register_forward_hook(self.after_layer))
+                    captured.append(layer)
+        if "tower_features" in self.statistics:
+            found = tokenwise_projector(adapter.core)
+            assert found is not None
+            projector = found()
+            register(projector.register_forward_pre_hook(self.before_projector))
+            captured.append(projector)
         for function in dict.fromkeys(modality.function for modality in adapter.modalities):
             register(FeatureFunction(unwrap_model(adapter.core), function, self).install())
         return captured
@@ -123,7 +132,7 @@ class VisionRecorder:
     def begin(self) -> bool:
         """Start recording; return False for a nested call.
 
-        Raises PruningError if modules that expose attention were replaced since the model was patched.
+        Raises PruningError if modules that are read were replaced since the model was patched.
         """
         if self._context.encoding is not None:
             return False
@@ -131,7 +140,7 @@ class VisionRecorder:
         known: dict[str, Any] = {"": self.adapter.model}
         if any(_submodule(name, known) is not module for name, module in self.modules.items()):
             raise PruningError(
-                "modules whose attention the strategy needs were replaced after patch(). Call patch() again, after "
+                "modules that the strategy reads were replaced after patch(). Call patch() again, after "
                 "get_peft_model, merge_and_unload and the like."
             )
         self._context.encoding = Encoding(self.statistics)
@@ -159,7 +168,7 @@ class VisionRecorder:
     @dynamo_disabled
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if (encoding := self._context.encoding) is not None:
-            encoding.tower_call = {"tower": named_arguments(module, args, kwargs)}
+            encoding.tower_call = {"tower": named_arguments(module, args, kwargs), "states": []}
 
     @dynamo_disabled
     def before_attention(self, module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -172,6 +181,11 @@ class VisionRecorder:
             encoding.tower_call[name] = output.detach()
 
     @dynamo_disabled
+    def after_layer(self, module: nn.Module, args: Any, output: Any) -> None:
+        if (encoding := self._context.encoding) is not None:
+            encoding.tower_call["states"].append((output[0] if isinstance(output, tuple) else output).detach())
+
+    @dynamo_disabled
     def after_tower(self, module: nn.Module, args: Any, output: Any) -> None:
         if (encoding := self._context.encoding) is None:
             return
@@ -181,6 +195,9 @@ class VisionRecorder:
             call = pruned.whole_call(call)
         for name in {"pixels", "colors"} & encoding.tiles.keys():
             encoding.tiles[name] += self.adapter.tile_pixels(call["tower"])
+        if "late_features" in encoding.tiles:
+            mean = torch.stack(call["states"]).float().mean(0)
+            encoding.tiles["late_features"] += mean[:, self.adapter.tower.n_prefix :]
         if "kept_in_tower" in encoding.tiles:
             assert pruned is not None
             encoding.tiles["kept_in_tower"] += pruned.outcomes()
@@ -192,6 +209,11 @@ class VisionRecorder:
                 )
             heads, real = self.adapter.tile_heads(call), None if pruned is None else pruned.real()
             encoding.tiles["vision_attention"] += zip(*heads, *([] if real is None else [real]), strict=True)
+
+    @dynamo_disabled
+    def before_projector(self, module: nn.Module, args: Any) -> None:
+        if (encoding := self._context.encoding) is not None:
+            encoding.tiles["tower_features"] += args[0].detach()
 
     # From tiles to images.
 
@@ -209,6 +231,9 @@ class VisionRecorder:
         if "pixels" in tiles and not self.adapter.vision_towers:
             tiles["pixels"] += self.adapter.image_pixels(modality, arguments, layouts)
         n_tiles = sum(layout.n_tiles for layout in layouts)
+        for name in {"tower_features", "late_features"} & tiles.keys():
+            if len(tiles[name]) < n_tiles:  # the patches of all images in one row
+                tiles[name] = [*torch.cat(tiles[name]).split([layout.n_visual for layout in layouts])]
         if any(len(found) != n_tiles for found in tiles.values()):
             raise PruningError(
                 f"{type(self.adapter).__name__} counts {n_tiles} tiles, and the vision tower was given "
@@ -228,6 +253,8 @@ class VisionRecorder:
     def _statistic(self, name: str, tiles: list[Any], layout: Layout) -> Any:
         if name == "kept_in_tower":
             return KeptInTower.concat(tiles)
+        if name in ("tower_features", "late_features"):
+            return torch.stack(tiles)
         if name == "pixels":
             return tuple(tile.detach() for tile in tiles)  # no copy: the image may be held for long
         if name == "colors":
@@ -255,35 +282,3 @@ def _submodule(name: str, known: dict[str, Any]) -> Any:
         parent, _, last = name.rpartition(".")
         known[name] = getattr(_submodule(parent, known), last, None)
     return known[name]
-
-
-def recall_images(output: Any, visual: Bool[Tensor, "batch length"]) -> list[EncodedImage]:
-    """Return the images of an encoding function's output, once per use, in reading order of the `visual` columns. The
-    list is empty if `output` is None, because the images come as pixels.
-
-    Raises PruningError for an output without a record.
-    """
-    if output is None:
-        return []
-    images: list[EncodedImage] | None = getattr(output, RECORD_ATTRIBUTE, None)
-    if images is None:
-        raise PruningError(
-            "the images were encoded outside this patch, or split into chunks, so nothing is known about their tokens. "
-            "Pass pixel_values, or encode after patch(); in generate() leave out prefill_chunk_size."
-        )
-    return in_rows(images, visual.sum(1).tolist())
-
-
-def in_rows(images: Sequence[EncodedImage], counts: Sequence[int]) -> list[EncodedImage]:
-    """Return `images`, once per use, in rows with `counts` visual tokens each: `generate` repeats every row for its
-    beams, one after the other, together with the features of the row's images."""
-    sizes = [image.layout.n_visual for image in images]
-    times = max(1, sum(counts) // max(1, sum(sizes)))
-    used, start = [], 0
-    for count in counts[::times]:
-        stop = start
-        while stop < len(images) and sum(sizes[start:stop]) < count:
-            stop += 1
-        used += [*images[start:stop]] * times
-        start = stop
-    return [*used, *images[start:]]  # a mismatch is reported where images and columns are compared

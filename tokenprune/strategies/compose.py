@@ -84,6 +84,10 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
         return frozenset().union(*(step.needs for step in self.steps))
 
     @property
+    def required_statistics(self) -> frozenset[str]:
+        return frozenset().union(*(step.required_statistics for step in self.steps))
+
+    @property
     def attention_layer(self) -> int | None:
         return next((step.attention_layer for step in self.steps if "vision_attention" in step.needs), None)
 

@@ -5,6 +5,7 @@ A strategy derives from the class of each place where it prunes; the engine inst
 base         before the language model, which every strategy does
 ranked       ... by ranking tokens by a score, up to a fixed or an adaptive budget
 attention    ... by the attention of the vision tower
+comparing    ... and by comparing features
 merging      ... by merging dropped tokens into kept ones
 video        ... by comparing the frames of a video
 tower        before the vision tower, and between its layers
@@ -21,6 +22,7 @@ calls        calls the methods of strategies and checks what they return
 from tokenprune.strategy.all_enter import AllEnterStrategy
 from tokenprune.strategy.attention import AttentionStrategy
 from tokenprune.strategy.base import Strategy
+from tokenprune.strategy.comparing import ComparingStrategy
 from tokenprune.strategy.denoising import DenoisingStage, DenoisingStrategy, ReusingStrategy
 from tokenprune.strategy.merging import MergingStrategy
 from tokenprune.strategy.ranked import AdaptiveStrategy, RankedStrategy, ScoreStrategy
@@ -35,6 +37,7 @@ __all__ = [
     "AdaptiveStrategy",
     "AllEnterStrategy",
     "AttentionStrategy",
+    "ComparingStrategy",
     "DenoisingStage",
     "DenoisingStrategy",
     "FrameScoreStrategy",

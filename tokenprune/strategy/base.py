@@ -70,7 +70,7 @@ class Strategy(ABC):
 
     @property
     def required_statistics(self) -> frozenset[str]:
-        """What a model must offer: all `needs`, and "grid" if `reads_grid`."""
+        """What a model must offer: all `needs` that the strategy cannot do without, and "grid" if `reads_grid`."""
         return self.needs | ({"grid"} if self.reads_grid else set())
 
     @property

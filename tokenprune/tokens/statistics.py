@@ -10,6 +10,10 @@ from tokenprune.errors import SettingError, UnsupportedError, unknown
 STATISTICS = {
     "vision_attention": "attention of one vision-encoder layer; without it, use a strategy that scores features, such "
     "as DivPrune",
+    "tower_features": "the features of every visual token before the projector, so a projector that maps each token by "
+    "itself, as in LLaVA; without one, compare those after it: tokens.features",
+    "late_features": "the hidden states of the vision tower's last layers, and a projector that maps each token by "
+    "itself, as in LLaVA; without them, compare the features after the projector: tokens.features",
     "cls": "a CLS token in the vision tower; without one, use column sums: "
     'FoPru(score="column"), BackgroundPruning(rank="column")',
     "pixels": "the image as the vision tower receives it; without it, use a strategy that scores features, such as "

@@ -74,6 +74,17 @@ class VisualTokens:
         return self._declared("vision_attention")
 
     @property
+    def tower_features(self) -> Float[Tensor, "visual width"]:
+        """What the projector gets of each visual token. As in `features`, a newline token is no patch: it gets the
+        maxima of its row."""
+        return self.mapped("tower_features")
+
+    @property
+    def late_features(self) -> Float[Tensor, "visual width"]:
+        """The mean of the tower's hidden states over the last third of its layers, of each visual token."""
+        return self.mapped("late_features")
+
+    @property
     def pixels(self) -> Float[Tensor, "tiles channels height width"]:
         """The image's tiles as the vision tower receives them: resized and normalised."""
         return torch.stack(tuple(self._declared("pixels")))
@@ -92,6 +103,10 @@ class VisualTokens:
     def kept_before_tower(self) -> KeptInTower:
         """The visual tokens whose patches entered the vision tower; the features of other tokens are meaningless."""
         return self._declared("kept_before_tower")
+
+    def mapped(self, name: str) -> Float[Tensor, "visual width"]:
+        """A statistic of the patches, (tiles, patches, width), of each visual token, as the model maps the features."""
+        return torch.vmap(self.layout.to_tokens, in_dims=2, out_dims=1)(self._declared(name))
 
     def of_tile(self, tile: int) -> tuple[Int[Tensor, " part"], VisualTokens]:
         """Return the indices of one tile's tokens, and these tokens with the statistics of the whole image; what the

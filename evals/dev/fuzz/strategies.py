@@ -29,6 +29,10 @@ def cells(rng: Random) -> Settings:
     return {"cells": rng.choice([None, "auto", 2, 3])}
 
 
+def features(rng: Random) -> Settings:
+    return {"features": rng.choice(["tower", "projected"])}
+
+
 def mass(rng: Random) -> Settings:
     """Sometimes, return a share of the scores to keep instead of a number of tokens."""
     return {"mass": round(rng.uniform(0.05, 1.0), 3), "least": 0.0} if rng.random() < 0.3 else {}
@@ -94,7 +98,12 @@ SETTINGS: dict[str, Callable[[Random, int], Settings]] = {
         "merge": rng.random() < 0.8,
         "reach": rng.choice([0.5, 1.0, 3.0]),
     },
-    "scope": lambda rng, n: {**budget(rng), **encoder_layer(rng), "alpha": rng.choice([0.0, 1.0, 2.0])},
+    "scope": lambda rng, n: {
+        **budget(rng),
+        **encoder_layer(rng),
+        **features(rng),
+        "alpha": rng.choice([0.0, 1.0, 2.0]),
+    },
     "holov": lambda rng, n: {**budget(rng), **encoder_layer(rng), "crops": rng.choice([1, 4, 16])},
     "dart": lambda rng, n: {**one_stage(rng, n), "pivots": rng.randint(1, 5), "text_pivots": rng.randint(1, 5)},
     "prumerge": lambda rng, n: {
@@ -109,6 +118,7 @@ SETTINGS: dict[str, Callable[[Random, int], Settings]] = {
         **mass(rng),
         **encoder_layer(rng),
         **cells(rng),
+        **features(rng),
         "important": rng.choice([0.0, 0.5, 1.0]),
     },
     "backgroundpruning": lambda rng, n: {

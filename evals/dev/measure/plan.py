@@ -28,7 +28,9 @@ FEW = ("fopru:mode=rank,layer=-2", "visionzip:layer=-2", "mosaic", "scope:layer=
 VARIANTS = (
     "fopru:score=cls,layer=-2 visionzip:layer=-2,cells=auto visionzip:layer=-2,attention_bias=size "
     "vflowopt:attention_bias=size nuwa:layer=-2,attention_bias=size prumerge:layer=-2,attention_bias=size "
-    "averagepooling:attention_bias=size backgroundpruning:layer=-2,attention_bias=size tome:schedule=decreasing"
+    "averagepooling:attention_bias=size backgroundpruning:layer=-2,attention_bias=size tome:schedule=decreasing "
+    "scope:layer=-2,features=projected vispruner:layer=-2,features=projected prunesid:layer=-2,features=projected "
+    "nuwa:layer=-2,features=projected"
 )
 #: Strategies to compare with those inside the language model, at keep ratios that give a KV cache of the same size.
 AT_EQUAL_CACHE = ("fopru:mode=rank,layer=-2", "visionzip:layer=-2", "mosaic", "scope:layer=-2")

@@ -12,7 +12,7 @@ from helpers.contract.cells import DEPTH, model_of
 from helpers.families import FAMILIES
 
 import tokenprune
-from tokenprune import DivPrune, FastV, FlowCut, FoPru, Random, VisionZip
+from tokenprune import DivPrune, FastV, FlowCut, FoPru, Nuwa, Random, VisionZip
 from tokenprune.adapters import adapter_for
 from tokenprune.evals.tune.sharing import shared_encoder, shares
 
@@ -23,6 +23,7 @@ SHARING = [
     DivPrune(keep_ratio=0.3),
     Random(keep_ratio=0.3),
     FastV(keep_ratio=0.3),
+    Nuwa(keep_ratio=0.5, layer=-2),
 ]
 
 

@@ -26,7 +26,7 @@ from tokenprune.engine.overrides.override import ForwardOverride, MethodOverride
 from tokenprune.engine.overrides.skipping import SkippedLayer
 from tokenprune.engine.patch import Register
 from tokenprune.engine.prefill import Prefill
-from tokenprune.engine.recording import RECORD_ATTRIBUTE
+from tokenprune.engine.recalling import RECORD_ATTRIBUTE
 from tokenprune.engine.stages.layers import StagedLayer
 from tokenprune.report import Denoising, Report
 from tokenprune.strategy import ReusingStrategy, Strategy

@@ -14,7 +14,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, budget
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
-from tokenprune.strategy import AttentionStrategy, MergingStrategy, RankedStrategy, Record, Stage, StagedStrategy
+from tokenprune.strategy import ComparingStrategy, MergingStrategy, RankedStrategy, Record, Stage, StagedStrategy
 from tokenprune.tokens import Layout, StageTokens, VisualTokens
 from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
@@ -26,7 +26,7 @@ QUANTILE = 0.55
 
 @register_strategy("nuwa")
 @dataclass(frozen=True)
-class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
+class Nuwa(ComparingStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
     """Keeps the visual tokens that the CLS token attends to most within cells of the grid, and lets the weaker of them
     gather similar tokens nearby. From the middle of the language model on, keeps those that the last prompt token
     attends to most.
@@ -42,12 +42,13 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
         language model of one layer has no middle: SettingError, unless progressive is False.
     reach: the distance in tokens at which gathering ends.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
+    features: which features are compared, see `ComparingStrategy`: with "tower", as in the released code, the mean
+        hidden states of the tower's last third, in a tower of 24 layers states 16 to 24.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
-    code: similarity is that of the projected features, where the code uses the mean over encoder layers 16 to 24;
-    tokens gather after the projector; their weights add up to 1, where the code's can reach 2; cells at the edges of an
-    odd grid are smaller, where the code leaves the last row and column out; below a ninth, cells are larger than 2 x 2;
-    the layers that stages start at scale with the model's depth (the code has layer 16 of 32).
+    code: tokens gather after the projector; their weights add up to 1, where the code's can reach 2; cells at the edges
+    of an odd grid are smaller, where the code leaves the last row and column out; below a ninth, cells are larger than
+    2 x 2; the layers that stages start at scale with the model's depth (the code has layer 16 of 32).
     """
 
     record: ClassVar[Record] = Record(
@@ -55,8 +56,8 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
             "the most attended tokens in each cell of the grid, some of which absorb their neighbours; from "
             "halfway through the decoder, those that the last prompt token attends to"
         ),
-        source="paper; released code: distance",
-        published={"gather": True, "progressive": True, "cells": "auto", "reach": 280**0.5},
+        source="paper; released code: distance, the tower's features",
+        published={"features": "tower", "gather": True, "progressive": True, "cells": "auto", "reach": 280**0.5},
         stages=([14], [16], [18]),
         waits=(10, 9),
         measured=("layer=-2",),
@@ -64,7 +65,7 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
         best_with_cls=True,
     )
 
-    needs: ClassVar[frozenset[str]] = frozenset({"vision_attention", "text_attention"})
+    tower_statistic: ClassVar[str] = "late_features"
 
     gather: bool = True
     progressive: bool = True
@@ -77,7 +78,11 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
         check_flags("Nuwa", gather=self.gather, progressive=self.progressive)
         check_positive("Nuwa", "reach", self.reach, "a distance in tokens")
         if not self.gather:
-            check_no_effect(self, "with gather=False", "reach", "attention_bias")
+            check_no_effect(self, "with gather=False", "reach", "attention_bias", "features")
+
+    @property
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return super().needs - (set() if self.gather else {"late_features"}) | {"text_attention"}
 
     @property
     def reads_grid(self) -> bool:
@@ -117,7 +122,7 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
         weak = chosen < chosen.float().quantile(QUANTILE)
         if tokens.n_newlines:
             weak &= ~tokens.is_newline[selection.kept]
-        vectors, parts = unit_vectors(tokens.features), []
+        vectors, parts = unit_vectors(self.compared(tokens)), []
         for places in weak.nonzero()[:, 0].split(max(1, BLOCK_ELEMENTS // tokens.n_visual)):
             near = nearness(tokens.layout, selection.kept[places].cpu(), self.reach).to(vectors.device)
             weights = gathering_weights(vectors, selection.kept[places], near)

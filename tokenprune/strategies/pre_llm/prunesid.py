@@ -14,7 +14,7 @@ from tokenprune.checks import check_positive
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
-from tokenprune.strategy import AttentionStrategy, Record
+from tokenprune.strategy import ComparingStrategy, Record
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.cells import rank_within
 
@@ -28,7 +28,7 @@ CAP, CAP_BUDGET = 5, 64
 
 @register_strategy("prunesid")
 @dataclass(frozen=True)
-class PruneSID(AttentionStrategy):
+class PruneSID(ComparingStrategy):
     """Groups visual tokens by meaning, drops those that resemble a better one of their group, and shares the budget
     among groups by how many tokens remain in each.
 
@@ -40,18 +40,18 @@ class PruneSID(AttentionStrategy):
     similar: the threshold, as a multiple of the mean cosine of the image's tokens, for each 32 tokens of the budget:
         similar * budget / 32 * mean cosine. A larger budget suppresses less.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
+    features: which features are compared, see `ComparingStrategy`. The released code compares the tower's.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
-    code: components and cosines are of the projected features, where the code uses those of the encoder layer before
-    the last; components are exact, where the code's are a random approximation; a patch takes the place of the CLS
-    token, which the code keeps; tokens stay in raster order; the tiles of an image compete, unless budget_per is
-    "tile", where the code treats each as an image.
+    code: components are exact, where the code's are a random approximation; a patch takes the place of the CLS token,
+    which the code keeps; tokens stay in raster order; the tiles of an image compete, unless budget_per is "tile", where
+    the code treats each as an image.
     """
 
     record: ClassVar[Record] = Record(
         keeps="in each group of similar tokens, the most attended ones that do not resemble a better one",
         source="released code: need_token_num / 32 times the mean similarity",
-        published={"similar": 1.0},
+        published={"features": "tower", "similar": 1.0},
         waits=20,  # tokens of all groups suppress others in turn
         measured=("layer=-2",),
         best_with_cls=True,
@@ -67,8 +67,9 @@ class PruneSID(AttentionStrategy):
         scores, n_kept = tokens.vision_attention.cls_or_mean(), self.budget(tokens.n_visual)
         if n_kept == tokens.n_visual:
             return Selection.all(n_kept, scores.device, scores)
-        vectors = unit_vectors(tokens.features)
-        groups = component_of_each(tokens.features, max(1, n_kept // PER_GROUP))
+        features = self.compared(tokens)
+        vectors = unit_vectors(features)
+        groups = component_of_each(features, max(1, n_kept // PER_GROUP))
         threshold = self.similar * n_kept / EVEN_BUDGET * mean_cosine(vectors)
         order, n_free = suppress(vectors, scores, groups, threshold)
         sizes, free = torch.stack([groups.bincount(minlength=len(n_free)), n_free]).tolist()  # one wait for a GPU

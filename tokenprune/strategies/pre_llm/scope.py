@@ -14,7 +14,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import Cosines, unit_vectors
-from tokenprune.strategy import AttentionStrategy, Record
+from tokenprune.strategy import ComparingStrategy, Record
 from tokenprune.tokens import VisualTokens
 
 #: How many tokens' values are recomputed at once.
@@ -25,7 +25,7 @@ HIGHEST = 10
 
 @register_strategy("scope")
 @dataclass(frozen=True)
-class SCOPE(AttentionStrategy):
+class SCOPE(ComparingStrategy):
     """Keeps visual tokens that together resemble all others, and that the CLS token attends to: greedily, the token
     that adds most coverage, times its attention.
 
@@ -34,10 +34,10 @@ class SCOPE(AttentionStrategy):
 
     alpha: the power of the attention, in [0, 10]. 0 chooses by coverage alone; the paper uses 1.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
+    features: which features are compared, see `ComparingStrategy`. The released code compares the tower's.
 
-    Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
-    code: features are compared after the projector; the tiles of an image compete, unless budget_per is "tile", where
-    the code treats each as an image.
+    Without a CLS token, the attention that a patch receives from all patches is used. A deviation from the released
+    code: the tiles of an image compete, unless budget_per is "tile", where the code treats each as an image.
     """
 
     record: ClassVar[Record] = Record(
@@ -46,7 +46,7 @@ class SCOPE(AttentionStrategy):
             "resemble all others)"
         ),
         source="released scripts: ALPHA",
-        published={"alpha": 1.0},
+        published={"features": "tower", "alpha": 1.0},
         waits=(2, 1),
         measured=("layer=-2",),
         claimed="56.6",
@@ -69,7 +69,7 @@ class SCOPE(AttentionStrategy):
             return Selection.all(n_kept, scores.device, scores)
         # Scaling by a power of two changes no choice, and keeps powers of the attention from underflowing to zero.
         saliency = torch.ldexp(scores.detach(), -scores.detach().max().frexp().exponent) ** self.alpha
-        chosen = most_covering(unit_vectors(tokens.features), saliency, n_kept)
+        chosen = most_covering(unit_vectors(self.compared(tokens)), saliency, n_kept)
         return Selection(chosen.sort().values, tokens.n_visual, scores)
 
 

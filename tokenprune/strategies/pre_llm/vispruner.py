@@ -13,31 +13,32 @@ from tokenprune.checks import check_share
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
-from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy, Record
+from tokenprune.strategy import AdaptiveStrategy, ComparingStrategy, Record
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
 
 @register_strategy("vispruner")
 @dataclass(frozen=True)
-class VisPruner(AttentionStrategy, AdaptiveStrategy):
+class VisPruner(ComparingStrategy, AdaptiveStrategy):  # pyright: ignore[reportIncompatibleVariableOverride]
     """Keeps the visual tokens that the CLS token attends to most, and diverse ones of the others: duplicates are
     dropped in rounds until the budget is met.
 
     important: the share of the budget that goes to attention.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
+    features: which features are compared, see `ComparingStrategy`. The released code compares the tower's.
     cells: take the important tokens within cells of the grid, see `RankedStrategy`. The paper has no cells.
     mass, least: keep what each image needs by the attention, see `AdaptiveStrategy`. The paper has a fixed budget.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
-    code: features are compared after the projector; with more than 576 visual tokens, a round drops proportionally more
-    than 8; the tiles of an image compete, unless budget_per is "tile", where the code treats each as an image.
+    code: with more than 576 visual tokens, a round drops proportionally more than 8; the tiles of an image compete,
+    unless budget_per is "tile", where the code treats each as an image.
     """
 
     record: ClassVar[Record] = Record(
         keeps="half of the budget by attention, the other half by removing duplicates",
         source="released commands: as many important as diverse tokens",
-        published={"important": 0.5},
+        published={"features": "tower", "important": 0.5},
         waits=(2, 1),
         measured=("layer=-2",),
         claimed="55.6*",
@@ -56,7 +57,7 @@ class VisPruner(AttentionStrategy, AdaptiveStrategy):
         n_important = int(self.important * n_kept)
         order = self.ranked(scores, max(1, n_important), tokens)
         step = max(8, tokens.n_visual // 72)
-        diverse = drop_duplicates(order[n_important:], unit_vectors(tokens.features), n_kept - n_important, step)
+        diverse = drop_duplicates(order[n_important:], unit_vectors(self.compared(tokens)), n_kept - n_important, step)
         kept = torch.cat([order[:n_important], diverse]).sort().values
         return Selection(kept, tokens.n_visual, scores)
 

@@ -32,6 +32,11 @@ CHANGES = (
         ),
     ),
     (
+        '`features="projected"`: what the language model gets is compared, not what the tower returns',
+        "features=projected",
+        ("scope:layer=-2", "vispruner:layer=-2", "prunesid:layer=-2", "nuwa:layer=-2"),
+    ),
+    (
         '`schedule="decreasing"`: most tokens are merged in the first layers of the tower',
         "schedule=decreasing",
         ("tome",),

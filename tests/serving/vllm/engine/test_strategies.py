@@ -50,6 +50,7 @@ NAMES = (
     "nemotron_omni",
 )
 OF_PATCHES = [family for family in FAMILIES if family.name in NAMES]
+TILED = [family for family in FAMILIES if family.name in ("llava-next", "llava-onevision")]
 REQUESTS = (
     Request("w1 w2 <image> w3 w4", (A,)),
     Request("<image> w5 <image> w6 w7", (A, B)),
@@ -60,6 +61,7 @@ SETTINGS = {
     "merging": {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.4},
     "cls": {"strategy": "fopru", "keep": 10, "score": "cls", "layer": 0},
     "features": {"strategy": "divprune", "keep_ratio": 0.3},
+    "the tower's features": {"strategy": "scope", "keep_ratio": 0.25},
     "pixels": {"strategy": "random", "keep_ratio": 0.25},
     "colors and recycling": {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 0.5, "cell": 2.0},
     "nothing": {"strategy": "grid", "keep_ratio": 1.0},
@@ -82,6 +84,17 @@ def test_strategy(llava: Path, settings: dict[str, Any]) -> None:
             (output,) = served(llm, [request])
             check_equal(output, answer)
         for output, answer in zip(served(llm, REQUESTS), answers, strict=True):
+            check_equal(output, answer)
+
+
+@pytest.mark.parametrize("family", TILED, ids=[family.name for family in TILED])
+def test_the_towers_features_of_tiles(family: Family, tmp_path: Path) -> None:
+    family.save(tmp_path)
+    settings = {"strategy": "prunesid", "keep_ratio": 0.4}
+    requests = [Request(f"w1 w2 {family.image} w3", (image,)) for image in (A, B)]
+    answers = expected(tmp_path, settings, requests)
+    with engine(tmp_path, family.architecture, settings, **family.options) as llm:
+        for output, answer in zip(served(llm, requests), answers, strict=True):
             check_equal(output, answer)
 
 

@@ -19,6 +19,7 @@ from vllm.model_executor.models.transformers import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters import ModelAdapter, adapter_for
+from tokenprune.adapters.towers.projectors import tokenwise_projector
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.towers.from_config import transformers_class
@@ -46,6 +47,11 @@ class PrunedTransformers(PrunedModel, TransformersMultiModalForCausalLM):
         tower = adapter.vision_tower
         layer = adapter.tower.layers(tower)[adapter.encoder_layer(self.settings.strategy.attention_layer)]
         return FusedCapture(layer, adapter.tower.scale(tower))
+
+    @property
+    def tokenwise_projector(self) -> Any:
+        projector = tokenwise_projector(self.adapter.core)
+        return None if projector is None else projector()
 
     @property
     def adapter(self) -> ModelAdapter:

@@ -52,6 +52,10 @@ class PrunedLlavaTower(PrunedModel):
 class PrunedLlava(PrunedLlavaTower, llava.LlavaForConditionalGeneration, SupportsMRoPE):
     """vLLM's LLaVA, pruned."""
 
+    @property
+    def tokenwise_projector(self) -> Any:
+        return self.multi_modal_projector
+
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         layout = Layout.raster((1, self.side, self.side))
         pixels = arguments.get("pixel_values")

@@ -51,6 +51,10 @@ class PrunedAnyRes(PrunedLlavaTower):
 class PrunedLlavaNext(PrunedAnyRes, llava_next.LlavaNextForConditionalGeneration, SupportsMRoPE):
     """vLLM's LLaVA-NeXT, pruned."""
 
+    @property
+    def tokenwise_projector(self) -> Any:
+        return self.multi_modal_projector
+
     def layout_of_size(self, size: tuple[int, int]) -> Layout:
         from transformers.models.llava_next.modeling_llava_next import LlavaNextModel
 
@@ -66,6 +70,10 @@ class PrunedLlavaNext(PrunedAnyRes, llava_next.LlavaNextForConditionalGeneration
 class PrunedLlavaOnevision(PrunedAnyRes, llava_onevision.LlavaOnevisionForConditionalGeneration, SupportsMRoPE):
     """vLLM's LLaVA-OneVision, pruned. vLLM cuts every image into tiles, even if a prompt has several, and allows for
     nine tiles whatever the config says."""
+
+    @property
+    def tokenwise_projector(self) -> Any:
+        return self.multi_modal_projector
 
     def layout_of_size(self, size: tuple[int, int]) -> Layout:
         from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel

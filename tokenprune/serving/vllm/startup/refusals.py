@@ -93,7 +93,8 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
         offers |= set() if architecture.padded else {"colors"}
     offers |= {"kept_before_tower"} & strategy.needs  # else refused by check_strategy
     model = f"{architecture.name} inside vLLM"
-    check_needs(repr(strategy), strategy.needs, frozenset(offers), model, instead=READS_FEATURES)
+    required = strategy.required_statistics - {"grid"}
+    check_needs(repr(strategy), required, frozenset(offers), model, instead=READS_FEATURES)
     if "vision_attention" in strategy.needs and architecture.name != GENERIC:
         encoder_layer(seeing, strategy.attention_layer)
     elif "vision_attention" in strategy.needs and tower_of_config(seeing).heads is not None:

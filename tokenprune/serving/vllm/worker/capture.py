@@ -1,4 +1,4 @@
-"""Queries and keys of one layer of a vision tower inside vLLM."""
+"""Queries and keys of one layer of a vision tower inside vLLM, and what its projector gets."""
 
 # pyright: reportMissingImports=false
 
@@ -93,6 +93,24 @@ class Capture:
         if self._split_over_ranks:
             by_head = tensor_model_parallel_all_gather(by_head.contiguous(), dim=1)
         return by_head
+
+
+class ProjectorCapture:
+    """Holds what a projector that maps every token by itself has got since the last `clear`, whole on every rank."""
+
+    def __init__(self, projector: nn.Module) -> None:
+        self._calls: list[Tensor] = []
+        projector.register_forward_pre_hook(self._note)
+
+    def clear(self) -> None:
+        self._calls = []
+
+    def tiles(self, count: int) -> Float[Tensor, "tiles patches width"]:
+        """The same by tile, of which there are `count`, with equally many patches."""
+        return torch.cat([call.flatten(0, -2) for call in self._calls]).unflatten(0, (count, -1))
+
+    def _note(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self._calls.append(args[0].detach())
 
 
 class AttentionCapture(Capture):

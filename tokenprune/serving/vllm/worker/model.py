@@ -31,7 +31,7 @@ from tokenprune.serving.vllm.startup.engine_options import encodes_apart
 from tokenprune.serving.vllm.towers.from_config import config_with_tower, encoder_layer, n_heads
 from tokenprune.serving.vllm.worker.batches import arguments_of, image_batches
 from tokenprune.serving.vllm.worker.before_tower import PatchDropping
-from tokenprune.serving.vllm.worker.capture import AttentionCapture, Capture
+from tokenprune.serving.vllm.worker.capture import AttentionCapture, Capture, ProjectorCapture
 from tokenprune.serving.vllm.worker.positions import (
     StepPositions,
     append_offsets,
@@ -78,6 +78,8 @@ class PrunedModel(Base):
         self.capture = self.make_capture() if "vision_attention" in strategy.needs else None
         if self.capture is not None:
             self.capture.apart = encodes_apart(vllm_config)
+        projector = self.tokenwise_projector if "tower_features" in strategy.needs else None
+        self.unprojected = None if projector is None else ProjectorCapture(projector)
         self.before_tower = self.make_patch_dropping() if "kept_before_tower" in strategy.needs else None
         lengthen(self.decoder, self.settings, model_config.max_model_len)
         if vllm_config.speculative_config is not None:
@@ -100,6 +102,12 @@ class PrunedModel(Base):
     def make_capture(self) -> Capture:
         """What captures the queries and keys of `attention_layer`."""
         return AttentionCapture(self.attention_module(), n_heads(config_with_tower(self.config).vision_config))
+
+    @property
+    def tokenwise_projector(self) -> Any:
+        """The module that maps every patch to a visual token by itself, in families whose adapter has one; else
+        None."""
+        return None
 
     def attention_module(self) -> Any:
         """The attention module of `attention_layer`, in a tower of vLLM's own."""
@@ -152,8 +160,7 @@ class PrunedModel(Base):
         fields = kwargs.pop(FIELD, None)
         if fields is None:  # videos that are not pruned
             found = super().embed_multimodal(**kwargs)
-            if self.capture is not None:
-                self.capture.clear()
+            self._clear()
             return [append_offsets(rows, rows.new_zeros(len(rows), self.n_components).long()) for rows in found]
         items = [PrunedItem.read(field) for field in fields]
         batches = image_batches([item.n_visual for item in items], self.most_at_once)
@@ -161,14 +168,12 @@ class PrunedModel(Base):
         placed = []
         for batch in batches:
             arguments = arguments_of(kwargs, len(items), batch, rows)
-            if self.capture is not None:
-                self.capture.clear()
+            self._clear()
             before = self.before_tower
             with nullcontext() if before is None else before.encoding(self.grids(arguments), items[batch]):
                 found = list(super().embed_multimodal(**arguments))
                 images = iter(self.encoded_images(arguments, found))
-            if self.capture is not None:
-                self.capture.clear()
+            self._clear()
             for features, item in zip(found, items[batch], strict=True):
                 placed.append(self._placed(features, list(islice(images, len(item.parts))), item))
         return placed
@@ -219,6 +224,11 @@ class PrunedModel(Base):
         if self.n_components > 1:
             return super().get_mrope_input_positions(ids, features)
         return compact_ids(len(ids), self.n_components)
+
+    def _clear(self) -> None:
+        for capture in (self.capture, self.unprojected):
+            if capture is not None:
+                capture.clear()
 
     def _name(self, features: Any, items: dict[int, PrunedItem | None]) -> None:
         for feature, item in zip(features, items.values(), strict=True):

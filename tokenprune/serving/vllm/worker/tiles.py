@@ -31,6 +31,7 @@ def tiled_images(
     """
     needs, tower = model.settings.strategy.needs, tower_of_config(model.config)
     heads = model.capture.heads() if model.capture is not None and pixels is not None else None
+    before = model.unprojected.tiles(sum(n_encoded)) if model.unprojected is not None and pixels is not None else None
     images = []
     for layout, (start, _) in zip(layouts, pairwise(accumulate(n_encoded, initial=0)), strict=True):
         tiles = slice(start, start + layout.n_tiles)
@@ -38,6 +39,8 @@ def tiled_images(
         if heads is not None and model.capture is not None:
             queries, keys = (part[tiles] for part in heads)
             statistics["vision_attention"] = VisionAttention(queries, keys, model.capture.scale, tower.n_prefix, layout)
+        if before is not None:
+            statistics["tower_features"] = before[tiles]
         if pixels is not None and needs & {"pixels", "colors"}:
             statistics.update(image_statistics(needs, tower, torch.stack([model.normed(one) for one in pixels[tiles]])))
         images.append(EncodedImage(layout, statistics))
