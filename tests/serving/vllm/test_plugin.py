@@ -45,7 +45,6 @@ def test_what_vllm_sets_for_a_class(name: str, monkeypatch: pytest.MonkeyPatch) 
     [
         ("LlavaForConditionalGeneration", 'Add "architectures": ["TokenPruneLlava"] to it'),
         ("Qwen2_5OmniForConditionalGeneration", 'Add "architectures": ["TokenPruneQwen2_5Omni"] to it'),
-        ("Phi3VForCausalLM", 'The plug-in cannot prune this model: leave "tokenprune" out'),
     ],
 )
 def test_settings_without_effect(name: str, way_out: str) -> None:
@@ -71,18 +70,64 @@ def vllm_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) 
     return caplog
 
 
+def test_only_what_the_plugin_prunes_is_configured_by_it() -> None:
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP
+
+    register()
+    ours = {name for name, one in MODELS_CONFIG_MAP.items() if one.__module__ == register.__module__}
+    prunes = {name for one in ARCHITECTURES.values() for name in (one.name, one.replaces, one.saved_as)}
+    assert ARCHITECTURES.keys() <= ours <= prunes
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "vllm.model_executor.models.config.MODELS_CONFIG_MAP",
+        "vllm.model_executor.models.registry._ModelRegistry.get_supported_archs",
+        "vllm.model_executor.models.registry._ModelRegistry.register_model",
+    ],
+)
 def test_a_vllm_without_the_names_that_the_plug_in_uses(
-    monkeypatch: pytest.MonkeyPatch, vllm_log: pytest.LogCaptureFixture
+    missing: str, monkeypatch: pytest.MonkeyPatch, vllm_log: pytest.LogCaptureFixture
 ) -> None:
     """vLLM ends if a plug-in raises an error, whatever model it is to serve."""
+    from vllm.model_executor.models.registry import ModelRegistry
     from vllm.model_executor.models import config
 
-    monkeypatch.delattr(config, "MODELS_CONFIG_MAP")
+    own = [name for name in ModelRegistry.models if name not in ARCHITECTURES]
+    monkeypatch.setattr(ModelRegistry, "models", {name: ModelRegistry.models[name] for name in own})
+    configs = {name: one for name, one in config.MODELS_CONFIG_MAP.items() if one.__module__ == config.__name__}
+    monkeypatch.setattr(config, "MODELS_CONFIG_MAP", dict(configs))
+    left = config.MODELS_CONFIG_MAP
+    monkeypatch.delattr(missing)
     register()
     (record,) = vllm_log.records
     said = record.getMessage()
-    assert "does not fit this vLLM, in which nothing can be pruned (cannot import name 'MODELS_CONFIG_MAP'" in said
+    assert "does not fit this vLLM, in which nothing can be pruned" in said
+    assert missing.rpartition(".")[2] in said
     assert said.endswith("Install vLLM 0.32, 0.33 or 0.34.")
+    assert (list(ModelRegistry.models), left) == (own, configs)
+
+
+def test_a_vllm_that_refuses_the_last_architecture(
+    monkeypatch: pytest.MonkeyPatch, vllm_log: pytest.LogCaptureFixture
+) -> None:
+    from vllm.model_executor.models.registry import ModelRegistry
+    from vllm.model_executor.models import config
+
+    def refuse_last(name: str, model: str) -> None:
+        if name == list(ARCHITECTURES)[-1]:
+            raise TypeError("no strings")
+        ModelRegistry.models[name] = model
+
+    own = {name: one for name, one in ModelRegistry.models.items() if name not in ARCHITECTURES}
+    configs = {name: one for name, one in config.MODELS_CONFIG_MAP.items() if name not in ARCHITECTURES}
+    monkeypatch.setattr(ModelRegistry, "models", dict(own))
+    monkeypatch.setattr(config, "MODELS_CONFIG_MAP", dict(configs))
+    monkeypatch.setattr(ModelRegistry, "register_model", refuse_last)
+    register()
+    assert "(TypeError: no strings)" in vllm_log.text
+    assert (ModelRegistry.models, config.MODELS_CONFIG_MAP) == (own, configs)
 
 
 @pytest.fixture

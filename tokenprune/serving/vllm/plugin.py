@@ -20,31 +20,46 @@ logger = logging.getLogger("vllm.tokenprune")
 
 
 def register() -> None:
-    """Make the architectures known to vLLM; models under their own names stay as they are."""
+    """Make the architectures known to vLLM; models under their own names stay as they are.
+
+    vLLM ends if this raises, whatever model it is to serve: an error is logged, and vLLM is left as it was.
+    """
     try:
         from vllm import ModelRegistry
         from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
-    except ImportError as error:  # another release, which must still serve all other models
+
+        if not ARCHITECTURES.keys() <= MODELS_CONFIG_MAP.keys():
+            add(ModelRegistry, MODELS_CONFIG_MAP, VerifyAndUpdateConfig)
+    except Exception as error:  # noqa: BLE001  # another release may lack any name, or take other arguments
         logger.warning(
-            "tokenprune's plug-in does not fit this vLLM, in which nothing can be pruned (%s). Install vLLM %s.",
+            "tokenprune's plug-in does not fit this vLLM, in which nothing can be pruned (%s: %s). Install vLLM %s.",
+            type(error).__name__,
             error,
             tested("or"),
         )
-        return
-    if ARCHITECTURES.keys() <= MODELS_CONFIG_MAP.keys():
-        return
-    own = {name: MODELS_CONFIG_MAP.get(name, VerifyAndUpdateConfig) for name in ModelRegistry.get_supported_archs()}
-    pruning = {one: name for name, its in ARCHITECTURES.items() for one in (its.replaces, its.saved_as) if one}
-    MODELS_CONFIG_MAP.update({name: unpruned_config(base, pruning.get(name)) for name, base in own.items()})
-    for name, architecture in ARCHITECTURES.items():
-        has = architecture.replaces in own and reason_of_lack(architecture) is None
-        home = architecture if has else ARCHITECTURES[GENERIC]  # any class: `missing_config` keeps it from being built
-        ModelRegistry.register_model(name, f"{__package__}.models.{home.home}")
-        MODELS_CONFIG_MAP[name] = (
-            pruned_config(own[architecture.replaces], architecture)
-            if has
-            else missing_config(VerifyAndUpdateConfig, architecture)
-        )
+
+
+def add(registry: Any, configs: dict[str, Any], plain: Any) -> None:
+    """Add our architectures to vLLM's `registry` of models and its `configs` by architecture, of which it has none for
+    most models; `plain` is the class that does nothing. Either all are added, or none and this raises."""
+    served, before = set(registry.get_supported_archs()), dict(registry.models)
+    added = {}
+    try:
+        for name, architecture in ARCHITECTURES.items():
+            for own in served & {architecture.replaces, architecture.saved_as}:
+                added[own] = unpruned_config(configs.get(own, plain), name)
+            has = architecture.replaces in served and reason_of_lack(architecture) is None
+            home = (
+                architecture if has else ARCHITECTURES[GENERIC]
+            )  # any class: `missing_config` keeps it from being built
+            registry.register_model(name, f"{__package__}.models.{home.home}")
+            base = configs.get(architecture.replaces, plain)
+            added[name] = pruned_config(base, architecture) if has else missing_config(plain, architecture)
+    except Exception:
+        registry.models.clear()
+        registry.models.update(before)
+        raise
+    configs.update(added)
 
 
 def tested(word: str) -> str:
@@ -112,24 +127,18 @@ def missing_config(base: Any, architecture: Architecture) -> Any:
     return MissingConfig
 
 
-def unpruned_config(base: Any, pruning: str | None) -> Any:
-    """The same for an unpruned model of vLLM's: settings that would have no effect are an error.
-
-    pruning: the architecture that serves the model pruned; None if there is none.
-    """
+def unpruned_config(base: Any, pruning: str) -> Any:
+    """The same for a model of vLLM's own that the architecture `pruning` serves pruned: settings, which would have no
+    effect, are an error."""
 
     class UnprunedConfig(base):
         @staticmethod
         def verify_and_update_model_config(model_config: Any) -> None:
             base.verify_and_update_model_config(model_config)
             if hasattr(model_config.hf_config, KEY):
-                way_out = (
-                    f'Add "architectures": ["{pruning}"] to it.'
-                    if pruning
-                    else f'The plug-in cannot prune this model: leave "{KEY}" out to serve it unpruned.'
-                )
                 raise SettingError(
-                    f'--hf-overrides has "{KEY}", which has no effect on {model_config.architecture}. {way_out}'
+                    f'--hf-overrides has "{KEY}", which has no effect on {model_config.architecture}. Add '
+                    f'"architectures": ["{pruning}"] to it.'
                 )
 
     return UnprunedConfig
