@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from tokenprune.adapters.record import records
+
 _ENCODER_DECODER = "it is an encoder-decoder: visual tokens are in an encoder, not in the language model's sequence"
 _CROSS_ATTENTION = "its language model reads visual tokens by cross-attention; they are not in its sequence"
 
@@ -50,16 +52,16 @@ NOT_YET = {
 #: Name endings of classes whose head picks or labels tokens by their places in the unpruned prompt.
 PLACED_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 
-#: Class -> the part of it that can be pruned.
-PARTS = {
-    "Qwen2_5OmniForConditionalGeneration": "thinker",
-    "Qwen3OmniMoeForConditionalGeneration": "thinker",
-}
+
+def parts() -> dict[str, str]:
+    """Class -> the part of it that can be pruned, from the records of all families."""
+    return dict(one.part_of.split(".") for one in records().values() if one.part_of)
 
 
 def is_refused(names: Sequence[str]) -> bool:
     """Whether a class is known to have no adapter, from its own name and those of its base classes."""
-    return any(name in NEVER or name in NOT_YET or name in PARTS or name.endswith(PLACED_HEADS) for name in names)
+    known = NEVER.keys() | NOT_YET.keys() | parts().keys()
+    return any(name in known or name.endswith(PLACED_HEADS) for name in names)
 
 
 def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | None = None) -> str:
@@ -81,7 +83,7 @@ def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | No
             f"class that generates, with the same base model, pad prompts on the left, and apply the head to the last "
             f"hidden state."
         )
-    part = next((PARTS[name] for name in names if name in PARTS), None)
+    part = next((found[name] for found in [parts()] for name in names if name in found), None)
     if part is not None:
         return f"{names[0]} combines several models; .{part} sees the images. Patch that: patch(model.{part}, ...)."
     if whole is not None:

@@ -12,20 +12,21 @@ from torch import Tensor, nn
 from tokenprune.adapters.registry import check_transformers
 from tokenprune.errors import PruningError, UnsupportedError
 
-#: transformers classes whose output has "embeddings", one per input token, with zeros for padding.
-CLASSES = ("ColPaliForRetrieval", "ColQwen2ForRetrieval", "ColModernVBertForRetrieval")
-
 
 class Retriever:
     """Reads and writes the page embeddings of one loaded retrieval model. Raises UnsupportedError for a model of any
     other class, and outside the supported transformers versions."""
 
+    #: transformers classes whose output has "embeddings", one per input token, with zeros for padding.
+    classes = ("ColPaliForRetrieval", "ColQwen2ForRetrieval", "ColModernVBertForRetrieval")
+
     def __init__(self, model: object) -> None:
         names = [cls.__name__ for cls in type(model).__mro__]
-        if not isinstance(model, nn.Module) or not any(name in CLASSES for name in names):
+        if not isinstance(model, nn.Module) or not any(name in self.classes for name in names):
             raise UnsupportedError(
                 f"{names[0]} is not a retrieval model whose page embeddings can be merged. Supported: "
-                f"{', '.join(CLASSES)}. Patch a model that answers questions with tokenprune.patch(model, strategy)."
+                f"{', '.join(self.classes)}. Patch a model that answers questions with "
+                f"tokenprune.patch(model, strategy)."
             )
         check_transformers()
         self.model = model

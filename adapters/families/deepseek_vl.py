@@ -12,7 +12,10 @@ from tokenprune.tokens.layout import Layout
 
 
 @register_adapter(
-    "DeepseekVLForConditionalGeneration", "DeepseekVLHybridForConditionalGeneration", "JanusForConditionalGeneration"
+    "DeepseekVLForConditionalGeneration",
+    "DeepseekVLHybridForConditionalGeneration",
+    "JanusForConditionalGeneration",
+    views={"DeepseekVL": ("padded",), "Janus": ("padded",)},
 )
 class DeepseekVLAdapter(ModelAdapter):
     """For DeepseekVLForConditionalGeneration, DeepseekVLHybridForConditionalGeneration and

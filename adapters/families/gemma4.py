@@ -58,7 +58,12 @@ class Gemma4UnifiedAdapter(Gemma4Layouts, GenericAdapter):  # pyright: ignore[re
         return tiles_of(arguments[modality.pixels], arguments[f"{modality.name}_position_ids"])
 
 
-@register_adapter("Gemma4ForConditionalGeneration")
+def per_layer_inputs(text: Any, ids: Int[Tensor, "batch length"]) -> dict[str, Tensor]:
+    """The inputs of a small model's decoder layers, which it looks up only if it is given token IDs."""
+    return {"per_layer_inputs": text.get_per_layer_inputs(ids)} if text.config.hidden_size_per_layer_input else {}
+
+
+@register_adapter("Gemma4ForConditionalGeneration", text_inputs=per_layer_inputs)
 class Gemma4Adapter(Gemma4Layouts, KnownTowerAdapter):  # pyright: ignore[reportIncompatibleVariableOverride]
     """For Gemma4ForConditionalGeneration. Per-layer embeddings are shortened with the sequence."""
 

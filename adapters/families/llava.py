@@ -23,7 +23,10 @@ from tokenprune.tokens.layout import Layout
     "LlavaForConditionalGeneration",
     prompt_style="llava",
     names={r"(mistral-community/pixtral-12b(?!-240910)|\S+/pixtral\S*-hf)": "pixtral"},
-    resizable="LlavaProcessor",
+    processor="LlavaProcessor",
+    resizable=True,
+    frames="llava_frames:LlavaFramesAdapter",
+    views={"LlavaImage": ("padded", "cropped"), "CLIP": ("cropped",)},
 )
 class LlavaAdapter(ModelAdapter):
     """For LlavaForConditionalGeneration with a CLIP, SigLIP, DINOv2 or Pixtral tower."""

@@ -13,7 +13,9 @@ from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 
-@register_adapter("PaliGemmaForConditionalGeneration", prompt_style="paligemma")
+@register_adapter(
+    "PaliGemmaForConditionalGeneration", prompt_style="paligemma", processor="PaliGemmaProcessor", types_answers=True
+)
 class PaliGemmaAdapter(ModelAdapter):
     """For PaliGemma 1 and 2. Its position IDs start at 1."""
 

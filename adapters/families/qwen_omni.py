@@ -43,7 +43,7 @@ def read_by_the_talker(kwargs: Mapping[str, Any]) -> list[str]:
     return [asked] if kwargs.get("output_hidden_states") else []
 
 
-@register_adapter("Qwen2_5OmniThinkerForConditionalGeneration")
+@register_adapter("Qwen2_5OmniThinkerForConditionalGeneration", part_of="Qwen2_5OmniForConditionalGeneration.thinker")
 class Qwen2_5OmniAdapter(Qwen2_5_VLAdapter):
     """For Qwen2_5OmniThinkerForConditionalGeneration, the `thinker` of a whole Qwen2.5-Omni."""
 
@@ -56,7 +56,7 @@ class Qwen2_5OmniAdapter(Qwen2_5_VLAdapter):
         return [*super().unprunable(kwargs), *read_by_the_talker(kwargs)]
 
 
-@register_adapter("Qwen3OmniMoeThinkerForConditionalGeneration")
+@register_adapter("Qwen3OmniMoeThinkerForConditionalGeneration", part_of="Qwen3OmniMoeForConditionalGeneration.thinker")
 class Qwen3OmniAdapter(Qwen3VLAdapter):
     """For Qwen3OmniMoeThinkerForConditionalGeneration, the `thinker` of a whole Qwen3-Omni."""
 

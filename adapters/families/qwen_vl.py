@@ -20,7 +20,7 @@ from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 
-@register_adapter("Qwen2VLForConditionalGeneration", prompt_style="qwen2-vl")
+@register_adapter("Qwen2VLForConditionalGeneration", prompt_style="qwen2-vl", views={"Qwen2VL": ("resized",)})
 class Qwen2VLAdapter(ModelAdapter):
     """For Qwen2VLForConditionalGeneration. Position IDs have three components, or four with those of plain text first.
     After an image they resume above its longer side, not above its number of tokens."""

@@ -17,7 +17,7 @@ from tokenprune.errors import UnsupportedError
 from tokenprune.tokens.layout import Layout
 
 
-@register_adapter("VideoLlavaForConditionalGeneration", resizable="VideoLlavaProcessor")
+@register_adapter("VideoLlavaForConditionalGeneration", processor="VideoLlavaProcessor", resizable=True)
 class VideoLlavaAdapter(LlavaAdapter):
     """For VideoLlavaForConditionalGeneration with CLIP or DINOv2. One config describes both towers."""
 

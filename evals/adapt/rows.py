@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tokenprune.adapters import adapter_for
+from tokenprune.adapters.record import records
 from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.adapt.examples import Example
 from tokenprune.evals.adapt.shrinking import Shrinking, applied
@@ -138,9 +139,9 @@ class Collator:
 
     @property
     def _answer_type(self) -> int:
-        """The type of an answer's tokens, where tokens have types: that of text. In PaliGemma, tokens of type 0 are a
-        prompt's and see each other, later ones too, and its processor gives those of an answer (`suffix`) type 1."""
-        return int(any(one.__name__ == "PaliGemmaProcessor" for one in type(self.processor).__mro__))
+        """The type of an answer's tokens, where tokens have types."""
+        typed = {one.processor for one in records().values() if one.types_answers}
+        return int(any(one.__name__ in typed for one in type(self.processor).__mro__))
 
     @property
     def _pad(self) -> int:

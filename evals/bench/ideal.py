@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters import adapter_for
+from tokenprune.adapters.record import record_of
 from tokenprune.adapters.towers.layers import BatchLayers
 from tokenprune.evals.bench.ideal_rows import RowCuts
 from tokenprune.evals.bench.ideal_tiles import TileCuts
@@ -39,16 +40,9 @@ def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:
     embeds[ids == token] = features(model, inputs)[:, :n_kept].flatten(0, 1).to(embeds.dtype)
     ones, numbers = torch.ones_like(ids), positions(model, len(ids), 0, ids.shape[1])
     given = {"inputs_embeds": embeds, "attention_mask": ones, **numbers}
-    given |= _per_layer_inputs(model, ids.masked_fill(ids == token, 0))
+    text_inputs = record_of(model.config.model_type).text_inputs
+    given |= text_inputs(adapter_for(model).language_model, ids.masked_fill(ids == token, 0))
     return model(**given, use_cache=True, logits_to_keep=1)
-
-
-def _per_layer_inputs(model: Any, ids: Tensor) -> Inputs:
-    """Return a small Gemma 4's per-layer inputs of its decoder layers, which it cannot look up for visual tokens."""
-    text: Any = adapter_for(model).language_model
-    if model.config.model_type != "gemma4" or not text.config.hidden_size_per_layer_input:
-        return {}
-    return {"per_layer_inputs": text.get_per_layer_inputs(ids)}
 
 
 def encoded(model: Any, inputs: Inputs, schedule: Schedule) -> Inputs:

@@ -246,9 +246,9 @@ def _is_refused(class_name: str, checkpoint: Checkpoint) -> bool:
 
 
 def _refusals() -> list[str]:
-    from tokenprune.adapters.refused import NEVER, NOT_YET, PARTS, refusal
+    from tokenprune.adapters.refused import NEVER, NOT_YET, parts, refusal
 
-    return [refusal([name]) for name in sorted([*NEVER, *NOT_YET, *PARTS])]
+    return [refusal([name]) for name in sorted([*NEVER, *NOT_YET, *parts()])]
 
 
 def _mode(cell: str) -> str:

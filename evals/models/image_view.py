@@ -5,13 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tokenprune.adapters.record import records
 from tokenprune.errors import SettingError
 from tokenprune.evals.boxes import Box, Size
-
-#: Image processors that pad an image to a square, unless `do_pad` says otherwise.
-PADDED = ("Llava", "Janus", "DeepseekVL")
-#: Image processors that cut off all but the middle of an image, if `do_center_crop` says so.
-CROPPING = ("CLIP", "LlavaImage")
 
 
 @dataclass(frozen=True)
@@ -40,21 +36,23 @@ def padded_view(size: Size) -> ImageView:
 
 
 def view_through(processor: Any) -> Callable[[Size], ImageView]:
-    """Return the function from an image's size to the view that this processor gives of it.
-
-    It knows padding to a square (LLaVA-1.5, Janus, DeepSeek-VL), cropping the middle (CLIP's image processor), and the
-    resizing of Qwen-VL, whose boxes count pixels of the resized image. Any other processor is assumed to show the whole
-    image, as is the overview of one that cuts images into tiles.
-    """
+    """Return the function from an image's size to the view that this processor gives of it, as the records of families
+    say: `views`. Any other processor is assumed to show the whole image, as is the overview of one that cuts images
+    into tiles."""
     images = processor.image_processor
-    name = type(images).__name__
-    if name.startswith("Qwen2VL"):
+    views = _views(images)
+    if "resized" in views:
         return lambda size: _resized(size, images)
-    if name.startswith(PADDED) and not name.startswith(("LlavaNext", "LlavaOnevision")) and images.do_pad:
+    if "padded" in views and images.do_pad:
         return padded_view
-    if name.startswith(CROPPING) and images.do_center_crop:
+    if "cropped" in views and images.do_center_crop:
         return lambda size: _cropped(size, images)
     return full_view
+
+
+def _views(images: Any) -> tuple[str, ...]:
+    every = (one for record in records().values() for one in record.views.items())
+    return next((views for start, views in every if type(images).__name__.startswith(start)), ())
 
 
 def padding(processor: Any) -> Any:
@@ -63,7 +61,7 @@ def padding(processor: Any) -> Any:
     from transformers import LlavaImageProcessor
 
     images = processor.image_processor
-    if not (type(images).__name__.startswith(CROPPING) and images.do_center_crop):
+    if not ("cropped" in _views(images) and images.do_center_crop):
         raise SettingError(
             f"pad (--pad) is for processors that crop images, as LLaVA-1.5's do; {type(images).__name__} shows the "
             "whole image here. Leave it out"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from transformers.video_utils import VideoMetadata
 
-from tokenprune.adapters import ModelAdapter, adapter_for
-from tokenprune.adapters.families.llava import LlavaAdapter
-from tokenprune.adapters.families.llava_frames import LlavaFramesAdapter
+from tokenprune.adapters import ModelAdapter, adapter_for, families
+from tokenprune.adapters.record import record_of
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.reading.videos import Clip
 from tokenprune.prompts import encode_chat, tokenizer_options, user_prompt
@@ -44,8 +44,12 @@ def encode_clips(processor: Any, clips: Sequence[Clip], questions: Sequence[str]
 
 def adapter_for_clips(model: Any, processor: Any) -> type[ModelAdapter] | None:
     """The adapter with which a model is patched for prompts about clips; None for the registered one."""
-    is_llava = not takes_videos(processor) and type(adapter_for(model)) is LlavaAdapter
-    return LlavaFramesAdapter if is_llava else None
+    where = None if takes_videos(processor) else record_of(model.config.model_type).frames
+    if where is None:
+        return None
+    module, name = where.split(":")
+    of_frames = getattr(import_module(f"{families.__name__}.{module}"), name)
+    return of_frames if issubclass(of_frames, type(adapter_for(model))) else None  # not in place of a user's own
 
 
 def placeholder_ids(config: Any) -> list[int]:

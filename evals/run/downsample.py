@@ -78,7 +78,7 @@ def full_grid(processor: Any) -> tuple[int, int]:
     UnsupportedError if images keep their own sizes, are cut into tiles, or do not get one visual token per patch.
     """
     kind, image_processor = type(processor), processor.image_processor
-    resizable = {one.resizable for one in records().values()}
+    resizable = {one.processor for one in records().values() if one.resizable}
     if not any(one.__name__ in resizable for one in kind.__mro__):
         raise UnsupportedError(
             f"{kind.__name__} does not make one visual token of each patch of an image, so no image size gives it a "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from helpers.tiny import prompt
 
 import tokenprune
 from tokenprune import STRATEGIES, PruningError
+from tokenprune.adapters import ADAPTERS
+from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.families.llava_frames import LlavaFramesAdapter
+from tokenprune.evals.models.video_prompts import adapter_for_clips
 
 VIDEO = [name for name, cls in STRATEGIES.items() if "frames" in cls().needs]
 
@@ -53,3 +57,11 @@ def test_frames_of_different_sizes_cannot_be_compared(strategy: str, sizes: list
         pytest.raises(PruningError, match=r"these have 4 x 5, .* visual tokens. Resize them to one size"),
     ):
         model(**inputs)
+
+
+def test_only_this_familys_own_adapter_is_replaced(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's own adapter stays, even one that is derived from it."""
+    assert adapter_for_clips(llava, object()) is LlavaFramesAdapter
+    assert adapter_for_clips(llava, SimpleNamespace(video_processor=object())) is None
+    monkeypatch.setitem(ADAPTERS, type(llava).__name__, type("Own", (LlavaAdapter,), {}))
+    assert adapter_for_clips(llava, object()) is None

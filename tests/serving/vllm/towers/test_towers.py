@@ -62,8 +62,9 @@ def test_features_of_several_encoder_layers(deep: Any, spatial: int, last: int) 
         deepstack_layer_map=deep,
         spatial_vision_layer=spatial,
     )
-    assert encoder_layer(config, None) == last
-    assert encoder_layer(config, 1) == 1
+    found = config_with_tower(config)
+    assert encoder_layer(found, None) == last
+    assert encoder_layer(found, 1) == 1
     if last < 5:
         with pytest.raises(UnsupportedError, match=f"layer=5 of this vision tower.+ Write null for layer {last}"):
-            encoder_layer(config, 5)
+            encoder_layer(found, 5)

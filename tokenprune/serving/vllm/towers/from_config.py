@@ -84,8 +84,6 @@ def n_built_layers(config: Any) -> int:
     the tower's last where the config names none."""
     last = -2 if getattr(config, "drop_vision_last_layer", False) else -1  # in MiniCPM-V
     states = getattr(config, "vision_feature_layer", getattr(config, "select_layer", last))
-    if config.model_type == "granite4_vision":
-        states = [config.spatial_vision_layer, *(state for state, _ in config.deepstack_layer_map or ())]
     n_layers = n_hidden_layers(config.vision_config)
     return max(
         state if state >= 0 else n_layers + 1 + state for state in ([states] if isinstance(states, int) else states)

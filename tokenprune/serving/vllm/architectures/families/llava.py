@@ -1,6 +1,19 @@
 """LLaVA and what follows it, Granite 4 Vision, and models on vLLM's Transformers backend."""
 
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
 from tokenprune.serving.vllm.architectures.architecture import Architecture
+
+
+def granite_described(config: Any) -> Any:
+    """Granite 4 Vision's config with all of the tower's states that become features, where LLaVA names them."""
+    named, deep = copy(config), config.deepstack_layer_map or ()
+    named.vision_feature_layer = [config.spatial_vision_layer, *(state for state, _ in deep)]
+    return named
+
 
 RECORDS = (
     # Its authors publish their own format.
@@ -33,6 +46,6 @@ RECORDS = (
     Architecture(
         "TokenPruneGranite4Vision", "granite4_vision", "granite4_vision",
         title="Granite 4 Vision", published=("ibm-granite/granite-4.0-3b-vision",),
-        names=(r"\S+/(granite-vision-4|granite-4\.\d-\S+-vision)",), needs_pixels=True,
+        names=(r"\S+/(granite-vision-4|granite-4\.\d-\S+-vision)",), described=granite_described, needs_pixels=True,
     ),
 )  # fmt: skip
