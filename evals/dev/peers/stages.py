@@ -1,14 +1,16 @@
-"""Compare what PyramidDrop and AdaToken keep at every stage with the authors' code, in models of random weights.
+"""Compare what PyramidDrop, AdaToken and FastV keep at every stage with the authors' code, in models of random weights.
 
-    python evals/dev/peers/stages.py PYRAMIDDROP ADATOKEN
+    python evals/dev/peers/stages.py PYRAMIDDROP ADATOKEN FASTV
 
-Each argument is a clone of the authors' code at the commit named in evals/results/peers.md. Their function ranks and
-drops given the decoder layers of our model, and the hidden states and position IDs that reach each stage in our run.
+Each argument is a clone of the authors' code at the commit named in evals/results/peers.md. PyramidDrop's and
+AdaToken's function ranks and drops given the decoder layers of our model, and the hidden states and position IDs that
+reach each stage in our run. FastV's code gets the whole attention of the layer before its stage.
 """
 
 # pyright: reportAttributeAccessIssue=false
 # The functions come from other repositories.
 import argparse
+import ast
 import contextlib
 import io
 from itertools import product
@@ -16,14 +18,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from functions import taken
+from functions import source_of, taken
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import tokenprune
-from tokenprune import AdaToken, PyramidDrop, Strategy
+from tokenprune import AdaToken, FastV, PyramidDrop, Strategy
 
 #: The side of the grid of visual tokens, the decoder layers, and the heads, of 16 dimensions each.
 SHAPES = ((8, 8, 2), (16, 16, 4), (24, 32, 8))
@@ -48,9 +50,9 @@ def model_of(side: int, layers: int, heads: int) -> Any:
         image_size=4 * side,
         patch_size=4,
     )
-    model: Any = LlavaForConditionalGeneration(
-        LlavaConfig(vision_config=tower, text_config=text, image_token_index=IMAGE)
-    ).eval()
+    config = LlavaConfig(vision_config=tower, text_config=text, image_token_index=IMAGE)
+    model: Any = LlavaForConditionalGeneration(config).eval()
+    model.set_attn_implementation("eager")
     for parameter in model.parameters():
         if parameter.ndim > 1:
             parameter.data.normal_(std=0.15)
@@ -102,21 +104,41 @@ def kept_by_theirs(space: dict[str, Any], model: Any, layer: int, states: Tensor
     return (kept[:, None] == left).all(-1).nonzero()[:, 1]
 
 
+def kept_by_fastv(repository: str, attention: Tensor, n_visual: int, n_kept: int) -> Tensor:
+    """Return which visual tokens FastV's code keeps, given the attention of the layer before its stage."""
+    path = "src/transformers/src/transformers/models/llama/modeling_llama.py"
+    nodes = ast.walk(ast.parse(source_of(repository, path)))
+    branches = (node for node in nodes if isinstance(node, ast.If) and ast.unparse(node.test) == "idx == AGG_LAYER")
+    (block,) = [node for node in branches if "hidden_states[:, keep_indexs, :]" in ast.unparse(node)]
+    space: dict[str, Any] = {"torch": torch, "layer_outputs": (None, attention), "device": "cpu", "batch_size": 1}
+    space |= {"SYS_LENGTH": BEFORE, "IMAGE_TOKEN_LENGTH": n_visual, "ATTENTION_RANK": n_kept, "inputs_embeds": None}
+    space |= {"seq_length_with_past": attention.shape[-1], "hidden_states": torch.zeros(1, attention.shape[-1], 1)}
+    space["self"] = SimpleNamespace(_prepare_decoder_attention_mask=lambda *args: None)
+    exec(compile(ast.Module(block.body, []), path, "exec"), space)
+    kept = space["keep_indexs"] - BEFORE
+    return kept[(kept >= 0) & (kept < n_visual)]
+
+
 def compared(repository: str, strategy: Strategy, shape: tuple[int, int, int], seed: int) -> list[bool]:
     """Return for each stage whether theirs and ours keep the same tokens."""
-    space = taken(
-        repository, PATH, "pdrop_rank_drop", "apply_rotary_pos_emb", "rotate_half", IGNORE_INDEX=-100,
-        _prepare_4d_causal_attention_mask=causal,
-    )  # fmt: skip
     torch.manual_seed(seed)
-    model, reached = model_of(*shape), {}
+    model, reached, attention = model_of(*shape), {}, {}
     n = shape[0] ** 2
     ids = torch.cat([torch.randint(2, 80, (BEFORE,)), torch.full((n,), IMAGE), torch.randint(2, 80, (AFTER,))])[None]
     for number, layer in enumerate(model.model.language_model.layers):
         layer.register_forward_pre_hook(lambda module, args, number=number: reached.update({number: args[0]}))
+        layer.self_attn.register_forward_hook(lambda module, args, out, at=number: attention.update({at: out[1]}))
     with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
         model(input_ids=ids, pixel_values=torch.randn(1, 3, 4 * shape[0], 4 * shape[0]))
     (image,) = handle.report.images
+    if isinstance(strategy, FastV):
+        (stage,) = image.stages
+        theirs = kept_by_fastv(repository, attention[stage.layer - 1], n, len(stage.kept))
+        return [theirs.tolist() == stage.kept.tolist()]
+    space = taken(
+        repository, PATH, "pdrop_rank_drop", "apply_rotary_pos_emb", "rotate_half", IGNORE_INDEX=-100,
+        _prepare_4d_causal_attention_mask=causal,
+    )  # fmt: skip
     same, left = [], torch.arange(n)
     for stage in image.stages:
         places = torch.cat([torch.arange(BEFORE), BEFORE + left, torch.arange(BEFORE + n, BEFORE + n + AFTER)])[None]
@@ -130,6 +152,7 @@ def compared(repository: str, strategy: Strategy, shape: tuple[int, int, int], s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     peers = {"pyramiddrop": (PyramidDrop, (0.3, 0.5, 0.75)), "adatoken": (AdaToken, (0.4, 0.6375, 0.8))}
+    peers |= {"fastv": (FastV, (0.1, 0.25, 0.5))}
     for name in peers:
         parser.add_argument(name, help="the authors' repository")
     options = parser.parse_args()

@@ -24,8 +24,8 @@ class FastV(OneStage, TextScoreStrategy):
         released code; "all" averages over all tokens, as in the paper's text.
     cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
-    Deviations from the released code: kept tokens and the text keep their position IDs, including while decoding from a
-    cache; layers from K on cache only the tokens they saw.
+    Deviations from the released code with a KV cache: kept tokens and the text keep their position IDs while decoding
+    too, as in its code without one; layers from K on cache only the tokens they saw.
     """
 
     record: ClassVar[Record] = Record(

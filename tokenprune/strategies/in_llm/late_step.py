@@ -27,7 +27,9 @@ class LateStep(AllEnterStrategy, DenoisingStrategy):
     computes visual tokens once per prompt: late steps save reading their keys and values. Unlike in the paper's models,
     they do not save computing visual tokens in every step.
 
-    Deviations: the paper applies other methods' rankings from a step on; this one ranks by the canvas's attention.
+    Deviations: the paper applies other methods' rankings from a step on; this one ranks by the canvas's attention. The
+    released FastV for LLaDA-V averages heads before the softmax, sums over the queries of the prompt too, and reads the
+    third layer of the 48th step.
     """
 
     record: ClassVar[Record] = Record(

@@ -48,7 +48,8 @@ class BackgroundPruning(AttentionStrategy, MergingStrategy):
 
     Deviations from the paper, whose affinity is learned with the model: tokens are linked by the cosine of their
     projected features, each to its best neighbour other than itself; means are taken after the projector; attention
-    uses the layer's heads and keys, where the released code multiplies values; an overview is pruned like any tile.
+    is the layer's, from its heads and keys, where the released code projects the layer's output to queries and values
+    of one head; an overview is pruned like any tile, where the code leaves it out.
     """
 
     record: ClassVar[Record] = Record(

@@ -37,7 +37,8 @@ class PruMerge(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
     code: the budget is fixed, instead of the number of outliers; attention is the mean over heads, instead of one
     softmax over their whole width; tokens are merged after the projector; there is no extra token that sums up the
-    dropped ones. Newline tokens are not merged.
+    dropped ones; `plus` fills the budget evenly, where the code adds every n-th patch, about three for each outlier.
+    Newline tokens are not merged.
     """
 
     record: ClassVar[Record] = Record(
