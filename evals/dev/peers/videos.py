@@ -10,7 +10,7 @@ tests/serving compares EVS and VidCom2 with vLLM's.
 import argparse
 import ast
 from types import SimpleNamespace
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -90,7 +90,7 @@ def vcast(repository: str, seed: int) -> Compared:
     """The note says how many tokens, in how many frames, they give to one frame and we to several. Apart from those,
     both must keep the same tokens, so ours is run again with their numbers per frame."""
     names = "_compute_curvature", "_allocate_budget_per_frame", "_v_cast_compress_frames"
-    given = {"List": list, "Optional": Optional, "Any": Any, "DEFAULT_BUDGET_TEMP": 0.7, "DEFAULT_RETAIN_RATIO": 0.25}
+    given = {"List": list, "Any": Any, "DEFAULT_BUDGET_TEMP": 0.7, "DEFAULT_RETAIN_RATIO": 0.25}
     space = taken(repository, "compressor/v_cast/modeling_qwen3_vl_v_cast.py", *names, **given)
     tokens = video(seed)
     frames = tokens.features.view(N_FRAMES, N_PLACES, WIDTH)
