@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli
 import yaml
+
+import tokenprune
 
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -22,6 +25,9 @@ def test_the_citation_says_what_the_package_says() -> None:
     citation = read(ROOT / "CITATION.cff")
     assert citation["authors"] == PROJECT["authors"]
     assert (citation["abstract"], citation["license"]) == (PROJECT["description"], PROJECT["license"])
+    heading = f"## {citation['version']} ({citation['date-released']})"  # the changelog's newest
+    released = re.findall(r"^## \d.*", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert (citation["version"], heading) == (tokenprune.__version__, released[0])
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)

@@ -16,11 +16,11 @@ from tokenprune.evals.storage.results import TaskResult, by_setup
 from tokenprune.evals.storage.results_io import read
 
 ALWAYS = (UNPRUNED, label(DEFAULT_STRATEGY), FOPRU, BASELINE, DOWNSAMPLE)
-KEEP_RATIOS = (1.0, 0.25, 0.1)
+KEEP_RATIOS = (1.0, 0.25)
 
 
 def stored(folder: Path = ROWS) -> str:
-    """Return the strategies in ALWAYS and, at each keep ratio, the best ones, with original position IDs, and what was
+    """Return, at KEEP_RATIOS and with original position IDs, the strategies in ALWAYS, the best one, and what was
     trained and then asked the same questions."""
     found = measured(MAIN, folder)
     if not found.rows:
@@ -30,7 +30,10 @@ def stored(folder: Path = ROWS) -> str:
         replace(row, strategy=f"{row.strategy}, {ADAPTED}")
         for file in sorted(folder.parent.glob("adapted_*.jsonl"))
         for row in read([file])
-        if row.model == ADAPTED and row.strategy != UNPRUNED and row.questions in asked
+        if row.model == ADAPTED
+        and row.strategy != UNPRUNED
+        and row.keep_ratio in KEEP_RATIOS
+        and row.questions in asked
     ]
     shown = [
         row
