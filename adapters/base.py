@@ -140,8 +140,7 @@ class Inputs(Parts):
         """Which of a call's new columns hold a token, even if the call brings embeddings."""
         if kwargs.get("input_ids") is not None:
             return kwargs["input_ids"] == token_id
-        embeds = kwargs["inputs_embeds"]
-        embedding = self.core.get_input_embeddings()
+        embeds, embedding = kwargs["inputs_embeds"], self.core.get_input_embeddings()
         return (embeds == embedding(torch.tensor(token_id, device=embeds.device))).all(-1)
 
     def image_starts(
@@ -189,6 +188,8 @@ class Inputs(Parts):
 class Vision(Parts):
     """Which layout does each image have, and which statistics are available?"""
 
+    #: The class of transformers' projector, if it maps every token by itself; models with others inherit the adapter.
+    tokenwise: str | None = None
     #: How a video becomes several images, each with a layout of its own; None if it stays one.
     splits_videos: str | None = None
 
@@ -203,7 +204,7 @@ class Vision(Parts):
         everywhere = {"vision_attention", "pixels", "colors", "grid"}
         text = {"text_attention"} if unreadable_attention(self.layers) is None else set()
         some = {"cls": self.tower.n_prefix, "kept_in_tower": self.tower_layers, "kept_before_tower": self.tower.row}
-        return frozenset({name for name, one in some.items() if one} | everywhere | text | unprojected(self.core))
+        return frozenset({name for name, one in some.items() if one} | everywhere | text | unprojected(self))
 
     def why_not(self, statistic: str) -> str | None:
         """Why a statistic is not available, if there is more to say."""
@@ -238,8 +239,7 @@ class Vision(Parts):
         """The index of the encoder layer that a strategy's `layer` refers to; None is the layer whose output the
         projector gets. Raises UnsupportedError for a layer that does not exist or cannot be read."""
         n_layers = len(self.tower.layers(self.vision_tower))
-        if layer is None:
-            layer = self.consumed_layer(n_layers)
+        layer = self.consumed_layer(n_layers) if layer is None else layer
         if not -n_layers <= layer < n_layers:
             raise UnsupportedError(
                 f"layer={layer} is not in the vision tower: write 0 to {n_layers - 1}, or {-n_layers} to -1."
@@ -276,8 +276,8 @@ class ModelAdapter(Vision, Inputs):
         Inputs  takes_video or modalities, visual_mask, image_starts, encoded, sequence_arguments,
                 prune_arguments, inner_features with prune_inner_features, late_features with visual_features,
                 merge_late and first_stage, noncausal, check_length, unprunable
-        Vision  layouts, splits_videos, offers, tower_layers, encoder_layer or consumed_layer, capture_points,
-                tile_heads, tile_pixels, by_image, image_pixels, why_not
+        Vision  layouts, splits_videos, offers, tower_layers, tokenwise, encoder_layer or consumed_layer,
+                capture_points, tile_heads, tile_pixels, by_image, image_pixels, why_not
     """
 
     #: The first tested version of transformers that the adapter works with.

@@ -31,6 +31,8 @@ from tokenprune.tokens.layout import Layout
 class LlavaAdapter(ModelAdapter):
     """For LlavaForConditionalGeneration with a CLIP, SigLIP, DINOv2 or Pixtral tower."""
 
+    tokenwise = "LlavaMultiModalProjector"
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.check_patches()
@@ -82,7 +84,7 @@ class LlavaAdapter(ModelAdapter):
         n_states = len(self.tower.layers(self.vision_tower)) + 1
         n_before = self.feature_layers % n_states - 1  # layer n - 1 makes state n; state 0 is the embedding
         if self.tower.attention is None:
-            projector = tokenwise_projector(self.core)
+            projector = tokenwise_projector(self)
             return BatchLayers.of(self.tower, self.vision_tower, n_before, projector=projector)
         describe = partial(image_row, patch=self.vision_tower.config.patch_size, merge=merge)
         return RowLayers.of(self.tower, self.vision_tower, range(n_before), describe)

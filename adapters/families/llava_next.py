@@ -21,6 +21,8 @@ from tokenprune.tokens.layout import Layout
 class LlavaNextAdapter(LlavaAdapter):
     """For LlavaNextForConditionalGeneration with a CLIP, SigLIP or DINOv2 tower."""
 
+    tokenwise = "LlavaNextMultiModalProjector"
+
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         strategy = self.config.vision_feature_select_strategy
         return [self.anyres(size, vision_feature_select_strategy=strategy) for size in arguments["image_sizes"]]

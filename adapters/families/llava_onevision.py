@@ -23,6 +23,7 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
     """For LlavaOnevisionForConditionalGeneration with a SigLIP, CLIP or DINOv2 tower."""
 
     takes_video = True
+    tokenwise = "LlavaOnevisionMultiModalProjector"
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         if modality.name == "video":

@@ -20,6 +20,7 @@ class PaliGemmaAdapter(ModelAdapter):
     """For PaliGemma 1 and 2. Its position IDs start at 1."""
 
     noncausal = True
+    tokenwise = "PaliGemmaMultiModalProjector"
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         pixels, patch = arguments[modality.pixels], self.vision_tower.config.patch_size
@@ -28,4 +29,4 @@ class PaliGemmaAdapter(ModelAdapter):
     @property
     def tower_layers(self) -> BatchLayers | None:
         n_before = self.consumed_layer(len(self.tower.layers(self.vision_tower)))
-        return BatchLayers.of(self.tower, self.vision_tower, n_before, projector=tokenwise_projector(self.core))
+        return BatchLayers.of(self.tower, self.vision_tower, n_before, projector=tokenwise_projector(self))

@@ -11,6 +11,8 @@ from tokenprune.errors import UnsupportedError
 class VipLlavaAdapter(LlavaAdapter):
     """For VipLlavaForConditionalGeneration with a CLIP or DINOv2 tower."""
 
+    tokenwise = "VipLlavaMultiModalProjector"
+
     def check_patches(self) -> None:
         if self.tower.n_prefix != 1:
             raise UnsupportedError(

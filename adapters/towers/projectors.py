@@ -13,29 +13,20 @@ from tokenprune.adapters.wrappers import unwrap_part
 
 #: The name under which a base model holds its projector.
 PROJECTOR = "multi_modal_projector"
-#: The forwards of projectors that map every token by itself.
-TOKENWISE = {
-    f"transformers.models.{family}.modeling_{family}.{name}MultiModalProjector.forward"
-    for family, name in (
-        ("llava", "Llava"),
-        ("llava_next", "LlavaNext"),
-        ("llava_onevision", "LlavaOnevision"),
-        ("vipllava", "VipLlava"),
-        ("paligemma", "PaliGemma"),
-    )
-}
 
 
-def tokenwise_projector(core: Any) -> Callable[[], nn.Module] | None:
-    """Return a function that returns the projector of a base model, or what has been put around it since; None unless
-    the projector is known to map every token by itself."""
-    projector = getattr(core, PROJECTOR, None)
+def tokenwise_projector(adapter: Any) -> Callable[[], nn.Module] | None:
+    """Return a function that returns the projector of an adapter's model, or what has been put around it since; None
+    unless the projector is known to map every token by itself: the family's `tokenwise`."""
+    projector = getattr(adapter.core, PROJECTOR, None)
     if not isinstance(projector, nn.Module):
         return None
     forward = type(unwrap_part(projector)).forward  # a subclass may have its own
-    return partial(getattr, core, PROJECTOR) if f"{forward.__module__}.{forward.__qualname__}" in TOKENWISE else None
+    known = forward.__module__.startswith("transformers.models.")
+    same = known and forward.__qualname__ == f"{adapter.tokenwise}.forward"
+    return partial(getattr, adapter.core, PROJECTOR) if same else None
 
 
-def unprojected(core: Any) -> set[str]:
-    """The statistics of visual tokens before the projector that a base model offers."""
-    return set() if tokenwise_projector(core) is None else {"tower_features", "late_features"}
+def unprojected(adapter: Any) -> set[str]:
+    """The statistics of visual tokens before the projector that a model offers."""
+    return set() if tokenwise_projector(adapter) is None else {"tower_features", "late_features"}

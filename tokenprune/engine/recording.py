@@ -117,7 +117,7 @@ class VisionRecorder:
                     register(layer.register_forward_hook(self.after_layer))
                     captured.append(layer)
         if "tower_features" in self.statistics:
-            found = tokenwise_projector(adapter.core)
+            found = tokenwise_projector(adapter)
             assert found is not None
             projector = found()
             register(projector.register_forward_pre_hook(self.before_projector))

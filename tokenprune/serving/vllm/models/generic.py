@@ -50,7 +50,7 @@ class PrunedTransformers(PrunedModel, TransformersMultiModalForCausalLM):
 
     @property
     def tokenwise_projector(self) -> Any:
-        projector = tokenwise_projector(self.adapter.core)
+        projector = tokenwise_projector(self.adapter)
         return None if projector is None else projector()
 
     @property
