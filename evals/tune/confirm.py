@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.questions import Half
 from tokenprune.evals.tune.scoring import UNPRUNED, Scorer
 from tokenprune.evals.tune.search import Tried, loss_on
+from tokenprune.strategy import Strategy
 
 #: The most settings that are tested.
 MOST = 5
@@ -30,6 +32,32 @@ class Tested:
     tried: Tried
     loss: Loss
     passed: bool
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The result of a tuning.
+
+    passed: whether the loss of `best` is at most the margin with 95 % confidence, on questions that the search never
+        saw. If False, no setting passed, and `best` is the most promising.
+    best: None if every setting costs more than the unpruned model.
+    settings: the file that holds it: `settings.json`, or `unproven.json`, which `patch` and commands refuse, unless
+        `:unproven` follows its path.
+    tested: the settings that were tested on fresh questions, in that order. tried: all settings, the best first.
+    verdict: all of this in one paragraph of Markdown, which opens the page.
+    """
+
+    passed: bool
+    best: Tried | None
+    settings: Path | None
+    page: Path
+    tested: Sequence[Tested]
+    tried: Sequence[Tried]
+    verdict: str = ""
+
+    @property
+    def strategy(self) -> Strategy | None:
+        return None if self.best is None else self.best.setup.strategy
 
 
 def sequence(tried: Sequence[Tried]) -> list[Tried]:

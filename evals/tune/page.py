@@ -7,19 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
-from typing import TYPE_CHECKING
 
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.stats import paired
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.bounds import Loss
+from tokenprune.evals.tune.confirm import Tuned
 from tokenprune.evals.tune.questions import Half
 from tokenprune.evals.tune.scoring import UNPRUNED, Measure, ModelScorer
 from tokenprune.evals.tune.search import Tried
 from tokenprune.strategies.settings import UNPROVEN
-
-if TYPE_CHECKING:
-    from tokenprune.evals.tune.tune import Tuned
 
 #: Kinds with fewer questions are combined.
 LEAST = 20

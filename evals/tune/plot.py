@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tokenprune.evals.report.palette import BLUE, GREY, VERMILION
 from tokenprune.evals.storage.files import naming
+from tokenprune.evals.tune.confirm import Tuned
 from tokenprune.evals.tune.page import COST_NAMES, About
-
-if TYPE_CHECKING:
-    from tokenprune.evals.tune.tune import Tuned
 
 
 def draw(tuned: Tuned, about: About, output: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any
 
 from rich.console import Console
 
-import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.defaults import BATCH_TOKENS, MAX_IMAGE_PIXELS, SEARCHED_KEEP_RATIOS
@@ -32,7 +31,7 @@ from tokenprune.evals.storage.provenance import answering_identity, class_identi
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.evals.tune import page, plot
-from tokenprune.evals.tune.confirm import MOST, Tested, confirm, sequence
+from tokenprune.evals.tune.confirm import MOST, Tuned, confirm, sequence
 from tokenprune.evals.tune.costs import COSTS, N_QUESTIONS, Cost, CostMeter
 from tokenprune.evals.tune.questions import halves
 from tokenprune.evals.tune.scoring import Compare, Measure, ModelScorer, locked_answers, measure_of
@@ -44,32 +43,6 @@ from tokenprune.strategies.registry import changed_settings, name_of
 #: Files in the output folder.
 SETTINGS, NOT_SHOWN, PAGE, PLOT = "settings.json", "unproven.json", "tuned.md", "tuned.png"
 JOURNAL, IDENTITY = "search.journal", "tune.json"
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """The result of a tuning.
-
-    passed: whether the loss of `best` is at most the margin with 95 % confidence, on questions that the search never
-        saw. If False, no setting passed, and `best` is the most promising.
-    best: None if every setting costs more than the unpruned model.
-    settings: the file that holds it: `settings.json`, or `unproven.json`, which `patch` and commands refuse, unless
-        `:unproven` follows its path.
-    tested: the settings that were tested on fresh questions, in that order. tried: all settings, the best first.
-    verdict: all of this in one paragraph of Markdown, which opens the page.
-    """
-
-    passed: bool
-    best: Tried | None
-    settings: Path | None
-    page: Path
-    tested: Sequence[Tested]
-    tried: Sequence[Tried]
-    verdict: str = ""
-
-    @property
-    def strategy(self) -> tokenprune.Strategy | None:
-        return None if self.best is None else self.best.setup.strategy
 
 
 def tune(

@@ -1,6 +1,7 @@
 """The state of one call of a patched model.
 
 CallContext   the call in progress, as every hook sees it
+  Encoding      one call of a feature function, which encodes images
   Forward       one call of the base model, and what becomes of it
     Incoming      what it brings, known when it begins
     Pruned        what pruning leaves of that, known when the language model is entered
@@ -30,12 +31,12 @@ from tokenprune.sequence.position_ids import default_ids
 
 if TYPE_CHECKING:
     from tokenprune.engine.attention.packed_sequences import WithheldIds
-    from tokenprune.engine.denoising.policy import ActionSteps
-    from tokenprune.engine.recording import Encoding
     from tokenprune.engine.stages.forward import StagedForward
+    from tokenprune.engine.tower.batch import BatchCut
     from tokenprune.engine.tower.call import TowerCall
     from tokenprune.engine.training.fused_head import FusedLabels
     from tokenprune.report import Report
+    from tokenprune.selection import Selection
 
 
 #: The error for a call of the model, or of its language model, inside another one.
@@ -44,6 +45,22 @@ NESTED = (
     "then be pruned wrongly. Compute what it needs before that call, or call another model there, such as a copy made "
     "before patch()."
 )
+
+
+class Encoding:
+    """One call of a feature function.
+
+    tiles: for each statistic, one entry per tile that the tower has encoded so far.
+    before: the selection from each image that the tower was given, if the strategy prunes before the tower.
+    tower_call: what was captured of the tower's current call.
+    cut: what the tower's last call left of a batch of tiles; None if that is everything.
+    """
+
+    def __init__(self, statistics: frozenset[str]) -> None:
+        self.tiles: dict[str, list[Any]] = {name: [] for name in statistics - {"kept_before_tower"}}
+        self.before: list[Selection] = []
+        self.tower_call: dict[str, Any] = {}
+        self.cut: BatchCut | None = None
 
 
 class CallContext(threading.local):
@@ -61,7 +78,6 @@ class CallContext(threading.local):
     encoded: the modalities that were encoded since the last call of the base model began.
     images: the images or tiles encoded so far for the call of the base model, by the modalities that it brings.
     forward: the call of the base model, if it has images or a pruned cache.
-    actions: the steps of a robot policy.
     cut_off: whether this thread removed the patch during its own call, before everything was pruned.
     packing: the columns that the last logits belong to; None for all. It outlives the call, because the loss is
         computed after the base model has returned.
@@ -89,7 +105,6 @@ class CallContext(threading.local):
         self.encoded: list[str] = []
         self.images: dict[str, list[EncodedImage]] = {}
         self.forward: Forward | None = None
-        self.actions: ActionSteps | None = None
 
     def check_alone(self) -> None:
         """Raise PruningError if a call of the base model begins inside another one that it would forget."""

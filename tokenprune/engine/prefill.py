@@ -38,7 +38,6 @@ from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pas
 from tokenprune.engine.cache.rebuilt import check_not_rebuilt, check_unmodified, fingerprint_pruned
 from tokenprune.engine.call import NESTED, CallContext, Forward, Incoming, Pruned
 from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
-from tokenprune.engine.overrides.override import ModelForward
 from tokenprune.engine.patch import Register, not_pruned
 from tokenprune.engine.recalling import RECORD_ATTRIBUTE, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
@@ -86,7 +85,6 @@ class Prefill:
     def register(self, register: Register) -> None:
         core, language_model = self.adapter.core, self.adapter.language_model
         register(self.model.register_forward_pre_hook(self.before_model, with_kwargs=True))
-        register(ModelForward(self, self._context).install())
         register(core.register_forward_pre_hook(self.before_base_model, with_kwargs=True))
         register(core.register_forward_hook(self.after_base_model, with_kwargs=True, always_call=True))
         register(language_model.register_forward_pre_hook(self.before_language_model, with_kwargs=True))
@@ -206,7 +204,8 @@ class Prefill:
 
         if not changes_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
             return
-        check_not_packed(incoming, before, self.adapter)
+        if incoming.cache is None and incoming.columns_mask is None and not self.adapter.decoder.runs_flash:
+            check_not_packed(before)
         # If the base model was called directly, the model's hook has not seen the arguments.
         if unprunable := self._context.unprunable or packed_arguments(kwargs):
             raise PruningError(

@@ -3,6 +3,7 @@
 For every patch:
 
 Prefill             the model, its base model and its language model: what happens to one prompt
+ModelForward        the model's forward, where it is called past the hooks
 VisionRecorder      the vision tower and the feature functions: records of images while they are encoded
 LossFunction        the loss: shortens labels to match the logits; not for models that denoise
 AssistedDecoding    assisted decoding: refused if it reads the hidden states of the whole prompt
@@ -39,6 +40,7 @@ from tokenprune.engine.denoising.canvas import CanvasSteps
 from tokenprune.engine.denoising.plan import check_denoises
 from tokenprune.engine.denoising.policy import PolicySteps
 from tokenprune.engine.overrides.generating import AssistedDecoding, ContinuousBatching
+from tokenprune.engine.overrides.model_forward import ModelForward
 from tokenprune.engine.overrides.skipping import LayerSkipping
 from tokenprune.engine.patch import Patch, Register
 from tokenprune.engine.prefill import Prefill
@@ -105,6 +107,7 @@ class Pruner(Patch):
 
     def register(self, register: Register) -> None:
         self.prefill.register(register)
+        register(ModelForward(self.prefill, self._context).install())
         captured = self.recorder.register(register)
         if self.tower is not None:
             captured += self.tower.register(register)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from tokenprune.adapters.towers.projectors import tokenwise_projector
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.encoded import NOT_RECORDED, EncodedImage, Modality
 from tokenprune.engine.arguments import bind_arguments, named_arguments
-from tokenprune.engine.call import CallContext
+from tokenprune.engine.call import CallContext, Encoding
 from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
 from tokenprune.engine.overrides.override import MethodOverride
 from tokenprune.engine.patch import Register, patch_removed_during_call
@@ -36,24 +36,6 @@ from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import KeptInTower
 
-if TYPE_CHECKING:
-    from tokenprune.engine.tower.batch import BatchCut
-
-
-class Encoding:
-    """One call of a feature function.
-
-    tiles: for each statistic, one entry per tile that the tower has encoded so far.
-    before: the selection from each image that the tower was given, if the strategy prunes before the tower.
-    tower_call: what was captured of the tower's current call.
-    cut: what the tower's last call left of a batch of tiles; None if that is everything.
-    """
-
-    def __init__(self, statistics: frozenset[str]) -> None:
-        self.tiles: dict[str, list[Any]] = {name: [] for name in statistics - {"kept_before_tower"}}
-        self.before: list[Selection] = []
-        self.tower_call: dict[str, Any] = {}
-        self.cut: BatchCut | None = None
 
 
 class FeatureFunction(MethodOverride):

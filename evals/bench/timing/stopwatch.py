@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokenprune.engine.stages.layers import StagedLayer
+from tokenprune.engine.stages.pruning import StagedLayer
 
 
 class Stopwatch:

@@ -14,10 +14,10 @@ from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune import confirm, page
 from tokenprune.evals.tune.bounds import Loss
+from tokenprune.evals.tune.confirm import Tuned
 from tokenprune.evals.tune.questions import in_chunks
 from tokenprune.evals.tune.scoring import UNPRUNED, ModelScorer
 from tokenprune.evals.tune.search import Tried
-from tokenprune.evals.tune.tune import Tuned
 
 
 class AllLost(ModelScorer):

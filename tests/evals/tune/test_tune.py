@@ -18,7 +18,8 @@ from tokenprune.evals.run.calibration_images import calibrated_on
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.run_folder import RunFolder
-from tokenprune.evals.tune.tune import Tuned, tune
+from tokenprune.evals.tune.confirm import Tuned
+from tokenprune.evals.tune.tune import tune
 from tokenprune.strategies import parse
 from tokenprune.strategies.settings import SettingsFile
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxtyping import Real
 from torch import Tensor, nn
@@ -19,17 +19,11 @@ from torch.utils.hooks import RemovableHandle
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.errors import PruningError
 
-if TYPE_CHECKING:
-    from tokenprune.adapters.base import ModelAdapter
-    from tokenprune.engine.call import Incoming
 
-
-def check_not_packed(incoming: Incoming, ids: Real[Tensor, "*components batch new"], adapter: ModelAdapter) -> None:
-    """Raise PruningError if several sequences are packed in one row: its position IDs begin again. Without cache and
-    mask, transformers keeps them apart, but not with the mask that a pruned row needs. FlashAttention reads the borders
-    itself."""
-    if incoming.cache is not None or incoming.columns_mask is not None or adapter.decoder.runs_flash:
-        return
+def check_not_packed(ids: Real[Tensor, "*components batch new"]) -> None:
+    """Raise PruningError if several sequences are packed in one row, in a call without cache and mask: its position IDs
+    begin again. transformers keeps them apart, but not with the mask that a pruned row needs. FlashAttention reads the
+    borders itself."""
     first = ids.flatten(0, -3)[0] if ids.ndim > 2 else ids
     # The ID after an image can be lower than the image's, but not as low as that of the row's first token.
     if bool(((first.diff() < 0) & (first[..., 1:] <= first[..., :1])).any()):

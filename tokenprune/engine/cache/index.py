@@ -71,6 +71,10 @@ class CacheIndex:
         """The slots of a cache that has grown to `n_slots`."""
         return Slots(self.columns, self.valid, self.bias).extend(n_slots - self.columns.shape[1], self.n_columns)
 
+    def stages_at(self, n_slots: int) -> list[StageSlots]:
+        """The slots that each stage holds in a cache that has grown to `n_slots`."""
+        return [stage.extend(self.columns.shape[1], n_slots) for stage in self.stages]
+
     def over_slots(self, mask: Shaped[Tensor, "rows columns"] | None, n_columns: int) -> Tensor | None:
         """Convert a padding mask over `n_columns` to one over the cache's slots; None stays None if no slot is a hole.
 

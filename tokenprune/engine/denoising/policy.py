@@ -10,6 +10,7 @@ after_step          the step ends
 from __future__ import annotations
 
 import inspect
+import threading
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ from tokenprune.engine.overrides.skipping import SkippedLayer
 from tokenprune.engine.patch import Register
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recalling import RECORD_ATTRIBUTE
-from tokenprune.engine.stages.layers import StagedLayer
+from tokenprune.engine.stages.pruning import StagedLayer
 from tokenprune.report import Denoising, Report
 from tokenprune.strategy import ReusingStrategy, Strategy
 from tokenprune.strategy.calls import valid_interval
@@ -50,11 +51,20 @@ class ActionSteps:
     reuses: bool = False
 
 
+class CurrentSteps(threading.local):
+    """The steps of which each thread is computing one; None outside of a step. A copy or pickle of it is empty."""
+
+    now: ActionSteps | None = None
+
+    def __reduce__(self) -> tuple[type[CurrentSteps], tuple[()]]:
+        return type(self), ()
+
+
 class PolicySteps:
     """The action expert of one patched policy."""
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter, context: CallContext, prefill: Prefill) -> None:
-        self.adapter, self.prefill, self._context = adapter, prefill, context
+        self.adapter, self.prefill, self._context, self._current = adapter, prefill, context, CurrentSteps()
         self.every = valid_interval(strategy) if isinstance(strategy, ReusingStrategy) else 1
 
     @property
@@ -76,7 +86,7 @@ class PolicySteps:
         if self.every > 1:
             for number in range(len(expert.layers)):
                 for place, module in enumerate(self.policy.expert_outputs(number)):
-                    register(ReusedOutput(module, self._context, (number, place)).install())
+                    register(ReusedOutput(module, self._current, (number, place)).install())
 
     @dynamo_disabled
     def after_prefix(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -86,6 +96,7 @@ class PolicySteps:
 
     @dynamo_disabled
     def before_step(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[tuple[()], dict[str, Any]] | None:
+        self._current.now = None
         kwargs = named_arguments(module, args, kwargs)
         cache = find_cache(kwargs)
         setattr(kwargs["inputs_embeds"], PREFIX_ATTRIBUTE, PolicyPrefix({}))  # actions, no visual tokens
@@ -98,6 +109,7 @@ class PolicySteps:
     def after_step(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         if output is not None:  # no exception was raised
             output = self.prefill.after_language_model(module, (), named_arguments(module, args, kwargs), output)
+        self._current.now = None
         self.prefill.after_base_model(module, args, kwargs, output)
         return output
 
@@ -105,7 +117,7 @@ class PolicySteps:
         """Count a step."""
         now: ActionSteps = getattr(cache, ACTIONS_ATTRIBUTE, None) or ActionSteps()
         setattr(cache, ACTIONS_ATTRIBUTE, now)
-        self._context.actions = now
+        self._current.now = now
         done = Denoising()
         if now.report is not None and now.report.denoising is not None:
             done = now.report.denoising
@@ -159,9 +171,9 @@ class ReusedOutput(ForwardOverride):
     """A module that returns its last computed output in steps that reuse outputs. `key` is the same in every patch,
     because a patch may be replaced between two steps."""
 
-    def __init__(self, module: nn.Module, context: CallContext, key: tuple[int, int]) -> None:
+    def __init__(self, module: nn.Module, current: CurrentSteps, key: tuple[int, int]) -> None:
         super().__init__(module)
-        self._context, self._key = context, key
+        self._current, self._key = current, key
 
     def override(self, *args: Any, **kwargs: Any) -> Any:
         if (stored := self._stored()) is not None:
@@ -172,12 +184,12 @@ class ReusedOutput(ForwardOverride):
 
     @dynamo_disabled
     def _stored(self) -> Any:
-        now = self._context.actions
+        now = self._current.now
         return now.outputs[self._key] if now is not None and now.reuses else None
 
     @dynamo_disabled
     def _store(self, output: Any) -> None:
-        if (now := self._context.actions) is not None:
+        if (now := self._current.now) is not None:
             now.outputs[self._key] = output
 
 

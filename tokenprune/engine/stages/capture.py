@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,11 +21,8 @@ from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.overrides.override import ForwardOverride
 from tokenprune.engine.patch import Register
-from tokenprune.errors import PruningError
+from tokenprune.engine.stages.forward import StagedForward, forward_replaced
 from tokenprune.strategy import Stage
-
-if TYPE_CHECKING:
-    from tokenprune.engine.stages.forward import StagedForward
 
 #: What is captured of a layer that is about to be entered.
 AHEAD = {"attention", "queries", "keys"}
@@ -121,14 +118,6 @@ class TextCapture:
 
 class _KeysKnown(Exception):
     """Leaves a layer whose queries and keys are captured before it has attended to anything."""
-
-
-def forward_replaced(layer: int) -> PruningError:
-    """The error for a decoder layer whose overrides somebody has removed."""
-    return PruningError(
-        f"decoder layer {layer} was called past this patch, because the forward of its modules was replaced after "
-        f"patch(), as accelerate does when hooks are removed or set again. Call patch() again."
-    )
 
 
 class CapturedArguments(ForwardOverride):

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.stage_slots import StageSlots
 from tokenprune.engine.select import ImageSelection
-from tokenprune.engine.stages.capture import forward_replaced
-from tokenprune.engine.stages.run import StageRun
+from tokenprune.engine.stages.run import StageRun, text_places
+from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
-from tokenprune.selection import StageReport
+from tokenprune.selection import Selection, StageReport, scores_of_all
 from tokenprune.sequence.packing import Packing
+from tokenprune.strategy import Stage
+from tokenprune.tokens.visual import FirstLayerInputs
 
 
 @dataclass(eq=False)
@@ -37,6 +40,16 @@ class StagedPrompt:
     text: list[Tensor]
     past: list[StageSlots]
     hidden: Float[Tensor, "batch length width"] | None = None
+
+    def first_inputs(
+        self, hidden: Float[Tensor, "length width"], number: int, device: torch.device
+    ) -> FirstLayerInputs:
+        """What entered the language model for an image and for the text after it, from its row of `hidden`, moved to
+        `device`."""
+        image = self.chosen[number]
+        visual = self.packing.places()[image.row, image.columns[image.selection.kept]]
+        text = text_places([self.packing], image.row, self.text[number])
+        return FirstLayerInputs(hidden[visual.to(hidden.device)].to(device), hidden[text.to(hidden.device)].to(device))
 
 
 @dataclass(eq=False)
@@ -99,3 +112,19 @@ class StagedForward:
         return [
             replace(image, stages=done) for image, done in zip(images, zip(*self.reports, strict=True), strict=True)
         ]
+
+
+def forward_replaced(layer: int) -> PruningError:
+    """The error for a decoder layer whose overrides somebody has removed."""
+    return PruningError(
+        f"decoder layer {layer} was called past this patch, because the forward of its modules was replaced after "
+        f"patch(), as accelerate does when hooks are removed or set again. Call patch() again."
+    )
+
+
+def report_of(stage: Stage, left: Int[Tensor, " left"], n_visual: int, selection: Selection) -> StageReport:
+    """What a stage did, given its selection from the tokens of `n_visual` that were left before it."""
+    kept, merged = left[selection.kept], selection.merged
+    if merged is not None:
+        merged = merged.detach().in_image(left, torch.arange(len(kept), device=kept.device))
+    return StageReport(stage.layer, kept, scores_of_all(selection.scores, left, n_visual), merged)

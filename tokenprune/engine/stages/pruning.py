@@ -23,19 +23,18 @@ from tokenprune.engine.cache.pruned import is_static
 from tokenprune.engine.cache.stage_slots import StageSlots
 from tokenprune.engine.call import CallContext, Incoming
 from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.overrides.override import ForwardOverride, MethodOverride
 from tokenprune.engine.patch import Register
 from tokenprune.engine.select import ImageSelection, checked_stage_selection, explained_nan, merge_features
 from tokenprune.engine.stages.capture import TextCapture, forward_replaced
-from tokenprune.engine.stages.forward import StagedForward, StagedPrompt
-from tokenprune.engine.stages.layers import InnerFeatures, StagedLayer
+from tokenprune.engine.stages.forward import StagedForward, StagedPrompt, report_of
 from tokenprune.engine.stages.plan import check_runs_once, checked_stages
 from tokenprune.engine.stages.reading import attention_reader
 from tokenprune.engine.stages.run import StageRun, text_places
-from tokenprune.selection import Selection, StageReport, scores_of_all
 from tokenprune.sequence.packing import Packing, PromptTokens, identity_packing, pack
 from tokenprune.strategy import Stage, StagedStrategy
 from tokenprune.strategy.calls import valid_skips
-from tokenprune.tokens.visual import FirstLayerInputs, StageTokens
+from tokenprune.tokens.visual import StageTokens
 
 
 class StagePruning:
@@ -166,7 +165,7 @@ class StagePruning:
         assert now.embeds is not None
         batch, n_new, _ = now.embeds.shape
         packing = identity_packing(batch, n_new, now.embeds.device)
-        slots = _extend(now.continues, now.n_slots)
+        slots = now.continues.stages_at(now.n_slots)
         flash = self.adapter.decoder.runs_flash
         now.runs = [StageRun(past, packing, now.cache, now.n_slots, flash=flash) for past in slots]
         now.continues = None
@@ -174,7 +173,7 @@ class StagePruning:
     def _slots_before(self, index: CacheIndex | None, past_valid: Bool[Tensor, "batch slots"]) -> list[StageSlots]:
         """The slots that each stage holds before the forward."""
         if index is not None and index.stages:
-            return _extend(index, past_valid.shape[1])
+            return index.stages_at(past_valid.shape[1])
         holes = past_valid.shape[1] > 0 and not bool(past_valid.all())
         return [StageSlots.all(stage.layer, past_valid, has_no_holes=not holes) for stage in self.stages]
 
@@ -212,7 +211,7 @@ class StagePruning:
         if len(now.runs) == len(self.stages):
             entry.hidden = None
         merged = merge_features(hidden, merges)
-        return _prune_hidden(merged, now.runs[-2] if number else None, run) if run.drops else merged
+        return run.gather_hidden(merged, now.runs[-2] if number else None) if run.drops else merged
 
     def _tokens(
         self,
@@ -247,37 +246,33 @@ class StagePruning:
             tokens = StageTokens(hidden[row, visual], last.kept.to(device), image.layout, scores)
             if read is not None and entry.hidden is not None:
                 text = text_places(packings, row, entry.text[i]).to(device)
-                prompt = partial(_entered, entry, entry.hidden[row], i, device)
+                prompt = partial(entry.first_inputs, entry.hidden[row], i, device)
                 tokens = replace(tokens, text_attention=read(row, visual, text), prompt=prompt, text=hidden[row, text])
             yield image, last.kept, visual, tokens
 
 
-def _entered(
-    entry: StagedPrompt, hidden: Float[Tensor, "length width"], number: int, device: torch.device
-) -> FirstLayerInputs:
-    """What entered the language model for an image and for the text after it, moved to `device`."""
-    image = entry.chosen[number]
-    visual = entry.packing.places()[image.row, image.columns[image.selection.kept]]
-    text = text_places([entry.packing], image.row, entry.text[number])
-    return FirstLayerInputs(hidden[visual.to(hidden.device)].to(device), hidden[text.to(hidden.device)].to(device))
+class StagedLayer(ForwardOverride):
+    """A decoder layer whose arguments are cut to its stage's tokens. Its forward is overridden rather than hooked,
+    because this costs less in a decode step, which calls every layer for a single token."""
+
+    def __init__(self, layer: nn.Module, stages: StagePruning, number: int) -> None:
+        super().__init__(layer)
+        self.stages, self._number = stages, number
+
+    def override(self, *args: Any, **kwargs: Any) -> Any:
+        if self.stages.active_forwards or kwargs.get("attention_mask") is not None:
+            changed = self.stages.before_layer(self._number, self.original, args, kwargs)
+            args, kwargs = changed or (args, kwargs)
+        return self.original(*args, **kwargs)
 
 
-def report_of(stage: Stage, left: Int[Tensor, " left"], n_visual: int, selection: Selection) -> StageReport:
-    """What a stage did, given its selection from the tokens of `n_visual` that were left before it."""
-    kept, merged = left[selection.kept], selection.merged
-    if merged is not None:
-        merged = merged.detach().in_image(left, torch.arange(len(kept), device=kept.device))
-    return StageReport(stage.layer, kept, scores_of_all(selection.scores, left, n_visual), merged)
+class InnerFeatures(MethodOverride):
+    """A method of the language model that adds features to visual tokens between decoder layers: fewer are left after
+    an in-LLM stage."""
 
+    def __init__(self, language_model: nn.Module, name: str, stages: StagePruning) -> None:
+        super().__init__(language_model, name)
+        self.stages = stages
 
-def _extend(index: CacheIndex, n_slots: int) -> list[StageSlots]:
-    """The slots that each stage holds in a cache that has grown to `n_slots` since its index was made."""
-    return [stage.extend(index.columns.shape[1], n_slots) for stage in index.stages]
-
-
-def _prune_hidden(hidden: Tensor, before: StageRun | None, run: StageRun) -> Tensor:
-    """The hidden states of a stage's tokens, from those of the stage before it (None: of all that entered)."""
-    if before is None or not before.drops:
-        return run.packing.gather_tokens(hidden)
-    index = before.packing.places().gather(1, run.packing.columns)
-    return replace(run.packing, columns=index, n_columns=hidden.shape[1]).gather_tokens(hidden)
+    def override(self, *args: Any, **kwargs: Any) -> Any:
+        return self.original(*self.stages.inner_arguments(args), **kwargs)

@@ -8,7 +8,7 @@ own cache slots.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -84,6 +84,13 @@ class StageRun:
             )
             new |= {name: self.packing.gather_tokens(kwargs[name]) for name in others}
         return new
+
+    def gather_hidden(self, hidden: Tensor, before: StageRun | None) -> Tensor:
+        """The hidden states of the stage's tokens, from those of the stage before it (None: of all that entered)."""
+        if before is None or not before.drops:
+            return self.packing.gather_tokens(hidden)
+        index = before.packing.places().gather(1, self.packing.columns)
+        return replace(self.packing, columns=index, n_columns=hidden.shape[1]).gather_tokens(hidden)
 
     def _take(self, tensor: Tensor) -> Tensor:
         """The stage's tokens of a (..., batch or 1, length, width) tensor."""

