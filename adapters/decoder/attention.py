@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.adapters.decoder.rotation import rotation_of
+from tokenprune.adapters.decoder.code import rotation_of
 from tokenprune.encoded import CapturePoints
 from tokenprune.errors import UnsupportedError
 

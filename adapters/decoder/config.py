@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokenprune.adapters.decoder.masking import makes_windows, rewrites_masks
+from tokenprune.adapters.decoder.code import makes_windows, rewrites_masks
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.masks import (
     BLOCKS,

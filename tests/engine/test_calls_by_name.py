@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import tokenprune
 from tokenprune import FastV, Strategy
-from tokenprune.engine.overrides.skipping import SkippedLayer
+from tokenprune.engine.stages.skipping import SkippedLayer
 
 
 def call_by_name(layers: Iterable[Any]) -> None:

@@ -2,22 +2,21 @@
 
 Start reading at `prefill`.
 
-prefill    what happens to one prompt, in order
-patch      installs hooks and overrides on a model and removes them, as a unit; errors of calls past them
-pruner     the patch that prunes: registers all of its hooks
-recording  records what the vision tower computes for each image
-recalling  finds these records again
-select     asks the strategy which visual tokens to keep, and enforces its budget
-call       the state of one call, and which position IDs and mask its language model gets
-cache      KV caches of pruned prompts
-attention  gaps in position IDs under FlashAttention; attention to merged tokens in proportion to their size
-stages     prunes between decoder layers
-tower      prunes before and between the layers of the vision tower
-denoising  block diffusion models and robot policies
-training   labels of the unpruned prompt, where there are fewer logits
-overrides  methods overridden on one model instance, where hooks are not enough: the forward, skipped layers
-arguments  finds the arguments and outputs of a call by name
-compiling  torch.compile and torch.export
+prefill        what happens to one prompt, in order
+patch          installs hooks and overrides on a model and removes them, as a unit; torch.compile
+pruner         the patch that prunes: registers all of its hooks
+recording      records what the vision tower computes for each image
+recalling      finds these records again
+select         asks the strategy which visual tokens to keep, and enforces its budget
+call           the state of one call, and which position IDs and mask its language model gets
+cache          KV caches of pruned prompts
+attention      gaps in position IDs under FlashAttention; attention to merged tokens in proportion to their size
+stages         prunes between decoder layers
+tower          prunes before and between the layers of the vision tower
+denoising      block diffusion models and robot policies
+labels         labels of the unpruned prompt, where there are fewer logits
+model_methods  overrides of the model's own methods: its forward, its loss, ways to generate
+arguments      finds the arguments and outputs of a call by name
 
 Terms, here and in `tokenprune.sequence`:
 

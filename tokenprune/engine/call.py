@@ -31,10 +31,10 @@ from tokenprune.sequence.position_ids import default_ids
 
 if TYPE_CHECKING:
     from tokenprune.engine.attention.packed_sequences import WithheldIds
+    from tokenprune.engine.labels import FusedLabels
     from tokenprune.engine.stages.forward import StagedForward
     from tokenprune.engine.tower.batch import BatchCut
     from tokenprune.engine.tower.call import TowerCall
-    from tokenprune.engine.training.fused_head import FusedLabels
     from tokenprune.report import Report
     from tokenprune.selection import Selection
 

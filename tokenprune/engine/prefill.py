@@ -37,11 +37,10 @@ from tokenprune.engine.cache.interrupted import interrupted_index
 from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
 from tokenprune.engine.cache.rebuilt import check_not_rebuilt, check_unmodified, fingerprint_pruned
 from tokenprune.engine.call import NESTED, CallContext, Forward, Incoming, Pruned
-from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
-from tokenprune.engine.patch import Register, not_pruned
+from tokenprune.engine.labels import FUSED_HEAD, FusedLabels
+from tokenprune.engine.patch import Register, check_not_traced, dynamo_disabled, not_pruned
 from tokenprune.engine.recalling import RECORD_ATTRIBUTE, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
-from tokenprune.engine.training.fused_head import FUSED_HEAD, FusedLabels
 from tokenprune.errors import PruningError
 from tokenprune.report import Report
 from tokenprune.sequence.input_masks import prunable_mask
@@ -50,8 +49,8 @@ from tokenprune.sequence.position_ids import PositionIds, compact_ids, id_shift
 from tokenprune.strategy import Strategy
 
 if TYPE_CHECKING:
-    from tokenprune.engine.overrides.skipping import LayerSkipping
     from tokenprune.engine.stages.pruning import StagePruning
+    from tokenprune.engine.stages.skipping import LayerSkipping
 
 
 class Prefill:
@@ -156,17 +155,17 @@ class Prefill:
             kwargs = named_arguments(module, args, kwargs)
         if forward.selects:
             raise PruningError(NESTED)
-        incoming = forward.incoming
+        incoming, skipped = forward.incoming, self._skipped
         ids = incoming.position_ids(kwargs)
         if incoming.visual:
             forward.selects = True
-            self._prune(forward, kwargs, ids)
+            self._prune(forward, kwargs, ids, skipped)
         if forward.pruned is None and incoming.index is None:
             return None
         self.adapter.check_length(incoming.n_columns + incoming.n_new)
         kwargs["attention_mask"] = forward.mask(self.adapter, kwargs)
         if forward.pruned is not None and incoming.cache is not None:
-            finish = partial(interrupted_index, forward, self.adapter, self._skipped)
+            finish = partial(interrupted_index, forward, self.adapter, skipped)
             begin_pruning(incoming.cache, forward.pruned.index, finish)
         # Incoming masks are over logical columns; the language model's are over physical slots, like its cache.
         forward.view = None if incoming.cache is None else pass_view(kwargs, incoming.cache, self._context.views)
@@ -178,7 +177,7 @@ class Prefill:
                 forward.stages = self.stages.resume(incoming, kwargs["inputs_embeds"])
         return (), kwargs
 
-    def _prune(self, forward: Forward, kwargs: dict[str, Any], ids: Tensor) -> None:
+    def _prune(self, forward: Forward, kwargs: dict[str, Any], ids: Tensor, skipped: tuple[int, ...]) -> None:
         """Select visual tokens, report them, and shorten all arguments but the mask if anything is dropped."""
         incoming, embeds = forward.incoming, kwargs["inputs_embeds"]
         (batch, n_new, _), device = embeds.shape, embeds.device
@@ -198,11 +197,12 @@ class Prefill:
         # Remaining tokens keep their position IDs, or are renumbered without gaps.
         before = ids.expand(*ids.shape[:-2], batch, n_new)
         ids = before if self.position_ids == "original" else compact_ids(before, dropped, real)
-        forward.report = Report(report_images(chosen, ids), self._skipped, self.adapter.decoder.layers.contract)
+        changes = changes_any(chosen) or (self.stages is not None and self.stages.may_drop(chosen))
+        forward.report = Report(report_images(chosen, ids), skipped, self.adapter.decoder.layers.contract)
         if chosen:
             self.publish(forward.report)
 
-        if not changes_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
+        if not changes:
             return
         if incoming.cache is None and incoming.columns_mask is None and not self.adapter.decoder.runs_flash:
             check_not_packed(before)
@@ -219,7 +219,7 @@ class Prefill:
         packing = prune_prompt(prompt, dropped, chosen)
         bias = entering_bias(chosen, packing) if self._biased else None
         shift = None if self.position_ids == "original" else id_shift(before, ids, real)
-        index = CacheIndex.after(incoming.index, incoming.n_slots, packing, shift, self._skipped, bias)
+        index = CacheIndex.after(incoming.index, incoming.n_slots, packing, shift, skipped, bias)
         if self.stages is not None:
             past_valid = incoming.past_valid(batch, device)
             forward.stages = self.stages.begin(incoming, past_valid, packing, chosen, prompt)

@@ -27,11 +27,7 @@ from __future__ import annotations
 from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import (
-    CANDIDATE_GENERATOR,
-    CONTINUOUS_BATCHING,
-    loss_function,
-)
+from tokenprune.adapters.conventions import CANDIDATE_GENERATOR, CONTINUOUS_BATCHING, loss_function
 from tokenprune.adapters.decoder.denoising import BlockDiffusion, Policy
 from tokenprune.adapters.towers.layers import BatchLayers
 from tokenprune.engine.cache.pruned import Views
@@ -39,19 +35,17 @@ from tokenprune.engine.call import CallContext
 from tokenprune.engine.denoising.canvas import CanvasSteps
 from tokenprune.engine.denoising.plan import check_denoises
 from tokenprune.engine.denoising.policy import PolicySteps
-from tokenprune.engine.overrides.generating import AssistedDecoding, ContinuousBatching
-from tokenprune.engine.overrides.model_forward import ModelForward
-from tokenprune.engine.overrides.skipping import LayerSkipping
+from tokenprune.engine.model_methods import AssistedDecoding, ContinuousBatching, LossFunction, ModelForward
 from tokenprune.engine.patch import Patch, Register
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recording import VisionRecorder
 from tokenprune.engine.stages.pruning import StagePruning
+from tokenprune.engine.stages.skipping import LayerSkipping
 from tokenprune.engine.tower.batch_pruning import BatchPruning
 from tokenprune.engine.tower.row_pruning import RowPruning
-from tokenprune.engine.training.loss import LossFunction
 from tokenprune.report import Report
 from tokenprune.sequence.position_ids import PositionIds
-from tokenprune.strategy import StagedStrategy, Strategy
+from tokenprune.strategy import DenoisingStrategy, ReusingStrategy, StagedStrategy, Strategy
 
 
 class Pruner(Patch):
@@ -75,7 +69,8 @@ class Pruner(Patch):
         self.prefill = Prefill(model, adapter, strategy, position_ids, context)
         self.recorder = VisionRecorder(adapter, strategy, context)
         self.tower = tower_pruning(strategy, adapter, context)
-        check_denoises(strategy, adapter)
+        if isinstance(strategy, (DenoisingStrategy, ReusingStrategy)):
+            check_denoises(strategy, adapter)
         denoises, acts = isinstance(adapter, BlockDiffusion), isinstance(adapter, Policy)
         self.prefill.keeps_ends = not (denoises or acts)  # these read only the cache
         self.actions = PolicySteps(strategy, adapter, context, self.prefill) if acts else None

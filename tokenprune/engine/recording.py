@@ -25,9 +25,13 @@ from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.encoded import NOT_RECORDED, EncodedImage, Modality
 from tokenprune.engine.arguments import bind_arguments, named_arguments
 from tokenprune.engine.call import CallContext, Encoding
-from tokenprune.engine.compiling import check_not_traced, dynamo_disabled
-from tokenprune.engine.overrides.override import MethodOverride
-from tokenprune.engine.patch import Register, patch_removed_during_call
+from tokenprune.engine.patch import (
+    MethodOverride,
+    Register,
+    check_not_traced,
+    dynamo_disabled,
+    patch_removed_during_call,
+)
 from tokenprune.engine.recalling import RECORD_ATTRIBUTE
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection, StageReport
@@ -50,10 +54,10 @@ class FeatureFunction(MethodOverride):
         return inspect.signature(self.original)
 
     def override(self, *args: Any, **kwargs: Any) -> Any:
-        original, wanted = self.original, kwargs.get("return_dict")
+        begun, original, wanted = self._recorder.begin(), self.original, kwargs.get("return_dict")
         as_dict = getattr(self._module.config, "return_dict", True) if wanted is None else wanted
         dict_kwargs = kwargs if as_dict else {**kwargs, "return_dict": True}  # a tuple could not hold the record
-        if not self._recorder.begin():  # videos may be encoded by the function for images, whose output they return
+        if not begun:  # videos may be encoded by the function for images, whose output they return
             return original(*args, **(dict_kwargs if wanted is None else kwargs))
         kwargs = dict_kwargs
         try:

@@ -15,7 +15,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.attention import text_capture_points
 from tokenprune.engine.arguments import find_cache, new_size
 from tokenprune.engine.cache.pruned import n_slots
-from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.patch import dynamo_disabled
 from tokenprune.engine.stages.reading import RowReader, attention_reader
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport

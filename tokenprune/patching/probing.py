@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.parallel import check_heads
+from tokenprune.adapters.tested import is_tested
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_layer, is_integer
 from tokenprune.engine.arguments import named_arguments
-from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.patch import dynamo_disabled
 from tokenprune.engine.pruner import Pruner
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.patching.decoder_attention import DecoderReader
@@ -240,7 +241,8 @@ def probe(
             raise SettingError(
                 f"probe: decoder_layers has {number!r}; those of this model are 0..{len(model_adapter.layers) - 1}."
             )
-    check_untested(model_adapter, drops=False, reads_text=bool(numbers))
+    if not is_tested(model_adapter):
+        check_untested(model_adapter, drops=False, reads_text=bool(numbers))
     return Probe(model_adapter, RecordingStrategy(wanted=wanted - {"text_attention"}, layer=layer), numbers)
 
 

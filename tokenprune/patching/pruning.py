@@ -9,6 +9,7 @@ from torch import nn
 
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.parallel import check_heads
+from tokenprune.adapters.tested import is_tested
 from tokenprune.adapters.wrappers import check_model, unwrap_model
 from tokenprune.checks import check_choice
 from tokenprune.engine.pruner import Pruner
@@ -118,8 +119,9 @@ def patch(
         file.warn_unless_made_for(len(model_adapter.layers))
     assert isinstance(model, nn.Module)
     pruner = Pruner(model, model_adapter, chosen, cast(PositionIds, position_ids))
-    drops = chosen.keep_ratio != 1 or isinstance(chosen, StagedStrategy)
-    check_untested(model_adapter, drops, reads_text="text_attention" in needs)
+    if not is_tested(model_adapter):
+        drops = chosen.keep_ratio != 1 or isinstance(chosen, StagedStrategy)
+        check_untested(model_adapter, drops, reads_text="text_attention" in needs)
     return PatchHandle(pruner, pruner.install())
 
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from tokenprune.adapters import ModelAdapter
 from tokenprune.adapters.decoder.attention import output_projection, text_capture_points
-from tokenprune.adapters.tested import is_tested
 from tokenprune.adapters.wrappers import unwrap_part
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.call import Forward, Incoming, Pruned
@@ -37,7 +36,8 @@ _checked: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
 
 def check_untested(adapter: ModelAdapter, drops: bool, reads_text: bool) -> None:
-    """Check a model whose combination of classes the contract matrix did not run, once, on two rows of 24 tokens.
+    """Check a model whose combination of classes the contract matrix did not run (`is_tested`), once, on two rows of 24
+    tokens.
 
     drops: whether tokens are dropped. A row beside one that keeps more must then equal the row alone with its dropped
         tokens masked or, for layers with a state, without them.
@@ -54,7 +54,7 @@ def check_untested(adapter: ModelAdapter, drops: bool, reads_text: bool) -> None
     """
     wanted = {name for name, needed in {"tokens": drops, "text": reads_text}.items() if needed}
     with changing_patches:
-        if not wanted or is_tested(adapter) or not _can_be_called(adapter.language_model):
+        if not wanted or not _can_be_called(adapter.language_model):
             return
         wanted -= _checked.setdefault(adapter.model, set())
         if not wanted:

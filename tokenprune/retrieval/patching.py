@@ -18,9 +18,7 @@ from tokenprune.adapters.retrieval import Retriever
 from tokenprune.adapters.wrappers import check_no_replica, unwrap_model
 from tokenprune.checks import check_choice, is_integer
 from tokenprune.engine.arguments import named_arguments
-from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.overrides.override import ForwardOverride
-from tokenprune.engine.patch import Patch, Register
+from tokenprune.engine.patch import ForwardOverride, Patch, Register, dynamo_disabled
 from tokenprune.errors import SettingError, UnsupportedError, to_install
 from tokenprune.patching.handle import PatchingHandle
 from tokenprune.retrieval.ward import merge_clusters

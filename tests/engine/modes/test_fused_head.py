@@ -19,7 +19,7 @@ from torch import Tensor
 
 import tokenprune
 from tokenprune import FastV, Random
-from tokenprune.engine.training.fused_head import compared
+from tokenprune.engine.labels import compared
 from tokenprune.sequence.packing import pack
 
 

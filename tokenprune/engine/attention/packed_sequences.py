@@ -16,7 +16,7 @@ from jaxtyping import Real
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.patch import dynamo_disabled
 from tokenprune.errors import PruningError
 
 

@@ -22,10 +22,9 @@ from tokenprune.adapters.decoder.denoising import BlockDiffusion
 from tokenprune.engine.arguments import find_cache, named_arguments
 from tokenprune.engine.cache.pruned import index_of, is_static, settle
 from tokenprune.engine.call import CallContext, Forward
-from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.denoising.plan import checked_canvas_layer, checked_step_stages
 from tokenprune.engine.denoising.step_cache import StepCache, cached, step_cache, unpruned_bytes
-from tokenprune.engine.patch import Register
+from tokenprune.engine.patch import Register, dynamo_disabled
 from tokenprune.engine.prefill import Prefill
 from tokenprune.errors import PruningError
 from tokenprune.report import Denoising, LateStepReport, Report

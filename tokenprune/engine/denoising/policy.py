@@ -22,13 +22,11 @@ from tokenprune.encoded import EncodedImage
 from tokenprune.engine.arguments import bind_arguments, find_cache, named_arguments
 from tokenprune.engine.cache.pruned import index_of, n_slots
 from tokenprune.engine.call import CallContext
-from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.overrides.override import ForwardOverride, MethodOverride
-from tokenprune.engine.overrides.skipping import SkippedLayer
-from tokenprune.engine.patch import Register
+from tokenprune.engine.patch import ForwardOverride, MethodOverride, Register, dynamo_disabled
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recalling import RECORD_ATTRIBUTE
 from tokenprune.engine.stages.pruning import StagedLayer
+from tokenprune.engine.stages.skipping import SkippedLayer
 from tokenprune.report import Denoising, Report
 from tokenprune.strategy import ReusingStrategy, Strategy
 from tokenprune.strategy.calls import valid_interval

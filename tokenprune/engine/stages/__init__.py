@@ -1,9 +1,10 @@
 """Pruning between decoder layers.
 
-plan     where a strategy prunes, checked against the model
-pruning  decides every stage of a patched model
-run      one stage in one forward: the arguments of its layers
-forward  the state of all stages in one forward
-capture  captures queries and keys of the layers whose attention stages read
-reading  reads the attention from them
+plan      where a strategy prunes, checked against the model
+pruning   decides every stage of a patched model
+run       one stage in one forward: the arguments of its layers
+forward   the state of all stages in one forward
+capture   captures queries and keys of the layers whose attention stages read
+reading   reads the attention from them
+skipping  skips decoder layers
 """

@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.attention import query_projection, text_capture_points
 from tokenprune.engine.call import CallContext
-from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.overrides.override import ForwardOverride
-from tokenprune.engine.patch import Register
+from tokenprune.engine.patch import ForwardOverride, Register, dynamo_disabled
 from tokenprune.engine.stages.forward import StagedForward, forward_replaced
 from tokenprune.strategy import Stage
 

@@ -22,9 +22,7 @@ from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.pruned import is_static
 from tokenprune.engine.cache.stage_slots import StageSlots
 from tokenprune.engine.call import CallContext, Incoming
-from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.overrides.override import ForwardOverride, MethodOverride
-from tokenprune.engine.patch import Register
+from tokenprune.engine.patch import ForwardOverride, MethodOverride, Register, dynamo_disabled
 from tokenprune.engine.select import ImageSelection, checked_stage_selection, explained_nan, merge_features
 from tokenprune.engine.stages.capture import TextCapture, forward_replaced
 from tokenprune.engine.stages.forward import StagedForward, StagedPrompt, report_of

@@ -24,8 +24,7 @@ from tokenprune.adapters.towers.layers import BatchLayers, restore_patches
 from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.engine.arguments import named_arguments
 from tokenprune.engine.call import CallContext
-from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.patch import Register
+from tokenprune.engine.patch import Register, dynamo_disabled
 from tokenprune.engine.tower.batch import BatchCall, BatchCut
 from tokenprune.engine.tower.pruning import TowerPruning
 from tokenprune.strategy import Strategy

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokenprune.engine.arguments import bind_arguments
-from tokenprune.engine.overrides.override import ForwardOverride
+from tokenprune.engine.patch import ForwardOverride
 
 #: The argument of a layer that holds the bias of each patch's key. Layers pass arguments that they do not know on to
 #: their attention, even when activation checkpointing runs them again.

@@ -21,8 +21,7 @@ from tokenprune.adapters.towers.layers import BatchLayers, RowLayers
 from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.engine.arguments import named_arguments
 from tokenprune.engine.call import CallContext
-from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.patch import Register
+from tokenprune.engine.patch import Register, dynamo_disabled
 from tokenprune.engine.tower.call import TowerCall
 from tokenprune.engine.tower.tiles import TileSelection, changes, check_runs_pruned
 from tokenprune.errors import PruningError

@@ -23,8 +23,7 @@ from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.adapters.towers.row import Row
 from tokenprune.engine.arguments import hidden_states_first, named_arguments
 from tokenprune.engine.call import CallContext
-from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.patch import Register
+from tokenprune.engine.patch import Register, dynamo_disabled
 from tokenprune.engine.tower.patches import in_order, patch_tokens, selected_patches
 from tokenprune.engine.tower.proportional_attention import KEY_BIAS, ProportionalAttention
 from tokenprune.engine.tower.pruning import TowerPruning

@@ -1,4 +1,5 @@
-"""Trainers that compare labels with hidden states themselves, like TRL's: their forward calls the base model."""
+"""Labels of the unpruned prompt, in training: they are shortened to match the logits or, for trainers like TRL's, which
+compare them with hidden states themselves and whose forward calls the base model, hidden states are spread."""
 
 from __future__ import annotations
 
@@ -55,3 +56,17 @@ def compared(packing: Packing) -> Bool[Tensor, "batch columns"]:
     none = torch.zeros(len(packing.columns), packing.n_columns, dtype=torch.long, device=packing.columns.device)
     left = none.scatter_reduce(1, packing.columns, packing.valid.long(), "amax")  # holes are at column 0
     return (left > 0) & (left.cumsum(1) > 1)
+
+
+def prune_labels(labels: Tensor, packing: Packing) -> Tensor:
+    """The labels of the kept columns. A loss compares every label with the logits of the column before it, so a label
+    that follows a hole is ignored."""
+    after_a_hole = pad(~packing.valid, (1, 0))[:, :-1]
+    columns = packing.columns.to(labels.device)
+    return labels.gather(1, columns).masked_fill((~packing.valid | after_a_hole).to(labels.device), IGNORED_LABEL)
+
+
+def prune_shifted(labels: Tensor, packing: Packing) -> Tensor:
+    """The same for labels already aligned with the logits they are compared with."""
+    unshifted = pad(labels, (1, 0), value=IGNORED_LABEL)[:, :-1]
+    return pad(prune_labels(unshifted, packing)[:, 1:], (0, 1), value=IGNORED_LABEL)

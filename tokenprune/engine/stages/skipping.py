@@ -11,8 +11,7 @@ from typing import Any
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.arguments import hidden_states_first
-from tokenprune.engine.overrides.override import ForwardOverride
-from tokenprune.engine.patch import Register
+from tokenprune.engine.patch import ForwardOverride, Register
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.sequence.masks import INDEXED, POOLED
 from tokenprune.strategy import StagedStrategy
