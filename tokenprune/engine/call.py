@@ -1,17 +1,20 @@
 """The state of one call of a patched model.
 
 CallContext   the call in progress, as every hook sees it
-  Encoding      one call of a feature function, which encodes images
+  Arguments     what the model is called with
+  Encodings     the images that are encoded for the language model
+    Encoding      one call of a feature function, which encodes images
   Forward       one call of the base model, and what becomes of it
     Incoming      what it brings, known when it begins
     Pruned        what pruning leaves of that, known when the language model is entered
+  Outcome       what outlives the call
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +26,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.encoded import EncodedImage
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.pruned import Views, is_static, physical_view, prompt_slots, span
+from tokenprune.engine.patch import nested
 from tokenprune.errors import PruningError
 from tokenprune.sequence.input_masks import Mask, is_pattern, padding_of, prunable_mask
 from tokenprune.sequence.masks import MaskRequest
@@ -37,14 +41,6 @@ if TYPE_CHECKING:
     from tokenprune.engine.tower.call import TowerCall
     from tokenprune.report import Report
     from tokenprune.selection import Selection
-
-
-#: The error for a call of the model, or of its language model, inside another one.
-NESTED = (
-    "the patched model was called by its own strategy, or by a hook, in the middle of a call with images, which would "
-    "then be pruned wrongly. Compute what it needs before that call, or call another model there, such as a copy made "
-    "before patch()."
-)
 
 
 class Encoding:
@@ -63,53 +59,88 @@ class Encoding:
         self.cut: BatchCut | None = None
 
 
-class CallContext(threading.local):
-    """The call in progress, one per thread. When the base model returns, `drop` forgets it as a whole.
+@dataclass(frozen=True, eq=False)
+class Arguments:
+    """What the model is called with, as far as it matters later.
 
-    views: the views of pruned caches that language models may be using; shared by all threads.
-    encoding: the call of a feature function; None outside of one.
-    tower: the call of the vision tower, if the strategy prunes in it or before it.
     records: the images that reach the model already encoded, by modality.
-    unprunable: arguments of the model that only fit the unpruned sequence; None unless its hook has seen the call.
+    unprunable: arguments that only fit the unpruned sequence; None if the model's hook has not seen the call.
     labels: the labels of the model's loss, if there are any.
     fused: the labels that a trainer compares with hidden states itself, if it does.
-    running: whether the model's forward is being executed.
-    begun: whether a call of the base model is in progress whose start this patch has seen.
-    encoded: the modalities that were encoded since the last call of the base model began.
+    """
+
+    records: Mapping[str, list[EncodedImage]] = field(default_factory=dict)
+    unprunable: list[str] | None = None
+    labels: Tensor | None = None
+    fused: FusedLabels | None = None
+
+
+@dataclass(eq=False)
+class Encodings:
+    """The images of the next call of the base model, or of the one in progress. Only `VisionRecorder` writes it, and
+    `TowerPruning` the tower's call.
+
+    now: the call of a feature function; None outside of one.
+    tower: the call of the vision tower, if the strategy prunes in it or before it.
+    modalities: what was encoded since the last call of the base model began.
     images: the images or tiles encoded so far for the call of the base model, by the modalities that it brings.
-    forward: the call of the base model, if it has images or a pruned cache.
-    cut_off: whether this thread removed the patch during its own call, before everything was pruned.
-    packing: the columns that the last logits belong to; None for all. It outlives the call, because the loss is
-        computed after the base model has returned.
-    report: the report of the last call that had visual tokens. It outlives the call, too.
+    """
+
+    now: Encoding | None = None
+    tower: TowerCall | None = None
+    modalities: list[str] = field(default_factory=list)
+    images: dict[str, list[EncodedImage]] = field(default_factory=dict)
+
+    def collect(self, images: dict[str, list[EncodedImage]]) -> None:
+        """Add what is encoded from now on to these images, for a call that brings their modalities."""
+        self.images = images
+
+    def encoded_before(self) -> set[str]:
+        """The modalities encoded before the call of the base model that begins now; they are then forgotten."""
+        before, self.modalities = {*self.modalities}, []
+        return before
+
+
+@dataclass(eq=False)
+class Outcome:
+    """What outlives a call. Only `Prefill` writes it.
+
+    packing: the columns that the last logits belong to, for the loss, which is computed later; None for all.
+    report: the report of the last call that had visual tokens.
+    """
+
+    packing: Packing | None = None
+    report: Report | None = None
+
+
+class CallContext(threading.local):
+    """The call in progress, one per thread, by phases. When the base model returns, `drop` forgets it, except for
+    `running` and `outcome`.
+
+    views: the views of pruned caches that language models may be using; shared by all threads.
+    running: whether the model's forward is being executed. Only `ModelForward` writes it.
+    cut_off: whether this thread removed the patch during its own call, before everything was pruned. `Pruner` sets
+        it, `ModelForward` clears it.
+    begun: whether a call of the base model is in progress whose start this patch has seen.
+    forward: that call, if it has images or a pruned cache. Like `arguments` and `begun`, only `Prefill` writes it.
 
     A copy or pickle of it is empty.
     """
 
     def __init__(self, views: Views) -> None:
-        self.views = views
-        self.running = False
-        self.packing: Packing | None = None
-        self.report: Report | None = None
+        self.views, self.running, self.outcome = views, False, Outcome()
         self.drop()
 
     def drop(self) -> None:
-        """Forget the call, except for `running`, `packing` and `report`."""
-        self.encoding: Encoding | None = None
-        self.tower: TowerCall | None = None
-        self.records: dict[str, list[EncodedImage]] = {}
-        self.unprunable: list[str] | None = None
-        self.labels: Tensor | None = None
-        self.fused: FusedLabels | None = None
+        """Forget the call."""
+        self.arguments, self.encodings = Arguments(), Encodings()
         self.begun = self.cut_off = False
-        self.encoded: list[str] = []
-        self.images: dict[str, list[EncodedImage]] = {}
         self.forward: Forward | None = None
 
     def check_alone(self) -> None:
         """Raise PruningError if a call of the base model begins inside another one that it would forget."""
-        if self.encoding is not None or (self.running and self.forward is not None):
-            raise PruningError(NESTED)
+        if self.encodings.now is not None or (self.running and self.forward is not None):
+            raise nested()
 
     def __reduce__(self) -> tuple[type[CallContext], tuple[Views]]:
         return type(self), (Views(),)
@@ -224,33 +255,44 @@ class Forward:
         return self.pruned.index if self.stages is None else replace(self.pruned.index, stages=self.stages.slots)
 
     def mask(self, adapter: ModelAdapter, kwargs: Mapping[str, Any]) -> Mask:
-        """The attention mask over slots for the language model; None if the model may make a causal one itself."""
-        new, index = self.incoming, self.incoming.index
-        packing, bias = (None, None) if self.pruned is None else (self.pruned.packing, self.pruned.bias)
-        mask, embeds = prunable_mask(kwargs.get("attention_mask")), kwargs["inputs_embeds"]
-        if adapter.decoder.layers.own_masks and not is_pattern(new.columns_mask):
+        """The attention mask over slots for the language model. The first case counts:
+
+        a layer needs a bias, a pattern or a window   finished masks, for every kind of layer
+        the call prunes nothing, after one that did   the mask that the base model got, over slots
+        every slot may be attended to                 None: the model makes a causal one itself, if any
+        otherwise                                     which slots are valid
+        """
+        new, index, embeds, decoder = self.incoming, self.incoming.index, kwargs["inputs_embeds"], adapter.decoder
+        mask, padded = prunable_mask(kwargs.get("attention_mask")), not is_pattern(new.columns_mask)
+        if decoder.layers.own_masks and padded:
             mask = None
-        biased = bias is not None or (index is not None and index.bias is not None)
-        patterned = biased or is_pattern(mask) or adapter.decoder.layers.patterned
-        if not patterned and packing is None and index is not None and not is_pattern(new.columns_mask):
+        biased = any(part is not None and part.bias is not None for part in (self.pruned, index))
+        if biased or is_pattern(mask) or decoder.layers.patterned:
+            decoder.check_masks(biased)  # the attention may have been switched since
+            (slots, packing), view = self._slots(embeds), physical_view(new.cache)
+            spans = partial(span, view, new.n_slots)
+            dtype = embeds.dtype if biased else decoder.mask_dtype(embeds.dtype)
+            first = None if new.padding is None else (~new.padding).int().argmax(1).to(embeds.device)
+            request = MaskRequest(slots, packing, new.n_columns, spans, dtype, first, prompt_slots(view))
+            return request.masks(mask, decoder.layers)
+        if self.pruned is None and index is not None and padded:
             return index.over_slots(cast("Tensor | None", new.columns_mask), new.n_columns + new.n_new)
+        decoder.check_masks()
+        return None if self._attends_to_all(decoder.runs_flash) else self._slots(embeds)[0].valid
+
+    def _attends_to_all(self, flash: bool) -> bool:
+        """Whether what the call leaves may attend to every slot before it. No GPU is waited for."""
+        new, index = self.incoming, self.incoming.index
         # Without cache and mask, gaps in the position IDs would be read as borders of packed sequences.
-        grows = new.cache is not None and packing is not None and not packing.holes
-        no_holes = new.n_slots == 0 or (new.padding is None and not (index is not None and index.holes))
-        adapter.decoder.check_masks(biased)  # the attention may have been switched since
-        # FlashAttention finds the end of a static cache by the mask.
-        ends = adapter.decoder.runs_flash and is_static(new.cache)
-        if not patterned and grows and no_holes and not ends:  # every slot may be attended to; no GPU is waited for
-            return None
-        packing = packing or identity_packing(len(embeds), new.n_new, embeds.device)
-        slots = new.past(len(embeds), embeds.device).append(packing, new.n_columns, bias)
-        if new.padding is not None:
-            slots = slots.mask_padding(new.padding.to(embeds.device))
-        if not patterned:
-            return slots.valid
-        spans = partial(span, physical_view(new.cache), new.n_slots)
-        dtype = embeds.dtype if biased else adapter.decoder.mask_dtype(embeds.dtype)
-        first = None if new.padding is None else (~new.padding).int().argmax(1).to(embeds.device)
-        prompt = prompt_slots(physical_view(new.cache))
-        call = MaskRequest(slots, packing, new.n_columns, spans, dtype, first, prompt)
-        return call.masks(mask, adapter.decoder.layers)
+        if new.cache is None or self.pruned is None or self.pruned.packing.holes:
+            return False
+        if flash and is_static(new.cache):  # whose end FlashAttention finds by the mask
+            return False
+        return new.n_slots == 0 or (new.padding is None and not (index is not None and index.holes))
+
+    def _slots(self, embeds: Tensor) -> tuple[Slots, Packing]:
+        """The slots of the cache and of the new tokens that are left, and these tokens."""
+        new, pruned, size, device = self.incoming, self.pruned, len(embeds), embeds.device
+        packing, bias = (pruned.packing, pruned.bias) if pruned else (identity_packing(size, new.n_new, device), None)
+        slots = new.past(size, device).append(packing, new.n_columns, bias)
+        return (slots if new.padding is None else slots.mask_padding(new.padding.to(device))), packing

@@ -117,7 +117,7 @@ class ModelForward(ForwardOverride, partial[Any]):
             self._check_runs_once()
         if "prepare_inputs_for_generation" in vars(self._module):  # somebody has replaced it, as PEFT does
             check_generates_itself(self._module)
-        past = self._context.unprunable is None
+        past = self._context.arguments.unprunable is None
         if past:
             self._prefill.before_model(self._module, args, kwargs)
         return past
@@ -175,7 +175,7 @@ class LossFunction(MethodOverride):
     @dynamo_disabled
     def _packing(self, logits: Tensor) -> Packing | None:
         """The columns that the logits belong to; None for all, and for logits of another model."""
-        packing = self._context.packing
+        packing = self._context.outcome.packing
         return packing if packing is not None and logits.shape[:2] == packing.columns.shape else None
 
 

@@ -211,6 +211,15 @@ def unwatch_hooks(owner: object) -> None:
             _switched = False
 
 
+def nested() -> PruningError:
+    """The error for a call of the model, or of its language model, inside another one."""
+    return PruningError(
+        "the patched model was called by its own strategy, or by a hook, in the middle of a call with images, which "
+        "would then be pruned wrongly. Compute what it needs before that call, or call another model there, such as a "
+        "copy made before patch()."
+    )
+
+
 def patch_removed_during_call() -> PruningError:
     """The error for a call whose patch was removed before its images were pruned."""
     return PruningError(

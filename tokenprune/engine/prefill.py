@@ -36,9 +36,9 @@ from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.interrupted import interrupted_index
 from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
 from tokenprune.engine.cache.rebuilt import check_not_rebuilt, check_unmodified, fingerprint_pruned
-from tokenprune.engine.call import NESTED, CallContext, Forward, Incoming, Pruned
+from tokenprune.engine.call import Arguments, CallContext, Forward, Incoming, Pruned
 from tokenprune.engine.labels import FUSED_HEAD, FusedLabels
-from tokenprune.engine.patch import Register, check_not_traced, dynamo_disabled, not_pruned
+from tokenprune.engine.patch import Register, check_not_traced, dynamo_disabled, nested, not_pruned
 from tokenprune.engine.recalling import RECORD_ATTRIBUTE, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
 from tokenprune.errors import PruningError
@@ -79,7 +79,7 @@ class Prefill:
     @property
     def report(self) -> Report | None:
         """The report of the last forward with visual tokens, of this thread or, if it had none, of any thread."""
-        return self._context.report or self._last_report
+        return self._context.outcome.report or self._last_report
 
     def register(self, register: Register) -> None:
         core, language_model = self.adapter.core, self.adapter.language_model
@@ -91,21 +91,20 @@ class Prefill:
 
     @dynamo_disabled
     def before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._context.fused = FusedLabels.of(kwargs) if kwargs.get(FUSED_HEAD) else None
+        fused = FusedLabels.of(kwargs) if kwargs.get(FUSED_HEAD) else None
         check_no_replica(module)
         kwargs = named_arguments(module, args, kwargs) if args else kwargs
-        self._context.records, self._context.labels = {}, kwargs.get("labels")
-        self._context.unprunable = self.adapter.unprunable(kwargs)
-        for modality in self._modalities:
-            output = self.adapter.encoded(modality, kwargs)
-            if hasattr(output, RECORD_ATTRIBUTE):
-                self._context.records[modality.name] = getattr(output, RECORD_ATTRIBUTE)
+        outputs = {modality.name: self.adapter.encoded(modality, kwargs) for modality in self._modalities}
+        records = {
+            name: getattr(one, RECORD_ATTRIBUTE) for name, one in outputs.items() if hasattr(one, RECORD_ATTRIBUTE)
+        }
+        self._context.arguments = Arguments(records, self.adapter.unprunable(kwargs), kwargs.get("labels"), fused)
 
     @dynamo_disabled
     def before_base_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._context.check_alone()
         self.end_forward()
-        self._context.packing, self._context.begun = None, True
+        self._context.outcome.packing, self._context.begun = None, True
         kwargs = named_arguments(module, args, kwargs) if args else kwargs
         if kwargs.get("input_ids") is None and kwargs.get("inputs_embeds") is None:
             return  # the model raises the error itself
@@ -118,7 +117,7 @@ class Prefill:
             check_not_rebuilt(cache, kwargs)  # asks once for the cache's length, which may wait for a GPU
         if self.skipping is not None:
             self.skipping.check_cache(cache)
-        unseen, self._context.encoded = set(self._context.encoded), []
+        unseen = self._context.encodings.encoded_before()
         visual, starts, encoded = {}, {}, {}
         for modality in self._modalities:
             name, mask = modality.name, self.adapter.visual_mask(modality, kwargs)
@@ -132,7 +131,7 @@ class Prefill:
         check_not_traced()
         images = {}
         for name, output in encoded.items():
-            records = self._context.records.get(name)
+            records = self._context.arguments.records.get(name)
             if output is not None and records is not None and not hasattr(output, RECORD_ATTRIBUTE):
                 setattr(output, RECORD_ATTRIBUTE, records)  # accelerate's hooks pass on a copy without them
             images[name] = recall_images(output, visual[name])
@@ -142,7 +141,8 @@ class Prefill:
         columns = slots if index is None else slots + index.n_dropped
         n_new, given = new_size(kwargs)[1], kwargs.get("position_ids") is not None
         incoming = Incoming(cache, index, visual, starts, slots, columns, n_new, mask, given)
-        self._context.forward, self._context.images = Forward(incoming), images
+        self._context.forward = Forward(incoming)
+        self._context.encodings.collect(images)
 
     @dynamo_disabled
     def before_language_model(
@@ -154,7 +154,7 @@ class Prefill:
         if args:
             kwargs = named_arguments(module, args, kwargs)
         if forward.selects:
-            raise PruningError(NESTED)
+            raise nested()
         incoming, skipped = forward.incoming, self._skipped
         ids = incoming.position_ids(kwargs)
         if incoming.visual:
@@ -182,14 +182,14 @@ class Prefill:
         incoming, embeds = forward.incoming, kwargs["inputs_embeds"]
         (batch, n_new, _), device = embeds.shape, embeds.device
         real = incoming.real(batch, device)
-        ends = self.keeps_ends and (self._context.labels is None or counts_from_end(self.model))
+        ends = self.keeps_ends and (self._context.arguments.labels is None or counts_from_end(self.model))
         # The masks were made from token IDs, which may be on another device than their embeddings.
         visual = {name: mask.to(device) for name, mask in incoming.visual.items()}
         prompt = PromptTokens.of(visual, incoming.image_starts, real, ends)
 
         # The strategy selects, image by image.
         features = self.adapter.visual_features(kwargs) if self.adapter.late_features else embeds
-        chosen = choose(self.strategy, features, prompt, self._context.images)
+        chosen = choose(self.strategy, features, prompt, self._context.encodings.images)
         dropped = torch.stack(list(visual.values())).any(0)
         for image in chosen:
             dropped[image.row, image.columns[image.selection.kept]] = False
@@ -207,7 +207,7 @@ class Prefill:
         if incoming.cache is None and incoming.columns_mask is None and not self.adapter.decoder.runs_flash:
             check_not_packed(before)
         # If the base model was called directly, the model's hook has not seen the arguments.
-        if unprunable := self._context.unprunable or packed_arguments(kwargs):
+        if unprunable := self._context.arguments.unprunable or packed_arguments(kwargs):
             raise PruningError(
                 f"{' and '.join(unprunable)} count the tokens of the unpruned sequence, and pruning "
                 f"shortens it. Leave them out, and read handle.report for which visual tokens are left."
@@ -240,7 +240,7 @@ class Prefill:
             return output
         if pruned is not None:
             stages = forward.stages
-            self._context.packing = pruned.packing if stages is None else stages.leaving(pruned.packing)
+            self._context.outcome.packing = pruned.packing if stages is None else stages.leaving(pruned.packing)
             if stages is not None and forward.report is not None:
                 forward.report = replace(forward.report, images=stages.reported(forward.report.images))
                 self.publish(forward.report)
@@ -264,10 +264,10 @@ class Prefill:
     @dynamo_disabled
     def after_base_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         call, forward = self._context, self.end_forward()
-        encoded, fused, begun = call.encoded, call.fused, call.begun
+        encoded, fused, begun = call.encodings.modalities, call.arguments.fused, call.begun
         call.drop()
         if fused is not None and output is not None:
-            fused.spread(output, self._context.packing)
+            fused.spread(output, self._context.outcome.packing)
         has_images = bool(encoded) or (forward is not None and bool(forward.incoming.visual))
         # Without an output, an exception is already propagating, which says more than this one would.
         if output is not None and has_images and (forward is None or forward.report is None):
@@ -275,11 +275,12 @@ class Prefill:
 
     def publish(self, report: Report) -> None:
         """Store the report of this thread's last forward with visual tokens."""
-        self._context.report = self._last_report = report
+        self._context.outcome.report = self._last_report = report
 
     def end_forward(self) -> Forward | None:
         """End the forward of this thread, or one that an exception has left behind."""
-        forward, self._context.forward, self._context.images = self._context.forward, None, {}
+        forward, self._context.forward = self._context.forward, None
+        self._context.encodings.collect({})
         if forward is not None and forward.stages is not None and self.stages is not None:
             self.stages.end(forward.stages)
         if forward is not None and forward.withheld_ids is not None:

@@ -41,7 +41,6 @@ from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import KeptInTower
 
 
-
 class FeatureFunction(MethodOverride):
     """Records the base model's method that encodes images; in some models, also the one for videos."""
 
@@ -120,7 +119,7 @@ class VisionRecorder:
 
         Raises PruningError if modules that are read were replaced since the model was patched.
         """
-        if self._context.encoding is not None:
+        if self._context.encodings.now is not None:
             return False
         check_not_traced()
         known: dict[str, Any] = {"": self.adapter.model}
@@ -129,7 +128,7 @@ class VisionRecorder:
                 "modules that the strategy reads were replaced after patch(). Call patch() again, after "
                 "get_peft_model, merge_and_unload and the like."
             )
-        self._context.encoding = Encoding(self.statistics)
+        self._context.encodings.now = Encoding(self.statistics)
         return True
 
     @dynamo_disabled
@@ -141,42 +140,42 @@ class VisionRecorder:
             images = self._images(modality, arguments, output)
             if not isinstance(output, (list, tuple)):  # these take no attributes, and `generate` does not pass them on
                 setattr(output, RECORD_ATTRIBUTE, images)
-        self._context.encoded.append(modality.name)
-        if modality.name in self._context.images:
-            self._context.images[modality.name] += images
+        self._context.encodings.modalities.append(modality.name)
+        if modality.name in self._context.encodings.images:
+            self._context.encodings.images[modality.name] += images
 
     @dynamo_disabled
     def end(self) -> None:
-        self._context.encoding = None
+        self._context.encodings.now = None
 
     # The vision tower.
 
     @dynamo_disabled
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if (encoding := self._context.encoding) is not None:
+        if (encoding := self._context.encodings.now) is not None:
             encoding.tower_call = {"tower": named_arguments(module, args, kwargs), "states": []}
 
     @dynamo_disabled
     def before_attention(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if (encoding := self._context.encoding) is not None:
+        if (encoding := self._context.encodings.now) is not None:
             encoding.tower_call |= {"attention": kwargs, "attention_module": module}
 
     @dynamo_disabled
     def after_capture(self, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
-        if (encoding := self._context.encoding) is not None:
+        if (encoding := self._context.encodings.now) is not None:
             encoding.tower_call[name] = output.detach()
 
     @dynamo_disabled
     def after_layer(self, module: nn.Module, args: Any, output: Any) -> None:
-        if (encoding := self._context.encoding) is not None:
+        if (encoding := self._context.encodings.now) is not None:
             encoding.tower_call["states"].append((output[0] if isinstance(output, tuple) else output).detach())
 
     @dynamo_disabled
     def after_tower(self, module: nn.Module, args: Any, output: Any) -> None:
-        if (encoding := self._context.encoding) is None:
+        if (encoding := self._context.encodings.now) is None:
             return
         call, encoding.tower_call = encoding.tower_call, {}
-        if (pruned := self._context.tower) is not None:
+        if (pruned := self._context.encodings.tower) is not None:
             encoding.before += pruned.selections
             call = pruned.whole_call(call)
         for name in {"pixels", "colors"} & encoding.tiles.keys():
@@ -198,7 +197,7 @@ class VisionRecorder:
 
     @dynamo_disabled
     def before_projector(self, module: nn.Module, args: Any) -> None:
-        if (encoding := self._context.encoding) is not None:
+        if (encoding := self._context.encodings.now) is not None:
             encoding.tiles["tower_features"] += args[0].detach()
 
     # From tiles to images.
@@ -206,14 +205,14 @@ class VisionRecorder:
     def _modality(self, function: str) -> Modality:
         """What a call of a feature function encodes: the first of its modalities with no image encoded yet."""
         modalities = [modality for modality in self._modalities if modality.function == function]
-        return next((one for one in modalities if self._context.images.get(one.name) == []), modalities[0])
+        return next((one for one in modalities if self._context.encodings.images.get(one.name) == []), modalities[0])
 
     def _images(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[EncodedImage]:
         """The images of this encoding."""
-        assert self._context.encoding is not None
-        tiles = self._context.encoding.tiles
+        assert self._context.encodings.now is not None
+        tiles = self._context.encodings.now.tiles
         images, start, layouts = [], 0, self.adapter.layouts(modality, arguments, output)
-        before = iter(self._context.encoding.before)
+        before = iter(self._context.encodings.now.before)
         if "pixels" in tiles and not self.adapter.vision_towers:
             tiles["pixels"] += self.adapter.image_pixels(modality, arguments, layouts)
         n_tiles = sum(layout.n_tiles for layout in layouts)

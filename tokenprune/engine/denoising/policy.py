@@ -144,7 +144,7 @@ class EmbeddingFunction(MethodOverride):
         try:
             embeds = self.original(*args, **kwargs)
         finally:
-            self._context.images = {}
+            self._context.encodings.collect({})
         self._mark(embeds, bind_arguments(self.original, args, kwargs), images)
         return embeds
 
@@ -152,7 +152,7 @@ class EmbeddingFunction(MethodOverride):
     def _begin(self) -> dict[str, list[EncodedImage]]:
         """Collect the images of this call like those of a call of the base model."""
         images: dict[str, list[EncodedImage]] = {modality.name: [] for modality in self._adapter.modalities}
-        self._context.images = images
+        self._context.encodings.collect(images)
         return images
 
     @dynamo_disabled

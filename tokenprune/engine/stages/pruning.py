@@ -87,7 +87,7 @@ class StagePruning:
         """
         if torch.is_grad_enabled():
             check_runs_once(self.strategy, self.adapter, self._staged)
-        in_prompt, text, labels = None, [], self._context.labels
+        in_prompt, text, labels = None, [], self._context.arguments.labels
         if self.reads_attention:
             if labels is not None and labels.shape == prompt.real.shape:  # others do not belong to these tokens
                 prompt = prompt.without_answers(labels)

@@ -93,8 +93,8 @@ class BatchPruning(TowerPruning[BatchCall, BatchLayers]):
 
     @dynamo_disabled
     def after_tower(self, module: nn.Module, args: Any, output: Any) -> Any:
-        call, self._context.tower = self.call, None
-        if (encoding := self._context.encoding) is not None:
+        call = self.end()
+        if (encoding := self._context.encodings.now) is not None:
             cut = None if call is None else call.cut
             encoding.cut = None if cut is None or cut.patches.shape[1] == cut.n_all else cut
         if call is None or not call.entered:
@@ -125,5 +125,5 @@ class BatchPruning(TowerPruning[BatchCall, BatchLayers]):
     @property
     def _projected(self) -> BatchCut | None:
         """What is left of the tiles that the model projects now; None if that is everything."""
-        encoding = self._context.encoding
+        encoding = self._context.encodings.now
         return None if encoding is None else encoding.cut

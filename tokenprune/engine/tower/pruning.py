@@ -50,7 +50,12 @@ class TowerPruning(ABC, Generic[Call, Layers]):
     @property
     def call(self) -> Call | None:
         """The call of the tower in progress."""
-        return cast("Call | None", self._context.tower)
+        return cast("Call | None", self._context.encodings.tower)
+
+    def end(self) -> Call | None:
+        """End the call of the tower in progress, and return it."""
+        call, self._context.encodings.tower = self.call, None
+        return call
 
     def register(self, register: Register) -> list[nn.Module]:
         """Register the hooks; return the modules that expose attention. The recorder's hooks on the tower come first:
@@ -81,13 +86,13 @@ class TowerPruning(ABC, Generic[Call, Layers]):
 
     @dynamo_disabled
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._context.tower = None
-        if self._context.encoding is None and CHECKPOINTED not in self.adapter.vision_tower._modules:
+        self._context.encodings.tower = None
+        if self._context.encodings.now is None and CHECKPOINTED not in self.adapter.vision_tower._modules:
             return  # another model's call or the user's own, and not a backward pass that runs the tower again
         check_runs_pruned(self.strategy, module)
         if self._selecting is not None:
             self._selecting.check_kernel()
-        self._context.tower = self.begin(module, named_arguments(module, args, kwargs))
+        self._context.encodings.tower = self.begin(module, named_arguments(module, args, kwargs))
 
     @dynamo_disabled
     def after_capture(self, name: str, module: nn.Module, args: Any, output: Tensor) -> None:

@@ -106,7 +106,7 @@ class RowPruning(TowerPruning[RowCall, RowLayers]):
 
     @dynamo_disabled
     def after_tower(self, module: nn.Module, args: Any, output: Any) -> Any:
-        call, self._context.tower = self.call, None
+        call = self.end()
         if call is None or not call.drops:
             return None
         if call.following is not None:
