@@ -17,7 +17,8 @@ from transformers import DynamicCache, Gemma2Config, MistralConfig, Qwen2Config,
 
 import tokenprune
 from tokenprune import PruningError, Random, UnsupportedError
-from tokenprune.sequence.masks import FULL, SLIDING, LayerKinds, MaskRequest
+from tokenprune.sequence.finished_masks import MaskRequest
+from tokenprune.sequence.masks import FULL, SLIDING, LayerKinds
 from tokenprune.sequence.packing import Packing, Slots
 
 STEPS = 4

@@ -28,8 +28,8 @@ from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.pruned import Views, is_static, physical_view, prompt_slots, span
 from tokenprune.engine.patch import nested
 from tokenprune.errors import PruningError
-from tokenprune.sequence.input_masks import Mask, is_pattern, padding_of, prunable_mask
-from tokenprune.sequence.masks import MaskRequest
+from tokenprune.sequence.finished_masks import MaskRequest
+from tokenprune.sequence.masks import Mask, is_pattern, padding_of, prunable_mask
 from tokenprune.sequence.packing import Packing, Slots, identity_packing
 from tokenprune.sequence.position_ids import default_ids
 
@@ -95,9 +95,9 @@ class Encodings:
         """Add what is encoded from now on to these images, for a call that brings their modalities."""
         self.images = images
 
-    def encoded_before(self) -> set[str]:
-        """The modalities encoded before the call of the base model that begins now; they are then forgotten."""
-        before, self.modalities = {*self.modalities}, []
+    def begin_call(self) -> set[str]:
+        """Begin a call of the base model. Returns the modalities that were encoded before it."""
+        before, self.modalities, self.images = {*self.modalities}, [], {}
         return before
 
 
@@ -266,7 +266,8 @@ class Forward:
         mask, padded = prunable_mask(kwargs.get("attention_mask")), not is_pattern(new.columns_mask)
         if decoder.layers.own_masks and padded:
             mask = None
-        biased = any(part is not None and part.bias is not None for part in (self.pruned, index))
+        bias = None if self.pruned is None else self.pruned.bias
+        biased = bias is not None or (index is not None and index.bias is not None)
         if biased or is_pattern(mask) or decoder.layers.patterned:
             decoder.check_masks(biased)  # the attention may have been switched since
             (slots, packing), view = self._slots(embeds), physical_view(new.cache)
@@ -277,16 +278,17 @@ class Forward:
             return request.masks(mask, decoder.layers)
         if self.pruned is None and index is not None and padded:
             return index.over_slots(cast("Tensor | None", new.columns_mask), new.n_columns + new.n_new)
+        all_seen = self._attends_to_all()
         decoder.check_masks()
-        return None if self._attends_to_all(decoder.runs_flash) else self._slots(embeds)[0].valid
+        if all_seen and not (decoder.runs_flash and is_static(new.cache)):  # whose end FlashAttention finds by the mask
+            return None
+        return self._slots(embeds)[0].valid
 
-    def _attends_to_all(self, flash: bool) -> bool:
+    def _attends_to_all(self) -> bool:
         """Whether what the call leaves may attend to every slot before it. No GPU is waited for."""
         new, index = self.incoming, self.incoming.index
         # Without cache and mask, gaps in the position IDs would be read as borders of packed sequences.
         if new.cache is None or self.pruned is None or self.pruned.packing.holes:
-            return False
-        if flash and is_static(new.cache):  # whose end FlashAttention finds by the mask
             return False
         return new.n_slots == 0 or (new.padding is None and not (index is not None and index.holes))
 

@@ -43,7 +43,7 @@ from tokenprune.engine.recalling import RECORD_ATTRIBUTE, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
 from tokenprune.errors import PruningError
 from tokenprune.report import Report
-from tokenprune.sequence.input_masks import prunable_mask
+from tokenprune.sequence.masks import prunable_mask
 from tokenprune.sequence.packing import PromptTokens
 from tokenprune.sequence.position_ids import PositionIds, compact_ids, id_shift
 from tokenprune.strategy import Strategy
@@ -94,10 +94,11 @@ class Prefill:
         fused = FusedLabels.of(kwargs) if kwargs.get(FUSED_HEAD) else None
         check_no_replica(module)
         kwargs = named_arguments(module, args, kwargs) if args else kwargs
-        outputs = {modality.name: self.adapter.encoded(modality, kwargs) for modality in self._modalities}
-        records = {
-            name: getattr(one, RECORD_ATTRIBUTE) for name, one in outputs.items() if hasattr(one, RECORD_ATTRIBUTE)
-        }
+        records = {}
+        for modality in self._modalities:
+            output = self.adapter.encoded(modality, kwargs)
+            if hasattr(output, RECORD_ATTRIBUTE):
+                records[modality.name] = getattr(output, RECORD_ATTRIBUTE)
         self._context.arguments = Arguments(records, self.adapter.unprunable(kwargs), kwargs.get("labels"), fused)
 
     @dynamo_disabled
@@ -117,7 +118,7 @@ class Prefill:
             check_not_rebuilt(cache, kwargs)  # asks once for the cache's length, which may wait for a GPU
         if self.skipping is not None:
             self.skipping.check_cache(cache)
-        unseen = self._context.encodings.encoded_before()
+        unseen = self._context.encodings.begin_call()
         visual, starts, encoded = {}, {}, {}
         for modality in self._modalities:
             name, mask = modality.name, self.adapter.visual_mask(modality, kwargs)
@@ -207,7 +208,8 @@ class Prefill:
         if incoming.cache is None and incoming.columns_mask is None and not self.adapter.decoder.runs_flash:
             check_not_packed(before)
         # If the base model was called directly, the model's hook has not seen the arguments.
-        if unprunable := self._context.arguments.unprunable or packed_arguments(kwargs):
+        unprunable = self._context.arguments.unprunable
+        if unprunable := packed_arguments(kwargs) if unprunable is None else unprunable:
             raise PruningError(
                 f"{' and '.join(unprunable)} count the tokens of the unpruned sequence, and pruning "
                 f"shortens it. Leave them out, and read handle.report for which visual tokens are left."
@@ -280,7 +282,6 @@ class Prefill:
     def end_forward(self) -> Forward | None:
         """End the forward of this thread, or one that an exception has left behind."""
         forward, self._context.forward = self._context.forward, None
-        self._context.encodings.collect({})
         if forward is not None and forward.stages is not None and self.stages is not None:
             self.stages.end(forward.stages)
         if forward is not None and forward.withheld_ids is not None:

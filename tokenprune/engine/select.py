@@ -17,11 +17,11 @@ from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
 from tokenprune.selection import Merge, Selection, StageReport, split
 from tokenprune.sequence.packing import Packing, PromptTokens, pack
-from tokenprune.strategy import Stage, StagedStrategy, Strategy
+from tokenprune.strategy import Strategy
 from tokenprune.strategy.calls import check_is_selection, strategy_call, valid_budget
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import KeptInTower
-from tokenprune.tokens.visual import StageTokens, VisualTokens
+from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,28 +244,6 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
 def kept_by_tower(statistics: Mapping[str, Any]) -> list[KeptInTower]:
     """What was left of an image before and in the tower, as far as the strategy prunes there."""
     return [statistics[name] for name in ("kept_before_tower", "kept_in_tower") if name in statistics]
-
-
-def checked_stage_selection(strategy: StagedStrategy, stage: Stage, tokens: StageTokens) -> Selection:
-    """What the strategy keeps from a stage on. Raises PruningError unless it keeps to the stage's budget."""
-    allowed = stage.budget(tokens.n_visual)
-    if allowed >= tokens.n_left and not stage.at_most:  # nothing to choose
-        return Selection.all(tokens.n_left, tokens.left.device, tokens.scores)
-    with strategy_call(strategy, "select_at", tokens.features):
-        selection = strategy.select_at(stage, tokens)
-    name = type(strategy).__name__
-    check_is_selection(strategy, "select_at", selection, tokens.n_left, "that are left")
-    if len(selection.kept) > allowed:
-        raise PruningError(
-            f"{name}.select_at kept {len(selection.kept)} visual tokens from layer {stage.layer} on; its budget is "
-            f"{allowed} of {tokens.n_visual}. Keep stage.budget(tokens.n_visual) of them."
-        )
-    if not stage.at_most and len(selection.kept) < allowed:
-        raise PruningError(
-            f"{name}.select_at kept {len(selection.kept)} visual tokens from layer {stage.layer} on; its budget is "
-            f"{allowed}. Keep exactly that many, or give the stage at_most=True."
-        )
-    return selection
 
 
 def select_per_tile(strategy: Strategy, tokens: VisualTokens) -> Selection:

@@ -19,7 +19,7 @@ from tokenprune.engine.patch import dynamo_disabled
 from tokenprune.engine.stages.reading import RowReader, attention_reader
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
-from tokenprune.sequence.input_masks import padding_of, prunable_mask
+from tokenprune.sequence.masks import padding_of, prunable_mask
 from tokenprune.sequence.packing import PromptTokens
 from tokenprune.tokens.text_attention import TextAttention
 

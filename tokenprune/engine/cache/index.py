@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from tokenprune.engine.cache.stage_slots import StageSlots
 from tokenprune.errors import PruningError
-from tokenprune.sequence.input_masks import wrong_width
+from tokenprune.sequence.masks import wrong_width
 from tokenprune.sequence.packing import Packing, Slots
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tokenprune.engine.cache.pruned import index_of, n_slots, physical_view
 from tokenprune.errors import PruningError
-from tokenprune.sequence.input_masks import is_pattern
-from tokenprune.sequence.masks import SLIDING, LayerKinds, additive, gather_pattern
+from tokenprune.sequence.finished_masks import additive, gather_pattern
+from tokenprune.sequence.masks import SLIDING, LayerKinds, is_pattern
 from tokenprune.sequence.packing import Packing, Slots, identity_packing, pack
 
 

@@ -1,6 +1,6 @@
 """Pruning between decoder layers.
 
-plan      where a strategy prunes, checked against the model
+plan      where a strategy prunes, and what it keeps there, checked
 pruning   decides every stage of a patched model
 run       one stage in one forward: the arguments of its layers
 forward   the state of all stages in one forward

@@ -1,4 +1,4 @@
-"""Where a strategy prunes inside the language model, checked against the model."""
+"""Where a strategy prunes inside the language model, and what it keeps there, checked."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import recomputes_hooks
 from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
+from tokenprune.selection import Selection
 from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import Stage, StagedStrategy
-from tokenprune.strategy.calls import valid_stages
+from tokenprune.strategy.calls import check_is_selection, strategy_call, valid_stages
+from tokenprune.tokens.visual import StageTokens
 
 
 def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Stage, ...]:
@@ -81,3 +83,25 @@ def check_runs_once(strategy: StagedStrategy, adapter: ModelAdapter, staged: Map
 def _without_stages(strategy: StagedStrategy) -> str:
     """The alternative to suggest: the strategy itself, if it can do without stages."""
     return f"{type(strategy).__name__}(progressive=False)" if hasattr(strategy, "progressive") else "FoPru"
+
+
+def checked_stage_selection(strategy: StagedStrategy, stage: Stage, tokens: StageTokens) -> Selection:
+    """What the strategy keeps from a stage on. Raises PruningError unless it keeps to the stage's budget."""
+    allowed = stage.budget(tokens.n_visual)
+    if allowed >= tokens.n_left and not stage.at_most:  # nothing to choose
+        return Selection.all(tokens.n_left, tokens.left.device, tokens.scores)
+    with strategy_call(strategy, "select_at", tokens.features):
+        selection = strategy.select_at(stage, tokens)
+    name = type(strategy).__name__
+    check_is_selection(strategy, "select_at", selection, tokens.n_left, "that are left")
+    if len(selection.kept) > allowed:
+        raise PruningError(
+            f"{name}.select_at kept {len(selection.kept)} visual tokens from layer {stage.layer} on; its budget is "
+            f"{allowed} of {tokens.n_visual}. Keep stage.budget(tokens.n_visual) of them."
+        )
+    if not stage.at_most and len(selection.kept) < allowed:
+        raise PruningError(
+            f"{name}.select_at kept {len(selection.kept)} visual tokens from layer {stage.layer} on; its budget is "
+            f"{allowed}. Keep exactly that many, or give the stage at_most=True."
+        )
+    return selection

@@ -19,7 +19,7 @@ from torch import Tensor
 from tokenprune.engine.cache.pruned import is_static, physical_view, span
 from tokenprune.engine.cache.stage_slots import StageSlots
 from tokenprune.errors import PruningError
-from tokenprune.sequence.masks import add_bias, additive, masked_out
+from tokenprune.sequence.finished_masks import add_bias, additive, masked_out
 from tokenprune.sequence.packing import Packing
 
 
