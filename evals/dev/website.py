@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +16,10 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = "*.md", "*.ipynb", "*.png", "*.gif", "*.jpg", "*/website.css", ":!evals/dev/train"  # has templates of pages
+FOLDERS = "adapters", "demos", "evals", "tests", "tokenprune"
+FILES = "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "evals/dev/website.css"
+SHOWN = {".md", ".ipynb", ".png", ".gif", ".jpg"}
+TEMPLATES = ROOT / "evals/dev/train"
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 #: In a docstring, a paragraph whose lines start with the names of fields or arguments.
 PARAGRAPH = re.compile(r"<p>(?=[a-z]\w*(?:, \w+)*: )(.*?)</p>", re.DOTALL)
@@ -29,16 +31,14 @@ TOOLS = "tokenprune.evals.evaluate", "tokenprune.tune", "tokenprune.adapt"
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Replace MkDocs' one folder of pages by what git knows or would add; leave the files of the theme."""
-    listed = ("git", "ls-files", "--cached", "--others", "--exclude-standard", *PAGES)
-    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    """Replace MkDocs' one folder of pages by the repository's, each once in spite of links; leave the theme's files."""
+    found = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*") if path.suffix in SHOWN)
+    paths = (path for path in found if path.resolve() == path and TEMPLATES not in path.parents)
+    names = [*FILES, *(path.relative_to(ROOT).as_posix() for path in paths)]
+    names = [name for name in names if "/." not in name]  # a notebook's checkpoints
     made = api()
     made |= {f"{name}.md": notebook(ROOT / name) for name in names if name.endswith(".ipynb")}
-    pages = [
-        File.generated(config, name, abs_src_path=str(ROOT / name))
-        for name in names
-        if (ROOT / name).exists() and f"{name}.md" not in made
-    ]
+    pages = [File.generated(config, name, abs_src_path=str(ROOT / name)) for name in names if f"{name}.md" not in made]
     pages += [File.generated(config, name, content=text) for name, text in made.items()]
     return Files([*pages, *(file for file in files if file.src_dir != config.docs_dir)])
 

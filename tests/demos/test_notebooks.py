@@ -17,4 +17,4 @@ def test_it_runs(path: Path) -> None:
     """From what is stored, which holds no outputs."""
     notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
-    NotebookClient(notebook, resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(notebook, startup_timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
