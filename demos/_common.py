@@ -7,9 +7,9 @@ from typing import Any
 from PIL import Image
 
 from tokenprune.errors import SettingError
+from tokenprune.evals.arguments.options import add_box, add_image, add_model
+from tokenprune.evals.arguments.parser import script_parser
 from tokenprune.evals.boxes import Box
-from tokenprune.evals.cli.arguments.options import add_box, add_image, add_model
-from tokenprune.evals.cli.arguments.parser import script_parser
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.reading.images import open_image
 from tokenprune.evals.run.questions import load_questions

@@ -9,7 +9,7 @@ import torch
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
 import tokenprune
-from tokenprune.evals.cli.arguments.parser import script_parser
+from tokenprune.evals.arguments.parser import script_parser
 from tokenprune.evals.cli.errors import plain_errors
 
 IMAGE = 99

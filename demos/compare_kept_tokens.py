@@ -10,7 +10,7 @@ from pathlib import Path
 
 from _common import image_parser, question_of
 
-from tokenprune.evals.cli.arguments import options as shared
+from tokenprune.evals.arguments import options as shared
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.defaults import EXPLAINED_STRATEGIES
 from tokenprune.evals.dev.figures.typical import typical

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from _common import demo_parser
 from transformers import AutoConfig, AutoProcessor
 
-from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import at_least
+from tokenprune.evals.arguments import options as shared
+from tokenprune.evals.arguments.parser import at_least
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.dev.figures import gap as gap_figure
 from tokenprune.evals.models.prompt_styles import style_of

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from _common import image_parser, question_of
 
 from tokenprune.errors import SettingError
-from tokenprune.evals.cli.arguments import options as shared
+from tokenprune.evals.arguments import options as shared
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.dev.figures import large_image
 from tokenprune.evals.models.bundled import LARGE

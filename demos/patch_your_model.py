@@ -38,8 +38,8 @@ def main(arguments=None):
     from rich.filesize import decimal
     from rich.table import Table
 
-    from tokenprune.evals.cli.arguments import options as shared
-    from tokenprune.evals.cli.arguments.parser import script_parser
+    from tokenprune.evals.arguments import options as shared
+    from tokenprune.evals.arguments.parser import script_parser
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.bundled import SCENES
     from tokenprune.evals.models.loading import load_model

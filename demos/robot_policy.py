@@ -10,7 +10,7 @@ import torch
 from transformers import PI0Config, PI0ForConditionalGeneration
 
 import tokenprune
-from tokenprune.evals.cli.arguments.parser import script_parser
+from tokenprune.evals.arguments.parser import script_parser
 from tokenprune.evals.cli.errors import plain_errors
 
 IMAGE = 99

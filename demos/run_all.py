@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from tokenprune.evals.cli.arguments.parser import at_least, script_parser
+from tokenprune.evals.arguments.parser import at_least, script_parser
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.cli.output import console
 from tokenprune.evals.models.bundled import PHOTOGRAPHS, SETTINGS

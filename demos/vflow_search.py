@@ -11,8 +11,8 @@ from pathlib import Path
 
 from _common import demo_parser
 
-from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import at_least
+from tokenprune.evals.arguments import options as shared
+from tokenprune.evals.arguments.parser import at_least
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.reading.allowed import allowing

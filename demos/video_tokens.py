@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from _common import demo_parser
 
-from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import existing_file
+from tokenprune.evals.arguments import options as shared
+from tokenprune.evals.arguments.parser import existing_file
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.defaults import EXPLAINED_OF_VIDEOS
 from tokenprune.evals.explain import filmstrip

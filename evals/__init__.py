@@ -18,7 +18,8 @@ harness   lmms-eval and VLMEvalKit, which have their own commands
 
 What commands share:
 
-defaults  what options and functions default to
+arguments  options of commands, which are also arguments of functions
+defaults   their defaults
 tasks     benchmarks: questions, prompts, metrics
 reading   published file formats, images and videos
 models    loading a model and prompting it

@@ -12,5 +12,6 @@ shrinking    smaller images instead of fewer tokens
 objective    what is trained, and how the model is pruned meanwhile
 training     transformers' Trainer, with a new patch at every step
 estimate     memory and time, before anything starts
+settings     the arguments of `adapt`, and options of the command
 adapt        the whole procedure, resumable
 """

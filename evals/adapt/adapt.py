@@ -22,18 +22,20 @@ from tokenprune.evals.adapt.estimate import estimate
 from tokenprune.evals.adapt.examples import Example, by_image, check_images, labelled, sample_groups
 from tokenprune.evals.adapt.generation import RowGenerator, UnprunedAnswer
 from tokenprune.evals.adapt.logits import output_layer
-from tokenprune.evals.adapt.lora import Part, with_lora
+from tokenprune.evals.adapt.lora import with_lora
 from tokenprune.evals.adapt.objective import Objective, Ratios
 from tokenprune.evals.adapt.own_answers import own_answers
 from tokenprune.evals.adapt.rows import Collator, Row, on_device, why_not_in_one_row
+from tokenprune.evals.adapt.settings import AdaptationSettings
 from tokenprune.evals.adapt.shrinking import Shrinking, applied, identity_of
 from tokenprune.evals.adapt.teaching import Distributions
 from tokenprune.evals.adapt.training import STATE, Hyperparameters, PrunedTrainer, Rows, arguments, last_checkpoint
-from tokenprune.evals.defaults import BATCH_TOKENS, DEFAULT_STRATEGY, MAX_IMAGE_PIXELS
+from tokenprune.evals.arguments.fields import taking
+from tokenprune.evals.defaults import BATCH_TOKENS
 from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.models.prompt_styles import Style, style_of
 from tokenprune.evals.reading.allowed import allowing
-from tokenprune.evals.run.arguments import as_counts, as_model, check_lists
+from tokenprune.evals.run.arguments import as_model
 from tokenprune.evals.run.progress import plain_printer
 from tokenprune.evals.run.questions import limit_questions, load_questions, notices
 from tokenprune.evals.run.setups import DOWNSAMPLE, read_strategy
@@ -55,34 +57,8 @@ class Adapted:
     losses: Sequence[tuple[int, float]]
 
 
-def adapt(
-    model: str | PathLike[str],
-    *,
-    data: str | Path,
-    output: str | Path,
-    strategy: str = DEFAULT_STRATEGY,
-    keep_ratio: float = 0.1,
-    up_to: float = 0.5,
-    whole: float = 0.25,
-    labels: bool = True,
-    part: Part = "decoder",
-    rank: int = 16,
-    steps: int = 300,
-    batch: int = 8,
-    per_image: int = 8,
-    accumulate: int = 1,
-    learning_rate: float = 2e-4,
-    save_every: int = 50,
-    tasks: Sequence[str] | None = None,
-    split: str | None = None,
-    limit: int | None = None,
-    seed: int = 0,
-    dtype: str = "auto",
-    batch_tokens: int | None = None,
-    image_roots: Sequence[str | Path] = (),
-    max_image_pixels: int = MAX_IMAGE_PIXELS,
-    console: Console | None = None,
-) -> Adapted:
+@taking(AdaptationSettings)
+def adapt(settings: AdaptationSettings) -> Adapted:
     """Train a LoRA adapter for a model while it is pruned, so that it loses less accuracy.
 
         adapted = tokenprune.adapt("llava-hf/llava-1.5-7b-hf", data="train", keep_ratio=0.1, output="runs/adapted")
@@ -104,38 +80,38 @@ def adapt(
         `tokenprune.evals.adapt.rows`, and forwards in a step. If the model or the strategy does not allow several
         questions in a row, there is one, and the reason is printed.
     """
-    model, output, data, console = _model_name(model), Path(output), Path(data), console or Console()
+    model, output, data = _model_name(settings.model), Path(settings.output), Path(settings.data)
+    console, labels, tasks = settings.console or Console(), settings.labels, settings.tasks
     say = plain_printer(console)
-    check_lists(tasks=tasks, image_roots=image_roots)
-    steps, batch, accumulate, rank, per_image, save_every = as_counts(
-        steps=steps, batch=batch, accumulate=accumulate, rank=rank, per_image=per_image, save_every=save_every
-    )
-    limit, batch_tokens, max_image_pixels = as_counts(
-        limit=limit, batch_tokens=batch_tokens, max_image_pixels=max_image_pixels
-    )
-    if labels and batch_tokens is not None:
+    if labels and settings.batch_tokens is not None:
         raise SettingError("batch_tokens (--batch-tokens) has no effect with labels: leave it out")
-    batch_tokens = batch_tokens or BATCH_TOKENS
-    training = Hyperparameters(part, rank, steps, batch, accumulate, learning_rate)
-    ratios = Ratios(keep_ratio, up_to, whole, seed)
-    pruning = None if strategy == DOWNSAMPLE else read_strategy(strategy).make({"keep_ratio": keep_ratio})
+    batch_tokens = settings.batch_tokens or BATCH_TOKENS
+    training = Hyperparameters(
+        settings.part, settings.rank, settings.steps, settings.batch, settings.accumulate, settings.learning_rate
+    )
+    ratios = Ratios(settings.keep_ratio, settings.up_to, settings.whole, settings.seed)
+    pruning = (
+        None
+        if settings.strategy == DOWNSAMPLE
+        else read_strategy(settings.strategy).make({"keep_ratio": ratios.lowest})
+    )
     files.check_folder(output)
-    with allowing(image_roots, max_image_pixels):
+    with allowing(settings.image_roots, settings.max_image_pixels):
         style = style_of(*load_processor(model))
-        asked = limit_questions(_load(data, tasks, split, style=style, labels=labels, say=say), limit)
+        asked = limit_questions(_load(data, tasks, settings.split, style=style, labels=labels, say=say), settings.limit)
         for notice in notices(asked, data, tasks):
             say(notice)
         check_images(asked)
         answers = {one.question.key: one.answer for one in labelled(asked)} if labels else None
-        loaded, processor = load_model(model, dtype)
-        base = Shrinking(processor, keep_ratio) if pruning is None else pruning
-        for ratio in (keep_ratio, up_to):  # fail now rather than at a step
+        loaded, processor = load_model(model, settings.dtype)
+        base = Shrinking(processor, ratios.lowest) if pruning is None else pruning
+        for ratio in (ratios.lowest, ratios.highest):  # fail now rather than at a step
             with applied(loaded, base, ratio):
                 pass
         collator = Collator(processor, loaded.dtype)
-        groups = _grouped(loaded, collator, base, asked, per_image, say)
+        groups = _grouped(loaded, collator, base, asked, settings.per_image, say)
         objective = Objective(base, ratios, labels, _head(loaded, collator, asked[0], say))
-        groups = sample_groups(groups, steps * training.rows_per_step, seed)
+        groups = sample_groups(groups, training.steps * training.rows_per_step, settings.seed)
         identity = _identity(loaded, processor, objective, training, groups, batch_tokens)
         output.mkdir(parents=True, exist_ok=True)
         with files.lock_for_appending(output / LOSSES, "another training is writing it"):
@@ -144,12 +120,12 @@ def adapt(
             if answers is None:
                 generator = RowGenerator(loaded, collator, objective.head)
                 own = own_answers(
-                    generator, groups, output / "answers", console, batch=batch, batch_tokens=batch_tokens
+                    generator, groups, output / "answers", console, batch=training.batch, batch_tokens=batch_tokens
                 )
                 answers = {key: answer.text for key, answer in own.items()}
             rows = _rows(groups, answers)
             known = _distributions(rows, own)
-            return _train(loaded, collator, rows, known, objective, training, output, save_every, say)
+            return _train(loaded, collator, rows, known, objective, training, output, settings.save_every, say)
 
 
 def _model_name(model: str | PathLike[str]) -> str:

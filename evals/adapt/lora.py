@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import Any, Literal, get_args
+from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import UnsupportedError
-
-#: decoder: the linear layers of the decoder. projector: those between vision tower and language model.
-Part = Literal["decoder", "projector", "both"]
-PARTS: tuple[str, ...] = get_args(Part)
+from tokenprune.evals.adapt.settings import Part
 
 
 def with_lora(model: Any, part: Part, rank: int) -> PeftModel:

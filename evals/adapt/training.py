@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from tokenprune.errors import SettingError, unknown
-from tokenprune.evals.adapt.lora import PARTS, Part
+from tokenprune.errors import SettingError
 from tokenprune.evals.adapt.objective import Objective
 from tokenprune.evals.adapt.rows import Row
+from tokenprune.evals.adapt.settings import Part
 from tokenprune.evals.adapt.teaching import Distributions, Teacher
 
 STATE = "trainer_state.json"
@@ -44,8 +44,6 @@ class Hyperparameters:
     learning_rate: float
 
     def __post_init__(self) -> None:
-        if self.part not in PARTS:
-            raise SettingError(unknown("part to train", self.part, PARTS))
         if not 0 < self.learning_rate < math.inf:
             raise SettingError(
                 f"learning_rate={self.learning_rate:g} is not a positive number; write 2e-4, for example."

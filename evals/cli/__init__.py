@@ -1,7 +1,6 @@
 """The command `tokenprune`: one module for each of its subcommands.
 
 actions, adapt, bench, eval, explain, layers, models, optimize, report, serve, tune  the subcommands
-arguments  parsing, and options that several of them share
 output     where commands print
 errors     turns errors into messages without a traceback
 
@@ -22,10 +21,10 @@ from importlib import import_module
 
 import tokenprune
 from tokenprune.errors import unknown
+from tokenprune.evals.arguments.parser import Formatter, script_parser, unrecognized
+from tokenprune.evals.arguments.settings import arguments_of
 from tokenprune.evals.cli import actions, adapt, bench, explain, layers, models, optimize, report, serve, tune
 from tokenprune.evals.cli import eval as eval_
-from tokenprune.evals.cli.arguments.parser import Formatter, script_parser, unrecognized
-from tokenprune.evals.cli.arguments.settings import arguments_of
 from tokenprune.evals.cli.errors import escape_unprintable, plain_errors
 
 COMMANDS = {

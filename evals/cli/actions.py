@@ -2,8 +2,8 @@
 
 from argparse import ArgumentParser, Namespace
 
-from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import a_path, at_least
+from tokenprune.evals.arguments import options as shared
+from tokenprune.evals.arguments.parser import a_path, at_least
 
 EXTRA = "evals"
 

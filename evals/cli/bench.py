@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import a_path, at_least, not_empty
+from tokenprune.evals.arguments import options as shared
+from tokenprune.evals.arguments.parser import a_path, at_least, not_empty
 
 EXTRA = "evals"
 SHAPE, NEW_TOKENS, MEMORY, SIDE = "llava-1.5-0.5b", 32, 24.0, 672

@@ -2,88 +2,19 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from shlex import quote
 
 from tokenprune.errors import SettingError
-from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import a_path, at_least, existing_file, json_object
-from tokenprune.evals.cli.arguments.settings import add_settings
-from tokenprune.evals.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
+from tokenprune.evals.arguments.fields import add_fields, given
+from tokenprune.evals.arguments.settings import add_settings
+from tokenprune.evals.run.settings import NONE, EvaluationSettings
 
 EXTRA = "evals"
-NONE = "none"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    shared.add_model(parser)
-    default = f"those of {' '.join(DEFAULT_STRATEGIES)} that the model supports; with a server, the server's"
-    ratios = " ".join(map(str, DEFAULT_KEEP_RATIOS))
-    shared.add_strategies(parser, None, f"; {NONE}: baselines only (default: {default})")
-    shared.add_keep_ratios(parser, None, f" (default: {ratios}; with a server, the server's)")
-    shared.add_position_ids(parser, None, f" (default: {' '.join(POSITION_IDS)}; with a server, the server's)")
-    parser.add_argument(
-        "--baselines",
-        nargs="+",
-        metavar="NAME",
-        help=f"baselines to run too: unpruned, random, downsample, or {NONE} (default: all that the model supports)",
-    )
-    shared.add_questions(parser, "run")
-    parser.add_argument(
-        "--apart-from",
-        nargs="+",
-        type=existing_file,
-        default=[],
-        metavar="FILE",
-        help="settings files whose calibration images every setup leaves out, so that this run asks the same questions "
-        "as a run of these files (default: those in --strategy)",
-    )
-    shared.add_frames(parser)
-    parser.add_argument(
-        "--image-size",
-        nargs=2,
-        type=at_least(1),
-        metavar=("HEIGHT", "WIDTH"),
-        help="size in pixels to resize images to, for a model that accepts several; changes the number of visual "
-        "tokens in every setup (default: the processor's)",
-    )
-    parser.add_argument(
-        "--pad",
-        action="store_true",
-        help="pad images to squares, as LLaVA-1.5 was trained, where the processor would crop them to the middle",
-    )
-    shared.add_dtype(parser)
-    parser.add_argument(
-        "--device-map",
-        metavar="MAP",
-        help="auto: spread a model that is too large for one device across all of them (default: one device)",
-    )
-    shared.add_batch_tokens(parser)
-    parser.add_argument(
-        "--on-error",
-        choices=("stop", "record"),
-        default="stop",
-        help="when a question fails: stop, or record it and count it separately, never as a wrong answer",
-    )
-    parser.add_argument(
-        "--engine",
-        metavar="NAME",
-        help="run in vllm, or on the `tokenprune serve` server at this URL (default: transformers, in this process)",
-    )
-    parser.add_argument(
-        "--engine-options",
-        type=json_object,
-        metavar="JSON",
-        help="with --engine vllm: arguments for vLLM's LLM, as JSON (default: {})",
-    )
+    add_fields(parser, EvaluationSettings)
     add_settings(parser)
-    parser.add_argument(
-        "--output",
-        type=a_path,
-        default=Path("runs/eval"),
-        metavar="DIR",
-        help="run folder: settings, every answer, results; the same command resumes the run",
-    )
 
 
 def run(options: Namespace) -> None:
@@ -111,31 +42,11 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.run.processes import processes
 
     screen = console(1000)
-    rows = evaluate(
-        options.model,
-        output=options.output,
-        strategies=_named(options.strategy, "--strategy"),
-        keep_ratios=options.keep_ratio,
-        position_ids=options.position_ids,
-        baselines=_named(options.baselines, "--baselines"),
-        tasks=options.tasks,
-        data=options.data,
-        split=options.split,
-        limit=options.limit,
-        apart_from=options.apart_from,
-        dtype=options.dtype,
-        device_map=options.device_map,
-        batch_tokens=options.batch_tokens,
-        on_error=options.on_error,
-        image_roots=options.image_root,
-        max_image_pixels=options.max_image_pixels,
-        frames=options.frames,
-        image_size=None if options.image_size is None else tuple(options.image_size),
-        pad=options.pad,
-        console=screen,
-        engine=options.engine,
-        engine_options=options.engine_options,
-    )
+    named = {
+        "strategies": _named(options.strategies, "--strategy"),
+        "baselines": _named(options.baselines, "--baselines"),
+    }
+    rows = evaluate(**{**given(options, EvaluationSettings), **named}, console=screen)
     if processes().is_first:
         screen.print(table(rows, f"{rows[0].model} on {rows[0].dataset}"))
         if (beside := further_metrics(rows)) is not None:

@@ -3,8 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import a_path
+from tokenprune.evals.arguments import options as shared
+from tokenprune.evals.arguments.parser import a_path
 from tokenprune.evals.defaults import EXPLAINED_OF_VIDEOS as OF_VIDEOS
 from tokenprune.evals.defaults import EXPLAINED_STRATEGIES, FRAMES
 

@@ -2,8 +2,8 @@
 
 from argparse import ArgumentParser, Namespace
 
-from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import at_least
+from tokenprune.evals.arguments import options as shared
+from tokenprune.evals.arguments.parser import at_least
 
 EXTRA = "evals"
 SKIPPED = 1

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokenprune.evals.cli.arguments.parser import not_empty
+from tokenprune.evals.arguments.parser import not_empty
 from tokenprune.evals.defaults import SERVED_STRATEGIES
 from tokenprune.evals.models.checkpoint import Checkpoint, in_vllm, read_folder, served, served_by
 from tokenprune.evals.models.guesses import guess, part_of, plain

@@ -6,8 +6,8 @@ from pathlib import Path
 from shlex import quote
 from typing import cast
 
-from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import a_path, at_least
+from tokenprune.evals.arguments import options as shared
+from tokenprune.evals.arguments.parser import a_path, at_least
 
 EXTRA = "optimize"
 

@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tokenprune.evals.cli.arguments import options as shared
-from tokenprune.evals.cli.arguments.parser import fraction, json_object
+from tokenprune.evals.arguments import options as shared
+from tokenprune.evals.arguments.parser import fraction, json_object
 from tokenprune.evals.defaults import POSITION_IDS, SERVED_STRATEGIES
 
 EXTRA = "vllm"

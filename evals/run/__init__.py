@@ -1,7 +1,8 @@
 """Ask every question under every setup, resumably, and turn the answers into results.
 
 evaluate            a run from beginning to end: start reading here
-arguments           checks of what a Python caller passes
+arguments           checks of the models and strategies that a Python caller passes
+settings            the arguments of `evaluate`, and options of `tokenprune eval`
 setups              what is compared: the unpruned model, strategies, downsampling
 downsample          shrinks the image instead of pruning it
 questions           the questions of a folder

@@ -1,18 +1,13 @@
-"""Checks of what a Python caller passes. The command line's parser checks its options itself.
+"""Checks of the models and strategies that a Python caller passes."""
 
-Without them, a string would be read as a list of letters, and a loaded model would be asked 0 questions.
-"""
-
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from os import PathLike, fspath
-from typing import Any, TypeAlias
+from typing import Any
 
 import tokenprune
-from tokenprune.checks import is_integer, plain
 from tokenprune.errors import SettingError
+from tokenprune.evals.arguments.options import Model
 from tokenprune.patching.pruning import check_unpatched
-
-Model: TypeAlias = str | PathLike[str] | tuple[Any, Any]
 
 
 def as_model(model: Model) -> str | tuple[Any, Any]:
@@ -34,7 +29,6 @@ def as_model(model: Model) -> str | tuple[Any, Any]:
 def as_strategies(strategies: Sequence[Any]) -> list[str | tokenprune.Strategy]:
     """Return names and Strategy objects, with settings files as strings. SettingError for anything else, and for an
     object with a budget that keep ratios would replace."""
-    check_lists(strategies=strategies)
     found = [fspath(one) if isinstance(one, PathLike) else one for one in strategies]
     for one in found:
         if isinstance(one, type):
@@ -49,20 +43,3 @@ def as_strategies(strategies: Sequence[Any]) -> list[str | tokenprune.Strategy]:
                 "says how much is kept. Leave it out here, and write a ratio there"
             )
     return found
-
-
-def check_lists(**given: Any) -> None:
-    """Raise SettingError, naming the argument, for a single value where several are expected, and for an iterator,
-    which is empty when it is read again; None is a default."""
-    for name, value in given.items():
-        if value is not None and (isinstance(value, (str, Iterator)) or not isinstance(value, Iterable)):
-            raise SettingError(f"{name}: found {value!r}, which is not a list; write {name}=[...]")
-
-
-def as_counts(**given: Any) -> list[Any]:
-    """Return the values in order, numpy integers as int. Raise SettingError, naming the argument, unless each is a
-    whole number above 0, or None for a default."""
-    for name, value in given.items():
-        if value is not None and (not is_integer(value) or value < 1):
-            raise SettingError(f"{name}={value!r} is not a whole number above 0")
-    return [plain(value) for value in given.values()]

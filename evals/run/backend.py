@@ -15,7 +15,8 @@ from tokenprune.evals.models.overrides import in_evaluation_mode
 from tokenprune.evals.models.video_prompts import takes_videos
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.plan import Part
-from tokenprune.evals.run.runner import OnError, Runner
+from tokenprune.evals.run.runner import Runner
+from tokenprune.evals.run.settings import OnError
 from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, Setup, possible
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.provenance import answering_identity, versions

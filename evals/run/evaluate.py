@@ -4,17 +4,16 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from os import PathLike
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from rich.console import Console
 
 import tokenprune
 from tokenprune.adapters import ModelAdapter
-from tokenprune.errors import SettingError, unknown
-from tokenprune.evals.defaults import BATCH_TOKENS, DEFAULT_STRATEGIES, FRAMES, MAX_IMAGE_PIXELS
-from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.errors import SettingError
+from tokenprune.evals.arguments.fields import taking
+from tokenprune.evals.defaults import BATCH_TOKENS, DEFAULT_STRATEGIES
 from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.loading import load_model, load_processor, name_and_style, source_of
 from tokenprune.evals.models.prompt_styles import Style
@@ -22,7 +21,7 @@ from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.aggregate import task_results
-from tokenprune.evals.run.arguments import Model, as_counts, as_model, as_strategies, check_lists
+from tokenprune.evals.run.arguments import as_model, as_strategies
 from tokenprune.evals.run.backend import Backend, InProcessBackend
 from tokenprune.evals.run.calibration_images import calibrated_on, without_images
 from tokenprune.evals.run.engines.backend import check_for_engine, engine_backend
@@ -30,7 +29,7 @@ from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.progress import plain_printer, progress_bar
 from tokenprune.evals.run.questions import cut_off, limit_questions, load_questions, notices
-from tokenprune.evals.run.runner import OnError
+from tokenprune.evals.run.settings import EvaluationSettings, OnError
 from tokenprune.evals.run.setups import Setup, make_setups, read_by
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.files import check_folder
@@ -42,32 +41,8 @@ from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.strategies.settings import SettingsFile
 
 
-def evaluate(
-    model: Model = str(MODEL),
-    *,
-    output: str | Path,
-    strategies: Sequence[str | PathLike[str] | tokenprune.Strategy] | None = None,
-    keep_ratios: Sequence[float] | None = None,
-    position_ids: Sequence[str] | None = None,
-    baselines: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    data: str | Path = SCENES,
-    split: str | None = None,
-    limit: int | None = None,
-    apart_from: Sequence[str | Path] = (),
-    dtype: str = "auto",
-    device_map: str | None = None,
-    batch_tokens: int | None = None,
-    on_error: OnError = "stop",
-    image_roots: Sequence[str | Path] = (),
-    max_image_pixels: int = MAX_IMAGE_PIXELS,
-    frames: int = FRAMES,
-    image_size: tuple[int, int] | None = None,
-    pad: bool = False,
-    console: Console | None = None,
-    engine: str | None = None,
-    engine_options: Mapping[str, Any] | None = None,
-) -> list[TaskResult]:
+@taking(EvaluationSettings)
+def evaluate(settings: EvaluationSettings) -> list[TaskResult]:
     """Ask `model` all questions under all setups, and return one result per setup and task.
 
         from tokenprune.evals import evaluate
@@ -97,46 +72,43 @@ def evaluate(
     engine: answers instead of the model in this process: "vllm", with `engine_options` as arguments of its `LLM`, or
         the URL of a server that `tokenprune serve` started. `model` is then the name or folder that it serves.
     """
-    model, chosen = as_model(model), as_strategies(DEFAULT_STRATEGIES if strategies is None else strategies)
-    check_lists(keep_ratios=keep_ratios, position_ids=position_ids, baselines=baselines, tasks=tasks)
-    check_lists(apart_from=apart_from, image_roots=image_roots, image_size=image_size)
-    limit, batch_tokens, max_image_pixels, frames = as_counts(
-        limit=limit, batch_tokens=batch_tokens, max_image_pixels=max_image_pixels, frames=frames
-    )
-    if on_error not in get_args(OnError):
-        raise SettingError(unknown("on_error", on_error, get_args(OnError)))
-    if engine_options and engine is None:
+    engine, image_size, pad, on_error = settings.engine, settings.image_size, settings.pad, settings.on_error
+    strategies, baselines, tasks = settings.strategies, settings.baselines, settings.tasks
+    model, chosen = as_model(settings.model), as_strategies(DEFAULT_STRATEGIES if strategies is None else strategies)
+    if settings.engine_options and engine is None:
         raise SettingError("engine_options (--engine-options) are for an engine: name one with engine (--engine vllm)")
-    if batch_tokens is not None and engine is not None:
+    if settings.batch_tokens is not None and engine is not None:
         raise SettingError("batch_tokens (--batch-tokens) has no effect with an engine: leave it out")
-    batch_tokens = batch_tokens or BATCH_TOKENS
-    here, output, data = processes(), Path(output), Path(data)
-    console = (console or Console()) if here.is_first else Console(quiet=True)
+    batch_tokens = settings.batch_tokens or BATCH_TOKENS
+    here, output, data = processes(), Path(settings.output), Path(settings.data)
+    console = (settings.console or Console()) if here.is_first else Console(quiet=True)
     say = plain_printer(console)
-    budgets: dict[str, Any] = {"keep_ratios": keep_ratios, "position_ids": position_ids}
+    budgets: dict[str, Any] = {"keep_ratios": settings.keep_ratios, "position_ids": settings.position_ids}
     given = {name: value for name, value in budgets.items() if value is not None}
     named = make_setups(chosen, baselines=baselines or (), **given)  # report mistakes before weights load
     if baselines is not None and not named:
         raise SettingError("nothing to measure: neither a strategy nor a baseline is named. Name one.")
-    avoided = _avoided(apart_from, say)
+    avoided = _avoided(settings.apart_from, say)
     check_folder(output)
     folder = RunFolder(output)
     done = _done(folder)
-    with allowing(image_roots, max_image_pixels, frames):
+    with allowing(settings.image_roots, settings.max_image_pixels, settings.frames):
         name, style = _name_and_style(model, image_size, pad)
-        asked = load_questions(data, tasks, split=split, style=style)
+        asked = load_questions(data, tasks, split=settings.split, style=style)
         for notice in notices(asked, data, tasks):
             say(notice)
         if engine is not None:
-            check_for_engine(asked, image_size, pad, device_map)
-            backend = engine_backend(engine, model, dtype, engine_options or {}, on_error)
+            check_for_engine(asked, image_size, pad, settings.device_map)
+            backend = engine_backend(engine, model, settings.dtype, settings.engine_options or {}, on_error)
         else:
-            loaded = load_model(model, dtype, here.device, device_map) if isinstance(model, str) else model
+            loaded = (
+                load_model(model, settings.dtype, here.device, settings.device_map) if isinstance(model, str) else model
+            )
             backend = _in_process(loaded, image_size, pad, batch_tokens, on_error)
         compared = _compared(backend, asked, None if strategies is None else chosen, baselines, given, say)
         groups = backend.groups(compared)
         calibration = avoided.union(*(setup.calibrated_on for setup in compared))
-        questions = limit_questions(_uncalibrated(asked, calibration, data, say), limit)
+        questions = limit_questions(_uncalibrated(asked, calibration, data, say), settings.limit)
         if (cut := cut_off(questions, style.view)) is not None:
             say(cut)
         about = {
@@ -144,17 +116,17 @@ def evaluate(
             "data": _place(data),
             "loaded_from": _place(source_of(model) or name),
             "processes": here.count,
-            "frames": frames,
+            "frames": settings.frames,
             "begun": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             **({} if engine is None else {"engine": engine}),
         }
         decisive = {  # besides the model and the versions
-            "data": {"split": split, "limit": limit, **tasks_identity(questions)},
+            "data": {"split": settings.split, "limit": settings.limit, **tasks_identity(questions)},
             "setups": {str(setup.key): setup.identity() for setup in compared},
             "batch_tokens": batch_tokens,
             **({} if image_size is None else {"image_size": list(image_size)}),
             **({"pad": True} if pad else {}),
-            **({} if not engine_options else {"engine_options": dict(engine_options)}),
+            **({} if not settings.engine_options else {"engine_options": dict(settings.engine_options)}),
         }
         plans = [Plan(questions, group) for group in groups]
         unfinished = [plan for plan in plans if any(plan.parts(done))]

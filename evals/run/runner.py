@@ -4,7 +4,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -14,12 +14,11 @@ from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.run.batches import DecodedQuestion, batches, encode_batch, group_by_encoding
 from tokenprune.evals.run.costs import kv_cache_bytes, visual_costs
 from tokenprune.evals.run.plan import Part
+from tokenprune.evals.run.settings import OnError
 from tokenprune.evals.run.setups import Setup, read_by
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
-
-OnError = Literal["stop", "record"]
 
 
 class QuestionError(TokenPruneError, RuntimeError):

@@ -9,6 +9,7 @@ bounds       the loss, and its confidence bounds
 costs        what a setting costs, relative to the unpruned model
 search       proposals and successive halving, on the first half
 confirm      fixed-sequence tests of the best settings, on the second half
+settings     the arguments of `tune`, and options of the command
 tune         the whole procedure, and the settings file
 page, plot   the result as a page and a plot
 """

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
-from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.bench.cases import count_flops
 from tokenprune.evals.bench.measuring import ttft_ratios
 from tokenprune.evals.run.batches import DecodedQuestion, encode_batch
 from tokenprune.evals.run.costs import kv_cache_bytes
 from tokenprune.evals.run.setups import Setup, Unpruned
 from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tune.settings import Cost
 
-#: flops: operations of the prefill, vision tower included. kv: bytes of the KV cache after it. ttft: time to the first
-#: token on this machine, vision tower included.
-Cost = Literal["flops", "kv", "ttft"]
-COSTS: tuple[str, ...] = get_args(Cost)
 N_QUESTIONS = 4
 ROUNDS = 3
 
@@ -28,9 +24,7 @@ ROUNDS = 3
 class CostMeter:
     """Measures setups on `questions`."""
 
-    def __init__(self, model: Any, processor: Any, questions: Sequence[Question], kind: str) -> None:
-        if kind not in COSTS:
-            raise SettingError(unknown("cost", kind, COSTS))
+    def __init__(self, model: Any, processor: Any, questions: Sequence[Question], kind: Cost) -> None:
         self._model, self._kind = model, kind
         decoded = [DecodedQuestion.of(one, processor) for one in questions]
         self._inputs = [encode_batch(model, processor, [one], Unpruned()) for one in decoded]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from tokenprune.errors import SettingError, unknown
+from tokenprune.errors import SettingError
 from tokenprune.evals.boxes import HIT, iou
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import Runner
@@ -20,11 +20,10 @@ from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.short_answers import plain
 from tokenprune.evals.tune.first_token import FirstTokens
 from tokenprune.evals.tune.questions import Half
+from tokenprune.evals.tune.settings import Compare
 from tokenprune.evals.tune.sharing import shared_encoder, shares
 
 UNPRUNED = Unpruned()
-#: What is compared with the unpruned model without right answers.
-Compare = Literal["answers", "first-token"]
 #: What a question's score measures, from 0 to 1. accuracy: how right the answer is. agreement: whether it says the same
 #: as the unpruned model's. overlap: of its first token's distribution with the unpruned model's.
 Measure = Literal["accuracy", "agreement", "overlap"]
@@ -110,11 +109,8 @@ class ModelScorer:
         return answer.score or 0.0
 
 
-def measure_of(labels: bool, compare: str | None) -> Measure:
-    """What is measured with or without right answers. SettingError for an unknown comparison, or for one with right
-    answers."""
-    if compare is not None and compare not in get_args(Compare):
-        raise SettingError(unknown("comparison", compare, get_args(Compare)))
+def measure_of(labels: bool, compare: Compare | None) -> Measure:
+    """What is measured with or without right answers. SettingError for a comparison with right answers."""
     if labels and compare is not None:
         raise SettingError(
             f"compare={compare!r} applies only if right answers are not read. Add labels=False (--no-labels), or leave "

@@ -14,13 +14,14 @@ from typing import Any
 from rich.console import Console
 
 from tokenprune.adapters import adapter_for
-from tokenprune.errors import SettingError, unknown
-from tokenprune.evals.defaults import BATCH_TOKENS, MAX_IMAGE_PIXELS, SEARCHED_KEEP_RATIOS
+from tokenprune.errors import SettingError
+from tokenprune.evals.arguments.fields import taking
+from tokenprune.evals.defaults import BATCH_TOKENS
 from tokenprune.evals.models.loading import load_model, name_and_style, source_of
 from tokenprune.evals.models.overrides import in_evaluation_mode
 from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import allowing
-from tokenprune.evals.run.arguments import Model, as_counts, as_model, check_lists
+from tokenprune.evals.run.arguments import as_model
 from tokenprune.evals.run.calibration_images import image_digests
 from tokenprune.evals.run.progress import plain_printer, progress_bar
 from tokenprune.evals.run.questions import limit_questions, load_questions, notices
@@ -32,10 +33,11 @@ from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.evals.tune import page, plot
 from tokenprune.evals.tune.confirm import MOST, Tuned, confirm, sequence
-from tokenprune.evals.tune.costs import COSTS, N_QUESTIONS, Cost, CostMeter
+from tokenprune.evals.tune.costs import N_QUESTIONS, CostMeter
 from tokenprune.evals.tune.questions import halves
-from tokenprune.evals.tune.scoring import Compare, Measure, ModelScorer, locked_answers, measure_of
+from tokenprune.evals.tune.scoring import Measure, ModelScorer, locked_answers, measure_of
 from tokenprune.evals.tune.search import SearchPlan, Tried, search
+from tokenprune.evals.tune.settings import Cost, TuningSettings
 from tokenprune.evals.tune.space import STRATEGIES, Space, check_arguments
 from tokenprune.serving.vllm.architectures.checkpoints import architecture_of_loaded
 from tokenprune.strategies.registry import changed_settings, name_of
@@ -45,30 +47,8 @@ SETTINGS, NOT_SHOWN, PAGE, PLOT = "settings.json", "unproven.json", "tuned.md", 
 JOURNAL, IDENTITY = "search.journal", "tune.json"
 
 
-def tune(
-    model: Model,
-    *,
-    data: str | Path,
-    output: str | Path,
-    max_loss: float = 1.0,
-    strategies: Sequence[str] = STRATEGIES,
-    keep_ratios: tuple[float, float] = SEARCHED_KEEP_RATIOS,
-    cost: Cost = "flops",
-    labels: bool = True,
-    compare: Compare | None = None,
-    servable: bool = False,
-    tasks: Sequence[str] | None = None,
-    split: str | None = None,
-    limit: int | None = None,
-    generations: int = 3,
-    size: int = 24,
-    seed: int = 0,
-    dtype: str = "auto",
-    batch_tokens: int | None = None,
-    image_roots: Sequence[str | Path] = (),
-    max_image_pixels: int = MAX_IMAGE_PIXELS,
-    console: Console | None = None,
-) -> Tuned:
+@taking(TuningSettings)
+def tune(settings: TuningSettings) -> Tuned:
     """Find the cheapest setting that loses at most `max_loss` points of accuracy, with 95 % confidence.
 
         tuned = tokenprune.tune("llava-hf/llava-1.5-7b-hf", data="questions", max_loss=1.0, output="runs/tuned")
@@ -88,36 +68,33 @@ def tune(
     servable: only settings that `tokenprune serve` can run in vLLM.
     generations, size: how many rounds of proposals, and how many settings per round.
     """
-    model, output, data, console = as_model(model), Path(output), Path(data), console or Console()
+    model, output, data = as_model(settings.model), Path(settings.output), Path(settings.data)
+    console, max_loss, cost, tasks = settings.console or Console(), settings.max_loss, settings.cost, settings.tasks
+    strategies, keep_ratios = settings.strategies, settings.keep_ratios
+    strategies = STRATEGIES if strategies is None else tuple(strategies)
     say = plain_printer(console)
-    check_lists(strategies=strategies, keep_ratios=keep_ratios, tasks=tasks, image_roots=image_roots)
-    limit, generations, size, batch_tokens, max_image_pixels = as_counts(
-        limit=limit,
-        generations=generations,
-        size=size,
-        batch_tokens=batch_tokens,
-        max_image_pixels=max_image_pixels,
-    )
-    batch_tokens = batch_tokens or BATCH_TOKENS
-    measure = measure_of(labels, compare)
-    _check(max_loss, strategies, keep_ratios, cost)
+    batch_tokens = settings.batch_tokens or BATCH_TOKENS
+    measure = measure_of(settings.labels, settings.compare)
+    _check(max_loss, strategies, keep_ratios)
     files.check_folder(output)
-    with allowing(image_roots, max_image_pixels):
+    with allowing(settings.image_roots, settings.max_image_pixels):
         name, style = name_and_style(model)
-        questions = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)
+        questions = limit_questions(
+            load_questions(data, tasks, split=settings.split, style=style, labels=settings.labels), settings.limit
+        )
         for notice in notices(questions, data, tasks):
             say(notice)
-        searched, fresh = halves(questions, seed)
-        loaded, processor = load_model(model, dtype) if isinstance(model, str) else model
+        searched, fresh = halves(questions, settings.seed)
+        loaded, processor = load_model(model, settings.dtype) if isinstance(model, str) else model
         n_layers = len(adapter_for(loaded).layers)
-        if servable:
+        if settings.servable:
             architecture_of_loaded(loaded.config.to_dict())  # raises for a model that vLLM cannot prune
         of_videos = all(isinstance(one, VideoQuestion) for one in questions)
         adapter = adapter_for_clips(loaded, processor) if of_videos else None
-        space = Space(loaded, n_layers, tuple(strategies), keep_ratios, servable, adapter)
+        space = Space(loaded, n_layers, strategies, keep_ratios, settings.servable, adapter)
         for text, why in space.refused.items():
             say(f"Leaving out {text}: {why}")
-        plan = SearchPlan(max_loss, generations, size, len(fresh.questions), seed)
+        plan = SearchPlan(max_loss, settings.generations, settings.size, len(fresh.questions), settings.seed)
         identity = _identity(space, plan, processor, questions, cost, measure, batch_tokens)
         output.mkdir(parents=True, exist_ok=True)
         instead = f"Name another --output, or delete {output} to start again."
@@ -147,22 +124,20 @@ def tune(
         )
         tuned = replace(tuned, verdict=page.verdict(tuned, about))
         if best is not None and written is not None:
-            record = _record(tuned, best, about, identity, questions, n_layers, split)
+            record = _record(tuned, best, about, identity, questions, n_layers, settings.split)
             files.replace(written, json.dumps(record, indent=1) + "\n")
         plot.draw(tuned, about, output / PLOT)
         files.replace(output / PAGE, page.write(tuned, about, scorer, fresh, PLOT))
     return tuned
 
 
-def _check(max_loss: float, strategies: Sequence[str], keep_ratios: tuple[float, float], cost: str) -> None:
+def _check(max_loss: float, strategies: Sequence[str], keep_ratios: tuple[float, float]) -> None:
     """Raise SettingError for an impossible search."""
     for one in strategies:
         if not isinstance(one, str):
             raise SettingError(f"strategies: found {one!r}; tune takes names, such as 'fopru'.")
     if not 0 < max_loss < 100:
         raise SettingError(f"max_loss={max_loss:g} is not between 0 and 100 points; write 1.0 for one point.")
-    if cost not in COSTS:
-        raise SettingError(unknown("cost", cost, COSTS))
     check_arguments(strategies, keep_ratios)
 
 

@@ -9,7 +9,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 from importlib import import_module
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from helpers.commands import command
@@ -18,16 +18,12 @@ from helpers.files.search import write_scenes
 from helpers.forks import forks, returned_in_fork
 
 import tokenprune
-from tokenprune.evals.adapt.lora import PARTS
+from tokenprune.evals.arguments.parser import fraction
 from tokenprune.evals.bench.inputs.rendered import KINDS
 from tokenprune.evals.cli import COMMANDS, build_parser
-from tokenprune.evals.cli.arguments.parser import fraction
 from tokenprune.evals.models.loading import DTYPES
-from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.search.objective import STATES
 from tokenprune.evals.storage import results_io
-from tokenprune.evals.tune.costs import COSTS
-from tokenprune.evals.tune.scoring import Compare
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,13 +73,9 @@ def test_a_switch_that_turns_something_off_names_no_default(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "option", "known"),
     [
-        ("adapt", "part", PARTS),
         ("bench", "image", KINDS),
         ("eval", "dtype", DTYPES),
-        ("eval", "on_error", get_args(OnError)),
         ("optimize", "state", STATES),
-        ("tune", "compare", get_args(Compare)),
-        ("tune", "cost", COSTS),
     ],
 )
 def test_a_command_offers_what_its_code_knows(name: str, option: str, known: tuple[str, ...]) -> None:

@@ -13,8 +13,8 @@ from helpers.files.sets import save, write_lines
 from helpers.tiny import tiny_llava
 
 import tokenprune
+from tokenprune.evals.arguments.settings import arguments_of
 from tokenprune.evals.cli import build_parser
-from tokenprune.evals.cli.arguments.settings import arguments_of
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import load_questions

@@ -20,7 +20,7 @@ from peft import PeftModel
 from tqdm import tqdm
 
 from tokenprune.evals.adapt.adapt import IDENTITY, adapt
-from tokenprune.evals.cli.arguments.parser import script_parser
+from tokenprune.evals.arguments.parser import script_parser
 from tokenprune.evals.dev.tables.accuracy.adapted import ADAPTED
 from tokenprune.evals.dev.train.release.choose import draw_set
 from tokenprune.evals.dev.train.release.plans import KINDS, REC, SQUARE, SetPlan

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.__main__ import main as command
-from tokenprune.evals.cli.arguments.parser import script_parser
+from tokenprune.evals.arguments.parser import script_parser
 from tokenprune.evals.report import terminal
 from tokenprune.evals.run import evaluate
 from tokenprune.evals.search import optimize, plot

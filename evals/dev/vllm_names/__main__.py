@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import tokenprune
-from tokenprune.evals.cli.arguments.parser import script_parser
+from tokenprune.evals.arguments.parser import script_parser
 from tokenprune.evals.dev import vllm_names
 from tokenprune.evals.dev.vllm_names.sources import Sources
 from tokenprune.evals.dev.vllm_names.uses import File

@@ -18,7 +18,7 @@ from tokenprune.evals.run.engines.offline import Offline
 from tokenprune.evals.run.engines.runner import EngineRunner
 from tokenprune.evals.run.engines.server import Server
 from tokenprune.evals.run.plan import Part
-from tokenprune.evals.run.runner import OnError
+from tokenprune.evals.run.settings import OnError
 from tokenprune.evals.run.setups import UNPRUNED, Setup, possible
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.provenance import config_digest, processor_digest, versions

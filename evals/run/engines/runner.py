@@ -10,7 +10,8 @@ from typing import Any
 
 from tokenprune.evals.run.engines.engine import Engine, EngineError, Prompt, Reply
 from tokenprune.evals.run.plan import Part
-from tokenprune.evals.run.runner import OnError, failed
+from tokenprune.evals.run.runner import failed
+from tokenprune.evals.run.settings import OnError
 from tokenprune.evals.run.setups import Pruned, Setup
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.tasks.base.question import Question

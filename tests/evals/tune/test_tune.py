@@ -216,6 +216,7 @@ def test_a_model_that_vllm_cannot_prune_has_no_servable_settings(
         ({"keep_ratios": [0.5]}, r"keep_ratios=\[0\.5\]: write two, the lowest and the highest"),
         ({"generations": 0}, "generations=0 is not a whole number above 0"),
         ({"cost": "flop"}, "Did you mean 'flops'"),
+        ({"labels": False, "compare": "first_token"}, "Did you mean 'first-token'"),
         ({"output": __file__}, "test_tune.py: cannot be a folder, because it is a file. Name another --output"),
     ],
 )

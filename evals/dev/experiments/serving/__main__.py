@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 from PIL import Image
 
-from tokenprune.evals.cli.arguments.parser import at_least, script_parser
+from tokenprune.evals.arguments.parser import at_least, script_parser
 from tokenprune.evals.dev.experiments import serving
 from tokenprune.evals.dev.experiments.serving.model import operations
 from tokenprune.evals.dev.tables.speed.serving import table

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tokenprune.evals.cli.arguments.parser import script_parser
+from tokenprune.evals.arguments.parser import script_parser
 
 SIDE, PATCH, IMAGE = 336, 14, "<image>"
 CHAT = (

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tokenprune.evals.arguments.parser import at_least, script_parser
 from tokenprune.evals.bench.inputs.rendered import KINDS, rendered
-from tokenprune.evals.cli.arguments.parser import at_least, script_parser
 from tokenprune.evals.dev.experiments.serving import qwen
 from tokenprune.evals.dev.tables.speed.pages import table
 from tokenprune.evals.storage.provenance import versions

@@ -32,7 +32,7 @@ class Formatter(HelpFormatter):
         without = is_switch or any(action.default is none for none in (None, False, SUPPRESS))
         if action.help is None or without or "(default: " in action.help:
             return action.help
-        if isinstance(action.default, list):
+        if isinstance(action.default, (list, tuple)):
             return f"{action.help} (default: {' '.join(map(str, action.default))})"
         return f"{action.help} (default: %(default)s)"
 
@@ -111,6 +111,10 @@ def at_least(least: int | float, kind: type[int] | type[float] = int) -> Callabl
 
     number.__name__ = "whole number" if kind is int else "number"  # argparse says: invalid whole number value: 'x'
     return number
+
+
+#: Argument type: a whole number above 0.
+count = at_least(1)
 
 
 def json_object(text: str) -> dict[str, Any]:
