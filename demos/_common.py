@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from tokenprune.errors import SettingError
-from tokenprune.evals.arguments.options import add_box, add_image, add_model
+from tokenprune.evals.arguments.options import MODEL, add_box, add_image, add_option
 from tokenprune.evals.arguments.parser import script_parser
 from tokenprune.evals.boxes import Box
 from tokenprune.evals.models.prompt_styles import style_of
@@ -19,7 +19,7 @@ from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 def demo_parser(description: str | None, output: str) -> ArgumentParser:
     """Return a parser with --model and --output."""
     parser = script_parser(description)
-    add_model(parser)
+    add_option(parser, "model", MODEL)
     parser.add_argument(
         "--output", type=Path, default=Path("demo_output") / output, metavar="FILE", help="file to write"
     )

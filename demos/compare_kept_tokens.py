@@ -25,9 +25,9 @@ KEEP_RATIO = 0.25
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = image_parser(__doc__, "kept_tokens.png", "a bundled scene")
-    shared.add_strategies(parser, EXPLAINED_STRATEGIES)
-    shared.add_keep_ratios(parser, [KEEP_RATIO])
-    shared.add_position_ids(parser, ["original"])
+    shared.add_option(parser, "strategy", shared.strategies(), default=EXPLAINED_STRATEGIES)
+    shared.add_option(parser, "keep_ratio", shared.keep_ratios(), default=[KEEP_RATIO])
+    shared.add_option(parser, "position_ids", shared.position_ids(), default=["original"])
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with a slider over the keep ratio")
     options = parser.parse_args(arguments)
     model, processor = load_model(options.model, "auto")

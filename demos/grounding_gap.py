@@ -29,9 +29,9 @@ TASKS = ["rec"]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = demo_parser(__doc__, "grounding_gap.png")
-    shared.add_data(parser)
-    shared.add_strategy(parser, "fopru:layer=-2")
-    shared.add_keep_ratios(parser, [0.75, 0.5, 0.25, 0.1])
+    shared.add_option(parser, "data", shared.DATA)
+    shared.add_option(parser, "strategy", shared.strategy(), default="fopru:layer=-2")
+    shared.add_option(parser, "keep_ratio", shared.keep_ratios(), default=[0.75, 0.5, 0.25, 0.1])
     shared.add_dtype(parser)
     parser.add_argument(
         "--limit", type=at_least(1), default=40, metavar="N", help="number of questions to ask, evenly spaced"

@@ -22,8 +22,10 @@ from tokenprune.evals.run.setups import make_setups
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = image_parser(__doc__, "large_image.png", "the bundled aerial photograph")
-    shared.add_strategy(parser, "backgroundpruning:layer=-2")
-    shared.add_keep_ratio(parser, 0.1, "fraction of each tile's visual tokens to keep")
+    shared.add_option(parser, "strategy", shared.strategy(), default="backgroundpruning:layer=-2")
+    shared.add_option(
+        parser, "keep_ratio", shared.KEEP_RATIO, default=0.1, help="fraction of each tile's visual tokens to keep"
+    )
     parser.add_argument(
         "--number", type=int, choices=range(4), help="which question about the bundled image to ask (default: 3)"
     )

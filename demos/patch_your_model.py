@@ -48,9 +48,9 @@ def main(arguments=None):
 
     parser = script_parser(__doc__)
     shared.add_image(parser, "a bundled scene, with a question about it")
-    shared.add_model(parser)
-    shared.add_strategy(parser, "fopru:layer=-2")
-    shared.add_keep_ratio(parser, 0.25)
+    shared.add_option(parser, "model", shared.MODEL)
+    shared.add_option(parser, "strategy", shared.strategy(), default="fopru:layer=-2")
+    shared.add_option(parser, "keep_ratio", shared.KEEP_RATIO, default=0.25)
     shared.add_rounds(parser, 5, least=1)
     options = parser.parse_args(arguments)
     path, question = options.image, options.question

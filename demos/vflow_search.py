@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="file that `tokenprune optimize` wrote (default: run a search first)",
     )
     shared.add_calibration(parser, questions=8)
-    shared.add_keep_ratio(parser, 0.1)
+    shared.add_option(parser, "keep_ratio", shared.KEEP_RATIO, default=0.1)
     parser.add_argument("--trials", type=at_least(1), default=20, metavar="N", help="settings to try")
     options = parser.parse_args(arguments)
     settings = options.settings

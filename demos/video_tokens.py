@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "video", nargs="?", type=existing_file, default=BUNDLED, metavar="VIDEO", help="video file (default: bundled)"
     )
     parser.add_argument("question", nargs="?", default=QUESTION, metavar="QUESTION", help="what to ask about VIDEO")
-    shared.add_frames(parser, FITTING)
-    shared.add_strategies(parser, [*EXPLAINED_OF_VIDEOS, "vcast"])
-    shared.add_keep_ratios(parser, [0.4])
+    shared.add_option(parser, "frames", shared.FRAMES_READ, default=FITTING)
+    shared.add_option(parser, "strategy", shared.strategies(), default=[*EXPLAINED_OF_VIDEOS, "vcast"])
+    shared.add_option(parser, "keep_ratio", shared.keep_ratios(), default=[0.4])
     options = parser.parse_args(arguments)
     model, processor = load_model(options.model, "auto")
     explained = explain(

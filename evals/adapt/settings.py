@@ -41,7 +41,9 @@ class AdaptationSettings(Settings):
         help="train on the unpruned model's own answers instead of the labels",
     )
     strategy: str = option(DEFAULT_STRATEGY, options.strategy("; or downsample, which shrinks the images instead"))
-    keep_ratio: float = option(0.1, options.keep_ratio("lowest fraction of the visual tokens to keep in a pruned step"))
+    keep_ratio: float = option(
+        0.1, options.KEEP_RATIO, help="lowest fraction of the visual tokens to keep in a pruned step"
+    )
     up_to: float = option(0.5, type=fraction, metavar="RATIO", help="highest fraction to keep in a pruned step")
     whole: float = option(0.25, type=number, metavar="SHARE", help="share of steps without pruning")
     part: Part = option(

@@ -74,9 +74,9 @@ def option(default: Any, metadata: Mapping[str, Any] | None = None, **more: Any)
     return field(default=default, metadata={**(metadata or {}), **more})
 
 
-def add_option(parser: ArgumentParser, name: str, default: Any, metadata: Mapping[str, Any]) -> None:
+def add_option(parser: ArgumentParser, name: str, metadata: Mapping[str, Any], **more: Any) -> None:
     """Add the option that `metadata` describes. Its value gets the name `name`."""
-    about = {"default": default, **metadata}
+    about = {**metadata, **more}
     name_there, completer = about.pop("name", f"--{name.replace('_', '-')}"), about.pop("completer", None)
     action: Any = parser.add_argument(name_there, dest=name, **about)
     action.completer = completer
@@ -86,7 +86,7 @@ def add_fields(parser: ArgumentParser, settings: type[Settings]) -> None:
     """Add the options of a settings class, in the order of its fields."""
     for setting in fields(settings):
         if setting.metadata:
-            add_option(parser, setting.name, setting.default, setting.metadata)
+            add_option(parser, setting.name, {"default": setting.default, **setting.metadata})
 
 
 def given(options: Namespace, settings: type[Settings]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ function that adds it to a parser."""
 from __future__ import annotations
 
 from argparse import Action, ArgumentError, ArgumentParser, Namespace
-from collections.abc import Sequence
 from math import isfinite
 from os import PathLike
 from pathlib import Path
@@ -17,8 +16,6 @@ from tokenprune.evals.defaults import (
     ALL_SPLITS,
     BATCH_TOKENS,
     CALIBRATION_SPLIT,
-    DEFAULT_KEEP_RATIOS,
-    DEFAULT_STRATEGY,
     FRAMES,
     MAX_IMAGE_PIXELS,
     POSITION_IDS,
@@ -57,10 +54,12 @@ IMAGE_ROOTS: Metadata = {
     "help": "folders outside the data folder that images may be read from (default: none)",
 }
 PIXELS: Metadata = {
+    "default": MAX_IMAGE_PIXELS,
     **COUNT,
     "help": "refuse images with more pixels: a small file can claim any size and exhaust memory",
 }
 FRAMES_READ: Metadata = {
+    "default": FRAMES,
     **COUNT,
     "help": "frames to read from a video, evenly spaced; a model that takes no videos gets them as images "
     f"(default: {FRAMES})",
@@ -73,11 +72,13 @@ SPLIT: Metadata = {
 LIMIT: Metadata = {**COUNT, "help": "questions per task, evenly spaced (default: all)"}
 #: Offered only where `auto` is the default; elsewhere, results should not depend on how weights are stored.
 DTYPE: Metadata = {
+    "default": "auto",
     "choices": DTYPES,
     "help": "data type of the model; auto: the checkpoint's, but float32 on a CPU that is slow in that type (every CPU "
     "in float16, many in bfloat16)",
 }
-SEED: Metadata = {"type": at_least(0), "metavar": "N", "help": "random seed"}
+KEEP_RATIO: Metadata = {"type": fraction, "metavar": "RATIO", "help": "fraction of the visual tokens to keep"}
+SEED: Metadata = {"default": 0, "type": at_least(0), "metavar": "N", "help": "random seed"}
 
 
 def tasks(use: str) -> Metadata:
@@ -122,10 +123,6 @@ def keep_ratios(also: str = "") -> Metadata:
     }
 
 
-def keep_ratio(what: str = "fraction of the visual tokens to keep") -> Metadata:
-    return {"type": fraction, "metavar": "RATIO", "help": what}
-
-
 def position_ids(also: str = "") -> Metadata:
     return {
         "nargs": "+",
@@ -151,64 +148,22 @@ class _StoreBox(Action):
         setattr(namespace, self.dest, (left, top, right, bottom))
 
 
-def add_model(parser: ArgumentParser) -> None:
-    add_option(parser, "model", None, MODEL)
-
-
 def add_required_model(parser: ArgumentParser, what: str = "model folder or Hugging Face name", **more: Any) -> None:
     """Add --model to a command for which a forgotten --model must not mean the bundled model."""
     parser.add_argument("--model", type=not_empty, required=True, metavar="PATH", help=what, **more)
 
 
-def add_data(parser: ArgumentParser) -> None:
-    add_option(parser, "data", None, DATA)
-
-
-def add_max_image_pixels(parser: ArgumentParser) -> None:
-    add_option(parser, "max_image_pixels", MAX_IMAGE_PIXELS, PIXELS)
-
-
-def add_frames(parser: ArgumentParser, default: int | None = FRAMES) -> None:
-    add_option(parser, "frames", default, FRAMES_READ)
-
-
 def add_allowed(parser: ArgumentParser) -> None:
     """Add the options that limit what a data set can make a command read."""
-    add_option(parser, "image_root", [], IMAGE_ROOTS)
-    add_max_image_pixels(parser)
+    add_option(parser, "image_root", IMAGE_ROOTS, default=())
+    add_option(parser, "max_image_pixels", PIXELS)
 
 
 def add_dtype(parser: ArgumentParser, default: str = "auto") -> None:
     if default == "auto":
-        add_option(parser, "dtype", default, DTYPE)
+        add_option(parser, "dtype", DTYPE)
     else:
         parser.add_argument("--dtype", choices=DTYPES[1:], default=default, help="data type of the model")
-
-
-def add_strategies(parser: ArgumentParser, default: Sequence[str] | None, also: str = "") -> None:
-    add_option(parser, "strategy", default, strategies(also))
-
-
-def add_strategy(parser: ArgumentParser, default: str | None = DEFAULT_STRATEGY, also: str = "") -> None:
-    add_option(parser, "strategy", default, strategy(also))
-
-
-def add_keep_ratios(
-    parser: ArgumentParser, default: Sequence[float] | None = DEFAULT_KEEP_RATIOS, also: str = ""
-) -> None:
-    add_option(parser, "keep_ratio", default, keep_ratios(also))
-
-
-def add_keep_ratio(parser: ArgumentParser, default: float, what: str = "fraction of the visual tokens to keep") -> None:
-    add_option(parser, "keep_ratio", default, keep_ratio(what))
-
-
-def add_position_ids(parser: ArgumentParser, default: Sequence[str] | None, also: str = "") -> None:
-    add_option(parser, "position_ids", default, position_ids(also))
-
-
-def add_seed(parser: ArgumentParser) -> None:
-    add_option(parser, "seed", 0, SEED)
 
 
 def add_image(parser: ArgumentParser, bundled: str | None = None) -> None:
@@ -250,7 +205,7 @@ def add_rounds(parser: ArgumentParser, default: int, least: int = 0) -> None:
 
 def add_calibration(parser: ArgumentParser, questions: int = 30) -> None:
     """Add the options that say which questions settings are searched on."""
-    add_data(parser)
+    add_option(parser, "data", DATA)
     add_allowed(parser)
     parser.add_argument(
         "--split",
@@ -265,4 +220,4 @@ def add_calibration(parser: ArgumentParser, questions: int = 30) -> None:
         metavar="N",
         help="number of questions to draw at random; their labels are not read",
     )
-    add_seed(parser)
+    add_option(parser, "seed", SEED)

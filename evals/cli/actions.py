@@ -17,9 +17,9 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="DIR",
         help="observations: a folder with observations.jsonl, or a LeRobot data set",
     )
-    shared.add_strategies(parser, ["efficientvla"])
-    shared.add_keep_ratios(parser, [0.5, 0.25])
-    shared.add_position_ids(parser, ["original"])
+    shared.add_option(parser, "strategy", shared.strategies(), default=["efficientvla"])
+    shared.add_option(parser, "keep_ratio", shared.keep_ratios(), default=[0.5, 0.25])
+    shared.add_option(parser, "position_ids", shared.position_ids(), default=["original"])
     parser.add_argument(
         "--limit",
         type=at_least(1),

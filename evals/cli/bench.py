@@ -29,8 +29,8 @@ def add_options(parser: ArgumentParser) -> None:
         f"(default: {SHAPE})",
     )
     parser.add_argument("--batch", nargs="+", type=at_least(1), default=[1], metavar="N", help="batch sizes")
-    shared.add_keep_ratios(parser, [0.25])
-    shared.add_strategies(parser, STRATEGIES)
+    shared.add_option(parser, "keep_ratio", shared.keep_ratios(), default=[0.25])
+    shared.add_option(parser, "strategy", shared.strategies(), default=STRATEGIES)
     parser.add_argument(
         "--rounds",
         type=at_least(0),

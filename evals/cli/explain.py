@@ -5,8 +5,8 @@ from typing import Any
 
 from tokenprune.evals.arguments import options as shared
 from tokenprune.evals.arguments.parser import a_path
+from tokenprune.evals.defaults import DEFAULT_KEEP_RATIOS, EXPLAINED_STRATEGIES, FRAMES
 from tokenprune.evals.defaults import EXPLAINED_OF_VIDEOS as OF_VIDEOS
-from tokenprune.evals.defaults import EXPLAINED_STRATEGIES, FRAMES
 
 EXTRA = "evals"
 
@@ -14,14 +14,14 @@ EXTRA = "evals"
 def add_options(parser: ArgumentParser) -> None:
     shared.add_image(parser)
     default = f"{' '.join(EXPLAINED_STRATEGIES)}, for a video {' '.join(OF_VIDEOS)}, if the model supports them"
-    shared.add_strategies(parser, (), f" (default: {default})")
-    shared.add_keep_ratios(parser)
-    shared.add_position_ids(parser, ["original"])
+    shared.add_option(parser, "strategy", shared.strategies(f" (default: {default})"), default=())
+    shared.add_option(parser, "keep_ratio", shared.keep_ratios(), default=DEFAULT_KEEP_RATIOS)
+    shared.add_option(parser, "position_ids", shared.position_ids(), default=["original"])
     shared.add_box(parser)
-    shared.add_model(parser)
+    shared.add_option(parser, "model", shared.MODEL)
     shared.add_dtype(parser)
-    shared.add_max_image_pixels(parser)
-    shared.add_frames(parser, None)
+    shared.add_option(parser, "max_image_pixels", shared.PIXELS)
+    shared.add_option(parser, "frames", shared.FRAMES_READ, default=None)
     shared.add_rounds(parser, 3)
     parser.add_argument(
         "--output",

@@ -22,7 +22,7 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="N",
         help="calibrate AdaToken instead: print a schedule with this many stages (default: none)",
     )
-    shared.add_model(parser)
+    shared.add_option(parser, "model", shared.MODEL)
     shared.add_calibration(parser)
     shared.add_dtype(parser, "float32")
 

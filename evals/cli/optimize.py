@@ -13,7 +13,7 @@ EXTRA = "optimize"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    shared.add_model(parser)
+    shared.add_option(parser, "model", shared.MODEL)
     shared.add_calibration(parser)
     parser.add_argument(
         "--strategy",
@@ -21,7 +21,13 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="NAME",
         help="vflowopt or a subclass of it (my_module:MyFlow), with settings to hold fixed (vflowopt:layer=-2)",
     )
-    shared.add_keep_ratio(parser, 0.1, "fraction of the visual tokens to keep, averaged over the decoder layers")
+    shared.add_option(
+        parser,
+        "keep_ratio",
+        shared.KEEP_RATIO,
+        default=0.1,
+        help="fraction of the visual tokens to keep, averaged over the decoder layers",
+    )
     parser.add_argument(
         "--trials", type=at_least(1), default=50, metavar="N", help="number of settings to try, including the defaults"
     )

@@ -50,8 +50,11 @@ class _StoreOnce(Action):
 def add_options(parser: ArgumentParser) -> None:
     parser.usage = "tokenprune serve --model PATH [--strategy NAME] [--keep-ratio RATIO] [options] [vLLM options]"
     shared.add_required_model(parser, action=_StoreOnce)
-    shared.add_strategy(
-        parser, None, f" (default: the first of {' '.join(SERVED_STRATEGIES)} that the model can run in vLLM)"
+    shared.add_option(
+        parser,
+        "strategy",
+        shared.strategy(f" (default: the first of {' '.join(SERVED_STRATEGIES)} that the model can run in vLLM)"),
+        default=None,
     )
     parser.add_argument(
         "--keep-ratio",
