@@ -13,13 +13,12 @@ from helpers.files.search import deep_llava, scenes, searched, write_scenes
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from tokenprune.evals.dev.tables.accuracy_and_speed.vflowopt import settings_files
 from tokenprune.evals.models.bundled import SETTINGS
 from tokenprune.evals.search import plot as search_plot
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
 
-FILES = [file.path for file in settings_files()]
+FILES = sorted(SETTINGS.glob("*.json"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

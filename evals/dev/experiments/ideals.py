@@ -2,12 +2,10 @@
 
     python -m tokenprune.evals.dev.experiments.ideals --output evals/results/data/ideals
     python -m tokenprune.evals.dev.experiments.ideals --shape llava-1.5-0.5b --strategy flowcut --cpu-time
-    python -m tokenprune.evals.dev.experiments.ideals --shape llava-1.5-0.5b --narrow --cpu-time --rounds 40
 
 Each strategy is timed on its own, alternating with its ideal, and a shape's file is written after every round: the same
 command resumes an interrupted run, even within a strategy. The unpruned model is not timed. `--cpu-time` is for a
-machine with other load, which hardly affects the CPU time of one thread. `--narrow` leaves little but Python, which
-shows what a patch adds apart from its hooks.
+machine with other load, which hardly affects the CPU time of one thread.
 """
 
 from __future__ import annotations
@@ -29,8 +27,6 @@ from tokenprune.evals.bench.inputs.shapes import config_of
 from tokenprune.evals.bench.measuring import measure_cases
 from tokenprune.evals.bench.record import Record, about
 from tokenprune.evals.bench.timing.memory import keep_memory
-from tokenprune.evals.dev.experiments.narrow import WIDTH, narrowed
-from tokenprune.evals.dev.tables.speed import narrow
 from tokenprune.evals.dev.tables.speed.ideals import table
 from tokenprune.evals.run.setups import UNPRUNED, Pruned, make_setups
 
@@ -78,7 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--cpu-time", action="store_true", help="measure the CPU time of one thread instead of wall time"
     )
-    parser.add_argument("--narrow", action="store_true", help=f"reduce the width of all layers to {WIDTH}")
     parser.add_argument("--output", type=Path, default=Path("runs/ideals"), help="folder for one file per shape")
     options = parser.parse_args(arguments)
     if options.cpu_time:
@@ -86,19 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keeps_memory = keep_memory()
     for shape in options.shape:
         began = time.monotonic()
-        config, name = config_of(shape), f"random weights in the shape of {shape}"
-        if options.narrow:
-            config, name = narrowed(config), f"{name}, reduced to a width of {WIDTH}"
-        model = build(shape, config, torch.float32, torch.device("cpu"), "sdpa")
-        told = about(model, name, "sdpa", SHAPES[shape], cpu_time=options.cpu_time)
+        model = build(shape, config_of(shape), torch.float32, torch.device("cpu"), "sdpa")
+        told = about(model, f"random weights in the shape of {shape}", "sdpa", SHAPES[shape], cpu_time=options.cpu_time)
         record = Record.open(options.output / f"{shape}.json", {**told, "keeps_memory": keeps_memory})
         inputs = prompts.random_prompt(model, 1, side=SHAPES[shape])
         for strategy in options.strategy:
             setups = make_setups([strategy], options.keep_ratio, ["original"], baselines=())
             measure(model, inputs, [one for one in setups if isinstance(one, Pruned)], record, options.rounds)
         del model
-        found = narrow.table(record) if options.narrow else table([record])
-        print(f"{found}\n\n{shape}: {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
+        print(f"{table([record])}\n\n{shape}: {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """The generated tables of the documentation, each made from stored results, or from what the
 code declares.
 
-accuracy            what pruning loses
-speed               time and memory
-accuracy_and_speed  pages that report both
-catalogue           what each strategy keeps
-served              the models that are pruned inside vLLM
+accuracy   what pruning loses
+speed      time and memory
+catalogue  what each strategy keeps
+served     the models that are pruned inside vLLM
 """

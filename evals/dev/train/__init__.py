@@ -14,6 +14,5 @@ losses      the losses of stage two
 check       accuracy during training
 run         the model and the log of a run
 state       checkpoints
-compact     a small checkpoint, to move to another machine
 release     from a checkpoint to the bundled model and its sets
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tokenprune.evals.dev.train import compact, state
+from tokenprune.evals.dev.train import state
 from tokenprune.evals.dev.train.run import Run
 from tokenprune.evals.dev.train.sources.emoji import fetch_all
 from tokenprune.evals.dev.train.stages.stage_one import learn_patches
@@ -23,7 +23,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--version-1", type=Path, default=Path("training/version_1/model"), help="folder of the model to grow"
     )
-    parser.add_argument("--start-from", type=Path, metavar="FILE", help="a state from another machine, see compact.py")
     parser.add_argument("--warm-batches", type=int, default=50, help="batches whose features are kept for the warm-up")
     parser.add_argument(
         "--warm-steps", type=int, default=800, help="steps before stage one, with the whole tower frozen"
@@ -67,8 +66,6 @@ def main() -> None:
     fetch_all(args.sources)
     args.output.mkdir(parents=True, exist_ok=True)
     saved = state.latest(args.output)
-    if saved is None and args.start_from is not None:
-        saved = compact.load(args.start_from, args.output)
     run = Run(args, saved)
     if saved is None or saved["stage"] == 1:
         if not learn_patches(run, saved):

@@ -13,7 +13,6 @@ import tokenprune
 from tokenprune.evals.bench.inputs import shapes
 from tokenprune.evals.bench.record import CPU_TIME, Record
 from tokenprune.evals.dev.experiments import ideals
-from tokenprune.evals.dev.tables.speed import narrow
 from tokenprune.evals.dev.tables.speed.ideals import table
 
 
@@ -81,28 +80,6 @@ def test_what_is_slower_than_it_may_be_is_bold(tmp_path: Path, monkeypatch: pyte
     for rounds, marks in (([1.0304], 0), ([1.031], 4), ([1.031, 1.2], 4), ([1.031, 1.2, 1.0], 0)):
         record.rounds[:] = map(timed, rounds)
         assert str(table([record])).count("**") == marks  # in the strategy's line, and in the line of all strategies
-
-
-def test_a_narrow_model_shows_what_is_added_outside_hooks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(shapes.SHAPES, "llava-1.5-0.5b", lambda: deep_llava().config)
-    monkeypatch.setattr("torch.set_num_threads", lambda n: None)
-    record = run(tmp_path, "--strategy", "random", "grid", "--keep-ratio", 0.5, "--rounds", 2, "--narrow")
-    assert record.about["model"].endswith("reduced to a width of 64")
-    assert "| outside hooks |" in capsys.readouterr().out
-    ideal = next(name for name in record.rounds[0].seconds if name.startswith("ideal"))
-
-    def timed(name: str, ttft: float) -> Any:
-        of_both = {ideal: {"ttft": 0.08}, name: {"ttft": ttft, "selection": 0.003}}
-        return replace(record.rounds[0], seconds=of_both)
-
-    record.rounds[:] = [timed("Random @ 0.5", 0.085), timed("Grid @ 0.5", 0.084), timed("Grid @ 0.5", 0.0842)]
-    assert narrow.table(record).lines == [
-        ["all", "80.0 ms", "4.2 ms", "3.0 ms", "1.2 [1.0, 2.0] ms", "3"],
-        ["Random", "80.0 ms", "5.0 ms", "3.0 ms", "2.0 [2.0, 2.0] ms", "1"],
-        ["Grid", "80.0 ms", "4.1 ms", "3.0 ms", "1.1 [1.0, 1.2] ms", "2"],
-    ]
 
 
 def test_selection_is_shown_as_a_part_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ references      every strategy against four others, question by question
 variants        what changing one setting does
 judged          whether published findings hold
 which_strategy  one line per strategy, with what it needs
+videos          strategies on the bundled clips
 adapted         what training while pruned gains
 differences     the text of a paired difference in a cell
 """

@@ -2,10 +2,6 @@
 
 bench         what `tokenprune bench` stored
 ideals        every strategy against its ideal
-narrow        what a patch adds to a prefill outside its hooks
-selection     selection alone
-decode_steps  what a patch adds to a decode step
-growth        prefills as images grow
 tower         pruning before the vision tower and between its layers
 peers         prefills of the published packages, and video reducers of vLLM
 serving       requests inside vLLM

@@ -46,19 +46,17 @@ class Pool:
 def learn_answers(run: Run, saved: dict[str, Any] | None) -> bool:
     """Run stage two. Returns False if it stopped because time was up.
 
-    The learning rate rises for 100 steps whenever optimisers start anew, and is constant until the last `cooldown`
-    steps, so that `steps` can be increased.
+    The learning rate rises for 100 steps, and is constant until the last `cooldown` steps, so that `steps` can be
+    increased.
     """
     args = run.args
     optimisers = answer_optimisers(run.trainee, args.muon_rate, args.adam_rate)
-    start = step = rises_from = 0
+    start = step = 0
     if saved is not None:
-        start = rises_from = saved["step"]
+        start = saved["step"]
         run.load_weights(saved)
-        if "optimisers" in saved:
-            rises_from = saved["rises_from"]
-            for optimiser, one in zip(optimisers, saved["optimisers"], strict=True):
-                optimiser.load_state_dict(one)
+        for optimiser, its_state in zip(optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(its_state)
     known = load_assets(args.sources, held_out_things=False, held_out_backgrounds=True)
     unseen = load_assets(args.sources, held_out_things=True, held_out_backgrounds=True)
     checking = checking_batches(known, unseen, run.encoder, run.packer, MOST_ASKED)
@@ -74,7 +72,7 @@ def learn_answers(run: Run, saved: dict[str, Any] | None) -> bool:
         if batch is None:
             scenes, features = pool.mix(rng, scenes, features, make.number(scenes[0].shape))
             batch = run.packer.pack(rng, scenes)
-        factor = min(1.0, (step - rises_from + 1) / 100, (args.steps - step) / args.cooldown)
+        factor = min(1.0, (step + 1) / 100, (args.steps - step) / args.cooldown)
         for group in (group for optimiser in optimisers for group in optimiser.param_groups):
             group["lr"] = group["most"] * factor
         figures = learn(run, optimisers, step, features.float(), batch.to(run.device))
@@ -86,8 +84,8 @@ def learn_answers(run: Run, saved: dict[str, Any] | None) -> bool:
             for name, batches in checking.items():
                 run.write(step=step + 1, set=name, checked=check(run.trainee, batches))
         if (step + 1) % args.save_every == 0 or done:
-            held = {"rises_from": rises_from, "optimisers": [o.state_dict() for o in optimisers]}
-            state.save(args.output, 2, step + 1, run.weights() | held)
+            held = [optimiser.state_dict() for optimiser in optimisers]
+            state.save(args.output, 2, step + 1, {**run.weights(), "optimisers": held})
         if done:
             break
     export(run.model, run.processor, args.output / "model")
