@@ -34,11 +34,13 @@ ROUNDING = 1e-9
 class Paired:
     """Scores compared with those of a baseline on the same questions.
 
-    difference: the mean of (scores - baseline), with its 95 % interval. Where fewer than FEW images lose, its lower end
-        is not above an exact bound of what images lose, minus what they win, as if one more image had lost as much as
-        those that differ do on average; the same holds for its upper end and images that win. So it has a width even
-        if no score differs.
-    relative: the mean score divided by the baseline's, NaN if that is 0, with its 95 % interval, which is as wide.
+    difference: the mean of (scores - baseline).
+    interval: its 95 % interval, from the bootstrap. Where fewer than FEW images lose, the bootstrap's lower end is too
+        high: it draws the same few losses again, and none at all if there are none. The lower end is then at most the
+        wins minus an exact bound of the losses, see `_widened`. The same holds for the upper end where few images win.
+        So the interval has a width even if no score differs.
+    relative, relative_interval: the mean score divided by the baseline's, NaN if that is 0. Where an end of `interval`
+        was moved, so is this one's.
     p: McNemar's exact test for binary scores, which treats questions as independent; None for other scores.
     lost, won: the numbers of questions with a lower and with a higher score than under the baseline.
     """
@@ -56,9 +58,12 @@ class Paired:
 def interval(scores: Sequence[float], images: Sequence[int]) -> Interval:
     """Return the 95 % interval of the mean.
 
-    Scores of 0 and 1 get Wilson's interval, which does not collapse at the ends, for the number of independent
-    questions that would give the images' means their variance; for that of images, if all scores are alike. Other
-    scores get the bootstrap interval, NaN for a single image and for equal scores, of which it knows nothing more.
+    Scores of 0 and 1 get Wilson's interval, because it has a width even if all are right or all are wrong. Its n is not
+    the number of questions, which depend on each other where they share an image, but that of independent questions
+    with which the accuracy would vary as much (`_design_effect`).
+
+    Other scores get the bootstrap interval. It is NaN for a single image and for equal scores: every draw gives the
+    same mean, which says nothing about other images.
     """
     if not scores:
         raise ValueError("no scores: an interval needs at least one")
@@ -127,8 +132,16 @@ def paired(scores: Sequence[float], baseline: Sequence[float], images: Sequence[
 
 
 def _widened(drawn: Interval, lost: Array, won: Array, counts: Array) -> Interval:
-    """Return the bootstrap's interval of a difference, with the exact bounds that `Paired` names; NaN for a single
-    image. lost, won: of each image, over its questions, of which `counts` says the number."""
+    """Return the bootstrap's interval of a difference, `drawn`, moved outwards where few images lose or win; NaN for a
+    single image.
+
+    lost, won: the sum of each image's losses and of its wins. counts: the number of its questions.
+
+    An end is moved to what the images might lose at most, with 97.5 % confidence, if the wins stay what they are. The
+    bound is Clopper and Pearson's for a share of equal losses, so losses that differ in size are first expressed as a
+    number of equal ones (`as_equal_losses`). For that, one more image is assumed to lose: as much as those that changed
+    do on average, or a whole image (`whole_image`) if none changed.
+    """
     if len(counts) < 2:
         return drawn
 
@@ -136,8 +149,8 @@ def _widened(drawn: Interval, lost: Array, won: Array, counts: Array) -> Interva
     another = float(changed.mean()) if len(changed) else whole_image(counts)
 
     def most(parts: Array, others: Array) -> float:
-        unit, found = as_equal_losses(parts, counts, another)
-        return min(1.0, unit * exact_bound(found, len(counts), 1 - TAIL) - float(others.sum() / counts.sum()))
+        unit, n_equal = as_equal_losses(parts, counts, another)
+        return min(1.0, unit * exact_bound(n_equal, len(counts), 1 - TAIL) - float(others.sum() / counts.sum()))
 
     low, high = drawn
     return (
@@ -152,12 +165,16 @@ def whole_image(counts: Array) -> float:
 
 
 def as_equal_losses(lost: Array, counts: Array, another: float) -> tuple[float, float]:
-    """Return (unit, found): what images lose amounts to `found` images that lose `unit` times what the average image
-    has. With one question an image, which is lost or not, `unit` is 1 and `found` the number of those that are.
+    """Return (unit, n_equal): the losses amount to `n_equal` images that each lose `unit` times an average image's
+    number of questions. With one question per image, lost or not, `unit` is 1 and `n_equal` the number of lost ones.
 
-    lost: of each image, from 0 to the number of its questions, `counts`. another: what one more image would lose.
-    Losses that differ in size have Fay and Feuer's bound for weighted counts
-    (https://doi.org/10.1002/(SICI)1097-0258(19970415)16:7<791::AID-SIM500>3.0.CO;2-#), here of binomial ones.
+    lost: each image's losses, from 0 to the number of its questions, which `counts` holds. another: what one more image
+    would lose.
+
+    The idea is Fay and Feuer's for weighted counts
+    (https://doi.org/10.1002/(SICI)1097-0258(19970415)16:7<791::AID-SIM500>3.0.CO;2-#): with that one more image, equal
+    losses are found with the same sum and the same sum of squares. `exact_bound` adds one loss itself, so it is not in
+    `n_equal`. Their counts are Poisson; here they are a share of the images.
     """
     sizes = np.append(lost, another) / counts.mean()
     unit = float((sizes**2).sum() / sizes.sum())
