@@ -27,17 +27,17 @@ def table(results: Sequence[ActionError]) -> Table:
         caption=CAPTION.format(other=results[0].other_noise),
         caption_justify="left",
     )
-    for one in results:
-        interval = "" if one.interval is None else f" [{one.interval[0]:.3g}, {one.interval[1]:.3g}]"
+    for result in results:
+        interval = "" if result.interval is None else f" [{result.interval[0]:.3g}, {result.interval[1]:.3g}]"
         found.add_row(
-            one.label,
-            one.position_ids,
-            f"{100 * one.keep_ratio:g}%",
-            f"{one.kept} of {one.visual}",
-            f"{one.mean:.3g}{interval}",
-            f"{one.first:.3g}",
-            f"{one.worst:.3g}",
-            f"{one.kv_read:.0%}",
-            f"{one.seconds:.3f} s (unpruned {one.unpruned_seconds:.3f})",
+            result.label,
+            result.position_ids,
+            f"{100 * result.keep_ratio:g}%",
+            f"{result.kept} of {result.visual}",
+            f"{result.mean:.3g}{interval}",
+            f"{result.first:.3g}",
+            f"{result.worst:.3g}",
+            f"{result.kv_read:.0%}",
+            f"{result.seconds:.3f} s (unpruned {result.unpruned_seconds:.3f})",
         )
     return found

@@ -102,7 +102,7 @@ def adapt(settings: AdaptationSettings) -> Adapted:
         for notice in notices(asked, data, tasks):
             say(notice)
         check_images(asked)
-        answers = {one.question.key: one.answer for one in labelled(asked)} if labels else None
+        answers = {example.question.key: example.answer for example in labelled(asked)} if labels else None
         loaded, processor = load_model(model, settings.dtype)
         base = Shrinking(processor, ratios.lowest) if pruning is None else pruning
         for ratio in (ratios.lowest, ratios.highest):  # fail now rather than at a step
@@ -130,10 +130,10 @@ def adapt(settings: AdaptationSettings) -> Adapted:
 
 def _model_name(model: str | PathLike[str]) -> str:
     """Return a folder or a Hugging Face name as text. SettingError for a loaded model."""
-    found = as_model(model)
-    if not isinstance(found, str):
+    name = as_model(model)
+    if not isinstance(name, str):
         raise SettingError("adapt loads the model itself, because training changes it: give its folder or its name")
-    return found
+    return name
 
 
 def _load(
@@ -149,14 +149,14 @@ def _load(
     if split is not None:
         return load_questions(data, tasks, split=split, style=style, labels=labels)
     try:
-        found = load_questions(data, tasks, split="train", style=style, labels=labels)
+        questions = load_questions(data, tasks, split="train", style=style, labels=labels)
     except NoSplitError:
-        found = load_questions(data, tasks, style=style, labels=labels)
-        if names := ", ".join(sorted({one.split for one in found} - {""})):
+        questions = load_questions(data, tasks, style=style, labels=labels)
+        if names := ", ".join(sorted({question.split for question in questions} - {""})):
             say(f"Not every set has a split train, so this learns from {names}. To choose one: --split NAME")
     else:
         say("Learning from split train. To learn from another, name it: --split val")
-    return found
+    return questions
 
 
 def _grouped(
@@ -172,7 +172,9 @@ def _grouped(
     largest = max(groups, key=len)
     if len(largest) == 1:
         return groups
-    reason = why_not_in_one_row(model, collator, strategy, Row(tuple(Example(one, one.text) for one in largest)))
+    reason = why_not_in_one_row(
+        model, collator, strategy, Row(tuple(Example(question, question.text) for question in largest))
+    )
     if reason is None:
         return groups
     say(f"One question per row, although several are about the same image: {reason}.")
@@ -192,8 +194,11 @@ def _head(model: Any, collator: Collator, question: Question, say: Callable[[str
 
 def _rows(groups: Sequence[tuple[Question, ...]], answers: Mapping[QuestionKey, str | None]) -> list[Row]:
     """The rows to learn, without questions that have no answer."""
-    found = [tuple(Example(one, answers[one.key]) for one in group if answers[one.key]) for group in groups]
-    return [Row(examples) for examples in found if examples]
+    answered = [
+        tuple(Example(question, answers[question.key]) for question in group if answers[question.key])
+        for group in groups
+    ]
+    return [Row(examples) for examples in answered if examples]
 
 
 def _identity(
@@ -235,11 +240,11 @@ def _train(
     adapted = with_lora(model, training.part, training.rank)
     checkpoint = last_checkpoint(output / CHECKPOINTS)
     if checkpoint is None:
-        largest = sorted(rows, key=lambda one: one.size, reverse=True)[: training.batch]
-        found = estimate(adapted, collator(largest), training.accumulate, objective, autocast=autocast)
+        largest = sorted(rows, key=lambda row: row.size, reverse=True)[: training.batch]
+        needed = estimate(adapted, collator(largest), training.accumulate, objective, autocast=autocast)
         n_asked = 0 if objective.labels else len(rows) - len(known)
         n_taught = min(training.steps, math.ceil(n_asked / training.rows_per_step))
-        say(found.sentence(training.steps, objective.ratios.whole, n_taught))
+        say(needed.sentence(training.steps, objective.ratios.whole, n_taught))
     else:
         say(f"Resuming from {checkpoint}.")
     if checkpoint is not None and checkpoint.name == f"checkpoint-{training.steps}":  # the Trainer might take one more
@@ -268,6 +273,6 @@ def _train(
 
 def _distributions(rows: Sequence[Row], own: Mapping[QuestionKey, UnprunedAnswer]) -> dict[Row, Distributions]:
     """The teacher's distributions, for rows whose answers all have them."""
-    found = {row: [own[one.question.key].distributions for one in row.examples] for row in rows if own}
-    known = {row: [one for one in parts if one is not None] for row, parts in found.items()}
+    by_row = {row: [own[example.question.key].distributions for example in row.examples] for row in rows if own}
+    known = {row: [distribution for distribution in parts if distribution is not None] for row, parts in by_row.items()}
     return {row: Distributions.concat(parts) for row, parts in known.items() if len(parts) == len(row.examples)}

@@ -42,7 +42,7 @@ class Row:
     def size(self) -> tuple[int, int]:
         """Grows with the tokens that it takes: the pixels of its images, then the characters of its texts."""
         pixels = sum(width * height for width, height in map(size_of, self.examples[0].question.images))
-        return pixels, sum(len(one.question.text) + len(one.answer or "") for one in self.examples)
+        return pixels, sum(len(example.question.text) + len(example.answer or "") for example in self.examples)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Collator:
     def prompts(self, rows: Sequence[Row]) -> tuple[dict[str, Any], Int[Tensor, "batch n"]]:
         """Return a batch without answers or labels, and which part of its row each token belongs to: 0 is what the
         prompts have in common, questions count from 1."""
-        asked = [Row(tuple(Example(one.question, None) for one in row.examples)) for row in rows]
+        asked = [Row(tuple(Example(example.question, None) for example in row.examples)) for row in rows]
         batch, parts, positions = self._padded(asked)
         del batch["labels"]
         return {**batch, "attention_mask": separation_mask(parts), "position_ids": positions}, parts
@@ -84,17 +84,17 @@ class Collator:
             self._sequence(row, ids[real.bool()].tolist())
             for row, ids, real in zip(rows, prompts["input_ids"], prompts["attention_mask"], strict=True)
         ]
-        n = max(len(one.ids) for one in sequences)
-        parts = _padded([one.parts for one in sequences], n, PADDING)
+        n = max(len(sequence.ids) for sequence in sequences)
+        parts = _padded([sequence.parts for sequence in sequences], n, PADDING)
         batch = {name: self._other(value, prompts, n) for name, value in prompts.items()}
-        batch["input_ids"] = _padded([one.ids for one in sequences], n, self._pad)
-        batch["labels"] = _padded([one.labels for one in sequences], n, IGNORED_LABEL)
+        batch["input_ids"] = _padded([sequence.ids for sequence in sequences], n, self._pad)
+        batch["labels"] = _padded([sequence.labels for sequence in sequences], n, IGNORED_LABEL)
         batch["attention_mask"] = (parts != PADDING).to(prompts["attention_mask"].dtype)
-        return batch, parts, _padded([one.positions for one in sequences], n, 0)
+        return batch, parts, _padded([sequence.positions for sequence in sequences], n, 0)
 
     def _encoded(self, questions: Sequence[Question]) -> Any:
         """The processor's inputs. UnsupportedError if it cannot put the images in one batch."""
-        images, texts = [one.open_images() for one in questions], [one.text for one in questions]
+        images, texts = [question.open_images() for question in questions], [question.text for question in questions]
         try:
             return encode_chat(self.processor, images, texts)
         except ValueError as error:
@@ -140,8 +140,8 @@ class Collator:
     @property
     def _answer_type(self) -> int:
         """The type of an answer's tokens, where tokens have types."""
-        typed = {one.processor for one in records().values() if one.types_answers}
-        return int(any(one.__name__ in typed for one in type(self.processor).__mro__))
+        typed = {record.processor for record in records().values() if record.types_answers}
+        return int(any(base.__name__ in typed for base in type(self.processor).__mro__))
 
     @property
     def _pad(self) -> int:
@@ -190,7 +190,7 @@ def why_not_in_one_row(model: Any, collator: Collator, strategy: Strategy | Shri
         return f"attention {attention!r} takes no mask that keeps them apart; 'sdpa' does"
     if set(adapter.decoder.layers.kinds) != {FULL} or adapter.noncausal:
         return "not all layers of the language model take a mask that keeps them apart"
-    together, alone = collator([row]), collator([Row((one,)) for one in row.examples])
+    together, alone = collator([row]), collator([Row((example,)) for example in row.examples])
     if _along(alone) > {"input_ids", "attention_mask", "labels"}:
         return "the model has token types or its own numbering of tokens"
     if not all(map(torch.equal, _visible_tokens(together), _unpadded(alone))):

@@ -98,11 +98,11 @@ def cases(
     whole = Schedule((count,) * n_layers)
     found, ideals = [Case(UNPRUNED, UNPRUNED, 1.0, whole, None, n_columns, nullcontext, prefill)], {}
     strategies = []
-    for one in pruned:
-        own = f"{one.label} @ {one.keep_ratio:g}"
+    for setup in pruned:
+        own = f"{setup.label} @ {setup.keep_ratio:g}"
         fact = (known or {}).get((len(inputs["input_ids"]), own))
         if fact is None:
-            with one.patched(model) as handle, torch.inference_mode():
+            with setup.patched(model) as handle, torch.inference_mode():
                 prefill()
             schedule = Schedule.of(handle.report, n_layers, n_tower)
         else:
@@ -110,10 +110,10 @@ def cases(
         name = f"{IDEAL} {schedule}" if has_ideal and schedule.executed and not (packed and schedule.tower) else None
         if name is not None:
             ideals[name] = _ideal(model, inputs, name, schedule, n_columns - count)
-        patched = partial(one.patched, model)
-        settings = json.loads(json.dumps(one.identity()))  # as when read from a file
+        patched = partial(setup.patched, model)
+        settings = json.loads(json.dumps(setup.identity()))  # as when read from a file
         strategies.append(
-            Case(own, one.label, one.keep_ratio, schedule, name, n_columns, patched, prefill, settings=settings)
+            Case(own, setup.label, setup.keep_ratio, schedule, name, n_columns, patched, prefill, settings=settings)
         )
     return found + list(ideals.values()) + strategies
 

@@ -78,7 +78,7 @@ def figures(record: Record) -> list[Figures]:
 
 def _figures(record: Record, fact: Facts) -> Figures:
     unpruned = record.facts[fact.batch, UNPRUNED]
-    rounds = [one.seconds for one in record.rounds if one.batch == fact.batch and fact.name in one.seconds]
+    rounds = [round_.seconds for round_ in record.rounds if round_.batch == fact.batch and fact.name in round_.seconds]
 
     def over(other: str | None, value: Callable[[Seconds, Seconds], float], phase: str) -> Median | None:
         return Median.of(

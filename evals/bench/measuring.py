@@ -28,20 +28,20 @@ def measure(model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record
     measure_cases(model, inputs, _cases(model, inputs, pruned, record), record, rounds=rounds)
 
 
-def measure_cases(model: Any, inputs: Inputs, found: Sequence[Case], record: Record, *, rounds: int) -> None:
+def measure_cases(model: Any, inputs: Inputs, cases_: Sequence[Case], record: Record, *, rounds: int) -> None:
     """`measure`, of these cases."""
     batch, cpu_time = len(inputs["input_ids"]), record.about.get("clock") == CPU_TIME
 
     def timed(case: Case) -> Seconds:
         return phases(model, case.prefill, case.n_columns, cpu_time)
 
-    for case in track(found, f"first calls, batch {batch}"):
+    for case in track(cases_, f"first calls, batch {batch}"):
         if (batch, case.name) in record.facts:
             _run(case, lambda case=case: timed(case))
         else:
             record.add(facts(model, inputs, case))
             record.write()
-    _rounds(record, batch, found, rounds, timed)
+    _rounds(record, batch, cases_, rounds, timed)
 
 
 def measure_throughput(
@@ -101,11 +101,11 @@ def ttft_ratios(model: Any, inputs: Any, compared: Sequence[Setup], rounds: int)
     return [statistics.median(found) for found in ratios]
 
 
-def _rounds(record: Record, batch: int, found: Sequence[Case], rounds: int, timed: Callable[[Case], Seconds]) -> None:
+def _rounds(record: Record, batch: int, cases_: Sequence[Case], rounds: int, timed: Callable[[Case], Seconds]) -> None:
     for turn in track(range(rounds), f"rounds, batch {batch}"):
-        order, load = found if turn % 2 else list(reversed(found)), Load()
+        order, load = cases_ if turn % 2 else list(reversed(cases_)), Load()
         seconds = {case.name: _run(case, lambda case=case: timed(case)) for case in order}
-        record.add_round(batch, {case.name: seconds[case.name] for case in found}, load.others())
+        record.add_round(batch, {case.name: seconds[case.name] for case in cases_}, load.others())
         record.write()
 
 

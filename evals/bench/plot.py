@@ -15,19 +15,19 @@ from tokenprune.evals.storage.files import naming
 
 def draw(figures: Sequence[Figures], path: Path, title: str) -> None:
     """Write one panel per batch size and keep ratio, one line per strategy, the fastest first. Intervals are 95 %."""
-    timed = [one for one in figures if one.ttft_to_unpruned is not None]
-    strategies = [one for one in timed if one.is_strategy]
-    batches = list(dict.fromkeys(one.facts.batch for one in strategies))
-    ratios = sorted({one.facts.keep_ratio for one in strategies}, reverse=True)
-    n_lines = len({one.facts.strategy for one in strategies})
+    timed = [case for case in figures if case.ttft_to_unpruned is not None]
+    strategies = [case for case in timed if case.is_strategy]
+    batches = list(dict.fromkeys(case.facts.batch for case in strategies))
+    ratios = sorted({case.facts.keep_ratio for case in strategies}, reverse=True)
+    n_lines = len({case.facts.strategy for case in strategies})
     size = (2.2 + 3.2 * len(ratios), 1.4 + len(batches) * (0.9 + 0.27 * n_lines))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(batches), len(ratios), squeeze=False, sharex=True)
     for batch, row in zip(batches, panels, strict=True):
         for ratio, axes in zip(ratios, row, strict=True):
-            shown = [one for one in strategies if (one.facts.batch, one.facts.keep_ratio) == (batch, ratio)]
-            _panel(axes, shown, {one.facts.name: one for one in timed if one.facts.batch == batch})
+            shown = [case for case in strategies if (case.facts.batch, case.facts.keep_ratio) == (batch, ratio)]
+            _panel(axes, shown, {case.facts.name: case for case in timed if case.facts.batch == batch})
             axes.set_title(
                 f"{100 * ratio:g}% of the visual tokens" + f", batch of {batch}" * (len(batches) > 1), fontsize=10
             )
@@ -41,13 +41,13 @@ def draw(figures: Sequence[Figures], path: Path, title: str) -> None:
 
 
 def _panel(axes: Axes, figures: Sequence[Figures], named: Mapping[str, Figures]) -> None:
-    timed = [(one.ttft_to_unpruned, one) for one in figures if one.ttft_to_unpruned is not None]
+    timed = [(case.ttft_to_unpruned, case) for case in figures if case.ttft_to_unpruned is not None]
     timed.sort(key=lambda line: line[0].value, reverse=True)  # from the bottom
-    ideals = [named[one.facts.ideal].ttft_to_unpruned if one.facts.ideal is not None else None for _, one in timed]
+    ideals = [named[case.facts.ideal].ttft_to_unpruned if case.facts.ideal is not None else None for _, case in timed]
     _points(axes, ideals, "its ideal", marker="|", markersize=13, markeredgewidth=2, color="black", elinewidth=0)
     _points(axes, [ratio for ratio, _ in timed], "strategy", marker="o", markersize=5, color=BLUE, elinewidth=1.2)
     axes.axvline(1.0, color="gray", linestyle=":", label="unpruned")
-    axes.set_yticks(range(len(timed)), [one.facts.strategy for _, one in timed], fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(timed)), [case.facts.strategy for _, case in timed], fontsize=8, parse_math=False)
     axes.set_xlim(left=0)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

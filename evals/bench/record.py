@@ -62,7 +62,7 @@ class Record:
     ) -> None:
         self.path, self.about, self.rounds = path, dict(about), rounds
         self._stored: str | None = None  # what the file holds, as far as this process knows
-        self.facts = {(one.batch, one.name): one for one in facts}
+        self.facts = {(fact.batch, fact.name): fact for fact in facts}
 
     @classmethod
     def read(cls, path: Path) -> "Record":
@@ -70,8 +70,8 @@ class Record:
         try:
             text = path.read_text(encoding="utf-8")
             content = json.loads(text)
-            facts = [Facts(**one | {"schedule": Schedule.from_json(one["schedule"])}) for one in content["cases"]]
-            rounds = [Round(**one) for one in content["rounds"]]
+            facts = [Facts(**case | {"schedule": Schedule.from_json(case["schedule"])}) for case in content["cases"]]
+            rounds = [Round(**round_) for round_ in content["rounds"]]
             found = cls(path, content["about"], facts, rounds)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SettingError(
@@ -103,7 +103,7 @@ class Record:
     def check_settings(self, name: str, settings: Mapping[str, Any] | None) -> None:
         """Raise SettingError, which says what differs, if a case of this name was measured with other settings: names
         are not unique, and a settings file or a strategy's code may have changed."""
-        known = next((one.settings for one in self.facts.values() if one.name == name), None)
+        known = next((fact.settings for fact in self.facts.values() if fact.name == name), None)
         if known is not None and settings is not None:
             holds, words = f"{self.path}: {name} was measured", {"class": "other code of the strategy"}
             check_same(known, settings, holds, "Name another --output.", words)
@@ -117,7 +117,7 @@ class Record:
 
     def n_rounds(self, batch: int, name: str) -> int:
         """Return how many rounds of a batch size include a case."""
-        return sum(one.batch == batch and name in one.seconds for one in self.rounds)
+        return sum(round_.batch == batch and name in round_.seconds for round_ in self.rounds)
 
     def write(self) -> None:
         """Replace the file. Raises SettingError if another process has written it meanwhile: its rounds would be lost,
@@ -130,7 +130,7 @@ class Record:
         content = {
             "about": self.about,
             "cases": [asdict(fact) | {"schedule": fact.schedule.to_json()} for fact in self.facts.values()],
-            "rounds": [asdict(one) for one in self.rounds],
+            "rounds": [asdict(round_) for round_ in self.rounds],
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(content, indent=1) + "\n"
@@ -145,7 +145,7 @@ class Record:
     @property
     def dates(self) -> str:
         """The day, or the first and last day."""
-        days = sorted({one.moment[:10] for one in self.rounds})
+        days = sorted({round_.moment[:10] for round_ in self.rounds})
         return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not timed"
 
 

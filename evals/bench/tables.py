@@ -33,15 +33,15 @@ def costs(figures: Sequence[Figures]) -> Table:
         headings,
         [
             [
-                *_case(one),
-                _time(one.seconds.get("tower")),
-                _time(one.seconds.get("selection") if one.is_strategy else None),
-                *(_time(one.seconds.get(phase)) for phase in ("prefill", "ttft", "decode")),
-                f"{one.facts.peak_bytes / 1e6:,.0f} MB",
-                f"{one.facts.kv_cache_bytes / 1e6:,.1f} MB",
-                f"{one.facts.flops / 1e12:.3g}",
+                *_case(case),
+                _time(case.seconds.get("tower")),
+                _time(case.seconds.get("selection") if case.is_strategy else None),
+                *(_time(case.seconds.get(phase)) for phase in ("prefill", "ttft", "decode")),
+                f"{case.facts.peak_bytes / 1e6:,.0f} MB",
+                f"{case.facts.kv_cache_bytes / 1e6:,.1f} MB",
+                f"{case.facts.flops / 1e12:.3g}",
             ]
-            for one in figures
+            for case in figures
         ],
     )
 
@@ -67,34 +67,38 @@ def ratios(figures: Sequence[Figures]) -> Table:
         headings,
         [
             [
-                *_case(one),
-                *map(ratio_cell, (one.ttft_to_unpruned, one.ttft_to_ideal, one.prefill_to_ideal, one.decode_to_ideal)),
-                *(f"{ratio:.3f}" for ratio in (one.flops, one.peak, one.cache)),
-                _break_even(one.break_even),
-                str(one.ttft_to_unpruned.n),
+                *_case(case),
+                *map(
+                    ratio_cell, (case.ttft_to_unpruned, case.ttft_to_ideal, case.prefill_to_ideal, case.decode_to_ideal)
+                ),
+                *(f"{ratio:.3f}" for ratio in (case.flops, case.peak, case.cache)),
+                _break_even(case.break_even),
+                str(case.ttft_to_unpruned.n),
             ]
-            for one in figures
-            if one.is_strategy and one.ttft_to_unpruned is not None
+            for case in figures
+            if case.is_strategy and case.ttft_to_unpruned is not None
         ],
     )
 
 
 def summary(figures: Sequence[Figures], keep_ratio: float) -> Table:
     """Return the most important ratios of every strategy at one keep ratio, the fastest first."""
-    chosen = [(one.ttft_to_unpruned, one) for one in figures if one.is_strategy and one.facts.keep_ratio == keep_ratio]
+    chosen = [
+        (case.ttft_to_unpruned, case) for case in figures if case.is_strategy and case.facts.keep_ratio == keep_ratio
+    ]
     lines = [
         [
-            one.facts.strategy,
-            _tokens(one),
+            case.facts.strategy,
+            _tokens(case),
             ratio_cell(to_unpruned),
-            ratio_cell(one.ttft_to_ideal),
-            ratio_cell(one.decode_to_ideal),
-            _time(one.seconds.get("selection")),
-            f"{one.peak:.2f}",
-            f"{one.cache:.2f}",
-            _break_even(one.break_even),
+            ratio_cell(case.ttft_to_ideal),
+            ratio_cell(case.decode_to_ideal),
+            _time(case.seconds.get("selection")),
+            f"{case.peak:.2f}",
+            f"{case.cache:.2f}",
+            _break_even(case.break_even),
         ]
-        for to_unpruned, one in sorted(chosen, key=lambda pair: pair[0].value if pair[0] else inf)
+        for to_unpruned, case in sorted(chosen, key=lambda pair: pair[0].value if pair[0] else inf)
     ]
     return Table(
         [
@@ -116,16 +120,16 @@ def towers(record: Record, figures: Sequence[Figures]) -> Table:
     """Return one line for each strategy: what it saves in the vision tower, and what that is worth."""
     lines = [
         [
-            f"{record.about.get('image', 'image')}, {one.facts.n_visual} tokens",
-            one.facts.strategy,
-            _tokens(one),
-            *map(ratio_cell, (one.tower_to_unpruned, one.ttft_to_unpruned, one.ttft_to_ideal)),
-            _time(one.seconds.get("selection")),
-            f"{one.flops:.2f}",
-            f"{one.cache:.2f}",
+            f"{record.about.get('image', 'image')}, {case.facts.n_visual} tokens",
+            case.facts.strategy,
+            _tokens(case),
+            *map(ratio_cell, (case.tower_to_unpruned, case.ttft_to_unpruned, case.ttft_to_ideal)),
+            _time(case.seconds.get("selection")),
+            f"{case.flops:.2f}",
+            f"{case.cache:.2f}",
         ]
-        for one in figures
-        if one.is_strategy
+        for case in figures
+        if case.is_strategy
     ]
     headings = ["image", "strategy", "visual tokens left", "vision tower to unpruned", "TTFT to unpruned"]
     return Table([*headings, "TTFT to ideal", "selection", "FLOPs", "KV cache"], lines)
@@ -133,21 +137,21 @@ def towers(record: Record, figures: Sequence[Figures]) -> Table:
 
 def throughput(record: Record, figures: Sequence[Figures], budget: float) -> Table:
     """One line for each batch size and case for which `generate` was run, timed or not; `budget` is in bytes."""
-    run = [one for one in figures if one.facts.generate_bytes is not None]
+    run = [case for case in figures if case.facts.generate_bytes is not None]
     peaks: dict[str, dict[int, int]] = {}
-    for one in run:
-        peaks.setdefault(one.facts.name, {})[one.facts.batch] = one.facts.generate_bytes or 0
+    for case in run:
+        peaks.setdefault(case.facts.name, {})[case.facts.batch] = case.facts.generate_bytes or 0
     lines = []
-    for one in run:
-        seconds = one.seconds.get("generate")
-        memory = Memory.of(record.about["weight_bytes"], peaks[one.facts.name])
+    for case in run:
+        seconds = case.seconds.get("generate")
+        memory = Memory.of(record.about["weight_bytes"], peaks[case.facts.name])
         lines.append(
             [
-                *_case(one),
-                str(one.facts.n_new),
-                NOTHING if seconds is None else f"{one.facts.batch / seconds.value:.3g} a second",
-                _speedup(one.generate_to_unpruned if one.is_strategy else None),
-                f"{(one.facts.generate_bytes or 0) / 1e9:.2f} GB",
+                *_case(case),
+                str(case.facts.n_new),
+                NOTHING if seconds is None else f"{case.facts.batch / seconds.value:.3g} a second",
+                _speedup(case.generate_to_unpruned if case.is_strategy else None),
+                f"{(case.facts.generate_bytes or 0) / 1e9:.2f} GB",
                 f"{memory.largest_batch(budget):,}",
             ]
         )
@@ -186,7 +190,7 @@ def rich(table: Table, title: str) -> RichTable:
 
 def provenance(record: Record) -> str:
     """Describe model, machine and versions in one line."""
-    about, others = record.about, [one.others for one in record.rounds if one.others is not None]
+    about, others = record.about, [round_.others for round_ in record.rounds if round_.others is not None]
     packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     clock = f"; {about['clock']}" if "clock" in about else ""
     load = f"; other processes used {median(others):.1f} cores" if others else ""
@@ -197,17 +201,17 @@ def provenance(record: Record) -> str:
     )
 
 
-def _case(one: Figures) -> list[str]:
-    fact = one.facts
+def _case(case: Figures) -> list[str]:
+    fact = case.facts
     share = NOTHING if fact.strategy == IDEAL else f"{100 * fact.keep_ratio:g}%"
     name = fact.strategy
     if name == IDEAL:
         name = f"{IDEAL} {replace(fact.schedule, tower=())}" + ", tower pruned" * bool(fact.schedule.tower)
-    return [str(fact.batch), name, share, _tokens(one)]
+    return [str(fact.batch), name, share, _tokens(case)]
 
 
-def _tokens(one: Figures) -> str:
-    fact = one.facts
+def _tokens(case: Figures) -> str:
+    fact = case.facts
     return f"{fact.n_kept}" if fact.n_mean == fact.n_kept else f"{fact.n_kept} ({fact.n_mean:.0f} a layer)"
 
 

@@ -72,5 +72,7 @@ def run(options: Namespace) -> None:
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         with naming(options.output):
-            options.output.write_text(json.dumps([asdict(one) for one in results], indent=1) + "\n", encoding="utf-8")
+            options.output.write_text(
+                json.dumps([asdict(result) for result in results], indent=1) + "\n", encoding="utf-8"
+            )
         screen.print(f"Written to {options.output}")

@@ -149,20 +149,20 @@ def _print(options: Namespace, record: Any, name: str) -> None:
     from tokenprune.evals.bench.figures import figures
     from tokenprune.evals.cli.output import console
 
-    found, screen = figures(record), console(200)
+    cases, screen = figures(record), console(200)
     if options.throughput:
-        throughput = tables.throughput(record, found, (options.memory or MEMORY) * 1e9)
+        throughput = tables.throughput(record, cases, (options.memory or MEMORY) * 1e9)
         screen.print(tables.rich(throughput, "Medians of generate; peak memory without the weights"))
     else:
-        screen.print(tables.rich(tables.costs(found), "Medians; memory without the weights"))
-    if any(one.ttft_to_unpruned is not None for one in found):
+        screen.print(tables.rich(tables.costs(cases), "Medians; memory without the weights"))
+    if any(case.ttft_to_unpruned is not None for case in cases):
         title = (
             "Ratios within rounds, with 95 % intervals, or the range of fewer than five rounds; the ideal is the "
             "unpatched model on an equally short prompt"
         )
-        screen.print(tables.rich(tables.ratios(found), title))
+        screen.print(tables.rich(tables.ratios(cases), title))
         drawing = options.output.with_suffix(".png")
-        plot.draw(found, drawing, name)
+        plot.draw(cases, drawing, name)
         screen.print(f"Plot: {drawing}.")
     screen.print(f"{tables.provenance(record)}\nEvery round is in {options.output}; the same command adds more.")
 

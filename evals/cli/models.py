@@ -75,7 +75,7 @@ def run(options: Namespace) -> None:
         _print_checkpoint(options.name, checkpoint, families)
 
 
-def strategies_of(one: Tested) -> list[str]:
+def strategies_of(tested: Tested) -> list[str]:
     """Return the names of the strategies that can prune a class with their default settings."""
     from tokenprune.adapters.record import record_of
     from tokenprune.strategies import STRATEGIES
@@ -85,8 +85,8 @@ def strategies_of(one: Tested) -> list[str]:
     for name, kind in STRATEGIES.items():
         strategy = kind(keep_ratio=0.9)  # high enough that no schedule's budget is used up before its first stage
         stages = strategy.stages(32) if isinstance(strategy, StagedStrategy) else ()
-        inside = not stages or (one.stages and stages[0].layer >= record_of(one.model_type).first_stage)
-        if strategy.required_statistics <= set(one.statistics) and inside:
+        inside = not stages or (tested.stages and stages[0].layer >= record_of(tested.model_type).first_stage)
+        if strategy.required_statistics <= set(tested.statistics) and inside:
             found.append(name)
     return found
 
@@ -98,17 +98,17 @@ def _print_all(tested: list[Tested]) -> None:
     from tokenprune.serving.vllm.architectures.releases import releases_with
     from tokenprune.strategies import STRATEGIES
 
-    classes = {one.class_name: one for one in reversed(tested)}
+    classes = {row.class_name: row for row in reversed(tested)}
     headings = "class", "model type", "contract", "strategies", "images, videos", "vLLM"
     lines = [f"{contract:<21} {meaning}" for contract, meaning in CONTRACTS.items()]
     equals = "Pruning equals, to 2e-5 in float32, on tiny models of every class:"
     table = Table(*headings, caption="\n".join([equals, *lines]), caption_justify="left")
     for name in sorted(classes):
-        one = classes[name]
-        n_strategies = f"{len(strategies_of(one))} of {len(STRATEGIES)}"
-        whole = _whole(one.model_type)
+        row = classes[name]
+        n_strategies = f"{len(strategies_of(row))} of {len(STRATEGIES)}"
+        whole = _whole(row.model_type)
         vllm = "no" if in_vllm(whole) else releases_with(served_by(whole)) or "yes"
-        table.add_row(name, one.model_type, one.contract, n_strategies, ", ".join(one.modalities), vllm)
+        table.add_row(name, row.model_type, row.contract, n_strategies, ", ".join(row.modalities), vllm)
     screen = console(150)
     screen.print(table)
     refused = _refusals()
@@ -123,11 +123,13 @@ def _print_matching(wanted: str, families: dict[str, Tested]) -> None:
     of this name, whoever published it."""
     from tokenprune.serving.vllm.architectures.checkpoints import CONVERTED, ONLY_VLLM
 
-    checkpoint = next((Checkpoint(one) for one in (*ONLY_VLLM, *CONVERTED) if plain(one) == plain(wanted)), None)
-    if checkpoint is not None and wanted not in {one.model_type for one in families.values()}:
+    checkpoint = next(
+        (Checkpoint(model_type) for model_type in (*ONLY_VLLM, *CONVERTED) if plain(model_type) == plain(wanted)), None
+    )
+    if checkpoint is not None and wanted not in {tested.model_type for tested in families.values()}:
         _print_checkpoint(wanted, checkpoint, families)
         return
-    chosen = {key: one for key, one in families.items() if _matches(wanted, one.class_name, one.model_type)}
+    chosen = {key: tested for key, tested in families.items() if _matches(wanted, tested.class_name, tested.model_type)}
     refused = [text for text in _refusals() if _matches(wanted, text.split()[0])]
     if not chosen and not refused:
         checkpoint = _guessed(f"_/{wanted}", families) if "-" in wanted else None  # types and classes have no hyphen
@@ -141,15 +143,15 @@ def _print_matching(wanted: str, families: dict[str, Tested]) -> None:
                 f"Error: {wanted}: this folder has no config.json with a model_type, so it is not a model folder. For "
                 f"the models that can be pruned, type: tokenprune models"
             )
-        names = {name for one in families.values() for name in (one.class_name, one.model_type)}
+        names = {name for tested in families.values() for name in (tested.class_name, tested.model_type)}
         close = part_of(wanted, names) or next(iter(get_close_matches(wanted.lower(), sorted(names), 1)), None)
         hint = f" Did you mean {close}?" if close and "/" not in wanted else ""
         raise SystemExit(
             f"Error: no class or model type has {wanted!r} in its name.{hint} Look for model_type in the model's "
             f"config.json, or type: tokenprune models"
         )
-    for family, one in chosen.items():
-        _print_one(family, one, _whole(one.model_type))
+    for family, tested in chosen.items():
+        _print_one(family, tested, _whole(tested.model_type))
     if refused:
         print(*refused, sep="\n")
 
@@ -158,7 +160,7 @@ def _guessed(name: str, families: dict[str, Tested]) -> Checkpoint | None:
     """Return the checkpoint that a Hugging Face name stands for, and print its type; None if the name does not say."""
     from tokenprune.serving.vllm.architectures.checkpoints import ONLY_VLLM
 
-    checkpoint = guess(name, {one.model_type for one in families.values()} | ONLY_VLLM.keys())
+    checkpoint = guess(name, {tested.model_type for tested in families.values()} | ONLY_VLLM.keys())
     if checkpoint is not None:
         print(BY_NAME.format(name.removeprefix("_/"), checkpoint.model_type))
     return checkpoint
@@ -170,7 +172,7 @@ def _print_checkpoint(name: str, checkpoint: Checkpoint, families: dict[str, Tes
 
     model_type, wanted = checkpoint.model_type, checkpoint.converted_type
     if model_type in ONLY_VLLM and wanted == model_type:
-        like = next(one for one in families.values() if one.model_type == ONLY_VLLM[model_type])
+        like = next(tested for tested in families.values() if tested.model_type == ONLY_VLLM[model_type])
         print(f"Only vLLM reads {model_type}, not transformers: no command except `tokenprune serve` takes it.")
         _print_vllm(checkpoint, strategies_of(like))
         return
@@ -179,39 +181,43 @@ def _print_checkpoint(name: str, checkpoint: Checkpoint, families: dict[str, Tes
     formats = TWO_FORMATS.get(model_type)
     if formats is not None and formats.replaces in checkpoint.architectures:
         print(AUTHORS_FORMAT.format(formats.replaces, formats.conversion))
-    chosen = {key: one for key, one in families.items() if wanted in (one.model_type, checkpoint_type(one.model_type))}
+    chosen = {
+        key: tested
+        for key, tested in families.items()
+        if wanted in (tested.model_type, checkpoint_type(tested.model_type))
+    }
     refused = [text for text in _refusals() if _is_refused(text.split()[0], checkpoint)]
     if not chosen and not refused:
         raise SystemExit(
             f"Error: {name}: a model of type {model_type!r} can be pruned neither in transformers nor inside vLLM. For "
             f"the models that can, type: tokenprune models"
         )
-    fits = any(checkpoint.is_of(one.class_name) for one in chosen.values())
+    fits = any(checkpoint.is_of(tested.class_name) for tested in chosen.values())
     if not fits and not refused and model_type not in CONVERTED and formats is None:
         print(OTHER_NAMES.format(", ".join(checkpoint.architectures)))
-    for family, one in _with_tower(chosen, checkpoint.tower).items():
-        _print_one(family, one, checkpoint)
+    for family, tested in _with_tower(chosen, checkpoint.tower).items():
+        _print_one(family, tested, checkpoint)
     if refused:
         print(*refused, sep="\n")
 
 
-def _print_one(family: str, one: Tested, checkpoint: Checkpoint) -> None:
+def _print_one(family: str, tested: Tested, checkpoint: Checkpoint) -> None:
     """Print everything about a class, and whether vLLM prunes a checkpoint of it."""
     from tokenprune.adapters.record import record_of
     from tokenprune.serving.vllm.architectures.checkpoints import TWO_FORMATS
 
-    can = strategies_of(one)
-    n_passed = sum(outcome == "passed" for outcome in one.cells.values())
-    lacks = sorted(_mode(cell) for cell, outcome in one.cells.items() if outcome == "cannot")
-    print(f"{one.class_name} ({one.model_type}), read by {one.adapter}")
-    print(f"  contract    {one.contract}: pruning equals {CONTRACTS[one.contract]}")
-    print(f"  tested      {n_passed} tests of {family}, largest difference {one.error:.0e}")
-    print(f"  inputs      {', '.join(one.modalities)}")
+    can = strategies_of(tested)
+    n_passed = sum(outcome == "passed" for outcome in tested.cells.values())
+    lacks = sorted(_mode(cell) for cell, outcome in tested.cells.items() if outcome == "cannot")
+    print(f"{tested.class_name} ({tested.model_type}), read by {tested.adapter}")
+    print(f"  contract    {tested.contract}: pruning equals {CONTRACTS[tested.contract]}")
+    print(f"  tested      {n_passed} tests of {family}, largest difference {tested.error:.0e}")
+    print(f"  inputs      {', '.join(tested.modalities)}")
     print(f"  strategies  {', '.join(can)}")
-    if (first := record_of(one.model_type).first_stage) > 1:
+    if (first := record_of(tested.model_type).first_stage) > 1:
         print(f"  inside      the language model only from decoder layer {first} on, such as fastv:layer={first}")
-    if one.model_type in TWO_FORMATS and not checkpoint.architectures:
-        formats = TWO_FORMATS[one.model_type]
+    if tested.model_type in TWO_FORMATS and not checkpoint.architectures:
+        formats = TWO_FORMATS[tested.model_type]
         print(EACH_FORMAT.format(formats.published[0], formats.conversion))
     _print_vllm(checkpoint, can)
     if lacks:
@@ -224,12 +230,14 @@ def _print_vllm(checkpoint: Checkpoint, strategies: list[str]) -> None:
     from tokenprune.serving.vllm.architectures.releases import reason_of_lack, releases_with
 
     refused = in_vllm(checkpoint)
-    found, reason = ([], refused) if refused else served(checkpoint, strategies)
-    print(f"  vLLM        tokenprune serve, with {', '.join(found)}" if found else f"  vLLM        no: {reason}")
-    possible = [one for one in SERVED_STRATEGIES if one.partition(":")[0] in found]
+    can_serve, reason = ([], refused) if refused else served(checkpoint, strategies)
+    print(
+        f"  vLLM        tokenprune serve, with {', '.join(can_serve)}" if can_serve else f"  vLLM        no: {reason}"
+    )
+    possible = [strategy for strategy in SERVED_STRATEGIES if strategy.partition(":")[0] in can_serve]
     if default := served(checkpoint, possible)[0] if possible else []:
         print(f"  default     {default[0]}, without --strategy")
-    if found and (releases := releases_with(served_by(checkpoint))) is not None:
+    if can_serve and (releases := releases_with(served_by(checkpoint))) is not None:
         print(f"  releases    {reason_of_lack(served_by(checkpoint)) or f'vLLM {releases}'}")
 
 
@@ -261,7 +269,9 @@ def _with_tower(families: dict[str, Tested], tower: str | None) -> dict[str, Tes
     if tower is None:
         return families
     named = {
-        key: one for key, one in families.items() if any(plain(tower).startswith(part) for part in key.split("-")[1:])
+        key: tested
+        for key, tested in families.items()
+        if any(plain(tower).startswith(part) for part in key.split("-")[1:])
     }
     return named or families
 

@@ -50,15 +50,15 @@ class Thing:
 
 def scenes(split: str = "val") -> dict[str, list[Thing]]:
     """Return the objects of every scene of a split, by the scene's file name."""
-    found = json.loads((SCENES / "instances.json").read_text(encoding="utf-8"))
-    nouns = {one["id"]: one["name"] for one in found["categories"]}
-    files = {one["id"]: one["file_name"] for one in found["images"] if one["split"] == split}
+    instances = json.loads((SCENES / "instances.json").read_text(encoding="utf-8"))
+    nouns = {category["id"]: category["name"] for category in instances["categories"]}
+    files = {image["id"]: image["file_name"] for image in instances["images"] if image["split"] == split}
     things: dict[str, list[Thing]] = {file: [] for file in files.values()}
-    for one in found["annotations"]:
-        if one["image_id"] in files:
-            left, top, width, height = (round(edge) for edge in one["bbox"])
-            file = files[one["image_id"]]
-            things[file].append(Thing(nouns[one["category_id"]], file, (left, top, left + width, top + height)))
+    for annotation in instances["annotations"]:
+        if annotation["image_id"] in files:
+            left, top, width, height = (round(edge) for edge in annotation["bbox"])
+            file = files[annotation["image_id"]]
+            things[file].append(Thing(nouns[annotation["category_id"]], file, (left, top, left + width, top + height)))
     return things
 
 
@@ -163,24 +163,24 @@ def kind_of(number: int) -> str:
 
 
 def make(output: Path, n_clips: int, seed: int) -> None:
-    rng, found = Random(seed), scenes()
-    pieces = [(file, square) for file, things in found.items() if (square := free_piece(things)) is not None]
-    things = [thing for own in found.values() for thing in own if thing.noun != SIGN and alone(thing, own)]
+    rng, things_of = Random(seed), scenes()
+    pieces = [(file, square) for file, things in things_of.items() if (square := free_piece(things)) is not None]
+    things = [thing for own in things_of.values() for thing in own if thing.noun != SIGN and alone(thing, own)]
     nouns = sorted({thing.noun for thing in things})
     (output / "videos").mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
     for number in range(n_clips):
         moving = rng.choice(things)
         other = rng.choice([thing for thing in things if thing.noun != moving.noun]) if number % 2 else None
-        images = [cut_out(one, rng.randint(*OBJECTS)) for one in (moving, other) if one is not None]
+        images = [cut_out(thing, rng.randint(*OBJECTS)) for thing in (moving, other) if thing is not None]
         name = f"clip_{number:03}"
         frames = frames_of(rng, background(rng, pieces), images[0], images[1] if other is not None else None)
         write_clip(output / "videos" / f"{name}.mp4", frames)
         records += questions_of(rng, name, nouns, moving.noun, None if other is None else other.noun)
-    answers = [{key: one[key] for key in ("answer", "type", "question_id")} for one in records]
-    asked = [{key: one[key] for key in ("question", "video_name", "question_id")} for one in records]
+    answers = [{key: record[key] for key in ("answer", "type", "question_id")} for record in records]
+    asked = [{key: record[key] for key in ("question", "video_name", "question_id")} for record in records]
     for name, content in (("val_q.json", asked), ("val_a.json", answers)):
-        lines = ",\n".join(json.dumps(one) for one in content)
+        lines = ",\n".join(json.dumps(row) for row in content)
         (output / name).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 

@@ -31,11 +31,13 @@ def slider(model: Any, strategies: Sequence[str | Strategy], keep_ratios: Sequen
     ratios, and at every other stop that they can reach in this model. Settings files stay at their own keep ratio."""
     asked = make_setups(strategies, keep_ratios, baselines=[])
     movable = {
-        (one.label, one.position_ids): one for one in asked if isinstance(one, Pruned) and not isinstance(one, FromFile)
+        (setup.label, setup.position_ids): setup
+        for setup in asked
+        if isinstance(setup, Pruned) and not isinstance(setup, FromFile)
     }
     stops = [ratio for ratio in SLIDER if ratio not in keep_ratios]
-    moved = [_at(model, one, ratio) for ratio in stops for one in movable.values()]
-    return sorted([*asked, *(one for one in moved if one is not None)], key=lambda one: -one.keep_ratio)
+    moved = [_at(model, setup, ratio) for ratio in stops for setup in movable.values()]
+    return sorted([*asked, *(setup for setup in moved if setup is not None)], key=lambda setup: -setup.keep_ratio)
 
 
 def _at(model: Any, setup: Pruned, keep_ratio: float) -> Pruned | None:
@@ -61,7 +63,7 @@ def page(explanation: Explanation) -> str:
     shown, urls = explanation.canvas, _Distinct()
     images = [urls.number(jpeg_url(raster.image)) for raster in shown.rasters]
     heats = _Distinct()
-    outcomes = [_outcome(explanation, one, heats) for one in explanation.outcomes if one.canvas is None]
+    outcomes = [_outcome(explanation, outcome, heats) for outcome in explanation.outcomes if outcome.canvas is None]
     data = {
         "rasters": [_raster(raster) for raster in shown.rasters],
         "unpruned": outcomes[0],
@@ -75,9 +77,9 @@ def page(explanation: Explanation) -> str:
         urls=urls.values,
         placed=list(zip(shown.rasters, images, strict=True)),
         true_boxes=_rectangles(explanation, explanation.true_box),
-        strategies=list(dict.fromkeys(one["strategy"] for one in outcomes[1:])),
-        first=next((one["strategy"] for one in outcomes[1:] if one["heat"]), outcomes[-1]["strategy"]),
-        kinds=list(dict.fromkeys(one["ids"] for one in outcomes[1:])),
+        strategies=list(dict.fromkeys(outcome["strategy"] for outcome in outcomes[1:])),
+        first=next((outcome["strategy"] for outcome in outcomes[1:] if outcome["heat"]), outcomes[-1]["strategy"]),
+        kinds=list(dict.fromkeys(outcome["ids"] for outcome in outcomes[1:])),
         outcomes=outcomes,
         cividis=[_hex(HEAT(x)) for x in np.linspace(0, 1, 9)],
         data=data,

@@ -10,10 +10,10 @@ from tokenprune.evals.report.table import NOTHING
 def table(explanation: Explanation) -> Table:
     unpruned = explanation.unpruned
     result = Table(title=explanation.question, title_justify="left", caption_justify="left")
-    timed = any(one.ttft is not None for one in explanation.outcomes)
+    timed = any(outcome.ttft is not None for outcome in explanation.outcomes)
     result.caption = "visual tokens that a decoder layer sees on average; KV cache after the prefill"
     result.caption += "; TTFT: time to first token, relative to unpruned" if timed else ""
-    both = len({one.setup.position_ids for one in explanation.outcomes[1:]}) > 1
+    both = len({outcome.setup.position_ids for outcome in explanation.outcomes[1:]}) > 1
     result.add_column("strategy", no_wrap=True)
     if both:
         result.add_column("position IDs", no_wrap=True)
@@ -23,27 +23,27 @@ def table(explanation: Explanation) -> Table:
     result.add_column("vs unpruned", justify="center", no_wrap=True)
     if explanation.true_box is not None:
         result.add_column("IoU", justify="right", no_wrap=True)
-    for one in explanation.outcomes:
-        setup, kept = one.setup, one.kept
-        first = one is unpruned
+    for outcome in explanation.outcomes:
+        setup, kept = outcome.setup, outcome.kept
+        first = outcome is unpruned
         result.add_row(
             setup.label,
             *([NOTHING if first else setup.position_ids] if both else []),
             f"{kept.n_mean / kept.n_visual:.0%}",
             f"{kept.n_mean:.4g} of {kept.n_visual}",
-            decimal(one.kv_cache_bytes),
-            *([] if one.ttft is None else [f"{one.ttft:.2f}x"]),
-            one.answer or "(no answer)",
-            NOTHING if first else _beside_unpruned(explanation, one),
-            *([] if one.iou is None else [f"{one.iou:.2f}" if one.box else "no box"]),
+            decimal(outcome.kv_cache_bytes),
+            *([] if outcome.ttft is None else [f"{outcome.ttft:.2f}x"]),
+            outcome.answer or "(no answer)",
+            NOTHING if first else _beside_unpruned(explanation, outcome),
+            *([] if outcome.iou is None else [f"{outcome.iou:.2f}" if outcome.box else "no box"]),
         )
     return result
 
 
-def _beside_unpruned(explanation: Explanation, one: Outcome) -> str:
-    overlap = explanation.overlap(one)
-    if one.answer == explanation.unpruned.answer:
+def _beside_unpruned(explanation: Explanation, outcome: Outcome) -> str:
+    overlap = explanation.overlap(outcome)
+    if outcome.answer == explanation.unpruned.answer:
         return "the same"
     if overlap is None:
         return "different"
-    return f"IoU {overlap:.2f}" if one.box else "no box"
+    return f"IoU {overlap:.2f}" if outcome.box else "no box"

@@ -23,26 +23,26 @@ def patterns() -> dict[str, Checkpoint | None]:
     from tokenprune.serving.vllm.architectures.checkpoints import TWO_FORMATS
 
     every = ARCHITECTURES.values()
-    found: dict[str, Checkpoint | None] = {}
-    for kind, one in records().items():
+    by_pattern: dict[str, Checkpoint | None] = {}
+    for kind, record in records().items():
         named = (TWO_FORMATS[kind].converted_name,) if kind in TWO_FORMATS else ()
-        found |= {pattern: Checkpoint(kind, tower, named) for pattern, tower in one.names.items()}
-    found |= {pattern: None for one in (*records().values(), *every) for pattern in one.other_names}
-    for one in every:
-        named = (one.replaces,) if one.must_be_named or one.conversion else ()
-        found |= dict.fromkeys(one.names, Checkpoint(one.model_type, architectures=named))
-    return found
+        by_pattern |= {pattern: Checkpoint(kind, tower, named) for pattern, tower in record.names.items()}
+    by_pattern |= {pattern: None for record in (*records().values(), *every) for pattern in record.other_names}
+    for record in every:
+        named = (record.replaces,) if record.must_be_named or record.conversion else ()
+        by_pattern |= dict.fromkeys(record.names, Checkpoint(record.model_type, architectures=named))
+    return by_pattern
 
 
 def guess(name: str, types: Collection[str]) -> Checkpoint | None:
     """The checkpoint that a Hugging Face name stands for, given all types; None if the name does not say."""
     if not CHECKPOINT.fullmatch(name):
         return None
-    for pattern, found in patterns().items():
+    for pattern, checkpoint in patterns().items():
         if re.match(pattern, name, re.IGNORECASE):
-            return found
-    found = _type_in(name.rpartition("/")[2], types)
-    return None if found is None else Checkpoint(found)
+            return checkpoint
+    model_type = _type_in(name.rpartition("/")[2], types)
+    return None if model_type is None else Checkpoint(model_type)
 
 
 def part_of(wanted: str, names: Collection[str]) -> str | None:
@@ -63,7 +63,7 @@ def _type_in(name: str, types: Collection[str]) -> str | None:
         return within
     words = [word for word in name.split("-") if word]
     beginnings = (plain("-".join(words[:n])) for n in range(len(words), 1, -1))
-    fitting = ([one for one in sorted(types) if beginning in _beginnings(one)] for beginning in beginnings)
+    fitting = ([kind for kind in sorted(types) if beginning in _beginnings(kind)] for beginning in beginnings)
     return next((min(some, key=len) for some in fitting if some), None)
 
 

@@ -112,7 +112,7 @@ def _card(regression: Regression, asked: AskedQuestion | None, images: dict[Show
         kept = answer.kept[number] if len(answer.kept) == len(question.images) else None
         of_image = _panels(image, kept, _window(asked, image))
         if len(question.images) > 1:
-            of_image = [replace(one, name=f"image {number + 1} {one.name}".strip()) for one in of_image]
+            of_image = [replace(panel, name=f"image {number + 1} {panel.name}".strip()) for panel in of_image]
         panels += of_image
     if len(question.images) == 1 and not isinstance(question, VideoQuestion) and panels[0].image is not None:
         panels[0].boxes = _boxes(regression, question, panels[0].image.scale)

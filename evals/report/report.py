@@ -164,13 +164,13 @@ def write(
     with naming(markdown):
         markdown.write_text(_joined([*told, *parts]), encoding="utf-8")
     plots = plot.draw(rows, folder)
-    found: list[Regression] = []
+    lost: list[Regression] = []
     questions: dict[tuple[str, str, str], AskedQuestion] = {}
     notes: list[str] = []
     for run in (RunFolder(path) for path in results if path.is_dir()):
-        answers = {asked: one for asked, one in run.answers().items() if split in (None, one.split)}
+        answers = {asked: answer for asked, answer in run.answers().items() if split in (None, answer.split)}
         of_run = [replace(regression, run=str(run.path)) for regression in worst_regressions(answers, n_losses)]
-        found += of_run
+        lost += of_run
         try:
             questions |= questions_of(run, of_run)
         except (OSError, ValueError) as error:
@@ -178,7 +178,7 @@ def write(
     title = f"{rows[0].model}: what pruning costs"
     shown = next((path for path in plots if path.suffix == ".png"), None)
     with naming(html):
-        html.write_text(page(title, told, parts, shown, found, questions, " ".join(notes)), encoding="utf-8")
+        html.write_text(page(title, told, parts, shown, lost, questions, " ".join(notes)), encoding="utf-8")
     return [html, markdown, *plots]
 
 

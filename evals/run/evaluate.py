@@ -170,7 +170,7 @@ def _compared(
 
 def _adapter(backend: Backend, questions: Sequence[Question]) -> type[ModelAdapter] | None:
     """Return the adapter for a model in this process if all questions are about videos; None for the registered one."""
-    if isinstance(backend, InProcessBackend) and all(isinstance(one, VideoQuestion) for one in questions):
+    if isinstance(backend, InProcessBackend) and all(isinstance(question, VideoQuestion) for question in questions):
         return adapter_for_clips(backend.model, backend.processor)
     return None
 
@@ -189,13 +189,13 @@ def _done(folder: RunFolder) -> set[AnswerKey]:
 
 def _avoided(apart_from: Sequence[str | Path], say: Callable[[str], None]) -> frozenset[str]:
     """Return the digests of the images that settings files were calibrated on; say which files name none."""
-    found = frozenset[str]()
+    avoided = frozenset[str]()
     for file in apart_from:
         images = calibrated_on(SettingsFile.read(file))
         if not images:
             say(f"{file}: no search wrote this file, so no image is left out for it.")
-        found |= images
-    return found
+        avoided |= images
+    return avoided
 
 
 def _uncalibrated(

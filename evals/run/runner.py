@@ -69,7 +69,9 @@ class Runner:
         time if the processor cannot encode them together."""
         inputs = None
         for setup in setups:
-            missing = {asked for one in batch if (asked := AnswerKey.of(one.question, setup.key)) in part.missing}
+            missing = {
+                asked for decoded in batch if (asked := AnswerKey.of(decoded.question, setup.key)) in part.missing
+            }
             if not missing:
                 continue
             if inputs is None:
@@ -79,8 +81,8 @@ class Runner:
                     if len(batch) == 1:
                         yield [self._failed(batch[0].question, setup, error)]
                         continue
-                    for one in batch:  # PerceptionLM's processor cannot batch images of 3 and of 5 tiles
-                        yield from self._ask_batch([one], setups, part)
+                    for decoded in batch:  # PerceptionLM's processor cannot batch images of 3 and of 5 tiles
+                        yield from self._ask_batch([decoded], setups, part)
                     return
             answers = self._answers(batch, inputs, setup, part.first_id)
             yield [answer for answer in answers if answer.answer_key in missing]
@@ -94,12 +96,12 @@ class Runner:
             release_locals(error)
             answers = [
                 answer
-                for one in batch
-                for inputs in [encode_batch(self.model, self.processor, [one], setup)]
-                for answer in self._answers([one], inputs, setup, first_id)
+                for decoded in batch
+                for inputs in [encode_batch(self.model, self.processor, [decoded], setup)]
+                for answer in self._answers([decoded], inputs, setup, first_id)
             ]
             if all(answer.error is None for answer in answers):
-                names = ", ".join(one.question.id for one in batch)
+                names = ", ".join(decoded.question.id for decoded in batch)
                 raise QuestionError(
                     f"{setup.key}: stopped at {names}: {_described(error)}. Each of them succeeds alone, so the batch "
                     f"is too large: lower --batch-tokens, which is {self.batch_tokens}, and name another --output."
@@ -108,7 +110,7 @@ class Runner:
 
     @torch.inference_mode()
     def _generated(self, batch: Sequence[DecodedQuestion], inputs: Any, setup: Setup, first_id: str) -> list[Answer]:
-        questions = [one.question for one in batch]
+        questions = [decoded.question for decoded in batch]
         longest = max(question.max_new_tokens for question in questions)
         with setup.patched(self.model) as handle:
             if self.warms_up and not self._is_warm:
@@ -122,9 +124,11 @@ class Runner:
             seconds = time.perf_counter() - start  # tolist waited for the device
             costs = visual_costs(self.model, self.processor, setup, handle, inputs["input_ids"])
             cache_bytes = {
-                one.question.id: kv_cache_bytes(self.model, encode_batch(self.model, self.processor, [one], setup))
-                for one in batch
-                if one.question.id == first_id
+                decoded.question.id: kv_cache_bytes(
+                    self.model, encode_batch(self.model, self.processor, [decoded], setup)
+                )
+                for decoded in batch
+                if decoded.question.id == first_id
             }
         return [
             Answer.to(

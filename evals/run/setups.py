@@ -151,31 +151,31 @@ def make_setups(
     at the keep ratio that it was found for; SettingError if that is not among `keep_ratios`. `downsample` shrinks the
     image instead. A Strategy object is used at each of the keep ratios. SettingError if two setups have the same name.
     """
-    for one in position_ids:
-        if one not in POSITION_IDS:
-            raise tokenprune.SettingError(unknown("kind of position IDs", one, POSITION_IDS))
+    for ids in position_ids:
+        if ids not in POSITION_IDS:
+            raise tokenprune.SettingError(unknown("kind of position IDs", ids, POSITION_IDS))
     named = [*strategies, *(name for name in baselines if name != UNPRUNED and name not in strategies)]
-    asked = [_read(one, keep_ratios) if isinstance(one, str) and one != DOWNSAMPLE else one for one in named]
+    asked = [_read(name, keep_ratios) if isinstance(name, str) and name != DOWNSAMPLE else name for name in named]
     made = [(one, strategy) for ratio in keep_ratios for strategy in asked if (one := _of(strategy, ratio)) is not None]
     full: dict[tuple[str, float], set[str]] = {}
     for one, strategy in made:
         if isinstance(one, Pruned):
             full.setdefault((one.label, one.keep_ratio), set()).add(_full_label(strategy))
-    found: list[Setup] = [Unpruned()] if UNPRUNED in baselines else []
+    setups: list[Setup] = [Unpruned()] if UNPRUNED in baselines else []
     for one, strategy in made:
         if isinstance(one, Pruned):
             if len(full[one.label, one.keep_ratio]) > 1:
                 one = replace(one, label=_full_label(strategy))
-            found += [replace(one, position_ids=cast(PositionIds, ids)) for ids in position_ids]
+            setups += [replace(one, position_ids=cast(PositionIds, ids)) for ids in position_ids]
         else:
-            found.append(one)
-    for name, count in Counter(str(setup.key) for setup in found).items():
+            setups.append(one)
+    for name, count in Counter(str(setup.key) for setup in setups).items():
         if count > 1:
             raise tokenprune.SettingError(
                 f"the setup {name} appears twice, so its results could not be told apart. Name it once; if these are "
                 "two settings files, rename one"
             )
-    return found
+    return setups
 
 
 def pruned_setups(strategies: Sequence[str], keep_ratios: Sequence[float], position_ids: Sequence[str]) -> list[Pruned]:
@@ -185,7 +185,7 @@ def pruned_setups(strategies: Sequence[str], keep_ratios: Sequence[float], posit
         raise tokenprune.SettingError(
             f"{DOWNSAMPLE} prunes nothing, so only `tokenprune eval` measures it. Leave it out of --strategy"
         )
-    return [one for one in make_setups(strategies, keep_ratios, position_ids, ()) if isinstance(one, Pruned)]
+    return [setup for setup in make_setups(strategies, keep_ratios, position_ids, ()) if isinstance(setup, Pruned)]
 
 
 def possible(strategies: Sequence[str], check: Callable[[Pruned], object], say: Callable[[str], None]) -> Sequence[str]:
@@ -216,7 +216,7 @@ def _accepted(name: str, check: Callable[[Pruned], object]) -> tuple[str | None,
 
 def read_by(adapter: type[ModelAdapter] | None, setups: Sequence[Setup]) -> list[Setup]:
     """Return the same setups, for models that are read by another adapter."""
-    return [replace(one, adapter=adapter) if isinstance(one, Pruned) else one for one in setups]
+    return [replace(setup, adapter=adapter) if isinstance(setup, Pruned) else setup for setup in setups]
 
 
 def _of(given: StrategySpec | tokenprune.Strategy | str, keep_ratio: float) -> Setup | None:

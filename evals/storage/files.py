@@ -18,7 +18,7 @@ def check_folder(path: Path, option: str = "--output") -> None:
 
     Call it before anything slow. option: where the path was given.
     """
-    there = next(one for one in (path.absolute(), *path.absolute().parents) if os.path.lexists(one))
+    there = next(parent for parent in (path.absolute(), *path.absolute().parents) if os.path.lexists(parent))
     if not os.path.isdir(there):
         where = "it is a file" if there == path.absolute() else f"{there} is a file"
         raise SettingError(f"{path}: cannot be a folder, because {where}. Name another {option}.")

@@ -28,7 +28,7 @@ _DIGEST = re.compile("[0-9a-f]{16,}")
 
 
 def check_same(
-    found: Mapping[str, Any], now: Mapping[str, Any], holds: str, instead: str, words: Mapping[str, str] | None = None
+    stored: Mapping[str, Any], now: Mapping[str, Any], holds: str, instead: str, words: Mapping[str, str] | None = None
 ) -> None:
     """Raise SettingError if the values that a file was started with differ from `now`.
 
@@ -38,13 +38,13 @@ def check_same(
     words: what a differing digest means, by its name, if not in DIGESTS: "other sources". Digests themselves are not
         shown.
     """
-    found, now = _flat(found), _flat(now)
-    changed = [name for name in {**found, **now} if found.get(name) != now.get(name)]
+    stored, now = _flat(stored), _flat(now)
+    changed = [name for name in {**stored, **now} if stored.get(name) != now.get(name)]
     if changed:
         listed, more = changed[:LISTED], len(changed) - LISTED
-        digests = [name for name in listed if _is_digest(found.get(name)) or _is_digest(now.get(name))]
+        digests = [name for name in listed if _is_digest(stored.get(name)) or _is_digest(now.get(name))]
         shown = [name for name in listed if name not in digests]
-        was, is_now = (", ".join(f"{name}={_short.repr(of.get(name))}" for name in shown) for of in (found, now))
+        was, is_now = (", ".join(f"{name}={_short.repr(of.get(name))}" for name in shown) for of in (stored, now))
         differences = [f"with {was} and not {is_now}"] if shown else []
         differences += [f"with {(words or {}).get(name) or _in_words(name)}" for name in digests]
         others = f", and {more} more" if more > 0 else ""
@@ -56,8 +56,8 @@ def record_identity(path: Path, identity: Mapping[str, Any], what: str) -> None:
     now = json.loads(json.dumps(identity))
     if path.is_file():
         instead = "Name another output, or delete its folder."
-        found = as_object(parse_json(read_text(path), str(path), f". {instead}"), str(path))
-        check_same(found, now, f"{path}: holds {what}", instead)
+        stored = as_object(parse_json(read_text(path), str(path), f". {instead}"), str(path))
+        check_same(stored, now, f"{path}: holds {what}", instead)
     else:
         files.replace(path, json.dumps(now, indent=1) + "\n")
 

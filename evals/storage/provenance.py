@@ -121,15 +121,15 @@ def class_identity(strategy: tokenprune.Strategy | type[tokenprune.Strategy]) ->
     For a `Compose`, of its steps' classes too. Functions that the class calls are not included, nor tokenprune's base
     classes, which the version identifies.
     """
-    kinds = [one if isinstance(one, type) else type(one) for one in (strategy, *getattr(strategy, "steps", ()))]
+    kinds = [step if isinstance(step, type) else type(step) for step in (strategy, *getattr(strategy, "steps", ()))]
     own = [
-        one
+        cls
         for kind in kinds
-        for one in kind.__mro__
-        if one.__module__.startswith(STRATEGIES) or one.__module__.partition(".")[0] not in KNOWN
+        for cls in kind.__mro__
+        if cls.__module__.startswith(STRATEGIES) or cls.__module__.partition(".")[0] not in KNOWN
     ]
     try:
-        sources = [inspect.getsource(one) for one in own]
+        sources = [inspect.getsource(cls) for cls in own]
     except (OSError, TypeError):
         return {}
     return {"class": hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]} if sources else {}

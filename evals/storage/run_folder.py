@@ -67,7 +67,7 @@ class RunFolder:
             raise DataError(f"{self.path}: has answers but no run.json. Name another --output.")
         return False
 
-    def _check_same(self, found: dict[str, Any], now: dict[str, Any]) -> None:
+    def _check_same(self, stored: dict[str, Any], now: dict[str, Any]) -> None:
         """Raise SettingError that names what differs; setups only if nothing else does, as there may be many."""
         holds = f"{self._record}: holds another run"
         instead = (
@@ -75,14 +75,14 @@ class RunFolder:
             "position IDs or tasks to a run, also name those that it has. A settings file leaves out images: to add "
             "one later, begin the run with --apart-from FILE.)"
         )
-        others = [{name: value for name, value in one.items() if name != "setups"} for one in (found, now)]
+        others = [{name: value for name, value in one.items() if name != "setups"} for one in (stored, now)]
         check_same(others[0], others[1], holds, instead)
-        unnamed = [key for key in found["setups"] if key not in now["setups"]]
+        unnamed = [key for key in stored["setups"] if key not in now["setups"]]
         if unnamed:
             listed, more = "; ".join(unnamed[:LISTED]), len(unnamed) - LISTED
             further = f"; and {more} more" if more > 0 else ""
             raise SettingError(f"{holds}, with setups that are not named now: {listed}{further}. {instead}")
-        for key, was in found["setups"].items():
+        for key, was in stored["setups"].items():
             measured, is_now = f"{holds}, in which {key} was measured", now["setups"][key]
             check_same({"settings": was}, {"settings": is_now}, measured, instead)
 

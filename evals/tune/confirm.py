@@ -64,13 +64,13 @@ def sequence(tried: Sequence[Tried]) -> list[Tried]:
     """The settings to test, the most likely to pass first; each saves more than the one before. The sequence with the
     highest expected saving is chosen: a small further saving is not worth the risk of ending the sequence. If none is
     likely to pass, the setting that comes closest."""
-    complete = [one for one in tried if one.complete and one.cost < 1]
-    complete.sort(key=lambda one: (-one.assurance, one.loss.upper, one.cost))
+    complete = [setting for setting in tried if setting.complete and setting.cost < 1]
+    complete.sort(key=lambda setting: (-setting.assurance, setting.loss.upper, setting.cost))
     front: list[Tried] = []
-    for one in complete:
-        if not front or one.cost < front[-1].cost:
-            front.append(one)
-    likely = [one for one in front if one.assurance >= LEAST_ASSURANCE] or front[:1]
+    for setting in complete:
+        if not front or setting.cost < front[-1].cost:
+            front.append(setting)
+    likely = [setting for setting in front if setting.assurance >= LEAST_ASSURANCE] or front[:1]
     sequences = (some for n in range(1, MOST + 1) for some in combinations(likely, n))
     return list(max(sequences, key=expected_saving, default=()))
 
@@ -79,10 +79,10 @@ def expected_saving(order: Sequence[Tried]) -> float:
     """The expected share of the unpruned model's cost saved by the last setting that passes, if each passes with its
     assurance, independently of the others."""
     saving, passing, cost = 0.0, 1.0, 1.0
-    for one in order:
-        passing *= one.assurance
-        saving += passing * (cost - one.cost)
-        cost = one.cost
+    for setting in order:
+        passing *= setting.assurance
+        saving += passing * (cost - setting.cost)
+        cost = setting.cost
     return saving
 
 
@@ -93,11 +93,11 @@ def confirm(
     if order:
         scorer.ask([UNPRUNED], fresh)
     tested: list[Tested] = []
-    for number, one in enumerate(order, start=1):
+    for number, setting in enumerate(order, start=1):
         say(f"test {number} of at most {len(order)}")
-        scorer.ask([one.setup], fresh)
-        loss = loss_on(scorer, one.setup, fresh)
-        tested.append(Tested(one, loss, loss.passes(margin)))
+        scorer.ask([setting.setup], fresh)
+        loss = loss_on(scorer, setting.setup, fresh)
+        tested.append(Tested(setting, loss, loss.passes(margin)))
         if not tested[-1].passed:
             break
     return tested

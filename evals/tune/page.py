@@ -64,9 +64,9 @@ class About:
 def write(tuned: Tuned, about: About, scorer: ModelScorer, fresh: Half, plot: str) -> str:
     """Return the page."""
     parts = [f"# What to set for {about.model}", tuned.verdict, *_next_steps(tuned, about)]
-    shown = [one.tried for one in tuned.tested if one.passed] or [one.tried for one in tuned.tested]
+    shown = [tested.tried for tested in tuned.tested if tested.passed] or [tested.tried for tested in tuned.tested]
     if shown:
-        names = "`, then `".join(_setting(one) for one in shown[-2:][::-1])
+        names = "`, then `".join(_setting(tried) for tried in shown[-2:][::-1])
         told = f"On the fresh questions, unpruned and with `{names}`, with a 95 % interval of each line by itself:"
         parts += ["## By kind of question", told]
         parts.append(_by_kind(shown[-2:][::-1], scorer, fresh))
@@ -78,7 +78,7 @@ def verdict(tuned: Tuned, about: About) -> str:
     """What was found, in one paragraph."""
     if tuned.best is None:
         return "**Leave it unpruned**: every setting that was tried costs more than the unpruned model."
-    best, loss = tuned.best, next(one.loss for one in tuned.tested if one.tried is tuned.best)
+    best, loss = tuned.best, next(tested.loss for tested in tuned.tested if tested.tried is tuned.best)
     if tuned.passed:
         return (
             f"**{_setting(best)}** costs {_percent(best.cost)} of the unpruned model's {COST_NAMES[about.cost]} and "
@@ -106,7 +106,7 @@ def _next_steps(tuned: Tuned, about: About) -> list[str]:
     ]
     if tuned.passed:
         lines.append(f'```python\ntokenprune.patch(model, "{path}")\n```')
-    second = next((one for one in tuned.tested[::-1] if one.passed and one.tried is not best), None)
+    second = next((tested for tested in tuned.tested[::-1] if tested.passed and tested.tried is not best), None)
     if second is not None:
         lines.append(
             f"Runner-up: **{_setting(second.tried)}**, {_percent(second.tried.cost)}, which {_lost(second.loss)}, and "
@@ -129,7 +129,7 @@ def _by_kind(shown: Sequence[Tried], scorer: ModelScorer, fresh: Half) -> str:
     questions, numbers = fresh.questions, fresh.images
     named = kinds(questions)
     base = scorer.scores(UNPRUNED, questions)
-    own = [scorer.scores(one.setup, questions) for one in shown]
+    own = [scorer.scores(tried.setup, questions) for tried in shown]
     lines = []
     for kind, count in [("all", len(questions)), *Counter(named).most_common()]:
         at = [place for place, name in enumerate(named) if kind in ("all", name)]
@@ -140,19 +140,19 @@ def _by_kind(shown: Sequence[Tried], scorer: ModelScorer, fresh: Half) -> str:
             interval = f" [{low:+.1f}, {high:+.1f}]" if math.isfinite(low) else ""  # a single image gives none
             cells.append(f"{100 * found.difference:+.1f}{interval}")
         lines.append(cells)
-    return str(Table(["kind", "n", "unpruned, %", *(f"`{_setting(one)}`, points gained" for one in shown)], lines))
+    return str(Table(["kind", "n", "unpruned, %", *(f"`{_setting(tried)}`, points gained" for tried in shown)], lines))
 
 
 def kinds(questions: Sequence[Question]) -> list[str]:
     """Name each question's kind: its task, with the set's own category or else the first two words; a task's rare kinds
     are combined."""
-    full = [(one.task, one.category or " ".join(one.text.lower().split()[:2])) for one in questions]
+    full = [(question.task, question.category or " ".join(question.text.lower().split()[:2])) for question in questions]
     counts = Counter(full)
     return [f"{task}: {kind if counts[task, kind] >= LEAST else OTHER}" for task, kind in full]
 
 
 def _method(tuned: Tuned, about: About) -> list[str]:
-    n_complete = sum(one.complete for one in tuned.tried)
+    n_complete = sum(tried.complete for tried in tuned.tried)
     lines = [
         f"Settings tried: {len(tuned.tried)}, each on the first few of {about.n_searched} questions; on all of them: "
         f"{n_complete}. Those in the table were then tested on other questions, in this order, the safest first, until "
@@ -162,15 +162,15 @@ def _method(tuned: Tuned, about: About) -> list[str]:
     ]
     rows = [
         [
-            f"`{_setting(one.tried)}`",
-            _percent(one.tried.cost),
-            f"{one.loss.points:.1f}",
-            f"{one.loss.upper:.1f}",
-            str(one.loss.n),
-            "passed" if one.passed else "failed",
-            NOTHING if (needed := one.loss.questions_needed(about.max_loss)) is None else f"{needed:,}",
+            f"`{_setting(tested.tried)}`",
+            _percent(tested.tried.cost),
+            f"{tested.loss.points:.1f}",
+            f"{tested.loss.upper:.1f}",
+            str(tested.loss.n),
+            "passed" if tested.passed else "failed",
+            NOTHING if (needed := tested.loss.questions_needed(about.max_loss)) is None else f"{needed:,}",
         ]
-        for one in tuned.tested
+        for tested in tuned.tested
     ]
     if rows:
         head = ["setting", "cost", "points lost", "at most (95 %)", "n", "test", "n for 80 % power"]

@@ -23,17 +23,17 @@ def figure(tuned: Tuned, about: About) -> Figure:
     result = Figure(figsize=(8.6, 5.6), layout="constrained")
     FigureCanvasAgg(result)
     axes = result.subplots()
-    halved = [one for one in tuned.tried if not one.complete]
+    halved = [tried for tried in tuned.tried if not tried.complete]
     axes.plot(
-        [100 * one.cost for one in halved],
-        [one.loss.points for one in halved],
+        [100 * tried.cost for tried in halved],
+        [tried.loss.points for tried in halved],
         "x",
         color=GREY,
         alpha=0.5,
         label="dropped after fewer questions",
     )
-    complete = [(one.cost, one.loss) for one in tuned.tried if one.complete]
-    fresh = [(one.tried.cost, one.loss) for one in tuned.tested]
+    complete = [(tried.cost, tried.loss) for tried in tuned.tried if tried.complete]
+    fresh = [(tested.tried.cost, tested.loss) for tested in tuned.tested]
     for points, color, marker, label in (
         (complete, BLUE, "o", "asked the whole first half"),
         (fresh, VERMILION, "D", "tested on fresh questions"),
@@ -48,7 +48,7 @@ def figure(tuned: Tuned, about: About) -> Figure:
                 costs, means, yerr=[below, above], fmt=marker, color=color, label=label, capsize=2, elinewidth=1
             )
     if tuned.best is not None:
-        loss = next(one.loss for one in tuned.tested if one.tried is tuned.best)
+        loss = next(tested.loss for tested in tuned.tested if tested.tried is tuned.best)
         verdict = "recommended" if tuned.passed else "most promising, not shown to stay within the bound"
         axes.plot(
             100 * tuned.best.cost,

@@ -70,7 +70,7 @@ class ModelScorer:
         pruned = [setup.strategy for setup in setups if isinstance(setup, Pruned)]
         sharing = [setup for setup in setups if not isinstance(setup, Pruned) or shares(setup.strategy)]
         alone = [setup for setup in setups if setup not in sharing]
-        with shared_encoder(self.model, [one for one in pruned if shares(one)]):
+        with shared_encoder(self.model, [strategy for strategy in pruned if shares(strategy)]):
             self._ask(sharing, half)
         self._ask(alone, half)
 
@@ -86,7 +86,7 @@ class ModelScorer:
         kind = FirstTokens if self.measure == "overlap" else Runner
         runner = kind(self.model, self.processor, setups, self._batch_tokens)
         for chunk in half.chunks:
-            asked = {AnswerKey.of(one, setup.key) for one in chunk for setup in setups}
+            asked = {AnswerKey.of(question, setup.key) for question in chunk for setup in setups}
             missing = asked - self._answers.keys()
             self._count(asked - missing)
             for answers in runner.ask(Part(chunk, missing, first_id="")) if missing else ():

@@ -113,14 +113,14 @@ def search(
             known = {one.setup.key for one in tried}
             study.set_user_attr(name, _proposals(study, space, plan, number, meter, known))
         proposed = study.user_attrs[name]
-        setups = [_setup(space, one["params"]) for one in proposed]
-        costs = {setup.key: one["cost"] for setup, one in zip(setups, proposed, strict=True)}
+        setups = [_setup(space, proposal["params"]) for proposal in proposed]
+        costs = {setup.key: proposal["cost"] for setup, proposal in zip(setups, proposed, strict=True)}
         outcomes = halved(setups, costs, plan, half, scorer)
-        for one, setup in list(zip(proposed, setups, strict=True))[max(0, n_done - len(tried)) :]:
+        for proposal, setup in list(zip(proposed, setups, strict=True))[max(0, n_done - len(tried)) :]:
             study.add_trial(
                 optuna.create_trial(
-                    params=one["params"],
-                    distributions=_distributions(space, one["params"]),
+                    params=proposal["params"],
+                    distributions=_distributions(space, proposal["params"]),
                     value=outcomes[setup.key].value,
                 )
             )
@@ -133,7 +133,10 @@ def completed(tried: Sequence[Tried], plan: SearchPlan, half: Half, scorer: Scor
     """Return the settings, highest value first, after asking the leaders everything."""
     ranked = sorted(tried, key=_rank)
     for _ in range(COMPLETED):
-        leader = next((one for one in ranked[:LEADERS] if not one.complete and one.assurance >= HOPELESS), None)
+        leader = next(
+            (candidate for candidate in ranked[:LEADERS] if not candidate.complete and candidate.assurance >= HOPELESS),
+            None,
+        )
         if leader is None:
             break
         scorer.ask([leader.setup], half)
@@ -143,8 +146,8 @@ def completed(tried: Sequence[Tried], plan: SearchPlan, half: Half, scorer: Scor
     return ranked
 
 
-def _rank(one: Tried) -> tuple[float, float]:
-    return -one.value, one.cost
+def _rank(tried: Tried) -> tuple[float, float]:
+    return -tried.value, tried.cost
 
 
 def halved(

@@ -48,21 +48,21 @@ class SharedTower:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         now = args, kwargs
-        found = next((one for one in self._calls if _same(now, (one[0].args, dict(one[0].kwargs)))), None)
-        if found is None:
+        stored = next((known for known in self._calls if _same(now, (known[0].args, dict(known[0].kwargs)))), None)
+        if stored is None:
             del self._calls[: max(0, 1 + len(self._calls) - self._remembered)]  # freed before the next ones are made
             self._inside = []
             with ExitStack() as overridden:
                 for module in self._modules:
                     overridden.enter_context(overridden_forward(module, self._recording(module)))
-                found = Call(self._tower, args, kwargs, self._forward(*args, **kwargs)), self._inside
+                stored = Call(self._tower, args, kwargs, self._forward(*args, **kwargs)), self._inside
         else:
-            self._calls = [one for one in self._calls if one is not found]
-            for call in found[1]:
+            self._calls = [known for known in self._calls if known is not stored]
+            for call in stored[1]:
                 with overridden_forward(call.module, _returning(call)):
                     call.module(*call.args, **call.kwargs)
-        self._calls.append(found)
-        return copy(found[0].output)  # models modify the object they get
+        self._calls.append(stored)
+        return copy(stored[0].output)  # models modify the object they get
 
     @property
     def __signature__(self) -> inspect.Signature:  # patches use it to name a call's arguments
@@ -101,10 +101,10 @@ def shared_encoder(model: Any, strategies: Iterable[Strategy], remembered: int =
     `remembered` batches stay in memory."""
     adapter = adapter_for(model)
     strategies = list(strategies)
-    layers = {one.attention_layer for one in strategies if "vision_attention" in one.needs}
+    layers = {strategy.attention_layer for strategy in strategies if "vision_attention" in strategy.needs}
     points = [point for layer in layers for point in adapter.capture_points(layer)]
     modules = list(dict.fromkeys(module for point in points for module in (point.attention, *point.outputs.values())))
-    if any("late_features" in one.needs & adapter.offers for one in strategies):
+    if any("late_features" in strategy.needs & adapter.offers for strategy in strategies):
         modules += [layer for tower in adapter.vision_towers for layer in adapter.tower.late_layers(tower)]
     with ExitStack() as overridden:
         for tower in adapter.vision_towers:

@@ -95,45 +95,48 @@ class Space:
     def starts(self) -> Mapping[str, list[dict[str, Any]]]:
         """The settings that each strategy starts from: its defaults, then the next choice of every setting, and so on,
         as far as they run. If none of these does, the first combination that runs; none if none does."""
-        found = {}
+        starts = {}
         for text in self.strategies:
             choices = self.choices(text)
             turns = range(lcm(*map(len, choices.values())))
             first = [{name: values[turn % len(values)] for name, values in choices.items()} for turn in turns]
             every = (dict(zip(choices, values, strict=True)) for values in product(*choices.values()))
             runs = partial(self._runs, text)
-            found[text] = [*filter(runs, first)] or [*islice(filter(runs, every), 1)]
-        return found
+            starts[text] = [*filter(runs, first)] or [*islice(filter(runs, every), 1)]
+        return starts
 
     @cached_property
     def possible(self) -> list[str]:
         """The strategies that can run. SettingError, with the reasons, if none can."""
-        found = [text for text in self.strategies if text not in self.refused]
-        if not found:
+        possible = [text for text in self.strategies if text not in self.refused]
+        if not possible:
             reasons = " ".join(f"{text}: {why}" for text, why in self.refused.items())
             raise SettingError(f"none of the strategies can be tried. {reasons}")
-        return found
+        return possible
 
     def choices(self, text: str) -> dict[str, tuple[Any, ...]]:
         """The settings of a strategy that are searched, and their values, the default first."""
         spec = self.specs[text]
         cls, hints = spec.strategy_class, setting_types(spec.strategy_class)
         defaults = {field.name: field.default for field in fields(cls)}
-        found: dict[str, tuple[Any, ...]] = {}
+        choices: dict[str, tuple[Any, ...]] = {}
         if issubclass(cls, AttentionStrategy):
-            found["layer"] = (None, -2)
+            choices["layer"] = (None, -2)
         elif issubclass(cls, OneStage):
             deeper = {max(1, self.n_layers // 3), max(1, self.n_layers // 2)}
-            found["layer"] = (defaults["layer"], *sorted(deeper - {defaults["layer"]}))
+            choices["layer"] = (defaults["layer"], *sorted(deeper - {defaults["layer"]}))
         if issubclass(cls, RankedStrategy):
-            found["cells"] = (defaults["cells"], None if defaults["cells"] else "auto")
+            choices["cells"] = (defaults["cells"], None if defaults["cells"] else "auto")
         if "attention_bias" in hints:
-            found["attention_bias"] = (None, "size")
+            choices["attention_bias"] = (None, "size")
         if get_origin(hints.get("score")) is Literal:
-            found["score"] = (defaults["score"], *(one for one in get_args(hints["score"]) if one != defaults["score"]))
+            choices["score"] = (
+                defaults["score"],
+                *(one for one in get_args(hints["score"]) if one != defaults["score"]),
+            )
         if hints.get("progressive") is bool:
-            found["progressive"] = (defaults["progressive"], not defaults["progressive"])
-        return {name: values for name, values in found.items() if name not in spec.settings}
+            choices["progressive"] = (defaults["progressive"], not defaults["progressive"])
+        return {name: values for name, values in choices.items() if name not in spec.settings}
 
     def suggest(self, trial: BaseTrial) -> Pruned | None:
         """The setup that a trial proposes; None for incompatible settings."""

@@ -89,7 +89,7 @@ def tune(settings: TuningSettings) -> Tuned:
         n_layers = len(adapter_for(loaded).layers)
         if settings.servable:
             architecture_of_loaded(loaded.config.to_dict())  # raises for a model that vLLM cannot prune
-        of_videos = all(isinstance(one, VideoQuestion) for one in questions)
+        of_videos = all(isinstance(question, VideoQuestion) for question in questions)
         adapter = adapter_for_clips(loaded, processor) if of_videos else None
         space = Space(loaded, n_layers, strategies, keep_ratios, settings.servable, adapter)
         for text, why in space.refused.items():
@@ -115,7 +115,7 @@ def tune(settings: TuningSettings) -> Tuned:
                 tried = search(study, space, plan, searched, scorer, CostMeter(loaded, processor, few, cost), name_part)
                 order = sequence(tried)
                 tested = confirm(order, fresh, scorer, max_loss, name_part)
-        passed = [one.tried for one in tested if one.passed]
+        passed = [test.tried for test in tested if test.passed]
         best = passed[-1] if passed else next(iter(order), None)
         written = None if best is None else output / (SETTINGS if passed else NOT_SHOWN)
         tuned = Tuned(bool(passed), best, written, output / PAGE, tested, tried)
@@ -133,9 +133,9 @@ def tune(settings: TuningSettings) -> Tuned:
 
 def _check(max_loss: float, strategies: Sequence[str], keep_ratios: tuple[float, float]) -> None:
     """Raise SettingError for an impossible search."""
-    for one in strategies:
-        if not isinstance(one, str):
-            raise SettingError(f"strategies: found {one!r}; tune takes names, such as 'fopru'.")
+    for name in strategies:
+        if not isinstance(name, str):
+            raise SettingError(f"strategies: found {name!r}; tune takes names, such as 'fopru'.")
     if not 0 < max_loss < 100:
         raise SettingError(f"max_loss={max_loss:g} is not between 0 and 100 points; write 1.0 for one point.")
     check_arguments(strategies, keep_ratios)
@@ -189,13 +189,13 @@ def _record(
             "cost": {"kind": about.cost, "relative": best.cost},
             "tested": [
                 {
-                    "setting": str(one.tried.setup.key),
-                    "points": one.loss.points,
-                    "upper": one.loss.upper,
-                    "n": one.loss.n,
-                    "passed": one.passed,
+                    "setting": str(test.tried.setup.key),
+                    "points": test.loss.points,
+                    "upper": test.loss.upper,
+                    "n": test.loss.n,
+                    "passed": test.passed,
                 }
-                for one in tuned.tested
+                for test in tuned.tested
             ],
             "measure": about.measure,
             "data": {"name": about.data, "split": split, "images": image_digests(questions)},

@@ -150,7 +150,7 @@ def _ratio(key: SetupKey) -> str:
     return f"{100 * key.keep_ratio:g} %"
 
 
-def points(found: Paired) -> str:
+def points(difference: Paired) -> str:
     """Format a difference in points, with its interval."""
-    low, high = found.interval
-    return f"{100 * found.difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    low, high = difference.interval
+    return f"{100 * difference.difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"

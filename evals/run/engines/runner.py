@@ -35,7 +35,7 @@ class PromptedQuestion:
         chat = chat_prompt(processor, question.text, len(images))
         special = tokenizer_options(processor, chat).get("add_special_tokens", True)
         prompt = Prompt(images, question.text, chat, question.max_new_tokens, special)
-        return cls(question, prompt, len(ids), [len([*part]) for one, part in groupby(ids) if one == visual_token])
+        return cls(question, prompt, len(ids), [len([*part]) for token, part in groupby(ids) if token == visual_token])
 
     @property
     def n_visual(self) -> int:
@@ -55,11 +55,18 @@ class EngineRunner:
         """Yield the missing answers of all parts under some setups that the engine is serving, for as many questions of
         a task at a time as the engine takes."""
         for _, of_task in groupby(parts, lambda part: part.questions[0].task):
-            left = [(one, part.missing) for part in of_task for one in part.questions if _missing(one, part, setups)]
+            left = [
+                (question, part.missing)
+                for part in of_task
+                for question in part.questions
+                if _missing(question, part, setups)
+            ]
             for start in range(0, len(left), self.engine.at_once):
                 together = left[start : start + self.engine.at_once]
                 for setup in setups:
-                    questions = [one for one, missing in together if AnswerKey.of(one, setup.key) in missing]
+                    questions = [
+                        question for question, missing in together if AnswerKey.of(question, setup.key) in missing
+                    ]
                     if questions:
                         yield self._asked(questions, setup)
 
@@ -79,40 +86,40 @@ class EngineRunner:
             *(self._answer(one, setup, reply, seconds) for one, reply in zip(prompted, replies, strict=True)),
         ]
 
-    def _answer(self, one: PromptedQuestion, setup: Setup, reply: Reply | Exception, seconds: float) -> Answer:
-        question = one.question
+    def _answer(self, prompted: PromptedQuestion, setup: Setup, reply: Reply | Exception, seconds: float) -> Answer:
+        question = prompted.question
         if isinstance(reply, Exception):
             return failed(question, setup, reply, self.on_error)
         text = reply.text.strip()
-        n_kept = one.n_visual - (one.n_tokens - reply.n_prompt)
-        if (wrong := self._miscounted(one, setup, n_kept)) is not None:
+        n_kept = prompted.n_visual - (prompted.n_tokens - reply.n_prompt)
+        if (wrong := self._miscounted(prompted, setup, n_kept)) is not None:
             return failed(question, setup, wrong, self.on_error)
         return Answer.to(
             question,
             setup.key,
             text=text,
             score=question.score(text),
-            n_visual=one.n_visual,
+            n_visual=prompted.n_visual,
             n_kept=n_kept,
             n_mean=float(n_kept),
             seconds=seconds,
         )
 
     @staticmethod
-    def _miscounted(one: PromptedQuestion, setup: Setup, n_kept: int) -> EngineError | None:
+    def _miscounted(prompted: PromptedQuestion, setup: Setup, n_kept: int) -> EngineError | None:
         """Return an error if the engine did not keep as many visual tokens as the setup does, or kept more where the
         pixels may leave fewer. Budgets are rounded per image, or in MiniCPM-V per slice, since there is text between
         slices."""
         strategy = setup.strategy if isinstance(setup, Pruned) else None
         budget = int if strategy is None else strategy.budget
-        expected = budget(one.n_visual)
+        expected = budget(prompted.n_visual)
         if strategy is not None and "kept_before_tower" in strategy.needs and 0 < n_kept < expected:
             return None
-        if abs(n_kept - expected) < max(1, len(one.prompt.images)) or n_kept == sum(map(budget, one.parts)):
+        if abs(n_kept - expected) < max(1, len(prompted.prompt.images)) or n_kept == sum(map(budget, prompted.parts)):
             return None
         return EngineError(
-            f"{setup.key}: the engine's prompt has {n_kept} of {one.n_visual} visual tokens, but {expected} should be "
-            f"kept. Its model, chat template or settings differ from those of this command."
+            f"{setup.key}: the engine's prompt has {n_kept} of {prompted.n_visual} visual tokens, but {expected} "
+            f"should be kept. Its model, chat template or settings differ from those of this command."
         )
 
 

@@ -178,8 +178,7 @@ def _label(about: About, ratio: float) -> str:
 
 
 def costs(times: Path) -> Iterator[tuple[str, str]]:
-    """Yield the strategies, by their names in `dev.experiments.selection.images` without FREE settings, and their CPU
-    times."""
+    """Yield the strategies, by their names in the file without FREE settings, and their CPU times."""
     for timed in json_lines(times):
         milliseconds = 1e3 * median(timed["seconds"])
         yield _timed(timed["strategy"]), f"{milliseconds:.0f} ms" if milliseconds >= 0.95 else f"{milliseconds:.1f} ms"

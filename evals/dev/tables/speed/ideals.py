@@ -27,13 +27,13 @@ def table(records: Sequence[Record]) -> Table:
     for record in records:
         shape = str(record.about["model"]).rpartition(" ")[2]
         of_shape.setdefault(shape, []).append(record)
-        for one in figures(record):
-            if one.is_strategy and one.ttft_to_ideal is not None:
-                groups.setdefault((shape, one.facts.keep_ratio), []).append(one)
+        for case in figures(record):
+            if case.is_strategy and case.ttft_to_ideal is not None:
+                groups.setdefault((shape, case.facts.keep_ratio), []).append(case)
     lines = []
     for (shape, keep_ratio), own in sorted(groups.items(), key=lambda group: (group[0][0], -group[0][1])):
         lines.append(_together(of_shape[shape], shape, keep_ratio))
-        lines += [_line(shape, one) for one in sorted(own, key=_added, reverse=True)]
+        lines += [_line(shape, case) for case in sorted(own, key=_added, reverse=True)]
     headings = ["shape", "strategy", "keep ratio", "TTFT", "TTFT to ideal", "decode to ideal", "selection", "rounds"]
     return Table(headings, lines)
 
@@ -41,34 +41,34 @@ def table(records: Sequence[Record]) -> Table:
 def _together(records: Sequence[Record], shape: str, keep_ratio: float) -> list[str]:
     """Return the line of all rounds of all strategies at a keep ratio on a shape, each relative to its own ideal."""
     timed = [
-        (one.seconds[fact.name], one.seconds[fact.ideal])
+        (round_.seconds[fact.name], round_.seconds[fact.ideal])
         for record in records
-        for one in record.rounds
+        for round_ in record.rounds
         for fact in record.facts.values()
-        if fact.keep_ratio == keep_ratio and fact.ideal in one.seconds and fact.name in one.seconds
+        if fact.keep_ratio == keep_ratio and fact.ideal in round_.seconds and fact.name in round_.seconds
     ]
     ttft, decode = (Median.of([own[phase] / ideal[phase] for own, ideal in timed]) for phase in ("ttft", "decode"))
     ratios = [_ratio(ttft, TTFT), _ratio(decode, DECODE)]
     return [shape, "all", f"{keep_ratio:.0%}", NOTHING, *ratios, NOTHING, str(len(timed))]
 
 
-def _line(shape: str, one: Figures) -> list[str]:
-    assert one.ttft_to_ideal is not None
-    fact, selection, share = one.facts, one.seconds.get("selection"), one.selection_share
+def _line(shape: str, case: Figures) -> list[str]:
+    assert case.ttft_to_ideal is not None
+    fact, selection, share = case.facts, case.seconds.get("selection"), case.selection_share
     return [
         shape,
         fact.strategy,
         f"{fact.keep_ratio:.0%}",
-        f"{one.seconds['ttft'].value:.2f} s",
-        _ratio(one.ttft_to_ideal, TTFT),
-        _ratio(one.decode_to_ideal, DECODE),
+        f"{case.seconds['ttft'].value:.2f} s",
+        _ratio(case.ttft_to_ideal, TTFT),
+        _ratio(case.decode_to_ideal, DECODE),
         NOTHING if selection is None or share is None else f"{1e3 * selection.value:.1f} ms, {share.value:.1%}",
-        str(one.ttft_to_ideal.n),
+        str(case.ttft_to_ideal.n),
     ]
 
 
-def _added(one: Figures) -> float:
-    return one.ttft_to_ideal.value if one.ttft_to_ideal else 0.0
+def _added(case: Figures) -> float:
+    return case.ttft_to_ideal.value if case.ttft_to_ideal else 0.0
 
 
 def _ratio(median: Median | None, most: float) -> str:

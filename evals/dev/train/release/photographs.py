@@ -52,8 +52,8 @@ def extend(source: Path, asked: dict[str, Any], output: Path) -> tuple[int, int]
     for file, of_image in asked.items():
         for text, answer in of_image["asked"].items():
             _add_question(images[file], text, answer, questions["questions"], answers["annotations"])
-        for one in of_image["boxes"]:
-            _add_box(images[file], one["box"], one["is"], instances, refs)
+        for box in of_image["boxes"]:
+            _add_box(images[file], box["box"], box["is"], instances, refs)
     _accept_both({image["id"]: file for file, image in images.items()}, questions["questions"], answers["annotations"])
     for name, content in zip(names, (instances, refs, questions, answers), strict=True):
         (output / f"{name}.json").write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
@@ -74,19 +74,19 @@ def _json(file: Path) -> Any:
 
 def _rename_categories(instances: dict[str, Any], refs: list[dict[str, Any]]) -> None:
     """Renumber the categories by the model's nouns."""
-    old = {one["id"]: one["name"] for one in instances["categories"]}
+    old = {category["id"]: category["name"] for category in instances["categories"]}
     new = {name: number for number, name in enumerate(sorted([*(noun.name for noun in nouns()), SIGN]), start=1)}
-    for one in [*instances["annotations"], *refs]:
-        one["category_id"] = new[old[one["category_id"]]]
+    for record in [*instances["annotations"], *refs]:
+        record["category_id"] = new[old[record["category_id"]]]
     instances["categories"] = [{"id": number, "name": name, "supercategory": "thing"} for name, number in new.items()]
 
 
 def _add_question(
     image: dict[str, Any], text: str, answer: str, questions: list[dict[str, Any]], annotations: list[dict[str, Any]]
 ) -> None:
-    if any(one["image_id"] == image["id"] and one["question"] == text for one in questions):
+    if any(known["image_id"] == image["id"] and known["question"] == text for known in questions):
         return
-    number = 1000 * image["id"] + sum(one["image_id"] == image["id"] for one in questions)
+    number = 1000 * image["id"] + sum(known["image_id"] == image["id"] for known in questions)
     questions.append({"image_id": image["id"], "question": text, "question_id": number})
     about = {"question_type": next(kind for kind in TYPES if text.startswith(kind)), "question_id": number}
     kind = "yes/no" if answer in ("yes", "no") else "number" if text.startswith("how many") else "other"
@@ -102,11 +102,11 @@ def _ten(answers: list[str] | tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def _accept_both(files: dict[int, str], questions: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> None:
-    texts = {one["question_id"]: (files[one["image_id"]], one["question"]) for one in questions}
-    for one in annotations:
-        right = ALSO_RIGHT.get(texts[one["question_id"]])
+    texts = {question["question_id"]: (files[question["image_id"]], question["question"]) for question in questions}
+    for annotation in annotations:
+        right = ALSO_RIGHT.get(texts[annotation["question_id"]])
         if right is not None:
-            one["answers"] = _ten(right)
+            annotation["answers"] = _ten(right)
 
 
 def _add_box(
@@ -120,10 +120,10 @@ def _add_box(
     new = [name for name in names if name not in known]
     if not new:
         return
-    categories = {one["name"]: one["id"] for one in instances["categories"]}
+    categories = {category["name"]: category["id"] for category in instances["categories"]}
     x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(box, (image["width"], image["height"]) * 2, strict=True))
     about = {"image_id": image["id"], "category_id": categories[new[0].split()[-1]]}
-    number = max(one["id"] for one in instances["annotations"]) + 1
+    number = max(annotation["id"] for annotation in instances["annotations"]) + 1
     place = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
     instances["annotations"].append({"id": number, **about, **place})
     first = sum(len(ref["sentences"]) for ref in refs)
@@ -131,7 +131,7 @@ def _add_box(
         {"sent_id": first + i, "raw": name, "sent": name, "tokens": name.split()} for i, name in enumerate(new)
     ]
     ref = {"ref_id": len(refs) + 1, "ann_id": number, **about, "file_name": image["file_name"], "split": "photo"}
-    refs.append({**ref, "sent_ids": [one["sent_id"] for one in sentences], "sentences": sentences})
+    refs.append({**ref, "sent_ids": [sentence["sent_id"] for sentence in sentences], "sentences": sentences})
 
 
 if __name__ == "__main__":
