@@ -8,12 +8,18 @@ from __future__ import annotations
 import json
 import re
 from importlib import import_module
+from inspect import signature
 from itertools import groupby
 from pathlib import Path
 from posixpath import dirname, join, normpath
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
+from tokenprune.evals.adapt.settings import AdaptationSettings
+from tokenprune.evals.arguments.fields import Settings
+from tokenprune.evals.run.settings import EvaluationSettings
+from tokenprune.evals.tune.settings import TuningSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = "adapters", "demos", "evals", "tests", "tokenprune"
@@ -26,8 +32,13 @@ PARAGRAPH = re.compile(r"<p>(?=[a-z]\w*(?:, \w+)*: )(.*?)</p>", re.DOTALL)
 FIELD, ITEM = re.compile(r"^(\w+(?:, \w+)*): ", re.MULTILINE), r"<li><code>\1</code>: "
 PACKAGES = "tokenprune", "tokenprune.selection", "tokenprune.strategy", "tokenprune.tokens"
 INHERITED = "    options: {inherited_members: true}\n"
-#: Public, but not in `__all__`, which must not load the libraries of extras.
-TOOLS = "tokenprune.evals.evaluate", "tokenprune.tune", "tokenprune.adapt"
+#: Public, but not in `__all__`, which must not load the libraries of extras: each with the class of its arguments.
+TOOLS = {
+    "tokenprune.evals.evaluate": EvaluationSettings,
+    "tokenprune.tune": TuningSettings,
+    "tokenprune.adapt": AdaptationSettings,
+}
+WITHOUT_HEADING = "    options: {show_root_heading: false, show_root_toc_entry: false}\n"
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -78,6 +89,16 @@ def notebook(path: Path) -> str:
     return "\n\n".join(text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells)
 
 
+def called(name: str, settings: type[Settings]) -> str:
+    """Return a heading, and how a function is called that takes the fields of a settings class."""
+    words = []
+    for argument in signature(settings).parameters.values():
+        default = "" if argument.default is argument.empty else f" = {argument.default!r}".replace(f"{ROOT}/", "")
+        words.append(f"{argument.name}: {argument.annotation}{default}")
+    arguments = ",\n    ".join([words[0], "*", *words[1:]])
+    return f"{name}\n\n```python\n{name}(\n    {arguments},\n)\n```\n\n"
+
+
 def api() -> dict[str, str]:
     """Return the pages in api/: every public class and function under its module."""
     homes = {}
@@ -92,5 +113,7 @@ def api() -> dict[str, str]:
         page = "strategies" if ".strategies" in home else "writing" if home in PACKAGES else "library"
         blocks = (f"::: {homes[place]}\n{INHERITED * place.endswith('Handle')}\n" for place in places)
         pages[page] += f"\n## `{home}`\n\n{''.join(blocks)}"
-    pages["library"] += "\n## `tokenprune.evals`\n\n" + "".join(f"::: {name}\n\n" for name in TOOLS)
+    pages["library"] += "\n## `tokenprune.evals`\n\n"
+    for name, settings in TOOLS.items():
+        pages["library"] += f"### {called(name.rpartition('.')[2], settings)}::: {name}\n{WITHOUT_HEADING}\n"
     return {f"api/{name}.md": text for name, text in pages.items()}
