@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from tokenprune.errors import PruningError
@@ -18,6 +19,10 @@ from tokenprune.tokens.tower import KeptInTower
 
 #: Statistics that are not recorded while an image is encoded.
 NOT_RECORDED = frozenset({"cls", "grid", "frames", "text_attention", "canvas_attention"})
+
+#: The record travels on the encoder's own output object, because `generate` encodes the images before it calls the
+#: model, and may repeat the features for beams in between.
+RECORD_ATTRIBUTE = "tokenprune_record"
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,38 @@ def miscounted(modality: str, n_placeholders: int, counts: Sequence[int]) -> Pru
         f"the prompt has {n_placeholders} {modality} placeholder tokens, but the grids of the {modality}s have "
         f"{sum(counts)} visual tokens. Prepare text and images together, with the model's own processor."
     )
+
+
+def recall_images(output: Any, visual: Bool[Tensor, "batch length"]) -> list[EncodedImage]:
+    """Return the images of an encoding function's output, once per use, in reading order of the `visual` columns. The
+    list is empty if `output` is None, because the images come as pixels.
+
+    Raises PruningError for an output without a record.
+    """
+    if output is None:
+        return []
+    images: list[EncodedImage] | None = getattr(output, RECORD_ATTRIBUTE, None)
+    if images is None:
+        raise PruningError(
+            "the images were encoded outside this patch, or split into chunks, so nothing is known about their tokens. "
+            "Pass pixel_values, or encode after patch(); in generate() leave out prefill_chunk_size."
+        )
+    return in_rows(images, visual.sum(1).tolist())
+
+
+def in_rows(images: Sequence[EncodedImage], counts: Sequence[int]) -> list[EncodedImage]:
+    """Return `images`, once per use, in rows with `counts` visual tokens each: `generate` repeats every row for its
+    beams, one after the other, together with the features of the row's images."""
+    sizes = [image.layout.n_visual for image in images]
+    times = max(1, sum(counts) // max(1, sum(sizes)))
+    used, start = [], 0
+    for count in counts[::times]:
+        stop = start
+        while stop < len(images) and sum(sizes[start:stop]) < count:
+            stop += 1
+        used += [*images[start:stop]] * times
+        start = stop
+    return [*used, *images[start:]]  # a mismatch is reported where images and columns are compared
 
 
 def _to_device(statistic: Any, device: torch.device) -> Any:

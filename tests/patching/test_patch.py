@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 
 import tokenprune
 from tokenprune import FastV, FoPru, Grid, PruningError, Random, SettingError, UnsupportedError
+from tokenprune.encoded import RECORD_ATTRIBUTE
 from tokenprune.engine.pruner import Pruner
-from tokenprune.engine.recalling import RECORD_ATTRIBUTE
 
 
 def n_kept(handle: tokenprune.PatchHandle) -> int:

@@ -73,12 +73,6 @@ def has_unknown_values(output: Any) -> bool:
     return any(not (part is None or isinstance(part, Tensor)) for row in rows for part in row)
 
 
-def last_columns(output: dict[str, Any], n: int) -> None:
-    """Cut a language model's output to its last `n` columns, in place. A model that tells its language model how many
-    logits it wants expects just that many if its prompt was longer (Gemma 4)."""
-    output["last_hidden_state"] = output["last_hidden_state"][:, -n:]
-
-
 def check_placeholders(adapter: ModelAdapter, modalities: set[str], kwargs: Mapping[str, Any]) -> None:
     """Raise PruningError if a prompt has placeholder tokens of images that were encoded for it, and their features come
     under a name that the adapter does not know. If none come, the model is its own assistant, to which transformers

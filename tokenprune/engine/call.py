@@ -34,7 +34,7 @@ from tokenprune.sequence.packing import Packing, Slots, identity_packing
 from tokenprune.sequence.position_ids import default_ids
 
 if TYPE_CHECKING:
-    from tokenprune.engine.attention.packed_sequences import WithheldIds
+    from tokenprune.engine.attention import WithheldIds
     from tokenprune.engine.labels import FusedLabels
     from tokenprune.engine.stages.forward import StagedForward
     from tokenprune.engine.tower.batch import BatchCut

@@ -21,17 +21,16 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import counts_from_end, packed_arguments
 from tokenprune.adapters.wrappers import check_no_replica
+from tokenprune.encoded import RECORD_ATTRIBUTE, recall_images
 from tokenprune.engine.arguments import (
     check_placeholders,
     find_cache,
     has_unknown_values,
-    last_columns,
     named_arguments,
     new_size,
     unknown_cache,
 )
-from tokenprune.engine.attention.packed_sequences import WithheldIds, check_not_packed
-from tokenprune.engine.attention.proportional_attention import entering_bias
+from tokenprune.engine.attention import WithheldIds, check_not_packed, entering_bias
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.interrupted import interrupted_index
 from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
@@ -39,7 +38,6 @@ from tokenprune.engine.cache.rebuilt import check_not_rebuilt, check_unmodified,
 from tokenprune.engine.call import Arguments, CallContext, Forward, Incoming, Pruned
 from tokenprune.engine.labels import FUSED_HEAD, FusedLabels
 from tokenprune.engine.patch import Register, check_not_traced, dynamo_disabled, nested, not_pruned
-from tokenprune.engine.recalling import RECORD_ATTRIBUTE, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
 from tokenprune.errors import PruningError
 from tokenprune.report import Report
@@ -249,7 +247,8 @@ class Prefill:
         if args:
             kwargs = named_arguments(module, args, kwargs)
         if pruned is not None and kwargs.get("logits_to_keep"):
-            last_columns(output, kwargs["logits_to_keep"])
+            # A model that tells its language model how many logits it wants expects just that many (Gemma 4).
+            output["last_hidden_state"] = output["last_hidden_state"][:, -kwargs["logits_to_keep"] :]
         cache = incoming.cache if incoming.cache is not None else find_cache(kwargs, output)
         if cache is None:
             if kwargs.get("use_cache") and pruned is not None and has_unknown_values(output):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.towers.projectors import tokenwise_projector
 from tokenprune.adapters.wrappers import unwrap_model
-from tokenprune.encoded import NOT_RECORDED, EncodedImage, Modality
+from tokenprune.encoded import NOT_RECORDED, RECORD_ATTRIBUTE, EncodedImage, Modality
 from tokenprune.engine.arguments import bind_arguments, named_arguments
 from tokenprune.engine.call import CallContext, Encoding
 from tokenprune.engine.patch import (
@@ -32,7 +32,6 @@ from tokenprune.engine.patch import (
     dynamo_disabled,
     patch_removed_during_call,
 )
-from tokenprune.engine.recalling import RECORD_ATTRIBUTE
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy

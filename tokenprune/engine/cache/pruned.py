@@ -5,6 +5,11 @@ After pruning, a cache holds fewer slots (its physical length) than the tokens i
 Attention needs the physical one. A pruned cache reports the logical length, and carries a CacheIndex that records which
 token each slot holds; the language model gets a view of it that reports the physical length. Nothing is switched back
 and forth, so an interrupted call leaves the cache unchanged.
+
+A cache is made a pruned one by exchanging its class, in place. A wrapper or a new object in its stead would be lost:
+the caller, `generate` and beams hold the cache that they passed, and go on with it. It would not pass transformers'
+isinstance checks either. With the attributes left as they are, the view can share them, and a model that is not patched
+meets `update`, which refuses; otherwise it would attend to what is left as if it were everything.
 """
 
 from __future__ import annotations

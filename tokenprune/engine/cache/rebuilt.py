@@ -1,4 +1,6 @@
-"""Recognises a cache that was made from the tensors of a pruned one, and so does not know what was dropped.
+"""Recognises a cache that was made from the tensors of a pruned one, and so does not know what was dropped. Otherwise,
+the next tokens would be numbered as if nothing had been dropped: a wrong answer without an error, after code that
+converts, stores or crops caches by hand.
 
 Every prompt that is pruned into a cache leaves a fingerprint here: for each row, the key of one token that is in an
 earlier slot than without pruning; an unpruned cache has another token in that slot. A cache that holds tokens but has

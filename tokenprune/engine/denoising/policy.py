@@ -18,13 +18,12 @@ from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.denoising import PREFIX_ATTRIBUTE, Policy, PolicyPrefix
-from tokenprune.encoded import EncodedImage
+from tokenprune.encoded import RECORD_ATTRIBUTE, EncodedImage
 from tokenprune.engine.arguments import bind_arguments, find_cache, named_arguments
 from tokenprune.engine.cache.pruned import index_of, n_slots
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.patch import ForwardOverride, MethodOverride, Register, dynamo_disabled
 from tokenprune.engine.prefill import Prefill
-from tokenprune.engine.recalling import RECORD_ATTRIBUTE
 from tokenprune.engine.stages.pruning import StagedLayer
 from tokenprune.engine.stages.skipping import SkippedLayer
 from tokenprune.report import Denoising, Report

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.arguments import hidden_states_first
-from tokenprune.engine.attention.proportional_attention import stage_bias
+from tokenprune.engine.attention import stage_bias
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.pruned import is_static
 from tokenprune.engine.cache.stage_slots import StageSlots

@@ -10,5 +10,4 @@ batch                   ... on a batch, and what remains of it
 row                     ... on a row, and what remains of it
 patches                 which visual tokens of an image are encoded at all
 tiles                   what a strategy selects in a tile
-proportional_attention  attention to merged patches, where the layers take no mask
 """

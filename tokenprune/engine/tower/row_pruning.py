@@ -7,7 +7,7 @@ are dropped before the language model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
 from typing import Any
@@ -21,11 +21,10 @@ from tokenprune.adapters.conventions import recomputes_hooks
 from tokenprune.adapters.towers.attention import Projected
 from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.adapters.towers.row import Row
-from tokenprune.engine.arguments import hidden_states_first, named_arguments
+from tokenprune.engine.arguments import bind_arguments, hidden_states_first, named_arguments
 from tokenprune.engine.call import CallContext
-from tokenprune.engine.patch import Register, dynamo_disabled
+from tokenprune.engine.patch import ForwardOverride, Register, dynamo_disabled
 from tokenprune.engine.tower.patches import in_order, patch_tokens, selected_patches
-from tokenprune.engine.tower.proportional_attention import KEY_BIAS, ProportionalAttention
 from tokenprune.engine.tower.pruning import TowerPruning
 from tokenprune.engine.tower.row import RowCall
 from tokenprune.errors import PruningError, SettingError
@@ -34,6 +33,10 @@ from tokenprune.strategy import PatchStrategy, Strategy
 
 #: The outputs of a tower that may be the output of its layers, unchanged.
 HIDDEN = {"last_hidden_state", "hidden_states"}
+
+#: The argument of a layer that holds the bias of each patch's key. Layers pass arguments that they do not know on to
+#: their attention, even when activation checkpointing runs them again.
+KEY_BIAS = "key_bias"
 
 
 class RowPruning(TowerPruning[RowCall, RowLayers]):
@@ -139,3 +142,20 @@ class RowPruning(TowerPruning[RowCall, RowLayers]):
             torch.tensor(part, dtype=torch.float32, device=patches.device) for part in self.adapter.tower.normalisation
         )
         return (patches.reshape(n_patches, len(std), -1).float() * std[:, None]).add_(mean[:, None])
+
+
+class ProportionalAttention(ForwardOverride):
+    """The forward of an attention module that takes no mask. With `KEY_BIAS`, the adapter's `attend` runs, which adds
+    the log of how many patches each stands for to its logits."""
+
+    def __init__(self, attention: nn.Module, attend: Callable[..., Any]) -> None:
+        super().__init__(attention)
+        self._attend = attend
+
+    def override(self, *args: Any, **kwargs: Any) -> Any:
+        bias: Tensor | None = kwargs.pop(KEY_BIAS, None)
+        if bias is None:
+            return self.original(*args, **kwargs)
+        named = bind_arguments(self.original, args, kwargs)
+        parts = (named[name] for name in ("hidden_states", "cu_seqlens", "position_embeddings"))
+        return self._attend(self._module, *parts, bias)
