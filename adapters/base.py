@@ -14,8 +14,7 @@ from tokenprune.adapters.conventions import tiles_in, unprunable_arguments
 from tokenprune.adapters.decoder.attention import unreadable_attention
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.towers import Tower, tower_of
-from tokenprune.adapters.towers.layers import BatchLayers, RowLayers
-from tokenprune.adapters.towers.projectors import unprojected
+from tokenprune.adapters.towers.layers import BatchLayers, RowLayers, unprojected
 from tokenprune.adapters.towers.tower import QueryKey
 from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.errors import UnsupportedError

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers.layers import BatchLayers, RowLayers
-from tokenprune.adapters.towers.projectors import tokenwise_projector
+from tokenprune.adapters.towers.layers import BatchLayers, RowLayers, tokenwise_projector
 from tokenprune.adapters.towers.tower import image_row, pixel_sizes
 from tokenprune.encoded import Modality
 from tokenprune.errors import UnsupportedError

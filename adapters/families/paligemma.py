@@ -7,8 +7,7 @@ from typing import Any
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers.layers import BatchLayers
-from tokenprune.adapters.towers.projectors import tokenwise_projector
+from tokenprune.adapters.towers.layers import BatchLayers, tokenwise_projector
 from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 

@@ -1,7 +1,6 @@
 """Vision towers: where their layers and attention are. `register_tower` adds one.
 
-tower          how to read one kind of tower
-registry       finds the `Tower` for a vision encoder
+tower          how to read one kind of tower, and finds the `Tower` for a vision encoder
 builtin        the towers of LLaVA, InternVL, Idefics, DeepSeek-VL and Ovis
 qwen           the towers of Qwen-VL
 siglip_packed  SigLIP's layers, with the patches of all images in one sequence
@@ -11,12 +10,10 @@ resampler      resamplers, whose queries become the visual tokens
 attention      reads attention in one row of patches, and recomputes it with a bias
 row            towers before which strategies can drop patches
 layers         towers between whose layers strategies can drop patches
-projectors     projectors that map every token by itself
 rotary         rotary position embeddings
 """
 
 from tokenprune.adapters.towers import builtin as builtin  # importing it registers the towers
-from tokenprune.adapters.towers.registry import TOWERS, register_tower, tower_of
-from tokenprune.adapters.towers.tower import Tower
+from tokenprune.adapters.towers.tower import TOWERS, Tower, register_tower, tower_of
 
 __all__ = ["TOWERS", "Tower", "register_tower", "tower_of"]

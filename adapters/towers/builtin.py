@@ -11,7 +11,6 @@ from typing import Any
 from torch import nn
 
 from tokenprune.adapters.towers.attention import RowAttention, project_separate, separate_points
-from tokenprune.adapters.towers.registry import register_tower
 from tokenprune.adapters.towers.tower import (
     CLIP_COLORS,
     IMAGENET,
@@ -22,6 +21,7 @@ from tokenprune.adapters.towers.tower import (
     padded_heads,
     projected_points,
     projections,
+    register_tower,
 )
 from tokenprune.encoded import CapturePoints
 

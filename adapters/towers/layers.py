@@ -1,10 +1,11 @@
-"""Vision towers that accept fewer patches after some encoder layer. Their layers take either a batch of tiles or the
-patches of all images in one row."""
+"""Vision towers that accept fewer patches after some encoder layer, and the projectors after them. Their layers take
+either a batch of tiles or the patches of all images in one row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -20,6 +21,8 @@ from tokenprune.tokens.attention import split_heads
 
 #: Attention kernels that take a mask of (tiles, 1, tokens, tokens).
 KERNELS = ("eager", "sdpa")
+#: The name under which a base model holds its projector.
+PROJECTOR = "multi_modal_projector"
 
 
 def kernel_of(vision: Any) -> str:
@@ -158,3 +161,20 @@ def restore_patches(output: Any, n_layers: int, restore: Callable[[int, Tensor],
         output.hidden_states = (first, *rest)
     output.last_hidden_state = restore(n_layers - 1, output.last_hidden_state)
     return output
+
+
+def tokenwise_projector(adapter: Any) -> Callable[[], nn.Module] | None:
+    """Return a function that returns the projector of an adapter's model, or what has been put around it since; None
+    unless the projector is known to map every token by itself: the family's `tokenwise`."""
+    projector = getattr(adapter.core, PROJECTOR, None)
+    if not isinstance(projector, nn.Module):
+        return None
+    forward = type(unwrap_part(projector)).forward  # a subclass may have its own
+    known = forward.__module__.startswith("transformers.models.")
+    same = known and forward.__qualname__ == f"{adapter.tokenwise}.forward"
+    return partial(getattr, adapter.core, PROJECTOR) if same else None
+
+
+def unprojected(adapter: Any) -> set[str]:
+    """The statistics of visual tokens before the projector that a model offers."""
+    return set() if tokenwise_projector(adapter) is None else {"tower_features", "late_features"}

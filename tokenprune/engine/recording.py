@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.towers.projectors import tokenwise_projector
+from tokenprune.adapters.towers.layers import tokenwise_projector
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.encoded import NOT_RECORDED, RECORD_ATTRIBUTE, EncodedImage, Modality
 from tokenprune.engine.arguments import bind_arguments, named_arguments

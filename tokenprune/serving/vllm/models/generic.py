@@ -19,7 +19,7 @@ from vllm.model_executor.models.transformers import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters import ModelAdapter, adapter_for
-from tokenprune.adapters.towers.projectors import tokenwise_projector
+from tokenprune.adapters.towers.layers import tokenwise_projector
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.towers.from_config import transformers_class
