@@ -91,8 +91,8 @@ def test_a_vllm_without_the_names_that_the_plug_in_uses(
     missing: str, monkeypatch: pytest.MonkeyPatch, vllm_log: pytest.LogCaptureFixture
 ) -> None:
     """vLLM ends if a plug-in raises an error, whatever model it is to serve."""
-    from vllm.model_executor.models.registry import ModelRegistry
     from vllm.model_executor.models import config
+    from vllm.model_executor.models.registry import ModelRegistry
 
     own = [name for name in ModelRegistry.models if name not in ARCHITECTURES]
     monkeypatch.setattr(ModelRegistry, "models", {name: ModelRegistry.models[name] for name in own})
@@ -112,8 +112,8 @@ def test_a_vllm_without_the_names_that_the_plug_in_uses(
 def test_a_vllm_that_refuses_the_last_architecture(
     monkeypatch: pytest.MonkeyPatch, vllm_log: pytest.LogCaptureFixture
 ) -> None:
-    from vllm.model_executor.models.registry import ModelRegistry
     from vllm.model_executor.models import config
+    from vllm.model_executor.models.registry import ModelRegistry
 
     def refuse_last(name: str, model: str) -> None:
         if name == list(ARCHITECTURES)[-1]:
