@@ -20,7 +20,7 @@ from tokenprune.serving.vllm.architectures.checkpoints import architecture_of_lo
 from tokenprune.serving.vllm.startup.refusals import check_strategy
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.registry import setting_types
-from tokenprune.strategy import AttentionStrategy, OneStage, RankedStrategy
+from tokenprune.strategy import AttentionStrategy
 
 #: The strategies tried by default: some of each mechanism, none of which needs calibration.
 STRATEGIES = (
@@ -122,10 +122,10 @@ class Space:
         choices: dict[str, tuple[Any, ...]] = {}
         if issubclass(cls, AttentionStrategy):
             choices["layer"] = (None, -2)
-        elif issubclass(cls, OneStage):
+        elif "average" in defaults:
             deeper = {max(1, self.n_layers // 3), max(1, self.n_layers // 2)}
             choices["layer"] = (defaults["layer"], *sorted(deeper - {defaults["layer"]}))
-        if issubclass(cls, RankedStrategy):
+        if "cells" in defaults:
             choices["cells"] = (defaults["cells"], None if defaults["cells"] else "auto")
         if "attention_bias" in hints:
             choices["attention_bias"] = (None, "size")

@@ -14,7 +14,7 @@ import tokenprune
 from tokenprune import Compose, FoPru, PruningError, ScoreStrategy, Selection, SettingError, Strategy
 from tokenprune.selection import Merge, n_reaching
 from tokenprune.serving.vllm.startup.refusals import check_strategy
-from tokenprune.strategy import AllEnterStrategy, DenoisingStage, Stage, StagedStrategy
+from tokenprune.strategy import DenoisingStage, Stage, StagedStrategy
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,10 @@ class Scoring(ScoreStrategy):
 
 @pytest.mark.parametrize(
     ("what", "found"),
-    [
-        ("one", r"a tensor of shape \(\)"),
-        ("all", r"a tensor of shape \(36, 32\)"),
-        ("none", "NoneType"),
-        ("numpy", "ndarray"),
-    ],
+    [("one", r"\(\) of torch"), ("all", r"\(36, 32\) of torch"), ("none", "a NoneType"), ("numpy", "a ndarray")],
 )
 def test_scores_of_a_wrong_shape(llava: Any, what: str, found: str) -> None:
-    message = rf"^Scoring.score returned {found}; it must return a tensor of shape \(36,\), one score for each"
+    message = rf"^Scoring.score returned {found}.*; it must return a tensor of shape \(36,\), one score for each"
     patched = tokenprune.patch(llava, Scoring(keep=4, what=what))
     with torch.no_grad(), patched, pytest.raises(PruningError, match=message):
         llava(**prompt([1]))
@@ -244,7 +239,9 @@ def test_scores_of_other_types(llava: Any) -> None:
 )
 def test_stages_and_layers_that_are_none(llava: Any, method: str, returned: Any, message: str) -> None:
     @dataclass(frozen=True)
-    class Planned(AllEnterStrategy, StagedStrategy):
+    class Planned(StagedStrategy):
+        all_enter = True
+
         def stages(self, n_layers: int) -> Any:
             return returned if method == "stages" else ()
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tokenprune import Grid, PruningError, Selection, SettingError
-from tokenprune.strategy import ReusingStrategy
+from tokenprune.strategy import Strategy
 from tokenprune.strategy.calls import check_is_selection, check_layers, strategy_call, valid_interval
 from tokenprune.tokens import VisualTokens
 
@@ -71,7 +71,7 @@ def test_numbers_of_layers(returned: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Every(ReusingStrategy):
+class Every(Strategy):
     steps: Any = 1
 
     @property

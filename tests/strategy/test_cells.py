@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from tokenprune import STRATEGIES, FastV, FoPru, PruMerge, SettingError, VisPruner
 from tokenprune.engine.select import select_per_tile
 from tokenprune.strategies import VisionZip
-from tokenprune.strategy import RankedStrategy, Stage
+from tokenprune.strategy import ScoreStrategy, Stage
 from tokenprune.tokens import Layout, StageTokens, TextAttention, VisionAttention, VisualTokens
 from tokenprune.tokens.cells import cell_side, grid_cells, order_by_cell, rank_within, selection_cells
 from tokenprune.tokens.layout import of_left
 
-RANKED = [name for name, cls in STRATEGIES.items() if issubclass(cls, RankedStrategy)]
+RANKED = [name for name, cls in STRATEGIES.items() if issubclass(cls, ScoreStrategy)]
 
 
 def test_an_odd_grid_ends_in_smaller_cells() -> None:

@@ -45,7 +45,7 @@ from tokenprune.engine.tower.batch_pruning import BatchPruning
 from tokenprune.engine.tower.row_pruning import RowPruning
 from tokenprune.report import Report
 from tokenprune.sequence.position_ids import PositionIds
-from tokenprune.strategy import DenoisingStrategy, ReusingStrategy, StagedStrategy, Strategy
+from tokenprune.strategy import StagedStrategy, Strategy
 
 
 class Pruner(Patch):
@@ -69,7 +69,7 @@ class Pruner(Patch):
         self.prefill = Prefill(model, adapter, strategy, position_ids, context)
         self.recorder = VisionRecorder(adapter, strategy, context)
         self.tower = tower_pruning(strategy, adapter, context)
-        if isinstance(strategy, (DenoisingStrategy, ReusingStrategy)):
+        if strategy.requires_expert or (isinstance(strategy, StagedStrategy) and strategy.step_stages):
             check_denoises(strategy, adapter)
         denoises, acts = isinstance(adapter, BlockDiffusion), isinstance(adapter, Policy)
         self.prefill.keeps_ends = not (denoises or acts)  # these read only the cache

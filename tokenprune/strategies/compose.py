@@ -13,10 +13,8 @@ from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Merge, Selection, StepReport, scores_of_all
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategy import (
-    DenoisingStrategy,
     PatchStrategy,
     Record,
-    ReusingStrategy,
     Stage,
     StagedStrategy,
     Strategy,
@@ -29,7 +27,7 @@ Kind = TypeVar("Kind", bound=Strategy)
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
+class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
     """Applies strategies in sequence, each to the visual tokens that the previous one kept.
 
         Compose(PixelPrune(), FoPru(keep_ratio=0.25))
@@ -133,13 +131,11 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
 
     @property
     def recompute_every(self) -> int:
-        last = self.steps[-1]
-        return last.recompute_every if isinstance(last, ReusingStrategy) else 1
+        return self.steps[-1].recompute_every
 
     @property
     def requires_expert(self) -> bool:
-        last = self.steps[-1]
-        return isinstance(last, ReusingStrategy) and last.requires_expert
+        return self.steps[-1].requires_expert
 
     def select(self, tokens: VisualTokens) -> Selection:
         n_visual, device, features = tokens.n_visual, tokens.features.device, tokens.features
@@ -174,7 +170,7 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
     def _check(self) -> None:
         """Raise SettingError for steps that cannot follow each other."""
         for step in self.steps:
-            if isinstance(step, DenoisingStrategy):
+            if isinstance(step, StagedStrategy) and step.step_stages:
                 raise SettingError(
                     f"Compose: {type(step).__name__} prunes between denoising steps, after all that Compose puts in "
                     f"order. Patch with {type(step).__name__}(...) alone."

@@ -221,7 +221,9 @@ def _imported(name: str) -> type[Strategy]:
             raise SettingError(f"{said} Correct {place}.") from error
         raise SettingError(f"{said} Install the package, or put the folder that contains it on PYTHONPATH.") from error
     if not hasattr(module, class_name):
-        own = (key for key, value in vars(module).items() if _is_strategy(value) and not isabstract(value))
+        bases = Strategy.__module__.rpartition(".")[0]
+        classes = {key: value for key, value in vars(module).items() if _is_strategy(value) and not isabstract(value)}
+        own = (key for key, value in classes.items() if value.__module__.rpartition(".")[0] != bases)
         raise SettingError(f"strategy {name!r}: {unknown(f'class of {module_name}', class_name, own)}")
     return _checked_class(getattr(module, class_name), name)
 

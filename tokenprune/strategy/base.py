@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 from tokenprune.checks import check_budget, check_choice, plain
+from tokenprune.errors import SettingError
 from tokenprune.selection import Selection, budget
 from tokenprune.strategy.record import Record
 from tokenprune.tokens.visual import VisualTokens
@@ -27,12 +28,15 @@ class Strategy(ABC):
     default_keep_ratio: a quarter, or what the paper's or its code's own schedule amounts to, if there is only one.
     record: what this repository's pages and tests say about it; of no use in other packages.
     whole_image: whether `select` needs all tokens of an image, so that no other strategy may come before it.
+    all_enter: whether every visual token enters the language model, and the budgets of stages limit what is left later.
+        All tiles compete there, so a budget per tile raises SettingError.
     """
 
     record: ClassVar[Record] = Record(keeps="")
     needs: ClassVar[frozenset[str]] = frozenset()
     default_keep_ratio: ClassVar[float] = 0.25
     whole_image: ClassVar[bool] = False
+    all_enter: ClassVar[bool] = False
     budgets: ClassVar[tuple[str, ...]] = ("image", "tile")  # what `budget_per` may be
 
     keep_ratio: float | None = None
@@ -57,6 +61,11 @@ class Strategy(ABC):
         check_budget(type(self).__name__, self.keep_ratio, self.keep)
         check_choice(type(self).__name__, "budget_per", self.budget_per, self.budgets)
         object.__setattr__(self, "keep_ratio", None if self.keep_ratio is None else float(self.keep_ratio))  # 1 is 1.0
+        if self.all_enter and self.budget_per == "tile":
+            raise SettingError(
+                f"{type(self).__name__}: the tiles of an image compete inside the language model. Write "
+                f'budget_per="image", or use a strategy that prunes before it.'
+            )
 
     @property
     def attention_layer(self) -> int | None:
@@ -84,14 +93,26 @@ class Strategy(ABC):
         own way, or handles all tiles at once, returns False."""
         return self.budget_per == "tile"
 
+    @property
+    def recompute_every(self) -> int:
+        """In robot policies, the layers of the action expert are computed once in this many denoising steps, beginning
+        with the first; 1 computes them in every step."""
+        return 1
+
+    @property
+    def requires_expert(self) -> bool:
+        """Whether models without an action expert are refused; else nothing is reused in them."""
+        return self.recompute_every != 1
+
     @abstractmethod
     def select(self, tokens: VisualTokens) -> Selection:
         """Choose which tokens of one image to keep."""
 
     def budget(self, n_visual: int) -> int:
         """How many of `n_visual` tokens to keep before the language model."""
-        return budget(n_visual, self.keep_ratio, self.keep)
+        return n_visual if self.all_enter else budget(n_visual, self.keep_ratio, self.keep)
 
     def for_part(self, n_kept: int, n_visual: int) -> Strategy:
-        """The same strategy with a budget of `n_kept` tokens, for a part of an image that has `n_visual`."""
-        return replace(self, keep_ratio=None, keep=n_kept, budget_per="image")
+        """The same strategy with a budget of `n_kept` tokens, for a part of an image that has `n_visual`; with
+        `all_enter` itself, because stages count all tokens of the image, whatever enters."""
+        return self if self.all_enter else replace(self, keep_ratio=None, keep=n_kept, budget_per="image")

@@ -15,8 +15,8 @@ from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection
 from tokenprune.selection.precision import without_autocast
 from tokenprune.strategy.base import Strategy
-from tokenprune.strategy.denoising import ReusingStrategy
-from tokenprune.strategy.staged import Stage, StagedStrategy
+from tokenprune.strategy.stage import Stage
+from tokenprune.strategy.staged import StagedStrategy
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def valid_skips(strategy: StagedStrategy, n_layers: int) -> tuple[int, ...]:
     return tuple(layers)
 
 
-def valid_interval(strategy: ReusingStrategy) -> int:
+def valid_interval(strategy: Strategy) -> int:
     """The interval, in denoising steps, at which the strategy computes the action expert."""
     every = strategy.recompute_every
     if is_integer(every) and every > 0:

@@ -1,4 +1,4 @@
-"""Progressive schedules: in-LLM stages whose average over the decoder layers is a given keep ratio."""
+"""Schedules: one in-LLM stage, or several whose average over the decoder layers is a given keep ratio."""
 
 from __future__ import annotations
 
@@ -6,9 +6,33 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
+from tokenprune.checks import check_count, check_flags
 from tokenprune.errors import SettingError
-from tokenprune.strategy.staged import Stage
+from tokenprune.strategy.stage import Stage
+
+
+def check_one_stage(strategy: Any) -> None:
+    """Raise SettingError for settings that `one_stage` cannot use."""
+    name = type(strategy).__name__
+    check_count(name, "layer", strategy.layer)
+    check_flags(name, average=strategy.average)
+    if strategy.average and strategy.keep is not None:
+        raise SettingError(f"{name}: average=True needs a ratio, not a count. Use keep_ratio.")
+
+
+def one_stage(strategy: Any, n_layers: int) -> tuple[Stage, ...]:
+    """Make the only stage of a strategy from its settings:
+
+    layer: the decoder layer, counted from 0, that the stage starts at.
+    keep_ratio, keep: the budget from `layer` on; the layers before it see every visual token.
+    average: True makes keep_ratio the average over all layers, to compare with strategies that prune elsewhere. The
+        share kept from `layer` on is then smaller: (keep_ratio * layers - layer) / (layers - layer).
+    """
+    if not strategy.average:
+        return (Stage(strategy.layer, strategy.keep_ratio, strategy.keep),)
+    return geometric_stages(type(strategy).__name__, [strategy.layer], n_layers, strategy.keep_ratio)
 
 
 def layers_at(shares: Sequence[float], n_layers: int) -> list[int]:

@@ -3,66 +3,32 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tokenprune.checks import check_budget, is_integer
-from tokenprune.errors import PruningError, SettingError
-from tokenprune.selection import Selection, budget
+from tokenprune.errors import PruningError
+from tokenprune.selection import Selection
 from tokenprune.strategy.base import Strategy
-from tokenprune.tokens.visual import StageTokens
-
-
-class StageBudget:
-    """The budget of a stage: a fraction `keep_ratio` or a count `keep`. Raises SettingError if both are set."""
-
-    keep_ratio: float | None
-    keep: int | None
-
-    def __post_init__(self) -> None:
-        if self.keep_ratio is not None or self.keep is not None:
-            check_budget(type(self).__name__, self.keep_ratio, self.keep)
-
-    def budget(self, n_visual: int) -> int:
-        """How many of an image's `n_visual` tokens are kept."""
-        return budget(n_visual, self.keep_ratio, self.keep)
-
-
-@dataclass(frozen=True)
-class Stage(StageBudget):
-    """In-LLM pruning: from decoder layer `layer` on, each image keeps a fraction `keep_ratio` or a count `keep` of all
-    its visual tokens; or fewer, if the strategy selects fewer and the stage is `at_most`.
-
-    looks_ahead: whether `tokens.attention` is that of `layer` itself, which is about to be entered, instead of that of
-        the layer before. Its queries and keys are computed for this alone, and of the queries only the last token's.
-    """
-
-    layer: int
-    keep_ratio: float | None = None
-    keep: int | None = None
-    at_most: bool = False
-    looks_ahead: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not is_integer(self.layer):
-            raise SettingError(
-                f"Stage: layer={self.layer!r} is not the number of a decoder layer; write an integer, such as "
-                f"n_layers // 2."
-            )
-
-    @property
-    def read_layer(self) -> int:
-        """The decoder layer whose attention the stage reads."""
-        return self.layer if self.looks_ahead else self.layer - 1
+from tokenprune.strategy.stage import DenoisingStage, Stage
+from tokenprune.tokens.visual import StageTokens, StepTokens, VisualTokens
 
 
 @dataclass(frozen=True)
 class StagedStrategy(Strategy):
-    """Prunes inside the language model too: in stages, and by skipping whole decoder layers.
+    """Prunes inside the language model too: in stages, and by skipping whole decoder layers. In block diffusion models,
+    prunes between denoising steps what the denoiser reads.
 
-    `select` decides which tokens enter the language model. `select_at` may read `tokens.attention` if `needs` has
-    "text_attention".
+    `select` decides which tokens enter the language model, or are cached by a block diffusion model; with `all_enter`,
+    it need not be defined. `select_at` may read `tokens.attention` if `needs` has "text_attention", and
+    `select_in_step` if it has "canvas_attention".
     """
+
+    # Settings of a ScoreStrategy, which a class that derives from it after this one does not have: budgets of stages
+    # are fixed.
+    mass: float | None = field(default=None, init=False)
+    least: float | None = field(default=None, init=False)
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        return Selection.all(tokens.n_visual, tokens.features.device) if self.all_enter else super().select(tokens)
 
     @abstractmethod
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
@@ -84,3 +50,21 @@ class StagedStrategy(Strategy):
     def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
         """The decoder layers, of `n_layers`, that are skipped altogether, by ascending number."""
         return ()
+
+    @property
+    def step_stages(self) -> tuple[DenoisingStage, ...]:
+        """The stages between denoising steps, by ascending step, none before step 1."""
+        return ()
+
+    @property
+    def canvas_layer(self) -> int | None:
+        """The layer of the denoiser whose attention `select_in_step` reads; None is the last one."""
+        return None
+
+    def select_in_step(self, stage: DenoisingStage, tokens: StepTokens) -> Selection:
+        """Choose which tokens of one image are read from a step on: by default those that the canvas attended to most
+        in the step before.
+
+        Returns a Selection over `tokens`: its indices count within the tokens that were left before.
+        """
+        return Selection.best(tokens.attention, stage.budget(tokens.n_visual))

@@ -35,11 +35,11 @@ class TowerStrategy(Strategy):
 
     needs: ClassVar[frozenset[str]] = frozenset({"kept_in_tower"})
 
-    @abstractmethod
     def tower_layers(self, n_layers: int) -> tuple[int, ...]:
         """The encoder layers after which `select_in_tower` is called, ascending, out of the `n_layers` after which
         tokens can be dropped: all before the one whose output the projector gets, except those that attend within
-        windows."""
+        windows. By default, all of these."""
+        return tuple(range(n_layers))
 
     @abstractmethod
     def select_in_tower(self, tokens: TowerTokens) -> Selection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from tokenprune.selection import Selection
 from tokenprune.strategy.base import Strategy
 from tokenprune.tokens.visual import VisualTokens
+
+Choose = Callable[[VisualTokens, int], tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]]
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,16 @@ class VideoStrategy(Strategy):
 
     budget_per: Literal["image", "tile", "video"] = "video"
 
+    def filled(self, tokens: VisualTokens, choose: Choose) -> Selection:
+        """Fill the budget with the tokens that show a place, in an order by `choose`.
 
-@dataclass(frozen=True)
-class FrameScoreStrategy(VideoStrategy):
-    """Scores the tokens that show a place, and orders them to fill a budget."""
-
-    @abstractmethod
-    def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:
-        """Return the scores, and an order whose first `n_kept` are kept; its indices are frame * places + place."""
-
-    def select(self, tokens: VisualTokens) -> Selection:
+        choose: from the tokens and how many of them show a place and are kept, their scores, and an order of which as
+            many are kept; its indices are frame * places + place.
+        """
         frames, n_visual = tokens.frames, tokens.n_visual
         extra = frames.kept_extra_tokens(self.budget(n_visual))
         n_kept = self.budget(n_visual) - len(extra)
-        scores, order = self.choose(tokens, n_kept)
+        scores, order = choose(tokens, n_kept)
         in_frames = frames.frame_tokens.flatten()
         kept = torch.cat([in_frames[order[:n_kept]], extra]).sort().values
         # Extra tokens are not scored: they get the highest score.

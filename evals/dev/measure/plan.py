@@ -6,7 +6,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from tokenprune.strategies import STRATEGIES as REGISTERED
-from tokenprune.strategy import AllEnterStrategy
 
 RATIOS = 0.5, 0.25, 0.1, 0.05
 BOTH, ORIGINAL = ("original", "compact"), ("original",)
@@ -21,7 +20,7 @@ STRATEGIES = tuple(
     for settings in cls.record.measured
 )
 #: Those that drop tokens inside the language model only: registered name -> class.
-INSIDE = {name: cls.__name__ for name, cls in REGISTERED.items() if issubclass(cls, AllEnterStrategy)}
+INSIDE = {name: cls.__name__ for name, cls in REGISTERED.items() if cls.all_enter}
 #: One strategy for each way of choosing tokens, for the sets of one kind of question.
 FEW = ("fopru:mode=rank,layer=-2", "visionzip:layer=-2", "mosaic", "scope:layer=-2", "divprune", "fastv", "par")
 #: Strategies with one setting changed, each compared with the same strategy without the change.

@@ -20,7 +20,7 @@ import tokenprune
 from tokenprune import PruningError, Selection, SettingError
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.pruner import Pruner
-from tokenprune.strategy import SkippingStrategy, Stage
+from tokenprune.strategy import Stage
 from tokenprune.tokens import StageTokens
 
 
@@ -123,24 +123,29 @@ def test_an_attention_module_whose_forward_was_replaced() -> None:
             model(**prompt([1]))
 
 
+class SkipsTwo:
+    def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
+        return (2,)
+
+
 def test_the_layer_ahead_must_run() -> None:
     @dataclass(frozen=True)
-    class Skipping(Guided, SkippingStrategy):
+    class Skipping(SkipsTwo, Guided):
         plan: tuple[Stage, ...] = (Stage(2, 0.5, looks_ahead=True),)
 
     with pytest.raises(SettingError, match="decoder layer 2 provides the attention that the strategy reads"):
-        tokenprune.patch(model_of(), Skipping(skip=(2,)))
+        tokenprune.patch(model_of(), Skipping())
 
 
 def test_a_skipped_layer_before_the_layer_ahead() -> None:
     """It holds nothing of the first turn."""
 
     @dataclass(frozen=True)
-    class Skipping(Ahead, SkippingStrategy):
+    class Skipping(SkipsTwo, Ahead):
         plan: tuple[Stage, ...] = (Stage(2, 0.5), Stage(3, 0.4, looks_ahead=True))
 
     model = model_of()
-    with torch.no_grad(), tokenprune.patch(model, Skipping(skip=(2,))) as handle:
+    with torch.no_grad(), tokenprune.patch(model, Skipping()) as handle:
         cache = model(**prompt([1], texts=[5], seed=3), use_cache=True)[CACHE]
         model(**prompt([1]) | {"attention_mask": None}, **{CACHE: cache})
     assert len(handle.report.images[0].kept_at(3)) == 14

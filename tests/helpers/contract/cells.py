@@ -18,7 +18,7 @@ from tokenprune import STRATEGIES, Compose, DivPrune, FastV, FoPru, PixelPrune, 
 from tokenprune.adapters import ADAPTERS, ModelAdapter, adapter_for
 from tokenprune.adapters.tested import read_tested
 from tokenprune.sequence.masks import FULL
-from tokenprune.strategy import AdaptiveStrategy, Stage, StagedStrategy
+from tokenprune.strategy import ScoreStrategy, Stage, StagedStrategy
 
 RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "adatoken": 0.5}
 #: Settings without which a strategy of dropped tokens is not the same as masking: here, all steps of a policy's expert.
@@ -141,7 +141,7 @@ def assert_within_budget(strategy: tokenprune.Strategy, image: tokenprune.ImageR
     dropped."""
     stages = stages_of(strategy)
     assert [done.layer for done in image.stages] == [stage.layer for stage in stages]
-    if isinstance(strategy, AdaptiveStrategy) and strategy.mass is not None:
+    if isinstance(strategy, ScoreStrategy) and not strategy.all_enter and strategy.mass is not None:
         assert image.scores is not None
         assert image.n_kept == strategy.n_to_keep(image.scores) <= strategy.budget(image.n_visual)
     else:

@@ -31,7 +31,7 @@ from tokenprune.report import Denoising, LateStepReport, Report
 from tokenprune.selection import Selection, scores_of_all
 from tokenprune.sequence.masks import FULL
 from tokenprune.sequence.packing import inverse
-from tokenprune.strategy import DenoisingStage, DenoisingStrategy, Strategy
+from tokenprune.strategy import DenoisingStage, StagedStrategy, Strategy
 from tokenprune.strategy.calls import check_is_selection, strategy_call
 from tokenprune.tokens.visual import StepTokens
 
@@ -93,7 +93,7 @@ class CanvasSteps:
         self.strategy, self.adapter, self.prefill, self._context = strategy, adapter, prefill, context
         self.stages: tuple[DenoisingStage, ...] = ()
         self._read_layer = -1
-        if isinstance(strategy, DenoisingStrategy) and (stages := checked_step_stages(strategy)):
+        if isinstance(strategy, StagedStrategy) and (stages := checked_step_stages(strategy)):
             self.stages, self._read_layer = stages, checked_canvas_layer(strategy, adapter)
 
     @property
@@ -183,7 +183,7 @@ class CanvasSteps:
 
     def _decide(self, now: Canvas, cache: Any, stage: DenoisingStage) -> None:
         """Let the strategy select at a stage, and drop the rest from then on."""
-        assert isinstance(self.strategy, DenoisingStrategy)
+        assert isinstance(self.strategy, StagedStrategy)
         if now.attention is None:
             raise PruningError(
                 "the attention of the step before was not seen, because modules of the denoiser were replaced after "
@@ -254,7 +254,7 @@ def canvas_attention(
     return logits.softmax(-1).mean((1, 2, 3))
 
 
-def checked_step_selection(strategy: DenoisingStrategy, stage: DenoisingStage, tokens: StepTokens) -> Selection:
+def checked_step_selection(strategy: StagedStrategy, stage: DenoisingStage, tokens: StepTokens) -> Selection:
     """What the strategy keeps from a stage on. Raises PruningError unless that is exactly the stage's budget."""
     allowed = stage.budget(tokens.n_visual)
     if allowed >= tokens.n_left:

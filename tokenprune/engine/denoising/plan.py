@@ -6,25 +6,26 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.denoising import BlockDiffusion, Policy
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.sequence.masks import FULL
-from tokenprune.strategy import DenoisingStage, DenoisingStrategy, ReusingStrategy, Strategy
+from tokenprune.strategy import DenoisingStage, StagedStrategy, Strategy
 from tokenprune.strategy.calls import check_stages, valid_interval
 
 
 def check_denoises(strategy: Strategy, adapter: ModelAdapter) -> None:
     """Raise UnsupportedError for a strategy that acts between denoising steps, with a model that has none."""
-    if isinstance(strategy, DenoisingStrategy) and not isinstance(adapter, BlockDiffusion):
+    late = isinstance(strategy, StagedStrategy) and bool(strategy.step_stages)
+    if late and not isinstance(adapter, BlockDiffusion):
         raise UnsupportedError(
             f"{type(strategy).__name__} prunes between denoising steps, and {adapter.description} has none. Use a "
             f"strategy that prunes before the language model, such as FoPru."
         )
-    if isinstance(strategy, ReusingStrategy) and strategy.requires_expert and not isinstance(adapter, Policy):
+    if strategy.requires_expert and not isinstance(adapter, Policy):
         raise UnsupportedError(
             f"{type(strategy).__name__} computes an action expert in every {valid_interval(strategy)} denoising "
             f"steps only, and {adapter.description} has none. Patch a robot policy, or compute every step: reuse=1."
         )
 
 
-def checked_step_stages(strategy: DenoisingStrategy) -> tuple[DenoisingStage, ...]:
+def checked_step_stages(strategy: StagedStrategy) -> tuple[DenoisingStage, ...]:
     """The strategy's stages. Raises SettingError unless their steps ascend from 1 on."""
     stages, name = strategy.step_stages, type(strategy).__name__
     check_stages(strategy, "step_stages", stages, DenoisingStage, "DenoisingStage(4, keep_ratio=0.25)")
@@ -34,7 +35,7 @@ def checked_step_stages(strategy: DenoisingStrategy) -> tuple[DenoisingStage, ..
     return tuple(stages)
 
 
-def checked_canvas_layer(strategy: DenoisingStrategy, adapter: ModelAdapter) -> int:
+def checked_canvas_layer(strategy: StagedStrategy, adapter: ModelAdapter) -> int:
     """The layer of the denoiser whose attention the strategy reads. Raises SettingError for one that does not attend to
     the whole prompt."""
     kinds, wanted = adapter.decoder.layers.kinds, strategy.canvas_layer

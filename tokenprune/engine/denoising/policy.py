@@ -27,7 +27,7 @@ from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.stages.pruning import StagedLayer
 from tokenprune.engine.stages.skipping import SkippedLayer
 from tokenprune.report import Denoising, Report
-from tokenprune.strategy import ReusingStrategy, Strategy
+from tokenprune.strategy import Strategy
 from tokenprune.strategy.calls import valid_interval
 
 #: The attribute of a cache that holds its ActionSteps. It lives and is copied with the cache.
@@ -62,7 +62,7 @@ class PolicySteps:
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter, context: CallContext, prefill: Prefill) -> None:
         self.adapter, self.prefill, self._context, self._current = adapter, prefill, context, CurrentSteps()
-        self.every = valid_interval(strategy) if isinstance(strategy, ReusingStrategy) else 1
+        self.every = valid_interval(strategy)
 
     @property
     def policy(self) -> Policy:

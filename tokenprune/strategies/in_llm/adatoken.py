@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
 from tokenprune.checks import check_no_count, is_number
 from tokenprune.errors import SettingError
+from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Record, Stage, TextScoreStrategy
+from tokenprune.strategy import Record, ScoreStrategy, Stage, StagedStrategy
 from tokenprune.strategy.schedule import layers_at, looking_ahead, powered_stages
 from tokenprune.tokens import StageTokens
 
@@ -23,7 +21,7 @@ DEPTHS, SHARES = (8 / 32, 16 / 32, 24 / 32), (0.8, 0.5, 0.25)
 
 @register_strategy("adatoken")
 @dataclass(frozen=True)
-class AdaToken(TextScoreStrategy):
+class AdaToken(StagedStrategy, ScoreStrategy):
     """Prunes in stages, on a schedule calibrated for the model. Each stage keeps the visual tokens that the
     last prompt token attends to most.
 
@@ -33,7 +31,7 @@ class AdaToken(TextScoreStrategy):
     schedule: for each stage, by ascending layer, its decoder layer and the share of all visual tokens kept from there
         on: ((8, 0.8), (16, 0.5)). `tokenprune layers --stages 3` finds one for a model. None is one of the released
         schedules: 0.8, 0.5 and 0.25 from a quarter, a half and three quarters of the layers on.
-    cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
+    cells: rank within cells of the grid, see `ScoreStrategy`. The paper has no cells.
 
     The paper adapts to the model, not to the image. As in the released code, the attention is that of the layer about
     to be entered. Deviation: position IDs are kept. Those of the calibration are in `tokenprune.evals.search.adatoken`.
@@ -49,6 +47,8 @@ class AdaToken(TextScoreStrategy):
         waits=(4, 3),
     )
 
+    needs: ClassVar[frozenset[str]] = frozenset({"text_attention"})
+    all_enter: ClassVar[bool] = True
     default_keep_ratio: ClassVar[float] = (1 + sum(SHARES)) / 4
 
     schedule: Sequence[Sequence[Any]] | None = None
@@ -69,8 +69,8 @@ class AdaToken(TextScoreStrategy):
         stages = powered_stages("AdaToken", [int(layer) for layer in layers], shares, n_layers, self.keep_ratio)
         return looking_ahead(stages)
 
-    def score_at(self, tokens: StageTokens) -> Float[Tensor, " left"]:
-        return tokens.attention.from_last()
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        return self.best(tokens.attention.from_last(), stage.budget(tokens.n_visual), tokens)
 
 
 def checked_schedule(schedule: Any) -> tuple[tuple[int, float], ...]:

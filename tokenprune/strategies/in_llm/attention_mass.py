@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tokenprune.checks import check_count, check_mass
+from tokenprune.checks import check_count
 from tokenprune.selection import Selection, n_reaching
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import RankedStrategy, Record, Stage, TextGuided
+from tokenprune.strategy import Record, ScoreStrategy, Stage, StagedStrategy
 from tokenprune.tokens import StageTokens
 
 
 @register_strategy("attentionmass")
 @dataclass(frozen=True)
-class AttentionMass(TextGuided, RankedStrategy):
+class AttentionMass(StagedStrategy, ScoreStrategy):
     """Keeps, in stages throughout the language model, the fewest visual tokens that together receive the share `mass`
     of the text's attention, and never more than the budget. If the text attends to few parts of an image, few tokens
     are kept.
@@ -23,7 +23,7 @@ class AttentionMass(TextGuided, RankedStrategy):
     mass: a share in (0, 1]; 1 keeps the whole budget.
     layer: the decoder layer of the first stage, counted from 0.
     every: the number of layers between stages.
-    cells: rank within cells of the grid, see `RankedStrategy`: as many tokens as without them, from more of the image.
+    cells: rank within cells of the grid, see `ScoreStrategy`: as many tokens as without them, from more of the image.
 
     The attention is that of the text after the image in the layer before the stage, averaged over heads and text tokens
     and normalised over the remaining visual tokens. Not from a paper.
@@ -37,6 +37,9 @@ class AttentionMass(TextGuided, RankedStrategy):
         waits=(3, 2),
     )
 
+    needs: ClassVar[frozenset[str]] = frozenset({"text_attention"})
+    all_enter: ClassVar[bool] = True
+
     mass: float = 0.95
     layer: int = 2
     every: int = 4
@@ -45,7 +48,6 @@ class AttentionMass(TextGuided, RankedStrategy):
         super().__post_init__()
         check_count("AttentionMass", "layer", self.layer)
         check_count("AttentionMass", "every", self.every)
-        check_mass("AttentionMass", self.mass)
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         at_most = self.mass < 1

@@ -13,19 +13,21 @@ from tokenprune.checks import check_count
 from tokenprune.selection import Selection, split
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
-from tokenprune.strategy import OneStage, Record, Stage
+from tokenprune.strategy import Record, Stage, StagedStrategy
+from tokenprune.strategy.schedule import check_one_stage, one_stage
 from tokenprune.tokens import StageTokens
 
 
 @register_strategy("dart")
 @dataclass(frozen=True)
-class DART(OneStage):
+class DART(StagedStrategy):
     """Keeps, from decoder layer `layer` on, a few pivots and the visual tokens that duplicate them least.
 
     The pivots are the visual and the text tokens whose keys in layer `layer` - 1 have the largest L1 norms. Each in
     turn takes an equal share of the rest of the budget: the remaining visual tokens whose hidden states have the lowest
     cosine to its own. No attention is computed, so the choice costs little with any attention kernel.
 
+    keep_ratio, keep, layer, average: see `tokenprune.strategy.schedule.one_stage`.
     pivots, text_pivots: the numbers of visual and of text pivots. Text pivots do not count against the budget.
 
     Deviations from the released code: visual pivots take their shares first, then text pivots, each by descending norm
@@ -42,13 +44,22 @@ class DART(OneStage):
         claimed="54.4",
     )
 
+    needs: ClassVar[frozenset[str]] = frozenset({"text_attention"})
+    all_enter: ClassVar[bool] = True
+
+    layer: int = 2
+    average: bool = False
     pivots: int = 4
     text_pivots: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_one_stage(self)
         check_count("DART", "pivots", self.pivots)
         check_count("DART", "text_pivots", self.text_pivots)
+
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        return one_stage(self, n_layers)
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         attention, n_kept = tokens.attention, stage.budget(tokens.n_visual)

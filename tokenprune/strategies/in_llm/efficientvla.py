@@ -13,7 +13,9 @@ from tokenprune.checks import check_count, check_share
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
-from tokenprune.strategy import OneStage, RankedStrategy, Record, ReusingStrategy, SkippingStrategy, Stage
+from tokenprune.strategy import Record, ScoreStrategy, Stage, StagedStrategy
+from tokenprune.strategy.schedule import check_one_stage, one_stage
+from tokenprune.strategy.skipping import checked_skip, layers_to_skip
 from tokenprune.tokens import StageTokens
 
 #: The paper computes the action expert in every fifth step.
@@ -22,16 +24,18 @@ REUSE = 5
 
 @register_strategy("efficientvla")
 @dataclass(frozen=True)
-class EfficientVLA(OneStage, RankedStrategy, SkippingStrategy, ReusingStrategy):
+class EfficientVLA(StagedStrategy, ScoreStrategy):
     """Keeps, from decoder layer `layer` on, a few key tokens that the text attends to most, then further relevant
     tokens, and the tokens that are least similar to every key token.
 
+    keep_ratio, keep, layer, average: see `tokenprune.strategy.schedule.one_stage`. keep_ratio counts visual tokens
+        only, whichever layers are skipped.
     key: the number of key tokens.
     alpha: the share of the remaining budget that goes to relevance; the rest goes to diversity.
-    cells: rank the relevant tokens within cells of the grid, see `RankedStrategy`. The paper has no cells.
-    skip: the decoder layers to skip, see `SkippingStrategy`: the paper's layer removal, with the ranking of
-        `tokenprune layers`. In a robot policy they are removed from the language model and from the action expert,
-        each of whose layers reads the keys and values of the same layer of the language model.
+    cells: rank the relevant tokens within cells of the grid, see `ScoreStrategy`. The paper has no cells.
+    skip: the decoder layers to skip, or how many, see `tokenprune.strategy.skipping`: the paper's layer removal, with
+        the ranking of `tokenprune layers`. In a robot policy they are removed from the language model and from the
+        action expert, each of whose layers reads the keys and values of the same layer of the language model.
     reuse: in robot policies (PI0, PI0.5), the action expert's attention and MLPs are computed once in this many
         denoising steps, and their outputs are reused in between. 1 computes them in every step. None is the paper's 5
         in a policy; other models have no such steps, and refuse a number above 1.
@@ -56,12 +60,20 @@ class EfficientVLA(OneStage, RankedStrategy, SkippingStrategy, ReusingStrategy):
         waits=(2, 1),
     )
 
+    needs: ClassVar[frozenset[str]] = frozenset({"text_attention"})
+    all_enter: ClassVar[bool] = True
+
+    layer: int = 2
+    average: bool = False
     key: int = 4
     alpha: float = 0.5
+    skip: int | tuple[int, ...] | list[int] = field(default=(), kw_only=True)
     reuse: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_one_stage(self)
+        object.__setattr__(self, "skip", checked_skip("EfficientVLA", self.skip))
         check_count("EfficientVLA", "key", self.key)
         if self.reuse is not None:
             check_count("EfficientVLA", "reuse", self.reuse)
@@ -74,6 +86,12 @@ class EfficientVLA(OneStage, RankedStrategy, SkippingStrategy, ReusingStrategy):
     @property
     def requires_expert(self) -> bool:
         return self.reuse is not None and super().requires_expert
+
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        return one_stage(self, n_layers)
+
+    def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
+        return layers_to_skip("EfficientVLA", self.skip, n_layers)
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         relevance, n_kept = tokens.attention.from_text(), stage.budget(tokens.n_visual)

@@ -13,7 +13,7 @@ from tokenprune.checks import check_count, check_share
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Record, Stage, TextGuided
+from tokenprune.strategy import Record, Stage, StagedStrategy
 from tokenprune.tokens import StageTokens
 from tokenprune.tokens.attention import block_length
 
@@ -25,7 +25,7 @@ SEEDS = 0.01
 
 @register_strategy("ivcprune")
 @dataclass(frozen=True)
-class IVCPrune(TextGuided):
+class IVCPrune(StagedStrategy):
     """Keeps, from the middle of the language model on, visual tokens at positions that serve as implicit visual
     coordinates, and those whose values resemble the question's.
 
@@ -58,6 +58,9 @@ class IVCPrune(TextGuided):
         stages=([16], [16], [22]),
         waits=(2, 1),
     )
+
+    needs: ClassVar[frozenset[str]] = frozenset({"text_attention"})
+    all_enter: ClassVar[bool] = True
 
     positions: float = 0.2
     layer: int | None = None

@@ -7,13 +7,11 @@ from typing import ClassVar
 
 from tokenprune.checks import check_layer, is_integer
 from tokenprune.errors import SettingError
-from tokenprune.selection import Selection
-from tokenprune.strategy import AllEnterStrategy, DenoisingStage, DenoisingStrategy, Record
-from tokenprune.tokens import StepTokens
+from tokenprune.strategy import DenoisingStage, Record, Stage, StagedStrategy
 
 
 @dataclass(frozen=True)
-class LateStep(AllEnterStrategy, DenoisingStrategy):
+class LateStep(StagedStrategy):
     """Caches every visual token, and from denoising step `steps` of each canvas on reads only the tokens that the
     canvas attended to most in the step before.
 
@@ -41,6 +39,9 @@ class LateStep(AllEnterStrategy, DenoisingStrategy):
         published={"steps": 8},
     )
 
+    needs: ClassVar[frozenset[str]] = frozenset({"canvas_attention"})
+    all_enter: ClassVar[bool] = True
+
     steps: int | tuple[int, ...] | list[int] = 8
     layer: int | None = None
 
@@ -59,6 +60,9 @@ class LateStep(AllEnterStrategy, DenoisingStrategy):
             raise SettingError("LateStep: several steps need a ratio, not a count. Use keep_ratio.")
         check_layer("LateStep", self.layer, "a layer", -1)
 
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        return ()
+
     @property
     def canvas_layer(self) -> int | None:
         return self.layer
@@ -70,6 +74,3 @@ class LateStep(AllEnterStrategy, DenoisingStrategy):
             return (DenoisingStage(steps[0], keep=self.keep),)
         shares = [self.keep_ratio ** ((i + 1) / len(steps)) for i in range(len(steps))]
         return tuple(DenoisingStage(step, share) for step, share in zip(steps, shares, strict=True))
-
-    def select_in_step(self, stage: DenoisingStage, tokens: StepTokens) -> Selection:
-        return Selection.best(tokens.attention, stage.budget(tokens.n_visual))

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
+from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import OneStage, Record, SkippingStrategy, TextScoreStrategy
+from tokenprune.strategy import Record, ScoreStrategy, Stage, StagedStrategy
+from tokenprune.strategy.schedule import check_one_stage, one_stage
+from tokenprune.strategy.skipping import checked_skip, layers_to_skip
 from tokenprune.tokens import StageTokens
 
 
 @register_strategy("par")
 @dataclass(frozen=True)
-class PAR(OneStage, TextScoreStrategy, SkippingStrategy):
+class PAR(StagedStrategy, ScoreStrategy):
     """Prunes visual tokens and decoder layers: keeps, from decoder layer `layer` on, the visual tokens that the text
     after the image attends to most, and skips the layers of `skip`.
 
-    skip: the decoder layers to skip, see `SkippingStrategy`.
-    cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
+    keep_ratio, keep, layer, average: see `tokenprune.strategy.schedule.one_stage`. keep_ratio counts visual tokens
+        only, whichever layers are skipped.
+    skip: the decoder layers to skip, or how many, see `tokenprune.strategy.skipping`.
+    cells: rank within cells of the grid, see `ScoreStrategy`. The paper has no cells.
 
     Deviations: the paper trains a router that decides on tokens and layers together, for every sample; this strategy
     has no trained router. Tokens are ranked by the attention of layer `layer` - 1, averaged over heads and then over
@@ -40,5 +42,23 @@ class PAR(OneStage, TextScoreStrategy, SkippingStrategy):
         waits=(2, 1),
     )
 
-    def score_at(self, tokens: StageTokens) -> Float[Tensor, " left"]:
-        return tokens.attention.from_text()
+    needs: ClassVar[frozenset[str]] = frozenset({"text_attention"})
+    all_enter: ClassVar[bool] = True
+
+    layer: int = 2
+    average: bool = False
+    skip: int | tuple[int, ...] | list[int] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_one_stage(self)
+        object.__setattr__(self, "skip", checked_skip("PAR", self.skip))
+
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        return one_stage(self, n_layers)
+
+    def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
+        return layers_to_skip("PAR", self.skip, n_layers)
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        return self.best(tokens.attention.from_text(), stage.budget(tokens.n_visual), tokens)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
 from tokenprune.checks import check_count, check_no_count
+from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Record, Stage, TextScoreStrategy
+from tokenprune.strategy import Record, ScoreStrategy, Stage, StagedStrategy
 from tokenprune.strategy.schedule import common_share, geometric_stages, layers_at, looking_ahead
 from tokenprune.tokens import StageTokens
 
@@ -20,7 +18,7 @@ LEAST_SHARE = 0.4
 
 @register_strategy("pyramiddrop")
 @dataclass(frozen=True)
-class PyramidDrop(TextScoreStrategy):
+class PyramidDrop(StagedStrategy, ScoreStrategy):
     """Prunes on entry to the second, third and last quarter of the decoder layers. Each stage keeps the same share
     lambda of the remaining tokens: those that the last token of the prompt attends to most.
 
@@ -28,7 +26,7 @@ class PyramidDrop(TextScoreStrategy):
         so the paper's lambda of 0.5 is the default, 15/32. A count `keep` is rejected.
     first: the layer of the first stage; the other stages divide the layers after it evenly. None is a quarter of the
         layers, or fewer if lambda would otherwise be below 0.4, because layers that see every token use up the average.
-    cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
+    cells: rank within cells of the grid, see `ScoreStrategy`. The paper has no cells.
 
     As in the released code, the attention is that of the layer about to be entered. Deviations: the code renumbers
     position IDs after each stage; here they are kept. Quarters that coincide in a shallow model are one stage.
@@ -42,6 +40,8 @@ class PyramidDrop(TextScoreStrategy):
         claimed="45.9 to 50.6",
     )
 
+    needs: ClassVar[frozenset[str]] = frozenset({"text_attention"})
+    all_enter: ClassVar[bool] = True
     default_keep_ratio: ClassVar[float] = 15 / 32
 
     first: int | None = None
@@ -72,5 +72,5 @@ class PyramidDrop(TextScoreStrategy):
                 return layers
             first -= 1
 
-    def score_at(self, tokens: StageTokens) -> Float[Tensor, " left"]:
-        return tokens.attention.from_last()
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        return self.best(tokens.attention.from_last(), stage.budget(tokens.n_visual), tokens)

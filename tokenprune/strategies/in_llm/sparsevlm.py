@@ -13,7 +13,7 @@ from tokenprune.checks import check_no_count, check_no_effect, check_share
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.recycling import recycle_by_cluster
-from tokenprune.strategy import MergingStrategy, RankedStrategy, Record, Stage, TextGuided
+from tokenprune.strategy import MergingStrategy, Record, ScoreStrategy, Stage, StagedStrategy
 from tokenprune.strategy.schedule import layers_at
 from tokenprune.tokens import FirstLayerInputs, StageTokens
 
@@ -33,7 +33,7 @@ SCHEDULES = {
 
 @register_strategy("sparsevlm")
 @dataclass(frozen=True)
-class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
+class SparseVLM(StagedStrategy, ScoreStrategy, MergingStrategy):
     """Prunes in three stages in the first half of the decoder layers, by the attention of the text tokens that relate
     to the image (the raters). The best dropped tokens are merged into a few cluster centres.
 
@@ -44,7 +44,7 @@ class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
         count `keep` is rejected.
     recycle: the share of the dropped tokens, those with the highest scores, that are merged; 0 merges none.
     clusters: the number of tokens they are merged into, as a share of their own number.
-    cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
+    cells: rank within cells of the grid, see `ScoreStrategy`. The paper has no cells.
 
     Stages are at 3/32, 7/32 and 16/32 of the depth, as in the released code's 32 layers; of stages that coincide in a
     shallow model, the last is left.
@@ -65,6 +65,8 @@ class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
         claimed="51.8",
     )
 
+    needs: ClassVar[frozenset[str]] = frozenset({"text_attention"})
+    all_enter: ClassVar[bool] = True
     default_keep_ratio: ClassVar[float] = 192 / 576
 
     recycle: float = 0.3

@@ -42,11 +42,6 @@ class FlowCut(TowerStrategy):
         best_with_cls=True,
     )
 
-    needs: ClassVar[frozenset[str]] = frozenset({"kept_in_tower"})
-
-    def tower_layers(self, n_layers: int) -> tuple[int, ...]:
-        return tuple(range(n_layers))
-
     def select_in_tower(self, tokens: TowerTokens) -> Selection:
         target = self.tower_budget(tokens.n_visual, tokens.n_image)
         compared = tokens.n_visual != tokens.n_image and tokens.scores is None  # with other tiles, in `select`

@@ -46,16 +46,11 @@ class ToMe(TowerStrategy):
         waits=(3, 2),
     )
 
-    needs: ClassVar[frozenset[str]] = frozenset({"kept_in_tower"})
-
     schedule: Literal["constant", "decreasing"] = "constant"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("ToMe", "schedule", self.schedule, ("constant", "decreasing"))
-
-    def tower_layers(self, n_layers: int) -> tuple[int, ...]:
-        return tuple(range(n_layers))
 
     def select_in_tower(self, tokens: TowerTokens) -> Selection:
         n_left = tokens.n_left

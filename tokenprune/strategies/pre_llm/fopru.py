@@ -13,14 +13,14 @@ from tokenprune.checks import check_choice
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy, Record
+from tokenprune.strategy import AttentionStrategy, Record, ScoreStrategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.attention import HeadReduction
 
 
 @register_strategy("fopru")
 @dataclass(frozen=True)
-class FoPru(AttentionStrategy, AdaptiveStrategy):
+class FoPru(AttentionStrategy, ScoreStrategy):
     """Keeps the visual tokens that the vision encoder attends to most, in their original order.
 
     mode: "rank" keeps the best tokens; "row" keeps whole rows of the grid, best mean first. The budget is exact in
@@ -29,8 +29,8 @@ class FoPru(AttentionStrategy, AdaptiveStrategy):
         to it.
     layer: an encoder layer, counted like a Python index; None is the one whose output the projector gets.
     heads: how the attention maps of the heads are reduced before they are summed.
-    cells: rank within cells of the grid, see `RankedStrategy`; only for "rank". The paper has no cells.
-    mass, least: keep what each image needs, see `AdaptiveStrategy`. The paper has a fixed budget.
+    cells: rank within cells of the grid, see `ScoreStrategy`; only for "rank". The paper has no cells.
+    mass, least: keep what each image needs, see `ScoreStrategy`. The paper has a fixed budget.
 
     The paper's abstract gives the three stages (significance, pruning by rank or row, reordering). A third party's
     public reproduction, which averages over heads, agrees with "rank" and "row" exactly where the budget is a whole
@@ -46,7 +46,7 @@ class FoPru(AttentionStrategy, AdaptiveStrategy):
     )
 
     mode: Literal["rank", "row"] = "rank"
-    score: Literal["column", "cls"] = "column"
+    score: Literal["column", "cls"] = "column"  # pyright: ignore[reportIncompatibleMethodOverride]  a setting here
     heads: HeadReduction = "mean"
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, budget
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
-from tokenprune.strategy import ComparingStrategy, MergingStrategy, RankedStrategy, Record, Stage, StagedStrategy
+from tokenprune.strategy import AttentionStrategy, MergingStrategy, Record, ScoreStrategy, Stage, StagedStrategy
 from tokenprune.tokens import Layout, StageTokens, VisualTokens
 from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
@@ -26,7 +26,7 @@ QUANTILE = 0.55
 
 @register_strategy("nuwa")
 @dataclass(frozen=True)
-class Nuwa(ComparingStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
+class Nuwa(AttentionStrategy, MergingStrategy, StagedStrategy, ScoreStrategy):
     """Keeps the visual tokens that the CLS token attends to most within cells of the grid, and lets the weaker of them
     gather similar tokens nearby. From the middle of the language model on, keeps those that the last prompt token
     attends to most.
@@ -37,12 +37,12 @@ class Nuwa(ComparingStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
     keep_ratio: the average over the layers: 1.75 times as many tokens enter the language model, and from the middle
         layer on, few enough are kept for the average to hold, as the paper's 112, 224 and 336 tokens of 576 give 64,
         128 and 192. A count `keep` is rejected.
-    cells: see `RankedStrategy`. With "auto", sides are those of the paper for its budgets.
+    cells: see `ScoreStrategy`. With "auto", sides are those of the paper for its budgets.
     gather, progressive: False disables that part; without stages, keep_ratio of the tokens are kept throughout. A
         language model of one layer has no middle: SettingError, unless progressive is False.
     reach: the distance in tokens at which gathering ends.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
-    features: which features are compared, see `ComparingStrategy`: with "tower", as in the released code, the mean
+    features: which features are compared, see `AttentionStrategy`: with "tower", as in the released code, the mean
         hidden states of the tower's last third, in a tower of 24 layers states 16 to 24.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
@@ -65,8 +65,10 @@ class Nuwa(ComparingStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
         best_with_cls=True,
     )
 
-    tower_statistic: ClassVar[str] = "late_features"
+    needs: ClassVar[frozenset[str]] = frozenset({"vision_attention", "text_attention"})
+    compares: ClassVar[str] = "late_features"
 
+    features: Literal["tower", "projected"] = field(default="tower", kw_only=True)
     gather: bool = True
     progressive: bool = True
     reach: float = 280**0.5
@@ -79,10 +81,7 @@ class Nuwa(ComparingStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
         check_positive("Nuwa", "reach", self.reach, "a distance in tokens")
         if not self.gather:
             check_no_effect(self, "with gather=False", "reach", "attention_bias", "features")
-
-    @property
-    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return super().needs - (set() if self.gather else {"late_features"}) | {"text_attention"}
+            object.__setattr__(self, "needs", type(self).needs)  # nothing is compared
 
     @property
     def reads_grid(self) -> bool:

@@ -15,13 +15,13 @@ from tokenprune.selection import Merge, Selection
 from tokenprune.sequence.packing import true_indices
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
-from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy, MergingStrategy, Record
+from tokenprune.strategy import AttentionStrategy, MergingStrategy, Record, ScoreStrategy
 from tokenprune.tokens import VisualTokens
 
 
 @register_strategy("prumerge")
 @dataclass(frozen=True)
-class PruMerge(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
+class PruMerge(AttentionStrategy, ScoreStrategy, MergingStrategy):
     """Keeps the visual tokens that the CLS token attends to most, and adds to each the tokens with the most similar
     keys, weighted by the attention that those receive.
 
@@ -30,9 +30,9 @@ class PruMerge(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
     neighbours: the number of tokens that are added to each kept one.
     layer: the encoder layer of attention and keys; None is the one whose output the projector gets. The released code
         uses the last: -1.
-    cells: rank within cells of the grid, see `RankedStrategy`; not with `plus`, whose outliers are those of the whole
+    cells: rank within cells of the grid, see `ScoreStrategy`; not with `plus`, whose outliers are those of the whole
         image. The paper has no cells.
-    mass, least: keep what each image needs by the attention, see `AdaptiveStrategy`.
+    mass, least: keep what each image needs by the attention, see `ScoreStrategy`.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
     code: the budget is fixed, instead of the number of outliers; attention is the mean over heads, instead of one

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,7 @@ from tokenprune.checks import check_positive
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
-from tokenprune.strategy import ComparingStrategy, Record
+from tokenprune.strategy import AttentionStrategy, Record
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.cells import rank_within
 
@@ -28,7 +28,7 @@ CAP, CAP_BUDGET = 5, 64
 
 @register_strategy("prunesid")
 @dataclass(frozen=True)
-class PruneSID(ComparingStrategy):
+class PruneSID(AttentionStrategy):
     """Groups visual tokens by meaning, drops those that resemble a better one of their group, and shares the budget
     among groups by how many tokens remain in each.
 
@@ -40,7 +40,7 @@ class PruneSID(ComparingStrategy):
     similar: the threshold, as a multiple of the mean cosine of the image's tokens, for each 32 tokens of the budget:
         similar * budget / 32 * mean cosine. A larger budget suppresses less.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
-    features: which features are compared, see `ComparingStrategy`. The released code compares the tower's.
+    features: which features are compared, see `AttentionStrategy`. The released code compares the tower's.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
     code: components are exact, where the code's are a random approximation; a patch takes the place of the CLS token,
@@ -57,6 +57,9 @@ class PruneSID(ComparingStrategy):
         best_with_cls=True,
     )
 
+    compares: ClassVar[str] = "tower_features"
+
+    features: Literal["tower", "projected"] = field(default="tower", kw_only=True)
     similar: float = 1.0
 
     def __post_init__(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import Cosines, unit_vectors
-from tokenprune.strategy import ComparingStrategy, Record
+from tokenprune.strategy import AttentionStrategy, Record
 from tokenprune.tokens import VisualTokens
 
 #: How many tokens' values are recomputed at once.
@@ -25,7 +25,7 @@ HIGHEST = 10
 
 @register_strategy("scope")
 @dataclass(frozen=True)
-class SCOPE(ComparingStrategy):
+class SCOPE(AttentionStrategy):
     """Keeps visual tokens that together resemble all others, and that the CLS token attends to: greedily, the token
     that adds most coverage, times its attention.
 
@@ -34,7 +34,7 @@ class SCOPE(ComparingStrategy):
 
     alpha: the power of the attention, in [0, 10]. 0 chooses by coverage alone; the paper uses 1.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
-    features: which features are compared, see `ComparingStrategy`. The released code compares the tower's.
+    features: which features are compared, see `AttentionStrategy`. The released code compares the tower's.
 
     Without a CLS token, the attention that a patch receives from all patches is used. A deviation from the released
     code: the tiles of an image compete, unless budget_per is "tile", where the code treats each as an image.
@@ -53,6 +53,9 @@ class SCOPE(ComparingStrategy):
         best_with_cls=True,
     )
 
+    compares: ClassVar[str] = "tower_features"
+
+    features: Literal["tower", "projected"] = field(default="tower", kw_only=True)
     alpha: float = 1.0
 
     def __post_init__(self) -> None:

@@ -13,13 +13,13 @@ from tokenprune.checks import check_share
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
-from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy, MergingStrategy, Record
+from tokenprune.strategy import AttentionStrategy, MergingStrategy, Record, ScoreStrategy
 from tokenprune.tokens import VisualTokens
 
 
 @register_strategy("visionzip")
 @dataclass(frozen=True)
-class VisionZip(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
+class VisionZip(AttentionStrategy, ScoreStrategy, MergingStrategy):
     """Keeps the dominant visual tokens, which the CLS token attends to most, and merges the others into a few
     contextual tokens, by the similarity of their keys.
 
@@ -28,8 +28,8 @@ class VisionZip(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
 
     contextual: the contextual share of the budget. The paper uses 10 of 64 tokens, and the same share of 128 and 192.
     layer: the encoder layer of attention and keys; None is the one whose output the projector gets.
-    cells: take the dominant tokens within cells of the grid, see `RankedStrategy`. The paper has no cells.
-    mass, least: keep what each image needs by the attention, see `AdaptiveStrategy`. The paper has a fixed budget.
+    cells: take the dominant tokens within cells of the grid, see `ScoreStrategy`. The paper has no cells.
+    mass, least: keep what each image needs by the attention, see `ScoreStrategy`. The paper has a fixed budget.
 
     Without a CLS token, the tokens that receive the most attention are dominant, as in the paper. Deviations from the
     released code: tokens are merged after the projector; a patch takes the place of the CLS token, which is among the

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,22 +13,22 @@ from tokenprune.checks import check_share
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
-from tokenprune.strategy import AdaptiveStrategy, ComparingStrategy, Record
+from tokenprune.strategy import AttentionStrategy, Record, ScoreStrategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
 
 @register_strategy("vispruner")
 @dataclass(frozen=True)
-class VisPruner(ComparingStrategy, AdaptiveStrategy):  # pyright: ignore[reportIncompatibleVariableOverride]
+class VisPruner(AttentionStrategy, ScoreStrategy):
     """Keeps the visual tokens that the CLS token attends to most, and diverse ones of the others: duplicates are
     dropped in rounds until the budget is met.
 
     important: the share of the budget that goes to attention.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
-    features: which features are compared, see `ComparingStrategy`. The released code compares the tower's.
-    cells: take the important tokens within cells of the grid, see `RankedStrategy`. The paper has no cells.
-    mass, least: keep what each image needs by the attention, see `AdaptiveStrategy`. The paper has a fixed budget.
+    features: which features are compared, see `AttentionStrategy`. The released code compares the tower's.
+    cells: take the important tokens within cells of the grid, see `ScoreStrategy`. The paper has no cells.
+    mass, least: keep what each image needs by the attention, see `ScoreStrategy`. The paper has a fixed budget.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
     code: with more than 576 visual tokens, a round drops proportionally more than 8; the tiles of an image compete,
@@ -45,6 +45,9 @@ class VisPruner(ComparingStrategy, AdaptiveStrategy):  # pyright: ignore[reportI
         best_with_cls=True,
     )
 
+    compares: ClassVar[str] = "tower_features"
+
+    features: Literal["tower", "projected"] = field(default="tower", kw_only=True)
     important: float = 0.5
 
     def __post_init__(self) -> None:

@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from tokenprune.selection import split
+from tokenprune.selection import Selection, split
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.shares import best_of_frames, evenly_spaced, marked_first
-from tokenprune.strategy import FrameScoreStrategy, Record
+from tokenprune.strategy import Record, VideoStrategy
 from tokenprune.tokens import VisualTokens
 
 #: Frames in a window.
@@ -25,7 +25,7 @@ FIRST = 255.0
 
 @register_strategy("dycokettm")
 @dataclass(frozen=True)
-class DyCokeTTM(FrameScoreStrategy):
+class DyCokeTTM(VideoStrategy):
     """Keeps the first of every four frames, and the tokens of the others that changed most (token temporal merging).
 
     The second frame is compared with the first, the fourth with the third, and the third with the first, place by
@@ -48,6 +48,9 @@ class DyCokeTTM(FrameScoreStrategy):
     )
 
     default_keep_ratio: ClassVar[float] = (1 + 3 * 0.3) / 4
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        return self.filled(tokens, self.choose)
 
     def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:
         frames = tokens.frames

@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.shares import evenly_spaced
-from tokenprune.strategy import FrameScoreStrategy, Record
+from tokenprune.strategy import Record, VideoStrategy
 from tokenprune.tokens import VisualTokens
 
 #: The change of the first frame's tokens, above any possible one. vLLM's number.
@@ -22,7 +23,7 @@ FIRST = 255.0
 
 @register_strategy("evs")
 @dataclass(frozen=True)
-class EVS(FrameScoreStrategy):
+class EVS(VideoStrategy):
     """Keeps the first frame, and of all other frames the tokens that differ most from the same place one frame earlier.
 
     Change is 1 - the cosine of the two features. All frames compete, so a still video keeps its first frame and
@@ -36,6 +37,9 @@ class EVS(FrameScoreStrategy):
         keeps="the first frame, then the tokens that change most from one frame to the next",
         unmeasured="compares frames of videos",
     )
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        return self.filled(tokens, self.choose)
 
     def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:
         frames = pairwise(tokens.frames.each(tokens.features))

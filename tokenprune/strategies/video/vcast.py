@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from tokenprune.checks import check_positive
+from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.shares import best_of_frames, largest_remainders, marked_first
-from tokenprune.strategy import FrameScoreStrategy, Record
+from tokenprune.strategy import Record, VideoStrategy
 from tokenprune.tokens import VisualTokens
 
 EPSILON = 1e-6
@@ -21,7 +22,7 @@ EPSILON = 1e-6
 
 @register_strategy("vcast")
 @dataclass(frozen=True)
-class VCAST(FrameScoreStrategy):
+class VCAST(VideoStrategy):
     """Gives more of the budget to frames where the video changes direction, and keeps the tokens of each frame that are
     largest and least like its mean.
 
@@ -48,6 +49,9 @@ class VCAST(FrameScoreStrategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("VCAST", "temperature", self.temperature, "a softmax temperature")
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        return self.filled(tokens, self.choose)
 
     def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:
         frames = tokens.frames

@@ -10,9 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.shares import best_of_frames
-from tokenprune.strategy import FrameScoreStrategy, Record
+from tokenprune.strategy import Record, VideoStrategy
 from tokenprune.tokens import Frames, VisualTokens
 
 #: Variances of the Gaussians that compare a token with a centre.
@@ -25,7 +26,7 @@ TEMPERATURE = 0.01
 
 @register_strategy("vidcom2")
 @dataclass(frozen=True)
-class VidCom2(FrameScoreStrategy):
+class VidCom2(VideoStrategy):
     """Keeps the tokens of each frame that are least like the video and the frame; frames least like it keep more.
 
     A token is compared with the mean of the video and with the mean of its frame, in the half of the channels that
@@ -38,6 +39,9 @@ class VidCom2(FrameScoreStrategy):
         keeps="the tokens that stand out in each frame, and more of them in frames that stand out",
         unmeasured="compares frames of videos",
     )
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        return self.filled(tokens, self.choose)
 
     def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:
         frames, features = tokens.frames, tokens.features

@@ -14,7 +14,7 @@ from tokenprune.serving.vllm.architectures.checkpoints import architecture_of, c
 from tokenprune.serving.vllm.settings import COMPACT, Settings
 from tokenprune.serving.vllm.towers.from_config import config_with_tower, encoder_layer, tower_of_config
 from tokenprune.strategies.compose import Compose
-from tokenprune.strategy import AdaptiveStrategy, StagedStrategy, Strategy
+from tokenprune.strategy import ScoreStrategy, StagedStrategy, Strategy
 from tokenprune.strategy.calls import valid_skips, valid_stages
 from tokenprune.tokens.statistics import STATISTICS, check_needs
 
@@ -189,7 +189,7 @@ def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None
     for need in sorted(strategy.needs & NEVER.keys()):
         raise UnsupportedError(f"{name} cannot run inside vLLM: it needs {NEVER[need]}. {other}")
     for step in strategy.steps if isinstance(strategy, Compose) else (strategy,):
-        if isinstance(step, AdaptiveStrategy) and step.mass is not None:
+        if isinstance(step, ScoreStrategy) and step.mass is not None:
             raise UnsupportedError(
                 f"{type(step).__name__} cannot run inside vLLM with mass={step.mass}: how many tokens an image keeps "
                 f"is then known only after it is encoded, but vLLM counts them before. Leave out mass, and each image "
