@@ -137,7 +137,8 @@ fuzz: install
 # process takes files that no other has taken.
 tables: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tokenprune.evals.dev.measure
-	$(BIN)/python -m tokenprune.evals.dev.tables README.md tokenprune/strategies/catalogue.md evals/results/*.md
+	$(BIN)/python -m tokenprune.evals.dev.tables README.md tokenprune/strategies/catalogue.md \
+		tokenprune/strategies/__init__.pyi evals/results/*.md
 
 # Trains the bundled model again, in several days, from its sources and from version 1, whose weights are in the history (its
 # recipe too, see evals/dev/train/__init__.py). An interrupted run resumes.

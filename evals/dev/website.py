@@ -30,7 +30,7 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 #: In a docstring, a paragraph whose lines start with the names of fields or arguments.
 PARAGRAPH = re.compile(r"<p>(?=[a-z]\w*(?:, \w+)*: )(.*?)</p>", re.DOTALL)
 FIELD, ITEM = re.compile(r"^(\w+(?:, \w+)*): ", re.MULTILINE), r"<li><code>\1</code>: "
-PACKAGES = "tokenprune", "tokenprune.selection", "tokenprune.strategy", "tokenprune.tokens"
+PACKAGES = "tokenprune.strategies", "tokenprune", "tokenprune.selection", "tokenprune.strategy", "tokenprune.tokens"
 INHERITED = "    options: {inherited_members: true}\n"
 #: Public, but not in `__all__`, which must not load the libraries of extras: each with the class of its arguments.
 TOOLS = {

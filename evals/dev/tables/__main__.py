@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("documents", nargs="+", type=Path, metavar="FILE")
     for path in parser.parse_args(arguments).documents:
-        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+        text = catalogue.public_names() if path.suffix == ".pyi" else filled(path.read_text(encoding="utf-8"))
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,15 @@ def stored(folder: str) -> str:
     return "\n".join(["| strategy | keeps |", "|---|---|", *rows]) + "\n"
 
 
+def public_names() -> str:
+    """Return what type checkers read of `tokenprune.strategies`, whose names are found at run time."""
+    names, registry = strategies.__all__, strategies.register_strategy.__module__
+    homes = {name: getattr(getattr(strategies, name), "__module__", registry) for name in (*names, "make", "parse")}
+    lines = sorted(f"from {home} import {name} as {name}\n" for name, home in homes.items())
+    listed = "".join(f'    "{name}",\n' for name in names)
+    return f"# By `make tables`.\n\n{''.join(lines)}\n__all__ = [\n{listed}]\n"
+
+
 def _title(cls: type[Strategy], folder: str) -> str:
     """Return the class's name, linked to the paper that its module's docstring names."""
     paper = re.search(r"https://arxiv\.org/abs/[\d.]+", sys.modules[cls.__module__].__doc__ or "")

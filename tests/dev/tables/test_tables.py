@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tokenprune.evals.dev.tables import __main__ as tables
+from tokenprune.evals.dev.tables import catalogue
 from tokenprune.evals.report import markers
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -21,6 +22,11 @@ def test_documents_have_the_stored_results(path: Path) -> None:
     """If not, run `python -m tokenprune.evals.dev.tables` with the files' names."""
     text = path.read_text(encoding="utf-8")
     assert tables.filled(text) == text
+
+
+def test_type_checkers_read_every_strategy() -> None:
+    """If not, run `python -m tokenprune.evals.dev.tables tokenprune/strategies/__init__.pyi`."""
+    assert (ROOT / "tokenprune" / "strategies" / "__init__.pyi").read_text(encoding="utf-8") == catalogue.public_names()
 
 
 def test_every_table_but_the_headline_is_on_a_page() -> None:
