@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from helpers.served.converted.lfm3 import LFM3_VIDEO
 from helpers.served.models import IMAGE, QWEN_VIDEO
-from helpers.served.native.cosmos import COSMOS_VIDEO
 from helpers.served.reference import Request
 
+#: A video in a prompt of Cosmos 3 Edge, which also replaces the marks around it.
+COSMOS_VIDEO = QWEN_VIDEO.replace(" ", "")
+LFM3_VIDEO = QWEN_VIDEO.replace("_pad", "")
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
 
 

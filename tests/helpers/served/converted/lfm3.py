@@ -10,11 +10,12 @@ from typing import Any
 import transformers
 from safetensors.torch import load_file, save_file
 
+from helpers.served.family import LFM3_VIDEO
 from helpers.served.models import CHAT, N_LAYERS, decoder, save, tokenizer
 
 PATCH, MERGE = 16, 2
 START, IMAGE, VIDEO, END = "<|vision_start|>", "<|image|>", "<|video|>", "<|vision_end|>"
-LFM3_IMAGE, LFM3_VIDEO = f"{START} {IMAGE} {END}", f"{START} {VIDEO} {END}"
+LFM3_IMAGE = LFM3_VIDEO.replace(VIDEO, IMAGE)
 EPSILON = 1e-5
 #: Parts of names in the tests' model -> in published checkpoints.
 RENAMED = {

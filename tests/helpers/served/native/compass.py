@@ -9,6 +9,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from helpers.served.family import FAR_MROPE, Family
 from helpers.served.models import CHAT, N_LAYERS, decoder, save, tokenizer
 
 COMPASS_IMAGE = "<|VISION_START|> <|IMAGE_PAD|> <|VISION_END|>"
@@ -70,3 +71,8 @@ def rotate_like_qwen3() -> None:
 
     rotary.compute_default_rope_parameters = staticmethod(frequencies)
     rotary.recomposition_frequencies = in_turn
+
+
+FAMILIES = (
+    Family("cohere_compass", "TokenPruneCohereCompass", save_cohere_compass, COMPASS_IMAGE, far=FAR_MROPE, n_blocks=30),
+)

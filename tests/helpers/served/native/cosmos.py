@@ -12,12 +12,11 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from helpers.served.family import COSMOS_VIDEO, FAR_MROPE, M_ROPE_ENDS, Family, Far
 from helpers.served.models import CHAT, QWEN_IMAGE, QWEN_VIDEO, decoder, save, save_qwen, tokenizer, tower
 from helpers.served.native.packed import rewrite
 
 PATCH = 16
-#: A video in a prompt of Cosmos 3 Edge, which also replaces the marks around it.
-COSMOS_VIDEO = QWEN_VIDEO.replace(" ", "")
 
 
 def save_cosmos_edge(folder: Path, **settings: Any) -> None:
@@ -72,3 +71,17 @@ def copy_inside(folder: Path) -> None:
     """Put the weights where vLLM reads them."""
     (folder / "transformer").mkdir()
     shutil.copy(folder / "model.safetensors", folder / "transformer")
+
+
+FAMILIES = (
+    Family("cosmos3_omni", "TokenPruneCosmos3", save_cosmos, QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE),
+    # vLLM 0.32 resizes images lower than a visual token, 32 pixels, differently from transformers.
+    Family(
+        "cosmos3_edge",
+        "TokenPruneCosmos3Edge",
+        save_cosmos_edge,
+        QWEN_IMAGE,
+        COSMOS_VIDEO,
+        Far(64, 7, (1376, 32), raises=M_ROPE_ENDS),
+    ),
+)

@@ -11,6 +11,7 @@ import transformers
 from tokenizers import Regex, pre_tokenizers
 from torch import Tensor
 
+from helpers.served.family import Family, Far
 from helpers.served.models import CHAT, PATCH, decoder, published_tower, save, tokenizer, tower
 
 GEMMA_IMAGE = "<start_of_image>"
@@ -159,3 +160,31 @@ def halve_norms(model: Any) -> None:
     with torch.no_grad():
         for layer in model.model.language_model.layers:
             layer.self_attn.q_norm.weight.fill_(0.5)
+
+
+FAMILIES = (
+    # No step may end within an image. vLLM 0.32 ensures that only if no other request shares the step.
+    Family(
+        "gemma3",
+        "TokenPruneGemma3",
+        save_gemma3,
+        GEMMA_IMAGE,
+        far=Far(64, 6, (140, 112)),
+        visual_token=GEMMA_VISUAL,
+        n_blocks=30,
+        n_step=256,
+    ),
+    Family("gemma4", "TokenPruneGemma4", save_gemma4, GEMMA4_IMAGE, n_blocks=16),
+    Family(
+        "gemma4-large", "TokenPruneGemma4", partial(save_gemma4, kind="large"), GEMMA4_IMAGE, n_blocks=16, n_step=256
+    ),
+    Family(
+        "gemma4_unified",
+        "TokenPruneGemma4Unified",
+        save_gemma4_unified,
+        GEMMA4_IMAGE,
+        n_blocks=16,
+        n_step=256,
+        settings={"strategy": "divprune", "keep_ratio": 0.25},
+    ),
+)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import transformers
 
+from helpers.served.family import FAR_MROPE, Family
 from helpers.served.models import CHAT, N_LAYERS, PATCH, decoder, save, tokenizer
 
 GLM_IMAGE = "<|begin_of_image|> <|image|> <|end_of_image|>"
@@ -57,3 +59,10 @@ def save_glm(folder: Path, kind: str, **settings: Any) -> None:
         chat_template=CHAT.replace("IMAGE", GLM_IMAGE),
     )
     save(getattr(transformers, f"{NAMES[kind]}ForConditionalGeneration")(config), processor, folder)
+
+
+FAMILIES = (
+    Family("glm4v", "TokenPruneGlm4v", partial(save_glm, kind="glm4v"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
+    Family("glm4v_moe", "TokenPruneGlm4vMoe", partial(save_glm, kind="glm4v_moe"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
+    Family("glm_ocr", "TokenPruneGlmOcr", partial(save_glm, kind="glm_ocr"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
+)

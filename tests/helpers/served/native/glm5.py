@@ -16,8 +16,9 @@ import transformers
 from torch import Tensor
 from torch.nn.functional import rms_norm
 
+from helpers.served.family import Family
 from helpers.served.models import CHAT, N_LAYERS, PATCH, decoder, save, tokenizer
-from helpers.served.native.glm import GLM_IMAGE, MARKS
+from helpers.served.native.glm import GLM_IMAGE, GLM_VIDEO, MARKS
 
 NAME = "TokenPruneGlm5Next"
 #: The settings that both decoders read.
@@ -103,3 +104,6 @@ def save_glm5_next(folder: Path, **settings: Any) -> None:
     )
     decode_plainly()
     save(transformers.Glm5NextForConditionalGeneration(config), processor, folder)
+
+
+FAMILIES = (Family("glm5_next", "TokenPruneGlm5Next", save_glm5_next, GLM_IMAGE, GLM_VIDEO),)

@@ -7,6 +7,7 @@ from typing import Any
 
 import transformers
 
+from helpers.served.family import Family
 from helpers.served.models import CHAT, IMAGE, PATCH, decoder, published_tower, save, tokenizer, tower
 
 #: The decoder layers before which features are added: from two encoder layers, and from four groups of patches of one.
@@ -49,3 +50,6 @@ def save_granite4_vision(folder: Path, **settings: Any) -> None:
         chat_template=CHAT.replace("IMAGE", IMAGE),
     )
     save(transformers.Granite4VisionForConditionalGeneration(config), processor, folder, published_tower)
+
+
+FAMILIES = (Family("granite4_vision", "TokenPruneGranite4Vision", save_granite4_vision),)

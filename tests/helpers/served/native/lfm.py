@@ -7,6 +7,7 @@ from typing import Any
 
 import transformers
 
+from helpers.served.family import OWN_ROTATION, Family, Far
 from helpers.served.models import CHAT, IMAGE, decoder, published_tower, save, tokenizer, tower
 
 PATCH = 8
@@ -52,3 +53,15 @@ def take_older_transformers() -> None:
     from tokenprune.adapters.families.lfm2_vl import Lfm2VlAdapter
 
     Lfm2VlAdapter.since = (5, 19)
+
+
+FAMILIES = (
+    Family(
+        "lfm2_vl",
+        "TokenPruneLfm2VL",
+        save_lfm2_vl,
+        far=Far(256, 8, (140, 112), raises="index out of range"),
+        n_blocks=20,
+        options=OWN_ROTATION,
+    ),
+)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import transformers
 
+from helpers.served.family import Family, Far
 from helpers.served.models import CHAT, IMAGE, PATCH, decoder, published_tower, save, tokenizer, tower
 
 MISTRAL_IMAGE = "[IMG]"
@@ -115,3 +117,12 @@ def save_cohere2_vision(folder: Path, window: int = 4096, **settings: Any) -> No
         chat_template=CHAT.replace("IMAGE", COHERE_IMAGE),
     )
     save(transformers.Cohere2VisionForConditionalGeneration(config), processor, folder, published_tower)
+
+
+FAMILIES = (
+    Family("mistral3", "TokenPruneMistral3", save_mistral3, MISTRAL_IMAGE, far=Far(256, 8, (196, 196))),
+    Family("idefics3", "TokenPruneIdefics3", partial(save_idefics3, kind="idefics3")),
+    Family("smolvlm", "TokenPruneSmolVLM", partial(save_idefics3, kind="smolvlm")),
+    Family("llama4", "TokenPruneLlama4", save_llama4, LLAMA_IMAGE, visual_token=LLAMA_VISUAL, n_blocks=30),
+    Family("cohere2_vision", "TokenPruneCohere2Vision", save_cohere2_vision, COHERE_IMAGE, n_blocks=30),
+)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import transformers
 from tokenizers import decoders
 
+from helpers.served.family import M_ROPE_ENDS, Family, Far
 from helpers.served.models import CHAT, LINEAR, decoder, save, tower
 from helpers.served.native.gemma import words_and_newlines
 
@@ -58,3 +60,31 @@ def save_minicpm(folder: Path, name: str = "MiniCPMV4_6", **settings: Any) -> No
         chat_template=CHAT.replace("IMAGE", MINICPM_IMAGE),
     )
     save(getattr(transformers, f"{name}ForConditionalGeneration")(config), processor, folder)
+
+
+FAMILIES = (
+    Family(
+        "minicpmv4_6",
+        "TokenPruneMiniCPMV4_6",
+        save_minicpm,
+        MINICPM_IMAGE,
+        far=Far(136, 6, (224, 224), raises=M_ROPE_ENDS),
+        n_more=3,
+    ),
+    Family(
+        "minicpmv4_7",
+        "TokenPruneMiniCPMV4_7",
+        partial(save_minicpm, name="MiniCPMV4_7"),
+        MINICPM_IMAGE,
+        far=Far(80, 8, (400, 4), raises=M_ROPE_ENDS),
+        n_more=3,
+    ),
+    Family(
+        "minicpm_ocr",
+        "TokenPruneMiniCPMOcr",
+        partial(save_minicpm, name="MiniCPMOcr"),
+        MINICPM_IMAGE,
+        far=Far(136, 6, (224, 224), raises=M_ROPE_ENDS),
+        n_more=3,
+    ),
+)

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 
+from helpers.served.family import M_ROPE_ENDS, Family, Far
 from helpers.served.models import CHAT, N_LAYERS, PATCH, decoder, save, tokenizer, tower
 from helpers.served.native.packed import SIZES, rewrite
 
@@ -193,3 +194,14 @@ def turned(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate pairs of numbers, one from each half."""
     first, second = states.chunk(2, -1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+FAMILIES = (
+    Family(
+        "minimax_m3",
+        "TokenPruneMiniMaxM3",
+        save_minimax_m3,
+        MINIMAX_IMAGE,
+        far=Far(256, 8, (196, 196), raises=M_ROPE_ENDS),
+    ),
+)

@@ -11,6 +11,7 @@ from typing import Any
 
 import transformers
 
+from helpers.served.family import Family, Far
 from helpers.served.models import CHAT, PATCH, decoder, save, tokenizer, tower
 from helpers.served.native.packed import rewrite, with_plain_placeholders
 
@@ -79,3 +80,17 @@ def resize_as_transformers() -> None:
 
     if muse_glimmer.MuseGlimmerImageProcessor.__name__ != Images.__name__:
         muse_glimmer.MuseGlimmerImageProcessor = Images
+
+
+FAMILIES = (
+    Family(
+        "muse_glimmer",
+        "TokenPruneMuseGlimmer",
+        save_muse,
+        MUSE_IMAGE,
+        MUSE_VIDEO,
+        far=Far(256, 8, (196, 196)),
+        n_blocks=30,
+        n_more=1,
+    ),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig
 
+from helpers.served.family import FAR_MROPE, Family
 from helpers.served.models import CHAT, N_LAYERS, PATCH, QWEN_IMAGE, decoder, save, tokenizer
 from tokenprune.adapters.families.qwen_omni import Qwen2_5OmniAdapter, Qwen3OmniAdapter
 from tokenprune.adapters.registry import ADAPTERS
@@ -106,3 +108,11 @@ class OlderQwen2_5Omni(Older, Qwen2_5OmniAdapter):
 
 class OlderQwen3Omni(Older, Qwen3OmniAdapter):
     class_name = "Qwen3OmniMoeThinkerForConditionalGeneration"
+
+
+FAMILIES = (
+    Family("qwen2_5_omni", "TokenPruneQwen2_5Omni", partial(save_omni, kind="qwen2_5_omni"), QWEN_IMAGE, far=FAR_MROPE),
+    Family(
+        "qwen3_omni_moe", "TokenPruneQwen3Omni", partial(save_omni, kind="qwen3_omni_moe"), QWEN_IMAGE, far=FAR_MROPE
+    ),
+)

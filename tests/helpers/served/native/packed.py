@@ -16,6 +16,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from helpers.served.family import FAR_COUNTED, FAR_MROPE, OWN_ROTATION, Family, Far
 from helpers.served.models import CHAT, N_LAYERS, PATCH, QWEN_IMAGE, QWEN_VIDEO, decoder, save, tokenizer, tower
 
 PADDLE_IMAGE = "<|IMAGE_START|> <|IMAGE_PLACEHOLDER|> <|IMAGE_END|>"
@@ -207,3 +208,27 @@ def with_media_settings(written: dict[str, Any]) -> dict[str, Any]:
 def rewrite(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Change a JSON file, because published checkpoints differ from what transformers saves."""
     file.write_text(json.dumps(change(json.loads(file.read_text()))))
+
+
+FAMILIES = (
+    Family("paddleocr_vl", "TokenPrunePaddleOCRVL", save_paddleocr_vl, PADDLE_IMAGE, far=FAR_MROPE),
+    Family("hunyuan_vl", "TokenPruneHunyuanVL", save_hunyuan_vl, HUNYUAN_IMAGE, far=None, visual_token=HUNYUAN_VISUAL),
+    Family(
+        "exaone4_5",
+        "TokenPruneExaone4_5",
+        save_exaone4_5,
+        QWEN_IMAGE,
+        QWEN_VIDEO,
+        far=FAR_COUNTED,
+        n_blocks=30,
+    ),
+    Family("lighton_ocr", "TokenPruneLightOnOCR", save_lighton_ocr, LIGHTON_IMAGE, far=Far(256, 8, (196, 196))),
+    Family(
+        "kimi_k25",
+        "TokenPruneKimiK25",
+        save_kimi,
+        KIMI_IMAGE,
+        far=Far(256, 8, (196, 196), raises="index out of range"),
+        options=OWN_ROTATION,
+    ),
+)

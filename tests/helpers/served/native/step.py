@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 
+from helpers.served.family import Family, Far
 from helpers.served.models import CHAT, N_LAYERS, PATCH, decoder, save, tokenizer
 from helpers.served.native.packed import rewrite
 
@@ -156,3 +157,17 @@ def run_step_on_cpus() -> None:
     if not hasattr(make, "__wrapped__"):
         CPURouter.__init__ = grouped
         PerceptionEncoder.forward = wraps(encode)(lambda self, pixels: encode(self, pixels).contiguous())
+
+
+FAMILIES = (
+    Family(
+        "step3p7",
+        "TokenPruneStep3p7",
+        save_step,
+        STEP_IMAGE,
+        far=Far(256, 8, (196, 196), raises="index out of range"),
+        n_blocks=30,
+        n_more=1,
+        options=STEP_OPTIONS,
+    ),
+)

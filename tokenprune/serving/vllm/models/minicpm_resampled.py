@@ -6,7 +6,7 @@ many visual tokens. They are pruned one by one, as are the frames of a video; au
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
@@ -19,11 +19,10 @@ from tokenprune.encoded import EncodedImage
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.serving.vllm.models.minicpm import SlicesProcessor
 from tokenprune.serving.vllm.processor.processor import misfit
-from tokenprune.serving.vllm.towers.from_config import tower_of_config
 from tokenprune.serving.vllm.worker.capture import ResamplerCapture
 from tokenprune.serving.vllm.worker.model import PrunedModel
-from tokenprune.serving.vllm.worker.tiles import image_statistics
-from tokenprune.tokens import Layout, VisionAttention
+from tokenprune.serving.vllm.worker.tiles import resampled_images
+from tokenprune.tokens import Layout
 
 #: What comes before the names of a video's fields and arguments.
 PREFIXES = {"image": "", "video": "video_"}
@@ -74,26 +73,10 @@ class PrunedResampled(PrunedModel):
             return [EncodedImage(layout, {})] * (sum(map(len, features)) // n_queries)
         tiles = chain.from_iterable(arguments[f"{prefix}pixel_values"])
         grids = [grid for one in arguments[f"{prefix}tgt_sizes"] for grid in one.tolist()]
-        attention = repeat(None)
-        if isinstance(self.capture, ResamplerCapture):
-            sizes = [rows * columns for rows, columns in grids]
-            attention = zip(self.capture.by_tile(), self.capture.shares(sizes), strict=True)
-        return [self._encoded(layout, *one) for one in zip(tiles, grids, attention, strict=False)]
-
-    def _encoded(self, layout: Layout, pixels: Tensor, grid: Sequence[int], attention: Any) -> EncodedImage:
-        """A tile of rows x columns patches, given its pixels, and its queries and keys, with padding at the end, and
-        the shares of patches that its visual tokens read."""
-        (rows, columns), needs, tower = grid, self.settings.strategy.needs, tower_of_config(self.config)
-        statistics: dict[str, Any] = {}
-        if attention is not None and self.capture is not None:
-            heads, shares = attention
-            queries, keys = (part[None, :, : rows * columns] for part in heads)
-            statistics["vision_attention"] = VisionAttention(
-                queries, keys, self.capture.scale, tower.n_prefix, layout, shares=shares[None]
-            )
-        if needs & {"pixels", "colors"}:
-            statistics.update(image_statistics(needs, tower, tile_image(pixels, rows, columns)[None]))
-        return EncodedImage(layout, statistics)
+        sizes = [rows * columns for rows, columns in grids]
+        return resampled_images(
+            self, layout, sizes, lambda: (tile_image(one, *grid) for one, grid in zip(tiles, grids, strict=True))
+        )
 
 
 class PrunedV2_5(PrunedResampled, minicpmv.MiniCPMV2_5, SupportsMRoPE): ...

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from vllm.distributed import tensor_model_parallel_all_gather
@@ -160,17 +160,23 @@ class ResamplerCapture(FusedCapture):
         super().clear()
         self._reads = []
 
-    def shares(self, sizes: Sequence[int]) -> list[Float[Tensor, "visual patches"]]:
-        """How much of each patch the visual tokens of every tile read, given how many patches each has."""
+    def shares(
+        self, sizes: Sequence[int], real: Iterable[Bool[Tensor, " patches"] | None]
+    ) -> list[Float[Tensor, "visual patches"]]:
+        """How much of each patch the visual tokens of every tile read, given how many patches each has, and which of
+        them are real."""
         weights, biases = (
             part.detach().chunk(3) for part in (self._attention.in_proj_weight, self._attention.in_proj_bias)
         )
         found: list[Tensor] = []
+        masks = iter(real)
         for states in self._reads:
-            parts = (linear(*one).transpose(0, 1) for one in zip(states, weights, biases, strict=False))
+            parts = [linear(*one) for one in zip(states, weights, biases, strict=False)]
+            parts = parts if self._attention.batch_first else [part.transpose(0, 1) for part in parts]
             reading, read = (split_heads(part, self._attention.num_heads) for part in parts)
             for one, other in zip(reading, read, strict=True):
-                found.append(reading_shares(one, other[:, : sizes[len(found)]], self._attention.head_dim**-0.5))
+                patches = other[:, : sizes[len(found)]]
+                found.append(reading_shares(one, patches, self._attention.head_dim**-0.5, next(masks)))
         return found
 
     def _note(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:

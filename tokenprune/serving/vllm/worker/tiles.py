@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, islice, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tokenprune.adapters.layouts.crops import image_by_image
@@ -102,6 +102,34 @@ def images_of_any_size(
         for found, image in zip(statistics, pixels(), strict=True):
             found.update(image_statistics(needs, tower, image[None]))
     return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
+
+
+def resampled_images(
+    model: PrunedModel,
+    layout: Layout,
+    sizes: Sequence[int],
+    pixels: Callable[[], Iterable[Tensor]],
+    real: Bool[Tensor, "tiles patches"] | None = None,
+) -> list[EncodedImage]:
+    """The same for tiles that a resampler reads into visual tokens, each with the layout `layout`.
+
+    sizes: how many patches each has; the tower's may be followed by padding. pixels: as in `images_of_any_size`.
+    real: which patches are no padding, if that is among them.
+    """
+    needs, tower, capture = model.settings.strategy.needs, tower_of_config(model.config), cast(Any, model.capture)
+    statistics: list[dict[str, Any]] = [{} for _ in sizes]
+    if capture is not None:
+        masks = [None] * len(sizes) if real is None else list(real)
+        parts = zip(statistics, sizes, capture.by_tile(), masks, capture.shares(sizes, masks), strict=True)
+        for found, size, heads, mask, shares in parts:
+            queries, keys = (part[None, :, :size] for part in heads)
+            found["vision_attention"] = VisionAttention(
+                queries, keys, capture.scale, tower.n_prefix, layout, None if mask is None else mask[None], shares[None]
+            )
+    if needs & {"pixels", "colors"}:
+        for found, image in zip(statistics, pixels(), strict=True):
+            found.update(image_statistics(needs, tower, image[None]))
+    return [EncodedImage(layout, found) for found in statistics]
 
 
 def image_statistics(
