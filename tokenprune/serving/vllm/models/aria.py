@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.encoded import EncodedImage
+from tokenprune.errors import SettingError
 from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.worker.capture import ResamplerCapture
 from tokenprune.serving.vllm.worker.model import PrunedModel
@@ -22,6 +23,16 @@ from tokenprune.tokens import Layout
 
 class AriaProcessor(PruningProcessor, aria.AriaMultiModalProcessor):
     square = True
+
+    def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, Any]) -> Any:
+        """Raises SettingError for images cut into crops, of which vLLM takes the first only."""
+        for options in (hf_processor_mm_kwargs, hf_processor_mm_kwargs.get("images_kwargs") or {}):
+            if options.get("split_image"):
+                raise SettingError(
+                    "mm_processor_kwargs: split_image cuts an image into crops, and vLLM would encode the first only. "
+                    "Leave it out."
+                )
+        return super()._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs)
 
 
 @MULTIMODAL_REGISTRY.register_processor(
