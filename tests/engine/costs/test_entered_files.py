@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[2]
-MECHANISMS = ("engine/stages/", "engine/stages/skipping.py", "engine/tower/")
+MECHANISMS = ("engine/stages/", "engine/tower/")
 #: In a separate process, because annotation checks in this one run code of ours that users do not run.
 PREFILL = """
 import sys
@@ -28,6 +28,10 @@ for strategy in sys.argv[2:]:
     with tokenprune.patch(model, strategy, keep_ratio=0.25, **settings):
         answer(1)  # what is made once is made now
         print(*answer(1))
+def patched():
+    with tokenprune.patch(model, tokenprune.FoPru(keep_ratio=0.25)):
+        model(**inputs)
+print(*files_entered(patched))
 """
 STRATEGIES = ("fopru", "fastv", "flowcut")
 
@@ -38,7 +42,7 @@ def entered_by() -> dict[str, list[str]]:
         [sys.executable, "-c", PREFILL, str(TESTS), *STRATEGIES], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    return dict(zip(STRATEGIES, map(str.split, run.stdout.splitlines()), strict=True))
+    return dict(zip([*STRATEGIES, "patch"], map(str.split, run.stdout.splitlines()), strict=True))
 
 
 def test_a_fopru_prefill_is_short_to_read(entered_by: dict[str, list[str]]) -> None:
@@ -47,6 +51,14 @@ def test_a_fopru_prefill_is_short_to_read(entered_by: dict[str, list[str]]) -> N
     assert len(entered) - 1 <= 95, entered
     assert not [file for file in entered if file.startswith(MECHANISMS)]
     assert {"engine/prefill.py", "engine/select.py", "strategies/pre_llm/fopru.py"} <= set(entered)
+
+
+def test_a_patch_and_the_first_logits_are_short_to_read(entered_by: dict[str, list[str]]) -> None:
+    """Beside what a prefill enters: what `patch` checks and registers."""
+    entered = set(entered_by["patch"])
+    assert len(entered) <= 44, sorted(entered)
+    assert not [file for file in entered if file.startswith((*MECHANISMS, "engine/denoising/", "patching/untested.py"))]
+    assert {"engine/pruner.py", "engine/prefill.py"} <= entered
 
 
 @pytest.mark.parametrize(("strategy", "mechanism"), [("fastv", "engine/stages/"), ("flowcut", "engine/tower/")])
