@@ -4,8 +4,6 @@ Of the contract matrix, every family meets every mode and every strategy (`dealt
 LLaVA everything. In most other tests, the first of the families that share an adapter stands for all of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """Language models that do not compute what their config says, or cannot be read, are refused by patch()."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Models whose code is not in transformers: what the generic adapter can read, and what it refuses."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """LLaVA around every causal language model of transformers: what the stored table says of it is still true."""
 
-from __future__ import annotations
-
 import pytest
 from helpers.families import VERSION
 from helpers.models.language_models import TYPES, outcome, stored

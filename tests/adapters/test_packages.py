@@ -1,7 +1,5 @@
 """Model adapters and vision towers that other installed distributions provide through entry points."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

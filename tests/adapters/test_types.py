@@ -1,7 +1,5 @@
 """Every vision-language class of transformers is either supported or refused with a reason."""
 
-from __future__ import annotations
-
 import pytest
 from helpers.families import FAMILIES
 from helpers.tiny import tiny_llava

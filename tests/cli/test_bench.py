@@ -1,7 +1,5 @@
 """`tokenprune bench`: the models that it builds, the command, and its file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command `tokenprune`: help, version, and error messages."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
@@ -111,10 +109,7 @@ def test_as_a_module(module: str) -> None:
         (["eval", "--questions=3"], "unrecognized arguments: --questions=3. Did you mean --limit?"),
         (["models", ""], "argument NAME: empty, like a shell variable that is not set"),
         (["bench", "--verbose"], "unrecognized arguments: --verbose. Type: tokenprune bench --help"),
-        (
-            ["eval", "some/model"],
-            "arguments: some/model. Write --model some/model, if that is the model, or",
-        ),
+        (["eval", "some/model"], "arguments: some/model. Write --model some/model, if that is the model, or"),
         (["tune", "scenes"], "Write --model scenes, if that is the model, or --data scenes, if it has the questions."),
         (["models", "llava", "qwen"], "unrecognized arguments: qwen. Type: tokenprune models --help"),
         (["bench", "llava"], "Write --model llava, if that is the model."),

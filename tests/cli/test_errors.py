@@ -1,13 +1,16 @@
-"""Which types of errors a command prints as one sentence."""
+"""Which types of errors a command prints as one sentence, and the completion of words."""
 
 import errno
+import io
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tokenprune.errors import DataError, PruningError, SettingError, TokenPruneError, UnsupportedError
+from tokenprune.evals.cli import build_parser
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.stats import interval
 from tokenprune.evals.storage import files
@@ -82,3 +85,49 @@ def test_a_reader_that_has_had_enough(monkeypatch: pytest.MonkeyPatch) -> None:
             print("a line", flush=True)
         print("another line", flush=True)
     assert caught.value.code == 1
+
+
+# Shell completion, requested as argcomplete's script for bash does.
+
+
+finders: Any = pytest.importorskip("argcomplete.finders")
+
+
+class Finder(finders.CompletionFinder):
+    def _init_debug_stream(self) -> None:
+        """By default it takes over file descriptor 9, which may be pytest's."""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("exp", ["explain"]),
+        ("explain a.jpg what --strategy vis", ["visionzip", "vispruner"]),
+        ("explain a.jpg what --strategy fopru:la", ["fopru:layer="]),
+        ("explain a.jpg what --strategy fopru:mode=row,la", ["fopru:mode=row,layer="]),
+        ("explain a.jpg what --position-ids c", ["compact"]),
+        ("eval --strategy fo", ["fopru"]),
+        ("eval --strategy fopru gr", ["grid"]),
+        ("bench --strategy fo", ["fopru"]),
+        ("explain --ht", ["--html"]),
+    ],
+)
+def test_shell_completion(words: str, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    line = f"tokenprune {words}".replace("a.jpg", __file__)  # a wrong argument ends the completion
+    for name, value in {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
+        "_ARGCOMPLETE_COMP_WORDBREAKS": " \t\n",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }.items():
+        monkeypatch.setenv(name, value)
+    answer = io.StringIO()
+    with pytest.raises(SystemExit, match="0"):
+        Finder()(build_parser(), exit_method=_exit, output_stream=answer)
+    assert [word.strip() for word in answer.getvalue().split("\n")] == expected
+
+
+def _exit(status: int) -> None:
+    raise SystemExit(str(status))

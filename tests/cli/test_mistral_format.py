@@ -1,7 +1,5 @@
 """Checkpoints in Mistral's own format, alone or beside transformers' format, in the commands."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`tokenprune models`."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

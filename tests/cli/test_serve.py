@@ -1,7 +1,5 @@
 """`tokenprune serve`: the command that starts vLLM, and errors before it starts."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

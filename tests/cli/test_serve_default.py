@@ -1,7 +1,5 @@
 """`tokenprune serve` without --strategy: the first default that fits the model, and what is said about it."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path

@@ -1,8 +1,6 @@
 """What `tokenprune models` and the table in adapters/models.md show. `make matrix` runs the contract matrix and writes
 both."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping

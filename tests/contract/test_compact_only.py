@@ -1,8 +1,6 @@
 """The contract matrix of models that use position IDs as places in the cache: pruning equals the language model on only
 the kept tokens, numbered without gaps."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -92,18 +90,17 @@ def test_beams(case: str) -> None:
 def test_a_second_turn(case: str) -> None:
     """First with its own image, then with only text."""
     family, model = served(ANYWHERE, case)
-    turns = [family.prompt([1], seed=seed, sizes=[(48, 32)]) for seed in (1, 2)]
-    turns.append({key: value for key, value in family.prompt([0], seed=3).items() if key == "input_ids"})
+    turns = [*(family.prompt([1], seed=seed, sizes=[(48, 32)]) for seed in (1, 2)), family.prompt([0], seed=3)]
     logits, reports, cache = [], [], None
     with torch.no_grad(), tokenprune.patch(model, strategy_of(ANYWHERE), position_ids="compact") as handle:
         for turn in turns:
-            given = {key: value for key, value in turn.items() if key != "attention_mask"}
+            given = {key: turn[key] for key in turn if key != "attention_mask" and (turn.images or key == "input_ids")}
             out = model(**given, **{CACHE: cache}, use_cache=True)
             cache = out[CACHE]
             logits.append(out.logits[:, -1:])
             reports.append(handle.report)
     ids = torch.cat([turn["input_ids"] for turn in turns], 1)
-    images = [family.split(turn)[0] for turn in turns[:2]]
+    images = [image for turn in turns for image in turn.images]
     whole = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **family.join(images, [2])}
     dropped = dropped_columns(ids, reports[:2])
     with as_reported(model, ids, reports[:2]):

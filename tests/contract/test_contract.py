@@ -6,8 +6,6 @@ do not depend on the mode. One strategy per mechanism runs on all LLaVA towers i
 family in every mode.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import asdict

@@ -1,8 +1,6 @@
 """The contract matrix of models that denoise: every step of a pruned model equals that of the unpruned model with the
 dropped tokens masked, in both of its stacks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

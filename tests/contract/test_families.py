@@ -1,7 +1,5 @@
 """The test families of the contract matrix are themselves correct, on unpatched models."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from functools import cache
 from typing import Any
@@ -70,7 +68,7 @@ def test_a_batch_gives_what_its_rows_give(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_splitting_and_repeating(name: str) -> None:
+def test_picking_and_repeating_rows(name: str) -> None:
     family, per_row = FAMILIES[name], [1, 2]
     inputs = family.prompt(per_row)
     again = family.rows(inputs, [0, 1], per_row)

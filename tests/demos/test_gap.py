@@ -1,7 +1,5 @@
 """The figure on position IDs and grounding: it shows the data of the run, and everything it draws is visible."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The notebooks run from top to bottom, offline, on the bundled model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nbformat

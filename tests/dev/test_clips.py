@@ -1,7 +1,5 @@
 """The bundled clips: their command reproduces them, and their questions are right."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The fuzz finds no failure in 200 draws, finds deliberate faults, and survives being killed."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -40,7 +38,7 @@ def one_thread() -> Iterator[None]:
 def test_dropping_equals_masking_in_200_draws() -> None:
     lines = [draw(SEED, index).line() for index in range(200)]
     failed = [(line["index"], line["reason"]) for line in lines if line["outcome"] == "failed"]
-    assert not failed, f"replay with: python -m tokenprune.evals.dev.fuzz --seed {SEED} --only {failed[0][0]}"
+    assert not failed, f"replay with: make fuzz's command, --seed {SEED} --only {failed[0][0]}"
     counts = summary(lines, SEED)
     assert counts.outcomes["ok"] > 140
     assert counts.outcomes.get("upstream", 0) < 10

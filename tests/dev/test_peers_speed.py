@@ -3,10 +3,7 @@
 The packages themselves are not needed here: evals/results/peers.md says how to install them.
 """
 
-from __future__ import annotations
-
 import json
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -117,30 +114,3 @@ def test_rounds_go_over_all_processes(tmp_path: Path) -> None:
     assert measured["logits_difference"]["tokenprune: x"] == 0
     assert measured["logits_difference"]["kvpress: unpruned"] == pytest.approx(0.2)
     assert [len(one["seconds"]) for one in measured["rounds"]] == [4, 4]
-
-
-def test_ratios_are_within_rounds() -> None:
-    from tokenprune.evals.dev.tables.speed.peers import table
-
-    rounds = [
-        {"moment": "", "seconds": {"tokenprune: unpruned": slow, "LLaVA: unpruned": 2.0 * slow, "LLaVA: x": slow}}
-        for slow in (1.0, 5.0, 3.0)
-    ]
-    lines = table({"kv_cache_bytes": dict.fromkeys(rounds[0]["seconds"], 2_000_000), "rounds": rounds}).lines
-    assert lines[2] == ["LLaVA", "x", "3.00", "0.500 [0.500, 0.500]", "1.000 [1.000, 1.000]", "2.0 MB"]
-
-
-@pytest.mark.parametrize(("n", "said"), [(2, "medians of 2 rounds with their range"), (7, "with 95 % interval")])
-def test_few_rounds_have_no_interval(n: int, said: str) -> None:
-    from tokenprune.evals.dev.tables.speed.peers import provenance
-
-    about = {"batch": 16, "dtype": "float32", "cpu": "a CPU", "threads": 2, "cores": 2}
-    rounds = [{"moment": "2026-12-01T00:00:00"}] * n
-    differences = {"LLaVA: unpruned": 1e-7}
-    stored = {"about": about, "versions": {}, "rounds": rounds, "logits_difference": differences}
-    assert said in provenance(stored)
-
-
-def test_the_command_says_what_it_needs() -> None:
-    result = subprocess.run([sys.executable, PEERS / "run.py", "--help"], capture_output=True, text=True, check=True)
-    assert "old_python" in result.stdout

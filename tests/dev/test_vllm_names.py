@@ -1,7 +1,5 @@
 """The check of vLLM's names finds every difference in another release, and none in the same one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from zipfile import ZipFile
 

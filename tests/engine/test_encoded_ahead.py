@@ -1,7 +1,5 @@
 """Images that were encoded for one strategy, and are pruned by another."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -35,12 +33,7 @@ def test_one_that_reads_something_else(llava: Any, before: Strategy, now: Strate
 
 @pytest.mark.parametrize(
     ("before", "now"),
-    [
-        (FoPru(), VisionZip()),
-        (FoPru(), FoPru(score="cls")),
-        (FoPru(layer=0), DivPrune()),
-        (DivPrune(), Grid()),
-    ],
+    [(FoPru(), VisionZip()), (FoPru(), FoPru(score="cls")), (FoPru(layer=0), DivPrune()), (DivPrune(), Grid())],
     ids=str,
 )
 def test_one_that_reads_the_same_or_less(llava: Any, before: Strategy, now: Strategy) -> None:

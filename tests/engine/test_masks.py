@@ -1,7 +1,5 @@
 """Attention that is not plainly causal: sliding windows, image blocks, prefixes. Windows count columns, not slots."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 
@@ -137,7 +135,7 @@ class Talk:
             if n_images:
                 self.reports.append(handle.report)
         self.cache = out[CACHE]
-        for i, image in enumerate(self.family.split(inputs) if n_images else []):
+        for i, image in enumerate(inputs.images):
             self.images[i // n_images].append(image)
         whole = self.family.continued(given, out.sequences[:, -STEPS:])
         self.whole = {key: whole[key] for key in along}

@@ -1,7 +1,5 @@
 """Attention statistics against the eager attention maps that transformers itself returns."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

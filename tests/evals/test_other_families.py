@@ -3,8 +3,6 @@
 Every model is loaded from a folder, with its family's processor.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from functools import partial

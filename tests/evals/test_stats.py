@@ -1,4 +1,4 @@
-"""Intervals against published values, and against their definition: they cover the truth 95 times in 100."""
+"""Statistics and the overlap of boxes."""
 
 import math
 import tracemalloc
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
+from tokenprune.evals.boxes import iou, within
 from tokenprune.evals.stats import FEW, bootstrap_interval, interval, paired
 from tokenprune.evals.tasks.base.metric import Metric, Ratio
 
@@ -192,3 +193,17 @@ def test_a_ratio_to_nothing() -> None:
     assert rare.value == pytest.approx((2 / 3 + 0) / 2)
     assert all(map(math.isfinite, rare.interval(alone(4))))
     assert all(map(math.isnan, Metric.of(*rare.ratios).interval([0] * 4)))  # one image says nothing about others
+
+
+# How boxes overlap, and boxes in a window.
+
+
+def test_iou() -> None:
+    assert iou((0.0, 0.0, 2.0, 2.0), (0.0, 0.0, 2.0, 2.0)) == 1
+    assert iou((0.0, 0.0, 2.0, 2.0), (1.0, 0.0, 3.0, 2.0)) == pytest.approx(1 / 3)
+    assert iou((0.0, 0.0, 1.0, 1.0), (2.0, 2.0, 3.0, 3.0)) == 0
+
+
+def test_fractions_of_a_window() -> None:
+    assert within((0.0, 0.0, 200.0, 100.0), (0.1, 0.2, 0.5, 1.0)) == pytest.approx((20, 20, 100, 100))
+    assert within((0.0, -50.0, 200.0, 150.0), (0.0, 0.25, 1.0, 0.75)) == pytest.approx((0.0, 0.0, 200.0, 100.0))

@@ -7,8 +7,6 @@ contract tests' time on annotations, this a seventh.
 Must be imported before anything of `tokenprune`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import wraps
 from types import FunctionType

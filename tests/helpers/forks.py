@@ -1,7 +1,5 @@
 """Processes that are killed or import modules again: forks of this one, which has already imported everything."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 

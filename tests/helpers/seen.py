@@ -1,7 +1,5 @@
 """The inputs of a model's layers in a case of the bench."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Shortcuts to the tiny LLaVA models, for tests that need only one family."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from helpers.families.base import CACHE, ENCODES_FIRST, EOS, IMAGE, PAD, PATCH, VOCAB

@@ -1,7 +1,5 @@
 """The files of ours that a call enters, in order."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from itertools import groupby

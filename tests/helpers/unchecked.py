@@ -1,7 +1,5 @@
 """A fixture for errors as users see them, since their processes do not check annotations."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import jaxtyping

@@ -1,7 +1,5 @@
 """Patches that replace each other, in `with` blocks and out of order, and objects that cannot be patched."""
 
-from __future__ import annotations
-
 import json
 from functools import partial, wraps
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`tokenprune.probe`: the statistics of every family, and a model that meanwhile computes bitwise the same."""
 
-from __future__ import annotations
-
 import gc
 import weakref
 from typing import Any

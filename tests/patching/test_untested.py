@@ -1,7 +1,5 @@
 """Combinations of classes that no test covers are checked by numbers, once, and left as they were."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The Markdown documents: code runs, commands parse, links exist, and the README names every strategy."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

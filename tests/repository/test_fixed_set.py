@@ -1,7 +1,5 @@
 """What `make test` runs of the contract matrix covers every family, strategy and mode, and all pairs of their kinds."""
 
-from __future__ import annotations
-
 from itertools import combinations
 from types import SimpleNamespace
 

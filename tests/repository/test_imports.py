@@ -1,7 +1,5 @@
 """Who may import whom and use which Hugging Face names, and that importing changes nothing."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

@@ -1,13 +1,16 @@
-"""Names with a leading underscore are used only where they are defined: private modules in their package, private names
-in their module. Tests may access private attributes of what they import."""
-
-from __future__ import annotations
+"""Private names, and annotations."""
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
+import torch
+from beartype.roar import BeartypeCallHintViolation
+
+from tokenprune.selection.budgets import budget, n_reaching
+from tokenprune.sequence.packing import inverse
 
 ROOT = Path(__file__).parents[2]
 #: Folder -> the package of its modules. Inner folders come before outer ones.
@@ -79,3 +82,26 @@ def test_private_names_stay_where_they_are() -> None:
 )
 def test_what_counts_as_borrowed(module: str, source: str, found: list[str]) -> None:
     assert list(borrowed(module, source)) == found
+
+
+# Tests check the annotations of every call in `tokenprune`, unlike users' processes.
+
+
+def test_a_tensor_has_the_shape_of_its_annotation() -> None:
+    with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'scores'"):
+        n_reaching(torch.ones(2, 3), 0.5)
+    with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'valid'"):
+        inverse(torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 4, dtype=torch.bool), 5)
+
+
+def test_other_arguments_have_their_type() -> None:
+    wrong: int = 36.0  # pyright: ignore[reportAssignmentType]
+    with pytest.raises(BeartypeCallHintViolation, match="n_visual"):
+        budget(wrong, 0.25, None)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_unchecked_turns_both_off() -> None:
+    wrong: int = 36.0  # pyright: ignore[reportAssignmentType]
+    assert budget(wrong, 0.25, None) == 9
+    assert n_reaching(torch.ones(1, 4), 0.5) == 1

@@ -1,7 +1,5 @@
 """What `import tokenprune` and the command's help load, and how long that takes."""
 
-from __future__ import annotations
-
 import ast
 import os
 import subprocess

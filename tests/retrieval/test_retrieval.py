@@ -1,7 +1,5 @@
 """Light-ColPali: fewer embeddings per page, merged after the projector, on tiny models with random weights."""
 
-from __future__ import annotations
-
 import copy
 import sys
 from typing import Any

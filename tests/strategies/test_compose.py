@@ -1,7 +1,5 @@
 """Strategies in sequence: budgets, order, merging, reports, names."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, replace
 from functools import cache
@@ -218,10 +216,7 @@ def test_what_is_written_is_read_again(made: Compose) -> None:
     ("made", "message"),
     [
         (lambda: Compose(FoPru()), "at least two strategies"),
-        (
-            lambda: Compose(FoPru(), PixelPrune()),
-            "PixelPrune prunes before the vision tower, and FoPru",
-        ),
+        (lambda: Compose(FoPru(), PixelPrune()), "PixelPrune prunes before the vision tower, and FoPru"),
         (lambda: Compose(PixelPrune(), PixelPrune()), "Write them in the order in which they prune"),
         (lambda: Compose(FastV(), DivPrune()), "FastV before it prunes inside the language model"),
         (lambda: Compose(FoPru(), Grid()), r"Grid works on whole images only, and FoPru leaves a part\. Put it first"),

@@ -1,7 +1,5 @@
 """Wrong return values and declarations of a user's own strategy."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

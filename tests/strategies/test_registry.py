@@ -1,7 +1,5 @@
 """Names of strategies: registered ones, classes in modules, installed packages, and in commands."""
 
-from __future__ import annotations
-
 import sys
 import warnings
 from collections.abc import Iterator

@@ -1,19 +1,19 @@
-"""Settings files: how `patch` uses one, and its errors for broken ones."""
-
-from __future__ import annotations
+"""Settings: their types, the papers' defaults, and files."""
 
 import json
 import re
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tokenprune
-from tokenprune import FoPru, SettingError
+from tokenprune import DART, Compose, FoPru, LateStep, SettingError, Strategy, VFlowOpt
 from tokenprune.strategies import STRATEGIES, parse
 from tokenprune.strategies.settings import SettingsFile
+from tokenprune.strategy import StagedStrategy
 
 GOOD = {"strategy": "fopru", "settings": {"keep_ratio": 0.5, "mode": "row"}}
 
@@ -125,3 +125,91 @@ def test_another_depth_warns(llava: Any, tmp_path: Path) -> None:
 def test_settings_that_would_do_nothing(name: str, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingError, match=re.escape(said)):
         STRATEGIES[name](**settings)
+
+
+# Settings of a wrong type raise our own error when the strategy is made.
+
+
+CLASSES = [*STRATEGIES.values(), LateStep]
+#: Values that neither a flag nor a number may have. A flag may be True, an optional number None.
+WRONG = ("yes", (0.5, 0.5), [1], {}, float("nan"))
+
+
+def plain_settings(kind: str) -> list[tuple[Any, str, bool]]:
+    """Return every setting of every strategy that is a flag ("bool") or a number ("float"), and whether it may be
+    None."""
+    return [
+        (cls, field.name, "None" in str(field.type))
+        for cls in CLASSES
+        for field in fields(cls)
+        if str(field.type).removesuffix(" | None") == kind
+    ]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("cls", "name", "optional"), plain_settings("float"))
+def test_a_number_is_nothing_else(cls: Any, name: str, optional: bool) -> None:
+    for value in (*WRONG, True, *(() if optional or name == "keep_ratio" else (None,))):
+        with pytest.raises(SettingError, match=f"{cls.__name__}: {name}="):
+            cls(**{name: value})
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("cls", "name", "optional"), plain_settings("int"))
+def test_a_whole_number_is_nothing_else(cls: Any, name: str, optional: bool) -> None:
+    for value in (*WRONG, True, 2.5, float("inf"), *(() if optional else (None,))):
+        with pytest.raises(SettingError, match=f"{cls.__name__}: .*{name}|{cls.__name__}: keep is a count"):
+            cls(**{name: value})
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("cls", "name", "optional"), plain_settings("bool"))
+def test_a_flag_is_true_or_false(cls: Any, name: str, optional: bool) -> None:
+    for value in (*WRONG, 0, 1, None):
+        with pytest.raises(SettingError, match=rf"{cls.__name__}: {name}=.*; write {name}=True or False\."):
+            cls(**{name: value})
+
+
+def test_there_are_some_of_each() -> None:
+    assert (VFlowOpt, "cell", True) in plain_settings("float")
+    assert (DART, "pivots", False) in plain_settings("int")
+    assert (VFlowOpt, "recycle", False) in plain_settings("bool")
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("steps", [5, "pixelprune+fopru", None])
+def test_steps_are_a_list(steps: Any) -> None:
+    with pytest.raises(
+        SettingError, match=r"Compose: steps=.* is not a list; write steps=\[PixelPrune\(\), FoPru\(\)\]"
+    ):
+        Compose(steps=steps)
+
+
+# By default, a strategy does what its record says that its paper or its authors' code does. Numbers that are not
+# settings are tested with their strategy.
+
+
+#: Settings with the same default in every strategy that has them.
+SHARED = {"budget_per", "average", "skip", "keep_ratio"}
+EVERY = {**STRATEGIES, "latestep": LateStep}
+
+
+@pytest.mark.parametrize("cls", EVERY.values(), ids=EVERY)
+def test_default_budgets_are_the_papers(cls: type[Strategy]) -> None:
+    strategy = cls()
+    assert strategy.keep_ratio == pytest.approx(cls.record.published.get("keep_ratio", 0.25))
+    if isinstance(strategy, StagedStrategy):
+        found = tuple([stage.layer for stage in strategy.stages(n_layers)] for n_layers in (28, 32, 36))
+        assert found == (cls.record.stages or ([], [], []))
+
+
+@pytest.mark.parametrize("cls", EVERY.values(), ids=EVERY)
+def test_defaults_are_the_papers(cls: type[Strategy]) -> None:
+    """Those that are None leave a value to the model or turn off part of a strategy."""
+    own = {one.name: one.default for one in fields(cls) if one.init and one.name not in SHARED}
+    strategy = cls()
+    if "reuse" in own:
+        own["reuse"] = strategy.recompute_every
+    published = {name: value for name, value in cls.record.published.items() if name != "keep_ratio"}
+    assert {name: value for name, value in own.items() if value is not None} == published
+    assert cls.record.source or not published

@@ -1,7 +1,5 @@
 """Each strategy on its own: exact budgets, the selection that its definition gives, and what it must not do."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import FrozenInstanceError, dataclass, replace
 from typing import Any

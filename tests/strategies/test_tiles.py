@@ -1,15 +1,15 @@
-"""Budgets per tile: what each tile keeps, and what is computed for it."""
-
-from __future__ import annotations
+"""Budgets per tile, and strategies that read rows and columns."""
 
 from typing import Any
 
 import pytest
 import torch
+from helpers.tiny import ON_LLAVA
 
-from tokenprune import FoPru, Random, Strategy, VFlowOpt
+from tokenprune import STRATEGIES, FoPru, Nuwa, Random, Selection, Strategy, VFlowOpt
 from tokenprune.engine.select import checked_selection
 from tokenprune.selection import tile_share
+from tokenprune.strategy import TowerStrategy
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 
@@ -29,11 +29,7 @@ def test_random_draws_every_tile_for_itself(n_kept: int) -> None:
 
 @pytest.mark.parametrize(
     "strategy",
-    [
-        FoPru(budget_per="tile"),
-        FoPru(score="cls", budget_per="tile"),
-        VFlowOpt(budget_per="tile", progressive=False),
-    ],
+    [FoPru(budget_per="tile"), FoPru(score="cls", budget_per="tile"), VFlowOpt(budget_per="tile", progressive=False)],
 )
 def test_a_budget_per_tile_computes_each_tiles_attention_once(
     strategy: Strategy, monkeypatch: pytest.MonkeyPatch
@@ -99,3 +95,31 @@ def test_a_tile_keeps_its_share_of_what_enters() -> None:
 def test_the_share_of_a_tile_in_the_tower(n_visual: int, n_image: int | None, amount: float, share: int) -> None:
     counts = isinstance(amount, int)
     assert tile_share(n_visual, n_image, None if counts else amount, amount if counts else None) == share
+
+
+# Strategies that read the places of tokens in an image declare it, because not every model has them.
+
+
+BY_DEFAULT = [STRATEGIES[name]() for name in ON_LLAVA if not issubclass(STRATEGIES[name], TowerStrategy)]
+OTHERS = [FoPru(mode="row"), FoPru(cells=2), Nuwa(cells=None), Nuwa(cells=None, gather=False), VFlowOpt(recycle=False)]
+
+
+def selected(strategy: Strategy, grid: tuple[int, int, int]) -> tuple[Selection, torch.Tensor]:
+    """Return what is kept of 24 tokens that form a grid, and the features."""
+    generator = torch.Generator().manual_seed(0)
+    layout = Layout.raster(grid)
+    queries, keys = torch.randn(2, 1, 2, 25, 4, generator=generator) * 3
+    attention = VisionAttention(queries, keys, 0.5, 1, layout)
+    statistics = {"vision_attention": attention, "pixels": torch.randn(1, 3, 8, 12, generator=generator)}
+    tokens = VisualTokens(torch.randn(24, 8, generator=generator), layout, 0, statistics)
+    selection = strategy.select(tokens)
+    if selection.merged is None:
+        return selection, tokens.features[selection.kept]
+    return selection, selection.merged.apply(tokens.features, selection.kept)
+
+
+@pytest.mark.parametrize("strategy", [*BY_DEFAULT, *OTHERS], ids=repr)
+def test_a_row_of_as_many_tokens_is_as_good_as_a_grid_unless_the_strategy_reads_it(strategy: Strategy) -> None:
+    (grid, features), (row, of_row) = selected(strategy, (1, 4, 6)), selected(strategy, (1, 1, 24))
+    same = torch.equal(grid.kept, row.kept) and torch.equal(features, of_row)
+    assert same or strategy.reads_grid

@@ -1,7 +1,5 @@
 """Budgets that adapt to the image: the fewest tokens that carry a share of its importance."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any

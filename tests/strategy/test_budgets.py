@@ -1,12 +1,13 @@
-"""How ratios and counts become numbers of tokens, by hand."""
-
-from __future__ import annotations
+"""Budgets: of a strategy, of its stages and parts, and in proportion to what enters."""
 
 import pytest
 import torch
 
-from tokenprune import PruningError, SettingError
-from tokenprune.selection import budget, n_reaching, split, tile_share
+from tokenprune import PAR, FastV, FlowCut, FoPru, Grid, Mosaic, PixelPrune, PruningError, SettingError, VFlowOpt
+from tokenprune.selection import Merge, Selection, budget, n_reaching, split, tile_share
+from tokenprune.strategy import Stage
+from tokenprune.tokens import KeptInTower, Layout, StageTokens, VisualTokens
+from tokenprune.tokens.text_attention import TextAttention
 
 
 @pytest.mark.parametrize(
@@ -90,3 +91,112 @@ def test_shares_of_half_precision_add_up() -> None:
 )
 def test_a_split(count: int, sizes: list[int], expected: list[int]) -> None:
     assert split(count, sizes) == expected
+
+
+# Budgets of stages and in the vision tower are relative to the whole image.
+
+
+LAYOUT = Layout.raster((1, 4, 4))
+
+
+def test_a_stage_keeps_the_highest_scores_of_what_is_left_by_a_share_of_all() -> None:
+    """A quarter of 16, of 8 that are left."""
+    scores = torch.tensor([1.0, 8, 2, 7, 3, 6, 4, 5])
+    tokens = StageTokens(torch.zeros(8, 2), torch.arange(0, 16, 2), LAYOUT, scores)
+    for stage in (Stage(2, keep_ratio=0.25), Stage(2, keep=4)):
+        assert VFlowOpt().select_at(stage, tokens).kept.tolist() == [1, 3, 5, 7]
+
+
+def test_a_stage_without_scores_to_keep_by() -> None:
+    tokens = StageTokens(torch.zeros(8, 2), torch.arange(8), LAYOUT)
+    with pytest.raises(PruningError, match=r"select returned no scores.* or override select_at"):
+        VFlowOpt().select_at(Stage(2, keep=4), tokens)
+
+
+def test_of_more_patches_than_the_budget_those_that_are_predicted_worst() -> None:
+    """For example if the tower gets the frames of a video one by one."""
+    left = KeptInTower(torch.tensor([1, 4, 6]), 16, torch.arange(16.0).remainder(5))
+    tokens = VisualTokens(torch.zeros(16, 2), LAYOUT, 0, {"kept_before_tower": left})
+    assert PixelPrune(keep=2).select(tokens).kept.tolist() == [1, 4]  # scores 1, 4 and 1
+    assert PixelPrune().select(tokens).kept.tolist() == [1, 4, 6]
+
+
+def test_a_tile_in_the_tower_keeps_at_least_its_share() -> None:
+    """1.2 of 10: rounded in an image of one tile, and up in a tile of several, which may be too few otherwise."""
+    strategy = FlowCut(keep_ratio=0.12)
+    assert (strategy.tower_budget(10, 10), strategy.tower_budget(10, 20), strategy.tower_budget(10, None)) == (1, 2, 2)
+
+
+# Proportional attention, computed by hand: sizes, and reading attention with an additive mask.
+
+
+def test_sizes_by_hand() -> None:
+    """Of tokens 0 to 5, 1 and 4 are kept. 0 goes to the first; 2 to both, 3 : 1; 3 and 5 to none; 1 counts once."""
+    merge = Merge(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([1, 0, 2, 2, 1]), torch.tensor([1.0, 7.0, 0.3, 0.1, 0.5]))
+    selection = Selection(torch.tensor([1, 4]), 6, merged=merge)
+    assert selection.sizes().tolist() == pytest.approx([1 + 1 + 0.75, 1 + 0.25])
+    before = torch.tensor([2.0, 1.0, 4.0, 1.0, 3.0, 1.0])
+    assert selection.sizes(before).tolist() == pytest.approx([1 + 2 + 3.0, 3 + 1.0])
+    assert Selection(torch.tensor([1, 4]), 6).sizes(before).tolist() == [1.0, 3.0]
+
+
+def test_text_attention_has_what_the_mask_adds() -> None:
+    queries, keys = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)).unsqueeze(1).unbind(0)
+    added = torch.zeros(5, 5)
+    added[:, 1] = torch.tensor(3.0).log()
+    added = added.masked_fill(torch.ones(5, 5).triu(1).bool(), torch.finfo(torch.float32).min)
+    seen = added > -1
+    attention = TextAttention(
+        queries, keys, 0.5, torch.ones(5).bool(), torch.tensor([1, 2]), torch.tensor([4]), seen, added
+    )
+    logits = (queries[0, 4] @ keys[0].T * 0.5).exp()
+    weights = logits * torch.tensor([1.0, 3.0, 1.0, 1.0, 1.0])
+    assert torch.allclose(attention.from_last(), (weights / weights.sum())[1:3], atol=1e-6)
+
+
+# What every strategy declares.
+
+
+def test_a_part_has_a_count_of_its_own() -> None:
+    """A tile treats its share as an image's budget. Later pruning counts all tokens, whatever enters."""
+    assert Grid(budget_per="tile").for_part(3, 12) == Grid(keep=3)
+    assert FoPru(keep=9, layer=-2, budget_per="tile").for_part(3, 12) == FoPru(keep=3, layer=-2)
+    later = FastV(keep_ratio=0.5)
+    assert later.for_part(3, 12) is later
+
+
+def test_who_reads_the_grid_requires_it() -> None:
+    assert Grid().required_statistics == {"grid"}
+    assert Mosaic().required_statistics == {"grid", "vision_attention"}
+    assert FoPru().required_statistics == {"vision_attention"}
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_ratio_is_a_float() -> None:
+    """Even if a settings file has the whole number 1."""
+    ratio = Grid(keep_ratio=1).keep_ratio
+    assert isinstance(ratio, float)
+    assert repr(Grid(keep_ratio=1)) == "Grid(keep_ratio=1.0)"
+
+
+# Which decoder layers are skipped.
+
+
+@pytest.mark.parametrize(
+    ("skip", "expected"), [(0, ()), (2, (4, 5)), (4, (2, 3, 4, 5)), ((), ()), ((2, 5), (2, 5)), ([3], (3,))]
+)
+def test_by_number_or_the_last_but_two(skip: int | tuple[int, ...] | list[int], expected: tuple[int, ...]) -> None:
+    assert PAR(skip=skip).skipped_layers(8) == expected
+
+
+@pytest.mark.parametrize("skip", [5, 10**12, (1,), (6,), (7,), (2, 8)])
+def test_the_ends_are_never_skipped(skip: int | tuple[int, ...]) -> None:
+    with pytest.raises(SettingError, match=r"PAR: skip=.* reaches into the first or last 2 of 8 .*choose from 2\.\.5"):
+        PAR(skip=skip).skipped_layers(8)
+    with pytest.raises(SettingError, match="this model has no others"):
+        PAR(skip=1).skipped_layers(4)
+
+
+def test_a_list_is_a_tuple() -> None:
+    """So that strategies from settings files too can be compared and used as keys."""
+    assert {PAR(skip=[2, 3]): 1}[PAR(skip=(2, 3))] == 1

@@ -1,7 +1,5 @@
 """How strategies are called: without autocast, and with errors that say what they must return."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

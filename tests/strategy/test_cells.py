@@ -1,7 +1,5 @@
 """Cells of the grid: their tokens, and which of these are kept, by hand."""
 
-from __future__ import annotations
-
 from dataclasses import fields, replace
 from typing import Any
 

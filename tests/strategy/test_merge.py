@@ -1,7 +1,5 @@
 """Merges as means, on parts of an image, and in sequence, by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Stages with a given average over the decoder layers, by hand."""
 
-from __future__ import annotations
-
 import pytest
 
 from tokenprune import SettingError

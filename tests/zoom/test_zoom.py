@@ -1,7 +1,5 @@
 """Coarse to fine: votes for tiles, and the loop over levels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

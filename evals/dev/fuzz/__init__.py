@@ -1,7 +1,7 @@
 """Random tiny models, prompts, strategies and caches, compared with unpatched models that mask what pruning drops.
 
 draw        one draw, run patched and compared with masking
-families    random tiny models
+families    random tiny models, made from those of the contract tests
 prompts     random conversations
 strategies  random strategies
 modes       ways to run a model over a conversation

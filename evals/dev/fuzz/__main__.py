@@ -1,4 +1,5 @@
-"""Compare random draws with masking: `python -m tokenprune.evals.dev.fuzz --draws N --seed S --output FILE.jsonl`."""
+"""Compare random draws with masking: `python -m tokenprune.evals.dev.fuzz --draws N --seed S --output FILE.jsonl`,
+with PYTHONPATH=tests."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result = draw(options.seed, index)
             log.add(result.line())
             if result.outcome == "failed":
-                replay = f"python -m tokenprune.evals.dev.fuzz --seed {options.seed} --only {index}"
+                replay = f"PYTHONPATH=tests python -m tokenprune.evals.dev.fuzz --seed {options.seed} --only {index}"
                 failed = f"FAILED: {result.family}, {result.settings}, {result.mode}: {result.reason}"
                 print(f"{failed}\n  {replay}", flush=True)
     counts = summary(log.lines, options.seed)

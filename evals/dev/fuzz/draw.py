@@ -65,9 +65,7 @@ class Result:
 def model_of(seed: int, group: int) -> tuple[str, Family]:
     rng = Random(f"model {seed} {group}")
     name = list(FAMILIES)[group % len(FAMILIES)]
-    family = FAMILIES[name](rng)
-    family.build(rng)
-    return name, family
+    return name, Family(name, rng)
 
 
 def draw(seed: int, index: int, broken: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Result:

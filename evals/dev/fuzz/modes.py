@@ -7,11 +7,12 @@ from random import Random
 from typing import Any
 
 import torch
+from helpers.families.base import CACHE
 from torch import Tensor, nn
 from transformers import DynamicCache, StaticCache
 
 from tokenprune import PatchHandle, Report
-from tokenprune.evals.dev.fuzz.families.base import CACHE, Family
+from tokenprune.evals.dev.fuzz.families import Family
 from tokenprune.evals.dev.fuzz.prompts import Turn, turn
 
 
@@ -70,7 +71,7 @@ def draw_mode(family: Family, rng: Random) -> Mode:
     kind = rng.choices(["forward", "generate", "loop"], [1, 2, 2])[0]
     padding = "left" if kind == "generate" else rng.choice(["left", "left", "right"])
     shapes = [[True]]
-    if kind == "loop" or (kind == "generate" and family.chats):
+    if kind == "loop" or (kind == "generate" and family.kind.chats):
         shapes = [[True], [True], [False, True], [True, False], [True, True], [True, False, True]]
     images = rng.choice(shapes)
     if kind == "generate" and len(images) > 1:
@@ -82,7 +83,7 @@ def draw_mode(family: Family, rng: Random) -> Mode:
     if kind == "loop":
         mask = not all(bool(one.real.all()) for one in turns) or rng.random() < 0.7
         # Without position IDs, Qwen-VL misnumbers images of later turns, and tokens after a mask over all columns.
-        given = rng.random() < 0.4 or (family.mrope and (mask or len(turns) > 1))
+        given = rng.random() < 0.4 or (family.kind.mrope and (mask or len(turns) > 1))
         return Mode(kind, rng.choice(["dynamic", "given", "static"]), padding, turns, position_ids=given, mask=mask)
     if len(turns) > 1:
         return Mode(kind, "dynamic", padding, turns, steps=rng.randint(2, 3))
@@ -121,7 +122,7 @@ def run(family: Family, model: Any, mode: Mode, handle: PatchHandle | None = Non
 def forward(family: Family, model: Any, mode: Mode, handle: PatchHandle | None) -> list[Chunk]:
     (one,) = mode.turns
     given = {"attention_mask": one.real} if mode.mask else {}
-    out = model(input_ids=one.ids, **given, **one.tensors, **family.types(one.ids), use_cache=False)
+    out = model(input_ids=one.ids, **given, **one.tensors, **family.tiny.token_types(one.ids), use_cache=False)
     report = None if handle is None else handle.report
     return [Chunk(one.ids, one.real, one.real, one.tensors, report, out.logits, every=True)]
 
@@ -137,7 +138,7 @@ def loop(family: Family, model: Any, mode: Mode, handle: PatchHandle | None) -> 
     whole = mode.turns[0].real[:, :0]
     counted = family.position_ids(mode.turns[0].ids[:, :0], whole, whole)
     for one in mode.turns:
-        parts = [(one.ids, one.real, one.tensors, family.types(one.ids))]
+        parts = [(one.ids, one.real, one.tensors, family.tiny.token_types(one.ids))]
         parts += [(token, torch.ones_like(token), {}, {}) for token in one.answer.split(1, 1)]
         for ids, real, tensors, types in parts:
             whole = torch.cat([whole, real], 1)
@@ -171,7 +172,7 @@ def generate(family: Family, model: Any, mode: Mode, handle: PatchHandle | None)
             input_ids=ids,
             attention_mask=real,
             **one.tensors,
-            **family.types(ids),
+            **family.tiny.token_types(ids),
             **given,
             max_new_tokens=mode.steps,
             num_beams=mode.beams,

@@ -13,11 +13,12 @@ from inspect import signature
 from typing import Any
 
 import torch
+from helpers.families.base import CACHE
 from torch import Tensor, nn
 from transformers import DynamicCache
 
 from tokenprune import ImageReport
-from tokenprune.evals.dev.fuzz.families.base import CACHE, Family
+from tokenprune.evals.dev.fuzz.families import Family
 from tokenprune.evals.dev.fuzz.modes import Chunk
 from tokenprune.selection import Merge
 
@@ -40,7 +41,7 @@ def place(family: Family, chunks: list[Chunk], beams: int) -> list[Placed]:
     result, start = [], 0
     for number, chunk in enumerate(chunks):
         images = [] if chunk.report is None else [one for one in chunk.report.images if one.row % beams == 0]
-        for modality, token in family.placeholders().items():
+        for modality, token in family.placeholders:
             for row, ids in enumerate(chunk.ids):
                 columns = (ids == token).nonzero()[:, 0]
                 for image in images:
@@ -197,9 +198,13 @@ class Replay:
         try:
             for number, chunk in enumerate(self.chunks):
                 self.number = number
-                types = self.family.types(chunk.ids) if chunk.tensors or not result or chunk.ids.shape[1] > 1 else {}
+                types = (
+                    self.family.tiny.token_types(chunk.ids)
+                    if chunk.tensors or not result or chunk.ids.shape[1] > 1
+                    else {}
+                )
                 # Qwen-VL cannot number later turns on its own.
-                given = {"position_ids": self.position_ids} if self.family.mrope else {}
+                given = {"position_ids": self.position_ids} if self.family.kind.mrope else {}
                 out = self.family.twin(
                     input_ids=chunk.ids,
                     attention_mask=chunk.whole,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenprune.evals.dev.fuzz.families.base import Family, Item
+from tokenprune.evals.dev.fuzz.families import Family, Size
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Turn:
 
 def turn(family: Family, rng: Random, batch: int, images: bool, padding: str, most: int = 3) -> Turn:
     """Return a random turn of `batch` rows. If `images`, at least one of them has an image."""
-    items: list[list[Item]] = [[] for _ in range(batch)]
+    items: list[list[Size]] = [[] for _ in range(batch)]
     while images and not any(items):
         items = [[family.item(rng) for _ in range(rng.choice(range(most + 1)))] for _ in range(batch)]
     rows = [_row(family, rng, row) for row in items]
@@ -38,8 +38,7 @@ def turn(family: Family, rng: Random, batch: int, images: bool, padding: str, mo
         if images and not items[0]:
             return turn(family, rng, batch, images, padding, most)
     length = max(map(len, rows))
-    pad = family.special["pad"]
-    ids, real = torch.full((batch, length), pad), torch.zeros(batch, length, dtype=torch.long)
+    ids, real = torch.full((batch, length), family.pad), torch.zeros(batch, length, dtype=torch.long)
     for number, row in enumerate(rows):
         place = slice(length - len(row), None) if padding == "left" else slice(None, len(row))
         ids[number, place], real[number, place] = torch.tensor(row), 1
@@ -49,9 +48,9 @@ def turn(family: Family, rng: Random, batch: int, images: bool, padding: str, mo
     return Turn(ids, real, tensors, answer)
 
 
-def _row(family: Family, rng: Random, items: list[Item]) -> list[int]:
-    blocks = family.blocks(items) if items else []
-    if family.images_first:
+def _row(family: Family, rng: Random, items: list[Size]) -> list[int]:
+    blocks = family.tiny.blocks(items) if items else []
+    if family.kind.images_first:
         return [token for block in blocks for token in block] + _text(family, rng, rng.randint(1, 9))
     row = _text(family, rng, rng.choice([0, 1, 2, 5]))
     for block in blocks:

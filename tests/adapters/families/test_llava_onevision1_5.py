@@ -1,7 +1,5 @@
 """LLaVA-OneVision 1.5, whose tower has a CLS token before the patches of every frame."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 from typing import Any

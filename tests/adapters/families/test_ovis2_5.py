@@ -1,7 +1,5 @@
 """Ovis 2.5, whose visual tokens transformers 5.25.0 leaves in the order of the tower's windows."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Qwen-VL: position IDs of several components, DeepStack, windows and merge blocks of the vision tower, videos."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 
@@ -10,7 +8,7 @@ import torch
 from helpers.contract.modes import run_cell
 from helpers.contract.oracle import assert_close, dropped_columns
 from helpers.families import FAMILIES
-from helpers.families.base import CACHE
+from helpers.families.base import CACHE, Inputs
 
 import tokenprune
 from tokenprune import FoPru, Grid
@@ -47,12 +45,7 @@ class Called:
 
 def answered(model: Any, inputs: dict[str, Any], **settings: Any) -> Any:
     return model.generate(
-        **inputs,
-        max_new_tokens=STEPS,
-        do_sample=False,
-        return_dict_in_generate=True,
-        output_logits=True,
-        **settings,
+        **inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True, output_logits=True, **settings
     )
 
 
@@ -168,12 +161,12 @@ def test_a_loop_without_ids_goes_on_at_the_logical_length(name: str, position_id
     assert_close(torch.stack(logits, 1), expected[:, -STEPS - 1 : -1])
 
 
-def joined(first: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
+def joined(first: Any, then: Any) -> Inputs:
     """Return the inputs of a conversation whose rows have at most one image per turn."""
     out = {key: torch.cat([first[key], then[key]], 1) for key in ("input_ids", "attention_mask", "mm_token_type_ids")}
-    turns = [FAMILIES[NAMES[0]].split(turn) for turn in (first, then) if "pixel_values" in turn]
+    turns = [turn.images for turn in (first, then) if turn.images]
     by_row = [image for row in zip(*turns, strict=True) for image in row]
-    return {**out, **{key: torch.cat([image[key] for image in by_row]) for key in by_row[0]}}
+    return Inputs({**out, **{key: torch.cat([image[key] for image in by_row]) for key in by_row[0]}}, by_row)
 
 
 @pytest.mark.parametrize("position_ids", ["original", "compact"])

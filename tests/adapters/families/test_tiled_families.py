@@ -1,8 +1,6 @@
 """Families with their own kinds of tiles, crops and features: which tiles make an image, and features that enter
 late."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Layouts of images with tiles, newline tokens and frames, compared with hand-made ones and with the features."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable
 from functools import partial

@@ -1,8 +1,6 @@
 """Families that merge squares of patches into visual tokens, and cut images into tiles: which patches a visual token is
 made of, which attention it receives, and which tiles make an image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache

@@ -1,7 +1,5 @@
 """Strategies on tiles and frames: the attention of each tile, and budgets per tile and per image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,8 +1,6 @@
 """Document readers and Qwen-Omni's thinkers at the shapes of published checkpoints (heads, patches, merging, kinds of
 layers), but with few layers and narrow hidden states, and with the token counts of their real processors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any

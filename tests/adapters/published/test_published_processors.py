@@ -1,8 +1,6 @@
 """Families at the shapes of published checkpoints (heads, patches, tiles, kinds of layers), with few layers and narrow
 hidden states, and prompts with the token counts of their real image processors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

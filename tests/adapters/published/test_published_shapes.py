@@ -4,8 +4,6 @@ Widths of heads, patch and merge sizes, kinds of layers and sections of position
 experts are few, hidden states narrow and the vocabulary small.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache

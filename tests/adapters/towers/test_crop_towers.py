@@ -1,8 +1,6 @@
 """Towers that see the crops of an image separately from the whole, or all images in one row: Step 3.7, Unlimited-OCR,
 Inkling 2 and PerceptionLM."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache

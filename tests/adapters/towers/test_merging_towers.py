@@ -1,8 +1,6 @@
 """Vision towers whose patches are merged into visual tokens: strategies read the tower's own attention, and a map over
 patches is merged like features in the model's own code."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -142,13 +140,13 @@ def by_cohere(core: Any, values: list[Tensor], inputs: dict[str, Any]) -> Tensor
     return core.multi_modal_projector.pixel_shuffle(torch.cat(values)[..., None]).mean(-1).flatten()
 
 
-def by_molmo2(core: Any, values: list[Tensor], inputs: dict[str, Any]) -> Tensor:
+def by_molmo2(core: Any, values: list[Tensor], inputs: Any) -> Tensor:
     """The projector pools with a query that is the mean of what it pools."""
     seen: list[Tensor] = []
     projector, width = core.multi_modal_projector, 2 * core.config.vision_config.hidden_size
     hook = projector.image_pooling_2d.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     crops = torch.cat(values)[..., None].expand(-1, -1, width).split(inputs["image_num_crops"].tolist())
-    for its, image in zip(crops, FAMILIES["molmo2"].split(inputs), strict=True):
+    for its, image in zip(crops, inputs.images, strict=True):
         projector(its, image["image_token_pooling"])
     hook.remove()
     return torch.cat(seen)[:, 0, 0]

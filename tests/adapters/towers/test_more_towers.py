@@ -1,8 +1,6 @@
 """Families whose towers have their own attention classes: what is read equals the eager model's attention, and a visual
 token gets the values of the patches that it is made from."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

@@ -4,8 +4,6 @@ Expected values come from the model itself: the weights of its eager attention, 
 token depends after the last encoder layer.
 """
 
-from __future__ import annotations
-
 import inspect
 import sys
 from functools import cache

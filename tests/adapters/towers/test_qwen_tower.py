@@ -1,7 +1,5 @@
 """The vision tower of Qwen-VL: windows, merge blocks, and statistics frame by frame."""
 
-from __future__ import annotations
-
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -160,8 +158,7 @@ def test_pixels_are_the_image_that_the_processor_cut_up() -> None:
     adapter = adapter_for(model_of("qwen2.5-vl"))
     config = adapter.vision_tower.config
     (image,) = frame_pixels(
-        {"hidden_states": given["pixel_values"], "grid_thw": given["image_grid_thw"]},
-        type(config)(patch_size=14),
+        {"hidden_states": given["pixel_values"], "grid_thw": given["image_grid_thw"]}, type(config)(patch_size=14)
     )
     expected = torch.from_numpy(colors).permute(2, 0, 1) / 255
     torch.testing.assert_close(adapter.tower.colors(image[None])[0], expected, atol=1e-5, rtol=0)

@@ -1,7 +1,5 @@
 """Towers with queries that read the patches and become the visual tokens: Idefics2, Aria and DeepSeek-OCR 2."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """Vision towers of timm: the Perception Encoder of PerceptionLM, FastVLM's FastViT and Gemma 3n's MobileNet V5."""
 
-from __future__ import annotations
-
 import pickle
 from functools import cache
 from inspect import signature

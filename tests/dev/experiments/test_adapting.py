@@ -1,7 +1,5 @@
 """An adapter is trained on other scenes than it is measured on, merged, and asked the same questions."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

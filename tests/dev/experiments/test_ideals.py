@@ -1,7 +1,5 @@
 """Strategies are timed against their ideals, and an interrupted run resumes. Times are not tested."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 """The command that times servers sends requests at every keep ratio to each, and reads their metrics. Times are not
 tested."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

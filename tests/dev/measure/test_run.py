@@ -1,7 +1,5 @@
 """The measurement of all tables: what has rows is not measured again, and what is left out is printed."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace
@@ -18,11 +16,7 @@ from rich.console import Console
 import tokenprune
 from tokenprune.evals.dev.measure import run as run_module
 from tokenprune.evals.dev.measure.estimate import estimate
-from tokenprune.evals.dev.measure.plan import (
-    BOTH,
-    RATIOS,
-    Part,
-)
+from tokenprune.evals.dev.measure.plan import BOTH, RATIOS, Part
 from tokenprune.evals.dev.measure.run import Measuring
 from tokenprune.evals.dev.measure.steps import equal_cache
 from tokenprune.evals.dev.measure.stored import claimed

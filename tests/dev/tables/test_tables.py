@@ -1,7 +1,5 @@
 """The tables in the documents match the stored results."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Scenes that are drawn once for all tests of the training."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

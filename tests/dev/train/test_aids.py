@@ -1,7 +1,5 @@
 """The aids of the training: where rows look, what they bring from there, and what they recall."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 
@@ -10,14 +8,7 @@ import torch
 from transformers import Dinov2Config, Dinov2Model
 
 from tokenprune.evals.dev.train.batches.pack import UNASKED, Batch, Packer
-from tokenprune.evals.dev.train.losses import (
-    Trainee,
-    attention_shares,
-    cosine_loss,
-    count_loss,
-    name_loss,
-    recall_loss,
-)
+from tokenprune.evals.dev.train.losses import Trainee, attention_shares, cosine_loss, count_loss, name_loss, recall_loss
 from tokenprune.evals.dev.train.scenes.assets import Assets
 from tokenprune.evals.dev.train.scenes.draw import Scene, draw_scene
 from tokenprune.evals.dev.train.start.llava import build_model

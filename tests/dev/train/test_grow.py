@@ -1,7 +1,6 @@
-"""Growing a model from version 1, and what its language model can still read after stage one."""
+"""Growing a model from version 1, and the heads that read it."""
 
-from __future__ import annotations
-
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +9,17 @@ import pytest
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
+from tokenprune.evals.dev.train.batches.pack import Packer
 from tokenprune.evals.dev.train.batches.patches import NO_LETTER, Patches, PatchHeads
-from tokenprune.evals.dev.train.losses import Trainee
+from tokenprune.evals.dev.train.losses import Trainee, grid_places
 from tokenprune.evals.dev.train.run import Run
+from tokenprune.evals.dev.train.scenes.assets import Assets
+from tokenprune.evals.dev.train.scenes.draw import draw_scene
 from tokenprune.evals.dev.train.stages import anchor as anchoring
+from tokenprune.evals.dev.train.stages.heads import fit
 from tokenprune.evals.dev.train.start import llava
 from tokenprune.evals.dev.train.start.grow import grow, known_words
+from tokenprune.evals.dev.train.start.llava import build_model
 from tokenprune.evals.dev.train.start.model import build_processor
 from tokenprune.evals.dev.train.vocabulary.nouns import nouns
 
@@ -94,3 +98,26 @@ def test_the_anchor_brings_words_and_visual_tokens_back(version_1: Path, monkeyp
     fresh = torch.ones(len(words), dtype=torch.bool).index_fill(0, new_words, False)
     assert torch.allclose(words[fresh].norm(dim=1), words[new_words].norm(dim=1).mean(), rtol=1e-3)
     assert (trainee.project(features) - said).norm() < 0.5 * (turned - said).norm()
+
+
+# Heads are fitted before stage two.
+
+
+def test_fitted_heads_read_what_tokens_say(assets: Assets) -> None:
+    torch.manual_seed(0)
+    tower = Dinov2Model(
+        Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=112)
+    )
+    processor = build_processor()
+    packer, rng = Packer(processor), random.Random(4)
+    trainee = Trainee(build_model(tower, processor, seed=0, hidden_size=128, num_hidden_layers=11), packer.head, 0)
+    batch = packer.pack(rng, [draw_scene(rng, assets, (8, 12), 4, "mixed") for _ in range(4)])
+    told = torch.cat([grid_places((8, 12)).expand(4, -1, -1), batch.edges], 2)
+    features = torch.cat([told, 0.1 * torch.randn(4, 96, 18)], 2)
+    before = trainee(features, batch, aids=False)
+    fit(trainee, [(features, batch)])
+    after = trainee(features, batch, aids=False)
+    assert after.points < 0.9 * before.points
+    assert after.place < 0.1 * before.place
+    assert after.edges < 0.3 * before.edges
+    assert torch.equal(after.answer, before.answer)

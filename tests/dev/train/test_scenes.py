@@ -1,7 +1,5 @@
 """What the bundled model is trained on: its scenes, their questions, and the split."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter, defaultdict
 from pathlib import Path

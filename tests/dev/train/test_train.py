@@ -1,7 +1,5 @@
 """How the bundled model is trained: grids, packing, patches and checkpoints."""
 
-from __future__ import annotations
-
 import math
 import random
 from dataclasses import replace

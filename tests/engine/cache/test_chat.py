@@ -1,7 +1,5 @@
 """Conversations that reuse a cache: more text, a new image, branches, crops, and a model that is unpatched midway."""
 
-from __future__ import annotations
-
 import copy
 from functools import cache
 from typing import Any
@@ -143,11 +141,7 @@ def test_branches_of_a_copied_cache(llava: Any) -> None:
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
         chat.turn(prompt([1], seed=1), handle)
         branch = copy.copy(chat)
-        branch.cache, branch.images, branch.reports = (
-            copy.deepcopy(chat.cache),
-            [*chat.images],
-            [*chat.reports],
-        )
+        branch.cache, branch.images, branch.reports = (copy.deepcopy(chat.cache), [*chat.images], [*chat.reports])
         chat.turn(prompt([0], seed=2), handle)
         branch.turn(prompt([1], seed=3), handle)
         chat.turn(prompt([0], seed=4), handle)

@@ -1,7 +1,5 @@
 """A call that is interrupted anywhere leaves a cache that the next call can use."""
 
-from __future__ import annotations
-
 import copy
 import io
 import pickle

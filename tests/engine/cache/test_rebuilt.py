@@ -1,7 +1,5 @@
 """A cache that holds a pruned cache's tensors without its index is refused; any other cache is not."""
 
-from __future__ import annotations
-
 import copy
 import io
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Memory of a patched model: no unpruned tensors survive pruning, and 100 calls leave nothing behind."""
 
-from __future__ import annotations
-
 import gc
 import weakref
 from functools import cache, partial

@@ -1,7 +1,5 @@
 """Block diffusion: late-step pruning, what its steps read, and what is refused."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -179,7 +177,7 @@ def test_images_of_earlier_turns_are_pruned_in_late_steps_too() -> None:
     """Unread tokens are as if masked. The report is about the last turn's image."""
     model, inputs = model_of(), family().prompt([2])
     length, border = inputs["input_ids"].shape[1], family().prompt([1])["input_ids"].shape[1]
-    images = family().split(inputs)
+    images = inputs.images
 
     def steps(dropped: Tensor | None) -> tuple[Tensor, Any]:
         """Return the outputs of two steps, the second of which does not see what is `dropped`."""

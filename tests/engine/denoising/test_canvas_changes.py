@@ -1,7 +1,5 @@
 """Changes of the patch in the middle of a block diffusion model's canvas."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

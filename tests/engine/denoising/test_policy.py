@@ -1,7 +1,5 @@
 """Robot policies: selection, skipped layers in both stacks, and reuse of the action expert's outputs, all together."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache

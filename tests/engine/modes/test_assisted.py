@@ -1,7 +1,5 @@
 """Assisted decoding: a second model or the prompt proposes tokens, and rejected ones are cropped from the cache."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Attention implementations and number formats."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Proportional attention: kept tokens receive as much attention as the tokens that they stand for."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """torch.compile: before or after the patch, the whole model or parts of it, and what `generate` compiles itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Copies, pickles and checkpoints of a patched model; several models, threads and patches in one process."""
 
-from __future__ import annotations
-
 import copy
 import io
 import pickle

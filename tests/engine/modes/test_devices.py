@@ -1,7 +1,5 @@
 """accelerate's hooks, which `device_map` uses to spread a model over devices: here the CPU and a disk."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Models inside the wrappers of torch's data parallelism, and in several processes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

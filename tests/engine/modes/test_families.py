@@ -1,8 +1,6 @@
 """What must work in every family: labels as long as the logits, pixels without images, and copies that are patched
 separately."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from functools import cache

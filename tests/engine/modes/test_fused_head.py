@@ -1,6 +1,4 @@
-"""TRL's trainers compute the loss from the base model's hidden states themselves: it must be the same."""
-
-from __future__ import annotations
+"""Labels, and heads that a trainer fuses with the loss."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +16,7 @@ from helpers.tiny import IMAGE, prompt, tiny_llava
 from torch import Tensor
 
 import tokenprune
-from tokenprune import FastV, Random
+from tokenprune import FastV, FoPru, Random
 from tokenprune.engine.labels import compared
 from tokenprune.sequence.packing import pack
 
@@ -96,11 +94,7 @@ def test_log_probabilities_of_answers_are_those_of_their_generation(strategy: to
         mask = torch.nn.functional.pad(inputs["attention_mask"], (0, ids.shape[1] - n_asked), value=1)
         labels = ids.masked_fill(torch.arange(ids.shape[1]) < n_asked, IGNORED)
         answer = model(
-            input_ids=ids,
-            attention_mask=mask,
-            pixel_values=inputs["pixel_values"],
-            labels=labels,
-            fused_lm_head=True,
+            input_ids=ids, attention_mask=mask, pixel_values=inputs["pixel_values"], labels=labels, fused_lm_head=True
         )
     logs = torch.stack(said.logits, 1).log_softmax(-1).gather(-1, ids[:, n_asked:, None])[..., 0]
     assert float((answer.log_probs[:, n_asked - 1 :] - logs).abs().max()) < 1e-4
@@ -146,3 +140,54 @@ def test_other_families(name: str) -> None:
     with torch.no_grad(), tokenprune.patch(model, Random(keep_ratio=0.5)):
         own = model(**inputs, labels=labels).loss
         assert float(loss_of(model(**inputs, labels=labels, fused_lm_head=True))) == pytest.approx(float(own))
+
+
+# Labels at other places than text, or in other forms than collators usually write.
+
+
+def test_labels_of_everything_and_a_given_number_of_items(llava: Any) -> None:
+    """Labels of kept placeholders count; the Trainer divides by its own number of labels."""
+    inputs = prompt([1])
+    labels = inputs["input_ids"]
+    with torch.no_grad(), tokenprune.patch(llava, STRATEGY) as handle:
+        mean = llava(**given(inputs), labels=labels).loss
+        total = llava(**given(inputs), labels=labels, num_items_in_batch=7).loss
+    with torch.no_grad():
+        expected = masked_loss(llava, inputs, dropped_columns(labels, [handle.report]), labels)
+    assert float((mean - expected).abs()) < 1e-5
+    assert float((total * 7 - mean * 14).abs()) < 1e-4
+
+
+def test_labels_that_are_shifted_already_without_a_fused_head(llava: Any) -> None:
+    """Context parallelism and some collators pass them like this."""
+    inputs = prompt([1, 2])
+    labels = labels_of(inputs)
+    shifted = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
+    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)):
+        expected = llava(**inputs, labels=labels).loss
+        assert float(llava(**inputs, labels=labels, shift_labels=shifted).loss) == pytest.approx(float(expected))
+
+
+def test_labels_of_a_part(llava: Any) -> None:
+    """A caller may itself cut out the last logits and labels, or flatten what it has chosen."""
+    inputs = prompt([1, 2])
+    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)):
+        logits, labels = llava(**inputs).logits[:, -3:].contiguous(), inputs["input_ids"][:, -3:]
+        loss = llava.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1])
+        flat = {"labels": None, "shift_labels": labels[:, 1:].flatten(), "vocab_size": logits.shape[-1]}
+        of_chosen = llava.loss_function(logits[:, :-1].flatten(0, 1), **flat)
+    expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    assert float(loss) == pytest.approx(float(expected))
+    assert float(of_chosen) == pytest.approx(float(expected))
+
+
+def test_logits_of_another_model(llava: Any) -> None:
+    """For example those of an unpruned teacher, whose loss is computed after a pruned call."""
+    inputs = prompt([1, 2])
+    labels = labels_of(inputs)
+    with torch.no_grad():
+        teacher = tiny_llava(seed=3)(**inputs, labels=labels)
+        with tokenprune.patch(llava, STRATEGY):
+            llava(**inputs)
+            loss = llava.loss_function(logits=teacher.logits, labels=labels, vocab_size=teacher.logits.shape[-1])
+    assert torch.equal(loss, teacher.loss)

@@ -1,11 +1,11 @@
-"""Strategies keep the same tokens under global settings of torch: torch.autocast, as in training, another default
-device, as after `torch.set_default_device("cuda")`, and another default dtype."""
+"""Global settings of torch and its compiler."""
 
-from __future__ import annotations
-
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,3 +101,35 @@ def test_a_model_with_another_default_dtype(strategy: str) -> None:
         with default_dtype(torch.bfloat16):
             out = model.generate(**inputs, max_new_tokens=2, return_dict_in_generate=True, output_logits=True).logits
     assert torch.equal(torch.stack(out), torch.stack(expected))
+
+
+# A patch changes settings of torch.compile, and restores them.
+
+
+TESTS = Path(__file__).parents[2]
+#: In a separate process, because the first patch of a process does more than later ones.
+PATCHES = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch._dynamo
+from helpers.tiny import tiny_llava
+import tokenprune
+
+torch._dynamo.config.skip_nnmodule_hook_guards = True
+def skips():
+    return torch._dynamo.config.skip_nnmodule_hook_guards
+for _ in range(2):
+    first = tokenprune.patch(tiny_llava(), "grid")
+    second = tokenprune.patch(tiny_llava(), "grid")
+    print(skips())
+    first.remove()
+    print(skips())
+    second.remove()
+    print(skips())
+"""
+
+
+def test_the_last_patch_that_is_removed_restores_the_settings() -> None:
+    run = subprocess.run([sys.executable, "-c", PATCHES, str(TESTS)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["False", "False", "True"] * 2

@@ -1,8 +1,6 @@
 """PEFT: a wrapped model, a model wrapped after the patch, merged adapters, training of adapters only, and adapters that
 are active from certain tokens on."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

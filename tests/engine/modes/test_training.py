@@ -1,7 +1,5 @@
 """Pruned fine-tuning: gradients and the loss are those of the model in which the dropped tokens are masked."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from functools import partial
@@ -190,10 +188,7 @@ def test_packed_rows_are_refused(llava: Any) -> None:
             for called in (llava, llava.model):  # trainers with their own loss call the base model
                 with pytest.raises(PruningError, match=f"{name} count the tokens of the unpruned sequence"):
                     called(**inputs, **{name: torch.tensor([0, first, length])})
-    with (
-        torch.no_grad(),
-        tokenprune.patch(llava, FoPru(keep_ratio=1.0)),
-    ):  # not refused, because nothing is dropped
+    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=1.0)):  # not refused, because nothing is dropped
         llava(**inputs, position_ids=ids, use_cache=False)
 
 

@@ -1,7 +1,5 @@
 """TRL's trainers train a pruned model. Runs if `make test-peers` has installed TRL."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Models that `device_map` spreads over two devices, one of them simulated: tensors of the two must never meet."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, wraps

@@ -1,8 +1,6 @@
 """Parts of a model inside wrappers that take any arguments, as torch's activation checkpointing and FSDP put around
 them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Every error says what to type next, and leaves the model unchanged."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from typing import Any

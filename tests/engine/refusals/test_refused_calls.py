@@ -1,7 +1,5 @@
 """Calls of a patched model that cannot be pruned raise an error, the patch's or the model's own."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,7 +93,7 @@ def test_an_image_of_a_later_turn_that_the_model_would_number_like_text(name: st
     family = FAMILIES[name]
     model, whole = family.build(), family.prompt([2], [6])
     first = family.prompt([1], [6])["input_ids"].shape[1] - 3
-    images, along = family.split(whole), {"input_ids", *family.token_types(whole["input_ids"])}
+    images, along = whole.images, {"input_ids", *family.token_types(whole["input_ids"])}
 
     def part(columns: slice, image: Any) -> dict[str, Any]:
         return {name: whole[name][:, columns] for name in along} | family.join([image], [1])

@@ -3,8 +3,6 @@
 Names are changed in our files instead of in transformers, which is equivalent.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import multiprocessing

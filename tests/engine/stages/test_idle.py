@@ -1,15 +1,24 @@
-"""After the prompt, pruning inside the language model does not interfere with decoding."""
+"""Stages that have nothing to do, static caches, and skipped layers in every mode."""
 
-from __future__ import annotations
-
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from engine.stages.test_skipping import Skipping
+from helpers.contract.answers import answer
+from helpers.contract.oracle import assert_close
+from helpers.families.base import CACHE
 from helpers.files.search import deep_llava
+from helpers.models.staged import LAYERS, model_of
 from helpers.tiny import prompt
+from torch import Tensor
+from transformers import StaticCache
 
 import tokenprune
+from tokenprune import AttentionMass
 from tokenprune.engine.stages.capture import TextCapture
 from tokenprune.engine.stages.pruning import StagePruning
 from tokenprune.evals.models.cache import cache_in
@@ -93,3 +102,91 @@ def test_tokens_are_gathered_bit_for_bit(rows: int, shape: tuple[int, ...]) -> N
         weights = torch.randn_like(found)
         (own,), (other,) = (torch.autograd.grad((one * weights).sum(), tensor) for one in (found, expected))
         assert torch.equal(own, other)
+
+
+# A static cache made by the caller, for rows without padding in which a stage keeps different numbers of tokens.
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_unequal_rows_in_a_static_cache(attention: str) -> None:
+    """Found by the fuzz: without a mask from the caller, the stage's own mask had no columns for the cache's free
+    room."""
+    model = model_of(attention)
+    inputs = prompt([1, 1], texts=[4, 4], seed=5)
+    del inputs["attention_mask"]
+    room = StaticCache(config=model.config.get_text_config(), max_cache_len=64)
+    with torch.no_grad(), tokenprune.patch(model, AttentionMass(keep_ratio=1.0, mass=0.6, layer=1)) as handle:
+        expected = model(**inputs, use_cache=True)
+        assert len({len(image.stages[0].kept) for image in handle.report.images}) > 1
+        found = model(**inputs, **{CACHE: room}, use_cache=True)
+        assert_close(found.logits, expected.logits)
+        token = torch.full((2, 1), 5)
+        after = [model(input_ids=token, **{CACHE: out[CACHE]}, use_cache=True) for out in (expected, found)]
+    assert_close(after[1].logits, after[0].logits)
+
+
+# Skipped layers in models that are copied, compiled or dispatched by accelerate.
+
+
+@pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
+@pytest.mark.parametrize("patched_first", [False, True])
+def test_accelerate(patched_first: bool, tmp_path: Any) -> None:
+    """Its hooks wrap a layer's forward too, inside or outside of ours."""
+    from accelerate import dispatch_model
+
+    plain, inputs = model_of(), prompt([1])
+    with tokenprune.patch(plain, Skipping()):
+        skipping = answer(plain, inputs)
+    whole, loaded = answer(plain, inputs), model_of()
+    handle = tokenprune.patch(loaded, Skipping()) if patched_first else None
+    places: dict[str, Any] = {name: "cpu" for name, _ in loaded.named_children() if name != "model"}
+    places |= {f"model.{name}": "cpu" for name, _ in loaded.model.named_children() if name != "language_model"}
+    language_model = "model.language_model"
+    places |= {f"{language_model}.{name}": "cpu" for name in ("embed_tokens", "rotary_emb", "norm")}
+    places |= {f"{language_model}.layers.{i}": "disk" if i == 2 else "cpu" for i in range(LAYERS)}
+    device = torch.device("cpu")
+    model: Any = dispatch_model(loaded, places, main_device=device, offload_dir=tmp_path, force_hooks=True)
+    assert "_hf_hook" in vars(model.model.language_model.layers[2])
+    handle = handle or tokenprune.patch(model, Skipping())
+    assert torch.equal(answer(model, inputs).logits[-1], skipping.logits[-1])
+    handle.remove()
+    assert torch.equal(answer(model, inputs).logits[-1], whole.logits[-1])
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_skips_by_itself(duplicate: Callable[[Any], Any]) -> None:
+    model, inputs = model_of(), prompt([1])
+    handle = tokenprune.patch(model, Skipping())
+    twin = duplicate(model)
+    skipping = answer(model, inputs).logits[0]
+    handle.remove()
+    whole = answer(model, inputs).logits[0]
+    assert not torch.equal(whole, skipping)
+    assert torch.equal(answer(model, inputs).logits[0], whole)
+    assert torch.equal(answer(twin, inputs).logits[0], skipping)
+    tokenprune.unpatch(twin)
+    assert torch.equal(answer(twin, inputs).logits[0], whole)
+    assert "forward" not in vars(twin.model.language_model.layers[2])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("part", ["language_model", "layers"])
+def test_compiled_models(part: str) -> None:
+    """Compiled and run before the patch: the earlier code must not be used again."""
+    torch.compiler.reset()
+    plain, model, inputs = model_of(), model_of(), prompt([1])
+    language_model = model.model.language_model
+    for module in [language_model] if part == "language_model" else language_model.layers:
+        module.compile(backend="eager")
+    logits: list[Tensor] = []
+    for one in (plain, model):
+        with torch.no_grad():
+            logits.append(one(**inputs).logits)
+            with tokenprune.patch(one, Skipping(keep_ratio=1.0)):
+                logits.append(one(**inputs).logits)
+            logits.append(one(**inputs).logits)
+    assert not torch.equal(logits[0], logits[1])
+    for mine, theirs in zip(logits[3:], logits[:3], strict=True):
+        assert_close(mine, theirs)
+    torch.compiler.reset()

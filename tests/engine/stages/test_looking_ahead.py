@@ -1,8 +1,6 @@
 """Stages that look ahead, against the unpatched model's eager attention in the layer that they are about to enter, on
 the states that enter it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Skipped decoder layers: the oracle has an identity in their place, in prefill and decode."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

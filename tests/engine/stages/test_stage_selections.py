@@ -1,8 +1,6 @@
 """What a strategy can do at the beginning of an in-LLM stage: read the text's attention, keep fewer, merge. All against
 the exact oracle."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """In-LLM pruning against the exact oracle: layers after a stage do not see what it dropped."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import product
 

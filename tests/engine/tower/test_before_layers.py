@@ -1,7 +1,5 @@
 """Patches are dropped before the vision tower: the rest is as if they had been masked there."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from typing import Any

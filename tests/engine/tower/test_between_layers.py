@@ -1,7 +1,5 @@
 """Patches are dropped between the layers of the vision tower: exactly, or not at all."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 """After pruning between the tower's layers, a projector that maps every patch by itself gets only those that are
 left."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count

@@ -1,8 +1,6 @@
 """Dropping between encoder layers if several patches become one visual token, or all images are one row of patches: it
 equals masking the patches from that layer on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -16,16 +14,7 @@ from helpers.families import FAMILIES
 from torch import Tensor
 
 import tokenprune
-from tokenprune import (
-    Compose,
-    DivPrune,
-    FlowCut,
-    PixelPrune,
-    PruningError,
-    Selection,
-    ToMe,
-    UnsupportedError,
-)
+from tokenprune import Compose, DivPrune, FlowCut, PixelPrune, PruningError, Selection, ToMe, UnsupportedError
 from tokenprune.strategy import TowerStrategy
 from tokenprune.tokens import TowerTokens, VisualTokens
 

@@ -1,7 +1,5 @@
 """The command `tokenprune actions`: what it measures, prints and refuses."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Recorded observations: both formats are read, and broken files give an error."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

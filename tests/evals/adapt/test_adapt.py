@@ -1,7 +1,5 @@
 """Complete trainings of an adapter, on a tiny model."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Several questions about one image get the same answers at once as one by one."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

@@ -1,6 +1,4 @@
-"""Questions about one image in one row give the same training as one by one."""
-
-from __future__ import annotations
+"""The rows that adapt trains on: their splits, and the arguments that choose them."""
 
 import json
 from pathlib import Path
@@ -9,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 from helpers.families import FAMILIES
-from helpers.files.evals import sample_image, tiny_processor
-from helpers.files.search import Deep
+from helpers.files.evals import sample_image, saved, tiny_processor, write_vqav2
+from helpers.files.search import Deep, deep_llava
 from helpers.models.processors import processor_of
 
 import tokenprune
+from tokenprune import DataError, SettingError
 from tokenprune.errors import UnsupportedError
+from tokenprune.evals.adapt.adapt import adapt
 from tokenprune.evals.adapt.examples import Example, by_image, labelled
 from tokenprune.evals.adapt.lora import with_lora
 from tokenprune.evals.adapt.rows import Collator, Row, RowTokens, common_prefix_length, why_not_in_one_row
@@ -23,11 +23,7 @@ from tokenprune.sequence.packing import IGNORED_LABEL
 from tokenprune.strategies.parsing import StrategySpec
 
 #: For each image, questions of one to three words, one of them asked twice, and answers of one and two tokens.
-ASKED = [
-    [("12 13", "07 08"), ("14", "05"), ("12 13", "09")],
-    [("12 15 16", "11")],
-    [("13", "06"), ("15 12", "08 07")],
-]
+ASKED = [[("12 13", "07 08"), ("14", "05"), ("12 13", "09")], [("12 15 16", "11")], [("13", "06"), ("15 12", "08 07")]]
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +173,56 @@ def test_images_that_do_not_go_in_one_batch(tmp_path: Path) -> None:
     assert len(collator([rows[0], rows[2]])["labels"]) == 2
     with pytest.raises(UnsupportedError, match=r"images of 3 rows in one batch .*Write --batch 1 and --accumulate 3\."):
         collator(rows)
+
+
+# The split that an adapter learns from is not the one that it is tested on.
+
+
+def test_a_mistake_in_the_split_for_training_is_said(tmp_path: Path) -> None:
+    """Otherwise it would learn from the questions that it is tested on."""
+    model = saved(deep_llava(), tmp_path / "model")
+    sample_image().save(tmp_path / "1.png")
+    lines = [
+        {"image": image, "question": "12", "answer": "05", "split": split}
+        for image, split in (("missing.png", "train"), ("1.png", "test"))
+    ]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(DataError, match=r"line 1: missing image .*missing\.png"):
+        adapt(model, data=tmp_path, output=tmp_path / "adapted", steps=1)
+
+
+def test_other_splits_that_it_learns_from_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = saved(deep_llava(), tmp_path / "model")
+    sample_image().save(tmp_path / "1.png")
+    line = {"image": "1.png", "question": "12", "answer": "05"}
+    lines = [line | {"split": split} for split in ("val", "test")]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    adapt(model, data=tmp_path, output=tmp_path / "adapted", steps=1)
+    assert "so this learns from test, val." in " ".join(capsys.readouterr().out.split())
+
+
+# Wrong arguments of a training are reported before the weights load.
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"part": "decodr"}, "Did you mean 'decoder'"),
+        ({"save_every": 0}, "save_every=0 is not a whole number above 0"),
+        ({"steps": 2.5}, r"steps=2\.5 is not a whole number"),
+        ({"limit": 0}, "limit=0 is not a whole number above 0"),
+        ({"tasks": "vqa"}, "tasks: found 'vqa', which is not a list; write tasks="),
+        ({"image_roots": "/data"}, "image_roots: found '/data', which is not a list"),
+        ({"model": ("a loaded model", "its processor")}, "adapt loads the model itself, because training changes it"),
+        ({"output": Path(__file__)}, "test_rows.py: cannot be a folder, because it is a file. Name another --out"),
+    ],
+)
+def test_mistakes_are_said(
+    options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved(deep_llava(), tmp_path / "model")
+    write_vqav2(tmp_path / "vqa", 2)
+    monkeypatch.setattr("tokenprune.evals.adapt.adapt.load_model", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(SettingError, match=message):
+        adapt(**{"model": model, "data": tmp_path, "output": tmp_path / "out", **options})

@@ -1,7 +1,5 @@
 """Distillation: a pruned model learns what it would answer unpruned and without its adapter."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

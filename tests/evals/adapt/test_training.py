@@ -1,25 +1,38 @@
-"""Losses, keep ratios and GPUs of a training, without running one."""
-
-from __future__ import annotations
+"""Steps of adapt: epochs, logits, smaller images, and what is trained."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers.commands import command
-from helpers.files.evals import sample_image
-from torch import nn
+from helpers.families import FAMILIES
+from helpers.files.evals import sample_image, saved, tiny_processor
+from helpers.files.search import Deep, deep_llava
+from helpers.tiny import prompt, tiny_llava
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from transformers import TrainingArguments
 
 import tokenprune
-from tokenprune.evals.adapt.adapt import Adapted
+from tokenprune import FoPru
+from tokenprune.errors import SettingError
+from tokenprune.evals.adapt.adapt import Adapted, adapt
 from tokenprune.evals.adapt.estimate import timed
-from tokenprune.evals.adapt.examples import labelled
+from tokenprune.evals.adapt.examples import by_image, labelled
+from tokenprune.evals.adapt.logits import output_layer
+from tokenprune.evals.adapt.lora import with_lora
+from tokenprune.evals.adapt.loss import answer_loss
 from tokenprune.evals.adapt.objective import Objective, Ratios
-from tokenprune.evals.adapt.rows import Row
+from tokenprune.evals.adapt.rows import Collator, Row
+from tokenprune.evals.adapt.shrinking import Shrinking, applied
+from tokenprune.evals.adapt.teaching import Distributions, teacher_distributions
 from tokenprune.evals.adapt.training import Hyperparameters, PrunedTrainer, Rows, arguments, highest_rise
+from tokenprune.evals.run.downsample import at_size, full_grid, shrunk_grid
 from tokenprune.evals.run.questions import load_questions
+from tokenprune.sequence.packing import IGNORED_LABEL
 
 
 def step_of(batch: int, folder: Path) -> TrainingArguments:
@@ -89,3 +102,169 @@ def test_a_time_has_nothing_of_what_was_begun_before(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: order.append("finished"))
     timed(lambda: order.append("run"), torch.device("cuda"))
     assert order == ["finished", "run", "finished"]
+
+
+# A training of several epochs.
+
+
+def test_it_resumes_with_the_rows_that_were_left_of_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = saved(deep_llava(), tmp_path / "model")
+    sample_image().save(tmp_path / "1.png")
+    lines = [{"image": "1.png", "question": " ".join(["12"] * n), "answer": f"{n:02d}"} for n in range(1, 8)]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    options: dict[str, Any] = {"batch": 2, "per_image": 1, "steps": 12, "save_every": 3, "learning_rate": 2e-2}
+
+    def trained(output: Path) -> dict[str, Tensor]:
+        return load_file(adapt(model, data=tmp_path, output=output, **options).adapter / "adapter_model.safetensors")
+
+    undisturbed = trained(tmp_path / "undisturbed")
+    training_step = PrunedTrainer.training_step
+
+    def dies(trainer: PrunedTrainer, *args: Any, **kwargs: Any) -> Any:
+        if trainer.state.global_step == 10:
+            raise KeyboardInterrupt
+        return training_step(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(PrunedTrainer, "training_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "killed")
+    monkeypatch.undo()
+    resumed = trained(tmp_path / "killed")
+    assert all(torch.equal(weight, undisturbed[name]) for name, weight in resumed.items())
+
+
+# Logits of only the learned tokens: the same loss and gradients with less memory.
+
+
+def with_labels(inputs: dict[str, Any], n: int = 2) -> dict[str, Any]:
+    """Return prompts whose last tokens are the answers."""
+    labels = inputs["input_ids"].clone()
+    labels[:, :-n] = IGNORED_LABEL
+    return {**inputs, "labels": labels}
+
+
+@pytest.fixture
+def model() -> Any:
+    """A model with an adapter that changes its output."""
+    model = with_lora(tiny_llava(), "decoder", 4)
+    torch.manual_seed(0)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    return model
+
+
+def step(model: Any, batch: dict[str, Any], head: Any, targets: Distributions | None, keep: int | None) -> Any:
+    """Return the loss, gradients and logits of a step."""
+    model.zero_grad(set_to_none=True)
+    with answer_loss(model, head, targets):
+        if keep is None:
+            out = model(**batch)
+        else:
+            with tokenprune.patch(model, FoPru(keep=keep)):
+                out = model(**batch)
+    out.loss.backward()
+    return out.loss.detach(), [one.grad for one in model.parameters() if one.grad is not None], out.logits
+
+
+@pytest.mark.parametrize("keep", [None, 5])
+@pytest.mark.parametrize("labels", [True, False])
+def test_loss_and_gradients_stay(model: Any, labels: bool, keep: int | None) -> None:
+    batch, head = with_labels(prompt([1, 2])), model.get_base_model().lm_head
+    assert output_layer(model.get_base_model(), batch) is head
+    targets = None if labels else teacher_distributions(model, batch, head)
+    if targets is not None:
+        assert torch.equal(targets.logs, teacher_distributions(model, batch).logs)
+    loss, gradients, hidden = step(model, batch, head, targets, keep)
+    expected, others, logits = step(model, batch, None, targets, keep)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradients, others)
+    assert len(gradients) > 0
+    assert hidden.shape == (*logits.shape[:2], head.in_features)  # logits are never computed
+    assert "forward" not in vars(head)
+    assert model(**batch).logits.shape[2] == head.out_features
+
+
+def test_models_that_change_logits_have_no_such_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = FAMILIES["gemma3n"]  # a soft cap
+    assert output_layer(family.build("sdpa"), with_labels(family.prompt([1]))) is None
+    model = tiny_llava()
+    monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
+    assert output_layer(model, with_labels(prompt([1]))) is None
+    monkeypatch.undo()
+    model.loss_function = lambda *args, **kwargs: torch.tensor(0.0)  # it may not support selected places
+    assert output_layer(model, with_labels(prompt([1]))) is None
+
+
+def test_the_layer_is_itself_again_after_an_error(model: Any) -> None:
+    batch = with_labels(prompt([1]))
+    base = model.get_base_model()
+    own, head = base.loss_function, output_layer(base, batch)
+    with pytest.raises(ZeroDivisionError), answer_loss(model, head):
+        raise ZeroDivisionError
+    assert base.loss_function is own
+    assert "forward" not in vars(head)
+
+
+# Training on smaller images: the batches are those that a processor makes of smaller images.
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight images with one question each, and the first with a second question."""
+    folder, lines = tmp_path_factory.mktemp("own"), []
+    for number in (0, *range(8)):
+        sample_image(box=(number, number, number + 20, number + 15)).save(folder / f"{number}.png")
+        lines.append(
+            {"image": f"{number}.png", "question": f"1{len(lines)}", "answer": "07 08" if number % 2 else "05"}
+        )
+    (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+@pytest.mark.parametrize("per_image", [1, 8])
+@pytest.mark.parametrize("with_cls", [False, True])
+def test_batches_are_those_of_smaller_images(per_image: int, with_cls: bool, data: Path) -> None:
+    model: Any = Deep("llava-clip", "clip").build("sdpa")
+    processor: Any = tiny_processor()
+    if with_cls:
+        model.config.vision_feature_select_strategy = processor.vision_feature_select_strategy = "full"
+    rows = [Row(tuple(labelled(group))) for group in by_image(load_questions(data)[:4], per_image)]
+    batch, seen = Collator(processor, torch.float32)(rows), list[dict[str, Any]]()
+    whole = model(**batch).loss
+    with applied(model, Shrinking(processor, 1.0), 0.3):
+        hook = model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
+        shrunk = model(**batch).loss
+        hook.remove()
+    grid = shrunk_grid(processor, 0.3)
+    assert grid < full_grid(processor)
+    height, width = (n * processor.patch_size for n in grid)
+    expected = Collator(at_size(processor, height, width), torch.float32)(rows)
+    pixels = interpolate(batch["pixel_values"], (height, width), mode="bicubic", antialias=True)
+    assert seen[0].keys() == expected.keys()
+    for name, value in (expected | {"pixel_values": pixels}).items():
+        torch.testing.assert_close(seen[0][name], value, msg=name)
+    assert shrunk.isfinite()
+    assert shrunk != whole
+    assert model(**batch).loss == whole
+
+
+def test_rows_with_different_numbers_of_images_are_refused(data: Path) -> None:
+    model, processor = deep_llava(), tiny_processor()
+    batch = Collator(processor, torch.float32)([Row(tuple(labelled(load_questions(data)[1:2])))] * 2)
+    batch["input_ids"][0][batch["input_ids"][0] == model.config.image_token_id] = 1
+    with applied(model, Shrinking(processor, 0.3), 0.3), pytest.raises(SettingError, match="downsample: rows"):
+        model(**batch)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_training(labels: bool, data: Path, tmp_path: Path) -> None:
+    few: dict[str, Any] = {"steps": 12, "batch": 4, "learning_rate": 2e-2, "keep_ratio": 0.2, "whole": 0.0}
+    folder = saved(deep_llava(), tmp_path / "model")
+    found = adapt(folder, data=data, output=tmp_path / "out", strategy="downsample", labels=labels, **few)
+    losses = [loss for _, loss in found.losses]
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+    identity = json.loads((tmp_path / "out" / "adapt.json").read_text())
+    assert identity["strategy"] == "downsample"
+    with pytest.raises(SettingError, match="holds another training, with strategy="):
+        adapt(folder, data=data, output=tmp_path / "out", strategy="fopru", labels=labels, **few)

@@ -1,7 +1,5 @@
 """The bench counts and compares the right things. Times are not tested."""
 
-from __future__ import annotations
-
 import json
 from collections import deque
 from itertools import islice

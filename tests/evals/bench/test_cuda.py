@@ -1,7 +1,5 @@
 """The bench on a simulated GPU: its events, when it waits, and whose memory it reads."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,7 +55,7 @@ class Event:
 
         self.gpu.stream.append(reach)
 
-    def elapsed_time(self, later: Event) -> float:
+    def elapsed_time(self, later: "Event") -> float:
         """Return milliseconds. As in PyTorch, only between events that were reached."""
         if self.reached is None or later.reached is None:
             raise RuntimeError("device not ready")

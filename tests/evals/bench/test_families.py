@@ -1,7 +1,5 @@
 """Every family can be timed: unpruned, pruned and as the ideal, including decoding."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from helpers.families import FAMILIES

@@ -1,7 +1,5 @@
 """Explaining a video: its frames, what is kept of each, and the files that show it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

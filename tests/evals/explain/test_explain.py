@@ -142,11 +142,7 @@ def test_times_are_ratios_to_the_unpruned_model(monkeypatch: pytest.MonkeyPatch)
     ("question", "change", "message"),
     [
         ("Is <image> it?", {}, "the question contains the placeholder <image>"),
-        (
-            "Is it?",
-            {"chat_template": CHAT_TEMPLATE.replace("<image>", "")},
-            "leaves out the placeholder",
-        ),
+        ("Is it?", {"chat_template": CHAT_TEMPLATE.replace("<image>", "")}, "leaves out the placeholder"),
         ("Is it?", {"chat_template": None}, "LlavaProcessor has no chat template"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Missing models, dtypes that are slow on a CPU, and quantised models, which allow fewer dtypes."""
+"""Loading a model: its files, its cache, and its tensors."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,15 @@ from helpers.families import FAMILIES
 from helpers.files.evals import saved
 from helpers.tiny import tiny_llava
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import DynamicCache, LlamaConfig, QuantizedCache, QuantoConfig, cache_utils
 
 from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.models import loading
+from tokenprune.evals.models.cache import cache_bytes, cache_in
 from tokenprune.evals.models.loading import load_model
+from tokenprune.evals.models.tensors import stored_bytes
+from tokenprune.evals.storage.provenance import model_identity, weights_digest
 
 
 def test_no_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,3 +156,104 @@ def test_too_little_memory_is_not_a_broken_model(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(loading.AutoModelForImageTextToText, "from_pretrained", full)
     with pytest.raises(MemoryError):
         load_model(model)
+
+
+# The size of a KV cache.
+
+
+STATES = torch.randn(1, 2, 32, 16, generator=torch.Generator().manual_seed(0))  # 1024 numbers
+BACKENDS: list[Any] = [
+    # half a byte for each of 1024 numbers, and scale and shift in float32 for each of 64 groups
+    ("quanto", {"nbits": 4, "q_group_size": 16}, 512 + 2 * 64 * 4),
+    # a byte for each number, and one scale in float32
+    *([("fp8", {}, 1024 + 4)] if hasattr(cache_utils, "Fp8QuantizedLayer") else []),
+]
+
+
+def filled(cache: Any) -> dict[str, Any]:
+    for layer in range(2):
+        cache.update(STATES, STATES, layer)
+    return {"past_key_values": cache}
+
+
+def test_keys_and_values() -> None:
+    assert cache_bytes(filled(DynamicCache())) == 2 * 2 * 1024 * 4
+
+
+@pytest.mark.usefixtures("quanto_in_python")
+@pytest.mark.parametrize(("backend", "settings", "expected"), BACKENDS)
+def test_quantised_states_and_their_scales(backend: str, settings: dict[str, Any], expected: int) -> None:
+    """Tokens that are not yet quantised are counted too: with quanto, a later token takes a float32 number per
+    channel."""
+    cache = QuantizedCache(backend, LlamaConfig(num_hidden_layers=2), **settings)
+    assert cache_bytes(filled(cache)) == 2 * 2 * expected
+    later = STATES[:, :, :1]
+    cache.update(later, later, 0)
+    assert cache_bytes({"past_key_values": cache}) == 2 * 2 * expected + 2 * (32 if backend == "fp8" else 32 * 4)
+
+
+@pytest.mark.parametrize("name", ["qwen3.5", "lfm2-vl", "hy-v4-vl", "unlimited-ocr"])
+def test_what_other_layers_hold(name: str) -> None:
+    """States of linear attention and short convolutions, an indexer's keys, and a model's own cache class."""
+    family = FAMILIES[name]
+    model, sizes = family.build(), []
+    for images in ([1], [2]):
+        asked = family.prompt(images)
+        output = model.generate(**asked, max_new_tokens=1, return_dict_in_generate=True)
+        held = [one for layer in cache_in(output)[1].layers for one in vars(layer).values()]
+        parts = [part for one in held for part in (one.values() if isinstance(one, dict) else [one])]
+        sizes.append(cache_bytes(output))
+        assert sizes[-1] == sum(part.nbytes for part in parts if isinstance(part, torch.Tensor))
+    assert 0 < sizes[0] < sizes[1]
+
+
+# Weights that consist of several tensors, as in torchao and quanto.
+
+
+class Scaled(Tensor):
+    """Integers with their scale. It has hardly any operators, like torchao's, which have no `view`, for example."""
+
+    integers: Tensor
+    scale: Tensor
+
+    def __new__(cls, integers: Tensor, scale: Tensor) -> "Scaled":
+        made: Any = torch.Tensor._make_wrapper_subclass(cls, integers.shape, dtype=scale.dtype)
+        made.integers, made.scale = integers, scale
+        return made
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["integers", "scale"], None
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.ops.aten.detach.default:
+            raise NotImplementedError(func)
+        return cls(args[0].integers, args[0].scale)
+
+
+def packed(integers: int, scale: float) -> nn.Linear:
+    model = nn.Linear(16, 8, bias=False)
+    weight = Scaled(torch.full((8, 16), integers, dtype=torch.int8), torch.full((8,), scale))
+    model.weight = nn.Parameter(weight, requires_grad=False)
+    return model
+
+
+def test_integers_and_scales_are_counted() -> None:
+    assert stored_bytes(torch.randn(8, 16)) == 8 * 16 * 4
+    assert stored_bytes(packed(3, 0.5).weight) == 8 * 16 + 8 * 4
+
+
+def test_a_digest_is_of_integers_and_scales() -> None:
+    assert weights_digest(packed(3, 0.5)) == weights_digest(packed(3, 0.5))
+    different = {weights_digest(packed(integers, scale)) for integers, scale in [(3, 0.5), (3, 0.25), (2, 0.5)]}
+    assert len(different) == 3
+
+
+def test_an_identity_says_how_a_model_is_quantised() -> None:
+    """Weights alone do not show whether activations are quantised too."""
+    model = tiny_llava()
+    plain = model_identity(model)
+    model.config.quantization_config = QuantoConfig(weights="int8")
+    found = json.loads(json.dumps(model_identity(model)))
+    assert found.pop("quantised")["weights"] == "int8"
+    assert found == plain

@@ -1,7 +1,5 @@
 """Reading videos: which frames are read at any frame rate, and errors for files that are not videos."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -250,10 +250,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_a_row_says_its_number_of_questions_where_that_is_not_the_headings() -> None:
-    rows = [
-        row("unpruned", "original", 1.0, {"": [*ALL[1:], FAILED]}),
-        row("Grid", "original", 0.25, {"": HALF}),
-    ]
+    rows = [row("unpruned", "original", 1.0, {"": [*ALL[1:], FAILED]}), row("Grid", "original", 0.25, {"": HALF})]
     for text in (report(rows), summary(rows)):
         assert "(n = 19)" in text
         assert "| 50.0 [30, 70], n = 20 |" in text

@@ -35,11 +35,7 @@ def test_a_row_for_each_setup_and_task(questions: list[Question]) -> None:
         ("FoPru row", "compact"),
         ("downsample", "original"),
     ]
-    assert [(row.n_kept, row.n_mean, row.n_visual) for row in rows] == [
-        (36, 36, 36),
-        *[(18, 18, 36)] * 4,
-        (16, 16, 36),
-    ]
+    assert [(row.n_kept, row.n_mean, row.n_visual) for row in rows] == [(36, 36, 36), *[(18, 18, 36)] * 4, (16, 16, 36)]
     for row in rows:
         assert (row.n, row.unparsable, row.failed, row.accuracy) == (3, 1, 0, pytest.approx(2 / 3))
         assert row.metrics == {"accuracy": pytest.approx(2 / 3)}

@@ -1,7 +1,5 @@
 """Evaluating settings files: the images of their calibration are left out."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Runs on questions about videos, with models that take videos and one that gets the frames as images."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

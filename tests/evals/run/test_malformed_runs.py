@@ -214,11 +214,7 @@ def test_unknown_models(place: Path, name: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"),
-    [
-        ("*.safetensors", "cannot read the weights"),
-        ("tokenizer.json", "cannot read the processor"),
-    ],
+    ("missing", "said"), [("*.safetensors", "cannot read the weights"), ("tokenizer.json", "cannot read the processor")]
 )
 def test_models_of_which_a_part_is_missing(place: Path, tmp_path: Path, missing: str, said: str) -> None:
     shutil.copytree(place / "model", tmp_path / "model", ignore=shutil.ignore_patterns(missing))

@@ -1,7 +1,5 @@
 """A search resumes only if it is the same search."""
 
-from __future__ import annotations
-
 import copy
 import importlib
 import sys

@@ -1,7 +1,5 @@
 """The search of VFlowOpt's settings, on a tiny model."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

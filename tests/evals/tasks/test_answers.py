@@ -1,10 +1,20 @@
-"""Reading options, numbers and words from free text."""
+"""How answers are read: boxes, IDs of questions, and VQA's accuracy."""
 
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from helpers.files.evals import write_refcoco, write_vqav2
+from helpers.files.tasks import SETS
 
-from tokenprune.evals.tasks import ai2d, mmstar, scienceqa, seedbench
+from tokenprune.errors import DataError
+from tokenprune.evals.tasks import TASKS, ai2d, mmstar, scienceqa, seedbench
 from tokenprune.evals.tasks.base.choices import infer_letter, lettered
 from tokenprune.evals.tasks.base.short_answers import anls, exact, relaxed
+from tokenprune.evals.tasks.base.vqa_accuracy import normal_accuracy, normalise, soft_accuracy
 from tokenprune.evals.tasks.mme import read as read_mme
 from tokenprune.evals.tasks.pope import read as read_pope
 from tokenprune.evals.tasks.xlrs import read as read_xlrs
@@ -100,3 +110,118 @@ def test_yes_and_no_are_read_as_each_scorer_reads_them() -> None:
 def test_xlrs_letters() -> None:
     answers = ("A", "(A) 3", "A C", "A, C.", "b", "Blue", "no idea", "The answer is C", "B. red")
     assert ["".join(sorted(read_xlrs(text))) for text in answers] == ["A", "A", "AC", "AC", "", "BE", "", "C", "BDE"]
+
+
+# Boxes that no answer can hit and duplicate IDs are errors.
+
+
+BOXES = [[9, 9, 0, 4], [9, 9, 5, -4], [0, 0, float("nan"), 4], "1234", None, [70, 0, 5, 5], [0, 0, "5", 5], [1, 2, 3]]
+
+
+@pytest.mark.parametrize("box", BOXES, ids=str)
+def test_boxes(tmp_path: Path, box: Any) -> None:
+    write_refcoco(tmp_path)
+    path = tmp_path / "instances.json"
+    content = json.loads(path.read_text())
+    content["annotations"][1]["bbox"] = box
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"instances\.json"):
+        TASKS["refcoco"].load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "key"),
+    [
+        ("refcoco", "instances.json", "annotations"),
+        ("refcoco", "instances.json", "images"),
+        ("vqav2", "v2_mscoco_val2014_annotations.json", "annotations"),
+        ("vqav2", "v2_OpenEnded_mscoco_val2014_questions.json", "questions"),
+    ],
+)
+def test_every_id_twice(tmp_path: Path, task: str, name: str, key: str) -> None:
+    (write_refcoco if task == "refcoco" else write_vqav2)(tmp_path)
+    content = json.loads((tmp_path / name).read_text())
+    content[key] *= 2
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"{name}.* appears twice"):
+        TASKS[task].load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["chartqa", "scienceqa", "ai2d"])
+def test_records_without_ids_in_two_saved_splits(tmp_path: Path, name: str) -> None:
+    """`datasets` saves both under the same name, in different folders."""
+    SETS[name, "hub"](tmp_path / "hub")
+    (downloaded,) = (tmp_path / "hub").rglob("*.parquet")
+    table = pq.read_table(downloaded)
+    for split in ("validation", "test"):
+        (tmp_path / "saved" / split).mkdir(parents=True)
+        path = tmp_path / "saved" / split / "data-00000-of-00001.arrow"
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+    both = [question.id for question in TASKS[name].load(tmp_path / "saved")]
+    one = [question.id for question in TASKS[name].load(tmp_path / "saved", "test")]
+    assert set(one) < set(both)
+    assert len(both) == 2 * len(one) == 2 * len(TASKS[name].load(tmp_path / "hub"))
+
+
+# The official soft accuracy, on values worked out by hand from its description.
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Yes.", "yes"),
+        ("The  Cat", "cat"),
+        ("an apple a day", "apple day"),
+        ("two", "2"),
+        ("None", "0"),
+        ("100,978", "100978"),
+        ("red,blue", "red blue"),
+        ("3.5", "3.5"),
+        ("U.S.A.", "usa"),
+        ("dont", "don't"),
+        ("Isnt it", "isn't it"),
+        ("its", "its"),
+        ("man's", "man's"),
+        ("10:30", "10:30"),
+        ("black/white", "black white"),
+        ("left\nside", "left side"),
+        ("50%", "50%"),  # % is not in the official list of marks
+        (".5", ".5"),
+        ("5.", "5"),
+        ("t-shirt", "t shirt"),
+        ("t-shirt - red", "tshirt red"),  # one mark next to a space removes all of its kind
+        ("1,000-2,000", "10002000"),
+        ("couldnt've", "couldn't've"),
+        ("hell", "hell"),
+    ],
+)
+def test_normalise(answer: str, expected: str) -> None:
+    assert normalise(answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("matches", "accuracy"),
+    # Leaving out one of m matching answers leaves m - 1, leaving out another leaves m.
+    [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)],
+)
+def test_soft_accuracy_of_ten(matches: int, accuracy: float) -> None:
+    answers = ["yes"] * matches + ["no"] * (10 - matches)
+    assert soft_accuracy("yes.", answers) == pytest.approx(accuracy)
+
+
+def test_people_are_hardly_normalised() -> None:
+    """As in the official script, only marks are removed, and only if the answers differ."""
+    assert soft_accuracy("T-shirt", ["t-shirt"] * 10) == 0
+    assert soft_accuracy("T-shirt", ["t-shirt"] * 9 + ["shirt"]) == 1
+    assert soft_accuracy("Yes.", ["yes"] * 10) == 1
+    assert soft_accuracy("2", ["two"] * 9 + ["2."]) == pytest.approx(0.3)
+    assert soft_accuracy("2", ["two"] * 10) == 0
+
+
+def test_textvqa_normalises_all_answers() -> None:
+    assert normal_accuracy("T-shirt", ["t-shirt"] * 10) == normal_accuracy("2", ["two"] * 10) == 1
+    assert normal_accuracy("redblue", ["red,blue"] * 10) == 1  # commas are removed first
+    assert normal_accuracy("mans", ["man's"] * 10) == 0
+    assert normal_accuracy("man 's", ["man's?"] * 10) == 1
+    assert normal_accuracy("stop", ["stop"] * 2 + ["go"] * 8) == pytest.approx(0.6)

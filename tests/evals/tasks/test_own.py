@@ -131,10 +131,7 @@ def test_gqa_has_two_splits_to_train_on(tmp_path: Path) -> None:
         ({"image": "1.png", "question": "What?", "answers": "x"}, "line 1: unknown key 'answers'; known are image"),
         ({"image": "1.png", "question": "What?", "answer": "\ud800"}, "line 1, 'answer': half a character"),
         ({"image": "1.png", "question": "What?", "answer": ["x", 7]}, "line 1, 'answer': expected text, found int 7"),
-        (
-            {"image": "1.png", "question": "it", "box": [1, 2, 3]},
-            "'box': a box of 3 numbers; expected left, top",
-        ),
+        ({"image": "1.png", "question": "it", "box": [1, 2, 3]}, "'box': a box of 3 numbers; expected left, top"),
         (
             {"image": "1.png", "question": "it", "box": [9, 2, 3, 4]},
             r"'box': the box \[9, 2, 3, 4\] has no area; write left, top, right",
@@ -153,10 +150,7 @@ def test_gqa_has_two_splits_to_train_on(tmp_path: Path) -> None:
             "line 1, 'box': .* outside the image of 60 x 40",
         ),
         ({"image": "1.png", "question": "it", "box": [0, 0, 5, 5], "answer": "x"}, "an 'answer' and a 'box'; keep one"),
-        (
-            {"image": ["1.png"] * 2, "question": "it", "box": [0, 0, 5, 5]},
-            "a box belongs to one image, and 2 are",
-        ),
+        ({"image": ["1.png"] * 2, "question": "it", "box": [0, 0, 5, 5]}, "a box belongs to one image, and 2 are"),
         ({"video": "1.mp4", "question": "What?", "answer": "x"}, "unknown key 'video'.*videos are the task videoqa's"),
         ({"image": "1.mp4", "question": "What?", "answer": "x"}, "line 1, 'image': '1.mp4' is a video. .*videoqa's"),
         ({"image": "https://a.org/1.png", "question": "?", "answer": "x"}, "line 1, 'image': .*is an address; write"),

@@ -1,7 +1,5 @@
 """Video tasks on tiny sets, in each form in which they are distributed: prompts, frames, scores and errors."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Losses and their bounds: by hand, by simulation, and against independent formulas."""
 
-from __future__ import annotations
-
 import tracemalloc
 from dataclasses import replace
 from typing import Any

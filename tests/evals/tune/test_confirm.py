@@ -1,7 +1,5 @@
 """Which settings are tested on fresh questions, and in which order."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import pytest

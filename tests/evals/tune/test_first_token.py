@@ -1,7 +1,5 @@
 """The distance between first tokens: by hand, against the model's own logits, and in a complete tuning."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Which settings get more questions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from tokenprune.evals.reading.records import Base64

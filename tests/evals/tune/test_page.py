@@ -1,7 +1,5 @@
 """The page of a tuning: losses by kind of question."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

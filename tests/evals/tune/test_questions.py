@@ -1,7 +1,5 @@
 """The questions to tune on: two halves that share no image, and their kinds."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Whether an answer means the same as the unpruned model's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """One pass of the vision tower for all setups gives bitwise the same as each of them alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """The start of a search, and the settings it may choose."""
 
-from __future__ import annotations
-
 import pytest
 from helpers.files.search import LAYERS, deep_llava
 from optuna.trial import FixedTrial

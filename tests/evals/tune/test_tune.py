@@ -1,7 +1,5 @@
 """Complete tunings, on a tiny model with practically random answers."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path

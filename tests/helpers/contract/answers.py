@@ -1,7 +1,5 @@
 """Comparing one answer of a patched model with the exact oracle."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

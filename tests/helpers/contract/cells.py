@@ -1,7 +1,5 @@
 """Which strategies run on which families in the contract matrix, and how."""
 
-from __future__ import annotations
-
 from collections.abc import Set
 from dataclasses import replace
 from functools import cache

@@ -1,7 +1,5 @@
 """The ways to run a model. Each returns the answers together with the prompts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +51,7 @@ def static(family: Family, model: Any, inputs: dict[str, Any], per_row: list[int
     return Run(inputs, *generated(model, inputs, do_sample=False, cache_implementation="static"))
 
 
-def sampled(family: Family, model: Any, inputs: dict[str, Any], per_row: list[int]) -> Run:
+def sampled(family: Family, model: Any, inputs: Any, per_row: list[int]) -> Run:
     torch.manual_seed(3)
     answers, logits = generated(model, inputs, do_sample=True, num_return_sequences=2)
     return Run(family.repeated(inputs, 2, per_row), answers, logits, family.repeated_ids(model, inputs, answers))
@@ -95,10 +93,7 @@ MODES: dict[str, Callable[[Family, Any, dict[str, Any], list[int]], Run]] = {
     "embedded": embedded,
     "loop": decoded_by_hand,
 }
-BATCHES: dict[str, dict[str, Any]] = {
-    "single": {"images_per_row": [1]},
-    "padded": {"images_per_row": [1, 2]},
-}
+BATCHES: dict[str, dict[str, Any]] = {"single": {"images_per_row": [1]}, "padded": {"images_per_row": [1, 2]}}
 VIDEO_BATCHES: dict[str, dict[str, Any]] = {
     "video": {"images_per_row": [0, 0], "videos_per_row": [1, 2]},
     "both": {"images_per_row": [1, 2], "videos_per_row": [1, 0]},

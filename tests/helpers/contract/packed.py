@@ -1,7 +1,5 @@
 """Masking patches in a tower that takes the patches of all images in one row."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial

@@ -1,7 +1,5 @@
 """Models at the shapes of published checkpoints, and prompts with the token counts of their real processors."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The inputs of strategies."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

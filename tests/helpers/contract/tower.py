@@ -1,7 +1,5 @@
 """A tower in which dropped patches are masked and merged ones are means."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The model families of the contract matrix, by their names in test cases."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

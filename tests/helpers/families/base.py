@@ -1,7 +1,5 @@
 """What tests need to know about a model family: a tiny model, prompts for it, and its exact oracle."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from typing import Any
@@ -30,6 +28,14 @@ DIFFER = (AssertionError, "logits differ")
 
 Size = tuple[int, ...]
 ImageInputs = dict[str, Tensor]  # the tensors of one image or video, for `join`
+
+
+class Inputs(dict[str, Any]):
+    """A model's inputs, which also know their images and videos one by one, as `join` takes them."""
+
+    def __init__(self, inputs: dict[str, Any], images: list[ImageInputs]) -> None:
+        super().__init__(inputs)
+        self.images = images
 
 
 class Family:
@@ -113,10 +119,6 @@ class Family:
         keys = sorted({key for image in images for key in image})
         return {key: torch.cat([image[key] for image in images if key in image]) for key in keys}
 
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        """Return the images of a prompt without videos. The inverse of `join`."""
-        return [{"pixel_values": one} for one in inputs["pixel_values"].split(1)]
-
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         """Return the other inputs with one entry per prompt token."""
         return {}
@@ -133,7 +135,7 @@ class Family:
         padding: str = "left",
         videos_per_row: list[int] | None = None,
         sizes: list[Size] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Inputs:
         """Return a batch in which each row is text, followed by images and videos with text after each.
 
         texts: the number of tokens of every text in each row.
@@ -160,26 +162,21 @@ class Family:
         left = padding == "left"
         ids = torch.tensor([pad + row if left else row + pad for row, pad in zip(rows, pads, strict=True)])
         per_row = [i + v for i, v in zip(images_per_row, videos_per_row, strict=True)]
-        return {
-            "input_ids": ids,
-            "attention_mask": (ids != PAD).long(),
-            **self.token_types(ids),
-            **(self.join(images, per_row) if images else {}),
-        }
+        text = {"input_ids": ids, "attention_mask": (ids != PAD).long(), **self.token_types(ids)}
+        return Inputs({**text, **(self.join(images, per_row) if images else {})}, images)
 
-    def rows(self, inputs: dict[str, Any], rows: list[int], per_row: list[int]) -> dict[str, Any]:
+    def rows(self, inputs: Inputs, rows: list[int], per_row: list[int]) -> Inputs:
         """Return some rows of a batch in any order and number, each with its own images."""
-        images = self.split(inputs)
         starts = [sum(per_row[:row]) for row in range(len(per_row))]
-        chosen = [images[i] for row in rows for i in range(starts[row], starts[row] + per_row[row])]
+        chosen = [inputs.images[i] for row in rows for i in range(starts[row], starts[row] + per_row[row])]
         return self._with(inputs, torch.tensor(rows), chosen, [per_row[row] for row in rows])
 
-    def repeated(self, inputs: dict[str, Any], n: int, per_row: list[int]) -> dict[str, Any]:
+    def repeated(self, inputs: Inputs, n: int, per_row: list[int]) -> Inputs:
         """Return the batch as generate repeats it for n answers per row."""
         rows = [row for row in range(len(per_row)) for _ in range(n)]
         if self.repeats_rows():
             return self.rows(inputs, rows, per_row)
-        images = [image for image in self.split(inputs) for _ in range(n)]
+        images = [image for image in inputs.images for _ in range(n)]
         return self._with(inputs, torch.tensor(rows), images, [per_row[row] for row in rows])
 
     def repeats_rows(self) -> bool:
@@ -187,16 +184,14 @@ class Family:
         each image separately."""
         return ENCODES_FIRST
 
-    def _with(
-        self, inputs: dict[str, Any], rows: Tensor, images: list[ImageInputs], per_row: list[int]
-    ) -> dict[str, Any]:
+    def _with(self, inputs: Inputs, rows: Tensor, images: list[ImageInputs], per_row: list[int]) -> Inputs:
         along = {"input_ids", "attention_mask", *self.token_types(inputs["input_ids"])}
         texts = {key: value[rows] for key, value in inputs.items() if key in along}
-        return {**texts, **(self.join(images, per_row) if images else {})}
+        return Inputs({**texts, **(self.join(images, per_row) if images else {})}, images)
 
-    def continued(self, inputs: dict[str, Any], answers: Tensor) -> dict[str, Any]:
+    def continued(self, inputs: dict[str, Any], answers: Tensor) -> Inputs:
         """Return the whole conversation: a prompt and its answers."""
-        out = dict(inputs)
+        out = Inputs(inputs, getattr(inputs, "images", []))
         out["input_ids"] = torch.cat([inputs["input_ids"], answers], 1)
         out["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(answers)], 1)
         for key in self.token_types(inputs["input_ids"]):
@@ -257,13 +252,6 @@ def additive(seen: Tensor, keys: Tensor) -> Tensor:
     # The rows of padding and dropped tokens are never read, but softmax needs one entry.
     allowed = allowed | torch.eye(keys.shape[1], dtype=torch.bool)
     return torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[:, None]
-
-
-def tiles_of_images(ids: Tensor, per_tile: int) -> list[int]:
-    """Return how many tiles each image of a prompt has. Each image begins with START, and tiles have equal sizes."""
-    flat = ids.flatten()
-    pieces = torch.tensor_split(flat, (flat == START).nonzero()[:, 0])[1:]
-    return [int((piece == IMAGE).sum()) // per_tile for piece in pieces]
 
 
 def decoder(**settings: Any) -> Any:

@@ -1,13 +1,11 @@
 """Cohere 2 Vision and Aya Vision: square tiles with tokens between them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 from transformers import AyaVisionConfig, Cohere2VisionConfig
 
-from .base import BREAK, END, IMAGE, START, ImageInputs, Size, decoder, tiles_of_images, tower
+from .base import BREAK, END, IMAGE, START, ImageInputs, Size, decoder, tower
 from .common import CommonFamily
 
 TILE = 24  # pixels
@@ -50,10 +48,6 @@ class Cohere2Vision(CommonFamily):
 
     def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         return {"pixel_values": torch.randn(self.n_tiles(size), 3, TILE, TILE, generator=generator)}
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        tiles = inputs["pixel_values"].split(tiles_of_images(inputs["input_ids"], PER_TILE))
-        return [{"pixel_values": one} for one in tiles]
 
 
 class AyaVision(Cohere2Vision):

@@ -1,8 +1,6 @@
 """Families that need only a configuration and inputs: position IDs, masks and the oracle come from the unpatched model
 itself."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial

@@ -1,7 +1,5 @@
 """Gemma 3, whose images see all of themselves, and PaliGemma, whose whole prompt does."""
 
-from __future__ import annotations
-
 from inspect import signature
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Gemma 3n: streams of hidden states, embeddings of every layer, and shared keys, after a convolutional tower."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from typing import Any
 from unittest import mock

@@ -1,7 +1,5 @@
 """Gemma 4: images and videos of any shape, padded to the same number of patches; with and without a vision encoder."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -94,10 +92,6 @@ class Gemma4(CommonFamily):
             "video_position_ids": places.expand(*frames, -1, -1),
             "num_frames_per_video": torch.tensor(frames),
         }
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        names = ("pixel_values", "image_position_ids")
-        return [dict(zip(names, one, strict=True)) for one in zip(*(inputs[n].split(1) for n in names), strict=True)]
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         return {"mm_token_type_ids": ((ids == IMAGE) + 2 * (ids == VIDEO)).int()}

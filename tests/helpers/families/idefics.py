@@ -1,18 +1,9 @@
 """Idefics3 and SmolVLM: the tiles of a row in one tensor, and markers around each tile in the prompt."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import (
-    Idefics3Config,
-    Idefics3VisionConfig,
-    LlamaConfig,
-    SmolVLMConfig,
-    SmolVLMVisionConfig,
-)
+from transformers import Idefics3Config, Idefics3VisionConfig, LlamaConfig, SmolVLMConfig, SmolVLMVisionConfig
 
 from .base import BREAK, IMAGE, PATCH, START, Family, ImageInputs, Size, decoder, tower
 
@@ -62,15 +53,6 @@ class Idefics3(Family):
                     out[key][row, : len(tensors[key])] = tensors[key]
         return out
 
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        counts = [tiles_of_images(ids) for ids in inputs["input_ids"]]
-        images = []
-        for row, per_image in enumerate(counts):
-            tensors = {key: inputs[key][row, : sum(per_image)] for key in ("pixel_values", "pixel_attention_mask")}
-            pieces = {key: value.split(per_image) for key, value in tensors.items()}
-            images += [{key: piece[i] for key, piece in pieces.items()} for i in range(len(per_image))]
-        return images
-
     def repeats_rows(self) -> bool:
         return True
 
@@ -90,10 +72,3 @@ class SmolVLM(Idefics3):
 def n_tiles(size: Size) -> int:
     """Return the number of tiles of an image, including the overview if there are several."""
     return 1 if size[1] <= TILE else size[1] // TILE + 1
-
-
-def tiles_of_images(ids: Tensor) -> list[int]:
-    """Return how many tiles each image of a row has, the last of which is the overview."""
-    headers = ids[:-1][(ids[1:] == IMAGE) & (ids[:-1] != IMAGE)]
-    ends = (headers == OVERVIEW).nonzero()[:, 0] + 1
-    return ends.diff(prepend=torch.zeros(1, dtype=torch.long)).tolist()

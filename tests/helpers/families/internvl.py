@@ -1,13 +1,11 @@
 """InternVL: an image consists of square tiles, whose tokens are reduced to a quarter by pixel shuffling."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 from transformers import InternVLConfig, InternVLVisionConfig, Qwen2Config
 
-from .base import ENCODES_FIRST, END, IMAGE, PATCH, START, Family, ImageInputs, Size, decoder, tiles_of_images, tower
+from .base import ENCODES_FIRST, END, IMAGE, PATCH, START, Family, ImageInputs, Inputs, Size, decoder, tower
 
 TILE = 24  # pixels; 3 x 3 visual tokens per tile
 
@@ -37,11 +35,7 @@ class InternVL(Family):
     def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         return {"pixel_values": torch.randn(n_tiles(size), 3, TILE, TILE, generator=generator)}
 
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        counts = tiles_of_images(inputs["input_ids"], (TILE // PATCH // 2) ** 2)
-        return [{"pixel_values": pixels} for pixels in inputs["pixel_values"].split(counts)]
-
-    def repeated(self, inputs: dict[str, Any], n: int, per_row: list[int]) -> dict[str, Any]:
+    def repeated(self, inputs: Inputs, n: int, per_row: list[int]) -> Inputs:
         out = super().repeated(inputs, n, per_row)
         if not self.repeats_rows():  # each tile separately, so that images get other images' tiles
             out["pixel_values"] = inputs["pixel_values"].repeat_interleave(n, 0)

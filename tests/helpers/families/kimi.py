@@ -1,7 +1,5 @@
 """Kimi K2.5: images of any size, and videos in chunks of four frames, which the tower sees together and averages."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Llama 4: square tiles with separators between them, and an overview at the end; most layers attend within chunks."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -20,7 +18,6 @@ from .base import (
     ImageInputs,
     Size,
     decoder,
-    tiles_of_images,
     tower,
 )
 from .common import CommonFamily
@@ -63,11 +60,7 @@ class Llama4(CommonFamily):
             "projector_output_dim": 32,
         }
         return Llama4Config(
-            vision_config=vision,
-            text_config=text,
-            image_token_index=IMAGE,
-            boi_token_index=START,
-            eoi_token_index=END,
+            vision_config=vision, text_config=text, image_token_index=IMAGE, boi_token_index=START, eoi_token_index=END
         )
 
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
@@ -91,10 +84,6 @@ class Llama4(CommonFamily):
 
     def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         return {"pixel_values": torch.randn(self.n_tiles(size), 3, TILE, TILE, generator=generator)}
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        tiles = inputs["pixel_values"].split(tiles_of_images(inputs["input_ids"], PER_TILE))
-        return [{"pixel_values": one} for one in tiles]
 
 
 def add_image_outputs(module: nn.Module, args: Any, output: Any) -> None:

@@ -1,7 +1,5 @@
 """LLaVA 1.0 and 1.5, VipLLaVA and Video-LLaVA: one image is one square of patches."""
 
-from __future__ import annotations
-
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -113,6 +111,3 @@ class VideoLlava(Llava):
             frames, height, width = size
             return {"pixel_values_videos": torch.randn(1, frames, 3, height, width, generator=generator)}
         return {VIDEO_LLAVA_PIXELS: torch.randn(1, 3, *size, generator=generator)}
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        return [{VIDEO_LLAVA_PIXELS: one} for one in inputs[VIDEO_LLAVA_PIXELS].split(1)]

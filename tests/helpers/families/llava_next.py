@@ -1,8 +1,6 @@
 """LLaVA-NeXT and its relatives: an image is an overview and tiles, whose padding is cut off, with a newline token after
 each of their rows."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -62,10 +60,6 @@ class LlavaNext(Family):
         n_tiles = image_size_to_num_patches(size, self.resolutions(), self.tile)
         pixels[0, :n_tiles] = torch.randn(n_tiles, 3, self.tile, self.tile, generator=generator)
         return {"pixel_values": pixels, "image_sizes": torch.tensor([size])}
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        both = zip(inputs["pixel_values"].split(1), inputs["image_sizes"].split(1), strict=True)
-        return [{"pixel_values": pixels, "image_sizes": size} for pixels, size in both]
 
 
 class LlavaNextVideo(LlavaNext):

@@ -1,8 +1,6 @@
 """Mistral 3: images of any size, 2 x 2 patches per visual token, and a marker after each row. LLaVA with the same
 tower: one patch per visual token."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -36,10 +34,6 @@ class Mistral3(Family):
     def join(self, images: list[ImageInputs], per_row: list[int]) -> dict[str, Any]:
         height, width = (max(image["pixel_values"].shape[axis] for image in images) for axis in (2, 3))
         return super().join([padded(image, height, width) for image in images], per_row)
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        both = zip(inputs["pixel_values"].split(1), inputs["image_sizes"].split(1), strict=True)
-        return [{"pixel_values": pixels, "image_sizes": size} for pixels, size in both]
 
 
 class LlavaPixtral(Mistral3):

@@ -1,7 +1,5 @@
 """Molmo 2: a small version and crops of every image, whose patches are pooled; a marker ends every row."""
 
-from __future__ import annotations
-
 from inspect import signature
 from typing import Any
 
@@ -85,21 +83,6 @@ class Molmo2(CommonFamily):
             numbered.append({**image, pooling: image[pooling] + start})
             start += sum(value.shape[:2].numel() for name, value in image.items() if "pixel" in name)
         return super().join(numbered, per_row)
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        counts, grids = inputs["image_num_crops"].tolist(), inputs["image_grids"]
-        n_visual = (grids[:, 0] * grids[:, 1] + grids[:, 2] * grids[:, 3]).tolist()
-        pooled = inputs["image_token_pooling"].split(n_visual)
-        parts = zip(inputs["pixel_values"].split(counts), pooled, grids.split(1), counts, strict=True)
-        return [
-            {
-                "pixel_values": pixels,
-                "image_token_pooling": indices - int(indices.min()),
-                "image_grids": grid,
-                "image_num_crops": torch.tensor([n_crops]),
-            }
-            for pixels, indices, grid, n_crops in parts
-        ]
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         markers = torch.tensor([IMAGE, COLUMN, START, SMALL_START, FRAME_START, END, FRAME_END])

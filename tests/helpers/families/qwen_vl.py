@@ -1,7 +1,5 @@
 """Qwen-VL: images and videos of any size as one row of patches, and position IDs of three components."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -59,11 +57,6 @@ class PackedImages(Family):
         if len(size) == 3:
             return {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([[t, h, w]])}
         return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[t, h, w]])}
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        grids = inputs["image_grid_thw"]
-        pixels = inputs["pixel_values"].split(grids.prod(-1).tolist())
-        return [{"pixel_values": one, "image_grid_thw": grid} for one, grid in zip(pixels, grids.split(1), strict=True)]
 
     def repeats_rows(self) -> bool:
         return True

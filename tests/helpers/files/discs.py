@@ -1,7 +1,5 @@
 """Discs to draw scenes from, so that tests need no sources."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

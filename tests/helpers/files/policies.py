@@ -1,7 +1,5 @@
 """A tiny robot policy in a folder, and recorded observations for it."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

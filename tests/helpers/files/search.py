@@ -1,7 +1,5 @@
 """A tiny model with enough layers for stages, and questions to search on."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Sequence
@@ -51,10 +49,4 @@ def scenes(folder: Path, n: int = 4) -> Sequence[Question]:
 
 
 def searched(questions: Sequence[Question], output: Path, trials: int = 3, **options: Any) -> dict[str, Any]:
-    return optimize(
-        deep_llava(),
-        tiny_processor(),
-        questions,
-        output,
-        **{"base": BASE, "trials": trials, **options},
-    )
+    return optimize(deep_llava(), tiny_processor(), questions, output, **{"base": BASE, "trials": trials, **options})

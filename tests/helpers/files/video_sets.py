@@ -1,7 +1,5 @@
 """Tiny sets of questions about videos, in each form in which they are distributed according to their documentation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Small video files, made by the library that reads them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path

@@ -3,8 +3,6 @@
 `PYTHONPATH=tests python -m helpers.models.language_models` writes the table in adapters/language_models.md.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 import sys

@@ -3,8 +3,6 @@
 Each is saved in a folder with its model, which then loads like a published one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

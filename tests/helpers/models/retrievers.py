@@ -1,7 +1,5 @@
 """Common code for tests of retrieval models."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """A strategy that prunes inside the language model, a model for it, and the oracle's results."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tiled images and videos of the families that have them, and their reports."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A tiny Qwen2-VL with a processor that takes videos."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Visual tokens with given attention and keys, for tests against numbers computed by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Visual tokens whose scores are given."""
 
-from __future__ import annotations
-
 import torch
 
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens

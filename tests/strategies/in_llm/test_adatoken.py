@@ -1,7 +1,5 @@
 """AdaToken: the budgets of its schedule."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

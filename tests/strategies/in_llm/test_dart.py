@@ -1,7 +1,5 @@
 """DART: pivots and the tokens that are least similar to them, computed by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

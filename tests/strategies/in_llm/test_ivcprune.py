@@ -1,7 +1,5 @@
 """IVC-Prune: coordinates and similarity of values, computed by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

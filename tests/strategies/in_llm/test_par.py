@@ -1,7 +1,5 @@
 """PAR: the router's formula by hand, the layers that it skips, and how those are found."""
 
-from __future__ import annotations
-
 import copy
 import json
 from functools import partial

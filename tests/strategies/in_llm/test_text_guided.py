@@ -1,7 +1,5 @@
 """Strategies that prune inside the language model, on small tensors computed by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -10,17 +8,7 @@ import torch
 from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
-from tokenprune import (
-    PAR,
-    AdaToken,
-    AttentionMass,
-    EfficientVLA,
-    FastV,
-    Nuwa,
-    PyramidDrop,
-    SettingError,
-    SparseVLM,
-)
+from tokenprune import PAR, AdaToken, AttentionMass, EfficientVLA, FastV, Nuwa, PyramidDrop, SettingError, SparseVLM
 from tokenprune.selection import n_reaching
 from tokenprune.strategies.in_llm.sparsevlm import raters
 from tokenprune.strategy import Stage, StagedStrategy
@@ -79,9 +67,7 @@ def test_stages_by_the_last_token(strategy: StagedStrategy) -> None:
 
 
 @pytest.mark.parametrize(
-    "strategy",
-    [AttentionMass(mass=1.0), EfficientVLA(key=1, alpha=1.0), PAR()],
-    ids=lambda one: type(one).__name__,
+    "strategy", [AttentionMass(mass=1.0), EfficientVLA(key=1, alpha=1.0), PAR()], ids=lambda one: type(one).__name__
 )
 def test_stages_by_all_of_the_text(strategy: StagedStrategy) -> None:
     """The first of two text tokens sees the reciprocals of what they weigh to the last one, 1, .25, .5 and .33 of 2.28.

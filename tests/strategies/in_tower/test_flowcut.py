@@ -1,7 +1,5 @@
 """FlowCut against numbers computed by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from math import exp, log, sqrt
 from typing import Any

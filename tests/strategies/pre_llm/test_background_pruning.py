@@ -1,7 +1,5 @@
 """BackgroundPruning: its budgets, Anchored Token Selection by hand, and what it merges."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """CDPruner: its choice computed by hand, its relevance by a CLIP model, and its error without a text tower."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """DivPrune against its definition: numbers computed by hand, and the whole distance map on random features."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """FoPru: which attention it ranks by, and rows of different lengths, computed by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """HoloV: shares of crops, computed by hand."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from helpers.tokens.by_hand import tokens_of

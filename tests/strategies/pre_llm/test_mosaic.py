@@ -1,7 +1,5 @@
 """Mosaic: its rectangles, what it keeps of them and what it merges, computed by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Nüwa: its budgets, and what weak tokens gather, computed by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

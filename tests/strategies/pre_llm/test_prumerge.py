@@ -1,7 +1,5 @@
 """PruMerge and PruMerge+ against numbers computed by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

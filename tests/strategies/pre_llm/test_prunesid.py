@@ -1,7 +1,5 @@
 """PruneSID: groups, suppression and shares, computed by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

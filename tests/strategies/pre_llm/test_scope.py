@@ -1,7 +1,5 @@
 """SCOPE: coverage and saliency, computed by hand."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from helpers.simulated.pretended import Elsewhere, Pretended

@@ -1,7 +1,5 @@
 """VFlowOpt's parts against the formulas, on tensors small enough to check by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from math import log
 

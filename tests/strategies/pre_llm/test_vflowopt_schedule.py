@@ -1,7 +1,5 @@
 """VFlowOpt's three stages: what enters, what is left in each third, and settings that cannot give the average."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """VisionZip against numbers computed by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

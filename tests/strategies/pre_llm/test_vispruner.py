@@ -1,7 +1,5 @@
 """VisPruner against rounds computed by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

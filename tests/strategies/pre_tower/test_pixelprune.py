@@ -1,7 +1,5 @@
 """PixelPrune against grids computed by hand, and against its definition, token by token."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Background Token Pruning's clustering: by hand, and against a neighbour-by-neighbour computation."""
 
-from __future__ import annotations
-
 from functools import cache
 from math import cos, radians, sin
 

@@ -1,7 +1,5 @@
 """FastVID's segments and anchors, and what it keeps besides the frames, computed by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,6 +1,4 @@
-"""What a strategy sees of time: frames in any layout, and an error if there are none to compare."""
-
-from __future__ import annotations
+"""What stands beside the frames of a video, and strategies that are composed."""
 
 from typing import Any
 
@@ -10,7 +8,7 @@ from helpers.families import FAMILIES
 from helpers.models.tiled import inputs_of, model_of, reported
 
 import tokenprune
-from tokenprune import EVS, STRATEGIES, PruningError, SettingError, UnsupportedError, VidCom2
+from tokenprune import EVS, STRATEGIES, Compose, DivPrune, PruningError, SettingError, UnsupportedError, VidCom2
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.layouts.frames import frames_layout
 from tokenprune.adapters.layouts.newlines import ended_by_newline
@@ -77,8 +75,7 @@ def test_an_image_and_a_single_frame_have_none(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_kept", "expected"),
-    [(1, []), (3, [11]), (4, [5, 11]), (6, [2, 5, 11]), (8, [2, 5, 8, 11]), (9, [2, 5, 8, 11])],
+    ("n_kept", "expected"), [(1, []), (3, [11]), (4, [5, 11]), (6, [2, 5, 11]), (8, [2, 5, 8, 11]), (9, [2, 5, 8, 11])]
 )
 def test_what_is_kept_beside_the_frames_is_at_most_half(n_kept: int, expected: list[int]) -> None:
     frames = Frames(torch.arange(12).view(4, 3), torch.tensor([2, 5, 8, 11]))
@@ -147,3 +144,18 @@ def test_budgets_are_exact(name: str, case: str) -> None:
             assert video.modality == "video"
             assert video.n_kept == strategy.budget(video.n_visual)
             assert video.kept.tolist() == sorted(set(video.kept.tolist()))
+
+
+# A strategy for videos can only be the first of several.
+
+
+def test_others_may_prune_what_it_leaves() -> None:
+    strategy = Compose(EVS(keep_ratio=0.6), DivPrune(keep_ratio=0.25))
+    for video in reported("qwen2-vl", inputs_of("qwen2-vl", True), strategy):
+        alone = reported("qwen2-vl", inputs_of("qwen2-vl", True), EVS(keep_ratio=0.6))
+        assert video.n_kept == strategy.budget(video.n_visual) < alone[0].n_kept
+
+
+def test_it_does_not_prune_what_others_leave() -> None:
+    with pytest.raises(SettingError, match=r"EVS works on whole images only.*Put it first"):
+        Compose(DivPrune(), EVS())

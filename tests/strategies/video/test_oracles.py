@@ -1,7 +1,5 @@
 """Strategies for videos against known results on a still clip, a cut, and similar frames."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import replace
 

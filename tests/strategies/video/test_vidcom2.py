@@ -1,7 +1,5 @@
 """VidCom2: channels, similarity and shares of frames, computed by hand."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,6 +1,4 @@
-"""The tables made from the plan's rows: before, during and after the measurement."""
-
-from __future__ import annotations
+"""Tables of accuracy: made from the plan's rows, and what is missing."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.files.measured import N, store
 
-from tokenprune.evals.dev.measure.plan import KINDS, PRUNED, RATIOS, STRATEGIES, UNPRUNED, VARIANTS, VARIED
+from tokenprune.evals.dev.measure.plan import BOTH, KINDS, PRUNED, RATIOS, STRATEGIES, UNPRUNED, VARIANTS, VARIED, Part
 from tokenprune.evals.dev.tables.accuracy import (
     headline,
     judged,
@@ -23,7 +21,7 @@ from tokenprune.evals.dev.tables.accuracy import (
     which_strategy,
 )
 from tokenprune.evals.dev.tables.accuracy.adapted import ADAPTED
-from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, label
+from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, at_equal_caches, label, measured
 from tokenprune.evals.dev.tables.accuracy.variants import changed
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.run.setups import Setup
@@ -75,15 +73,6 @@ def test_nothing_is_measured(made: Callable[[Path], str], tmp_path: Path) -> Non
     assert made(tmp_path) == NOTHING_MEASURED
 
 
-def test_the_headline_has_the_best_of_those_before_the_language_model(folder: Path) -> None:
-    text = headline.stored(folder)
-    setups = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith("| ")][2:]
-    assert setups[:2] == [["| 100 %", "unpruned"], ["| 25 %", "Mosaic"]]
-    assert sorted(name for _, name in setups[2:]) == ["FoPru rank -2", "Random", "downsample"]
-    assert cells(text, "25 %", "Mosaic")[4:] == ["80.0 [65, 90]"] * 2  # REC and VQA, with original IDs
-    assert text.endswith("50 %, 10 % and 5 %: not measured yet.\n")
-
-
 def test_the_headline_has_what_was_trained_and_asked_the_same(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "accuracy").symlink_to(folder)
     pruned = read([folder / "scenes" / "25.jsonl"])
@@ -95,77 +84,10 @@ def test_the_headline_has_what_was_trained_and_asked_the_same(folder: Path, tmp_
     assert text.count("adapted") == 1
 
 
-def test_every_strategy(folder: Path) -> None:
-    text = strategies.stored(folder)
-    assert text.startswith(
-        "At 25 %, not possible on this model: `pyramiddrop`.\n\n50 %, 10 % and 5 %: not measured yet."
-    )
-    for strategy in STRATEGIES:
-        if strategy != "pyramiddrop":
-            assert cells(text, "25 %", label(strategy))
-    assert "(`llava`, float32 on cpu, torch 2.9)" in text
-    assert strategies.on_other_grids(folder).count(NOTHING_MEASURED) == 2
-
-
-def test_resolutions(folder: Path) -> None:
-    text = resolutions.stored(folder)
-    assert cells(text, "scenes, 8 x 8", "val")[2:] == ["100.0 [84, 100], n = 20"] * 2
-    assert cells(text, "scenes, 16 x 16", "all")
-    assert cells(text, "photographs, 16 x 16", "test")
-    assert "Not measured yet: scenes, 12 x 12; scenes, 24 x 24; counting, 8 x 8; counting; " in text
-
-
-def test_kinds(folder: Path) -> None:
-    first, second = (part.data for part in OF_KINDS[:2])
-    text = kinds.stored(folder)
-    assert cells(text, "keep ratio", "strategy")[2:] == [f"{first}, VQA (n = {2 * N})", f"{second}, VQA (n = {2 * N})"]
-    assert cells(text, "100 %", "unpruned")[2:] == ["100.0 [91, 100]"] * 2
-    assert cells(text, "25 %", "Mosaic")[2:] == ["80.0 [65, 90], 80%", NOTHING]
-    assert cells(text, "10 %", "Mosaic")[2:] == ["80.0 [65, 90], 80%"] * 2
-    assert f"`{second}`: 25 %: not measured yet." in text
-    assert f"`{OF_KINDS[2].data}`: 25 % and 10 %: not measured yet." in text
-
-
-def test_paired_differences(folder: Path) -> None:
-    text = paired.stored(folder)
-    assert text.startswith(
-        "`scenes`: At 25 %, not possible on this model: `pyramiddrop`.\n\n`scenes`: 50 %, 10 % and 5 %"
-    )
-    assert "Paired differences on `scenes`" in text
-    assert f"Paired differences on `{OF_KINDS[0].data}`" in text
-    assert "Against the unpruned model on `scenes`" in text
-
-
-def test_differences_to_references(folder: Path) -> None:
-    text = references.stored(folder)
-    rec, vqa = text.split("VQA:")
-    for part in (rec, vqa):
-        assert cells(part, "25 %", "Mosaic")[2].startswith("+30.0 [")
-        assert cells(part, "25 %", "Mosaic")[-1] == NOTHING
-    assert "downsample" not in text
-
-
-def test_variants(folder: Path) -> None:
-    text = variants.stored(folder)
-    of_cells, of_sizes, of_features, of_schedules = text.split("| keep ratio |")[1:]
-    assert cells(of_sizes, "25 %", "Mosaic")[2:4] == ["80.0", "75.0"]
-    assert cells(of_sizes, "25 %", "Mosaic")[4].startswith("-5.0 [")
-    assert cells(of_cells, "25 %", "FoPru cls -2")[4].startswith("+0.0 [")
-    assert cells(of_schedules, "25 %", "ToMe")
-    assert cells(of_features, "25 %", "Nuwa -2")
-    assert "10 %: not measured yet." in text
-
-
 def test_every_variant_has_a_line() -> None:
     named = {name for _, setting, plain in variants.CHANGES for one in plain for name in (one, changed(one, setting))}
     assert {label(name) for name in VARIANTS.split()} <= {label(name) for name in named}
     assert {label(name) for name in named} <= {label(name) for name in (*STRATEGIES, *VARIANTS.split())}
-
-
-def test_findings_are_judged_by_stored_rows(folder: Path) -> None:
-    findings = judged.findings(folder)
-    assert findings.startswith("On `scenes`:")
-    assert cells(findings, "25 %", "Mosaic")[-1] == "holds"
 
 
 def test_which_strategy_ranks_at_an_equal_cache(tmp_path: Path) -> None:
@@ -202,3 +124,59 @@ def test_which_strategy_has_times() -> None:
     untimed = {about.name for about in which_strategy.ABOUT if about.cost(times) == NOTHING}
     assert untimed == {"FoPru row", "FlowCut", "ToMe", "downsample"}
     assert set(which_strategy.BUDGETS) <= set(RATIOS)
+
+
+# A setup is shown only when all of its tasks have been measured, and what is missing is named.
+
+
+THREE = ("fopru:mode=rank,layer=-2", "pyramiddrop", "sparsevlm")
+PART = Part(MAIN.data, None, RATIOS, THREE, BOTH)
+
+
+def test_no_setup_is_measured(tmp_path: Path) -> None:
+    found = measured(PART, tmp_path)
+    assert (list(found.rows), found.missing) == ([], list(RATIOS))
+    assert found.notes == ["50 %, 25 %, 10 % and 5 %: not measured yet."]
+
+
+def test_strategies_without_rows_are_named(tmp_path: Path) -> None:
+    store(tmp_path, PART, ratios=(0.25,))
+    store(tmp_path, replace(PART, strategies=THREE[:-1]), ratios=(0.1,))
+    found = measured(PART, tmp_path)
+    assert {row.keep_ratio for row in found.rows} == {1.0, 0.25, 0.1}
+    assert found.notes == ["At 10 %, not measured yet: `sparsevlm`.", "50 % and 5 %: not measured yet."]
+
+
+def test_a_setup_without_a_task_is_left_out(tmp_path: Path) -> None:
+    store(tmp_path, PART, ratios=(0.1,))
+    file = tmp_path / "scenes" / "10.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    found = measured(PART, tmp_path)
+    assert "SparseVLM" not in {row.strategy for row in found.rows}
+    assert found.notes[0] == "At 10 %, not measured yet: `sparsevlm`."
+
+
+def test_without_the_unpruned_model_nothing_is_shown(tmp_path: Path) -> None:
+    store(tmp_path, PART)
+    (tmp_path / "scenes" / "unpruned.jsonl").unlink()
+    assert not measured(PART, tmp_path).rows
+
+
+def test_a_refused_strategy_is_not_waited_for(tmp_path: Path) -> None:
+    store(tmp_path, PART, ratios=(0.05,), refused=("pyramiddrop", "sparsevlm"))
+    found = measured(PART, tmp_path)
+    assert {row.keep_ratio for row in found.rows} == {1.0, 0.05}
+    assert not {row.strategy for row in found.rows} & {"PyramidDrop", "SparseVLM"}
+    assert found.notes == [
+        "At 5 %, not possible on this model: `pyramiddrop` and `sparsevlm`.",
+        "50 %, 25 % and 10 %: not measured yet.",
+    ]
+
+
+def test_keep_ratios_of_equal_caches_are_apart(tmp_path: Path) -> None:
+    store(tmp_path, PART, ratios=(0.25,))
+    assert not at_equal_caches(tmp_path)
+    store(tmp_path / "other", PART, ratios=(0.533,))
+    (tmp_path / "other" / "scenes" / "53.3.jsonl").rename(tmp_path / "scenes" / "53.3.jsonl")
+    assert {row.keep_ratio for row in at_equal_caches(tmp_path)} == {0.533}
+    assert {row.keep_ratio for row in measured(PART, tmp_path).rows} == {1.0, 0.25}

@@ -1,7 +1,5 @@
 """What `tokenprune eval --engine vllm` refuses before an engine starts, without vLLM."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -90,9 +88,7 @@ def test_what_is_not_answered_is_no_empty_answer(model: str) -> None:
 def test_what_changes_its_greedy_answers_identifies_an_engine(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"eos_token_id": [2, 7], "temperature": 0.5, "repetition_penalty": 1.1}
     own = SimpleNamespace(
-        hf_config=SimpleNamespace(architectures=["A"]),
-        dtype=torch.float32,
-        try_get_generation_config=lambda: settings,
+        hf_config=SimpleNamespace(architectures=["A"]), dtype=torch.float32, try_get_generation_config=lambda: settings
     )
     config = SimpleNamespace(model_config=own, device_config=SimpleNamespace(device_type="cpu"))
     engine = Offline(model, "auto", {})

@@ -1,6 +1,4 @@
-"""How many questions an engine gets at a time."""
-
-from __future__ import annotations
+"""Requests to an engine: how many at a time, for which keep ratio, and what a server says of itself."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,19 +7,27 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.files.evals import tiny_processor, write_vqav2
+from helpers.files.evals import brief, saved, tiny_processor, write_vqav2
 from helpers.served.native.marked import save_llama4
+from helpers.simulated.openai_server import Answering, serving
+from helpers.tiny import tiny_llava
 
+from tokenprune import Compose, FoPru, Grid, PixelPrune, Strategy
+from tokenprune.errors import SettingError
+from tokenprune.evals import evaluate
 from tokenprune.evals.models.loading import load_processor
 from tokenprune.evals.run.engines.backend import EngineBackend
-from tokenprune.evals.run.engines.engine import EngineError, Prompt, Reply
+from tokenprune.evals.run.engines.engine import EngineError, Prompt, Reply, request_ratio
 from tokenprune.evals.run.engines.offline import Offline
 from tokenprune.evals.run.engines.runner import EngineRunner
+from tokenprune.evals.run.engines.server import Server
 from tokenprune.evals.run.plan import PART, Plan
-from tokenprune.evals.run.setups import Setup, make_setups
+from tokenprune.evals.run.setups import Pruned, Setup, Unpruned, make_setups
 from tokenprune.evals.storage.answers import Answer, AnswerKey
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer
+from tokenprune.serving.vllm.settings import Settings
 
 
 class Counting(Offline):
@@ -118,3 +124,70 @@ def test_what_the_processor_calls_image_token_may_be_a_marker(plan: Plan, tmp_pa
     config, processor = load_processor(str(tmp_path / "model"))
     answer = answer_of(EngineBackend(Keeping(2, 16), "model", config, processor, "stop"), plan)
     assert (answer.n_visual, answer.n_kept) == (9, 2)
+
+
+# The keep ratio that a request asks an engine for.
+
+
+def pruned(strategy: Strategy, keep_ratio: float) -> Pruned:
+    return Pruned(label="", keep_ratio=keep_ratio, strategy=strategy)
+
+
+@pytest.mark.parametrize("own", [FoPru(keep_ratio=0.25), Compose(PixelPrune(), FoPru(keep_ratio=0.25))])
+def test_none_but_its_own(own: Strategy) -> None:
+    settings = Settings(own)
+    assert request_ratio(pruned(own, 0.25), settings) is None
+    assert request_ratio(pruned(own, 0.1), settings) == 0.1
+    assert request_ratio(Unpruned(), settings) == 1
+
+
+def test_a_ratio_of_1_that_prunes() -> None:
+    """A ratio of 1 in a request would turn pruning off."""
+    settings = Settings(PixelPrune())
+    assert request_ratio(pruned(PixelPrune(), 1.0), settings) is None
+    assert request_ratio(pruned(PixelPrune(), 0.5), settings) == 0.5
+    assert request_ratio(Unpruned(), settings) == 1
+
+
+def test_an_engine_that_prunes_nothing_need_not_be_asked() -> None:
+    assert request_ratio(Unpruned(), Settings(Grid(keep_ratio=1.0))) is None
+
+
+# What a server says of itself: the generation config that it answers with, or that it has failed to say.
+
+
+SETTINGS = {"strategy": "fopru", "keep_ratio": 0.25}
+
+
+def test_a_server_with_another_generation_config_does_not_resume_a_run(tmp_path: Path) -> None:
+    write_vqav2(tmp_path / "data", n=2)
+    model = saved(tiny_llava(), tmp_path / "model")
+    answering = Answering(brief(tiny_llava()), tiny_processor(), SETTINGS)
+    named: dict[str, Any] = {"data": tmp_path / "data", "output": tmp_path / "run", "baselines": []}
+    with serving(answering) as url:
+        evaluate(model, engine=url, **named)
+        answering.generation = {"eos_token_id": 2, "temperature": 0.7, "max_tokens": 99}  # requests have their own
+        evaluate(model, engine=url, **named)
+        assert RunFolder(tmp_path / "run").record["identity"]["model"]["generation"] == {"eos_token_id": 2}
+        answering.generation = {"eos_token_id": 2, "repetition_penalty": 1.05}
+        with pytest.raises(SettingError, match=r"generation\.repetition_penalty=None and not .*=1\.05"):
+            evaluate(model, engine=url, **named)
+
+
+def test_a_server_that_does_not_report_its_generation_config(tmp_path: Path) -> None:
+    write_vqav2(tmp_path / "data", n=2)
+    model = saved(tiny_llava(), tmp_path / "model")
+    answering = Answering(brief(tiny_llava()), tiny_processor(), SETTINGS, generation=None)
+    with serving(answering) as url:
+        evaluate(model, data=tmp_path / "data", output=tmp_path / "run", baselines=[], engine=url)
+    assert "generation" not in RunFolder(tmp_path / "run").record["identity"]["model"]
+
+
+def test_a_server_that_fails_to_say_what_it_prunes_with_is_not_a_plain_one() -> None:
+    class Failing(Answering):
+        def get(self, path: str) -> tuple[int, Any]:
+            return (500, {"error": {"message": "broken"}}) if path == "/tokenprune" else super().get(path)
+
+    refusal = pytest.raises(EngineError, match="/tokenprune: HTTP 500: broken")
+    with serving(Failing(None, None, SETTINGS)) as url, refusal:
+        Server(url, "model")

@@ -1,7 +1,5 @@
 """`tokenprune eval --engine URL`: rows equal those of the model in this process, and other servers are refused."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -118,12 +116,7 @@ def test_a_plain_server_is_measured_unpruned(model: str, data: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "served",
-    [
-        {"id": "llava", "root": "other/llava"},
-        {"id": "llava", "root": "/models/llava-1.5-7b"},
-        {"id": "other"},
-    ],
+    "served", [{"id": "llava", "root": "other/llava"}, {"id": "llava", "root": "/models/llava-1.5-7b"}, {"id": "other"}]
 )
 def test_a_server_of_another_model(
     model: str, data: Path, answering: Answering, url: str, served: dict[str, str], tmp_path: Path
@@ -173,8 +166,7 @@ def test_questions_are_asked_at_once(model: str, data: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"strategies": ["grid"]}, {"strategies": ["fopru:layer=-2"]}, {"position_ids": ["compact"]}],
+    "options", [{"strategies": ["grid"]}, {"strategies": ["fopru:layer=-2"]}, {"position_ids": ["compact"]}]
 )
 def test_other_settings_are_refused(model: str, data: Path, url: str, options: Any, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"prunes with FoPru\(.*\) and original position IDs"):

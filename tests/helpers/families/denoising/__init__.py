@@ -1,7 +1,5 @@
 """The families that denoise: their tests compare every step with that of the unpatched model."""
 
-from __future__ import annotations
-
 from importlib import import_module
 
 import pytest

@@ -1,7 +1,5 @@
 """What tests need to know about a family that denoises."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

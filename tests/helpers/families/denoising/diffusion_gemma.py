@@ -1,7 +1,5 @@
 """DiffusionGemma: an encoder, most of whose layers have a window, and a denoiser that reads its cache."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -111,12 +109,7 @@ class DiffusionGemma(Gemma4MoE, DenoisingFamily):
         given["attention_mask"] = self.prompt_masks(model, inputs)
         given["cache"] = DynamicCache(config=model.config.text_config)
         for _ in range(STEPS):
-            out = model(
-                **given,
-                decoder_input_ids=canvas,
-                decoder_attention_mask=seen,
-                self_conditioning_logits=logits,
-            )
+            out = model(**given, decoder_input_ids=canvas, decoder_attention_mask=seen, self_conditioning_logits=logits)
             given, logits = {"cache": out.cache}, out.logits
 
     def expected(self, model: Any, inputs: dict[str, Any], done: Denoised, closed: Closed) -> Tensor:

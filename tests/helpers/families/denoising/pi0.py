@@ -1,7 +1,5 @@
 """PI0: PaliGemma reads one to three cameras and an instruction, and an expert of as many layers denoises actions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -34,11 +32,7 @@ class PI0(PaliGemma, DenoisingFamily):
 
     def config(self) -> Any:
         return PI0Config(
-            **self.stacks(),
-            chunk_size=ACTIONS,
-            max_state_dim=WIDTH,
-            max_action_dim=WIDTH,
-            num_inference_steps=STEPS,
+            **self.stacks(), chunk_size=ACTIONS, max_state_dim=WIDTH, max_action_dim=WIDTH, num_inference_steps=STEPS
         )
 
     def stacks(self) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """PI0.5: PI0 without a state, whose expert's norms and gates depend on the step."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

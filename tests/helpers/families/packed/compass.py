@@ -1,7 +1,5 @@
 """Cohere Compass: Qwen3-VL's tower and its features between layers, in front of Cohere's language model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from transformers import CohereCompassConfig

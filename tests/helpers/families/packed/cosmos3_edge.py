@@ -1,7 +1,5 @@
 """Cosmos 3 Edge: SigLIP 2 with packed patches."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

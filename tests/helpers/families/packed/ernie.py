@@ -1,7 +1,5 @@
 """ERNIE 4.5 VL: experts for text and others for images; pairs of frames are merged after the tower."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,8 +1,6 @@
 """LLaVA-OneVision 1.5 and Ovis 2.5, whose towers see every frame of a video by itself, without merging it with
 another."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """GLM-4.1V and its successors: a frame of a video is written with the placeholder tokens of an image."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import transformers

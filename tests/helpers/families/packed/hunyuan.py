@@ -1,7 +1,5 @@
 """HunyuanOCR: newline tokens among the visual tokens, and position IDs of four components."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

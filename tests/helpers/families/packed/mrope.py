@@ -1,7 +1,5 @@
 """Common code of families with position IDs of three components."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

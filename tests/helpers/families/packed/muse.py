@@ -1,7 +1,5 @@
 """Muse Glimmer and Muse Spark: images and videos of any size, and a decoder layer with a sliding window."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The thinkers of Qwen2.5-Omni and Qwen3-Omni: seconds in position IDs, and audio, which stays."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """PaddleOCR-VL: patches in raster order, merged after the tower."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Qwen3.5, with and without experts: three in four layers have a state instead of keys."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from transformers import Qwen3_5Config, Qwen3_5MoeConfig

@@ -1,7 +1,5 @@
 """Qwen3-VL with experts, and Cosmos 3, which is Qwen3-VL by another name."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import transformers

@@ -1,7 +1,5 @@
 """Qwen4-Exp: layers with a state, sparse layers that pool keys in blocks, and embeddings of n-grams of token IDs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from transformers import Qwen4ExpConfig

@@ -1,7 +1,5 @@
 """Qwen2.5-VL's tower in front of language models whose position IDs count tokens: EXAONE 4.5, HyperCLOVA X."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from transformers import Exaone4_5_Config, HyperCLOVAXVisionV2Config

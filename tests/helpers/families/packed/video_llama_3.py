@@ -1,7 +1,5 @@
 """VideoLLaMA 3: every image and video has its own number of patches per visual token."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -51,7 +49,3 @@ class VideoLlama3(CommonFamily, PackedImages):
             "video_merge_sizes": torch.tensor([VIDEO_MERGE]),
             "video_compression_mask": torch.ones(int(grid.prod()) // VIDEO_MERGE**2, dtype=torch.bool),
         }
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        merges = inputs["image_merge_sizes"].split(1)
-        return [{**image, "image_merge_sizes": m} for image, m in zip(super().split(inputs), merges, strict=True)]

@@ -1,7 +1,5 @@
 """Families whose language models attend to the tokens that an indexer chooses."""
 
-from __future__ import annotations
-
 import transformers
 
 from helpers.families.base import Family

@@ -1,7 +1,5 @@
 """Mistral Large 4, HY-V4-VL and dots3-note: an indexer scores all tokens, and a query attends to the best."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

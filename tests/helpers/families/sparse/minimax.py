@@ -1,7 +1,5 @@
 """MiniMax M3, whose sparse layers choose blocks of the cache, so it needs compact position IDs and no padding."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import transformers

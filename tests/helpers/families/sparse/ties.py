@@ -1,7 +1,5 @@
 """Indexers that never give two tokens the same score."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,8 +1,6 @@
 """LFM2-VL, whose larger images become tiles and an overview, and LFM3-VL, which takes images of any size. Both have
 short convolutions between the layers with attention."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -60,14 +58,6 @@ class Lfm2VL(CommonFamily):
         real = (torch.arange(MOST) < shapes.prod(-1, keepdim=True)).long()
         pixels = torch.randn(len(shapes), MOST, 3 * PATCH**2, generator=generator)
         return {"pixel_values": pixels, "spatial_shapes": shapes, "pixel_attention_mask": real}
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        flat = inputs["input_ids"].flatten()
-        pieces = torch.tensor_split(flat, (flat == START).nonzero()[:, 0])[1:]
-        counts = [int(((piece[1:] == IMAGE) & (piece[:-1] != IMAGE)).sum()) for piece in pieces]
-        names = ("pixel_values", "spatial_shapes", "pixel_attention_mask")
-        parts = zip(*(inputs[name].split(counts) for name in names), strict=True)
-        return [dict(zip(names, part, strict=True)) for part in parts]
 
 
 class Lfm3VL(CommonFamily, QwenVL):

@@ -1,7 +1,5 @@
 """MiniCPM-V and MiniCPM-OCR: an overview of every image, followed by slices of larger ones."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -76,14 +74,6 @@ class MiniCPMV46(CommonFamily):
     def join(self, images: list[ImageInputs], per_row: list[int]) -> dict[str, Any]:
         joined = {key: [image[key] for image in images if key in image] for key in {key for i in images for key in i}}
         return {key: torch.cat(parts, -1 if key.startswith("pixel") else 0) for key, parts in sorted(joined.items())}
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        ids = inputs["input_ids"].flatten()
-        first = (ids[1:] == IMAGE) & (ids[:-1] != IMAGE)
-        starts = (ids[:-1][first] == START).nonzero()[:, 0].tolist()
-        grids = inputs["target_sizes"].tensor_split(starts[1:])
-        pixels = inputs["pixel_values"].split([PATCH * int(grid.prod(-1).sum()) for grid in grids], -1)
-        return [{"pixel_values": p, "target_sizes": g} for p, g in zip(pixels, grids, strict=True)]
 
 
 class MiniCPMV47(MiniCPMV46):

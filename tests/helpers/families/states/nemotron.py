@@ -1,7 +1,5 @@
 """Nemotron-H Omni: one layer each of state space, experts, attention and a plain MLP."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -73,8 +71,3 @@ class NemotronOmni(CommonFamily):
         grid = torch.tensor([[height // PATCH, width // PATCH]])
         pixels = torch.randn(int(grid.prod()), 3 * PATCH**2, generator=generator)
         return {"pixel_values": pixels, "image_grid_hw": grid}
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        grids = inputs["image_grid_hw"]
-        pixels = inputs["pixel_values"].split(grids.prod(-1).tolist())
-        return [{"pixel_values": one, "image_grid_hw": grid} for one, grid in zip(pixels, grids.split(1), strict=True)]

@@ -1,24 +1,16 @@
 """Emu3 and Apertus 1.5, whose visual tokens are codes that the language model itself embeds, and Fuyu, which embeds the
 pixels of patches."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 import transformers
-from transformers import (
-    Emu3Config,
-    Emu3TextConfig,
-    Emu3VQVAEConfig,
-    FuyuConfig,
-    PersimmonConfig,
-)
+from transformers import Emu3Config, Emu3TextConfig, Emu3VQVAEConfig, FuyuConfig, PersimmonConfig
 
 from helpers.families.base import BREAK, END, IMAGE, START, ImageInputs, Size, decoder
 from helpers.families.common import CommonFamily
 from helpers.families.llava import Llava
-from helpers.families.mistral3 import Mistral3
+from helpers.families.mistral3 import Mistral3, padded
 
 #: The first code in the vocabulary, after the text tokens, and the number of codes.
 CODES, N_CODES = 96, 16
@@ -51,6 +43,10 @@ class Emu3(CommonFamily, Mistral3):
 
     def block(self, size: Size) -> list[int]:
         return [START, *[IMAGE] * (size[0] // self.token * (size[1] // self.token + 1)), END]
+
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
+        """Return an image that is padded, which its codes depend on, like all others."""
+        return padded(super().image_inputs(size, generator), 20, 16)
 
     def build(self, attention: Any = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
         model = super().build(attention, seed, n_layers)
@@ -119,9 +115,3 @@ class Fuyu(CommonFamily, Llava):
 
     def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         return {"pixel_values": torch.randn(size[0] * size[1] // 16, 48, generator=generator)}
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        flat = inputs["input_ids"].flatten()
-        images = torch.tensor_split(flat, (flat == END).nonzero()[:, 0])[:-1]
-        counts = [int((image == IMAGE).sum()) for image in images]
-        return [{"pixel_values": pixels} for pixels in inputs["pixel_values"].split(counts)]

@@ -1,7 +1,5 @@
 """Families that give the model crops of an image and the whole image: Step 3.7 and Unlimited-OCR."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -45,15 +43,6 @@ class Crops(CommonFamily, Llava):
         if not len(out["pixel_values_local"]):
             del out["pixel_values_local"]
         return out
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        counts = inputs["num_local_patches"]
-        none = torch.zeros(0, 3, self.crop, self.crop)
-        crops = inputs.get("pixel_values_local", none).split(counts)
-        return [
-            {"pixel_values": whole, "pixel_values_local": part, "num_local_patches": torch.tensor([len(part)])}
-            for whole, part in zip(inputs["pixel_values"].split(1), crops, strict=True)
-        ]
 
 
 class Step3p7(Crops):
@@ -125,7 +114,3 @@ class UnlimitedOcr(Crops):
         out = super().join(images, per_row)
         out["patches_grid"] = out["patches_grid"].tolist()
         return out
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        grids = torch.tensor(inputs["patches_grid"]).split(1)
-        return [{**image, "patches_grid": grid} for image, grid in zip(super().split(inputs), grids, strict=True)]

@@ -1,8 +1,6 @@
 """DeepSeek-VL, its hybrid with a second tower for high resolution, and Janus with the same tower, which also generates
 images."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -55,10 +53,6 @@ class DeepseekVLHybrid(DeepseekVL):
     def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         fine = torch.randn(1, 3, FINE, FINE, generator=generator)
         return {**super().image_inputs(size, generator), "high_res_pixel_values": fine}
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        both = zip(inputs["pixel_values"].split(1), inputs["high_res_pixel_values"].split(1), strict=True)
-        return [{"pixel_values": pixels, "high_res_pixel_values": fine} for pixels, fine in both]
 
 
 class Janus(DeepseekVL):

@@ -1,12 +1,9 @@
 """Granite 4 Vision, whose features enter between decoder layers, and Granite Docling, which adds further features
 there."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import (
     Granite4VisionConfig,
     Granite4VisionTextConfig,
@@ -96,20 +93,3 @@ class GraniteDocling(CommonFamily, Idefics3):
     def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         pixels = torch.randn(n_tiles(size), 3, TILE, TILE, generator=generator)
         return {"pixel_values": pixels, "pixel_attention_mask": torch.ones(n_tiles(size)).bool()}
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        images = []
-        for ids, pixels in zip(inputs["input_ids"], inputs["pixel_values"], strict=True):
-            start = 0
-            for count in tiles_of_images(ids):
-                part = pixels[start : start + count]
-                images.append({"pixel_values": part, "pixel_attention_mask": torch.ones(count).bool()})
-                start += count
-        return images
-
-
-def tiles_of_images(ids: Tensor) -> list[int]:
-    """Return how many tiles each image of a row has."""
-    headers = ids[:-1][(ids[1:] == IMAGE) & (ids[:-1] != IMAGE)]
-    starts = (headers == FIRST_TILE).nonzero()[:, 0]
-    return starts.diff(append=torch.tensor([len(headers)])).tolist()

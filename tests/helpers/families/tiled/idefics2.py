@@ -1,7 +1,5 @@
 """Idefics2: an image of any size is resampled to a fixed number of tokens."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -43,10 +41,3 @@ class Idefics2(CommonFamily, Idefics3):
         real[:, : size[0], : size[1]] = 1
         pixels = torch.randn(1, 3, LARGEST, LARGEST, generator=generator)
         return {"pixel_values": pixels * real[:, None], "pixel_attention_mask": real}
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        images = []
-        for row, ids in enumerate(inputs["input_ids"]):
-            for i in range(int((ids == IMAGE).sum()) // LATENTS):
-                images.append({key: inputs[key][row, i : i + 1] for key in ("pixel_values", "pixel_attention_mask")})
-        return images

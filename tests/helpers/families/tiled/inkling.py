@@ -1,8 +1,6 @@
 """Inkling, and Inkling 2 with and without loops: relative positions in attention, and short convolutions. In Inkling 2,
 residual connections span blocks."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -70,11 +68,6 @@ class Inkling2(CommonFamily):
         pixels = torch.randn(grid[1] * grid[2], PIXELS, PIXELS, 3, generator=generator)
         return {"pixel_values": pixels, "image_grid_thw": torch.tensor([grid])}
 
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        grids = inputs["image_grid_thw"]
-        pixels = inputs["pixel_values"].split(grids.prod(-1).tolist())
-        return [{"pixel_values": one, "image_grid_thw": grid} for one, grid in zip(pixels, grids.split(1), strict=True)]
-
 
 class Inkling2Loop(Inkling2):
     """The last two of the decoder's four layers run twice."""
@@ -110,9 +103,3 @@ class Inkling(Inkling2):
     def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         n_squares = size[0] // PIXELS * (size[1] // PIXELS)
         return {"pixel_values": torch.randn(n_squares, 2, PIXELS, PIXELS, 3, generator=generator)}
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        ids = inputs["input_ids"].flatten()
-        pieces = torch.tensor_split(ids, (ids == START).nonzero()[:, 0])[1:]
-        counts = [int((piece == IMAGE).sum()) for piece in pieces]
-        return [{"pixel_values": one} for one in inputs["pixel_values"].split(counts)]

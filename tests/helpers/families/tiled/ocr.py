@@ -1,7 +1,5 @@
 """Document readers: LightOn OCR, Qianfan-OCR, GOT-OCR 2 and DeepSeek-OCR 2."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -137,11 +135,3 @@ class DeepseekOcr2(CommonFamily, Llava):
         if not len(out["pixel_values_local"]):
             del out["pixel_values_local"]
         return out
-
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        counts = inputs["num_local_patches"].tolist()
-        crops = inputs.get("pixel_values_local", torch.zeros(0, 3, 32, 32)).split(counts)
-        return [
-            {"pixel_values": whole, "pixel_values_local": part, "num_local_patches": torch.tensor([len(part)])}
-            for whole, part in zip(inputs["pixel_values"].split(1), crops, strict=True)
-        ]

@@ -1,7 +1,5 @@
 """Ovis 2, Aria, FastVLM and PerceptionLM."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -89,12 +87,6 @@ class Ovis2(CommonFamily, Llava):
         n_tiles += n_tiles > 1
         return {"pixel_values": torch.randn(n_tiles, 3, OVIS_TILE, OVIS_TILE, generator=generator)}
 
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        flat, per_tile = inputs["input_ids"].flatten(), (OVIS_TILE // PATCH // 2) ** 2
-        images = torch.tensor_split(flat, (flat == START).nonzero()[:, 0])[1:]
-        counts = [int((image == IMAGE).sum()) // per_tile for image in images]
-        return [{"pixel_values": pixels} for pixels in inputs["pixel_values"].split(counts)]
-
 
 class Aria(CommonFamily, Llava):
     """Images of two sizes are resampled to a fixed number of tokens."""
@@ -119,10 +111,6 @@ class Aria(CommonFamily, Llava):
         mask[:, :, 16:] = 0  # the processor pads images that are not square
         return {**super().image_inputs(size, generator), "pixel_mask": mask}
 
-    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
-        both = zip(inputs["pixel_values"].split(1), inputs["pixel_mask"].split(1), strict=True)
-        return [{"pixel_values": pixels, "pixel_mask": mask} for pixels, mask in both]
-
 
 class FastVlm(CommonFamily, Llava):
     """A convolutional tower. The published one needs timm; a ResNet has the same interface."""
@@ -134,11 +122,7 @@ class FastVlm(CommonFamily, Llava):
     def config(self) -> Any:
         vision = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
         vision.hidden_size = 16
-        return FastVlmConfig(
-            vision_config=vision,
-            text_config=Qwen2Config(**decoder()),
-            image_token_index=IMAGE,
-        )
+        return FastVlmConfig(vision_config=vision, text_config=Qwen2Config(**decoder()), image_token_index=IMAGE)
 
     def block(self, size: Size) -> list[int]:
         return [IMAGE] * (size[0] // 8 * (size[1] // 8))

@@ -1,6 +1,4 @@
-"""The ideal of pruning before or in a vision tower that takes all patches in one row."""
-
-from __future__ import annotations
+"""Ideals of strategies that leave rows of patches or tiles."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +14,7 @@ from tokenprune.evals.bench import ideal
 from tokenprune.evals.bench.cases import Case, cases
 from tokenprune.evals.bench.inputs import prompts
 from tokenprune.evals.bench.schedule import Schedule
-from tokenprune.evals.run.setups import make_setups
+from tokenprune.evals.run.setups import Pruned, make_setups
 from tokenprune.selection import Selection
 from tokenprune.strategy import TowerStrategy
 from tokenprune.tokens import TowerTokens, VisualTokens
@@ -88,3 +86,29 @@ def test_images_are_not_much_larger_than_what_enters_the_tower() -> None:
         sizes = (cut["image_grid_thw"].prod(1) // 4).tolist()
         assert all(n_left <= size <= n_left + n_left**0.5 for size in sizes), (n_left, sizes)
         assert len(cut["pixel_values"]) == 4 * sum(sizes)
+
+
+# The ideal of pruning between the layers of a vision tower that takes a batch of tiles.
+
+
+@pytest.mark.parametrize("name", ["llava-clip", "internvl", "paligemma"])
+def test_every_layer_gets_as_much_as_in_the_pruned_model(name: str) -> None:
+    """Also if four patches make a visual token."""
+    family = FAMILIES[name]
+    model, inputs = family.build(), family.prompt([1], sizes=list(family.sizes[:1]))
+    model(**inputs)  # the first call adds transformers' own hooks
+    hooks = n_hooks(model)
+    setups = make_setups(["flowcut", "tome"], [0.5, 0.2], ["original"], baselines=())
+    _, *found = cases(model, inputs, [one for one in setups if isinstance(one, Pruned)])
+    by_name = {case.name: case for case in found}
+    compared = [case for case in found if case.ideal is not None]
+    assert len(compared) == 4
+    for case in compared:
+        assert case.ideal is not None
+        assert min(case.schedule.tower) < case.schedule.tower[0]
+        assert seen_by(model, case) == seen_by(model, by_name[case.ideal]), case.name
+    assert n_hooks(model) == hooks
+
+
+def n_hooks(model: Any) -> int:
+    return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
