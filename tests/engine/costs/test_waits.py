@@ -127,19 +127,19 @@ def patched():
         model(**inputs)
 print(*files_entered(patched))
 """
-STRATEGIES_OF_ENTERED_FILES = ("fopru", "fastv", "flowcut")
+ENTERED = ("fopru", "fastv", "flowcut")
 
 
 @pytest.fixture(scope="module")
 def entered_by() -> dict[str, list[str]]:
     run = subprocess.run(
-        [sys.executable, "-c", PREFILL, str(TESTS), *STRATEGIES_OF_ENTERED_FILES],
+        [sys.executable, "-c", PREFILL, str(TESTS), *ENTERED],
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    return dict(zip([*STRATEGIES_OF_ENTERED_FILES, "patch"], map(str.split, run.stdout.splitlines()), strict=True))
+    return dict(zip([*ENTERED, "patch"], map(str.split, run.stdout.splitlines()), strict=True))
 
 
 def test_a_fopru_prefill_is_short_to_read(entered_by: dict[str, list[str]]) -> None:
