@@ -13,7 +13,7 @@ from demos.test_demos import FOLDER, load
 from helpers.files.evals import sample_image, saved, tiny_processor, write_refcoco
 from helpers.files.rows import row
 from helpers.files.search import deep_llava, scenes, searched, write_scenes
-from helpers.served.models import save_qwen
+from helpers.served.stored import save
 from helpers.tiny import tiny_llava
 from matplotlib import pyplot as plt
 from PIL import Image
@@ -76,7 +76,7 @@ def test_the_copied_lines_need_nothing_else() -> None:
 
 def test_layers_of_linear_attention_have_no_keys(tmp_path: Path) -> None:
     """In this Qwen3.5, one of two layers has keys and values."""
-    save_qwen(tmp_path, "qwen3_5")
+    save("qwen3_5", tmp_path)
     names: dict[str, Any] = {}
     exec(copied(), names)
     model, processor = load_model(str(tmp_path), "float32")

@@ -15,8 +15,7 @@ import transformers
 from helpers.commands import command
 from helpers.files.evals import sample_image
 from helpers.models.processors import saved_family
-from helpers.served.models import save_internvl, save_llava_next, save_llava_onevision, save_qwen
-from helpers.served.native.gemma import save_gemma3, save_gemma4
+from helpers.served.stored import stored
 from rich.console import Console
 
 from tokenprune.evals.explain import sheet
@@ -34,15 +33,15 @@ from tokenprune.evals.tune.costs import CostMeter
 SIZES = {"wide": (120, 60), "tall": (50, 110), "small": (30, 20)}
 OWN = ("idefics2", "janus", "molmo2", "paligemma", "perception-lm")
 SAVED: dict[str, Callable[[Path], Any]] = {
-    "gemma3": save_gemma3,
-    **({"gemma4": save_gemma4} if hasattr(transformers, "Gemma4Config") else {}),
-    "internvl": save_internvl,
-    "llava-next": save_llava_next,
-    "llava-onevision": save_llava_onevision,
+    "gemma3": stored("gemma3"),
+    **({"gemma4": stored("gemma4")} if hasattr(transformers, "Gemma4Config") else {}),
+    "internvl": stored("internvl"),
+    "llava-next": stored("llava-next"),
+    "llava-onevision": stored("llava-onevision"),
     **{name: partial(saved_family, name) for name in OWN},
 }
 #: Families in addition to those that are pruned and drawn.
-OTHERS = {"qwen2.5-vl": partial(save_qwen, kind="qwen2_5_vl")}
+OTHERS = {"qwen2.5-vl": stored("qwen2_5_vl")}
 
 
 #: A warning of PaliGemma's processor.

@@ -4,16 +4,27 @@ families that this vLLM lacks."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 import helpers.served.engine  # noqa: F401  # isort: skip - before anything imports Triton, which it sets to interpret
 from helpers.served.families import FAMILIES
 from helpers.served.family import Family
+from helpers.served.stored import save
 from helpers.unchecked import unchecked as unchecked
 
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.architectures.releases import reason_of_lack
+
+
+@pytest.fixture(scope="session")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LLaVA, which tests must not change."""
+    folder = tmp_path_factory.mktemp("llava")
+    save("llava-clip", folder)
+    return folder
+
 
 BY_NAME = {family.name: family for family in FAMILIES}
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import needs_vllm
-from helpers.served.models import save_llava, save_qwen
 from helpers.served.server import ENVIRONMENT, serving
+from helpers.served.stored import save
 
 from tokenprune.evals import evaluate
 from tokenprune.evals.models.bundled import MODEL, SCENES
@@ -49,7 +49,7 @@ def check_same(served: Path, alone: Path) -> None:
 
 
 def test_an_engine_in_this_process(tmp_path: Path) -> None:
-    save_llava(tmp_path / "model")
+    save("llava-clip", tmp_path / "model")
     words = "--keep-ratio", "0.5", "0.25", "--baselines", "unpruned", "--limit", "5"
     here(tmp_path / "model", SCENES, tmp_path / "here", *words)
     rows = evaluate(
@@ -71,7 +71,7 @@ def test_an_engine_in_this_process(tmp_path: Path) -> None:
 def test_patches_that_are_not_encoded(tmp_path: Path) -> None:
     """An image then keeps fewer tokens than its budget; a keep ratio of 1 is everything that the pixel selection
     leaves."""
-    save_qwen(tmp_path / "model", "qwen2_5_vl")
+    save("qwen2_5_vl", tmp_path / "model")
     strategy = "pixelprune:threshold=0.35"
     words = "--keep-ratio", "0.3", "1", "--position-ids", "original", "--baselines", "unpruned", "--limit", "4"
     here(tmp_path / "model", SCENES, tmp_path / "here", *words, strategy=strategy)
@@ -132,7 +132,7 @@ def test_the_bundled_model(bundled: tuple[str, str], tmp_path: Path, monkeypatch
 
 def test_the_command(tmp_path: Path) -> None:
     """For wrong engine options, vLLM raises an error, and nothing is written."""
-    save_llava(tmp_path / "model")
+    save("llava-clip", tmp_path / "model")
     command = [sys.executable, "-m", "tokenprune", "eval", "--model", str(tmp_path / "model"), "--engine", "vllm"]
     command += ["--output", str(tmp_path / "run"), "--strategy", "grid"]
     command += ["--engine-options", '{"maximum": 5}']

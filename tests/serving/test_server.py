@@ -18,7 +18,6 @@ from urllib.request import urlopen
 import pytest
 import torch
 from helpers.served.engine import expected, needs_vllm
-from helpers.served.models import save_llava
 from helpers.served.reference import Request, draw
 from helpers.served.server import ENVIRONMENT, OPTIONS, command, serving
 
@@ -32,21 +31,14 @@ N_NEW = 12
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("llava")
-    save_llava(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("record") / "kept.jsonl"
 
 
 @pytest.fixture(scope="module")
-def url(model: Path, record: Path) -> Iterator[str]:
+def url(llava: Path, record: Path) -> Iterator[str]:
     words = "--strategy", "fopru", "--keep-ratio", "0.25", "--record", str(record), "--trust-request-mm-kwargs"
-    with serving(model, *words) as url:
+    with serving(llava, *words) as url:
         yield url
 
 
@@ -76,10 +68,10 @@ def as_url(data: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
-def words_of(model: Path, tokens: list[int]) -> str:
+def words_of(llava: Path, tokens: list[int]) -> str:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(model).decode(tokens, skip_special_tokens=True)
+    return AutoTokenizer.from_pretrained(llava).decode(tokens, skip_special_tokens=True)
 
 
 def test_vllm_finds_the_plug_in() -> None:
@@ -87,12 +79,12 @@ def test_vllm_finds_the_plug_in() -> None:
 
 
 @pytest.mark.parametrize(("images", "keep_ratio", "n_dropped"), [((A,), None, 27), ((A, B), None, 54), ((B,), 0.5, 18)])
-def test_answers(model: Path, client: Any, images: Any, keep_ratio: float | None, n_dropped: int) -> None:
+def test_answers(llava: Path, client: Any, images: Any, keep_ratio: float | None, n_dropped: int) -> None:
     extra = {} if keep_ratio is None else {"mm_processor_kwargs": {"keep_ratio": keep_ratio}}
     answer = ask(client, *(image(*one) for one in images), **extra)
     request = Request(" <image> " * len(images) + "w1 w2", images, n_new=N_NEW)
-    (reference,) = expected(model, {**FOPRU, "keep_ratio": keep_ratio or 0.25}, [request])
-    assert answer.choices[0].message.content.split() == words_of(model, reference.tokens).split()
+    (reference,) = expected(llava, {**FOPRU, "keep_ratio": keep_ratio or 0.25}, [request])
+    assert answer.choices[0].message.content.split() == words_of(llava, reference.tokens).split()
     assert answer.usage.prompt_tokens == reference.n_prompt - n_dropped
 
 
@@ -159,9 +151,9 @@ def test_bad_input_is_an_error_and_the_server_lives_on(client: Any, image: str, 
         (["--pipeline-parallel-size", "2"], "--pipeline-parallel-size cannot be combined with pruned images"),
     ],
 )
-def test_what_cannot_work_is_refused_at_the_start(model: Path, words: list[str], said: str) -> None:
+def test_what_cannot_work_is_refused_at_the_start(llava: Path, words: list[str], said: str) -> None:
     ended = subprocess.run(
-        [*command(model, *words), *OPTIONS],
+        [*command(llava, *words), *OPTIONS],
         env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,

@@ -16,7 +16,6 @@ from typing import Any
 import psutil
 import pytest
 from helpers.served.engine import engine, expected, needs_vllm, served
-from helpers.served.models import save_llava
 from helpers.served.reference import Request, draw
 from helpers.served.server import serving
 
@@ -107,30 +106,23 @@ def memory(url: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("llava")
-    save_llava(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def url(model: Path) -> Iterator[str]:
+def url(llava: Path) -> Iterator[str]:
     words = "--strategy", "fopru", "--keep-ratio", "0.25", "--trust-request-mm-kwargs", "--disable-uvicorn-access-log"
     with pytest.MonkeyPatch.context() as environment:
         # oneDNN keeps a kernel for every length that it sees, pruned or not, and requests keep bringing new ones.
         for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
             environment.setenv(name, "16")
         # The cache fills up early, since its memory counts once it is written to. Requests are then also preempted.
-        with serving(model, *words, "--num-gpu-blocks-override", "64") as url:
+        with serving(llava, *words, "--num-gpu-blocks-override", "64") as url:
             yield url
 
 
-def test_two_thousand_requests(model: Path, url: str) -> None:
+def test_two_thousand_requests(llava: Path, url: str) -> None:
     from transformers import AutoTokenizer
 
-    words = AutoTokenizer.from_pretrained(model)
+    words = AutoTokenizer.from_pretrained(llava)
     drawn = requests()
-    answers = expected(model, FOPRU, [replace(one, text=f"{one.text} ") for one in drawn])
+    answers = expected(llava, FOPRU, [replace(one, text=f"{one.text} ") for one in drawn])
     texts = [words.decode(answer.tokens, skip_special_tokens=True).split() for answer in answers]
     clients = Clients(url, dict(zip(drawn, texts, strict=True)))
     assert len({" ".join(text) for text in texts}) > 40
@@ -146,10 +138,10 @@ def test_two_thousand_requests(model: Path, url: str) -> None:
     assert sizes[-1] - sizes[0] < MOST_GROWTH
 
 
-def test_the_same_requests_again_need_no_more_memory(model: Path) -> None:
+def test_the_same_requests_again_need_no_more_memory(llava: Path) -> None:
     """In this process, with only lengths that occurred in the first passes. Measured: no growth at all."""
     drawn, process, sizes = requests(), psutil.Process(), []
-    with engine(model, "TokenPruneLlava", FOPRU, num_gpu_blocks_override=64, enable_prefix_caching=False) as llm:
+    with engine(llava, "TokenPruneLlava", FOPRU, num_gpu_blocks_override=64, enable_prefix_caching=False) as llm:
         for _ in range(9):
             served(llm, drawn)
             gc.collect()

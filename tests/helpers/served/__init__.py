@@ -5,9 +5,13 @@ reference  the answers of transformers with tokenprune, from a separate process
 server     `tokenprune serve` in a separate process
 family     what tests need to know about a family
 families   all families
-models     LLaVA, Qwen-VL and InternVL, and what all tiny models share
+marks      how images and videos are written in prompts
+stored     checkpoints of tiny models, and answers of those that transformers cannot load
+store      stores them
+minicpmv   what MiniCPM-V's checkpoints bring along
+molmo      what Molmo 2's checkpoints bring along
+mistral    prompts in Mistral's own format
 drafts     draft models of speculative decoding
-native     families that vLLM and transformers load from the same files
-converted  families that transformers cannot load as published
-cpu        replacements for kernels that vLLM has only on GPUs
+older      how older releases of transformers compute the same as vLLM
+cpu        changes with which vLLM runs tiny models on a CPU
 """

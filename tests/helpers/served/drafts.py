@@ -11,13 +11,15 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from helpers.served.models import decoder
+#: The language model's sizes.
+SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
 
 
 def save_eagle3(folder: Path, vocabulary: int) -> None:
     """Save a head in EAGLE-3's format, which reads three of the model's hidden states and no images."""
     folder.mkdir()
-    config = {**decoder(vocabulary, num_hidden_layers=1), "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
+    config: dict[str, Any] = {**SIZES, "vocab_size": vocabulary, "num_hidden_layers": 1, "rms_norm_eps": 1e-6}
+    config |= {"max_position_embeddings": 1024, "pad_token_id": 0, "eos_token_id": 1, "tie_word_embeddings": False}
     config |= {"architectures": ["LlamaForCausalLMEagle3"], "model_type": "llama", "draft_vocab_size": vocabulary}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     weights = {f"midlayer.{name}": weight for name, weight in layer(n_inputs=128).items()}
@@ -60,7 +62,7 @@ def add_mtp(folder: Path) -> None:
 
 
 def layer(n_inputs: int, gated: bool = False) -> dict[str, Tensor]:
-    """Return a decoder layer of `decoder`'s size, whose attention reads `n_inputs` numbers per token."""
+    """Return a decoder layer of these sizes, whose attention reads `n_inputs` numbers per token."""
     shapes = {f"self_attn.{name}_proj": (64, n_inputs) for name in "qkv"} | {"self_attn.o_proj": (64, 64)}
     shapes["self_attn.q_proj"] = (128 if gated else 64, n_inputs)
     shapes |= {"mlp.gate_proj": (96, 64), "mlp.up_proj": (96, 64), "mlp.down_proj": (64, 96)}

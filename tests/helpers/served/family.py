@@ -6,12 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from helpers.served.models import IMAGE, QWEN_VIDEO
+from helpers.served.marks import COSMOS_VIDEO, IMAGE, LFM3_VIDEO, QWEN_VIDEO
 from helpers.served.reference import Request
 
-#: A video in a prompt of Cosmos 3 Edge, which also replaces the marks around it.
-COSMOS_VIDEO = QWEN_VIDEO.replace(" ", "")
-LFM3_VIDEO = QWEN_VIDEO.replace("_pad", "")
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
 
 
@@ -36,6 +33,7 @@ FAR_MROPE = Far(64, 7, (1372, 28), raises=M_ROPE_ENDS)
 
 #: The same for models with images of any size whose position IDs count tokens.
 FAR_COUNTED = Far(64, 6, (196, 196))
+FAR_ENDS = Far(256, 8, (196, 196), raises="index out of range")
 
 #: vLLM's CPU kernel rotates the wrong values if only part of each head is rotated, and in LFM2.
 OWN_ROTATION = {"compilation_config": {"custom_ops": ["all", "-rotary_embedding"]}}

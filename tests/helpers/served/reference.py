@@ -3,7 +3,6 @@ transformers' classes in its own process."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,9 +13,6 @@ import numpy as np
 from PIL import Image
 
 from tokenprune.sequence.position_ids import PositionIds
-
-#: The folder inside a checkpoint with the same model in transformers' format, if the checkpoint has another format.
-CONVERTED = "converted"
 
 
 @dataclass(frozen=True)
@@ -37,12 +33,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer's tokens and their log probabilities; the log probabilities of every possible first token; the kept
-    visual tokens of each image; the length of the unpruned prompt."""
+    """The answer's tokens and their log probabilities; the log probabilities of possible first tokens; the kept visual
+    tokens of each image; the length of the unpruned prompt."""
 
     tokens: list[int]
     logprobs: list[float]
-    first: list[float]
+    first: dict[int, float]
     kept: list[list[int]]
     n_prompt: int
 
@@ -81,51 +77,19 @@ def answers(
 @cache
 def _loaded(folder: Path) -> tuple[Any, Any]:
     import torch
-    from transformers import (
-        AutoConfig,
-        AutoImageProcessor,
-        AutoModelForImageTextToText,
-        AutoProcessor,
-        LightOnOcrForConditionalGeneration,
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LightOnOcrForConditionalGeneration
+
+    from helpers.served.older import (
+        attend_causally_without_windows,
+        attend_to_everything,
+        decode_plainly,
+        rotate_like_qwen3,
+        see_images_apart,
+        take_older_transformers,
+        thinker_class,
     )
 
-    from helpers.served.converted.deepseek_run import load_deepseek_ocr
-    from helpers.served.converted.dots import norm_as_dots_ocr
-    from helpers.served.converted.isaac import see_as_isaac
-    from helpers.served.converted.keye import norm_as_keye
-    from helpers.served.converted.kimi_k3 import see_as_kimi_k3
-    from helpers.served.converted.lfm3 import load_lfm3_vl
-    from helpers.served.converted.ling3 import see_as_ling3
-    from helpers.served.converted.minicpmv import load_minicpmv
-    from helpers.served.converted.mistral import PARAMS, load_mistral
-    from helpers.served.converted.molmo import load_molmo2
-    from helpers.served.converted.nemotron import NANO_VL, see_tiles
-    from helpers.served.converted.onevision2 import see_as_llava_onevision2
-    from helpers.served.converted.ovis import see_as_ovis2_5
-    from helpers.served.converted.step_vl import load_step_vl
-    from helpers.served.cpu.attention import attend_causally_without_windows
-    from helpers.served.native.compass import rotate_like_qwen3
-    from helpers.served.native.glm5 import decode_plainly
-    from helpers.served.native.lfm import take_older_transformers
-    from helpers.served.native.minimax import attend_to_everything, see_images_apart
-    from helpers.served.native.omni import thinker_class
-
     torch.set_num_threads(1)
-    if (folder / PARAMS).exists():
-        return load_mistral(folder)
-    published = json.loads((folder / "config.json").read_text())["model_type"]
-    if published == "molmo2":  # transformers 5.19 has no such model
-        return load_molmo2(folder)
-    if published in ("deepseek_vl_v2", "unlimited-ocr"):
-        return load_deepseek_ocr(folder)
-    if published in ("minicpmv", "minicpmo"):
-        return load_minicpmv(folder)
-    if published == "lfm3_vl":  # not in transformers 5.22
-        return load_lfm3_vl(folder)
-    if published == "step_robotics":
-        return load_step_vl(folder)
-    if (folder / CONVERTED).is_dir():
-        folder = folder / CONVERTED
     # LightOn OCR is published with the type of another model.
     config: Any = AutoConfig.from_pretrained(folder)
     lighton = config.architectures == ["LightOnOCRForConditionalGeneration"]
@@ -133,24 +97,13 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     attend_causally_without_windows()
     take_older_transformers()
     rotate_like_qwen3()
-    if published == "glm5_next":
+    if config.model_type == "glm5_next":
         decode_plainly()
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     processor = AutoProcessor.from_pretrained(folder)
-    norm_as_dots_ocr(model, folder)
-    norm_as_keye(model, folder)
-    see_as_isaac(model, processor, folder)
-    see_as_llava_onevision2(model, folder)
-    processor = see_as_ovis2_5(model, processor, folder)
-    see_as_kimi_k3(model, folder)
-    see_as_ling3(model, folder)
-    if published == "minimax_m3_vl":
+    if config.model_type == "minimax_m3_vl":
         attend_to_everything()
         see_images_apart(model)
-    if published in ("internvl_chat", "qianfan_ocr"):  # vLLM's own processor resizes images with PIL
-        processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-    if published == NANO_VL:
-        processor = see_tiles(model, processor)
     return model.eval(), processor
 
 
@@ -233,7 +186,7 @@ def _answer(
     chosen = [step[token].item() for step, token in zip(steps, tokens, strict=True)]
     assert len(tokens) == request.n_new
     assert torch.isfinite(steps[0]).all()
-    return Answer(tokens, chosen, steps[0].tolist(), kept, n_prompt)
+    return Answer(tokens, chosen, dict(enumerate(steps[0].tolist())), kept, n_prompt)
 
 
 def _chosen(strategy: str, settings: dict[str, Any], request: Request) -> Any:
@@ -248,8 +201,7 @@ def _inputs(processor: Any, request: Request) -> Any:
     """Return the inputs that a model's own processor makes from a request."""
     import torch
 
-    from helpers.served.converted.kimi_k3 import with_sizes
-    from helpers.served.native.chunks import count_averaged_frames, with_chunks
+    from helpers.served.older import count_averaged_frames, with_chunks
 
     images: list[Any] = [draw(*one, request.flat) for one in request.images]
     if type(processor).__name__ == "LlavaOnevisionProcessor":
@@ -259,7 +211,7 @@ def _inputs(processor: Any, request: Request) -> Any:
     chunks = [chunk(*one, request.flat) for one in request.videos] if kimi else []
     images += [frames[0] for frames in chunks]  # a chunk has as many tokens as a frame
     given: dict[str, Any] = {
-        "text": [with_sizes(request.text, request.images)],
+        "text": [request.text],
         "images": images or None,
         "return_tensors": "pt",
     }

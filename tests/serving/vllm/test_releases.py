@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import needs_vllm
-from helpers.served.models import save_llava
+from helpers.served.stored import save
 
 from tokenprune import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, releases
@@ -91,7 +91,7 @@ def test_an_engine_of_a_model_that_this_vllm_lacks(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(ModelRegistry, "models", models)
     install("0.34.0", monkeypatch)
     register()
-    save_llava(tmp_path)
+    save("llava-clip", tmp_path)
     settings = {"strategy": "fopru", "keep_ratio": 0.25}
 
     def architecture(name: str) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.files.evals import saved, write_vqav2
-from helpers.served.models import save_qwen
-from helpers.served.native.llava_next_video import save_llava_next_video
+from helpers.served.stored import save
 from helpers.tiny import tiny_llava
 
 from tokenprune.errors import SettingError, UnsupportedError
@@ -29,7 +28,7 @@ def model(tmp_path: Path) -> str:
 @pytest.fixture
 def windowed(tmp_path: Path) -> str:
     """A Qwen2.5-VL in which some vision layers attend within windows."""
-    save_qwen(tmp_path / "qwen", "qwen2_5_vl")
+    save("qwen2_5_vl", tmp_path / "qwen")
     return str(tmp_path / "qwen")
 
 
@@ -104,7 +103,7 @@ def test_what_changes_its_greedy_answers_identifies_an_engine(model: str, monkey
 
 
 def test_a_model_that_gets_no_images_in_vllm(tmp_path: Path) -> None:
-    save_llava_next_video(tmp_path)
+    save("llava_next_video", tmp_path)
     with pytest.raises(UnsupportedError, match="vLLM takes only videos of models of type 'llava_next_video'"):
         Offline(str(tmp_path), "auto", {})
 

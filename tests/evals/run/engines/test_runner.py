@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.files.evals import brief, saved, tiny_processor, write_vqav2
-from helpers.served.native.marked import save_llama4
+from helpers.served.stored import save
 from helpers.simulated.openai_server import Answering, serving
 from helpers.tiny import tiny_llava
 
@@ -120,7 +120,7 @@ def test_what_is_scored_is_what_is_stored(plan: Plan, monkeypatch: pytest.Monkey
 
 def test_what_the_processor_calls_image_token_may_be_a_marker(plan: Plan, tmp_path: Path) -> None:
     """In Llama 4, it precedes the overview."""
-    save_llama4(tmp_path / "model")
+    save("llama4", tmp_path / "model")
     config, processor = load_processor(str(tmp_path / "model"))
     answer = answer_of(EngineBackend(Keeping(2, 16), "model", config, processor, "stop"), plan)
     assert (answer.n_visual, answer.n_kept) == (9, 2)

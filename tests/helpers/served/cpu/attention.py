@@ -1,11 +1,10 @@
 """Bidirectional attention within images on a CPU. vLLM has it only on GPUs, so its Triton kernels run in Triton's
-interpreter. Also restricts such attention in transformers to models that have it."""
+interpreter."""
 
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -38,22 +37,6 @@ def attend_within_images() -> None:
         current_platform.__class__ = Platform
         triton_attn.triton_reshape_and_cache_flash = write  # vLLM's own checks the kind of GPU
         triton_attn.MIN_LAUNCH_GRID_SIZE_2D = 0  # otherwise an answer's attention is computed in 16 sequential parts
-
-
-@cache
-def attend_causally_without_windows() -> None:
-    """Correct Gemma 4 without a vision tower in transformers 5.19: its layers without a window attend in both
-    directions within images, unlike Gemma 4, its own masks for static caches, and vLLM."""
-    from transformers.models.gemma4_unified import modeling_gemma4_unified
-
-    modeling: Any = modeling_gemma4_unified
-    original = modeling.create_masks_for_generate
-
-    def masks(**named: Any) -> Any:
-        make = modeling.create_masks_for_vision_model if "block_sequence_ids" in named else original
-        return make(**named)
-
-    modeling.create_masks_for_generate = masks
 
 
 def write(

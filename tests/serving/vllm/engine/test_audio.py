@@ -6,17 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.served.engine import TOLERANCE, check_equal, engine, expected, needs_vllm, served
+from helpers.served.engine import TOLERANCE, check_served, engine, needs_vllm, served
 from helpers.served.families import FAMILIES
 from helpers.served.family import FOPRU, Family
-from helpers.served.models import QWEN_IMAGE, QWEN_VIDEO
-from helpers.served.native.omni import AUDIO, NAMES
+from helpers.served.marks import QWEN_IMAGE, QWEN_SOUND, QWEN_VIDEO
 from helpers.served.reference import Request
 
+OMNI = [one for one in FAMILIES if one.name in ("qwen2_5_omni", "qwen3_omni_moe")]
 pytestmark = [
     needs_vllm,
     pytest.mark.slow,
-    pytest.mark.parametrize("family", [one for one in FAMILIES if one.name in NAMES], ids=lambda one: one.name),
+    pytest.mark.parametrize(
+        "family",
+        [one for one in FAMILIES if "_omni" in one.name and one.name.startswith("qwen")],
+        ids=lambda one: one.name,
+    ),
 ]
 LIMITS = {"limit_mm_per_prompt": {"image": 2, "video": 1, "audio": 2}}
 A, B, SHORT, SOUND = (1, 140, 112), (2, 200, 90), (3, 112, 84, 4), (4, 0.7)
@@ -25,19 +29,12 @@ A, B, SHORT, SOUND = (1, 140, 112), (2, 200, 90), (3, 112, 84, 4), (4, 0.7)
 def test_sound_beside_images(family: Family, tmp_path: Path) -> None:
     family.save(tmp_path)
     requests = [
-        Request(f"w1 {AUDIO} w2", sounds=(SOUND,)),
-        Request(f"w1 {AUDIO} w2 {QWEN_IMAGE} w3", (A,), sounds=(SOUND,)),
-        Request(f"{QWEN_IMAGE} w1 {AUDIO} w2 {QWEN_IMAGE} w3 {AUDIO}", (B, A), sounds=(SOUND, (5, 0.4))),
+        Request(f"w1 {QWEN_SOUND} w2", sounds=(SOUND,)),
+        Request(f"w1 {QWEN_SOUND} w2 {QWEN_IMAGE} w3", (A,), sounds=(SOUND,)),
+        Request(f"{QWEN_IMAGE} w1 {QWEN_SOUND} w2 {QWEN_IMAGE} w3 {QWEN_SOUND}", (B, A), sounds=(SOUND, (5, 0.4))),
     ]
-    answers = expected(tmp_path, FOPRU, requests)
     options = {**LIMITS, "max_num_batched_tokens": 16, "max_num_seqs": 8}
-    with engine(tmp_path, family.architecture, FOPRU, **options) as llm:
-        for request, answer in zip(requests, answers, strict=True):
-            (output,) = served(llm, [request])
-            check_equal(output, answer)
-        llm.reset_prefix_cache()
-        for output, answer in zip(served(llm, requests), answers, strict=True):
-            check_equal(output, answer)
+    check_served(tmp_path, family.architecture, FOPRU, requests, **options)
 
 
 def test_sound_in_a_video(family: Family, tmp_path: Path) -> None:

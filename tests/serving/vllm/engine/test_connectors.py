@@ -9,8 +9,9 @@ import pytest
 import torch
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU, words
-from helpers.served.models import QWEN_IMAGE, save_llava, save_qwen
+from helpers.served.marks import QWEN_IMAGE
 from helpers.served.reference import Request
+from helpers.served.stored import save
 
 from tokenprune.errors import SettingError
 
@@ -27,7 +28,7 @@ def connector(kind: str, folder: Path, role: str) -> dict[str, Any]:
 def test_kv_caches(tmp_path: Path) -> None:
     """With a KV connector, vLLM also accepts images that were encoded elsewhere, which FoPru cannot prune. An error in
     the worker would end the engine."""
-    save_llava(tmp_path / "model")
+    save("llava-clip", tmp_path / "model")
     text = f"{words(40)} <image> {words(40)} w8"
     requests = [Request(text, (A,)), Request(text, (A,), keep_ratio=0.5)]
     answers = expected(tmp_path / "model", FOPRU, requests)
@@ -49,7 +50,7 @@ def test_encoder_caches(tmp_path: Path) -> None:
     """One instance encodes and prunes, another answers, given the image or its name and grid."""
     from vllm import SamplingParams  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
-    save_qwen(tmp_path / "model", "qwen2_5_vl")
+    save("qwen2_5_vl", tmp_path / "model")
     request = Request(f"w1 {QWEN_IMAGE} w2", (A,), keep_ratio=0.5)
     (answer,) = expected(tmp_path / "model", FOPRU, [request])
     options = {"ec_transfer_config": connector("ec", tmp_path / "ec", "ec_producer")}

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
-from helpers.served.models import save_llava
 from helpers.served.reference import Request, draw
+from helpers.served.stored import save
 from safetensors.torch import load_file
 from transformers import InternVLConfig
 
@@ -27,7 +27,7 @@ A = (1, 100, 100)
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("llava")
-    save_llava(folder, vocab_size=96)  # vLLM adds its own token
+    save("llava_96_words", folder)  # vLLM adds its own token
     return folder
 
 

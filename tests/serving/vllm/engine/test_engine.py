@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
-from helpers.served.models import save_llava
 from helpers.served.reference import Request, draw
 
 from tokenprune.errors import SettingError
@@ -18,13 +17,6 @@ from tokenprune.serving.vllm.settings import Settings
 pytestmark = [needs_vllm, pytest.mark.slow]
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
 A, B = (1, 100, 100), (2, 150, 80)
-
-
-@pytest.fixture(scope="module")
-def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("llava")
-    save_llava(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +121,3 @@ def test_without_the_override_nothing_is_pruned(llava: Path) -> None:
         for output, answer in zip(served(llm, requests), answers, strict=True):
             check_equal(output, answer)
             assert len(output.prompt_token_ids) == answer.n_prompt
-
-
-def test_the_strategy_of_the_readme(llava: Path) -> None:
-    """Mosaic merges dropped tokens, separately for every image."""
-    mosaic = {"strategy": "mosaic", "keep_ratio": 0.25}
-    requests = [Request("w1 <image> w2 <image> w3", (A, B)), Request("w4 <image> w5", (B,)), Request("w6 w7")]
-    answers = expected(llava, mosaic, requests)
-    with engine(llava, "TokenPruneLlava", mosaic, max_model_len=128) as llm:
-        for output, answer in zip(served(llm, requests), answers, strict=True):
-            check_equal(output, answer)

@@ -13,7 +13,7 @@ import transformers
 from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
 from helpers.served.families import FAMILIES
 from helpers.served.family import FOPRU, Family
-from helpers.served.native.marked import save_mistral3
+from helpers.served.stored import save
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -56,7 +56,7 @@ def test_adapted_embeddings_beside_markers_are_refused(tmp_path: Path) -> None:
     adapters."""
     from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]
 
-    save_mistral3(tmp_path / "model")
+    save("mistral3", tmp_path / "model")
     adapter, name = tmp_path / "adapter", f"{PREFIX}model.language_model.embed_tokens.lora_embedding"
     model: Any = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "model")
     n_tokens, width = model.get_input_embeddings().weight.shape

@@ -9,14 +9,15 @@ import pytest
 import torch
 from helpers.served.engine import TOLERANCE, engine, needs_vllm, reference_process
 from helpers.served.family import FOPRU
-from helpers.served.models import QWEN_IMAGE, save_qwen
+from helpers.served.marks import QWEN_IMAGE
 from helpers.served.reference import Request, draw, embeddings
+from helpers.served.stored import save
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 
 
 def test_embeddings(tmp_path: Path) -> None:
-    save_qwen(tmp_path, "qwen3_vl")
+    save("qwen3_vl", tmp_path)
     text, image = f"w1 w2 {QWEN_IMAGE} w3", (1, 140, 112)
     requests = [Request(text, (image,)), Request(text, (image,), keep_ratio=1.0)]
     settings = {"keep_ratio": FOPRU["keep_ratio"]}

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from helpers.served.engine import TOLERANCE, engine, expected, needs_vllm, reference_process
 from helpers.served.family import FOPRU
-from helpers.served.models import save_llava
 from helpers.served.reference import Request, beams, draw, prompt_logprobs
 
 pytestmark = [needs_vllm, pytest.mark.slow]
@@ -22,13 +21,6 @@ REQUESTS = [
     Request("w5 w6 w7"),
 ]
 KEEPING = {"keep_ratio": FOPRU["keep_ratio"]}
-
-
-@pytest.fixture(scope="module")
-def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("llava")
-    save_llava(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

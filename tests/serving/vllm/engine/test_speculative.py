@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.served.drafts import add_mtp, save_eagle3, save_language_model
-from helpers.served.engine import V2, check_equal, engine, expected, needs_vllm, served
+from helpers.served.engine import V2, check_answers, engine, expected, needs_vllm
 from helpers.served.families import FAMILIES
 from helpers.served.family import FOPRU, Family
 from helpers.served.reference import Request
@@ -23,7 +23,7 @@ def family_of(name: str) -> Family:
     return next(family for family in FAMILIES if family.name == name)
 
 
-def check_answers(model: Path, family: Family, speculative: Mapping[str, Any]) -> None:
+def check_drafting(model: Path, family: Family, speculative: Mapping[str, Any]) -> None:
     """Check that answers equal transformers', one by one and together, in steps that end within images. Fails if no
     draft was accepted, or none rejected."""
     i = family.image
@@ -36,11 +36,7 @@ def check_answers(model: Path, family: Family, speculative: Mapping[str, Any]) -
     answers = expected(model, FOPRU, requests)
     options = {"max_num_batched_tokens": 40, "max_num_seqs": 8, **family.options}
     with engine(model, family.architecture, FOPRU, speculative_config=dict(speculative), **options) as llm:
-        for request, answer in zip(requests, answers, strict=True):
-            (output,) = served(llm, [request])
-            check_equal(output, answer)
-        for output, answer in zip(served(llm, requests), answers, strict=True):
-            check_equal(output, answer)
+        check_answers(llm, requests, answers)
         n = {
             one.name.rpartition("spec_decode_num_")[2]: one.value for one in llm.get_metrics() if hasattr(one, "value")
         }
@@ -53,7 +49,7 @@ def test_drafts_from_the_prompt(name: str, tmp_path: Path) -> None:
     family = family_of(name)
     family.save(tmp_path)
     lookup = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
-    check_answers(tmp_path, family, lookup)
+    check_drafting(tmp_path, family, lookup)
 
 
 @needs_v2
@@ -62,7 +58,7 @@ def test_a_draft_model_that_sees_no_images(tmp_path: Path) -> None:
     family.save(tmp_path / "model")
     save_language_model(tmp_path / "draft", tmp_path / "model")
     draft = {"method": "draft_model", "model": str(tmp_path / "draft"), "num_speculative_tokens": 3}
-    check_answers(tmp_path / "model", family, draft)
+    check_drafting(tmp_path / "model", family, draft)
 
 
 @needs_v2
@@ -73,7 +69,7 @@ def test_a_head_that_reads_hidden_states(name: str, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
     save_eagle3(tmp_path / "head", config["text_config"]["vocab_size"])
     head = {"method": "eagle3", "model": str(tmp_path / "head"), "num_speculative_tokens": 3}
-    check_answers(tmp_path / "model", family, head)
+    check_drafting(tmp_path / "model", family, head)
 
 
 @needs_v2
@@ -82,4 +78,4 @@ def test_a_head_that_embeds_images(name: str, tmp_path: Path) -> None:
     family = family_of(name)
     family.save(tmp_path)
     add_mtp(tmp_path)
-    check_answers(tmp_path, family, {"method": "mtp", "num_speculative_tokens": 2})
+    check_drafting(tmp_path, family, {"method": "mtp", "num_speculative_tokens": 2})

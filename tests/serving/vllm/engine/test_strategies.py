@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
+from helpers.served.engine import check_served, needs_vllm
 from helpers.served.families import FAMILIES
 from helpers.served.family import Family
-from helpers.served.models import save_llava
 from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]
@@ -62,6 +61,7 @@ SETTINGS = {
     "cls": {"strategy": "fopru", "keep": 10, "score": "cls", "layer": 0},
     "features": {"strategy": "divprune", "keep_ratio": 0.3},
     "the tower's features": {"strategy": "scope", "keep_ratio": 0.25},
+    "merging, as in the README": {"strategy": "mosaic", "keep_ratio": 0.25},
     "pixels": {"strategy": "random", "keep_ratio": 0.25},
     "colors and recycling": {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 0.5, "cell": 2.0},
     "nothing": {"strategy": "grid", "keep_ratio": 1.0},
@@ -69,22 +69,9 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("llava")
-    save_llava(folder)
-    return folder
-
-
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_strategy(llava: Path, settings: dict[str, Any]) -> None:
-    answers = expected(llava, settings, REQUESTS)
-    with engine(llava, "TokenPruneLlava", settings) as llm:
-        for request, answer in zip(REQUESTS, answers, strict=True):
-            (output,) = served(llm, [request])
-            check_equal(output, answer)
-        for output, answer in zip(served(llm, REQUESTS), answers, strict=True):
-            check_equal(output, answer)
+    check_served(llava, "TokenPruneLlava", settings, REQUESTS)
 
 
 @pytest.mark.parametrize("family", TILED, ids=[family.name for family in TILED])
@@ -92,10 +79,7 @@ def test_the_towers_features_of_tiles(family: Family, tmp_path: Path) -> None:
     family.save(tmp_path)
     settings = {"strategy": "prunesid", "keep_ratio": 0.4}
     requests = [Request(f"w1 w2 {family.image} w3", (image,)) for image in (A, B)]
-    answers = expected(tmp_path, settings, requests)
-    with engine(tmp_path, family.architecture, settings, **family.options) as llm:
-        for output, answer in zip(served(llm, requests), answers, strict=True):
-            check_equal(output, answer)
+    check_served(tmp_path, family.architecture, settings, requests, **family.options)
 
 
 @pytest.mark.parametrize("family", OF_PATCHES, ids=[family.name for family in OF_PATCHES])
@@ -105,7 +89,4 @@ def test_colors_of_patches(family: Family, tmp_path: Path) -> None:
     family.save(tmp_path)
     settings = {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 1.0, "cell": 2.0}
     requests = [Request(f"w1 w2 {family.image} w3", (image,)) for image in (A, B)]
-    answers = expected(tmp_path, settings, requests)
-    with engine(tmp_path, family.architecture, settings, **family.options) as llm:
-        for output, answer in zip(served(llm, requests), answers, strict=True):
-            check_equal(output, answer)
+    check_served(tmp_path, family.architecture, settings, requests, **family.options)

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
+from helpers.served.engine import check_equal, check_served, engine, expected, needs_vllm, served
 from helpers.served.families import FAMILIES
 from helpers.served.family import FOPRU
-from helpers.served.models import IMAGE, save_llava
-from helpers.served.native.marked import MISTRAL_IMAGE, save_mistral3
+from helpers.served.marks import IMAGE, MISTRAL_IMAGE
 from helpers.served.reference import Request
+from helpers.served.stored import stored
 
 pytestmark = [
     needs_vllm,
@@ -59,7 +59,7 @@ def requests(image: str) -> list[Request]:
 
 @pytest.mark.parametrize(
     ("save", "architecture", "image"),
-    [(save_llava, "TokenPruneLlava", IMAGE), (save_mistral3, "TokenPruneMistral3", MISTRAL_IMAGE)],
+    [(stored("llava-clip"), "TokenPruneLlava", IMAGE), (stored("mistral3"), "TokenPruneMistral3", MISTRAL_IMAGE)],
     ids=["llava", "markers"],
 )
 def test_two_ranks(save: Any, architecture: str, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,11 +67,8 @@ def test_two_ranks(save: Any, architecture: str, image: str, tmp_path: Path, mon
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
     save(tmp_path)
     settings: dict[str, Any] = {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.4}
-    answers = expected(tmp_path, settings, requests(image))
     options = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
-    with engine(tmp_path, architecture, settings, **options) as llm:
-        for output, answer in zip(served(llm, requests(image)), answers, strict=True):
-            check_equal(output, answer)
+    check_served(tmp_path, architecture, settings, requests(image), **options)
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "glm4v", "cohere_compass", "kimi_k25", "kimi_vl"])
@@ -100,8 +97,5 @@ def test_ranks_encode_the_same_patches(tmp_path: Path, monkeypatch: pytest.Monke
     family.save(tmp_path)
     settings: dict[str, Any] = {"strategy": "compose", "steps": ["pixelprune", "fopru:keep=12"]}
     asked = [replace(request, flat=True) for request in requests(family.image)]
-    answers = expected(tmp_path, settings, asked)
     options = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
-    with engine(tmp_path, family.architecture, settings, **options) as llm:
-        for output, answer in zip(served(llm, asked), answers, strict=True):
-            check_equal(output, answer)
+    check_served(tmp_path, family.architecture, settings, asked, **options)

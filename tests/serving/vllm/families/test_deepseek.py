@@ -5,15 +5,12 @@ and under which names vLLM caches them."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from helpers.served.converted.deepseek import save_deepseek_ocr2
-from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
-from helpers.served.reference import Request
+from helpers.served.engine import needs_vllm
 
 from tokenprune import FoPru
 from tokenprune.errors import SettingError, UnsupportedError
@@ -87,15 +84,3 @@ def test_strategies_that_read_rows_and_columns() -> None:
         with pytest.raises(UnsupportedError, match="with TokenPruneDeepseekOCR2: it needs the rows and columns of vis"):
             check_strategy(strategy, 12, "TokenPruneDeepseekOCR2")
     check_strategy(FoPru(), 12, "TokenPruneDeepseekOCR2")
-
-
-@pytest.mark.slow
-def test_colors_and_what_the_queries_read(tmp_path: Path) -> None:
-    save_deepseek_ocr2(tmp_path)
-    settings = {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 1.0, "recycle": False}
-    several = Request("w1 <image> w2 <image> w3", ((1, 140, 112), (2, 100, 100)))
-    requests = [several, Request("<image>", ((3, 90, 200),))]
-    answers = expected(tmp_path, settings, requests)
-    with engine(tmp_path, "TokenPruneDeepseekOCR2", settings) as llm:
-        for output, answer in zip(served(llm, requests), answers, strict=True):
-            check_equal(output, answer)

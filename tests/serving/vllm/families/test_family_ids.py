@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
+from helpers.served.engine import check_answers, check_equal, difference, engine, expected, needs_vllm, served
 from helpers.served.families import FAMILIES
 from helpers.served.family import Family
 from helpers.served.reference import Request
@@ -28,11 +28,7 @@ def test_compact(family: Family, tmp_path: Path) -> None:
     if ARCHITECTURES[family.architecture].mrope:
         options["enable_prefix_caching"] = False
     with engine(tmp_path, family.architecture, settings, **options) as llm:
-        for request, answer in zip(requests, answers, strict=True):
-            (output,) = served(llm, [request])
-            check_equal(output, answer)
-        for output, answer in zip(served(llm, requests), answers, strict=True):
-            check_equal(output, answer)
+        check_answers(llm, requests, answers)
 
 
 @pytest.mark.parametrize("family", NUMBERED, ids=[family.name for family in NUMBERED])

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
+from helpers.served.engine import (
+    TOLERANCE,
+    check_answers,
+    check_equal,
+    difference,
+    engine,
+    expected,
+    needs_vllm,
+    served,
+)
 from helpers.served.family import FOPRU, words
-from helpers.served.native.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, save_gemma3, save_gemma4
+from helpers.served.marks import GEMMA_IMAGE
 from helpers.served.reference import Request
+from helpers.served.stored import save
 from torch import nn
 from transformers import Gemma3TextConfig, Llama4TextConfig, LlamaConfig
 
@@ -22,14 +31,6 @@ from tokenprune.serving.vllm.startup.differences import warn_of_differences
 A, B = (1, 140, 112), (2, 200, 90)
 I = GEMMA_IMAGE  # noqa: E741
 UNPRUNED = {"strategy": "grid", "keep_ratio": 1.0}
-#: Newlines before and after images, and adjacent images: the newlines of a text and an image, or of two images, become
-#: one token. (vLLM itself refuses a single newline after an image.)
-JOINED = [
-    Request(f"w1\n{I}\n\nw2", (A,)),
-    Request(f"w1 {I}{I} w2 {I}", (A, B, B)),
-    Request(f"{I}{I}{I}w3", (B, A, B)),
-    Request("w1\n\nw2"),
-]
 CROPPED = (("do_pan_and_scan", True), ("pan_and_scan_min_crop_size", 32))
 
 
@@ -37,32 +38,18 @@ CROPPED = (("do_pan_and_scan", True), ("pan_and_scan_min_crop_size", 32))
 @pytest.mark.slow
 def test_without_pruning(tmp_path: Path) -> None:
     """vLLM's own model attends within images like transformers, on which the tests of pruning rely."""
-    save_gemma3(tmp_path)
-    answers = expected(tmp_path, UNPRUNED, JOINED)
+    save("gemma3", tmp_path)
+    requests = [Request(f"w1\n{I}\n\nw2", (A,)), Request(f"{I}{I}{I}w3", (B, A, B)), Request("w1\n\nw2")]
+    answers = expected(tmp_path, UNPRUNED, requests)
     with engine(tmp_path, "", {}, hf_overrides={}) as llm:
-        for output, answer in zip(served(llm, JOINED), answers, strict=True):
-            check_equal(output, answer)
-
-
-@needs_vllm
-@pytest.mark.slow
-@pytest.mark.parametrize("position_ids", ["original", "compact"])
-def test_newlines_that_join(position_ids: str, tmp_path: Path) -> None:
-    """With steps that end before an image that does not fit into them."""
-    save_gemma3(tmp_path)
-    settings = {**FOPRU, "position_ids": position_ids}
-    answers = expected(tmp_path, settings, JOINED)
-    with engine(tmp_path, "TokenPruneGemma3", settings, max_num_batched_tokens=16, max_num_seqs=8) as llm:
-        for request, answer in zip(JOINED, answers, strict=True):
-            (output,) = served(llm, [request])
-            check_equal(output, answer)
+        check_answers(llm, requests, answers)
 
 
 @needs_vllm
 @pytest.mark.slow
 def test_crops(tmp_path: Path) -> None:
     """Every crop keeps the same share as the image."""
-    save_gemma3(tmp_path)
+    save("gemma3", tmp_path)
     requests = [
         Request(f"w1 {I} w2 {I} w3", ((1, 140, 60), (2, 60, 180)), options=CROPPED),
         Request(f"w1 {I}", ((3, 60, 60),), options=CROPPED),
@@ -70,45 +57,6 @@ def test_crops(tmp_path: Path) -> None:
     answers = expected(tmp_path, FOPRU, requests)
     assert [len(answer.kept) for answer in answers] == [3 + 4, 1]
     with engine(tmp_path, "TokenPruneGemma3", FOPRU, max_num_batched_tokens=128) as llm:
-        for output, answer in zip(served(llm, requests), answers, strict=True):
-            check_equal(output, answer)
-
-
-@needs_vllm
-@pytest.mark.slow
-def test_images_of_different_length(tmp_path: Path) -> None:
-    """Gemma 4's tower gets images of the same padded length together, not in the order of prompts."""
-    save_gemma4(tmp_path)
-    i, larger = GEMMA4_IMAGE, (("max_soft_tokens", 140),)
-    requests = [
-        Request(f"w1 {i} w2", (A,)),
-        Request(f"w1 {i} w2 {i}", (B, A), options=larger),
-        Request(f"w1 {i} {i} w2", (B, A), keep_ratio=0.5),
-        Request(f"w1 {i} w2", ((3, 60, 180),), options=larger),
-    ]
-    answers = expected(tmp_path, FOPRU, requests)
-    with engine(tmp_path, "TokenPruneGemma4", FOPRU) as llm:
-        for output, answer in zip(served(llm, requests), answers, strict=True):
-            check_equal(output, answer)
-
-
-COLORS = {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 0.5, "cell": 2.0}
-PIXELS = {"strategy": "random", "keep_ratio": 0.25}
-
-
-@needs_vllm
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("save", "architecture", "image", "settings"),
-    [(save_gemma3, "TokenPruneGemma3", I, COLORS), (save_gemma4, "TokenPruneGemma4", GEMMA4_IMAGE, PIXELS)],
-)
-def test_what_is_read_from_pixels(
-    save: Callable[[Path], None], architecture: str, image: str, settings: dict[str, Any], tmp_path: Path
-) -> None:
-    save(tmp_path)
-    requests = [Request(f"w1 {image} w2", (one,)) for one in (A, B)]
-    answers = expected(tmp_path, settings, requests)
-    with engine(tmp_path, architecture, settings) as llm:
         for output, answer in zip(served(llm, requests), answers, strict=True):
             check_equal(output, answer)
 
@@ -123,7 +71,7 @@ def test_a_window_counts_what_is_left(strategy: dict[str, Any], position_ids: An
     n_dropped, window, settings = 7, 20, {**strategy, "position_ids": position_ids}
     requests = [Request(f"{words(10)} {I} {words(8, 30)}", (A,), n_new=5)]
     for name, length in (("own", window), ("longer", window + n_dropped)):
-        save_gemma3(tmp_path / name, window=length)
+        save("gemma3", tmp_path / name, sliding_window=length)
     (own,), (longer,) = (expected(tmp_path / name, settings, requests) for name in ("own", "longer"))
     assert own.n_prompt > window
     with engine(tmp_path / "own", "TokenPruneGemma3", settings, block_size=16) as llm:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.served.cpu.glm5 import NAME
 from helpers.served.engine import TOLERANCE, difference, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU
-from helpers.served.native.glm import GLM_IMAGE
-from helpers.served.native.glm5 import NAME, save_glm5_next
+from helpers.served.marks import GLM_IMAGE
 from helpers.served.reference import Request
+from helpers.served.stored import save
 
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 
@@ -22,7 +23,7 @@ pytestmark = [needs_vllm, pytest.mark.slow]
 
 def test_original_position_ids_give_another_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comparison that does not notice wrong position IDs would be worthless."""
-    save_glm5_next(tmp_path)
+    save("glm5_next", tmp_path)
     monkeypatch.setitem(ARCHITECTURES, NAME, replace(ARCHITECTURES[NAME], reads_position_ids=True))
     requests = [Request(f"w1 w2 {GLM_IMAGE} w3 w4", ((1, 140, 112),))]
     (answer,) = expected(tmp_path, FOPRU, requests)
@@ -43,16 +44,3 @@ def test_position_ids_are_places_in_the_cache() -> None:
     assert int(places.max()) == 31  # the prompt has five
     lengths = _decode_topk_seq_lens(kept[4:], torch.tensor([1]), 1, 1, 1, requires_padding=False)
     assert lengths.tolist() == [5]
-
-
-def test_vllm_takes_it_for_what_it_replaces() -> None:
-    """Above all, as a model with states of linear attention."""
-    from vllm.model_executor.models.registry import _ModelInfo
-    from vllm.models.glm5next import Glm5NextForConditionalGeneration
-
-    from tokenprune.serving.vllm.models.glm5_next import PrunedGlm5Next
-
-    ours, theirs = map(_ModelInfo.from_model_cls, (PrunedGlm5Next, Glm5NextForConditionalGeneration))
-    assert theirs.is_hybrid
-    assert theirs.has_inner_state
-    assert replace(ours, architecture=theirs.architecture) == theirs

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers.served.engine import engine, needs_vllm
 from helpers.served.family import FOPRU
-from helpers.served.native.packed import save_hunyuan_vl
+from helpers.served.stored import save
 from torch import nn
 
 from tokenprune import FoPru
@@ -42,7 +42,7 @@ def test_offsets_are_places_on_the_grid() -> None:
 @pytest.mark.slow
 def test_no_position_ids_beyond_those_that_a_dynamic_embedding_was_made_for(tmp_path: Path) -> None:
     """A longer request would change the frequencies of all."""
-    save_hunyuan_vl(tmp_path, max_position_embeddings=512)
+    save("hunyuan_vl", tmp_path, max_position_embeddings=512)
     said = r"HunYuanVLRotaryEmbedding ends at 512 position IDs, and original ones may run to 516\. Lower .* to 128, or"
     with (
         pytest.raises(UnsupportedError, match=said),

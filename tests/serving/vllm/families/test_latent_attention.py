@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
+from helpers.served.engine import check_answers, engine, expected, needs_vllm
 from helpers.served.families import FAMILIES
 from helpers.served.family import FOPRU
-from helpers.served.native.packed import save_kimi
+from helpers.served.stored import save
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 #: The only sizes that the kernel supports.
@@ -17,13 +17,9 @@ SIZES = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "head_dim": 64, "qk_nope_h
 
 def test_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_MLA_DISABLE", "0")
-    (kimi,) = (family for family in FAMILIES if family.save is save_kimi)
-    save_kimi(tmp_path, **SIZES)
+    (kimi,) = (family for family in FAMILIES if family.name == "kimi_k25")
+    save("kimi_k25_latent", tmp_path)
     answers = expected(tmp_path, FOPRU, kimi.requests())
     with engine(tmp_path, kimi.architecture, FOPRU, block_size=16, **kimi.options) as llm:
         assert llm.llm_engine.model_config.use_mla
-        for request, answer in zip(kimi.requests(), answers, strict=True):
-            (output,) = served(llm, [request])
-            check_equal(output, answer)
-        for output, answer in zip(served(llm, kimi.requests()), answers, strict=True):
-            check_equal(output, answer)
+        check_answers(llm, kimi.requests(), answers)

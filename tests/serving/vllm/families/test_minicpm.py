@@ -10,8 +10,9 @@ import pytest
 import torch
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU
-from helpers.served.native.minicpm import MINICPM_IMAGE, save_minicpm
+from helpers.served.marks import MINICPM_IMAGE
 from helpers.served.reference import Request
+from helpers.served.stored import save
 
 from tokenprune.tokens import Layout
 
@@ -51,7 +52,7 @@ def test_an_overview_is_stretched_over_its_slices() -> None:
 @pytest.mark.slow
 def test_rows_of_slices(tmp_path: Path) -> None:
     """Two rows of two slices give the same answers as in transformers, alone and after another image."""
-    save_minicpm(tmp_path, name="MiniCPMV4_7")
+    save("minicpmv4_7", tmp_path)
     i, square = MINICPM_IMAGE, (1, 224, 224)
     requests = [Request(f"w1 {i} w2", (square,)), Request(f"w1 {i} w2 {i} w3", ((2, 140, 112), square))]
     answers = expected(tmp_path, FOPRU, requests)

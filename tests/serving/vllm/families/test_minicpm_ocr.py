@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU
-from helpers.served.native.minicpm import MINICPM_IMAGE, save_minicpm
-from helpers.served.native.packed import rewrite
+from helpers.served.marks import MINICPM_IMAGE
 from helpers.served.reference import Request
+from helpers.served.stored import save
 
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.architectures.releases import reason_of_lack
@@ -22,13 +22,12 @@ pytestmark = [needs_vllm, pytest.mark.slow, pytest.mark.skipif(LACK is not None,
 SMALL, UNEQUAL = (1, 70, 60), (2, 161, 130)
 
 
-def adaptive(written: dict[str, Any]) -> dict[str, Any]:
-    return {**written, "image_processor": {**written["image_processor"], "small_image_upsize": "adaptive"}}
-
-
 def test_slices_of_different_sizes(tmp_path: Path) -> None:
-    save_minicpm(tmp_path, name="MiniCPMOcr")
-    rewrite(tmp_path / "processor_config.json", adaptive)
+    save("minicpm_ocr", tmp_path)
+    file = tmp_path / "processor_config.json"
+    written = json.loads(file.read_text())
+    written["image_processor"]["small_image_upsize"] = "adaptive"
+    file.write_text(json.dumps(written))
     i = MINICPM_IMAGE
     requests = [
         Request(f"w1 {i} w2", (SMALL,)),

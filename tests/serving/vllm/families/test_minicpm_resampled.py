@@ -10,54 +10,24 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.served.converted.internvl import CHAT_OPTIONS
-from helpers.served.converted.minicpmv import save_minicpmv
-from helpers.served.converted.minicpmv_images import (
+from helpers.served.engine import TOLERANCE, check_equal, engine, expected, needs_vllm, served
+from helpers.served.families import CODE
+from helpers.served.family import FOPRU
+from helpers.served.minicpmv import (
     MINICPMO_SOUND,
     MINICPMV_IMAGE,
     MINICPMV_VISUAL,
     QUERIES,
     MiniCPMVImageProcessor,
 )
-from helpers.served.engine import TOLERANCE, check_equal, engine, expected, needs_vllm, served
-from helpers.served.family import FOPRU
 from helpers.served.reference import Request, draw
+from helpers.served.stored import save
 
 from tokenprune.errors import SettingError, UnsupportedError
 
 pytestmark = needs_vllm
-A, B, SMALL, OTHER = (1, 140, 112), (2, 200, 90), (3, 50, 40), (4, 30, 55)
+A = (1, 140, 112)
 i = MINICPMV_IMAGE
-REQUESTS = (Request(f"w1 {i} w2", (A,)), Request(f"{i} w5 {i} w6 w7", (B, SMALL)), Request("w9 w10"))
-SETTINGS = {
-    "merging": {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.4},
-    "an early layer": {"strategy": "fopru", "keep_ratio": 0.25, "layer": 0},
-    "colors": {"strategy": "vflowopt:progressive=False,recycle=False", "keep_ratio": 0.25, "alpha": 1.0},
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("version", "omni"), [("2.5", False), ("4.0", False), ("4.5", False), ("2.6", True)])
-def test_other_versions(version: str, omni: bool, tmp_path: Path) -> None:
-    save_minicpmv(tmp_path, version, omni)
-    answers = expected(tmp_path, FOPRU, REQUESTS)
-    with engine(tmp_path, f"TokenPruneMiniCPM{'O' if omni else 'V'}", FOPRU, **CHAT_OPTIONS) as llm:
-        for output, answer in zip(served(llm, REQUESTS), answers, strict=True):
-            check_equal(output, answer)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_strategies(settings: dict[str, Any], tmp_path: Path) -> None:
-    """Images of different sizes share a call of the tower, which pads their patches. Colours are compared without
-    slices, because transformers' Idefics2 pads the pixels of all parts of a prompt to one size."""
-    save_minicpmv(tmp_path, "4.5")
-    small = tuple(Request(f"w1 {i} w2", (one,)) for one in (SMALL, OTHER))
-    requests = small if "alpha" in settings else REQUESTS
-    answers = expected(tmp_path, settings, requests)
-    with engine(tmp_path, "TokenPruneMiniCPMV", settings, **CHAT_OPTIONS) as llm:
-        for output, answer in zip(served(llm, requests), answers, strict=True):
-            check_equal(output, answer)
 
 
 @pytest.mark.slow
@@ -65,16 +35,16 @@ def test_features_instead_of_images(tmp_path: Path) -> None:
     """They give the same answers as the images that they are of."""
     from vllm import SamplingParams
 
-    save_minicpmv(tmp_path)
-    settings = {"strategy": "divprune", "keep_ratio": 0.25}
-    (answer,) = expected(tmp_path, settings, REQUESTS[:1])
+    save("minicpmv2_6", tmp_path)
+    settings, request = {"strategy": "divprune", "keep_ratio": 0.25}, Request(f"w1 {i} w2", (A,))
+    (answer,) = expected(tmp_path, settings, [request])
     prepared = MiniCPMVImageProcessor().preprocess([[draw(*A)]])
     inputs = {"pixel_values": prepared["pixel_values"][0], "tgt_sizes": prepared["tgt_sizes"][0]}
     sampling = SamplingParams(temperature=0, max_tokens=10, logprobs=-1, ignore_eos=True)
-    with engine(tmp_path, "TokenPruneMiniCPMV", settings, enable_mm_embeds=True, **CHAT_OPTIONS) as llm:
+    with engine(tmp_path, "TokenPruneMiniCPMV", settings, enable_mm_embeds=True, **CODE) as llm:
         (features,) = llm.apply_model(lambda model: model.get_vision_hidden_states(inputs).detach().flatten(0, 1))
         given = {"image_embeds": [features], "image_sizes": torch.tensor([A[1:]])}
-        prompt = {"prompt": REQUESTS[0].text, "multi_modal_data": {"image": given}}
+        prompt = {"prompt": request.text, "multi_modal_data": {"image": given}}
         (output,) = llm.generate([prompt], sampling, use_tqdm=False)
         check_equal(output, answer)
         given["image_embeds"] = [features[:-1]]
@@ -86,8 +56,8 @@ def test_features_instead_of_images(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_sound_beside_images(tmp_path: Path) -> None:
     """It is not pruned."""
-    save_minicpmv(tmp_path, "4.5", omni=True)
-    limits = {"limit_mm_per_prompt": {"image": 1, "video": 0, "audio": 1}, **CHAT_OPTIONS}
+    save("minicpmo4_5", tmp_path)
+    limits = {"limit_mm_per_prompt": {"image": 1, "video": 0, "audio": 1}, **CODE}
     text, sounds = f"w1 {i} w2 {MINICPMO_SOUND} w3", ((4, 1.5),)
     requests = [Request(f"w1 {MINICPMO_SOUND} w2", sounds=sounds), Request(text, (A,), sounds=sounds)]
     pruned, unpruned = requests[1], Request(text, (A,), keep_ratio=1.0, sounds=sounds)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import torch
 import transformers
 from helpers.served.engine import engine, needs_vllm, served
 from helpers.served.family import FOPRU
-from helpers.served.native.minimax import MINIMAX_IMAGE, NAME, save_minimax_m3
+from helpers.served.marks import MINIMAX_IMAGE
 from helpers.served.reference import Request
+from helpers.served.stored import save
 from torch import Tensor
 
 pytestmark = [needs_vllm, pytest.mark.slow]
@@ -22,16 +22,6 @@ pytestmark = [needs_vllm, pytest.mark.slow]
 BLOCK, N_BLOCKS = 128, 2
 #: Steps of a request whose first tokens are cached: one crosses into another block, and one decodes.
 STEPS = ((500, 524), (524, 525))
-
-
-def test_vllm_takes_it_for_what_it_replaces() -> None:
-    from vllm.model_executor.models.registry import _ModelInfo
-    from vllm.models.minimax_m3 import MiniMaxM3SparseForConditionalGeneration
-
-    from tokenprune.serving.vllm.models.minimax_m3 import PrunedMiniMaxM3
-
-    ours, theirs = map(_ModelInfo.from_model_cls, (PrunedMiniMaxM3, MiniMaxM3SparseForConditionalGeneration))
-    assert replace(ours, architecture=theirs.architecture) == theirs
 
 
 def test_places_in_the_cache_are_counted_apart_from_position_ids(
@@ -56,8 +46,8 @@ def test_places_in_the_cache_are_counted_apart_from_position_ids(
 
     monkeypatch.setattr(CPUAttentionMetadataBuilder, "build", noting_places)
     monkeypatch.setattr(PrunedMiniMaxM3, "step_ids", noting_ids)
-    save_minimax_m3(tmp_path)
-    with engine(tmp_path, NAME, FOPRU) as llm:
+    save("minimax_m3", tmp_path)
+    with engine(tmp_path, "TokenPruneMiniMaxM3", FOPRU) as llm:
         places.clear()
         ids.clear()
         (output,) = served(llm, [Request(f"w1 w2 {MINIMAX_IMAGE} w3 w4", ((1, 140, 112),))])

@@ -11,46 +11,24 @@ from urllib.request import Request as UrlRequest
 from urllib.request import urlopen
 
 import pytest
-from helpers.served.converted.mistral import MISTRAL_IMAGE, save_mistral
 from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU, OWN_ROTATION
+from helpers.served.marks import MISTRAL_IMAGE
 from helpers.served.reference import Request, draw
 from helpers.served.server import serving
+from helpers.served.stored import save
 
 from tokenprune.evals.run.engines.server import data_url
 
 pytestmark = [needs_vllm, pytest.mark.slow]
-#: The tokens of the smallest image are also the last ones of any other.
-A, B, SMALLEST = (1, 140, 112), (2, 90, 75), (3, 14, 14)
-REQUESTS = (
-    Request(f"w1 w2 {MISTRAL_IMAGE} w3", (A,)),
-    Request(f"{MISTRAL_IMAGE} w5 {MISTRAL_IMAGE} {MISTRAL_IMAGE} w6", (B, SMALLEST, A)),
-    Request(f"w1 {MISTRAL_IMAGE} {MISTRAL_IMAGE} w3", (SMALLEST, B), keep_ratio=0.5),
-    Request(f"w1 {MISTRAL_IMAGE} w3", (A,), keep_ratio=1.0),
-)
-SETTINGS: dict[str, dict[str, Any]] = {
-    "attention, merging": {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.4},
-    "colors": {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 1.0, "cell": 2.0},
-    "pixels, compact": {"strategy": "random", "keep_ratio": 0.25, "position_ids": "compact"},
-}
+A, B = (1, 140, 112), (2, 90, 75)
 
 
 @pytest.fixture(scope="module")
 def pixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pixtral")
-    save_mistral(folder, merge=1)
+    save("pixtral_patches", folder)
     return folder
-
-
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_strategies(settings: dict[str, Any], pixtral: Path) -> None:
-    answers = expected(pixtral, settings, REQUESTS)
-    with engine(pixtral, "TokenPrunePixtral", settings) as llm:
-        for output, answer in zip(served(llm, REQUESTS), answers, strict=True):
-            check_equal(output, answer)
-        for request, answer in zip(REQUESTS, answers, strict=True):  # whose images are cached
-            (output,) = served(llm, [request])
-            check_equal(output, answer)
 
 
 def chat(image: Any) -> list[dict[str, Any]]:
@@ -66,7 +44,7 @@ def test_a_chat(pixtral: Path) -> None:
 
     sampling = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
     image = draw(*A)
-    with engine(pixtral, "TokenPrunePixtral", SETTINGS["colors"]) as llm:
+    with engine(pixtral, "TokenPrunePixtral", FOPRU) as llm:
         (output,) = llm.chat(chat(image), sampling, use_tqdm=False)
         ids = llm.get_tokenizer().apply_chat_template(chat(image))
         (again,) = llm.generate([{"prompt_token_ids": ids, "multi_modal_data": {"image": [image]}}], sampling)
@@ -95,7 +73,7 @@ def test_a_server(pixtral: Path) -> None:
 def test_other_language_models(text_class: str, tmp_path: Path) -> None:
     """Those of Ministral 3 and Mistral Large 3, whose queries grow with their position beyond the original length.
     Visual tokens have position IDs from 2 to 101."""
-    save_mistral(tmp_path, text_class=text_class)
+    save(text_class.lower(), tmp_path)
     requests = [Request(f"w1 {MISTRAL_IMAGE} w2 {MISTRAL_IMAGE} w3", ((1, 196, 196), (2, 196, 150)))]
     (answer,) = expected(tmp_path, FOPRU, requests)
     with engine(tmp_path, "TokenPrunePixtral", FOPRU, max_model_len=256, **OWN_ROTATION) as llm:
@@ -106,7 +84,7 @@ def test_other_language_models(text_class: str, tmp_path: Path) -> None:
 
 def test_an_answer_beyond_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unpruned prompt of 252 tokens fits in the table of 256 position IDs, but an answer of 10 does not."""
-    save_mistral(tmp_path, max_position_embeddings=256)
+    save("pixtral", tmp_path, max_position_embeddings=256)
     settings = {**FOPRU, "keep_ratio": 0.02}
     requests = [Request(f"w1 {MISTRAL_IMAGE} w2 " * 9, tuple((seed, 336, 56) for seed in range(9)))]
     (answer,) = expected(tmp_path, settings, requests)

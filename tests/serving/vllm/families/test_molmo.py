@@ -1,10 +1,9 @@
-"""Molmo 2: an image's grids are found, the tests' own model equals transformers', and refusals."""
+"""Molmo 2: an image's grids are found, stored answers are transformers', and refusals."""
 
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from helpers.served.converted.internvl import CHAT_OPTIONS
-from helpers.served.converted.molmo import load_molmo2, save_molmo2
-from helpers.served.converted.molmo_images import CROP, MARGIN, MOLMO_IMAGE, MOST_CROPS, Images
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
+from helpers.served.families import CODE
 from helpers.served.family import FOPRU
+from helpers.served.molmo import CROP, MARGIN, MOLMO_IMAGE, MOST_CROPS, Images, Molmo2Processor
 from helpers.served.reference import Request, draw
+from helpers.served.stored import save
 
 import tokenprune
 from tokenprune import FoPru
@@ -29,13 +28,8 @@ NAME = "TokenPruneMolmo2"
 SIDE = 98
 #: (width, height) of images of one to four crops.
 SIZES = [(98, 98), (140, 112), (200, 90), (112, 224), (400, 60), (40, 300)]
-SETTINGS: dict[str, dict[str, Any]] = {
-    "merging": {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.4},
-    "cells": {"strategy": "mosaic", "keep_ratio": 0.25},
-    "features": {"strategy": "divprune", "keep_ratio": 0.3},
-    "colors": {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 1.0, "cell": 2.0},
-    "pixels, compact": {"strategy": "random", "keep_ratio": 0.25, "position_ids": "compact"},
-}
+A = (1, 140, 112)
+ONE = [Request(f"w1 {MOLMO_IMAGE} w2", (A,))]
 in_transformers = pytest.mark.skipif(
     not hasattr(transformers, "Molmo2ForConditionalGeneration"), reason="a transformers without Molmo 2"
 )
@@ -69,49 +63,17 @@ def test_the_stand_in_cuts_images_as_transformers_does(size: tuple[int, int]) ->
 
 @in_transformers
 @torch.no_grad()
-def test_the_tests_own_model_is_that_of_transformers(tmp_path: Path) -> None:
-    """With the same weights, pruned or not, for one image: in transformers, the images of a prompt attend to each
-    other, but not here and in vLLM."""
-    save_molmo2(tmp_path)
-    theirs = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
-    assert type(theirs).__module__.startswith("transformers.models.molmo2")
-    ours, processor = load_molmo2(tmp_path)
-    inputs = processor([draw(1, 140, 112)], f"w1 w2 {MOLMO_IMAGE} w3")
-    assert torch.allclose(ours(**inputs).logits, theirs(**inputs).logits, atol=1e-4)
-    kept, logits = [], []
-    for model in (ours, theirs.eval()):
-        with tokenprune.patch(model, FoPru(keep_ratio=0.25)) as handle:
-            logits.append(model(**inputs).logits)
-            kept.append(handle.report.images[0].kept.tolist())
-    assert kept[0] == kept[1]
-    assert len(kept[0]) == 13
-    assert torch.allclose(logits[0], logits[1], atol=1e-4)
-
-
-@needs_vllm
-@pytest.mark.slow
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_strategies(settings: dict[str, Any], tmp_path: Path) -> None:
-    """Strategies of every kind, and what is recorded."""
-    save_molmo2(tmp_path)
-    record, i = tmp_path / "kept.jsonl", MOLMO_IMAGE
-    requests = [
-        Request(f"w1 w2 {i} w3", ((1, 140, 112),)),
-        Request(f"{i} w5 {i} w6", ((1, 140, 112), (2, 112, 224))),
-        Request(f"w1 {i} w3", ((2, 200, 90),), keep_ratio=0.5),
-        Request(f"w1 {i} w3", ((3, 98, 98),), keep_ratio=1.0),
-    ]
-    answers = expected(tmp_path, settings, requests)
-    with engine(tmp_path, NAME, {**settings, "record": str(record)}, **CHAT_OPTIONS) as llm:
-        for request, answer in zip(requests, answers, strict=True):
-            (output,) = served(llm, [request])
-            check_equal(output, answer)
-        for output, answer in zip(served(llm, requests), answers, strict=True):
-            check_equal(output, answer)
-    lines = [json.loads(line) for line in record.read_text().splitlines()]
-    wanted = [kept for answer in answers for kept in answer.kept]
-    assert lines
-    assert all(line["kept"] in wanted for line in lines)
+def test_stored_answers_are_those_of_transformers(tmp_path: Path) -> None:
+    """For one image: in transformers, the images of a prompt attend to each other, but not in vLLM."""
+    save("molmo2", tmp_path)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    assert type(model).__module__.startswith("transformers.models.molmo2")
+    processor = Molmo2Processor(transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path))
+    (answer,) = expected(tmp_path, FOPRU, ONE)
+    with tokenprune.patch(model, FoPru(keep_ratio=0.25)) as handle:
+        first = model(**processor([draw(*A)], ONE[0].text)).logits[0, -1].log_softmax(-1)
+        assert [handle.report.images[0].kept.tolist()] == answer.kept
+    assert {token: first[token].item() for token in answer.first} == pytest.approx(answer.first, abs=1e-4)
 
 
 @needs_vllm
@@ -142,11 +104,10 @@ def test_a_config_in_transformers_format() -> None:
 @pytest.mark.slow
 def test_images_are_one_budget(tmp_path: Path) -> None:
     """An image's budget counts its small version and its canvas together. All marks are kept."""
-    save_molmo2(tmp_path)
-    requests = [Request(f"w1 {MOLMO_IMAGE} w2", ((1, 140, 112),))]
-    (answer,) = expected(tmp_path, FOPRU, requests)
-    with engine(tmp_path, NAME, FOPRU, **CHAT_OPTIONS) as llm:
-        (output,) = served(llm, requests)
+    save("molmo2", tmp_path)
+    (answer,) = expected(tmp_path, FOPRU, ONE)
+    with engine(tmp_path, NAME, FOPRU, **CODE) as llm:
+        (output,) = served(llm, ONE)
         visual = llm.get_tokenizer().convert_tokens_to_ids("<im_patch>")
     n_small, n_canvas, n_marks = 16, 36, 4 + 6
     assert len(answer.kept[0]) == (n_small + n_canvas) / 4

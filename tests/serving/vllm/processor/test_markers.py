@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
-from helpers.served.native.marked import MISTRAL_IMAGE, save_mistral3
+from helpers.served.marks import MISTRAL_IMAGE
 from helpers.served.reference import Request
+from helpers.served.stored import save
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.processor.markers import markers_between, visual_among
@@ -102,7 +103,7 @@ def test_families_without_markers() -> None:
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_strategies(settings: dict[str, Any], tmp_path: Path) -> None:
     """Strategies of every kind, and what is recorded and counted."""
-    save_mistral3(tmp_path)
+    save("mistral3", tmp_path)
     record = tmp_path / "kept.jsonl"
     answers = expected(tmp_path, settings, REQUESTS)
     # `Random` is seeded with the exact pixels, which the tower rounds differently when it normalises them.

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
-from helpers.served.models import INTERN_IMAGE, save_internvl
-from helpers.served.native.marked import MISTRAL_IMAGE, save_mistral3
+from helpers.served.marks import INTERN_IMAGE, MISTRAL_IMAGE
 from helpers.served.reference import Request
+from helpers.served.stored import save
 from torch import nn
 
 from tokenprune import FoPru
@@ -28,7 +28,7 @@ FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
 
 def test_yarn(tmp_path: Path) -> None:
     """Within the table, position IDs far beyond the original length work as in transformers; beyond it, none do."""
-    save_mistral3(tmp_path, rope_parameters=YARN)
+    save("mistral3", tmp_path, rope_parameters=YARN)
     requests = [Request(f"w1 {MISTRAL_IMAGE} w2 {MISTRAL_IMAGE} w3", ((1, 196, 196), (2, 196, 160)))]
     answers = expected(tmp_path, FOPRU, requests)
     options: dict[str, Any] = {"max_model_len": 256}
@@ -48,7 +48,7 @@ def test_yarn(tmp_path: Path) -> None:
 
 def test_dynamic(tmp_path: Path) -> None:
     """As in InternVL 2.5 and 3: as long as position IDs stay within the table, frequencies are the original ones."""
-    save_internvl(tmp_path, max_position_embeddings=512, rope_parameters=DYNAMIC)
+    save("internvl", tmp_path, max_position_embeddings=512, rope_parameters=DYNAMIC)
     requests = [Request(f"w1 {INTERN_IMAGE} w2 {INTERN_IMAGE} w3", ((1, 140, 112), (2, 200, 90)))]
     answers = expected(tmp_path, FOPRU, requests)
     with engine(tmp_path, "TokenPruneInternVL", FOPRU, max_model_len=128) as llm:
@@ -100,16 +100,3 @@ def test_lings_table() -> None:
     query, key = torch.randn(3, 128), torch.randn(3, 64)
     for ours, theirs in zip(*(one.forward_native(ids, query, key) for one in (short, long)), strict=True):
         assert torch.equal(ours, theirs)
-
-
-def test_queries_that_grow_with_their_position(tmp_path: Path) -> None:
-    """In Ministral 3, beyond the original length. Visual tokens have position IDs from 2 to 273."""
-    save_mistral3(tmp_path, text="Ministral3", rope_parameters={**YARN, "llama_4_scaling_beta": 0.5})
-    requests = [
-        Request(f"w1 {MISTRAL_IMAGE} w2 {MISTRAL_IMAGE} w3", ((1, 196, 196), (2, 196, 160))),
-        Request(f"w1 {MISTRAL_IMAGE} w2", ((3, 196, 196),), keep_ratio=1.0),
-    ]
-    answers = expected(tmp_path, FOPRU, requests)
-    with engine(tmp_path, "TokenPruneMistral3", FOPRU, max_model_len=256) as llm:
-        for output, answer in zip(served(llm, requests), answers, strict=True):
-            check_equal(output, answer)
