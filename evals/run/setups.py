@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.provenance import class_identity
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategies.parsing import StrategySpec
+from tokenprune.strategies.registry import settings_of
 from tokenprune.strategies.settings import SettingsFile
 
 UNPRUNED = "unpruned"
@@ -90,7 +91,7 @@ class Pruned(Setup):
 
     def settings(self) -> dict[str, Any]:
         """Return all settings. SettingError for one that JSON cannot represent."""
-        found = asdict(self.strategy)
+        found = settings_of(self.strategy)
         for name, value in found.items():
             try:
                 json.dumps(value)

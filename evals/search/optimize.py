@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +39,7 @@ from tokenprune.evals.storage.provenance import (
 )
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
+from tokenprune.strategies.registry import settings_of
 
 SEARCHED = ("first", "second", "threshold", "alpha", "cell")
 
@@ -98,7 +99,7 @@ def optimize(
     named = {} if strategy == "vflowopt" else {"strategy": strategy, "code": class_identity(base)}
     about_search = {"state": state, "seed": seed, "logarithmic": list(LOGARITHMIC)}
     identity = {
-        **asdict(base),
+        **settings_of(base),
         **named,
         **about_model,
         "config": config_digest(model.config),
@@ -130,7 +131,7 @@ def optimize(
                 "versions": {**versions(), "optuna": version("optuna")},
                 "device": str(model.device),
                 "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "base": asdict(base),
+                "base": settings_of(base),
                 "trials": [
                     {"objective": trial.value, **{name: trial.user_attrs["settings"][name] for name in SEARCHED}}
                     for trial in finished(study)
@@ -160,7 +161,7 @@ def _search(study: optuna.Study, objective: Objective, space: SearchSpace, trial
     n_done = len(finished(study))
     with tqdm(total=max(trials, n_done), initial=n_done, unit="trial") as bar:
         if n_done == 0:
-            settings = {"settings": asdict(space.base)}
+            settings = {"settings": settings_of(space.base)}
             value = objective.agreement(space.base)
             study.add_trial(
                 optuna.create_trial(
@@ -172,7 +173,7 @@ def _search(study: optuna.Study, objective: Objective, space: SearchSpace, trial
             study.sampler = _sampler(seed, number)
             trial = study.ask(sides)
             strategy = space.strategy(trial.params)
-            trial.set_user_attr("settings", asdict(strategy))
+            trial.set_user_attr("settings", settings_of(strategy))
             study.tell(trial, objective.agreement(strategy))
             bar.set_postfix(best=f"{study.best_value:.5f}", default=f"{finished(study)[0].value:.5f}")
             bar.update()

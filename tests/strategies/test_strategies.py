@@ -24,7 +24,7 @@ from tokenprune import (
     Strategy,
 )
 from tokenprune.selection import budget
-from tokenprune.strategies.registry import changed_settings
+from tokenprune.strategies.registry import changed_settings, settings_of
 from tokenprune.strategy import PatchStrategy, TowerStrategy
 from tokenprune.tokens import KeptInTower, Layout, PatchTokens, TowerTokens, VisionAttention, VisualTokens
 from tokenprune.tokens.statistics import STATISTICS
@@ -225,6 +225,7 @@ def test_numbers_of_numpy_are_saved_as_plain_ones(
     assert strategy == cls(**plain)
     assert repr(strategy) == repr(cls(**plain))
     assert json.dumps(changed_settings(strategy)) == json.dumps(changed_settings(cls(**plain)))
+    assert cls(**settings_of(strategy)) == strategy  # what a run stores: no setting that the class does not take
 
 
 def test_settings_are_frozen_and_default_to_a_quarter() -> None:

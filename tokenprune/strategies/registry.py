@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib import import_module
 from inspect import get_annotations, isabstract
 from pathlib import PurePath
@@ -178,6 +178,19 @@ def name_of(cls: type[Strategy]) -> str:
     names = [name for name, known in STRATEGIES.items() if known is cls]
     own = f"{cls.__module__}:{cls.__qualname__}"
     return names[0] if names else COMPOSE if own == COMPOSE_CLASS else own
+
+
+def settings_of(strategy: Strategy) -> dict[str, Any]:
+    """Return all settings, which with `name_of` make an equal strategy; dataclasses in them become dictionaries."""
+    return {field.name: _as_data(getattr(strategy, field.name)) for field in fields(strategy) if field.init}
+
+
+def _as_data(value: Any) -> Any:
+    if isinstance(value, Strategy):
+        return settings_of(value)
+    if isinstance(value, tuple):
+        return tuple(map(_as_data, value))
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def changed_settings(strategy: Strategy) -> dict[str, Any]:

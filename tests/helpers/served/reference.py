@@ -75,7 +75,7 @@ def answers(
 
 
 @cache
-def _loaded(folder: Path) -> tuple[Any, Any]:
+def loaded_model(folder: Path) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LightOnOcrForConditionalGeneration
 
@@ -117,8 +117,8 @@ def _embedding(model_folder: Path, strategy: str, settings: dict[str, Any], requ
 
     import tokenprune
 
-    model, processor = _loaded(model_folder)
-    inputs = _inputs(processor, request)
+    model, processor = loaded_model(model_folder)
+    inputs = inputs_of(processor, request)
     with tokenprune.patch(model, _chosen(strategy, settings, request)):
         last = model(**inputs, output_hidden_states=True).hidden_states[-1][0, -1]
     return torch.nn.functional.normalize(last, dim=0).tolist()
@@ -130,11 +130,11 @@ def prompt_logprobs(
     """Return the log probabilities of every token after each token that is left, from a patched model in float32."""
     import tokenprune
 
-    loaded, processor = _loaded(model)
+    loaded, processor = loaded_model(model)
     found = []
     for request in requests:
         with tokenprune.patch(loaded, _chosen(strategy, settings, request)):
-            found.append(loaded(**_inputs(processor, request)).logits[0].log_softmax(-1).tolist())
+            found.append(loaded(**inputs_of(processor, request)).logits[0].log_softmax(-1).tolist())
     return found
 
 
@@ -145,8 +145,8 @@ def beams(
     probabilities."""
     import tokenprune
 
-    loaded, processor = _loaded(model)
-    inputs = _inputs(processor, request)
+    loaded, processor = loaded_model(model)
+    inputs = inputs_of(processor, request)
     with tokenprune.patch(loaded, _chosen(strategy, settings, request)):
         out = loaded.generate(
             **inputs,
@@ -168,8 +168,8 @@ def _answer(
 
     import tokenprune
 
-    model, processor = _loaded(model_folder)
-    inputs = _inputs(processor, request)
+    model, processor = loaded_model(model_folder)
+    inputs = inputs_of(processor, request)
     with tokenprune.patch(model, _chosen(strategy, settings, request), position_ids=position_ids) as handle:
         out = model.generate(
             **inputs,
@@ -197,7 +197,7 @@ def _chosen(strategy: str, settings: dict[str, Any], request: Request) -> Any:
     return StrategySpec.read(strategy).make({**settings, **ratio})
 
 
-def _inputs(processor: Any, request: Request) -> Any:
+def inputs_of(processor: Any, request: Request) -> Any:
     """Return the inputs that a model's own processor makes from a request."""
     import torch
 

@@ -51,7 +51,7 @@ def record(
 ) -> None:
     """Store answers. loader: a function that loads another model, as above. The others: as in `reference.answers`."""
     module, _, function = loader.partition(":")
-    reference._loaded = getattr(import_module(module), function)
+    reference.loaded_model = getattr(import_module(module), function)
     name, settings = json.loads((folder / stored.NAMED).read_text())
     found, answers = stored.read(name), reference.answers(folder, strategy, own, ids, requests)
     for request, answer in zip(requests, answers, strict=True):

@@ -18,7 +18,7 @@ from helpers.served.engine import (
 )
 from helpers.served.family import FOPRU, OWN_ROTATION, words
 from helpers.served.marks import LFM3_IMAGE
-from helpers.served.reference import Request, _inputs
+from helpers.served.reference import Request, inputs_of
 from helpers.served.stored import answers, save
 
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
@@ -40,7 +40,7 @@ def test_stored_answers_are_those_of_transformers(tmp_path: Path) -> None:
     request = Request(f"w1 w2 {LFM3_IMAGE} w3 w4", (B,), keep_ratio=1.0)
     (wanted,) = answers(tmp_path, "fopru", {"keep_ratio": 0.25}, "original", [request])
     model = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    inputs = _inputs(transformers.AutoProcessor.from_pretrained(tmp_path), request)
+    inputs = inputs_of(transformers.AutoProcessor.from_pretrained(tmp_path), request)
     inputs.pop("mm_token_type_ids", None)
     first = model(**inputs).logits[0, -1].log_softmax(-1)
     assert {token: first[token].item() for token in wanted.first} == pytest.approx(wanted.first, abs=TOLERANCE)
