@@ -77,7 +77,8 @@ def chosen(items: Iterable[Any]) -> Iterator[Any]:
         function = item.nodeid.partition("[")[0]
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         name = parameters.get("name")
-        family = parameters.get("case", name)
+        case = parameters.get("case", name)
+        family = case if isinstance(case, str) else None
         if function.startswith(CONTRACT) and "case" in parameters and family != FIRST_CASE:
             if function == MASKING:
                 if (name, parameters["mode"], parameters["batch"]) in dealt(family):
