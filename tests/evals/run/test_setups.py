@@ -1,7 +1,6 @@
 """Setups: the unpruned model, strategies and baselines, by name or as objects."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import tokenprune
 from tokenprune import Compose, FoPru, PixelPrune
 from tokenprune.evals.run.setups import BASELINES, make_setups, pruned_setups
+from tokenprune.strategies.registry import settings_of
 
 
 def test_strategies_as_objects() -> None:
@@ -19,7 +19,7 @@ def test_strategies_as_objects() -> None:
         "FoPru row, keep ratio 0.5, position IDs compact",
         "FoPru row, keep ratio 0.25, position IDs compact",
     )
-    assert one.settings() == {**asdict(fopru), "keep_ratio": 0.5}
+    assert one.settings() == {**settings_of(fopru), "keep_ratio": 0.5}
 
 
 def test_labels_of_several_strategies() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tokenprune.checks import check_count
+from tokenprune.checks import check_count, check_mass
 from tokenprune.selection import Selection, n_reaching
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Record, ScoreStrategy, Stage, StagedStrategy
@@ -46,6 +46,7 @@ class AttentionMass(StagedStrategy, ScoreStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_mass("AttentionMass", self.mass)  # None, which other strategies take, included
         check_count("AttentionMass", "layer", self.layer)
         check_count("AttentionMass", "every", self.every)
 
