@@ -1,6 +1,7 @@
 """Model adapters: the only files that know Hugging Face's module and config names. See README.md in this folder.
 
 base            the contract: every question that an adapter answers
+shrinks         ... of which these are about smaller images
 generic         adapters for models that follow transformers' common interface
 towered         base classes for families with that interface and a known vision tower
 families        one file per model family

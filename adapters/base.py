@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.conventions import tiles_in, unprunable_arguments
 from tokenprune.adapters.decoder.attention import unreadable_attention
 from tokenprune.adapters.decoder.config import Decoder
+from tokenprune.adapters.shrinks import WINDOWED, Shrinks
 from tokenprune.adapters.towers import Tower, tower_of
 from tokenprune.adapters.towers.layers import BatchLayers, RowLayers, unprojected
 from tokenprune.adapters.towers.tower import QueryKey
@@ -184,7 +185,7 @@ class Inputs(Parts):
         return unprunable_arguments(kwargs, self.model)
 
 
-class Vision(Parts):
+class Vision(Shrinks, Parts):
     """Which layout does each image have, and which statistics are available?"""
 
     #: The class of transformers' projector, if it maps every token by itself; models with others inherit the adapter.
@@ -201,15 +202,15 @@ class Vision(Parts):
     def offers(self) -> frozenset[str]:
         """The available statistics, by their names in `tokenprune.tokens.STATISTICS`."""
         everywhere = {"vision_attention", "pixels", "colors", "grid"}
-        text = {"text_attention"} if unreadable_attention(self.layers) is None else set()
         some = {"cls": self.tower.n_prefix, "kept_in_tower": self.tower_layers, "kept_before_tower": self.tower.row}
-        return frozenset({name for name, one in some.items() if one} | everywhere | text | unprojected(self))
+        some |= {name: self.why_not(name) is None for name in ("text_attention", "shrunk")}
+        return frozenset({name for name, one in some.items() if one} | everywhere | unprojected(self))
 
     def why_not(self, statistic: str) -> str | None:
         """Why a statistic is not available, if there is more to say."""
-        if statistic == "frames":
-            return self.splits_videos
-        return unreadable_attention(self.layers) if statistic == "text_attention" else None
+        if statistic == "shrunk":
+            return self.unshrunk or (WINDOWED if self.decoder.layers.patterned else None)
+        return {"frames": self.splits_videos, "text_attention": unreadable_attention(self.layers)}.get(statistic)
 
     @property
     def tower_layers(self) -> BatchLayers | RowLayers | None:
@@ -276,7 +277,7 @@ class ModelAdapter(Vision, Inputs):
                 prune_arguments, inner_features with prune_inner_features, late_features with visual_features,
                 merge_late and first_stage, noncausal, check_length, unprunable
         Vision  layouts, splits_videos, offers, tower_layers, tokenwise, encoder_layer or consumed_layer,
-                capture_points, tile_heads, tile_pixels, by_image, image_pixels, why_not
+                capture_points, tile_heads, tile_pixels, by_image, image_pixels, why_not, unshrunk with shrink
     """
 
     #: The first tested version of transformers that the adapter works with.

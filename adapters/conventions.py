@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from inspect import unwrap
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ ROUTED = "output_router_logits"
 
 #: The names of the pixels among the arguments of vision towers.
 TOWER_PIXELS = ("pixel_values", "hidden_states")
+
+#: The argument that makes vision towers interpolate their position embeddings to the size of their images.
+ANY_SIZE = {"interpolate_pos_encoding": True}
 
 #: Arguments of a model that mark the ends of sequences packed in one row.
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
@@ -63,7 +66,7 @@ def counts_from_end(model: Any) -> bool:
 
 def _innermost(forward: Any) -> Any:
     """The function that a forward, however wrapped, ultimately calls."""
-    inside = unwrap(forward)
+    inside = inspect.unwrap(forward)
     return inside.func if isinstance(inside, partial) else inside
 
 
@@ -78,6 +81,11 @@ def tiles_in(arguments: Mapping[str, Any], adapter: str) -> list[Any]:
             f"return the pixels of every tile, (channels, height, width) each. See adapters/README.md."
         )
     return list(arguments[name])
+
+
+def interpolates_if_told(tower: Any) -> bool:
+    """Return whether a vision tower takes images of other sizes than its own only with `ANY_SIZE`."""
+    return next(iter(ANY_SIZE)) in inspect.signature(tower.forward).parameters
 
 
 def loss_function(model: Any) -> tuple[str, Callable[..., Any]]:

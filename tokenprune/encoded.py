@@ -18,7 +18,7 @@ from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import KeptInTower
 
 #: Statistics that are not recorded while an image is encoded.
-NOT_RECORDED = frozenset({"cls", "grid", "frames", "text_attention", "canvas_attention"})
+NOT_RECORDED = frozenset({"cls", "grid", "frames", "text_attention", "canvas_attention", "shrunk"})
 
 #: The record travels on the encoder's own output object, because `generate` encodes the images before it calls the
 #: model, and may repeat the features for beams in between.
@@ -73,7 +73,7 @@ class EncodedImage:
             return
         missing = strategy.needs - NOT_RECORDED - recorded.needs
         other_layer = "vision_attention" in strategy.needs and strategy.attention_layer != recorded.attention_layer
-        if missing or other_layer or {"kept_in_tower", "kept_before_tower"} & self.statistics.keys():
+        if missing or other_layer or {"kept_in_tower", "kept_before_tower", "shrunk"} & self.statistics.keys():
             raise PruningError(
                 f"these images were encoded for {recorded}, whose statistics are not those that {strategy} reads. "
                 f"Encode them again, after patch()."

@@ -11,6 +11,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, StageReport, StepReport
 from tokenprune.sequence.masks import Contract
 from tokenprune.tokens.layout import Grid3, Layout
+from tokenprune.tokens.shrunk import Shrunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,7 @@ class ImageReport:
     in_tower: the effect of pruning in or before the vision tower, by layer.
     steps: for strategies in sequence, what each kept before the language model.
     late_steps: the effect of each stage between denoising steps on the last canvas, by step.
+    shrunk: the smaller version that was encoded; None if the image was encoded as it was passed.
     """
 
     row: int
@@ -92,6 +94,7 @@ class ImageReport:
     in_tower: tuple[StageReport, ...] = ()
     steps: tuple[StepReport, ...] = ()
     late_steps: tuple[LateStepReport, ...] = ()
+    shrunk: Shrunk | None = None
 
     @property
     def grid(self) -> Grid3:
@@ -133,6 +136,9 @@ class ImageReport:
         kept += f" ({', '.join(f'{step.strategy} {len(step.kept)}' for step in self.steps)})" if self.steps else ""
         kept += "".join(f", {len(stage.kept)} from layer {stage.layer}" for stage in self.stages)
         kept += "".join(f", {len(stage.kept)} from denoising step {stage.step}" for stage in self.late_steps)
+        if self.shrunk is not None:
+            height, width = self.shrunk.size
+            kept += f": shrunk to {height} x {width} pixels, {format_grids(self.shrunk.layout.grids)} grid"
         return f"ImageReport(row={self.row}, {self.modality}, {format_grids(self.grids)} grid, {kept})"
 
 

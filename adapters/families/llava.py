@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.layouts.shrunk import ShrunkArguments, resized, shrunk_grid
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.layers import BatchLayers, RowLayers, tokenwise_projector
 from tokenprune.adapters.towers.tower import image_row, pixel_sizes
@@ -62,6 +63,23 @@ class LlavaAdapter(ModelAdapter):
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         both = zip(super().tile_pixels(arguments), pixel_sizes(arguments), strict=True)
         return [pixels[:, :height, :width] for pixels, (height, width) in both]
+
+    @property
+    def unshrunk(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        if self.tower.attention is not None:
+            return "in its prompts, every row of an image ends with a token that would have to go, too"
+        embeddings = [weight for name, weight in self.vision_tower.named_parameters() if "position_embedding" in name]
+        if any(weight.is_meta for weight in embeddings):  # interpolated without being fetched
+            return "the position embeddings of its vision tower are offloaded. Load that whole, for instance on the CPU"
+        return None if embeddings and type(self).layouts is LlavaAdapter.layouts else super().unshrunk
+
+    def shrink(self, modality: Modality, arguments: Mapping[str, Any], budgets: Sequence[int]) -> ShrunkArguments:
+        pixels, (whole, *_) = arguments[modality.pixels], self.layouts(modality, arguments, None)
+        (_, height, width), (_, rows, columns) = whole.grid, shrunk_grid(whole.grid, min(budgets))
+        if (rows, columns) == (height, width):
+            return ShrunkArguments(dict(arguments), [tuple(pixels.shape[-2:])] * len(pixels))
+        size = pixels.shape[-2] // height * rows, pixels.shape[-1] // width * columns
+        return ShrunkArguments({**arguments, modality.pixels: resized(pixels, *size)}, [size] * len(pixels))
 
     @property
     def feature_layers(self) -> int | list[int]:

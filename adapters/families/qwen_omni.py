@@ -48,6 +48,7 @@ class Qwen2_5OmniAdapter(Qwen2_5_VLAdapter):
     """For Qwen2_5OmniThinkerForConditionalGeneration, the `thinker` of a whole Qwen2.5-Omni."""
 
     since = (5, 24)
+    continues_above_time = True
 
     def describe_tower(self) -> Tower:
         return replace(QWEN2_5_TOWER, capture_points=_points, heads=windowed_separate_heads, attention=_ATTENTION)
@@ -61,6 +62,7 @@ class Qwen3OmniAdapter(Qwen3VLAdapter):
     """For Qwen3OmniMoeThinkerForConditionalGeneration, the `thinker` of a whole Qwen3-Omni."""
 
     since = (5, 24)
+    continues_above_time = True
 
     def unprunable(self, kwargs: Mapping[str, Any]) -> list[str]:
         return [*super().unprunable(kwargs), *read_by_the_talker(kwargs)]

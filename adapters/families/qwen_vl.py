@@ -11,11 +11,12 @@ from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.generic import DeepStack
+from tokenprune.adapters.layouts.shrunk import ShrunkArguments
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import GlobalLayersMixin
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.layers import RowLayers
-from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, frame_pixels, layouts
+from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, frame_pixels, layouts, shrink
 from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
@@ -41,6 +42,15 @@ class Qwen2VLAdapter(ModelAdapter):
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         return frame_pixels(arguments, self.vision_tower.config)
+
+    @property
+    def unshrunk(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        own, base = type(self), Qwen2VLAdapter
+        known = own.layouts is base.layouts and own.tile_pixels is base.tile_pixels and self.tower.row is not None
+        return None if known else super().unshrunk
+
+    def shrink(self, modality: Modality, arguments: Mapping[str, Any], budgets: Sequence[int]) -> ShrunkArguments:
+        return shrink(modality, arguments, budgets, self.vision_tower.config)
 
     @property
     def tower_layers(self) -> RowLayers | None:

@@ -7,5 +7,6 @@ crops     square crops, and the whole image as a square
 newlines  newline tokens at the end of an image, or of every row
 windows   windows of visual tokens, and images that the model has window by window
 padded    images of any shape, padded to the same number of patches
+shrunk    smaller versions of images
 grids     images whose tower is unknown
 """

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.tiny import ON_LLAVA
 
-from tokenprune import STRATEGIES, FoPru, Nuwa, Random, Selection, Strategy, VFlowOpt
+from tokenprune import STRATEGIES, Downsample, FoPru, Nuwa, Random, Selection, Strategy, VFlowOpt
 from tokenprune.engine.select import checked_selection
 from tokenprune.selection import tile_share
 from tokenprune.strategy import TowerStrategy
@@ -100,7 +100,7 @@ def test_the_share_of_a_tile_in_the_tower(n_visual: int, n_image: int | None, am
 # Strategies that read the places of tokens in an image declare it, because not every model has them.
 
 
-BY_DEFAULT = [STRATEGIES[name]() for name in ON_LLAVA if not issubclass(STRATEGIES[name], TowerStrategy)]
+BY_DEFAULT = [STRATEGIES[name]() for name in ON_LLAVA if not issubclass(STRATEGIES[name], (TowerStrategy, Downsample))]
 OTHERS = [FoPru(mode="row"), FoPru(cells=2), Nuwa(cells=None), Nuwa(cells=None, gather=False), VFlowOpt(recycle=False)]
 
 

@@ -6,6 +6,7 @@ prefill        what happens to one prompt, in order
 patch          installs hooks and overrides on a model and removes them, as a unit; torch.compile
 pruner         the patch that prunes: registers all of its hooks
 recording      records what the vision tower computes for each image
+shrinking      has smaller versions of images encoded
 select         asks the strategy which visual tokens to keep, and enforces its budget
 call           the state of one call, and which position IDs and mask its language model gets
 cache          KV caches of pruned prompts

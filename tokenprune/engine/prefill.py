@@ -38,12 +38,12 @@ from tokenprune.engine.cache.rebuilt import check_not_rebuilt, check_unmodified,
 from tokenprune.engine.call import Arguments, CallContext, Forward, Incoming, Pruned
 from tokenprune.engine.labels import FUSED_HEAD, FusedLabels
 from tokenprune.engine.patch import Register, check_not_traced, dynamo_disabled, nested, not_pruned
-from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
+from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, renumbered, report_images
 from tokenprune.errors import PruningError
 from tokenprune.report import Report
 from tokenprune.sequence.masks import prunable_mask
 from tokenprune.sequence.packing import PromptTokens
-from tokenprune.sequence.position_ids import PositionIds, compact_ids, id_shift
+from tokenprune.sequence.position_ids import PositionIds, id_shift
 from tokenprune.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -195,7 +195,10 @@ class Prefill:
 
         # Remaining tokens keep their position IDs, or are renumbered without gaps.
         before = ids.expand(*ids.shape[:-2], batch, n_new)
-        ids = before if self.position_ids == "original" else compact_ids(before, dropped, real)
+        if self.position_ids == "compact":
+            ids = renumbered(before, dropped, real, chosen, self.adapter.continues_above_time)
+        else:
+            ids = before
         changes = changes_any(chosen) or (self.stages is not None and self.stages.may_drop(chosen))
         forward.report = Report(report_images(chosen, ids), skipped, self.adapter.decoder.layers.contract)
         if chosen:

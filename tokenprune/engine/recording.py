@@ -1,6 +1,7 @@
 """Records what the vision tower computes for each image while the model encodes it.
 
 FeatureFunction        one call of `get_image_features`: begins and ends an Encoding
+  shrink                 its arguments for smaller images, if the strategy asks for these
   before_tower           the arguments of a call of the tower
   before_attention       the arguments of the attention that the strategy reads
   after_capture          the outputs of its query and key projections
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.conventions import ANY_SIZE, interpolates_if_told
 from tokenprune.adapters.towers.layers import tokenwise_projector
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.encoded import NOT_RECORDED, RECORD_ATTRIBUTE, EncodedImage, Modality
@@ -32,6 +34,7 @@ from tokenprune.engine.patch import (
     dynamo_disabled,
     patch_removed_during_call,
 )
+from tokenprune.engine.shrinking import Shrinking
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy
@@ -59,10 +62,14 @@ class FeatureFunction(MethodOverride):
             return original(*args, **(dict_kwargs if wanted is None else kwargs))
         kwargs = dict_kwargs
         try:
+            shrinking = None
+            if self._recorder.shrinks:
+                shrinking = self._recorder.shrink(self._function, bind_arguments(original, args, kwargs))
+                args, kwargs = (), shrinking.arguments
             output = original(*args, **kwargs)
             if self._removed:
                 raise patch_removed_during_call()
-            self._recorder.record(self._function, bind_arguments(original, args, kwargs), output)
+            self._recorder.record(self._function, bind_arguments(original, args, kwargs), output, shrinking)
         finally:
             self._recorder.end()
         return output if as_dict else output.to_tuple()
@@ -72,12 +79,14 @@ class VisionRecorder:
     """Collects the statistics that the strategy declares, and nothing else.
 
     modules: the modules that are read, by name, as they were when the model was patched.
+    shrinks: whether smaller images are encoded.
     """
 
     def __init__(self, adapter: ModelAdapter, strategy: Strategy, context: CallContext) -> None:
         self.adapter, self.strategy, self._context = adapter, strategy, context
         self._modalities = adapter.modalities
         self.statistics = (strategy.needs & adapter.offers) - NOT_RECORDED
+        self.shrinks = "shrunk" in strategy.needs
         self.modules: dict[str, nn.Module] = {}
         self._captures: frozenset[str] = frozenset()
         self._scale = adapter.tower.scale(adapter.vision_tower) if "vision_attention" in self.statistics else 1.0
@@ -86,6 +95,8 @@ class VisionRecorder:
         """Register the hooks; return the modules that are read."""
         adapter, captured = self.adapter, []
         for tower in adapter.vision_towers:
+            if self.shrinks and interpolates_if_told(tower):
+                register(tower.register_forward_pre_hook(self.before_any_size, with_kwargs=True))
             register(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True))
             register((adapter.resampler or tower).register_forward_hook(self.after_tower))
         if "vision_attention" in self.statistics:
@@ -131,12 +142,20 @@ class VisionRecorder:
         return True
 
     @dynamo_disabled
-    def record(self, function: str, arguments: dict[str, Any], output: Any) -> None:
+    def shrink(self, function: str, arguments: dict[str, Any]) -> Shrinking:
+        """Smaller versions of the images in a call of a feature function."""
+        return Shrinking.of(self.strategy, self.adapter, self._modality(function), arguments)
+
+    @dynamo_disabled
+    def record(self, function: str, arguments: dict[str, Any], output: Any, shrinking: Shrinking | None) -> None:
         """Attach what was recorded to the output of the feature function."""
         modality = self._modality(function)
         images = getattr(output, RECORD_ATTRIBUTE, None)  # already recorded, if somebody caches features
         if images is None:
             images = self._images(modality, arguments, output)
+            if shrinking is not None:
+                images = shrinking.recorded(images)
+                shrinking.spread(output)
             if not isinstance(output, (list, tuple)):  # these take no attributes, and `generate` does not pass them on
                 setattr(output, RECORD_ATTRIBUTE, images)
         self._context.encodings.modalities.append(modality.name)
@@ -153,6 +172,10 @@ class VisionRecorder:
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if (encoding := self._context.encodings.now) is not None:
             encoding.tower_call = {"tower": named_arguments(module, args, kwargs), "states": []}
+
+    @dynamo_disabled
+    def before_any_size(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        return None if self._context.encodings.now is None else (args, kwargs | ANY_SIZE)
 
     @dynamo_disabled
     def before_attention(self, module: nn.Module, args: Any, kwargs: Any) -> None:

@@ -17,16 +17,21 @@ from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
 from tokenprune.selection import Merge, Selection, StageReport, split
 from tokenprune.sequence.packing import Packing, PromptTokens, pack
+from tokenprune.sequence.position_ids import compact_ids, shrunk_ids
 from tokenprune.strategy import Strategy
 from tokenprune.strategy.calls import check_is_selection, strategy_call, valid_budget
 from tokenprune.tokens.layout import Layout
+from tokenprune.tokens.shrunk import Shrunk
 from tokenprune.tokens.tower import KeptInTower
 from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSelection:
-    """One image in one row of the batch: the columns of its visual tokens, the last of them, and which are kept."""
+    """One image in one row of the batch: the columns of its visual tokens, the last of them, and which are kept.
+
+    shrunk: its smaller version, if that was encoded.
+    """
 
     row: int
     last: int
@@ -35,6 +40,7 @@ class ImageSelection:
     layout: Layout
     selection: Selection
     in_tower: tuple[StageReport, ...] = ()
+    shrunk: Shrunk | None = None
 
     def report(self, ids: Real[Tensor, "*components batch length"]) -> ImageReport:
         kept, merged = self.selection.kept, self.selection.merged
@@ -48,6 +54,7 @@ class ImageSelection:
             None if merged is None else merged.detach(),
             in_tower=self.in_tower,
             steps=self.selection.steps,
+            shrunk=self.shrunk,
         )
 
 
@@ -108,7 +115,8 @@ def choose(
             selections[id(image)] = _select_once(strategy, image, tokens)
         selection = selections[id(image)]
         in_tower = tuple(stage for left in kept_by_tower(image.statistics) for stage in left.stages)
-        chosen.append(ImageSelection(one.row, one.last, one.columns, one.modality, layout, selection, in_tower))
+        place = one.row, one.last, one.columns, one.modality, layout
+        chosen.append(ImageSelection(*place, selection, in_tower, image.statistics.get("shrunk")))
     return chosen
 
 
@@ -169,6 +177,25 @@ def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) 
             f"prune them with {strategy}."
         )
     return selection
+
+
+def renumbered(
+    ids: Real[Tensor, "*components batch length"],
+    dropped: Bool[Tensor, "batch length"],
+    real: Bool[Tensor, "batch length"],
+    chosen: Sequence[ImageSelection],
+    above_time: bool,
+) -> Real[Tensor, "*components batch length"]:
+    """Compact position IDs. Where they have several components, a smaller version that stays whole gets those that the
+    model gives to an image of that size, given whether it `continues_above_time`."""
+    shrunk = [(one.row, one.columns, one.layout, one.shrunk) for one in chosen if one.shrunk is not None]
+    if ids.ndim == 2 or not shrunk:
+        return compact_ids(ids, dropped, real)
+    counted = compact_ids(ids, dropped, real)
+    pruned = {one.row for one in chosen if one.shrunk is not None and len(one.selection.kept) < len(one.shrunk.kept)}
+    for row in {row for row, *_ in shrunk} - pruned:
+        counted[-3:, row] = shrunk_ids(ids[-3:], [one for one in shrunk if one[0] == row], above_time)[:, row]
+    return counted
 
 
 @contextmanager

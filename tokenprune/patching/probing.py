@@ -227,7 +227,7 @@ def probe(
     check_heads("probe", wanted, model_adapter)
     if numbers:
         model_adapter.decoder.check_masks()
-    for name in sorted(wanted & {"kept_in_tower", "kept_before_tower"}):
+    for name in sorted(wanted & {"kept_in_tower", "kept_before_tower", "shrunk"}):
         raise SettingError(
             f"probe: {name} is the outcome of pruning in or before the tower, and a probe prunes nothing."
         )

@@ -30,6 +30,7 @@ from tokenprune.strategies.pre_llm.scope import SCOPE as SCOPE
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt as VFlowOpt
 from tokenprune.strategies.pre_llm.visionzip import VisionZip as VisionZip
 from tokenprune.strategies.pre_llm.vispruner import VisPruner as VisPruner
+from tokenprune.strategies.pre_tower.downsample import Downsample as Downsample
 from tokenprune.strategies.pre_tower.pixelprune import PixelPrune as PixelPrune
 from tokenprune.strategies.registry import STRATEGIES as STRATEGIES
 from tokenprune.strategies.registry import make as make
@@ -54,6 +55,7 @@ __all__ = [
     "CDPruner",
     "Compose",
     "DivPrune",
+    "Downsample",
     "DyCokeTTM",
     "EfficientVLA",
     "FastV",

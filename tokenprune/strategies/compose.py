@@ -15,6 +15,7 @@ from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategy import (
     PatchStrategy,
     Record,
+    ResizeStrategy,
     Stage,
     StagedStrategy,
     Strategy,
@@ -27,7 +28,7 @@ Kind = TypeVar("Kind", bound=Strategy)
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
+class Compose(ResizeStrategy, PatchStrategy, TowerStrategy, StagedStrategy):
     """Applies strategies in sequence, each to the visual tokens that the previous one kept.
 
         Compose(PixelPrune(), FoPru(keep_ratio=0.25))
@@ -39,8 +40,9 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
     quarter of its tokens, or what PixelPrune keeps, if that is less. The report's `steps` lists what each step before
     the language model kept.
 
-    steps: strategies, or strings for `parse`, in the order in which they prune: before the vision tower, in it,
-        before the language model (any number), inside it.
+    steps: strategies, or strings for `parse`, in the order in which they prune: by shrinking the image, before
+        the vision tower, in it, before the language model (any number), inside it. After the image is shrunk, none may
+        prune before or in the tower.
     keep_ratio, keep: those of the last step. No step may have `budget_per="tile"`.
 
     Raises SettingError for steps that cannot follow each other.
@@ -106,6 +108,9 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
     def budget(self, n_visual: int) -> int:
         return min(step.budget(n_visual) for step in self.steps)
 
+    def resized_budget(self, n_visual: int) -> int:
+        return self._only(ResizeStrategy).resized_budget(n_visual)
+
     def select_patches(self, tokens: PatchTokens) -> Selection:
         return self._only(PatchStrategy).select_patches(tokens)
 
@@ -143,7 +148,7 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
         if isinstance(self.steps[0], PatchStrategy) and isinstance(self.steps[1], TowerStrategy):
             tokens = _bounded(tokens, self.steps[0].budget(n_visual))
         for step in self.steps:
-            if isinstance(step, (PatchStrategy, TowerStrategy)):
+            if isinstance(step, (ResizeStrategy, PatchStrategy, TowerStrategy)):
                 selection, left = _of_left(_selected(step, tokens), kept)
             else:
                 n_left = min(step.budget(n_visual), len(kept))
@@ -188,7 +193,14 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
                     f"it prunes {PLACES[place]}. Write them in the order in which they prune, at most one for each "
                     f"place except before the language model."
                 )
-        for step in self.steps[1:]:
+        shrinks = isinstance(self.steps[0], ResizeStrategy)
+        for step in self.steps:
+            if shrinks and isinstance(step, (PatchStrategy, TowerStrategy)):
+                raise SettingError(
+                    f"Compose: {type(step).__name__} prunes before or in the vision tower, which is not supported with "
+                    f"{type(self.steps[0]).__name__}. Use one that prunes after the tower, such as FoPru."
+                )
+        for step in self.steps[2 if shrinks else 1 :]:
             if step.whole_image:
                 use = "Put it first, or use" if places[0] == BEFORE_MODEL else "Use"
                 raise SettingError(
@@ -207,12 +219,18 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
             )
 
 
-BEFORE_MODEL = 2
-PLACES = ("before the vision tower", "in the vision tower", "before the language model", "inside the language model")
+BEFORE_MODEL = 3
+PLACES = (
+    "by shrinking the image",
+    "before the vision tower",
+    "in the vision tower",
+    "before the language model",
+    "inside the language model",
+)
 
 
 def _place(step: Strategy) -> int:
-    kinds = (PatchStrategy, TowerStrategy, None, StagedStrategy)
+    kinds = (ResizeStrategy, PatchStrategy, TowerStrategy, None, StagedStrategy)
     return next((i for i, kind in enumerate(kinds) if kind is not None and isinstance(step, kind)), BEFORE_MODEL)
 
 

@@ -7,7 +7,7 @@ scoring    ... by ranking tokens by a score, up to a fixed or an adaptive budget
 attention  ... by the attention of the vision tower, and features
 merging    ... by merging dropped tokens into kept ones
 video      ... by comparing the frames of a video
-tower      before the vision tower, and between its layers
+tower      by shrinking images, before the vision tower, and between its layers
 staged     inside the language model, in stages, and between the steps of models that denoise
 stage      these stages
 schedule   stages by a setting, or that average to a given keep ratio
@@ -28,7 +28,7 @@ from tokenprune.strategy.record import Record
 from tokenprune.strategy.scoring import ScoreStrategy
 from tokenprune.strategy.stage import DenoisingStage, Stage
 from tokenprune.strategy.staged import StagedStrategy
-from tokenprune.strategy.tower import PatchStrategy, TowerStrategy
+from tokenprune.strategy.tower import PatchStrategy, ResizeStrategy, TowerStrategy
 from tokenprune.strategy.video import VideoStrategy
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "MergingStrategy",
     "PatchStrategy",
     "Record",
+    "ResizeStrategy",
     "ScoreStrategy",
     "Stage",
     "StagedStrategy",

@@ -1,4 +1,4 @@
-"""Strategies that prune before the vision tower, and between its layers."""
+"""Strategies that shrink the image, prune before the vision tower, and between its layers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,22 @@ from tokenprune.selection import Selection, tile_share
 from tokenprune.strategy.base import Strategy
 from tokenprune.tokens.tower import PatchTokens, TowerTokens
 from tokenprune.tokens.visual import VisualTokens
+
+
+@dataclass(frozen=True)
+class ResizeStrategy(Strategy):
+    """Has a smaller version of each image encoded: the largest that fits the budget and keeps the aspect ratio."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"shrunk"})
+    budgets: ClassVar[tuple[str, ...]] = ("image",)
+
+    def resized_budget(self, n_visual: int) -> int:
+        """How many visual tokens the smaller version of an image with `n_visual` may have."""
+        return self.budget(n_visual)
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        """Keep all tokens of the smaller version."""
+        return Selection(tokens.shrunk.kept, tokens.n_visual)
 
 
 @dataclass(frozen=True)

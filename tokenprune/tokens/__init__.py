@@ -8,11 +8,13 @@ cells           cells of the grid, and the best tokens in each
 attention       attention of one layer of the vision tower
 text_attention  attention of one decoder layer
 tower           patches before the vision tower and between its layers
+shrunk          smaller versions of images
 """
 
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.frames import Frames
 from tokenprune.tokens.layout import Layout
+from tokenprune.tokens.shrunk import Shrunk
 from tokenprune.tokens.statistics import STATISTICS
 from tokenprune.tokens.text_attention import TextAttention
 from tokenprune.tokens.tower import KeptInTower, PatchTokens, TowerTokens
@@ -25,6 +27,7 @@ __all__ = [
     "KeptInTower",
     "Layout",
     "PatchTokens",
+    "Shrunk",
     "StageTokens",
     "StepTokens",
     "TextAttention",

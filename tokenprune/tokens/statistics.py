@@ -29,6 +29,9 @@ STATISTICS = {
     "kept_before_tower": "a vision tower that takes the patches of all images in one row and can skip some of them; "
     "`tokenprune models NAME` says whether a model's tower can; without it, use a strategy that prunes after the "
     "tower, such as DivPrune",
+    "shrunk": "a vision tower that encodes smaller images than its own, as far as `patch` knows how to make them; "
+    "`tokenprune models NAME` says whether a model's does; without it, lower the size in the processor's settings, or "
+    "use a strategy that prunes after the tower, such as FoPru",
     "grid": "the rows and columns of visual tokens; without them, use a strategy that scores attention or features, "
     "such as FoPru or DivPrune",
     "frames": "videos whose frames it can compare; without them, use a strategy for images, which prunes videos too",

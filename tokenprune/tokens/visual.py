@@ -15,6 +15,7 @@ from tokenprune.errors import PruningError
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.frames import Frames
 from tokenprune.tokens.layout import Grid3, Layout, of_left
+from tokenprune.tokens.shrunk import Shrunk
 from tokenprune.tokens.text_attention import TextAttention
 from tokenprune.tokens.tower import KeptInTower
 
@@ -104,6 +105,11 @@ class VisualTokens:
         """The visual tokens whose patches entered the vision tower; the features of other tokens are meaningless."""
         return self._declared("kept_before_tower")
 
+    @property
+    def shrunk(self) -> Shrunk:
+        """The smaller version that was encoded; the features of tokens whose places it does not take are zeros."""
+        return self._declared("shrunk")
+
     def mapped(self, name: str) -> Float[Tensor, "visual width"]:
         """A statistic of the patches, (tiles, patches, width), of each visual token, as the model maps the features."""
         return torch.vmap(self.layout.to_tokens, in_dims=2, out_dims=1)(self._declared(name))
@@ -123,7 +129,11 @@ class VisualTokens:
 
     def of_left(self, index: Int[Tensor, " left"], features: Float[Tensor, "left width"]) -> VisualTokens:
         """Return the tokens that are left, with their current features. What the tower left of the whole image is no
-        longer among the statistics."""
+        longer among the statistics. Tokens of a smaller version are those of an image of that size."""
+        if (shrunk := self.statistics.get("shrunk")) is not None:
+            others = {name: one for name, one in self.statistics.items() if name != "shrunk"}
+            small, left = VisualTokens(features, shrunk.layout, self.image, others), len(index) < len(shrunk.kept)
+            return small.of_left(torch.searchsorted(shrunk.kept, index), features) if left else small
         layout = of_left(self.layout, index)
         statistics = {name: one for name, one in self.statistics.items() if not isinstance(one, KeptInTower)}
         if "vision_attention" in statistics:

@@ -148,7 +148,7 @@ def many_left() -> StageTokens:
     return StageTokens(features, torch.arange(N_MANY), layout, scores, attention, prompt, after)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "downsample"])  # it compares no tokens
 def test_no_map_over_all_pairs_of_many_tokens(name: str) -> None:
     """Also no other tensor that grows with the square of their number."""
     # SCOPE compares all tokens anew for each that it keeps.

@@ -16,7 +16,7 @@ from helpers.models.tiled import inputs_of, model_of
 import tokenprune
 from tokenprune import STRATEGIES, BackgroundPruning
 from tokenprune.engine.select import checked_selection
-from tokenprune.strategy import PatchStrategy, TowerStrategy
+from tokenprune.strategy import PatchStrategy, ResizeStrategy, TowerStrategy
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 from tokenprune.tokens.cells import grid_cells
 
@@ -35,7 +35,8 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-BEFORE = [name for name, cls in STRATEGIES.items() if not issubclass(cls, (PatchStrategy, TowerStrategy))]
+ELSEWHERE = (ResizeStrategy, PatchStrategy, TowerStrategy)
+BEFORE = [name for name, cls in STRATEGIES.items() if not issubclass(cls, ELSEWHERE)]
 #: The meta device stands in for a GPU: tensors made there by mistake cannot be read.
 SETTINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "autocast": partial(torch.autocast, "cpu", torch.bfloat16),

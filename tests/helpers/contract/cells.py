@@ -35,10 +35,10 @@ KEEP_ALL: dict[str, dict[str, Any]] = {
     "divprune, fastv": {"steps": (DivPrune(keep_ratio=1.0), FastV(keep_ratio=1.0))},
 }
 ANYWHERE = "random"  # a strategy that every model can serve
-#: One strategy per mechanism: dropping before the language model; dropping inside the vision tower; merging there;
-#: merging before the language model and dropping inside it by the tower's scores; dropping by the text's attention, in
-#: the layer before and in the one ahead; merging by it.
-MECHANISMS = (ANYWHERE, "fopru", "flowcut", "tome", "vflowopt", "fastv", "pyramiddrop", "sparsevlm")
+#: One strategy per mechanism: dropping before the language model; encoding smaller images; dropping inside the vision
+#: tower; merging there; merging before the language model and dropping inside it by the tower's scores; dropping by the
+#: text's attention, in the layer before and in the one ahead; merging by it.
+MECHANISMS = (ANYWHERE, "downsample", "fopru", "flowcut", "tome", "vflowopt", "fastv", "pyramiddrop", "sparsevlm")
 DEPTH = 4  # decoder layers of the models for in-LLM strategies
 #: All families, including those with their own tests: test_denoising.py and test_compact_only.py.
 EVERY: dict[str, Family] = {**FAMILIES, **DENOISING, **COMPACT_ONLY}
@@ -142,6 +142,8 @@ def assert_within_budget(strategy: tokenprune.Strategy, image: tokenprune.ImageR
     if isinstance(strategy, ScoreStrategy) and not strategy.all_enter and strategy.mass is not None:
         assert image.scores is not None
         assert image.n_kept == strategy.n_to_keep(image.scores) <= strategy.budget(image.n_visual)
+    elif image.shrunk is not None:
+        assert image.n_kept == image.shrunk.layout.n_visual <= strategy.budget(image.n_visual)
     else:
         assert image.n_kept == strategy.budget(image.n_visual)
     for stage, done in zip(stages, image.stages, strict=True):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import tokenprune
 from helpers.contract.packed import masked_patches
+from helpers.contract.shrunk import small_images
 from helpers.contract.tower import close_in_tower
 from helpers.families import FAMILIES
 from helpers.families.base import IMAGE, VIDEO
@@ -106,10 +107,11 @@ def sizes_at(image: tokenprune.ImageReport, layer: int) -> list[float]:
 def as_reported(
     model: Any, ids: Tensor, reports: list[tokenprune.Report], biased: Collection[tokenprune.Report] = ()
 ) -> Iterator[None]:
-    """Within the block, make an oracle's forward follow the reports. It merges what was merged, before the language
-    model and on entry to its stages. Every decoder layer masks what earlier stages dropped, every encoder layer what
-    was dropped before it or before the tower, and skipped layers are identities. For images of `biased` reports, every
-    layer adds the log of the number of tokens that a kept one stands for to the logits of its key."""
+    """Within the block, make an oracle's forward follow the reports. Images are as small as reported. What was merged
+    is, before the language model and on entry to its stages. Every decoder layer masks what earlier stages dropped,
+    every encoder layer what was dropped before it or before the tower, and skipped layers are identities. For images of
+    `biased` reports, every layer adds the log of the number of tokens that a kept one stands for to the logits of its
+    key."""
     adapter = adapter_for(model)
 
     def merge(module: Any, args: Any, kwargs: Any) -> Any:
@@ -171,7 +173,8 @@ def as_reported(
             hooks += close_in_tower(adapter, [image for *_, image in placed(ids, reports)], number, layer)
     in_order = sorted(images, key=lambda image: image.modality)  # images before videos, as the tower is called
     try:
-        with masked_patches(adapter, in_order) if in_row else nullcontext():
+        small = small_images(adapter, in_order) if any(image.shrunk for image in images) else nullcontext()
+        with small, masked_patches(adapter, in_order) if in_row else nullcontext():
             yield
     finally:
         for hook in hooks:

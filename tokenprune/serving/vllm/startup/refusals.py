@@ -23,6 +23,7 @@ NEVER = {
     "text_attention": "the attention of decoder layers, and vLLM has one KV length for all layers",
     "text_tower": "the question, and vLLM encodes an image without it, once for all questions",
     "frames": "to compare the frames of a video, no two of which are pruned together",
+    "shrunk": "smaller images, which the processor of a server makes: lower its max_pixels or size",
     "kept_in_tower": "to prune between the layers of the vision tower, which are vLLM's own",
 }
 #: Rotary embeddings whose frequencies do not depend on the length (dynamic ones: up to the end of their table, which
