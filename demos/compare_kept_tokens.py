@@ -13,10 +13,11 @@ from _common import image_parser, question_of
 from tokenprune.evals.arguments import options as shared
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.defaults import EXPLAINED_STRATEGIES
+from tokenprune.evals.dev.figures.adapted import adapted_setup, with_adapted
 from tokenprune.evals.dev.figures.typical import typical
 from tokenprune.evals.explain import page, sheet
 from tokenprune.evals.explain.explain import explain
-from tokenprune.evals.models.bundled import SCENES
+from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.setups import DOWNSAMPLE, make_setups
 
@@ -31,8 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with a slider over the keep ratio")
     options = parser.parse_args(arguments)
     model, processor = load_model(options.model, "auto")
+    adapted = [] if options.image or Path(options.model) != MODEL else [adapted_setup(KEEP_RATIO)]
     usual = make_setups([DOWNSAMPLE, *EXPLAINED_STRATEGIES], [KEEP_RATIO], ["original"], baselines=[])
-    number = 0 if options.image else typical(usual)
+    number = 0 if options.image else typical([*usual, *adapted])
     image, question, box = question_of(options, SCENES, number, model, processor)
     smaller = [] if options.image else make_setups([DOWNSAMPLE], options.keep_ratio, ["original"], baselines=[])
     drawn = [*smaller, *make_setups(options.strategy, options.keep_ratio, options.position_ids, baselines=[])]
@@ -49,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name=public_name(options.model),
         rounds=0,
     )
-    sheet.draw(explained.only(drawn), options.output)
+    shown = explained.only(drawn)
+    for setup in adapted:
+        shown = with_adapted(shown, setup)
+    sheet.draw(shown, options.output)
     print(f"Written to {options.output}")
     if options.html is not None:
         page.write(explained, options.html)
@@ -57,5 +62,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with plain_errors():
+    with plain_errors("adapt"):
         main()

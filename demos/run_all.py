@@ -68,5 +68,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with plain_errors("optimize"):
+    with plain_errors("optimize,adapt"):
         main()

@@ -20,7 +20,7 @@ from tokenprune.evals.storage.files import naming
 
 # In inches; fonts in points.
 NARROWEST, TALLEST = 2.15, 3.6  # of a panel
-WIDEST = 13.9  # of the sheet
+WIDEST = 14.0  # of the sheet
 MARGIN, GUTTER = 0.14, 0.16
 SPACE = 0.24  # between rows
 KEY = 2.1  # the height of the key

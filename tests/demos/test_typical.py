@@ -20,12 +20,16 @@ from PIL import Image
 
 import tokenprune
 from tokenprune.evals.dev.figures import typical
-from tokenprune.evals.models.bundled import SETTINGS
+from tokenprune.evals.dev.figures.adapted import STRATEGY, adapted_setup, with_adapted
+from tokenprune.evals.explain.explain import explain
+from tokenprune.evals.models.bundled import MODEL, SCENES, SETTINGS
 from tokenprune.evals.models.loading import load_model
+from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.search import plot as search_plot
 from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
 
@@ -41,14 +45,31 @@ def test_the_first_question_with_the_usual_outcome_of_every_setup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Grid is right on four of the five questions that the unpruned model answers right, and Random on two."""
-    stored = [result("unpruned", 1.0, "bcdef"), result("Grid", 0.25, "acdef"), result("Random", 0.25, "ace")]
+    stored = [result("unpruned", 1.0, "bcdef"), result("Grid", 0.25, "acdef")]
     write_refcoco(tmp_path)
     one, *_ = load_questions(tmp_path, ["rec"])
     asked = [replace(one, id=id, split="val" if id in "ace" else "test") for id in "abcdef"]
     monkeypatch.setattr(typical, "measured", lambda part: SimpleNamespace(rows=stored))
+    monkeypatch.setattr(typical, "trained", lambda: [result("Random", 0.25, "ace")])
     monkeypatch.setattr(typical, "load_questions", lambda folder, tasks: asked)
     monkeypatch.setattr(typical, "SETTINGS", tmp_path / "none")
     assert asked[typical.typical(make_setups(["grid", "random"], [0.25], ["original"], baselines=[]))].id == "d"
+
+
+def test_the_adapted_model_locates_what_the_model_without_the_adapter_does_not() -> None:
+    """Question 9 is the first with an IoU of 0 without the adapter."""
+    model, processor = load_model(str(MODEL), "auto")
+    question = load_questions(SCENES, ["rec"], style=style_of(model.config, processor))[9]
+    assert isinstance(question, RefCocoQuestion)
+    (image,) = question.open_images()
+    plain = make_setups([STRATEGY], [0.25], ["original"], baselines=[])
+    setup = adapted_setup(0.25)
+    without = explain(model, processor, image, question.text, plain, true_box=question.box, rounds=0)
+    _, pruned, adapted = with_adapted(without, setup).outcomes
+    assert adapted.setup.label == "FoPru cls -2 auto, adapted"
+    assert adapted.kept.n_kept == pruned.kept.n_kept == 64
+    assert pruned.iou == 0
+    assert (adapted.iou or 0) > 0.5
 
 
 # The lines that readers copy from `patch_your_model.py` work on their own, and the demo prints what they change.

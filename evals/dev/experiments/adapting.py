@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from tokenprune.evals.adapt.adapt import IDENTITY, adapt
 from tokenprune.evals.arguments.parser import script_parser
+from tokenprune.evals.dev.figures.adapted import STRATEGY
 from tokenprune.evals.dev.tables.accuracy.adapted import ADAPTED
 from tokenprune.evals.dev.train.release.choose import draw_set
 from tokenprune.evals.dev.train.release.plans import KINDS, REC, SQUARE, SetPlan
@@ -34,7 +35,6 @@ from tokenprune.evals.storage.results import TaskResult
 
 KEEP_RATIOS = (0.25, 0.1)
 TRAINING = "train"
-STRATEGY = "fopru:score=cls,layer=-2,cells=auto"
 SEED = 1
 #: The file that is written last, so that a set without it is incomplete.
 LAST = "annotations.json"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tokenprune.evals.dev.tables.accuracy.adapted import trained
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, measured
 from tokenprune.evals.models.bundled import SCENES, SETTINGS
 from tokenprune.evals.run.calibration_images import calibrated_on, without_images
@@ -16,9 +17,9 @@ def typical(setups: Sequence[Setup]) -> int:
     which each of the `setups` does what it does on most such questions: right if it is right on more than half of them,
     else wrong. Only questions of the main table count. StopIteration if there is none.
 
-    An adapted model is not in the image: the repository has the scores of its answers, but no adapter to draw it with.
+    A setup of the adapted model has its label in the tables, such as "FoPru cls -2 auto, adapted".
     """
-    rows = {row.key: row for row in measured(MAIN).rows if row.task == "rec"}
+    rows = {row.key: row for row in (*measured(MAIN).rows, *trained()) if row.task == "rec"}
     whole = rows[SetupKey(UNPRUNED, "original", 1.0)]
     answers = [[points for points, _ in row.scored_images] for row in (whole, *(rows[one.key] for one in setups))]
     known = [pruned for unpruned, *pruned in zip(*answers, strict=True) if unpruned]

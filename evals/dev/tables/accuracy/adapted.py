@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.report.table import Table
 from tokenprune.evals.report.tables import accuracy_cell
+from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.results import TaskResult, by_setup, compare
 from tokenprune.evals.storage.results_io import read
@@ -27,6 +30,16 @@ HEAD = (
 def stored(name: str = "adapted") -> str:
     """Return the table of a file of rows, given by its name without the ending."""
     return f"{table(read([RESULTS / f'{name}.jsonl']))}\n"
+
+
+def trained(folder: Path = RESULTS) -> list[TaskResult]:
+    """Return the rows of all adapted models that prune, with ", adapted" after the strategy's name."""
+    return [
+        replace(row, strategy=f"{row.strategy}, {ADAPTED}")
+        for file in sorted(folder.glob("adapted_*.jsonl"))
+        for row in read([file])
+        if row.model == ADAPTED and row.strategy != UNPRUNED
+    ]
 
 
 def table(rows: Sequence[TaskResult]) -> Table:

@@ -1,19 +1,17 @@
 """The short table of accuracy: a few strategies of the plan's main part at each keep ratio."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from tokenprune.evals.defaults import DEFAULT_STRATEGY
 from tokenprune.evals.dev.measure.directions import FOPRU
 from tokenprune.evals.dev.measure.plan import STRATEGIES, is_inside
-from tokenprune.evals.dev.tables.accuracy.adapted import ADAPTED
+from tokenprune.evals.dev.tables.accuracy.adapted import trained
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, ROWS, label, measured
 from tokenprune.evals.report.tables import BASELINE, summary_table
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.results import TaskResult, by_setup
-from tokenprune.evals.storage.results_io import read
 
 ALWAYS = (UNPRUNED, label(DEFAULT_STRATEGY), FOPRU, BASELINE, DOWNSAMPLE)
 KEEP_RATIOS = (1.0, 0.25)
@@ -26,15 +24,7 @@ def stored(folder: Path = ROWS) -> str:
     if not found.rows:
         return NOTHING_MEASURED
     best, asked = set(best_of_each_ratio(found.rows)), {row.questions for row in found.rows}
-    adapted = [
-        replace(row, strategy=f"{row.strategy}, {ADAPTED}")
-        for file in sorted(folder.parent.glob("adapted_*.jsonl"))
-        for row in read([file])
-        if row.model == ADAPTED
-        and row.strategy != UNPRUNED
-        and row.keep_ratio in KEEP_RATIOS
-        and row.questions in asked
-    ]
+    adapted = [row for row in trained(folder.parent) if row.keep_ratio in KEEP_RATIOS and row.questions in asked]
     shown = [
         row
         for row in found.rows
