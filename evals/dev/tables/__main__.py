@@ -30,7 +30,6 @@ from tokenprune.evals.dev.tables.speed import (
 from tokenprune.evals.report import markers
 
 #: The folders of strategies, and the file of a strategy that is in none.
-FOLDERS = "pre_tower", "in_tower", "pre_llm", "video", "in_llm", "baselines", "compose"
 #: The function that makes each table, by the name in the table's markers.
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline.stored,
@@ -59,7 +58,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "before the tower": tower.before,
     "in the tower": tower.inside,
     "served models": served.table,
-    **{f"strategies: {folder}": partial(catalogue.stored, folder) for folder in FOLDERS},
+    "strategies": catalogue.summary,
+    **{f"strategies: {folder}": partial(catalogue.stored, folder) for folder in catalogue.FOLDERS},
 }
 
 
