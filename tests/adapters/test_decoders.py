@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.families.base import IMAGE, VOCAB, decoder
-from helpers.families.llava import BACKBONES, Llava
+from helpers.families.llava import Llava
 from helpers.models.staged import Ahead
 from helpers.tiny import prompt
 from transformers import (
@@ -34,10 +34,9 @@ from tokenprune.adapters.decoder.attention import text_heads
 from tokenprune.strategy import Stage
 
 
-def llava_on(config: Any, monkeypatch: pytest.MonkeyPatch, attention: str = "sdpa") -> Any:
+def llava_on(config: Any, attention: str = "sdpa") -> Any:
     """Return a tiny LLaVA with another language model."""
-    monkeypatch.setitem(BACKBONES, "clip", lambda **_: config)
-    return Llava("llava-clip").build(attention)
+    return Llava("llava-clip", text_config=config).build(attention)
 
 
 @pytest.mark.parametrize(
@@ -61,16 +60,16 @@ def llava_on(config: Any, monkeypatch: pytest.MonkeyPatch, attention: str = "sdp
     ],
     ids=lambda config: config.model_type,
 )
-def test_without_layers(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = llava_on(config, monkeypatch, "eager")
+def test_without_layers(config: Any) -> None:
+    model = llava_on(config, "eager")
     with pytest.raises(UnsupportedError, match=rf"{config.model_type} language model.*has no \.layers"):
         tokenprune.patch(model, Grid())
 
 
 @pytest.mark.parametrize("layer_types", [None, ["sliding_attention"] * 2], ids=["window", "layer_types"])
-def test_a_window_that_the_language_model_ignores(layer_types: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_window_that_the_language_model_ignores(layer_types: Any) -> None:
     more = {} if layer_types is None else {"layer_types": layer_types}
-    model = llava_on(LlamaConfig(**decoder(sliding_window=8, **more)), monkeypatch)
+    model = llava_on(LlamaConfig(**decoder(sliding_window=8, **more)))
     with pytest.raises(UnsupportedError, match=r"sliding_window=8.*LlamaModel ignores.*sliding_window = None"):
         tokenprune.patch(model, Grid())
     text = model.config.get_text_config()
@@ -82,13 +81,13 @@ def test_a_window_that_the_language_model_ignores(layer_types: Any, monkeypatch:
     assert handle.report.n_kept == 9
 
 
-def test_a_window_that_the_language_model_uses(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = llava_on(MistralConfig(**decoder(sliding_window=8)), monkeypatch)
+def test_a_window_that_the_language_model_uses() -> None:
+    model = llava_on(MistralConfig(**decoder(sliding_window=8)))
     tokenprune.patch(model, Grid()).remove()
 
 
-def test_masks_that_depend_on_content(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = llava_on(DogeConfig(**decoder(keep_window_size=8)), monkeypatch)
+def test_masks_that_depend_on_content() -> None:
+    model = llava_on(DogeConfig(**decoder(keep_window_size=8)))
     with pytest.raises(UnsupportedError, match=r"DogeAttention computes which tokens to attend to from their content"):
         tokenprune.patch(model, Grid())
 
@@ -157,12 +156,12 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("kind", TEXT_GUIDED)
-def test_attention_is_read_as_the_model_rotates(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, inputs = llava_on(TEXT_GUIDED[kind], monkeypatch), prompt([1])
+def test_attention_is_read_as_the_model_rotates(kind: str) -> None:
+    model, inputs = llava_on(TEXT_GUIDED[kind]), prompt([1])
     with tokenprune.probe(model, decoder_layers=[0, 1]) as seen:
         (image,) = seen.run(**inputs)
     with torch.no_grad():
-        maps = llava_on(TEXT_GUIDED[kind], monkeypatch, "eager")(**inputs, output_attentions=True).attentions
+        maps = llava_on(TEXT_GUIDED[kind], "eager")(**inputs, output_attentions=True).attentions
     visual, expected = inputs["input_ids"][0] == IMAGE, None
     for layer, weights in enumerate(maps):
         expected = weights[0].mean(0)[-1, visual]
@@ -174,9 +173,9 @@ def test_attention_is_read_as_the_model_rotates(kind: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
-def test_attention_that_cannot_be_read(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_that_cannot_be_read(kind: str) -> None:
     config, why = UNREADABLE[kind]
-    model = llava_on(config, monkeypatch, "eager")
+    model = llava_on(config, "eager")
     with pytest.raises(UnsupportedError, match=f"attention of the language model's layers.*{why}"):
         tokenprune.patch(model, "fastv", keep_ratio=0.5)
     with pytest.raises(UnsupportedError, match=why):

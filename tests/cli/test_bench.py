@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.commands import command
-from helpers.families.llava_next import LlavaOnevision
-from helpers.families.qwen_vl import Qwen2_5_VL
+from helpers.families import FAMILIES
 from helpers.files.evals import saved
 from helpers.models.video_models import saved_qwen
 from helpers.tiny import SIDE, tiny_llava
@@ -47,7 +46,7 @@ def test_shapes_are_those_of_published_models(shape: str, billions: float, layer
     assert prompts.count_of(model, prompts.image_of(config, 672, torch.Generator())) == n_visual
 
 
-@pytest.mark.parametrize("family", [LlavaOnevision("llava-onevision"), Qwen2_5_VL("qwen2.5-vl")], ids=lambda f: f.name)
+@pytest.mark.parametrize("family", [FAMILIES["llava-onevision"], FAMILIES["qwen2.5-vl"]], ids=lambda f: f.name)
 def test_other_families_are_measured(family: Any, tmp_path: Path) -> None:
     """Families with tiles or position IDs of three components, also with strategies that read pixels or attention."""
     model = family.build("sdpa", n_layers=3)
@@ -134,7 +133,7 @@ def test_command_on_a_drawn_image(
     run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Patches are dropped before the tower, and the ideal is an image with only that many."""
-    monkeypatch.setitem(shapes.SHAPES, "qwen2.5-vl-3b", Qwen2_5_VL("qwen2.5-vl").config)
+    monkeypatch.setitem(shapes.SHAPES, "qwen2.5-vl-3b", FAMILIES["qwen2.5-vl"].config)
     options = ["--shape", "qwen2.5-vl-3b", "--image", "screen", "--side", 256, "--rounds", 0]
     assert run(*options, "--strategy", "pixelprune", "pixelprune+divprune", "--keep-ratio", 1, 0.1) == 0
     path = tmp_path / "new" / "bench.json"

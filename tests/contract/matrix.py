@@ -92,11 +92,10 @@ def section(page: str) -> str:
 def write(runs: Path) -> None:
     """Write the table, and the data of `tokenprune models`, from the results of a run of the matrix. Families that were
     not run, such as those that this transformers lacks, keep what is stored."""
-    from helpers import families
-    from helpers.families import denoising, sparse
+    from helpers.families import COMPACT_ONLY, DENOISING, FAMILIES
 
     found, stored = json.loads(runs.read_text()), json.loads(FILE.read_text(encoding="utf-8"))
-    names = [*families.CLASSES, *denoising.CLASSES, *sparse.COMPACT_ONLY]
+    names = [*FAMILIES.classes, *DENOISING.classes, *COMPACT_ONLY.classes]
     tested = {case: {**facts_of(case), **found[case]} if case in found else stored[case] for case in names}
     FILE.write_text(json.dumps(tested, indent=1) + "\n", encoding="utf-8")
     read_tested.cache_clear()

@@ -8,10 +8,9 @@ import torch
 from helpers.contract.cells import ANYWHERE, assert_within_budget, model_of, refusal_of, strategy_of
 from helpers.contract.modes import MODES, STEPS, Run
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns
-from helpers.families import Family
+from helpers.families import COMPACT_ONLY, Family
 from helpers.families.base import CACHE
-from helpers.families.sparse import COMPACT_ONLY
-from helpers.families.sparse.minimax import MiniMaxM3
+from helpers.families.packed import MiniMaxM3
 from torch import Tensor
 
 import tokenprune
@@ -156,7 +155,8 @@ def test_padding(case: str) -> None:
 def test_blocks_are_chosen(case: str) -> None:
     """The same weights answer differently with more blocks, so the indexer matters in the comparison."""
     inputs, answers = COMPACT_ONLY[case].prompt([2]), []
-    for model in (model_of(case), MiniMaxM3(case, n_blocks=100).build()):
+    more = {**COMPACT_ONLY[case].stored["text_config"], "index_topk_blocks": 100}
+    for model in (model_of(case), MiniMaxM3(case, text_config=more).build()):
         with torch.no_grad(), tokenprune.patch(model, strategy_of(ANYWHERE), position_ids="compact"):
             answers.append(model(**inputs).logits[:, -1])
     assert (answers[0] - answers[1]).abs().max() > 1e-2

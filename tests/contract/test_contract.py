@@ -37,10 +37,8 @@ from helpers.contract.cells import (
 )
 from helpers.contract.modes import BATCHES, STEPS, VIDEO_BATCHES, run_cell, video_batches_of
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns, of_left, seen_by
-from helpers.families import FAMILIES, VERSION
+from helpers.families import COMPACT_ONLY, DENOISING, FAMILIES, VERSION
 from helpers.families.base import CACHE, ENCODES_FIRST
-from helpers.families.denoising import DENOISING
-from helpers.families.sparse import COMPACT_ONLY
 
 import tokenprune
 from tokenprune import STRATEGIES, UnsupportedError

@@ -10,7 +10,7 @@ import torch
 from helpers.contract.cells import ANYWHERE, DEPTH, MECHANISMS, assert_within_budget, served, strategy_of
 from helpers.contract.oracle import assert_close, dropped_columns, placed, seen_by
 from helpers.contract.tower import close_in_tower
-from helpers.families.denoising import DENOISING
+from helpers.families import DENOISING
 from helpers.families.denoising.base import Closed
 from torch import Tensor
 

@@ -27,7 +27,7 @@ class Windowed(Llava):
     """A LLaVA whose language model has a sliding window: in all layers, or in one of two."""
 
     def __init__(self, backbone: str, window: int) -> None:
-        super().__init__(f"{backbone}-{window}")
+        super().__init__("llava-clip")
         self.backbone, self.window = backbone, window
 
     def config(self) -> Any:
@@ -52,7 +52,8 @@ class Windowed(Llava):
 #: A prompt has at least 42 columns, at least 20 of which are left: windows are shorter or longer than the pruned
 #: prompt.
 WINDOWED = {
-    f.name: f for f in (Windowed("mistral", 8), Windowed("mistral", 30), Windowed("qwen2", 8), Windowed("gemma2", 8))
+    f"{f.backbone}-{f.window}": f
+    for f in (Windowed("mistral", 8), Windowed("mistral", 30), Windowed("qwen2", 8), Windowed("gemma2", 8))
 }
 CASES: dict[str, Family] = {**WINDOWED, **{name: FAMILIES[name] for name in ("gemma3", "gemma3-window", "paligemma")}}
 

@@ -39,7 +39,7 @@ BEFORE_THE_LANGUAGE_MODEL = [
 
 def tiny_llava(tower: str = "clip", seed: int = 0, attention: str = "sdpa", **settings: Any) -> Any:
     """Return a LlavaForConditionalGeneration in float32 whose attention is far from uniform."""
-    return Llava(f"llava-{tower}", tower, **settings).build(attention, seed)
+    return Llava(f"llava-{tower}", **settings).build(attention, seed)
 
 
 def prompt(

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.families import FAMILIES, VERSION
+from helpers.families import COMPACT_ONLY, FAMILIES, VERSION
 from helpers.families.base import ENCODES_FIRST
 from helpers.families.llava import TOWERS
-from helpers.families.sparse import COMPACT_ONLY
 from helpers.tiny import CACHE, IMAGE, SIDE, prompt, tiny_llava
 from torch.testing import assert_close
 from transformers import DynamicCache, StaticCache

@@ -40,10 +40,10 @@ def anything(side: int) -> Callable[[Random], Size]:
 class Kind:
     """What is drawn of a family.
 
-    settings: of the tiny family's class. size: a random image; None for one of the tiny family's own.
-    own_decoder: whether the language model must be the family's. images_first: whether images precede all text of a
-    row. chats: whether `generate` accepts further images after the first turn. mrope: whether position IDs have three
-    components.
+    settings: of the tiny family's class; a LLaVA's kind is its tower. size: a random image; None for one of the tiny
+    family's own. own_decoder: whether the language model must be the family's. images_first: whether images precede all
+    text of a row. chats: whether `generate` accepts further images after the first turn. mrope: whether position IDs
+    have three components.
     """
 
     tiny: str
@@ -100,7 +100,9 @@ class Family:
     def __init__(self, name: str, rng: Random) -> None:
         self.kind = FAMILIES[name]
         self.settings = self.kind.settings(rng)
-        self.tiny = type(TINY[self.kind.tiny])(name, **self.settings)
+        own = dict(self.settings)
+        tiny = f"llava-{own.pop('kind')}" if "kind" in own else self.kind.tiny
+        self.tiny = type(TINY[self.kind.tiny])(tiny, **own)
         self.attention, self.layers = rng.choice(["sdpa", "eager"]), rng.randint(2, 6)
         config = self.config(rng)
         self.tiny.config = lambda: config

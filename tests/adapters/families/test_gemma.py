@@ -130,9 +130,8 @@ WINDOW, STEPS = 3, 9
 
 
 def short_window() -> Any:
-    family: Any = type(FAMILIES["unlimited-ocr"])("unlimited-ocr-short")
-    family.window = WINDOW
-    return family
+    family: Any = FAMILIES["unlimited-ocr"]
+    return type(family)(family.name, text_config={**family.stored["text_config"], "sliding_window": WINDOW})
 
 
 def expected(family: Family, model: Any, whole: dict[str, Any], dropped: Tensor, n_prompt: int) -> Tensor:

@@ -9,7 +9,7 @@ import transformers
 from helpers.contract.modes import Run, generated, run_cell
 from helpers.contract.oracle import assert_close, dropped_columns
 from helpers.families import FAMILIES
-from helpers.families.packed.omni import AUDIO, Qwen2_5Omni
+from helpers.families.omni import AUDIO, Qwen2_5Omni
 from torch import Tensor
 
 import tokenprune

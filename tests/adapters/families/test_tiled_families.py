@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.families import FAMILIES, VERSION
-from helpers.families.tiled.deepseek_vl import drawn
+from helpers.families.llava import drawn
 from torch import Tensor
 
 import tokenprune

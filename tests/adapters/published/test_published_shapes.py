@@ -1,4 +1,4 @@
-"""Families at their published configuration, with prompts as their processors write them for common sizes.
+"""Families at the shapes of published checkpoints, with prompts as their processors write them for common sizes.
 
 Widths of heads, patch and merge sizes, kinds of layers and sections of position IDs are the published ones. Layers and
 experts are few, hidden states narrow and the vocabulary small.
@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from helpers.contract.modes import Run, generated
 from helpers.contract.oracle import TOLERANCE, dropped_columns
-from helpers.families.base import BREAK, END, IMAGE, PAD, START, VIDEO, Family
-from helpers.families.packed.glm import VIDEO_END, VIDEO_START, Glm4v, Glm46V, GlmMoe
-from helpers.families.packed.qwen3_5 import Qwen3_5, Qwen3_5Moe
-from helpers.families.packed.qwen3_vl_moe import Qwen3VLMoe
+from helpers.contract.published import as_published
+from helpers.families import Family
+from helpers.families.base import END, IMAGE, PAD, START, VIDEO, WEIGHTS
+from helpers.families.packed import VIDEO_END, VIDEO_START
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import (
@@ -37,8 +36,7 @@ from transformers.video_utils import VideoMetadata
 
 import tokenprune
 
-WIDTH, VOCABULARY = 256, 128
-NARROW: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": 64, "vocab_size": VOCABULARY}
+VOCABULARY = 128
 QWEN_MARKERS = {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO, "<|vision_start|>": START, "<|vision_end|>": END}
 GLM_MARKERS = {
     "<|image|>": IMAGE,
@@ -52,25 +50,22 @@ GLM_MARKERS = {
 
 @dataclass(frozen=True)
 class Published:
-    """A family at its published configuration.
+    """A family, which has the settings in `configs/NAME.json`; the others are the defaults, which are the checkpoint's.
 
-    base: the test family of the class.
-    text, vision: settings that differ from the configuration's defaults, which are those of the checkpoint.
+    family: the tiny family of the class.
     processor: makes the processor from a tokenizer.
     image, video: their text in a prompt.
     n_visual: visual tokens of the images of 240 x 320 and 320 x 480, and of the video of 4 frames of 240 x 320.
     facts: attributes of the text config that must have the published values.
     """
 
-    base: type[Any]
-    text: dict[str, Any]
-    vision: dict[str, Any]
+    family: str
+    facts: dict[str, Any]
     processor: Callable[[Any], Any]
     markers: dict[str, int]
     image: str
     video: str
     n_visual: tuple[int, int, int]
-    facts: dict[str, Any]
 
 
 def qwen(tokenizer: Any) -> Any:
@@ -88,10 +83,6 @@ def glm46(tokenizer: Any) -> Any:
     return Glm46VProcessor(Glm46VImageProcessor(), tokenizer, Glm46VVideoProcessor())
 
 
-def rope(**settings: Any) -> Any:
-    return {"rope_parameters": {"rope_type": "default", "rope_theta": 1e7, **settings}}
-
-
 QWEN: dict[str, Any] = {
     "processor": qwen,
     "markers": QWEN_MARKERS,
@@ -105,121 +96,28 @@ GLM: dict[str, Any] = {
     "video": "<|begin_of_video|><|video|><|end_of_video|>",
     "n_visual": (99, 187, 198),
 }
-QWEN_TOWER = {"depth": 2, "intermediate_size": 64, "out_hidden_size": WIDTH}
-GLM_TOWER = {"depth": 2, "intermediate_size": 64, "out_hidden_size": WIDTH}
-#: A head's width is that of the hidden states divided by the number of heads: four of the 32 heads make them narrow.
-GLM_HEADS = {"hidden_size": 512, "num_attention_heads": 4}
-GLM_TEXT: dict[str, Any] = {**NARROW, **GLM_HEADS, "num_hidden_layers": 2}
-HYBRID = ["linear_attention"] * 3 + ["full_attention"]
-QWEN_ROPE = {"mrope_section": [24, 20, 20], "mrope_interleaved": True}
-QWEN3_5_ROPE = {"mrope_section": [11, 11, 10], "mrope_interleaved": True, "partial_rotary_factor": 0.25}
-GLM_ROPE = {"mrope_section": [8, 12, 12], "partial_rotary_factor": 0.5}
-FEW_EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+HYBRID = {"num_attention_heads": 16, "head_dim": 256, "layer_types": ["linear_attention"] * 3 + ["full_attention"]}
 
+#: A head's width is that of the hidden states divided by the number of heads: in GLM-4.1V and GLM-4.6V, four of the 32
+#: heads make them narrow.
 PUBLISHED = {
-    "Qwen3.5-9B": Published(
-        Qwen3_5,
-        {**NARROW, **rope(**QWEN3_5_ROPE), "num_hidden_layers": 4},
-        QWEN_TOWER,
-        **QWEN,
-        facts={"num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 256, "layer_types": HYBRID},
-    ),
-    "Qwen3.5-35B-A3B": Published(
-        Qwen3_5Moe,
-        {
-            "hidden_size": WIDTH,
-            "vocab_size": VOCABULARY,
-            **rope(**QWEN3_5_ROPE),
-            **FEW_EXPERTS,
-            "shared_expert_intermediate_size": 32,
-            "num_hidden_layers": 4,
-        },
-        QWEN_TOWER,
-        **QWEN,
-        facts={"num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 256, "layer_types": HYBRID},
-    ),
-    "Qwen3-VL-30B-A3B": Published(
-        Qwen3VLMoe,
-        {
-            **NARROW,
-            **rope(**QWEN_ROPE),
-            **FEW_EXPERTS,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 4,
-            "head_dim": 128,
-        },
-        {**QWEN_TOWER, "depth": 4, "deepstack_visual_indexes": [1, 2, 3]},
-        **QWEN,
-        facts={},
-    ),
-    "GLM-4.1V-9B": Published(
-        Glm4v,
-        {**GLM_TEXT, **rope(**GLM_ROPE)},
-        {**GLM_TOWER, "out_hidden_size": GLM_HEADS["hidden_size"]},
-        processor=glm,
-        **GLM,
-        facts={"num_key_value_heads": 2},
-    ),
-    "GLM-4.6V-Flash": Published(
-        Glm46V,
-        {**GLM_TEXT, **rope(**GLM_ROPE), "model_type": "glm4v_text"},
-        {**GLM_TOWER, "out_hidden_size": GLM_HEADS["hidden_size"], "model_type": "glm4v_vision"},
-        processor=glm46,
-        **GLM,
-        facts={"num_key_value_heads": 2},
-    ),
-    "GLM-4.5V": Published(
-        GlmMoe,
-        {
-            **NARROW,
-            **rope(**GLM_ROPE),
-            "head_dim": 128,
-            "num_attention_heads": 16,
-            "num_hidden_layers": 2,
-            "n_routed_experts": 8,
-            "num_experts_per_tok": 2,
-            "moe_intermediate_size": 32,
-        },
-        GLM_TOWER,
-        processor=glm,
-        **GLM,
-        facts={"num_key_value_heads": 8, "first_k_dense_replace": 1},
-    ),
+    "Qwen3.5-9B": Published("qwen3.5", {**HYBRID, "num_key_value_heads": 4}, **QWEN),
+    "Qwen3.5-35B-A3B": Published("qwen3.5-moe", {**HYBRID, "num_key_value_heads": 2}, **QWEN),
+    "Qwen3-VL-30B-A3B": Published("qwen3-vl-moe", {}, **QWEN),
+    "GLM-4.1V-9B": Published("glm4v", {"num_key_value_heads": 2}, glm, **GLM),
+    "GLM-4.6V-Flash": Published("glm4.6v", {"num_key_value_heads": 2}, glm46, **GLM),
+    "GLM-4.5V": Published("glm4v-moe", {"num_key_value_heads": 8, "first_k_dense_replace": 1}, glm, **GLM),
 }
-
-
-def family_of(name: str) -> Family:
-    published = PUBLISHED[name]
-
-    class AsPublished(published.base):
-        """Scales weights by the width of their input, so that they keep its scale."""
-
-        def config(self) -> Any:
-            kind: Any = type(published.base(name).config())
-            return kind(text_config=published.text, vision_config=published.vision, **self.tokens())
-
-        def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
-            torch.manual_seed(seed)
-            config = self.config()
-            config._attn_implementation = attention
-            model: Any = getattr(transformers, self.class_name)(config).eval()
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    if parameter.ndim > 1:
-                        parameter.normal_(std=parameter[0].numel() ** -0.5)
-            model.generation_config.eos_token_id = None
-            model.generation_config.pad_token_id = PAD
-            model.generation_config.suppress_tokens = [IMAGE, VIDEO, START, END, BREAK, VIDEO_START, VIDEO_END]
-            return model
-
-    return AsPublished(name)
 
 
 @lru_cache(maxsize=1)
 def served(name: str) -> tuple[Family, Any]:
-    family = family_of(name)
+    family = as_published(PUBLISHED[name].family, name)
     model = family.build()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:  # by the width of its input, so that states keep their scale
+                parameter.mul_(parameter[0].numel() ** -0.5 / WEIGHTS)
     vars(family)["unpatched"] = model  # the oracle runs only after the patch is removed, so it can use the same model
     return family, model
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from helpers.families import FAMILIES, Family, present
-from helpers.families.sparse import COMPACT_ONLY
+from helpers.families import COMPACT_ONLY, FAMILIES, Family, present
 from torch import Tensor
 
 import tokenprune

@@ -11,8 +11,8 @@ import transformers
 from helpers.contract.oracle import assert_close, dropped_columns
 from helpers.contract.published import assert_pruned_is_masked, build, image_of, n_placeholders, prompt_of
 from helpers.families.base import IMAGE, START, VIDEO, decoder
-from helpers.families.gemma3n import Gemma3n
-from helpers.families.tiled.others import FastVlm, PerceptionLM
+from helpers.families.gemma import Gemma3n
+from helpers.families.llava import FastVlm, PerceptionLM
 from torch import Tensor, nn
 
 import tokenprune
@@ -27,7 +27,7 @@ class Perception(PerceptionLM):
 
     encoder = "vit_pe_lang_large_patch14_448"
     cls = True
-    side = 56
+    side, n_visual = 56, 12
 
     def config(self) -> Any:
         arguments = {"embed_dim": 32, "depth": 3, "num_heads": 2, "img_size": [56, 56], "ref_feat_shape": [4, 4]}
@@ -40,13 +40,6 @@ class Perception(PerceptionLM):
             image_token_id=IMAGE,
             video_token_id=VIDEO,
         )
-
-    def block(self, size: Any) -> list[int]:
-        return [VIDEO if len(size) == 3 else IMAGE] * 12
-
-    def image_inputs(self, size: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        name = "pixel_values_videos" if len(size) == 3 else "pixel_values"
-        return {name: torch.randn(1, 3, 3, self.side, self.side, generator=generator)}
 
 
 class WithoutCls(Perception):
@@ -78,9 +71,9 @@ class Fast(FastVlm):
 
 
 FAMILIES: dict[str, Any] = {
-    "perception": Perception("perception"),
-    "without-cls": WithoutCls("without-cls"),
-    "fast": Fast("fast"),
+    "perception": Perception("perception-lm"),
+    "without-cls": WithoutCls("perception-lm"),
+    "fast": Fast("fast-vlm"),
 }
 
 
@@ -138,7 +131,7 @@ def test_a_pickle_is_patched_by_itself(name: str) -> None:
 
 
 def test_a_tower_of_another_design_is_refused() -> None:
-    family = Perception("resnet")
+    family = Perception("perception-lm")
     model = family.build()
     model.model.vision_tower.timm_model.blocks = None
     with pytest.raises(UnsupportedError, match="how timm's Eva attends is not known"):
@@ -147,7 +140,7 @@ def test_a_tower_of_another_design_is_refused() -> None:
 
 def test_a_convolutional_tower_has_no_attention() -> None:
     """The last stage decides: that of the published FastViT has attention, others do not."""
-    family = Fast("convolutional")
+    family = Fast("fast-vlm")
     config = family.config()
     config.vision_config.architecture = "fastvit_sa12"
     sizes: dict[str, Any] = {"layers": [1, 1, 1, 1], "embed_dims": [8, 8, 16, 64]}
@@ -185,7 +178,7 @@ class PublishedGemma3n(Gemma3n):
 @pytest.mark.slow
 def test_gemma_3n_at_published_shapes() -> None:
     """Includes the attention of the tower's last stage, carried to visual tokens as the tower fuses its maps."""
-    family: Any = PublishedGemma3n("published")
+    family: Any = PublishedGemma3n("gemma3n")
     model = build(family, "sdpa")
     assert pickle.loads(pickle.dumps(adapter_for(model).tower))
     processor = transformers.SiglipImageProcessor(size={"height": 768, "width": 768}, do_normalize=False)

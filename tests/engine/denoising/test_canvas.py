@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from helpers.contract.oracle import assert_close, dropped_columns
+from helpers.families import DENOISING
 from helpers.families.base import IMAGE
-from helpers.families.denoising import DENOISING
 from helpers.families.denoising.base import Closed, Denoised
 from helpers.tiny import tiny_llava
 from torch import Tensor

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.families.denoising import DENOISING
+from helpers.families import DENOISING
 from transformers import DynamicCache
 
 import tokenprune

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.contract.oracle import Identity, assert_close, dropped_columns, seen_by
-from helpers.families.denoising import DENOISING
+from helpers.families import DENOISING
 from helpers.families.denoising.base import Closed, Denoised
 from helpers.tiny import tiny_llava
 from transformers import Cache

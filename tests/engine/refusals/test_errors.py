@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.families.base import RECENT
-from helpers.families.llava import BACKBONES
-from helpers.tiny import ENCODES_FIRST, IMAGE, TOWERS, prompt, tiny_llava
+from helpers.families.base import RECENT, tower
+from helpers.tiny import ENCODES_FIRST, IMAGE, SIDE, prompt, tiny_llava
 from transformers import Dinov2WithRegistersConfig, LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration
 
 import tokenprune
@@ -100,16 +99,15 @@ def test_a_model_without_a_vision_tower() -> None:
         tokenprune.patch(model, FoPru())
 
 
-def test_registers_are_not_taken_for_patches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TOWERS, "registers", Dinov2WithRegistersConfig)
-    monkeypatch.setitem(BACKBONES, "registers", LlamaConfig)
+def test_registers_are_not_taken_for_patches() -> None:
+    vision = Dinov2WithRegistersConfig(**tower(SIDE))
     with pytest.raises(UnsupportedError, match="'dinov2_with_registers' vision tower, whose visual tokens"):
-        tokenprune.patch(tiny_llava("registers"), FoPru())
+        tokenprune.patch(tiny_llava("clip", vision_config=vision), FoPru())
 
 
-@pytest.mark.parametrize(("tower", "select", "fitting"), [("clip", "full", "default"), ("siglip", "default", "full")])
-def test_tokens_that_are_no_patches(tower: str, select: str, fitting: str) -> None:
-    model = tiny_llava(tower)
+@pytest.mark.parametrize(("kind", "select", "fitting"), [("clip", "full", "default"), ("siglip", "default", "full")])
+def test_tokens_that_are_no_patches(kind: str, select: str, fitting: str) -> None:
+    model = tiny_llava(kind)
     model.config.vision_feature_select_strategy = select
     with pytest.raises(UnsupportedError, match=f"Set model.config.vision_feature_select_strategy = '{fitting}'"):
         tokenprune.patch(model, FoPru())

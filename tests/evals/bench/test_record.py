@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.families.qwen_vl import Qwen2_5_VL
+from helpers.families import FAMILIES
 from helpers.tiny import tiny_llava
 from PIL import Image
 from transformers import Qwen2VLImageProcessor
@@ -132,7 +132,7 @@ def test_much_of_them_repeats(kind: str, share: float) -> None:
 
 def test_patches_are_those_of_the_processor() -> None:
     """That is Qwen2-VL's processor, without resizing and normalised to -1 to 1."""
-    config, half = Qwen2_5_VL("qwen2.5-vl").config(), [0.5, 0.5, 0.5]
+    config, half = FAMILIES["qwen2.5-vl"].config(), [0.5, 0.5, 0.5]
     vision, image = config.vision_config, rendered("table", 64)
     processor = Qwen2VLImageProcessor(
         patch_size=vision.patch_size,

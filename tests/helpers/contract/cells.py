@@ -9,9 +9,7 @@ import pytest
 
 import tokenprune
 from helpers.contract.modes import cells_of
-from helpers.families import FAMILIES, Family
-from helpers.families.denoising import DENOISING
-from helpers.families.sparse import COMPACT_ONLY
+from helpers.families import COMPACT_ONLY, DENOISING, FAMILIES, Family
 from tokenprune import STRATEGIES, Compose, DivPrune, FastV, FoPru, PixelPrune, UnsupportedError
 from tokenprune.adapters import ADAPTERS, ModelAdapter, adapter_for
 from tokenprune.adapters.tested import read_tested

@@ -1,5 +1,7 @@
 """Models at the shapes of published checkpoints, and prompts with the token counts of their real processors."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,11 +9,20 @@ import torch
 
 import tokenprune
 from helpers.contract.oracle import as_reported, dropped_columns
+from helpers.families import FAMILIES, Family
 from helpers.families.base import END, IMAGE
 from tokenprune import FoPru, Random
 
+CONFIGS = Path(__file__).parents[2] / "adapters" / "published" / "configs"
 #: The markers before a run of placeholders, followed by the number of placeholders.
 Placeholders = list[int]
+
+
+def as_published(name: str, checkpoint: str) -> Family:
+    """Return a family with the settings of a published checkpoint."""
+    family = type(FAMILIES[name])(name)
+    family.settings |= json.loads((CONFIGS / f"{checkpoint}.json").read_text())
+    return family
 
 
 def build(family: Any, attention: str = "eager") -> Any:

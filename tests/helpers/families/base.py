@@ -1,14 +1,16 @@
 """What tests need to know about a model family: a tiny model, prompts for it, and its exact oracle."""
 
+import json
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
 from torch import Tensor
-from transformers import LlavaForConditionalGeneration
+from transformers import AutoConfig, LlavaForConditionalGeneration
 
 #: The name of the cache in arguments and outputs, which changed in transformers 5.2x.
 CACHE = "cache" if "cache" in signature(LlavaForConditionalGeneration.forward).parameters else "past_key_values"
@@ -19,6 +21,8 @@ ENCODES_FIRST = "mm_encoder_outputs" in signature(LlavaForConditionalGeneration.
 RECENT = CACHE == "cache"
 PAD, BOS, IMAGE, EOS, VIDEO, START, END, BREAK, VOCAB = 0, 1, 90, 91, 92, 93, 94, 95, 96
 PATCH = 4  # pixels
+WEIGHTS = 0.15  # the standard deviation of a tiny model's weights
+CONFIGS = Path(__file__).with_name("configs")
 
 #: transformers' error for a class whose `generate` takes no embeddings.
 NO_EMBEDS = (ValueError, "doesn't have its forwarding implemented")
@@ -39,8 +43,9 @@ class Inputs(dict[str, Any]):
 
 
 class Family:
-    """One Hugging Face class with one kind of tower and decoder.
+    """One Hugging Face class with one kind of tower and decoder, whose config.json is `configs/NAME.json`.
 
+    settings: replace those in config.json.
     class_name: the class that an adapter is registered for.
     sizes, video_sizes: (height, width) and (frames, height, width) of the images and videos, used in turn, so that
         those of a prompt differ if the family allows it. Without video_sizes, there are no videos.
@@ -49,26 +54,31 @@ class Family:
     cannot: modes of the contract matrix in which transformers fails without a patch -> the exception, an AssertionError
         that "logits differ" if it answers wrongly. "rows": the result of a row depends on the rows above it.
     numbered: whether position IDs make any difference.
+    typed: whether its inputs say which tokens belong to images and videos.
     refused: the message of patch()'s UnsupportedError; None if the model is supported.
     """
 
-    class_name: str
     sizes: tuple[Size, ...]
     video_sizes: tuple[Size, ...] = ()
     mixes: bool = True
     volatile: tuple[str, ...] = ()
     numbered: bool = True
+    typed: bool = False
     refused: str | None = None
     cannot: dict[str, tuple[type[Exception] | tuple[type[Exception], ...], str]]
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.cannot = {}
+    def __init__(self, name: str, **settings: Any) -> None:
+        self.name, self.settings, self.cannot = name, settings, {}
+        (self.class_name,) = self.stored["architectures"]
 
     # The model.
 
+    @property
+    def stored(self) -> dict[str, Any]:
+        return {**json.loads((CONFIGS / f"{self.name}.json").read_text()), **self.settings}
+
     def config(self) -> Any:
-        raise NotImplementedError
+        return AutoConfig.for_model(**{name: value for name, value in self.stored.items() if name != "architectures"})
 
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
         """Return a float32 model whose attention is far from uniform, and which never ends an answer early.
@@ -88,7 +98,7 @@ class Family:
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim > 1:
-                    parameter.normal_(std=0.15)
+                    parameter.normal_(std=WEIGHTS)
         self.set_answers(getattr(model, "generation_config", None), config)
         return model
 
@@ -121,7 +131,7 @@ class Family:
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         """Return the other inputs with one entry per prompt token."""
-        return {}
+        return {"mm_token_type_ids": ((ids == IMAGE) + 2 * (ids == VIDEO)).int()} if self.typed else {}
 
     def answer_types(self, types: Tensor) -> Tensor:
         """Return `token_types` for answer tokens."""

@@ -1,38 +1,38 @@
-"""Gemma 3, whose images see all of themselves, and PaliGemma, whose whole prompt does."""
+"""Gemma 3, whose images see all of themselves, PaliGemma, whose whole prompt does, and Gemma 3n."""
 
 from inspect import signature
 from typing import Any
+from unittest import mock
 
 import torch
-from torch import Tensor
-from transformers import (
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
-    Gemma3TextConfig,
-    GemmaConfig,
-    PaliGemmaConfig,
-    PaliGemmaForConditionalGeneration,
-    SiglipVisionConfig,
-)
+from torch import Tensor, nn
+from transformers import AutoModel, Gemma3ForConditionalGeneration, PaliGemmaForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.gemma3 import modeling_gemma3
 
-from .base import BOS, END, IMAGE, NO_EMBEDS, START, Family, ImageInputs, Size, additive, decoder, tower
+from .base import BOS, DIFFER, END, IMAGE, NO_EMBEDS, START, Family, ImageInputs, Size, additive
+from .common import CommonFamily
 
 SIDE = 24  # pixels
-#: Since transformers 5.2x, generate looks for an argument of this name, which both classes hide behind **kwargs.
+N_VISUAL = 9
 
 
-class Gemma3(Family):
+class OneImage(Family):
+    """Square images of one size."""
+
+    sizes = ((SIDE, SIDE),)
+
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
+        return {"pixel_values": torch.randn(1, 3, *size, generator=generator)}
+
+
+class Gemma3(OneImage):
     """One layer with a sliding window and one without; every image has 3 x 3 visual tokens between markers."""
 
-    class_name = "Gemma3ForConditionalGeneration"
-    sizes = ((SIDE, SIDE),)
-    n_visual = 9
-
-    def __init__(self, name: str, window: int) -> None:
+    def __init__(self, name: str, window: int | None = None) -> None:
         super().__init__(name)
-        assert window >= self.n_visual, "transformers versions differ in what an image sees beyond the window"
-        self.window = window
+        self.window = window = window or self.stored["text_config"]["sliding_window"]
+        assert window >= N_VISUAL, "transformers versions differ in what an image sees beyond the window"
         if takes_no_embeds(Gemma3ForConditionalGeneration):
             self.cannot["embedded"] = NO_EMBEDS
         masks: Any = getattr(modeling_gemma3, "create_masks_for_vision_model", None)
@@ -41,26 +41,12 @@ class Gemma3(Family):
             self.cannot["static"] = (IndexError, "out of bounds")
 
     def config(self) -> Any:
-        text = Gemma3TextConfig(
-            **decoder(head_dim=8),
-            query_pre_attn_scalar=8,
-            sliding_window=self.window,
-            layer_types=["sliding_attention", "full_attention"],
-        )
-        return Gemma3Config(
-            vision_config=SiglipVisionConfig(**tower(SIDE)),
-            text_config=text,
-            mm_tokens_per_image=self.n_visual,
-            image_token_index=IMAGE,
-            boi_token_index=START,
-            eoi_token_index=END,
-        )
+        config = super().config()
+        config.text_config.sliding_window = self.window
+        return config
 
     def block(self, size: Size) -> list[int]:
-        return [START, *[IMAGE] * self.n_visual, END]
-
-    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
-        return {"pixel_values": torch.randn(1, 3, *size, generator=generator)}
+        return [START, *[IMAGE] * N_VISUAL, END]
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         return {"token_type_ids": (ids == IMAGE).long()}
@@ -80,11 +66,8 @@ class Gemma3(Family):
         return {"full_attention": additive(seen, keys), "sliding_attention": additive(seen & near, keys)}
 
 
-class PaliGemma(Family):
+class PaliGemma(OneImage):
     """Images come first, with 6 x 6 visual tokens; position IDs start at 1; answers are causal."""
-
-    class_name = "PaliGemmaForConditionalGeneration"
-    sizes = ((SIDE, SIDE),)
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -92,23 +75,10 @@ class PaliGemma(Family):
             self.cannot["embedded"] = NO_EMBEDS
         if "_update_model_kwargs_for_generation" not in vars(PaliGemmaForConditionalGeneration):
             # Older versions treat answers as part of the prompt, which attends to all of itself.
-            self.cannot["uncached"] = (AssertionError, "logits differ")
-
-    def config(self) -> Any:
-        return PaliGemmaConfig(
-            vision_config=SiglipVisionConfig(**tower(SIDE)),
-            text_config=GemmaConfig(**decoder(head_dim=8)),
-            image_token_index=IMAGE,
-            projection_dim=32,
-            hidden_size=32,
-            vocab_size=96,
-        )
+            self.cannot["uncached"] = DIFFER
 
     def block(self, size: Size) -> list[int]:
         return [*[IMAGE] * 36, BOS]
-
-    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
-        return {"pixel_values": torch.randn(1, 3, *size, generator=generator)}
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         return {"token_type_ids": torch.zeros_like(ids)}
@@ -127,3 +97,46 @@ class PaliGemma(Family):
 def takes_no_embeds(model_class: Any) -> bool:
     """Return whether generate refuses inputs_embeds, because it looks for the argument's name."""
     return "inputs_embeds" not in signature(model_class.prepare_inputs_for_generation).parameters
+
+
+class Convolution(nn.Module):
+    """Stands in for the published tower, which needs timm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 32, SIDE // 3, SIDE // 3)
+
+    def forward(self, pixel_values: Tensor, **settings: Any) -> Any:
+        return BaseModelOutput(last_hidden_state=self.layer(pixel_values))
+
+
+class Gemma3n(CommonFamily, OneImage):
+    """Streams of hidden states, embeddings of every layer, and shared keys, after a convolutional tower.
+
+    vision: the stand-in for the vision tower; None for the published one.
+    """
+
+    vision: Any = Convolution
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        # Embeddings alone do not determine what each layer adds for a token.
+        self.cannot["embedded"] = DIFFER
+
+    def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
+        """Return a model without the audio tower, and with a stand-in for the vision tower."""
+        make = AutoModel.from_config
+        others: dict[str, Any] = {"gemma3n_vision": self.vision, "gemma3n_audio": nn.Identity}
+
+        def from_config(config: Any, **settings: Any) -> Any:
+            kind = others.get(config.model_type)
+            return make(config, **settings) if kind is None else kind()
+
+        with mock.patch.object(AutoModel, "from_config", from_config):
+            return super().build(attention, seed, n_layers)
+
+    def block(self, size: Size) -> list[int]:
+        return [START, *[IMAGE] * N_VISUAL, END]
+
+    def token_types(self, ids: Tensor) -> dict[str, Tensor]:
+        return {"token_type_ids": (ids == IMAGE).long()}

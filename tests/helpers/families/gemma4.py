@@ -3,12 +3,9 @@
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import Gemma4Config, Gemma4UnifiedConfig
 
-from .base import BREAK, END, IMAGE, PATCH, START, VIDEO, ImageInputs, Size, decoder, tower
+from .base import BREAK, DIFFER, END, IMAGE, NO_EMBEDS, PATCH, START, VIDEO, ImageInputs, Size
 from .common import CommonFamily
-from .gemma import NO_EMBEDS
 
 POOL = 2  # patches side by side that make one visual token
 MOST = 16  # visual tokens per image, to which all are padded
@@ -16,9 +13,14 @@ MOST = 16  # visual tokens per image, to which all are padded
 
 class Gemma4(CommonFamily):
     """Each layer has token embeddings in addition to the hidden states, and the last two layers read the keys and
-    values of the first two."""
+    values of the first two. Its epsilon is larger than usual, with which norms of nearly zero states would enlarge
+    rounding to 2e-5.
 
-    class_name = "Gemma4ForConditionalGeneration"
+    side: the length in pixels of a row of the model's pixel input.
+    """
+
+    side = PATCH
+    typed = True
     sizes = ((24, 32), (40, 24), (32, 32))  # 3 x 4, 5 x 3 and 4 x 4 visual tokens
     video_sizes = ((2, 24, 16), (3, 16, 16))  # 2 frames of 3 x 2, 3 of 2 x 2
 
@@ -35,40 +37,6 @@ class Gemma4(CommonFamily):
             for layer in layers:
                 layer.self_attn.q_norm.weight.fill_(0.5)
         return model
-
-    def text(self) -> dict[str, Any]:
-        """Return settings with a larger epsilon: with the usual one, norms of nearly zero states enlarge rounding to
-        2e-5."""
-        return decoder(
-            num_hidden_layers=4,
-            head_dim=8,
-            global_head_dim=16,
-            layer_types=["sliding_attention", "full_attention"] * 2,
-            sliding_window=12,
-            num_kv_shared_layers=2,
-            rms_norm_eps=1e-3,
-            hidden_size_per_layer_input=8,
-            vocab_size_per_layer_input=96,
-        )
-
-    def config(self) -> Any:
-        vision = tower(0, head_dim=8, num_key_value_heads=4, pooling_kernel_size=POOL, position_embedding_size=16)
-        del vision["image_size"]
-        return Gemma4Config(vision_config=vision, audio_config=None, text_config=self.text(), **self.tokens())
-
-    def tokens(self) -> dict[str, Any]:
-        return {
-            "image_token_id": IMAGE,
-            "video_token_id": VIDEO,
-            "audio_token_id": None,
-            "boi_token_id": START,
-            "eoi_token_id": END,
-        }
-
-    @property
-    def side(self) -> int:
-        """The length in pixels of a row of the model's pixel input."""
-        return PATCH
 
     def block(self, size: Size) -> list[int]:
         *frames, height, width = size
@@ -93,62 +61,17 @@ class Gemma4(CommonFamily):
             "num_frames_per_video": torch.tensor(frames),
         }
 
-    def token_types(self, ids: Tensor) -> dict[str, Tensor]:
-        return {"mm_token_type_ids": ((ids == IMAGE) + 2 * (ids == VIDEO)).int()}
-
 
 class Gemma4MoE(Gemma4):
     """Like the large models: experts, keys as values, and images that attend to all of themselves."""
-
-    def text(self) -> dict[str, Any]:
-        return decoder(
-            num_hidden_layers=4,
-            head_dim=8,
-            global_head_dim=16,
-            layer_types=["sliding_attention", "full_attention"] * 2,
-            sliding_window=12,
-            num_global_key_value_heads=1,
-            attention_k_eq_v=True,
-            use_bidirectional_attention="vision",
-            hidden_size_per_layer_input=0,
-            enable_moe_block=True,
-            num_experts=4,
-            top_k_experts=2,
-            moe_intermediate_size=24,
-        )
 
 
 class Gemma4Unified(Gemma4):
     """No vision encoder: the pixels of each visual token are projected."""
 
-    class_name = "Gemma4UnifiedForConditionalGeneration"
+    side = PATCH * POOL
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         # For a static cache, generate makes causal masks on layers of full attention, unlike the model itself.
-        self.cannot["static"] = (AssertionError, "logits differ")
-
-    def text(self) -> dict[str, Any]:
-        return decoder(
-            num_hidden_layers=4,
-            head_dim=8,
-            global_head_dim=16,
-            layer_types=["sliding_attention", "full_attention"] * 2,
-            sliding_window=12,
-            num_global_key_value_heads=1,
-            use_bidirectional_attention="vision",
-        )
-
-    def config(self) -> Any:
-        vision = {
-            "patch_size": PATCH,
-            "pooling_kernel_size": POOL,
-            "mm_embed_dim": 32,
-            "mm_posemb_size": 16,
-            "output_proj_dims": 32,
-        }
-        return Gemma4UnifiedConfig(vision_config=vision, audio_config=None, text_config=self.text(), **self.tokens())
-
-    @property
-    def side(self) -> int:
-        return PATCH * POOL
+        self.cannot["static"] = DIFFER

@@ -1,27 +1,20 @@
 """Mistral 3: images of any size, 2 x 2 patches per visual token, and a marker after each row. LLaVA with the same
-tower: one patch per visual token."""
+tower: one patch per visual token. Emu3 and Apertus 1.5, whose visual tokens are codes that the language model itself
+embeds."""
 
 from typing import Any
 
 import torch
-from transformers import LlavaConfig, Mistral3Config, MistralConfig, PixtralVisionConfig
 
-from .base import BREAK, END, IMAGE, PATCH, Family, ImageInputs, Size, decoder, tower
+from .base import BREAK, END, IMAGE, PATCH, START, Family, ImageInputs, Size
+from .common import CommonFamily
 
 
 class Mistral3(Family):
     """token: the side of a visual token in pixels."""
 
-    class_name = "Mistral3ForConditionalGeneration"
     token = 2 * PATCH
     sizes = ((24, 32), (40, 16), (32, 32))  # 3 x 4, 5 x 2 and 4 x 4 visual tokens
-
-    def config(self) -> Any:
-        return Mistral3Config(
-            vision_config=PixtralVisionConfig(**tower(64)),
-            text_config=MistralConfig(**decoder(head_dim=8), sliding_window=None),
-            image_token_index=IMAGE,
-        )
 
     def block(self, size: Size) -> list[int]:
         row = [*[IMAGE] * (size[1] // self.token), BREAK]
@@ -37,18 +30,40 @@ class Mistral3(Family):
 
 
 class LlavaPixtral(Mistral3):
-    class_name = "LlavaForConditionalGeneration"
     token = PATCH
     sizes = ((16, 20), (24, 12), (20, 20))  # 4 x 5, 6 x 3 and 5 x 5 visual tokens
 
-    def config(self) -> Any:
-        return LlavaConfig(
-            vision_config=PixtralVisionConfig(**tower(64)),
-            text_config=MistralConfig(**decoder(head_dim=8), sliding_window=None),
-            image_token_index=IMAGE,
-            vision_feature_select_strategy="full",
-            vision_feature_layer=-1,
-        )
+
+class LightOnOcr(CommonFamily, Mistral3):
+    """Mistral 3 with a different language model."""
+
+
+class Apertus1p5(CommonFamily, Mistral3):
+    """One code per 4 x 4 pixels; row markers are text."""
+
+    eager_tower = True
+    token = 4
+    sizes = ((12, 16), (20, 8), (16, 16))
+
+
+class Emu3(CommonFamily, Mistral3):
+    """One code per 4 x 4 pixels, and one after each row."""
+
+    token = 4
+    sizes = ((12, 16), (20, 8), (16, 16))
+
+    def block(self, size: Size) -> list[int]:
+        return [START, *[IMAGE] * (size[0] // self.token * (size[1] // self.token + 1)), END]
+
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
+        """Return an image that is padded, which its codes depend on, like all others."""
+        return padded(super().image_inputs(size, generator), 20, 16)
+
+    def build(self, attention: Any = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
+        model = super().build(attention, seed, n_layers)
+        names = self.stored["vocabulary_map"]
+        model.generation_config.suppress_tokens += [names[name] for name in names if "visual token" in name]
+        return model
 
 
 def padded(image: ImageInputs, height: int, width: int) -> ImageInputs:

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Molmo2Config, Molmo2Model
+from transformers import Molmo2Model
 
-from .base import BREAK, END, IMAGE, PATCH, START, ImageInputs, Size, decoder, tower
+from .base import BREAK, END, IMAGE, PATCH, START, ImageInputs, Size
 from .common import CommonFamily
 
 CROP = 6  # patches of a crop's side
@@ -19,33 +19,9 @@ NUMBERS_EACH = "image_num_crops" in signature(Molmo2Model.get_image_features).pa
 
 
 class Molmo2(CommonFamily):
-    class_name = "Molmo2ForConditionalGeneration"
     sizes = ((1, 1), (1, 2))  # in crops, in addition to the small version
     video_sizes = ((2, 1, 1), (3, 1, 1))  # frames
     mixes = False
-
-    def config(self) -> Any:
-        vision = tower(0, num_key_value_heads=4, head_dim=8, image_size=[CROP * PATCH] * 2)
-        adapter = {
-            "vision_feature_layer": [1, 0],
-            "hidden_size": 32,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 4,
-            "head_dim": 8,
-            "intermediate_size": 48,
-            "text_hidden_size": 32,
-        }
-        return Molmo2Config(
-            vision_config=vision,
-            adapter_config=adapter,
-            text_config=decoder(head_dim=8, additional_vocab_size=0),
-            image_start_token_id=START,
-            low_res_image_start_token_id=SMALL_START,
-            image_end_token_id=END,
-            image_patch_id=IMAGE,
-            frame_start_token_id=FRAME_START,
-            frame_end_token_id=FRAME_END,
-        )
 
     def block(self, size: Size) -> list[int]:
         if len(size) == 3:

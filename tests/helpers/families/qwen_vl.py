@@ -4,75 +4,63 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3VLConfig
 
-from .base import BREAK, END, IMAGE, PATCH, START, VIDEO, Family, ImageInputs, Size, decoder
+from .base import BREAK, END, IMAGE, PATCH, START, VIDEO, Family, ImageInputs, Size
+from .common import CommonFamily
 
 MERGE = 2
-FRAMES_PER_STEP = 2
 
 
 class PackedImages(Family):
-    """Images and videos as one row of patches, with a grid for each; sizes are in pixels and frames."""
+    """Images and videos as one row of patches, with a grid for each; sizes are in pixels and frames.
 
-    marks_steps = False  # whether each step of a video has a timestamp and markers of its own
+    per_step: frames that are one step of a video.
+    marks_steps: whether each step of a video has a timestamp and markers of its own.
+    video_marks: markers around a video without such steps.
+    squares: whether a patch is a square of pixels, instead of a row.
+    """
+
+    per_step = 2
+    marks_steps = False
+    video_marks = (START, END)
+    squares = False
     sizes = ((32, 32), (48, 32), (24, 40))  # 4 x 4, 6 x 4 and 3 x 5 visual tokens
     video_sizes = ((4, 32, 24), (6, 24, 24))  # 2 steps of 4 x 3, 3 of 3 x 3
 
-    def vision(self, **settings: Any) -> Any:
-        return {
-            "depth": 3,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_heads": 4,
-            "patch_size": PATCH,
-            "spatial_merge_size": MERGE,
-            "temporal_patch_size": FRAMES_PER_STEP,
-            **settings,
-        }
-
-    def tokens(self) -> Any:
-        return {
-            "image_token_id": IMAGE,
-            "video_token_id": VIDEO,
-            "vision_start_token_id": START,
-            "vision_end_token_id": END,
-        }
-
     def grid(self, size: Size) -> list[int]:
         """Return (t, h, w) in patches."""
-        frames, height, width = size if len(size) == 3 else (FRAMES_PER_STEP, *size)
-        return [frames // FRAMES_PER_STEP, height // PATCH, width // PATCH]
+        frames, height, width = size if len(size) == 3 else (self.per_step, *size)
+        return [frames // self.per_step, height // PATCH, width // PATCH]
 
     def block(self, size: Size) -> list[int]:
         t, h, w = self.grid(size)
-        if len(size) == 3 and self.marks_steps:
+        n_visual = h * w // MERGE**2
+        if len(size) == 2:
+            return [START, *[IMAGE] * n_visual, END]
+        if self.marks_steps:
             timestamp = BREAK
-            return [timestamp, START, *[VIDEO] * (h * w // MERGE**2), END] * t
-        return [START, *[VIDEO if len(size) == 3 else IMAGE] * (t * h * w // MERGE**2), END]
+            return [timestamp, START, *[VIDEO] * n_visual, END] * t
+        start, end = self.video_marks
+        return [start, *[VIDEO] * (t * n_visual), end]
 
     def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
-        t, h, w = self.grid(size)
-        pixels = torch.randn(t * h * w, 3 * FRAMES_PER_STEP * PATCH**2, generator=generator)
+        grid = torch.tensor([self.grid(size)])
+        pixels = torch.randn(int(grid.prod()), 3 * self.per_step * PATCH**2, generator=generator)
+        if self.squares:
+            pixels = pixels.view(-1, 3, PATCH, PATCH)
         if len(size) == 3:
-            return {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([[t, h, w]])}
-        return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[t, h, w]])}
+            return {"pixel_values_videos": pixels, "video_grid_thw": grid}
+        return {"pixel_values": pixels, "image_grid_thw": grid}
 
     def repeats_rows(self) -> bool:
         return True
 
 
 class QwenVL(PackedImages):
-    """Common code of the generations of Qwen-VL."""
+    """In Qwen2.5-VL, every layer of the tower but one attends within windows of 2 x 2 visual tokens."""
 
     volatile = ("rope_deltas",)
-
-    def text(self, **settings: Any) -> Any:
-        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], **settings}
-        return decoder(rope_parameters=rope)
-
-    def token_types(self, ids: Tensor) -> dict[str, Tensor]:
-        return {"mm_token_type_ids": ((ids == IMAGE) + 2 * (ids == VIDEO)).int()}
+    typed = True
 
     def position_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         if "image_grid_thw" not in inputs and "video_grid_thw" not in inputs:
@@ -84,7 +72,7 @@ class QwenVL(PackedImages):
     def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Return position IDs for embeddings: without token IDs, transformers does not find the images, and counts
         columns."""
-        return super().position_ids(model, inputs).expand(3, -1, -1)
+        return Family.position_ids(self, model, inputs).expand(3, -1, -1)
 
     def compact_ids(self, model: Any, inputs: dict[str, Any], dropped: Tensor) -> Tensor:
         """Return compact IDs: in rows that lose anything, what is left is numbered like text."""
@@ -93,32 +81,28 @@ class QwenVL(PackedImages):
         return torch.where(dropped.any(1, keepdim=True), counted, self.position_ids(model, inputs))
 
 
-class Qwen2VL(QwenVL):
-    class_name = "Qwen2VLForConditionalGeneration"
-
-    def config(self) -> Any:
-        vision = self.vision(embed_dim=32, hidden_size=32, mlp_ratio=2)
-        del vision["intermediate_size"]
-        return Qwen2VLConfig(vision_config=vision, text_config=self.text(), **self.tokens())
-
-
-class Qwen2_5_VL(QwenVL):
-    """Every layer of the tower but one attends within windows of 2 x 2 visual tokens."""
-
-    class_name = "Qwen2_5_VLForConditionalGeneration"
-
-    def config(self) -> Any:
-        vision = self.vision(window_size=2 * MERGE * PATCH, fullatt_block_indexes=[1], out_hidden_size=32)
-        return Qwen2_5_VLConfig(vision_config=vision, text_config=self.text(), **self.tokens())
-
-
 class Qwen3VL(QwenVL):
     """Features of two tower layers are added again after decoder layers; every step of a video has its own markers."""
 
-    class_name = "Qwen3VLForConditionalGeneration"
     marks_steps = True
 
-    def config(self) -> Any:
-        vision = self.vision(out_hidden_size=32, num_position_embeddings=64, deepstack_visual_indexes=[0, 1])
-        text = {**self.text(mrope_interleaved=True), "head_dim": 8}
-        return Qwen3VLConfig(vision_config=vision, text_config=text, **self.tokens())
+
+class MRope(CommonFamily, QwenVL):
+    """Images and videos as in Qwen-VL, with the common oracle."""
+
+    embedded_ids = QwenVL.embedded_ids
+
+
+class MRopeSteps(MRope):
+    """As in Qwen3-VL: with experts, under another configuration, or in front of Cohere's language model, one layer of
+    which has a sliding window, and one does not rotate."""
+
+    marks_steps = True
+
+
+class Qwen3_5(MRopeSteps):
+    """Three in four layers have a state instead of keys. Linear attention sometimes returns nearly zero, and with the
+    usual epsilon the norm after it would enlarge rounding errors to 5e-5. In Qwen4-Exp, each query of a sparse layer
+    reads at most 4 blocks of 4 keys, and the incomplete last block."""
+
+    contract = "never seen"

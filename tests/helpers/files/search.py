@@ -26,7 +26,7 @@ class Deep(Llava):
 
 @functools.cache
 def deep_llava() -> Any:
-    return Deep("llava-clip", "clip").build("sdpa")
+    return Deep("llava-clip").build("sdpa")
 
 
 def write_scenes(folder: Path, n: int = 4) -> None:

@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 import tokenprune
 from helpers.families.base import IMAGE, decoder
-from helpers.families.llava import BACKBONES, Llava
+from helpers.families.llava import Llava
 from helpers.tiny import prompt
 from tokenprune import Grid, UnsupportedError
 from tokenprune.adapters import adapter_for
@@ -91,11 +91,7 @@ def config_of(name: str, window: bool) -> Any:
 
 def build(name: str, window: bool, attention: str) -> Any:
     """Return a LLaVA with a language model of this type."""
-    before, BACKBONES["clip"] = BACKBONES["clip"], lambda **_: config_of(name, window)
-    try:
-        return Llava("llava-clip").build(attention)
-    finally:
-        BACKBONES["clip"] = before
+    return Llava("llava-clip", text_config=config_of(name, window)).build(attention)
 
 
 def outcome(name: str, window: bool) -> str:

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from helpers.families import FAMILIES
 from helpers.families.base import BOS, BREAK, END, EOS, IMAGE, PAD, PATCH, RECENT, START, VIDEO, VOCAB
+from helpers.families.idefics import LATENTS
 from helpers.families.llava import SIDE
-from helpers.families.tiled.idefics2 import LATENTS
 
 CHAT = (
     "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'image' %} MARK "

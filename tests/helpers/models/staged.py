@@ -48,7 +48,7 @@ class Deep(Llava):
         return config
 
 
-FAMILY = Deep("llava-clip", "clip")
+FAMILY = Deep("llava-clip")
 
 
 def model_of(attention: str = "sdpa") -> Any:

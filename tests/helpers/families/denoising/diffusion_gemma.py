@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DiffusionGemmaConfig, DiffusionGemmaTextConfig, DynamicCache
+from transformers import DynamicCache
 
-from helpers.families.base import END, IMAGE, START, decoder, tower
-from helpers.families.gemma4 import POOL, Gemma4MoE
+from helpers.families.base import IMAGE
+from helpers.families.gemma4 import Gemma4MoE
 
 from .base import Closed, Denoised, DenoisingFamily
 
@@ -18,7 +18,6 @@ CLOSED = torch.finfo(torch.float32).min
 class DiffusionGemma(Gemma4MoE, DenoisingFamily):
     """Two canvases of six tokens, four steps each."""
 
-    class_name = "DiffusionGemmaForBlockDiffusion"
     video_sizes = ()
     modes = ("denoised", "loop")
 
@@ -33,30 +32,6 @@ class DiffusionGemma(Gemma4MoE, DenoisingFamily):
         """Make `generate` run at least four steps."""
         settings.eos_token_id = None
         settings.max_denoising_steps, settings.stability_threshold, settings.confidence_threshold = STEPS, 9, 1e-9
-
-    def config(self) -> Any:
-        text = decoder(
-            num_hidden_layers=4,
-            head_dim=8,
-            global_head_dim=16,
-            num_global_key_value_heads=1,
-            layer_types=["sliding_attention", "full_attention"] * 2,
-            sliding_window=WINDOW,
-            use_bidirectional_attention="vision",
-            num_experts=4,
-            top_k_experts=2,
-            moe_intermediate_size=24,
-        )
-        vision = tower(0, head_dim=8, num_key_value_heads=4, pooling_kernel_size=POOL, position_embedding_size=16)
-        del vision["image_size"]
-        return DiffusionGemmaConfig(
-            text_config=DiffusionGemmaTextConfig(**text),
-            vision_config={"model_type": "gemma4_vision", **vision},
-            image_token_id=IMAGE,
-            boi_token_id=START,
-            eoi_token_id=END,
-            canvas_length=CANVAS,
-        )
 
     def position_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Return position IDs, which count padding."""

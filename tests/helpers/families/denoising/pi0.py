@@ -1,4 +1,5 @@
-"""PI0: PaliGemma reads one to three cameras and an instruction, and an expert of as many layers denoises actions."""
+"""PI0 and PI0.5: PaliGemma reads one to three cameras and an instruction, and an expert of as many layers denoises
+actions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GemmaConfig, PaliGemmaConfig, PI0Config, SiglipVisionConfig
 
-from helpers.families.base import IMAGE, ImageInputs, decoder, tower
+from helpers.families.base import IMAGE, ImageInputs
 from helpers.families.gemma import SIDE, PaliGemma
 
 from .base import Closed, Denoised, DenoisingFamily
@@ -20,8 +20,8 @@ ACTIONS, WIDTH, STEPS, CAMERAS = 5, 7, 4, 2
 class PI0(PaliGemma, DenoisingFamily):
     """Four steps towards five actions."""
 
-    class_name = "PI0ForConditionalGeneration"
     modes = ("denoised", "loop")
+    n_layers = 2
 
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
         self.n_layers = n_layers or 2
@@ -31,23 +31,10 @@ class PI0(PaliGemma, DenoisingFamily):
         """Do nothing: it answers with actions."""
 
     def config(self) -> Any:
-        return PI0Config(
-            **self.stacks(), chunk_size=ACTIONS, max_state_dim=WIDTH, max_action_dim=WIDTH, num_inference_steps=STEPS
-        )
-
-    def stacks(self) -> dict[str, Any]:
-        """Return the configurations of both stacks."""
-        text = GemmaConfig(**decoder(head_dim=8, num_hidden_layers=self.n_layers))
-        expert = decoder(head_dim=8, num_hidden_layers=self.n_layers, hidden_size=16, intermediate_size=24)
-        vlm = PaliGemmaConfig(
-            vision_config=SiglipVisionConfig(**tower(SIDE), vision_use_head=False),
-            text_config=text,
-            image_token_index=IMAGE,
-            projection_dim=32,
-            hidden_size=32,
-            vocab_size=96,
-        )
-        return {"vlm_config": vlm, "dit_config": GemmaConfig(**expert)}
+        """Return the configuration, whose stacks have the same number of layers."""
+        config = super().config()
+        config.vlm_config.text_config.num_hidden_layers = config.dit_config.num_hidden_layers = self.n_layers
+        return config
 
     def blocks(self, sizes: list[Any]) -> list[list[int]]:
         """Return the IDs: all cameras come first, with nothing between them."""
@@ -85,6 +72,27 @@ class PI0(PaliGemma, DenoisingFamily):
     def expected(self, model: Any, inputs: dict[str, Any], done: Denoised, closed: Closed) -> Tensor:
         with masked(model, closed), torch.no_grad():
             return self.by_hand(model, inputs) if done.steps else model.sample_actions(**inputs)
+
+
+class PI05(PI0):
+    """PI0 without a state, whose expert's norms and gates depend on the step. The gates are far from 0, at which the
+    expert's layers would do nothing."""
+
+    def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
+        model = super().build(attention, seed, n_layers)
+        with torch.no_grad():
+            for name, parameter in model.model.dit.named_parameters():
+                if name.endswith("norm.dense.weight"):
+                    parameter.normal_()
+                elif name.endswith("norm.dense.bias"):
+                    parameter.chunk(3)[-1].fill_(1.0)  # of scale, shift and gate
+        return model
+
+    def join(self, images: list[ImageInputs], per_row: list[int]) -> dict[str, Any]:
+        """Join images as for PI0, whose state is told in the prompt."""
+        joined = super().join(images, per_row)
+        del joined["state"]
+        return joined
 
 
 @contextmanager

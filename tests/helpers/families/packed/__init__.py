@@ -1,1 +1,0 @@
-"""Families whose images and videos come as one row of patches, with a grid for each."""

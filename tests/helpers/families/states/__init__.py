@@ -1,1 +1,0 @@
-"""Families whose language models have layers with a state."""
