@@ -31,12 +31,12 @@ class Gemma3(OneImage):
 
     def __init__(self, name: str, window: int | None = None) -> None:
         super().__init__(name)
-        self.window = window = window or self.stored["text_config"]["sliding_window"]
-        assert window >= N_VISUAL, "transformers versions differ in what an image sees beyond the window"
+        self.window: int = window or self.stored["text_config"]["sliding_window"]
+        assert self.window >= N_VISUAL, "transformers versions differ in what an image sees beyond the window"
         if takes_no_embeds(Gemma3ForConditionalGeneration):
             self.cannot["embedded"] = NO_EMBEDS
         masks: Any = getattr(modeling_gemma3, "create_masks_for_vision_model", None)
-        if window < 64 and masks is not None and "sliding_layer_idx" not in masks.__code__.co_varnames:
+        if self.window < 64 and masks is not None and "sliding_layer_idx" not in masks.__code__.co_varnames:
             # Some versions size the mask of sliding layers by a layer without a window.
             self.cannot["static"] = (IndexError, "out of bounds")
 

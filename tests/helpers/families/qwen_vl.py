@@ -90,7 +90,8 @@ class Qwen3VL(QwenVL):
 class MRope(CommonFamily, QwenVL):
     """Images and videos as in Qwen-VL, with the common oracle."""
 
-    embedded_ids = QwenVL.embedded_ids
+    def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        return QwenVL.embedded_ids(self, model, inputs)
 
 
 class MRopeSteps(MRope):
