@@ -18,6 +18,7 @@ from tokenprune import (
     BackgroundPruning,
     Compose,
     DivPrune,
+    Downsample,
     EfficientVLA,
     FastV,
     FlowCut,
@@ -54,7 +55,7 @@ PAIRS = [
     ("llava-clip", "flowcut:keep_ratio=0.6+divprune"),
     ("llava-clip", "prumerge:keep_ratio=0.6+fastv:layer=1"),
     ("qwen2.5-vl", "downsample:keep_ratio=0.6+fopru"),
-    ("llava-clip", "downsample:keep_ratio=0.6+mosaic:keep_ratio=0.4+fastv:layer=1"),
+    ("llava-clip", "downsample:keep_ratio=0.6+mosaic:keep_ratio=0.8+fastv:layer=1"),
 ]
 
 
@@ -81,12 +82,14 @@ def test_dropping_one_after_the_other_equals_masking(case: str, text: str) -> No
     for image in report.images:
         assert [step.strategy for step in image.steps] == [type(step).__name__ for step in strategy.steps]
         counts = [len(step.kept) for step in image.steps]
-        budgets = [step.budget(image.n_visual) for step in strategy.steps[:-1]]
+        n_seen = image.n_visual if image.shrunk is None else len(image.shrunk.kept)
+        budgets = [step.budget(n_seen) for step in strategy.steps[:-1]]
         if image.shrunk is not None:  # to the largest grid within the budget
-            assert len(image.shrunk.kept) <= budgets[0]
-            budgets[0] = len(image.shrunk.kept)
+            assert n_seen <= strategy.steps[0].budget(image.n_visual)
+            budgets[0] = n_seen
         assert counts == [*budgets, image.n_kept]
-        assert len(image.kept_at(1)) == budget(image.n_visual, 0.3, None)
+        assert len(image.kept_at(1)) == budget(n_seen, strategy.steps[-1].keep_ratio, None)
+        assert len(image.kept_at(1)) <= budget(image.n_visual, 0.3, None)
         for before, after in zip(image.steps, image.steps[1:], strict=False):
             assert set(after.kept.tolist()) <= set(before.kept.tolist())
         assert torch.equal(image.steps[-1].kept, image.kept)
@@ -208,6 +211,9 @@ def test_which_setting_says_how_much_is_kept(text: str, setting: str | None) -> 
     [
         Compose(PixelPrune(threshold=0.02, metric="mae"), FoPru(keep_ratio=0.1, layer=-2)),
         Compose(DivPrune(keep_ratio=0.5), Random(keep=9)),
+        Compose(Downsample(keep_ratio=0.3), Random(keep_ratio=1 / 3)),
+        Compose(Downsample(keep_ratio=0.3), Random(), keep_ratio=0.1),
+        Compose(Downsample(keep=64), Random(keep_ratio=0.7)),
         Compose(DivPrune(keep_ratio=0.5), tokenprune.PAR(skip=(2, 3), keep_ratio=0.2)),
     ],
 )

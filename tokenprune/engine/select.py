@@ -28,10 +28,8 @@ from tokenprune.tokens.visual import VisualTokens
 
 @dataclass(frozen=True, eq=False)
 class ImageSelection:
-    """One image in one row of the batch: the columns of its visual tokens, the last of them, and which are kept.
-
-    shrunk: its smaller version, if that was encoded.
-    """
+    """One image in one row of the batch: the columns of its visual tokens, the last of them, which are kept, and its
+    smaller version, if that was encoded."""
 
     row: int
     last: int
@@ -41,6 +39,11 @@ class ImageSelection:
     selection: Selection
     in_tower: tuple[StageReport, ...] = ()
     shrunk: Shrunk | None = None
+
+    @property
+    def encoded(self) -> Layout:
+        """The layout of what was encoded: the image, or its smaller version."""
+        return self.layout if self.shrunk is None else self.shrunk.layout
 
     def report(self, ids: Real[Tensor, "*components batch length"]) -> ImageReport:
         kept, merged = self.selection.kept, self.selection.merged
@@ -115,8 +118,9 @@ def choose(
             selections[id(image)] = _select_once(strategy, image, tokens)
         selection = selections[id(image)]
         in_tower = tuple(stage for left in kept_by_tower(image.statistics) for stage in left.stages)
-        place = one.row, one.last, one.columns, one.modality, layout
-        chosen.append(ImageSelection(*place, selection, in_tower, image.statistics.get("shrunk")))
+        small, place = image.statistics.get("shrunk"), (one.row, one.last, one.columns, one.modality, layout)
+        smaller = None if small is None or small.layout.n_visual == layout.n_visual else small
+        chosen.append(ImageSelection(*place, selection, in_tower, smaller))
     return chosen
 
 
@@ -189,9 +193,9 @@ def renumbered(
     """Compact position IDs. Where they have several components, a smaller version that stays whole gets those that the
     model gives to an image of that size, given whether it `continues_above_time`."""
     shrunk = [(one.row, one.columns, one.layout, one.shrunk) for one in chosen if one.shrunk is not None]
-    if ids.ndim == 2 or not shrunk:
-        return compact_ids(ids, dropped, real)
     counted = compact_ids(ids, dropped, real)
+    if ids.ndim == 2:
+        return counted
     pruned = {one.row for one in chosen if one.shrunk is not None and len(one.selection.kept) < len(one.shrunk.kept)}
     for row in {row for row, *_ in shrunk} - pruned:
         counted[-3:, row] = shrunk_ids(ids[-3:], [one for one in shrunk if one[0] == row], above_time)[:, row]

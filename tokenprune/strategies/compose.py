@@ -37,13 +37,16 @@ class Compose(ResizeStrategy, PatchStrategy, TowerStrategy, StagedStrategy):
     "steps": ["pixelprune", "fopru:mode=row"].
 
     The budget of every step counts all visual tokens of the image, so the last one applies to the whole image: here a
-    quarter of its tokens, or what PixelPrune keeps, if that is less. The report's `steps` lists what each step before
+    quarter of its tokens, or what PixelPrune keeps, if that is less. After Downsample, the image is the smaller one:
+    `downsample:keep_ratio=0.5+mosaic:keep_ratio=0.5` leaves a quarter. The report's `steps` lists what each step before
     the language model kept.
 
     steps: strategies, or strings for `parse`, in the order in which they prune: by shrinking the image, before
         the vision tower, in it, before the language model (any number), inside it. After the image is shrunk, none may
         prune before or in the tower.
-    keep_ratio, keep: those of the last step. No step may have `budget_per="tile"`.
+    keep_ratio, keep: how much of the image as it was passed is left in the end, which sets the last step's budget:
+        keep_ratio=0.25 after Downsample(keep_ratio=0.5) is half of the smaller image. No step may have
+        `budget_per="tile"`.
 
     Raises SettingError for steps that cannot follow each other.
     """
@@ -67,10 +70,12 @@ class Compose(ResizeStrategy, PatchStrategy, TowerStrategy, StagedStrategy):
         made = [_as_strategy(one) for one in (*strategies, *steps)]
         if len(made) < 2:
             raise SettingError("Compose needs at least two strategies: write Compose(PixelPrune(), FoPru()).")
-        if keep_ratio is not None or keep is not None:
-            made[-1] = replace(made[-1], keep_ratio=keep_ratio, keep=keep)
+        share, own = made[0].keep_ratio if isinstance(made[0], ResizeStrategy) else 1.0, made[-1].keep_ratio
+        of_last = None if share is None or own is None else share * own
+        if keep is not None or keep_ratio not in (None, of_last):
+            made[-1] = replace(made[-1], keep_ratio=_of_smaller(keep_ratio, made[0], share), keep=keep)
         object.__setattr__(self, "steps", tuple(made))
-        object.__setattr__(self, "keep_ratio", made[-1].keep_ratio)
+        object.__setattr__(self, "keep_ratio", of_last if keep_ratio is None and keep is None else keep_ratio)
         object.__setattr__(self, "keep", made[-1].keep)
         object.__setattr__(self, "budget_per", budget_per)
         self._check()
@@ -106,7 +111,9 @@ class Compose(ResizeStrategy, PatchStrategy, TowerStrategy, StagedStrategy):
         return any(step.biases_attention for step in self.steps)
 
     def budget(self, n_visual: int) -> int:
-        return min(step.budget(n_visual) for step in self.steps)
+        first = self.steps[0]
+        n_seen = first.budget(n_visual) if isinstance(first, ResizeStrategy) else n_visual
+        return min(first.budget(n_visual), *(step.budget(n_seen) for step in self.steps[1:]))
 
     def resized_budget(self, n_visual: int) -> int:
         return self._only(ResizeStrategy).resized_budget(n_visual)
@@ -144,15 +151,17 @@ class Compose(ResizeStrategy, PatchStrategy, TowerStrategy, StagedStrategy):
 
     def select(self, tokens: VisualTokens) -> Selection:
         n_visual, device, features = tokens.n_visual, tokens.features.device, tokens.features
+        n_seen = n_visual  # tokens of the image that the tower gets
         kept, merged, scores, done = torch.arange(n_visual, device=device), Merge.none(device), None, []
         if isinstance(self.steps[0], PatchStrategy) and isinstance(self.steps[1], TowerStrategy):
             tokens = _bounded(tokens, self.steps[0].budget(n_visual))
         for step in self.steps:
             if isinstance(step, (ResizeStrategy, PatchStrategy, TowerStrategy)):
                 selection, left = _of_left(_selected(step, tokens), kept)
+                n_seen = len(left) if isinstance(step, ResizeStrategy) else n_seen
             else:
-                n_left = min(step.budget(n_visual), len(kept))
-                limited = step if not done else step.for_part(n_left, len(kept))
+                n_left = min(step.budget(n_seen), len(kept))
+                limited = step if len(kept) == n_seen else step.for_part(n_left, len(kept))
                 selection = _selected(limited, tokens if not done else tokens.of_left(kept, features))
                 left = selection.kept.to(device)
                 if len(left) > n_left:
@@ -232,6 +241,19 @@ PLACES = (
 def _place(step: Strategy) -> int:
     kinds = (ResizeStrategy, PatchStrategy, TowerStrategy, None, StagedStrategy)
     return next((i for i, kind in enumerate(kinds) if kind is not None and isinstance(step, kind)), BEFORE_MODEL)
+
+
+def _of_smaller(keep_ratio: float | None, first: Strategy, share: float | None) -> float | None:
+    """What keep_ratio of the image as it was passed is of the image that the next step gets. Raises SettingError if it
+    is more than the first step leaves, or if that leaves a count."""
+    if keep_ratio is None or share == 1 or not isinstance(keep_ratio, (int, float)):  # of no number, the step complains
+        return keep_ratio
+    if share is None or keep_ratio > share:
+        raise SettingError(
+            f"Compose: keep_ratio={keep_ratio!r} counts the whole image, of which {first!r} leaves "
+            f"{'a count' if share is None else 'less'}. Write a keep_ratio of at least {keep_ratio!r} in that step."
+        )
+    return keep_ratio / share
 
 
 def _as_strategy(one: Any) -> Strategy:

@@ -38,6 +38,8 @@ def test_labels_have_settings_in_the_order_of_the_signature() -> None:
 def test_an_earlier_step_has_a_budget_of_its_own() -> None:
     (setup,) = make_setups(["divprune:keep_ratio=0.6+fopru"], [0.1], ["original"], baselines=())
     assert setup.label == "DivPrune 0.6 + FoPru"
+    (setup,) = make_setups(["downsample:keep_ratio=0.5+fopru"], [0.1], ["original"], baselines=())
+    assert setup.strategy == tokenprune.Compose(tokenprune.Downsample(keep_ratio=0.5), tokenprune.FoPru(keep_ratio=0.2))
 
 
 def test_baselines_are_added_once() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ import tokenprune
 from tokenprune import Compose, Downsample, FastV, FoPru, Mosaic, PruMerge, PruningError, SettingError, UnsupportedError
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.layouts.shrunk import resized, shrunk_grid
+from tokenprune.strategies import parse
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.shrunk import stretched
 
@@ -88,6 +92,31 @@ def test_what_prunes_after_it_prunes_a_small_image(name: str, then: tokenprune.S
     assert [image.n_left for image in report.images] == [3, 3]
 
 
+def test_the_budget_after_a_smaller_image_counts_its_tokens(tmp_path: Path) -> None:
+    """A keep ratio of all steps together is still that of the image as it was passed."""
+    quarter = parse("downsample:keep_ratio=0.5+mosaic:keep_ratio=0.5")
+    assert quarter == Compose(Downsample(keep_ratio=0.5), Mosaic(keep_ratio=0.5))
+    assert (quarter.keep_ratio, quarter.budget(100)) == (0.25, 25)
+    assert parse("downsample:keep_ratio=0.5+mosaic", keep_ratio=0.25) == quarter
+    assert replace(quarter, keep_ratio=0.1).budget(100) == 10
+    assert replace(quarter, keep_ratio=None, keep=7).budget(100) == 7
+    assert Compose(Downsample(keep=64), FoPru(keep_ratio=0.25)).budget(100) == 16
+    steps = ["downsample:keep_ratio=0.5", "mosaic"]
+    (file := tmp_path / "both.json").write_text(
+        json.dumps({"strategy": "compose", "settings": {"steps": steps, "keep_ratio": 0.25}})
+    )
+    assert parse(str(file)) == quarter
+    family = FAMILIES["llava-clip"]
+    model = family.build()
+    with torch.no_grad(), tokenprune.patch(model, quarter) as handle:
+        model(**family.prompt([1]))
+        (image,) = handle.report.images
+    assert [len(step.kept) for step in image.steps] == [16, 8]  # of 36, at most 18
+    for first, why in [("keep_ratio=0.2", "less"), ("keep=64", "a count")]:
+        with pytest.raises(SettingError, match=rf"keep_ratio=0.25 counts the whole image, of which .* leaves {why}"):
+            parse(f"downsample:{first}+mosaic", keep_ratio=0.25)
+
+
 @pytest.mark.parametrize("name", ["llava-clip", "qwen2-vl"])
 def test_answers_continue_as_after_a_small_image(name: str) -> None:
     family = FAMILIES[name]
@@ -108,8 +137,9 @@ def test_an_image_that_fits_stays_as_it_is(name: str) -> None:
     model, inputs = family.build(), family.prompt([2])
     with torch.no_grad():
         expected = model(**inputs).logits
-        with tokenprune.patch(model, Downsample(keep_ratio=1.0)):
+        with tokenprune.patch(model, Downsample(keep_ratio=1.0)) as handle:
             assert torch.equal(model(**inputs).logits, expected)
+    assert all(image.shrunk is None and "shrunk" not in repr(image) for image in handle.report.images)
 
 
 def test_patches_are_those_of_the_models_own_processor() -> None:

@@ -66,11 +66,10 @@ class StagePruning:
 
     def may_drop(self, chosen: Sequence[ImageSelection]) -> bool:
         """Whether any stage may drop tokens of these images."""
-        selections = [image.selection for image in chosen]
         return any(
-            stage.at_most or stage.budget(selection.n_visual) < len(selection.kept)
+            stage.at_most or stage.budget(image.encoded.n_visual) < len(image.selection.kept)
             for stage in self.stages
-            for selection in selections
+            for image in chosen
         )
 
     def begin(
@@ -196,7 +195,7 @@ class StagePruning:
             with explained_nan(self.strategy, f"image {i}", tokens.features):
                 selection = checked_stage_selection(self.strategy, stage, tokens)
             merges.append((image.row, visual, selection))
-            reports.append(report_of(stage, left, tokens.n_visual, selection.to(left.device)))
+            reports.append(report_of(stage, left, image.selection.n_visual, selection.to(left.device)))
             keep[image.row, entered[image.row, image.columns[image.selection.kept]]] = False
             keep[image.row, entered[image.row, image.columns[reports[i].kept]]] = True
             counts[image.row] -= len(image.selection.kept) - len(reports[i].kept)
@@ -241,7 +240,8 @@ class StagePruning:
             row, last = image.row, now.reports[-1][i] if now.reports else image.selection
             visual = places[row, image.columns[last.kept]].to(device)
             scores = None if last.scores is None else last.scores[last.kept].to(device)
-            tokens = StageTokens(hidden[row, visual], last.kept.to(device), image.layout, scores)
+            left = last.kept if image.shrunk is None else torch.searchsorted(image.shrunk.kept.to(last.kept), last.kept)
+            tokens = StageTokens(hidden[row, visual], left.to(device), image.encoded, scores)
             if read is not None and entry.hidden is not None:
                 text = text_places(packings, row, entry.text[i]).to(device)
                 prompt = partial(entry.first_inputs, entry.hidden[row], i, device)
