@@ -8,7 +8,7 @@ import torch
 import transformers
 from helpers.contract.modes import Run, generated, run_cell
 from helpers.contract.oracle import assert_close, dropped_columns
-from helpers.families import FAMILIES
+from helpers.families import FAMILIES, Family
 from helpers.families.omni import AUDIO, Qwen2_5Omni
 from torch import Tensor
 
@@ -107,50 +107,13 @@ def test_images_beside_videos_of_glm_5_next() -> None:
 
 
 IM_START, IM_END, USER, ASSISTANT = 10, 11, 12, 13
-SECTIONS = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
-SMALL: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
-SMALL |= {"num_key_value_heads": 2, "head_dim": 8}
 
 
 @cache
 def speaker() -> Any:
     """Return a Qwen3-Omni with a thinker, a talker and a decoder for its codes."""
-    family: Any = FAMILIES["qwen3-omni"]
-    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
-    text = {**SMALL, **experts, "shared_expert_intermediate_size": 24, "num_hidden_layers": 2, "vocab_size": 1100}
-    codes = {**SMALL, "vocab_size": 32, "num_hidden_layers": 1, "num_code_groups": 4}
-    talker = {
-        "text_config": {**text, "rope_parameters": {**SECTIONS, "mrope_interleaved": True}},
-        "code_predictor_config": codes,
-        "num_code_groups": 4,
-        "thinker_hidden_size": 32,
-        "accept_hidden_layer": 1,
-        "spatial_merge_size": 2,
-        "codec_eos_token_id": 40,
-        "codec_nothink_id": 41,
-        "codec_think_bos_id": 42,
-        "codec_think_eos_id": 43,
-        "codec_pad_id": 44,
-        "codec_bos_id": 45,
-        "speaker_id": {"ethan": 46},
-        **{name: token for name, token in family.tokens().items() if name != "vision_end_token_id"},
-    }
-    waves = {**SMALL, "codebook_size": 32, "num_hidden_layers": 1, "num_quantizers": 4, "sliding_window": 8}
-    waves |= {"num_key_value_heads": 4, "upsample_rates": [2, 2], "upsampling_ratios": [2], "decoder_dim": 32}
-    del waves["head_dim"]
     torch.manual_seed(0)
-    config = transformers.Qwen3OmniMoeConfig(
-        thinker_config=family.config().to_dict(),
-        talker_config=talker,
-        code2wav_config=waves,
-        im_start_token_id=IM_START,
-        im_end_token_id=IM_END,
-        user_token_id=USER,
-        assistant_token_id=ASSISTANT,
-        tts_pad_token_id=15,
-        tts_bos_token_id=16,
-        tts_eos_token_id=17,
-    )
+    config = Family("qwen3-omni-whole").config()
     model: Any = transformers.Qwen3OmniMoeForConditionalGeneration(config).eval()
     for layer in model.talker.model.layers:
         for weights in layer.mlp.experts.parameters():  # transformers leaves them uninitialised
