@@ -16,11 +16,11 @@ def rows() -> dict[str, list[Architecture]]:
 
 
 def table() -> str:
-    lines = ["| model | architecture | videos | `PixelPrune` |", "|---|---|:-:|:-:|"]
+    lines = ["| model | architecture | videos | `PixelPrune` | `Downsample` |", "|---|---|:-:|:-:|:-:|"]
     for title, (first, *others) in sorted(rows().items(), key=lambda row: row[0].lower()):
         names = ", ".join(f"`{one.name}`" for one in (first, *others))
         releases = releases_with(first)
         model = title if releases is None else f"{title} (vLLM {releases})"
-        marks = ("✓" if mark else "" for mark in (first.prunes_videos, first.drops_patches))
+        marks = ("✓" if mark else "" for mark in (first.prunes_videos, first.drops_patches, first.shrinks))
         lines.append(f"| {model} | {names} | {' | '.join(marks)} |")
     return "\n".join([*lines, ""])

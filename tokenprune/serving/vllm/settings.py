@@ -84,9 +84,9 @@ class Settings:
                 f"mm_processor_kwargs: {KEEP_RATIO}={keep_ratio!r} is not a fraction in (0, 1]. It is the fraction of "
                 f"visual tokens that are kept: write 0.25 to keep a quarter of them, or 1.0 to keep all."
             )
-        strategy = replace(self.strategy, keep_ratio=keep_ratio, keep=None) if asked else self.strategy
-        unpruned = keep_ratio == 1 if asked else strategy.budget(MANY) == MANY and not self.by_pixels
-        return None if unpruned else strategy
+        if keep_ratio == 1 or not (asked or self.by_pixels or self.strategy.budget(MANY) < MANY):
+            return None
+        return replace(self.strategy, keep_ratio=keep_ratio, keep=None) if asked else self.strategy
 
     def check_options(self, options: object, request: bool) -> None:
         """Raise SettingError if the options of the model's own processor, or those for one modality, are not a dict.
@@ -123,6 +123,12 @@ class Settings:
         strategy = self.strategy_at(keep_ratio)
         return n_visual if strategy is None else strategy.budget(n_visual)
 
+    def budget_of_smaller(self, n_encoded: int, keep_ratio: float | None) -> int:
+        """How many visual tokens are kept of a smaller version with `n_encoded`; all if no strategy follows."""
+        strategy = self.strategy_at(keep_ratio)
+        later = strategy.steps[1:] if isinstance(strategy, Compose) else ()
+        return min([n_encoded, *(step.budget(n_encoded) for step in later)])
+
     def n_positions(self, max_model_len: int) -> int:
         """How many position IDs an engine provides, given how many tokens its sequences may have: as if each of them
         were a visual token that the strategy kept, and at least as if a request had asked to keep a quarter."""
@@ -138,6 +144,8 @@ class Settings:
         if self.position_ids == "compact":
             return 1.0
         n_kept = self.strategy.budget(MANY)
+        if self.shrinks:  # the largest grid within a budget may have half as many tokens
+            n_kept //= 2
         if self.by_pixels or n_kept == self.strategy.budget(2 * MANY):  # a count, in any step of a Compose
             return float(COUNT_STRETCH)
         return float(max(LEAST_STRETCH, MANY / n_kept))
@@ -146,6 +154,11 @@ class Settings:
     def by_pixels(self) -> bool:
         """Whether an image keeps fewer tokens than its budget if its pixels leave fewer."""
         return "kept_before_tower" in self.strategy.needs
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether smaller versions of images are encoded."""
+        return "shrunk" in self.strategy.needs
 
     @property
     def digest(self) -> str:

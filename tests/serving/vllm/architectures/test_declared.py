@@ -62,7 +62,7 @@ def test_records_of_a_row() -> None:
     """In the table of served models, those without a title have the marks and releases of the first."""
     for first, *others in rows().values():
         for one in others:
-            for of in (attrgetter("prunes_videos"), attrgetter("drops_patches"), releases_with):
+            for of in (attrgetter("prunes_videos"), attrgetter("drops_patches"), attrgetter("shrinks"), releases_with):
                 assert of(one) == of(first), one.name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ from tokenprune.serving.vllm.architectures import ARCHITECTURES
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 SMOKE = ("llava-clip",)
+#: The same models, whose images are shrunk.
+SHRINKING = [
+    replace(one, name=f"{one.name}, shrunk", settings={"strategy": "downsample", "keep_ratio": 0.5})
+    for one in FAMILIES
+    if one.name in ("llava-clip", "qwen3_vl", "glm4v")
+]
 OPTIONS = {"max_num_seqs": 8, "max_model_len": 256}
 
 
@@ -25,7 +32,7 @@ OPTIONS = {"max_num_seqs": 8, "max_model_len": 256}
     scope="module",
     params=[
         pytest.param(family, id=family.name, marks=[pytest.mark.smoke] if family.name in SMOKE else [])
-        for family in FAMILIES
+        for family in [*FAMILIES, *SHRINKING]
     ],
 )
 def family(request: pytest.FixtureRequest) -> Family:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers.served.engine import needs_vllm
 
-from tokenprune import FoPru, PixelPrune, Strategy
+from tokenprune import Downsample, FoPru, PixelPrune, Strategy
 from tokenprune.serving.vllm.settings import Settings
 
 pytestmark = needs_vllm
@@ -59,6 +59,7 @@ def test_an_item_says_what_is_asked() -> None:
         PrunedItem((9,), None, 3, ((3, 2**17), (7, 0))),
         PrunedItem((4, 4), 0.5, 3, (), (0, 3, 4, 5)),
         PrunedItem((4,), None, 3, (), ()),
+        PrunedItem((24, 24), None, 3, ((2, 9),), None, (4, 6, 2, 3, 28, 42)),
     )
     for item in several:
         assert PrunedItem.read(item.element().data) == item
@@ -79,6 +80,9 @@ def test_a_part_keeps_what_is_left_of_it_at_most() -> None:
     assert PrunedItem((4, 4), 0.5, 0, (), (0, 3, 4, 5, 7)).n_kept(settings) == [2, 2]
     assert PrunedItem((4, 4), 1.0, 0).n_kept(settings) == [4, 4]
     assert item.places(settings) == [(4, 2), (4, 3)]
+    shrunk = PrunedItem((24, 24), None, 0, (), None, (4, 6, 2, 3, 28, 42))
+    assert shrunk.encoded == (6, 6)
+    assert shrunk.n_kept(Settings(Downsample(keep_ratio=0.5))) == [6, 6]
 
 
 @pytest.mark.parametrize("is_bytes", [True, False], ids=["bytes", "normalised"])
@@ -103,7 +107,9 @@ def test_colors_of_patches_that_were_prepared_on_a_gpu() -> None:
         assert colors_of(given, ((0.5, 0.4, 0.3), (0.2, 0.25, 0.5))).device.type == "cpu"
 
 
-@pytest.mark.parametrize(("strategy", "refused"), [(PixelPrune(), True), (FoPru(), False)], ids=["pixels", "features"])
+@pytest.mark.parametrize(
+    ("strategy", "refused"), [(PixelPrune(), True), (Downsample(), True), (FoPru(), False)], ids=lambda one: repr(one)
+)
 def test_an_image_that_nobody_here_has_seen(strategy: Strategy, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its features come from an encoder cache, but the number of tokens in its prompt depends on its pixels."""
     from tokenprune.errors import SettingError

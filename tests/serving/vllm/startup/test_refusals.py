@@ -67,6 +67,7 @@ def test_what_works_is_not_refused() -> None:
     check(llava())
     check(llava(strategy="visionzip"))
     check(llava(strategy="vflowopt", progressive=False))
+    check(llava(strategy="downsample"))
     check(llava(strategy="divprune"), embeds=True)
     check(llava(vision=SiglipVisionConfig(num_hidden_layers=4), layer=1))
     check(llava(MistralConfig(sliding_window=4096)))
@@ -112,6 +113,8 @@ def test_needs() -> None:
         check(llava(vision=SiglipVisionConfig(num_hidden_layers=4), score="cls"))
     with pytest.raises(UnsupportedError, match="--enable-mm-embeds takes images that were encoded elsewhere"):
         check(llava(), embeds=True)
+    with pytest.raises(UnsupportedError, match=r"attends within windows, which would count .* such as FoPru"):
+        check(llava(MistralConfig(sliding_window=4096), strategy="downsample"))
     anyres = LlavaNextConfig(architectures=["TokenPruneLlavaNext"])
     anyres.tokenprune = {"strategy": "divprune", "keep_ratio": 0.25}
     check(anyres, "TokenPruneLlavaNext")

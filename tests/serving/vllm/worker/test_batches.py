@@ -19,6 +19,10 @@ def test_batches_are_bounded(n_visual: list[int], most: int, sizes: list[int]) -
     assert [i for batch in batches for i in range(batch.start, batch.stop)] == list(range(len(n_visual)))
 
 
+def test_images_of_one_size() -> None:
+    assert image_batches([4, 4, 2, 2, 4], 8, sizes="aabba") == [slice(0, 2), slice(2, 4), slice(4, 5)]
+
+
 def test_arguments_of_a_batch() -> None:
     """Arguments are one tensor with rows of all images, tensors and lists with one entry per image, or shared by
     all."""

@@ -65,6 +65,7 @@ class Architecture:
     padded: whether images are padded, so that their pixels do not divide into the patches of the tower.
     towerless: whether visual tokens are projections of pixels, without a vision tower.
     drops_patches: whether the tower can encode only some of the patches, for strategies that prune before it.
+    shrinks: whether the tower can encode smaller versions of images.
     joins_ranks: whether attention can be read when tensor parallel ranks encode different images.
     splits_images: whether ranks encode different images if they cannot share the vision tower's heads equally.
     leaves_videos: whether vLLM may prune its videos, which tokenprune does not prune.
@@ -113,6 +114,7 @@ class Architecture:
     padded: bool = False
     towerless: bool = False
     drops_patches: bool = False
+    shrinks: bool = False
     joins_ranks: bool = False
     splits_images: bool = False
     leaves_videos: bool = False

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,12 +15,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from vllm.model_executor.models import qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
 from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.multimodal.inputs import MultiModalKwargsItem
 
 from tokenprune.adapters.layouts.windows import window_order
-from tokenprune.adapters.towers.qwen import frame_pixels, frames, layout
-from tokenprune.encoded import EncodedImage
+from tokenprune.adapters.towers.qwen import frame_pixels, frames, layout, shrink
+from tokenprune.encoded import EncodedImage, Modality
+from tokenprune.serving.vllm.processor.item import PrunedItem
 from tokenprune.serving.vllm.processor.patches import frames_of
 from tokenprune.serving.vllm.processor.processor import PruningProcessor
+from tokenprune.serving.vllm.towers.from_config import config_with_tower
 from tokenprune.serving.vllm.worker.before_tower import PatchDropping
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import images_of_any_size
@@ -41,6 +45,20 @@ class GridProcessor(PruningProcessor):
     def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
         patches, grid = item[PIXELS[modality]].data, item[f"{modality}_grid_thw"].data
         return frames_of(self.info.get_hf_config(), patches, grid)
+
+    def shrink(self, modality: str, item: Any, budget: int) -> tuple[int, ...]:
+        names = PIXELS[modality], f"{modality}_grid_thw"
+        pixels, grid = (item[name].data for name in names)
+        if pixels.dtype == torch.uint8:  # resized without being rounded; a batch must have one type
+            pixels = pixels.float()
+        vision = config_with_tower(self.info.get_hf_config()).vision_config
+        arguments = {names[0]: pixels, names[1]: grid[None]}
+        small = shrink(Modality(modality, "", names[0], 0), arguments, [budget], vision)
+        patches, (small_grid,) = (small.arguments[name] for name in names)
+        item[names[0]] = replace(item[names[0]], data=patches)
+        item[names[1]] = replace(item[names[1]], data=small_grid)
+        (_, *whole), (_, *rest) = ((one // vision.spatial_merge_size).tolist() for one in (grid, small_grid))
+        return (*whole, *rest, *small.sizes[0])
 
 
 class Qwen2VLProcessor(GridProcessor, qwen2_vl.Qwen2VLMultiModalProcessor): ...
@@ -85,6 +103,13 @@ class PrunedQwenVL(PrunedModel):
         patches = arguments[f"{modality}_grid_thw"].prod(-1).tolist()
         merged = self.config.vision_config.spatial_merge_size**2
         return {PIXELS[modality]: patches, f"{modality}_embeds": [n // merged for n in patches]}
+
+    def as_passed(self, feature: Any, item: PrunedItem) -> Any:
+        assert item.shrunk is not None
+        name, merge = f"{feature.modality}_grid_thw", self.config.vision_config.spatial_merge_size
+        grid = feature.data[name]
+        whole = grid.data.new_tensor([len(item.parts), item.shrunk[0] * merge, item.shrunk[1] * merge])
+        return replace(feature, data=MultiModalKwargsItem({**feature.data, name: replace(grid, data=whole)}))
 
     def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
         return super().offsets(image) if self.n_components == 1 else image.layout.coordinates()[:, 1:]

@@ -31,6 +31,8 @@ class PrunedItem:
     key: a unique number below 2**53.
     markers: the text between the visual tokens of an image of one part, which has placeholder tokens too.
     left: the visual tokens whose patches the vision tower encodes, ascending; None for all.
+    shrunk: rows and columns of visual tokens of each part, those of the smaller version that the tower encodes, and the
+        smaller version's height and width in pixels; None if no smaller version is made.
     """
 
     parts: tuple[int, ...]
@@ -38,6 +40,12 @@ class PrunedItem:
     key: int
     markers: Markers = ()
     left: tuple[int, ...] | None = None
+    shrunk: tuple[int, ...] | None = None
+
+    @property
+    def encoded(self) -> tuple[int, ...]:
+        """How many visual tokens of each part the vision tower makes."""
+        return self.parts if self.shrunk is None else (self.shrunk[2] * self.shrunk[3],) * len(self.parts)
 
     @property
     def n_visual(self) -> int:
@@ -54,6 +62,8 @@ class PrunedItem:
 
     def n_kept(self, settings: Settings) -> list[int]:
         """How many visual tokens of each part are kept."""
+        if self.shrunk is not None:
+            return [settings.budget_of_smaller(n, self.keep_ratio) for n in self.encoded]
         left = self.left_by_part()
         most = self.parts if left is None else map(len, left)
         return [min(settings.budget(n, self.keep_ratio), n_left) for n, n_left in zip(self.parts, most, strict=True)]
@@ -67,7 +77,8 @@ class PrunedItem:
         """It as a field of a vLLM item, which stays on the CPU, and which vLLM keeps for a cached image."""
         ratio = float("nan") if self.keep_ratio is None else self.keep_ratio
         left = (-1,) if self.left is None else (len(self.left), *self.left)
-        numbers = (ratio, self.key, len(self.parts), *self.parts, *left, *chain.from_iterable(self.markers))
+        shrunk = (self.shrunk is not None, *(self.shrunk or ()))
+        numbers = (ratio, self.key, len(self.parts), *self.parts, *left, *shrunk, *chain.from_iterable(self.markers))
         data = torch.tensor(numbers, dtype=torch.float64)
         return MultiModalFieldElem(data=data, field=MultiModalBatchedField(keep_on_cpu=True))
 
@@ -77,9 +88,10 @@ class PrunedItem:
         ratio, *numbers = data.tolist()
         key, n_parts, *others = map(int, numbers)
         parts, (n_left, *others) = others[:n_parts], others[n_parts:]
-        left, markers = (None, others) if n_left < 0 else (tuple(others[:n_left]), others[n_left:])
+        left, (shrinks, *others) = (None, others) if n_left < 0 else (tuple(others[:n_left]), others[n_left:])
+        shrunk, markers = (tuple(others[:6]), others[6:]) if shrinks else (None, others)
         pairs = zip(markers[::2], markers[1::2], strict=True)
-        return cls(tuple(parts), None if ratio != ratio else ratio, key, tuple(pairs), left)
+        return cls(tuple(parts), None if ratio != ratio else ratio, key, tuple(pairs), left, shrunk)
 
     @classmethod
     def of(cls, feature: MultiModalFeatureSpec, pruned: Collection[str]) -> PrunedItem | None:

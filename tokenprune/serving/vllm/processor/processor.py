@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from vllm.multimodal.processing import BaseMultiModalProcessor, PromptUpdateDeta
 from vllm.multimodal.processing.processor import ResolvedPromptUpdate
 
 from tokenprune.engine.tower.patches import selected_patches
-from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.metrics import count_image
 from tokenprune.serving.vllm.processor.item import FIELD, PrunedItem
@@ -26,7 +26,7 @@ from tokenprune.serving.vllm.processor.markers import markers_between
 from tokenprune.serving.vllm.processor.options import check_patch_options, check_tiles
 from tokenprune.serving.vllm.settings import KEEP_RATIO, Settings, split_request
 from tokenprune.serving.vllm.startup.refusals import needs_image
-from tokenprune.strategy import PatchStrategy
+from tokenprune.strategy import PatchStrategy, ResizeStrategy
 from tokenprune.tokens import PatchTokens
 
 #: Of the unpruned input that measures memory. The float's identity tells it from requests: some models copy the dict.
@@ -88,6 +88,12 @@ class PruningProcessor(Base):
     def patches(self, modality: str, item: Any) -> Sequence[PatchTokens]:
         """What a strategy that prunes before the vision tower sees of each part of an item."""
         raise NotImplementedError(f"{type(self).__name__} does not define patches.")
+
+    def shrink(self, modality: str, item: Any, budget: int) -> tuple[int, ...]:
+        """Replace the pixels of an item with those of its largest smaller version of at most `budget` visual tokens, if
+        it has more. Returns the `shrunk` of its `PrunedItem`. Raises PruningError for one that cannot be shrunk so
+        far."""
+        raise NotImplementedError(f"{type(self).__name__} does not define shrink.")
 
     @cached_property
     def settings(self) -> Settings:
@@ -179,7 +185,8 @@ class PruningProcessor(Base):
         first = int(embedded.nonzero()[0])
         for place, _ in markers:
             ids[first + place] = ids[pieces[0][0]]
-        pruned = PrunedItem(parts, ratio, secrets.randbits(53), markers, self._left(modality, item, ratio))
+        left, shrunk = self._left(modality, item, ratio), self._shrunk(modality, item, ratio, len(places))
+        pruned = PrunedItem(parts, ratio, secrets.randbits(53), markers, left, shrunk)
         item[FIELD] = pruned.element()
         kept = pruned.n_kept(self.settings)
         dropped = {place for piece, n in zip(pieces, kept, strict=True) for place in piece[n:]}
@@ -199,13 +206,23 @@ class PruningProcessor(Base):
             start += part.n_visual
         return tuple(left)
 
+    def _shrunk(self, modality: str, item: Any, ratio: float | None, n_visual: int) -> tuple[int, ...] | None:
+        """Shrink an item to the budget of its request; None if this strategy does not shrink."""
+        if not self.settings.shrinks:
+            return None
+        strategy = cast("ResizeStrategy | None", self.settings.strategy_at(ratio))
+        try:
+            return self.shrink(modality, item, n_visual if strategy is None else strategy.resized_budget(n_visual))
+        except PruningError as error:
+            raise SettingError(str(error)) from error
+
     def _check_encoded(self, items: Mapping[str, Any]) -> None:
         """Raise SettingError for images or videos that were encoded elsewhere, if they must be seen. vLLM takes them
         with --enable-mm-embeds, which is refused in that case, but also with a connector for KV or encoder caches."""
         architecture = ARCHITECTURES[self.info.ctx.model_config.hf_config.architectures[0]]
         strategy = self.settings.strategy
         reason = needs_image(architecture, strategy)
-        counted = architecture.needs_pixels or "kept_before_tower" in strategy.needs
+        counted = architecture.needs_pixels or strategy.needs & {"kept_before_tower", "shrunk"}
         refused = ("sent", "not sent") if counted else ("sent",)
         for modality in self.pruned:
             if reason is not None and encoded_elsewhere(items.get(modality), modality) in refused:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tokenprune.adapters.shrinks import WINDOWED
 from tokenprune.adapters.towers import Tower
 from tokenprune.errors import UnsupportedError, to_install
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
@@ -23,9 +24,13 @@ NEVER = {
     "text_attention": "the attention of decoder layers, and vLLM has one KV length for all layers",
     "text_tower": "the question, and vLLM encodes an image without it, once for all questions",
     "frames": "to compare the frames of a video, no two of which are pruned together",
-    "shrunk": "smaller images, which the processor of a server makes: lower its max_pixels or size",
     "kept_in_tower": "to prune between the layers of the vision tower, which are vLLM's own",
 }
+#: What only some towers can do: the statistic, how `Architecture` calls it, and what a strategy needs to do.
+BY_TOWER = (
+    ("kept_before_tower", "drops_patches", "prune before the vision tower"),
+    ("shrunk", "shrinks", "have smaller versions of images encoded"),
+)
 #: Rotary embeddings whose frequencies do not depend on the length (dynamic ones: up to the end of their table, which
 #: vLLM does not lengthen).
 ROPE_TYPES = ("default", "dynamic", "linear", "llama3", "mrope", "proportional", "yarn")
@@ -41,6 +46,8 @@ SERVED_LAYERS = (
     "mlp",
     "minimax_m3_sparse",
 )
+#: Those that attend to a part of what comes before.
+WINDOWS = ("sliding_attention", "chunked_attention")
 #: Layers of some language models only, by their type.
 OWN_LAYERS = {kind: layers for one in ARCHITECTURES.values() for kind, layers in one.own_layers.items()}
 #: What to do if vLLM is not installed.
@@ -92,7 +99,7 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
         check_patches(seeing, tower)
         offers |= {"vision_attention", *({"cls"} if tower.n_prefix else ())}
         offers |= set() if architecture.padded else {"colors"}
-    offers |= {"kept_before_tower"} & strategy.needs  # else refused by check_strategy
+    offers |= {"kept_before_tower", "shrunk"} & strategy.needs  # else refused by check_strategy
     model = f"{architecture.name} inside vLLM"
     required = strategy.required_statistics - {"grid"}
     check_needs(repr(strategy), required, frozenset(offers), model, instead=READS_FEATURES)
@@ -127,6 +134,8 @@ def check_decoder(text_config: Any, settings: Settings) -> None:
     """Raise UnsupportedError for a language model that would miss pruned tokens."""
     own = OWN_LAYERS.get(getattr(text_config, "model_type", ""), ())
     for kind in layer_kinds(text_config):
+        if settings.shrinks and kind in WINDOWS:
+            raise UnsupportedError(f"{settings.strategy!r} cannot run with this model: {WINDOWED}. {OTHER}")
         if kind not in (*SERVED_LAYERS, *own):
             raise UnsupportedError(
                 f"the language model has {kind!r} layers, which depend on tokens that pruning drops. Serve it without "
@@ -179,12 +188,13 @@ def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None
     tower that cannot skip patches, or that reads more than the image."""
     name = type(strategy).__name__
     other = READS_FEATURES if ARCHITECTURES[architecture].towerless else OTHER
-    if "kept_before_tower" in strategy.needs and not ARCHITECTURES[architecture].drops_patches:
-        others = [one.name.removeprefix("TokenPrune") for one in ARCHITECTURES.values() if one.drops_patches]
-        raise UnsupportedError(
-            f"{name} cannot run inside vLLM with {architecture}: it needs to prune before the vision tower, which only "
-            f"these can: {', '.join(others)}. {other}"
-        )
+    for need, flag, what in BY_TOWER:
+        if need in strategy.needs and not getattr(ARCHITECTURES[architecture], flag):
+            others = [one.name.removeprefix("TokenPrune") for one in ARCHITECTURES.values() if getattr(one, flag)]
+            raise UnsupportedError(
+                f"{name} cannot run inside vLLM with {architecture}: it needs to {what}, which only these can: "
+                f"{', '.join(others)}. {other}"
+            )
     if strategy.reads_grid and ARCHITECTURES[architecture].gridless:
         raise UnsupportedError(f"{name} cannot run inside vLLM with {architecture}: it needs {STATISTICS['grid']}.")
     for need in sorted(strategy.needs & NEVER.keys()):

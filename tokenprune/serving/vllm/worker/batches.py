@@ -13,13 +13,13 @@ from typing import Any
 from torch import Tensor
 
 
-def image_batches(n_visual: Sequence[int], most: int) -> list[slice]:
+def image_batches(n_visual: Sequence[int], most: int, sizes: Sequence[Any] | None = None) -> list[slice]:
     """Cut images of `n_visual` tokens each into consecutive batches of at most `most` tokens; an image with more is a
-    batch of its own."""
+    batch of its own. With `sizes`, all images of a batch have the same."""
     batches: list[slice] = []
     begin = total = 0
     for i, n in enumerate(n_visual):
-        if total + n > most and i > begin:
+        if i > begin and (total + n > most or (sizes is not None and sizes[i] != sizes[begin])):
             batches.append(slice(begin, i))
             begin, total = i, 0
         total += n

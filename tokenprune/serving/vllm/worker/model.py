@@ -41,7 +41,7 @@ from tokenprune.serving.vllm.worker.positions import (
     visual_places,
 )
 from tokenprune.serving.vllm.worker.rope import lengthen
-from tokenprune.serving.vllm.worker.selector import ImageSelector, with_left
+from tokenprune.serving.vllm.worker.selector import ImageSelector, spread, with_left
 from tokenprune.tokens import Layout
 
 if TYPE_CHECKING:
@@ -55,11 +55,13 @@ class PrunedModel(Base):
 
     n_components: how many components a position ID has.
     pruned: the modalities that are pruned.
+    one_size: whether all images of a call of the tower must have the same size.
     """
 
     supports_mrope: ClassVar = True
     n_components: ClassVar[int] = 1
     pruned: ClassVar[Collection[str]] = ("image",)
+    one_size: ClassVar[bool] = False
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
@@ -135,6 +137,10 @@ class PrunedModel(Base):
         sequence."""
         return {}
 
+    def as_passed(self, feature: Any, item: PrunedItem) -> Any:
+        """An item of a prompt that was shrunk, with all that its position IDs depend on as it was passed."""
+        return feature
+
     def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
         """Each visual token's position ID minus that of the first one of the image or part."""
         return torch.arange(image.layout.n_visual)[:, None]
@@ -163,7 +169,8 @@ class PrunedModel(Base):
             self._clear()
             return [append_offsets(rows, rows.new_zeros(len(rows), self.n_components).long()) for rows in found]
         items = [PrunedItem.read(field) for field in fields]
-        batches = image_batches([item.n_visual for item in items], self.most_at_once)
+        sizes = [item.shrunk for item in items] if self.one_size else None
+        batches = image_batches([sum(item.encoded) for item in items], self.most_at_once, sizes)
         rows = self.rows_of_images(kwargs) if len(batches) > 1 else {}
         placed = []
         for batch in batches:
@@ -205,18 +212,23 @@ class PrunedModel(Base):
 
     def get_mrope_input_positions(self, input_tokens: Sequence[int], mm_features: Any) -> tuple[Tensor, int]:
         tokens = list(input_tokens)  # from vLLM 0.34 on, an array
-        items = {id(feature): PrunedItem.of(feature, self.pruned) for feature in mm_features}
+        items = [PrunedItem.of(feature, self.pruned) for feature in mm_features]
         self._name(mm_features, items)
         if self.settings.position_ids == "compact":
             pruned = any(
-                item is not None and item.n_visual + len(item.markers) > len(visual_places(feature.mm_position))
-                for feature, item in zip(mm_features, items.values(), strict=True)
+                item is not None and sum(item.encoded) + len(item.markers) > len(visual_places(feature.mm_position))
+                for feature, item in zip(mm_features, items, strict=True)
             )
             if pruned:
                 return compact_ids(len(tokens), self.n_components)
             return self.unpruned_ids(tokens, mm_features)
-        counts = {key: None if item is None else item.places(self.settings) for key, item in items.items()}
-        ids, features, places = unpruned_prompt(tokens, mm_features, lambda feature: counts[id(feature)])
+        whole = [
+            feature if item is None or item.shrunk is None else self.as_passed(feature, item)
+            for feature, item in zip(mm_features, items, strict=True)
+        ]
+        parts = [None if item is None else item.places(self.settings) for item in items]
+        counts = {id(feature): one for feature, one in zip(whole, parts, strict=True)}
+        ids, features, places = unpruned_prompt(tokens, whole, lambda feature: counts[id(feature)])
         return pruned_ids(*self.unpruned_ids(ids, features), places)
 
     def unpruned_ids(self, ids: list[int], features: Any) -> tuple[Tensor, int]:
@@ -230,15 +242,16 @@ class PrunedModel(Base):
             if capture is not None:
                 capture.clear()
 
-    def _name(self, features: Any, items: dict[int, PrunedItem | None]) -> None:
-        for feature, item in zip(features, items.values(), strict=True):
+    def _name(self, features: Any, items: Sequence[PrunedItem | None]) -> None:
+        for feature, item in zip(features, items, strict=True):
             if item is not None and self.selector.file is not None:
                 self.selector.file.name(item.key, feature.identifier)
 
     def _placed(self, features: Tensor, images: Sequence[EncodedImage], item: PrunedItem) -> Tensor:
         parts, indices, start = [], [], 0
         encoded = with_left(images, item, features.device)
-        for part, image, n_kept in zip(features.split(item.parts), encoded, item.n_kept(self.settings), strict=True):
+        for part, image, n_kept in zip(features.split(item.encoded), encoded, item.n_kept(self.settings), strict=True):
+            part, image = spread(part, image, item)
             rows, kept = self.selector.select(part, image, item.keep_ratio, n_kept)
             offsets = self.offsets(image).to(kept.device)[kept]
             if item.markers:

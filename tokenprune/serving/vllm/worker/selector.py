@@ -18,7 +18,8 @@ from tokenprune.serving.vllm.metrics import KeptFile, SelectionClock
 from tokenprune.serving.vllm.processor.item import PrunedItem
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.strategy import Strategy
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens import Layout, VisualTokens
+from tokenprune.tokens.shrunk import Shrunk, stretched
 from tokenprune.tokens.tower import KeptInTower
 
 logger = logging.getLogger("vllm.tokenprune")  # below vLLM's own, to share its settings
@@ -108,8 +109,22 @@ def best_dropped(selection: Selection, count: int, left: Int[Tensor, " left"]) -
 
 def left_before_tower(tokens: VisualTokens) -> Int[Tensor, " left"]:
     """The tokens that were encoded."""
-    before = tokens.statistics.get("kept_before_tower")
+    before = tokens.statistics.get("kept_before_tower") or tokens.statistics.get("shrunk")
     return torch.arange(tokens.n_visual, device=tokens.features.device) if before is None else before.kept
+
+
+def spread(
+    features: Float[Tensor, "encoded columns"], image: EncodedImage, item: PrunedItem
+) -> tuple[Float[Tensor, "visual columns"], EncodedImage]:
+    """A part of an item as it was passed, given its smaller version; the features of tokens whose places that does not
+    take are zeros."""
+    if item.shrunk is None:
+        return features, image
+    height, width, _, _, *size = item.shrunk
+    whole = Layout.raster((1, height, width))
+    shrunk = Shrunk(stretched(whole, image.layout).to(features.device), image.layout, (size[0], size[1]))
+    rows = features.new_zeros(whole.n_visual, features.shape[1]).index_copy(0, shrunk.kept, features)
+    return rows, replace(image, layout=whole, statistics={**image.statistics, "shrunk": shrunk})
 
 
 def with_left(images: Sequence[EncodedImage], item: PrunedItem, device: torch.device) -> list[EncodedImage]:

@@ -5,7 +5,7 @@ from functools import partial
 from tokenprune.serving.vllm.architectures.architecture import Architecture
 
 glm = partial(Architecture, prunes_videos=True, drops_patches=True, joins_ranks=True)
-glm4v = partial(glm, home="glm4v", mrope=True)
+glm4v = partial(glm, home="glm4v", mrope=True, shrinks=True)
 RECORDS = (
     glm4v(
         "TokenPruneGlm4v", "glm4v", title="GLM-4.1V and 4.6V-Flash, GLM-4.5V and 4.6V, GLM-OCR",

@@ -20,7 +20,7 @@ RECORDS = (
     Architecture(
         "TokenPruneLlava", "llava", "llava", title="LLaVA-1.5 with a CLIP or SigLIP tower",
         published=("llava-hf/llava-1.5-7b-hf", "llava-hf/llava-interleave-qwen-7b-hf"),
-        other_names=(r"(liuhaotian|lmms-lab)/",),
+        other_names=(r"(liuhaotian|lmms-lab)/",), shrinks=True,
     ),
     Architecture(
         "TokenPruneTransformers", "llava", "generic", "TransformersMultiModalForCausalLM",
