@@ -8,15 +8,8 @@ from helpers.by_path import module_at
 
 from tokenprune import strategies
 from tokenprune.evals.models.bundled import BUNDLED
-from tokenprune.evals.reading.images import open_image
 
 agreement = module_at(BUNDLED.parent / "dev" / "peers" / "agreement.py")
-
-
-def test_it_finds_the_bundled_scenes() -> None:
-    paths = agreement.example_images(16)
-    assert len(paths) == 16
-    assert open_image(paths[-1]).width
 
 
 def test_by_how_much_a_merge_is_decided() -> None:

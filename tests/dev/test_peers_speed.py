@@ -1,9 +1,8 @@
-"""The speed comparison with published packages: the same weights in all environments, and the table.
+"""The speed comparison with published packages: what our prefills leave, and the processes that are asked.
 
 The packages themselves are not needed here: evals/results/peers.md says how to install them.
 """
 
-import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -68,17 +67,6 @@ def test_every_prefill_of_ours_leaves_what_it_says(tmp_path: Path, monkeypatch: 
     assert not torch.allclose(logits["FoPru"], logits["unpruned"], atol=1e-2)
 
 
-def test_weights_are_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shape
-
-    small(monkeypatch).make(tmp_path)
-    names = {"language_model.": "a.", "multi_modal_projector.": "b.", "vision_tower.": "c."}
-    found = shape.weights(tmp_path, names)
-    assert {name.split(".")[0] for name in found} == {"a", "b", "c"}
-    with pytest.raises(StopIteration):
-        shape.weights(tmp_path, {"language_model.": "a."})
-
-
 def test_a_process_answers_lines_and_keeps_what_is_printed_apart() -> None:
     from run import Server
 
@@ -90,27 +78,3 @@ def test_a_process_answers_lines_and_keeps_what_is_printed_apart() -> None:
         assert answer["logits"] == [3.0] * 4
         with pytest.raises(RuntimeError, match="ended with exit code 1"):
             server.ask("another")
-
-
-def test_rounds_go_over_all_processes(tmp_path: Path) -> None:
-    import run
-
-    asked = []
-
-    class Fake:
-        def __init__(self, package: str) -> None:
-            self.package, self.prefills, self.versions = package, ["unpruned", "x"], {"torch": "2"}
-
-        def ask(self, prefill: str, batch: int = 1) -> dict[str, Any]:
-            asked.append((self.package, prefill, batch))
-            return {"seconds": 1.0, "kv_cache_bytes": 8, "logits": [3.0, 4.0 + (self.package == "kvpress")]}
-
-    path = tmp_path / "speed.json"
-    run.measure([Fake("tokenprune"), Fake("kvpress")], 2, path, {"batch": 4})  # pyright: ignore[reportArgumentType]
-    measured = json.loads(path.read_text())
-    warm, first, second = asked[:4], asked[4:8], asked[8:]
-    assert [batch for *_, batch in asked] == [1] * 4 + [4] * 8
-    assert second == first[::-1] == [(package, prefill, 4) for package, prefill, _ in warm]
-    assert measured["logits_difference"]["tokenprune: x"] == 0
-    assert measured["logits_difference"]["kvpress: unpruned"] == pytest.approx(0.2)
-    assert [len(one["seconds"]) for one in measured["rounds"]] == [4, 4]

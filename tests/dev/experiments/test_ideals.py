@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from helpers.files.search import deep_llava
 
-import tokenprune
 from tokenprune.evals.bench.inputs import shapes
 from tokenprune.evals.bench.record import CPU_TIME, Record
 from tokenprune.evals.dev.experiments import ideals
@@ -78,20 +77,3 @@ def test_what_is_slower_than_it_may_be_is_bold(tmp_path: Path, monkeypatch: pyte
     for rounds, marks in (([1.0304], 0), ([1.031], 4), ([1.031, 1.2], 4), ([1.031, 1.2, 1.0], 0)):
         record.rounds[:] = map(timed, rounds)
         assert str(table([record])).count("**") == marks  # in the strategy's line, and in the line of all strategies
-
-
-def test_selection_is_shown_as_a_part_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(shapes.SHAPES, "llava-1.5-0.5b", lambda: deep_llava().config)
-    monkeypatch.setattr("torch.set_num_threads", lambda n: None)
-    record = run(tmp_path, "--strategy", "random", "--keep-ratio", 0.5, "--rounds", 1)
-    record.rounds[0].seconds["Random @ 0.5"] |= {"ttft": 0.5, "selection": 0.05}
-    assert table([record]).lines[1][-2] == "50.0 ms, 10.0%"
-
-
-def test_every_strategy_for_images_is_asked() -> None:
-    asked = ideals.strategies()
-    assert asked[: len(ideals.FIRST)] == list(ideals.FIRST)
-    assert len(set(asked)) == len(asked)
-    left_out = set(tokenprune.STRATEGIES) - set(asked)
-    assert {"pixelprune", "evs", "dycokettm"} <= left_out
-    assert not {"fopru", "vispruner", "fastv", "divprune"} & left_out

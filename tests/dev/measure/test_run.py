@@ -16,9 +16,8 @@ from rich.console import Console
 import tokenprune
 from tokenprune.evals.dev.measure import run as run_module
 from tokenprune.evals.dev.measure.estimate import estimate
-from tokenprune.evals.dev.measure.plan import BOTH, RATIOS, Part
+from tokenprune.evals.dev.measure.plan import BOTH, Part
 from tokenprune.evals.dev.measure.run import Measuring
-from tokenprune.evals.dev.measure.steps import equal_cache
 from tokenprune.evals.dev.measure.stored import claimed
 from tokenprune.evals.run.calibration_images import image_digests
 from tokenprune.evals.run.evaluate import evaluate
@@ -146,22 +145,6 @@ def test_shared_answers_are_those_of_each_strategy_alone(measured: Measuring, tm
     assert len({answer.text for answer in alone.values()}) > 1
 
 
-def test_no_compact_ids_where_nothing_is_dropped_before_the_language_model(run: Measuring, tmp_path: Path) -> None:
-    original, compact = evaluate(
-        run.model,
-        output=tmp_path / "both",
-        strategies=["fastv:layer=1"],
-        keep_ratios=[0.5],
-        baselines=[],
-        tasks=["vqa"],
-        data=run.data / PART.data,
-        console=QUIET,
-    )
-    assert PART.ids("fastv:layer=1") == ("original",)
-    assert PART.ids("fopru") == BOTH
-    assert replace(compact, position_ids="original", seconds=original.seconds) == original
-
-
 def test_a_kill_loses_no_finished_group(
     run: Measuring, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,24 +225,3 @@ def test_no_strategy_is_asked_about_images_of_a_calibration(run: Measuring, tmp_
     assert len({row.questions for row in rows}) == 1
     assert {row.n for row in rows} == {run.n_questions(part, "rec")}
     assert run.n_questions(part, "rec") < run.n_questions(PART, "rec")
-
-
-def test_parts_of_all_questions_and_of_a_few_have_files_of_their_own(run: Measuring) -> None:
-    few = Part("scenes", None, (0.5,), (), questions=1)
-    names = [{step.name for step in run.steps(part)} for part in (Part("scenes"), few)]
-    assert not names[0] & names[1]
-    assert run.n_questions(few, "vqa") == 1 < run.n_questions(Part("scenes"), "vqa")
-
-
-def test_caches_are_equalled_by_keep_ratios(measured: Measuring) -> None:
-    rows = measured.rows(PART)
-    assert rows is not None
-    found = equal_cache(rows)
-    assert found is not None
-    fast = {round(row.n_mean / row.n_visual, 3) for row in rows if row.strategy == "FastV 1"}
-    assert set(found.ratios) == fast - set(RATIOS)
-    assert equal_cache([row for row in rows if row.strategy != "FastV 1"]) is None
-    near = [replace(row, n_mean=row.n_visual * share) for row in rows for share in (0.502, 0.75, 0.745)]
-    found = equal_cache(near)
-    assert found is not None
-    assert found.ratios == (0.75,)  # the other caches are as large as those at 0.5 and 0.75

@@ -16,15 +16,11 @@ from tokenprune.evals.dev.train import state
 from tokenprune.evals.dev.train.batches.pack import Packer
 from tokenprune.evals.dev.train.losses import Trainee
 from tokenprune.evals.dev.train.release import check, export, photographs
-from tokenprune.evals.dev.train.release.choose import choose, draw_set
-from tokenprune.evals.dev.train.release.plans import HELD_OUT_THINGS, KINDS, REC, SETS, SQUARE, TALL, SetPlan
+from tokenprune.evals.dev.train.release.plans import HELD_OUT_THINGS, KINDS, REC, SQUARE, TALL, SetPlan
 from tokenprune.evals.dev.train.release.sets import licensed, write_sets
-from tokenprune.evals.dev.train.scenes.ask import Question
 from tokenprune.evals.dev.train.scenes.assets import Assets
-from tokenprune.evals.dev.train.scenes.grids import WEIGHTS
 from tokenprune.evals.dev.train.start import llava
 from tokenprune.evals.dev.train.start.model import build_processor
-from tokenprune.evals.dev.train.vocabulary.nouns import nouns
 from tokenprune.evals.models.bundled import PHOTOGRAPHS
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks.refcoco import RefCoco
@@ -101,36 +97,6 @@ def test_one_answer_that_is_right_too_often_is_found() -> None:
     assert list(check.guessable(content(*["yes"] * 48, *["no"] * 32))) == ["presence: 'yes' is right in 60% of 80"]
 
 
-def test_kinds_and_answers_are_chosen_evenly() -> None:
-    import random
-
-    used: Counter[object] = Counter()
-    one_sided = [Question("count", f"how many {i}?", "1") for i in range(8)]
-    one_sided += [
-        Question("count", "how many dogs are there?", "5"),
-        Question("color", "what color is the cat?", "red"),
-    ]
-    chosen = choose(random.Random(0), one_sided, 3, used)
-    assert Counter((question.kind, question.answer) for question in chosen) == {
-        ("count", "1"): 1,
-        ("count", "5"): 1,
-        ("color", "red"): 1,
-    }
-    assert used["count"] == 2
-
-
-def test_the_same_seed_gives_the_same_set() -> None:
-    one, other = (list(draw_set(PLANS[0], "val", side(False))) for _ in range(2))
-    assert [asked.vqa for asked in one] == [asked.vqa for asked in other]
-    assert all((a.scene.pixels == b.scene.pixels).all() for a, b in zip(one, other, strict=True))
-    assert [asked.vqa for asked in draw_set(PLANS[0], "val", side(False), seed=1)] != [asked.vqa for asked in one]
-
-
-def test_plans_use_grids_that_training_has() -> None:
-    assert {plan.shape for plan in SETS} <= set(WEIGHTS)
-    assert {kind for plan in SETS for kind in plan.vqa} == set(KINDS)
-
-
 def test_photographs_get_more_questions_once(tmp_path: Path) -> None:
     asked = json.loads(Path(photographs.__file__).with_suffix(".json").read_text(encoding="utf-8"))
     first = photographs.extend(PHOTOGRAPHS, asked, tmp_path)
@@ -148,27 +114,6 @@ def test_photographs_get_more_questions_once(tmp_path: Path) -> None:
     for question in expressions:
         assert 0 <= question.box[0] < question.box[2] <= question.size[0]
         assert 0 <= question.box[1] < question.box[3] <= question.size[1]
-
-
-def test_photographs_are_asked_about_what_was_written(tmp_path: Path) -> None:
-    asked: dict[str, Any] = {
-        "duck.jpg": {
-            "asked": {"is there a zebra?": "no"},
-            "boxes": [{"box": [0.1, 0.2, 0.5, 0.6], "is": ["the third duck"]}],
-        }
-    }
-    photographs.extend(PHOTOGRAPHS, asked, tmp_path)
-    with Image.open(tmp_path / "images" / "duck.jpg") as image:
-        width, height = image.size
-    added = [one for one in RefCoco("rec", "REC", None).load(tmp_path, style=STYLES["bundled"]) if "third" in one.text]
-    assert [round(edge / side, 2) for edge, side in zip(added[0].box, (width, height) * 2, strict=True)] == [
-        0.1,
-        0.2,
-        0.5,
-        0.6,
-    ]
-    names = {one["id"]: one["name"] for one in json.loads((tmp_path / "instances.json").read_text())["categories"]}
-    assert {noun.name for noun in nouns()} < set(names.values())
 
 
 # A checkpoint is exported to a folder that plain transformers can load and query at any of its sizes.
@@ -195,24 +140,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_grown_model_is_restored_in_its_own_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its card says which shape that is."""
-    monkeypatch.setattr(export, "tower_and_positions", tiny_tower)
-    processor = build_processor()
-    shape = {"hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 4}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
-    model = llava.build_model(tiny_tower()[0], processor, 3, **shape, **heads)
-    trainee = Trainee(model, Packer(processor).head, processor.tokenizer.convert_tokens_to_ids("00"))
-    saved = {"tower": model.model.vision_tower.state_dict(), "trainee": trainee.state_dict()}
-    restored, _ = export.restore(saved, tmp_path)
-    assert restored.config.to_dict() == model.config.to_dict()
-    for name, weight in model.state_dict().items():
-        assert torch.equal(weight, restored.state_dict()[name]), name
-    card = export.model_card(restored, processor, 1480, 7)
-    assert "4 layers, width 128, 2 heads" in card
-    assert "About 1,500 steps" in card
-
-
 @pytest.mark.slow
 def test_an_exported_checkpoint_is_asked_without_tokenprune(run: Path, tmp_path: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in run.iterdir()}
@@ -233,15 +160,3 @@ def test_an_exported_checkpoint_is_asked_without_tokenprune(run: Path, tmp_path:
     card = (tmp_path / "model" / "README.md").read_text()
     assert "2. 7 steps" in card
     assert '"height": 112' in card
-
-
-def test_a_run_in_stage_one_is_refused(tmp_path: Path) -> None:
-    state.save(tmp_path, 1, 100, {})
-    with pytest.raises(ValueError, match="no checkpoint of stage two"):
-        export.export_newest(tmp_path, tmp_path, tmp_path / "model")
-
-
-def test_a_model_that_is_too_large_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "LIMIT", 2**20)
-    with pytest.raises(ValueError, match="100 may be bundled"):
-        export.export_newest(run, tmp_path, tmp_path / "model")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.files.discs import NAMES
 
 from tokenprune.evals.dev.train.scenes.ask import Question, rec_questions, vqa_questions
 from tokenprune.evals.dev.train.scenes.assets import (
@@ -17,9 +16,9 @@ from tokenprune.evals.dev.train.scenes.assets import (
     Assets,
     background_files,
 )
-from tokenprune.evals.dev.train.scenes.draw import KINDS, Scene, draw_scene
+from tokenprune.evals.dev.train.scenes.draw import Scene, draw_scene
 from tokenprune.evals.dev.train.start.model import build_processor
-from tokenprune.evals.dev.train.vocabulary.nouns import Noun, nouns
+from tokenprune.evals.dev.train.vocabulary.nouns import nouns
 from tokenprune.evals.dev.train.vocabulary.words import SIGN_WORDS
 
 
@@ -49,34 +48,6 @@ def test_boxes_are_the_extent_of_the_pixels(assets: Assets) -> None:
             assert columns.max() >= x2 - x1 - 2
             marked[max(0, y1 - 1) : y2 + 1, max(0, x1 - 1) : x2 + 1] = False
         assert not marked.any(), "pixels of a thing lie outside of every box"
-
-
-def test_things_do_not_overlap(scenes: list[Scene]) -> None:
-    for scene in scenes:
-        covered = np.zeros((400, 400), int)
-        for box in (thing.box for thing in scene.things):
-            x1, y1, x2, y2 = (round(400 * edge) for edge in box)
-            covered[y1:y2, x1:x2] += 1
-        assert covered.max() == 1
-
-
-def test_patches_belong_to_the_thing_whose_box_they_touch(scenes: list[Scene]) -> None:
-    for scene in scenes:
-        rows, columns = scene.shape
-        assert scene.pixels.shape == (14 * rows, 14 * columns, 3)
-        for row, column in np.argwhere(scene.owner >= 0):
-            x1, y1, x2, y2 = scene.things[scene.owner[row, column]].box
-            assert x1 * columns < column + 1
-            assert x2 * columns > column
-            assert y1 * rows < row + 1
-            assert y2 * rows > row
-
-
-def test_a_seed_gives_the_same_scene_again(assets: Assets) -> None:
-    for kind in KINDS:
-        one, two = (draw_scene(random.Random(5), assets, (12, 16), 6, kind) for _ in range(2))
-        assert one.things == two.things
-        assert (one.pixels == two.pixels).all()
 
 
 def test_nothing_is_on_both_sides_of_the_split() -> None:
@@ -139,11 +110,3 @@ def test_every_word_is_known_and_a_plural_is_its_noun_and_an_ending() -> None:
     assert tokenizer.decode(tokenizer("how many axes are there?", add_special_tokens=False).input_ids) == (
         "how many axes are there?"
     )
-
-
-def test_a_noun_keeps_its_last_stamp_and_a_designer_for_the_test() -> None:
-    assert Noun("cat", "animal", ("a.png", "b.png"), ()).held_out == {"stamps/b.png"}
-    assert not Noun("cat", "animal", ("a.png",), ()).held_out
-    held_out = {noun.held_out for noun in (Noun(name, "animal", ("a.png",), ("1f408",)) for name in NAMES)}
-    assert frozenset({"fluent/1f408.webp", "flat/1f408.png"}) in held_out
-    assert len(held_out) == 3

@@ -1,26 +1,21 @@
-"""How the bundled model is trained: grids, packing, patches and checkpoints."""
+"""How the bundled model is trained: packing, patches, points and checkpoints."""
 
 import math
 import random
-from dataclasses import replace
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
 from tokenprune.evals.dev.train import state
-from tokenprune.evals.dev.train.batches.encode import NO_JITTER, Encoder, Jitter
-from tokenprune.evals.dev.train.batches.feed import feed
-from tokenprune.evals.dev.train.batches.pack import Packer, patch_edges
-from tokenprune.evals.dev.train.batches.patches import NO_LETTER, PatchTruth
+from tokenprune.evals.dev.train.batches.encode import NO_JITTER, Encoder
+from tokenprune.evals.dev.train.batches.pack import Packer
+from tokenprune.evals.dev.train.batches.patches import PatchTruth
 from tokenprune.evals.dev.train.losses import Trainee
 from tokenprune.evals.dev.train.scenes.assets import Assets
 from tokenprune.evals.dev.train.scenes.draw import SIGN, Scene, draw_scene
-from tokenprune.evals.dev.train.scenes.grids import WEIGHTS, choose_grid, images_of
-from tokenprune.evals.dev.train.stages.stage_two import Pool
 from tokenprune.evals.dev.train.start.dinov2 import NATIVE_SIDE
 from tokenprune.evals.dev.train.start.llava import build_model
 from tokenprune.evals.dev.train.start.model import build_processor
@@ -58,13 +53,6 @@ def test_the_encoder_without_jitter_is_the_tower_itself(scenes: list[Scene]) -> 
     theirs = tower.embeddings.interpolate_pos_encoding(window, *pixels.shape[2:])[:, 1:].reshape(8, 12, 24)
     ours = encoder.windows(8, 12, [view])[:, 1:].reshape(8, 12, 24)
     assert torch.allclose(theirs[1:-1, 1:-1], ours[1:-1, 1:-1], atol=1e-4)
-
-
-def test_jitter_moves_the_view() -> None:
-    rng = random.Random(0)
-    views = {Jitter().window(rng) for _ in range(10)}
-    assert len(views) == 10
-    assert all(8 < left + width / 2 < 28 and 13 < width < 19 for left, _, width, _ in views)
 
 
 @pytest.mark.parametrize("grid", [(16, 16), (8, 12)])
@@ -108,13 +96,6 @@ def test_the_truth_of_patches(scenes: list[Scene]) -> None:
             assert top + bottom == pytest.approx(y2 - y1, abs=1e-4)
 
 
-def test_grids_fit_the_budget() -> None:
-    rng = random.Random(0)
-    assert {choose_grid(rng, 256) for _ in range(500)} == {grid for grid in WEIGHTS if grid[0] * grid[1] <= 256}
-    assert images_of((16, 16), 4096) == 16
-    assert images_of((24, 24), 100) == 2
-
-
 def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     assert state.latest(tmp_path) is None
     for stage, step in ((1, 100), (1, 200), (2, 5)):
@@ -123,54 +104,6 @@ def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     found = state.latest(tmp_path)
     assert found is not None
     assert (found["stage"], found["step"]) == (2, 5)
-
-
-def test_patches_of_a_sign_know_their_letters(assets: Assets) -> None:
-    truth = PatchTruth(Packer(build_processor()))
-    rng = random.Random(8)
-    for _ in range(10):
-        scene = draw_scene(rng, assets, (24, 24), 3, "text")
-        found = truth([scene])
-        for index, thing in enumerate(scene.things):
-            if thing.word is None:
-                assert not thing.edges
-                continue
-            assert list(thing.edges) == sorted(thing.edges)
-            assert thing.edges[0] > 0
-            assert thing.edges[-1] < 1
-            row = np.argwhere(scene.owner == index)[:, 0]
-            middle = np.bincount(row).argmax()
-            line = found.letters.reshape(24, 24, 3)[middle][scene.owner[middle] == index]
-            on = [letter for letter in line[:, 1].tolist() if letter != NO_LETTER]
-            word = [ord(letter) - ord("a") for letter in thing.word]
-            left = iter(word)
-            assert all(letter in left for letter, _ in groupby(on)), "letters out of their order"
-
-
-def test_a_pool_fills_a_step_with_scenes_of_the_same_grid(scenes: list[Scene]) -> None:
-    rng = random.Random(0)
-    pool = Pool(size=3)
-    of_one_grid = [scene for scene in scenes if scene.shape == (8, 8)][:4]
-    other = next(scene for scene in scenes if scene.shape == (12, 12))
-    assert len(pool.mix(rng, of_one_grid[:2], torch.zeros(2, 64, 5), number=4)[0]) == 2  # the pool is still empty
-    assert len(pool.mix(rng, [other], torch.ones(1, 144, 5), number=4)[0]) == 1
-    mixed, features = pool.mix(rng, of_one_grid[2:], torch.ones(2, 64, 5), number=4)
-    assert [scene.things for scene in mixed[:2]] == [scene.things for scene in of_one_grid[2:]]
-    assert features.mean((1, 2)).tolist() == [1, 1, 0, 0]
-    assert len(pool.held[8, 8]) == 3
-
-
-def test_what_workers_are_fed_with_comes_in_order() -> None:
-    assert list(feed(float, range(3), workers=0)) == list(feed(float, range(3), workers=1)) == [0.0, 1.0, 2.0]
-
-
-def test_the_edges_of_patches_are_their_things(scenes: list[Scene]) -> None:
-    for scene in scenes[:30]:
-        edges = patch_edges(scene)
-        owner = scene.owner.flatten()
-        for patch in range(len(owner)):
-            if owner[patch] >= 0:
-                assert ((edges[patch] + 1) / 2).tolist() == pytest.approx(scene.things[owner[patch]].box, abs=1e-5)
 
 
 def test_points_are_the_centers_of_what_an_answer_is_read_from(scenes: list[Scene]) -> None:
@@ -194,36 +127,6 @@ def test_points_are_the_centers_of_what_an_answer_is_read_from(scenes: list[Scen
     assert {"rec", "relation", "size", "extreme", "text"} <= kinds
 
 
-def test_a_noun_in_a_question_is_about_what_it_names(scenes: list[Scene]) -> None:
-    packer, rng, several, compared = Packer(build_processor()), random.Random(0), 0, 0
-    for scene in scenes[:30]:
-        batch = packer.pack(rng, [scene])
-        is_prompt = (batch.target[0] < 0) & (batch.text_ids[0] != packer.tokenizer.pad_token_id)
-        for row in (is_prompt & (batch.about[0, :, 0] > 0)).nonzero().flatten().tolist():
-            bits = int(batch.about[0, row, 0])
-            assert bits == batch.about[0, row, 1]
-            things = [thing for index, thing in enumerate(scene.things) if bits >> index & 1]
-            assert {packer.noun_ids[thing.noun] for thing in things} == {int(batch.text_ids[0, row])}
-            point = batch.points[0, row]
-            if len(things) > 1:
-                several += 1
-                assert point.isnan().all()
-            else:
-                assert ((point + 1) / 2).tolist() == pytest.approx(2 * [*things[0].center], abs=1e-5)
-        at = 0
-        for question in batch.questions[0]:
-            own = slice(
-                at, at := at + len(packer.ids(f"{question.text} ASSISTANT:")) + len(packer.ids(question.answer))
-            )
-            if question.other and question.answer in ("yes", "no"):
-                compared += 1
-                tokens = {packer.noun_ids[scene.things[thing].noun] for thing in (*question.about, *question.other)}
-                rows = (is_prompt & (batch.about[0, :, 0] > 0))[own]
-                assert set(batch.text_ids[0, own][rows].tolist()) == tokens
-    assert several
-    assert compared
-
-
 def test_every_question_counts_alike_whatever_the_length_of_its_answer(scenes: list[Scene]) -> None:
     processor = build_processor()
     packer = Packer(processor)
@@ -241,19 +144,3 @@ def test_every_question_counts_alike_whatever_the_length_of_its_answer(scenes: l
         losses.append(trainee.answer_loss(logits[rows], target[rows], torch.ones(rows.stop - rows.start)))
     assert {question.kind for question in batch.questions[0]} > {"rec"}
     assert float(trainee.answer_loss(logits, target, weight)) == pytest.approx(float(torch.stack(losses).mean()))
-
-
-def test_the_loss_of_edges_is_about_things_only(assets: Assets) -> None:
-    processor = build_processor()
-    packer = Packer(processor)
-    trainee = Trainee(build_model(small_tower(), processor, 0, **SMALL), packer.head, 0)
-    scene = draw_scene(random.Random(4), assets, (8, 12), 3, "mixed")
-    batch, features = packer.pack(random.Random(4), [scene]), torch.randn(1, 96, 24)
-    losses = trainee(features, batch, look_layer=1, place_layer=1)
-    moved = replace(batch, edges=torch.where((batch.owner >= 0)[..., None], batch.edges, 100.0))
-    assert losses.edges == trainee(features, moved, look_layer=1, place_layer=1).edges > 0
-    nothing = replace(batch, owner=torch.full_like(batch.owner, -1))
-    assert trainee(features, nothing, look_layer=1, place_layer=1, aids=False).edges == 0
-    losses.edges.backward()
-    assert trainee.edge_head.weight.grad is not None
-    assert trainee.lm.layers[0].mlp.up_proj.weight.grad is not None

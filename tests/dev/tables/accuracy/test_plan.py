@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.files.measured import N, store
 
-from tokenprune.evals.dev.measure.plan import BOTH, KINDS, PRUNED, RATIOS, STRATEGIES, UNPRUNED, VARIANTS, VARIED, Part
+from tokenprune.evals.dev.measure.plan import BOTH, KINDS, PRUNED, RATIOS, UNPRUNED, VARIED, Part
 from tokenprune.evals.dev.tables.accuracy import (
     headline,
     judged,
@@ -21,8 +21,7 @@ from tokenprune.evals.dev.tables.accuracy import (
     which_strategy,
 )
 from tokenprune.evals.dev.tables.accuracy.adapted import ADAPTED
-from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, at_equal_caches, label, measured
-from tokenprune.evals.dev.tables.accuracy.variants import changed
+from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, at_equal_caches, measured
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.storage.results_io import read, write
@@ -84,12 +83,6 @@ def test_the_headline_has_what_was_trained_and_asked_the_same(folder: Path, tmp_
     assert text.count("adapted") == 1
 
 
-def test_every_variant_has_a_line() -> None:
-    named = {name for _, setting, plain in variants.CHANGES for one in plain for name in (one, changed(one, setting))}
-    assert {label(name) for name in VARIANTS.split()} <= {label(name) for name in named}
-    assert {label(name) for name in named} <= {label(name) for name in (*STRATEGIES, *VARIANTS.split())}
-
-
 def test_which_strategy_ranks_at_an_equal_cache(tmp_path: Path) -> None:
     """FastV's cache is twice that of its keep ratio, so its 10 % are the nearest to 25 %, but not equal: it comes last,
     although it is the best. PAR's 10 % are equal. Mosaic's 10 % are those of the smaller cache."""
@@ -119,32 +112,11 @@ def test_which_strategy_ranks_at_an_equal_cache(tmp_path: Path) -> None:
     assert text.endswith(f"\n\nOf the {n} strategies and settings with a 25 % cache: {both}.\n")
 
 
-def test_which_strategy_has_times() -> None:
-    times = dict(which_strategy.costs(which_strategy.TIMES))
-    untimed = {about.name for about in which_strategy.ABOUT if about.cost(times) == NOTHING}
-    assert untimed == {"FoPru row", "FlowCut", "ToMe", "downsample"}
-    assert set(which_strategy.BUDGETS) <= set(RATIOS)
-
-
 # A setup is shown only when all of its tasks have been measured, and what is missing is named.
 
 
 THREE = ("fopru:mode=rank,layer=-2", "pyramiddrop", "sparsevlm")
 PART = Part(MAIN.data, None, RATIOS, THREE, BOTH)
-
-
-def test_no_setup_is_measured(tmp_path: Path) -> None:
-    found = measured(PART, tmp_path)
-    assert (list(found.rows), found.missing) == ([], list(RATIOS))
-    assert found.notes == ["50 %, 25 %, 10 % and 5 %: not measured yet."]
-
-
-def test_strategies_without_rows_are_named(tmp_path: Path) -> None:
-    store(tmp_path, PART, ratios=(0.25,))
-    store(tmp_path, replace(PART, strategies=THREE[:-1]), ratios=(0.1,))
-    found = measured(PART, tmp_path)
-    assert {row.keep_ratio for row in found.rows} == {1.0, 0.25, 0.1}
-    assert found.notes == ["At 10 %, not measured yet: `sparsevlm`.", "50 % and 5 %: not measured yet."]
 
 
 def test_a_setup_without_a_task_is_left_out(tmp_path: Path) -> None:
@@ -154,12 +126,6 @@ def test_a_setup_without_a_task_is_left_out(tmp_path: Path) -> None:
     found = measured(PART, tmp_path)
     assert "SparseVLM" not in {row.strategy for row in found.rows}
     assert found.notes[0] == "At 10 %, not measured yet: `sparsevlm`."
-
-
-def test_without_the_unpruned_model_nothing_is_shown(tmp_path: Path) -> None:
-    store(tmp_path, PART)
-    (tmp_path / "scenes" / "unpruned.jsonl").unlink()
-    assert not measured(PART, tmp_path).rows
 
 
 def test_a_refused_strategy_is_not_waited_for(tmp_path: Path) -> None:
