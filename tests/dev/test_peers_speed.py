@@ -3,8 +3,6 @@
 The packages themselves are not needed here: evals/results/peers.md says how to install them.
 """
 
-import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +14,6 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "evals" / "dev" / "peers" / "speed"
-ECHO = """
-import sys
-sys.path.insert(0, {peers!r})
-from contextlib import nullcontext
-import torch
-from serve import serve
-cache = [(torch.zeros(2, 3), torch.zeros(2, 3))]
-def load():
-    print("what a package prints", flush=True)
-    return lambda batch: {{"one": lambda: nullcontext(lambda: (torch.full((1, 4), float(batch)), cache))}}
-serve(load, [])
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -65,16 +51,3 @@ def test_every_prefill_of_ours_leaves_what_it_says(tmp_path: Path, monkeypatch: 
     torch.testing.assert_close(logits["unpruned"], logits["unpruned, output_attentions"], atol=1e-4, rtol=0)
     torch.testing.assert_close(logits["FoPru"], logits["FoPru, output_attentions"], atol=1e-4, rtol=0)
     assert not torch.allclose(logits["FoPru"], logits["unpruned"], atol=1e-2)
-
-
-def test_a_process_answers_lines_and_keeps_what_is_printed_apart() -> None:
-    from run import Server
-
-    with Server("some", [sys.executable, "-c", ECHO.format(peers=str(PEERS))]) as server:
-        assert server.prefills == ["one"]
-        assert server.versions["torch"] == version("torch")
-        answer = server.ask("one", 3)
-        assert answer["kv_cache_bytes"] == 48
-        assert answer["logits"] == [3.0] * 4
-        with pytest.raises(RuntimeError, match="ended with exit code 1"):
-            server.ask("another")

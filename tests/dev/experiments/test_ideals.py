@@ -1,6 +1,5 @@
 """Strategies are timed against their ideals, and an interrupted run resumes. Times are not tested."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +59,3 @@ def test_a_run_goes_on_where_it_was_interrupted(
     together, *four = table([record, added]).lines[:5]
     assert together[-1] == "8"  # the rounds of both files
     assert {line[1] for line in four} == {"Random", "Grid", "AdaToken", "DivPrune"}
-
-
-def test_what_is_slower_than_it_may_be_is_bold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(shapes.SHAPES, "llava-1.5-0.5b", lambda: deep_llava().config)
-    monkeypatch.setattr("torch.set_num_threads", lambda n: None)
-    record = run(tmp_path, "--strategy", "random", "--keep-ratio", 0.5, "--rounds", 1)
-    (round_,) = record.rounds
-    ideal = next(name for name in round_.seconds if name.startswith("ideal"))
-
-    def timed(added: float) -> Any:
-        seconds = {ideal: round_.seconds[ideal], "Random @ 0.5": dict(round_.seconds[ideal])}
-        seconds["Random @ 0.5"]["ttft"] *= added
-        return replace(round_, seconds=seconds)
-
-    for rounds, marks in (([1.0304], 0), ([1.031], 4), ([1.031, 1.2], 4), ([1.031, 1.2, 1.0], 0)):
-        record.rounds[:] = map(timed, rounds)
-        assert str(table([record])).count("**") == marks  # in the strategy's line, and in the line of all strategies

@@ -8,25 +8,13 @@ import pytest
 from helpers.files.rows import row
 
 from tokenprune.evals.dev.measure.__main__ import main
-from tokenprune.evals.dev.measure.plan import PRUNED, UNPRUNED, VARIED, Part, planned
+from tokenprune.evals.dev.measure.plan import Part, planned
 from tokenprune.evals.dev.measure.steps import steps
 from tokenprune.evals.dev.measure.stored import StoredRows
 from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.models.bundled import BUNDLED
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.results_io import read
-
-
-def test_a_run_may_be_of_some_keep_ratios() -> None:
-    assert planned() == [*UNPRUNED, *PRUNED, VARIED]
-    some = planned([0.25, 0.1])
-    assert {part.ratios for part in some} == {(0.25, 0.1)}
-    assert [part.name for part in some] == [part.name for part in (*PRUNED, VARIED)]
-    assert [part.name for part in planned([0.05])] == [part.name for part in PRUNED if 0.05 in part.ratios]
-    assert planned([1.0]) == [*UNPRUNED]
-    whole, half = PRUNED[0], planned([0.5])[0]
-    names = [{step.name for step in steps(part, [])} for part in (whole, half)]
-    assert names[1] == {"scenes/unpruned", "scenes/50"} < names[0]
 
 
 @pytest.mark.parametrize("wrong", [("--ratios", "0.3"), ("--parts", "sences")])

@@ -18,7 +18,6 @@ from tokenprune.evals.dev.measure import run as run_module
 from tokenprune.evals.dev.measure.estimate import estimate
 from tokenprune.evals.dev.measure.plan import BOTH, Part
 from tokenprune.evals.dev.measure.run import Measuring
-from tokenprune.evals.dev.measure.stored import claimed
 from tokenprune.evals.run.calibration_images import image_digests
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import load_questions
@@ -170,20 +169,6 @@ def test_a_kill_loses_no_finished_group(
     again = [call for call in asked if (call["keep_ratios"], call["tasks"]) == ([0.5], first)]
     assert again
     assert not any("fopru" in call["strategies"] for call in again)
-
-
-def test_a_step_of_another_process_is_left_to_it(run: Measuring, asked: list[dict[str, Any]]) -> None:
-    screen = StringIO()
-    with claimed(run.runs / "scenes/50.lock") as is_mine:
-        assert is_mine
-        run.measure(PART, Console(file=screen, width=200))
-    assert "scenes/50: another process measures it" in screen.getvalue()
-    assert sorted(files(run)) == ["scenes/25.jsonl", "scenes/25.refused.json", "scenes/unpruned.jsonl"]
-    assert run.rows(PART) is None
-    asked.clear()
-    run.measure(PART, QUIET)
-    assert {tuple(call["keep_ratios"]) for call in asked} == {(0.5,)}
-    assert run.rows(PART) is not None
 
 
 def test_a_new_strategy_is_all_that_is_asked(measured: Measuring, asked: list[dict[str, Any]]) -> None:

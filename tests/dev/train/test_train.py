@@ -10,25 +10,15 @@ import torch
 from transformers import Dinov2Config, Dinov2Model
 
 from tokenprune.evals.dev.train import state
-from tokenprune.evals.dev.train.batches.encode import NO_JITTER, Encoder
 from tokenprune.evals.dev.train.batches.pack import Packer
 from tokenprune.evals.dev.train.batches.patches import PatchTruth
 from tokenprune.evals.dev.train.losses import Trainee
 from tokenprune.evals.dev.train.scenes.assets import Assets
 from tokenprune.evals.dev.train.scenes.draw import SIGN, Scene, draw_scene
-from tokenprune.evals.dev.train.start.dinov2 import NATIVE_SIDE
 from tokenprune.evals.dev.train.start.llava import build_model
 from tokenprune.evals.dev.train.start.model import build_processor
 
 SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
-
-
-def test_questions_have_only_known_words(scenes: list[Scene]) -> None:
-    packer = Packer(build_processor())
-    rng = random.Random(0)
-    for scene in scenes[:40]:
-        for question in packer.questions(rng, scene):
-            assert packer.tokenizer.unk_token_id not in packer.ids(f"{question.text} {question.answer}"), question
 
 
 def small_tower(side: int = 16) -> Dinov2Model:
@@ -36,23 +26,6 @@ def small_tower(side: int = 16) -> Dinov2Model:
     return Dinov2Model(
         Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=14 * side)
     ).eval()
-
-
-def test_the_encoder_without_jitter_is_the_tower_itself(scenes: list[Scene]) -> None:
-    tower = small_tower()
-    native = torch.randn(1, 1 + NATIVE_SIDE**2, 24)
-    encoder = Encoder(tower, native)
-    corner = (NATIVE_SIDE - 16) // 2
-    view = NO_JITTER.window(random.Random(0))
-    window = encoder.windows(16, 16, [view])
-    square = native[:, 1:].reshape(1, NATIVE_SIDE, NATIVE_SIDE, 24)[:, corner : corner + 16, corner : corner + 16]
-    assert torch.allclose(window, torch.cat([native[:, :1], square.reshape(1, 256, 24)], 1), atol=1e-4)
-    tower.embeddings.position_embeddings.data = window
-    # For another grid the tower interpolates its stored embeddings, so only at the border does the view differ.
-    pixels = torch.zeros(1, 3, 8 * 14, 12 * 14)
-    theirs = tower.embeddings.interpolate_pos_encoding(window, *pixels.shape[2:])[:, 1:].reshape(8, 12, 24)
-    ours = encoder.windows(8, 12, [view])[:, 1:].reshape(8, 12, 24)
-    assert torch.allclose(theirs[1:-1, 1:-1], ours[1:-1, 1:-1], atol=1e-4)
 
 
 @pytest.mark.parametrize("grid", [(16, 16), (8, 12)])

@@ -14,7 +14,7 @@ from helpers.tiny import tiny_llava
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tokenprune import SettingError, UnsupportedError
+from tokenprune import SettingError
 from tokenprune.evals.explain import filmstrip
 from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.explain.outcomes import Explanation
@@ -61,11 +61,6 @@ def test_a_llava_gets_frames_as_images() -> None:
     assert [frame.tokens.shape for frame in found.canvas.rasters] == [(6, 6)] * 3
     assert kept_of_frames(found) == [36, 0, 36]
     assert found.unpruned.kept.n_visual == 108
-
-
-def test_a_video_of_one_frame_says_so() -> None:
-    with pytest.raises(UnsupportedError, match="read more with --frames"):
-        explained(qwen(), qwen_processor(), clip([2, 2]), "fopru")
 
 
 def test_nothing_to_compare_with() -> None:

@@ -207,20 +207,6 @@ def test_on_a_phone(page: Any, scheme: str) -> None:
         assert label.bounding_box()["height"] >= 32
 
 
-def test_the_image_is_what_the_screen_shows(page: Any, tmp_path: Path) -> None:
-    """Dropped patches are dark in a screenshot."""
-    import numpy as np
-    from PIL import Image
-
-    page.focus("#ratio")
-    brightness = []
-    for key in ("Home", "End"):
-        page.keyboard.press(key)
-        page.locator("#image").screenshot(path=tmp_path / "image.png")
-        brightness.append(np.asarray(Image.open(tmp_path / "image.png").convert("L")).mean())
-    assert brightness[0] < 0.5 * brightness[1]
-
-
 @pytest.mark.parametrize(("motion", "seconds"), [("reduce", "0s"), ("no-preference", "0.2s")])
 def test_reduced_motion(page: Any, motion: str, seconds: str) -> None:
     page.emulate_media(reduced_motion=motion)

@@ -44,12 +44,6 @@ def test_the_authors_format_of_a_type_that_transformers_has(tmp_path: Path) -> N
         load_model(str(tmp_path))
 
 
-def test_a_broken_config(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{\n"model_type": "llava" "dtype": "float16"}')
-    with pytest.raises(DataError, match=r"config\.json, line 2, column 23: broken JSON: Expecting ',' delimiter"):
-        load_model(str(tmp_path))
-
-
 def test_an_unknown_dtype_is_said_before_anything_is_loaded() -> None:
     with pytest.raises(SettingError, match=r"unknown dtype 'bf16'\. Did you mean 'bfloat16'\?"):
         load_model("no/such-model", "bf16")
@@ -88,11 +82,6 @@ def test_a_slow_dtype_is_obeyed_with_a_warning(tmp_path: Path, capsys: Any, monk
     assert not capsys.readouterr().err
 
 
-def test_whether_a_cpu_is_fast_in_bfloat16() -> None:
-    """torch uses oneDNN for bfloat16 matrices only with AVX-512 or newer."""
-    assert loading.has_bfloat16() or torch.backends.cpu.get_cpu_capability() != "AVX512"
-
-
 @pytest.fixture
 def quantised(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make loading return a model that is half in float16, and refuses `float()` like quantised models of
@@ -126,12 +115,6 @@ def test_a_package_that_a_model_needs_is_a_sentence(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(loading.AutoProcessor, "from_pretrained", needs)
     with pytest.raises(SettingError, match=r"model: SmolVLM requires the num2words library\. To install it, type `pip"):
         load_model(path)
-
-
-def test_a_model_without_images(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(DataError, match=r"a 'llama' model, which transformers' AutoModelForImageTextToText does not"):
-        load_model(str(tmp_path))
 
 
 def test_weights_under_other_names(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.files.sets import IMAGE, png, write_parquet
-from PIL import Image
 
 from tokenprune.errors import DataError
 from tokenprune.evals.reading.hub import Cell, split_of, table_records
@@ -100,22 +99,6 @@ def test_images_without_paths_and_lists_with_gaps(tmp_path: Path) -> None:
 )
 def test_split_of(path: str, split: str) -> None:
     assert split_of(Path(path)) == split
-
-
-def test_a_truncated_image_in_a_table(tmp_path: Path) -> None:
-    whole = png()
-    broken = {"bytes": whole[: len(whole) // 2], "path": None}
-    write_parquet(tmp_path / "a.parquet", [{"n": 0}, {"n": 1, "image": broken}])
-    with pytest.raises(ValueError, match=r"a\.parquet, row 1, image: truncated or broken image"):
-        open_image(table_records(tmp_path / "a.parquet")[1]["image"])
-
-
-def test_images_that_pillow_takes_for_an_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remote-sensing images have up to 27,328 pixels a side."""
-    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert open_image(tmp_path / "a.png").size == size_of(tmp_path / "a.png") == (60, 40)
-    assert Image.MAX_IMAGE_PIXELS == 100
 
 
 def test_a_split_that_was_downloaded_in_part(tmp_path: Path) -> None:

@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.files.evals import tiny_processor
-from helpers.tiny import tiny_llava
 from PIL import Image
 
-import tokenprune
 from tokenprune.errors import DataError
 from tokenprune.evals.reading.images import open_image, size_of
 from tokenprune.evals.reading.records import line_records, tsv_records
-from tokenprune.prompts import encode_chat
 
 
 def _half(mode: str = "RGB") -> Image.Image:
@@ -159,18 +155,6 @@ def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
         open_image(tmp_path / "a.jpg")
     with pytest.raises(FileNotFoundError):
         open_image(tmp_path / "b.jpg")
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
-@pytest.mark.parametrize("size", [(1, 1), (1, 30), (40, 20)])
-def test_a_patched_model_answers(tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
-    Image.new(mode, size, 77 if mode == "L" else "orange").save(tmp_path / "a.png")
-    model, processor = tiny_llava(), tiny_processor()
-    inputs = encode_chat(processor, [[open_image(tmp_path / "a.png")]], ["00 01"])
-    with tokenprune.patch(model, tokenprune.FoPru(keep_ratio=0.25)) as handle:
-        output = model.generate(**inputs, do_sample=False, max_new_tokens=3)
-        assert handle.report.images[0].n_kept == 9
-    assert output.shape[1] == inputs["input_ids"].shape[1] + 3
 
 
 # Lines and tables as records.

@@ -83,18 +83,6 @@ def test_a_turned_video_is_upright(tmp_path: Path) -> None:
     assert np.asarray(frame)[36:].mean() < 20
 
 
-def test_progress_is_seen(clip: Path) -> None:
-    seen: list[int] = []
-
-    def track(frames: object) -> object:
-        for number, frame in enumerate(frames):  # type: ignore[var-annotated,arg-type]
-            seen.append(number)
-            yield frame
-
-    read_clip(clip, 3, track=track)  # type: ignore[arg-type]
-    assert seen == [0, 1, 2]
-
-
 def test_what_is_no_video(tmp_path: Path, clip: Path) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("not a video")

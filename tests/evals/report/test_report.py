@@ -13,7 +13,7 @@ from tokenprune.evals.report.report import differences, fill_document, read, rep
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.report.tables import accuracy_table, difference_table, further_metrics_table, split_table
 from tokenprune.evals.report.terminal import table
-from tokenprune.evals.storage.results import FAILED, QuestionScore, TaskResult, compare
+from tokenprune.evals.storage.results import FAILED, QuestionScore, TaskResult
 from tokenprune.evals.storage.results_io import to_line
 
 ALL, HALF, NONE = [1.0] * 20, [1.0, 0.0] * 10, [None] * 20
@@ -73,23 +73,6 @@ def test_differences() -> None:
     assert cells[3][3].startswith("+25.0 [")
 
 
-def test_pairing_is_what_makes_a_difference_sure() -> None:
-    """If every answer flips, the interval is wide; if one more in five is right, it is narrow."""
-    base = row("Random", "original", 0.25, {"": [1.0, 0.0] * 50})
-    better = compare(row("FoPru", "original", 0.25, {"": [1.0, 0.0, 1.0, 1.0] * 25}), base)
-    other = compare(row("FoPru", "original", 0.25, {"": [0.0, 1.0, 1.0, 1.0] * 25}), base)
-    assert better.difference == other.difference == pytest.approx(0.25)
-    assert better.interval[1] - better.interval[0] < 0.7 * (other.interval[1] - other.interval[0])
-
-
-def test_other_questions_are_not_paired() -> None:
-    with pytest.raises(ValueError, match=r"FoPru and Random at 0\.25: rec questions differ \(2 and 2\); measure both"):
-        compare(
-            row("FoPru", "original", 0.25, {"": [1.0, 0.0]}, questions="other"),
-            row("Random", "original", 0.25, {"": [1.0, 0.0]}),
-        )
-
-
 def test_unknown_baseline() -> None:
     """The unpruned model cannot be chosen, because everything is compared with it anyway; one of another set can."""
     choose = "; leave it out, or choose another of Random, FoPru rank, downsample"
@@ -129,12 +112,6 @@ def test_a_relative_accuracy_of_too_few_questions_has_no_interval() -> None:
     few: dict[str, list[QuestionScore]] = {"": [1.0, 0.0]}  # half of the draws would divide by zero
     rows = [row(*key, few) for key in (("unpruned", "original", 1.0), ("Grid", "original", 0.25))]
     assert "| 25 % | Grid | +0.0 [-84.2, 84.2] | 100.0 % | 1.000 |" in report(rows).splitlines()
-
-
-def test_the_terminal_and_the_page_give_accuracies_alike() -> None:
-    rows = [row("unpruned", "original", 1.0, {"": ALL})]
-    assert "100.0 [84, 100]" in [cell for column in table(rows, "title").columns for cell in column.cells]
-    assert "100.0 [84, 100]" in str(accuracy_table(rows))
 
 
 def test_many_tasks_are_in_several_tables() -> None:

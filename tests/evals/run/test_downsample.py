@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.files.evals import saved, tiny_processor, write_refcoco, write_vqav2
+from helpers.files.evals import saved, tiny_processor, write_refcoco
 from helpers.tiny import SIDE, tiny_llava
 
 import tokenprune
@@ -121,13 +121,6 @@ def test_the_processor_is_copied(questions: list[Question], settings: dict[str, 
 def test_only_whole_patches(size: tuple[int, int], fitting: str) -> None:
     with pytest.raises(tokenprune.SettingError, match=f"--image-size {fitting}"):
         at_size(tiny_processor(), *size)
-
-
-def test_a_processor_without_a_fixed_size_is_refused(tmp_path: Path) -> None:
-    write_vqav2(tmp_path)
-    processor = tiny_processor(size={"shortest_edge": 24})
-    with pytest.raises(tokenprune.UnsupportedError, match="no fixed image size"):
-        evaluate((tiny_llava(), processor), output=tmp_path / "run", data=tmp_path, image_size=(16, 32))
 
 
 def test_cropping_is_told_and_can_be_padding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,14 +17,13 @@ from helpers.tiny import tiny_llava
 from rich.console import Console
 
 from tokenprune.errors import DataError
-from tokenprune.evals.models.prompt_styles import STYLES, style_of
+from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run import progress
 from tokenprune.evals.run.plan import PART, Plan
 from tokenprune.evals.run.questions import evenly, load_questions, notices
 from tokenprune.evals.run.runner import QuestionError
 from tokenprune.evals.run.setups import Unpruned
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.prompts import chat_prompt
 
 
 def test_plans_have_no_twins(questions: list[Question]) -> None:
@@ -75,23 +74,6 @@ def test_a_terminal_has_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 # Questions of a folder: prompts, splits, limits.
 
 
-def test_prompts_are_golden(tmp_path: Path) -> None:
-    write_refcoco(tmp_path)
-    write_vqav2(tmp_path)
-    processor = tiny_processor()
-    assert {
-        question.id: chat_prompt(processor, question.text)
-        for question in load_questions(tmp_path, style=STYLES["bundled"])
-    } == {
-        "rec-20": "user : <image> Where is the orange box? assistant :",
-        "rec-21": "user : <image> Where is right thing? assistant :",
-        "rec-30": "user : <image> Where is corner? assistant :",
-        "vqa-42000": "user : <image> Is it box 0? assistant :",
-        "vqa-42001": "user : <image> Is it box 1? assistant :",
-        "vqa-42002": "user : <image> Is it box 2? assistant :",
-    }
-
-
 def test_split_is_of_both_tasks(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     write_vqav2(tmp_path)
@@ -110,11 +92,6 @@ def test_split_is_of_both_tasks(tmp_path: Path) -> None:
     }
     with pytest.raises(ValueError, match=r"questions\.json.*no split 'testA'; it has val"):
         load_questions(tmp_path, split="testA")
-
-
-def test_a_task_that_is_named_twice_is_asked_once(tmp_path: Path) -> None:
-    write_vqav2(tmp_path)
-    assert load_questions(tmp_path, ["vqa", "vqa"]) == load_questions(tmp_path, ["vqa"])
 
 
 def test_limit_is_spread_evenly() -> None:

@@ -23,9 +23,7 @@ from helpers.tiny import tiny_llava
 
 from tokenprune import SettingError
 from tokenprune.errors import DataError
-from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.storage.answers import Answer, AnswerKey, from_line, to_line
-from tokenprune.evals.storage.files import append, lock_for_appending
 from tokenprune.evals.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -80,19 +78,6 @@ def test_killed_twice(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None
     assert command("eval", *tiny, "--output", output) == 0
     check_same(RunFolder(output), whole)
     assert {asked: RunFolder(output).answers()[asked] for asked in survived} == survived  # none was asked twice
-
-
-@forks
-@pytest.mark.slow
-def test_killed_on_the_bundled_model(tmp_path: Path) -> None:
-    options = ["--data", str(SCENES), "--model", str(MODEL), "--limit", "3", *OPTIONS]
-    kill_when(options, tmp_path / "run", 1)
-    survived = RunFolder(tmp_path / "run").answers()
-    assert command("eval", *options, "--output", tmp_path / "run") == 0
-    answers = RunFolder(tmp_path / "run").answers()
-    assert len(answers) == 2 * 3 * 2
-    assert {asked: answers[asked] for asked in survived} == survived
-    assert all(row.n == 3 for row in RunFolder(tmp_path / "run").results())
 
 
 def test_torn_at_any_byte(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
@@ -180,15 +165,6 @@ def test_broken_lines_are_named(whole: RunFolder, tmp_path: Path) -> None:
         read(first, second, first)
 
 
-def test_one_run_at_a_time(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
-    shutil.copytree(whole.path, tmp_path / "run")
-    with RunFolder(tmp_path / "run").writing():
-        said = command("eval", *tiny, "--output", tmp_path / "run")
-    path = tmp_path / "run" / "answers.jsonl"
-    assert said == f"Error: {path}: another run is writing it. Wait until it is done, or name another --output."
-    assert command("eval", *tiny, "--output", tmp_path / "run") == 0
-
-
 def test_answers_of_nobody_knows_what(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(whole.path, tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
@@ -205,21 +181,3 @@ def test_other_versions_are_not_mixed_in(whole: RunFolder, tmp_path: Path) -> No
     with pytest.raises(SettingError, match=r"with versions\.transformers='5\.\d+\.\d+' and not .*='4\.0\.0'\. Name"):
         run.begin(record["identity"], {})
     run.begin(run.record["identity"], {"model": "moved to another folder"})
-
-
-DOING = "somebody else is writing it"
-
-
-def test_a_held_file_is_locked_and_loses_an_unfinished_line(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "a.jsonl"
-    with lock_for_appending(path, DOING) as file:
-        append(file, "1\n2\n")
-        file.write(b"half")
-    with lock_for_appending(path, DOING) as file:
-        append(file, "3\n")
-        with (
-            pytest.raises(SettingError, match=r"a\.jsonl: somebody else is writing it"),
-            lock_for_appending(path, DOING),
-        ):
-            pass
-    assert path.read_text() == "1\n2\n3\n"

@@ -50,12 +50,6 @@ def test_tokens_of_a_strategy_that_drops_on_the_way(questions: list[Question]) -
     assert answer.n_kept > 9 >= answer.n_mean
 
 
-def test_a_skipped_layer_sees_no_tokens(questions: list[Question]) -> None:
-    (setup,) = make_setups(["par:layer=2,skip=[2]"], [0.25], ["original"], [])
-    (answer,) = ask(deep_llava(), questions[:1], [setup])
-    assert answer.n_mean == pytest.approx((2 * 36 + (LAYERS - 3) * 9) / LAYERS)
-
-
 def test_batches_do_not_change_answers(questions: list[Question]) -> None:
     model, compared = tiny_llava(), make_setups(["fopru", "downsample"], [0.25])
     assert without_times(ask(model, questions, compared)) == without_times(

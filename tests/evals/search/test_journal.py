@@ -125,15 +125,6 @@ def test_released_settings_are_points(keep_ratio: float, first: float, second: f
     assert (found.threshold, found.cell, found.alpha) == (34.76, 15.581, 0.0)
 
 
-@pytest.mark.parametrize("keep_ratio", [0.02, 0.1, 0.5, 0.95])
-def test_the_default_is_a_point(keep_ratio: float) -> None:
-    box = box_of(keep_ratio)
-    point = box.point(box.base)
-    assert all(low <= point[name] <= high for name, (low, high) in box.sides.items())
-    assert box.strategy(point).entering == pytest.approx(box.base.entering)
-    assert point["cell"] == 13.5
-
-
 def test_a_cell_of_one_token_merges_nothing() -> None:
     """It is the lower end of the range, because the best cells of a small grid can be that small."""
     box = replace(box_of(0.25), grid_side=2)
@@ -219,10 +210,3 @@ def test_stages_that_leave_every_token_are_left_out(monkeypatch: pytest.MonkeyPa
     held[:] = [1.0] * 5
     with pytest.raises(SettingError, match="up to layer 5 of 6, this model's attention needs all visual tokens"):
         calibrated(None, None, [], 5)
-
-
-def test_without_samples() -> None:
-    from tokenprune.evals.search.adatoken import attention_sums
-
-    with pytest.raises(SettingError, match="no questions"):
-        attention_sums(None, None, [])

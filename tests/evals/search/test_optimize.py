@@ -2,28 +2,20 @@
 
 import fcntl
 import json
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import torch
 from helpers.families.base import IMAGE
 from helpers.files.evals import tiny_processor
 from helpers.files.search import BASE, LAYERS, deep_llava, scenes, searched
-from helpers.forks import forked, forks
-from optuna.distributions import FloatDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from torch.nn.functional import cosine_similarity
 
 import tokenprune
 from tokenprune import SettingError
 from tokenprune.evals.search.calibration import sample_questions
-from tokenprune.evals.search.journal import STUDY
 from tokenprune.evals.search.objective import Objective
 from tokenprune.evals.search.optimize import Names
 from tokenprune.evals.storage.provenance import weights_digest
@@ -91,24 +83,6 @@ def test_a_search_of_nothing_begins_no_journal(tmp_path: Path) -> None:
     assert not (tmp_path / "settings.journal").exists()
 
 
-def test_cells_are_searched_on_a_logarithmic_scale(tmp_path: Path) -> None:
-    searched(scenes(tmp_path / "scenes"), tmp_path / "settings.json", trials=2)
-    storage = JournalStorage(JournalFileBackend(str(tmp_path / "settings.journal")))
-    distributions = optuna.load_study(study_name=STUDY, storage=storage).trials[1].distributions
-    assert {name: one.log for name, one in distributions.items() if isinstance(one, FloatDistribution)} == {
-        "first": False, "second_place": False, "threshold": False, "alpha": False, "cell": True
-    }  # fmt: skip
-
-
-def test_patch_loads_it(tmp_path: Path) -> None:
-    output = tmp_path / "settings.json"
-    record = searched(scenes(tmp_path / "scenes"), output)
-    with tokenprune.patch(deep_llava(), str(output)) as handle:
-        assert handle.strategy == VFlowOpt(**record["settings"])
-    with tokenprune.patch(deep_llava(), str(output), recycle=False) as handle:
-        assert handle.strategy == VFlowOpt(**{**record["settings"], "recycle": False})
-
-
 def test_the_same_seed_finds_the_same(tmp_path: Path) -> None:
     questions = scenes(tmp_path / "scenes")
     one, two, other = (searched(questions, tmp_path / f"{n}.json", seed=n // 2) for n in range(3))
@@ -122,35 +96,6 @@ def test_more_trials_go_on(tmp_path: Path) -> None:
     assert more[:2] == first
     assert more == searched(questions, tmp_path / "b.json", trials=12)["search"]["trials"]
     assert searched(questions, tmp_path / "a.json", trials=1)["search"]["trials"] == more
-
-
-@forks
-@pytest.mark.slow
-def test_killed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is killed in a random trial and in one of the Gaussian process. No finished trial is repeated."""
-    questions, measure, begun = scenes(tmp_path / "scenes"), Objective.agreement, tmp_path / "begun"
-    whole = searched(questions, tmp_path / "whole.json", trials=12)["search"]["trials"]
-    finished = 0
-
-    def search() -> None:
-        searched(questions, tmp_path / "killed.json", trials=12)
-
-    for nth in (3, 9, 99):
-        begun.write_text("")
-
-        def agreement(self: Objective, strategy: VFlowOpt, nth: int = nth) -> float:
-            with begun.open("a") as file:
-                file.write("trial\n")
-            if len(begun.read_text().splitlines()) == nth:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return measure(self, strategy)
-
-        monkeypatch.setattr(Objective, "agreement", agreement)
-        process = forked(search)
-        assert os.waitpid(process, 0) == (process, 0 if nth == 99 else signal.SIGKILL)
-        finished += len(begun.read_text().splitlines()) - (nth != 99)
-    assert finished == 12
-    assert json.loads((tmp_path / "killed.json").read_text())["search"]["trials"] == whole
 
 
 def test_half_a_line_is_cut(tmp_path: Path) -> None:
@@ -214,13 +159,6 @@ def test_calibration_questions_are_drawn_by_seed(tmp_path: Path) -> None:
     assert all(ids == sorted(ids) for ids in drawn)
     with pytest.raises(ValueError, match="9 questions requested, but there are only 4; write --questions 4"):
         sample_questions(questions, 9, 0)
-
-
-def test_the_hooks_are_gone(tmp_path: Path) -> None:
-    searched(scenes(tmp_path / "scenes"), tmp_path / "settings.json")
-    for module in deep_llava().modules():
-        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
-            assert not hook.__module__.startswith("tokenprune")
 
 
 def test_the_box_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,11 +222,6 @@ def test_no_question_could_be_asked(tmp_path: Path) -> None:
     assert read([tmp_path / "rows.jsonl"]) == [failed]
 
 
-def test_a_single_image_gives_no_interval() -> None:
-    record = json.loads(to_line(row("Grid", "original", 0.25, {"": [0.3]})), parse_constant=pytest.fail)
-    assert (record["accuracy"], record["interval"]) == (0.3, None)
-
-
 def test_other_questions_or_another_order_have_another_digest() -> None:
     assert digest(["rec-1", "rec-2"]) == digest(["rec-1", "rec-2"])
     assert len({digest(ids) for ids in (["rec-1", "rec-2"], ["rec-2", "rec-1"], ["rec-1"], ["rec-1rec-2"])}) == 4

@@ -1,7 +1,6 @@
 """Tables of accuracy: made from the plan's rows, and what is missing."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,17 +10,10 @@ from helpers.files.measured import N, store
 from tokenprune.evals.dev.measure.plan import BOTH, KINDS, PRUNED, RATIOS, UNPRUNED, VARIED, Part
 from tokenprune.evals.dev.tables.accuracy import (
     headline,
-    judged,
-    kinds,
-    paired,
-    references,
-    resolutions,
-    strategies,
-    variants,
     which_strategy,
 )
 from tokenprune.evals.dev.tables.accuracy.adapted import ADAPTED
-from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, at_equal_caches, measured
+from tokenprune.evals.dev.tables.accuracy.measured import MAIN, measured
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.storage.results_io import read, write
@@ -55,21 +47,6 @@ def cells(text: str, *begin: str) -> list[str]:
     """Return the cells of the only table line that begins with these cells."""
     (line,) = [one for one in text.splitlines() if one.startswith(f"| {' | '.join(begin)} |")]
     return [cell.strip() for cell in line.split("|")[1:-1]]
-
-
-@pytest.mark.parametrize(
-    "made",
-    [
-        *(
-            made.stored
-            for made in (headline, strategies, resolutions, kinds, paired, references, variants, which_strategy)
-        ),
-        judged.findings,
-    ],
-    ids=lambda made: made.__module__.rpartition(".")[2],
-)
-def test_nothing_is_measured(made: Callable[[Path], str], tmp_path: Path) -> None:
-    assert made(tmp_path) == NOTHING_MEASURED
 
 
 def test_the_headline_has_what_was_trained_and_asked_the_same(folder: Path, tmp_path: Path) -> None:
@@ -119,15 +96,6 @@ THREE = ("fopru:mode=rank,layer=-2", "pyramiddrop", "sparsevlm")
 PART = Part(MAIN.data, None, RATIOS, THREE, BOTH)
 
 
-def test_a_setup_without_a_task_is_left_out(tmp_path: Path) -> None:
-    store(tmp_path, PART, ratios=(0.1,))
-    file = tmp_path / "scenes" / "10.jsonl"
-    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
-    found = measured(PART, tmp_path)
-    assert "SparseVLM" not in {row.strategy for row in found.rows}
-    assert found.notes[0] == "At 10 %, not measured yet: `sparsevlm`."
-
-
 def test_a_refused_strategy_is_not_waited_for(tmp_path: Path) -> None:
     store(tmp_path, PART, ratios=(0.05,), refused=("pyramiddrop", "sparsevlm"))
     found = measured(PART, tmp_path)
@@ -137,12 +105,3 @@ def test_a_refused_strategy_is_not_waited_for(tmp_path: Path) -> None:
         "At 5 %, not possible on this model: `pyramiddrop` and `sparsevlm`.",
         "50 %, 25 % and 10 %: not measured yet.",
     ]
-
-
-def test_keep_ratios_of_equal_caches_are_apart(tmp_path: Path) -> None:
-    store(tmp_path, PART, ratios=(0.25,))
-    assert not at_equal_caches(tmp_path)
-    store(tmp_path / "other", PART, ratios=(0.533,))
-    (tmp_path / "other" / "scenes" / "53.3.jsonl").rename(tmp_path / "scenes" / "53.3.jsonl")
-    assert {row.keep_ratio for row in at_equal_caches(tmp_path)} == {0.533}
-    assert {row.keep_ratio for row in measured(PART, tmp_path).rows} == {1.0, 0.25}
