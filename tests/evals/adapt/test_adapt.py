@@ -1,7 +1,6 @@
 """Complete trainings of an adapter, on a tiny model."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from helpers.commands import command
-from helpers.files.evals import sample_image, saved, tiny_processor
-from helpers.files.search import Deep, deep_llava
+from helpers.files.evals import saved
+from helpers.files.own import write_own
+from helpers.files.search import deep_llava
+from helpers.training import COLLATOR, alone, fresh_llava
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
@@ -22,7 +23,7 @@ from tokenprune.evals.adapt.estimate import duration, estimate
 from tokenprune.evals.adapt.examples import Example, by_image, check_images, labelled, right_answer, sample_groups
 from tokenprune.evals.adapt.lora import n_trained, target_names, with_lora
 from tokenprune.evals.adapt.objective import Objective, Ratios
-from tokenprune.evals.adapt.rows import Collator, Row
+from tokenprune.evals.adapt.rows import Row
 from tokenprune.evals.adapt.training import PrunedTrainer, last_checkpoint
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.storage.run_folder import RunFolder
@@ -31,31 +32,20 @@ from tokenprune.evals.tasks.base.video import VideoAnswer
 from tokenprune.sequence.packing import IGNORED_LABEL
 
 N = 12
-FEW: dict[str, Any] = {"steps": 12, "batch": 4, "learning_rate": 2e-2, "save_every": 3, "keep_ratio": 0.2}
+FEW: dict[str, Any] = {"steps": 12, "batch": 4, "learning_rate": 2e-2, "save_every": 4, "keep_ratio": 0.2}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set with questions of two lengths, and answers of one and two tokens."""
-    folder = tmp_path_factory.mktemp("own")
-    lines = []
-    for number in range(N):
-        sample_image(box=(number, number, number + 20, number + 15)).save(folder / f"{number}.png")
-        answer = "07 08" if number % 2 else "05"
-        question = "12 13" if number % 3 else "14"
-        lines.append(json.dumps({"image": f"{number}.png", "question": question, "answer": answer}))
-    (folder / "questions.jsonl").write_text("\n".join(lines))
-    return folder
+    asked = [("12 13" if number % 3 else "14", "07 08" if number % 2 else "05") for number in range(N)]
+    lines = ({"image": f"{n}.png", "question": text, "answer": answer} for n, (text, answer) in enumerate(asked))
+    return write_own(tmp_path_factory.mktemp("own"), *lines)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return saved(deep_llava(), tmp_path_factory.mktemp("model"))
-
-
-def fresh_llava() -> Any:
-    """Return a model that is not shared with other tests, because PEFT changes it."""
-    return Deep("llava-clip", "clip").build("sdpa")
 
 
 def adapted(model: str, data: Path, output: Path, **options: Any) -> Adapted:
@@ -65,11 +55,6 @@ def adapted(model: str, data: Path, output: Path, **options: Any) -> Adapted:
 @pytest.fixture(scope="module")
 def undisturbed(model: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapted:
     return adapted(model, data, tmp_path_factory.mktemp("adapted"))
-
-
-def alone(examples: Sequence[Example]) -> list[Row]:
-    """Return one row per question."""
-    return [Row((example,)) for example in examples]
 
 
 def weights(found: Adapted) -> dict[str, torch.Tensor]:
@@ -86,7 +71,7 @@ def test_the_loss_falls(undisturbed: Adapted) -> None:
 def test_the_adapter_loads_with_plain_peft(undisturbed: Adapted, model: str, data: Path) -> None:
     """It changes the answers, pruned or not."""
     plain: Any = AutoModelForImageTextToText.from_pretrained(model)
-    batch = Collator(tiny_processor(), torch.float32)(alone(labelled(load_questions(data))[:4]))
+    batch = COLLATOR(alone(labelled(load_questions(data))[:4]))
     labels = batch.pop("labels")
     with torch.no_grad():
         before = float(plain(**batch, labels=labels).loss)
@@ -104,7 +89,8 @@ def test_the_adapter_loads_with_plain_peft(undisturbed: Adapted, model: str, dat
 def test_a_killed_training_resumes(
     step: int, undisturbed: Adapted, model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It resumes from its last complete checkpoint, if there is one, and ends with the same weights."""
+    """It resumes from its last complete checkpoint, if there is one, with the rows that were left of an epoch, and ends
+    with the same weights."""
 
     class Killed(BaseException):
         pass
@@ -120,10 +106,10 @@ def test_a_killed_training_resumes(
     with pytest.raises(Killed):
         adapted(model, data, tmp_path)
     monkeypatch.undo()
-    (tmp_path / "checkpoints" / "checkpoint-9").mkdir(parents=True)  # an incomplete checkpoint
-    (tmp_path / "checkpoints" / "checkpoint-6 (copy)").mkdir()
+    (tmp_path / "checkpoints" / "checkpoint-8").mkdir(parents=True)  # an incomplete checkpoint
+    (tmp_path / "checkpoints" / "checkpoint-4 (copy)").mkdir()
     found = last_checkpoint(tmp_path / "checkpoints")
-    assert found is None if step == 2 else found is not None and found.name == "checkpoint-6"
+    assert found is None if step == 2 else found is not None and found.name == "checkpoint-4"
     resumed = adapted(model, data, tmp_path)
     expected = weights(undisturbed)
     assert weights(resumed).keys() == expected.keys()
@@ -147,22 +133,9 @@ def test_a_training_that_is_done_stays_as_it_is(
     assert all(torch.equal(weight, before[name]) for name, weight in weights(again).items())
 
 
-def test_self_distillation_learns_the_unpruned_answers(
-    model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = adapted(model, data, tmp_path, labels=False, steps=1)
-    answers = RunFolder(tmp_path / "answers").answers()
-    assert {answer.strategy for answer in answers.values()} == {"unpruned"}
-    kept = sum(answer.text != "" for answer in answers.values())
-    assert f"Learning the unpruned model's own answers to {kept} questions." in capsys.readouterr().out
-    assert len(answers) == 4  # as many as one step needs
-    assert found.losses[0][0] == 1
-
-
 def test_labels_are_those_of_the_answers_alone(data: Path) -> None:
     examples = labelled(load_questions(data))[:3]
-    processor = tiny_processor()
-    batch = Collator(processor, torch.float32)(alone(examples))
+    batch = COLLATOR(alone(examples))
     for row, example in enumerate(examples):
         labels, real = batch["labels"][row], batch["attention_mask"][row].bool()
         answer = [int(word) + 2 for word in (example.answer or "").split()]
@@ -175,11 +148,8 @@ def test_labels_are_those_of_the_answers_alone(data: Path) -> None:
 
 
 def test_it_learns_from_the_split_for_training(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = []
-    for number, split in enumerate(("train", "val")):
-        sample_image().save(tmp_path / f"{number}.png")
-        lines.append(json.dumps({"image": f"{number}.png", "question": "12", "answer": "05", "split": split}))
-    (tmp_path / "questions.jsonl").write_text("\n".join(lines))
+    line = {"question": "12", "answer": "05"}
+    write_own(tmp_path, *(line | {"image": f"{split}.png", "split": split} for split in ("train", "val")))
     for split, expected in ((None, "train"), ("val", "val")):
         output = tmp_path / expected
         adapted(model, tmp_path, output, labels=False, steps=1, batch=1, split=split)
@@ -204,9 +174,13 @@ def test_what_is_trained() -> None:
 def test_a_training_sees_no_more_questions_than_it_needs(
     model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The unpruned model is asked no other questions either."""
+    """The unpruned model, whose own answers are learnt without labels, is asked no other questions either."""
     adapted(model, data, tmp_path, labels=False, steps=2, batch=2, accumulate=2, rank=2)
-    assert len(RunFolder(tmp_path / "answers").answers()) == 8 < N
+    answers = RunFolder(tmp_path / "answers").answers().values()
+    assert {answer.strategy for answer in answers} == {"unpruned"}
+    kept = sum(answer.text != "" for answer in answers)
+    assert f"Learning the unpruned model's own answers to {kept} questions." in capsys.readouterr().out
+    assert len(answers) == 8 < N
     questions = load_questions(data)
     groups = by_image(questions, 8)
     assert groups == [(question,) for question in questions]
@@ -230,7 +204,7 @@ def test_the_estimate_is_of_the_largest_examples(data: Path) -> None:
 def test_the_estimate_changes_nothing(data: Path) -> None:
     model = with_lora(fresh_llava(), "decoder", 4)
     before = {name: weight.clone() for name, weight in model.named_parameters()}
-    batch = Collator(tiny_processor(), torch.float32)(alone(labelled(load_questions(data))[:4]))
+    batch = COLLATOR(alone(labelled(load_questions(data))[:4]))
     state = torch.get_rng_state()
     objective = Objective(FoPru(), Ratios(0.1, 0.5, 0.25), labels=False, head=None)
     found = estimate(model, batch, 2, objective)
@@ -256,10 +230,8 @@ def test_bad_input_is_a_sentence(model: str, data: Path, tmp_path: Path) -> None
     few = said("--keep-ratio", 0.1, "--up-to", 0.5, "--strategy", "vflowopt:first=0.11")
     assert "keep fewer tokens than an average of 0.5 needs" in few  # before the first step, not in a later one
     assert "Did you mean 'fopru'" in said("--strategy", "fopruu")
-    (tmp_path / "unlabelled").mkdir()
-    sample_image().save(tmp_path / "unlabelled" / "1.png")
-    (tmp_path / "unlabelled" / "questions.jsonl").write_text('{"image": "1.png", "question": "12"}')
-    assert "line 1: no answer. Add one, or write --no-labels" in said(data=tmp_path / "unlabelled")
+    unlabelled = write_own(tmp_path / "unlabelled", {"image": "1.png", "question": "12"})
+    assert "line 1: no answer. Add one, or write --no-labels" in said(data=unlabelled)
 
 
 def test_videos_are_refused() -> None:

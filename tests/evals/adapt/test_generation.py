@@ -1,6 +1,5 @@
 """Several questions about one image get the same answers at once as one by one."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 from helpers.families.base import RECENT
-from helpers.files.evals import sample_image, saved, tiny_processor
-from helpers.files.search import Deep
+from helpers.files.evals import saved, tiny_processor
+from helpers.files.own import write_own
+from helpers.training import COLLATOR, fresh_llava
 
 from tokenprune import UnsupportedError
 from tokenprune.evals.adapt.adapt import adapt
@@ -32,18 +32,12 @@ ASKED = (("12 13", "14", "12 13"), ("12 15 16",), ("13", "15 12"))
 UNPRUNED = Unpruned()
 END = 52
 ends = pytest.mark.skipif(not RECENT, reason="with an older transformers' random weights, no answer ends")
-COLLATOR = Collator(tiny_processor(), torch.float32)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("own")
-    lines = []
-    for number, asked in enumerate(ASKED):
-        sample_image(box=(5 * number, number, 5 * number + 20, number + 15)).save(folder / f"{number}.png")
-        lines += [json.dumps({"image": f"{number}.png", "question": text}) for text in asked]
-    (folder / "questions.jsonl").write_text("\n".join(lines))
-    return folder
+    lines = ({"image": f"{n}.png", "question": text} for n, asked in enumerate(ASKED) for text in asked)
+    return write_own(tmp_path_factory.mktemp("own"), *lines)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +80,7 @@ def alone(model: Any, questions: list[Question]) -> list[str]:
 @pytest.fixture
 def model() -> Any:
     """A model with an end token that only some answers reach."""
-    model = Deep("llava-clip", "clip").build("sdpa")
+    model = fresh_llava()
     model.generation_config.suppress_tokens = None
     model.generation_config.eos_token_id = [END, 99]
     return model

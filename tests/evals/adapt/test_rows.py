@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 import torch
 from helpers.families import FAMILIES
-from helpers.files.evals import sample_image, saved, tiny_processor, write_vqav2
+from helpers.files.evals import sample_image, saved, write_vqav2
+from helpers.files.own import write_own
 from helpers.files.search import Deep, deep_llava
 from helpers.models.processors import processor_of
+from helpers.training import COLLATOR, adapted_llava, alone, fresh_llava
 
 import tokenprune
 from tokenprune import DataError, SettingError
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.adapt.adapt import adapt
 from tokenprune.evals.adapt.examples import Example, by_image, labelled
-from tokenprune.evals.adapt.lora import with_lora
 from tokenprune.evals.adapt.rows import Collator, Row, RowTokens, common_prefix_length, why_not_in_one_row
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.sequence.packing import IGNORED_LABEL
@@ -28,24 +29,16 @@ ASKED = [[("12 13", "07 08"), ("14", "05"), ("12 13", "09")], [("12 15 16", "11"
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
-    folder: Path = tmp_path_factory.mktemp("own")
-    lines = []
-    for number, asked in enumerate(ASKED):
-        sample_image(box=(5 * number, number, 5 * number + 20, number + 15)).save(folder / f"{number}.png")
-        lines += [{"image": f"{number}.png", "question": text, "answer": answer} for text, answer in asked]
-    (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    questions = load_questions(folder)
+    pairs = ((n, *pair) for n, asked in enumerate(ASKED) for pair in asked)
+    lines = ({"image": f"{n}.png", "question": text, "answer": answer} for n, text, answer in pairs)
+    questions = load_questions(write_own(tmp_path_factory.mktemp("own"), *lines))
     found = [Row(tuple(labelled(group))) for group in by_image(questions, 8)]
     assert [len(row.examples) for row in found] == [3, 1, 2]
     return found
 
 
-def collated(rows: list[Row]) -> dict[str, Any]:
-    return Collator(tiny_processor(), torch.float32)(rows)
-
-
-def alone(rows: list[Row]) -> list[Row]:
-    return [Row((example,)) for row in rows for example in row.examples]
+def apart(rows: list[Row]) -> list[Row]:
+    return alone(example for row in rows for example in row.examples)
 
 
 def spec(text: str) -> Any:
@@ -69,28 +62,23 @@ def learnt(model: Any, batch: dict[str, Any], strategy: Any) -> tuple[float, dic
 
 @pytest.mark.parametrize("text", [None, "fopru", "mosaic:attention_bias=size", "vflowopt"])
 def test_loss_and_gradients_are_those_of_the_questions_alone(text: str | None, rows: list[Row]) -> None:
-    model = Deep("llava-clip", "clip").build("sdpa")
+    model = fresh_llava()
     strategy = None if text is None else spec(text)
-    torch.manual_seed(0)
-    adapted = with_lora(model, "decoder", 4)
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.1)
-    together, own = learnt(adapted, collated(rows), strategy)
-    expected, other = learnt(adapted, collated(alone(rows)), strategy)
+    adapted = adapted_llava(model)
+    together, own = learnt(adapted, COLLATOR(rows), strategy)
+    expected, other = learnt(adapted, COLLATOR(apart(rows)), strategy)
     assert together == pytest.approx(expected, rel=1e-5)
     assert own.keys() == other.keys() != set()
     assert all(torch.allclose(own[name], grad, atol=1e-6) for name, grad in other.items())
-    collator = Collator(tiny_processor(), torch.float32)
-    assert why_not_in_one_row(model, collator, strategy or spec("fopru"), rows[0]) is None
+    assert why_not_in_one_row(model, COLLATOR, strategy or spec("fopru"), rows[0]) is None
 
 
 def test_a_row_has_its_image_once_and_every_answer(rows: list[Row]) -> None:
-    together, apart = collated(rows), collated(alone(rows))
+    together, each = COLLATOR(rows), COLLATOR(apart(rows))
     assert together["pixel_values"].shape[0] == together["input_ids"].shape[0] == 3
     answers = together["labels"][together["labels"] != IGNORED_LABEL]
-    assert answers.tolist() == apart["labels"][apart["labels"] != IGNORED_LABEL].tolist()
-    assert together["input_ids"].numel() < apart["input_ids"].numel()
+    assert answers.tolist() == each["labels"][each["labels"] != IGNORED_LABEL].tolist()
+    assert together["input_ids"].numel() < each["input_ids"].numel()
     mask = together["attention_mask"]
     assert mask.dtype == torch.bool
     assert mask.any(-1).all()  # no query without a key, not even in padding
@@ -98,7 +86,7 @@ def test_a_row_has_its_image_once_and_every_answer(rows: list[Row]) -> None:
 
 
 def test_one_question_a_row_needs_no_mask_of_its_own(rows: list[Row]) -> None:
-    batch = collated(alone(rows))
+    batch = COLLATOR(apart(rows))
     assert "position_ids" not in batch
     assert batch["attention_mask"].shape == batch["input_ids"].shape
     assert (batch["attention_mask"].diff(dim=1) <= 0).all()  # padded on the right
@@ -122,11 +110,10 @@ def test_questions_are_split_evenly(rows: list[Row]) -> None:
 
 
 def test_why_questions_are_left_apart(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
-    collator = Collator(tiny_processor(), torch.float32)
-    model = Deep("llava-clip", "clip").build("sdpa")
+    model = fresh_llava()
 
     def reason(model: Any, text: str) -> str:
-        found = why_not_in_one_row(model, collator, spec(text), rows[0])
+        found = why_not_in_one_row(model, COLLATOR, spec(text), rows[0])
         assert found is not None
         return found
 
@@ -181,22 +168,17 @@ def test_images_that_do_not_go_in_one_batch(tmp_path: Path) -> None:
 def test_a_mistake_in_the_split_for_training_is_said(tmp_path: Path) -> None:
     """Otherwise it would learn from the questions that it is tested on."""
     model = saved(deep_llava(), tmp_path / "model")
-    sample_image().save(tmp_path / "1.png")
-    lines = [
-        {"image": image, "question": "12", "answer": "05", "split": split}
-        for image, split in (("missing.png", "train"), ("1.png", "test"))
-    ]
-    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    with pytest.raises(DataError, match=r"line 1: missing image .*missing\.png"):
+    line = {"question": "12", "answer": "05"}
+    write_own(tmp_path, *(line | {"image": f"{split}.png", "split": split} for split in ("train", "test")))
+    (tmp_path / "train.png").unlink()
+    with pytest.raises(DataError, match=r"line 1: missing image .*train\.png"):
         adapt(model, data=tmp_path, output=tmp_path / "adapted", steps=1)
 
 
 def test_other_splits_that_it_learns_from_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = saved(deep_llava(), tmp_path / "model")
-    sample_image().save(tmp_path / "1.png")
     line = {"image": "1.png", "question": "12", "answer": "05"}
-    lines = [line | {"split": split} for split in ("val", "test")]
-    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    write_own(tmp_path, *(line | {"split": split} for split in ("val", "test")))
     adapt(model, data=tmp_path, output=tmp_path / "adapted", steps=1)
     assert "so this learns from test, val." in " ".join(capsys.readouterr().out.split())
 
@@ -211,7 +193,6 @@ def test_other_splits_that_it_learns_from_are_named(tmp_path: Path, capsys: pyte
         ({"part": "decodr"}, "Did you mean 'decoder'"),
         ({"save_every": 0}, "save_every=0 is not a whole number above 0"),
         ({"steps": 2.5}, r"steps=2\.5 is not a whole number"),
-        ({"limit": 0}, "limit=0 is not a whole number above 0"),
         ({"tasks": "vqa"}, "tasks: found 'vqa', which is not a list; write tasks="),
         ({"image_roots": "/data"}, "image_roots: found '/data', which is not a list"),
         ({"model": ("a loaded model", "its processor")}, "adapt loads the model itself, because training changes it"),

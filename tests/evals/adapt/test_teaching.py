@@ -1,13 +1,13 @@
 """Distillation: a pruned model learns what it would answer unpruned and without its adapter."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers.files.evals import sample_image, saved, tiny_processor
-from helpers.files.search import Deep
+from helpers.files.evals import saved
+from helpers.files.own import write_own
+from helpers.training import COLLATOR, adapted_llava, alone, fresh_llava
 from torch.nn.functional import kl_div
 
 import tokenprune
@@ -16,7 +16,7 @@ from tokenprune.evals.adapt.adapt import adapt
 from tokenprune.evals.adapt.examples import Example
 from tokenprune.evals.adapt.lora import with_lora
 from tokenprune.evals.adapt.loss import AnswerLoss, answer_loss
-from tokenprune.evals.adapt.rows import Collator, Row
+from tokenprune.evals.adapt.rows import Row
 from tokenprune.evals.adapt.teaching import KEPT, Distributions, Teacher, teacher_distributions
 from tokenprune.evals.run.questions import load_questions
 
@@ -26,32 +26,23 @@ ANSWERS = ("07 08", "05", "09 05 06")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("own")
-    for number in range(N):
-        sample_image(box=(number, number, number + 20, number + 15)).save(folder / f"{number}.png")
-    lines = [json.dumps({"image": f"{number}.png", "question": "12 13"}) for number in range(N)]
-    (folder / "questions.jsonl").write_text("\n".join(lines))
-    return folder
+    return write_own(tmp_path_factory.mktemp("own"), *({"image": f"{n}.png", "question": "12 13"} for n in range(N)))
 
 
 @pytest.fixture
 def model() -> Any:
-    """A model with an adapter that changes its answers."""
-    model = with_lora(Deep("llava-clip", "clip").build("sdpa"), "decoder", 4)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-    return model
+    return adapted_llava(std=0.3)
 
 
 @pytest.fixture(scope="module")
-def batch(data: Path) -> dict[str, Any]:
+def rows(data: Path) -> list[Row]:
     """Three questions, each in its own row, with answers of one to three tokens."""
-    questions = load_questions(data, labels=False)[:3]
-    rows = [Row((Example(question, answer),)) for question, answer in zip(questions, ANSWERS, strict=True)]
-    return Collator(tiny_processor(), torch.float32)(rows)
+    return alone(map(Example, load_questions(data, labels=False)[:3], ANSWERS))
+
+
+@pytest.fixture(scope="module")
+def batch(rows: list[Row]) -> dict[str, Any]:
+    return COLLATOR(rows)
 
 
 def places(batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,17 +88,15 @@ def test_improbable_tokens_are_added_up() -> None:
     assert float(found.divergence(teacher)) == pytest.approx(0, abs=1e-4)
 
 
-def test_the_teacher_is_asked_once(model: Any, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_teacher_is_asked_once(model: Any, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives the same in the same row or in others, and with other padding."""
-    collator, said = Collator(tiny_processor(), torch.float32), Teacher(model, None, {})
-    questions = load_questions(data, labels=False)[:3]
-    rows = [Row((Example(question, answer),)) for question, answer in zip(questions, ANSWERS, strict=True)]
-    expected = {row: teacher_distributions(model, collator([row])).logs for row in rows}
-    said.distributions(collator(rows[:2]), rows[:2])
-    said.distributions(collator(rows[1:]), rows[1:])  # only one of the two is new
+    said = Teacher(model, None, {})
+    expected = {row: teacher_distributions(model, COLLATOR([row])).logs for row in rows}
+    said.distributions(COLLATOR(rows[:2]), rows[:2])
+    said.distributions(COLLATOR(rows[1:]), rows[1:])  # only one of the two is new
     monkeypatch.setattr(type(model), "forward", None)
     for chosen in ([rows[2], rows[0]], [rows[1]], rows):
-        found = said.distributions(collator(chosen), chosen)
+        found = said.distributions(COLLATOR(chosen), chosen)
         torch.testing.assert_close(found.logs, torch.cat([expected[row] for row in chosen]))
 
 
@@ -129,7 +118,7 @@ def test_the_loss_is_the_divergence_of_the_pruned_model(model: Any, batch: dict[
 
 
 def test_a_new_adapter_has_nothing_to_learn_unpruned(batch: dict[str, Any]) -> None:
-    model = with_lora(Deep("llava-clip", "clip").build("sdpa"), "decoder", 4)
+    model = with_lora(fresh_llava(), "decoder", 4)
     targets = teacher_distributions(model, batch)
     with answer_loss(model, None, targets):
         assert float(model(**batch).loss.detach()) == pytest.approx(0, abs=1e-6)
@@ -150,9 +139,7 @@ def test_several_batches_of_a_step_count_by_their_tokens(model: Any, batch: dict
 def test_a_model_with_a_loss_of_its_own_is_refused(model: Any, batch: dict[str, Any]) -> None:
     base = model.get_base_model()
     with (
-        pytest.raises(
-            UnsupportedError, match=r"Llava.* computes its loss without loss_function.* leave out --no-labels"
-        ),
+        pytest.raises(UnsupportedError, match=r"Llava.* without loss_function.* leave out --no-labels"),
         answer_loss(model, None, teacher_distributions(model, batch)),
     ):
         pass
@@ -163,15 +150,10 @@ def test_a_model_with_a_loss_of_its_own_is_refused(model: Any, batch: dict[str, 
 def test_a_training_brings_the_pruned_model_closer(dtype: str, data: Path, tmp_path: Path) -> None:
     """Also in bfloat16, where transformers' Trainer converts the outputs of the trained model to float32."""
     found = adapt(
-        saved(Deep("llava-clip", "clip").build("sdpa"), tmp_path / "model"),
+        saved(fresh_llava(), tmp_path / "model"),
         data=data,
         output=tmp_path / "adapted",
-        labels=False,
-        steps=16,
-        batch=4,
-        whole=0.0,
-        up_to=0.2,
-        keep_ratio=0.2,
+        **{"labels": False, "steps": 16, "batch": 4, "whole": 0.0, "up_to": 0.2, "keep_ratio": 0.2},
         learning_rate=1e-2,
         dtype=dtype,
     )

@@ -8,11 +8,12 @@ import pytest
 import torch
 from helpers.commands import command
 from helpers.families import FAMILIES
-from helpers.files.evals import sample_image, saved, tiny_processor
-from helpers.files.search import Deep, deep_llava
+from helpers.files.evals import saved, tiny_processor
+from helpers.files.own import write_own
+from helpers.files.search import deep_llava
 from helpers.tiny import prompt, tiny_llava
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from helpers.training import adapted_llava, alone, fresh_llava
+from torch import nn
 from torch.nn.functional import interpolate
 from transformers import TrainingArguments
 
@@ -23,7 +24,6 @@ from tokenprune.evals.adapt.adapt import Adapted, adapt
 from tokenprune.evals.adapt.estimate import timed
 from tokenprune.evals.adapt.examples import by_image, labelled
 from tokenprune.evals.adapt.logits import output_layer
-from tokenprune.evals.adapt.lora import with_lora
 from tokenprune.evals.adapt.loss import answer_loss
 from tokenprune.evals.adapt.objective import Objective, Ratios
 from tokenprune.evals.adapt.rows import Collator, Row
@@ -82,10 +82,9 @@ def test_one_of_several_gpus_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_rows_of_similar_size_share_a_batch(tmp_path: Path) -> None:
-    sample_image().save(tmp_path / "1.png")
-    lines = [{"image": "1.png", "question": " ".join(["12"] * (n % 10 + 1)), "answer": "05"} for n in range(40)]
-    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    rows = Rows([Row((one,)) for one in labelled(load_questions(tmp_path))])
+    line = {"image": "1.png", "answer": "05"}
+    write_own(tmp_path, *(line | {"question": " ".join(["12"] * (n % 10 + 1))} for n in range(40)))
+    rows = Rows(alone(labelled(load_questions(tmp_path))))
     objective = Objective(tokenprune.FoPru(keep_ratio=0.1), Ratios(0.1, 0.5, 0.25), labels=True, head=None)
     trainer = PrunedTrainer(
         nn.Linear(1, 1), step_of(4, tmp_path), data_collator=list, train_dataset=rows, objective=objective
@@ -104,35 +103,6 @@ def test_a_time_has_nothing_of_what_was_begun_before(monkeypatch: pytest.MonkeyP
     assert order == ["finished", "run", "finished"]
 
 
-# A training of several epochs.
-
-
-def test_it_resumes_with_the_rows_that_were_left_of_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = saved(deep_llava(), tmp_path / "model")
-    sample_image().save(tmp_path / "1.png")
-    lines = [{"image": "1.png", "question": " ".join(["12"] * n), "answer": f"{n:02d}"} for n in range(1, 8)]
-    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    options: dict[str, Any] = {"batch": 2, "per_image": 1, "steps": 12, "save_every": 3, "learning_rate": 2e-2}
-
-    def trained(output: Path) -> dict[str, Tensor]:
-        return load_file(adapt(model, data=tmp_path, output=output, **options).adapter / "adapter_model.safetensors")
-
-    undisturbed = trained(tmp_path / "undisturbed")
-    training_step = PrunedTrainer.training_step
-
-    def dies(trainer: PrunedTrainer, *args: Any, **kwargs: Any) -> Any:
-        if trainer.state.global_step == 10:
-            raise KeyboardInterrupt
-        return training_step(trainer, *args, **kwargs)
-
-    monkeypatch.setattr(PrunedTrainer, "training_step", dies)
-    with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path / "killed")
-    monkeypatch.undo()
-    resumed = trained(tmp_path / "killed")
-    assert all(torch.equal(weight, undisturbed[name]) for name, weight in resumed.items())
-
-
 # Logits of only the learned tokens: the same loss and gradients with less memory.
 
 
@@ -145,13 +115,7 @@ def with_labels(inputs: dict[str, Any], n: int = 2) -> dict[str, Any]:
 
 @pytest.fixture
 def model() -> Any:
-    """A model with an adapter that changes its output."""
-    model = with_lora(tiny_llava(), "decoder", 4)
-    torch.manual_seed(0)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.1)
-    return model
+    return adapted_llava(tiny_llava())
 
 
 def step(model: Any, batch: dict[str, Any], head: Any, targets: Distributions | None, keep: int | None) -> Any:
@@ -212,20 +176,15 @@ def test_the_layer_is_itself_again_after_an_error(model: Any) -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight images with one question each, and the first with a second question."""
-    folder, lines = tmp_path_factory.mktemp("own"), []
-    for number in (0, *range(8)):
-        sample_image(box=(number, number, number + 20, number + 15)).save(folder / f"{number}.png")
-        lines.append(
-            {"image": f"{number}.png", "question": f"1{len(lines)}", "answer": "07 08" if number % 2 else "05"}
-        )
-    (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return folder
+    asked = [(f"{n}.png", "07 08" if n % 2 else "05") for n in (0, *range(8))]
+    lines = ({"image": name, "question": f"1{n}", "answer": answer} for n, (name, answer) in enumerate(asked))
+    return write_own(tmp_path_factory.mktemp("own"), *lines)
 
 
 @pytest.mark.parametrize("per_image", [1, 8])
 @pytest.mark.parametrize("with_cls", [False, True])
 def test_batches_are_those_of_smaller_images(per_image: int, with_cls: bool, data: Path) -> None:
-    model: Any = Deep("llava-clip", "clip").build("sdpa")
+    model: Any = fresh_llava()
     processor: Any = tiny_processor()
     if with_cls:
         model.config.vision_feature_select_strategy = processor.vision_feature_select_strategy = "full"
