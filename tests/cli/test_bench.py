@@ -14,14 +14,9 @@ from helpers.models.video_models import saved_qwen
 from helpers.tiny import SIDE, tiny_llava
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-import tokenprune
 from tokenprune.evals.bench.figures import figures
 from tokenprune.evals.bench.inputs import build, prompts, shapes
-from tokenprune.evals.bench.measuring import measure
-from tokenprune.evals.bench.record import Record, about
-from tokenprune.evals.run.setups import Pruned
-from tokenprune.strategies.in_llm.fastv import FastV
-from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
+from tokenprune.evals.bench.record import Record
 
 
 @pytest.mark.parametrize(
@@ -44,32 +39,6 @@ def test_shapes_are_those_of_published_models(shape: str, billions: float, layer
     assert len(decoder) == layers
     assert sum(p.numel() for p in decoder.parameters()) == pytest.approx(billions * 1e9, rel=0.01)
     assert prompts.count_of(model, prompts.image_of(config, 672, torch.Generator())) == n_visual
-
-
-@pytest.mark.parametrize("family", [FAMILIES["llava-onevision"], FAMILIES["qwen2.5-vl"]], ids=lambda f: f.name)
-def test_other_families_are_measured(family: Any, tmp_path: Path) -> None:
-    """Families with tiles or position IDs of three components, also with strategies that read pixels or attention."""
-    model = family.build("sdpa", n_layers=3)
-    strategies = {
-        "Grid": tokenprune.Grid(0.5),
-        "FoPru": tokenprune.FoPru(0.5),
-        "VFlowOpt": VFlowOpt(0.5, alpha=0.5),  # reads pixels too
-        "FastV": FastV(0.5),
-    }
-    record = Record.open(tmp_path / "bench.json", about(model, "tiny", "sdpa", 32))
-    measure(
-        model,
-        prompts.random_prompt(model, 2, side=32),
-        [Pruned(label=name, keep_ratio=0.5, strategy=strategy) for name, strategy in strategies.items()],
-        record,
-        rounds=1,
-    )
-    made = {one.facts.name: one for one in figures(record)}
-    grid = made["Grid @ 0.5"]
-    shorter = made[str(grid.facts.ideal)]
-    assert grid.flops < 1
-    assert grid.cache == shorter.cache
-    assert grid.facts.flops == pytest.approx(shorter.facts.flops, rel=1e-4)  # older transformers counts rotary angles
 
 
 def test_built_models_are_ready() -> None:
@@ -263,10 +232,3 @@ def test_one_name_for_other_settings(run: Callable[..., Any], tmp_path: Path) ->
     assert "layer=2" in said.partition(" and not ")[0]
     said = run(*quick, "--strategy", found("row"))
     assert "FoPru found @ 0.5 was measured, with mode='rank' and not mode='row'. Name another --output." in said
-
-
-def test_memory_of_generate_without_timing(run: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--strategy", "grid", "--throughput", "--new-tokens", 2, "--rounds", 0) == 0
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if " Grid " in line)
-    assert " GB " in line
-    assert "a second" not in line

@@ -4,61 +4,40 @@ import errno
 import io
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tokenprune.errors import DataError, PruningError, SettingError, TokenPruneError, UnsupportedError
+from tokenprune.errors import DataError, PruningError, SettingError, UnsupportedError
 from tokenprune.evals.cli import build_parser
 from tokenprune.evals.cli.errors import plain_errors
-from tokenprune.evals.stats import interval
-from tokenprune.evals.storage import files
+
+OUR_OWN = DataError, SettingError, UnsupportedError, PruningError
 
 
-def test_a_data_error_is_a_value_error() -> None:
-    assert issubclass(DataError, TokenPruneError)
-    assert issubclass(DataError, ValueError)
-
-
-@pytest.mark.parametrize("kind", [DataError, SettingError, UnsupportedError, PruningError])
-def test_our_own_errors_are_one_sentence(kind: type[TokenPruneError]) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        *((kind("a.json, line 3: broken; mend it"), "a.json, line 3: broken; mend it") for kind in OUR_OWN),
+        (OSError(errno.ENOENT, "No such file", "a.png"), "cannot read or write a.png: No such file"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a.png"),
+            "cannot read or write a.png: Permission denied. Change its permissions, or name another",
+        ),
+    ],
+)
+def test_what_is_one_sentence(error: Exception, said: str) -> None:
     with pytest.raises(SystemExit) as caught, plain_errors():
-        raise kind("a.json, line 3: broken; mend it")
-    assert caught.value.code == "Error: a.json, line 3: broken; mend it"
+        raise error
+    assert caught.value.code == f"Error: {said}"
 
 
-def test_a_bug_of_ours_keeps_its_traceback() -> None:
-    """A ValueError is not the user's mistake, even if a file of this package raised it."""
-    with pytest.raises(ValueError, match="no scores"), plain_errors():
-        interval([], [])
-
-
-def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    with pytest.raises(SystemExit) as caught, plain_errors():
-        path.read_text()
-    assert caught.value.code == f"Error: cannot read or write {path}: No such file or directory"
-
-
-def test_a_file_that_is_not_ones_own_is_one_sentence() -> None:
-    with pytest.raises(SystemExit) as caught, plain_errors():
-        raise PermissionError(errno.EACCES, "Permission denied", "a.png")
-    assert caught.value.code == (
-        "Error: cannot read or write a.png: Permission denied. Change its permissions, or name another"
-    )
-
-
-def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SystemExit) as caught, plain_errors():
-        files.replace(tmp_path / "file" / "run.json", "{}")
-    assert caught.value.code == f"Error: cannot read or write {tmp_path}/file/run.json.unfinished: Not a directory"
-
-
-def test_an_operating_system_error_without_a_file_keeps_its_traceback() -> None:
-    with pytest.raises(OSError, match="No space left"), plain_errors():
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("error", [ValueError("no scores"), OSError(errno.ENOSPC, "No space left on device")])
+def test_what_keeps_its_traceback(error: Exception) -> None:
+    """A bug of ours, and an error of the operating system without a file."""
+    with pytest.raises(type(error)) as caught, plain_errors():
+        raise error
+    assert caught.value is error
 
 
 def test_a_missing_package_says_what_to_install() -> None:

@@ -82,11 +82,8 @@ def test_evals_read_transformers_format(tmp_path: Path) -> None:
     assert Offline(model, "auto", {"seed": 1}).options == {"seed": 1}
     write(tmp_path, params_json=PIXTRAL, consolidated_safetensors=None)
     assert in_mistral_format(model)
-    assert Offline(model, "auto", {"seed": 1, "load_format": "auto"}).options == {
-        **HF_FORMAT,
-        "seed": 1,
-        "load_format": "auto",
-    }
+    given = {"seed": 1, "load_format": "auto"}
+    assert Offline(model, "auto", given).options == {**HF_FORMAT, **given}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import command
-from helpers.files.evals import sample_image, saved
+from helpers.files.evals import saved
+from helpers.files.own import write_own
 from helpers.files.search import deep_llava, write_scenes
 
 
@@ -45,7 +46,7 @@ def test_what_a_search_asks_is_said_at_its_start(
         assert said.startswith("How llava models write boxes is unknown: 2 questions ask for one with LLaVA's prompt")
     (tmp_path / "scenes" / "pope").mkdir()
     line = {"image": "images/1.png", "question": "05 10"}
-    (tmp_path / "scenes" / "questions.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps({**line, 'id': 'b'})}")
+    write_own(tmp_path / "scenes", line, line | {"id": "b"})
     assert command("layers", *where) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "asked alone, without the folders pope. To ask those, move yours to" in said
@@ -63,8 +64,7 @@ def test_every_split_at_once_and_the_other_state(model: str, tmp_path: Path) -> 
 
 def test_own_questions_without_splits(model: str, tmp_path: Path) -> None:
     """All are taken, unless a split is asked for by name."""
-    sample_image().save(tmp_path / "1.png")
-    (tmp_path / "questions.jsonl").write_text(json.dumps({"image": "1.png", "question": "05 10"}))
+    write_own(tmp_path, {"image": "1.png", "question": "05 10"})
     where = ["--model", model, "--data", tmp_path, "--questions", 1]
     search = [*where, "--trials", 1, "--output", tmp_path / "settings.json"]
     assert "no split 'val'; it has none. Leave --split out" in command("optimize", *search, "--split", "val")
@@ -81,14 +81,13 @@ def test_own_questions_without_splits(model: str, tmp_path: Path) -> None:
     [
         (["bench", "--model", "x", "--shape", "llava-1.5-7b"], "--shape has no effect with --model"),
         (["bench", "--new-tokens", 4], "--new-tokens and --memory have no effect without --throughput"),
-        (["bench", "--memory", 3], "--new-tokens and --memory have no effect without --throughput"),
         (["layers", "--model", "x", "--stages", 3, "--skip", 2], "--skip and --block have no effect with --stages"),
         (["report", "x", "--into", "x.md", "--output", "y"], "--output and --losses have no effect with --into"),
         (["eval", "--strategy", "none", "fopru"], "--strategy none fopru: none cannot be combined with other names"),
         (["eval", "--baselines", "random", "none"], "Leave out none, or write --baselines none alone"),
         (["eval", "--engine", "vllm", "--batch-tokens", 9], "(--batch-tokens) has no effect with an engine"),
         (["adapt", "--model", "x", "--data", "y", "--batch-tokens", 9], "(--batch-tokens) has no effect with labels"),
-        (["layers", "--model", "x", "--stages", 3, "--block"], "--skip and --block have no effect with --stages"),
+        (["optimize", "--strategy", "vflowopt:keep_ratio=0.5"], "keep_ratio would have no effect"),
     ],
 )
 def test_options_without_effect(words: list[object], said: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from helpers.commands import command
-from helpers.families import FAMILIES
 
 from tokenprune import Compose, PixelPrune
 from tokenprune.evals.cli import serve
@@ -92,7 +91,7 @@ def test_vllm_reads_the_strategy_that_was_meant(text: str, llava: Path, capsys: 
         (["fopru:keep_ratio=0.5"], {"keep_ratio": 0.5}),
         (["fopru:keep=64"], {"keep": 64}),
         (["fopru:keep_ratio=0.5", "--keep-ratio", 0.1], {"keep_ratio": 0.1}),
-        (["fopru"], {"keep_ratio": 0.25}),
+        (["tokenprune.strategies.pre_llm.fopru:FoPru"], {"keep_ratio": 0.25}),
         (["divprune:keep_ratio=0.6+fopru"], {"keep_ratio": 0.25}),
         (["divprune:keep_ratio=0.6+fopru:keep_ratio=0.5"], {"keep_ratio": 0.5}),
     ],
@@ -107,8 +106,7 @@ def test_the_budget_of_the_strategy(
 
 
 def test_pixels_decide_how_much_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    qwen = write_model(tmp_path / "qwen", "qwen2_5_vl")
-    found = overrides_in(printed(capsys, qwen, "--strategy", "pixelprune"))
+    found = overrides_in(printed(capsys, write_model(tmp_path / "qwen", "qwen2_5_vl"), "--strategy", "pixelprune"))
     assert Settings.read(found["tokenprune"]).strategy == PixelPrune()
 
 
@@ -122,11 +120,6 @@ def test_a_settings_file_has_its_keep_ratio(llava: Path, capsys: pytest.CaptureF
     path.write_text(json.dumps(searched | {"search": {"promised": False, "max_loss": 2.0}}))
     assert "at most 2.0 points was not shown" in command("serve", "--model", llava, "--strategy", path, "--print")
     assert overrides_in(printed(capsys, llava, "--strategy", f"{path}:unproven")) == found
-
-
-def test_an_own_strategy(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = overrides_in(printed(capsys, llava, "--strategy", "tokenprune.strategies.pre_llm.divprune:DivPrune"))
-    assert found["tokenprune"]["strategy"] == "divprune"
 
 
 def test_the_users_overrides_are_merged(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,16 +140,11 @@ def test_the_bundled_model_runs_on_the_transformers_backend(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--strategy", "fopro"], "unknown strategy 'fopro'. Did you mean 'fopru'?"),
         (["--strategy", "fopru:layers=2"], "unknown setting 'layers'"),
         (["--strategy", "fastv"], "FastV cannot run inside vLLM"),
         (["--strategy", "vflowopt"], 'Write "progressive": false'),
         (["--strategy", "fopru:mass=0.5"], "Leave out mass"),
         (["--strategy", "fopru:layer=9"], "layer=9 is not in the vision tower: write 0 to 3"),
-        (
-            ["--strategy", "fopru:layer=9", "--hf-overrides", '{"vision_config": {"image_size": 56}}'],
-            "layer=9 is not in the vision tower: write 0 to 3",
-        ),
         (
             ["--strategy", "fopru:layer=9", "--hf-overrides", '{"vision_config": {"num_hidden_layers": 6}}'],
             "layer=9 is not in the vision tower: write 0 to 5",
@@ -165,22 +153,13 @@ def test_the_bundled_model_runs_on_the_transformers_backend(capsys: pytest.Captu
         (["--hf-overrides", '{"architectures": ["X"]}'], 'this command sets "architectures" itself'),
         (["--hf-overrides.text_config.rope_theta", "5"], "Write it in full, with a JSON object"),
         (["--keepratio", "0.5"], "--keepratio: did you mean --keep-ratio? Write it in full."),
-        (["--keep", "64"], "--keep: did you mean --keep-ratio?"),
-        (["--strategies=fopru"], "--strategies=fopru: did you mean --strategy?"),
         (["--rev", "main"], "--rev: did you mean --revision?"),
         (["--strategy", "pixelprune", "+", "fopru"], "'+' is not the value of an option: --model and"),
-        (["--strategy", "fopru", "other"], "'other' is not the value of an option"),
         (["--hf-override", "{}"], "--hf-override: this command adds to --hf-overrides. Write it in full"),
     ],
 )
 def test_errors(words: list[str], said: str, llava: Path) -> None:
     assert said in command("serve", "--model", llava, *words)
-
-
-@pytest.mark.parametrize("option", ["--keep-ratio", "--keep_ratio"])
-def test_a_keep_ratio_in_per_cent(option: str, llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("serve", "--model", llava, option, "25%") == 2
-    assert "25% is not a fraction above 0 and up to 1; write 0.25" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["hf-overrides", "hf_overrides", "hf-overrides.text_config"])
@@ -215,6 +194,7 @@ def test_options_of_this_command_in_a_file(name: str, option: str, llava: Path, 
         (["--model", "model", "--hf-overrides", "{"], "not JSON"),
         (["--model", "model", "--hf-overrides", "[]"], "[] is not a JSON object"),
         (["--model", "model", "--position-ids", "new"], "invalid choice: 'new'"),
+        (["--model", "model", "--keep_ratio", "25%"], "25% is not a fraction above 0 and up to 1; write 0.25"),
     ],
 )
 def test_wrong_usage(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,20 +202,16 @@ def test_wrong_usage(words: list[str], said: str, capsys: pytest.CaptureFixture[
     assert said in capsys.readouterr().err
 
 
-def test_an_unsupported_model(tmp_path: Path) -> None:
+def test_an_unsupported_model(tmp_path: Path, llava: Path) -> None:
     said = command("serve", "--model", write_model(tmp_path / "model", "bert"))
     assert "a model of type 'bert' cannot be pruned inside vLLM. Supported: " in said
+    said = command("serve", "--model", llava / "config.json")
+    assert said == f"Error: {llava / 'config.json'} is a file, and --model takes a folder. Write --model {llava}"
     (tmp_path / "empty").mkdir()
     assert "no config.json" in command("serve", "--model", tmp_path / "empty")
     broken = tmp_path / "empty" / "config.json"
     broken.write_text('{"model_type": "llava"')
     assert f"Error: {broken}, line 1, column 23: broken JSON: " in command("serve", "--model", tmp_path / "empty")
-
-
-@pytest.mark.skipif("gemma4" not in FAMILIES, reason="an older transformers")
-def test_a_model_without_vision_tower(tmp_path: Path) -> None:
-    said = command("serve", "--model", write_model(tmp_path / "blind", "gemma4", vision_config=None))
-    assert "config.json has no vision_config: this checkpoint has no vision tower" in said
 
 
 def test_a_record_that_cannot_be_written(
@@ -248,11 +224,6 @@ def test_a_record_that_cannot_be_written(
     assert overrides_in(printed(capsys, llava, "--record", tmp_path))["tokenprune"]["record"] == str(tmp_path)
 
 
-def test_a_file_in_the_folder_of_a_model(llava: Path) -> None:
-    said = command("serve", "--model", llava / "config.json")
-    assert said == f"Error: {llava / 'config.json'} is a file, and --model takes a folder. Write --model {llava}"
-
-
 @pytest.mark.parametrize(("plugins", "loads"), [("", False), ("lora,other", False), ("other,tokenprune", True)])
 def test_plug_ins_that_vllm_is_to_load(
     plugins: str, loads: bool, llava: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -261,12 +232,10 @@ def test_plug_ins_that_vllm_is_to_load(
     monkeypatch.setattr(os, "execv", lambda *_: None)
     monkeypatch.setenv("VLLM_PLUGINS", plugins)
     said = command("serve", "--model", llava)
-    assert said == (
-        0
-        if loads
-        else f"Error: VLLM_PLUGINS={plugins} keeps vLLM from loading the plug-in that prunes. Add tokenprune to it, or "
-        "unset it."
-    )
+    if loads:
+        assert said == 0
+    else:
+        assert f"VLLM_PLUGINS={plugins} keeps vLLM from loading the plug-in that prunes. Add tokenprune to it" in said
     assert overrides_in(printed(capsys, llava))  # a printed command may be for another machine
 
 

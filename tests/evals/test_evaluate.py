@@ -29,24 +29,6 @@ assert "evaluate" in tokenprune.evals.__all__
 """
 
 
-def test_a_loaded_model_and_a_strategy_object(tmp_path: Path) -> None:
-    write_vqav2(tmp_path / "scenes")
-    results = evaluate(
-        (tiny_llava(), tiny_processor()),
-        output=tmp_path / "run",
-        data=tmp_path / "scenes",
-        strategies=[tokenprune.FoPru(keep_ratio=0.25)],
-        keep_ratios=[0.25],
-        position_ids=["original"],
-        baselines=["unpruned"],
-        limit=2,
-    )
-    assert [(result.strategy, result.keep_ratio, result.n) for result in results] == [
-        ("unpruned", 1.0, 2),
-        ("FoPru", 0.25, 2),
-    ]
-
-
 def test_a_patched_model_does_not_pass_for_the_unpruned_one(tmp_path: Path) -> None:
     """In a `with` block, its patch would be restored whenever a setup's own is removed."""
     write_vqav2(tmp_path / "scenes", 1)
