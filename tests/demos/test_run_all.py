@@ -1,11 +1,10 @@
 """`make demo`: a table, and an image from every demo that draws."""
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from demos.test_demos import DEMOS, FOLDER, load
+from demos.test_demos import DEMOS, load
 from helpers.files.evals import sample_image
 from PIL import Image
 
@@ -30,9 +29,3 @@ def test_a_table_and_an_image_from_every_demo_that_draws(
         pixels = np.asarray(Image.open(tmp_path / "new" / f"{name}.png").convert("L"))
         assert min(pixels.shape) > 400, name
         assert pixels.std() > 20, name
-
-
-def test_make_demo_runs_it() -> None:
-    root = FOLDER.parent
-    shown = subprocess.run(["make", "-n", "demo"], cwd=root, capture_output=True, text=True, check=True).stdout
-    assert "demos/run_all.py" in shown

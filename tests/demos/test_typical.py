@@ -12,8 +12,7 @@ import pytest
 from demos.test_demos import FOLDER, load
 from helpers.files.evals import sample_image, saved, tiny_processor, write_refcoco
 from helpers.files.rows import row
-from helpers.files.search import deep_llava, scenes, searched, write_scenes
-from helpers.served.stored import save
+from helpers.files.search import deep_llava, write_scenes
 from helpers.tiny import tiny_llava
 from matplotlib import pyplot as plt
 from PIL import Image
@@ -95,19 +94,6 @@ def test_the_copied_lines_need_nothing_else() -> None:
     assert names["ask"](*asked)[2] == whole  # the patch is gone
 
 
-def test_layers_of_linear_attention_have_no_keys(tmp_path: Path) -> None:
-    """In this Qwen3.5, one of two layers has keys and values."""
-    save("qwen3_5", tmp_path)
-    names: dict[str, Any] = {}
-    exec(copied(), names)
-    model, processor = load_model(str(tmp_path), "float32")
-    text, asked = model.config.text_config, (model, processor, sample_image(), "w1 w2")
-    (_, _, whole), (_, _, part) = names["before_and_after"](*asked, tokenprune.Grid(keep=2))
-    n_full = text.layer_types.count("full_attention")
-    assert whole > part > 0
-    assert (whole - part) % (2 * 4 * n_full * text.num_key_value_heads * text.head_dim) == 0
-
-
 def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     load("patch_your_model").main(["--rounds", "1"])
     printed = capsys.readouterr().out
@@ -148,19 +134,6 @@ def test_a_model_that_is_refused_is_a_sentence(name: str, monkeypatch: pytest.Mo
 # The plot of a search shows where in the search range the settings were found, and the demo draws it.
 
 
-FILES = sorted(SETTINGS.glob("*.json"))
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_trial_is_in_the_box(path: Path) -> None:
-    file = SettingsFile.read(path)
-    found = search_plot.places(file.search, file.model["layers"])
-    assert len(found) == len(file.search["trials"])
-    for trial in found:
-        assert set(trial) == set(file.search["box"])
-        assert all(-1e-6 <= place <= 1 + 1e-6 for place in trial.values())
-
-
 def test_the_best_is_where_it_was_found() -> None:
     file = SettingsFile.read(SETTINGS / "searched_25.json")
     layers, sides = file.model["layers"], file.search["box"]
@@ -199,16 +172,3 @@ def test_demo(tmp_path: Path) -> None:
     for half in np.array_split(pixels, 2, axis=1):
         orange = (abs(half - (0xD5, 0x5E, 0)) < 40).all(-1)
         assert orange.sum() > 200  # the best value so far, and the schedule found
-
-
-def test_the_plot_shows_the_search(tmp_path: Path) -> None:
-    questions = scenes(tmp_path / "scenes")
-    for trials in (1, 4):
-        searched(questions, tmp_path / "settings.json", trials)
-        search_plot.draw(tmp_path / "settings.json", tmp_path / f"{trials}.png")
-    one, four = (np.asarray(Image.open(tmp_path / f"{trials}.png")) for trials in (1, 4))
-    assert one.shape == four.shape
-    assert (one != four).any(-1).mean() > 0.002
-    (tmp_path / "plain.json").write_text('{"strategy": "vflowopt", "settings": {}}')
-    with pytest.raises(ValueError, match=r"plain\.json: no \"search\""):
-        search_plot.draw(tmp_path / "plain.json", tmp_path / "plain.png")

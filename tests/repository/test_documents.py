@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from tokenprune.strategies.registry import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[2]
 README, PATCHING = ROOT / "README.md", ROOT / "tokenprune" / "patching" / "README.md"
-SERVING = ROOT / "tokenprune" / "serving" / "README.md"
 CATALOGUE = ROOT / "tokenprune" / "strategies" / "catalogue.md"
 #: The maximum number of lines of a document, without its generated tables.
 LONGEST = {README: 120, PATCHING: 150}
@@ -141,24 +141,6 @@ def test_every_strategy_is_in_the_catalogue() -> None:
     assert sorted(rows) == sorted(names)
 
 
-def test_the_readme_counts_the_classes() -> None:
-    assert f"\n{len(ADAPTERS)} classes of transformers: " in README.read_text(encoding="utf-8")
-
-
-def test_the_readme_counts_the_types_that_vllm_serves() -> None:
-    """In tens, so that not every new one changes it."""
-    n_types = len({architecture.model_type for architecture in ARCHITECTURES.values()})
-    counted = f"; in vLLM [over {n_types // 10 * 10} types](tokenprune/serving/models.md)"
-    assert counted in README.read_text(encoding="utf-8")
-
-
-def test_the_readme_has_the_measured_time() -> None:
-    (line,) = (line for line in bench.summary_of_stored().splitlines() if line.startswith("| Mosaic |"))
-    ratio = float(line.split("|")[3].split("[")[0])
-    text = " ".join(README.read_text(encoding="utf-8").split())
-    assert f"`Mosaic` at 25 % reduces TTFT (time to first token, vision encoder included) to {ratio:.2f} of" in text
-
-
 def accuracies() -> dict[tuple[str, str], list[str]]:
     """Return REC and VQA, each with original and compact IDs, from the first table of accuracy.md, by strategy and
     ratio."""
@@ -171,31 +153,31 @@ def accuracies() -> dict[tuple[str, str], list[str]]:
     return found
 
 
-def test_documents_have_the_measured_time_of_pages() -> None:
-    content = json.loads((RESULTS / "serving_pages.json").read_text(encoding="utf-8"))
-    lines = [line.split("|") for line in str(pages.table(content)).splitlines()]
-    ratio = {line[1].strip(): line[6].split()[0] for line in lines}
-    readme, serving = (" ".join(path.read_text(encoding="utf-8").split()) for path in (README, SERVING))
-    assert f"[to {ratio['page']} and {ratio['screen']}](evals/results/serving.md#documents-and-screens)" in readme
-    assert f"to {ratio['page']}, {ratio['table']} and {ratio['screen']} of the unpruned model's" in serving
-
-
-def test_the_readme_says_what_its_table_says_of_accuracy() -> None:
-    text = " ".join(README.read_text(encoding="utf-8").split())
+def numbers() -> Iterator[tuple[str, str]]:
+    """Yield documents, and what they repeat of counts and measurements."""
+    n_types = len({architecture.model_type for architecture in ARCHITECTURES.values()})
+    yield "README.md", f"{len(ADAPTERS)} classes of transformers: "
+    yield "README.md", f"[over {n_types // 10 * 10} types](tokenprune/serving/models.md)"  # so that not each changes it
+    (time,) = (line for line in bench.summary_of_stored().splitlines() if line.startswith("| Mosaic |"))
+    yield "README.md", f"to {float(time.split('|')[3].split('[')[0]):.2f} of"
+    lines = str(pages.table(json.loads((RESULTS / "serving_pages.json").read_text(encoding="utf-8")))).splitlines()
+    ratio = {line.split("|")[1].strip(): line.split("|")[6].split()[0] for line in lines}
+    yield "README.md", f"to {ratio['page']} and {ratio['screen']}]"
+    yield "tokenprune/serving/README.md", f"to {ratio['page']}, {ratio['table']} and {ratio['screen']} of"
     of_setup = accuracies()
-    rec, _, vqa, _ = of_setup["unpruned", "100 %"]
-    pruned_rec, _, pruned_vqa, _ = of_setup["Mosaic", "25 %"]
-    assert f"with `Mosaic` at 25 %, VQA accuracy falls from {vqa} to {pruned_vqa} %" in text
-    assert f"located correctly from {rec} to {pruned_rec} %" in text
+    (rec, _, vqa, _), (pruned_rec, _, pruned_vqa, _) = of_setup["unpruned", "100 %"], of_setup["Mosaic", "25 %"]
+    yield "README.md", f"VQA accuracy falls from {vqa} to {pruned_vqa} %"
+    yield "README.md", f"located correctly from {rec} to {pruned_rec} %"
     (part,) = (part for part in PRUNED if part.data == "text")
     signs = {row.strategy: 100 * row.accuracy for row in measured(part).rows if row.keep_ratio in (1.0, 0.25)}
-    assert f"sign reading from {signs['unpruned']:.1f} to {signs['Mosaic']:.1f} %" in text
-    cells = [line.split("|") for line in adapted.stored().splitlines() if line.startswith("| 25% | REC |")]
-    ((before, after),) = [(row[4].split()[0], row[5].split()[0]) for row in cells]
-    for page in ("evals/adapt/README.md", "evals/walkthrough.md"):
-        found = " ".join((ROOT / page).read_text(encoding="utf-8").split())
-        assert f"from {before} to {after} % at 25 % of the tokens" in found, page
-    assert f"objects located correctly from {rec} to {pruned_rec} %" in text
+    yield "README.md", f"sign reading from {signs['unpruned']:.1f} to {signs['Mosaic']:.1f} %"
     original, compact, _, _ = of_setup["FoPru rank -2", "25 %"]
-    expected = f"at 25 %, REC is {original} % with original and {compact} % with compact IDs ({rec} % unpruned)"
-    assert expected in text
+    yield "README.md", f"REC is {original} % with original and {compact} % with compact IDs ({rec} % unpruned)"
+    (row,) = (line.split("|") for line in adapted.stored().splitlines() if line.startswith("| 25% | REC |"))
+    for name in ("evals/adapt/README.md", "evals/walkthrough.md"):
+        yield name, f"from {row[4].split()[0]} to {row[5].split()[0]} % at 25 %"
+
+
+def test_documents_repeat_what_was_counted_and_measured() -> None:
+    texts = {name: " ".join((ROOT / name).read_text(encoding="utf-8").split()) for name, _ in numbers()}
+    assert [(name, said) for name, said in numbers() if said not in texts[name]] == []

@@ -253,8 +253,3 @@ assert (logging.root.level, list(logging.root.handlers)) == (level, handlers)
 """
     result = in_a_new_process(code)
     assert result.returncode == 0, result.stderr
-
-
-def test_adapters_has_one_name_only() -> None:
-    result = in_a_new_process("import adapters")
-    assert "import tokenprune.adapters, not adapters" in result.stderr
