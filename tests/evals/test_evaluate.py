@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.asking import without_times
-from helpers.files.evals import brief, sample_image, saved, tiny_processor, write_vqav2
+from helpers.files.evals import brief, saved, tiny_processor, write_vqav2
 from helpers.tiny import tiny_llava
 
 import tokenprune
@@ -59,20 +59,6 @@ def test_a_model_in_training_answers_without_dropout_and_goes_on_training(tmp_pa
     assert answers[0] == answers[1]
     assert model.training
     assert not model.model.vision_tower.training
-
-
-def test_folders_of_tasks_beside_own_questions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are printed literally, although rich reads brackets as markup."""
-    folder = tmp_path / "[red]"
-    write_vqav2(folder / "vqa")
-    sample_image().save(folder / "1.png")
-    line = {"image": "1.png", "question": "What?", "answer": "x"}
-    (folder / "questions.jsonl").write_text(json.dumps(line))
-    asked: dict[str, Any] = {"data": folder, "strategies": [], "baselines": ["unpruned"]}
-    (row,) = evaluate((tiny_llava(), tiny_processor()), output=tmp_path / "run", **asked)
-    printed = "".join(capsys.readouterr().out.split())
-    assert "[red]:yourownquestionsareaskedalone,withoutthefoldersvqa.Toaskall,add--tasksownvqa" in printed
-    assert row.task == "own"
 
 
 @pytest.mark.parametrize(
@@ -191,14 +177,3 @@ def test_nothing_to_measure(tmp_path: Path) -> None:
 
 def test_importing_the_evals_loads_none_of_their_libraries() -> None:
     subprocess.run([sys.executable, "-c", LIGHT], check=True)
-
-
-def test_the_root_of_evals_shows_subsystems() -> None:
-    root = Path(tokenprune.__file__).parent / "evals"
-    assert {path.name for path in root.glob("*.py")} == {
-        "__init__.py",
-        "__main__.py",
-        "boxes.py",
-        "defaults.py",
-        "stats.py",
-    }

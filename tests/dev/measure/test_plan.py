@@ -1,16 +1,12 @@
 """The plan of all measurements, its committed rows, and what is judged by them."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
-from helpers.files.rows import row
 
 from tokenprune.evals.dev.measure.__main__ import main
 from tokenprune.evals.dev.measure.plan import Part, planned
 from tokenprune.evals.dev.measure.steps import steps
-from tokenprune.evals.dev.measure.stored import StoredRows
 from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.models.bundled import BUNDLED
 from tokenprune.evals.storage.results import TaskResult
@@ -43,33 +39,3 @@ def test_rows_have_the_settings_of_the_plan(part: Part) -> None:
 def stored(name: str) -> list[TaskResult]:
     file = RESULTS / "accuracy" / f"{name}.jsonl"
     return read([file]) if file.is_file() else []
-
-
-# Published findings, judged on constructed rows.
-
-
-def scored(right: int, of: int = 400) -> list[float]:
-    return [float(number < right) for number in range(of)]
-
-
-def line(text: str, *begin: str) -> str:
-    (found,) = [one for one in text.splitlines() if one.startswith("| " + " | ".join(begin))]
-    return found
-
-
-def pruned(strategy: str, ratio: float, rec: int, vqa: int, ids: str = "original", **changes: Any) -> list[TaskResult]:
-    return [
-        row(strategy, ids, ratio, {"val": scored(right)}, task=task, **changes)
-        for task, right in (("rec", rec), ("vqa", vqa))
-    ]
-
-
-def test_judging_reads_stored_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows, runs = tmp_path / "rows", tmp_path / "runs"
-    StoredRows(rows / "unpruned" / "scenes.jsonl", {}).add(pruned("unpruned", 1.0, 380, 380))
-    StoredRows(rows / "scenes" / "unpruned.jsonl", {}).add(pruned("unpruned", 1.0, 380, 380))
-    StoredRows(rows / "scenes" / "25.jsonl", {}).add(pruned("FoPru rank -2", 0.25, 300, 372))
-    main(["--judge", "--output", str(rows), "--runs", str(runs)])
-    text = capsys.readouterr().out
-    assert line(text, "FoPru loses at most 3% of VQA at 25 %", "97.9")
-    assert (runs / "verdicts.md").read_text() == text

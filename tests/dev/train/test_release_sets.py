@@ -81,22 +81,6 @@ def test_no_emoji_that_must_be_shared_alike(sets: Path) -> None:
     assert list(check.seen_on_the_wrong_side(of_openmoji)) == ["openmoji/1f34e.png in val"]
 
 
-def test_every_word_is_in_the_vocabulary(sets: Path) -> None:
-    tokenizer = build_processor().tokenizer
-    for name in ("square", "tall"):
-        assert not list(check.unknown_words(check.Content.read(sets / name), tokenizer))
-    strange = replace(check.Content.read(sets / "square"), questions=[("val", "presence", "is there a quokka?", "yes")])
-    assert list(check.unknown_words(strange, tokenizer)) == ["is there a quokka? yes"]
-
-
-def test_one_answer_that_is_right_too_often_is_found() -> None:
-    def content(*answers: str) -> check.Content:
-        return check.Content([("val", "presence", "is there a cat?", one) for one in answers], [], Counter(), 0)
-
-    assert not list(check.guessable(content(*["yes", "no"] * 40)))
-    assert list(check.guessable(content(*["yes"] * 48, *["no"] * 32))) == ["presence: 'yes' is right in 60% of 80"]
-
-
 def test_photographs_get_more_questions_once(tmp_path: Path) -> None:
     asked = json.loads(Path(photographs.__file__).with_suffix(".json").read_text(encoding="utf-8"))
     first = photographs.extend(PHOTOGRAPHS, asked, tmp_path)

@@ -1,15 +1,11 @@
 """How the bundled model is trained: packing, patches, points and checkpoints."""
 
-import math
 import random
-from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
-from tokenprune.evals.dev.train import state
 from tokenprune.evals.dev.train.batches.pack import Packer
 from tokenprune.evals.dev.train.batches.patches import PatchTruth
 from tokenprune.evals.dev.train.losses import Trainee
@@ -67,37 +63,6 @@ def test_the_truth_of_patches(scenes: list[Scene]) -> None:
             left, top, right, bottom = (found.reach[patch, :4] / 2).tolist()
             assert left + right == pytest.approx(x2 - x1, abs=1e-4)
             assert top + bottom == pytest.approx(y2 - y1, abs=1e-4)
-
-
-def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
-    assert state.latest(tmp_path) is None
-    for stage, step in ((1, 100), (1, 200), (2, 5)):
-        state.save(tmp_path, stage, step, {"weights": {"a": torch.ones(2)}})
-    assert [file.name for file in sorted(tmp_path.iterdir())] == ["state-1-000200.pt", "state-2-000005.pt"]
-    found = state.latest(tmp_path)
-    assert found is not None
-    assert (found["stage"], found["step"]) == (2, 5)
-
-
-def test_points_are_the_centers_of_what_an_answer_is_read_from(scenes: list[Scene]) -> None:
-    packer, rng, kinds = Packer(build_processor()), random.Random(0), set()
-    for scene in scenes[:30]:
-        batch = packer.pack(rng, [scene])
-        rows = iter(batch.points[0][batch.target[0] >= 0].tolist())
-        for question in batch.questions[0]:
-            answers = list(islice(rows, len(packer.ids(question.answer)) + 1))
-            assert all(row == pytest.approx(answers[0], nan_ok=True) for row in answers)
-            if len(question.about) != 1 or len(question.other) > 1:
-                assert all(math.isnan(at) for at in answers[0])
-                continue
-            kinds.add(question.kind)
-            first, second = scene.things[question.about[0]], scene.things[(question.other or question.about)[0]]
-            assert [(at + 1) / 2 for at in answers[0]] == pytest.approx([*first.center, *second.center], abs=1e-5)
-            if question.kind == "relation" and question.answer in ("yes", "no"):
-                words = question.text.split(f"is the {first.noun} ")[1].removesuffix(f" the {second.noun}?")
-                axis, sign = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}[words]
-                assert (sign * (answers[0][2 + axis] - answers[0][axis]) > 0) == (question.answer == "yes")
-    assert {"rec", "relation", "size", "extreme", "text"} <= kinds
 
 
 def test_every_question_counts_alike_whatever_the_length_of_its_answer(scenes: list[Scene]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +13,9 @@ from helpers.files.policies import WIDTH, saved_policy, write_lerobot, write_obs
 from helpers.tiny import tiny_llava
 
 import tokenprune
-from tokenprune import DataError, EfficientVLA, Random
+from tokenprune import EfficientVLA, Random
 from tokenprune.evals.actions.compare import compare
-from tokenprune.evals.actions.policy import POLICIES, actions_of, load_policy, prepare
+from tokenprune.evals.actions.policy import actions_of, load_policy, prepare
 from tokenprune.evals.actions.recordings import load_observations
 from tokenprune.evals.run.setups import Pruned
 
@@ -123,15 +122,6 @@ def test_states_of_another_width(tmp_path: Path, folder: str, width: int) -> Non
     assert f"a state of {width} numbers; the policy takes 7" in said(folder, data)
 
 
-def test_states_that_the_policy_pads(tmp_path: Path) -> None:
-    """Without statistics, which processors of some versions do not need, they may have up to 8 numbers."""
-    policy, _ = load_policy(saved_policy(tmp_path / "policy"))
-    processor = SimpleNamespace()
-    (long,) = load_observations(write_observations(tmp_path / "data", n=1, state=[0.1] * 9))
-    with pytest.raises(DataError, match="a state of 9 numbers; the policy takes 8"):
-        prepare(policy, processor, long)
-
-
 def test_observations_without_a_state(tmp_path: Path, folder: str, kind: str) -> None:
     """PI05 tells the state in the prompt, which then lacks it; PI0 needs one."""
     data = write_observations(tmp_path / "data", n=1, state=None)
@@ -162,13 +152,6 @@ def test_a_policy_in_lerobots_format(tmp_path: Path) -> None:
     assert "a policy in LeRobot's format, which has no processor of transformers" in said(tmp_path / "lerobot", data)
     file.write_text('{"type": "act", "n_obs_steps": 1}')
     assert "not a robot policy (pi0, pi05)" in said(tmp_path / "lerobot", data)
-
-
-def test_a_policy_that_is_newer_than_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(POLICIES, "llava", "PI9ForConditionalGeneration")
-    tiny_llava().save_pretrained(tmp_path / "new")
-    data = write_observations(tmp_path / "data", n=1)
-    assert f"transformers {transformers.__version__} has no PI9For" in said(tmp_path / "new", data)
 
 
 def test_an_output_that_cannot_be_written_is_said_before_the_policy_loads(tmp_path: Path) -> None:

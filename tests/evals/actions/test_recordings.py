@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.files.policies import CAMERAS, WIDTH, write_lerobot, write_observations
@@ -41,14 +40,6 @@ def test_a_lerobot_data_set_with_videos(tmp_path: Path, version: str) -> None:
     assert [levels(one.open_images()) for one in found] == [[20, 240], [60, 200], [100, 160], [140, 120]]
     assert found[3].state == (0.5,) * WIDTH
     assert found[3].task == "push the cup"
-
-
-def test_tasks_of_a_table_without_a_name(tmp_path: Path) -> None:
-    """As pandas writes an index without a name."""
-    folder = write_lerobot(tmp_path / "set", "v3.0")
-    table = pa.table({"task_index": [0], "__index_level_0__": ["push the mug"]})
-    pq.write_table(table, folder / "meta" / "tasks.parquet")
-    assert load_observations(folder)[0].task == "push the mug"
 
 
 @pytest.mark.parametrize(

@@ -85,13 +85,6 @@ def test_a_row_has_its_image_once_and_every_answer(rows: list[Row]) -> None:
     assert not mask.triu(1).any()
 
 
-def test_one_question_a_row_needs_no_mask_of_its_own(rows: list[Row]) -> None:
-    batch = COLLATOR(apart(rows))
-    assert "position_ids" not in batch
-    assert batch["attention_mask"].shape == batch["input_ids"].shape
-    assert (batch["attention_mask"].diff(dim=1) <= 0).all()  # padded on the right
-
-
 def test_what_prompts_have_in_common() -> None:
     assert common_prefix_length([[1, 2, 3], [1, 2, 4, 5]]) == 2
     assert common_prefix_length([[1, 2, 3], [1, 2, 3]]) == 2  # an answer follows the last token of each

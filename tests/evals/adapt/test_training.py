@@ -21,7 +21,6 @@ import tokenprune
 from tokenprune import FoPru
 from tokenprune.errors import SettingError
 from tokenprune.evals.adapt.adapt import Adapted, adapt
-from tokenprune.evals.adapt.estimate import timed
 from tokenprune.evals.adapt.examples import by_image, labelled
 from tokenprune.evals.adapt.logits import output_layer
 from tokenprune.evals.adapt.loss import answer_loss
@@ -93,14 +92,6 @@ def test_rows_of_similar_size_share_a_batch(tmp_path: Path) -> None:
     assert sorted(size for batch in batches for size in batch) == sorted(rows[n].size[1] for n in range(40))
     spread = sum(max(batch) - min(batch) for batch in batches) / len(batches)
     assert spread < 12  # characters; for random batches it is about 16
-
-
-def test_a_time_has_nothing_of_what_was_begun_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU computes after the call that began it has returned."""
-    order: list[str] = []
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: order.append("finished"))
-    timed(lambda: order.append("run"), torch.device("cuda"))
-    assert order == ["finished", "run", "finished"]
 
 
 # Logits of only the learned tokens: the same loss and gradients with less memory.

@@ -21,9 +21,9 @@ from tokenprune.errors import SettingError
 from tokenprune.evals.bench import measuring
 from tokenprune.evals.bench.figures import Memory
 from tokenprune.evals.bench.inputs import prompts
-from tokenprune.evals.bench.inputs.rendered import KINDS, rendered
+from tokenprune.evals.bench.inputs.rendered import rendered
 from tokenprune.evals.bench.record import Record, about
-from tokenprune.evals.bench.timing.memory import ENVIRONMENT, keep_memory
+from tokenprune.evals.bench.timing.memory import ENVIRONMENT
 from tokenprune.evals.run.setups import Pruned
 from tokenprune.tokens import PatchTokens
 
@@ -94,11 +94,6 @@ def test_pages_are_fetched_once() -> None:
     assert fetched("as it is", ENVIRONMENT) < own / 10
 
 
-def test_another_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
-    assert not keep_memory()
-
-
 # How many sequences fit into a device's memory.
 
 
@@ -111,14 +106,6 @@ def test_the_largest_batch() -> None:
 
 
 # The images that the bench draws, and how they are passed to a model.
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_seed_draws_the_same_image_again(kind: str) -> None:
-    image = rendered(kind, 420)
-    assert image.size == (420, 420)
-    assert image.tobytes() == rendered(kind, 420).tobytes()
-    assert image.tobytes() != rendered(kind, 420, seed=1).tobytes()
 
 
 @pytest.mark.parametrize(("kind", "share"), [("page", 0.5), ("table", 0.45), ("screen", 0.25)])

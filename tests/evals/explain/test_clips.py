@@ -68,19 +68,6 @@ def test_nothing_to_compare_with() -> None:
         explain(qwen(), qwen_processor(), clip(STEPS), "01", [], rounds=0)
 
 
-def test_a_filmstrip_and_an_animation_are_written(tmp_path: Path) -> None:
-    found = explained(qwen(), qwen_processor(), clip(STEPS), "evs", "vidcom2")
-    filmstrip.draw(found, tmp_path / "new" / "strip.png")
-    filmstrip.animate(found, tmp_path / "new" / "strip.gif")
-    with Image.open(tmp_path / "new" / "strip.png") as strip:
-        assert strip.width > strip.height
-    with Image.open(tmp_path / "new" / "strip.gif") as moving:
-        assert moving.n_frames == 4
-        first = np.asarray(moving.convert("RGB")).copy()
-        moving.seek(2)
-        assert (np.asarray(moving.convert("RGB")) != first).any()
-
-
 def test_nothing_is_cut_off_and_setups_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Long questions and names of strategies are wrapped; labels distinguish position IDs and budgets."""
     strategies = ["evs", "fastvid:segments=4,threshold=0.84,contextual=0.325,step=3,beta=0.625,layer=-2"]

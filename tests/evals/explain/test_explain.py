@@ -24,7 +24,7 @@ from tokenprune.evals.explain import sheet as kept_tokens
 from tokenprune.evals.explain.canvas import canvas
 from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.explain.outcomes import Explanation
-from tokenprune.evals.explain.panels import edges, ranks
+from tokenprune.evals.explain.panels import edges
 from tokenprune.evals.models.image_view import ImageView, full_view, padded_view
 from tokenprune.evals.run.setups import Unpruned, make_setups
 from tokenprune.tokens import Layout
@@ -247,11 +247,6 @@ def test_overview_and_tiles(tmp_path: Path) -> None:
 
 
 # The image.
-
-
-def test_ranks() -> None:
-    assert ranks(np.array([5.0, np.nan, 1.0, 1.0, 9.0])) == pytest.approx([2 / 3, np.nan, 1 / 6, 1 / 6, 1], nan_ok=True)
-    assert ranks(np.array([3.0])).tolist() == [0.0]
 
 
 def test_edges_lie_between_kept_and_dropped() -> None:

@@ -1,7 +1,5 @@
 """Characters that matplotlib's own font lacks."""
 
-import warnings
-
 import pytest
 from matplotlib.font_manager import findfont, get_font
 
@@ -35,8 +33,3 @@ def test_an_installed_font_draws_it(monkeypatch: pytest.MonkeyPatch) -> None:
         with fonts.any_script() as lacking:
             draw(text)
         assert lacking == expected
-
-
-def test_other_warnings_remain() -> None:
-    with pytest.warns(UserWarning, match="^something else$"), fonts.any_script():
-        warnings.warn("something else", stacklevel=1)

@@ -103,14 +103,6 @@ def test_a_name_with_accents_is_found_in_either_encoding(tmp_path: Path, form: L
         find_inside(tmp_path, [named], "line 1")
 
 
-def test_a_named_folder_must_exist(tmp_path: Path) -> None:
-    with (
-        pytest.raises(DataError, match="nowhere: no such folder of images"),
-        allowing(image_roots=[tmp_path / "nowhere"]),
-    ):
-        pass
-
-
 def bomb(side: int) -> bytes:
     """Return a PNG of a few hundred bytes that claims to be a square with this side."""
 

@@ -115,17 +115,6 @@ def test_the_terminal_has_the_keep_ratio_that_was_asked_for() -> None:
     assert str(columns["visual tokens"][0]).startswith("30 of ")
 
 
-def test_the_terminal_names_no_position_ids_where_nothing_is_pruned() -> None:
-    rows = [*compact(), row("downsample", "original", 0.25, {"": HALF})]
-    names, ids, *_ = (list(column.cells) for column in table(rows, "title").columns)
-    assert dict(zip(names, ids, strict=True)) == {
-        "unpruned": NOTHING,
-        "FoPru": "compact",
-        "Random": "compact",
-        "downsample": NOTHING,
-    }
-
-
 # The report's sentence about what can be pruned.
 
 

@@ -21,10 +21,10 @@ from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.report import page as pages
 from tokenprune.evals.report.regressions import AskedQuestion, Regression, questions_of, worst_regressions
-from tokenprune.evals.report.report import read, write
+from tokenprune.evals.report.report import write
 from tokenprune.evals.run.downsample import at_size
 from tokenprune.evals.run.evaluate import evaluate
-from tokenprune.evals.storage.answers import Answer, AnswerKey, KeptTokens, to_line
+from tokenprune.evals.storage.answers import Answer, AnswerKey, KeptTokens
 from tokenprune.evals.storage.results_io import to_line as row_line
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks import TASKS
@@ -222,13 +222,6 @@ def test_no_column_is_cut_off(tmp_path: Path) -> None:
     assert all(content <= shown for content, shown in wide), wide
 
 
-def test_lines_of_answers_are_short(tmp_path: Path) -> None:
-    """The kept ones of LLaVA-NeXT's 2880 visual tokens take at most 500 characters."""
-    kept = KeptTokens.of(list(range(0, 2880, 2)), Layout(((1, 24, 24), (1, 48, 48))))
-    assert len(to_line(answer("a", "Grid", "", 0.0, kept=(kept,)))) < 900
-    assert kept.mask(2880).sum() == 1440
-
-
 def test_each_run_has_its_own_questions(pointing: Question) -> None:
     """Two sets may use the same numbers."""
     other = replace(pointing, text="of another set")
@@ -249,15 +242,6 @@ def test_only_what_was_lost_needs_the_data(run: RunFolder, tmp_path: Path) -> No
         html = (tmp_path / "out" / "report.html").read_text()
         assert ("not shown" in html) == bool(n)
         assert html.count('<article class="card"') == n
-
-
-def test_the_losses_of_a_split(run: RunFolder, tmp_path: Path) -> None:
-    rows = read([run.path])
-    written = {"baseline": None, "n_losses": 4}
-    write([run.path], rows, tmp_path / "val", split="val", **written)
-    write([run.path], rows, tmp_path / "testA", split="testA", **written)
-    assert (tmp_path / "val" / "report.html").read_text().count('<article class="card"') == 1
-    assert (tmp_path / "testA" / "report.html").read_text().count('<article class="card"') == 0
 
 
 def test_a_page_shows_the_frames_and_the_part_of_an_image_that_the_run_read(tmp_path: Path) -> None:

@@ -13,13 +13,12 @@ from helpers.tiny import SIDE, tiny_llava
 from matplotlib.collections import LineCollection
 from PIL import Image
 
-from tokenprune import DataError
 from tokenprune.adapters.layouts.newlines import rows_with_delimiters, rows_with_newlines
 from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.report import markers, palette, plot
 from tokenprune.evals.report import page as pages
 from tokenprune.evals.report.regressions import AskedQuestion, Regression, questions_of
-from tokenprune.evals.report.report import report, write
+from tokenprune.evals.report.report import report
 from tokenprune.evals.report.table import Table
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.storage.answers import Answer, KeptTokens
@@ -84,13 +83,6 @@ def test_every_strategy_is_told_apart(tmp_path: Path) -> None:
     assert len({(style["color"], style["marker"]) for style in styles}) == 40
 
 
-@pytest.mark.parametrize("name", ["report.md", "accuracy.svg", "report.html"])
-def test_a_full_disk_is_named_with_the_file(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).symlink_to("/dev/full")
-    with pytest.raises(DataError, match=f"{name}: cannot be written: No space left on device"):
-        write([], two(), tmp_path, baseline=None, n_losses=0)
-
-
 # What the cards of lost questions show for videos, cropped images, and rasters with newline tokens.
 
 
@@ -132,12 +124,6 @@ def test_what_was_dropped_of_frames_that_the_model_took_as_images(
     first = ["M30.0 0.0h20.0v20.0h-20.0zM10.0 20.0h40.0v20.0h-40.0z"]
     assert [panel.dropped for panel in panels][:1] == (first if drawn else [""])
     assert len({panel.dropped for panel in panels}) == (3 if drawn else 1)
-
-
-def test_an_image_of_one_visual_token_is_drawn_alone() -> None:
-    image = pages.EmbeddedImage("image-0", "data:", 28, 28, 1.0)
-    (panel,) = pages._panels(image, KeptTokens.of([0], Layout(((1, 1, 1),))), (0.0, 0.0, 28.0, 28.0))
-    assert (panel.image, panel.dropped) == (image, "")
 
 
 def test_dropped_cells_are_drawn_where_the_model_saw_them_whatever_is_asked(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from helpers.asking import ask, identity
 from helpers.files.choices import MMBENCH
-from helpers.files.sets import png, write_lines, write_parquet, write_tsv
+from helpers.files.sets import png, write_lines, write_tsv
 from helpers.files.tasks import POPE, SETS
 from helpers.tiny import tiny_llava
 
@@ -18,9 +18,7 @@ from tokenprune.evals.run.setups import Unpruned, make_setups
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.results import TaskResult, compare
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks.base.question import Question, number_images
-
-POPE_ROW = {"question": "Is there a box in the image?", "answer": "yes", "category": "random"}
+from tokenprune.evals.tasks.base.question import Question
 
 
 def test_a_row_for_each_setup_and_task(questions: list[Question]) -> None:
@@ -124,31 +122,3 @@ def write_images(folder: Path, images: Sequence[bytes]) -> None:
 
 def pope_about(number: int) -> list[dict[str, Any]]:
     return [record | {"image": f"{number}.jpg", "question_id": 2 * number + k} for k, record in enumerate(POPE)]
-
-
-@pytest.mark.parametrize("form", ["hub", "tsv", "files"])
-def test_copies_of_an_image_are_one_image(tmp_path: Path, form: str) -> None:
-    """Every row has its own copy, or every question its own file: four questions about two images count as two
-    images."""
-    images = [png() + bytes(n) for n in (0, 0, 1, 1)]
-    if form == "hub":
-        rows = [
-            POPE_ROW | {"question_id": str(n), "image": {"bytes": image, "path": None}}
-            for n, image in enumerate(images)
-        ]
-        write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", rows)
-        found, _, questions = rows_of(tmp_path, "pope", ["yes", "yes", "no", "no"], ["yes"] * 4)
-    elif form == "files":
-        records = [POPE[0] | {"image": f"{n}.jpg", "question_id": n} for n in range(4)]
-        write_lines(tmp_path / "coco_pope_random.json", records)
-        write_images(tmp_path / "images", images)
-        found, _, questions = rows_of(tmp_path, "pope", ["yes", "yes", "no", "no"], ["yes"] * 4)
-    else:
-        embedded = [base64.b64encode(image).decode() for image in images]
-        write_tsv(
-            tmp_path / "mmbench_dev.tsv", [MMBENCH | {"index": 5 + n, "image": one} for n, one in enumerate(embedded)]
-        )
-        found, _, questions = rows_of(tmp_path, "mmbench", ["A", "B"] * 4, ["A", "B"] * 4)
-    assert [set(numbers) for numbers in found.images.values()] == [{0, 1}]
-    assert len(set(number_images(questions))) == 2
-    assert len({images for question in questions for images in question.images}) == 4

@@ -127,19 +127,6 @@ def test_batches_are_counted_in_tokens(questions: list[Question]) -> None:
     assert ids(1) == ["3", "2", "1"]
 
 
-def test_an_encoding_serves_all_setups(questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
-    encodings = []
-    monkeypatch.setattr(
-        "tokenprune.evals.run.runner.encode_batch",
-        lambda *args: encodings.append(args[3].label) or batching.encode_batch(*args),
-    )
-    ask(tiny_llava(), questions[1:], make_setups(["grid", "downsample", "fopru"], [0.25, 0.5]), done=frozenset())
-    whole, *others = encodings
-    assert whole == "unpruned"
-    # Two sizes of downsampling; for the cache, the first question alone: unpruned, 2 x 2 x 2 pruned, 2 downsampled.
-    assert len(others) == 2 + 11
-
-
 def test_what_is_answered_is_not_asked_again(questions: list[Question]) -> None:
     model, compared = tiny_llava(), make_setups(["grid"], [0.25])
     everything = ask(model, questions, compared)
