@@ -37,7 +37,6 @@ LEFT_OUT = (
     "tests/dev/experiments",
     "tests/dev/measure/test_run.py",
     "tests/dev/test_fuzz.py",
-    "tests/dev/test_peers_speed.py",
     "tests/dev/train",
     "tests/engine/modes/test_attention.py::test_flex_answers_as_masking",
     "tests/engine/modes/test_compile.py::test_a_part_in_a_wrapper",

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import command
-from helpers.files.evals import sample_image, saved, write_refcoco
+from helpers.files.evals import saved, write_refcoco
 from helpers.tiny import tiny_llava
-
-from tokenprune.evals.bench.inputs import shapes
 
 MODULE = """
 from dataclasses import dataclass
@@ -56,20 +54,6 @@ def test_eval(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert LABEL in capsys.readouterr().out
     said = command("eval", *options, "--strategy", "own_package.rules:Nrm")
     assert "unknown class of own_package.rules 'Nrm'. Did you mean 'Norm'" in said
-
-
-def test_explain(model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokenprune.evals.explain.explain.MAX_NEW_TOKENS", 4)
-    sample_image().save("a.jpg")
-    options = ["--model", model, "--rounds", 0, "--keep-ratio", 0.25]
-    assert command("explain", "a.jpg", "Where is it?", *options, "--strategy", NAME) == 0
-    assert LABEL in capsys.readouterr().out
-
-
-def test_bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(shapes.SHAPES, "llava-1.5-0.5b", lambda: tiny_llava().config)
-    assert command("bench", "--rounds", 0, "--strategy", NAME) == 0
-    assert LABEL in capsys.readouterr().out
 
 
 def test_optimize(model: str, tmp_path: Path) -> None:

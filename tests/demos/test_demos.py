@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from helpers.by_path import module_at
-from helpers.files.evals import sample_image, saved, write_refcoco
+from helpers.files.evals import sample_image, saved
 from helpers.tiny import tiny_llava
 from PIL import Image
 
@@ -111,23 +111,3 @@ def test_options_without_effect(tmp_path: Path) -> None:
         load("compare_kept_tokens").main(["--box", "1", "2", "3", "4"])
     with pytest.raises(SettingError, match="--number has no effect with IMAGE"):
         load("large_image").main([str(tmp_path / "a.jpg"), "Where is it?", "--number", "1"])
-
-
-def test_compare_on_a_scene(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_refcoco(tmp_path)
-    demo = load("compare_kept_tokens")
-    monkeypatch.setattr(demo, "SCENES", tmp_path)
-    monkeypatch.setattr(demo, "typical", lambda setups: 0)
-    drawn = []
-    monkeypatch.setattr(demo.sheet, "draw", lambda explanation, path: drawn.append(explanation))
-    demo.main(["--model", model, "--html", str(tmp_path / "kept.html")])
-    (explanation,) = drawn
-    assert explanation.true_box == (30, 10, 45, 30)
-    assert [(one.setup.label, one.setup.position_ids) for one in explanation.outcomes] == [
-        ("unpruned", "original"),
-        ("downsample", "original"),
-        ("Random", "original"),
-        ("FoPru rank -2", "original"),
-        ("Mosaic", "original"),
-    ]
-    assert "downsample" not in (tmp_path / "kept.html").read_text()  # the page has one image

@@ -64,33 +64,34 @@ def test_a_model_in_training_answers_without_dropout_and_goes_on_training(tmp_pa
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda model: model.set_attn_implementation("eager"), r"model\.kernels\.\w+\.attention='sdpa', .*='eager'"),
+        (lambda model, _: model.set_attn_implementation("eager"), r"model\.kernels\.\w+\.attention='sdpa', .*='eager'"),
         (
-            lambda model: setattr(model.generation_config, "repetition_penalty", 1.5),
+            lambda model, _: setattr(model.generation_config, "repetition_penalty", 1.5),
             r"with model\.generation\.repetition_penalty=None and not .*repetition_penalty=1\.5\. Name",
         ),
+        (lambda model, _: setattr(model.config, "vision_feature_layer", -1), "with another config of the model"),
         (
-            lambda model: setattr(model.generation_config, "eos_token_id", 7),
-            r"generation\.eos_token_id=\[.*\] and not .*=7",
+            lambda _, processor: setattr(processor.image_processor, "image_mean", [0.0] * 3),
+            "other settings of its",
         ),
-        (lambda model: setattr(model.config, "vision_feature_layer", -1), "with another config of the model"),
+        (lambda _, processor: setattr(processor, "chat_template", "please"), "with other settings of its processor"),
     ],
 )
 def test_answers_of_a_model_that_is_set_otherwise_are_not_mixed(
-    tmp_path: Path, change: Callable[[Any], object], said: str
+    tmp_path: Path, change: Callable[[Any, Any], object], said: str
 ) -> None:
     write_vqav2(tmp_path / "scenes", 1)
-    model = brief(tiny_llava())
     where: dict[str, Any] = {"output": tmp_path / "run", "data": tmp_path / "scenes", "baselines": ["unpruned"]}
     where["strategies"] = []
-    evaluate((model, tiny_processor()), **where)
+    evaluate(saved(tiny_llava(), tmp_path / "model"), **where)
+    model, processor = brief(tiny_llava()), tiny_processor()
     model.generation_config.temperature = 0.5  # greedy answers do not depend on it
     model.generation_config.num_beams = 3
     model.config.name_or_path = "elsewhere"
-    evaluate((model, tiny_processor()), **where)
-    change(model)
+    evaluate((model, processor), **where)
+    change(model, processor)
     with pytest.raises(tokenprune.SettingError, match=rf"run\.json: holds another run, .*{said}"):
-        evaluate((model, tiny_processor()), **where)
+        evaluate((model, processor), **where)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,6 +1,5 @@
 """What is released: sets of questions, and the exported model."""
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +14,12 @@ from transformers import AutoProcessor, Dinov2Config, Dinov2Model, LlavaForCondi
 from tokenprune.evals.dev.train import state
 from tokenprune.evals.dev.train.batches.pack import Packer
 from tokenprune.evals.dev.train.losses import Trainee
-from tokenprune.evals.dev.train.release import check, export, photographs
+from tokenprune.evals.dev.train.release import check, export
 from tokenprune.evals.dev.train.release.plans import HELD_OUT_THINGS, KINDS, REC, SQUARE, TALL, SetPlan
 from tokenprune.evals.dev.train.release.sets import licensed, write_sets
 from tokenprune.evals.dev.train.scenes.assets import Assets
 from tokenprune.evals.dev.train.start import llava
 from tokenprune.evals.dev.train.start.model import build_processor
-from tokenprune.evals.models.bundled import PHOTOGRAPHS
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks.refcoco import RefCoco
 from tokenprune.evals.tasks.vqav2 import Vqav2
@@ -71,33 +69,6 @@ def test_nothing_that_is_held_out_is_in_val_and_nothing_else_in_test(sets: Path)
     swapped = replace(content, sources=[("test" if split == "val" else "val", file) for split, file in content.sources])
     wrong = {file for split, file in swapped.sources if file != "sign"}
     assert len(set(check.seen_on_the_wrong_side(swapped))) >= len(wrong)
-
-
-def test_no_emoji_that_must_be_shared_alike(sets: Path) -> None:
-    assert any(cutout.file.startswith("openmoji/") for cutout in side(False).cutouts)
-    content = check.Content.read(sets / "square")
-    assert not any(file.startswith(("openmoji/", "emojione1/")) for _, file in content.sources)
-    of_openmoji = replace(content, sources=[("val", "openmoji/1f34e.png")])
-    assert list(check.seen_on_the_wrong_side(of_openmoji)) == ["openmoji/1f34e.png in val"]
-
-
-def test_photographs_get_more_questions_once(tmp_path: Path) -> None:
-    asked = json.loads(Path(photographs.__file__).with_suffix(".json").read_text(encoding="utf-8"))
-    first = photographs.extend(PHOTOGRAPHS, asked, tmp_path)
-    assert sum(first) >= 150
-    assert photographs.extend(tmp_path, asked, tmp_path) == first
-    n_boxes = len(json.loads((tmp_path / "refs(tokenprune).json").read_text(encoding="utf-8")))
-    told = (tmp_path / "LICENSES.md").read_text(encoding="utf-8")
-    assert f"{first[0]} questions in VQAv2's layout and {n_boxes} boxes" in told
-    content = check.Content.read(tmp_path)
-    assert not list(check.unknown_words(content, build_processor().tokenizer))
-    style = STYLES["bundled"]
-    assert len(Vqav2("vqa", "VQA").load(tmp_path, style=style)) == first[0]
-    expressions = RefCoco("rec", "REC", None).load(tmp_path, style=style)
-    assert len(expressions) == first[1]
-    for question in expressions:
-        assert 0 <= question.box[0] < question.box[2] <= question.size[0]
-        assert 0 <= question.box[1] < question.box[3] <= question.size[1]
 
 
 # A checkpoint is exported to a folder that plain transformers can load and query at any of its sizes.

@@ -131,20 +131,16 @@ def test_style_of_a_model() -> None:
     ("name", "answer", "box"),
     [
         ("bundled", "12 34 56 78", (0.125, 0.345, 0.565, 0.785)),
-        ("bundled", "0 0 99 99", (0.005, 0.005, 0.995, 0.995)),
         ("bundled", "05 07 05 07", (0.055, 0.075, 0.055, 0.075)),
         ("bundled", "At 12 34 56 78.", (0.125, 0.345, 0.565, 0.785)),
         ("bundled", "12 34 56 78 90", None),  # five numbers: which four?
-        ("bundled", "112 34 56 78", None),
         ("bundled", "12 34 56 780", None),
         ("bundled", "12 34 56", None),
         ("bundled", "56 34 12 78", None),  # swapped corners
-        ("bundled", "", None),
         ("bundled", "on the left", None),
         ("llava", "[0.12, 0.34, 0.56, 0.78]", (0.12, 0.34, 0.56, 0.78)),
         ("llava", "[0,0.5,1.0,1]", (0.0, 0.5, 1.0, 1.0)),
         ("llava", "[0.56, 0.34, 0.12, 0.78]", None),
-        ("llava", "[0.1, 0.2, 0.3]", None),
         ("llava", "[12, 34, 56, 78]", None),
         ("llava", "[1.5, 0.2, 1.7, 0.3]", None),
         ("qwen-vl", "(0,0),(999,333)</box>", (0, 0, 1, 1 / 3)),  # divided as in its own script

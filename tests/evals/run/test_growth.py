@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from helpers.asking import check_same
 from helpers.commands import command
-from helpers.files.evals import saved, tiny_processor, write_refcoco, write_vqav2
+from helpers.files.evals import saved, write_refcoco, write_vqav2
 from helpers.files.video_sets import activitynetqa
 from helpers.tiny import tiny_llava
-from transformers import AutoProcessor
 
 from tokenprune.errors import SettingError
 from tokenprune.evals.run.evaluate import evaluate
@@ -112,21 +111,6 @@ def test_what_failed_is_asked_again(
     assert [row.failed for row in run.results()] == [0, 0]
     assert {asked: run.answers()[asked] for asked in right} == right  # the others were not asked again
     check_same(run, whole)
-
-
-def test_other_settings_of_the_processor_are_another_run(tmp_path: Path) -> None:
-    """They change what the model sees, and thus its answers."""
-    write_vqav2(tmp_path / "scenes", 2)
-    run: dict[str, Any] = {"output": tmp_path / "run", "data": tmp_path / "scenes", "strategies": []}
-    run |= {"baselines": ["unpruned"]}
-    model = saved(tiny_llava(), tmp_path / "model")
-    evaluate((tiny_llava(), tiny_processor()), **run)
-    evaluate((tiny_llava(), AutoProcessor.from_pretrained(model)), **run)  # the same, from a file
-    in_other_words = tiny_processor()
-    in_other_words.chat_template = f"{in_other_words.chat_template} please"
-    for other in (tiny_processor(image_mean=[0.0, 0.0, 0.0]), in_other_words):
-        with pytest.raises(SettingError, match="holds another run, with other settings of its processor"):
-            evaluate((tiny_llava(), other), **run)
 
 
 OWN = """

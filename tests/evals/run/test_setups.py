@@ -12,32 +12,26 @@ from tokenprune.evals.run.setups import BASELINES, make_setups, pruned_setups
 from tokenprune.strategies.registry import settings_of
 
 
-def test_strategies_as_objects() -> None:
-    fopru = tokenprune.FoPru(keep_ratio=0.9, mode="row")
-    one, other = make_setups([fopru], [0.5, 0.25], ["compact"], [])
-    assert (str(one.key), str(other.key)) == (
-        "FoPru row, keep ratio 0.5, position IDs compact",
-        "FoPru row, keep ratio 0.25, position IDs compact",
-    )
-    assert one.settings() == {**settings_of(fopru), "keep_ratio": 0.5}
+@pytest.mark.parametrize(
+    ("strategy", "label"),
+    [
+        (FoPru(keep_ratio=0.9, mode="row"), "FoPru row"),
+        # In the order of the signature, not of fields, where inherited ones come first: labels of earlier results stay.
+        (FoPru(layer=-2, mode="row"), "FoPru row -2"),
+        (Compose(PixelPrune(threshold=0.02), FoPru(mode="row")), "PixelPrune 0.02 + FoPru row"),
+        ("pixelprune:threshold=0.02+fopru:mode=row", "PixelPrune 0.02 + FoPru row"),
+        ("divprune:keep_ratio=0.6+fopru", "DivPrune 0.6 + FoPru"),  # an earlier step has a budget of its own
+    ],
+)
+def test_labels(strategy: Any, label: str) -> None:
+    one, other = make_setups([strategy], [0.5, 0.1], ["compact"], [])
+    assert str(one.key) == f"{label}, keep ratio 0.5, position IDs compact"
+    assert str(other.key) == f"{label}, keep ratio 0.1, position IDs compact"
+    if isinstance(strategy, FoPru):
+        assert one.settings() == {**settings_of(strategy), "keep_ratio": 0.5}
 
 
-def test_labels_of_several_strategies() -> None:
-    objects, text = Compose(PixelPrune(threshold=0.02), FoPru(mode="row")), "pixelprune:threshold=0.02+fopru:mode=row"
-    for one in (objects, text):
-        (setup,) = make_setups([one], [0.1], ["original"], baselines=())
-        assert (setup.label, setup.keep_ratio) == ("PixelPrune 0.02 + FoPru row", 0.1)
-
-
-def test_labels_have_settings_in_the_order_of_the_signature() -> None:
-    """Not in the order of fields, where inherited ones come first, so that labels of earlier results stay valid."""
-    (setup,) = make_setups([tokenprune.FoPru(layer=-2, mode="row")], [0.5], ["original"], [])
-    assert setup.label == "FoPru row -2"
-
-
-def test_an_earlier_step_has_a_budget_of_its_own() -> None:
-    (setup,) = make_setups(["divprune:keep_ratio=0.6+fopru"], [0.1], ["original"], baselines=())
-    assert setup.label == "DivPrune 0.6 + FoPru"
+def test_after_a_smaller_image_a_budget_is_a_share_of_its_tokens() -> None:
     (setup,) = make_setups(["downsample:keep_ratio=0.5+fopru"], [0.1], ["original"], baselines=())
     assert setup.strategy == tokenprune.Compose(tokenprune.Downsample(keep_ratio=0.5), tokenprune.FoPru(keep_ratio=0.2))
 

@@ -2,6 +2,8 @@
 
 import fcntl
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from helpers.families.base import IMAGE
 from helpers.files.evals import tiny_processor
 from helpers.files.search import BASE, LAYERS, deep_llava, scenes, searched
+from helpers.forks import forked, forks
 from torch.nn.functional import cosine_similarity
 
 import tokenprune
@@ -96,6 +99,35 @@ def test_more_trials_go_on(tmp_path: Path) -> None:
     assert more[:2] == first
     assert more == searched(questions, tmp_path / "b.json", trials=12)["search"]["trials"]
     assert searched(questions, tmp_path / "a.json", trials=1)["search"]["trials"] == more
+
+
+@forks
+@pytest.mark.slow
+def test_killed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is killed in a random trial and in one of the Gaussian process. No finished trial is repeated."""
+    questions, measure, begun = scenes(tmp_path / "scenes"), Objective.agreement, tmp_path / "begun"
+    whole = searched(questions, tmp_path / "whole.json", trials=12)["search"]["trials"]
+    finished = 0
+
+    def search() -> None:
+        searched(questions, tmp_path / "killed.json", trials=12)
+
+    for nth in (3, 9, 99):
+        begun.write_text("")
+
+        def agreement(self: Objective, strategy: VFlowOpt, nth: int = nth) -> float:
+            with begun.open("a") as file:
+                file.write("trial\n")
+            if len(begun.read_text().splitlines()) == nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return measure(self, strategy)
+
+        monkeypatch.setattr(Objective, "agreement", agreement)
+        process = forked(search)
+        assert os.waitpid(process, 0) == (process, 0 if nth == 99 else signal.SIGKILL)
+        finished += len(begun.read_text().splitlines()) - (nth != 99)
+    assert finished == 12
+    assert json.loads((tmp_path / "killed.json").read_text())["search"]["trials"] == whole
 
 
 def test_half_a_line_is_cut(tmp_path: Path) -> None:

@@ -29,11 +29,8 @@ READ = [
     ("(B)", "--BBB"),
     ("B.", "BBBBB"),
     ("B. a blue car", "BBBBB"),
-    ("B: whatever", "-B-BB"),
     ("B\nbecause it is blue", "BB-B-"),
     ("The answer is B.", "B--BB"),
-    ("The answer is A.", "A--AA"),
-    ("Option B", "---BB"),
     ("a blue car", "-A-AB"),  # A by the letter, B by the text
     ("It is in Berlin.", "----C"),
     ("A or B", "-A-A-"),
@@ -55,7 +52,6 @@ def test_letters_are_read_as_each_scorer_reads_them(answer: str, letters: str) -
     ("answer", "truth", "score"),
     [
         ("105", "100", 1),
-        ("95", "100", 1),
         ("105.1", "100", 0),
         ("-100", "100", 0),
         ("50%", "0.5", 1),
@@ -64,8 +60,6 @@ def test_letters_are_read_as_each_scorer_reads_them(answer: str, letters: str) -
         ("0", "0", 1),
         ("1e2", "100", 1),
         ("nan", "NaN", 0),  # a number in Python, on which these scorers rely
-        ("inf", "100", 0),
-        ("2010, 2011", "2010, 2011", 1),
         ("spain", "Spain", 1),
     ],
 )
@@ -81,9 +75,7 @@ def test_relaxed(answer: str, truth: str, score: float) -> None:
         ("stanfrd", 7 / 8),  # one letter of eight missing
         ("stan", 1 / 2),  # half is enough in the script, but not in the paper
         ("sta", 0),
-        ("stanf", 5 / 8),
         ("oxford", 1 / 2),
-        ("cambridge", 0),
     ],
 )
 def test_anls(answer: str, score: float) -> None:
@@ -153,29 +145,23 @@ def test_records_without_ids_in_two_saved_splits(tmp_path: Path, name: str) -> N
     ("answer", "expected"),
     [
         ("Yes.", "yes"),
-        ("The  Cat", "cat"),
         ("an apple a day", "apple day"),
         ("two", "2"),
-        ("None", "0"),
         ("100,978", "100978"),
         ("red,blue", "red blue"),
         ("3.5", "3.5"),
         ("U.S.A.", "usa"),
-        ("dont", "don't"),
         ("Isnt it", "isn't it"),
         ("its", "its"),
         ("man's", "man's"),
-        ("10:30", "10:30"),
         ("black/white", "black white"),
         ("left\nside", "left side"),
         ("50%", "50%"),  # % is not in the official list of marks
-        (".5", ".5"),
         ("5.", "5"),
         ("t-shirt", "t shirt"),
         ("t-shirt - red", "tshirt red"),  # one mark next to a space removes all of its kind
         ("1,000-2,000", "10002000"),
         ("couldnt've", "couldn't've"),
-        ("hell", "hell"),
     ],
 )
 def test_normalise(answer: str, expected: str) -> None:

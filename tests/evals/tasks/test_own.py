@@ -112,12 +112,9 @@ def test_gqa_has_two_splits_to_train_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"image": "1.png", "question": "What?"}, "line 1: no answer. Add one, or .* --no-labels"),
         ({"image": "1.png", "question": " ", "answer": "tea"}, "line 1: an empty question; write one"),
-        ({"image": "1.png", "question": "", "box": [1, 2, 3, 4]}, "line 1: an empty question; write one"),
         ({"image": "1.png", "question": "<image>\nWhat?", "answer": "tea"}, "line 1, 'question': holds <image>; leave"),
         ({"image": "1.png", "question": "What?", "answer": " "}, "line 1: no answer. Add one, or .* --no-labels"),
-        ({"image": "1.png", "question": "What?", "answer": ["", ""]}, "line 1: no answer"),
         ({"image": "2.png", "question": "What?", "answer": "x"}, r"line 1: .*2\.png"),
         ({"image": "1.png", "answer": "x"}, "line 1: no 'question'; write questions like {"),
         ({"question": "What?", "answer": "x"}, "line 1: no 'image'; write questions like {"),
@@ -125,12 +122,9 @@ def test_gqa_has_two_splits_to_train_on(tmp_path: Path) -> None:
         ({"image": "1.PNG", "question": "What?", "answer": "x"}, r"missing image .*1\.PNG; there is .*1\.png$"),
         ({"image": "1.jpg", "question": "What?", "answer": "x"}, r"missing image .*1\.jpg; there is .*1\.png$"),
         ({"image": ".\\1.png", "question": "What?", "answer": "x"}, r"; write '\./1\.png', with slashes$"),
-        ({"image": "a/1.png", "question": "What?", "answer": "x"}, "missing image .*; there is no folder .*/a$"),
         ({"image": 7, "question": "What?", "answer": "x"}, "line 1, 'image': expected a text or a list of texts"),
-        ({"image": [], "question": "What?", "answer": "x"}, "line 1, 'image': names no image"),
         ({"image": "1.png", "question": "What?", "answers": "x"}, "line 1: unknown key 'answers'; known are image"),
         ({"image": "1.png", "question": "What?", "answer": "\ud800"}, "line 1, 'answer': half a character"),
-        ({"image": "1.png", "question": "What?", "answer": ["x", 7]}, "line 1, 'answer': expected text, found int 7"),
         ({"image": "1.png", "question": "it", "box": [1, 2, 3]}, "'box': a box of 3 numbers; expected left, top"),
         (
             {"image": "1.png", "question": "it", "box": [9, 2, 3, 4]},
@@ -141,14 +135,6 @@ def test_gqa_has_two_splits_to_train_on(tmp_path: Path) -> None:
             {"image": "1.png", "question": "it", "box": [0.5, 0.25, 0.75, 1]},
             "line 1, 'box': .* fractions .*; write pixels",
         ),
-        (
-            {"image": "1.png", "question": "it", "box": [30, 10, 45, 42]},
-            "line 1, 'box': .* outside the image of 60 x 40",
-        ),
-        (
-            {"image": "1.png", "question": "it", "box": [-2, 10, 45, 30]},
-            "line 1, 'box': .* outside the image of 60 x 40",
-        ),
         ({"image": "1.png", "question": "it", "box": [0, 0, 5, 5], "answer": "x"}, "an 'answer' and a 'box'; keep one"),
         ({"image": ["1.png"] * 2, "question": "it", "box": [0, 0, 5, 5]}, "a box belongs to one image, and 2 are"),
         ({"video": "1.mp4", "question": "What?", "answer": "x"}, "unknown key 'video'.*videos are the task videoqa's"),
@@ -156,8 +142,6 @@ def test_gqa_has_two_splits_to_train_on(tmp_path: Path) -> None:
         ({"image": "https://a.org/1.png", "question": "?", "answer": "x"}, "line 1, 'image': .*is an address; write"),
         ("[", r"line 1, column 2: broken JSON: .*; write one object per line, like {"),
         ("[{}]", r"line 1: expected an object, found list \[{}\]; write one object per line, like {"),
-        ("{", "line 1, column 2: broken JSON"),
-        ('{"a', "line 1, column 2: broken JSON: Unterminated string; write one"),
         ("", "no questions; write them like"),
     ],
 )

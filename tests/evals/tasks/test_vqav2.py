@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from helpers.files.evals import sample_image, write_vqav2
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks.vqav2 import Vqav2
 
@@ -74,18 +75,8 @@ def _change(path: Path, change: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize(
-    ("file", "change", "message"),
-    [
-        (QUESTIONS, lambda c: c.pop("data_subtype"), "questions.json: no 'data_subtype'"),
-        (QUESTIONS, lambda c: c["questions"][1].pop("question"), r"questions.json, questions\[1\]: no 'question'"),
-        (ANNOTATIONS, lambda c: c["annotations"].pop(), r"questions\[2\]: question_id 42002 has no answers in"),
-        (ANNOTATIONS, lambda c: c["annotations"][0].pop("answers"), "question_id 42000: no 'answers'"),
-        (ANNOTATIONS, lambda c: c["annotations"][0].update(answers=[{"answer": "a"}]), "42000: 1 answers; the metric"),
-    ],
-)
-def test_broken_files_are_refused(tmp_path: Path, file: str, change: Any, message: str) -> None:
+def test_fewer_answers_than_the_metric_needs(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
-    _change(tmp_path / file, change)
-    with pytest.raises(ValueError, match=message):
+    _change(tmp_path / ANNOTATIONS, lambda content: content["annotations"][0].update(answers=[{"answer": "a"}]))
+    with pytest.raises(DataError, match="42000: 1 answers; the metric"):
         VQA.load(tmp_path)

@@ -1,7 +1,6 @@
 """Complete tunings, on a tiny model with practically random answers."""
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import tokenprune
 from tokenprune import DataError, SettingError, UnsupportedError
 from tokenprune.evals.run.calibration_images import calibrated_on
 from tokenprune.evals.run.setups import make_setups
-from tokenprune.evals.storage.answers import Answer
+from tokenprune.evals.storage import files
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tune.confirm import Tuned
 from tokenprune.evals.tune.tune import tune
@@ -108,37 +107,20 @@ def test_a_killed_tuning_resumes(
     batches: int, undisturbed: tuple[Tuned, Path], scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It finds the same and asks no question twice (a run folder refuses duplicate answers)."""
-    writing = RunFolder.writing
+    append, left = files.append, [batches]
 
-    class Killed(BaseException):
-        pass
+    def dies(*given: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        append(*given)
 
-    def dies(folder: RunFolder) -> Any:
-        class Dying:
-            def __enter__(self) -> Any:
-                self.context, self.left = writing(folder), batches
-                self.write = self.context.__enter__()
-                return self
-
-            def __call__(self, answers: Sequence[Answer]) -> None:
-                if self.left == 0:
-                    raise Killed
-                self.left -= 1
-                self.write(answers)
-
-            def __exit__(self, *error: Any) -> None:
-                self.context.__exit__(*error)
-
-        return Dying()
-
-    monkeypatch.setattr(RunFolder, "writing", dies)
-    with pytest.raises(Killed):
+    monkeypatch.setattr(files, "append", dies)
+    with pytest.raises(KeyboardInterrupt):
         tuned(scenes, tmp_path)
     monkeypatch.undo()
     assert summary(tuned(scenes, tmp_path)) == summary(undisturbed[0])
-    with pytest.raises(
-        SettingError, match=r"search\.journal: holds another search, with max_loss=20\.0 and not max_loss=3\.0"
-    ):
+    with pytest.raises(SettingError, match=r"another search, with max_loss=20\.0 and not max_loss=3\.0"):
         tuned(scenes, tmp_path, max_loss=3.0)
 
 
@@ -191,9 +173,7 @@ def test_bad_input_is_a_sentence(scenes: Path, tmp_path: Path) -> None:
     assert "max_loss=0 is not between 0 and 100 points" in said(scenes, "--max-loss", 0)
     assert "write the lower first" in said(scenes, "--keep-ratio", 0.9, 0.1)
     assert "Did you mean 'fopru'" in said(scenes, "--strategy", "fopruu")
-    assert "none of the strategies can be tried. fastv: FastV cannot run inside vLLM" in said(
-        scenes, "--strategy", "fastv", "--servable"
-    )
+    assert "fastv: FastV cannot run inside vLLM" in said(scenes, "--strategy", "fastv", "--servable")
 
 
 def test_a_model_that_vllm_cannot_prune_has_no_servable_settings(
@@ -208,9 +188,7 @@ def test_a_model_that_vllm_cannot_prune_has_no_servable_settings(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strategies": ("fopruu",)}, "Did you mean 'fopru'"),
         ({"strategies": ("fopru", "fopru")}, "named twice"),
-        ({"keep_ratios": (0.9, 0.1)}, "write the lower first"),
         ({"keep_ratios": [0.5]}, r"keep_ratios=\[0\.5\]: write two, the lowest and the highest"),
         ({"generations": 0}, "generations=0 is not a whole number above 0"),
         ({"cost": "flop"}, "Did you mean 'flops'"),
