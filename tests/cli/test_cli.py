@@ -4,7 +4,9 @@ import re
 import subprocess
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable
 from importlib import import_module
+from inspect import Parameter, signature
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,15 @@ from helpers.files.search import write_scenes
 from helpers.forks import forks, returned_in_fork
 
 import tokenprune
+from tokenprune.evals.adapt.adapt import adapt
 from tokenprune.evals.arguments.parser import fraction
 from tokenprune.evals.bench.inputs.rendered import KINDS
 from tokenprune.evals.cli import COMMANDS, build_parser
 from tokenprune.evals.models.loading import DTYPES
+from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.search.objective import STATES
 from tokenprune.evals.storage import results_io
+from tokenprune.evals.tune.tune import tune
 
 ROOT = Path(__file__).parents[2]
 
@@ -185,3 +190,16 @@ def test_a_character_that_the_output_lacks(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "stdout", TextIOWrapper(written, "ascii", write_through=True))
     assert command("report", tmp_path / "rows.jsonl", "--output", tmp_path / "report") == 0
     assert rb"\u2013" in written.getvalue()
+
+
+@pytest.mark.parametrize(("command", "function"), [("eval", evaluate), ("tune", tune), ("adapt", adapt)])
+def test_help_shows_the_arguments_and_their_defaults(command: str, function: Callable[..., Any]) -> None:
+    options = vars(build_parser().parse_args([command]))
+    model, *others = signature(function).parameters.values()
+    assert (model.name, model.kind) == ("model", Parameter.POSITIONAL_OR_KEYWORD)
+    assert {one.kind for one in others} == {Parameter.KEYWORD_ONLY}
+    defaults = {one.name: one.default for one in others if one.default is not one.empty and one.name != "console"}
+    assert len(defaults) > 15
+    assert {name: options[name] for name in defaults} == defaults
+    with pytest.raises(TypeError, match="unexpected keyword argument 'keep_ration'"):
+        function("model", output="out", data="data", keep_ration=0.5)

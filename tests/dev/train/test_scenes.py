@@ -17,9 +17,7 @@ from tokenprune.evals.dev.train.scenes.assets import (
     background_files,
 )
 from tokenprune.evals.dev.train.scenes.draw import Scene, draw_scene
-from tokenprune.evals.dev.train.start.model import build_processor
 from tokenprune.evals.dev.train.vocabulary.nouns import nouns
-from tokenprune.evals.dev.train.vocabulary.words import SIGN_WORDS
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +86,3 @@ def test_answers_are_true(assets: Assets) -> None:
                 assert there == [question.answer]
             elif question.kind == "text":
                 assert question.answer == scene.things[question.about[0]].word
-
-
-def test_every_word_is_known_and_a_plural_is_its_noun_and_an_ending() -> None:
-    tokenizer = build_processor().tokenizer
-    names = {noun.name for noun in nouns()}
-    assert not names & set(SIGN_WORDS)
-    for noun in nouns():
-        assert tokenizer.tokenize(noun.name) == [noun.name]
-        if noun.plural:
-            assert tokenizer.tokenize(noun.plural) == [noun.name, "##" + noun.plural.removeprefix(noun.name)]
-    assert tokenizer.decode(tokenizer("how many axes are there?", add_special_tokens=False).input_ids) == (
-        "how many axes are there?"
-    )

@@ -18,12 +18,16 @@ from torch.nn.functional import cosine_similarity
 
 import tokenprune
 from tokenprune import SettingError
+from tokenprune.evals.models.bundled import SCENES, SETTINGS
+from tokenprune.evals.run.calibration_images import calibrated_on, image_digests
+from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.search.calibration import sample_questions
 from tokenprune.evals.search.objective import Objective
 from tokenprune.evals.search.optimize import Names
 from tokenprune.evals.storage.provenance import weights_digest
 from tokenprune.prompts import encode_chat
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
+from tokenprune.strategies.settings import SettingsFile
 
 
 @pytest.mark.parametrize("state", ["last_token", "mean_pooled"])
@@ -205,3 +209,13 @@ def test_the_box_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Objective, "__init__", elsewhere)
     assert searched(questions, tmp_path / "settings.json", trials=2)["search"]["box"] == first
+
+
+@pytest.mark.parametrize("path", sorted(SETTINGS.glob("*.json")), ids=lambda path: path.stem)
+def test_evals_recognise_the_images(path: Path) -> None:
+    file = SettingsFile.read(path)
+    assert isinstance(file.make(), VFlowOpt)
+    assert len(file.search["trials"]) == 50
+    digests = calibrated_on(file)
+    assert len(digests) == 28  # the 30 questions are about 28 images
+    assert digests <= set(image_digests(load_questions(SCENES, split="val")).values())

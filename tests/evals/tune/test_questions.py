@@ -1,17 +1,21 @@
-"""The questions to tune on: two halves that share no image, and their kinds."""
+"""What a tuning is about: its questions in halves, whether answers agree, and the settings that it may choose."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.files.search import scenes
+from helpers.files.search import LAYERS, deep_llava, scenes
 from helpers.files.sets import png, write_lines, write_parquet
 from helpers.files.tasks import SETS
+from optuna.trial import FixedTrial
 
+from tokenprune.adapters.families.llava_frames import LlavaFramesAdapter
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import number_images
 from tokenprune.evals.tune.page import kinds
 from tokenprune.evals.tune.questions import CHUNK, halves
+from tokenprune.evals.tune.scoring import agreement
+from tokenprune.evals.tune.space import Space
 
 
 def test_halves_share_no_image_and_hold_every_question(tmp_path: Path) -> None:
@@ -75,3 +79,79 @@ def test_rare_kinds_are_put_together(tmp_path: Path) -> None:
     SETS["own", "published"](tmp_path)
     first, second = TASKS["own"].load(tmp_path)
     assert kinds([first] * 20 + [second]) == ["own: names"] * 20 + ["own: other"]
+
+
+POINT, BOX, NEAR, FAR = "[0.5, 0.5, 0.5, 0.5]", "[0.2, 0.2, 0.6, 0.6]", "[0.2, 0.2, 0.6, 0.5]", "[0.7, 0.7, 0.9, 0.9]"
+
+
+@pytest.mark.parametrize(
+    ("answer", "unpruned", "agrees"),
+    [
+        (BOX, BOX, 1),
+        (NEAR, BOX, 1),
+        (FAR, BOX, 0),
+        (POINT, POINT, 1),  # a box without area overlaps nothing, not even itself
+        (POINT, BOX, 0),
+        ("Nowhere.", "nowhere", 1),
+        ("nowhere", BOX, 0),
+    ],
+)
+def test_boxes_agree_by_their_overlap_and_words_by_themselves(
+    answer: str, unpruned: str, agrees: int, tmp_path: Path
+) -> None:
+    (question,) = scenes(tmp_path, 1)
+    assert agreement(question, answer, unpruned) == agrees
+
+
+# The start of a search, and the settings it may choose.
+
+
+def space(*strategies: str) -> Space:
+    return Space(deep_llava(), LAYERS, strategies, (0.1, 0.9))
+
+
+def test_a_search_begins_with_every_strategy_at_its_defaults_and_then_with_other_choices() -> None:
+    found = space("fopru", "mosaic", "scope")
+    starts = [found.start(number) for number in range(9)]
+    assert [one["strategy"] for one in starts] == ["fopru", "mosaic", "scope"] * 3
+    assert (starts[0]["fopru layer"], starts[0]["fopru cells"], starts[0]["fopru score"]) == (None, None, "column")
+    assert (starts[3]["fopru layer"], starts[3]["fopru cells"]) == (-2, "auto")
+    assert starts[3]["fopru score"] != "column"
+    assert [one["mosaic attention_bias"] for one in starts[1::3]] == [None, "size", None]
+    ratios = [one["keep_ratio"] for one in starts]
+    assert 0.1 < min(ratios) < 0.25 < 0.75 < max(ratios) < 0.9
+    setups = [found.suggest(FixedTrial(one)) for one in starts]
+    assert setups[4] is not None
+    assert setups[4].label.startswith("mosaic:")
+    assert "attention_bias=size" in setups[4].label
+
+
+def test_frames_are_compared_where_the_model_is_read_so() -> None:
+    """In LLaVA, which gets the frames of a video as images."""
+    assert "EVS" in space("evs", "fopru").refused["evs"]
+    of_videos = Space(deep_llava(), LAYERS, ("evs",), (0.1, 0.9), adapter=LlavaFramesAdapter)
+    assert not of_videos.refused
+    setup = of_videos.suggest(FixedTrial(of_videos.start(0)))
+    assert setup is not None
+    assert setup.adapter is LlavaFramesAdapter
+
+
+def test_a_strategy_that_runs_with_another_choice_is_searched() -> None:
+    """VFlowOpt's later stages are inside the language model, where vLLM cannot prune."""
+    of_vllm = Space(deep_llava(), LAYERS, ("vflowopt", "par"), (0.1, 0.9), servable=True)
+    assert of_vllm.refused.keys() == {"par"}
+    for number in range(3):
+        setup = of_vllm.suggest(FixedTrial(of_vllm.start(number)))
+        assert setup is not None
+        assert setup.label == "vflowopt:progressive=False"
+
+
+def test_a_thinker_is_served_inside_its_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(deep_llava().config), "model_type", "qwen2_5_omni_thinker")
+    assert not Space(deep_llava(), LAYERS, ("fopru",), (0.1, 0.9), servable=True).refused
+
+
+def test_what_is_given_is_not_searched() -> None:
+    choices = space("mosaic:attention_bias=size", "fopru:cells=auto")
+    assert "attention_bias" not in choices.choices("mosaic:attention_bias=size")
+    assert choices.choices("fopru:cells=auto").keys() == {"layer", "score"}

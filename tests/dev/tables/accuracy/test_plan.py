@@ -1,24 +1,27 @@
-"""Tables of accuracy: made from the plan's rows, and what is missing."""
+"""Tables of accuracy: made from the rows of the plan, and of runs on videos."""
 
 import json
-from dataclasses import replace
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from helpers.files.measured import N, store
+from helpers.files.rows import row
 
-from tokenprune.evals.dev.measure.plan import BOTH, KINDS, PRUNED, RATIOS, UNPRUNED, VARIED, Part
+from tokenprune.evals.dev.clips import kind_of
+from tokenprune.evals.dev.measure.plan import BOTH, RATIOS, Part
 from tokenprune.evals.dev.tables.accuracy import (
-    headline,
     which_strategy,
 )
-from tokenprune.evals.dev.tables.accuracy.adapted import ADAPTED
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, measured
+from tokenprune.evals.dev.tables.accuracy.videos import (
+    accuracy_table,
+    by_kind,
+)
+from tokenprune.evals.models.bundled import CLIPS
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.run.setups import Setup
-from tokenprune.evals.storage.results_io import read, write
-
-OF_KINDS = [part for part in PRUNED if part.data in KINDS]
+from tokenprune.evals.storage.results import TaskResult
 
 
 def right(setup: Setup, task: str) -> int:
@@ -29,35 +32,10 @@ def right(setup: Setup, task: str) -> int:
     return {"unpruned": N, "FastV": N - 1, "Mosaic": N - 4, "Mosaic size": N - 5}.get(setup.label, N // 2)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows of the main part at 25 %, of one kind of question at 25 and 10 %, and of the unpruned model on three
-    grids."""
-    path = tmp_path_factory.mktemp("rows")
-    store(path, MAIN, ratios=(0.25,), right=right, refused=("pyramiddrop",))
-    store(path, VARIED, ratios=(0.25,), right=right)
-    store(path, OF_KINDS[0], tasks=("vqa",), right=right)
-    store(path, OF_KINDS[1], ratios=(0.1,), tasks=("vqa",), right=right)
-    for part in (UNPRUNED[0], UNPRUNED[2], UNPRUNED[-1]):
-        store(path, part, right=right)
-    return path
-
-
 def cells(text: str, *begin: str) -> list[str]:
     """Return the cells of the only table line that begins with these cells."""
     (line,) = [one for one in text.splitlines() if one.startswith(f"| {' | '.join(begin)} |")]
     return [cell.strip() for cell in line.split("|")[1:-1]]
-
-
-def test_the_headline_has_what_was_trained_and_asked_the_same(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "accuracy").symlink_to(folder)
-    pruned = read([folder / "scenes" / "25.jsonl"])
-    rows = [replace(one, model=ADAPTED) for one in pruned if (one.strategy, one.position_ids) == ("Mosaic", "original")]
-    write(tmp_path / "adapted_mosaic.jsonl", rows)
-    write(tmp_path / "adapted_others.jsonl", [replace(one, strategy="Grid", questions="others") for one in rows])
-    text = headline.stored(tmp_path / "accuracy")
-    assert cells(text, "25 %", "Mosaic, adapted")[2:] == cells(text, "25 %", "Mosaic")[2:]
-    assert text.count("adapted") == 1
 
 
 def test_which_strategy_ranks_at_an_equal_cache(tmp_path: Path) -> None:
@@ -105,3 +83,38 @@ def test_a_refused_strategy_is_not_waited_for(tmp_path: Path) -> None:
         "At 5 %, not possible on this model: `pyramiddrop` and `sparsevlm`.",
         "50 %, 25 % and 10 %: not measured yet.",
     ]
+
+
+# Strategies on videos.
+
+
+def test_kinds_are_those_of_the_bundled_questions() -> None:
+    questions = json.loads((CLIPS / "val_q.json").read_text())
+    answers = [answer["answer"] for answer in json.loads((CLIPS / "val_a.json").read_text())]
+    kinds = [kind_of(number) for number in range(len(questions))]
+    assert Counter(kinds) == {"when": 70, "where": 140, "what": 70, "absent": 140}
+    for kind, asked, answer in zip(kinds, questions, answers, strict=True):
+        assert (kind == "absent") == (answer == "no")
+        assert (kind == "what") == (asked["question"] == "what is this?")
+    two = [set(kinds[begin : begin + 3]) for begin in range(3, len(kinds), 6)]  # every second clip has two objects
+    assert two == [{"when", "where", "absent"}] * 70
+
+
+@pytest.fixture
+def rows() -> list[TaskResult]:
+    """Return rows on twelve questions about four clips: the unpruned model is always right, Random is wrong about what
+    appears, and EVS is right only about "where"."""
+    kinds = [kind_of(number) for number in range(12)]
+    images = {"val": [number // 3 for number in range(12)]}
+    return [
+        by_kind(row(strategy, "original", ratio, {"val": [float(kind != wrong) for kind in kinds]}, images=images))
+        for strategy, ratio, wrong in (("unpruned", 1.0, ""), ("Random", 0.4, "when"), ("EVS", 0.4, "where"))
+    ]
+
+
+def test_accuracy_is_shown_by_kind(rows: list[TaskResult]) -> None:
+    head, _, unpruned, random, evs = str(accuracy_table(rows)).splitlines()
+    assert "all (n = 12) | when (n = 2) | where (n = 4) | what (n = 2) | absent (n = 4)" in head
+    assert [cell.split()[0] for cell in random.split(" | ")[4:]] == ["83.3", "0.0", "100.0", "100.0", "100.0"]
+    assert [cell.split()[0] for cell in evs.split(" | ")[4:]] == ["66.7", "100.0", "0.0", "100.0", "100.0"]
+    assert unpruned.split(" | ")[4].startswith("100.0")
