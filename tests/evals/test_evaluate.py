@@ -151,29 +151,17 @@ def test_settings_that_cannot_be_stored(tmp_path: Path) -> None:
 
     write_vqav2(tmp_path / "scenes")
     strategy = Weighted(keep_ratio=0.5, weights=torch.ones(2))
-    with pytest.raises(
-        tokenprune.SettingError, match=r"Weighted: weights is a Tensor, which a run cannot store\. Make"
-    ):
-        evaluate(
-            (tiny_llava(), tiny_processor()),
-            output=tmp_path / "run",
-            data=tmp_path / "scenes",
-            strategies=[strategy],
-            keep_ratios=[0.5],
-        )
+    where: dict[str, Any] = {"output": tmp_path / "run", "data": tmp_path / "scenes"}
+    with pytest.raises(tokenprune.SettingError, match=r"weights is a Tensor, which a run cannot store\. Make"):
+        evaluate((tiny_llava(), tiny_processor()), strategies=[strategy], keep_ratios=[0.5], **where)
     assert not (tmp_path / "run").exists()
 
 
 def test_nothing_to_measure(tmp_path: Path) -> None:
     write_vqav2(tmp_path / "scenes")
+    where: dict[str, Any] = {"output": tmp_path / "run", "data": tmp_path / "scenes"}
     with pytest.raises(tokenprune.SettingError, match="nothing to measure"):
-        evaluate(
-            (tiny_llava(), tiny_processor()),
-            output=tmp_path / "run",
-            data=tmp_path / "scenes",
-            strategies=[],
-            baselines=[],
-        )
+        evaluate((tiny_llava(), tiny_processor()), strategies=[], baselines=[], **where)
 
 
 def test_importing_the_evals_loads_none_of_their_libraries() -> None:

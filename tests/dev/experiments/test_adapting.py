@@ -2,17 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from helpers.files.discs import discs_on_gray
 from helpers.files.evals import saved
 from helpers.files.search import deep_llava, write_scenes
 
-from tokenprune.evals.dev.experiments import adapting
 from tokenprune.evals.dev.experiments.adapting import main
 from tokenprune.evals.dev.tables.accuracy.adapted import ADAPTED
-from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.storage.results import compare
 from tokenprune.evals.storage.results_io import read
 
@@ -46,20 +42,3 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ]
     assert answers[0] != answers[1]  # the adapter is in the merged weights
     assert "adapted, FoPru at 0.5: rec 0.0% of questions" in capsys.readouterr().out
-
-
-def test_scenes_are_of_what_training_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They contain only things, fonts and backgrounds that are not held out."""
-    asked: dict[str, Any] = {}
-
-    def load(sources: Path, **held_out: bool) -> Any:
-        asked.update(held_out, sources=sources)
-        return discs_on_gray()
-
-    monkeypatch.setattr(adapting, "load_assets", load)
-    adapting.write_scenes(tmp_path / "sources", tmp_path / "scenes", 3)
-    assert asked == {"sources": tmp_path / "sources", "held_out_things": False, "held_out_backgrounds": False}
-    assert (tmp_path / "scenes" / adapting.LAST).is_file()
-    questions = load_questions(tmp_path / "scenes", split=adapting.TRAINING)
-    assert {question.task for question in questions} == {"rec", "vqa"}
-    assert len({question.images for question in questions}) == 3

@@ -9,10 +9,9 @@ import torch
 from transformers import Dinov2Config, Dinov2Model
 
 from tokenprune.evals.dev.train.batches.pack import Packer
-from tokenprune.evals.dev.train.batches.patches import PatchTruth
 from tokenprune.evals.dev.train.losses import Trainee
 from tokenprune.evals.dev.train.scenes.assets import Assets
-from tokenprune.evals.dev.train.scenes.draw import SIGN, Scene, draw_scene
+from tokenprune.evals.dev.train.scenes.draw import Scene, draw_scene
 from tokenprune.evals.dev.train.start import llava
 from tokenprune.evals.dev.train.start.grow import grow, known_words
 from tokenprune.evals.dev.train.start.llava import build_model
@@ -53,21 +52,6 @@ def test_packed_questions_equal_questions_asked_alone(assets: Assets, grid: tupl
             alone.append(output.logits[0, start + len(packer.ids(f"{question.text} ASSISTANT:")) - 1 :])
     assert len(batch.questions[0]) > 5
     assert torch.allclose(packed, torch.cat(alone), atol=2e-4)
-
-
-def test_the_truth_of_patches(scenes: list[Scene]) -> None:
-    truth = PatchTruth(Packer(build_processor()))
-    for scene in scenes[:30]:
-        found = truth([scene])
-        owned = torch.from_numpy(scene.owner).flatten() >= 0
-        assert (found.central.sum() == torch.from_numpy(scene.owner).flatten()[owned].unique().numel()).all()
-        signs = torch.tensor([thing.noun == SIGN for thing in scene.things])
-        assert ((found.word >= 0) == signs[torch.from_numpy(scene.owner).flatten().long()] & owned).all()
-        for patch in owned.nonzero()[:, 0].tolist():
-            x1, y1, x2, y2 = scene.things[scene.owner.flatten()[patch]].box
-            left, top, right, bottom = (found.reach[patch, :4] / 2).tolist()
-            assert left + right == pytest.approx(x2 - x1, abs=1e-4)
-            assert top + bottom == pytest.approx(y2 - y1, abs=1e-4)
 
 
 def test_every_question_counts_alike_whatever_the_length_of_its_answer(scenes: list[Scene]) -> None:

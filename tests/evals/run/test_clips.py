@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.files.evals import saved, write_vqav2
@@ -18,21 +19,12 @@ from tokenprune.evals.storage.run_folder import RunFolder
 QUIET = Console(quiet=True)
 
 
-def run(folder: Path, model: str, frames: int = 4, **settings: object) -> list[TaskResult]:
-    if not (folder / "set").exists():
+def run(folder: Path, model: str, **settings: Any) -> list[TaskResult]:
+    if "data" not in settings and not (folder / "set").exists():
         activitynetqa(folder / "set")
-    return evaluate(
-        model,
-        output=folder / "run",
-        strategies=["evs", "fopru"],
-        keep_ratios=[0.5],
-        position_ids=["original"],
-        tasks=["activitynetqa"],
-        data=folder / "set",
-        frames=frames,
-        console=QUIET,
-        **{"baselines": ["unpruned"], **settings},  # type: ignore[arg-type]
-    )
+    given: dict[str, Any] = {"strategies": ["evs", "fopru"], "keep_ratios": [0.5], "baselines": ["unpruned"]}
+    given |= {"output": folder / "run", "data": folder / "set", "tasks": ["activitynetqa"], "frames": 4}
+    return evaluate(model, **{**given, "position_ids": ["original"], "console": QUIET, **settings})
 
 
 @pytest.mark.parametrize(("name", "n_visual"), [("llava", 4 * 36), ("qwen", 2 * 48)])
@@ -57,18 +49,7 @@ def test_videos_are_pruned_alike_whatever_else_is_asked(tmp_path: Path) -> None:
     write_vqav2(tmp_path / "sets" / "vqa", 2)
     found = []
     for name, tasks in (("alone", ["activitynetqa"]), ("both", ["activitynetqa", "vqa"])):
-        evaluate(
-            model,
-            output=tmp_path / name,
-            strategies=["fopru"],
-            keep_ratios=[0.25],
-            position_ids=["original"],
-            baselines=[],
-            tasks=tasks,
-            data=tmp_path / "sets",
-            frames=4,
-            console=QUIET,
-        )
+        run(tmp_path, model, output=tmp_path / name, data=tmp_path / "sets", strategies=["fopru"], tasks=tasks)
         answers = RunFolder(tmp_path / name).answers().values()
         found.append([replace(one, seconds=0.0) for one in answers if one.task == "activitynetqa"])
     assert found[0] == found[1]
