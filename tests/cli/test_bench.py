@@ -139,7 +139,7 @@ def test_command_on_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert json.loads(output.read_text())["about"]["model"] == "model"
 
 
-def test_what_cannot_be_measured(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_measured(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     said = run("--shape", "llava-1.5-7")
     assert said.startswith("Error: unknown shape 'llava-1.5-7'. Did you mean 'llava-1.5-7b'? Known: internvl3.5-1b, ")
     assert run("--keep-ratio", 0) == 2
@@ -148,13 +148,6 @@ def test_what_cannot_be_measured(run: Callable[..., Any], tmp_path: Path, monkey
     said = run("--shape", "llava-1.5-7b", "--dtype", "bfloat16")
     assert said.startswith("Error: llava-1.5-7b in torch.bfloat16 needs 15.5 GB for its weights")
     assert "cpu has 6.0 GB free" in said
-    broken = tmp_path / "new" / "bench.json"
-    broken.parent.mkdir()
-    broken.write_text('{"timings": []}')
-    monkeypatch.undo()
-    assert "not written by tokenprune bench (KeyError). Name" in command(
-        "bench", "--model", saved(tiny_llava(), tmp_path / "m"), "--output", broken
-    )
 
 
 def test_attention_that_is_not_installed(run: Callable[..., Any], tmp_path: Path) -> None:
@@ -165,14 +158,6 @@ def test_attention_that_is_not_installed(run: Callable[..., Any], tmp_path: Path
         assert run(*asked, *model).startswith(
             "Error: --attention flash_attention_2: FlashAttention2 has been toggled on"
         )
-
-
-def test_the_plot_cannot_replace_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "build", lambda *_: pytest.fail("loaded first"))
-    said = command("bench", "--output", tmp_path / "x.png")
-    assert said == f"Error: {tmp_path / 'x.png'}: the results are JSON; write {tmp_path / 'x.json'}."
-    (tmp_path / "x.json").mkdir()
-    assert f"{tmp_path / 'x.json'}: is a folder; name a file in it" in command("bench", "--output", tmp_path / "x.json")
 
 
 def test_a_side_without_effect(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,11 +183,14 @@ def test_what_cannot_be_written_is_said_before_the_model_loads(
     run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "build", lambda *_: pytest.fail("loaded first"))
-    (tmp_path / "file").touch()
-    said = run("--output", tmp_path / "file" / "x.json")
-    assert said == f"Error: {tmp_path / 'file'}: cannot be a folder, because it is a file. Name another --output."
+    said = run("--output", tmp_path / "x.png")  # where the plot belongs
+    assert said == f"Error: {tmp_path / 'x.png'}: the results are JSON; write {tmp_path / 'x.json'}."
+    (tmp_path / "file.json").mkdir()
+    assert "file.json: is a folder; name a file in it" in run("--output", tmp_path / "file.json")
     (tmp_path / "x.json").write_text("{}")
     assert "x.json: not written by tokenprune bench (KeyError). Name" in run("--output", tmp_path / "x.json")
+    said = run("--output", tmp_path / "x.json" / "y.json")
+    assert said == f"Error: {tmp_path / 'x.json'}: cannot be a folder, because it is a file. Name another --output."
     assert "downsample prunes nothing" in run("--strategy", "grid", "downsample")
 
 

@@ -85,7 +85,7 @@ def test_an_image_that_the_processor_refuses(ask: Callable[..., Any], monkeypatc
     assert said.startswith("Error: the image of 60 x 40 px: LlavaProcessor refuses it: absolute aspect ratio must")
 
 
-def test_what_cannot_be_drawn_is_said_before_the_model_loads(
+def test_what_cannot_be_drawn_or_written_is_said_before_the_model_loads(
     ask: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tokenprune.evals.models.loading.load_model", lambda *_: pytest.fail("loaded first"))
@@ -94,23 +94,16 @@ def test_what_cannot_be_drawn_is_said_before_the_model_loads(
         ("--output", "kept", "png"),
         ("--gif", "x.png", "gif"),
     ):
-        right = (tmp_path / name).with_suffix(f".{ending}")
         assert f"Error: {option} {tmp_path / name}: " in (said := ask(option, tmp_path / name))
-        assert said.endswith(f"Write {right}")
+        assert said.endswith(f"Write {(tmp_path / name).with_suffix(f'.{ending}')}")
+    (tmp_path / "file").touch()
+    for option, name in (("--output", "a.png"), ("--html", "a.html")):
+        said = f"Error: {tmp_path / 'file'}: cannot be a folder, because it is a file. Name another {option}."
+        assert ask(option, tmp_path / "file" / name) == said
+    assert ask("--html", tmp_path) == f"Error: {tmp_path}: is a folder; name a file in it with --html."
     assert "--frames is for videos, and " in ask("--frames", 4)
     assert "--box: the box (0.1, 0.1, 0.5, 0.5) is in fractions" in ask("--box", 0.1, 0.1, 0.5, 0.5)
     assert "reaches outside the image of 60 x 40 px" in ask("--box", 30, 10, 45, 60)
-
-
-@pytest.mark.parametrize(("option", "name"), [("--output", "file/a.png"), ("--html", "file/a.html"), ("--html", "")])
-def test_what_cannot_be_written_is_said_before_the_model_loads(
-    ask: Callable[..., Any], tmp_path: Path, option: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tokenprune.evals.models.loading.load_model", lambda *_: pytest.fail("loaded first"))
-    (tmp_path / "file").touch()
-    said = ask(option, tmp_path / name)
-    what = "cannot be a folder, because it is a file. Name another" if name else "is a folder; name a file in it with"
-    assert said == f"Error: {(tmp_path / name).parent if name else tmp_path}: {what} {option}."
     assert "downsample prunes nothing" in ask("--strategy", "downsample")
     assert "setup Grid, keep ratio 0.5, position IDs original appears twice" in ask("--strategy", "grid", "grid")
 

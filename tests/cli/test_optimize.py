@@ -92,11 +92,3 @@ def test_own_questions_without_splits(model: str, tmp_path: Path) -> None:
 )
 def test_options_without_effect(words: list[object], said: str) -> None:
     assert said in command(*words)
-
-
-@pytest.mark.parametrize("value", ["null", '["runs", null]'])
-def test_null_in_a_settings_file(value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Otherwise `None` would be used as the name of a folder, for example."""
-    (tmp_path / "e.json").write_text(f'{{"output": {value}}}')
-    assert command("eval", "--settings", tmp_path / "e.json") == 2
-    assert "e.json: output is null; give it a value, or leave it out" in capsys.readouterr().err

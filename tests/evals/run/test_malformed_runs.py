@@ -135,6 +135,10 @@ def test_options_in_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.Ca
     assert f"argument --settings: {tmp_path / 'a.json'}, line 1: not UTF-8" in capsys.readouterr().err
     assert command("eval", "--settings", tmp_path / "b.json") == 2
     assert f"argument --settings: {tmp_path / 'b.json'}: no such file" in capsys.readouterr().err
+    for value in ("null", '["runs", null]'):  # otherwise `None` would be the name of a folder, for example
+        (tmp_path / "a.json").write_text(f'{{"output": {value}}}')
+        assert command("eval", "--settings", tmp_path / "a.json") == 2
+        assert "a.json: output is null; give it a value, or leave it out" in capsys.readouterr().err
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"data": "nowhere"}')  # with a byte order mark
     assert "nowhere: no such folder" in command("eval", "--settings", tmp_path / "a.json")
 

@@ -24,18 +24,16 @@ def store(
     part: Part,
     *,
     ratios: Collection[float] | None = None,
-    without: Sequence[str] = (),
     refused: Sequence[str] = (),
-    tasks: Sequence[str] = ("rec", "vqa"),
     right: Callable[[Setup, str], int] = half,
 ) -> None:
-    """Store the rows of a part of the plan at some of its keep ratios, without some strategies, some of which were
-    refused. right: returns how many of the N questions of each split a setup gets right in a task."""
+    """Store the rows of a part of the plan at some of its keep ratios, without strategies that were refused. right:
+    returns how many of the N questions of each split a setup gets right in a task."""
     some = part if ratios is None else replace(part, ratios=tuple(ratios))
     for step in steps(some, settings=()):
-        stored = StoredRows(folder / f"{step.name}.jsonl", {"data": {task: {"questions": 2 * N} for task in tasks}})
+        stored = StoredRows(folder / f"{step.name}.jsonl", {"data": {task: {"questions": 2 * N} for task in METRICS}})
         stored.refuse({name: "too few" for name in refused if name in step.strategies})
-        setups = [one for name in step.strategies if name not in (*without, *refused) for one in step.setups(name)]
+        setups = [one for name in step.strategies if name not in refused for one in step.setups(name)]
         rows = [
             row(
                 one.label,
@@ -51,6 +49,6 @@ def store(
                 dtype="float32",
             )
             for one in setups
-            for task in tasks
+            for task in METRICS
         ]
         stored.add(rows)
