@@ -16,6 +16,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = "from tokenprune import *"
 NAMES = import_module("tokenprune").__all__
 HELP = "from tokenprune.__main__ import main; main(['--help'])"
+#: Also in a process that has loaded torch, importing changes neither its seed nor what is logged.
+UNCHANGED = """
+import sys, logging, torch
+level, handlers = logging.root.level, list(logging.root.handlers)
+seed = torch.initial_seed()
+import tokenprune
+heavy = {"transformers", "matplotlib", "PIL", "tokenprune.evals"} & set(sys.modules)
+assert not heavy, heavy
+assert not torch.cuda.is_initialized() and torch.initial_seed() == seed
+assert (logging.root.level, list(logging.root.handlers)) == (level, handlers)
+"""
 PATCH = """
 import pathlib, sys, tokenprune
 from transformers import LlavaConfig, LlavaForConditionalGeneration
@@ -110,6 +121,10 @@ def test_the_public_names_load_little() -> None:
 
 def test_importing_the_package_alone_does_not_load_torch() -> None:
     assert not {"torch", "numpy", "tokenprune.patching"} & loaded("import tokenprune")
+
+
+def test_importing_the_package_changes_nothing() -> None:
+    in_a_new_process(UNCHANGED)
 
 
 def test_help_loads_no_torch() -> None:

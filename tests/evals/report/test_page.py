@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from helpers.browser import browser
@@ -67,12 +66,6 @@ def test_the_worst_come_first_and_then_those_of_most_setups() -> None:
         answer("c", "Random", "", 0.0),
     )
     assert lost(answers, 3) == [("Grid", "c"), ("Grid", "b"), ("Grid", "d"), ("Random", "c")]
-
-
-def test_dropped_cells_are_where_the_model_saw_them() -> None:
-    dropped = np.array([[True, True, False], [False, True, True]])
-    path = pages._cells(dropped, (10.0, 20.0, 40.0, 40.0))
-    assert path == "M10.0 20.0h20.0v10.0h-20.0zM20.0 30.0h20.0v10.0h-20.0z"
 
 
 @pytest.fixture

@@ -204,11 +204,6 @@ def test_kernels_from_the_hub_are_part_of_a_run(monkeypatch: pytest.MonkeyPatch)
 RIGHT_AND_WRONG = row("Grid", "original", 0.25, {"val": [1.0, 0.0, None, None], "test": [1.0, 1.0]})
 
 
-def test_numbers_follow_from_the_scores() -> None:
-    assert (RIGHT_AND_WRONG.n, RIGHT_AND_WRONG.accuracy, RIGHT_AND_WRONG.unparsable) == (6, 0.5, 2)
-    assert RIGHT_AND_WRONG.interval[0] < 0.5 < RIGHT_AND_WRONG.interval[1]
-
-
 def test_a_split_is_not_paired_with_the_whole() -> None:
     val = RIGHT_AND_WRONG.of_split("val")
     assert (val.n, val.accuracy, val.unparsable) == (4, 0.25, 2)
