@@ -55,7 +55,3 @@ def test_a_run_goes_on_where_it_was_interrupted(
         ("all", "10%", "4"),
     ]
     assert {line[1] for line in three} == {"Random", "Grid", "AdaToken"}
-    added = run(tmp_path / "later", "--strategy", "divprune", "--keep-ratio", 0.5, "--rounds", 2)
-    together, *four = table([record, added]).lines[:5]
-    assert together[-1] == "8"  # the rounds of both files
-    assert {line[1] for line in four} == {"Random", "Grid", "AdaToken", "DivPrune"}

@@ -1,13 +1,12 @@
 """What the bundled model is trained on: its scenes, their questions, and the split."""
 
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from tokenprune.evals.dev.train.scenes.ask import Question, rec_questions, vqa_questions
+from tokenprune.evals.dev.train.scenes.ask import vqa_questions
 from tokenprune.evals.dev.train.scenes.assets import (
     HELD_OUT_BACKGROUNDS,
     HELD_OUT_FONTS,
@@ -16,18 +15,8 @@ from tokenprune.evals.dev.train.scenes.assets import (
     Assets,
     background_files,
 )
-from tokenprune.evals.dev.train.scenes.draw import Scene, draw_scene
+from tokenprune.evals.dev.train.scenes.draw import draw_scene
 from tokenprune.evals.dev.train.vocabulary.nouns import nouns
-
-
-@pytest.fixture(scope="module")
-def questions(scenes: list[Scene]) -> dict[str, list[Question]]:
-    rng = random.Random(2)
-    found = defaultdict(list)
-    for scene in scenes:
-        for question in [*rec_questions(scene), *vqa_questions(rng, scene, nouns())]:
-            found[question.kind].append(question)
-    return found
 
 
 def test_boxes_are_the_extent_of_the_pixels(assets: Assets) -> None:

@@ -11,7 +11,7 @@ from transformers import Dinov2Config, Dinov2Model
 from tokenprune.evals.dev.train.batches.pack import Packer
 from tokenprune.evals.dev.train.losses import Trainee
 from tokenprune.evals.dev.train.scenes.assets import Assets
-from tokenprune.evals.dev.train.scenes.draw import Scene, draw_scene
+from tokenprune.evals.dev.train.scenes.draw import draw_scene
 from tokenprune.evals.dev.train.start import llava
 from tokenprune.evals.dev.train.start.grow import grow, known_words
 from tokenprune.evals.dev.train.start.llava import build_model
@@ -54,12 +54,13 @@ def test_packed_questions_equal_questions_asked_alone(assets: Assets, grid: tupl
     assert torch.allclose(packed, torch.cat(alone), atol=2e-4)
 
 
-def test_every_question_counts_alike_whatever_the_length_of_its_answer(scenes: list[Scene]) -> None:
+def test_every_question_counts_alike_whatever_the_length_of_its_answer(assets: Assets) -> None:
     processor = build_processor()
     packer = Packer(processor)
     numbers = processor.tokenizer.convert_tokens_to_ids("00")
     trainee = Trainee(build_model(small_tower(), processor, 0, **SMALL), packer.head, numbers)
-    batch = packer.pack(random.Random(0), scenes[:1])
+    rng = random.Random(0)
+    batch = packer.pack(rng, [draw_scene(rng, assets, (8, 8), 6)])
     assert float(batch.weight.sum()) == pytest.approx(len(batch.questions[0]))
     asked = batch.target >= 0
     assert (batch.weight[~asked] == 0).all()
