@@ -178,9 +178,7 @@ def test_a_format_that_only_vllm_reads(capsys: pytest.CaptureFixture[str], tmp_p
     for name in ("internvl_chat", tmp_path):
         assert command("models", name) == 0
         shown = capsys.readouterr().out
-        assert shown.startswith(
-            "Only vLLM reads the format internvl_chat. For all other uses, convert the checkpoint to "
-        )
+        assert shown.startswith("Only vLLM reads the format internvl_chat. For all other uses, convert the checkpoint")
         assert "InternVLForConditionalGeneration (internvl), read by InternVLAdapter" in shown
         assert "  vLLM        tokenprune serve, with grid, " in shown
 

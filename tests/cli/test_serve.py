@@ -181,9 +181,8 @@ def test_overrides_in_a_file(name: str, llava: Path, tmp_path: Path, capsys: pyt
 def test_options_of_this_command_in_a_file(name: str, option: str, llava: Path, tmp_path: Path) -> None:
     path = tmp_path / "vllm.yaml"
     path.write_text(f"model: other\nrevision: main\n{name}: 0.5\n")
-    assert command("serve", "--model", llava, "--config", path) == (
-        f"Error: {path}: vLLM, which reads this file, has no option {name}. Write {option} on the command line."
-    )
+    said = command("serve", "--model", llava, "--config", path)
+    assert said.endswith(f"has no option {name}. Write {option} on the command line.")
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,7 @@ def test_names_that_lead_out(
         change,
         str(tmp_path / "secret") if form == "absolute" else "../" * 12 + str(tmp_path / "secret")[1:],
     )
-    with pytest.raises(
-        DataError, match=rf"missing image .*secret|secret.*, outside .*set, .*add --image-root {tmp_path}"
-    ):
+    with pytest.raises(DataError, match=rf"missing image .*secret|secret.*, outside .*add --image-root {tmp_path}"):
         TASKS[task].load(folder)
 
 
@@ -79,9 +77,7 @@ def test_links_are_followed_into_named_folders_only(tmp_path: Path) -> None:
     image.unlink()
     save(tmp_path / "store" / "a.jpg")
     image.symlink_to(tmp_path / "store" / "a.jpg")
-    with pytest.raises(
-        DataError, match=rf"val\.json\[0\]: image 'val/.*' is .*, outside .*--image-root {tmp_path}/store"
-    ):
+    with pytest.raises(DataError, match=rf"val\.json\[0\]: image 'val/.*, outside .*--image-root {tmp_path}/store"):
         TASKS["vizwiz"].load(folder)
     with allowing(image_roots=[tmp_path / "store"]):
         assert TASKS["vizwiz"].load(folder)
@@ -121,9 +117,7 @@ def bomb(side: int) -> bytes:
 def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, read: Callable[[Path], object], side: int) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(bomb(side))
-    with pytest.raises(
-        DataError, match=rf"bomb\.png: an image of {side**2} pixels, and .*--max-image-pixels {side**2}$"
-    ):
+    with pytest.raises(DataError, match=rf"bomb\.png: an image of {side**2} pixels.*--max-image-pixels {side**2}$"):
         read(path)
 
 

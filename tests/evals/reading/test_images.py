@@ -106,9 +106,7 @@ def test_a_transparent_grey(bits: int, pixels: bytes, transparent: int, levels: 
 def test_a_transparent_colour_of_16_bits(tmp_path: Path) -> None:
     """Pillow has read the colours in 8 bits, and compares those with it."""
     _png(tmp_path / "a.png", 16, 2, struct.pack(">12H", *range(12)), struct.pack(">3H", 3, 4, 5))
-    with pytest.raises(
-        ValueError, match=r"a\.png: colours of 16 bits, of which one, \(3, 4, 5\), is transparent; save"
-    ):
+    with pytest.raises(ValueError, match=r"a\.png: colours of 16 bits, .* \(3, 4, 5\), is transparent; save"):
         open_image(tmp_path / "a.png")
 
 

@@ -125,10 +125,7 @@ def test_report_where_the_data_is_gone(run: RunFolder, tmp_path: Path) -> None:
 
 def test_report_of_an_unfinished_run(run: RunFolder) -> None:
     (run.path / "rows.jsonl").unlink()
-    assert command("report", run.path) == (
-        f"Error: {run.path}: unfinished, with 6 of 6 answers. To resume it, repeat the command that "
-        "started it; or leave this folder out of the report."
-    )
+    assert f"{run.path}: unfinished, with 6 of 6 answers. To resume it, repeat" in command("report", run.path)
     assert command("report", run.path.parent).endswith(f"starts one. Runs in it: {run.path.parent}/*")
     (run.path / "run.json").unlink()
     assert command("report", run.path).endswith("has no run.json, so it is not a run; `tokenprune eval` starts one")

@@ -148,10 +148,7 @@ def test_a_batch_that_is_too_large(questions: list[Question], monkeypatch: pytes
 
     monkeypatch.setattr(model, "generate", short_of_memory)
     for on_error in ("stop", "record"):
-        with pytest.raises(
-            QuestionError,
-            match=r"1: OutOfMemoryError: no memory left \(.*\)\. .*lower --batch-tokens, which is 4096, and name ",
-        ):
+        with pytest.raises(QuestionError, match=r"1: OutOfMemoryError: .*lower --batch-tokens, which is 4096"):
             ask(model, questions, [Unpruned()], on_error=on_error)
     assert len(ask(model, questions, [Unpruned()], batch_tokens=60)) == 3
 

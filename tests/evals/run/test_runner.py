@@ -161,10 +161,7 @@ def broken(folder: Path) -> Question:
 
 
 def test_a_broken_image_stops_the_run(questions: list[Question], folder: Path) -> None:
-    with pytest.raises(
-        QuestionError,
-        match=r"unpruned, .*: stopped at 7: .*broken\.jpg: truncated.* `tokenprune eval --on-error record`",
-    ):
+    with pytest.raises(QuestionError, match=r"unpruned, .*: stopped at 7: .*broken\.jpg: .* --on-error record`"):
         ask(tiny_llava(), [questions[0], broken(folder)], [Unpruned()])
 
 
@@ -179,9 +176,7 @@ def crash() -> Pruned:
 
 def test_a_crash_stops_the_run(questions: list[Question]) -> None:
     model = tiny_llava()
-    with pytest.raises(
-        QuestionError, match=r"Crash, keep ratio 0\.5, .*stopped at 3 .*: out of luck \(.*test_runner\.py, line \d+\)"
-    ):
+    with pytest.raises(QuestionError, match=r"Crash, keep ratio 0\.5, .*stopped at 3 .*: out of luck \(.*runner\.py"):
         ask(model, questions, [Unpruned(), crash()])
     assert not model._forward_pre_hooks
 

@@ -121,9 +121,7 @@ def test_a_folder_holds_one_thing(tmp_path: Path) -> None:
         record_identity(path, {"seed": 1, "ratios": (0.5, 0.25)}, "another training")
     for cut_off in (path.read_text()[:9], "[]"):
         path.write_text(cut_off)
-        with pytest.raises(
-            DataError, match=r"identity\.json.*(broken JSON: .* Name another output|expected an object)"
-        ):
+        with pytest.raises(DataError, match=r"identity\.json.*(broken JSON: .* Name another|expected an object)"):
             record_identity(path, {"seed": 0}, "another training")
 
 

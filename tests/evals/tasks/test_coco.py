@@ -26,9 +26,7 @@ def test_one_sample_a_sentence(tmp_path: Path, as_pickle: bool) -> None:
     questions = REC.load(tmp_path)
     assert [question.id for question in questions] == ["rec-20", "rec-21", "rec-30"]  # train is left out
     first = questions[0]
-    assert first.text == (
-        "Please provide the bounding box coordinate of the region this sentence describes: the orange box"
-    )
+    assert first.text.endswith("of the region this sentence describes: the orange box")  # whole in golden/refcoco.txt
     assert REC.load(tmp_path, style=STYLES["bundled"])[0].text == "Where is the orange box?"
     assert first.box == (30, 10, 45, 30)
     assert first.size == (60, 40)
@@ -60,9 +58,7 @@ def test_a_box_is_right_from_an_iou_of_one_half(tmp_path: Path) -> None:
 def test_image_of_another_size(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     sample_image((40, 60)).save(tmp_path / "images" / "COCO_train2014_000000000011.jpg")
-    with pytest.raises(
-        ValueError, match=r"000000000011\.jpg: \(40, 60\) px upright, but instances\.json says \(60, 40\)"
-    ):
+    with pytest.raises(ValueError, match=r"11\.jpg: \(40, 60\) px upright, but instances\.json says \(60, 40\)"):
         REC.load(tmp_path)[0].open_images()
 
 
@@ -137,9 +133,7 @@ def test_refs_of_a_hub_split_that_contradict_each_other(tmp_path: Path, change: 
         sample_image(box=(0, 0, 9, 9)).save(file, "PNG")
         change = {"image": {"bytes": file.getvalue(), "path": "b.png"}}
     _hub(tmp_path, "val", change)
-    with pytest.raises(
-        DataError, match=r"row 1, answer\[0\]: question_id 100 is also that of .* row 0, answer\[0\], with"
-    ):
+    with pytest.raises(DataError, match=r"row 1, answer\[0\]: question_id 100 is also that of .* row 0, answer"):
         REC.load(tmp_path)
 
 

@@ -123,9 +123,7 @@ def test_a_device_map_is_for_this_process(model: str, tmp_path: Path) -> None:
 def test_without_vllm(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong options are reported even if vLLM is not installed."""
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
-    with pytest.raises(
-        SettingError, match=r'vLLM is not installed\. For GPUs, type: pip install "tokenprune-vlm\[vllm\]"'
-    ):
+    with pytest.raises(SettingError, match=r'not installed\. .*: pip install "tokenprune-vlm\[vllm\]"'):
         backend.engine_backend("vllm", model, "auto", {}, "stop")
     with pytest.raises(SettingError, match="Leave it out"):
         backend.engine_backend("vllm", model, "auto", {"dtype": "half"}, "stop")

@@ -123,10 +123,7 @@ def test_a_server_of_another_model(
 ) -> None:
     answering.models = (served,)
     theirs = served.get("root", served["id"])
-    with pytest.raises(
-        SettingError,
-        match=rf"serves {served['id']}.*, and not {model}\. Write --model {theirs}, or .* --served-model-name {model} ",
-    ):
+    with pytest.raises(SettingError, match=rf"Write --model {theirs}, or .* --served-model-name {model} "):
         run(model, data, tmp_path / "run", engine=url)
     assert not answering.requests
 
