@@ -21,7 +21,7 @@ def alone(examples: Iterable[Example]) -> list[Row]:
 
 def fresh_llava() -> Any:
     """Return a model that is not shared with other tests, because PEFT changes it."""
-    return Deep("llava-clip", "clip").build("sdpa")
+    return Deep("llava-clip").build("sdpa")
 
 
 def adapted_llava(model: Any = None, std: float = 0.1) -> Any:

@@ -111,7 +111,7 @@ def test_why_questions_are_left_apart(rows: list[Row], monkeypatch: pytest.Monke
         return found
 
     assert reason(model, "fastv") == "FastV reads the question"
-    assert "takes no mask that keeps them apart" in reason(Deep("llava-clip", "clip").build("eager"), "fopru")
+    assert "takes no mask that keeps them apart" in reason(Deep("llava-clip").build("eager"), "fopru")
     add = RowTokens.add
 
     def one_after_another(sequence: RowTokens, *args: Any) -> None:
