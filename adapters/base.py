@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, cast
 
 import torch
@@ -15,13 +15,14 @@ from tokenprune.adapters.decoder.attention import unreadable_attention
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.shrinks import WINDOWED, Shrinks
 from tokenprune.adapters.towers import Tower, tower_of
-from tokenprune.adapters.towers.layers import BatchLayers, RowLayers, unprojected
+from tokenprune.adapters.towers.layers import BatchLayers, RowLayers, tokenwise_projector
 from tokenprune.adapters.towers.tower import QueryKey
 from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.attention import split_heads
 from tokenprune.tokens.layout import Layout
+from tokenprune.tokens.statistics import Offered
 
 
 class Parts(ABC):
@@ -75,8 +76,7 @@ class Parts(ABC):
 
     @property
     def resampler(self) -> Any:
-        """The module after the vision tower whose queries attend to all patches of a tile and become the visual tokens,
-        if their attention is read too; None otherwise."""
+        """The module after the vision tower whose queries become the visual tokens, if their attention is read too."""
         return None
 
     def describe_tower(self) -> Tower:
@@ -199,12 +199,13 @@ class Vision(Shrinks, Parts):
         name and its output."""
 
     @property
-    def offers(self) -> frozenset[str]:
+    def offers(self) -> Set[str]:
         """The available statistics, by their names in `tokenprune.tokens.STATISTICS`."""
-        everywhere = {"vision_attention", "pixels", "colors", "grid"}
-        some = {"cls": self.tower.n_prefix, "kept_in_tower": self.tower_layers, "kept_before_tower": self.tower.row}
-        some |= {name: self.why_not(name) is None for name in ("text_attention", "shrunk")}
-        return frozenset({name for name, one in some.items() if one} | everywhere | unprojected(self))
+        some: dict[str, Callable[[], object]] = {"cls": lambda: self.tower.n_prefix}
+        some |= {"kept_before_tower": lambda: self.tower.row, "kept_in_tower": lambda: self.tower_layers}
+        some |= dict.fromkeys(("tower_features", "late_features"), lambda: tokenwise_projector(self))
+        some |= {name: lambda name=name: self.why_not(name) is None for name in ("text_attention", "shrunk")}
+        return Offered(some) | {"vision_attention", "pixels", "colors", "grid"}
 
     def why_not(self, statistic: str) -> str | None:
         """Why a statistic is not available, if there is more to say."""
@@ -247,8 +248,7 @@ class Vision(Shrinks, Parts):
         return layer
 
     def capture_points(self, layer: int | None) -> list[CapturePoints]:
-        """The modules that expose one encoder layer's attention, for each of `vision_towers`. Raises UnsupportedError
-        for a layer that does not exist."""
+        """The modules that expose an `encoder_layer`'s attention, for each of `vision_towers`. Raises as it does."""
         number = self.encoder_layer(layer)
         return [self.tower.capture_points(self.tower.layers(tower)[number]) for tower in self.vision_towers]
 
@@ -296,5 +296,5 @@ class ModelAdapter(Vision, Inputs):
         return frozenset({"frames"} if joined else ())
 
     @property
-    def offers(self) -> frozenset[str]:
+    def offers(self) -> Set[str]:
         return super().offers | self.frames_offered

@@ -1,15 +1,16 @@
-"""What all supported transformers models have in common, in all supported versions."""
+"""What all supported transformers models have in common, in all supported versions: names, and how calls are made."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
 
-from tokenprune.adapters.wrappers import CHECKPOINTED
+from tokenprune.adapters.wrappers import CHECKPOINTED, unwrap_part
 from tokenprune.errors import PruningError
 
 #: The method of a model that every use of continuous batching goes through: `generate_batch`, and servers.
@@ -23,6 +24,9 @@ HIDDEN_STATE_GENERATORS = ("MTPCandidateGenerator", "DFlashTokenCandidateGenerat
 #: The argument, and setting, that makes models compute a load-balancing loss of their experts over the mask's tokens.
 ROUTED = "output_router_logits"
 
+#: Names of the cache in arguments and outputs: the first since transformers 5.2x, the second before.
+CACHE_NAMES = ("cache", "past_key_values")
+
 #: The names of the pixels among the arguments of vision towers.
 TOWER_PIXELS = ("pixel_values", "hidden_states")
 
@@ -34,6 +38,60 @@ PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq
 
 #: The package whose forwards, installed on a model by the Trainer, compute the loss themselves, without checking sizes.
 FUSES_LOSS = "liger_kernel"
+
+
+def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of a module's call by name, in a new dict."""
+    return bind_arguments(unwrap_part(module).forward, args, kwargs) if args else dict(kwargs)
+
+
+def bind_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name, including those that ** collects."""
+    method = isinstance(function, MethodType)
+    signature = _signature(function.__func__) if method else inspect.signature(function)
+    named = dict(signature.bind_partial(*((None, *args) if method else args), **kwargs).arguments)
+    if method:
+        del named[next(iter(signature.parameters))]
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            named |= named.pop(parameter.name, {})
+    return named
+
+
+def hidden_states_first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a layer's call, with hidden states passed by name moved to the first position."""
+    if args:
+        return args, kwargs
+    others = dict(kwargs)
+    return (others.pop("hidden_states"),), others
+
+
+def new_size(kwargs: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many rows and columns a call of the base model brings."""
+    new = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
+    return new.shape[0], new.shape[1]
+
+
+def find_cache(*places: Any) -> Any:
+    """Return the first cache in the arguments or outputs of a call; None if there is none."""
+    for place in places:
+        if isinstance(place, dict):
+            # dict's own get: an output warns when asked for the old name.
+            for name in CACHE_NAMES:
+                if (cache := dict.get(place, name)) is not None:
+                    return cache
+        # Under another name, or in a tuple.
+        values = place.values() if isinstance(place, dict) else place if isinstance(place, tuple) else ()
+        for value in values:
+            if hasattr(value, "get_seq_length") and hasattr(value, "update"):
+                return value
+    return None
+
+
+@cache
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a class's function; a bound method as the key would keep its model alive."""
+    return inspect.signature(function)
 
 
 def unprunable_arguments(kwargs: Mapping[str, Any], model: Any) -> list[str]:

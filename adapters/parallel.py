@@ -14,9 +14,6 @@ OF_TOWER, OF_DECODER = {"vision_attention", "cls", "kept_in_tower"}, {"text_atte
 def check_heads(owner: str, needs: frozenset[str], adapter: ModelAdapter) -> None:
     """Raise UnsupportedError if any of the needs is read from heads that are split over several processes: the
     processes would keep different tokens."""
-    n_processes = getattr(adapter.model, "tp_size", None) or 1
-    if n_processes == 1:
-        return
     names = {module: name for name, module in adapter.model.named_modules()}
     towers = tuple(f"{names[one]}." for one in (adapter.vision_tower, *adapter.vision_towers) if one in names)
     plan: Any = adapter.model.tp_plan  # as DistributedConfig(tp_plan=...) has changed it
@@ -25,7 +22,7 @@ def check_heads(owner: str, needs: frozenset[str], adapter: ModelAdapter) -> Non
     split = (OF_TOWER if of_tower else set()) | (OF_DECODER if len(of_tower) < len(attention) else set())
     for need in sorted(needs & split):
         raise UnsupportedError(
-            f"{owner} needs {need}, but with tensor parallelism (tp_size={n_processes}) every process has only some of "
-            f"the heads that it is read from, so processes would keep different tokens. Load the model with "
-            f"device_map, or use a strategy that reads features, such as DivPrune."
+            f"{owner} needs {need}, but with tensor parallelism (tp_size={adapter.model.tp_size}) every process has "
+            f"only some of the heads that it is read from, so processes would keep different tokens. Load the model "
+            f"with device_map, or use a strategy that reads features, such as DivPrune."
         )

@@ -4,7 +4,7 @@ that compare all patches."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from torch import nn
@@ -42,7 +42,7 @@ class ConvolutionalAdapter(InterfaceAdapter):
         return super().vision_towers if self._attends else ()
 
     @property
-    def offers(self) -> frozenset[str]:
+    def offers(self) -> Set[str]:
         return super().offers if self._attends else self.offers_without_tower | {"grid"}
 
     def why_not(self, statistic: str) -> str | None:

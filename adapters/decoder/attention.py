@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.adapters.decoder.code import rotation_of
+from tokenprune.adapters.decoder.config import forward_tree
 from tokenprune.encoded import CapturePoints
 from tokenprune.errors import UnsupportedError
 
 #: The parts that an attention may have whose scores are plain products of queries and keys.
 KNOWN_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm", "rotary_emb"}
+
+#: The name of the function that rotates queries and keys, of which each model's module has its own; and its name for
+#: Qwen-VL in older versions of transformers, where angles come in sections.
+ROTATE, ROTATE_SECTIONS = "apply_rotary_pos_emb", "apply_multimodal_rotary_pos_emb"
+
+#: Rotates queries and keys, (batch, heads, tokens, width), by cosines and sines, (batch, tokens, rotated width).
+Rotation = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 #: The function in the module of a model that lengthens the queries of late positions (Ministral 3).
 LENGTHENS = "get_llama_4_attn_scale"
@@ -127,3 +137,43 @@ def _one_angle(
         return embedding
     sections = embedding.split(attention.config.rope_parameters["mrope_section"] * 2, -1)
     return torch.cat([section[i % len(section)] for i, section in enumerate(sections)], -1)
+
+
+@cache
+def rotation_of(attention: Any) -> Rotation | None:
+    """The function with which an attention class rotates all its queries and keys; None if its forward does not call
+    one once and unconditionally, or its source code is not available."""
+    if ROTATE_SECTIONS in inspect.unwrap(attention.forward).__code__.co_names:
+        return _by_halves
+    if (tree := forward_tree(attention)) is None:
+        return None
+    forward = tree.body[0]
+    assert isinstance(forward, ast.FunctionDef)
+    calls = [node for node in ast.walk(forward) if _rotates(node)]
+    unconditional = [node for statement in forward.body if not _branches(statement) for node in ast.walk(statement)]
+    if len(calls) != 1 or calls[0] not in unconditional:
+        return None
+    return getattr(sys.modules[attention.__module__], ROTATE, None)
+
+
+def _by_halves(queries: Tensor, keys: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    def rotate(states: Tensor) -> Tensor:
+        first, second = states.chunk(2, -1)
+        return states * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]
+
+    return rotate(queries), rotate(keys)
+
+
+def _rotates(node: ast.AST) -> bool:
+    """Whether a node is a call of the function with queries, keys, cosines and sines, and nothing else."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == ROTATE
+        and len(node.args) == 4
+        and not node.keywords
+    )
+
+
+def _branches(statement: ast.stmt) -> bool:
+    return isinstance(statement, (ast.If, ast.For, ast.While, ast.Try, ast.With))

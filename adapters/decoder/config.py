@@ -1,15 +1,22 @@
-"""How the layers of a model's language model attend, and which masks they take."""
+"""How the layers of a model's language model attend, and which masks they take: what its config says of it, and where
+that may be silent, its code."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cache
+from textwrap import dedent
+from types import CodeType
 from typing import Any
 
 import torch
 from torch import nn
 
-from tokenprune.adapters.decoder.code import makes_windows, rewrites_masks
+from tokenprune.adapters.wrappers import unwrap_model, unwrap_part
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.masks import (
     BLOCKS,
@@ -30,6 +37,8 @@ from tokenprune.sequence.position_ids import PositionIds
 
 #: Attention implementations that take any mask as a tensor.
 TENSOR_MASKS = ("sdpa", "eager")
+#: The function of transformers that makes the masks of sliding-window layers; and what masks are called.
+MAKES_WINDOWS, MASK = "create_sliding_window_causal_mask", "attention_mask"
 
 
 #: The kinds of layers that can be pruned, by their names in transformers' configs.
@@ -164,3 +173,52 @@ class Decoder:
     def mask_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Return the dtype of the masks that the model makes itself, for embeddings of `dtype`."""
         return torch.bool if self.config._attn_implementation == "sdpa" else dtype
+
+
+def makes_windows(language_model: nn.Module) -> bool:
+    """Whether the language model's forward makes masks with a sliding window."""
+    forward = inspect.unwrap(type(unwrap_part(unwrap_model(language_model))).forward)
+    return MAKES_WINDOWS in _names(forward.__code__)
+
+
+def rewrites_masks(layers: nn.ModuleList) -> str | None:
+    """The class of the first attention module that computes a mask of its own, as sparse attention does; None if all
+    use the mask that they are given."""
+    classes = {type(module): None for layer in layers for module in layer.modules()}
+    return next((cls.__name__ for cls in classes if cls.__name__.endswith("Attention") and _rewrites(cls)), None)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """The names that a function and those inside it refer to."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+@cache
+def _rewrites(attention: Any) -> bool:
+    """Whether an attention class's forward assigns its mask, or passes it to one of its own methods or modules. False
+    for a class without source code."""
+    tree = forward_tree(attention)
+    return tree is not None and any(_is_mask(node, ast.Store) or _hands_on(node) for node in ast.walk(tree))
+
+
+def _is_mask(node: ast.AST, context: type[ast.expr_context]) -> bool:
+    return isinstance(node, ast.Name) and node.id == MASK and isinstance(node.ctx, context)
+
+
+def _hands_on(node: ast.AST) -> bool:
+    """Whether a node is a call of an attribute of `self` with the mask among its arguments."""
+    if not isinstance(node, ast.Call) or not ast.unparse(node.func).startswith("self."):
+        return False
+    given = [*node.args, *(keyword.value for keyword in node.keywords)]
+    return any(_is_mask(part, ast.Load) for argument in given for part in ast.walk(argument))
+
+
+def forward_tree(attention: Any) -> ast.Module | None:
+    """The syntax tree of an attention class's forward; None without source code."""
+    try:
+        return ast.parse(dedent(inspect.getsource(inspect.unwrap(attention.forward))))
+    except (OSError, TypeError):
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from torch.nn.functional import linear
@@ -29,7 +29,7 @@ class AriaAdapter(KnownTowerAdapter):
         return self.core.multi_modal_projector
 
     @property
-    def offers(self) -> frozenset[str]:
+    def offers(self) -> Set[str]:
         return super().offers - {"grid"}
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:

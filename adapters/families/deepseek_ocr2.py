@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -38,7 +38,7 @@ class DeepseekOcr2Adapter(KnownTowerAdapter):
         return TOWER
 
     @property
-    def offers(self) -> frozenset[str]:
+    def offers(self) -> Set[str]:
         return super().offers - {"grid"}
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from jaxtyping import Float
@@ -43,7 +43,7 @@ class DiffusionGemmaAdapter(BlockDiffusion, Gemma4Adapter):
         return self._parts.decoder
 
     @property
-    def offers(self) -> frozenset[str]:
+    def offers(self) -> Set[str]:
         return super().offers | {"canvas_attention"}
 
     def canvas_attention(self, layer: int) -> nn.Module:

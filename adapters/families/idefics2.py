@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from torch import nn
@@ -38,7 +38,7 @@ class Idefics2Adapter(KnownTowerAdapter):
         return self.core.connector
 
     @property
-    def offers(self) -> frozenset[str]:
+    def offers(self) -> Set[str]:
         return super().offers - {"grid"}
 
     def encoded(self, modality: Modality, kwargs: Mapping[str, Any]) -> Any:

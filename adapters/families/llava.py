@@ -13,7 +13,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.layouts.shrunk import ShrunkArguments, resized, shrunk_grid
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.layers import BatchLayers, RowLayers, tokenwise_projector
-from tokenprune.adapters.towers.tower import image_row, pixel_sizes
+from tokenprune.adapters.towers.row import image_row, pixel_sizes
 from tokenprune.encoded import Modality
 from tokenprune.errors import UnsupportedError
 from tokenprune.tokens.layout import Layout

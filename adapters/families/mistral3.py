@@ -8,7 +8,7 @@ from typing import Any
 from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.layers import BatchLayers, RowLayers
-from tokenprune.adapters.towers.tower import pixel_sizes
+from tokenprune.adapters.towers.row import pixel_sizes
 from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 

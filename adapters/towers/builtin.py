@@ -5,25 +5,30 @@ DINOv2 with registers is missing on purpose: LLaVA mistakes its register tokens 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
+import torch
+from einops import rearrange
 from torch import nn
 
 from tokenprune.adapters.towers.attention import RowAttention, project_separate, separate_points
+from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.row import pixel_sizes
 from tokenprune.adapters.towers.tower import (
     CLIP_COLORS,
     IMAGENET,
+    QueryKey,
     Tower,
     encoder_layers,
     norms,
-    packed_heads,
-    padded_heads,
     projected_points,
     projections,
     register_tower,
 )
 from tokenprune.encoded import CapturePoints
+from tokenprune.tokens.attention import split_heads
 
 
 def _clip_values(layer: Any) -> nn.Module:
@@ -59,6 +64,28 @@ def _pixtral_points(layer: Any) -> CapturePoints:
 
 def _pixtral_projections(layer: Any) -> CapturePoints:
     return separate_points(layer.attention)
+
+
+def padded_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """`heads` from projections without rotary embeddings, and the mask of patches that are not padding."""
+    queries, keys = (list(split_heads(call[part], config.num_attention_heads)) for part in ("queries", "keys"))
+    real = call["tower"].get("patch_attention_mask")
+    real = torch.ones_like(call["keys"][..., 0], dtype=torch.bool) if real is None else real.flatten(1)
+    return queries, keys, list(real)
+
+
+def packed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """`heads` from projections of the patches of all images in one row, (1, patches, heads * width), with rotary
+    embeddings."""
+    cos, sin = call["attention"]["position_embeddings"]
+    sizes = [h // config.patch_size * (w // config.patch_size) for h, w in pixel_sizes(call["tower"])]
+    queries, keys = (
+        apply_rotary(rearrange(call[part][0], "patch (head width) -> patch head width", width=cos.shape[-1]), cos, sin)
+        for part in ("queries", "keys")
+    )
+    return tuple(
+        [rearrange(p, "patch head width -> head patch width") for p in x.split(sizes)] for x in (queries, keys)
+    )
 
 
 _IDEFICS = Tower(encoder_layers, projected_points, n_prefix=0, heads=padded_heads)

@@ -173,8 +173,3 @@ def tokenwise_projector(adapter: Any) -> Callable[[], nn.Module] | None:
     known = forward.__module__.startswith("transformers.models.")
     same = known and forward.__qualname__ == f"{adapter.tokenwise}.forward"
     return partial(getattr, adapter.core, PROJECTOR) if same else None
-
-
-def unprojected(adapter: Any) -> set[str]:
-    """The statistics of visual tokens before the projector that a model offers."""
-    return set() if tokenwise_projector(adapter) is None else {"tower_features", "late_features"}

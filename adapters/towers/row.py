@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from tokenprune.errors import PruningError
 from tokenprune.tokens.layout import Grid3
 
 
@@ -107,3 +108,23 @@ def _squares(frames: int, height: int, width: int, side: int) -> Int[Tensor, " p
     """The visual token of each patch of some frames in raster order; a token has side x side patches."""
     tokens = torch.arange(frames * (height // side) * (width // side)).view(frames, height // side, width // side)
     return tokens.repeat_interleave(side, 1).repeat_interleave(side, 2).flatten()
+
+
+def pixel_sizes(arguments: Mapping[str, Any], name: str = "pixel_values") -> list[tuple[int, int]]:
+    """(height, width) in pixels of each image of a call, without the batch's padding."""
+    pixels, sizes = arguments[name], arguments.get("image_sizes")
+    return [tuple(pixels.shape[-2:])] * len(pixels) if sizes is None else [(int(h), int(w)) for h, w in sizes]
+
+
+def image_row(arguments: Mapping[str, Any], patch: int, merge: int) -> Row:
+    """The row of a tower that packs the patches of all images, each in raster order, merge x merge of which become a
+    visual token. Raises PruningError for an image with patches that do not become part of one."""
+    grids = [(1, height // patch, width // patch) for height, width in pixel_sizes(arguments)]
+    for _, rows, columns in grids:
+        if rows % merge or columns % merge:
+            raise PruningError(
+                f"an image of {rows} x {columns} patches does not divide into squares of {merge} x {merge}, which "
+                f"become visual tokens, so the vision tower cannot be pruned. Let the model's processor resize the "
+                f"images, or use a strategy that prunes after the tower, such as FoPru."
+            )
+    return raster_of(grids, merge, arguments["pixel_values"].device)

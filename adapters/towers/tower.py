@@ -13,17 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenprune.adapters.towers.attention import RowAttention
-from tokenprune.adapters.towers.rotary import apply_rotary
-from tokenprune.adapters.towers.row import PatchRow, Row, raster_of
+from tokenprune.adapters.towers.row import PatchRow
 from tokenprune.encoded import CapturePoints
 from tokenprune.entry_points import entry_points_of, load_entry_point, warn_of_namesakes
-from tokenprune.errors import PruningError, UnsupportedError
-from tokenprune.tokens.attention import split_heads
+from tokenprune.errors import UnsupportedError
 
 #: Mean and standard deviation of each channel.
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -38,48 +35,6 @@ IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 #: padding, (tokens,) per tile; one with a resampler adds such a mask and the share of each patch in each visual token,
 #: (visual, patches) per tile.
 QueryKey = tuple[Sequence[Tensor], ...]
-
-
-def padded_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """`heads` from projections without rotary embeddings, and the mask of patches that are not padding."""
-    queries, keys = (list(split_heads(call[part], config.num_attention_heads)) for part in ("queries", "keys"))
-    real = call["tower"].get("patch_attention_mask")
-    real = torch.ones_like(call["keys"][..., 0], dtype=torch.bool) if real is None else real.flatten(1)
-    return queries, keys, list(real)
-
-
-def packed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """`heads` from projections of the patches of all images in one row, (1, patches, heads * width), with rotary
-    embeddings."""
-    cos, sin = call["attention"]["position_embeddings"]
-    sizes = [h // config.patch_size * (w // config.patch_size) for h, w in pixel_sizes(call["tower"])]
-    queries, keys = (
-        apply_rotary(rearrange(call[part][0], "patch (head width) -> patch head width", width=cos.shape[-1]), cos, sin)
-        for part in ("queries", "keys")
-    )
-    return tuple(
-        [rearrange(p, "patch head width -> head patch width") for p in x.split(sizes)] for x in (queries, keys)
-    )
-
-
-def pixel_sizes(arguments: Mapping[str, Any], name: str = "pixel_values") -> list[tuple[int, int]]:
-    """(height, width) in pixels of each image of a call, without the batch's padding."""
-    pixels, sizes = arguments[name], arguments.get("image_sizes")
-    return [tuple(pixels.shape[-2:])] * len(pixels) if sizes is None else [(int(h), int(w)) for h, w in sizes]
-
-
-def image_row(arguments: Mapping[str, Any], patch: int, merge: int) -> Row:
-    """The row of a tower that packs the patches of all images, each in raster order, merge x merge of which become a
-    visual token. Raises PruningError for an image with patches that do not become part of one."""
-    grids = [(1, height // patch, width // patch) for height, width in pixel_sizes(arguments)]
-    for _, rows, columns in grids:
-        if rows % merge or columns % merge:
-            raise PruningError(
-                f"an image of {rows} x {columns} patches does not divide into squares of {merge} x {merge}, which "
-                f"become visual tokens, so the vision tower cannot be pruned. Let the model's processor resize the "
-                f"images, or use a strategy that prunes after the tower, such as FoPru."
-            )
-    return raster_of(grids, merge, arguments["pixel_values"].device)
 
 
 def scale_of_width(tower: Any) -> float:

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters import ModelAdapter
+from tokenprune.adapters.conventions import named_arguments
 from tokenprune.adapters.towers.row import Row
-from tokenprune.engine.arguments import named_arguments
 from tokenprune.engine.tower.row import RowCut
 
 

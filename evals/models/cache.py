@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 from transformers import DynamicCache
 
+from tokenprune.adapters.conventions import CACHE_NAMES
 from tokenprune.adapters.record import record_of
-from tokenprune.engine.arguments import CACHE_NAMES
 from tokenprune.evals.models.tensors import stored_bytes
 
 

@@ -46,7 +46,6 @@ PATCHING = (
     VLLM,
     "evals/bench/timing/stopwatch.py",
     "evals/bench/ideal_rows.py",
-    "evals/models/cache.py",
 )
 #: Outside of the engine, only the reader for probes uses a language model's calls.
 KNOW_CALLS = ("tokenprune/engine/", "tokenprune/patching/decoder_attention.py", "tokenprune/patching/untested.py", VLLM)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from beartype.roar import BeartypeCallHintViolation
 
-from tokenprune.selection.budgets import budget, n_reaching
+from tokenprune.selection.selection import budget, n_reaching
 from tokenprune.sequence.packing import inverse
 
 ROOT = Path(__file__).parents[2]

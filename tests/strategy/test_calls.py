@@ -8,7 +8,8 @@ import torch
 
 from tokenprune import Grid, PruningError, Selection, SettingError
 from tokenprune.strategy import Strategy
-from tokenprune.strategy.calls import check_is_selection, check_layers, strategy_call, valid_interval
+from tokenprune.strategy.base import check_is_selection, strategy_call
+from tokenprune.strategy.staged import check_layers, valid_interval
 from tokenprune.tokens import VisualTokens
 
 GRID = Grid(keep=2)

@@ -15,8 +15,9 @@ stages         prunes between decoder layers
 tower          prunes before and between the layers of the vision tower
 denoising      block diffusion models and robot policies
 labels         labels of the unpruned prompt, where there are fewer logits
-model_methods  overrides of the model's own methods: its forward, its loss, ways to generate
-arguments      finds the arguments and outputs of a call by name
+model_methods  overrides of the model's forward and its loss
+generating     ways to generate that are refused, or that must see the prompt first
+failures       calls whose images cannot be pruned, and their errors
 
 Terms, here and in `tokenprune.sequence`:
 

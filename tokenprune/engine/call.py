@@ -26,12 +26,11 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.encoded import EncodedImage
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.pruned import Views, is_static, physical_view, prompt_slots, span
-from tokenprune.engine.patch import nested
+from tokenprune.engine.failures import nested
 from tokenprune.errors import PruningError
 from tokenprune.sequence.finished_masks import MaskRequest
 from tokenprune.sequence.masks import Mask, is_pattern, padding_of, prunable_mask
 from tokenprune.sequence.packing import Packing, Slots, identity_packing
-from tokenprune.sequence.position_ids import default_ids
 
 if TYPE_CHECKING:
     from tokenprune.engine.attention import WithheldIds
@@ -179,10 +178,10 @@ class Incoming:
     def position_ids(self, kwargs: Mapping[str, Any]) -> Tensor:
         """The position IDs of the new columns, from the language model's arguments. After a pruned prompt with compact
         IDs, they continue it."""
-        ids = kwargs.get("position_ids")
-        if ids is None:
-            ids = default_ids(self.n_columns, self.n_new, kwargs["inputs_embeds"].device)
-        ids = ids.to(kwargs["inputs_embeds"].device)
+        ids, device = kwargs.get("position_ids"), kwargs["inputs_embeds"].device
+        if ids is None:  # the model's own; padding counts
+            ids = torch.arange(self.n_columns, self.n_columns + self.n_new, device=device)[None]
+        ids = ids.to(device)
         if self.index is None:
             return ids
         # Given a mask over the cache, Qwen-VL also numbers the cache's columns, and numbers new images like text.

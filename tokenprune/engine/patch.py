@@ -1,5 +1,5 @@
-"""Hooks and overrides on a model: installed, replaced by others of their kind, and removed, as a unit; kept out of
-compiled graphs; and the errors for calls that went past them.
+"""Hooks and overrides on a model: installed, replaced by others of their kind, and removed, as a unit; and kept
+out of compiled graphs.
 
 Overrides are for what module hooks cannot see. They are objects rather than closures, so that a copy or pickle of the
 model gets its own.
@@ -19,16 +19,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial, reduce
 from threading import Lock, RLock
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 from weakref import WeakSet
 
 import torch
 from torch import nn
 
-from tokenprune.errors import PruningError, UnsupportedError
-
-if TYPE_CHECKING:
-    from tokenprune.adapters.base import ModelAdapter
+from tokenprune.errors import UnsupportedError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Self = TypeVar("Self", bound="Patch")
@@ -154,6 +151,17 @@ class MethodOverride(ABC):
             setattr(self._module, self._name, self._overridden)
 
 
+class FunctionOverride(MethodOverride):
+    """Overrides a method by a function, which is given the method and its arguments."""
+
+    def __init__(self, module: nn.Module, name: str, function: Callable[..., Any]) -> None:
+        super().__init__(module, name)
+        self._function = function
+
+    def override(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(self.original, *args, **kwargs)
+
+
 class ForwardOverride(MethodOverride):
     """Overrides a module's forward. Neither the module nor its name, weights or hooks change."""
 
@@ -209,34 +217,3 @@ def unwatch_hooks(owner: object) -> None:
         if _switched and not _watching:
             torch._dynamo.config.skip_nnmodule_hook_guards = True
             _switched = False
-
-
-def nested() -> PruningError:
-    """The error for a call of the model, or of its language model, inside another one."""
-    return PruningError(
-        "the patched model was called by its own strategy, or by a hook, in the middle of a call with images, which "
-        "would then be pruned wrongly. Compute what it needs before that call, or call another model there, such as a "
-        "copy made before patch()."
-    )
-
-
-def patch_removed_during_call() -> PruningError:
-    """The error for a call whose patch was removed before its images were pruned."""
-    return PruningError(
-        "another thread or a hook removed or replaced the patch before this call had pruned its images. Call the model "
-        "again."
-    )
-
-
-def not_pruned(adapter: ModelAdapter, begun: bool) -> PruningError:
-    """The error for a base model that got images and called its language model past this patch.
-
-    begun: whether the patch was installed when the base model was called.
-    """
-    if not begun:
-        return patch_removed_during_call()
-    return PruningError(
-        f"{type(adapter.model).__name__} got images, but its language model was called in a way that "
-        f"{type(adapter).__name__} does not know, so nothing was pruned. Remove the patch, and report it with your "
-        f"transformers version."
-    )

@@ -19,25 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import counts_from_end, packed_arguments
+from tokenprune.adapters.conventions import counts_from_end, find_cache, named_arguments, new_size, packed_arguments
 from tokenprune.adapters.wrappers import check_no_replica
 from tokenprune.encoded import RECORD_ATTRIBUTE, recall_images
-from tokenprune.engine.arguments import (
-    check_placeholders,
-    find_cache,
-    has_unknown_values,
-    named_arguments,
-    new_size,
-    unknown_cache,
-)
 from tokenprune.engine.attention import WithheldIds, check_not_packed, entering_bias
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.interrupted import interrupted_index
 from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
 from tokenprune.engine.cache.rebuilt import check_not_rebuilt, check_unmodified, fingerprint_pruned
 from tokenprune.engine.call import Arguments, CallContext, Forward, Incoming, Pruned
+from tokenprune.engine.failures import check_placeholders, has_unknown_values, nested, not_pruned, unknown_cache
 from tokenprune.engine.labels import FUSED_HEAD, FusedLabels
-from tokenprune.engine.patch import Register, check_not_traced, dynamo_disabled, nested, not_pruned
+from tokenprune.engine.patch import Register, check_not_traced, dynamo_disabled
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, renumbered, report_images
 from tokenprune.errors import PruningError
 from tokenprune.report import Report

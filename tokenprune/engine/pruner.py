@@ -6,8 +6,7 @@ Prefill             the model, its base model and its language model: what happe
 ModelForward        the model's forward, where it is called past the hooks
 VisionRecorder      the vision tower and the feature functions: records of images while they are encoded
 LossFunction        the loss: shortens labels to match the logits; not for models that denoise
-AssistedDecoding    assisted decoding: refused if it reads the hidden states of the whole prompt
-ContinuousBatching  continuous batching: refused, because it brings no images
+generating          assisted decoding and continuous batching: refused where nothing could be pruned
 
 For a strategy that asks for it:
 
@@ -24,6 +23,8 @@ PolicySteps         the action expert of a robot policy, which does the same
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
@@ -35,8 +36,9 @@ from tokenprune.engine.call import CallContext
 from tokenprune.engine.denoising.canvas import CanvasSteps
 from tokenprune.engine.denoising.plan import check_denoises
 from tokenprune.engine.denoising.policy import PolicySteps
-from tokenprune.engine.model_methods import AssistedDecoding, ContinuousBatching, LossFunction, ModelForward
-from tokenprune.engine.patch import Patch, Register
+from tokenprune.engine.generating import candidate_generator, refuse_continuous_batching
+from tokenprune.engine.model_methods import LossFunction, ModelForward
+from tokenprune.engine.patch import FunctionOverride, Patch, Register
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recording import VisionRecorder
 from tokenprune.engine.stages.pruning import StagePruning
@@ -117,10 +119,10 @@ class Pruner(Patch):
         if self.canvas is None and self.actions is None:  # their losses are not over the pruned sequence
             register(LossFunction(self.model, *loss_function(self.adapter.model), self._context).install())
         if hasattr(self.model, CANDIDATE_GENERATOR):
-            reads_text = "text_attention" in self.strategy.needs
-            register(AssistedDecoding(self.adapter, reads_text).install())
+            generator = partial(candidate_generator, self.adapter, "text_attention" in self.strategy.needs)
+            register(FunctionOverride(self.model, CANDIDATE_GENERATOR, generator).install())
         if hasattr(self.model, CONTINUOUS_BATCHING):
-            register(ContinuousBatching(self.model, CONTINUOUS_BATCHING).install())
+            register(FunctionOverride(self.model, CONTINUOUS_BATCHING, refuse_continuous_batching).install())
         names = {module: name for name, module in self.model.named_modules()}
         self.recorder.modules = {names[module]: module for module in captured if module in names}
 

@@ -21,19 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import ANY_SIZE, interpolates_if_told
+from tokenprune.adapters.conventions import ANY_SIZE, bind_arguments, interpolates_if_told, named_arguments
 from tokenprune.adapters.towers.layers import tokenwise_projector
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.encoded import NOT_RECORDED, RECORD_ATTRIBUTE, EncodedImage, Modality
-from tokenprune.engine.arguments import bind_arguments, named_arguments
 from tokenprune.engine.call import CallContext, Encoding
-from tokenprune.engine.patch import (
-    MethodOverride,
-    Register,
-    check_not_traced,
-    dynamo_disabled,
-    patch_removed_during_call,
-)
+from tokenprune.engine.failures import patch_removed_during_call
+from tokenprune.engine.patch import MethodOverride, Register, check_not_traced, dynamo_disabled
 from tokenprune.engine.shrinking import Shrinking
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection, StageReport

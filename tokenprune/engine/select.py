@@ -19,7 +19,7 @@ from tokenprune.selection import Merge, Selection, StageReport, split
 from tokenprune.sequence.packing import Packing, PromptTokens, pack
 from tokenprune.sequence.position_ids import compact_ids, shrunk_ids
 from tokenprune.strategy import Strategy
-from tokenprune.strategy.calls import check_is_selection, strategy_call, valid_budget
+from tokenprune.strategy.base import check_is_selection, strategy_call, valid_budget
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.shrunk import Shrunk
 from tokenprune.tokens.tower import KeptInTower

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.conventions import find_cache, new_size
 from tokenprune.adapters.decoder.attention import text_capture_points
-from tokenprune.engine.arguments import find_cache, new_size
 from tokenprune.engine.cache.pruned import n_slots
 from tokenprune.engine.patch import dynamo_disabled
 from tokenprune.engine.stages.reading import RowReader, attention_reader

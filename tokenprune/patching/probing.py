@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters import ModelAdapter, adapter_for
+from tokenprune.adapters.conventions import named_arguments
 from tokenprune.adapters.parallel import check_heads
 from tokenprune.adapters.tested import is_tested
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_layer, is_integer
-from tokenprune.engine.arguments import named_arguments
 from tokenprune.engine.patch import dynamo_disabled
 from tokenprune.engine.pruner import Pruner
 from tokenprune.errors import PruningError, SettingError
@@ -224,7 +224,8 @@ def probe(
     model = unwrap_model(model)
     model_adapter = adapter_for(model, adapter)
     check_needs("probe", wanted, model_adapter.offers, model_adapter.description, model_adapter.why_not)
-    check_heads("probe", wanted, model_adapter)
+    if getattr(model, "tp_size", None) not in (None, 1):
+        check_heads("probe", wanted, model_adapter)
     if numbers:
         model_adapter.decoder.check_masks()
     for name in sorted(wanted & {"kept_in_tower", "kept_before_tower", "shrunk"}):

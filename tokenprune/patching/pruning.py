@@ -114,7 +114,8 @@ def patch(
         raise SettingError(f"{type(chosen).__name__}.needs is not a frozenset. Write needs = {frozenset(names)!r}.")
     needs = chosen.required_statistics
     check_needs(repr(chosen), needs, model_adapter.offers, model_adapter.description, model_adapter.why_not)
-    check_heads(repr(chosen), needs, model_adapter)
+    if getattr(model, "tp_size", None) not in (None, 1):
+        check_heads(repr(chosen), needs, model_adapter)
     if file is not None:
         file.warn_unless_made_for(len(model_adapter.layers))
     assert isinstance(model, nn.Module)

@@ -16,11 +16,6 @@ from tokenprune.tokens.shrunk import Shrunk
 PositionIds = Literal["original", "compact"]
 
 
-def default_ids(n_columns: int, n_new: int, device: torch.device) -> Int[Tensor, "one length"]:
-    """Return the default position IDs of `n_new` tokens after `n_columns`; padding counts."""
-    return torch.arange(n_columns, n_columns + n_new, device=device)[None]
-
-
 def compact_ids(
     ids: Real[Tensor, "*components batch length"],
     dropped: Bool[Tensor, "batch length"],

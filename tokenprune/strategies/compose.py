@@ -21,7 +21,7 @@ from tokenprune.strategy import (
     Strategy,
     TowerStrategy,
 )
-from tokenprune.strategy.calls import check_is_selection, strategy_call
+from tokenprune.strategy.base import check_is_selection, strategy_call
 from tokenprune.tokens import PatchTokens, StageTokens, TowerTokens, VisualTokens
 
 Kind = TypeVar("Kind", bound=Strategy)

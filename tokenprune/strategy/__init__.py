@@ -2,9 +2,8 @@
 
 A strategy derives from the class of each place where it prunes; the engine installs only what these classes need.
 
-base       before the language model, which every strategy does
-scoring    ... by ranking tokens by a score, up to a fixed or an adaptive budget
-attention  ... by the attention of the vision tower, and features
+base       before the language model, which every strategy does; calls of its methods, and checks of what they return
+scoring    ... by ranking tokens by a score, up to a fixed or an adaptive budget; by the attention of the vision tower
 merging    ... by merging dropped tokens into kept ones
 video      ... by comparing the frames of a video
 tower      by shrinking images, before the vision tower, and between its layers
@@ -13,11 +12,9 @@ stage      these stages
 schedule   stages by a setting, or that average to a given keep ratio
 skipping   which decoder layers are skipped
 record     what a built-in strategy says about itself
-calls      calls the methods of strategies and checks what they return
 former     former names of base classes
 """
 
-from tokenprune.strategy.attention import AttentionStrategy
 from tokenprune.strategy.base import Strategy
 from tokenprune.strategy.former import AdaptiveStrategy as AdaptiveStrategy
 from tokenprune.strategy.former import DenoisingStrategy as DenoisingStrategy
@@ -25,7 +22,7 @@ from tokenprune.strategy.former import RankedStrategy as RankedStrategy
 from tokenprune.strategy.former import TextScoreStrategy as TextScoreStrategy
 from tokenprune.strategy.merging import MergingStrategy
 from tokenprune.strategy.record import Record
-from tokenprune.strategy.scoring import ScoreStrategy
+from tokenprune.strategy.scoring import AttentionStrategy, ScoreStrategy
 from tokenprune.strategy.stage import DenoisingStage, Stage
 from tokenprune.strategy.staged import StagedStrategy
 from tokenprune.strategy.tower import PatchStrategy, ResizeStrategy, TowerStrategy

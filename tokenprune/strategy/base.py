@@ -1,14 +1,21 @@
-"""The base of every strategy: a pure function of visual tokens, with a budget."""
+"""The base of every strategy, a pure function of visual tokens with a budget; calls of its methods, and checks of what
+they return. Errors name the strategy and the method, and say what to return."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from operator import index
 from typing import Any, ClassVar, Literal
 
+from torch import Tensor
+
 from tokenprune.checks import check_budget, check_choice, plain
-from tokenprune.errors import SettingError
+from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, budget
+from tokenprune.selection.precision import without_autocast
 from tokenprune.strategy.record import Record
 from tokenprune.tokens.visual import VisualTokens
 
@@ -116,3 +123,64 @@ class Strategy(ABC):
         """The same strategy with a budget of `n_kept` tokens, for a part of an image that has `n_visual`; with
         `all_enter` itself, because stages count all tokens of the image, whatever enters."""
         return self if self.all_enter else replace(self, keep_ratio=None, keep=n_kept, budget_per="image")
+
+
+@contextmanager
+def strategy_call(strategy: Strategy, method: str, *inputs: Tensor) -> Iterator[None]:
+    """Wrap the call of a strategy's method with `inputs`: disables torch.autocast, and prefixes PruningError and
+    SettingError with the names of the strategy and the method.
+
+    Raises PruningError if the method has changed one of `inputs` in place, which torch.inference_mode hides, or if it
+    raised an error while one of them has NaN.
+    """
+    name = type(strategy).__name__
+    before = [_version(tensor) for tensor in inputs]
+    try:
+        with without_autocast(inputs[0].device):
+            yield
+    except Exception as error:
+        if any(bool(tensor.isnan().any()) for tensor in inputs):
+            raise PruningError(
+                f"{name}.{method}: what it was given has NaN (not a number). If the model is in float16, load it in "
+                f"bfloat16 or float32; else look for pixels or weights that are not finite."
+            ) from error
+        if not isinstance(error, PruningError | SettingError) or str(error).startswith((f"{name}.", f"{name}:")):
+            raise
+        raise type(error)(f"{name}.{method}: {error}") from error
+    if before != [_version(tensor) for tensor in inputs]:
+        raise PruningError(
+            f"{name}.{method} changed tensors of its tokens in place. Others read them too, and what the model gets "
+            f"does not change. Work on copies, such as tokens.features.clone(), which .float() makes of float16 "
+            f"and bfloat16 only; to change kept tokens, return a Selection with a Merge."
+        )
+
+
+def check_is_selection(strategy: Strategy, method: str, returned: object, n: int, which: str = "") -> None:
+    """Raise PruningError unless a strategy's method has returned a Selection over `n` visual tokens."""
+    if isinstance(returned, Selection) and returned.n_visual == n:
+        return
+    found = f"a Selection over {returned.n_visual}" if isinstance(returned, Selection) else type(returned).__name__
+    tokens = f"the {n} visual tokens {which}" if which else f"{n} visual tokens"
+    raise PruningError(
+        f"{type(strategy).__name__}.{method} returned {found}; it must return a Selection over {tokens}: "
+        f"Selection(kept, {n}), with their indices in a LongTensor, or Selection.best(scores, n_kept)."
+    )
+
+
+def valid_budget(strategy: Strategy, n_visual: int) -> int:
+    """How many of `n_visual` tokens the strategy may keep before the language model."""
+    returned: Any = strategy.budget(n_visual)
+    try:
+        most = index(returned)  # takes numpy's integers and one-element tensors, too
+    except TypeError:
+        most = 0
+    if most > 0:
+        return most
+    raise PruningError(
+        f"{type(strategy).__name__}.budget({n_visual}) returned {returned!r}; it must return how many visual tokens "
+        f"may be kept, an integer of at least 1."
+    )
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version

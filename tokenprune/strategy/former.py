@@ -13,7 +13,7 @@ from tokenprune.selection import Selection
 from tokenprune.strategy.scoring import ScoreStrategy
 from tokenprune.strategy.stage import DenoisingStage, Stage
 from tokenprune.strategy.staged import StagedStrategy
-from tokenprune.tokens.visual import StageTokens
+from tokenprune.tokens.stages import StageTokens
 
 RankedStrategy = AdaptiveStrategy = ScoreStrategy
 

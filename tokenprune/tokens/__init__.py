@@ -1,6 +1,7 @@
 """The tensors that a strategy reads: visual tokens, their layout, and attention.
 
-visual          the visual tokens of an image at each place where a strategy may prune
+visual          the visual tokens of an image before the language model
+stages          ... inside it, and between denoising steps
 statistics      what a strategy may declare in `needs`, and the error for a model that does not offer it
 layout          their grids, tiles and newline tokens, and how patches become visual tokens
 frames          the frames of a video
@@ -15,10 +16,11 @@ from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.frames import Frames
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.shrunk import Shrunk
+from tokenprune.tokens.stages import FirstLayerInputs, StageTokens, StepTokens
 from tokenprune.tokens.statistics import STATISTICS
 from tokenprune.tokens.text_attention import TextAttention
 from tokenprune.tokens.tower import KeptInTower, PatchTokens, TowerTokens
-from tokenprune.tokens.visual import FirstLayerInputs, StageTokens, StepTokens, VisualTokens
+from tokenprune.tokens.visual import VisualTokens
 
 __all__ = [
     "STATISTICS",

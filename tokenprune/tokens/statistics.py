@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from typing import Any, TypeVar
 
-from tokenprune.errors import SettingError, UnsupportedError, unknown
+from tokenprune.errors import PruningError, SettingError, UnsupportedError, unknown
+
+Declared = TypeVar("Declared")
 
 #: Each text says what to do if a model does not offer the statistic.
 STATISTICS = {
@@ -39,10 +42,36 @@ STATISTICS = {
 }
 
 
+class Offered(Set[str]):
+    """The statistics that a model offers. Whether it has one is only found out when somebody asks for that one.
+
+    questions: for each statistic, a function whose result is true if the model has it.
+    """
+
+    def __init__(self, questions: Mapping[str, Callable[[], object]]) -> None:
+        self._questions = questions
+
+    def __contains__(self, statistic: object) -> bool:
+        return statistic in self._questions and bool(self._questions[str(statistic)]())
+
+    def __iter__(self) -> Iterator[str]:
+        return filter(self.__contains__, self._questions)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __or__(self, more: Set[object]) -> Offered:
+        return Offered({**self._questions, **{str(statistic): lambda: True for statistic in more}})
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[Any]) -> frozenset[Any]:  # what `&` and `-` make
+        return frozenset(it)
+
+
 def check_needs(
     owner: str,
     needs: frozenset[str],
-    offers: frozenset[str],
+    offers: Set[str],
     model: str,
     why: Callable[[str], str | None] = lambda need: None,
     instead: str = "",
@@ -59,3 +88,13 @@ def check_needs(
                 f"{owner} needs {STATISTICS[need]}. {model} {lacks}; it offers: "
                 f"{', '.join(sorted(offers)) or 'nothing'}. {instead}".rstrip()
             )
+
+
+def declared(name: str, need: str, value: Declared | None) -> Declared:
+    """Return what `tokens.name` reads. Raises PruningError without it: the strategy has not declared the `need`."""
+    if value is None:
+        raise PruningError(
+            f'tokens.{name} is not among the strategy\'s needs. Add "{need}" to them, for instance:\n'
+            f'    needs = frozenset({{"{need}"}})'
+        )
+    return value

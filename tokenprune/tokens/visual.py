@@ -1,11 +1,11 @@
-"""The visual tokens that a strategy reads at each place where it may prune."""
+"""The visual tokens that a strategy reads before the language model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +16,7 @@ from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.frames import Frames
 from tokenprune.tokens.layout import Grid3, Layout, of_left
 from tokenprune.tokens.shrunk import Shrunk
-from tokenprune.tokens.text_attention import TextAttention
+from tokenprune.tokens.statistics import declared
 from tokenprune.tokens.tower import KeptInTower
 
 
@@ -141,89 +141,4 @@ class VisualTokens:
         return VisualTokens(features, layout, self.image, statistics)
 
     def _declared(self, name: str) -> Any:
-        return _declared(name, name, self.statistics.get(name))
-
-
-@dataclass(frozen=True, eq=False)
-class FirstLayerInputs:
-    """Hidden states of one image's visual tokens, and of the text after it, on entry to the first decoder layer."""
-
-    visual: Float[Tensor, "entered width"]
-    text: Float[Tensor, "text width"]
-
-
-@dataclass(frozen=True, eq=False)
-class StageTokens:
-    """The remaining visual tokens of one image at the start of an in-LLM stage.
-
-    features: their hidden states on entry to the stage's first decoder layer.
-    left: their indices within the image's visual tokens, ascending.
-    layout: the layout of all the image's visual tokens.
-    scores: their scores in the previous selection; None if it gave none.
-    text_attention, prompt, text: to be read as `attention`, `entered` and `text_features`. `prompt` is a function,
-        because few strategies read its result.
-    """
-
-    features: Float[Tensor, "left width"]
-    left: Int[Tensor, " left"]
-    layout: Layout
-    scores: Float[Tensor, " left"] | None = None
-    text_attention: TextAttention | None = None
-    prompt: Callable[[], FirstLayerInputs] | None = None
-    text: Float[Tensor, "text width"] | None = None
-
-    @property
-    def n_left(self) -> int:
-        return len(self.left)
-
-    @property
-    def n_visual(self) -> int:
-        """The number of visual tokens of the whole image."""
-        return self.layout.n_visual
-
-    @property
-    def attention(self) -> TextAttention:
-        """The attention of the decoder layer before the stage, or, if the stage `looks_ahead`, of its first one; among
-        at least all the remaining tokens."""
-        return _declared("attention", "text_attention", self.text_attention)
-
-    @property
-    def entered(self) -> FirstLayerInputs:
-        """Hidden states on entry to the first decoder layer."""
-        return _declared("entered", "text_attention", self.prompt)()
-
-    @property
-    def text_features(self) -> Float[Tensor, "text width"]:
-        """The hidden states of the text after the image on entry to the stage's first decoder layer."""
-        return _declared("text_features", "text_attention", self.text)
-
-
-@dataclass(frozen=True, eq=False)
-class StepTokens:
-    """The remaining visual tokens of one image between two denoising steps.
-
-    attention: the attention that the canvas paid to each of them in the step before, averaged over heads and canvas
-        positions.
-    left: their indices within the image's visual tokens, ascending.
-    n_visual: the number of visual tokens of the whole image.
-    """
-
-    attention: Float[Tensor, " left"]
-    left: Int[Tensor, " left"]
-    n_visual: int
-
-    @property
-    def n_left(self) -> int:
-        return len(self.left)
-
-
-Declared = TypeVar("Declared")
-
-
-def _declared(name: str, need: str, value: Declared | None) -> Declared:
-    if value is None:
-        raise PruningError(
-            f'tokens.{name} is not among the strategy\'s needs. Add "{need}" to them, for instance:\n'
-            f'    needs = frozenset({{"{need}"}})'
-        )
-    return value
+        return declared(name, name, self.statistics.get(name))

@@ -13,8 +13,9 @@ from torch import Tensor
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies import STRATEGIES, CDPruner
 from tokenprune.strategy import Stage, StagedStrategy, Strategy, TowerStrategy
+from tokenprune.tokens.stages import StageTokens
 from tokenprune.tokens.tower import TowerTokens
-from tokenprune.tokens.visual import StageTokens, VisualTokens
+from tokenprune.tokens.visual import VisualTokens
 
 Settings = dict[str, Any]
 

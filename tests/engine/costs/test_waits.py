@@ -153,7 +153,7 @@ def test_a_fopru_prefill_is_short_to_read(entered_by: dict[str, list[str]]) -> N
 def test_a_patch_and_the_first_logits_are_short_to_read(entered_by: dict[str, list[str]]) -> None:
     """Beside what a prefill enters: what `patch` checks and registers."""
     entered = set(entered_by["patch"])
-    assert len(entered) <= 44, sorted(entered)
+    assert len(entered) <= 35, sorted(entered)
     assert not [file for file in entered if file.startswith((*MECHANISMS, "engine/denoising/", "patching/untested.py"))]
     assert {"engine/pruner.py", "engine/prefill.py"} <= entered
 

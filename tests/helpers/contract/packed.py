@@ -13,8 +13,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 import tokenprune
 from helpers.contract.tower import bias_of, merged_at
 from tokenprune.adapters import ModelAdapter
+from tokenprune.adapters.conventions import named_arguments
 from tokenprune.adapters.towers.layers import RowLayers
-from tokenprune.engine.arguments import named_arguments
 
 #: The biases on the logits of keys, for the segments that the running layer has yet to process.
 _segments: list[Tensor] = []

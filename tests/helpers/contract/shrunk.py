@@ -13,9 +13,8 @@ from torch import Tensor
 
 import tokenprune
 from tokenprune.adapters import ModelAdapter
-from tokenprune.adapters.conventions import ANY_SIZE, interpolates_if_told
+from tokenprune.adapters.conventions import ANY_SIZE, bind_arguments, interpolates_if_told
 from tokenprune.encoded import Modality
-from tokenprune.engine.arguments import bind_arguments
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenprune.engine.arguments import new_size
+from tokenprune.adapters.conventions import new_size
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.pruned import n_slots
 from tokenprune.errors import PruningError

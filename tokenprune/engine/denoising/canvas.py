@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.conventions import find_cache, named_arguments
 from tokenprune.adapters.decoder.denoising import BlockDiffusion
-from tokenprune.engine.arguments import find_cache, named_arguments
 from tokenprune.engine.cache.pruned import index_of, is_static, settle
 from tokenprune.engine.call import CallContext, Forward
 from tokenprune.engine.denoising.plan import checked_canvas_layer, checked_step_stages
@@ -32,8 +32,8 @@ from tokenprune.selection import Selection, scores_of_all
 from tokenprune.sequence.masks import FULL
 from tokenprune.sequence.packing import inverse
 from tokenprune.strategy import DenoisingStage, StagedStrategy, Strategy
-from tokenprune.strategy.calls import check_is_selection, strategy_call
-from tokenprune.tokens.visual import StepTokens
+from tokenprune.strategy.base import check_is_selection, strategy_call
+from tokenprune.tokens.stages import StepTokens
 
 #: The attribute of a cache that holds its Canvas. It lives and is copied with the cache.
 CANVAS_ATTRIBUTE = "_tokenprune_canvas"

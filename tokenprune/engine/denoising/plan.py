@@ -7,7 +7,7 @@ from tokenprune.adapters.decoder.denoising import BlockDiffusion, Policy
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import DenoisingStage, StagedStrategy, Strategy
-from tokenprune.strategy.calls import check_stages, valid_interval
+from tokenprune.strategy.staged import check_stages, valid_interval
 
 
 def check_denoises(strategy: Strategy, adapter: ModelAdapter) -> None:

@@ -17,9 +17,9 @@ from typing import Any, cast
 from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.conventions import bind_arguments, find_cache, named_arguments
 from tokenprune.adapters.decoder.denoising import PREFIX_ATTRIBUTE, Policy, PolicyPrefix
 from tokenprune.encoded import RECORD_ATTRIBUTE, EncodedImage
-from tokenprune.engine.arguments import bind_arguments, find_cache, named_arguments
 from tokenprune.engine.cache.pruned import index_of, n_slots
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.patch import ForwardOverride, MethodOverride, Register, dynamo_disabled
@@ -28,7 +28,7 @@ from tokenprune.engine.stages.pruning import StagedLayer
 from tokenprune.engine.stages.skipping import SkippedLayer
 from tokenprune.report import Denoising, Report
 from tokenprune.strategy import Strategy
-from tokenprune.strategy.calls import valid_interval
+from tokenprune.strategy.staged import valid_interval
 
 #: The attribute of a cache that holds its ActionSteps. It lives and is copied with the cache.
 ACTIONS_ATTRIBUTE = "_tokenprune_actions"

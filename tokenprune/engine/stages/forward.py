@@ -19,7 +19,7 @@ from tokenprune.report import ImageReport
 from tokenprune.selection import Selection, StageReport, scores_of_all
 from tokenprune.sequence.packing import Packing
 from tokenprune.strategy import Stage
-from tokenprune.tokens.visual import FirstLayerInputs
+from tokenprune.tokens.stages import FirstLayerInputs
 
 
 @dataclass(eq=False)

@@ -13,8 +13,9 @@ from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.selection import Selection
 from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import Stage, StagedStrategy
-from tokenprune.strategy.calls import check_is_selection, strategy_call, valid_stages
-from tokenprune.tokens.visual import StageTokens
+from tokenprune.strategy.base import check_is_selection, strategy_call
+from tokenprune.strategy.staged import valid_stages
+from tokenprune.tokens.stages import StageTokens
 
 
 def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Stage, ...]:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.engine.arguments import hidden_states_first
+from tokenprune.adapters.conventions import hidden_states_first
 from tokenprune.engine.attention import stage_bias
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.pruned import is_static
@@ -31,8 +31,8 @@ from tokenprune.engine.stages.reading import attention_reader
 from tokenprune.engine.stages.run import StageRun, text_places
 from tokenprune.sequence.packing import Packing, PromptTokens, identity_packing, pack
 from tokenprune.strategy import Stage, StagedStrategy
-from tokenprune.strategy.calls import valid_skips
-from tokenprune.tokens.visual import StageTokens
+from tokenprune.strategy.staged import valid_skips
+from tokenprune.tokens.stages import StageTokens
 
 
 class StagePruning:

@@ -10,12 +10,12 @@ from collections.abc import Collection
 from typing import Any
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.engine.arguments import hidden_states_first
+from tokenprune.adapters.conventions import hidden_states_first
 from tokenprune.engine.patch import ForwardOverride, Register
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.sequence.masks import INDEXED, POOLED
 from tokenprune.strategy import StagedStrategy
-from tokenprune.strategy.calls import valid_skips
+from tokenprune.strategy.staged import valid_skips
 
 
 class LayerSkipping:

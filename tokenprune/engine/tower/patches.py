@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenprune.adapters.towers.row import Row
 from tokenprune.selection import Selection
 from tokenprune.strategy import PatchStrategy
-from tokenprune.strategy.calls import check_is_selection, strategy_call
+from tokenprune.strategy.base import check_is_selection, strategy_call
 from tokenprune.tokens.tower import PatchTokens
 
 

@@ -17,11 +17,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import recomputes_hooks
+from tokenprune.adapters.conventions import bind_arguments, hidden_states_first, named_arguments, recomputes_hooks
 from tokenprune.adapters.towers.attention import Projected
 from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.adapters.towers.row import Row
-from tokenprune.engine.arguments import bind_arguments, hidden_states_first, named_arguments
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.patch import ForwardOverride, Register, dynamo_disabled
 from tokenprune.engine.tower.patches import in_order, patch_tokens, selected_patches

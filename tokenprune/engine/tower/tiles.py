@@ -13,7 +13,8 @@ from tokenprune.engine.select import explained_nan
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy, TowerStrategy
-from tokenprune.strategy.calls import check_is_selection, check_layers, strategy_call
+from tokenprune.strategy.base import check_is_selection, strategy_call
+from tokenprune.strategy.staged import check_layers
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import KeptInTower, TowerTokens, sizes_of, token_means

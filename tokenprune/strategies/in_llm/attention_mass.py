@@ -40,7 +40,7 @@ class AttentionMass(StagedStrategy, ScoreStrategy):
     needs: ClassVar[frozenset[str]] = frozenset({"text_attention"})
     all_enter: ClassVar[bool] = True
 
-    mass: float = 0.95
+    mass: float = 0.95  # pyright: ignore[reportIncompatibleVariableOverride]  a setting here
     layer: int = 2
     every: int = 4
 

@@ -16,7 +16,7 @@ from tokenprune.serving.vllm.settings import COMPACT, Settings
 from tokenprune.serving.vllm.towers.from_config import config_with_tower, encoder_layer, tower_of_config
 from tokenprune.strategies.compose import Compose
 from tokenprune.strategy import ScoreStrategy, StagedStrategy, Strategy
-from tokenprune.strategy.calls import valid_skips, valid_stages
+from tokenprune.strategy.staged import valid_skips, valid_stages
 from tokenprune.tokens.statistics import STATISTICS, check_needs
 
 #: Why vLLM cannot give a strategy what it needs.
