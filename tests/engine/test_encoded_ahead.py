@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from engine.cache.test_interrupts import interrupt
 from helpers.families.base import ENCODES_FIRST
 from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
-from tokenprune import DivPrune, FlowCut, FoPru, Grid, PruningError, Random, Strategy, VisionZip
+from tokenprune import SCOPE, DivPrune, FlowCut, FoPru, Grid, PruningError, Random, Strategy, VisionZip
 
 pytestmark = pytest.mark.skipif(not ENCODES_FIRST, reason="this transformers does not take encoded images")
 
@@ -22,7 +23,13 @@ def encoded(model: Any, strategy: Strategy) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("before", "now"),
-    [(FoPru(layer=0), FoPru(layer=1)), (DivPrune(), FoPru()), (FoPru(), Random()), (FlowCut(), DivPrune())],
+    [
+        (FoPru(layer=0), FoPru(layer=1)),
+        (DivPrune(), FoPru()),
+        (FoPru(), Random()),
+        (FlowCut(), DivPrune()),
+        (FoPru(), SCOPE()),
+    ],
 )
 def test_one_that_reads_something_else(llava: Any, before: Strategy, now: Strategy) -> None:
     given = encoded(llava, before)
@@ -40,6 +47,38 @@ def test_one_that_reads_the_same_or_less(llava: Any, before: Strategy, now: Stra
     given = encoded(llava, before)
     with torch.no_grad(), tokenprune.patch(llava, now):
         assert torch.equal(llava(**given).logits, llava(**prompt([1])).logits)
+
+
+def test_one_that_has_looked_at_them(llava: Any) -> None:
+    """The tower's attention is freed once a strategy has used it, and an equal one continues with the selection."""
+    given = encoded(llava, FoPru(keep_ratio=0.5))
+    with torch.no_grad():
+        with tokenprune.patch(llava, FoPru(keep_ratio=0.5)):
+            first = llava(**given).logits
+        with tokenprune.patch(llava, FoPru(keep_ratio=0.5)):
+            assert torch.equal(llava(**given).logits, first)
+        said = r"encoded for FoPru\(keep_ratio=0.5.*Encode them again"
+        with tokenprune.patch(llava, FoPru(keep_ratio=0.25)), pytest.raises(PruningError, match=said):
+            llava(**given)
+
+
+def test_images_encoded_before_the_patch(llava: Any) -> None:
+    """Also if another call with images, encoded in time, was never made."""
+    inputs = prompt([1])
+    with torch.no_grad():
+        before = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)
+        with tokenprune.patch(llava, FoPru()):
+            hook = llava.register_forward_pre_hook(interrupt)
+            given = {"input_ids": inputs["input_ids"], "mm_encoder_outputs": {"image": before}}
+            encoded = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)
+            with pytest.raises(KeyboardInterrupt):
+                llava(**{**given, "mm_encoder_outputs": {"image": encoded}})
+            hook.remove()
+            with pytest.raises(PruningError, match=r"encoded outside this patch.*encode after patch\(\)"):
+                llava(**given)
+            assert torch.equal(
+                llava(**{**given, "mm_encoder_outputs": {"image": encoded}}).logits, llava(**inputs).logits
+            )
 
 
 def test_a_cache_of_features(llava: Any) -> None:

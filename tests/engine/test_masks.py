@@ -8,10 +8,10 @@ import torch
 from helpers.contract.modes import MODES
 from helpers.contract.oracle import assert_close, dropped_columns, of_left
 from helpers.families import FAMILIES, Family
-from helpers.families.base import CACHE, ENCODES_FIRST, EOS, IMAGE, RECENT, additive, decoder
+from helpers.families.base import CACHE, EOS, IMAGE, RECENT, additive, decoder
 from helpers.families.llava import Llava
 from torch import Tensor
-from transformers import DynamicCache, Gemma2Config, MistralConfig, Qwen2Config, StaticCache
+from transformers import DynamicCache, Gemma2Config, MistralConfig, Qwen2Config
 
 import tokenprune
 from tokenprune import PruningError, Random, UnsupportedError
@@ -19,7 +19,6 @@ from tokenprune.sequence.finished_masks import MaskRequest
 from tokenprune.sequence.masks import FULL, SLIDING, LayerKinds
 from tokenprune.sequence.packing import Packing, Slots
 
-STEPS = 4
 PER_ROW = {"single": [1], "padded": [1, 2]}
 
 
@@ -94,89 +93,9 @@ def test_masks_that_are_added(name: str, mode: str) -> None:
     assert_close(run.logits, run.expected(family, model, dropped))
 
 
-@pytest.mark.parametrize("name", WINDOWED)
-def test_beams(name: str) -> None:
-    """Every returned score must equal the oracle's log-probability."""
-    # If transformers repeats each image separately, the beams of a prompt with two images see different images.
-    family, model, per_row, n = CASES[name], model_of(name), [1, 2] if ENCODES_FIRST else [1, 1], 3
-    inputs = family.prompt(per_row)
-    search = {"num_beams": n, "num_return_sequences": n, "do_sample": False, "max_new_tokens": STEPS}
-    with torch.no_grad(), tokenprune.patch(model, strategy()) as handle:
-        out = model.generate(**inputs, **search, return_dict_in_generate=True, output_scores=True)
-    answers = out.sequences[:, -STEPS:]
-    whole = family.continued(family.repeated(inputs, n, per_row), answers)
-    logits = family.oracle(model, whole, dropped_columns(whole["input_ids"], [handle.report]))[:, -STEPS - 1 : -1]
-    scores = logits.log_softmax(-1).gather(2, answers[..., None])[..., 0].mean(1)
-    assert_close(out.sequences_scores, scores)
-
-
-class Talk:
-    """Turns of a conversation through `generate`, each given the whole conversation and the cache, and checked."""
-
-    def __init__(self, name: str) -> None:
-        self.family, self.model, self.cache = CASES[name], model_of(name), None
-        self.reports: list[tokenprune.Report] = []
-        self.whole: dict[str, Any] = {}
-        self.images: list[list[Any]] = [[], []]  # of each row
-
-    def turn(self, n_images: int, seed: int, texts: list[int], **settings: Any) -> None:
-        inputs = self.family.prompt([n_images] * 2, texts=texts, seed=seed)
-        along = ["input_ids", "attention_mask", *self.family.token_types(inputs["input_ids"])]
-        given = {**inputs, **{key: torch.cat([self.whole[key], inputs[key]], 1) for key in along if self.whole}}
-        with torch.no_grad(), tokenprune.patch(self.model, strategy(seed)) as handle:
-            out = self.model.generate(
-                **given,
-                **({} if self.cache is None else {CACHE: self.cache}),
-                max_new_tokens=STEPS,
-                do_sample=False,
-                return_dict_in_generate=True,
-                output_logits=True,
-                **settings,
-            )
-            if n_images:
-                self.reports.append(handle.report)
-        self.cache = out[CACHE]
-        for i, image in enumerate(inputs.images):
-            self.images[i // n_images].append(image)
-        whole = self.family.continued(given, out.sequences[:, -STEPS:])
-        self.whole = {key: whole[key] for key in along}
-        images = self.family.join([*self.images[0], *self.images[1]], [len(row) for row in self.images])
-        dropped = dropped_columns(whole["input_ids"], self.reports)
-        logits = self.family.oracle(self.model, {**self.whole, **images}, dropped)
-        assert_close(torch.stack(out.logits, 1), logits[:, -STEPS - 1 : -1])
-
-
 def sees_later_images(name: str) -> bool:
     """Return False if this transformers makes wrong masks for later images in Gemma 3, even without pruning."""
     return RECENT or not name.startswith("gemma3")
-
-
-@pytest.mark.parametrize("name", [name for name in CASES if name != "paligemma"])  # has no causal prompt
-def test_masks_of_a_conversation(name: str) -> None:
-    talk = Talk(name)
-    talk.turn(1, 1, texts=[4, 4])
-    talk.turn(0, 2, texts=[9, 9])
-    talk.turn(int(sees_later_images(name)), 3, texts=[3, 3])
-    talk.turn(0, 4, texts=[2, 4])  # pads the shorter row in mid-conversation
-
-
-@pytest.mark.parametrize("name", [n for n in ("mistral-8", "qwen2-8", "gemma3-window") if sees_later_images(n)])
-def test_a_conversation_that_starts_with_text(name: str) -> None:
-    """The first image comes after an unpruned cache whose windows are already full."""
-    talk = Talk(name)
-    talk.turn(0, 1, texts=[15, 15])
-    talk.turn(1, 2, texts=[4, 4])
-    talk.turn(0, 3, texts=[4, 4])
-
-
-@pytest.mark.parametrize("name", ["mistral-8", "qwen2-8"])  # Gemma 3's masks are wrong there even without pruning
-@pytest.mark.parametrize("n_images", [0, 1])
-def test_a_static_conversation(name: str, n_images: int) -> None:
-    talk = Talk(name)
-    talk.cache = StaticCache(config=talk.model.config.get_text_config(), max_cache_len=256)
-    talk.turn(n_images, 1, texts=[15, 15])
-    talk.turn(1, 2, texts=[4, 4])
-    talk.turn(0, 3, texts=[4, 4])
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from engine.cache.test_chat import Chat
 from helpers.contract.modes import MODES
-from helpers.contract.oracle import as_reported, assert_close, compact_ids, dropped_columns, oracle_logits
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns, oracle_logits
 from helpers.families import FAMILIES
-from helpers.tiny import BEFORE_THE_LANGUAGE_MODEL, CACHE, IMAGE, PAD, prompt
-from transformers import StaticCache
+from helpers.tiny import CACHE, IMAGE, PAD, prompt
 
 import tokenprune
 from tokenprune import FastV, FoPru, Selection, Strategy
@@ -64,24 +62,6 @@ def test_compact_ids_have_no_gaps(llava: Any) -> None:
     assert seen[0][0].tolist() == list(range(left))
     assert report.images[0].position_ids.tolist() == list(range(4, 4 + report.n_kept))
     assert [ids.tolist() for ids in seen[1:]] == [[[left + step]] for step in range(STEPS - 1)]
-
-
-@pytest.mark.parametrize("name", BEFORE_THE_LANGUAGE_MODEL)
-@pytest.mark.parametrize("per_row", [[1], [2, 1]])
-def test_compact_is_masking_under_compact_ids(llava: Any, name: str, per_row: list[int]) -> None:
-    inputs = prompt(per_row)
-    out, report, _ = run(llava, inputs, "compact", name)
-    real = torch.cat([inputs["attention_mask"], torch.ones(len(per_row), STEPS).long()], 1)
-    dropped = dropped_columns(out.sequences, [report])
-    logits = torch.stack(out.logits, 1)
-
-    def oracle(position_ids: torch.Tensor | None) -> torch.Tensor:
-        with as_reported(llava, out.sequences, [report]):
-            full = oracle_logits(llava, out.sequences, real, inputs["pixel_values"], dropped, position_ids)
-        return full[:, -STEPS - 1 : -1]
-
-    assert_close(logits, oracle(compact_ids(real, dropped)))
-    assert (logits - oracle(None)).abs().max() > 1e-2  # so the oracle distinguishes the two
 
 
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
@@ -180,15 +160,6 @@ def test_every_mode(mode: str, attention: str) -> None:
     assert_close(run.logits, run.expected(family, model, dropped))
 
 
-@pytest.mark.parametrize("position_ids", ["original", "compact"])
-def test_a_conversation(llava: Any, position_ids: Any) -> None:
-    chat = Chat(llava, position_ids)
-    with torch.no_grad(), tokenprune.patch(llava, Varied(), position_ids=position_ids) as handle:
-        for seed, n_images in enumerate([1, 0, 1, 0], start=5):
-            chat.turn(prompt([n_images] * 2, texts=[4, 4], seed=seed), handle)
-    assert all(len({image.n_kept for image in report.images}) > 1 for report in chat.reports)
-
-
 def test_holes_of_an_earlier_turn_where_no_mask_comes(llava: Any) -> None:
     """In the second turn, all rows keep the same number."""
     first, second = (prompt([1, 1], texts=[4, 4], seed=seed) for seed in (5, 7))
@@ -199,42 +170,6 @@ def test_holes_of_an_earlier_turn_where_no_mask_comes(llava: Any) -> None:
         with tokenprune.patch(llava, FoPru(keep_ratio=0.25)):
             expected = llava(**{**second, "attention_mask": mask}, **{CACHE: copy.deepcopy(cache)}).logits
             assert_close(llava(**{**second, "attention_mask": None}, **{CACHE: cache}).logits, expected)
-
-
-def test_a_static_conversation(llava: Any) -> None:
-    """A static cache can be reused while it has room."""
-    arguments: dict[str, Any] = {CACHE: StaticCache(config=llava.config.get_text_config(), max_cache_len=256)}
-    chat = Chat(llava, **arguments)
-    with torch.no_grad(), tokenprune.patch(llava, Varied()) as handle:
-        chat.turn(prompt([1, 1], seed=5), handle)
-        chat.settings = {}
-        chat.turn(prompt([0, 0], seed=6), handle)
-        chat.turn(prompt([1, 1], seed=7), handle)
-    assert chat.cache is arguments[CACHE]
-
-
-@pytest.mark.parametrize("position_ids", ["original", "compact"])
-@pytest.mark.parametrize(
-    ("method", "argument", "rows"),
-    [
-        ("reorder_cache", torch.tensor([1, 0]), [1, 0]),
-        ("batch_select_indices", torch.tensor([1]), [1]),
-        ("batch_repeat_interleave", 2, [0, 0, 1, 1]),
-    ],
-)
-def test_rows_move_with_the_cache(llava: Any, method: str, argument: Any, rows: list[int], position_ids: Any) -> None:
-    """Beam search and contrastive search move cache rows; holes and position IDs must move along."""
-    inputs = prompt([1, 1], texts=[4, 4], seed=5)
-    length = inputs["input_ids"].shape[1]
-    new = torch.tensor([[5], [9]])
-    mask = torch.ones(2, length + 1).long()
-    with torch.no_grad(), tokenprune.patch(llava, Varied(), position_ids=position_ids):
-        cache = llava(**inputs, use_cache=True)[CACHE]
-        moved = copy.deepcopy(cache)
-        expected = llava(input_ids=new, attention_mask=mask, **{CACHE: cache}).logits[rows]
-        getattr(moved, method)(argument)
-        logits = llava(input_ids=new[rows], attention_mask=mask[rows], **{CACHE: moved}).logits
-    assert_close(logits, expected)
 
 
 def test_packing() -> None:

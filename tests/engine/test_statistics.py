@@ -145,23 +145,11 @@ def test_colors_undo_the_normalisation(tower: str) -> None:
         "dinov2": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
         "internvl": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     }[tower]
-    seen = []
-
-    @dataclass(frozen=True)
-    class Looks(ScoreStrategy):
-        needs = frozenset({"colors"})
-
-        def score(self, tokens: VisualTokens) -> torch.Tensor:
-            seen.append(tokens.colors)
-            return tokens.features.norm(dim=-1)
-
     inputs = prompt([1])
     image = torch.rand(1, 3, *inputs["pixel_values"].shape[-2:])
     inputs["pixel_values"] = (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    model = tiny_llava(tower)
-    with torch.no_grad(), tokenprune.patch(model, Looks()):
-        model(**inputs)
-    torch.testing.assert_close(seen[0], image)
+    with tokenprune.probe(tiny_llava(tower), {"colors"}) as seen:
+        torch.testing.assert_close(seen.run(**inputs)[0].tokens.colors, image)
 
 
 def test_images_and_videos_are_numbered_in_reading_order() -> None:

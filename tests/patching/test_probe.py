@@ -9,8 +9,7 @@ import pytest
 import torch
 from helpers.families import COMPACT_ONLY, FAMILIES, VERSION
 from helpers.families.base import ENCODES_FIRST
-from helpers.families.llava import TOWERS
-from helpers.tiny import CACHE, IMAGE, SIDE, prompt, tiny_llava
+from helpers.tiny import CACHE, IMAGE, SIDE, prompt
 from torch.testing import assert_close
 from transformers import DynamicCache, StaticCache
 
@@ -57,20 +56,6 @@ def test_outputs_are_bitwise_unpatched(name: str) -> None:
         assert tokens.layout.n_visual == len(tokens.features) == len(tokens.vision_attention.received())
         assert [len(image.text_attention[layer].from_last()) for layer in (0, 1)] == [tokens.n_visual] * 2
     assert Pruner.on(model) is None
-
-
-@pytest.mark.parametrize("tower", TOWERS)
-@pytest.mark.parametrize("layer", [None, 0])
-def test_vision_attention_is_the_eager_map(tower: str, layer: int | None) -> None:
-    inputs, eager = prompt([1, 1]), tiny_llava(tower, attention="eager")
-    with tokenprune.probe(tiny_llava(tower), {"vision_attention"}, layer=layer) as seen:
-        images = seen.run(**inputs)
-    with torch.no_grad():
-        maps = eager.model.vision_tower(inputs["pixel_values"], output_attentions=True).attentions
-    n_prefix = maps[0].shape[-1] - images[0].tokens.n_visual
-    expected = maps[-2 if layer is None else layer].mean(1)[:, n_prefix:, n_prefix:].sum(1)
-    for image, row in zip(images, expected, strict=True):
-        assert_close(image.tokens.vision_attention.received(), row, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])

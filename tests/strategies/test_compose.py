@@ -52,6 +52,7 @@ PAIRS = [
     ("llava-clip", "divprune:keep_ratio=0.6+visionzip"),
     ("llava-clip", "visionzip:keep_ratio=0.6+prumerge"),
     ("llava-clip", "visionzip:keep_ratio=0.6+fopru"),
+    ("llava-clip", "fopru:keep_ratio=0.6+scope"),
     ("llava-clip", "flowcut:keep_ratio=0.6+divprune"),
     ("llava-clip", "prumerge:keep_ratio=0.6+fastv:layer=1"),
     ("qwen2.5-vl", "downsample:keep_ratio=0.6+fopru"),
@@ -292,5 +293,4 @@ def test_a_prompt_that_ends_in_its_image_is_its_own_text() -> None:
     with torch.no_grad(), tokenprune.patch(model, Compose(First(keep=12), PAR(keep=4, layer=1))) as handle:
         model(**inputs)
     (stage,) = handle.report.images[0].stages
-    assert stage.scores is not None
     assert int((stage.scores > 0).sum()) > 4

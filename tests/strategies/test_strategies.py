@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.tiny import FOR_IMAGES
+from helpers.tokens.scored import drawn
 
 from tokenprune import (
     STRATEGIES,
@@ -20,12 +21,10 @@ from tokenprune import (
     PruningError,
     Random,
     ScoreStrategy,
-    Selection,
     SettingError,
     Strategy,
 )
 from tokenprune.adapters.layouts.shrunk import shrunk_grid
-from tokenprune.selection import budget
 from tokenprune.strategies.registry import changed_settings, settings_of
 from tokenprune.strategy import PatchStrategy, TowerStrategy
 from tokenprune.tokens import KeptInTower, Layout, PatchTokens, TowerTokens, VisionAttention, VisualTokens
@@ -43,17 +42,8 @@ def grids_for(name: str) -> list[tuple[int, int, int]]:
     return GRIDS if name in FOR_IMAGES else VIDEOS
 
 
-def tokens_of(grid: tuple[int, int, int], seed: int = 0, n_prefix: int = 1) -> VisualTokens:
-    """Return visual tokens with all statistics."""
-    generator = torch.Generator().manual_seed(seed)
-    n = grid[0] * grid[1] * grid[2]
-    layout = Layout((grid,), n_tiles=grid[0])
-    queries, keys = torch.randn(2, grid[0], 2, n // grid[0] + n_prefix, 4, generator=generator) * 3
-    statistics = {
-        "vision_attention": VisionAttention(queries, keys, 0.5, n_prefix, layout),
-        "pixels": torch.randn(grid[0], 3, 4 * grid[1], 4 * grid[2], generator=generator),
-    }
-    return VisualTokens(torch.randn(n, 8, generator=generator), layout, 0, statistics)
+def tokens_of(grid: tuple[int, int, int], seed: int = 0) -> VisualTokens:
+    return drawn(Layout((grid,), n_tiles=grid[0]), seed)
 
 
 def through_tower(strategy: Strategy, tokens: VisualTokens) -> VisualTokens:
@@ -98,19 +88,6 @@ def test_budgets_are_exact(name: str, grid: tuple[int, int, int]) -> None:
     assert everything.merged is None
 
 
-@pytest.mark.parametrize("name", sorted(AVERAGES))
-def test_an_average_is_no_count(name: str) -> None:
-    with pytest.raises(SettingError, match="keep is a count, but the budget is an average over layers"):
-        STRATEGIES[name](keep=64)
-
-
-@pytest.mark.parametrize("grid", GRIDS)
-def test_row_mode_is_exact_too(grid: tuple[int, int, int]) -> None:
-    tokens = tokens_of(grid)
-    for keep in range(1, tokens.n_visual + 1):
-        assert len(FoPru(keep=keep, mode="row").select(tokens).kept) == keep
-
-
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategies_declare_what_they_read(name: str) -> None:
     strategy = STRATEGIES[name]()
@@ -119,32 +96,6 @@ def test_strategies_declare_what_they_read(name: str) -> None:
     declared = {k: v for k, v in full.statistics.items() if k in strategy.needs}
     bare = VisualTokens(full.features, full.layout, 0, declared)
     assert torch.equal(strategy.select(bare).kept, strategy.select(full).kept)
-
-
-def test_budgets_are_rounded_half_up() -> None:
-    assert [budget(576, ratio, None) for ratio in (0.001, 0.1, 0.25, 0.5, 1.0)] == [1, 58, 144, 288, 576]
-    assert budget(5, 0.5, None) == 3  # half up
-    assert budget(4, None, 9) == 4  # an image cannot keep more than it has
-
-
-def test_fopru_rank_keeps_the_best_scores_in_order() -> None:
-    tokens = tokens_of((1, 6, 6))
-    selection = FoPru(keep=5).select(tokens)
-    scores = tokens.vision_attention.received()
-    assert selection.scores is not None
-    assert torch.equal(selection.scores, scores)
-    assert set(selection.kept.tolist()) == set(scores.topk(5).indices.tolist())
-    assert selection.kept.tolist() == sorted(selection.kept.tolist())
-
-
-def test_fopru_row_keeps_whole_rows_and_trims_the_last() -> None:
-    tokens = tokens_of((1, 4, 5))
-    scores = tokens.vision_attention.received().view(4, 5)
-    best, second = scores.sum(1).argsort(descending=True)[:2].tolist()
-    selection = FoPru(keep=7, mode="row").select(tokens)
-    expected = {(best, column) for column in range(5)}
-    expected |= {(second, column) for column in scores[second].topk(2).indices.tolist()}
-    assert {divmod(index, 5) for index in selection.kept.tolist()} == expected
 
 
 def test_grid_is_evenly_spread() -> None:
@@ -185,32 +136,6 @@ def test_ratios_that_cannot_be(name: str, keep_ratio: Any) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("keep", [0, -3, 1.5, "a", True])
-def test_counts_that_cannot_be(keep: Any) -> None:
-    with pytest.raises(SettingError, match=r"keep=.*is not a count.*keep=64"):
-        Grid(keep=keep)
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(
-    ("cls", "settings", "message"),
-    [
-        (Grid, {"keep_ratio": 0.5, "keep": 4}, "are both set; write only one"),
-        (FoPru, {"mode": "rows"}, r"unknown mode 'rows'. Did you mean 'row'\? Known: rank, row"),
-        (FoPru, {"score": "clss"}, r"unknown score 'clss'. Did you mean 'cls'"),
-        (FoPru, {"heads": "min"}, "unknown heads 'min'.*Known: max, mean"),
-        (FoPru, {"layer": "last"}, "layer='last' is not an encoder layer"),
-        (FoPru, {"layer": True}, "layer=True is not an encoder layer"),
-        (Random, {"seed": -1}, "seed=-1 is not a seed"),
-        (Random, {"seed": 0.5}, "seed=0.5 is not a seed"),
-    ],
-)
-def test_other_settings_that_cannot_be(cls: Any, settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(SettingError, match=message):
-        cls(**settings)
-
-
-@pytest.mark.usefixtures("unchecked")
 def test_numbers_of_any_kind() -> None:
     assert Grid(keep_ratio=1) == Grid(keep_ratio=1.0) == Grid(keep_ratio=np.float32(1))  # pyright: ignore[reportArgumentType]
     assert Grid(keep=np.int64(4)) == Grid(keep=4)  # pyright: ignore[reportArgumentType]
@@ -245,25 +170,6 @@ def test_settings_are_frozen_and_default_to_a_quarter() -> None:
         strategy.keep_ratio = 1.5
     assert FoPru(keep=3).keep_ratio is None
     assert FoPru(keep_ratio=0.5) == FoPru(keep_ratio=0.5)  # so that result rows can be grouped by strategy
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(
-    ("kept", "message"),
-    [
-        ([], "at least one index"),
-        ([2, 1], "ascending and unique"),
-        ([1, 1], "ascending and unique"),
-        ([-1, 2], r"indices in -1..2"),
-        ([0, 4], r"indices in 0..4.*0..3.*not within the prompt"),
-        ([[0, 1]], "one-axis"),
-        ([0.0, 1.0], "LongTensor"),
-    ],
-)
-def test_selections_that_cannot_be(kept: Any, message: str) -> None:
-    dtype = None if kept else torch.long
-    with pytest.raises(PruningError, match=message):
-        Selection(torch.tensor(kept, dtype=dtype), 4)
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,21 @@ from typing import Any
 import pytest
 import torch
 from helpers.tiny import ON_LLAVA
+from helpers.tokens.scored import drawn
 
 from tokenprune import STRATEGIES, Downsample, FoPru, Nuwa, Random, Selection, Strategy, VFlowOpt
 from tokenprune.engine.select import checked_selection
-from tokenprune.selection import tile_share
 from tokenprune.strategy import TowerStrategy
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 
+def tiles(n: int, side: int) -> Layout:
+    return Layout.concat([Layout.raster((1, side, side))] * n)
+
+
 @pytest.mark.parametrize("n_kept", [3, 4, 7, 12])
 def test_random_draws_every_tile_for_itself(n_kept: int) -> None:
-    layout, different = Layout.concat([Layout.raster((1, 2, 2))] * 4), 0
+    layout, different = tiles(4, 2), 0
     for image in range(20):
         statistics = {"pixels": torch.full((4, 3, 2, 2), float(image))}
         tokens = VisualTokens(torch.randn(16, 4), layout, 0, statistics)
@@ -44,25 +48,17 @@ def test_a_budget_per_tile_computes_each_tiles_attention_once(
     monkeypatch.setattr(VisionAttention, "_weights", counted)
     by_tiles = {}
     for n_tiles in (1, 6):
-        layout = Layout.concat([Layout.raster((1, 4, 4))] * n_tiles)
-        generator = torch.Generator().manual_seed(0)
-        queries, keys = torch.randn(2, n_tiles, 2, 17, 8, generator=generator)
-        attention = VisionAttention(queries, keys, 0.5, 1, layout)
-        tokens = VisualTokens(torch.randn(16 * n_tiles, 4), layout, 0, {"vision_attention": attention})
         computed.clear()
-        checked_selection(strategy, tokens)
+        checked_selection(strategy, drawn(tiles(n_tiles, 4)))
         by_tiles[n_tiles] = len(computed)
     assert by_tiles[6] == 6 * by_tiles[1]
 
 
 def test_a_tile_without_a_share_is_only_scored() -> None:
     """If the budget is smaller than the number of tiles."""
-    layout = Layout.concat([Layout.raster((1, 2, 2))] * 4)
-    queries, keys = torch.randn(2, 4, 2, 4, 8, generator=torch.Generator().manual_seed(0))
-    attention = VisionAttention(queries, keys, 0.5, 0, layout)
-    tokens = VisualTokens(torch.randn(16, 4), layout, 0, {"vision_attention": attention})
+    tokens = drawn(tiles(4, 2), n_prefix=0)
     selection = checked_selection(FoPru(keep=3, budget_per="tile"), tokens)
-    scores = attention.received()
+    scores = tokens.vision_attention.received()
     assert selection.scores is not None
     assert torch.equal(selection.scores, scores)
     best = scores.view(4, 4).argmax(1) + torch.arange(0, 16, 4)
@@ -72,29 +68,8 @@ def test_a_tile_without_a_share_is_only_scored() -> None:
 
 def test_a_tile_keeps_its_share_of_what_enters() -> None:
     """That is more than the average over layers, for all tiles together."""
-    layout = Layout.concat([Layout.raster((1, 6, 6))] * 2)
-    queries, keys = torch.randn(2, 2, 2, 36, 8, generator=torch.Generator().manual_seed(0))
-    attention = VisionAttention(queries, keys, 0.5, 0, layout)
-    tokens = VisualTokens(torch.randn(72, 4), layout, 0, {"vision_attention": attention})
-    kept = checked_selection(VFlowOpt(keep_ratio=0.4, budget_per="tile"), tokens).kept
+    kept = checked_selection(VFlowOpt(keep_ratio=0.4, budget_per="tile"), drawn(tiles(2, 6), n_prefix=0)).kept
     assert (kept // 36).bincount().tolist() == [16, 17]  # 46 % of 72
-
-
-@pytest.mark.parametrize(
-    ("n_visual", "n_image", "amount", "share"),
-    [
-        (100, 400, 0.07, 7),  # as a float, 0.07 * 100 is more than 7
-        (100, 400, 0.071, 8),
-        (100, 400, 0.0001, 1),
-        (100, 400, 10, 3),
-        (100, 100, 0.071, 7),  # the budget of an image of one tile
-        (100, None, 0.071, 8),
-        (100, None, 10, 10),  # of an image of unknown size, all of a count
-    ],
-)
-def test_the_share_of_a_tile_in_the_tower(n_visual: int, n_image: int | None, amount: float, share: int) -> None:
-    counts = isinstance(amount, int)
-    assert tile_share(n_visual, n_image, None if counts else amount, amount if counts else None) == share
 
 
 # Strategies that read the places of tokens in an image declare it, because not every model has them.
@@ -106,12 +81,7 @@ OTHERS = [FoPru(mode="row"), FoPru(cells=2), Nuwa(cells=None), Nuwa(cells=None, 
 
 def selected(strategy: Strategy, grid: tuple[int, int, int]) -> tuple[Selection, torch.Tensor]:
     """Return what is kept of 24 tokens that form a grid, and the features."""
-    generator = torch.Generator().manual_seed(0)
-    layout = Layout.raster(grid)
-    queries, keys = torch.randn(2, 1, 2, 25, 4, generator=generator) * 3
-    attention = VisionAttention(queries, keys, 0.5, 1, layout)
-    statistics = {"vision_attention": attention, "pixels": torch.randn(1, 3, 8, 12, generator=generator)}
-    tokens = VisualTokens(torch.randn(24, 8, generator=generator), layout, 0, statistics)
+    tokens = drawn(Layout.raster(grid))
     selection = strategy.select(tokens)
     if selection.merged is None:
         return selection, tokens.features[selection.kept]

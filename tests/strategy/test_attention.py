@@ -82,9 +82,7 @@ def test_tiles_join_with_their_padding_and_shares_and_move_to_a_device() -> None
         for one, share in ((True, 0.25), (False, 0.75))
     ]
     joined = VisionAttention.concat(parts, Layout(((2, 1, 2),), 2))
-    assert joined.real is not None
     assert joined.real.tolist() == [[True, True, True], [True, True, False]]
-    assert joined.shares is not None
     assert joined.shares[:, 0, 0].tolist() == [0.25, 0.75]
     assert (joined.queries.shape[0], joined.keys.shape[0], joined.layout.n_visual) == (2, 2, 4)
     moved = joined.to(torch.device("meta"))
@@ -184,15 +182,12 @@ def test_what_is_left_when_a_layer_begins() -> None:
 def test_tiles_one_after_the_other() -> None:
     both = KeptInTower.concat([FIRST, SECOND])
     assert (both.kept.tolist(), both.n_visual) == ([0, 3, 6], 7)
-    assert both.scores is not None
     assert both.scores.tolist() == [5, 1, 2, 4, 0, 1, 9]
     assert both.sizes.tolist() == [2, 1, 1]
-    assert both.entered is not None
     assert both.entered.tolist() == [0, 1, 2, 3, 5, 6]
     first, second = both.stages
     assert (first.layer, first.kept.tolist(), first.merged) == (1, [0, 1, 3, 5, 6], None)
     assert (second.layer, second.kept.tolist()) == (2, [0, 3, 6])
-    assert second.merged is not None
     assert second.merged.targets.tolist() == [0, 0, 2, 2]
     assert second.merged.sources.tolist() == [0, 1, 5, 6]
     assert second.merged.weights.tolist() == [0.5, 0.5, 0.25, 0.75]
@@ -203,7 +198,6 @@ def test_parts_of_what_is_left() -> None:
     inside = FIRST.within(row(1, 2, 3))
     assert (inside.kept.tolist(), inside.n_visual, inside.sizes.tolist()) == ([3], 4, [1])
     part = FIRST.of_part(row(0, 2, 3))
-    assert part.scores is not None
     assert (part.kept.tolist(), part.n_visual, part.sizes.tolist()) == ([0, 2], 3, [2, 1])
     assert part.scores.tolist() == [5, 2, 4]
 

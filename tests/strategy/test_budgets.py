@@ -1,5 +1,7 @@
 """Budgets: of a strategy, of its stages and parts, and in proportion to what enters."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -195,6 +197,13 @@ def test_the_ends_are_never_skipped(skip: int | tuple[int, ...]) -> None:
         PAR(skip=skip).skipped_layers(8)
     with pytest.raises(SettingError, match="this model has no others"):
         PAR(skip=1).skipped_layers(4)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("skip", [-1, True, "2", (2.5,)])
+def test_what_names_no_layers(skip: Any) -> None:
+    with pytest.raises(SettingError, match="does not name decoder layers"):
+        PAR(skip=skip)
 
 
 def test_a_list_is_a_tuple() -> None:

@@ -33,6 +33,20 @@ def test_indices_are_a_row_of_longs(kept: Tensor) -> None:
         Selection(kept, 4)
 
 
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ([2, 1], "ascending and unique"),
+        ([1, 1], "ascending and unique"),
+        ([-1, 2], r"indices in -1\.\.2"),
+        ([0, 4], r"indices in 0\.\.4.*0\.\.3.*not within the prompt"),
+    ],
+)
+def test_indices_ascend_within_the_image(kept: list[int], message: str) -> None:
+    with pytest.raises(PruningError, match=message):
+        Selection(torch.tensor(kept), 4)
+
+
 def test_one_score_that_is_nan_is_enough() -> None:
     scores = torch.tensor([1.0, torch.nan, 2.0, 3.0])
     for make in (lambda: Selection.best(scores, 2), lambda: Selection(torch.tensor([0, 2]), 4, scores)):
@@ -53,10 +67,8 @@ def test_scores_of_another_kind(scores: Tensor) -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_scores_are_floats_without_their_graph() -> None:
     held = Selection(torch.tensor([1]), 2, torch.ones(2, requires_grad=True) * 2).scores
-    assert held is not None
     assert not held.requires_grad
     whole = Selection(torch.tensor([1]), 2, torch.tensor([1, 2])).scores
-    assert whole is not None
     assert whole.dtype == torch.float32
 
 
@@ -76,7 +88,6 @@ def test_counts_that_cannot_be_kept(count: Any) -> None:
 def test_what_is_merged_goes_along_to_a_device() -> None:
     moved = Selection(torch.tensor([1]), 4, merged=MERGE).to(torch.device("meta"))
     assert moved.kept.is_meta
-    assert moved.merged is not None
     assert moved.merged.weights.is_meta
 
 
@@ -162,7 +173,6 @@ def test_tiles_one_after_the_other() -> None:
     assert whole.grids == ((1, 2, 2), (1, 1, 3), (1, 1, 3))
     assert whole.n_tiles == 3
     assert whole.n_visual == 10
-    assert whole.tiles is not None
     assert whole.tiles.tolist() == [0] * 4 + [1] * 6
     assert whole.frame is None
     with pytest.raises(PruningError, match=r"form 3 grids, .*read \.grids instead"):
@@ -181,7 +191,6 @@ def test_every_tile_is_mapped_by_its_own_layout() -> None:
 def test_only_layouts_that_name_their_frames_are_a_video() -> None:
     frame = replace(SQUARE, frame=torch.zeros(4).long())
     video = Layout.concat([frame, frame])
-    assert video.frame is not None
     assert video.frame.tolist() == [0] * 4 + [1] * 4
     assert Layout.concat([frame, SQUARE]).frame is None
     other = replace(Layout.raster((1, 1, 4)), frame=torch.zeros(4).long())

@@ -1,25 +1,16 @@
-"""Caches that are exchanged between calls, and those of stages."""
+"""Caches whose tensors are exchanged between calls."""
 
 import copy
 from typing import Any
 
 import pytest
 import torch
+from engine.cache.test_rebuilt import Pairs, pairs_of, pruned, step
 from helpers.families.base import CACHE
 from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
 from tokenprune import FoPru, PruningError
-from tokenprune.evals.models.bundled import MODEL, SCENES, SETTINGS
-from tokenprune.evals.models.loading import load_model
-from tokenprune.evals.reading.images import open_image
-from tokenprune.prompts import encode_chat
-
-Pairs = list[tuple[torch.Tensor, torch.Tensor]]
-
-
-def pairs_of(cache: Any) -> Pairs:
-    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def write(cache: Any, pairs: Pairs) -> None:
@@ -27,18 +18,10 @@ def write(cache: Any, pairs: Pairs) -> None:
         layer.keys, layer.values = keys, values
 
 
-def step(model: Any, cache: Any) -> torch.Tensor:
-    return model(input_ids=torch.tensor([[7]]), **{CACHE: cache}).logits
-
-
-def pruned(model: Any) -> Any:
-    return model(**prompt([1]), use_cache=True)[CACHE]
-
-
 def test_written_into_a_cache_that_is_known() -> None:
     model = tiny_llava()
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
-        pairs = pairs_of(pruned(model))
+        pairs = pairs_of(pruned(model, [1]))
         cache = model(**prompt([0]), use_cache=True)[CACHE]
         for _ in range(2):
             step(model, cache)
@@ -56,7 +39,7 @@ def test_other_tensors_in_a_pruned_cache(n_more: int) -> None:
         unpruned = pairs_of(model(**prompt([1]), use_cache=True)[CACHE])
         with tokenprune.patch(model, FoPru(keep_ratio=0.25)):
             for pairs in (unpruned, [(keys[:, :, :9], values[:, :, :9]) for keys, values in unpruned]):
-                cache = pruned(model)
+                cache = pruned(model, [1])
                 for _ in range(n_more):
                     step(model, cache)
                 for one in (cache, copy.deepcopy(cache)):
@@ -69,7 +52,7 @@ def test_a_layer_that_was_cropped_by_hand() -> None:
     """If it is not shorter than the pruned prompt, this equals a call of crop."""
     model = tiny_llava()
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
-        caches = [pruned(model) for _ in range(2)]
+        caches = [pruned(model, [1]) for _ in range(2)]
         for cache in caches:
             for _ in range(3):
                 step(model, cache)
@@ -94,33 +77,7 @@ def test_rows_that_were_picked_by_hand() -> None:
 def test_a_shallow_copy_is_the_same_cache() -> None:
     model = tiny_llava()
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
-        cache, expected = pruned(model), pruned(model)
+        cache, expected = pruned(model, [1]), pruned(model, [1])
         twin = copy.copy(cache)
         for one in (cache, cache, twin, cache):
             assert torch.equal(step(model, one), step(model, expected))
-
-
-# The KV cache that VFlowOpt leaves, measured from the cache's tensors on the bundled model.
-
-
-def cache_bytes(model: Any, inputs: Any) -> int:
-    with torch.no_grad():
-        cache = model(**inputs, use_cache=True, logits_to_keep=1)[CACHE]
-    return sum(tensor.nbytes for layer in cache.layers for tensor in (layer.keys, layer.values))
-
-
-@pytest.mark.parametrize("strategy", ["default", "searched_10.json"])
-def test_a_tenth_leaves_a_tenth_of_the_visual_cache(strategy: str) -> None:
-    """Keeping 10 % on average removes at least 89 % of the visual tokens' bytes; the paper measured 89.0 %."""
-    model, processor = load_model(str(MODEL))
-    image = open_image(min((SCENES / "images").iterdir()))
-    inputs = encode_chat(processor, [[image]], ["Where is the dog?"])
-    text = model.config.text_config
-    n_text = int((inputs["input_ids"] != model.config.image_token_id).sum())
-    text_bytes = n_text * text.num_hidden_layers * 2 * text.num_key_value_heads * text.head_dim * 4
-    whole = cache_bytes(model, inputs) - text_bytes
-    assert whole == text_bytes // n_text * 256
-    chosen = tokenprune.VFlowOpt(keep_ratio=0.1) if strategy == "default" else str(SETTINGS / strategy)
-    with tokenprune.patch(model, chosen):
-        visual = cache_bytes(model, inputs) - text_bytes
-    assert 0.89 <= 1 - visual / whole < 0.91

@@ -1,9 +1,6 @@
 """A call that is interrupted anywhere leaves a cache that the next call can use."""
 
 import copy
-import io
-import pickle
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +10,7 @@ import pytest
 import torch
 from engine.cache.test_rebuilt import LastSkipped
 from helpers.families import FAMILIES, present
-from helpers.tiny import CACHE, ENCODES_FIRST, prompt, tiny_llava
+from helpers.tiny import CACHE, prompt, tiny_llava
 from transformers import DynamicCache
 
 import tokenprune
@@ -41,55 +38,75 @@ def hooks_of(model: Any) -> list[tuple[Any, Any]]:
     ]
 
 
+def interruptions(model: Any, cache: Any, call: Callable[[Any], Any]) -> Iterator[tuple[Any, bool]]:
+    """Interrupt `call(cache)` in each of our hooks that it reaches, before and after what the hook does. Yield the copy
+    of the cache that the call was given, and whether the hook had done its work."""
+    for i, (hooks, key) in enumerate(hooks_of(model)):
+        for late in (False, True):
+            given, hook, stopped = copy.deepcopy(cache), hooks[key], False
+
+            def raising(*args: Any, hook: Any = hook, late: bool = late, error: Any = ERRORS[i % 4]) -> Any:
+                if late:
+                    hook(*args)
+                raise error
+
+            hooks[key] = raising
+            try:
+                call(given)
+            except ERRORS[i % 4]:
+                stopped = True
+            finally:
+                hooks[key] = hook
+            if stopped:
+                yield given, late
+
+
 @contextmanager
-def stopping(hooks: Any, key: Any, error: type[BaseException], late: bool) -> Iterator[None]:
-    """Make the hook raise, before it does anything or after everything."""
-    hook = hooks[key]
-
-    def raising(*args: Any) -> Any:
-        if late:
-            hook(*args)
-        raise error
-
-    hooks[key] = raising
+def interrupted(module: Any) -> Iterator[None]:
+    """Interrupt the call in the block before it calls this module."""
+    hook = module.register_forward_pre_hook(interrupt)
     try:
-        yield
+        with pytest.raises(KeyboardInterrupt):
+            yield
     finally:
-        hooks[key] = hook
+        hook.remove()
 
 
-def stopped(call: Callable[[], Any], hooks: Any, key: Any, error: type[BaseException], late: bool) -> bool:
-    """Return whether the hook interrupted the call, which may not reach it."""
-    with stopping(hooks, key, error, late):
-        try:
-            call()
-        except error:
-            return True
-    return False
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def step(model: Any, cache: Any, **others: Any) -> torch.Tensor:
     return model(input_ids=TOKEN, **{CACHE: cache}, **others).logits
 
 
+def in_a_thread(call: Callable[..., Any], *args: Any) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(torch.no_grad()(call), *args).result()
+
+
+def here(call: Callable[..., Any], *args: Any) -> None:
+    call(*args)
+
+
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
-def test_an_interrupted_decode_step(strategy: Strategy, position_ids: Any) -> None:
-    model, inputs, count = tiny_llava(), prompt([1]), 0
+@pytest.mark.parametrize(
+    ("strategy", "run"),
+    [*((strategy, here) for strategy in STRATEGIES), (STRATEGIES[0], in_a_thread)],
+    ids=["FoPru", "FastV", "FoPru in a thread"],
+)
+def test_an_interrupted_decode_step(strategy: Strategy, run: Any, position_ids: Any) -> None:
+    model, count = tiny_llava(), 0
     with torch.no_grad(), tokenprune.patch(model, strategy, position_ids=position_ids):
-        filled = model(**inputs, use_cache=True)[CACHE]
+        filled = model(**prompt([1]), use_cache=True)[CACHE]
         length, expected = filled.get_seq_length(), step(model, copy.deepcopy(filled))
-        for i, (hooks, key) in enumerate(hooks_of(model)):
-            for late in (False, True):
-                cache = copy.deepcopy(filled)
-                if not stopped(lambda c=cache: step(model, c), hooks, key, ERRORS[i % 4], late):
-                    continue
-                count += 1
-                assert cache.get_seq_length() - length in (0, 1)
-                if cache.get_seq_length() > length:
-                    cache.crop(-1)
-                assert cache.get_seq_length() == length
-                torch.testing.assert_close(step(model, cache), expected, atol=1e-6, rtol=0)
+        for cache, _ in interruptions(model, filled, lambda cache: run(step, model, cache)):
+            count += 1
+            assert cache.get_seq_length() - length in (0, 1)
+            if cache.get_seq_length() > length:
+                cache.crop(-1)
+            assert cache.get_seq_length() == length
+            torch.testing.assert_close(step(model, cache), expected, atol=1e-6, rtol=0)
     assert count >= 10
 
 
@@ -108,23 +125,14 @@ def test_an_interrupted_prefill(strategy: Strategy, first: int) -> None:
         empty, filled = before.get_seq_length(), copy.deepcopy(before)
         model(**inputs, **{CACHE: filled})
         full, expected = filled.get_seq_length(), step(model, filled)
-        for i, (hooks, key) in enumerate(hooks_of(model)):
-            for late in (False, True):
-                cache = copy.deepcopy(before)
-                call = lambda c=cache: model(**inputs, **{CACHE: c}, use_cache=True)  # noqa: E731
-                if not stopped(call, hooks, key, ERRORS[i % 4], late):
-                    continue
-                cache = copy.deepcopy(cache) if late else cache
-                lengths.add(cache.get_seq_length())
-                if cache.get_seq_length() == empty:
-                    model(**inputs, **{CACHE: cache})
-                assert cache.get_seq_length() == full
-                torch.testing.assert_close(step(model, cache), expected, atol=1e-6, rtol=0)
+        for given, late in interruptions(model, before, lambda one: model(**inputs, **{CACHE: one}, use_cache=True)):
+            cache = copy.deepcopy(given) if late else given
+            lengths.add(cache.get_seq_length())
+            if cache.get_seq_length() == empty:
+                model(**inputs, **{CACHE: cache})
+            assert cache.get_seq_length() == full
+            torch.testing.assert_close(step(model, cache), expected, atol=1e-6, rtol=0)
     assert lengths == {empty, full}
-
-
-def interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def test_a_prefill_that_is_interrupted_between_layers_is_refused_afterwards() -> None:
@@ -132,10 +140,8 @@ def test_a_prefill_that_is_interrupted_between_layers_is_refused_afterwards() ->
     model, inputs, cache = tiny_llava(), prompt([1]), DynamicCache()
     layer = model.model.language_model.layers[1]
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
-        hook = layer.register_forward_pre_hook(interrupt)
-        with pytest.raises(KeyboardInterrupt):
+        with interrupted(layer):
             model(**inputs, **{CACHE: cache}, use_cache=True)
-        hook.remove()
         with pytest.raises(PruningError, match=r"interrupted.*empty cache"):
             step(model, cache)
 
@@ -143,11 +149,8 @@ def test_a_prefill_that_is_interrupted_between_layers_is_refused_afterwards() ->
 def test_an_unpatched_model_is_not_told_of_a_prompt_that_was_never_written() -> None:
     model, cache = tiny_llava(), DynamicCache()
     with torch.no_grad():
-        with tokenprune.patch(model, FoPru(keep_ratio=0.25)):
-            hook = model.model.language_model.layers[0].register_forward_pre_hook(interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                model(**prompt([1]), **{CACHE: cache}, use_cache=True)
-            hook.remove()
+        with tokenprune.patch(model, FoPru(keep_ratio=0.25)), interrupted(model.model.language_model.layers[0]):
+            model(**prompt([1]), **{CACHE: cache}, use_cache=True)
         with pytest.raises(PruningError, match=r"lacks the prompt that an interrupted .* not patched.*an empty cache"):
             step(model, cache)
 
@@ -170,10 +173,8 @@ def test_a_crop_of_what_was_there_before_an_interrupted_image() -> None:
     model, cache, text = tiny_llava(), DynamicCache(), torch.tensor([[3, 4, 5, 6, 7]])
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
         model(input_ids=text, **{CACHE: cache})
-        hook = model.model.language_model.layers[0].register_forward_pre_hook(interrupt)
-        with pytest.raises(KeyboardInterrupt):
+        with interrupted(model.model.language_model.layers[0]):
             model(**{**prompt([1]), "attention_mask": None}, **{CACHE: cache})
-        hook.remove()
         cache.crop(-2)
         assert type(cache) is DynamicCache
         expected = model(input_ids=torch.cat([text[:, :3], TOKEN], 1)).logits
@@ -185,10 +186,8 @@ def test_rows_that_change_places_after_an_interrupt() -> None:
     model, inputs, cache = tiny_llava(), prompt([1, 2]), DynamicCache()
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
         expected = model(**inputs, use_cache=True)[CACHE]
-        hook = model.model.language_model.norm.register_forward_pre_hook(interrupt)
-        with pytest.raises(KeyboardInterrupt):
+        with interrupted(model.model.language_model.norm):
             model(**inputs, **{CACHE: cache}, use_cache=True)
-        hook.remove()
         mask = torch.nn.functional.pad(inputs["attention_mask"].flip(0), (0, 1), value=1)
         caches: list[Any] = [cache, expected]
         found = []
@@ -196,47 +195,6 @@ def test_rows_that_change_places_after_an_interrupt() -> None:
             one.reorder_cache(torch.tensor([1, 0]))
             found.append(model(input_ids=TOKEN.expand(2, 1), attention_mask=mask, **{CACHE: one}).logits)
     assert torch.equal(*found)
-
-
-def test_an_interrupt_in_another_thread() -> None:
-    model, inputs = tiny_llava(), prompt([1])
-    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
-        cache = model(**inputs, use_cache=True)[CACHE]
-        expected = step(model, copy.deepcopy(cache))
-        for hooks, key in hooks_of(model):
-            here = copy.deepcopy(cache)
-            run = lambda c=here, h=hooks, k=key: stopped(  # noqa: E731
-                lambda: torch.no_grad()(step)(model, c), h, k, KeyboardInterrupt, late=True
-            )
-            thread = threading.Thread(target=run)
-            thread.start()
-            thread.join()
-            if here.get_seq_length() > cache.get_seq_length():
-                here.crop(-1)
-            torch.testing.assert_close(step(model, here), expected, atol=1e-6, rtol=0)
-
-
-def torch_saved(cache: Any) -> Any:
-    buffer = io.BytesIO()
-    torch.save(cache, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=False)
-
-
-@pytest.mark.parametrize(
-    "duplicate",
-    [copy.copy, copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache)), torch_saved],
-    ids=["copy", "deepcopy", "pickle", "torch_save"],
-)
-def test_a_pruned_cache_can_be_copied_and_stored(duplicate: Callable[[Any], Any]) -> None:
-    model, inputs = tiny_llava(), prompt([1])
-    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
-        cache = model(**inputs, use_cache=True)[CACHE]
-        twin = duplicate(cache)
-        assert type(twin) is type(cache)
-        assert twin.get_seq_length() == cache.get_seq_length()
-        if duplicate is not copy.copy:  # copy.copy shares the layers
-            torch.testing.assert_close(step(model, twin), step(model, cache), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
@@ -258,41 +216,15 @@ def test_a_report_belongs_to_its_call(strategy: Strategy) -> None:
             assert list(pool.map(lambda inputs: asked(handle, inputs), prompts)) == expected
 
 
-def test_images_of_a_call_that_was_never_made(llava: Any) -> None:
-    """Images of a call that ended before the base model got them are not attributed to the next call."""
-    inputs = prompt([1])
-    if not ENCODES_FIRST:
-        pytest.skip("this transformers does not take encoded images")
-
-    def fail(module: Any, args: Any) -> None:
-        raise ZeroDivisionError
-
-    with torch.no_grad():
-        before = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)
-        with tokenprune.patch(llava, FoPru()):
-            encoded = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)
-            hook = llava.register_forward_pre_hook(fail)
-            with pytest.raises(ZeroDivisionError):
-                llava(input_ids=inputs["input_ids"], mm_encoder_outputs={"image": encoded})
-            hook.remove()
-            with pytest.raises(PruningError, match="encoded outside this patch"):
-                llava(input_ids=inputs["input_ids"], mm_encoder_outputs={"image": before})
-
-
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
 def test_the_language_model_by_itself_after_an_interrupt(llava: Any, strategy: Strategy) -> None:
     """Its call is not mistaken for part of the interrupted one."""
-
-    def interrupt(module: Any, args: Any) -> None:
-        raise KeyboardInterrupt
 
     inputs, language_model = prompt([1]), llava.model.language_model
     embeds = torch.randn(*inputs["input_ids"].shape, 32)
     with torch.no_grad():
         expected = language_model(inputs_embeds=embeds).last_hidden_state
         with tokenprune.patch(llava, strategy):
-            hook = language_model.layers[-1].register_forward_pre_hook(interrupt)
-            with pytest.raises(KeyboardInterrupt):
+            with interrupted(language_model.layers[-1]):
                 llava(**inputs)
-            hook.remove()
             assert torch.equal(language_model(inputs_embeds=embeds).last_hidden_state, expected)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.families import FAMILIES
 from helpers.tiny import ON_LLAVA, prompt
+from helpers.tokens.scored import drawn
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
@@ -124,14 +125,7 @@ N_MANY = 64 * 72
 
 def many_tokens(n_frames: int = 1) -> VisualTokens:
     """Return the tokens of an image, or of a video with as many in all frames together."""
-    generator = torch.Generator().manual_seed(0)
-    layout = Layout(((n_frames, MANY[0] // n_frames, MANY[1]),), n_frames)
-    queries, keys = torch.randn(2, n_frames, 2, N_MANY // n_frames + 1, 4, generator=generator)
-    statistics = {
-        "vision_attention": VisionAttention(queries, keys, 0.5, 1, layout),
-        "pixels": torch.randn(1, 3, 8, 9, generator=generator),
-    }
-    return VisualTokens(torch.randn(N_MANY, 8, generator=generator), layout, 0, statistics)
+    return drawn(Layout(((n_frames, MANY[0] // n_frames, MANY[1]),), n_frames))
 
 
 def many_left() -> StageTokens:

@@ -91,7 +91,6 @@ def test_the_ranking_is_what_the_canvas_attended_to() -> None:
         paid = seen.attentions[-1 if layer is None else layer].mean((1, 2))
         for image in reports[-1].images:
             (stage,) = image.late_steps
-            assert stage.scores is not None
             columns = (inputs["input_ids"][image.row] == IMAGE).nonzero()[:, 0]
             row = [one for one in reports[-1].images if one.row == image.row]
             start = sum(one.n_visual for one in row[: row.index(image)])
@@ -150,7 +149,6 @@ def test_a_second_prompt_counts_from_the_start() -> None:
     with tokenprune.patch(model, Random(keep_ratio=0.5)) as handle:
         for images in ([1], [2]):
             model.generate(**family().prompt(images), max_new_tokens=CANVAS)
-            assert handle.report.denoising is not None
             assert handle.report.denoising.steps == STEPS
         model.generate(**family().prompt([0]), max_new_tokens=CANVAS)
         assert len(handle.report.images) == 2
@@ -225,15 +223,6 @@ def test_static_caches_are_refused() -> None:
 def test_layers_that_do_not_see_the_whole_prompt_cannot_rank(layer: int) -> None:
     with pytest.raises(SettingError, match=r"Choose from \[1, 3\]"):
         tokenprune.patch(model_of(), LateStep(layer=layer))
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"steps": 0}, {"steps": ()}, {"steps": (3, 2)}, {"steps": True}, {"layer": True}, {"keep": 3, "steps": (1, 2)}],
-)
-def test_settings_that_cannot_be_right(settings: Any) -> None:
-    with pytest.raises(SettingError, match="LateStep"):
-        LateStep(**settings)
 
 
 def test_pruning_inside_the_language_model_is_refused() -> None:

@@ -77,7 +77,6 @@ def test_a_biased_token_is_so_many_copies_at_its_position(case: str) -> None:
     with tokenprune.patch(model, POOLED) as handle:
         kwargs, hidden = kwargs_of(model, inputs)
         (image,) = handle.report.images
-    assert image.merged is not None
     sizes = torch.ones(inputs["input_ids"].shape[1]).long()
     columns = (inputs["input_ids"][0] == IMAGE).nonzero()[:, 0]
     sizes[columns] = 0
@@ -200,8 +199,6 @@ def test_gradients_and_labels() -> None:
         out = model(**inputs, labels=inputs["input_ids"], use_cache=True)
         out.loss.backward()
     index = index_of(out[CACHE])
-    assert index is not None
-    assert index.bias is not None
     assert not index.bias.requires_grad
     assert all(parameter.grad is not None for parameter in model.model.multi_modal_projector.parameters())
 
@@ -211,5 +208,4 @@ def test_a_cache_without_bias_has_none() -> None:
     model, inputs = model_of(FIRST_CASE), FAMILIES[FIRST_CASE].prompt([1])
     with torch.no_grad(), tokenprune.patch(model, AveragePooling(keep_ratio=0.3)):
         index = index_of(model(**inputs, use_cache=True)[CACHE])
-    assert index is not None
     assert index.bias is None

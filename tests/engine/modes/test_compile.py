@@ -1,17 +1,19 @@
 """torch.compile: before or after the patch, the whole model or parts of it, and what `generate` compiles itself."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
-from helpers.contract.answers import STRATEGY, answer, assert_answers, n_logits
+from engine.stages.test_skipping import Skipping
+from helpers.contract.answers import STRATEGY, answer, assert_answers
+from helpers.contract.oracle import assert_close
 from helpers.tiny import CACHE, prompt, tiny_llava
 
 import tokenprune
-from tokenprune import Grid, Random
+from tokenprune import FastV, Grid, Random, Strategy
 
-PRUNED, WHOLE = 15, 42  # columns of prompt([1]): 6 of text, and 9 or 36 visual tokens
 BACKEND = "eager"  # traces too, but needs no C++ compiler
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
@@ -54,43 +56,38 @@ def layers(model: Any) -> Any:
     return model
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("compiled", [whole, forward, wrapped, language_model, layers])
-def test_compiled_models(compiled: Callable[[Any], Any]) -> None:
-    """Code compiled without our hooks must not run under a patch, nor code compiled with them after it."""
-    inputs, model = prompt([1]), compiled(tiny_llava())
-    assert n_logits(model, inputs) == WHOLE
-    handle = tokenprune.patch(model, STRATEGY)
-    assert [n_logits(model, inputs) for _ in range(2)] == [PRUNED] * 2
-    assert handle.report.n_kept == 9
-    tokenprune.unpatch(model)
-    assert n_logits(model, inputs) == WHOLE
+def wrapped_part(model: Any) -> Any:
+    """Put modules of another class there, which take *args."""
+    model.model.vision_tower = torch.compile(model.model.vision_tower, backend=BACKEND)
+    model.model = torch.compile(model.model, backend=BACKEND)
+    return model
+
+
+def two_steps(model: Any, strategy: Strategy | None) -> torch.Tensor:
+    """Return the logits of a prompt and of one decoded token."""
+    with torch.no_grad(), nullcontext() if strategy is None else tokenprune.patch(model, strategy):
+        out = model(**prompt([1]), use_cache=True)
+        return torch.cat([out.logits, model(input_ids=torch.tensor([[5]]), **{CACHE: out[CACHE]}).logits], 1)
+
+
+CASES = [
+    *((compiled, STRATEGY) for compiled in (whole, forward, wrapped, language_model, layers)),
+    (wrapped_part, Random(keep_ratio=0.25)),  # reads the pixels in the tower's call
+    *((compiled, FastV(keep_ratio=0.25, layer=1)) for compiled in (language_model, layers)),
+    *((compiled, Skipping(layers=(1,))) for compiled in (language_model, layers)),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("compiled", [language_model, layers])
-def test_code_compiled_for_one_patch_is_not_used_for_another(compiled: Callable[[Any], Any]) -> None:
-    inputs, model = prompt([1]), compiled(tiny_llava())
-    tokenprune.patch(model, STRATEGY)
-    assert n_logits(model, inputs) == PRUNED
-    handle = tokenprune.patch(model, Grid(keep=4))
-    assert n_logits(model, inputs) == 10
-    assert handle.report.n_kept == 4
-    tokenprune.unpatch(model)
-    assert n_logits(model, inputs) == WHOLE
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("part", ["model", "model.vision_tower"])
-def test_a_part_in_a_wrapper(part: str) -> None:
-    """`model.model = torch.compile(model.model)` puts a module of another class there, which takes *args."""
-    model, inputs = tiny_llava(), prompt([1])
-    parent, _, name = part.rpartition(".")
-    owner = model.get_submodule(parent)
-    setattr(owner, name, torch.compile(getattr(owner, name), backend=BACKEND))
-    with tokenprune.patch(model, Random(keep_ratio=0.25)):  # reads the pixels in the tower's call
-        assert n_logits(model, inputs) == PRUNED
-    assert n_logits(model, inputs) == WHOLE
+@pytest.mark.parametrize(
+    ("compiled", "strategy"), CASES, ids=[f"{one.__name__} {type(strategy).__name__}" for one, strategy in CASES]
+)
+def test_compiled_models(compiled: Callable[[Any], Any], strategy: Strategy) -> None:
+    """Code compiled without our hooks must not run under a patch, nor code compiled with them after it or under
+    another one."""
+    plain, model = tiny_llava(), compiled(tiny_llava())
+    for under in (None, strategy, strategy, Grid(keep=4), None):
+        assert_close(two_steps(model, under), two_steps(plain, under))
 
 
 @pytest.mark.slow

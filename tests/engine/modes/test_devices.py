@@ -9,7 +9,8 @@ import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
 from accelerate.hooks import remove_hook_from_submodules
 from engine.modes.test_training import Staged
-from helpers.contract.answers import STRATEGY, assert_answers, n_logits
+from engine.stages.test_skipping import Skipping
+from helpers.contract.answers import STRATEGY, answer, assert_answers, n_logits
 from helpers.contract.oracle import assert_close
 from helpers.tiny import prompt, tiny_llava
 from transformers import LlavaForConditionalGeneration
@@ -66,6 +67,20 @@ def test_dispatched_models(
     with tokenprune.patch(model, STRATEGY), torch.no_grad():
         positional = model(inputs["input_ids"], inputs["pixel_values"], inputs["attention_mask"]).logits
     assert positional.shape[1] == 15
+
+
+@pytest.mark.parametrize("patched_first", [False, True], ids=["", "patched_first"])
+def test_a_layer_that_is_skipped(patched_first: bool, tmp_path: Path) -> None:
+    """accelerate's hooks wrap a layer's forward too, inside or outside of ours."""
+    plain, model = tiny_llava(), tiny_llava()
+    with tokenprune.patch(plain, Skipping(layers=(1,))):
+        expected = answer(plain, prompt([1])).logits
+    handle = tokenprune.patch(model, Skipping(layers=(1,))) if patched_first else None
+    model = two_devices(model, tmp_path)
+    handle = handle or tokenprune.patch(model, Skipping(layers=(1,)))
+    assert torch.equal(answer(model, prompt([1])).logits[-1], expected[-1])
+    handle.remove()
+    assert torch.equal(answer(model, prompt([1])).logits[-1], answer(plain, prompt([1])).logits[-1])
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,16 @@ import pytest
 import torch
 from helpers.families.llava import Llava
 from helpers.models.tiled import inputs_of, model_of
+from helpers.tokens.scored import drawn
 
 import tokenprune
 from tokenprune import STRATEGIES, BackgroundPruning
 from tokenprune.engine.select import checked_selection
 from tokenprune.strategy import PatchStrategy, ResizeStrategy, TowerStrategy
-from tokenprune.tokens import Layout, VisionAttention, VisualTokens
+from tokenprune.tokens import Layout, VisualTokens
 from tokenprune.tokens.cells import grid_cells
 
 LLAVA = Llava("llava-clip")
-GRID, WIDTH = (16, 18), 32
-N = GRID[0] * GRID[1]
 
 
 @contextmanager
@@ -46,14 +45,7 @@ SETTINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 
 
 def tokens_of(seed: int, n_frames: int) -> VisualTokens:
-    generator = torch.Generator().manual_seed(seed)
-    layout = Layout(((n_frames, GRID[0] // n_frames, GRID[1]),), n_frames)
-    queries, keys = torch.randn(2, n_frames, 2, N // n_frames + 1, 16, generator=generator)
-    statistics = {
-        "vision_attention": VisionAttention(queries, keys, 0.5, 1, layout),
-        "pixels": torch.randn(1, 3, 32, 36, generator=generator),
-    }
-    return VisualTokens(torch.randn(N, WIDTH, generator=generator), layout, 0, statistics)
+    return drawn(Layout(((n_frames, 16 // n_frames, 18),), n_frames), seed, width=32, head_width=16)
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

@@ -41,13 +41,6 @@ def test_a_wrapped_model(per_row: list[int], inner: bool) -> None:
     assert n_logits(wrapped, prompt([1])) == 42
 
 
-def test_answers_of_the_wrapper() -> None:
-    wrapped, inputs = with_lora(tiny_llava()), prompt([1])
-    settings: dict[str, Any] = {**inputs, "max_new_tokens": 4, "do_sample": False}
-    with torch.no_grad(), tokenprune.patch(wrapped, STRATEGY):
-        assert torch.equal(wrapped.generate(**settings), wrapped.get_base_model().generate(**settings))
-
-
 def test_wrapped_after_the_patch() -> None:
     """Adapters of the decoder do not affect the tower. Those of the tower change the attention that FoPru reads, which
     is an error."""

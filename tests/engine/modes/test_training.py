@@ -267,8 +267,6 @@ def test_a_report_holds_no_graph() -> None:
         model(**inputs, labels=labels_of(inputs)).loss.backward()
         (image,) = handle.report.images
         for one in (image, *image.stages):
-            assert one.scores is not None
-            assert one.merged is not None
             assert not one.scores.requires_grad
             assert not one.merged.weights.requires_grad
         copy.deepcopy(model)

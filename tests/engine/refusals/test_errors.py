@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.families.base import RECENT, tower
-from helpers.tiny import ENCODES_FIRST, IMAGE, SIDE, prompt, tiny_llava
+from helpers.families.base import tower
+from helpers.tiny import IMAGE, SIDE, prompt, tiny_llava
 from transformers import Dinov2WithRegistersConfig, LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration
 
 import tokenprune
@@ -164,44 +164,6 @@ def test_masks_of_another_length(llava: Any) -> None:
             inputs["attention_mask"] = mask
             with pytest.raises(PruningError, match=f"mask of shape .* hold {length} tokens.*Pass a mask of shape"):
                 llava(**inputs)
-
-
-def test_images_encoded_before_the_patch(llava: Any) -> None:
-    inputs = prompt([1])
-    if not ENCODES_FIRST:
-        pytest.skip("this transformers does not take encoded images")
-    with torch.no_grad():
-        encoded = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)
-        given = {"input_ids": inputs["input_ids"], "mm_encoder_outputs": {"image": encoded}}
-        with tokenprune.patch(llava, FoPru()):
-            with pytest.raises(PruningError, match=r"encoded outside this patch.*encode after patch\(\)"):
-                llava(**given)
-            if RECENT:
-                with pytest.raises(PruningError, match="leave out prefill_chunk_size"):
-                    llava.generate(**inputs, max_new_tokens=2, prefill_chunk_size=8)
-            given["mm_encoder_outputs"] = {
-                "image": llava.model.get_image_features(**{"pixel_values": inputs["pixel_values"]}, return_dict=True)
-            }
-            assert torch.equal(llava(**given).logits, llava(**inputs).logits)
-
-
-def test_images_that_another_strategy_has_looked_at(llava: Any) -> None:
-    """The tower's attention is freed once a strategy has used it."""
-    inputs = prompt([1])
-    if not ENCODES_FIRST:
-        pytest.skip("this transformers does not take encoded images")
-    with torch.no_grad():
-        with tokenprune.patch(llava, FoPru(keep_ratio=0.5)):
-            encoded = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)
-            given = {"input_ids": inputs["input_ids"], "mm_encoder_outputs": {"image": encoded}}
-            first = llava(**given).logits
-        with tokenprune.patch(llava, FoPru(keep_ratio=0.5)):  # an equal strategy continues with the selection
-            assert torch.equal(llava(**given).logits, first)
-        with (
-            tokenprune.patch(llava, FoPru(keep_ratio=0.25)),
-            pytest.raises(PruningError, match=r"encoded for FoPru\(keep_ratio=0.5.*Encode them again"),
-        ):
-            llava(**given)
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,14 @@
 """Stages that have nothing to do, static caches, and skipped layers in every mode."""
 
-import copy
-import pickle
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from engine.stages.test_skipping import Skipping
-from helpers.contract.answers import answer
 from helpers.contract.oracle import assert_close
 from helpers.families.base import CACHE
 from helpers.files.search import deep_llava
-from helpers.models.staged import LAYERS, model_of
+from helpers.models.staged import model_of
 from helpers.tiny import prompt
-from torch import Tensor
 from transformers import StaticCache
 
 import tokenprune
@@ -61,32 +55,6 @@ def test_a_decode_step_runs_nothing_of_the_stages(name: str, monkeypatch: pytest
     assert not any("forward" in vars(module) for module in layers.modules())
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("name", ["fastv", "pyramiddrop"])
-def test_compiled_layers_are_read_all_the_same(name: str) -> None:
-    """Layers compiled before the patch, in the prompt, and in the steps after it."""
-    model, inputs = deep_llava.__wrapped__(), prompt([1])  # other tests need the cached model uncompiled
-
-    def logits() -> list[torch.Tensor]:
-        with tokenprune.patch(model, name, keep_ratio=0.5) as handle, torch.no_grad():
-            output = model(**inputs)
-            cache_name, cache = cache_in(output)
-            step = model(input_ids=torch.tensor([[5]]), **{cache_name: cache})
-            assert handle.report.images[0].stages
-        return [output.logits, step.logits]
-
-    expected = logits()
-    torch.compiler.reset()
-    try:
-        for layer in model.model.language_model.layers:
-            layer.compile(backend="eager")
-        for found, own in zip(logits(), expected, strict=True):
-            torch.testing.assert_close(found, own)
-    finally:
-        torch.compiler.reset()
-
-
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 3, 2)])
 def test_tokens_are_gathered_bit_for_bit(rows: int, shape: tuple[int, ...]) -> None:
@@ -126,67 +94,3 @@ def test_unequal_rows_in_a_static_cache(attention: str) -> None:
 
 
 # Skipped layers in models that are copied, compiled or dispatched by accelerate.
-
-
-@pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
-@pytest.mark.parametrize("patched_first", [False, True])
-def test_accelerate(patched_first: bool, tmp_path: Any) -> None:
-    """Its hooks wrap a layer's forward too, inside or outside of ours."""
-    from accelerate import dispatch_model
-
-    plain, inputs = model_of(), prompt([1])
-    with tokenprune.patch(plain, Skipping()):
-        skipping = answer(plain, inputs)
-    whole, loaded = answer(plain, inputs), model_of()
-    handle = tokenprune.patch(loaded, Skipping()) if patched_first else None
-    places: dict[str, Any] = {name: "cpu" for name, _ in loaded.named_children() if name != "model"}
-    places |= {f"model.{name}": "cpu" for name, _ in loaded.model.named_children() if name != "language_model"}
-    language_model = "model.language_model"
-    places |= {f"{language_model}.{name}": "cpu" for name in ("embed_tokens", "rotary_emb", "norm")}
-    places |= {f"{language_model}.layers.{i}": "disk" if i == 2 else "cpu" for i in range(LAYERS)}
-    device = torch.device("cpu")
-    model: Any = dispatch_model(loaded, places, main_device=device, offload_dir=tmp_path, force_hooks=True)
-    assert "_hf_hook" in vars(model.model.language_model.layers[2])
-    handle = handle or tokenprune.patch(model, Skipping())
-    assert torch.equal(answer(model, inputs).logits[-1], skipping.logits[-1])
-    handle.remove()
-    assert torch.equal(answer(model, inputs).logits[-1], whole.logits[-1])
-
-
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_skips_by_itself(duplicate: Callable[[Any], Any]) -> None:
-    model, inputs = model_of(), prompt([1])
-    handle = tokenprune.patch(model, Skipping())
-    twin = duplicate(model)
-    skipping = answer(model, inputs).logits[0]
-    handle.remove()
-    whole = answer(model, inputs).logits[0]
-    assert not torch.equal(whole, skipping)
-    assert torch.equal(answer(model, inputs).logits[0], whole)
-    assert torch.equal(answer(twin, inputs).logits[0], skipping)
-    tokenprune.unpatch(twin)
-    assert torch.equal(answer(twin, inputs).logits[0], whole)
-    assert "forward" not in vars(twin.model.language_model.layers[2])
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("part", ["language_model", "layers"])
-def test_compiled_models(part: str) -> None:
-    """Compiled and run before the patch: the earlier code must not be used again."""
-    torch.compiler.reset()
-    plain, model, inputs = model_of(), model_of(), prompt([1])
-    language_model = model.model.language_model
-    for module in [language_model] if part == "language_model" else language_model.layers:
-        module.compile(backend="eager")
-    logits: list[Tensor] = []
-    for one in (plain, model):
-        with torch.no_grad():
-            logits.append(one(**inputs).logits)
-            with tokenprune.patch(one, Skipping(keep_ratio=1.0)):
-                logits.append(one(**inputs).logits)
-            logits.append(one(**inputs).logits)
-    assert not torch.equal(logits[0], logits[1])
-    for mine, theirs in zip(logits[3:], logits[:3], strict=True):
-        assert_close(mine, theirs)
-    torch.compiler.reset()

@@ -9,10 +9,10 @@ import torch
 from engine.modes.test_training import assert_same_gradients, checkpointing, given, labels_of, trained
 from helpers.contract.answers import answer
 from helpers.contract.cells import CASES
-from helpers.contract.modes import MODES, STEPS, run_cell
+from helpers.contract.modes import run_cell
 from helpers.contract.oracle import Identity, as_reported, assert_close, dropped_columns
 from helpers.families import FAMILIES
-from helpers.models.staged import FAMILY, LAYERS, STAGES, Guided, Staged, expected, model_of
+from helpers.models.staged import LAYERS, STAGES, Guided, Staged, model_of
 from helpers.tiny import CACHE, prompt
 from transformers import DynamicCache, StaticCache
 
@@ -53,33 +53,6 @@ class GuidedAndSkipping(Guided):
         return (1, 4)
 
 
-def assert_run(model: Any, run: Any, report: tokenprune.Report) -> None:
-    """Check that the logits are those of a model with identities in place of the skipped layers."""
-    assert report.skipped
-    ids = torch.cat([run.inputs["input_ids"], run.answers], 1)
-    real = torch.cat([run.inputs["attention_mask"], torch.ones_like(run.answers)], 1)
-    logits = expected(model, ids, real, run.inputs["pixel_values"], [report])
-    assert_close(run.logits, logits[:, -STEPS - 1 : -1])
-
-
-@pytest.mark.parametrize("strategy", [Skipping(), StagedAndSkipping(), StagedAndSkipping(ragged=True)], ids=str)
-@pytest.mark.parametrize("mode", MODES)
-def test_every_mode(mode: str, strategy: tokenprune.Strategy) -> None:
-    model, per_row = model_of("eager" if mode == "loop" else "sdpa"), [1, 1]
-    with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
-        run = MODES[mode](FAMILY, model, prompt(per_row, seed=5), per_row)
-    assert_run(model, run, handle.report)
-
-
-@pytest.mark.parametrize("mode", ["greedy", "static"])
-def test_stages_that_read_attention(mode: str) -> None:
-    """The stages at 1 and 3 read layers 0 and 2; layer 1, where a stage begins, is skipped."""
-    model, per_row = model_of(), [1, 2]
-    with torch.no_grad(), tokenprune.patch(model, GuidedAndSkipping()) as handle:
-        run = MODES[mode](FAMILY, model, prompt(per_row, seed=5), per_row)
-    assert_run(model, run, handle.report)
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_every_family(case: str) -> None:
     family = FAMILIES[case]
@@ -110,15 +83,6 @@ def test_skipped_layers_are_not_executed_and_cache_nothing() -> None:
     assert "decoder layers [2, 3] skipped" in repr(handle.report)
 
 
-def test_skipping_none_is_bitwise_the_unskipped_strategy() -> None:
-    model, inputs = model_of(), prompt([1, 2])
-    with tokenprune.patch(model, Random(keep_ratio=0.25)):
-        plain = answer(model, inputs)
-    with tokenprune.patch(model, Skipping(layers=())):
-        again = answer(model, inputs)
-    assert all(torch.equal(a, b) for a, b in zip(plain.logits, again.logits, strict=True))
-
-
 def test_remove_leaves_nothing_behind() -> None:
     model, inputs = model_of(), prompt([1])
     plain = answer(model, inputs)
@@ -129,38 +93,6 @@ def test_remove_leaves_nothing_behind() -> None:
         assert not torch.equal(answer(model, inputs).logits[0], plain.logits[0])
     assert [dict(vars(layer)) for layer in model.model.language_model.layers] == before
     assert torch.equal(answer(model, inputs).logits[0], plain.logits[0])
-
-
-@pytest.mark.parametrize("keep_ratio", [0.25, 1.0])
-@pytest.mark.parametrize("first_images", [0, 1])
-def test_a_conversation(keep_ratio: float, first_images: int) -> None:
-    """Text or an image first, more turns with the same cache, a crop, and reordered rows."""
-    model = model_of()
-    first, second = (prompt([n] * 2, texts=[4, 4], seed=seed) for n, seed in ((first_images, 5), (1, 6)))
-    reports, cache, ids = [], None, first["input_ids"][:, :0]
-    with torch.no_grad(), tokenprune.patch(model, Skipping(keep_ratio=keep_ratio)) as handle:
-        for turn in (first, second):
-            ids = torch.cat([ids, turn["input_ids"]], 1)
-            given = {**turn, "attention_mask": torch.ones_like(ids)}
-            cache = model(**given, **{CACHE: cache}, use_cache=True)[CACHE]
-            reports += [handle.report] if "pixel_values" in turn else []
-        cache.crop(-3)
-        cache.reorder_cache(torch.tensor([1, 0]))
-        new = torch.tensor([[5, 7], [9, 11]])
-        ids = torch.cat([ids[:, :-3], new], 1)
-        turn = {"input_ids": new.flip(0), "attention_mask": torch.ones_like(ids)}
-        logits = model(**turn, **{CACHE: cache}).logits.flip(0)
-    images = torch.stack([turn["pixel_values"] for turn in (first, second) if "pixel_values" in turn], 1)
-    whole = expected(model, ids, torch.ones_like(ids), images.flatten(0, 1), reports)
-    assert_close(logits, whole[:, -2:])
-
-
-def test_beams() -> None:
-    model, inputs = model_of(), prompt([1, 1], texts=[4, 4], seed=5)
-    search = {"num_beams": 3, "num_return_sequences": 3, "do_sample": False, "max_new_tokens": 6}
-    with torch.no_grad(), tokenprune.patch(model, Skipping()):
-        cached, uncached = (model.generate(**inputs, **search, use_cache=use) for use in (True, False))
-    assert torch.equal(cached, uncached)
 
 
 @pytest.mark.parametrize("n_images", [0, 1])

@@ -11,7 +11,7 @@ from helpers.families import FAMILIES
 from torch import Tensor
 
 import tokenprune
-from tokenprune import DivPrune, PixelPrune, PruningError, Selection, SettingError, UnsupportedError
+from tokenprune import PixelPrune, PruningError, Selection, UnsupportedError
 from tokenprune.adapters import ADAPTERS, adapter_for
 from tokenprune.adapters.tested import read_tested
 from tokenprune.strategy import PatchStrategy
@@ -37,7 +37,6 @@ def repetitive(name: str, kind: str, seed: int = 0) -> dict[str, Any]:
     their own."""
     family, adapter = FAMILIES[name], adapter_for(model_of(name))
     inputs = family.prompt([2, 1]) if kind == "image" else family.prompt([0, 0], videos_per_row=[1, 1])
-    assert adapter.tower.row is not None
     pixels = "pixel_values" if kind == "image" else "pixel_values_videos"
     row = adapter.tower.row.describe(inputs[f"{kind}_grid_thw"], adapter.vision_tower.config)
     shown = torch.randint(0, 7, (int(row.tokens.max()) + 1,), generator=torch.Generator().manual_seed(seed))
@@ -200,43 +199,8 @@ def test_gradients_reach_what_is_left_only() -> None:
     pixels = inputs["pixel_values"].clone().requires_grad_()
     with tokenprune.patch(model, Every()):
         model(**{**inputs, "pixel_values": pixels}).logits.sum().backward()
-    assert pixels.grad is not None
     moved = pixels.grad.view(-1, 4, pixels.shape[1]).abs().sum((1, 2)) > 0
     assert moved.nonzero()[:, 0].tolist() == list(range(0, len(moved), 3))
-
-
-def test_what_was_dropped_cannot_be_kept() -> None:
-    @dataclass(frozen=True)
-    class Another(Every):
-        def select(self, tokens: VisualTokens) -> Selection:
-            return Selection(tokens.kept_before_tower.kept[:2] + 1, tokens.n_visual)
-
-    model, inputs = model_of("qwen2-vl"), FAMILIES["qwen2-vl"].prompt([1])
-    with (
-        tokenprune.patch(model, Another()),
-        pytest.raises(PruningError, match="kept visual tokens that were dropped in the tower or before it"),
-    ):
-        model(**inputs)
-
-
-def test_a_selection_over_something_else() -> None:
-    @dataclass(frozen=True)
-    class Wrong(Every):
-        def select_patches(self, tokens: PatchTokens) -> Selection:
-            return Selection.all(tokens.n_visual + 1, tokens.pixels.device)
-
-    model, inputs = model_of("qwen2-vl"), FAMILIES["qwen2-vl"].prompt([1])
-    with tokenprune.patch(model, Wrong()), pytest.raises(PruningError, match="Selection over 16 visual tokens"):
-        model(**inputs)
-
-
-def test_only_patch_strategies_may_need_what_entered() -> None:
-    @dataclass(frozen=True)
-    class Reading(DivPrune):
-        needs = frozenset({"kept_before_tower"})
-
-    with pytest.raises(SettingError, match=r"Reading.needs has kept_before_tower.*Derive it from .*PatchStrategy"):
-        tokenprune.patch(model_of("qwen2-vl"), Reading())
 
 
 def test_layers_that_the_tower_does_not_call(monkeypatch: pytest.MonkeyPatch) -> None:

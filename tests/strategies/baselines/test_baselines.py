@@ -69,7 +69,6 @@ def pooled(keep: int, layout: Layout) -> tuple[list[int], list[float]]:
     """Kept indices and merged features of visual tokens whose features are their numbers."""
     features = torch.arange(float(layout.n_visual))[:, None]
     selection = AveragePooling(keep=keep).select(VisualTokens(features, layout))
-    assert selection.merged is not None
     return selection.kept.tolist(), selection.merged.apply(features, selection.kept)[:, 0].tolist()
 
 
@@ -105,8 +104,3 @@ def test_every_count_has_its_rectangles(height: int, width: int) -> None:
         for i in range(count):
             rows, columns = (cell.view(height, width) == i).nonzero().T
             assert len(rows) == len(rows.unique()) * len(columns.unique())
-
-
-def test_a_whole_image_is_not_touched() -> None:
-    tokens = VisualTokens(torch.randn(6, 2), Layout.raster((1, 2, 3)))
-    assert AveragePooling(keep_ratio=1.0).select(tokens).merged is None

@@ -7,7 +7,7 @@ import torch
 from helpers.tiny import prompt
 
 import tokenprune
-from tokenprune import IVCPrune, SettingError
+from tokenprune import IVCPrune
 from tokenprune.strategies.in_llm.ivcprune import value_similarity
 from tokenprune.strategy import Stage
 from tokenprune.tokens import Layout, StageTokens, TextAttention
@@ -59,7 +59,6 @@ def test_each_text_token_counts_as_much_as_each_seed() -> None:
         tokens = tokens_with(values, [0.0] * (3 + n_text), [0.0] * (3 + n_text), n_text)
         selection = IVCPrune(keep=2, positions=0.0).select_at(Stage(1, keep=2), tokens)
         assert selection.kept.tolist() == expected
-        assert selection.scores is not None
         assert float(selection.scores.sum()) == pytest.approx(1)
 
 
@@ -80,7 +79,6 @@ def test_one_percent_are_seeds(n: int) -> None:
     tokens = tokens_with(values, [0.0] * (n + 1), [0.0] * (n + 1))
     selection = IVCPrune(keep=2, positions=0.0).select_at(Stage(1, keep=2), tokens)
     assert selection.kept.tolist() == [0, 1]
-    assert selection.scores is not None
     assert float(selection.scores.sum()) == pytest.approx(1)
 
 
@@ -111,15 +109,5 @@ def test_it_reads_the_models_own_values_and_angles(llava: Any) -> None:
     torch.testing.assert_close(seen[0].rotation, torch.cat([cos, sin]))
     with torch.no_grad(), tokenprune.probe(llava, decoder_layers=[0]) as probed:
         (image,) = probed.run(**inputs)
-    assert image.text_attention[0].values is not None
-    assert image.text_attention[0].rotation is not None
     torch.testing.assert_close(image.text_attention[0].values, heads)
     torch.testing.assert_close(image.text_attention[0].rotation, torch.cat([cos, sin]))
-
-
-def test_settings_that_cannot_be() -> None:
-    assert IVCPrune(positions=0.5).positions == 0.5
-    with pytest.raises(SettingError, match=r"more than 0.5 exceeds the budget"):
-        IVCPrune(positions=0.6)
-    with pytest.raises(SettingError, match=r"IVCPrune: layer=0 is not a positive integer"):
-        IVCPrune(layer=0)

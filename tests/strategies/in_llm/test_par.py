@@ -1,7 +1,6 @@
 """PAR: the router's formula by hand, the layers that it skips, and how those are found."""
 
 import copy
-import json
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -10,18 +9,16 @@ from typing import Any
 import pytest
 import torch
 from helpers.commands import command
-from helpers.contract.modes import MODES, STEPS
-from helpers.contract.oracle import as_reported, assert_close, dropped_columns, oracle_logits
 from helpers.families import FAMILIES
 from helpers.files.evals import saved, tiny_processor
 from helpers.files.search import scenes, write_scenes
-from helpers.models.staged import FAMILY, LAYERS, model_of
+from helpers.models.staged import LAYERS, model_of
 from helpers.tiny import prompt
 from strategies.in_llm.test_text_guided import stage_tokens
 from torch.nn.functional import cosine_similarity
 
 import tokenprune
-from tokenprune import PAR, EfficientVLA, SettingError
+from tokenprune import PAR, SettingError
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.run.costs import kv_cache_bytes
 from tokenprune.evals.search.layers import block_distances, block_to_skip, layer_changes, layers_to_skip
@@ -32,59 +29,9 @@ from tokenprune.strategy import Stage
 def test_the_router_by_hand() -> None:
     """Two text tokens follow three visual ones: the first sees 1, 4, 3 and itself, the second also itself."""
     selection = PAR(keep=2).select_at(Stage(2, keep=2), stage_tokens([1, 4, 3, 2, 10], 3))
-    assert selection.scores is not None
     expected = [(1 / 10 + 1 / 20) / 2, (4 / 10 + 4 / 20) / 2, (3 / 10 + 3 / 20) / 2]
     torch.testing.assert_close(selection.scores, torch.tensor(expected))
     assert selection.kept.tolist() == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("skip", "n_layers", "skipped"),
-    [((), 32, ()), (0, 32, ()), (1, 6, (3,)), (2, 6, (2, 3)), (4, 32, (26, 27, 28, 29)), ((7, 9), 32, (7, 9))],
-)
-def test_which_layers_are_skipped(skip: Any, n_layers: int, skipped: tuple[int, ...]) -> None:
-    assert PAR(skip=skip).skipped_layers(n_layers) == skipped
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_dropping_and_skipping_equal_masking_and_identities(mode: str) -> None:
-    model, per_row = model_of(), [1, 2]
-    with torch.no_grad(), tokenprune.patch(model, PAR(keep_ratio=0.3, skip=1)) as handle:
-        run = MODES[mode](FAMILY, model, prompt(per_row, seed=5), per_row)
-    report = handle.report
-    assert report.skipped == (2,)
-    assert [len(image.kept_at(layer)) for image in report.images[:1] for layer in range(LAYERS)] == [36, 36, 11, 11, 11]
-    ids = torch.cat([run.inputs["input_ids"], run.answers], 1)
-    real = torch.cat([run.inputs["attention_mask"], torch.ones_like(run.answers)], 1)
-    with as_reported(model, ids, [report]):
-        logits = oracle_logits(model, ids, real, run.inputs["pixel_values"], dropped_columns(ids, [report]))
-    steps = slice(-1 if mode == "uncached" else None, None)  # the report describes the last step, which selected anew
-    assert_close(run.logits[:, steps], logits[:, -STEPS - 1 : -1][:, steps])
-
-
-def test_layers_come_from_settings_files(tmp_path: Path) -> None:
-    file = tmp_path / "settings.json"
-    file.write_text(json.dumps({"strategy": "par", "settings": {"keep_ratio": 0.3, "skip": [2]}}))
-    with tokenprune.patch(model_of(), str(file)) as handle:
-        assert handle.strategy == PAR(keep_ratio=0.3, skip=(2,))
-
-
-@pytest.mark.parametrize(
-    ("skip", "message"),
-    [
-        (-1, "does not name decoder layers"),
-        (True, "does not name decoder layers"),
-        ("2", "does not name decoder layers"),
-        ((2.5,), "does not name decoder layers"),
-        (2, r"into the first or last 2 of 5 decoder layers, which are never skipped; choose from 2\.\.2"),
-        ((3,), "into the first or last 2 of 5"),
-        ((1,), "into the first or last 2 of 5"),
-        (10**30, "into the first or last 2 of 5"),
-    ],
-)
-def test_layers_that_cannot_be_skipped(unchecked: None, skip: Any, message: str) -> None:
-    with pytest.raises(SettingError, match=message):
-        tokenprune.patch(model_of(), PAR(skip=skip))
 
 
 # Layers that a model can do without.
@@ -147,17 +94,6 @@ def test_the_block_that_turns_least_between_the_ends() -> None:
     assert block_to_skip([0.0, 0.0, 0.4, 0.3, 0.5, 0.0, 0.0], 2) == (3, 4)
     with pytest.raises(SettingError, match="a block of 2 layers reaches into the first or last 2"):
         block_to_skip([0.0, 0.0, 0.0, 0.0], 2)
-
-
-def test_efficientvla_skips_layers_too() -> None:
-    model, strategy = model_of(), EfficientVLA(keep=8, skip=(2,))
-    assert strategy.skipped_layers(5) == (2,)
-    with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
-        model(**prompt([1]))
-    assert handle.report.skipped == (2,)
-    assert len(handle.report.images[0].stages[0].kept) == 8
-    with pytest.raises(SettingError, match=r"EfficientVLA: skip=\(0,\) reaches into the first or last 2"):
-        EfficientVLA(skip=(0,)).skipped_layers(8)
 
 
 def test_the_command_prints_the_layers(

@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 
 import tokenprune
-from tokenprune import SettingError, ToMe
+from tokenprune import ToMe
 from tokenprune.strategies.in_tower.tome import matched, means, merge_groups, n_merged
 from tokenprune.tokens import KeptInTower, Layout, TowerTokens, VisionAttention, VisualTokens
 
@@ -88,7 +88,6 @@ def test_a_budget_beyond_one_matching() -> None:
     attention = VisionAttention(keys, keys, 0.5, 0, Layout.raster((1, 1, 8)))
     done = ToMe(keep=1).select_in_tower(TowerTokens(0, 0, attention, keys[0], torch.arange(8), 8, 8))
     assert len(done.kept) == 1
-    assert done.merged is not None
     values = torch.arange(8.0)[:, None]
     torch.testing.assert_close(done.merged.apply(values, done.kept), torch.tensor([[3.5]]))
 
@@ -100,16 +99,9 @@ def test_what_the_tiles_have_too_many_is_merged_by_features() -> None:
     tokens = VisualTokens(features, Layout.raster((1, 1, 4)), 0, {"kept_in_tower": left})
     selection = ToMe(keep=2).select(tokens)
     assert selection.kept.tolist() == [1, 3]
-    assert selection.merged is not None
     expected = torch.tensor([[(3 * 1 + 3) / 4, 0.05], [0.0, 1.0]])
     torch.testing.assert_close(selection.merged.apply(features, selection.kept), expected)
     assert ToMe(keep=3).select(tokens).merged is None
-
-
-@pytest.mark.usefixtures("unchecked")
-def test_an_unknown_schedule() -> None:
-    with pytest.raises(SettingError, match="Write schedule='constant'"):
-        ToMe(schedule="growing")  # type: ignore[arg-type]
 
 
 def states_of(model: Any, pixels: Tensor) -> tuple[Tensor, ...]:

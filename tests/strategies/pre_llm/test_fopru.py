@@ -1,41 +1,26 @@
 """FoPru: which attention it ranks by, and rows of different lengths, computed by hand."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import torch
 from helpers.tokens.scored import scored
 
 from tokenprune import FoPru
-from tokenprune.tokens import Layout, VisionAttention, VisualTokens
-
-
-def tokens_of(heads: Sequence[Sequence[float]], cls_query: float | None = None) -> VisualTokens:
-    """A row of patches that pay each other attention in proportion to `heads`; a CLS token pays the same, to the power
-    of `cls_query`."""
-    keys = torch.tensor(heads).log()[None, :, :, None]
-    queries = torch.ones_like(keys)
-    layout = Layout.raster((1, 1, keys.shape[2]))
-    if cls_query is not None:
-        keys = torch.cat([torch.zeros_like(keys[:, :, :1]), keys], 2)
-        queries = torch.cat([torch.full_like(queries[:, :, :1], cls_query), queries], 2)
-    attention = VisionAttention(queries, keys, 1.0, 0 if cls_query is None else 1, layout)
-    return VisualTokens(torch.zeros(layout.n_visual, 2), layout, 0, {"vision_attention": attention})
+from tokenprune.tokens import Layout
 
 
 @pytest.mark.parametrize("settings", [{}, {"score": "cls"}], ids=["column", "cls"])
 def test_heads_are_averaged_or_the_highest_counts(settings: dict[str, Any]) -> None:
     """Of the heads .6, .35, .05 and .05, .45, .5, the means are .325, .4, .275 and the maxima .6, .45, .5. Half of each
     goes to the CLS token."""
-    tokens = tokens_of([[0.6, 0.35, 0.05], [0.05, 0.45, 0.5]], cls_query=1.0)
+    tokens = scored([[0.6, 0.35, 0.05], [0.05, 0.45, 0.5]], cls=1.0)
     assert FoPru(keep=1, **settings).select(tokens).kept.tolist() == [1]
     assert FoPru(keep=1, heads="max", **settings).select(tokens).kept.tolist() == [0]
 
 
 def test_what_patches_or_the_cls_token_attend_to() -> None:
     """To the CLS token, they weigh the reciprocals: 1, 1/2 and 1/4."""
-    tokens = tokens_of([[1.0, 2.0, 4.0]], cls_query=-1.0)
+    tokens = scored([[1.0, 2.0, 4.0]], cls=-1.0)
     assert FoPru(keep=1).select(tokens).kept.tolist() == [2]
     assert FoPru(keep=1, score="cls").select(tokens).kept.tolist() == [0]
 

@@ -1,12 +1,9 @@
 """HoloV: shares of crops, computed by hand."""
 
-import pytest
 import torch
 from helpers.tokens.by_hand import tokens_of
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from tokenprune import HoloV, SettingError
+from tokenprune import HoloV
 from tokenprune.strategies.pre_llm.holov import order_by_crop
 
 
@@ -43,17 +40,3 @@ def test_crops_that_nothing_attends_to() -> None:
     """As after a step that has left only such tokens: all crops get equal shares, instead of 0 / 0."""
     assert kept([0.0] * 8, 4, 4) == [0, 2, 4, 6]
     assert kept([0.0] * 8, 4, 6) == [0, 1, 2, 3, 4, 6]
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.integers(1, 40), st.integers(1, 20), st.data())
-def test_budgets_are_exact(n: int, n_crops: int, data: st.DataObject) -> None:
-    scores = torch.rand(n, generator=torch.Generator().manual_seed(n)) + 0.01
-    n_kept = data.draw(st.integers(1, n))
-    order = order_by_crop(scores, min(n_crops, n), n_kept)
-    assert order.sort().values.tolist() == list(range(n))
-
-
-def test_crops_that_cannot_be() -> None:
-    with pytest.raises(SettingError, match="HoloV: crops=0 is not a positive integer"):
-        HoloV(crops=0)

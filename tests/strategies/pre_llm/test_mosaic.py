@@ -5,23 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.tokens.scored import scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tokenprune import Mosaic, SettingError
+from tokenprune import Mosaic
 from tokenprune.strategies.pre_llm import mosaic
 from tokenprune.strategies.pre_llm.mosaic import best_of_each, budget_cells, similar_nearby
-from tokenprune.tokens import Layout, VisionAttention, VisualTokens
+from tokenprune.tokens import Layout
 
 #: A canvas of 3 x 3 with a newline token after each row, and two frames of 2 x 2.
 MIXED = Layout(((1, 3, 4), (2, 2, 2)), n_tiles=3, newlines=torch.tensor([False, False, False, True] * 3 + [False] * 8))
-
-
-def tokens_of(scores: list[float], layout: Layout, features: torch.Tensor) -> VisualTokens:
-    keys = torch.tensor(scores).log()[None, None, :, None]
-    attention = VisionAttention(torch.ones_like(keys), keys, 1.0, 0, layout)
-    return VisualTokens(features, layout, 0, {"vision_attention": attention})
 
 
 def test_one_token_of_each_rectangle_and_what_is_like_it() -> None:
@@ -29,11 +24,10 @@ def test_one_token_of_each_rectangle_and_what_is_like_it() -> None:
     4 5 | 6 7     is two tokens, which 3 and 4 are just within."""
     red, blue = [1.0, 0.0], [0.0, 1.0]
     features = torch.tensor([red, red, red, red, blue, blue, blue, blue])
-    tokens = tokens_of([1.0, 4, 1, 1, 1, 1, 2, 1], Layout.raster((1, 2, 4)), features)
+    tokens = scored([1.0, 4, 1, 1, 1, 1, 2, 1], Layout.raster((1, 2, 4)), features)
     selection = Mosaic(keep=2, reach=1.0).select(tokens)
     assert selection.kept.tolist() == [1, 6]
     merged = selection.merged
-    assert merged is not None
     pairs = dict(zip(merged.sources.tolist(), merged.targets.tolist(), strict=True))
     assert pairs == {0: 0, 1: 0, 2: 0, 3: 0, 4: 1, 5: 1, 6: 1, 7: 1}
     shares = dict(zip(merged.sources.tolist(), merged.weights.tolist(), strict=True))
@@ -41,7 +35,6 @@ def test_one_token_of_each_rectangle_and_what_is_like_it() -> None:
     assert shares[0] == pytest.approx(1 / 7)
     assert shares[6] == pytest.approx(2 / 5)
     near = Mosaic(keep=2, reach=0.5).select(tokens).merged  # one token
-    assert near is not None
     # 3 and 4 are not next to a kept token.
     assert sorted(near.sources.tolist()) == [0, 1, 2, 5, 6, 7]
     assert Mosaic(keep=2, merge=False).select(tokens).merged is None
@@ -49,44 +42,33 @@ def test_one_token_of_each_rectangle_and_what_is_like_it() -> None:
 
 def test_what_the_cls_token_attends_to() -> None:
     """Patches attend in proportion to 1, 2, 4 and 8, the CLS token in proportion to the reciprocals."""
-    keys = torch.tensor([1.0, 1, 2, 4, 8]).log()[None, None, :, None]
-    queries = torch.tensor([-1.0, 1, 1, 1, 1])[None, None, :, None]
-    layout = Layout.raster((1, 1, 4))
-    statistics = {"vision_attention": VisionAttention(queries, keys, 1.0, 1, layout)}
-    tokens = VisualTokens(torch.ones(4, 2), layout, 0, statistics)
+    tokens = scored([1.0, 2, 4, 8], features=torch.ones(4, 2), cls=-1.0)
     assert Mosaic(keep=2).select(tokens).kept.tolist() == [1, 3]
     assert Mosaic(keep=2, score="cls").select(tokens).kept.tolist() == [0, 2]
 
 
 def test_scores_are_the_attention_of_all_heads() -> None:
     """Each patch pays 8, 1, 1 and 2 twelfths in one head, and 1, 4, 5 and 2 in the other."""
-    keys = torch.tensor([[8.0, 1, 1, 2], [1, 4, 5, 2]]).log()[None, :, :, None]
-    layout = Layout.raster((1, 1, 4))
-    attention = VisionAttention(torch.ones_like(keys), keys, 1.0, 0, layout)
-    tokens = VisualTokens(torch.ones(4, 2), layout, 0, {"vision_attention": attention})
+    tokens = scored([[8.0, 1, 1, 2], [1, 4, 5, 2]], features=torch.ones(4, 2))
     for strategy in (Mosaic(keep=2), Mosaic(keep=2, merge=False), Mosaic(keep=4)):
         scores = strategy.select(tokens).scores
-        assert scores is not None
         torch.testing.assert_close(scores, torch.tensor([9.0, 5, 6, 4]) / 12 * 2)
 
 
 def test_a_rectangle_that_nothing_attends_to_is_a_plain_mean() -> None:
-    tokens = tokens_of([1.0, 1.0, 1e-38, 1e-38], Layout.raster((1, 1, 4)), torch.ones(4, 2))
+    tokens = scored([1.0, 1.0, 1e-38, 1e-38], Layout.raster((1, 1, 4)), torch.ones(4, 2))
     attention = tokens.vision_attention
     keys = attention.keys.masked_fill(attention.keys < -1, -200.0)  # whose share is 0 in float32
     tokens = replace(tokens, statistics={"vision_attention": replace(attention, keys=keys)})
     selection = Mosaic(keep=2).select(tokens)
-    assert selection.scores is not None
     assert selection.scores[2:].tolist() == [0.0, 0.0]
-    assert selection.merged is not None
     assert selection.merged.weights.tolist() == [0.5] * 4
 
 
 def test_tokens_join_by_direction_even_the_opposite_one() -> None:
     """1 points like 2, though its product with 0 is higher. 3 is the opposite of 2, the only one nearby."""
     features = torch.tensor([[10.0, 1.0], [1.0, 2.0], [0.1, 1.0], [0.0, -1.0]])
-    merged = Mosaic(keep=2).select(tokens_of([4.0, 1, 2, 1], Layout.raster((1, 1, 4)), features)).merged
-    assert merged is not None
+    merged = Mosaic(keep=2).select(scored([4.0, 1, 2, 1], Layout.raster((1, 1, 4)), features)).merged
     pairs = dict(zip(merged.sources.tolist(), merged.targets.tolist(), strict=True))
     assert pairs == {0: 0, 1: 1, 2: 1, 3: 1}
 
@@ -180,8 +162,3 @@ def test_a_budget_smaller_than_the_frames() -> None:
 
 def test_of_equal_scores_the_first() -> None:
     assert best_of_each(torch.ones(4), torch.tensor([0, 0, 1, 1]), 2).tolist() == [0, 2]
-
-
-def test_settings_that_cannot_be() -> None:
-    with pytest.raises(SettingError, match=r"reach=0.0 is not a distance in rectangles"):
-        Mosaic(reach=0.0)

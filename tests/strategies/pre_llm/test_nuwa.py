@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.tokens.scored import scored
 
 from tokenprune import Nuwa, SettingError
 from tokenprune.strategies.pre_llm.nuwa import gathering_weights, nearness
-from tokenprune.strategy import Stage
-from tokenprune.tokens import Layout, VisionAttention, VisualTokens
+from tokenprune.tokens import Layout, VisualTokens
 
 
 @pytest.mark.parametrize(("average", "entering", "left"), [(64, 112, 16), (128, 224, 32), (192, 336, 48)])
@@ -61,10 +61,7 @@ def test_weights_by_hand() -> None:
 
 
 def tokens_of(scores: list[float], layout: Layout) -> VisualTokens:
-    keys = torch.tensor([1.0, *scores]).log()[None, None, :, None]
-    attention = VisionAttention(torch.ones_like(keys), keys, 1.0, 1, layout)
-    features = torch.eye(len(scores)) + 1
-    return VisualTokens(features, layout, 0, {"vision_attention": attention})
+    return scored(scores, layout, torch.eye(len(scores)) + 1, cls=1.0)
 
 
 def test_the_weaker_half_gathers() -> None:
@@ -74,7 +71,6 @@ def test_the_weaker_half_gathers() -> None:
     tokens = tokens_of([8.0, 1, 7, 1, 1, 1, 1, 1, 2, 0.5, 1, 0.5, 1, 1, 0.5, 0.5], layout)
     selection = Nuwa(keep_ratio=0.25, progressive=False).select(tokens)
     assert selection.kept.tolist() == [0, 2, 8, 10]
-    assert selection.merged is not None
     assert selection.merged.targets.unique().tolist() == [2, 3]
     for target in (2, 3):
         assert float(selection.merged.weights[selection.merged.targets == target].sum()) == pytest.approx(1)
@@ -84,23 +80,17 @@ def test_the_weaker_half_gathers() -> None:
     assert Nuwa(keep_ratio=0.25, progressive=False, gather=False).select(tokens).merged is None
 
 
-@pytest.mark.parametrize(("n_prefix", "expected"), [(1, [0, 1]), (0, [2, 3])], ids=["cls", "none"])
-def test_the_cls_token_decides_where_there_is_one(n_prefix: int, expected: list[int]) -> None:
+@pytest.mark.parametrize(("cls", "expected"), [(-1.0, [0, 1]), (None, [2, 3])])
+def test_the_cls_token_decides_where_there_is_one(cls: float | None, expected: list[int]) -> None:
     """Patches attend in proportion to 1, 2, 4 and 8, the CLS token in proportion to the reciprocals."""
-    keys = torch.tensor([1.0, 1, 2, 4, 8]).log()[None, None, 1 - n_prefix :, None]
-    queries = torch.tensor([-1.0, 1, 1, 1, 1])[None, None, 1 - n_prefix :, None]
-    layout = Layout.raster((1, 1, 4))
-    statistics = {"vision_attention": VisionAttention(queries, keys, 1.0, n_prefix, layout)}
-    tokens = VisualTokens(torch.eye(4), layout, 0, statistics)
     strategy = Nuwa(keep_ratio=0.5, progressive=False, gather=False, cells=None)
-    assert strategy.select(tokens).kept.tolist() == expected
+    assert strategy.select(scored([1.0, 2, 4, 8], features=torch.eye(4), cls=cls)).kept.tolist() == expected
 
 
 def test_how_many_are_the_weaker_ones() -> None:
     """Of the 112 tokens that enter for 64, the quantile of .55 lies between the 62nd and the 63rd score from below."""
     tokens = tokens_of([1.0 + 7 * i % 577 for i in range(576)], Layout.raster((1, 24, 24)))
     merged = Nuwa(keep_ratio=64 / 576).select(tokens).merged
-    assert merged is not None
     assert len(merged.targets.unique()) == 62
 
 
@@ -110,7 +100,6 @@ def test_newline_tokens_do_not_gather() -> None:
     strategy = Nuwa(keep_ratio=0.75, progressive=False, cells=None)
     selection = strategy.select(tokens_of([8.0, 7, 1, 2], layout))
     assert selection.kept.tolist() == [0, 1, 3]
-    assert selection.merged is not None
     assert selection.merged.targets.unique().tolist() == [1]
 
 
@@ -118,8 +107,6 @@ def test_lengths_of_features_do_not_count_in_weights() -> None:
     tokens = tokens_of([float(1 + 7 * i % 13) for i in range(16)], Layout.raster((1, 4, 4)))
     longer = replace(tokens, features=tokens.features * torch.arange(1.0, 17.0)[:, None])
     one, other = (Nuwa(keep_ratio=0.5, progressive=False).select(each).merged for each in (tokens, longer))
-    assert one is not None
-    assert other is not None
     torch.testing.assert_close(one.weights, other.weights)
     # A feature of zeros is like none, and keeps its own.
     assert gathering_weights(torch.zeros(2, 3), torch.tensor([0]), torch.ones(1, 2)).tolist() == [[1.0, 0.0]]
@@ -136,8 +123,6 @@ def test_blocks_of_gathering_tokens_change_nothing(monkeypatch: pytest.MonkeyPat
     whole = strategy.select(tokens).merged
     monkeypatch.setattr("tokenprune.strategies.pre_llm.nuwa.BLOCK_ELEMENTS", 2 * tokens.n_visual)
     parts = strategy.select(tokens).merged
-    assert whole is not None
-    assert parts is not None
     assert len(whole.targets.unique()) > 4
     assert torch.equal(parts.targets, whole.targets)
     assert torch.equal(parts.sources, whole.sources)
@@ -149,14 +134,6 @@ def test_it_ranks_all_tokens_without_cells() -> None:
     flat = {"keep_ratio": 0.25, "progressive": False, "gather": False}
     assert Nuwa(cells=None, **flat).select(tokens).kept.tolist() == [0, 1, 2, 3]
     assert Nuwa(**flat).select(tokens).kept.tolist() == [0, 2, 8, 10]
-
-
-def test_settings_that_cannot_be() -> None:
-    with pytest.raises(SettingError, match=r"reach=0.0 is not a distance"):
-        Nuwa(reach=0.0)
-    with pytest.raises(SettingError, match="keep is a count, but the budget is an average over layers"):
-        Nuwa(keep=64)
-    assert Stage(2, keep_ratio=0.1).budget(576) == 58
 
 
 def test_a_model_of_one_layer_has_no_stages() -> None:

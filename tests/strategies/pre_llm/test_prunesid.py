@@ -1,14 +1,10 @@
 """PruneSID: groups, suppression and shares, computed by hand."""
 
-from typing import Any
-
 import pytest
 import torch
-from helpers.tiny import prompt
 from helpers.tokens.by_hand import tokens_of
 
-import tokenprune
-from tokenprune import PruneSID, SettingError
+from tokenprune import PruneSID
 from tokenprune.strategies.pre_llm import prunesid
 from tokenprune.strategies.pre_llm.prunesid import component_of_each, mean_cosine, shares_of_groups, suppress
 
@@ -105,18 +101,6 @@ def test_the_threshold_grows_with_the_budget() -> None:
     tokens = tokens_of([0.5, 0.4, 0.1], [[0.0]] * 3, features.tolist())
     assert PruneSID(keep=2, similar=17.5).select(tokens).kept.tolist() == [0, 2]
     assert PruneSID(keep=2, similar=17.6).select(tokens).kept.tolist() == [0, 1]
-
-
-def test_it_prunes_a_model(llava: Any) -> None:
-    for keep in (1, 7, 12, 35):
-        with torch.no_grad(), tokenprune.patch(llava, PruneSID(keep=keep)) as handle:
-            llava(**prompt([1]))
-        assert handle.report.n_kept == keep
-
-
-def test_a_multiple_that_cannot_be() -> None:
-    with pytest.raises(SettingError, match=r"PruneSID: similar=0.0 is not a multiple of the mean cosine"):
-        PruneSID(similar=0.0)
 
 
 def test_groups_and_the_most_that_they_keep_follow_from_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,11 @@ import pytest
 import torch
 from helpers.simulated.pretended import Elsewhere, Pretended
 from helpers.tokens.by_hand import tokens_of
+from helpers.tokens.scored import scored
 
-from tokenprune import SCOPE, SettingError
+from tokenprune import SCOPE
 from tokenprune.strategies.pre_llm.scope import most_covering
 from tokenprune.strategies.shared import similarity
-from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 
 def at(*degrees: float) -> torch.Tensor:
@@ -78,14 +78,6 @@ def test_copies_come_last_and_once() -> None:
 @pytest.mark.parametrize(("attention", "expected"), [([1e-6, 2e-6, 4e-6], [1, 2]), ([0.2, 0.4, 1e-5], [0, 1])])
 def test_high_powers_keep_the_order_of_the_attention(attention: list[float], expected: list[int]) -> None:
     """The CLS token keeps the rest to itself. To the tenth power, the former are zeros in single precision."""
-    keys = torch.tensor([1 - sum(attention), *attention]).log()[None, None, :, None]
-    seen = VisionAttention(torch.ones_like(keys), keys, 1.0, 1, Layout.raster((1, 1, 3)))
-    tokens = VisualTokens(torch.eye(3), seen.layout, 0, {"vision_attention": seen})
+    tokens = scored(attention, features=torch.eye(3), cls=1.0, to_cls=1 - sum(attention))
     assert SCOPE(keep=2, alpha=10.0).select(tokens).kept.tolist() == expected
     assert SCOPE(keep=1, alpha=10.0).select(tokens).kept.tolist() == expected[1:]
-
-
-@pytest.mark.parametrize("alpha", [-1.0, 10.5, float("nan"), float("inf")])
-def test_powers_that_cannot_be(alpha: float) -> None:
-    with pytest.raises(SettingError, match=r"SCOPE: alpha=.* is not a power"):
-        SCOPE(alpha=alpha)

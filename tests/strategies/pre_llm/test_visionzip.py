@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import pytest
 import torch
 from helpers.tokens.by_hand import tokens_of, two_heads
 
-from tokenprune import Selection, SettingError, VisionZip
+from tokenprune import Selection, VisionZip
 from tokenprune.tokens import VisualTokens
 
 # The tokens 1 and 4 are attended to most. Of the others, the keys of 2 and 6 are most like that of 0 (cosines 0.8
@@ -17,7 +16,6 @@ FEATURES = [[10.0], [20.0], [30.0], [40.0], [50.0], [60.0], [70.0]]
 
 
 def merged(selection: Selection, tokens: VisualTokens) -> list[float]:
-    assert selection.merged is not None
     return selection.merged.apply(tokens.features, selection.kept)[:, 0].tolist()
 
 
@@ -27,7 +25,6 @@ def test_dominant_and_contextual() -> None:
     selection = VisionZip(keep=4, contextual=0.5).select(tokens)
     assert selection.kept.tolist() == [0, 1, 3, 4]
     assert merged(selection, tokens) == [10 + (30 + 70) / 2, 20, 40 + 60, 50]
-    assert selection.scores is not None
     torch.testing.assert_close(selection.scores, torch.tensor(ATTENTION) / 11)
     assert VisionZip(keep=4, contextual=0.4).select(tokens).kept.tolist() == [0, 1, 3, 4]  # 1.6 of four, rounded
 
@@ -91,10 +88,3 @@ def test_cells_are_those_of_the_dominant_tokens_budget() -> None:
     for contextual in (0.25, 1.0):
         Watching(keep=4, contextual=contextual).select(tokens_of(ATTENTION, KEYS, FEATURES))
     assert seen == [3, 1]
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("contextual", [-0.1, 1.5])
-def test_shares_that_cannot_be(contextual: Any) -> None:
-    with pytest.raises(SettingError, match=r"contextual=.* is not a share of the budget"):
-        VisionZip(contextual=contextual)

@@ -8,7 +8,7 @@ import torch
 from helpers.tokens.by_hand import tokens_of
 from helpers.tokens.scored import scored
 
-from tokenprune import SettingError, VisPruner
+from tokenprune import VisPruner
 from tokenprune.strategies.pre_llm import vispruner
 from tokenprune.strategies.pre_llm.vispruner import drop_duplicates
 from tokenprune.strategies.shared.similarity import unit_vectors
@@ -70,13 +70,6 @@ def test_cells_are_those_of_the_important_tokens_budget() -> None:
     for important in (0.75, 0.0):
         Watching(keep=4, important=important).select(tokens)
     assert seen == [3, 1]
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("important", [-0.1, 1.5])
-def test_shares_that_cannot_be(important: Any) -> None:
-    with pytest.raises(SettingError, match=r"important=.* is not a share of the budget"):
-        VisPruner(important=important)
 
 
 @pytest.mark.parametrize(("n_visual", "step"), [(300, 8), (647, 8), (648, 9), (1440, 20)])

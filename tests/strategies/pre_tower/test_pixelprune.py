@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenprune import PixelPrune, PruningError, SettingError
+from tokenprune import PixelPrune, PruningError
 from tokenprune.engine.tower.patches import selected_patches
 from tokenprune.strategies.pre_tower.pixelprune import anchored_errors, exact_errors, prediction_errors
 from tokenprune.tokens import PatchTokens
@@ -143,20 +143,3 @@ def test_colours_that_are_no_numbers(threshold: float) -> None:
 def test_by_default_no_bound() -> None:
     assert PixelPrune() == PixelPrune(keep_ratio=1.0)
     assert PixelPrune(keep=3).keep_ratio is None
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"threshold": -0.1}, r"threshold=-0.1 is not a colour difference in \[0, 1\)"),
-        ({"threshold": 1}, "threshold=1 is not"),
-        ({"threshold": True}, "threshold=True is not"),
-        ({"metric": "psnr"}, "metric"),
-        ({"budget_per": "tile"}, "the pixels decide how much is left"),
-        ({"keep_ratio": 0}, "keep_ratio=0 is not a fraction"),
-    ],
-)
-def test_settings_that_cannot_be_right(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(SettingError, match=message):
-        PixelPrune(**settings)

@@ -83,7 +83,6 @@ def test_sparsevlm_merges_what_it_drops() -> None:
     features = torch.tensor([[7.0], [7], [0], [1], [10], [12]])
     selection = recycle_by_cluster(scores, torch.arange(6), features, 3, recycle=1.0, clusters=0.1)
     assert selection.kept.tolist() == [0, 1, 2]  # two whole, and the first of the others for all four
-    assert selection.merged is not None
     assert sorted(selection.merged.sources.tolist()) == [2, 3, 4, 5]
     assert selection.merged.apply(features, selection.kept)[:, 0].tolist() == [7, 7, 5.75]
 
@@ -101,7 +100,6 @@ def test_only_the_best_of_what_is_dropped_is_merged() -> None:
     assert [recycling_counts(n, 0.3, 0.1) for n in (0, 1, 2, 10, 17, 100)] == counts
     scores, order = torch.arange(20.0), torch.arange(19, -1, -1)
     selection = recycle_by_cluster(scores, order, torch.randn(20, 3), 9, recycle=0.3, clusters=0.1)
-    assert selection.merged is not None
     # Eight whole; of twelve dropped, int(3.6) + 1 = 4 are merged into one.
     assert selection.kept.tolist()[1:] == list(range(12, 20))
     assert sorted(selection.merged.sources.tolist()) == [8, 9, 10, 11]

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from helpers.tokens.scored import scored
 
 from tokenprune import FastVID
-from tokenprune.tokens import Layout, VisionAttention, VisualTokens
+from tokenprune.tokens import Layout, VisualTokens
 
 #: Two frames of three places, with a newline token after each.
 WITH_NEWLINES = Layout(
@@ -16,13 +16,6 @@ WITH_NEWLINES = Layout(
     to_tokens=lambda values: torch.cat([values, values.amax(1, keepdim=True)], 1).flatten(),
     newlines=torch.tensor([False, False, False, True] * 2),
 )
-
-
-def tokens_of(features: Tensor, received: list[float], layout: Layout) -> VisualTokens:
-    """Return tokens of frames that attend to their places in proportion to `received`."""
-    keys = torch.tensor(received).log()[None, None, :, None].expand(layout.n_tiles, -1, -1, -1)
-    statistics = {"vision_attention": VisionAttention(torch.ones_like(keys), keys, 1.0, 0, layout)}
-    return VisualTokens(features, layout, 0, statistics)
 
 
 def segments(degrees: list[float], **settings: Any) -> list[tuple[int, int]]:
@@ -54,10 +47,9 @@ def test_frames_that_are_the_same_are_not_cut_apart_by_the_highest_threshold() -
 def test_tokens_join_the_anchor_of_their_direction() -> None:
     """The products with the first anchor, (10, 1), are higher than with the second, (0.1, 1), which most point like."""
     features = torch.tensor([[9.0, 9], [1, 2], [5, 0], [9, 9], [10, 1], [0.1, 1]])
-    tokens = tokens_of(features, [9.0, 1, 1], Layout(((2, 1, 3),), 2))
+    tokens = scored([9.0, 1, 1], Layout(((2, 1, 3),), 2), features)
     selection = FastVID(keep=4, contextual=0.5, segments=1, threshold=-1.0).select(tokens)
     assert selection.kept.tolist() == [0, 3, 4, 5]
-    assert selection.merged is not None
     anchors = selection.kept[selection.merged.targets].tolist()
     assert {*zip(selection.merged.sources.tolist(), anchors, strict=True)} == {(4, 4), (5, 5), (1, 5), (2, 4)}
 
@@ -65,5 +57,5 @@ def test_tokens_join_the_anchor_of_their_direction() -> None:
 @pytest.mark.parametrize(("keep", "kept"), [(2, [4, 7]), (3, [0, 4, 7]), (6, [0, 2, 3, 4, 6, 7])])
 def test_newline_tokens_are_kept_for_at_most_half_of_the_budget(keep: int, kept: list[int]) -> None:
     """What they leave is shared by the frames, whose first and third places are attended to most."""
-    tokens = tokens_of(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), [5.0, 1, 3], WITH_NEWLINES)
+    tokens = scored([5.0, 1, 3], WITH_NEWLINES, torch.randn(8, 4, generator=torch.Generator().manual_seed(0)))
     assert FastVID(keep=keep, contextual=0.0).select(tokens).kept.tolist() == kept

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.tokens.scored import scored
 from torch import Tensor
 
-from tokenprune import EVS, STRATEGIES, VCAST, DyCokeTTM, FastVID, SettingError, VidCom2
+from tokenprune import EVS, STRATEGIES, VCAST, DyCokeTTM, FastVID, VidCom2
 from tokenprune.strategies.video.dycoke import window_of
 from tokenprune.strategies.video.evs import FIRST
 from tokenprune.strategies.video.vcast import curvature, outstanding
@@ -71,7 +72,6 @@ def test_evs_scores_are_changes() -> None:
     frames[0] = torch.tensor([1.0, 0.0])
     frames[1] = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0], [1.0, 1.0]])
     selection = EVS(keep=6).select(clip(frames))
-    assert selection.scores is not None
     torch.testing.assert_close(selection.scores, torch.tensor([FIRST] * 4 + [0.0, 1.0, 2.0, 1 - 0.5**0.5]))
     assert selection.kept.tolist() == [0, 1, 2, 3, 5, 6]
 
@@ -200,7 +200,6 @@ def test_fastvid_merges_a_segment_into_the_anchors_of_every_fourth_frame() -> No
     assert mask.sum(1).tolist() == [3, 3, 3, 11, 3, 3, 3, 11]
     assert bool(mask.gather(1, salient).all())
     merged = selection.merged
-    assert merged is not None
     anchors = selection.kept[merged.targets].unique()
     assert set(anchors.tolist()) == set(selection.kept.tolist()) - set(
         (salient + N_PLACES * torch.arange(8)[:, None]).flatten().tolist()
@@ -214,20 +213,13 @@ def test_fastvid_merges_a_segment_into_the_anchors_of_every_fourth_frame() -> No
 def test_fastvid_anchor_features() -> None:
     """Two frames of three places, one salient each: the two others of both frames join the nearest of two anchors."""
     frames = torch.tensor([[[9.0, 9], [1, 0], [0, 1]], [[9, 9], [2, 0], [0, 2]]])
-    layout = Layout(((2, 1, 3),), 2)
-    queries = torch.ones(2, 1, 3, 1)
-    keys = torch.tensor([[5.0], [0.0], [0.0]]).expand(2, 1, 3, 1)
-    tokens = VisualTokens(
-        frames.flatten(0, 1), layout, 0, {"vision_attention": VisionAttention(queries, keys, 1.0, 0, layout)}
-    )
+    tokens = scored([9.0, 1, 1], Layout(((2, 1, 3),), 2), frames.flatten(0, 1))
     selection = FastVID(keep=4, contextual=0.5, segments=1, threshold=-1.0).select(tokens)
     assert selection.kept.tolist() == [0, 3, 4, 5]
-    assert selection.merged is not None
     features = selection.merged.apply(tokens.features, selection.kept)
     # An anchor, itself and one other: weight max(1/3, 0.6), and 0.4 of their mean.
     torch.testing.assert_close(features, torch.tensor([[9.0, 9], [9, 9], [0.6 * 2 + 0.4 * 1.5, 0], [0, 1.8]]))
     no_minimum = FastVID(keep=4, contextual=0.5, segments=1, threshold=-1.0, beta=0.0).select(tokens)
-    assert no_minimum.merged is not None
     features = no_minimum.merged.apply(tokens.features, no_minimum.kept)
     torch.testing.assert_close(features[2:], torch.tensor([[2 / 3 + 1.0, 0], [0, 2 / 3 + 1.0]]))
 
@@ -243,11 +235,8 @@ def test_fastvid_s_density_is_that_of_a_token_and_three_others() -> None:
 
 def test_fastvid_by_the_cls_token() -> None:
     """Patches attend in proportion to 1, 2 and 4, the CLS token in proportion to the reciprocals."""
-    keys = torch.tensor([1.0, 1, 2, 4]).log()[None, None, :, None].expand(2, -1, -1, -1)
-    queries = torch.tensor([-1.0, 1, 1, 1])[None, None, :, None].expand(2, -1, -1, -1)
-    layout = Layout(((2, 1, 3),), 2)
-    statistics = {"vision_attention": VisionAttention(queries, keys, 1.0, 1, layout)}
-    tokens = VisualTokens(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), layout, 0, statistics)
+    features = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    tokens = scored([1.0, 2, 4], Layout(((2, 1, 3),), 2), features, cls=-1.0)
     assert FastVID(keep=2, contextual=0.0).select(tokens).kept.tolist() == [0, 3]
 
 
@@ -265,18 +254,3 @@ def test_fastvid_fills_what_anchors_cannot_take() -> None:
     assert (int(filled.sum()), int(dropped.sum())) == (38, 16)
     others = attended[[0, 1, 2, 4, 5, 6]]
     assert others[filled].min() >= others[dropped].max()
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(
-    "settings", [{"segments": 0}, {"step": 1.5}, {"step": True}, {"contextual": 1.1}, {"beta": -0.1}]
-)
-def test_fastvid_settings_that_cannot_be(settings: dict[str, object]) -> None:
-    with pytest.raises(SettingError, match=r"FastVID: .*write"):
-        FastVID(**settings)  # pyright: ignore[reportArgumentType]
-
-
-@pytest.mark.usefixtures("unchecked")
-def test_a_temperature_that_cannot_be() -> None:
-    with pytest.raises(SettingError, match=r"VCAST: temperature=0.*write a positive number"):
-        VCAST(temperature=0.0)
