@@ -9,7 +9,7 @@ import torch
 from engine.tower.test_before_layers import Every
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns
 from helpers.families import FAMILIES, VERSION
-from helpers.families.llava import Llava
+from helpers.models.staged import DeepTower
 from helpers.tiny import prompt, tiny_llava
 from torch import Tensor
 
@@ -18,15 +18,6 @@ from tokenprune import Grid, PruningError, Selection, SettingError, ToMe, Unsupp
 from tokenprune.adapters import adapter_for
 from tokenprune.strategy import TowerStrategy
 from tokenprune.tokens import PatchTokens, TowerTokens, VisualTokens
-
-
-class Deep(Llava):
-    """A LLaVA with a tower of six layers; the projector gets the output of the fifth."""
-
-    def config(self) -> Any:
-        config = super().config()
-        config.vision_config.num_hidden_layers = 6
-        return config
 
 
 @dataclass(frozen=True)
@@ -67,7 +58,7 @@ def states_of(model: Any, pixels: Tensor) -> tuple[Tensor, ...]:
 @pytest.mark.parametrize("tower", ["clip", "siglip", "dinov2"])
 def test_dropping_in_the_tower_equals_masking_there(tower: str, attention: str) -> None:
     """Checks every hidden state of the tower at every surviving place, and the model's logits."""
-    family = Deep(f"llava-{tower}", tower)
+    family = DeepTower(tower)
     model, inputs = family.build(attention), prompt([2, 1])
     if VERSION < (5, 24) and adapter_for(model).tower_layers is None:
         pytest.skip("refused: DINOv2's layers take no mask in this transformers")
@@ -97,7 +88,7 @@ def test_dropping_in_the_tower_equals_masking_there(tower: str, attention: str) 
 
 
 def test_keeping_all_and_removing_are_bitwise_the_unpatched_model() -> None:
-    model, inputs = Deep("llava-clip").build(), prompt([2, 1])
+    model, inputs = DeepTower().build(), prompt([2, 1])
     before = states_of(model, inputs["pixel_values"])
     with tokenprune.patch(model, Wandering(keep_ratio=1.0, at=(0, 1))):
         kept = states_of(model, inputs["pixel_values"])
@@ -114,7 +105,7 @@ def test_where_nothing_is_dropped_the_tower_is_untouched() -> None:
         def select_in_tower(self, tokens: TowerTokens) -> Selection:
             return Selection.all(tokens.n_left, tokens.left.device)
 
-    model, inputs = Deep("llava-clip").build(), prompt([2, 1])
+    model, inputs = DeepTower().build(), prompt([2, 1])
     with torch.no_grad():
         before = model(**inputs).logits
         with tokenprune.patch(model, Everything(keep_ratio=1.0)) as handle:
@@ -130,7 +121,7 @@ def checkpointing(model: Any) -> Any:
 
 @pytest.mark.parametrize("made", [lambda model: model, checkpointing], ids=["", "checkpointing"])
 def test_gradients_are_those_of_the_masked_tower(made: Any) -> None:
-    family = Deep("llava-clip")
+    family = DeepTower()
     model, inputs = family.build(), prompt([1])
     layer: Any = adapter_for(model).tower.layers(model.model.vision_tower)[0]
     if made is checkpointing and type(layer).__call__ is not torch.nn.Module.__call__:
@@ -272,7 +263,7 @@ class Both(Wandering):
 )
 def test_strategies_that_cannot_be(strategy: tokenprune.Strategy, message: str) -> None:
     with pytest.raises(SettingError, match=message):
-        tokenprune.patch(Deep("llava-clip").build(), strategy)
+        tokenprune.patch(DeepTower().build(), strategy)
 
 
 def test_checkpointing_that_runs_hooks_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

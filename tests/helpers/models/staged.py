@@ -48,6 +48,19 @@ class Deep(Llava):
         return config
 
 
+class DeepTower(Llava):
+    """A LLaVA with more layers in its tower; the projector gets the output of the last but one."""
+
+    def __init__(self, tower: str = "clip", n_layers: int = 6) -> None:
+        super().__init__(f"llava-{tower}")
+        self.n_layers = n_layers
+
+    def config(self) -> Any:
+        config = super().config()
+        config.vision_config.num_hidden_layers = self.n_layers
+        return config
+
+
 FAMILY = Deep("llava-clip")
 
 

@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 from math import exp, log, sqrt
-from typing import Any
 
 import torch
 from helpers.contract.oracle import assert_close
-from helpers.families.llava import Llava
+from helpers.models.staged import DeepTower
 from helpers.tiny import prompt
 from helpers.tokens.by_hand import tokens_of
 from torch import Tensor
@@ -97,17 +96,8 @@ def test_the_survivors_are_kept() -> None:
     assert selection.scores is left.scores
 
 
-class Deep(Llava):
-    """A LLaVA with a tower of nine layers; the projector gets the output of the eighth."""
-
-    def config(self) -> Any:
-        config = super().config()
-        config.vision_config.num_hidden_layers = 9
-        return config
-
-
 def test_it_narrows_step_by_step_and_each_image_in_its_own_way() -> None:
-    model, inputs = Deep("llava-clip").build(), prompt([2, 1])
+    model, inputs = DeepTower(n_layers=9).build(), prompt([2, 1])
     with torch.no_grad(), tokenprune.patch(model, FlowCut(keep=9)) as handle:
         model(**inputs)
     images = handle.report.images
@@ -124,7 +114,7 @@ def test_it_narrows_step_by_step_and_each_image_in_its_own_way() -> None:
 
 
 def test_images_are_narrowed_as_if_each_was_alone() -> None:
-    model, inputs = Deep("llava-clip").build(), prompt([2, 1])
+    model, inputs = DeepTower(n_layers=9).build(), prompt([2, 1])
     features: list[Tensor] = []
     hook = model.model.multi_modal_projector.register_forward_pre_hook(lambda module, args: features.append(args[0]))
     with torch.no_grad(), tokenprune.patch(model, FlowCut(keep=9)) as handle:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.contract.oracle import assert_close
 from helpers.families import FAMILIES
-from helpers.families.llava import Llava
+from helpers.models.staged import DeepTower
 from helpers.tiny import prompt
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
@@ -17,15 +17,6 @@ import tokenprune
 from tokenprune import ToMe
 from tokenprune.strategies.in_tower.tome import matched, means, merge_groups, n_merged
 from tokenprune.tokens import KeptInTower, Layout, TowerTokens, VisionAttention, VisualTokens
-
-
-class Deep(Llava):
-    """A LLaVA with a tower of six layers; the projector gets the output of the fifth."""
-
-    def config(self) -> Any:
-        config = super().config()
-        config.vision_config.num_hidden_layers = 6
-        return config
 
 
 def direction(degrees: float) -> list[float]:
@@ -113,7 +104,7 @@ def states_of(model: Any, pixels: Tensor) -> tuple[Tensor, ...]:
 def test_a_token_for_k_patches_is_like_k_copies(tower: str) -> None:
     """In a tower without position embeddings, every patch occurs twice. Merging the copies changes nothing in any
     layer, because each merged token has twice the weight."""
-    model = Deep(f"llava-{tower}", tower).build()
+    model = DeepTower(tower).build()
     vision = model.model.vision_tower
     for name, parameter in vision.named_parameters():
         if "position_embedding" in name:
