@@ -113,7 +113,7 @@ def test_depths_that_do_not_divide_evenly() -> None:
 )
 def test_schedules_that_a_shallow_model_cannot_have(strategy: Strategy, message: str) -> None:
     with pytest.raises(SettingError, match=message):
-        tokenprune.patch(Deep("llava-clip", "clip").build(n_layers=3), strategy)
+        tokenprune.patch(Deep("llava-clip").build(n_layers=3), strategy)
 
 
 # LateStep: how several steps reach a budget, computed by hand.
