@@ -13,8 +13,7 @@ from helpers.models.retrievers import built, embedded, queries
 from helpers.tiny import tiny_llava
 from torch import Tensor
 from torch._dynamo import config
-from torch.nn.functional import normalize
-from transformers import ColPaliConfig, ColPaliForRetrieval, ColPaliProcessor, ColQwen2Config, ColQwen2ForRetrieval
+from transformers import ColPaliConfig, ColPaliForRetrieval, ColQwen2Config, ColQwen2ForRetrieval
 
 import tokenprune
 from tokenprune import PruningError, SettingError, UnsupportedError
@@ -22,7 +21,6 @@ from tokenprune.retrieval.ward import merge_clusters
 
 FACTORS = (4, 9, 25, 49)
 SIDE = 8  # patches per side of ColPali's pages, which have 64
-N_PAGES = 24
 START, END = 93, 94
 
 
@@ -184,45 +182,6 @@ def test_gradients_flow_through_the_merging(colpali: Any) -> None:
     with tokenprune.patch_retrieval(model, 9):
         model(**inputs).embeddings[:, 3:].sum().backward()
     assert float(model.embedding_proj_layer.weight.grad.abs().max()) > 0
-
-
-# Finding pages.
-
-
-def pages(seed: int) -> Tensor:
-    """Return pages of coloured blocks on a common background, like letters and images on paper, with noise on top."""
-    layout = torch.Generator().manual_seed(7)
-    blocks = torch.randn(N_PAGES, 3, 4, 4, generator=layout) * (torch.rand(N_PAGES, 1, 4, 4, generator=layout) < 0.6)
-    pixels = 2 * blocks.repeat_interleave(SIDE * PATCH // 4, 2).repeat_interleave(SIDE * PATCH // 4, 3)
-    return pixels + 0.1 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed))
-
-
-def recall(found: Tensor, stored: Tensor) -> float:
-    """Return the share of pages that score highest for their noisy copy as query, by the processor's own scores."""
-    scores = ColPaliProcessor.score_retrieval(None, list(found), list(stored))  # type: ignore[arg-type]
-    return float((scores.argmax(1) == torch.arange(len(found))).float().mean())
-
-
-def test_merged_pages_are_found(colpali: Any) -> None:
-    """At every factor, merged pages are found more often than pages with as many random embeddings and, over all
-    factors, more often than with means of neighbours. At the lower factors, they are found as often as with all
-    embeddings."""
-    found, whole = (embedded(colpali, colpali_pages(pages(seed)))[:, :64] for seed in (1, 2))
-    full = recall(found, whole)
-    light, pooled = {}, {}
-    for factor in FACTORS:
-        n = 64 // factor
-        with tokenprune.patch_retrieval(colpali, factor):
-            stored = embedded(colpali, colpali_pages(pages(2)))[:, 3:]
-        assert stored.nbytes == whole.nbytes // 64 * n
-        generator = torch.Generator().manual_seed(0)
-        draws = [recall(found, whole[:, torch.randperm(64, generator=generator)[:n]]) for _ in range(5)]
-        means = torch.stack([part.mean(1) for part in whole.tensor_split(n, 1)], 1)
-        light[factor], pooled[factor] = recall(found, stored), recall(found, normalize(means, dim=-1))
-        assert light[factor] > sum(draws) / len(draws)
-    assert full > 0.9
-    assert min(light[4], light[9]) >= full - 0.05
-    assert sum(light.values()) > sum(pooled.values())
 
 
 # Errors.

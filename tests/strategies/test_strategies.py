@@ -1,7 +1,7 @@
 """Each strategy on its own: exact budgets, the selection that its definition gives, and what it must not do."""
 
 import json
-from dataclasses import FrozenInstanceError, dataclass, replace
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,8 @@ from tokenprune import (
     EfficientVLA,
     FastV,
     FoPru,
-    Grid,
     Mosaic,
-    PruningError,
     Random,
-    ScoreStrategy,
     SettingError,
     Strategy,
 )
@@ -98,19 +95,6 @@ def test_strategies_declare_what_they_read(name: str) -> None:
     assert torch.equal(strategy.select(bare).kept, strategy.select(full).kept)
 
 
-def test_grid_is_evenly_spread() -> None:
-    rows = [divmod(index, 24) for index in Grid(keep=144).select(tokens_of((1, 24, 24))).kept.tolist()]
-    assert rows == [(row, column) for row in range(1, 24, 2) for column in range(1, 24, 2)]
-    for keep in (3, 17, 58, 100, 500):
-        kept = Grid(keep=keep).select(tokens_of((1, 24, 24))).kept
-        mask = torch.zeros(576)
-        mask[kept] = 1
-        quarters = mask.view(2, 12, 2, 12).sum((1, 3))
-        assert quarters.max() - quarters.min() <= max(2, 0.25 * keep)  # every quarter of the image is covered
-    frames = torch.bincount(Grid(keep=10).select(tokens_of((3, 4, 5))).kept // 20, minlength=3)
-    assert sorted(frames.tolist()) == [3, 3, 4]
-
-
 def test_random_depends_on_seed_and_image_alone() -> None:
     one, other = tokens_of((1, 6, 6), seed=1), tokens_of((1, 6, 6), seed=2)
     kept = Random(keep=9, seed=0).select(one).kept
@@ -133,12 +117,6 @@ def test_random_depends_on_seed_and_image_alone() -> None:
 def test_ratios_that_cannot_be(name: str, keep_ratio: Any) -> None:
     with pytest.raises(SettingError, match=r"keep_ratio=.*is not a fraction in \(0, 1\].*write keep_ratio=0.25"):
         STRATEGIES[name](keep_ratio=keep_ratio)
-
-
-@pytest.mark.usefixtures("unchecked")
-def test_numbers_of_any_kind() -> None:
-    assert Grid(keep_ratio=1) == Grid(keep_ratio=1.0) == Grid(keep_ratio=np.float32(1))  # pyright: ignore[reportArgumentType]
-    assert Grid(keep=np.int64(4)) == Grid(keep=4)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -170,27 +148,6 @@ def test_settings_are_frozen_and_default_to_a_quarter() -> None:
         strategy.keep_ratio = 1.5
     assert FoPru(keep=3).keep_ratio is None
     assert FoPru(keep_ratio=0.5) == FoPru(keep_ratio=0.5)  # so that result rows can be grouped by strategy
-
-
-@dataclass(frozen=True)
-class Norm(ScoreStrategy):
-    """The smallest possible strategy."""
-
-    def score(self, tokens: VisualTokens) -> torch.Tensor:
-        return tokens.features.norm(dim=-1)
-
-
-def test_a_score_strategy_needs_only_score() -> None:
-    tokens = tokens_of((1, 4, 4))
-    kept = Norm(keep=3).select(tokens).kept
-    assert set(kept.tolist()) == set(tokens.features.norm(dim=-1).topk(3).indices.tolist())
-    ties = VisualTokens(torch.ones(6, 2), Layout.raster((1, 2, 3)))
-    assert Norm(keep=2).select(ties).kept.tolist() == [0, 1]
-
-
-def test_nan_scores_are_refused() -> None:
-    with pytest.raises(PruningError, match="some are NaN"):
-        Norm(keep=3).select(VisualTokens(torch.full((4, 2), torch.nan), Layout.raster((1, 2, 2))))
 
 
 def test_every_strategy_is_a_strategy_class() -> None:

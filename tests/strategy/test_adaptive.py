@@ -15,7 +15,6 @@ import tokenprune
 from tokenprune import STRATEGIES, FoPru, PruningError, ScoreStrategy, SettingError
 from tokenprune.engine.select import checked_selection
 from tokenprune.selection import n_reaching
-from tokenprune.strategies.parsing import parse
 from tokenprune.tokens import Layout, VisualTokens
 
 ADAPTIVE = [name for name, cls in STRATEGIES.items() if "least" in signature(cls).parameters]
@@ -126,11 +125,3 @@ def test_a_share_of_negative_scores_is_an_error() -> None:
     assert Signed(keep=1).select(tokens).kept.tolist() == [0]
     with pytest.raises(PruningError, match="some importance scores are negative"):
         Signed(keep=1, mass=0.5).select(tokens)
-
-
-def test_commands_and_settings_files_take_it(tmp_path: Any) -> None:
-    expected = FoPru(mass=0.5, least=0.1, keep_ratio=0.4)
-    assert parse("fopru:mass=0.5,least=0.1", keep_ratio=0.4) == expected
-    file = tmp_path / "adaptive.json"
-    file.write_text('{"strategy": "fopru", "settings": {"mass": 0.5, "least": 0.1, "keep_ratio": 0.4}}')
-    assert parse(str(file)) == expected

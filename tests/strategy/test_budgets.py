@@ -5,7 +5,19 @@ from typing import Any
 import pytest
 import torch
 
-from tokenprune import PAR, FastV, FlowCut, FoPru, Grid, Mosaic, PixelPrune, PruningError, SettingError, VFlowOpt
+from tokenprune import (
+    PAR,
+    EfficientVLA,
+    FastV,
+    FlowCut,
+    FoPru,
+    Grid,
+    Mosaic,
+    PixelPrune,
+    PruningError,
+    SettingError,
+    VFlowOpt,
+)
 from tokenprune.selection import Merge, Selection, budget, n_reaching, split, tile_share
 from tokenprune.strategy import Stage
 from tokenprune.tokens import KeptInTower, Layout, StageTokens, VisualTokens
@@ -197,6 +209,8 @@ def test_the_ends_are_never_skipped(skip: int | tuple[int, ...]) -> None:
         PAR(skip=skip).skipped_layers(8)
     with pytest.raises(SettingError, match="this model has no others"):
         PAR(skip=1).skipped_layers(4)
+    with pytest.raises(SettingError, match=r"EfficientVLA: skip=\(0,\) reaches into the first or last 2"):
+        EfficientVLA(skip=(0,)).skipped_layers(8)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -14,7 +14,7 @@ from helpers.tiny import tiny_llava
 from transformers import Cache
 
 import tokenprune
-from tokenprune import EfficientVLA, PruningError, Random, Report, SettingError, UnsupportedError
+from tokenprune import EfficientVLA, PruningError, Random, Report, UnsupportedError
 
 DEPTH, STEPS = 6, 4
 
@@ -163,25 +163,12 @@ def test_training_gives_the_loss_and_gradients_of_masking(family: Any) -> None:
     )
 
 
-def test_layers_at_the_ends_cannot_be_skipped(family: Any) -> None:
-    for skip in [(0,), (1,), (5,)]:
-        with pytest.raises(SettingError, match="never skipped"):
-            tokenprune.patch(model_of(family), EfficientVLA(skip=skip))
-
-
 @pytest.mark.parametrize("stack", ["vlm.language_model", "dit"])
 def test_attention_that_takes_no_masks_is_refused_in_both_stacks(family: Any, stack: str) -> None:
     model = family.build()
     model.model.get_submodule(stack).config._attn_implementation = "flex_attention"
     with pytest.raises(UnsupportedError, match="attn_implementation='flex_attention' does not take them"):
         tokenprune.patch(model, Random())
-
-
-def test_by_default_every_fifth_step_is_computed(family: Any) -> None:
-    with tokenprune.patch(model_of(family), EfficientVLA()) as handle:
-        model_of(family).sample_actions(**family.prompt([1]), num_steps=7)
-        done = handle.report.denoising
-    assert (done.steps, done.computed) == (7, 2)
 
 
 def test_other_models_have_no_expert() -> None:

@@ -111,17 +111,6 @@ def test_image_text_to_text(pipe: Any) -> None:
     assert answers(pipe) == plain
 
 
-def test_a_chat(pipe: Any) -> None:
-    image = Image.new("RGB", (256, 256), "red")
-    chat = [
-        {"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "Is there a dog?"}]}
-    ]
-    with tokenprune.patch(pipe.model, FoPru(keep=16)) as handle:
-        out = pipe(text=chat, max_new_tokens=4, do_sample=False, return_full_text=False)
-    assert handle.report.n_kept == 16
-    assert isinstance(out[0]["generated_text"], str)
-
-
 # Continuous batching, which transformers offers for text only: it takes token IDs and no images.
 
 

@@ -151,14 +151,6 @@ def test_what_is_left_moves_to_a_device_as_a_whole() -> None:
     assert all(one is not None and one.is_meta for one in tensors)
 
 
-def test_a_part_of_what_is_left_counts_within_itself() -> None:
-    left = KeptInTower(torch.tensor([1, 3, 6]), 8, torch.arange(8.0), (), torch.tensor([1.0, 2.0, 5.0]))
-    part = left.of_part(torch.tensor([2, 3, 6, 7]))
-    assert (part.kept.tolist(), part.n_visual, part.sizes.tolist()) == ([1, 2], 4, [2.0, 5.0])
-    assert part.scores.tolist() == [2, 3, 6, 7]
-    assert part.at_most(1).kept.tolist() == [2]
-
-
 def test_tiles_of_which_some_were_not_scored_or_not_whole() -> None:
     first = KeptInTower(torch.tensor([1]), 3, torch.zeros(3), entered=torch.tensor([1, 2]))
     both = KeptInTower.concat([first, KeptInTower(torch.tensor([0, 1]), 2)])

@@ -1,10 +1,7 @@
 """VFlowOpt's three stages: what enters, what is left in each third, and settings that cannot give the average."""
 
-from typing import Any
-
 import pytest
 
-import tokenprune
 from tokenprune import SettingError
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
@@ -82,13 +79,6 @@ def test_too_few_layers_for_its_stages(n_layers: int) -> None:
     for exact in (VFlowOpt(keep_ratio=0.25, progressive=False), VFlowOpt(keep_ratio=1.0)):
         assert exact.stages(n_layers) == ()
         assert exact.budget(100) == 100 * (exact.keep_ratio or 0)
-
-
-def test_patch_refuses_a_model_with_too_few_layers(llava: Any) -> None:
-    with pytest.raises(SettingError, match=r"a language model of 2 layers has no thirds"):
-        tokenprune.patch(llava, VFlowOpt(keep_ratio=0.25))
-    with tokenprune.patch(llava, VFlowOpt(keep_ratio=0.25, progressive=False)) as handle:
-        assert handle.strategy.budget(100) == 25
 
 
 def test_what_enters_by_default_is_a_little_more_than_the_average() -> None:
