@@ -243,7 +243,6 @@ class Both(Wandering):
     ("strategy", "message"),
     [
         (Reading(), r"Reading.needs has kept_in_tower.*Derive it from .*TowerStrategy"),
-        (ReadingBefore(), r"ReadingBefore.needs has kept_before_tower.*Derive it from .*PatchStrategy"),
         (Both(at=(0,)), "both kept_in_tower and vision_attention"),
         (Wandering(at=(0, 0)), r"tower_layers returned .* 0\.\.3\. Return some of them, in ascending order"),
         (Wandering(at=(1, 0)), r"tower_layers returned .* 0\.\.3\. Return some of them, in ascending order"),
@@ -252,6 +251,13 @@ class Both(Wandering):
 def test_strategies_that_cannot_be(strategy: tokenprune.Strategy, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         tokenprune.patch(DeepTower().build(), strategy)
+
+
+def test_only_patch_strategies_may_need_what_entered() -> None:
+    with pytest.raises(
+        SettingError, match=r"ReadingBefore.needs has kept_before_tower.*Derive it from .*PatchStrategy"
+    ):
+        tokenprune.patch(FAMILIES["qwen2-vl"].build(), ReadingBefore())
 
 
 def test_checkpointing_that_runs_hooks_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,9 @@ def test_newline_tokens_stand_for_their_rows() -> None:
 def test_a_tile_s_attention_is_shared_by_its_clusters_without_newline_tokens() -> None:
     """If all clusters have one token, their scores add up to 1 in each tile."""
     scores = BackgroundPruning(keep=4, cluster=False).select(LAYOUTS["canvas"]).scores
+    assert scores is not None
+    assert CANVAS.tiles is not None
+    assert CANVAS.newlines is not None
     totals = torch.zeros(3).index_add(0, CANVAS.tiles, scores.masked_fill(CANVAS.newlines, 0.0))
     torch.testing.assert_close(totals, torch.ones(3))
 
