@@ -45,7 +45,7 @@ tests: install
 test-oldest: .venv-oldest/installed
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses 2 -W ignore::DeprecationWarning \
 		--override-ini addopts="--import-mode=importlib --strict-markers --strict-config" \
-		tests/contract tests/adapters tests/engine/stages/test_stages.py tests/engine/cache/test_chat.py tests/engine/test_position_ids.py \
+		tests/contract tests/adapters tests/engine/stages/test_stages.py tests/engine/cache/test_conversations.py tests/engine/test_position_ids.py \
 		tests/engine/refusals/test_errors.py tests/engine/tower tests/retrieval tests/evals tests/cli -k "not readme and not cuda"
 
 .venv-oldest/installed: pyproject.toml tests/oldest.txt
