@@ -40,23 +40,34 @@ def small_images(adapter: ModelAdapter, images: list[tokenprune.ImageReport]) ->
 
     images: every image, and then every video, in the order in which the model gets them.
     """
+    busy: list[Modality] = []
     with any_size(adapter.model, adapter), ExitStack() as stack:
         for modality in adapter.modalities:
             mine = [image for image in images if image.modality == modality.name]
             original = getattr(adapter.core, modality.function)
 
-            encode = partial(_encoded_small, adapter, modality, mine, original)
+            encode = partial(_encoded_small, adapter, modality, mine, busy, original)
             stack.enter_context(patch.object(adapter.core, modality.function, encode))
         yield
 
 
 def _encoded_small(
-    adapter: ModelAdapter, modality: Modality, images: list[Any], original: Any, *args: Any, **kwargs: Any
+    adapter: ModelAdapter,
+    modality: Modality,
+    images: list[Any],
+    busy: list[Any],
+    original: Any,
+    *args: Any,
+    **kwargs: Any,
 ) -> Any:
-    arguments = bind_arguments(original, args, kwargs)
-    output = original(
-        **adapter.shrink(modality, arguments, [image.shrunk.layout.n_visual for image in images]).arguments
-    )
+    if busy:  # videos may be encoded by the function for images
+        return original(*args, **kwargs)
+    budgets = [image.n_visual if image.shrunk is None else len(image.shrunk.kept) for image in images]
+    busy.append(modality)
+    try:
+        output = original(**adapter.shrink(modality, bind_arguments(original, args, kwargs), budgets).arguments)
+    finally:
+        busy.clear()
     output.pooler_output = _spread(output.pooler_output, images)
     if (layers := getattr(output, "deepstack_features", None)) is not None:
         output.deepstack_features = [_spread(layer, images) for layer in layers]
@@ -67,5 +78,5 @@ def _spread(features: Iterable[Tensor], images: list[Any]) -> Tensor | list[Tens
     found = []
     for small, image in zip(features, images, strict=True):
         found.append(torch.zeros(image.n_visual, small.shape[1]))
-        found[-1][image.shrunk.kept] = small
+        found[-1][slice(None) if image.shrunk is None else image.shrunk.kept] = small
     return torch.stack(found) if isinstance(features, Tensor) else found
