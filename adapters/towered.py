@@ -1,17 +1,19 @@
-"""Base classes for families whose vision tower is known: described by the family, convolutional, or with few layers
-that compare all patches."""
+"""Base classes for families whose vision tower is known: described by the family, convolutional, with few layers that
+compare all patches, or with the patches of all images in one row."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from torch import nn
 
 from tokenprune.adapters.base import Vision
 from tokenprune.adapters.generic import InterfaceAdapter
+from tokenprune.adapters.layouts.shrunk import ShrunkArguments, shrunk_row
 from tokenprune.adapters.towers import Tower
+from tokenprune.encoded import Modality
 from tokenprune.errors import UnsupportedError
 
 
@@ -79,3 +81,16 @@ class GlobalLayersMixin(Vision):
     def consumed_layer(self, n_layers: int) -> int:
         """The last layer that compares all patches."""
         return max(self.global_layers)
+
+
+class RowMixin(Vision):
+    """For a family that gets the patches of all images in one row, each patch channel after channel, with their grids,
+    from which `layouts` are read."""
+
+    unshrunk = None
+    #: Whether the patches of a visual token are adjacent in the row, instead of every frame in raster order.
+    folded: bool = True
+
+    def shrink(self, modality: Modality, arguments: Mapping[str, Any], budgets: Sequence[int]) -> ShrunkArguments:
+        layouts, patch = self.layouts(modality, arguments, None), self.vision_tower.config.patch_size
+        return shrunk_row(modality, arguments, budgets, layouts, patch, self.folded)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towered import RowMixin
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.row import PatchRow, raster_chunks
@@ -22,10 +23,11 @@ from tokenprune.tokens.layout import Layout, square_means
 
 
 @register_adapter("Kimi_K25ForConditionalGeneration")
-class KimiK25Adapter(ModelAdapter):
+class KimiK25Adapter(RowMixin, ModelAdapter):
     """For Kimi_K25ForConditionalGeneration. Each chunk of a video counts as one video, with a timestamp before it."""
 
     takes_video = True
+    folded = False
     splits_videos = "its vision tower averages chunks of frames, each of which counts as a video of its own"
 
     def describe_tower(self) -> Tower:

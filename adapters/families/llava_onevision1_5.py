@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.families.qwen_vl import Qwen2VLAdapter
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.shrinks import Shrinks
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import QWEN2_TOWER, assembled, frames
 from tokenprune.adapters.towers.rotary import apply_rotary
@@ -29,6 +30,7 @@ class LlavaOnevision15Adapter(Qwen2VLAdapter):
 
     since = (5, 25)
     sequence_arguments = ("mm_token_type_ids",)
+    unshrunk = Shrinks.unshrunk  # not tried
 
     def describe_tower(self) -> Tower:
         return TOWER

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.families.qwen_vl import Qwen2_5_VLAdapter
 from tokenprune.adapters.layouts.windows import windows_layout
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.shrinks import Shrinks
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.attention import RowAttention, attend_separate, project_separate, separate_points
 from tokenprune.adapters.towers.qwen import (
@@ -41,6 +42,7 @@ class Ovis2_5Adapter(Qwen2_5_VLAdapter):
     """
 
     since = (5, 25)
+    unshrunk = Shrinks.unshrunk  # not tried
 
     @property
     def vision_tower(self) -> Any:

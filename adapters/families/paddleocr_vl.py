@@ -19,6 +19,7 @@ class PaddleOCRVLAdapter(Qwen2VLAdapter):
     """For PaddleOCRVLForConditionalGeneration, which takes no videos."""
 
     takes_video = False
+    folded = False
 
     def describe_tower(self) -> Tower:
         return PADDLE_TOWER

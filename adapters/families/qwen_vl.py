@@ -11,18 +11,17 @@ from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.generic import DeepStack
-from tokenprune.adapters.layouts.shrunk import ShrunkArguments
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import GlobalLayersMixin
+from tokenprune.adapters.towered import GlobalLayersMixin, RowMixin
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.layers import RowLayers
-from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, frame_pixels, layouts, shrink
+from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, frame_pixels, layouts
 from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("Qwen2VLForConditionalGeneration", prompt_style="qwen2-vl", views={"Qwen2VL": ("resized",)})
-class Qwen2VLAdapter(ModelAdapter):
+class Qwen2VLAdapter(RowMixin, ModelAdapter):
     """For Qwen2VLForConditionalGeneration. Position IDs have three components, or four with those of plain text first.
     After an image they resume above its longer side, not above its number of tokens."""
 
@@ -42,15 +41,6 @@ class Qwen2VLAdapter(ModelAdapter):
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         return frame_pixels(arguments, self.vision_tower.config)
-
-    @property
-    def unshrunk(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        own, base = type(self), Qwen2VLAdapter
-        known = own.layouts is base.layouts and own.tile_pixels is base.tile_pixels and self.tower.row is not None
-        return None if known else super().unshrunk
-
-    def shrink(self, modality: Modality, arguments: Mapping[str, Any], budgets: Sequence[int]) -> ShrunkArguments:
-        return shrink(modality, arguments, budgets, self.vision_tower.config)
 
     @property
     def tower_layers(self) -> RowLayers | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from tokenprune.encoded import Modality
 from tokenprune.errors import PruningError
-from tokenprune.tokens.layout import Grid3
+from tokenprune.tokens.layout import Grid3, Layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,3 +59,40 @@ def resized(pixels: Float[Tensor, "n channels height width"], height: int, width
     low, high = pixels.amin((-2, -1), keepdim=True), pixels.amax((-2, -1), keepdim=True)
     small = interpolate(pixels.float(), (height, width), mode="bicubic", antialias=True).to(pixels.dtype)
     return small.clamp(low, high)
+
+
+def shrunk_row(
+    modality: Modality,
+    arguments: Mapping[str, Any],
+    budgets: Sequence[int],
+    layouts: Sequence[Layout],
+    patch: int,
+    folded: bool,
+) -> ShrunkArguments:
+    """Shrink images or videos whose patches come in one row, with the grid of each: put the patches of every frame
+    together, resize it, and cut it again.
+
+    patch: the side of a patch in pixels; `folded`: whether the patches of a visual token are adjacent in the row, which
+    has every frame in raster order otherwise.
+    """
+    pixels, name = arguments[modality.pixels], f"{modality.name}_grid_thw"
+    grids, parts, sizes = arguments[name].tolist(), [], []
+    joined = "(t row column m n) (rest y x) -> t rest (row m y) (column n x)"
+    cut = "t rest (row m y) (column n x) -> (t row column m n) (rest y x)"
+    row = pixels.split([frames * height * width for frames, height, width in grids])
+    for i, (part, layout, budget) in enumerate(zip(row, layouts, budgets, strict=True)):
+        (frames, height, _), whole, small = grids[i], layout.grid, shrunk_grid(layout.grid, budget)
+        merge = height // whole[1]
+        n_patches = [side * merge for side in small[1:]]
+        sizes.append((n_patches[0] * patch, n_patches[1] * patch))
+        if small != whole:
+            fold = merge if folded else 1
+            sides = {"t": frames, "m": fold, "n": fold, "y": patch, "x": patch}
+            images = rearrange(part.flatten(1), joined, row=height // fold, **sides)
+            cells = rearrange(resized(images, *sizes[-1]), cut, row=n_patches[0] // fold, **sides)
+            part, grids[i] = cells.view(-1, *part.shape[1:]), [frames, *n_patches]
+        parts.append(part)
+    if all(one is whole for one, whole in zip(parts, row, strict=True)):  # nothing to copy
+        return ShrunkArguments(dict(arguments), sizes)
+    small_grids = arguments[name].new_tensor(grids)
+    return ShrunkArguments({**arguments, modality.pixels: torch.cat(parts), name: small_grids}, sizes)

@@ -16,14 +16,13 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from tokenprune.adapters.layouts.frames import video_layout
-from tokenprune.adapters.layouts.shrunk import ShrunkArguments, resized, shrunk_grid
 from tokenprune.adapters.layouts.windows import window_order
 from tokenprune.adapters.towers.attention import JOINT
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.row import PatchRow, Row, adjacent
 from tokenprune.adapters.towers.tower import CLIP_COLORS, HALVES, QueryKey, Tower, norms
 from tokenprune.encoded import CapturePoints, Modality
-from tokenprune.tokens.layout import Grid3, Layout
+from tokenprune.tokens.layout import Layout
 
 
 def layout(n_frames: int, height: int, width: int, merge: int) -> Layout:
@@ -78,36 +77,6 @@ def assembled(
         rearrange(frame, "(row column) channel y x -> channel (row y) (column x)", column=width)
         for frame, width in zip(frames(patches, grids, merges), widths, strict=True)
     ]
-
-
-def shrink(modality: Modality, arguments: Mapping[str, Any], budgets: Sequence[int], config: Any) -> ShrunkArguments:
-    """Shrink the images or videos in a call of an encoding function, each to at most as many visual tokens as its
-    budget: put the patches of every frame together, resize it, and cut it again."""
-    merge, patch, name = config.spatial_merge_size, config.patch_size, f"{modality.name}_grid_thw"
-    pixels, grids = arguments[modality.pixels], arguments[name]
-    wholes: list[Grid3] = [(t, h // merge, w // merge) for t, h, w in grids.tolist()]
-    smalls = [shrunk_grid(whole, budget) for whole, budget in zip(wholes, budgets, strict=True)]
-    parts = pixels.split([t * h * w for t, h, w in grids.tolist()])
-    sides = [{"row": h, "column": w, "m": merge, "n": merge, "y": patch, "x": patch} for _, h, w in smalls]
-    found = list(parts)
-    for i, (part, whole, small) in enumerate(zip(parts, wholes, smalls, strict=True)):
-        if whole == small:
-            continue
-        time = config.temporal_patch_size
-        frames = rearrange(
-            part,
-            "(t row column m n) (channel time y x) -> (t time) channel (row m y) (column n x)",
-            **sides[i] | {"row": whole[1], "column": whole[2]},
-            time=time,
-        )
-        frames = resized(frames, small[1] * merge * patch, small[2] * merge * patch)
-        cut = "(t time) channel (row m y) (column n x) -> (t row column m n) (channel time y x)"
-        found[i] = rearrange(frames, cut, **sides[i], time=time)
-    sizes = [(h * merge * patch, w * merge * patch) for _, h, w in smalls]
-    if smalls == wholes:
-        return ShrunkArguments(dict(arguments), sizes)
-    small_grids = grids.new_tensor([(t, h * merge, w * merge) for t, h, w in smalls])
-    return ShrunkArguments({**arguments, modality.pixels: torch.cat(found), name: small_grids}, sizes)
 
 
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:

@@ -17,8 +17,9 @@ from vllm.model_executor.models import qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.inputs import MultiModalKwargsItem
 
+from tokenprune.adapters.layouts.shrunk import shrunk_row
 from tokenprune.adapters.layouts.windows import window_order
-from tokenprune.adapters.towers.qwen import frame_pixels, frames, layout, shrink
+from tokenprune.adapters.towers.qwen import frame_pixels, frames, layout
 from tokenprune.encoded import EncodedImage, Modality
 from tokenprune.serving.vllm.processor.item import PrunedItem
 from tokenprune.serving.vllm.processor.patches import frames_of
@@ -53,7 +54,9 @@ class GridProcessor(PruningProcessor):
             pixels = pixels.float()
         vision = config_with_tower(self.info.get_hf_config()).vision_config
         arguments = {names[0]: pixels, names[1]: grid[None]}
-        small = shrink(Modality(modality, "", names[0], 0), arguments, [budget], vision)
+        n_frames, rows, columns = grid.tolist()
+        layouts = [layout(n_frames, rows, columns, vision.spatial_merge_size)]
+        small = shrunk_row(Modality(modality, "", names[0], 0), arguments, [budget], layouts, vision.patch_size, True)
         patches, (small_grid,) = (small.arguments[name] for name in names)
         item[names[0]] = replace(item[names[0]], data=patches)
         item[names[1]] = replace(item[names[1]], data=small_grid)
