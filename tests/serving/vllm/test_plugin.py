@@ -1,4 +1,5 @@
-"""The plug-in's additions do not change vLLM's own models."""
+"""The plug-in's additions do not change vLLM's own models, and the options that `tokenprune serve` passes on exist in
+vLLM."""
 
 # pyright: reportMissingImports=false
 
@@ -17,6 +18,8 @@ import pytest
 from helpers.served.engine import needs_vllm
 
 from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.evals.cli import build_parser
+from tokenprune.evals.cli.serve import misspelt
 from tokenprune.serving.vllm import name_tables
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.architectures.releases import reason_of_lack
@@ -266,3 +269,15 @@ def test_cuda_graphs_of_nvidias_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     found = vllm.default_breakable_cudagraph_architectures()
     vllm.default_breakable_cudagraph_architectures.cache_clear()
     assert ("TokenPruneQwen3_5" in found) == ("Qwen3_5ForConditionalGeneration" in found)
+
+
+def test_no_option_of_vllms_is_taken_for_a_misspelt_one() -> None:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    (commands,) = (action.choices for action in build_parser()._actions if isinstance(action.choices, dict))
+    ours = {option for action in commands["serve"]._actions for option in action.option_strings}
+    actions = make_arg_parser(FlexibleArgumentParser())._actions
+    theirs = {option for action in actions for option in action.option_strings} - ours
+    assert {"--api-key", "--max-model-len"} < theirs
+    assert {option: meant for option in theirs if (meant := misspelt(option, commands["serve"])) is not None} == {}

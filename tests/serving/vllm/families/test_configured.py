@@ -15,7 +15,7 @@ from helpers.served.cpu.nemotron import run_nemotron_on_cpus
 from helpers.served.engine import needs_vllm
 from helpers.served.families import CODE, save_kimi_k31
 from helpers.served.family import FOPRU
-from helpers.served.stored import stored
+from helpers.served.stored import save, stored
 
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.architectures.releases import reason_of_lack
@@ -92,3 +92,18 @@ def test_what_vllm_reads_from_a_class(ours: str, theirs: str, hybrid: bool) -> N
         found.append(_ModelInfo.from_model_cls(getattr(import_module(module), kind)))
     assert found[1].is_hybrid == hybrid
     assert replace(found[0], architecture=found[1].architecture) == found[1]
+
+
+def test_position_ids_have_three_components_in_any_config(tmp_path: Path) -> None:
+    """vLLM's own model counts tokens instead unless config.json names the sections, which are in the model's code."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    register()
+    save("isaac", tmp_path)
+
+    def seen(**overrides: Any) -> tuple[bool, int]:
+        model = EngineArgs(str(tmp_path), max_model_len=256, hf_overrides=overrides).create_engine_config().model_config
+        return model.uses_mrope, model.mrope_num_dims
+
+    assert seen() == (False, 0)
+    assert seen(architectures=["TokenPruneIsaac"], tokenprune=FOPRU) == (True, 3)

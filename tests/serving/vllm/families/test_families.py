@@ -73,7 +73,7 @@ def test_one_by_one_and_together(family: Family, model: Path, llm: Any) -> None:
 
 def test_other_position_ids_give_another_answer(family: Family, model: Path, llm: Any) -> None:
     """A comparison that does not notice wrong position IDs would be worthless. A language model without position IDs
-    answers the same; test_glm5_next.py tests it."""
+    answers the same; test_on_gpus.py tests it."""
     requests = [request for request in family.requests() if request.images and request.keep_ratio != 1]
     answers = expected(model, family.settings, requests, "compact")
     for output, answer in zip(served(llm, requests), answers, strict=True):

@@ -9,6 +9,7 @@ import pytest
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.startup.drafts import check_drafts
 from tokenprune.serving.vllm.startup.engine_options import check_engine, encodes_apart
 
 #: With these, Kimi's towers run as with --mm-encoder-tp-mode data; K3's has 12 heads.
@@ -168,3 +169,32 @@ def test_heads_that_ranks_cannot_share_equally(model_type: str, n_heads: int, n_
     vision = SimpleNamespace(num_attention_heads=n_heads)
     config.model_config.hf_config = SimpleNamespace(model_type=model_type, vision_config=vision)
     assert encodes_apart(config) == apart
+
+
+#: Which methods of speculative decoding work with pruned images; test_speculative.py runs them.
+
+
+def drafting(method: str, v2: bool) -> Any:
+    return SimpleNamespace(speculative_config=SimpleNamespace(method=method), use_v2_model_runner=v2)
+
+
+@pytest.mark.parametrize("method", ["ngram", "ngram_gpu", "suffix"])
+@pytest.mark.parametrize("v2", [False, True])
+def test_drafts_from_tokens(method: str, v2: bool) -> None:
+    check_drafts(drafting(method, v2))
+
+
+@pytest.mark.parametrize("method", ["draft_model", "eagle", "eagle3", "mtp"])
+def test_drafts_by_a_model(method: str) -> None:
+    check_drafts(drafting(method, v2=True))
+    with pytest.raises(UnsupportedError, match=rf"'{method}' needs vLLM's model runner V2.*VLLM_USE_V2_MODEL_RUNNER=1"):
+        check_drafts(drafting(method, v2=False))
+    without_v1 = drafting(method, v2=True)
+    del without_v1.use_v2_model_runner  # as from vLLM 0.34 on
+    check_drafts(without_v1)
+
+
+@pytest.mark.parametrize("method", ["medusa", "dflash", "custom_class"])
+def test_other_drafts_are_refused(method: str) -> None:
+    with pytest.raises(UnsupportedError, match=rf"{method}.*Use one of ngram, .*mtp, or leave it out"):
+        check_drafts(drafting(method, v2=True))

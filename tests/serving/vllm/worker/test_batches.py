@@ -1,9 +1,16 @@
-"""Which images the vision tower gets together, and with which arguments."""
+"""What the worker cuts and normalises before vLLM's tower gets it."""
+
+# pyright: reportMissingImports=false
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
+from helpers.served.engine import needs_vllm
+from torch import Tensor
 
 from tokenprune.serving.vllm.worker.batches import arguments_of, image_batches
 
@@ -32,3 +39,30 @@ def test_arguments_of_a_batch() -> None:
     assert torch.equal(found["pixel_values"], pixels[1:])
     assert torch.equal(found["grid"], grids[1:])
     assert (found["tiles"], int(found["token"]), found["name"]) == ([2, 3], 7, "abc")
+
+
+#: Pixels that arrive as bytes, because the vision tower normalises them.
+BYTES = torch.arange(48, dtype=torch.uint8).view(3, 4, 4)
+
+
+def halves(pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    return (pixels / 127.5 - 1).to(dtype)
+
+
+@needs_vllm
+@pytest.mark.parametrize("norms", [True, False])
+def test_pixels(norms: bool) -> None:
+    """Up to vLLM 0.33, the processors of these models normalise them."""
+    from tokenprune.serving.vllm.models.gemma3 import PrunedGemma3
+    from tokenprune.serving.vllm.models.gemma4 import PrunedGemma4
+    from tokenprune.serving.vllm.models.nemotron import PrunedNemotron
+
+    image = BYTES if norms else halves(BYTES, torch.float32)
+    norm: dict[str, Any] = {"input_norm": halves} if norms else {}
+    gemma3: Any = SimpleNamespace(vision_tower=SimpleNamespace(vision_model=SimpleNamespace(**norm)))
+    nemotron: Any = SimpleNamespace(**norm)
+    gemma4: Any = SimpleNamespace(**{f"vision_{name}": one for name, one in norm.items()})
+    seen = halves(BYTES, torch.float32)
+    assert torch.equal(PrunedGemma3.normed(gemma3, image), seen)
+    assert torch.equal(PrunedNemotron.normed(nemotron, image), seen)
+    assert torch.equal(PrunedGemma4.rescaled(gemma4, image.reshape(4, 12)), seen.reshape(4, 12))

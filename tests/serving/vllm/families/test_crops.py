@@ -1,5 +1,5 @@
-"""DeepSeek-OCR, DeepSeek-OCR 2 and Unlimited-OCR: which images are refused, in which order the tower gets their tiles,
-and under which names vLLM caches them."""
+"""DeepSeek-OCR, DeepSeek-OCR 2, Unlimited-OCR and Aria: which images are refused, in which order the tower gets their
+tiles, and under which names vLLM caches them."""
 
 # pyright: reportMissingImports=false
 
@@ -84,3 +84,13 @@ def test_strategies_that_read_rows_and_columns() -> None:
         with pytest.raises(UnsupportedError, match="with TokenPruneDeepseekOCR2: it needs the rows and columns of vis"):
             check_strategy(strategy, 12, "TokenPruneDeepseekOCR2")
     check_strategy(FoPru(), 12, "TokenPruneDeepseekOCR2")
+
+
+@pytest.mark.parametrize("options", [{"split_image": True}, {"images_kwargs": {"split_image": True}}])
+def test_images_that_are_split(options: dict[str, Any]) -> None:
+    """vLLM's Aria would silently encode the first crop only."""
+    from tokenprune.serving.vllm.models.aria import AriaProcessor
+
+    asked: Any = SimpleNamespace()
+    with pytest.raises(SettingError, match=r"split_image cuts an image into crops.+Leave it out"):
+        AriaProcessor._get_mm_fields_config(asked, {}, options)
