@@ -264,8 +264,8 @@ OWN: dict[str, Callable[[Random, int], Strategy]] = {
     "any stages": any_stages,
     "any in tower": lambda rng, n: AnyInTower(seed=rng.randrange(1000), **budget(rng, tile=False)),
 }
-#: Strategies that the oracle does not support: merging in the tower, and pruning before it.
-NOT_DRAWN = ("tome", "pixelprune")
+#: Strategies that the oracle does not support: merging in the tower, and pruning or shrinking before it.
+NOT_DRAWN = ("tome", "pixelprune", "downsample")
 #: All others but those that compare frames, since no draw has a video.
 NAMES = (*(name for name, cls in STRATEGIES.items() if name not in NOT_DRAWN and "frames" not in cls().needs), *OWN)
 IN_TOWER = ("flowcut", "any in tower")

@@ -8,7 +8,7 @@ import pytest
 
 import tokenprune
 from tokenprune import Compose, FoPru, PixelPrune
-from tokenprune.evals.run.setups import BASELINES, make_setups, pruned_setups
+from tokenprune.evals.run.setups import BASELINES, Pruned, make_setups, pruned_setups
 from tokenprune.strategies.registry import settings_of
 
 
@@ -33,6 +33,7 @@ def test_labels(strategy: Any, label: str) -> None:
 
 def test_after_a_smaller_image_a_budget_is_a_share_of_its_tokens() -> None:
     (setup,) = make_setups(["downsample:keep_ratio=0.5+fopru"], [0.1], ["original"], baselines=())
+    assert isinstance(setup, Pruned)
     assert setup.strategy == tokenprune.Compose(tokenprune.Downsample(keep_ratio=0.5), tokenprune.FoPru(keep_ratio=0.2))
 
 

@@ -17,7 +17,7 @@ STAGES = (Stage(1, 0.4), Stage(3, 0.2))
 
 
 @dataclass(frozen=True)
-class Staged(ScoreStrategy, StagedStrategy):
+class Staged(StagedStrategy, ScoreStrategy):
     """Scores features; the second image keeps more, if `ragged`."""
 
     keep_ratio: float | None = 0.6

@@ -29,7 +29,8 @@ def served() -> list[Strategy]:
             check_strategy(strategy, N_LAYERS, "TokenPruneLlava")
         except UnsupportedError:
             continue
-        found.append(strategy)
+        if "shrunk" not in strategy.needs:  # a smaller image may have fewer tokens than its budget
+            found.append(strategy)
     return found
 
 
