@@ -57,7 +57,7 @@ def test_every_class_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (
             "gemma3n",
             [
-                "  vLLM        no: a model of type 'gemma3n' cannot be pruned inside vLLM. Supported: ",
+                "  vLLM        no: a model of type 'gemma3n' cannot be pruned inside vLLM.",
                 "  not         inputs_embeds (padded): transformers itself does not support it",
             ],
         ),

@@ -11,7 +11,7 @@ from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
 from tokenprune.serving.vllm.architectures.architecture import Architecture
 from tokenprune.serving.vllm.architectures.releases import TESTED, reason_of_lack, tested
-from tokenprune.serving.vllm.settings import KEY
+from tokenprune.serving.vllm.settings import KEY, Settings
 
 logger = logging.getLogger("vllm.tokenprune")
 
@@ -100,6 +100,10 @@ def pruned_config(base: Any, architecture: Architecture) -> Any:
 
             base.verify_and_update_config(vllm_config)
             check_engine(architecture, vllm_config)
+            settings = Settings.of(vllm_config.model_config.hf_config)
+            logger.info(
+                "%s prunes with %r and %s position IDs.", architecture.name, settings.strategy, settings.position_ids
+            )
 
     return PrunedConfig
 

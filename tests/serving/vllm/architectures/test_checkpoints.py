@@ -54,8 +54,17 @@ def test_models_that_cannot_be_served() -> None:
         architecture_of({"model_type": "ovis2_5", "architectures": ["Ovis2_5ForConditionalGeneration"]})
     with pytest.raises(UnsupportedError, match="type 'step3_vl' cannot be pruned"):
         architecture_of({"model_type": "step3_vl", "architectures": ["Step3VLForConditionalGeneration"]})
-    with pytest.raises(UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: .*gemma3, gemma4"):
-        architecture_of({"model_type": "bert"})
+
+
+@pytest.mark.parametrize(("model_type", "said"), [("florence2", ""), ("gemma3n", "'gemma3'"), ("qwen9_vl", "'qwen")])
+def test_a_type_that_is_not_served(model_type: str, said: str) -> None:
+    with pytest.raises(
+        UnsupportedError, match=f"cannot be pruned.*{said}.* `vllm serve`.*: tokenprune models$"
+    ) as error:
+        architecture_of({"model_type": model_type})
+    assert ("Patch it in transformers" in str(error.value)) == (
+        model_type == "gemma3n"
+    )  # the only one that `patch` takes
 
 
 def test_a_thinker_that_transformers_has_loaded() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY, Mock
 
 import pytest
 from helpers.served.cpu.nemotron import run_nemotron_on_cpus
@@ -17,6 +18,7 @@ from helpers.served.families import CODE, save_kimi_k31
 from helpers.served.family import FOPRU
 from helpers.served.stored import save, stored
 
+from tokenprune import FoPru
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.architectures.releases import reason_of_lack
 from tokenprune.serving.vllm.plugin import register
@@ -38,7 +40,7 @@ SAVED: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_it_is_configured_like_the_unpruned_model(name: str, tmp_path: Path) -> None:
+def test_it_is_configured_like_the_unpruned_model(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For example how videos are read and which state layers keep, some of which vLLM decides by the name."""
     if reason := reason_of_lack(ARCHITECTURES[name]):
         pytest.skip(reason)
@@ -51,6 +53,8 @@ def test_it_is_configured_like_the_unpruned_model(name: str, tmp_path: Path) -> 
     ModelRegistry.register_model(name, home)  # other tests may have registered another class
     save, settings = SAVED[name]
     save(tmp_path, **settings)
+
+    monkeypatch.setattr("tokenprune.serving.vllm.plugin.logger", logger := Mock())
 
     def seen(**overrides: Any) -> dict[str, Any]:
         options = {"max_model_len": 256, "hf_overrides": overrides, **CODE}
@@ -75,6 +79,8 @@ def test_it_is_configured_like_the_unpruned_model(name: str, tmp_path: Path) -> 
     assert (own["tokenizer"] == "kimi_k3") == ("Kimi" in name)
     assert own["reading"] or name != "TokenPruneNemotronNanoVL"  # vLLM 0.34 reads those of all in its own way
     assert pruned == own
+    ids = "original" if ARCHITECTURES[name].reads_position_ids else "compact"
+    logger.info.assert_called_once_with(ANY, name, FoPru(keep_ratio=0.25), ids)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
+from tokenprune.adapters.tested import read_tested
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
 from tokenprune.serving.vllm.architectures.architecture import Architecture
@@ -57,10 +59,7 @@ def architecture_of(config: Mapping[str, Any]) -> str:
                 f"a model of type {model_type!r} is a thinker alone: vLLM takes the whole model. Write its name, such "
                 f"as {one.published[0]}."
             )
-    served = sorted({architecture.model_type for architecture in ARCHITECTURES.values()}, key=str.lower)
-    raise UnsupportedError(
-        f"a model of type {model_type!r} cannot be pruned inside vLLM. Supported: {', '.join(served)}. {PATCH}"
-    )
+    raise _not_served(model_type)
 
 
 def check_published(config: Mapping[str, Any]) -> None:
@@ -68,6 +67,16 @@ def check_published(config: Mapping[str, Any]) -> None:
     for one in ARCHITECTURES.values():
         if one.model_type == config["model_type"] and one.only_transformers_write in (config.get("text_config") or {}):
             raise _not_as_published(one)
+
+
+def _not_served(model_type: str) -> UnsupportedError:
+    similar = get_close_matches(model_type, {architecture.model_type for architecture in ARCHITECTURES.values()}, 1)
+    hint = f" The most similar type that can is {similar[0]!r}." if similar else ""
+    patched = f" {PATCH}" if any(tested.model_type == model_type for tested in read_tested().values()) else ""
+    return UnsupportedError(
+        f"a model of type {model_type!r} cannot be pruned inside vLLM.{hint} Serve it unpruned, with `vllm serve`."
+        f"{patched} For the models that can be, type: tokenprune models"
+    )
 
 
 def _not_as_published(architecture: Architecture) -> UnsupportedError:
