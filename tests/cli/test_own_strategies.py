@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import command
-from helpers.files.evals import saved, write_refcoco
+from helpers.files.evals import sample_image, saved, write_refcoco
 from helpers.tiny import tiny_llava
+
+from tokenprune.evals.bench.inputs import shapes
 
 MODULE = """
 from dataclasses import dataclass
@@ -54,6 +56,19 @@ def test_eval(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert LABEL in capsys.readouterr().out
     said = command("eval", *options, "--strategy", "own_package.rules:Nrm")
     assert "unknown class of own_package.rules 'Nrm'. Did you mean 'Norm'" in said
+
+
+@pytest.mark.parametrize(
+    "words", [["explain", "a.jpg", "Where is it?", "--model", "model"], ["bench"]], ids=["explain", "bench"]
+)
+def test_it_is_measured(
+    words: list[str], model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenprune.evals.explain.explain.MAX_NEW_TOKENS", 4)
+    monkeypatch.setitem(shapes.SHAPES, "llava-1.5-0.5b", lambda: tiny_llava().config)
+    sample_image().save("a.jpg")
+    assert command(*words, "--rounds", 0, "--keep-ratio", 0.25, "--strategy", NAME) == 0
+    assert LABEL in capsys.readouterr().out
 
 
 def test_optimize(model: str, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from helpers.models.retrievers import built, embedded, queries
 from helpers.tiny import tiny_llava
 from torch import Tensor
 from torch._dynamo import config
-from transformers import ColPaliConfig, ColPaliForRetrieval, ColQwen2Config, ColQwen2ForRetrieval
+from torch.nn.functional import normalize
+from transformers import ColPaliConfig, ColPaliForRetrieval, ColPaliProcessor, ColQwen2Config, ColQwen2ForRetrieval
 
 import tokenprune
 from tokenprune import PruningError, SettingError, UnsupportedError
@@ -182,6 +183,38 @@ def test_gradients_flow_through_the_merging(colpali: Any) -> None:
     with tokenprune.patch_retrieval(model, 9):
         model(**inputs).embeddings[:, 3:].sum().backward()
     assert float(model.embedding_proj_layer.weight.grad.abs().max()) > 0
+
+
+def pages(seed: int) -> Tensor:
+    """Return 24 pages of coloured blocks on a common background, with noise on top."""
+    layout = torch.Generator().manual_seed(7)
+    blocks = torch.randn(24, 3, 4, 4, generator=layout) * (torch.rand(24, 1, 4, 4, generator=layout) < 0.6)
+    pixels = 2 * blocks.repeat_interleave(SIDE * PATCH // 4, 2).repeat_interleave(SIDE * PATCH // 4, 3)
+    return pixels + 0.1 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def recall(found: Tensor, stored: Tensor) -> float:
+    """Return the share of pages that score highest for their noisy copy as query, by the processor's own scores."""
+    scores = ColPaliProcessor.score_retrieval(None, list(found), list(stored))  # type: ignore[arg-type]
+    return float((scores.argmax(1) == torch.arange(len(found))).float().mean())
+
+
+def test_merged_pages_are_found(colpali: Any) -> None:
+    """More often than pages with as many random embeddings and, over all factors, than with means of neighbours; at the
+    lower factors as often as with all embeddings."""
+    found, whole = (embedded(colpali, colpali_pages(pages(seed)))[:, :64] for seed in (1, 2))
+    full, light, pooled = recall(found, whole), {}, {}
+    generator = torch.Generator().manual_seed(0)
+    for factor in FACTORS:
+        n = 64 // factor
+        with tokenprune.patch_retrieval(colpali, factor):
+            light[factor] = recall(found, embedded(colpali, colpali_pages(pages(2)))[:, 3:])
+        means = torch.stack([part.mean(1) for part in whole.tensor_split(n, 1)], 1)
+        pooled[factor] = recall(found, normalize(means, dim=-1))
+        assert light[factor] > recall(found, whole[:, torch.randperm(64, generator=generator)[:n]])
+    assert full > 0.9
+    assert min(light[4], light[9]) >= full - 0.05
+    assert sum(light.values()) > sum(pooled.values())
 
 
 # Errors.

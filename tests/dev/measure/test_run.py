@@ -23,6 +23,7 @@ from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.storage.results_io import read
 from tokenprune.evals.storage.run_folder import RunFolder
 
 PART = Part("scenes", None, (0.5, 0.25), ("fopru", "flowcut", "evs", "fastv:layer=1"), BOTH)
@@ -141,6 +142,31 @@ def test_shared_answers_are_those_of_each_strategy_alone(measured: Measuring, tm
     together, alone = answers(measured.runs), answers(tmp_path / "alone")
     assert together == alone
     assert len({answer.text for answer in alone.values()}) > 1
+
+
+def test_a_kill_loses_no_finished_group(
+    run: Measuring, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listened = run_module.evaluate
+
+    def killed(model: Any, **kwargs: Any) -> list[TaskResult]:
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return listened(model, **kwargs)
+
+    monkeypatch.setattr(run_module, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.measure(PART, QUIET)
+    monkeypatch.setattr(run_module, "evaluate", listened)
+    before, first = files(run), asked[2]["tasks"]
+    done = {row.key.strategy for row in read([run.output / "scenes" / "50.jsonl"])}
+    assert done == {"Random", "downsample", "FoPru"}
+    asked.clear()
+    another_machine(run).measure(PART, QUIET)
+    assert all(files(run)[name].startswith(content) for name, content in before.items())
+    again = [call["strategies"] for call in asked if (call["keep_ratios"], call["tasks"]) == ([0.5], first)]
+    assert again
+    assert not any("fopru" in strategies for strategies in again)
 
 
 def test_a_new_strategy_is_all_that_is_asked(measured: Measuring, asked: list[dict[str, Any]]) -> None:

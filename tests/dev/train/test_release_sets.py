@@ -71,6 +71,19 @@ def test_nothing_that_is_held_out_is_in_val_and_nothing_else_in_test(sets: Path)
     assert len(set(check.seen_on_the_wrong_side(swapped))) >= len(wrong)
 
 
+def test_words_without_tokens_and_answers_that_are_right_too_often_are_found(sets: Path) -> None:
+    def content(*answers: str, text: str = "is there a cat?") -> check.Content:
+        return check.Content([("val", "presence", text, one) for one in answers], [], Counter(), 0)
+
+    tokenizer = build_processor().tokenizer
+    assert not [
+        word for name in ("square", "tall") for word in check.unknown_words(check.Content.read(sets / name), tokenizer)
+    ]
+    assert list(check.unknown_words(content("yes", text="a quokka?"), tokenizer)) == ["a quokka? yes"]
+    assert not list(check.guessable(content(*["yes", "no"] * 40)))
+    assert list(check.guessable(content(*["yes"] * 48, *["no"] * 32))) == ["presence: 'yes' is right in 60% of 80"]
+
+
 # A checkpoint is exported to a folder that plain transformers can load and query at any of its sizes.
 
 
@@ -115,3 +128,14 @@ def test_an_exported_checkpoint_is_asked_without_tokenprune(run: Path, tmp_path:
     card = (tmp_path / "model" / "README.md").read_text()
     assert "2. 7 steps" in card
     assert '"height": 112' in card
+
+
+def test_a_run_in_stage_one_and_a_model_that_is_too_large_are_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "LIMIT", 2**20)
+    with pytest.raises(ValueError, match="100 may be bundled"):
+        export.export_newest(run, tmp_path, tmp_path / "model")
+    state.save(tmp_path, 1, 100, {})
+    with pytest.raises(ValueError, match="no checkpoint of stage two"):
+        export.export_newest(tmp_path, tmp_path, tmp_path / "model")

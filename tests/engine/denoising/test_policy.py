@@ -171,6 +171,12 @@ def test_attention_that_takes_no_masks_is_refused_in_both_stacks(family: Any, st
         tokenprune.patch(model, Random())
 
 
+def test_by_default_every_fifth_step_is_computed(family: Any) -> None:
+    with tokenprune.patch(model_of(family), EfficientVLA()) as handle:
+        model_of(family).sample_actions(**family.prompt([1]), num_steps=7)
+    assert (handle.report.denoising.steps, handle.report.denoising.computed) == (7, 2)
+
+
 def test_other_models_have_no_expert() -> None:
     with pytest.raises(UnsupportedError, match="reuse=1"):
         tokenprune.patch(tiny_llava(), EfficientVLA(layer=1, reuse=5))

@@ -14,13 +14,16 @@ from typing import Any
 
 import pytest
 from helpers.by_path import module_at
-from helpers.files.published import lmms, vlmevalkit
+from helpers.files.published import lmms, loaded_set, records, vlmevalkit
 from helpers.files.sets import write_tsv
 
+from tokenprune.evals.boxes import iou
+from tokenprune.evals.models.prompt_styles import LLAVA
 from tokenprune.evals.tasks import TASKS, ai2d, mme, scienceqa, seedbench, xlrs
 from tokenprune.evals.tasks.base.choices import infer_letter, lettered
 from tokenprune.evals.tasks.base.short_answers import anls, relaxed
 from tokenprune.evals.tasks.base.vqa_accuracy import normal_accuracy, soft_accuracy
+from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 WORDS = [
     "a", "an", "the", "two", "Ten", "none", "isnt", "dont", "it's", "its", "u.s.a", "3.5", "1,000", "red,blue",
@@ -215,3 +218,46 @@ def test_mme() -> None:
     score = lmms("mme.utils")
     for answer in YES_NO:
         assert mme.read(answer) == {"yes": True, "no": False}.get(score.parse_pred_ans(answer)), answer
+
+
+def test_mme_sums(tmp_path: Path, rng: random.Random) -> None:
+    score = lmms("mme.utils")
+    answered = [(question, rng.choice(["yes", "no"])) for question in loaded_set(tmp_path, "mme")]
+    theirs = [
+        score.mme_process_results(record.content, [answer])
+        for (_, answer), record in zip(answered, records(tmp_path), strict=True)
+    ]
+    values = TASKS["mme"].metrics(answered)
+    for name in ("perception", "cognition"):
+        found = [one[key] for one in theirs if (key := f"mme_{name}_score") in one]
+        assert values[name].value == pytest.approx(score.mme_aggregate_results(found))
+
+
+def test_pope(rng: random.Random, tmp_path: Path) -> None:
+    """On a bare yes or no: lmms-eval counts nothing else, while POPE's own script counts everything except a no as a
+    yes. lmms-eval's yes-rate is that of the true answers."""
+    score = lmms("pope.utils")
+    answered = [(question, rng.choice(["yes", "no"])) for question in loaded_set(tmp_path, "pope") for _ in range(9)]
+    theirs = [
+        score.pope_process_results({"answer": "yes" if question.truth else "no", "question_id": 1}, [answer])
+        for question, answer in answered
+    ]
+    values = TASKS["pope"].metrics(answered)
+    for ours, name in {"accuracy": "accuracy", "F1": "f1_score", "precision": "precision", "recall": "recall"}.items():
+        found = getattr(score, f"pope_aggregate_{name}")([one[f"pope_{name}"] for one in theirs])
+        assert values[ours].value == pytest.approx(found), ours
+
+
+def test_boxes(rng: random.Random) -> None:
+    """But for boxes without an area, by which theirs would divide."""
+    score = lmms("refcoco.utils_rec")
+    for _ in range(500):
+        xs, ys, us, vs = (sorted((rng.random(), rng.random())) for _ in range(4))
+        true, text = (xs[0], ys[0], xs[1], ys[1]), f"[{us[0]:.2f}, {vs[0]:.2f}, {us[1]:.2f}, {vs[1]:.2f}]"
+        named = {"task": "refcoco", "id": "1", "text": "", "images": (), "expression": ""}
+        question = RefCocoQuestion(**named, box=true, size=(1, 1), style=LLAVA)
+        read, box = score.parse_float_sequence_within(text), question.answered_box(text)
+        if box is not None:
+            assert box == pytest.approx(read)
+            assert iou(true, box) == pytest.approx(score.compute_iou(true, read), abs=1e-5)
+            assert question.hits_centre(text) == score.compute_center_accuracy(true, read)
