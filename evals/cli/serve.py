@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.evals.arguments import options as shared
-from tokenprune.evals.arguments.parser import fraction, json_object
+from tokenprune.evals.arguments.parser import at_least, fraction, json_object
 from tokenprune.evals.defaults import POSITION_IDS, SERVED_STRATEGIES
 
 EXTRA = "vllm"
@@ -64,6 +64,13 @@ def add_options(parser: ArgumentParser) -> None:
         help="fraction of the visual tokens to keep (default: the strategy's, usually 0.25)",
     )
     parser.add_argument(
+        "--keep-in-prompt",
+        "--keep_in_prompt",
+        type=at_least(1),
+        metavar="N",
+        help="most visual tokens that the images and videos of a prompt keep together (default: no limit)",
+    )
+    parser.add_argument(
         "--position-ids",
         "--position_ids",
         choices=POSITION_IDS,
@@ -99,7 +106,8 @@ def run(options: Namespace) -> None:
       tokenprune serve --model llava-hf/llava-1.5-7b-hf --strategy fopru --keep-ratio 0.25 --port 8000
 
     The model may also come first, as in `vllm serve MODEL`. With vLLM's option --trust-request-mm-kwargs, a request may
-    set its own keep ratio, "mm_processor_kwargs": {"keep_ratio": 0.5}; 1.0 turns pruning off. GET /tokenprune returns
+    set its own keep ratio, "mm_processor_kwargs": {"keep_ratio": 0.5}, where 1.0 turns pruning off; or {"keep": 256}
+    visual tokens of each image; or {"keep_in_prompt": 1024} of all together. GET /tokenprune returns
     the settings.
     """
     from tokenprune.errors import SettingError
@@ -175,7 +183,11 @@ def _overrides(config: Mapping[str, Any], options: Namespace) -> dict[str, Any]:
 
     def of(text: str) -> dict[str, Any]:
         strategy = StrategySpec.read(text).make(budget)
-        return overrides(config, Settings(strategy, options.position_ids, options.record), options.hf_overrides)
+        return overrides(
+            config,
+            Settings(strategy, options.position_ids, options.record, options.keep_in_prompt),
+            options.hf_overrides,
+        )
 
     if options.strategy is None:
         name, found, why = _first_fitting(of)

@@ -16,7 +16,7 @@ from PIL import Image
 
 import tokenprune
 from tokenprune.prompts import NO_THINKING, chat_prompt, encode_chat, tokenizer_options
-from tokenprune.serving.vllm.settings import Settings
+from tokenprune.serving.vllm.settings import Settings, split_request
 
 VERSION = "0.32.0"
 
@@ -71,8 +71,8 @@ class Answering:
         assert request["chat_template_kwargs"] == NO_THINKING
         inputs = encode_chat(self.processor, [images], [text])
         n_prompt = inputs["input_ids"].shape[1]
-        ratio = request.get("mm_processor_kwargs", {}).get("keep_ratio")
-        strategy = None if self.settings is None else Settings.read(self.settings).strategy_at(ratio or self.keep_ratio)
+        asked, _ = split_request({"keep_ratio": self.keep_ratio, **request.get("mm_processor_kwargs", {})})
+        strategy = None if self.settings is None else Settings.read(self.settings).strategy_at(asked)
         with nullcontext() if strategy is None else tokenprune.patch(self.model, strategy):
             output = self.model.generate(**inputs, do_sample=False, max_new_tokens=request["max_tokens"])
         (answer,) = self.processor.batch_decode(output[:, n_prompt:], skip_special_tokens=True)

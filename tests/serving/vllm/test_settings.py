@@ -12,7 +12,7 @@ from transformers.processing_utils import ImagesKwargs, TextKwargs
 
 from tokenprune import STRATEGIES, Compose, DivPrune, FoPru, PixelPrune
 from tokenprune.errors import SettingError
-from tokenprune.serving.vllm.settings import Settings, split_request
+from tokenprune.serving.vllm.settings import Budget, Settings, split_request
 
 
 def test_strategy_and_own_settings() -> None:
@@ -67,24 +67,42 @@ def test_what_is_wrong_is_said(written: Any, message: str) -> None:
 def test_keep_ratio_of_a_request() -> None:
     settings = Settings(FoPru(keep=10))
     assert settings.strategy_at(None) == FoPru(keep=10)
-    assert settings.strategy_at(0.5) == FoPru(keep_ratio=0.5)
-    assert settings.strategy_at(1) is None
-    assert [settings.budget(36, ratio) for ratio in (None, 0.5, 1.0)] == [10, 18, 36]
+    assert settings.strategy_at(Budget(0.5)) == FoPru(keep_ratio=0.5)
+    assert settings.strategy_at(Budget(keep=5)) == FoPru(keep=5)
+    assert settings.strategy_at(Budget(1)) is None
+    budgets = (None, Budget(0.5), Budget(1.0), Budget(keep=5), Budget(keep=50))
+    assert [settings.budget(36, asked) for asked in budgets] == [10, 18, 36, 5, 36]
     for wrong in (0, 1.5, -1, "0.5", True, float("nan"), [0.5]):
-        with pytest.raises(SettingError, match=r"^mm_processor_kwargs: keep_ratio=.* is not a fraction") as caught:
-            settings.strategy_at(wrong)  # pyright: ignore[reportArgumentType]
-        assert "keep=" not in str(caught.value)  # a request cannot set it
+        with pytest.raises(SettingError, match=r"^mm_processor_kwargs: keep_ratio=.* is not a fraction"):
+            split_request({"keep_ratio": wrong})
+    for wrong in (0, 0.5, -1, "5", True, [5]):
+        with pytest.raises(SettingError, match=r"^mm_processor_kwargs: keep=.* is not a positive integer"):
+            split_request({"keep": wrong})
+        with pytest.raises(SettingError, match=r"^mm_processor_kwargs: keep_in_prompt=.* is not a positive integer"):
+            settings.most_in_prompt({"keep_in_prompt": wrong})
+    with pytest.raises(SettingError, match="keep_ratio and keep are both given"):
+        split_request({"keep_ratio": 0.5, "keep": 5})
+
+
+def test_the_most_tokens_of_a_prompt() -> None:
+    """A request may lower the engine's limit, not raise it."""
+    limited = Settings.read({"strategy": "grid", "keep_in_prompt": 100})
+    requests: list[dict[str, object]] = [{}, {"keep_in_prompt": 50}, {"keep_in_prompt": 200}]
+    assert [limited.most_in_prompt(request) for request in requests] == [100, 50, 100]
+    assert [Settings(FoPru()).most_in_prompt(request) for request in requests] == [None, 50, 200]
+    with pytest.raises(SettingError, match="keep_in_prompt=0 is not a positive integer"):
+        Settings.read({"strategy": "grid", "keep_in_prompt": 0})
 
 
 def test_an_engine_that_keeps_all_prunes_nothing() -> None:
     settings = Settings(FoPru(keep_ratio=1.0))
     assert settings.strategy_at(None) is None
-    assert settings.strategy_at(0.5) == FoPru(keep_ratio=0.5)
+    assert settings.strategy_at(Budget(0.5)) == FoPru(keep_ratio=0.5)
 
 
 def test_an_engine_whose_last_step_keeps_what_the_others_leave() -> None:
     settings = Settings(Compose(DivPrune(keep_ratio=0.5), FoPru(keep_ratio=1.0)))
-    assert [settings.budget(36, ratio) for ratio in (None, 0.25, 1.0)] == [18, 9, 36]
+    assert [settings.budget(36, asked) for asked in (None, Budget(0.25), Budget(1.0))] == [18, 9, 36]
 
 
 def test_digest_tells_engines_apart() -> None:
@@ -116,7 +134,8 @@ def test_the_longest_sequence_for_a_number_of_position_ids(strategy: Any, positi
 
 
 def test_request_is_split() -> None:
-    assert split_request({"keep_ratio": 0.5, "max_pixels": 9}) == (0.5, {"max_pixels": 9})
+    assert split_request({"keep_ratio": 0.5, "max_pixels": 9}) == (Budget(0.5), {"max_pixels": 9})
+    assert split_request({"keep": 5, "keep_in_prompt": 9}) == (Budget(keep=5), {})
     assert split_request({"max_pixels": 9}) == (None, {"max_pixels": 9})
 
 
@@ -154,7 +173,7 @@ def test_a_mistyped_keep_ratio_of_a_request(name: str) -> None:
         Settings(FoPru(keep_ratio=0.25)).check_options({"size": 9, name: 0.5}, request=True)
 
 
-@pytest.mark.parametrize("name", ["strategy", "Strategy", "position_ids", "positionIds", "record", "keep", "layer"])
+@pytest.mark.parametrize("name", ["strategy", "Strategy", "position_ids", "positionIds", "record", "layer"])
 def test_a_setting_of_the_engine_in_a_request(name: str) -> None:
     said = f"{name!r} does nothing, since '.*' is a setting of the whole engine. Leave it out; a request can only set"
     with pytest.raises(SettingError, match=said):

@@ -1,4 +1,4 @@
-"""The settings of a pruned engine: the key "tokenprune" of `--hf-overrides`, and `keep_ratio` of a request."""
+"""The settings of a pruned engine: the key "tokenprune" of `--hf-overrides`, and what a request may set itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from difflib import SequenceMatcher
 from typing import Any, cast
 
 import tokenprune
-from tokenprune.checks import check_choice, is_number
+from tokenprune.checks import check_choice, check_count, is_number
 from tokenprune.errors import SettingError
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
@@ -21,16 +21,17 @@ from tokenprune.strategy import Strategy
 
 #: The attribute of the model's config that vLLM makes of the override.
 KEY = "tokenprune"
-#: The setting that a request may override, in `mm_processor_kwargs`.
-KEEP_RATIO = "keep_ratio"
+#: What a request may set, in `mm_processor_kwargs`: a fraction or a number of each image's visual tokens, and the most
+#: that all images and videos of its prompt keep together, which an engine may limit, too.
+KEEP_RATIO, KEEP, KEEP_IN_PROMPT = REQUESTED = ("keep_ratio", "keep", "keep_in_prompt")
 EXAMPLE = '{"architectures": ["TokenPruneLlava"], "tokenprune": {"strategy": "fopru", "keep_ratio": 0.25}}'
 #: The settings that are not the strategy's.
-OWN = ("strategy", "position_ids", "record")
+OWN = ("strategy", "position_ids", "record", KEEP_IN_PROMPT)
 #: The options of the model's own processor that hold those of one modality.
 SCOPES = ("text_kwargs", "images_kwargs", "videos_kwargs", "audio_kwargs")
 #: How position IDs are chosen, in the settings and in tokenprune's commands.
 COMPACT, ORIGINAL = (f'"position_ids": "{ids}" (--position-ids {ids})' for ids in ("compact", "original"))
-#: The least similarity of a mistyped KEEP_RATIO; that of "keep_aspect_ratio", which processors have, is 0.75.
+#: The least similarity of a mistyped setting of a request; that of "keep_aspect_ratio", which processors have, is 0.75.
 ALIKE = 0.8
 #: How many times longer than the longest sequence an unpruned prompt may be: at least, and if the budget is a count or
 #: depends on the pixels.
@@ -40,16 +41,38 @@ MANY = 2**20
 
 
 @dataclass(frozen=True)
+class Budget:
+    """How many of an image's visual tokens a request keeps: a fraction or a number; exactly one is given.
+
+    Raises SettingError for an invalid one.
+    """
+
+    keep_ratio: float | None = None
+    keep: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep is not None:
+            check_count("mm_processor_kwargs", KEEP, self.keep)
+        elif not (is_number(self.keep_ratio) and 0 < self.keep_ratio <= 1):
+            raise SettingError(
+                f"mm_processor_kwargs: {KEEP_RATIO}={self.keep_ratio!r} is not a fraction in (0, 1]. It is the "
+                f"fraction of visual tokens that are kept: write 0.25 to keep a quarter of them, or 1.0 to keep all."
+            )
+
+
+@dataclass(frozen=True)
 class Settings:
     """An engine's pruning settings.
 
     position_ids: as in `tokenprune.patch`.
     record: the path of a file that gets one JSON line per encoded image, or None.
+    keep_in_prompt: the most visual tokens that the images and videos of a prompt keep together, or None.
     """
 
     strategy: Strategy
     position_ids: PositionIds = "original"
     record: str | None = None
+    keep_in_prompt: int | None = None
 
     @classmethod
     def read(cls, written: object) -> Settings:
@@ -62,6 +85,8 @@ class Settings:
         check_choice("tokenprune", "position_ids", own.get("position_ids", "original"), ("original", "compact"))
         if not isinstance(own.get("record", ""), str):
             raise SettingError(f'{where}record={own["record"]!r} is not a path. Write "record": "kept.jsonl".')
+        if KEEP_IN_PROMPT in own:
+            check_count("tokenprune", KEEP_IN_PROMPT, own[KEEP_IN_PROMPT])
         spec = StrategySpec.read(own.pop("strategy"))
         settings = {name: value for name, value in written.items() if name not in OWN}
         check_types(spec.strategy_class, settings, where)
@@ -75,23 +100,17 @@ class Settings:
         reads_ids = ARCHITECTURES[hf_config.architectures[0]].reads_position_ids
         return settings if reads_ids else replace(settings, position_ids="compact")
 
-    def strategy_at(self, keep_ratio: float | None) -> Strategy | None:
-        """The strategy for an image whose request has this keep ratio, or none. Returns None if the image is not
-        pruned, at a ratio of 1. Raises SettingError for an invalid ratio."""
-        asked = keep_ratio is not None
-        if asked and not (is_number(keep_ratio) and 0 < keep_ratio <= 1):
-            raise SettingError(
-                f"mm_processor_kwargs: {KEEP_RATIO}={keep_ratio!r} is not a fraction in (0, 1]. It is the fraction of "
-                f"visual tokens that are kept: write 0.25 to keep a quarter of them, or 1.0 to keep all."
-            )
-        if keep_ratio == 1 or not (asked or self.by_pixels or self.strategy.budget(MANY) < MANY):
-            return None
-        return replace(self.strategy, keep_ratio=keep_ratio, keep=None) if asked else self.strategy
+    def strategy_at(self, asked: Budget | None) -> Strategy | None:
+        """The strategy for an image whose request asks for this budget, or for none. Returns None if the image is not
+        pruned, at a ratio of 1."""
+        if asked is None:
+            return self.strategy if self.by_pixels or self.strategy.budget(MANY) < MANY else None
+        return None if asked.keep_ratio == 1 else replace(self.strategy, keep_ratio=asked.keep_ratio, keep=asked.keep)
 
     def check_options(self, options: object, request: bool) -> None:
         """Raise SettingError if the options of the model's own processor, or those for one modality, are not a dict.
         Also for options meant for us: the name of a setting in any spelling (of any strategy in a sequence too), or
-        one like `keep_ratio`, which only a `request` may have."""
+        one like those that only a `request` may have."""
         where = "mm_processor_kwargs" if request else "--mm-processor-kwargs"
         if not isinstance(options, Mapping):
             example = {KEEP_RATIO: 0.5}
@@ -105,27 +124,35 @@ class Settings:
         ours = {_plain(name): name for name in (KEY, *OWN, *names)}
         inside = {f"{of}.{name}": name for of, part in options.items() if isinstance(part, Mapping) for name in part}
         for path, name in {**{name: name for name in options}, **inside}.items():
-            like = SequenceMatcher(None, _plain(name), _plain(KEEP_RATIO)).ratio() >= ALIKE
-            setting = KEEP_RATIO if like else ours.get(_plain(name))
-            if setting is None or (request and path == KEEP_RATIO):
+            alike = [own for own in REQUESTED if SequenceMatcher(None, _plain(name), _plain(own)).ratio() >= ALIKE]
+            setting = ours.get(_plain(name), next(iter(alike), None))
+            if setting is None or (request and path in REQUESTED):
                 continue
-            if request and setting == KEEP_RATIO:
-                raise SettingError(f"{where}: {path!r} does nothing. Did you mean {KEEP_RATIO!r}?")
+            if request and setting in REQUESTED:
+                raise SettingError(f"{where}: {path!r} does nothing. Did you mean {setting!r}?")
             elsewhere = f"Write it in --hf-overrides, such as {EXAMPLE}."
             if request:
-                elsewhere = f"Leave it out; a request can only set {KEEP_RATIO!r}, to a fraction such as 0.25."
+                elsewhere = f"Leave it out; a request can only set {', '.join(REQUESTED)}."
             raise SettingError(
                 f"{where}: {path!r} does nothing, since {setting!r} is a setting of the whole engine. {elsewhere}"
             )
 
-    def budget(self, n_visual: int, keep_ratio: float | None) -> int:
-        """How many of an image's visual tokens are kept, given the keep ratio of its request."""
-        strategy = self.strategy_at(keep_ratio)
+    def budget(self, n_visual: int, asked: Budget | None) -> int:
+        """How many of an image's visual tokens are kept, given the budget of its request."""
+        strategy = self.strategy_at(asked)
         return n_visual if strategy is None else strategy.budget(n_visual)
 
-    def budget_of_smaller(self, n_encoded: int, keep_ratio: float | None) -> int:
+    def most_in_prompt(self, request: Mapping[str, object]) -> int | None:
+        """The most visual tokens that a prompt's images and videos keep together: the request's limit, or the engine's
+        if that is lower; None without either. Raises SettingError for an invalid one."""
+        asked = request.get(KEEP_IN_PROMPT)
+        if asked is not None:
+            check_count("mm_processor_kwargs", KEEP_IN_PROMPT, asked)
+        return min((cast("int", most) for most in (asked, self.keep_in_prompt) if most is not None), default=None)
+
+    def budget_of_smaller(self, n_encoded: int, asked: Budget | None) -> int:
         """How many visual tokens are kept of a smaller version with `n_encoded`; all if no strategy follows."""
-        strategy = self.strategy_at(keep_ratio)
+        strategy = self.strategy_at(asked)
         later = strategy.steps[1:] if isinstance(strategy, Compose) else ()
         return min([n_encoded, *(step.budget(n_encoded) for step in later)])
 
@@ -167,11 +194,14 @@ class Settings:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def split_request(kwargs: Mapping[str, object]) -> tuple[float | None, dict[str, object]]:
-    """Split a request's `mm_processor_kwargs` into the keep ratio, None if there is none, and the options of the
-    model's own processor."""
-    others = {name: value for name, value in kwargs.items() if name != KEEP_RATIO}
-    return cast("float | None", kwargs.get(KEEP_RATIO)), others
+def split_request(kwargs: Mapping[str, object]) -> tuple[Budget | None, dict[str, object]]:
+    """Split a request's `mm_processor_kwargs` into its budget, None if there is none, and the options of the model's
+    own processor. Raises SettingError for an invalid budget, or two."""
+    budget = {name: kwargs[name] for name in (KEEP_RATIO, KEEP) if kwargs.get(name) is not None}
+    if len(budget) > 1:
+        raise SettingError(f"mm_processor_kwargs: {KEEP_RATIO} and {KEEP} are both given. Leave one out.")
+    others = {name: value for name, value in kwargs.items() if name not in REQUESTED}
+    return Budget(**cast("dict[str, Any]", budget)) if budget else None, others
 
 
 def _plain(name: str) -> str:

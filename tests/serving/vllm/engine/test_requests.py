@@ -78,6 +78,25 @@ def test_words_to_choose_from(llava: Path, llm: Any) -> None:
         assert output.outputs[0].token_ids[0] == max(allowed, key=lambda token: answer.first[token])
 
 
+def test_budgets(llava: Path, llm: Any) -> None:
+    """A number of tokens of each image, or the most of a prompt, which a cache tells apart."""
+    from vllm import SamplingParams
+
+    images, n_visual = (A, (2, 100, 100)), 36
+    budgets = {"keep": 3}, {"keep_ratio": 3 / n_visual}, {"keep_in_prompt": 7}, {"keep_ratio": 1.0, "keep_in_prompt": 6}
+    (wanted,) = expected(llava, FOPRU, [Request("w1 <image> w2 <image> w3", images, keep_ratio=3 / n_visual)])
+    plain = prompt(Request("w1 <image> w2 <image> w3", images))
+    asked = [{**plain, "mm_processor_kwargs": budget} for budget in (*budgets, *budgets)]
+    sampling = SamplingParams(temperature=0, max_tokens=len(wanted.tokens), ignore_eos=True)
+    for output in llm.generate(asked, sampling, use_tqdm=False):
+        assert output.outputs[0].token_ids == wanted.tokens
+    with pytest.raises(ValueError, match="keep_in_prompt=1 is less than one visual token for each of the 2 images"):
+        llm.generate({**plain, "mm_processor_kwargs": {"keep_in_prompt": 1}}, sampling, use_tqdm=False)
+    (whole,) = llm.generate({**plain, "mm_processor_kwargs": {"keep_ratio": 1.0}}, sampling, use_tqdm=False)
+    (limited,) = llm.generate(asked[:1], sampling, use_tqdm=False)
+    assert len(whole.prompt_token_ids) - len(limited.prompt_token_ids) == 2 * (n_visual - 3)
+
+
 def test_embeddings(tmp_path: Path) -> None:
     """An embedding model's images are pruned like a generating model's."""
     save("qwen3_vl", tmp_path)

@@ -69,7 +69,7 @@ def shortened(ids: list[int], has_markers: bool, parts: Sequence[int]) -> tuple[
     item: dict[str, Any] = {}
     settings = Settings.read({"strategy": "grid", "keep_ratio": 0.5})
     family = {"has_markers": has_markers, "parts": lambda *_: parts, "_left": lambda *_: None}
-    family |= {"visual": lambda ids, embedded: embedded}
+    family |= {"_shrunk": lambda *_: None, "visual": lambda ids, embedded: embedded}
     processor: Any = SimpleNamespace(settings=settings, **family)
     found = PruningProcessor._shortened(processor, update, None, item, "image").content
     return found, PrunedItem.read(item[FIELD].data)

@@ -14,7 +14,7 @@ import torch
 from helpers.served.engine import needs_vllm
 
 from tokenprune import Downsample, FoPru, PixelPrune, Strategy
-from tokenprune.serving.vllm.settings import Settings
+from tokenprune.serving.vllm.settings import Budget, Settings
 
 pytestmark = needs_vllm
 
@@ -55,9 +55,9 @@ def test_an_item_says_what_is_asked() -> None:
 
     several = (
         PrunedItem((36,), None, 2**53 - 1),
-        PrunedItem((576, 300, 2), 0.1, 3),
+        PrunedItem((576, 300, 2), Budget(0.1), 3),
         PrunedItem((9,), None, 3, ((3, 2**17), (7, 0))),
-        PrunedItem((4, 4), 0.5, 3, (), (0, 3, 4, 5)),
+        PrunedItem((4, 4), Budget(keep=3), 3, (), (0, 3, 4, 5)),
         PrunedItem((4,), None, 3, (), ()),
         PrunedItem((24, 24), None, 3, ((2, 9),), None, (4, 6, 2, 3, 28, 42)),
     )
@@ -77,8 +77,8 @@ def test_a_part_keeps_what_is_left_of_it_at_most() -> None:
     item = PrunedItem((4, 4), None, 0, (), (0, 3, 4, 5, 7))
     assert item.left_by_part() == [(0, 3), (0, 1, 3)]
     assert item.n_kept(settings) == [2, 3]
-    assert PrunedItem((4, 4), 0.5, 0, (), (0, 3, 4, 5, 7)).n_kept(settings) == [2, 2]
-    assert PrunedItem((4, 4), 1.0, 0).n_kept(settings) == [4, 4]
+    assert PrunedItem((4, 4), Budget(0.5), 0, (), (0, 3, 4, 5, 7)).n_kept(settings) == [2, 2]
+    assert PrunedItem((4, 4), Budget(1.0), 0).n_kept(settings) == [4, 4]
     assert item.places(settings) == [(4, 2), (4, 3)]
     shrunk = PrunedItem((24, 24), None, 0, (), None, (4, 6, 2, 3, 28, 42))
     assert shrunk.encoded == (6, 6)

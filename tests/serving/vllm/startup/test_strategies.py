@@ -12,7 +12,7 @@ from tokenprune import STRATEGIES, Compose, DivPrune, Downsample, FlowCut, Pixel
 from tokenprune.engine.select import checked_selection
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
-from tokenprune.serving.vllm.settings import COUNT_STRETCH, Settings
+from tokenprune.serving.vllm.settings import COUNT_STRETCH, Budget, Settings
 from tokenprune.serving.vllm.startup.refusals import check_strategy, needs_image
 from tokenprune.strategies.registry import make
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
@@ -92,8 +92,8 @@ def test_images_that_were_encoded_elsewhere() -> None:
 def test_a_ratio_of_1_is_no_pruning_only_if_a_request_asks_for_it() -> None:
     settings = Settings(PixelPrune())
     assert settings.strategy_at(None) == PixelPrune()
-    assert settings.strategy_at(1.0) is None
-    assert settings.strategy_at(0.5) == PixelPrune(keep_ratio=0.5)
+    assert settings.strategy_at(Budget(1.0)) is None
+    assert settings.strategy_at(Budget(0.5)) == PixelPrune(keep_ratio=0.5)
     assert Settings(DivPrune(keep_ratio=1.0)).strategy_at(None) is None
 
 

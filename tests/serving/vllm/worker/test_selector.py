@@ -63,7 +63,7 @@ def test_features_that_are_no_numbers(n_broken: int, wanted: list[int], caplog: 
 
 
 def test_a_strategy_that_keeps_fewer_is_filled_up(caplog: pytest.LogCaptureFixture) -> None:
-    from tokenprune.serving.vllm.settings import Settings
+    from tokenprune.serving.vllm.settings import Budget, Settings
     from tokenprune.serving.vllm.worker.selector import ImageSelector
 
     selector = ImageSelector(Settings(Fewer(keep=3)), 2)
@@ -74,7 +74,7 @@ def test_a_strategy_that_keeps_fewer_is_filled_up(caplog: pytest.LogCaptureFixtu
         assert kept.tolist() == [0, 2, 3]
         assert torch.equal(rows, features[kept])
     assert sum("kept fewer visual tokens than its budget" in one.message for one in caplog.records) <= 1
-    rows, kept = selector.select(features, image, 1.0, 6)
+    rows, kept = selector.select(features, image, Budget(1.0), 6)
     assert kept.tolist() == list(range(6))
 
 

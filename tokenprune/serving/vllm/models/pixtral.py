@@ -16,16 +16,17 @@ from vllm.multimodal.processing.processor import ResolvedPromptUpdate
 
 from tokenprune.serving.vllm.models.mistral3 import PrunedPixtralTower
 from tokenprune.serving.vllm.processor.processor import PruningProcessor
+from tokenprune.serving.vllm.settings import Budget
 
 
 class PixtralProcessor(PruningProcessor, pixtral.PixtralMultiModalProcessor):
     has_markers = True
 
     def _shortened(
-        self, update: ResolvedPromptUpdate, ratio: float | None, item: Any, modality: str
+        self, update: ResolvedPromptUpdate, asked: Budget | None, item: Any, modality: str
     ) -> ResolvedPromptUpdate:
         """The same, to replace all of the image's tokens, which are in the prompt."""
-        return replace(super()._shortened(update, ratio, item, modality), target=[*update.content.full])
+        return replace(super()._shortened(update, asked, item, modality), target=[*update.content.full])
 
     def _maybe_apply_prompt_updates(self, mm_items: Any, mm_res: Any) -> Any:
         """Replace them, as for other models: vLLM only looks for them."""

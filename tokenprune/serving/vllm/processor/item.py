@@ -15,7 +15,7 @@ from vllm.multimodal.inputs import MultiModalBatchedField, MultiModalFeatureSpec
 
 from tokenprune.errors import PruningError
 from tokenprune.serving.vllm.processor.markers import Markers
-from tokenprune.serving.vllm.settings import Settings
+from tokenprune.serving.vllm.settings import Budget, Settings
 
 #: The field that the item of an image or video carries from the API server to the worker.
 FIELD = "tokenprune"
@@ -27,7 +27,7 @@ class PrunedItem:
 
     parts: how many visual tokens each of its parts has, which are pruned one by one: the frames of a video, or the
         tiles of an image; most images are one part.
-    keep_ratio: that of its request; None for the engine's own budget.
+    asked: the budget of its request; None for the engine's own.
     key: a unique number below 2**53.
     markers: the text between the visual tokens of an image of one part, which has placeholder tokens too.
     left: the visual tokens whose patches the vision tower encodes, ascending; None for all.
@@ -36,7 +36,7 @@ class PrunedItem:
     """
 
     parts: tuple[int, ...]
-    keep_ratio: float | None
+    asked: Budget | None
     key: int
     markers: Markers = ()
     left: tuple[int, ...] | None = None
@@ -63,10 +63,10 @@ class PrunedItem:
     def n_kept(self, settings: Settings) -> list[int]:
         """How many visual tokens of each part are kept."""
         if self.shrunk is not None:
-            return [settings.budget_of_smaller(n, self.keep_ratio) for n in self.encoded]
+            return [settings.budget_of_smaller(n, self.asked) for n in self.encoded]
         left = self.left_by_part()
         most = self.parts if left is None else map(len, left)
-        return [min(settings.budget(n, self.keep_ratio), n_left) for n, n_left in zip(self.parts, most, strict=True)]
+        return [min(settings.budget(n, self.asked), n_left) for n, n_left in zip(self.parts, most, strict=True)]
 
     def places(self, settings: Settings) -> list[tuple[int, int]]:
         """How many placeholder tokens each part would have if it were not pruned, and how many it has."""
@@ -75,23 +75,24 @@ class PrunedItem:
 
     def element(self) -> MultiModalFieldElem:
         """It as a field of a vLLM item, which stays on the CPU, and which vLLM keeps for a cached image."""
-        ratio = float("nan") if self.keep_ratio is None else self.keep_ratio
+        asked = (self.asked.keep_ratio or 0, self.asked.keep or 0) if self.asked is not None else (0, 0)
         left = (-1,) if self.left is None else (len(self.left), *self.left)
         shrunk = (self.shrunk is not None, *(self.shrunk or ()))
-        numbers = (ratio, self.key, len(self.parts), *self.parts, *left, *shrunk, *chain.from_iterable(self.markers))
+        numbers = (*asked, self.key, len(self.parts), *self.parts, *left, *shrunk, *chain.from_iterable(self.markers))
         data = torch.tensor(numbers, dtype=torch.float64)
         return MultiModalFieldElem(data=data, field=MultiModalBatchedField(keep_on_cpu=True))
 
     @classmethod
     def read(cls, data: Tensor) -> PrunedItem:
         """Undo `element`, given the data of one item."""
-        ratio, *numbers = data.tolist()
+        keep_ratio, keep, *numbers = data.tolist()
+        asked = Budget(keep_ratio or None, int(keep) or None) if keep_ratio or keep else None
         key, n_parts, *others = map(int, numbers)
         parts, (n_left, *others) = others[:n_parts], others[n_parts:]
         left, (shrinks, *others) = (None, others) if n_left < 0 else (tuple(others[:n_left]), others[n_left:])
         shrunk, markers = (tuple(others[:6]), others[6:]) if shrinks else (None, others)
         pairs = zip(markers[::2], markers[1::2], strict=True)
-        return cls(tuple(parts), None if ratio != ratio else ratio, key, tuple(pairs), left, shrunk)
+        return cls(tuple(parts), asked, key, tuple(pairs), left, shrunk)
 
     @classmethod
     def of(cls, feature: MultiModalFeatureSpec, pruned: Collection[str]) -> PrunedItem | None:

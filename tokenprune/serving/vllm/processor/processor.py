@@ -6,6 +6,7 @@ placeholder token for each token that will be kept."""
 from __future__ import annotations
 
 import secrets
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,7 +25,7 @@ from tokenprune.serving.vllm.metrics import count_image
 from tokenprune.serving.vllm.processor.item import FIELD, PrunedItem
 from tokenprune.serving.vllm.processor.markers import markers_between
 from tokenprune.serving.vllm.processor.options import check_patch_options, check_tiles
-from tokenprune.serving.vllm.settings import KEEP_RATIO, Settings, split_request
+from tokenprune.serving.vllm.settings import KEEP_IN_PROMPT, KEEP_RATIO, Budget, Settings, split_request
 from tokenprune.serving.vllm.startup.refusals import needs_image
 from tokenprune.strategy import PatchStrategy, ResizeStrategy
 from tokenprune.tokens import PatchTokens
@@ -35,10 +36,15 @@ PROFILING_OPTIONS: Mapping[str, object] = {KEEP_RATIO: 1.0}
 
 @dataclass
 class PrunedPlaceholder(PromptUpdateDetails):
-    """The placeholder of an image or video that keeps `n_kept` of its `n_visual` visual tokens."""
+    """The placeholder of an image or video that keeps `n_kept` visual tokens; `parts` says how many each of its
+    separately pruned parts has."""
 
-    n_visual: int = 0
+    parts: tuple[int, ...] = ()
     n_kept: int = 0
+
+    @property
+    def n_visual(self) -> int:
+        return sum(self.parts)
 
 
 def misfit(n_visual: int, fitting: str) -> SettingError:
@@ -119,29 +125,65 @@ class PruningProcessor(Base):
         return hashes
 
     def _cached_apply_hf_processor(self, inputs: Any, timing_ctx: Any) -> Any:
-        """Process the images of one prompt. Raises SettingError for a keep ratio that is invalid or mistyped, or so low
+        """Process the images of one prompt. Raises SettingError for a budget that is invalid or mistyped, or so low
         that the unpruned prompt has more position IDs than the engine provides, and for other options that do not fit
         the model's vision tower."""
-        self.settings.check_options(inputs.hf_processor_mm_kwargs, request=True)
-        ratio, others = split_request(inputs.hf_processor_mm_kwargs)
-        self.settings.strategy_at(ratio)  # raises before anything is processed
+        given = inputs.hf_processor_mm_kwargs
+        self.settings.check_options(given, request=True)
+        asked, others = split_request(given)
+        self.settings.strategy_at(asked)  # raises before anything is processed
+        most = self.settings.most_in_prompt(given)
         if others:
             check_patch_options(others, self.info.get_hf_processor())
         self._check_encoded(inputs.mm_data_items)
+        inputs = replace(inputs, hf_processor_mm_kwargs={k: v for k, v in given.items() if k != KEEP_IN_PROMPT})
         result = super()._cached_apply_hf_processor(inputs, timing_ctx)
-        images = [update.content for one in self.pruned for update, *_ in result.prompt_updates.get(one, ())]
+        images = self._placeholders(result)
+        profiling = given.get(KEEP_RATIO) is PROFILING_OPTIONS[KEEP_RATIO]
         try:
+            if most is not None and not profiling and sum(image.n_kept for image in images) > most:
+                ratio = self._fitting_ratio(images, most)
+                self._forget(inputs, result)
+                inputs = replace(inputs, hf_processor_mm_kwargs={**others, KEEP_RATIO: ratio})
+                result = super()._cached_apply_hf_processor(inputs, timing_ctx)
+                images = self._placeholders(result)
             self._check_length(sum(image.n_visual - image.n_kept for image in images))
         except SettingError:
-            if inputs.cache is not None:  # the engine will not get the images, so they must not count as sent
-                for modality in self.pruned:
-                    for one in result.hashes.get(modality, ()):
-                        inputs.cache.invalidate(one)
+            self._forget(inputs, result)
             raise
-        if inputs.hf_processor_mm_kwargs.get(KEEP_RATIO) is not PROFILING_OPTIONS[KEEP_RATIO]:
+        if not profiling:
             for image in images:
                 count_image(image.n_visual, image.n_kept)
         return result
+
+    def _placeholders(self, result: Any) -> list[PrunedPlaceholder]:
+        updates = (update for modality in self.pruned for update, *_ in result.prompt_updates.get(modality, ()))
+        return [update.content for update in updates]
+
+    def _forget(self, inputs: Any, result: Any) -> None:
+        """Let processed images not count as sent to the engine, which will not get them."""
+        if inputs.cache is not None:
+            for modality in self.pruned:
+                for name in result.hashes.get(modality, ()):
+                    inputs.cache.invalidate(name)
+
+    def _fitting_ratio(self, images: Sequence[PrunedPlaceholder], most: int) -> float:
+        """The largest keep ratio, in steps of a visual token, at which the images and videos of a prompt keep at most
+        `most` together. Raises SettingError if even one token of each part is more."""
+        parts = [n for image in images for n in ((image.n_visual,) if self.settings.shrinks else image.parts)]
+        if len(parts) > most:
+            raise SettingError(
+                f"{KEEP_IN_PROMPT}={most} is less than one visual token for each of the {len(parts)} images, frames or "
+                f"tiles of this prompt. Send fewer, or a higher {KEEP_IN_PROMPT}."
+            )
+        total = sum(parts)
+        ratios = [Budget(count / total) for count in range(1, min(most, total) + 1)]
+
+        def exceeds(ratio: Budget) -> bool:
+            return sum(self.settings.budget(n, ratio) for n in parts) > most
+
+        fitting = bisect_left(ratios, True, key=exceeds)
+        return cast("float", ratios[max(fitting - 1, 0)].keep_ratio)
 
     def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
         return super()._apply_hf_processor_main(mm_items, split_request(hf_kwargs)[1])
@@ -153,20 +195,20 @@ class PruningProcessor(Base):
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
     ) -> dict[str, Sequence[Sequence[ResolvedPromptUpdate]]]:
         """vLLM's updates with shorter images and frames; every pruned item gets its `PrunedItem`."""
-        ratio, others = split_request(hf_processor_mm_kwargs)
+        asked, others = split_request(hf_processor_mm_kwargs)
         updates = dict(super()._get_mm_prompt_updates(mm_items, others, out_mm_kwargs))
         for modality in self.pruned:
             if updates.get(modality):  # not all of the prompt's items are cached
                 for item in out_mm_kwargs[modality] if self.square and others else ():
                     check_tiles(item, self.info.get_hf_config().vision_config.image_size, others)
                 updates[modality] = [
-                    [self._shortened(update, ratio, item, modality) for update in of_item]
+                    [self._shortened(update, asked, item, modality) for update in of_item]
                     for of_item, item in zip(updates[modality], out_mm_kwargs[modality], strict=True)
                 ]
         return updates
 
     def _shortened(
-        self, update: ResolvedPromptUpdate, ratio: float | None, item: Any, modality: str
+        self, update: ResolvedPromptUpdate, asked: Budget | None, item: Any, modality: str
     ) -> ResolvedPromptUpdate:
         """An item's update with one placeholder token for each token kept of each part, and one for each of an image's
         markers."""
@@ -185,18 +227,18 @@ class PruningProcessor(Base):
         first = int(embedded.nonzero()[0])
         for place, _ in markers:
             ids[first + place] = ids[pieces[0][0]]
-        left, shrunk = self._left(modality, item, ratio), self._shrunk(modality, item, ratio, len(places))
-        pruned = PrunedItem(parts, ratio, secrets.randbits(53), markers, left, shrunk)
+        left, shrunk = self._left(modality, item, asked), self._shrunk(modality, item, asked, len(places))
+        pruned = PrunedItem(parts, asked, secrets.randbits(53), markers, left, shrunk)
         item[FIELD] = pruned.element()
         kept = pruned.n_kept(self.settings)
         dropped = {place for piece, n in zip(pieces, kept, strict=True) for place in piece[n:]}
         shorter = [one for place, one in enumerate(ids) if place not in dropped]
-        return replace(update, content=PrunedPlaceholder(shorter, is_embed, len(places), len(places) - len(dropped)))
+        return replace(update, content=PrunedPlaceholder(shorter, is_embed, parts, len(places) - len(dropped)))
 
-    def _left(self, modality: str, item: Any, ratio: float | None) -> tuple[int, ...] | None:
+    def _left(self, modality: str, item: Any, asked: Budget | None) -> tuple[int, ...] | None:
         """The visual tokens of an item that are left before the vision tower; None if this strategy or this request
         does not prune there."""
-        strategy = self.settings.strategy_at(ratio)
+        strategy = self.settings.strategy_at(asked)
         if not isinstance(strategy, PatchStrategy) or "kept_before_tower" not in strategy.needs:
             return None
         left: list[int] = []
@@ -206,11 +248,11 @@ class PruningProcessor(Base):
             start += part.n_visual
         return tuple(left)
 
-    def _shrunk(self, modality: str, item: Any, ratio: float | None, n_visual: int) -> tuple[int, ...] | None:
+    def _shrunk(self, modality: str, item: Any, asked: Budget | None, n_visual: int) -> tuple[int, ...] | None:
         """Shrink an item to the budget of its request; None if this strategy does not shrink."""
         if not self.settings.shrinks:
             return None
-        strategy = cast("ResizeStrategy | None", self.settings.strategy_at(ratio))
+        strategy = cast("ResizeStrategy | None", self.settings.strategy_at(asked))
         try:
             return self.shrink(modality, item, n_visual if strategy is None else strategy.resized_budget(n_visual))
         except PruningError as error:
@@ -234,5 +276,5 @@ class PruningProcessor(Base):
         if self.settings.position_ids == "original" and dropped + longest > provided:
             raise SettingError(
                 f"the images and videos of this prompt lose {dropped} visual tokens, so its position IDs may run to "
-                f"{dropped + longest}, but this engine provides {provided}. Send fewer, or a higher keep_ratio."
+                f"{dropped + longest}, but this engine provides {provided}. Send fewer, or keep more of them."
             )

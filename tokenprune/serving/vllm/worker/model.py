@@ -252,7 +252,7 @@ class PrunedModel(Base):
         encoded = with_left(images, item, features.device)
         for part, image, n_kept in zip(features.split(item.encoded), encoded, item.n_kept(self.settings), strict=True):
             part, image = spread(part, image, item)
-            rows, kept = self.selector.select(part, image, item.keep_ratio, n_kept)
+            rows, kept = self.selector.select(part, image, item.asked, n_kept)
             offsets = self.offsets(image).to(kept.device)[kept]
             if item.markers:
                 rows, offsets = self._among_markers(rows, kept, item)

@@ -16,7 +16,7 @@ from tokenprune.engine.select import checked_selection
 from tokenprune.selection import Selection
 from tokenprune.serving.vllm.metrics import KeptFile, SelectionClock
 from tokenprune.serving.vllm.processor.item import PrunedItem
-from tokenprune.serving.vllm.settings import Settings
+from tokenprune.serving.vllm.settings import Budget, Settings
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import Layout, VisualTokens
 from tokenprune.tokens.shrunk import Shrunk, stretched
@@ -40,11 +40,11 @@ class ImageSelector:
         self._filled = False
 
     def select(
-        self, features: Float[Tensor, "visual columns"], image: EncodedImage, keep_ratio: float | None, n_kept: int
+        self, features: Float[Tensor, "visual columns"], image: EncodedImage, asked: Budget | None, n_kept: int
     ) -> tuple[Float[Tensor, "kept columns"], Int[Tensor, " kept"]]:
-        """The features, after merging, and the indices of the `n_kept` tokens kept of an image or part. `keep_ratio` is
-        the request's, or None."""
-        strategy = self.settings.strategy_at(keep_ratio)
+        """The features, after merging, and the indices of the `n_kept` tokens kept of an image or part, given the
+        budget of its request."""
+        strategy = self.settings.strategy_at(asked)
         if strategy is None:
             return features, torch.arange(len(features), device=features.device)
         with self._clock.one_image() if self._clock is not None else nullcontext():
