@@ -1,10 +1,12 @@
 """Families whose images are square tiles of 3 x 3 visual tokens, with an overview if there are several: InternVL,
 Qianfan-OCR, Cohere 2 Vision, Aya Vision, Llama 4 and Ovis 2."""
 
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Llama4ForConditionalGeneration
 
 from .base import (
     BREAK,
@@ -24,6 +26,8 @@ from .common import CommonFamily
 
 TILE = 24  # pixels
 PER_TILE = 9
+#: From transformers 5.25 on, Llama 4 takes the features that generate repeats.
+READS_ENCODED = "mm_encoder_outputs" in signature(Llama4ForConditionalGeneration.forward).parameters
 #: Llama 4's markers between the tiles of a row, and after a row; Ovis 2's.
 BESIDE, BELOW, GRID, COLUMN = 87, 88, 88, 89
 
@@ -91,9 +95,9 @@ class Llama4(CommonFamily, Tiled):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        # generate repeats features that the model does not read, or pixels of other rows.
-        wrong = (ValueError, "features and image tokens do not match")
-        self.cannot["sampled"] = self.cannot["beams"] = wrong if ENCODES_FIRST else DIFFER
+        if not READS_ENCODED:  # generate repeats features that the model does not read, or pixels of other rows
+            wrong = (ValueError, "features and image tokens do not match")
+            self.cannot["sampled"] = self.cannot["beams"] = wrong if ENCODES_FIRST else DIFFER
         if not RECENT:
             self.cannot["embedded"] = PIXELS_OR_EMBEDS
 
