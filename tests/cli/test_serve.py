@@ -193,7 +193,6 @@ def test_options_of_this_command_in_a_file(name: str, option: str, llava: Path, 
         (["--model", "model", "--hf-overrides", "{"], "not JSON"),
         (["--model", "model", "--hf-overrides", "[]"], "[] is not a JSON object"),
         (["--model", "model", "--position-ids", "new"], "invalid choice: 'new'"),
-        (["--model", "model", "--keep_ratio", "25%"], "25% is not a fraction above 0 and up to 1; write 0.25"),
     ],
 )
 def test_wrong_usage(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

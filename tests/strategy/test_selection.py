@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenprune import PruningError, SettingError
+from tokenprune import PruningError
 from tokenprune.selection import Merge, Selection
 from tokenprune.tokens import KeptInTower, Layout, VisionAttention, VisualTokens
 from tokenprune.tokens.layout import of_left
-from tokenprune.tokens.statistics import check_needs
 
 MERGE = Merge(torch.tensor([0, 0]), torch.tensor([1, 3]), torch.tensor([0.5, 0.5]))
 
@@ -144,11 +143,6 @@ def test_the_tokens_that_are_left() -> None:
     assert (left.is_newline.tolist(), left.n_newlines) == ([True, False], 1)
     assert left.vision_attention.received().tolist() == pytest.approx([RECEIVED[i] for i in index])
     assert set(left.statistics) == {"vision_attention", "pixels"}  # the tower's indices are of the whole image
-
-
-def test_a_need_that_nobody_knows() -> None:
-    with pytest.raises(SettingError, match=r"Mine\.needs: unknown statistic 'vision_atention'\. Did you mean"):
-        check_needs("Mine", frozenset({"vision_atention"}), frozenset({"vision_atention"}), "a model")
 
 
 # Layouts: squares of patches, tiles in sequence, what is left of them, and what shares a region.

@@ -92,15 +92,6 @@ def test_dropping_equals_masking(name: str, llava: Any) -> None:
     assert_close(logits, expected[:, -1])
 
 
-def test_a_single_image_has_no_frames(llava: Any) -> None:
-    with (
-        torch.no_grad(),
-        tokenprune.patch(llava, "evs", adapter=LlavaFramesAdapter),
-        pytest.raises(PruningError, match="image 1 of the call has no frames to compare"),
-    ):
-        llava(**prompt([2, 1]))
-
-
 @pytest.mark.parametrize("sizes", [[(16, 20), (20, 20), (24, 20)], [(16, 20), (20, 16)], [(16, 20), (20, 20)]])
 @pytest.mark.parametrize("strategy", ["evs", "fopru"])
 def test_frames_of_different_sizes_cannot_be_compared(strategy: str, sizes: list[tuple[int, int]]) -> None:

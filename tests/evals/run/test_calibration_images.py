@@ -14,7 +14,6 @@ from tokenprune.evals.run.calibration_images import calibrated_on, image_digests
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.storage.answers import Answer, SetupKey
 from tokenprune.evals.storage.run_folder import RunFolder
-from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
 
 SETTINGS = {"strategy": "vflowopt", "settings": vars(BASE)}
@@ -111,13 +110,3 @@ def test_a_file_stands_at_its_own_keep_ratio(tmp_path: Path) -> None:
     counted = written(tmp_path, {"strategy": "grid", "settings": {"keep": 9}})
     with pytest.raises(SettingError, match='"keep" is a count'):
         make_setups([counted], [0.5])
-
-
-def test_another_depth_warns(tmp_path: Path) -> None:
-    path = written(tmp_path, {**SETTINGS, "model": {"layers": 28}})
-    found = make_setups([path], [0.3])[1]
-    with (
-        pytest.warns(UserWarning, match="found on a model of 28 decoder layers"),
-        found.patched(deep_llava()) as handle,
-    ):
-        assert handle.strategy == VFlowOpt(**vars(BASE))

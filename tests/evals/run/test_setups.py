@@ -51,10 +51,7 @@ def test_baselines_are_added_once() -> None:
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [
-        ("fopro", "Did you mean 'fopru'"),
         ("downsampel", "Did you mean 'downsample'"),
-        ("fopru:mod=row", "Did you mean 'mode'"),
-        ("fopru:row", "name:key=value"),
         ("fopru:keep_ratio=0.1", "'fopru:keep_ratio=0.1': keep_ratio would have no effect, because --keep-ratio"),
         ("fopru:keep=64", "keep would have no effect"),
         ("pixelprune:keep_ratio=0.8+fopru:keep_ratio=0.1", "keep_ratio would have no effect"),

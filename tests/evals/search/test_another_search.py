@@ -1,9 +1,7 @@
 """A search resumes only if it is the same search."""
 
-import copy
 import importlib
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,22 +63,6 @@ def test_other_samples_and_weights_are_refused(tmp_path: Path) -> None:
                 searched(questions, output)
         finally:
             weight[0] -= 1
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda model: model.set_attn_implementation("eager"), r"kernels\.\w+\.attention='sdpa', .*='eager'"),
-        (lambda model: setattr(model.config, "vision_feature_layer", -1), "another config of the model"),
-    ],
-)
-def test_a_model_that_computes_otherwise_is_refused(tmp_path: Path, change: Callable[[Any], object], said: str) -> None:
-    questions, output = scenes(tmp_path / "scenes"), tmp_path / "settings.json"
-    model = copy.deepcopy(deep_llava())
-    optimize(model, tiny_processor(), questions, output, base=BASE, trials=1)
-    change(model)
-    with pytest.raises(SettingError, match=rf"settings\.journal: holds another search, with {said}"):
-        optimize(model, tiny_processor(), questions, output, base=BASE, trials=2)
 
 
 def test_another_view_of_the_images_is_refused(tmp_path: Path) -> None:

@@ -43,11 +43,6 @@ def test_the_default_is_the_released_schedule(n_layers: int) -> None:
     assert [stage.layer for stage in strategy.stages(80)] == [20, 40, 60]
 
 
-def test_an_average_that_the_first_layers_use_up() -> None:
-    with pytest.raises(SettingError, match=r"AdaToken: keep_ratio=0.25 is an average over 32 layers, and the 8 before"):
-        AdaToken(keep_ratio=0.25).stages(32)
-
-
 def test_keeping_all_has_stages_that_keep_all() -> None:
     assert {share for _, share in shares(AdaToken(keep_ratio=1.0))} == {1.0}
 
