@@ -5,28 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from helpers.families.base import IMAGE, VOCAB, decoder
 from helpers.families.llava import Llava
 from helpers.models.staged import Ahead
 from helpers.tiny import prompt
-from transformers import (
-    BloomConfig,
-    CohereConfig,
-    DogeConfig,
-    FalconConfig,
-    Gemma2Config,
-    GlmConfig,
-    GPT2Config,
-    LlamaConfig,
-    Ministral3Config,
-    MistralConfig,
-    MptConfig,
-    OPTConfig,
-    Phi3Config,
-    Qwen3Config,
-    SmolLM3Config,
-    StableLmConfig,
-)
 
 import tokenprune
 from tokenprune import Grid, UnsupportedError
@@ -42,8 +25,8 @@ def llava_on(config: Any, attention: str = "sdpa") -> Any:
 @pytest.mark.parametrize(
     "config",
     [
-        GPT2Config(tie_word_embeddings=False, n_embd=32, n_layer=2, n_head=4, vocab_size=VOCAB),
-        OPTConfig(
+        transformers.GPT2Config(tie_word_embeddings=False, n_embd=32, n_layer=2, n_head=4, vocab_size=VOCAB),
+        transformers.OPTConfig(
             tie_word_embeddings=False,
             hidden_size=32,
             ffn_dim=48,
@@ -52,9 +35,9 @@ def llava_on(config: Any, attention: str = "sdpa") -> Any:
             vocab_size=VOCAB,
             word_embed_proj_dim=32,
         ),
-        BloomConfig(tie_word_embeddings=False, hidden_size=32, n_layer=2, n_head=4, vocab_size=VOCAB),
-        MptConfig(tie_word_embeddings=False, d_model=32, n_layers=2, n_heads=4, vocab_size=VOCAB),
-        FalconConfig(
+        transformers.BloomConfig(tie_word_embeddings=False, hidden_size=32, n_layer=2, n_head=4, vocab_size=VOCAB),
+        transformers.MptConfig(tie_word_embeddings=False, d_model=32, n_layers=2, n_heads=4, vocab_size=VOCAB),
+        transformers.FalconConfig(
             tie_word_embeddings=False, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=VOCAB
         ),
     ],
@@ -69,7 +52,7 @@ def test_without_layers(config: Any) -> None:
 @pytest.mark.parametrize("layer_types", [None, ["sliding_attention"] * 2], ids=["window", "layer_types"])
 def test_a_window_that_the_language_model_ignores(layer_types: Any) -> None:
     more = {} if layer_types is None else {"layer_types": layer_types}
-    model = llava_on(LlamaConfig(**decoder(sliding_window=8, **more)))
+    model = llava_on(transformers.LlamaConfig(**decoder(sliding_window=8, **more)))
     with pytest.raises(UnsupportedError, match=r"sliding_window=8.*LlamaModel ignores.*sliding_window = None"):
         tokenprune.patch(model, Grid())
     text = model.config.get_text_config()
@@ -82,12 +65,12 @@ def test_a_window_that_the_language_model_ignores(layer_types: Any) -> None:
 
 
 def test_a_window_that_the_language_model_uses() -> None:
-    model = llava_on(MistralConfig(**decoder(sliding_window=8)))
+    model = llava_on(transformers.MistralConfig(**decoder(sliding_window=8)))
     tokenprune.patch(model, Grid()).remove()
 
 
 def test_masks_that_depend_on_content() -> None:
-    model = llava_on(DogeConfig(**decoder(keep_window_size=8)))
+    model = llava_on(transformers.DogeConfig(**decoder(keep_window_size=8)))
     with pytest.raises(UnsupportedError, match=r"DogeAttention computes which tokens to attend to from their content"):
         tokenprune.patch(model, Grid())
 
@@ -140,18 +123,21 @@ LATE = {
     "original_max_position_embeddings": 8,
 }
 TEXT_GUIDED = {
-    "interleaved and in part": GlmConfig(**decoder(head_dim=8, partial_rotary_factor=0.5)),
-    "in part, which the attention splits off": StableLmConfig(**decoder()),
-    "interleaved": CohereConfig(**decoder()),
-    "with norms": Qwen3Config(**decoder(head_dim=8)),
-    "with longer queries at late positions": Ministral3Config(
+    "interleaved and in part": transformers.GlmConfig(**decoder(head_dim=8, partial_rotary_factor=0.5)),
+    "in part, which the attention splits off": transformers.StableLmConfig(**decoder()),
+    "interleaved": transformers.CohereConfig(**decoder()),
+    "with norms": transformers.Qwen3Config(**decoder(head_dim=8)),
+    "with longer queries at late positions": transformers.Ministral3Config(
         **decoder(head_dim=8, sliding_window=None, rope_parameters=LATE)
     ),
 }
 UNREADABLE = {
-    "one projection": (Phi3Config(**decoder()), "no separate query, key and value projections"),
-    "some layers do not rotate": (SmolLM3Config(**decoder(no_rope_layers=[1, 0])), "does not rotate all its queries"),
-    "capped": (Gemma2Config(**decoder(head_dim=8, layer_types=["full_attention"] * 2)), "caps its scores"),
+    "one projection": (transformers.Phi3Config(**decoder()), "no separate query, key and value projections"),
+    "some layers do not rotate": (
+        transformers.SmolLM3Config(**decoder(no_rope_layers=[1, 0])),
+        "does not rotate all its queries",
+    ),
+    "capped": (transformers.Gemma2Config(**decoder(head_dim=8, layer_types=["full_attention"] * 2)), "caps its scores"),
 }
 
 

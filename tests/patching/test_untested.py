@@ -5,19 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from helpers.contract.cells import model_of
 from helpers.families.base import decoder
 from helpers.families.llava import Llava
 from helpers.tiny import prompt, tiny_llava
 from torch.nn.modules.module import register_module_forward_pre_hook
-from transformers import (
-    MiniMaxConfig,
-    MistralConfig,
-    NanoChatConfig,
-    Qwen3Config,
-    Qwen3NextConfig,
-    RecurrentGemmaConfig,
-)
 from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
@@ -27,7 +20,7 @@ from tokenprune.adapters import adapter_for
 from tokenprune.adapters.tested import is_tested
 from tokenprune.patching import untested
 
-QWEN = Qwen3Config(**decoder(head_dim=8, num_hidden_layers=3))
+QWEN = transformers.Qwen3Config(**decoder(head_dim=8, num_hidden_layers=3))
 
 
 def llava_on(config: Any) -> Any:
@@ -50,7 +43,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_norm_after_the_rotation(dtype: torch.dtype) -> None:
-    model = llava_on(NanoChatConfig(**decoder(num_hidden_layers=3))).to(dtype)
+    model = llava_on(transformers.NanoChatConfig(**decoder(num_hidden_layers=3))).to(dtype)
     said = r"with NanoChatModel is a combination that no test covers.*text attention.*decoder layer 0.*differ by \d+"
     with pytest.raises(UnsupportedError, match=said):
         tokenprune.patch(model, "fastv", keep_ratio=0.5)
@@ -61,7 +54,9 @@ def test_a_norm_after_the_rotation(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_filler_that_a_state_takes_in(dtype: torch.dtype) -> None:
-    model = llava_on(RecurrentGemmaConfig(**decoder(num_hidden_layers=3, attention_window_size=8))).to(dtype)
+    model = llava_on(transformers.RecurrentGemmaConfig(**decoder(num_hidden_layers=3, attention_window_size=8))).to(
+        dtype
+    )
     with pytest.raises(UnsupportedError, match=r"a row beside one that keeps more.*they differ by \d.*Load a model"):
         tokenprune.patch(model, Grid())
     tokenprune.probe(model).remove()  # drops nothing
@@ -71,7 +66,7 @@ def test_experts_that_rounding_changes() -> None:
     """Half precision makes some tokens of this deep model change experts, which is not the filler's doing."""
     sizes = decoder(hidden_size=256, num_hidden_layers=32, num_attention_heads=8, head_dim=32)
     experts: Any = {"num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 64}
-    model = llava_on(Qwen3NextConfig(**sizes, **experts, shared_expert_intermediate_size=64))
+    model = llava_on(transformers.Qwen3NextConfig(**sizes, **experts, shared_expert_intermediate_size=64))
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -81,7 +76,7 @@ def test_experts_that_rounding_changes() -> None:
 
 
 def test_a_window_in_layers_of_another_kind() -> None:
-    model = llava_on(MiniMaxConfig(**decoder(head_dim=8, sliding_window=8)))
+    model = llava_on(transformers.MiniMaxConfig(**decoder(head_dim=8, sliding_window=8)))
     said = r"'full_attention' layers apply the sliding_window of its config.*sliding_window = None"
     with pytest.raises(UnsupportedError, match=said):
         tokenprune.patch(model, Grid())
@@ -104,7 +99,7 @@ def test_position_ids_that_a_language_model_ignores(monkeypatch: pytest.MonkeyPa
 def test_a_window_longer_than_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows are shortened for it: this model's masks have none, whatever its config says."""
     modeling: Any = modeling_mistral
-    model = llava_on(MistralConfig(**decoder(sliding_window=4096)))
+    model = llava_on(transformers.MistralConfig(**decoder(sliding_window=4096)))
     monkeypatch.setattr(modeling, "create_sliding_window_causal_mask", modeling.create_causal_mask)
     with pytest.raises(UnsupportedError, match="dropping tokens is not masking them"):
         tokenprune.patch(model, Grid())

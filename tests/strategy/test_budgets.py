@@ -5,19 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from tokenprune import (
-    PAR,
-    EfficientVLA,
-    FastV,
-    FlowCut,
-    FoPru,
-    Grid,
-    Mosaic,
-    PixelPrune,
-    PruningError,
-    SettingError,
-    VFlowOpt,
-)
+import tokenprune
 from tokenprune.selection import Merge, Selection, budget, n_reaching, split, tile_share
 from tokenprune.strategy import Stage
 from tokenprune.tokens import KeptInTower, Layout, StageTokens, VisualTokens
@@ -41,7 +29,7 @@ def test_a_budget(n_visual: int, keep_ratio: float | None, keep: int | None, exp
 
 
 def test_a_budget_that_nobody_gave() -> None:
-    with pytest.raises(SettingError, match="neither keep_ratio nor keep"):
+    with pytest.raises(tokenprune.SettingError, match="neither keep_ratio nor keep"):
         budget(10, None, None)
 
 
@@ -83,7 +71,7 @@ def test_the_fewest_that_carry_a_share(scores: list[float], mass: float, expecte
 
 @pytest.mark.parametrize(("odd", "kind"), [(-1.0, "negative"), (float("inf"), "infinite")])
 def test_scores_without_shares(odd: float, kind: str) -> None:
-    with pytest.raises(PruningError, match=f"some importance scores are {kind}"):
+    with pytest.raises(tokenprune.PruningError, match=f"some importance scores are {kind}"):
         n_reaching(torch.tensor([1.0, odd, 2.0]), 0.5)
 
 
@@ -118,26 +106,26 @@ def test_a_stage_keeps_the_highest_scores_of_what_is_left_by_a_share_of_all() ->
     scores = torch.tensor([1.0, 8, 2, 7, 3, 6, 4, 5])
     tokens = StageTokens(torch.zeros(8, 2), torch.arange(0, 16, 2), LAYOUT, scores)
     for stage in (Stage(2, keep_ratio=0.25), Stage(2, keep=4)):
-        assert VFlowOpt().select_at(stage, tokens).kept.tolist() == [1, 3, 5, 7]
+        assert tokenprune.VFlowOpt().select_at(stage, tokens).kept.tolist() == [1, 3, 5, 7]
 
 
 def test_a_stage_without_scores_to_keep_by() -> None:
     tokens = StageTokens(torch.zeros(8, 2), torch.arange(8), LAYOUT)
-    with pytest.raises(PruningError, match=r"select returned no scores.* or override select_at"):
-        VFlowOpt().select_at(Stage(2, keep=4), tokens)
+    with pytest.raises(tokenprune.PruningError, match=r"select returned no scores.* or override select_at"):
+        tokenprune.VFlowOpt().select_at(Stage(2, keep=4), tokens)
 
 
 def test_of_more_patches_than_the_budget_those_that_are_predicted_worst() -> None:
     """For example if the tower gets the frames of a video one by one."""
     left = KeptInTower(torch.tensor([1, 4, 6]), 16, torch.arange(16.0).remainder(5))
     tokens = VisualTokens(torch.zeros(16, 2), LAYOUT, 0, {"kept_before_tower": left})
-    assert PixelPrune(keep=2).select(tokens).kept.tolist() == [1, 4]  # scores 1, 4 and 1
-    assert PixelPrune().select(tokens).kept.tolist() == [1, 4, 6]
+    assert tokenprune.PixelPrune(keep=2).select(tokens).kept.tolist() == [1, 4]  # scores 1, 4 and 1
+    assert tokenprune.PixelPrune().select(tokens).kept.tolist() == [1, 4, 6]
 
 
 def test_a_tile_in_the_tower_keeps_at_least_its_share() -> None:
     """1.2 of 10: rounded in an image of one tile, and up in a tile of several, which may be too few otherwise."""
-    strategy = FlowCut(keep_ratio=0.12)
+    strategy = tokenprune.FlowCut(keep_ratio=0.12)
     assert (strategy.tower_budget(10, 10), strategy.tower_budget(10, 20), strategy.tower_budget(10, None)) == (1, 2, 2)
 
 
@@ -173,24 +161,24 @@ def test_text_attention_has_what_the_mask_adds() -> None:
 
 def test_a_part_has_a_count_of_its_own() -> None:
     """A tile treats its share as an image's budget. Later pruning counts all tokens, whatever enters."""
-    assert Grid(budget_per="tile").for_part(3, 12) == Grid(keep=3)
-    assert FoPru(keep=9, layer=-2, budget_per="tile").for_part(3, 12) == FoPru(keep=3, layer=-2)
-    later = FastV(keep_ratio=0.5)
+    assert tokenprune.Grid(budget_per="tile").for_part(3, 12) == tokenprune.Grid(keep=3)
+    assert tokenprune.FoPru(keep=9, layer=-2, budget_per="tile").for_part(3, 12) == tokenprune.FoPru(keep=3, layer=-2)
+    later = tokenprune.FastV(keep_ratio=0.5)
     assert later.for_part(3, 12) is later
 
 
 def test_who_reads_the_grid_requires_it() -> None:
-    assert Grid().required_statistics == {"grid"}
-    assert Mosaic().required_statistics == {"grid", "vision_attention"}
-    assert FoPru().required_statistics == {"vision_attention"}
+    assert tokenprune.Grid().required_statistics == {"grid"}
+    assert tokenprune.Mosaic().required_statistics == {"grid", "vision_attention"}
+    assert tokenprune.FoPru().required_statistics == {"vision_attention"}
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_ratio_is_a_float() -> None:
     """Even if a settings file has the whole number 1."""
-    ratio = Grid(keep_ratio=1).keep_ratio
+    ratio = tokenprune.Grid(keep_ratio=1).keep_ratio
     assert isinstance(ratio, float)
-    assert repr(Grid(keep_ratio=1)) == "Grid(keep_ratio=1.0)"
+    assert repr(tokenprune.Grid(keep_ratio=1)) == "Grid(keep_ratio=1.0)"
 
 
 # Which decoder layers are skipped.
@@ -200,26 +188,28 @@ def test_a_ratio_is_a_float() -> None:
     ("skip", "expected"), [(0, ()), (2, (4, 5)), (4, (2, 3, 4, 5)), ((), ()), ((2, 5), (2, 5)), ([3], (3,))]
 )
 def test_by_number_or_the_last_but_two(skip: int | tuple[int, ...] | list[int], expected: tuple[int, ...]) -> None:
-    assert PAR(skip=skip).skipped_layers(8) == expected
+    assert tokenprune.PAR(skip=skip).skipped_layers(8) == expected
 
 
 @pytest.mark.parametrize("skip", [5, 10**12, (1,), (6,), (7,), (2, 8)])
 def test_the_ends_are_never_skipped(skip: int | tuple[int, ...]) -> None:
-    with pytest.raises(SettingError, match=r"PAR: skip=.* reaches into the first or last 2 of 8 .*choose from 2\.\.5"):
-        PAR(skip=skip).skipped_layers(8)
-    with pytest.raises(SettingError, match="this model has no others"):
-        PAR(skip=1).skipped_layers(4)
-    with pytest.raises(SettingError, match=r"EfficientVLA: skip=\(0,\) reaches into the first or last 2"):
-        EfficientVLA(skip=(0,)).skipped_layers(8)
+    with pytest.raises(
+        tokenprune.SettingError, match=r"PAR: skip=.* reaches into the first or last 2 of 8 .*choose from 2\.\.5"
+    ):
+        tokenprune.PAR(skip=skip).skipped_layers(8)
+    with pytest.raises(tokenprune.SettingError, match="this model has no others"):
+        tokenprune.PAR(skip=1).skipped_layers(4)
+    with pytest.raises(tokenprune.SettingError, match=r"EfficientVLA: skip=\(0,\) reaches into the first or last 2"):
+        tokenprune.EfficientVLA(skip=(0,)).skipped_layers(8)
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("skip", [-1, True, "2", (2.5,)])
 def test_what_names_no_layers(skip: Any) -> None:
-    with pytest.raises(SettingError, match="does not name decoder layers"):
-        PAR(skip=skip)
+    with pytest.raises(tokenprune.SettingError, match="does not name decoder layers"):
+        tokenprune.PAR(skip=skip)
 
 
 def test_a_list_is_a_tuple() -> None:
     """So that strategies from settings files too can be compared and used as keys."""
-    assert {PAR(skip=[2, 3]): 1}[PAR(skip=(2, 3))] == 1
+    assert {tokenprune.PAR(skip=[2, 3]): 1}[tokenprune.PAR(skip=(2, 3))] == 1

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from helpers.contract.modes import Run, generated
 from helpers.contract.oracle import TOLERANCE, dropped_columns
 from helpers.contract.published import as_published
@@ -20,18 +21,6 @@ from helpers.families.base import END, IMAGE, PAD, START, VIDEO, WEIGHTS
 from helpers.families.packed import VIDEO_END, VIDEO_START
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
-from transformers import (
-    Glm4vImageProcessor,
-    Glm4vProcessor,
-    Glm4vVideoProcessor,
-    Glm46VImageProcessor,
-    Glm46VProcessor,
-    Glm46VVideoProcessor,
-    PreTrainedTokenizerFast,
-    Qwen2VLImageProcessor,
-    Qwen3VLProcessor,
-    Qwen3VLVideoProcessor,
-)
 from transformers.video_utils import VideoMetadata
 
 import tokenprune
@@ -72,15 +61,21 @@ def qwen(tokenizer: Any) -> Any:
     """As in the checkpoints' preprocessor_config.json: patches of 16 x 16, mean and deviation 0.5."""
     settings: dict[str, Any] = {"patch_size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     pixels: dict[str, Any] = {"size": {"shortest_edge": 65536, "longest_edge": 16777216}}
-    return Qwen3VLProcessor(Qwen2VLImageProcessor(**settings, **pixels), tokenizer, Qwen3VLVideoProcessor())
+    return transformers.Qwen3VLProcessor(
+        transformers.Qwen2VLImageProcessor(**settings, **pixels), tokenizer, transformers.Qwen3VLVideoProcessor()
+    )
 
 
 def glm(tokenizer: Any) -> Any:
-    return Glm4vProcessor(Glm4vImageProcessor(), tokenizer, Glm4vVideoProcessor())
+    return transformers.Glm4vProcessor(
+        transformers.Glm4vImageProcessor(), tokenizer, transformers.Glm4vVideoProcessor()
+    )
 
 
 def glm46(tokenizer: Any) -> Any:
-    return Glm46VProcessor(Glm46VImageProcessor(), tokenizer, Glm46VVideoProcessor())
+    return transformers.Glm46VProcessor(
+        transformers.Glm46VImageProcessor(), tokenizer, transformers.Glm46VVideoProcessor()
+    )
 
 
 QWEN: dict[str, Any] = {
@@ -128,7 +123,7 @@ def processor_of(name: str) -> Any:
     words = {f"w{number}": number for number in range(VOCABULARY) if number not in published.markers.values()}
     backend = Tokenizer(WordLevel({**words, **published.markers}, unk_token="w1"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token=f"w{PAD}", padding_side="left")
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token=f"w{PAD}", padding_side="left")
     tokenizer.add_special_tokens({"additional_special_tokens": list(published.markers)})
     return published.processor(tokenizer)
 

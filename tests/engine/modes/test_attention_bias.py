@@ -12,37 +12,22 @@ from helpers.families.base import CACHE, IMAGE
 from torch import Tensor
 
 import tokenprune
-from tokenprune import (
-    STRATEGIES,
-    AveragePooling,
-    BackgroundPruning,
-    Compose,
-    FastVID,
-    Mosaic,
-    Nuwa,
-    PruMerge,
-    SettingError,
-    SparseVLM,
-    UnsupportedError,
-    VFlowOpt,
-    VisionZip,
-)
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.cache.pruned import index_of
 from tokenprune.serving.vllm.startup.refusals import check_strategy
 from tokenprune.strategy import MergingStrategy
 
-POOLED = AveragePooling(keep_ratio=0.3, attention_bias="size")
+POOLED = tokenprune.AveragePooling(keep_ratio=0.3, attention_bias="size")
 #: One strategy for each way to merge before the language model, and for each inside it.
 MERGING = {
     "averagepooling": POOLED,
-    "visionzip": VisionZip(keep_ratio=0.3, attention_bias="size"),
-    "prumerge": PruMerge(keep_ratio=0.3, neighbours=4, attention_bias="size"),
-    "mosaic": Mosaic(keep_ratio=0.3, attention_bias="size"),
-    "backgroundpruning": BackgroundPruning(keep_ratio=0.3, attention_bias="size"),
-    "vflowopt": VFlowOpt(keep_ratio=0.3, attention_bias="size"),
-    "nuwa": Nuwa(keep_ratio=0.3, attention_bias="size"),
-    "sparsevlm": SparseVLM(keep_ratio=0.5, recycle=1.0, clusters=0.2, attention_bias="size"),
+    "visionzip": tokenprune.VisionZip(keep_ratio=0.3, attention_bias="size"),
+    "prumerge": tokenprune.PruMerge(keep_ratio=0.3, neighbours=4, attention_bias="size"),
+    "mosaic": tokenprune.Mosaic(keep_ratio=0.3, attention_bias="size"),
+    "backgroundpruning": tokenprune.BackgroundPruning(keep_ratio=0.3, attention_bias="size"),
+    "vflowopt": tokenprune.VFlowOpt(keep_ratio=0.3, attention_bias="size"),
+    "nuwa": tokenprune.Nuwa(keep_ratio=0.3, attention_bias="size"),
+    "sparsevlm": tokenprune.SparseVLM(keep_ratio=0.5, recycle=1.0, clusters=0.2, attention_bias="size"),
 }
 #: Families that differ in attention, position IDs or masks.
 COPIED = [FIRST_CASE, "qwen2-vl", "gemma3", "gemma3-window", "mistral3", "internvl", "cohere2-vision"]
@@ -115,31 +100,36 @@ def test_every_merging_strategy(name: str, mode: str) -> None:
 
 
 def test_a_video() -> None:
-    check("qwen2-vl", FastVID(keep_ratio=0.5, attention_bias="size"), "greedy", "video")
+    check("qwen2-vl", tokenprune.FastVID(keep_ratio=0.5, attention_bias="size"), "greedy", "video")
 
 
 def test_a_step_of_several() -> None:
     """Sizes count what all steps have merged."""
-    steps = PruMerge(keep_ratio=0.6, neighbours=4), VisionZip(keep_ratio=0.3, attention_bias="size")
-    check(FIRST_CASE, Compose(*steps), "greedy", "padded")
+    steps = (
+        tokenprune.PruMerge(keep_ratio=0.6, neighbours=4),
+        tokenprune.VisionZip(keep_ratio=0.3, attention_bias="size"),
+    )
+    check(FIRST_CASE, tokenprune.Compose(*steps), "greedy", "padded")
 
 
 def test_these_are_all_merging_strategies() -> None:
-    merging = {name for name, cls in STRATEGIES.items() if issubclass(cls, MergingStrategy)}
+    merging = {name for name, cls in tokenprune.STRATEGIES.items() if issubclass(cls, MergingStrategy)}
     assert merging == {*MERGING, "fastvid"}
 
 
 def check(case: str, strategy: tokenprune.Strategy, mode: str, batch: str) -> None:
     """Check that a run has the logits of the masking oracle with the bias added, layer by layer."""
     family = FAMILIES[case]
-    model = model_of(case, DEPTH if "text_attention" in strategy.needs or isinstance(strategy, VFlowOpt) else None)
+    model = model_of(
+        case, DEPTH if "text_attention" in strategy.needs or isinstance(strategy, tokenprune.VFlowOpt) else None
+    )
     adapter = adapter_for(model)
     if adapter.decoder.layers.contract != "masking":
-        with pytest.raises(UnsupportedError, match="attention_bias"):
+        with pytest.raises(tokenprune.UnsupportedError, match="attention_bias"):
             tokenprune.patch(model, strategy)
         return
     if "grid" not in adapter.offers:
-        strategy = VisionZip(keep_ratio=0.3, contextual=0.5, attention_bias="size")  # few tokens also merge
+        strategy = tokenprune.VisionZip(keep_ratio=0.3, contextual=0.5, attention_bias="size")  # few tokens also merge
     if not strategy.needs <= adapter.offers:
         pytest.skip("it offers neither attention nor grids")
     with family.expectation(mode):
@@ -177,25 +167,27 @@ def test_what_cannot_have_a_bias_is_refused_when_it_is_patched() -> None:
     config = model.config.get_text_config()
     for implementation in ("flash_attention_2", "flex_attention"):
         config._attn_implementation = implementation
-        with pytest.raises(UnsupportedError, match=f"'{implementation}' takes no mask.*sdpa"):
+        with pytest.raises(tokenprune.UnsupportedError, match=f"'{implementation}' takes no mask.*sdpa"):
             tokenprune.patch(model, POOLED)
-        tokenprune.patch(model, AveragePooling(keep_ratio=0.3)).remove()
+        tokenprune.patch(model, tokenprune.AveragePooling(keep_ratio=0.3)).remove()
     config._attn_implementation = "sdpa"
     with tokenprune.patch(model, POOLED):
         config._attn_implementation = "flash_attention_2"
-        with pytest.raises(UnsupportedError, match="'flash_attention_2' takes no mask"):
+        with pytest.raises(tokenprune.UnsupportedError, match="'flash_attention_2' takes no mask"):
             model(**FAMILIES[FIRST_CASE].prompt([1]))
-    with pytest.raises(SettingError, match='attention_bias="size"'):
-        VisionZip(attention_bias="sizes")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(UnsupportedError, match=r'inside vLLM with an attention_bias.*Leave "attention_bias" out'):
-        check_strategy(VisionZip(attention_bias="size"), 32, "TokenPruneLlava")
-    check_strategy(VisionZip(), 32, "TokenPruneLlava")
+    with pytest.raises(tokenprune.SettingError, match='attention_bias="size"'):
+        tokenprune.VisionZip(attention_bias="sizes")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(
+        tokenprune.UnsupportedError, match=r'inside vLLM with an attention_bias.*Leave "attention_bias" out'
+    ):
+        check_strategy(tokenprune.VisionZip(attention_bias="size"), 32, "TokenPruneLlava")
+    check_strategy(tokenprune.VisionZip(), 32, "TokenPruneLlava")
 
 
 def test_gradients_and_labels() -> None:
     family = FAMILIES[FIRST_CASE]
     model, inputs = family.build(), family.prompt([1])
-    with tokenprune.patch(model, VisionZip(keep_ratio=0.3, attention_bias="size")):
+    with tokenprune.patch(model, tokenprune.VisionZip(keep_ratio=0.3, attention_bias="size")):
         out = model(**inputs, labels=inputs["input_ids"], use_cache=True)
         out.loss.backward()
     index = index_of(out[CACHE])
@@ -206,6 +198,6 @@ def test_gradients_and_labels() -> None:
 def test_a_cache_without_bias_has_none() -> None:
     """So its decode steps make the same masks as before."""
     model, inputs = model_of(FIRST_CASE), FAMILIES[FIRST_CASE].prompt([1])
-    with torch.no_grad(), tokenprune.patch(model, AveragePooling(keep_ratio=0.3)):
+    with torch.no_grad(), tokenprune.patch(model, tokenprune.AveragePooling(keep_ratio=0.3)):
         index = index_of(model(**inputs, use_cache=True)[CACHE])
     assert index.bias is None

@@ -15,46 +15,29 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 import tokenprune
-from tokenprune import (
-    DART,
-    AdaToken,
-    BackgroundPruning,
-    FastV,
-    FlowCut,
-    FoPru,
-    IVCPrune,
-    Mosaic,
-    Nuwa,
-    PruMerge,
-    PyramidDrop,
-    Random,
-    SparseVLM,
-    ToMe,
-    VFlowOpt,
-)
 from tokenprune.strategy import Strategy
 
 #: Strategies with a stage among the layers on the second device, or at the border: merging, reading what has entered,
 #: several stages, and reading other inputs of a layer.
 INSIDE = [
-    FastV(keep_ratio=0.25, layer=3),
-    DART(keep_ratio=0.25, layer=2),
-    IVCPrune(keep_ratio=0.25, layer=3),
-    AdaToken(keep_ratio=0.5),
-    PyramidDrop(keep_ratio=0.5, cells="auto"),
-    SparseVLM(keep_ratio=0.5, attention_bias="size"),
+    tokenprune.FastV(keep_ratio=0.25, layer=3),
+    tokenprune.DART(keep_ratio=0.25, layer=2),
+    tokenprune.IVCPrune(keep_ratio=0.25, layer=3),
+    tokenprune.AdaToken(keep_ratio=0.5),
+    tokenprune.PyramidDrop(keep_ratio=0.5, cells="auto"),
+    tokenprune.SparseVLM(keep_ratio=0.5, attention_bias="size"),
 ]
 #: Strategies that read the tower, or prune in it.
 BEFORE = [
-    FoPru(keep_ratio=0.25, cells="auto"),
-    Random(keep_ratio=0.25),
-    PruMerge(keep_ratio=0.25, attention_bias="size"),
-    BackgroundPruning(keep_ratio=0.25),
-    Mosaic(keep_ratio=0.25),
-    VFlowOpt(keep_ratio=0.25, alpha=1.0),
-    Nuwa(keep_ratio=0.25),
-    FlowCut(keep_ratio=0.25),
-    ToMe(keep_ratio=0.25),
+    tokenprune.FoPru(keep_ratio=0.25, cells="auto"),
+    tokenprune.Random(keep_ratio=0.25),
+    tokenprune.PruMerge(keep_ratio=0.25, attention_bias="size"),
+    tokenprune.BackgroundPruning(keep_ratio=0.25),
+    tokenprune.Mosaic(keep_ratio=0.25),
+    tokenprune.VFlowOpt(keep_ratio=0.25, alpha=1.0),
+    tokenprune.Nuwa(keep_ratio=0.25),
+    tokenprune.FlowCut(keep_ratio=0.25),
+    tokenprune.ToMe(keep_ratio=0.25),
 ]
 
 
@@ -141,7 +124,7 @@ def test_the_embeddings_are_elsewhere() -> None:
     model = model_of()
     language_model = model.model.language_model
     assert_the_same(
-        SparseVLM(keep_ratio=0.5),
+        tokenprune.SparseVLM(keep_ratio=0.5),
         [language_model.embed_tokens, language_model.rotary_emb, *language_model.layers, language_model.norm],
         [model.lm_head],
         patched_first=False,

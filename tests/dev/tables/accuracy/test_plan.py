@@ -10,14 +10,9 @@ from helpers.files.rows import row
 
 from tokenprune.evals.dev.clips import kind_of
 from tokenprune.evals.dev.measure.plan import BOTH, RATIOS, Part
-from tokenprune.evals.dev.tables.accuracy import (
-    which_strategy,
-)
+from tokenprune.evals.dev.tables.accuracy import which_strategy
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, measured
-from tokenprune.evals.dev.tables.accuracy.videos import (
-    accuracy_table,
-    by_kind,
-)
+from tokenprune.evals.dev.tables.accuracy.videos import accuracy_table, by_kind
 from tokenprune.evals.models.bundled import CLIPS
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.run.setups import Setup

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from helpers.served.cpu import small
 from helpers.served.cpu.attention import attend_within_images
 from helpers.served.cpu.deepseek import shrink_deepseek_ocr
 from helpers.served.cpu.experts import group_experts, multiply_all
@@ -15,29 +16,22 @@ from helpers.served.cpu.linear_attention import use_float32_kernel
 from helpers.served.cpu.minimax import run_minimax_m3_on_cpus
 from helpers.served.cpu.nemotron import run_nemotron_on_cpus
 from helpers.served.cpu.qwen4 import run_qwen4_exp_on_cpus
-from helpers.served.cpu.small import (
-    make_opencua_whole,
-    mask_padding_of_aria,
-    resize_as_transformers,
-    serve_small_isaac,
-    serve_small_ovis2_5,
-)
 from helpers.served.cpu.stand_ins import run_kimi_k3_on_cpus, run_ling3_on_cpus
 from helpers.served.cpu.step import run_step_on_cpus
 
 #: What an architecture's engines need, by the beginning of its name.
 CHANGES: dict[str, Callable[[], None]] = {
-    "Aria": mask_padding_of_aria,
+    "Aria": small.mask_padding_of_aria,
     "DeepseekOCR": shrink_deepseek_ocr,
     "Glm5Next": serve_plainly,
-    "Isaac": serve_small_isaac,
+    "Isaac": small.serve_small_isaac,
     "KimiK3": run_kimi_k3_on_cpus,
     "Ling3VL": run_ling3_on_cpus,
     "MiniMaxM3": run_minimax_m3_on_cpus,
-    "MuseGlimmer": resize_as_transformers,
+    "MuseGlimmer": small.resize_as_transformers,
     "Nemotron": run_nemotron_on_cpus,
-    "OpenCUA": make_opencua_whole,
-    "Ovis2_5": serve_small_ovis2_5,
+    "OpenCUA": small.make_opencua_whole,
+    "Ovis2_5": small.serve_small_ovis2_5,
     "Qwen4Exp": run_qwen4_exp_on_cpus,
     "Step": run_step_on_cpus,
     "UnlimitedOCR": shrink_deepseek_ocr,

@@ -11,12 +11,7 @@ import pytest
 from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
 from helpers.served.families import FAMILIES
 from helpers.served.family import FOPRU, OWN_ROTATION, Family, words
-from helpers.served.marks import (
-    KIMI_IMAGE,
-    MINICPM_VIDEO,
-    MINIMAX_VIDEO,
-    QWEN_VIDEO,
-)
+from helpers.served.marks import KIMI_IMAGE, MINICPM_VIDEO, MINIMAX_VIDEO, QWEN_VIDEO
 from helpers.served.reference import Request
 from helpers.served.stored import save
 

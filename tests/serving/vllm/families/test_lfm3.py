@@ -7,15 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from helpers.served.engine import (
-    TOLERANCE,
-    check_equal,
-    difference,
-    engine,
-    expected,
-    needs_vllm,
-    served,
-)
+from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
 from helpers.served.family import FOPRU, OWN_ROTATION, words
 from helpers.served.marks import LFM3_IMAGE
 from helpers.served.reference import Request, inputs_of

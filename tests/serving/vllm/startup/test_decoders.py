@@ -6,13 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import (
-    Glm5NextTextConfig,
-    Llama4TextConfig,
-    MiniMaxM3VLTextConfig,
-    Qwen3_5Config,
-    Qwen4ExpTextConfig,
-)
+from transformers import Glm5NextTextConfig, Llama4TextConfig, MiniMaxM3VLTextConfig, Qwen3_5Config, Qwen4ExpTextConfig
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.settings import Settings

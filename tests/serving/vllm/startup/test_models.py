@@ -6,16 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import (
-    Gemma4Config,
-    Gemma4UnifiedConfig,
-    Gemma4VisionConfig,
-    Lfm2VlConfig,
-    Qwen2_5OmniConfig,
-    Qwen2Config,
-    Qwen3OmniMoeConfig,
-    SiglipVisionConfig,
-)
+import transformers
 
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
@@ -28,14 +19,14 @@ FEATURES_ONLY = r"Use a strategy that reads only the features of visual tokens, 
 
 def config_of(name: str, **settings: Any) -> Any:
     if name in RESAMPLED:
-        kind: Any = type("Config", (Qwen2Config,), {"model_type": RESAMPLED[name]})
-        return kind(**{"vision_config": SiglipVisionConfig(num_hidden_layers=4), **settings})
+        kind: Any = type("Config", (transformers.Qwen2Config,), {"model_type": RESAMPLED[name]})
+        return kind(**{"vision_config": transformers.SiglipVisionConfig(num_hidden_layers=4), **settings})
     made = {
-        "Gemma4": lambda: Gemma4Config(vision_config=Gemma4VisionConfig()),
-        "Gemma4Unified": lambda: Gemma4UnifiedConfig(vision_config={}),
-        "Lfm2VL": Lfm2VlConfig,
-        "Qwen2_5Omni": Qwen2_5OmniConfig,
-        "Qwen3Omni": Qwen3OmniMoeConfig,
+        "Gemma4": lambda: transformers.Gemma4Config(vision_config=transformers.Gemma4VisionConfig()),
+        "Gemma4Unified": lambda: transformers.Gemma4UnifiedConfig(vision_config={}),
+        "Lfm2VL": transformers.Lfm2VlConfig,
+        "Qwen2_5Omni": transformers.Qwen2_5OmniConfig,
+        "Qwen3Omni": transformers.Qwen3OmniMoeConfig,
     }
     return made[name]()
 

@@ -6,23 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import (
-    CLIPVisionConfig,
-    Dinov2Config,
-    Gemma3Config,
-    Gemma3TextConfig,
-    HunYuanVLConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaNextConfig,
-    MiniMaxM3VLTextConfig,
-    Mistral3Config,
-    MistralConfig,
-    PixtralVisionConfig,
-    PreTrainedConfig,
-    Qwen2_5_VLConfig,
-    SiglipVisionConfig,
-)
+import transformers
 
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
@@ -32,10 +16,10 @@ FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
 
 
 def llava(text: Any = None, vision: Any = None, **settings: Any) -> Any:
-    strategy = "full" if isinstance(vision, SiglipVisionConfig) else "default"
-    config = LlavaConfig(
-        text_config=text or LlamaConfig(num_hidden_layers=6),
-        vision_config=vision or CLIPVisionConfig(num_hidden_layers=4),
+    strategy = "full" if isinstance(vision, transformers.SiglipVisionConfig) else "default"
+    config = transformers.LlavaConfig(
+        text_config=text or transformers.LlamaConfig(num_hidden_layers=6),
+        vision_config=vision or transformers.CLIPVisionConfig(num_hidden_layers=4),
         vision_feature_select_strategy=strategy,
     )
     config.architectures = ["TokenPruneLlava"]
@@ -44,9 +28,9 @@ def llava(text: Any = None, vision: Any = None, **settings: Any) -> Any:
 
 
 def gemma3(**rope: Any) -> Any:
-    text = Gemma3TextConfig(num_hidden_layers=6)
+    text = transformers.Gemma3TextConfig(num_hidden_layers=6)
     text.rope_parameters = {**(text.rope_parameters or {}), **rope}
-    config = Gemma3Config(text_config=text, architectures=["TokenPruneGemma3"])
+    config = transformers.Gemma3Config(text_config=text, architectures=["TokenPruneGemma3"])
     config.tokenprune = FOPRU
     return config
 
@@ -69,8 +53,8 @@ def test_what_works_is_not_refused() -> None:
     check(llava(strategy="vflowopt", progressive=False))
     check(llava(strategy="downsample"))
     check(llava(strategy="divprune"), embeds=True)
-    check(llava(vision=SiglipVisionConfig(num_hidden_layers=4), layer=1))
-    check(llava(MistralConfig(sliding_window=4096)))
+    check(llava(vision=transformers.SiglipVisionConfig(num_hidden_layers=4), layer=1))
+    check(llava(transformers.MistralConfig(sliding_window=4096)))
     check(gemma3(), "TokenPruneGemma3")
 
 
@@ -110,15 +94,15 @@ def test_text_guided_strategy() -> None:
 
 def test_needs() -> None:
     with pytest.raises(UnsupportedError, match=r"needs a CLS token.* such as DivPrune\.$"):
-        check(llava(vision=SiglipVisionConfig(num_hidden_layers=4), score="cls"))
+        check(llava(vision=transformers.SiglipVisionConfig(num_hidden_layers=4), score="cls"))
     with pytest.raises(UnsupportedError, match="--enable-mm-embeds takes images that were encoded elsewhere"):
         check(llava(), embeds=True)
     with pytest.raises(UnsupportedError, match=r"attends within windows, which would count .* such as FoPru"):
-        check(llava(MistralConfig(sliding_window=4096), strategy="downsample"))
-    anyres = LlavaNextConfig(architectures=["TokenPruneLlavaNext"])
+        check(llava(transformers.MistralConfig(sliding_window=4096), strategy="downsample"))
+    anyres = transformers.LlavaNextConfig(architectures=["TokenPruneLlavaNext"])
     anyres.tokenprune = {"strategy": "divprune", "keep_ratio": 0.25}
     check(anyres, "TokenPruneLlavaNext")
-    mistral = Mistral3Config(architectures=["TokenPruneMistral3"])
+    mistral = transformers.Mistral3Config(architectures=["TokenPruneMistral3"])
     mistral.tokenprune = anyres.tokenprune
     check(mistral, "TokenPruneMistral3")
     with pytest.raises(UnsupportedError, match="TokenPruneLlavaNext reads from the pixels where"):
@@ -127,7 +111,7 @@ def test_needs() -> None:
         check(mistral, "TokenPruneMistral3", embeds=True)
 
 
-class MiniMaxM3(PreTrainedConfig):
+class MiniMaxM3(transformers.PreTrainedConfig):
     """Like vLLM's own config class, whose vision tower is a dict."""
 
     model_type = "minimax_m3_vl"
@@ -136,7 +120,7 @@ class MiniMaxM3(PreTrainedConfig):
 def test_a_model_that_vllm_reads_as_it_is_published() -> None:
     config: Any = MiniMaxM3(architectures=["TokenPruneMiniMaxM3"])
     config.vision_config = {"num_hidden_layers": 3, "num_attention_heads": 2}
-    config.text_config = LlamaConfig(num_hidden_layers=6)
+    config.text_config = transformers.LlamaConfig(num_hidden_layers=6)
     config.vision_feature_select_strategy = "full"
     config.tokenprune = {**FOPRU, "layer": 2}
     check(config, "TokenPruneMiniMaxM3")
@@ -145,18 +129,9 @@ def test_a_model_that_vllm_reads_as_it_is_published() -> None:
     config.tokenprune = {**FOPRU, "layer": 3}
     with pytest.raises(UnsupportedError, match="layer=3 is not in the vision tower: write 0 to 2"):
         check(config, "TokenPruneMiniMaxM3")
-    config.text_config = MiniMaxM3VLTextConfig(num_hidden_layers=6)
+    config.text_config = transformers.MiniMaxM3VLTextConfig(num_hidden_layers=6)
     with pytest.raises(UnsupportedError, match="as transformers writes it, and vLLM reads such models only as"):
         check(config, "TokenPruneMiniMaxM3")
-
-
-def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(SettingError, match="Did you mean 'fopru'"):
-        check(llava(strategy="fopruu"))
-    config = llava()
-    del config.tokenprune
-    with pytest.raises(SettingError, match="expected settings with a strategy, found None"):
-        check(config)
 
 
 def test_settings_among_the_options_of_the_processor() -> None:
@@ -173,7 +148,7 @@ def test_encoder_layers() -> None:
         check(llava(layer=-1))
     with pytest.raises(UnsupportedError, match="layer=9 is not in the vision tower"):
         check(llava(layer=9))
-    qwen = Qwen2_5_VLConfig(vision_config={"depth": 4, "fullatt_block_indexes": [1, 3]})
+    qwen = transformers.Qwen2_5_VLConfig(vision_config={"depth": 4, "fullatt_block_indexes": [1, 3]})
     qwen.architectures = ["TokenPruneQwen2_5_VL"]
     qwen.tokenprune = {**FOPRU, "layer": 1}
     check(qwen, "TokenPruneQwen2_5_VL")
@@ -182,7 +157,9 @@ def test_encoder_layers() -> None:
         check(qwen, "TokenPruneQwen2_5_VL")
 
 
-@pytest.mark.parametrize(("vision", "fitting"), [(CLIPVisionConfig, "default"), (SiglipVisionConfig, "full")])
+@pytest.mark.parametrize(
+    ("vision", "fitting"), [(transformers.CLIPVisionConfig, "default"), (transformers.SiglipVisionConfig, "full")]
+)
 def test_visual_tokens_that_are_not_the_patches(vision: Any, fitting: str) -> None:
     """Their places in the image would be off by one, and the vision tower's attention would not fit."""
     config = llava(vision=vision(num_hidden_layers=4))
@@ -195,8 +172,8 @@ def test_visual_tokens_that_are_not_the_patches(vision: Any, fitting: str) -> No
 def test_language_models() -> None:
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 4.0, "long_factor": [2.0], "short_factor": [1.0]}
     with pytest.raises(UnsupportedError, match=r"of type 'longrope'.*--position-ids compact"):
-        check(llava(LlamaConfig(rope_parameters=rope)))
-    check(llava(LlamaConfig(rope_parameters=rope), position_ids="compact"))
+        check(llava(transformers.LlamaConfig(rope_parameters=rope)))
+    check(llava(transformers.LlamaConfig(rope_parameters=rope), position_ids="compact"))
     with pytest.raises(UnsupportedError, match="of type 'longrope'"):
         check(gemma3(full_attention=rope), "TokenPruneGemma3")
 
@@ -207,7 +184,7 @@ def test_components_of_position_ids(name: str) -> None:
     rope = {"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 1000.0, "factor": 1.0, name: [16] * 4}
     text: dict[str, Any] = {"num_hidden_layers": 6, "num_attention_heads": 4, "head_dim": 128}
     for sections in ([16] * 4, [22, 21, 21]):
-        config: Any = HunYuanVLConfig(text_config={**text, "rope_parameters": {**rope, name: sections}})
+        config: Any = transformers.HunYuanVLConfig(text_config={**text, "rope_parameters": {**rope, name: sections}})
         config.architectures, config.tokenprune = ["TokenPruneHunyuanVL"], FOPRU
         if len(sections) == 4:
             check(config, "TokenPruneHunyuanVL")
@@ -217,12 +194,12 @@ def test_components_of_position_ids(name: str) -> None:
 
 
 def test_an_architecture_of_another_model_is_refused() -> None:
-    dino = llava(vision=Dinov2Config())
+    dino = llava(vision=transformers.Dinov2Config())
     with pytest.raises(UnsupportedError, match=r'Write "architectures": \["TokenPruneTransformers"\]'):
         check(dino)
     check(dino, "TokenPruneTransformers")
     check(llava(), "TokenPruneTransformers")
-    pixtral = llava(vision=PixtralVisionConfig(), strategy="divprune")
+    pixtral = llava(vision=transformers.PixtralVisionConfig(), strategy="divprune")
     pixtral.vision_feature_select_strategy = "full"
     check(pixtral, "TokenPruneTransformers")
     pixtral.tokenprune = FOPRU
