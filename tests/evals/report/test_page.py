@@ -12,8 +12,7 @@ from helpers.browser import browser
 from helpers.commands import command
 from helpers.files.evals import saved, tiny_processor, write_refcoco
 from helpers.files.rows import row
-from helpers.files.tasks import SETS
-from helpers.files.video_sets import activitynetqa
+from helpers.files.tasks import SETS, VIDEO_SETS
 from helpers.tiny import tiny_llava
 
 from tokenprune.evals.models.image_view import view_through
@@ -238,7 +237,7 @@ def test_a_page_shows_the_frames_and_the_part_of_an_image_that_the_run_read(tmp_
     """It uses neither the command's default number of frames nor the processor's default size."""
     model = saved(tiny_llava(), tmp_path / "model")
     tiny_processor(do_center_crop=True).save_pretrained(tmp_path / "model")
-    activitynetqa(tmp_path / "clips")
+    VIDEO_SETS["activitynetqa", "published"](tmp_path / "clips")
     write_refcoco(tmp_path / "set")
     named: dict[str, Any] = {"strategies": [], "keep_ratios": [0.5], "baselines": ["unpruned"]}
     evaluate(model, output=tmp_path / "a", data=tmp_path / "clips", tasks=["activitynetqa"], frames=3, **named)

@@ -8,7 +8,7 @@ import pytest
 from helpers.commands import command
 from helpers.files.evals import saved, tiny_processor, write_refcoco, write_vqav2
 from helpers.files.rows import row
-from helpers.files.video_sets import mvbench
+from helpers.files.tasks import VIDEO_SETS
 from helpers.tiny import SIDE, tiny_llava
 from matplotlib.collections import LineCollection
 from PIL import Image
@@ -92,7 +92,7 @@ def answer(strategy: str, score: float) -> Answer:
 
 def test_parts_of_a_video_are_told_apart(tmp_path: Path) -> None:
     """Two questions may be about different parts of one file."""
-    mvbench(tmp_path)
+    VIDEO_SETS["mvbench", "published"](tmp_path)
     with allowing(frames=2):
         (whole, *_) = (one for one in TASKS["mvbench"].load(tmp_path) if one.category == "moving_count")
     images: dict[pages.Shown, pages.EmbeddedImage] = {}

@@ -4,13 +4,11 @@ import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers.asking import ask, identity
-from helpers.files.choices import MMBENCH
 from helpers.files.sets import png, write_lines, write_tsv
-from helpers.files.tasks import POPE, SETS
+from helpers.files.tasks import CONTENTS, SETS
 from helpers.tiny import tiny_llava
 
 from tokenprune.evals.run import aggregate
@@ -70,15 +68,12 @@ def rows_of(
     return pruned, unpruned, questions
 
 
-def three_mmbench_questions(folder: Path) -> None:
-    """Write three questions with two turns each, about different images."""
-    records = [MMBENCH | {"index": n, "image": base64.b64encode(png() + bytes(n)).decode()} for n in (5, 6, 7)]
-    write_tsv(folder / "mmbench_dev.tsv", records)
-
-
 def test_turns_count_together(tmp_path: Path) -> None:
-    """One turn of the second question cannot be asked, and one answer of the third cannot be read."""
-    three_mmbench_questions(tmp_path)
+    """Of three questions with two turns each, one turn of the second cannot be asked, and one answer of the third
+    cannot be read."""
+    (question,) = CONTENTS["mmbench"]["published"]["mmbench_dev.tsv"]["tsv"]
+    records = [question | {"index": n, "image": base64.b64encode(png() + bytes(n)).decode()} for n in (5, 6, 7)]
+    write_tsv(tmp_path / "mmbench_dev.tsv", records)
     pruned, unpruned, questions = rows_of(tmp_path, "mmbench", ["A", "B", "A", None, "A", "what?"], "ABABAB")
     assert [question.group for question in questions] == ["5", "5", "6", "6", "7", "7"]
     assert unpruned.scores == {"dev": [1, 1, 1]}
@@ -100,8 +95,12 @@ def test_a_pair_that_cannot_be_asked_as_a_whole_counts_nowhere(tmp_path: Path) -
 
 
 def test_every_metric_has_an_interval(tmp_path: Path) -> None:
-    write_lines(tmp_path / "coco_pope_random.json", [record for n in range(20) for record in pope_about(n)])
-    write_images(tmp_path / "images", [png() + bytes(n) for n in range(20)])
+    pope = CONTENTS["pope"]["published"]["coco_pope_random.json"]["lines"]
+    records = [row | {"image": f"{n}.jpg", "question_id": 2 * n + k} for n in range(20) for k, row in enumerate(pope)]
+    write_lines(tmp_path / "coco_pope_random.json", records)
+    (tmp_path / "images").mkdir()
+    for n in range(20):
+        (tmp_path / "images" / f"{n}.jpg").write_bytes(png() + bytes(n))
     pruned, _, questions = rows_of(tmp_path, "pope", ["yes", "no", "no", "no"] * 10, ["yes", "no"] * 20)
     assert len(questions) == 40
     assert pruned.metrics == pytest.approx(
@@ -112,13 +111,3 @@ def test_every_metric_has_an_interval(tmp_path: Path) -> None:
         assert 0 < low <= pruned.metrics[name] <= high <= 1
         assert low < high
     assert pruned.intervals["accuracy"] == pruned.interval
-
-
-def write_images(folder: Path, images: Sequence[bytes]) -> None:
-    folder.mkdir()
-    for number, image in enumerate(images):
-        (folder / f"{number}.jpg").write_bytes(image)
-
-
-def pope_about(number: int) -> list[dict[str, Any]]:
-    return [record | {"image": f"{number}.jpg", "question_id": 2 * number + k} for k, record in enumerate(POPE)]

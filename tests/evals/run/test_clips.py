@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from helpers.files.evals import saved, write_vqav2
-from helpers.files.video_sets import activitynetqa
+from helpers.files.tasks import VIDEO_SETS
 from helpers.models.video_models import saved_qwen
 from helpers.tiny import tiny_llava
 from rich.console import Console
@@ -21,7 +21,7 @@ QUIET = Console(quiet=True)
 
 def run(folder: Path, model: str, **settings: Any) -> list[TaskResult]:
     if "data" not in settings and not (folder / "set").exists():
-        activitynetqa(folder / "set")
+        VIDEO_SETS["activitynetqa", "published"](folder / "set")
     given: dict[str, Any] = {"strategies": ["evs", "fopru"], "keep_ratios": [0.5], "baselines": ["unpruned"]}
     given |= {"output": folder / "run", "data": folder / "set", "tasks": ["activitynetqa"], "frames": 4}
     return evaluate(model, **{**given, "position_ids": ["original"], "console": QUIET, **settings})
@@ -45,7 +45,7 @@ def test_a_run_prunes_videos(tmp_path: Path, name: str, n_visual: int) -> None:
 def test_videos_are_pruned_alike_whatever_else_is_asked(tmp_path: Path) -> None:
     """For example a task about images, which a run may add later."""
     model = saved(tiny_llava(), tmp_path / "model")
-    activitynetqa(tmp_path / "sets" / "activitynetqa")
+    VIDEO_SETS["activitynetqa", "published"](tmp_path / "sets" / "activitynetqa")
     write_vqav2(tmp_path / "sets" / "vqa", 2)
     found = []
     for name, tasks in (("alone", ["activitynetqa"]), ("both", ["activitynetqa", "vqa"])):

@@ -10,7 +10,7 @@ import pytest
 from helpers.asking import check_same
 from helpers.commands import command
 from helpers.files.evals import saved, write_refcoco, write_vqav2
-from helpers.files.video_sets import activitynetqa
+from helpers.files.tasks import VIDEO_SETS
 from helpers.tiny import tiny_llava
 
 from tokenprune.errors import SettingError
@@ -166,7 +166,7 @@ def test_a_run_that_grew_says_where_its_data_is_now_and_how_many_frames_were_rea
     evaluate(model, data=tmp_path / "old", tasks=["vqa"], **named)
     before = RunFolder(tmp_path / "run").record["about"]
     (tmp_path / "old").rename(tmp_path / "new")
-    activitynetqa(tmp_path / "new" / "activitynetqa")
+    VIDEO_SETS["activitynetqa", "published"](tmp_path / "new" / "activitynetqa")
     evaluate(model, data=tmp_path / "new", tasks=["vqa", "activitynetqa"], frames=3, **named)
     about = RunFolder(tmp_path / "run").record["about"]
     assert (about["data"], about["frames"]) == (str(tmp_path / "new"), 3)

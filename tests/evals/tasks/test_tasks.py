@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from helpers.files.tasks import SETS
-from helpers.files.video_sets import VIDEO_SETS
+from helpers.files.tasks import SETS, VIDEO_SETS
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import STYLES

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from helpers.files.video_sets import VIDEO_SETS
+from helpers.files.tasks import VIDEO_SETS
 from helpers.files.videos import levels
 
 from tokenprune.errors import DataError
