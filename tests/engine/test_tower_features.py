@@ -1,7 +1,5 @@
 """Features before the projector: what is recorded, where models offer it, and what strategies compare elsewhere."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

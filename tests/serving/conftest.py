@@ -1,8 +1,6 @@
 """Fixtures of the tests with vLLM, whose environment does not need the other tests' model families, and skips of
 families that this vLLM lacks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Strategies of other packages that derive from former base classes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """An unpatched model that encodes smaller images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial

@@ -1,7 +1,5 @@
 """Draft models of speculative decoding with random weights, saved as vLLM loads them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

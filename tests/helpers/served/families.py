@@ -1,7 +1,5 @@
 """The families for which vLLM has its own models, as tiny models whose checkpoints are stored under the same names."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from pathlib import Path

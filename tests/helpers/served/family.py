@@ -1,7 +1,5 @@
 """What tests need to know about a family that vLLM serves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """A stand-in for MiniCPM-V's processors, whose code is in published checkpoints."""
 
-from __future__ import annotations
-
 from itertools import product
 from math import ceil, log
 from typing import Any

@@ -1,7 +1,5 @@
 """A stand-in for Molmo 2's processor, whose code is in published checkpoints."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, ClassVar
 

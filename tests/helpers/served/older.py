@@ -1,7 +1,5 @@
 """How transformers 5.19, with which vLLM 0.32 runs, computes the same as vLLM and as later releases."""
 
-from __future__ import annotations
-
 from functools import cache, wraps
 from typing import Any
 

@@ -1,8 +1,6 @@
 """The answers of transformers with tokenprune, from a separate process, because vLLM's Transformers backend changes
 transformers' classes in its own process."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache

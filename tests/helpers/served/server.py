@@ -1,7 +1,5 @@
 """`tokenprune serve` in a separate process."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

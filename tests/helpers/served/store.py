@@ -9,8 +9,6 @@ it can. Tests with STORE_ANSWERS=MODULE:FUNCTION store its answers: the function
 returns the model and a processor.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping, Sequence

@@ -8,8 +8,6 @@ answers  of families that transformers cannot load: what it answers with the sam
 commit   the commit whose `tests/helpers/served/` has that model
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

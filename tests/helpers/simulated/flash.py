@@ -1,7 +1,5 @@
 """FlashAttention in plain PyTorch, so that transformers' handling of masks and position IDs for it runs on a CPU."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """A server with vLLM's API in a thread, which answers with transformers and tokenprune."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """A fixture for quanto, whose C++ kernel takes a minute to compile on a new machine."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

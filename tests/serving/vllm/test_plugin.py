@@ -3,8 +3,6 @@ vLLM."""
 
 # pyright: reportMissingImports=false
 
-from __future__ import annotations
-
 import logging
 import re
 import sys

@@ -1,7 +1,5 @@
 """The file of kept indices, without an engine."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

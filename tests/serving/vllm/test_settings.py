@@ -1,7 +1,5 @@
 """Settings of a pruned engine, read without vLLM."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """Smaller images equal those that were passed as small ones, with the position IDs asked for."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -3,8 +3,6 @@ sizes in their code, and replacements for kernels that it has only on GPUs or on
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from helpers.served.cpu import small

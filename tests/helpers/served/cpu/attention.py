@@ -3,8 +3,6 @@ interpreter."""
 
 # pyright: reportMissingImports=false
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

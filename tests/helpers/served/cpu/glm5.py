@@ -3,8 +3,6 @@ language model's position IDs."""
 
 # pyright: reportMissingImports=false
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn.functional import rms_norm
 

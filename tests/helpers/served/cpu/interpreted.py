@@ -2,8 +2,6 @@
 
 # pyright: reportMissingImports=false
 
-from __future__ import annotations
-
 import os
 from types import SimpleNamespace
 from typing import Any

@@ -3,8 +3,6 @@ which some models run at all."""
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from importlib.util import find_spec

@@ -2,8 +2,6 @@
 
 # pyright: reportMissingImports=false
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 from unittest.mock import patch

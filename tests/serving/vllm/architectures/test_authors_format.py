@@ -1,8 +1,6 @@
 """Models with a config for which transformers has no class, such as InternVL in its authors' format, and
 Qianfan-OCR."""
 
-from __future__ import annotations
-
 import json
 from contextlib import nullcontext
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """Which architecture serves a checkpoint."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any

@@ -2,8 +2,6 @@
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
-from __future__ import annotations
-
 from importlib import import_module
 from operator import attrgetter
 from types import SimpleNamespace

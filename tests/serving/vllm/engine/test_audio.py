@@ -1,7 +1,5 @@
 """Qwen-Omni with sound next to pruned images, and with sound in videos, which are not pruned."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

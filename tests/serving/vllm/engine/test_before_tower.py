@@ -1,8 +1,6 @@
 """A vision tower that encodes only the patches of an image or frame that pixel selection keeps: answers equal
 transformers'."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,8 +1,6 @@
 """Images that were encoded elsewhere or are next to text that was embedded elsewhere, and KV and encoder caches, here
 from a folder."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What an engine records and counts, and its errors for impossible requests."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,8 +1,6 @@
 """Requests with LoRA adapters of the language model, together with other adapters and requests without one, and
 checkpoints with a quantised language model, as published: the vision tower keeps its precision."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

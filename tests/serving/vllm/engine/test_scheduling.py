@@ -1,7 +1,5 @@
 """Steps that end within an image of merged tokens, and a compiled language model. The rest is in test_families.py."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

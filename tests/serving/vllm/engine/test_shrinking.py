@@ -1,7 +1,5 @@
 """Smaller versions of images, made in the API server: answers equal those of a patched model in transformers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Speculative decoding changes no answer of a pruned model, whatever is drafted."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

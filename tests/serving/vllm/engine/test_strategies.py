@@ -1,7 +1,5 @@
 """Strategies of every kind run unchanged in vLLM, and give the same answers as in transformers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

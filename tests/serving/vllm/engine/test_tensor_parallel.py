@@ -1,7 +1,5 @@
 """Two processes, each with half of the heads, keep the same visual tokens as one."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """EVS and VidCom2 keep the same tokens as vLLM's own implementations for the same embeddings."""
 
-from __future__ import annotations
-
 from importlib import import_module
 
 import pytest

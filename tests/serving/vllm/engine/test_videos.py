@@ -1,8 +1,6 @@
 """Each frame of a video is pruned like an image: vLLM answers like transformers with a budget per frame. In other
 families videos are not pruned, not even next to pruned images."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

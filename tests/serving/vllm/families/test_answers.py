@@ -1,7 +1,5 @@
 """Answers equal transformers' where a family has a path of its own. Most answers are compared in test_families.py."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

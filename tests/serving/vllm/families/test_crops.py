@@ -3,8 +3,6 @@ tiles, and under which names vLLM caches them."""
 
 # pyright: reportMissingImports=false
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

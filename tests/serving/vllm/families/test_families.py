@@ -1,8 +1,6 @@
 """Every family in vLLM gives the same answers as in transformers with tokenprune, however vLLM splits, caches and
 preempts requests."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import replace

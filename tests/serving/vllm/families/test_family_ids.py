@@ -1,7 +1,5 @@
 """In every family: compact position IDs, and original ones that run beyond the model's table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

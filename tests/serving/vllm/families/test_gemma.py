@@ -1,7 +1,5 @@
 """Gemma: attention within images, newlines that merge, crops, and sliding windows shorter than the prompt."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The bundled model, whose DINOv2 tower vLLM does not have, on vLLM's Transformers backend."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Kimi with its latent attention, which other tests switch off, because vLLM's CPU kernel takes only whole prompts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """LFM3-VL: stored answers are transformers', and sliding windows shorter than the prompt."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -3,8 +3,6 @@ Other tests leave those layers out."""
 
 # pyright: reportMissingImports=false
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

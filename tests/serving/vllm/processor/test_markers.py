@@ -1,7 +1,5 @@
 """Markers between the visual tokens of an image; test_families.py compares the answers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

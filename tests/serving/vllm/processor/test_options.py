@@ -1,7 +1,5 @@
 """Options of a request that do not fit the vision tower are refused, because it would fail and end the engine."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

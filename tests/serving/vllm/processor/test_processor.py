@@ -2,8 +2,6 @@
 
 # pyright: reportMissingImports=false
 
-from __future__ import annotations
-
 import random
 from contextlib import nullcontext
 from types import SimpleNamespace

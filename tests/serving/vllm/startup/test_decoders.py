@@ -1,7 +1,5 @@
 """Decoder layers and rotary embeddings that would miss pruned tokens are refused, based on configs."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

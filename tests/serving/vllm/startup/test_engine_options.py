@@ -1,7 +1,5 @@
 """Engine options that do not work with pruning are refused, without vLLM."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which strategies run with models whose images or configs are unlike LLaVA's."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What cannot work is refused before a model is loaded, based on configs and without vLLM."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,8 +1,6 @@
 """Strategies that vLLM can run keep exactly their budget: it counts an image's tokens before it encodes it. Where those
 run that prune before the vision tower or shrink the image, and what their settings mean there."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

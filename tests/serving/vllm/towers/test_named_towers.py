@@ -1,7 +1,5 @@
 """Towers of which a config says only a name or a width: Nemotron's RADIO, and the encoders of DeepSeek-OCR."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Vision towers, described by configs of several libraries."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """vLLM's tower run on only some of the patches."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

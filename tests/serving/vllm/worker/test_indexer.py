@@ -3,8 +3,6 @@ engines have no index, because vLLM's attention with one needs a GPU."""
 
 # pyright: reportMissingImports=false
 
-from __future__ import annotations
-
 from importlib import import_module
 from importlib.util import find_spec
 from types import SimpleNamespace

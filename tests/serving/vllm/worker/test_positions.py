@@ -1,7 +1,5 @@
 """Position IDs of pruned prompts, assembled from two halves, are those of the unpruned prompt."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

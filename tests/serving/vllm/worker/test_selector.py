@@ -1,7 +1,5 @@
 """The kept tokens of an image fill the places that vLLM has reserved for it."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from helpers.served.engine import needs_vllm
