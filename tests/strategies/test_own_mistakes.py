@@ -62,20 +62,13 @@ def test_a_stage_with_an_impossible_budget(budget: dict[str, Any], message: str)
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("layer", [1.0, "1", None, True])
-def test_a_stage_from_no_layer(layer: Any) -> None:
+@pytest.mark.parametrize("number", [1.5, "1", None, True])
+def test_a_stage_from_no_layer_or_step(number: Any) -> None:
     """For example half of the layers, which is a float."""
-    with pytest.raises(
-        SettingError, match=rf"^Stage: layer={layer!r} is not the number of a decoder layer.*n_layers // 2"
-    ):
-        Stage(layer, keep_ratio=0.5)
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("step", [1.5, "1", None, True])
-def test_a_stage_from_no_step(step: Any) -> None:
-    with pytest.raises(SettingError, match=rf"^DenoisingStage: step={step!r} is not the number of a denoising step"):
-        DenoisingStage(step, keep_ratio=0.5)
+    with pytest.raises(SettingError, match=rf"^Stage: layer={number!r} is not the number of a .*n_layers // 2"):
+        Stage(number, keep_ratio=0.5)
+    with pytest.raises(SettingError, match=rf"^DenoisingStage: step={number!r} is not the number of a denoising step"):
+        DenoisingStage(number, keep_ratio=0.5)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -55,15 +55,10 @@ def test_a_very_narrow_image_is_searched(llava: Any, size: tuple[int, int]) -> N
     assert len(look.steps) > 1
 
 
-def newline_layout() -> Layout:
-    """Return an overview of 2 x 2 and a canvas of 4 x 4 patches with a column of newline tokens."""
-    newlines = torch.tensor([False] * 4 + [False, False, False, False, True] * 4)
-    return Layout(((1, 2, 2), (1, 4, 5)), 5, tiles=torch.zeros(24, dtype=torch.long), newlines=newlines)
-
-
 def test_newline_tokens_have_no_center_and_never_vote() -> None:
     """The released code counts them, and so selects the right-most column of tiles for any question."""
-    layout = newline_layout()
+    newlines = torch.tensor([False] * 4 + [False, False, False, False, True] * 4)  # of a canvas after an overview
+    layout = Layout(((1, 2, 2), (1, 4, 5)), 5, tiles=torch.zeros(24, dtype=torch.long), newlines=newlines)
     centers = token_centers(layout)
     assert centers.isnan().any(1).tolist() == layout.newlines.tolist()  # type: ignore[union-attr]
     assert centers[4:8, 0].tolist() == [0.125, 0.375, 0.625, 0.875]  # the newline column has no width

@@ -107,7 +107,8 @@ def test_computing_every_step_is_bitwise_the_same(family: Any) -> None:
         assert torch.equal(model_of(family).sample_actions(**inputs), unpatched)
     with tokenprune.patch(model_of(family), EfficientVLA(keep_ratio=1.0, reuse=2)):
         assert not torch.equal(model_of(family).sample_actions(**inputs), unpatched)
-        assert torch.equal(model_of(family).sample_actions(**inputs, num_steps=1), one_step(family, inputs))
+        one_step = family.build(n_layers=DEPTH).sample_actions(**inputs, num_steps=1)
+        assert torch.equal(model_of(family).sample_actions(**inputs, num_steps=1), one_step)
     assert torch.equal(model_of(family).sample_actions(**inputs), unpatched)
 
 
@@ -125,10 +126,6 @@ def test_a_patch_that_is_replaced_between_steps(family: Any, monkeypatch: pytest
         monkeypatch.setattr(Cache, "crop", replaced)  # it is called after every step
         assert torch.equal(model.sample_actions(**inputs), expected)
     tokenprune.unpatch(model)
-
-
-def one_step(family: Any, inputs: dict[str, Any]) -> Any:
-    return family.build(n_layers=DEPTH).sample_actions(**inputs, num_steps=1)
 
 
 def test_the_report_counts_what_the_steps_read(family: Any) -> None:
