@@ -83,7 +83,7 @@ smoke-server:
 	$(VLLM_PYTEST) tests/serving/test_server.py -m smoke
 
 smoke-v1:
-	$(VLLM_PYTEST) tests/serving -m smoke --ignore tests/serving/test_server.py
+	$(VLLM_PYTEST) tests/serving -m "smoke or not slow" --ignore tests/serving/test_server.py
 
 smoke-v2:
 	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm/families/test_families.py -m smoke

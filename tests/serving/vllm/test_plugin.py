@@ -36,7 +36,9 @@ def test_what_vllm_sets_for_a_class(name: str, monkeypatch: pytest.MonkeyPatch) 
     register()
     monkeypatch.setattr(engine_options, "check_engine", lambda *_: None)
     text, cache = SimpleNamespace(mamba_ssm_dtype="float32"), SimpleNamespace(mamba_ssm_cache_dtype="auto")
-    config: Any = SimpleNamespace(model_config=SimpleNamespace(hf_text_config=text), cache_config=cache)
+    ours = SimpleNamespace(architectures=[name], tokenprune={"strategy": "fopru"})  # which the log line names
+    model = SimpleNamespace(hf_config=ours, hf_text_config=text)
+    config: Any = SimpleNamespace(model_config=model, cache_config=cache)
     MODELS_CONFIG_MAP[name].verify_and_update_config(config)
     assert cache.mamba_ssm_cache_dtype == "float32"
 
