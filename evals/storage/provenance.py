@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from types import MethodType
 from typing import Any
 
 import torch
@@ -75,14 +76,23 @@ def config_digest(config: Any) -> str:
 
 def kernels(model: Any) -> dict[str, dict[str, str]]:
     """Return what each part of a model computes with, by type: the implementations of attention and of experts, which
-    transformers sets whether or not a part has any, and "hub" if its layers take kernels from there, as they do by
-    default from transformers 5.25 on."""
+    transformers sets whether or not a part has any, and "hub" if any of its layers computes with a kernel from there.
+    Loading asks for kernels by default from transformers 5.25 on, but most devices have none."""
     found: dict[str, dict[str, str]] = {}
     for part in (module for module in model.modules() if isinstance(module, PreTrainedModel)):
         chosen = {kind: getattr(part.config, f"_{name}_implementation", None) for kind, name in KERNELS.items()}
-        chosen["layers"] = "hub" if getattr(part, "use_kernels", False) else None
+        chosen["layers"] = "hub" if any(map(_has_kernel, part.modules())) else None
         found.setdefault(part.config.model_type, {kind: name for kind, name in chosen.items() if name is not None})
     return found
+
+
+def _has_kernel(layer: torch.nn.Module) -> bool:
+    """Whether the package kernels replaced the forward of a layer, or of a function that the layer calls."""
+    for part in (layer, *vars(layer).get("_kernel_funcs", {}).values()):
+        forward = vars(part).get("_old_forward", vars(part).get("forward"))  # under a hook of accelerate's, or alone
+        if hasattr(part, "kernel_layer_name") and isinstance(forward, MethodType):
+            return True
+    return False
 
 
 def generation_identity(generation: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -190,13 +191,16 @@ def test_the_code_of_a_strategy_of_the_package_is_part_of_a_run(monkeypatch: pyt
     assert all(was != class_identity(kind) for was, kind in zip(before, kinds, strict=True))
 
 
-def test_kernels_from_the_hub_are_part_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers 5.25 takes them by default; USE_HUB_KERNELS=0 forbids it."""
+def test_kernels_from_the_hub_are_part_of_a_run() -> None:
+    """Those that replace a forward, as the package kernels does: that loading asks for them says little."""
     model = tiny_llava()
-    monkeypatch.setattr(type(model), "use_kernels", False)
     without = kernels(model)
-    monkeypatch.setattr(type(model), "use_kernels", True)
-    assert kernels(model) == without | {"llava": without["llava"] | {"layers": "hub"}}
+    norm = model.model.language_model.norm
+    assert norm.kernel_layer_name
+    norm.forward = MethodType(type(norm).forward, norm)
+    assert kernels(model) == {
+        part: used | {"layers": "hub"} if part != "clip_vision_model" else used for part, used in without.items()
+    }
 
 
 RIGHT_AND_WRONG = row("Grid", "original", 0.25, {"val": [1.0, 0.0, None, None], "test": [1.0, 1.0]})
