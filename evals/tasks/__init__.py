@@ -7,11 +7,14 @@ from tokenprune.evals.tasks.chartqa import ChartQa
 from tokenprune.evals.tasks.docvqa import DocVqa
 from tokenprune.evals.tasks.egoschema import EgoSchema
 from tokenprune.evals.tasks.gqa import Gqa
+from tokenprune.evals.tasks.hallusionbench import HallusionBench
+from tokenprune.evals.tasks.infovqa import InfoVqa
 from tokenprune.evals.tasks.lrsvqa import LrsVqa
 from tokenprune.evals.tasks.mmbench import MmBench
 from tokenprune.evals.tasks.mme import Mme
 from tokenprune.evals.tasks.mmstar import MmStar
 from tokenprune.evals.tasks.mvbench import MvBench
+from tokenprune.evals.tasks.ocrbench import OcrBench
 from tokenprune.evals.tasks.own import Own
 from tokenprune.evals.tasks.pope import Pope
 from tokenprune.evals.tasks.refcoco import RefCoco
@@ -46,6 +49,9 @@ _TASKS = (
     Ai2d("ai2d", "AI2D"),
     ChartQa("chartqa", "ChartQA"),
     DocVqa("docvqa", "DocVQA"),
+    InfoVqa("infovqa", "InfoVQA"),
+    OcrBench("ocrbench", "OCRBench"),
+    HallusionBench("hallusionbench", "HallusionBench"),
     MmStar("mmstar", "MMStar"),
     Xlrs("xlrs", "XLRS-Bench"),
     LrsVqa("lrsvqa", "LRS-VQA"),

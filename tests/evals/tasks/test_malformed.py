@@ -22,8 +22,10 @@ VALID = {
     "ai2d": r"csv, removed|Which (is it|letter)\?: missing|parquet, every record twice",
     "chartqa": r"removed|every record twice",  # records have no IDs
     "gqa": r"types(\.structural)?: (None|null|\{\}|missing)|parquet, id: a number",
+    "hallusionbench": "set_id: a number",
     "mmbench": r"(B|category|hint|split): (null|missing)|tsv, (question|[A-D]|hint|split|category): '",
     "mme": "removed",
+    "ocrbench": "every record twice",
     "own": r"(answer|kind|split|id|box(\[0\])?): (None|null|missing|3|\['x'\]|1\.5|text)",
     "pope": r"removed|category: (null|missing)",
     "refcoco": r"bbox\[0\]: 1.5",

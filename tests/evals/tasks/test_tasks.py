@@ -93,6 +93,9 @@ SCORES = {
     "mme": [("Yes", 1), ("no.", 0), ("Y", 1), ("maybe yes", None)],
     "seedbench": [("A", 1), ("A box.", 1), ("c: A cat", 0), ("E", None)],
     "ai2d": [("a", 1), ("A. box", 1), ("(B)", 0), ("option A", None), ("dog", None)],
+    "infovqa": [("25%", 1), ("a quarte", 8 / 9), ("half", 0)],
+    "ocrbench": [("It says Centre.", 1), ("CENT", 0)],
+    "hallusionbench": [("Yes, it is.", 1), ("No.", 0), ("perhaps", 0)],
     "mmstar": [("B", 1), ("(B)", 1), ("The answer is B", 1), ("C", 0), ("none of these", None)],
     "xlrs": [("(B) 2", 1), ("B", 1), ("A B", 0), ("two", None)],
     "lrsvqa": [("3", 1), ("3.", 1), ("Three.", 1), ("threes", 1), ("four", 0)],
@@ -134,6 +137,13 @@ METRICS = {
     "mmbench": (["A", "A"], {"circular accuracy": 0, "accuracy": 1}),
     "seedbench": (["A"], {"accuracy": 1, "image accuracy": 1}),
     "ai2d": (["A", "B"], {"accuracy": 0.5}),
+    "infovqa": (["a quarte"], {"ANLS": 8 / 9}),
+    "ocrbench": (
+        ["centre", "X^{2}"],
+        {"accuracy": 0.5, "Regular Text Recognition": 1, "Handwritten Mathematical Expression Recognition": 0},
+    ),
+    # one question of two has no wrong answer, and one figure of two
+    "hallusionbench": (["yes", "no", "yes"], {"aAcc": 2 / 3, "qAcc": 0.5, "fAcc": 0.5}),
     "mmstar": (["B", "A"], {"accuracy": 0.5, "mean of categories": 0.5}),
     "xlrs": (["B", "C A"], {"accuracy": 1, "mean of categories": 1}),
     "lrsvqa": (["3", "red", "3"], {"accuracy": 2 / 3, "mean of categories": 0.75}),
