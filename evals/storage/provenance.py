@@ -6,7 +6,6 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from types import MethodType
 from typing import Any
 
 import torch
@@ -90,7 +89,8 @@ def _has_kernel(layer: torch.nn.Module) -> bool:
     """Whether the package kernels replaced the forward of a layer, or of a function that the layer calls."""
     for part in (layer, *vars(layer).get("_kernel_funcs", {}).values()):
         forward = vars(part).get("_old_forward", vars(part).get("forward"))  # under a hook of accelerate's, or alone
-        if hasattr(part, "kernel_layer_name") and isinstance(forward, MethodType):
+        own = getattr(forward, "__func__", None)
+        if hasattr(part, "kernel_layer_name") and own not in (None, type(part).forward):
             return True
     return False
 

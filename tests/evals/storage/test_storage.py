@@ -197,7 +197,7 @@ def test_kernels_from_the_hub_are_part_of_a_run() -> None:
     without = kernels(model)
     norm = model.model.language_model.norm
     assert norm.kernel_layer_name
-    norm.forward = MethodType(type(norm).forward, norm)
+    norm.forward = MethodType(lambda layer, states: states, norm)
     assert kernels(model) == {
         part: used | {"layers": "hub"} if part != "clip_vision_model" else used for part, used in without.items()
     }
