@@ -7,6 +7,7 @@ import torch
 from torchvision.ops import box_iou
 
 Box = tuple[float, float, float, float]
+Point = tuple[float, float]
 Size = tuple[int, int]  # width, height
 
 HIT = 0.5  # the smallest IoU at which a box counts as found
@@ -15,6 +16,17 @@ HIT = 0.5  # the smallest IoU at which a box counts as found
 def iou(one: Box, other: Box) -> float:
     """Return intersection over union."""
     return box_iou(torch.tensor([one]), torch.tensor([other])).item()
+
+
+def centre(box: Box) -> Point:
+    x1, y1, x2, y2 = box
+    return (x1 + x2) / 2, (y1 + y2) / 2
+
+
+def contains(box: Box, point: Point) -> bool:
+    """Return whether a point is inside the box or on its edge."""
+    (x1, y1, x2, y2), (x, y) = box, point
+    return x1 <= x <= x2 and y1 <= y <= y2
 
 
 def within(window: Box, fractions: Box) -> Box:

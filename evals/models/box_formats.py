@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from tokenprune.evals.boxes import Box, Size
+from tokenprune.evals.boxes import Box, Point, Size
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,16 @@ class BoxFormat:
         box = x1 / width, y1 / height, x2 / width, y2 / height
         return box if box[0] <= box[2] and box[1] <= box[3] else None
 
+    def point(self, answer: str, shown: Size) -> Point | None:
+        """Return the first `(x, y)` or `[x, y]` in `answer`, in the unit of the boxes, as fractions of the image that
+        the model saw; None if there is none."""
+        match = _POINT.search(answer)
+        if match is None:
+            return None
+        x, y = (float(value) + self.middle for value in (match.groups()[::-1] if self.rows_first else match.groups()))
+        width, height = self._units(shown)
+        return x / width, y / height
+
     def write(self, fractions: Box, shown: Size) -> str:
         """Return the text from which `fractions` reads this box, as exactly as the format allows."""
         width, height = self._units(shown)
@@ -62,6 +72,7 @@ def _four(number: str) -> str:
     return r"\s*,\s*".join([f"({number})"] * 4)
 
 
+_POINT = re.compile(r"[\[(]\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*[\])]")
 _FRACTION = r"0?\.\d+|0|1(?:\.0+)?"
 _FRACTIONS = re.compile(rf"\[\s*{_four(_FRACTION)}\s*\]")
 _PAIRS = re.compile(r"\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)\s*,\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)")

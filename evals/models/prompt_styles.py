@@ -6,7 +6,7 @@ from typing import Any
 
 from tokenprune.adapters.record import records
 from tokenprune.errors import SettingError, unknown
-from tokenprune.evals.boxes import Box, Size, parts_of, within
+from tokenprune.evals.boxes import Box, Point, Size, parts_of, within
 from tokenprune.evals.models.box_formats import BOX_FORMATS, BoxFormat
 from tokenprune.evals.models.image_view import ImageView, full_view, view_through
 
@@ -43,6 +43,12 @@ class Style:
         view = self.view(size)
         fractions = self.boxes.fractions(answer, view.size)
         return None if fractions is None else within(view.window, fractions)
+
+    def read_point(self, answer: str, size: Size) -> Point | None:
+        """Return the point in an answer, in pixels of the image of this size; None if there is none."""
+        view = self.view(size)
+        point = self.boxes.point(answer, view.size)
+        return None if point is None else within(view.window, (*point, *point))[:2]
 
     def write(self, box: Box, size: Size) -> str:
         """Return a box, in pixels of the image of this size, as the model would write it."""

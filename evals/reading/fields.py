@@ -1,5 +1,6 @@
 """Read fields of a record; DataError names the file, record and field of a missing or wrong value."""
 
+import ast
 import math
 import reprlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -93,6 +94,15 @@ def check_types(record: dict[str, Any], kinds: Mapping[str, Any], where: str) ->
         of_type = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         if not of_type or (isinstance(value, float) and not math.isfinite(value)):
             raise DataError(f"{where}, {key!r}: found {describe_value(value)}, which this field cannot hold")
+
+
+def python_list(text: str) -> list[Any] | None:
+    """Return the list that a text is, written as in Python; None for any other text."""
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return value if isinstance(value, list) else None
 
 
 def as_number(value: Any, where: str) -> float:

@@ -9,9 +9,13 @@ from tokenprune.evals.tasks.egoschema import EgoSchema
 from tokenprune.evals.tasks.gqa import Gqa
 from tokenprune.evals.tasks.hallusionbench import HallusionBench
 from tokenprune.evals.tasks.infovqa import InfoVqa
+from tokenprune.evals.tasks.longvideobench import LongVideoBench
 from tokenprune.evals.tasks.lrsvqa import LrsVqa
+from tokenprune.evals.tasks.mathvista import MathVista
+from tokenprune.evals.tasks.mlvu import Mlvu
 from tokenprune.evals.tasks.mmbench import MmBench
 from tokenprune.evals.tasks.mme import Mme
+from tokenprune.evals.tasks.mmmu import Mmmu
 from tokenprune.evals.tasks.mmstar import MmStar
 from tokenprune.evals.tasks.mvbench import MvBench
 from tokenprune.evals.tasks.ocrbench import OcrBench
@@ -19,6 +23,7 @@ from tokenprune.evals.tasks.own import Own
 from tokenprune.evals.tasks.pope import Pope
 from tokenprune.evals.tasks.refcoco import RefCoco
 from tokenprune.evals.tasks.scienceqa import ScienceQa
+from tokenprune.evals.tasks.screenspot import ScreenSpot
 from tokenprune.evals.tasks.seedbench import SeedBench
 from tokenprune.evals.tasks.textvqa import TextVqa
 from tokenprune.evals.tasks.videomme import VideoMme
@@ -53,10 +58,16 @@ _TASKS = (
     OcrBench("ocrbench", "OCRBench"),
     HallusionBench("hallusionbench", "HallusionBench"),
     MmStar("mmstar", "MMStar"),
+    Mmmu("mmmu", "MMMU"),
+    MathVista("mathvista", "MathVista"),
+    ScreenSpot("screenspot", "ScreenSpot"),
+    ScreenSpot("screenspot-v2", "ScreenSpot-v2"),
     Xlrs("xlrs", "XLRS-Bench"),
     LrsVqa("lrsvqa", "LRS-VQA"),
     VideoMme("videomme", "Video-MME"),
     MvBench("mvbench", "MVBench"),
+    Mlvu("mlvu", "MLVU"),
+    LongVideoBench("longvideobench", "LongVideoBench"),
     EgoSchema("egoschema", "EgoSchema"),
     ActivityNetQa("activitynetqa", "ActivityNet-QA"),
     ActivityNetQa("videoqa", "Video QA"),

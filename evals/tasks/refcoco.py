@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from tokenprune.errors import DataError
-from tokenprune.evals.boxes import HIT, Box, Size, iou
+from tokenprune.evals.boxes import HIT, Box, Size, centre, contains, iou
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.coco import Instances, check_inside, from_corner
@@ -53,10 +53,7 @@ class RefCocoQuestion(BoxQuestion):
     def hits_centre(self, answer: str) -> float:
         """Return 1 if the centre of the answered box is in the true one."""
         box = self.answered_box(answer)
-        if box is None:
-            return 0.0
-        x, y, (left, top, right, bottom) = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, self.box
-        return float(left <= x <= right and top <= y <= bottom)
+        return 0.0 if box is None else float(contains(self.box, centre(box)))
 
     def open_images(self) -> list[Image.Image]:
         (image,) = super().open_images()

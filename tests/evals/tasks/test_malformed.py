@@ -24,12 +24,15 @@ VALID = {
     "gqa": r"types(\.structural)?: (None|null|\{\}|missing)|parquet, id: a number",
     "hallusionbench": "set_id: a number",
     "mmbench": r"(B|category|hint|split): (null|missing)|tsv, (question|[A-D]|hint|split|category): '",
+    "mathvista": "unit: (missing|null)",
     "mme": "removed",
+    "mmmu": "removed",
     "ocrbench": "every record twice",
     "own": r"(answer|kind|split|id|box(\[0\])?): (None|null|missing|3|\['x'\]|1\.5|text)",
     "pope": r"removed|category: (null|missing)",
     "refcoco": r"bbox\[0\]: 1.5",
     "scienceqa": r"(hint|subject): (None|null|missing)|parquet, every record twice",
+    "screenspot": r"every record twice|removed|data_(type|source): |bbox(\[0\])?: (1.5|a number)",
     "visual7w": r"(width|height|x|y): 1.5",
 }
 

@@ -15,7 +15,7 @@ from tokenprune.evals.tasks.base.synonyms import exact_or_synonym, wordnet
 
 GOLDEN = Path(__file__).parent / "golden"
 #: The same files and code under a different name.
-TWINS = {"rec", "refcoco-google", "refcoco+", "refcocog", "refcocog-google", "vqa", "videoqa"}
+TWINS = {"rec", "refcoco-google", "refcoco+", "refcocog", "refcocog-google", "vqa", "videoqa", "screenspot-v2"}
 EVERY_SET = SETS | VIDEO_SETS
 
 
@@ -96,6 +96,9 @@ SCORES = {
     "infovqa": [("25%", 1), ("a quarte", 8 / 9), ("half", 0)],
     "ocrbench": [("It says Centre.", 1), ("CENT", 0)],
     "hallusionbench": [("Yes, it is.", 1), ("No.", 0), ("perhaps", 0)],
+    "screenspot": [("[0.6, 0.3, 0.8, 0.5]", 1), ("click (0.6, 0.5)", 1), ("[0.1, 0.5]", 0), ("the cross", None)],
+    "mmmu": [("B", 1), ("It is (B).", 1), ("C", 0), ("dog", None), ("it says that it is a dog there", 1)],
+    "mathvista": [("B", 1), ("8/11", 1), ("(A) 3/11", 0), ("3/11", 0), ("nothing", None)],
     "mmstar": [("B", 1), ("(B)", 1), ("The answer is B", 1), ("C", 0), ("none of these", None)],
     "xlrs": [("(B) 2", 1), ("B", 1), ("A B", 0), ("two", None)],
     "lrsvqa": [("3", 1), ("3.", 1), ("Three.", 1), ("threes", 1), ("four", 0)],
@@ -144,6 +147,15 @@ METRICS = {
     ),
     # one question of two has no wrong answer, and one figure of two
     "hallusionbench": (["yes", "no", "yes"], {"aAcc": 2 / 3, "qAcc": 0.5, "fAcc": 0.5}),
+    "screenspot": (
+        ["[0.6, 0.5]", "[0.5, 0.5]"],
+        {"accuracy": 0.5, "desktop icon accuracy": 1, "web text accuracy": 0},
+    ),
+    "mmmu": (["B", "so it is 3.43", "half"], {"accuracy": 2 / 3, "mean of subjects": 0.5}),
+    "mathvista": (
+        ["A", "1.449", "[2007,2008]", "14.0"],
+        {"accuracy": 0.75, "figure question answering": 0, "math word problem": 1},
+    ),
     "mmstar": (["B", "A"], {"accuracy": 0.5, "mean of categories": 0.5}),
     "xlrs": (["B", "C A"], {"accuracy": 1, "mean of categories": 1}),
     "lrsvqa": (["3", "red", "3"], {"accuracy": 2 / 3, "mean of categories": 0.75}),
@@ -230,6 +242,7 @@ def test_several_images(tmp_path: Path) -> None:
     image, video = loaded(tmp_path, "seedbench", "hub")
     assert (len(image.open_images()), len(video.open_images())) == (1, 3)
     assert str(video.images[2]).endswith("test-00000-of-00001.parquet, row 1, image[2]")
+    assert [len(question.images) for question in loaded(tmp_path / "mmmu", "mmmu", "hub")] == [2, 1, 1]
 
 
 def test_a_model_that_knows_no_instructions(tmp_path: Path) -> None:

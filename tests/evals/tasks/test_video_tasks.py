@@ -48,6 +48,8 @@ def test_a_missing_video_is_named(tmp_path: Path, name: str, form: str) -> None:
 SCORES = {
     "videomme": [("B", 1), ("The best answer is: B. A dog.", 1), ("(C)", 0), ("the dog", None), ("A or B", 0)],
     "mvbench": [("B", 1), ("(B) A dog", 1), ("a dog", 1), ("A", 0), ("neither", None)],
+    "mlvu": [("B", 1), ("(B) A dog", 1), ("A", 0), ("neither", None)],
+    "longvideobench": [("B", 1), ("The best option is B", 1), ("E", 0), ("it", None)],
     "egoschema": [("B", 1), ("The answer is B", 1), ("E", 0), ("none of them", 0)],
     "activitynetqa": [("Dog.", 1), ("dogs", 0)],
 }

@@ -135,9 +135,9 @@ def _wrong_columns(name: str, values: list[Any]) -> Iterator[tuple[str, list[Any
         yield "a number", [3] * len(values)
     if isinstance(values[0], (int, list)):
         yield "text", ["x"] * len(values)
-    if name == "image":
-        first: Any = values[0]
-        one = first if isinstance(first, dict) else (first or [None])[0]
+    first: Any = values[0]
+    one: Any = first[0] if isinstance(first, list) and first else first
+    if (isinstance(one, dict) and "bytes" in one) or (name == "image" and not one):
         broken: list[tuple[str, Any]] = [
             ("no image", b"x" * 99),
             ("cut", one["bytes"][:60] if one else b""),
