@@ -97,16 +97,16 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 def unprunable_arguments(kwargs: Mapping[str, Any], model: Any) -> list[str]:
     """Return the arguments in a call of a model that only fit the unpruned sequence, by name."""
     config = model.config
-    found = ["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), Tensor) else []
-    found += packed_arguments(kwargs)
+    refused = ["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), Tensor) else []
+    refused += packed_arguments(kwargs)
     if kwargs.get("labels") is not None and _innermost(model.forward).__module__.startswith(FUSES_LOSS):
-        found.append("labels with use_liger_kernel=True")
+        refused.append("labels with use_liger_kernel=True")
     routed = kwargs.get(ROUTED)
     if routed is None and kwargs.get("labels") is not None:
-        routed = any(getattr(one, ROUTED, False) for one in (config, config.get_text_config()))
+        routed = any(getattr(part, ROUTED, False) for part in (config, config.get_text_config()))
     if routed and kwargs.get("attention_mask") is not None:
-        found.append(f"{ROUTED} with an attention_mask")
-    return found
+        refused.append(f"{ROUTED} with an attention_mask")
+    return refused
 
 
 def packed_arguments(kwargs: Mapping[str, Any]) -> list[str]:

@@ -27,6 +27,6 @@ def offloaded_weights(model: Any) -> dict[str, Any]:
 def _hooks(model: Any) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
         hook = getattr(module, "_hf_hook", None)
-        for one in getattr(hook, "hooks", [hook]):
-            if hasattr(one, "execution_device"):
-                yield name, one
+        for part in getattr(hook, "hooks", [hook]):
+            if hasattr(part, "execution_device"):
+                yield name, part

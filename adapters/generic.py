@@ -74,14 +74,14 @@ class InterfaceAdapter(ModelAdapter):
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        found = []
+        modalities = []
         for name in ("image", "video"):
             function, token_id = f"get_{name}_features", getattr(self.config, f"{name}_token_id", None)
             taken = inspect.signature(type(self.core).forward).parameters
             pixels = next((pixels for pixels in PIXELS[name] if pixels in taken), None)
             if token_id is not None and pixels is not None and hasattr(self.core, function):
-                found.append(Modality(name, function, pixels, token_id))
-        return tuple(found)
+                modalities.append(Modality(name, function, pixels, token_id))
+        return tuple(modalities)
 
     @property
     def inner_features(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -107,20 +107,20 @@ class InterfaceAdapter(ModelAdapter):
         Raises PruningError if the features of all images are one matrix, which does not say where an image begins, and
         for any other output.
         """
-        found = getattr(output, "pooler_output", output)
-        if not isinstance(found, (Tensor, list, tuple)) or any(not isinstance(image, Tensor) for image in found):
+        features = getattr(output, "pooler_output", output)
+        if not isinstance(features, (Tensor, list, tuple)) or any(not isinstance(image, Tensor) for image in features):
             raise PruningError(
                 f"{type(self).__name__} cannot read the features that {type(self.model).__name__} makes of images: "
-                f"they are in a {type(found).__name__}. Return a tensor of shape (images, tokens, width) or a list of "
-                f"tensors (tokens, width), or write an adapter with `features`: see adapters/README.md."
+                f"they are in a {type(features).__name__}. Return a tensor of shape (images, tokens, width) or a list "
+                f"of tensors (tokens, width), or write an adapter with `features`: see adapters/README.md."
             )
-        if isinstance(found, Tensor) and found.ndim == 2:
+        if isinstance(features, Tensor) and features.ndim == 2:
             raise PruningError(
                 f"{type(self.model).__name__} gives the features of all images as one matrix of shape "
-                f"{tuple(found.shape)}, in which {type(self).__name__} cannot tell images apart. Write an adapter with "
-                f"`features`: see adapters/README.md."
+                f"{tuple(features.shape)}, in which {type(self).__name__} cannot tell images apart. Write an adapter "
+                f"with `features`: see adapters/README.md."
             )
-        return list(found)
+        return list(features)
 
     def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
         return image_pixels(modality, arguments, len(layouts))

@@ -15,7 +15,7 @@ def check_heads(owner: str, needs: frozenset[str], adapter: ModelAdapter) -> Non
     """Raise UnsupportedError if any of the needs is read from heads that are split over several processes: the
     processes would keep different tokens."""
     names = {module: name for name, module in adapter.model.named_modules()}
-    towers = tuple(f"{names[one]}." for one in (adapter.vision_tower, *adapter.vision_towers) if one in names)
+    towers = tuple(f"{names[tower]}." for tower in (adapter.vision_tower, *adapter.vision_towers) if tower in names)
     plan: Any = adapter.model.tp_plan  # as DistributedConfig(tp_plan=...) has changed it
     attention = [name for name in plan if "att" in name]
     of_tower = [name for name in attention if name.startswith(towers)]

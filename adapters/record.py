@@ -61,7 +61,7 @@ def records() -> dict[str, Record]:
     """The records of all families, by `model_type`. Imports them all."""
     for module in iter_modules(families.__path__, f"{families.__name__}."):
         import_module(module.name)
-    return {one.model_type: RECORDS[one.class_name] for one in read_tested().values() if one.class_name in RECORDS}
+    return {row.model_type: RECORDS[row.class_name] for row in read_tested().values() if row.class_name in RECORDS}
 
 
 def record_of(model_type: str) -> Record:

@@ -55,7 +55,7 @@ PLACED_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuest
 
 def parts() -> dict[str, str]:
     """Class -> the part of it that can be pruned, from the records of all families."""
-    return dict(one.part_of.split(".") for one in records().values() if one.part_of)
+    return dict(record.part_of.split(".") for record in records().values() if record.part_of)
 
 
 def is_refused(names: Sequence[str]) -> bool:
@@ -83,7 +83,7 @@ def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | No
             f"class that generates, with the same base model, pad prompts on the left, and apply the head to the last "
             f"hidden state."
         )
-    part = next((found[name] for found in [parts()] for name in names if name in found), None)
+    part = next((known[name] for known in [parts()] for name in names if name in known), None)
     if part is not None:
         return f"{names[0]} combines several models; .{part} sees the images. Patch that: patch(model.{part}, ...)."
     if whole is not None:

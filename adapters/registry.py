@@ -153,8 +153,8 @@ def _is_ours(adapter: type[ModelAdapter]) -> bool:
     return adapter.__module__.startswith(f"{FAMILIES}.")
 
 
-def _is_adapter(found: object) -> TypeGuard[type[ModelAdapter]]:
-    return isinstance(found, type) and issubclass(found, ModelAdapter)
+def _is_adapter(value: object) -> TypeGuard[type[ModelAdapter]]:
+    return isinstance(value, type) and issubclass(value, ModelAdapter)
 
 
 def check_transformers(name: str = "tokenprune", since: tuple[int, int] = TRANSFORMERS_RANGE[0]) -> None:

@@ -48,7 +48,7 @@ class Tested:
 @cache
 def read_tested() -> dict[str, Tested]:
     """Return what was tested, by the name of the test family."""
-    return {name: Tested(**found) for name, found in json.loads(FILE.read_text(encoding="utf-8")).items()}
+    return {name: Tested(**row) for name, row in json.loads(FILE.read_text(encoding="utf-8")).items()}
 
 
 def combination_of(adapter: ModelAdapter) -> tuple[str, str, list[str], list[str]]:
@@ -56,7 +56,7 @@ def combination_of(adapter: ModelAdapter) -> tuple[str, str, list[str], list[str
     transformers have their module in their names."""
     tower = getattr(adapter, "vision_tower", None)
     parts = [type(unwrap_part(part)) for part in (adapter.language_model, *([] if tower is None else [tower]))]
-    names = [one.__name__ if one.__module__.startswith("transformers.") else str(one) for one in parts]
+    names = [part.__name__ if part.__module__.startswith("transformers.") else str(part) for part in parts]
     return type(adapter.model).__name__, type(adapter).__name__, names, sorted(set(adapter.decoder.layers.kinds))
 
 
@@ -64,5 +64,5 @@ def is_tested(adapter: ModelAdapter) -> bool:
     """Return whether the contract matrix ran a model's combination of classes. For models that need a later version of
     transformers than the stored matrix, the parts are not known, and any counts."""
     name, kind, classes, layers = combination_of(adapter)
-    same = (one for one in read_tested().values() if (one.class_name, one.adapter) == (name, kind))
-    return any(one.classes in ([], classes) and one.layers in ([], layers) for one in same)
+    same = (row for row in read_tested().values() if (row.class_name, row.adapter) == (name, kind))
+    return any(row.classes in ([], classes) and row.layers in ([], layers) for row in same)

@@ -30,10 +30,10 @@ class ConvolutionalAdapter(InterfaceAdapter):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        found = self.find_attention(self.vision_tower)
-        self._attends = found is not None
-        if found is not None:
-            self.tower = found
+        attention = self.find_attention(self.vision_tower)
+        self._attends = attention is not None
+        if attention is not None:
+            self.tower = attention
 
     @abstractmethod
     def find_attention(self, vision: Any) -> Tower | None:

@@ -76,9 +76,9 @@ def interval(scores: Sequence[float], images: Sequence[int]) -> Interval:
     return with_a_width(_bootstrap(sums, counts))
 
 
-def with_a_width(found: Interval) -> Interval:
+def with_a_width(interval: Interval) -> Interval:
     """Return a bootstrap's interval; NaN if every draw gave the same, which tells nothing of other images."""
-    return found if found[1] - found[0] > ROUNDING else (float("nan"), float("nan"))
+    return interval if interval[1] - interval[0] > ROUNDING else (float("nan"), float("nan"))
 
 
 def interval_of_ratios(
@@ -181,9 +181,9 @@ def as_equal_losses(lost: Array, counts: Array, another: float) -> tuple[float, 
     return unit, float(sizes.sum()) / unit - 1
 
 
-def exact_bound(found: float, n: int, confidence: float) -> float:
+def exact_bound(count: float, n: int, confidence: float) -> float:
     """Return the share that is not exceeded with this confidence if `found` of `n` were found (Clopper and Pearson)."""
-    return 1.0 if found >= n else float(beta.ppf(confidence, found + 1, n - found))
+    return 1.0 if count >= n else float(beta.ppf(confidence, count + 1, n - count))
 
 
 def _by_image(images: Array, *values: Array) -> list[Array]:

@@ -81,7 +81,7 @@ class EncodedImage:
 
     def statistics_on(self, device: torch.device) -> dict[str, Any]:
         """The statistics on a device: the visual tokens may be on another device than the tower."""
-        return {name: _to_device(one, device) for name, one in self.statistics.items()}
+        return {name: _to_device(value, device) for name, value in self.statistics.items()}
 
     @classmethod
     def concat(cls, tiles: Sequence[EncodedImage]) -> EncodedImage:
@@ -142,7 +142,7 @@ def in_rows(images: Sequence[EncodedImage], counts: Sequence[int]) -> list[Encod
 
 
 def _to_device(statistic: Any, device: torch.device) -> Any:
-    return tuple(one.to(device) for one in statistic) if isinstance(statistic, tuple) else statistic.to(device)
+    return tuple(part.to(device) for part in statistic) if isinstance(statistic, tuple) else statistic.to(device)
 
 
 def _concat(parts: list[Any], layout: Layout) -> Any:

@@ -43,21 +43,21 @@ def load_entry_point(entry: EntryPoint, what: str, fits: Callable[[Any], bool], 
     package, others = _package(entry), entry_points(group=entry.group, name=entry.name)
     if len({other.value for other in others}) > 1:
         raise UnsupportedError(
-            f"several packages provide {what}: {', '.join(f'{_package(one)} ({one.value})' for one in others)}. "
+            f"several packages provide {what}: {', '.join(f'{_package(each)} ({each.value})' for each in others)}. "
             f"Uninstall all but one."
         )
     try:
-        found = entry.load()
+        loaded = entry.load()
     except Exception as error:  # the package's own code may raise anything
         raise UnsupportedError(
             f"{package} provides {what}, but it cannot be imported from {entry.value}: {error!r}. Update or uninstall "
             f"{package}."
         ) from error
-    if not fits(found):
+    if not fits(loaded):
         raise UnsupportedError(
             f"{package} names {entry.value} as {what}, but that is not {wanted}. Update or uninstall {package}."
         )
-    return found
+    return loaded
 
 
 def _package(entry: EntryPoint) -> str:

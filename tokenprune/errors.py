@@ -52,7 +52,7 @@ def alike(name: str, other: str) -> bool:
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """The sentence for a name that is not in a list: what was read, the nearest guess, the whole list."""
     options = sorted(known)
-    near = [one for one in options if alike(one, str(name))] or get_close_matches(str(name), options, n=1)
+    near = [option for option in options if alike(option, str(name))] or get_close_matches(str(name), options, n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}.{guess} Known: {', '.join(options)}."
 

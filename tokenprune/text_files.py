@@ -50,9 +50,9 @@ def parse_json(text: str, where: str, then: str = "", *, one_line: bool = False,
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice!r} appears twice; keep one of them")
-    return found
+    return values

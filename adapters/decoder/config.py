@@ -141,8 +141,8 @@ class Decoder:
         if (self.noncausal or self.layers.patterned) and implementation not in TENSOR_MASKS:
             window = "sliding-window attention"
             names = {SLIDING: window, REFERENCE: window, CHUNKED: "chunked attention", INDEXED: "indexed attention"}
-            found = (name for kind, name in names.items() if kind in self.layers.kinds)
-            what = next(found, "attention that is not causal")
+            known = (name for kind, name in names.items() if kind in self.layers.kinds)
+            what = next(known, "attention that is not causal")
             raise UnsupportedError(
                 f"{what} needs its own masks after pruning, and attn_implementation={implementation!r} does not take "
                 f'them. Load the model with attn_implementation="sdpa" or "eager".'

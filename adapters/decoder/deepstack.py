@@ -22,19 +22,19 @@ def prune_deepstack(
     if visual is None:
         return
     expanded = visual.ndim == 3  # (batch, length, width), or as a column
-    still, left = kept_features(visual[..., 0] if expanded else visual, packing)
+    still, index = kept_features(visual[..., 0] if expanded else visual, packing)
     kwargs[mask_name] = still[..., None].expand(-1, -1, visual.shape[2]) if expanded else still
     if isinstance(features, dict):
-        kwargs[features_name] = {layer: part[left.to(part.device)] for layer, part in features.items()}
+        kwargs[features_name] = {layer: part[index.to(part.device)] for layer, part in features.items()}
     elif features is not None:
-        kwargs[features_name] = [part[left.to(part.device)] for part in features]
+        kwargs[features_name] = [part[index.to(part.device)] for part in features]
 
 
 def prune_added(arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
     """Prune the mask and the features of a call of `ADDS_FEATURES` to the columns that an in-LLM stage has left."""
     hidden, visual, features = arguments
-    visual, left = kept_features(visual, packing)
-    return hidden, visual, features[left.to(features.device)]
+    visual, index = kept_features(visual, packing)
+    return hidden, visual, features[index.to(features.device)]
 
 
 def kept_features(

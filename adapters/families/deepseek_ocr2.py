@@ -96,7 +96,7 @@ def heads_of(call: Mapping[str, Any], n_patches: int, n_groups: int) -> QueryKey
         [part[:, :n_patches] for part in queries],
         [part[:, :n_patches].repeat_interleave(n_groups, 0) for part in keys],
         [torch.ones(n_patches, dtype=torch.bool, device=cos.device)] * len(queries),
-        [reading_shares(one[:, n_patches:], all_[:, :n_patches], cos.shape[-1] ** -0.5) for one, all_ in tiles],
+        [reading_shares(reading[:, n_patches:], all_[:, :n_patches], cos.shape[-1] ** -0.5) for reading, all_ in tiles],
     )
 
 

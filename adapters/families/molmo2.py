@@ -36,7 +36,7 @@ class Molmo2Adapter(ModelAdapter):
             grids = [((1, h, w), (1, rows, columns)) for h, w, rows, columns in arguments["image_grids"].tolist()]
         else:
             grids = [(tuple(grid),) for grid in arguments["video_grids"].tolist()]
-        pooled = arguments[f"{modality.name}_token_pooling"].split([len(one) for one in output.pooler_output])
+        pooled = arguments[f"{modality.name}_token_pooling"].split([len(image) for image in output.pooler_output])
         n_patches = arguments[modality.pixels].shape[-2]
         return [pooled_layout(grid, indices, n_patches) for grid, indices in zip(grids, pooled, strict=True)]
 
@@ -65,8 +65,8 @@ def pool(values: Float[Tensor, "tiles patches"], indices: Int[Tensor, "visual po
     """Average the patches of every visual token."""
     indices = indices.to(values.device)
     valid = indices >= 0
-    found = values.flatten()[indices.clamp(min=0)] * valid
-    return found.sum(1) / valid.sum(1)
+    patches = values.flatten()[indices.clamp(min=0)] * valid
+    return patches.sum(1) / valid.sum(1)
 
 
 TOWER = Tower(attrgetter("layers"), projected_points, n_prefix=0)

@@ -93,7 +93,7 @@ def stays_by_window(model: type[nn.Module], config: type) -> bool:
         tiny.vision_tower.layers[0].self_attn.out_proj.weight.zero_()  # no visual token sees another
         grid, pixels = torch.tensor([[1, 4, 6]]), torch.zeros(24, 3)
         changed = pixels.index_fill(0, torch.arange(8, 12), 1.0)
-        before, after = (tiny.get_image_features(one, grid).pooler_output[0] for one in (pixels, changed))
+        before, after = (tiny.get_image_features(image, grid).pooler_output[0] for image in (pixels, changed))
     return bool((before[4] != after[4]).any())
 
 

@@ -46,8 +46,8 @@ class PI0Adapter(Policy, PaliGemmaAdapter):
         return call["input_ids"] == self.config.image_token_id, call["pixel_attention_mask"].bool().flatten()
 
     def expert_outputs(self, layer: int) -> Sequence[nn.Module]:
-        one: Any = self._whole.model.dit.layers[layer]
-        return one.self_attn, one.mlp
+        block: Any = self._whole.model.dit.layers[layer]
+        return block.self_attn, block.mlp
 
     def visual_mask(self, modality: Modality, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch length"] | None:
         """Raises PruningError for embeddings that the patched policy did not make."""

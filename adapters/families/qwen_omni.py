@@ -27,8 +27,8 @@ def _all_points(block: Any) -> CapturePoints:
 
 def _attend(attention: Any, hidden: Tensor, ends: Tensor, rotation: Rotation, bias: Tensor) -> Tensor:
     captured = {"queries": attention.q(hidden), "keys": attention.k(hidden), "values": attention.v(hidden)}
-    found = biased(project_separate(attention, captured, rotation), ends, bias, attention.scaling)
-    return attention.proj(found.to(hidden.dtype))
+    heads = biased(project_separate(attention, captured, rotation), ends, bias, attention.scaling)
+    return attention.proj(heads.to(hidden.dtype))
 
 
 _ATTENTION = RowAttention(_all_points, project_separate, _attend)

@@ -44,7 +44,7 @@ def frame_pairs(n_frames: int, frame: Layout) -> Layout:
 
 def to_tokens_of_pairs(values: Float[Tensor, "frames patches"], frame: Layout) -> Float[Tensor, " visual"]:
     """Map to visual tokens that each cover two frames: the mean over both."""
-    of_frames = torch.stack([frame.to_tokens(one[None]) for one in values])
+    of_frames = torch.stack([frame.to_tokens(value[None]) for value in values])
     return of_frames.unflatten(0, (-1, 2)).mean(1).flatten()
 
 

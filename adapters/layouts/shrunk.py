@@ -35,21 +35,21 @@ def shrunk_grid(grid: Grid3, n_kept: int) -> Grid3:
     frames, height, width = grid
     if frames * height * width <= n_kept:
         return grid
-    found = []
+    fitting = []
     for rows in range(1, height + 1):
         # A factor from (rows - 1/2) / height to just below (rows + 1/2) / height gives so many rows.
         least = ((2 * rows - 1) * width + height) // (2 * height)
         most = -(-((2 * rows + 1) * width + height) // (2 * height)) - 1
         columns = min(most, width, n_kept // (frames * rows))
         if columns >= max(1, least):
-            found.append((rows * columns, -abs(rows * width - columns * height) / (rows * width), rows, columns))
-    if not found:
+            fitting.append((rows * columns, -abs(rows * width - columns * height) / (rows * width), rows, columns))
+    if not fitting:
         images = f"a video of {frames} frames with {height} x {width}" if frames > 1 else f"{height} x {width}"
         raise PruningError(
             f"no image with the aspect ratio of {images} visual tokens has at most {n_kept}: its shorter side would be "
             f"less than half a token. Keep more visual tokens, crop the image{', or pass fewer frames' * (frames > 1)}."
         )
-    _, _, rows, columns = max(found)
+    _, _, rows, columns = max(fitting)
     return frames, rows, columns
 
 
@@ -92,7 +92,7 @@ def shrunk_row(
             cells = rearrange(resized(images, *sizes[-1]), cut, row=n_patches[0] // fold, **sides)
             part, grids[i] = cells.view(-1, *part.shape[1:]), [frames, *n_patches]
         parts.append(part)
-    if all(one is whole for one, whole in zip(parts, row, strict=True)):  # nothing to copy
+    if all(part is whole for part, whole in zip(parts, row, strict=True)):  # nothing to copy
         return ShrunkArguments(dict(arguments), sizes)
     small_grids = arguments[name].new_tensor(grids)
     return ShrunkArguments({**arguments, modality.pixels: torch.cat(parts), name: small_grids}, sizes)

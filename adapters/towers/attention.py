@@ -82,8 +82,8 @@ def attend_separate(
 ) -> tuple[Float[Tensor, "*one patches width"], None]:
     """Repeat PaddleOCR-VL's attention, with separate projections and "out_proj", with a bias."""
     captured = {name: module(hidden) for name, module in separate_points(attention).outputs.items()}
-    found = biased(project_separate(attention, captured, rotation), ends, bias, attention.head_dim**-0.5)
-    return attention.out_proj(found.view(hidden.shape).to(hidden.dtype)), None
+    heads = biased(project_separate(attention, captured, rotation), ends, bias, attention.head_dim**-0.5)
+    return attention.out_proj(heads.view(hidden.shape).to(hidden.dtype)), None
 
 
 def biased(
@@ -92,7 +92,7 @@ def biased(
     """Attend within segments, with the bias of each key added to its logits."""
     lengths = ends.diff().tolist()
     parts = zip(*(part.split(lengths) for part in (*projected, bias.to(projected[0].dtype))), strict=True)
-    found = [
+    heads = [
         scaled_dot_product_attention(
             *(part.transpose(0, 1)[None] for part in (queries, keys, values)),
             attn_mask=added.expand(1, 1, len(queries), -1),
@@ -100,7 +100,7 @@ def biased(
         )
         for queries, keys, values, added in parts
     ]
-    return torch.cat(found, 2)[0].transpose(0, 1).flatten(1)
+    return torch.cat(heads, 2)[0].transpose(0, 1).flatten(1)
 
 
 def joint_points(attention: Any) -> CapturePoints:

@@ -66,8 +66,8 @@ class BatchLayers:
         if tower.values is None or n_before < 1 or kernel_of(vision) not in KERNELS:
             return None
         n_heads = vision.config.num_attention_heads
-        found = cls(tower, layers, tuple(range(n_before)), n_heads, patches, whole_images, projector)
-        return found if takes_mask(found.masked(0)) else None
+        own = cls(tower, layers, tuple(range(n_before)), n_heads, patches, whole_images, projector)
+        return own if takes_mask(own.masked(0)) else None
 
     def masked(self, number: int) -> nn.Module:
         """The module of a layer that takes the mask: the layer itself, or its attention."""

@@ -141,10 +141,10 @@ def tower_of(model_type: str, owner: str) -> Tower:
             f"Supported: {', '.join(sorted({*TOWERS, *installed}))}. Add one with "
             f"tokenprune.adapters.register_tower({model_type!r}, Tower(...)), see adapters/README.md."
         )
-    found = load_entry_point(
+    loaded = load_entry_point(
         installed[model_type],
         f"the vision tower for {model_type}",
         lambda tower: isinstance(tower, Tower),
         "a tokenprune.adapters.Tower",
     )
-    return register_tower(model_type, found)
+    return register_tower(model_type, loaded)

@@ -80,10 +80,10 @@ def compare(
         times.append(time.perf_counter() - start)
         other = actions_of(policy, inputs, ~own_seed % 2**31)[:, :width]
         noise.append(float((other - unpruned).abs().mean()))
-        for setup, found in zip(setups, measured, strict=True):
-            found.append(_measure(setup, policy, inputs, own_seed, unpruned))
+        for setup, runs in zip(setups, measured, strict=True):
+            runs.append(_measure(setup, policy, inputs, own_seed, unpruned))
     episodes = [observation.episode for observation in observations]
-    return [_summary(setup, found, times, noise, episodes) for setup, found in zip(setups, measured, strict=True)]
+    return [_summary(setup, runs, times, noise, episodes) for setup, runs in zip(setups, measured, strict=True)]
 
 
 def _measure(
@@ -106,7 +106,7 @@ def _summary(
     episodes: Sequence[int],
 ) -> ActionError:
     n = len(measured)
-    means = [float(one.error.mean()) for one in measured]
+    means = [float(run.error.mean()) for run in measured]
     bounds = interval_of_ratios([(means, [1.0] * n, 1.0)], episodes)
     return ActionError(
         label=setup.label,
@@ -115,12 +115,12 @@ def _summary(
         n=n,
         mean=sum(means) / n,
         interval=bounds if isfinite(bounds[0]) else None,
-        first=float(torch.stack([one.error[0].mean() for one in measured]).mean()),
-        worst=float(torch.stack([one.error.max() for one in measured]).max()),
+        first=float(torch.stack([run.error[0].mean() for run in measured]).mean()),
+        worst=float(torch.stack([run.error.max() for run in measured]).max()),
         other_noise=sum(noise) / len(noise),
-        seconds=float(torch.tensor([one.seconds for one in measured]).median()),
+        seconds=float(torch.tensor([run.seconds for run in measured]).median()),
         unpruned_seconds=float(torch.tensor(times).median()),
         visual=measured[0].visual,
         kept=measured[0].kept,
-        kv_read=sum(one.kv_read for one in measured) / n,
+        kv_read=sum(run.kv_read for run in measured) / n,
     )

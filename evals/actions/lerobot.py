@@ -54,7 +54,7 @@ def _kinds(info: Record) -> dict[str, str]:
     features = info["features"]
     if not isinstance(features, dict):
         raise DataError(f"{info.where}, 'features': expected an object, found {describe_value(features)}")
-    records = {name: Record(f"{info.where}, {name!r}", one) for name, one in features.items()}
+    records = {name: Record(f"{info.where}, {name!r}", feature) for name, feature in features.items()}
     return {name: record.text("dtype") for name, record in records.items() if not _is_depth(record)}
 
 
@@ -65,17 +65,17 @@ def _is_depth(feature: Record) -> bool:
 
 def _cameras(folder: Path, info: Record, version: str, kinds: Mapping[str, str]) -> list[Camera]:
     """Return every camera, sorted by name."""
-    found: list[Camera] = []
+    cameras: list[Camera] = []
     videos: _Videos | None = None
     for name in sorted(kinds):
         if kinds[name] == "image":
-            found.append(lambda row, name=name: row.image(name))
+            cameras.append(lambda row, name=name: row.image(name))
         elif kinds[name] == "video":
             videos = videos or _Videos(folder, info, version)
-            found.append(lambda row, name=name, videos=videos: videos.frame(row, name))
-    if not found:
+            cameras.append(lambda row, name=name, videos=videos: videos.frame(row, name))
+    if not cameras:
         raise DataError(f"{info.where}: no feature of dtype 'image' or 'video', so there is nothing to prune")
-    return found
+    return cameras
 
 
 class _Videos:

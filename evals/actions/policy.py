@@ -15,9 +15,9 @@ from tokenprune.evals.models.loading import named, read_config
 
 #: The types of models that are policies, and their classes.
 POLICIES = {
-    one.model_type: one.class_name
-    for one in read_tested().values()
-    if issubclass(ADAPTERS.get(one.class_name, object), Policy)
+    row.model_type: row.class_name
+    for row in read_tested().values()
+    if issubclass(ADAPTERS.get(row.class_name, object), Policy)
 }
 
 
@@ -93,5 +93,5 @@ def _check_width(policy: Any, processor: Any, where: str, width: int) -> None:
 
 def _n_statistics(processor: Any, feature: str) -> int | None:
     """Return how many numbers a processor has statistics of, quantiles or means; None if it has none."""
-    found = (getattr(processor, f"{feature}_{name}", None) for name in ("q01", "mean"))
-    return next((len(values) for values in found if values is not None), None)
+    stored = (getattr(processor, f"{feature}_{name}", None) for name in ("q01", "mean"))
+    return next((len(values) for values in stored if values is not None), None)

@@ -16,29 +16,29 @@ def load_observations(folder: Path) -> list[Observation]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of observations")
     if (folder / FILE).is_file():
-        found = [_of_line(folder, number, record) for number, record in enumerate(line_records(folder / FILE))]
+        observations = [_of_line(folder, number, record) for number, record in enumerate(line_records(folder / FILE))]
     elif (folder / INFO).is_file():
-        found = lerobot_observations(folder)
+        observations = lerobot_observations(folder)
     else:
         raise DataError(
             f'{folder}: no observations; needs {FILE}, with lines like {{"images": ["front.jpg"], "state": [0.1], '
             f'"task": "pick up the cup"}}, or a LeRobot data set with {INFO}'
         )
-    if not found:
+    if not observations:
         raise DataError(f"{folder}: holds no observations; record some, or name another folder")
-    first = found[0]
-    for one in found:
-        if len(one.images) != len(first.images):
+    first = observations[0]
+    for seen in observations:
+        if len(seen.images) != len(first.images):
             raise DataError(
-                f"{one.where}: {len(one.images)} images, but {first.where} has {len(first.images)}; give the policy "
-                f"the same cameras each time"
+                f"{seen.where}: {len(seen.images)} images, but {first.where} has {len(first.images)}; give the "
+                f"policy the same cameras each time"
             )
-        if (one.state is None) != (first.state is None) or len(one.state or ()) != len(first.state or ()):
+        if (seen.state is None) != (first.state is None) or len(seen.state or ()) != len(first.state or ()):
             raise DataError(
-                f"{one.where}: a state of {len(one.state or ())} numbers, but {first.where} has "
+                f"{seen.where}: a state of {len(seen.state or ())} numbers, but {first.where} has "
                 f"{len(first.state or ())}; give every observation the same state, or none"
             )
-    return found
+    return observations
 
 
 def _of_line(folder: Path, number: int, record: Record) -> Observation:

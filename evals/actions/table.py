@@ -13,7 +13,7 @@ Errors are absolute differences from the unpruned policy's actions, in the polic
 
 def table(results: Sequence[ActionError]) -> Table:
     """A row for each strategy and keep ratio."""
-    found = Table(
+    table = Table(
         "strategy",
         "position IDs",
         "keep ratio",
@@ -29,7 +29,7 @@ def table(results: Sequence[ActionError]) -> Table:
     )
     for result in results:
         interval = "" if result.interval is None else f" [{result.interval[0]:.3g}, {result.interval[1]:.3g}]"
-        found.add_row(
+        table.add_row(
             result.label,
             result.position_ids,
             f"{100 * result.keep_ratio:g}%",
@@ -40,4 +40,4 @@ def table(results: Sequence[ActionError]) -> Table:
             f"{result.kv_read:.0%}",
             f"{result.seconds:.3f} s (unpruned {result.unpruned_seconds:.3f})",
         )
-    return found
+    return table

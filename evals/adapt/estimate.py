@@ -83,7 +83,7 @@ def estimate(
         torch.cuda.set_rng_state_all(states[1])
     trained = n_trained(model)
     n_weights = sum(weight.numel() for weight in model.parameters())
-    seconds = (accumulate * one for one in (whole, pruned, teaching))
+    seconds = (accumulate * part for part in (whole, pruned, teaching))
     return Estimate(trained, n_weights, peak + OPTIMISER_BYTES * trained, free, *seconds)
 
 
@@ -91,9 +91,9 @@ def timed(run: Callable[[], T], device: torch.device) -> tuple[float, T]:
     """Return how many seconds a call takes, and its result. What was begun before it is not counted."""
     _finish(device)
     start = time.perf_counter()
-    found = run()
+    result = run()
     _finish(device)
-    return time.perf_counter() - start, found
+    return time.perf_counter() - start, result
 
 
 def _finish(device: torch.device) -> None:

@@ -29,11 +29,11 @@ class Example:
 
 def by_image(questions: Sequence[Question], most: int) -> list[tuple[Question, ...]]:
     """Groups of at most `most` questions about the same images."""
-    found: dict[tuple[object, ...], list[Question]] = {}
+    by_image: dict[tuple[object, ...], list[Question]] = {}
     for question in questions:
-        found.setdefault(identities(question), []).append(question)
+        by_image.setdefault(identities(question), []).append(question)
     groups = []
-    for own in found.values():
+    for own in by_image.values():
         n_groups = -(-len(own) // most)
         groups += [tuple(own[number::n_groups]) for number in range(n_groups)]
     return groups

@@ -83,7 +83,7 @@ class RowGenerator:
 
         def answer(row: int, question: int, example: Example) -> UnprunedAnswer:
             place = row * len(questions) + question
-            return self._answer(example, steps[row][question], [one.at(place) for one in distributions])
+            return self._answer(example, steps[row][question], [part.at(place) for part in distributions])
 
         return [
             [answer(row, question, example) for question, example in enumerate(of_row.examples)]
@@ -106,7 +106,7 @@ class RowGenerator:
             return None
         batch = on_device(self.collator([Row(tuple(example for example, _ in answers))]), self.model)
         logits = answer_logits(self.model, batch, self.head)
-        cached = Distributions.concat([one for _, one in answers if one is not None]).to(logits.device)
+        cached = Distributions.concat([part for _, part in answers if part is not None]).to(logits.device)
         divergence = float(cached.divergence(logits)) / len(logits)
         if divergence > max(1e-5, 2 * torch.finfo(self.collator.dtype).eps):  # rounding
             return f"with a cache, the model then answers something else (by {divergence:.2g} nats)"
@@ -126,8 +126,8 @@ class RowGenerator:
     @property
     def _ends(self) -> list[int]:
         """The tokens that end an answer."""
-        found = self.model.generation_config.eos_token_id
-        return found if isinstance(found, list) else [] if found is None else [found]
+        ids = self.model.generation_config.eos_token_id
+        return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
 def _visible(questions: Int[Tensor, " question"], parts: Int[Tensor, "row n"]) -> Bool[Tensor, "row 1 question n"]:

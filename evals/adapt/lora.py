@@ -35,15 +35,15 @@ def target_names(model: Any, part: Part) -> list[str]:
     elsewhere |= set(adapter.language_model.modules())
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     head = model.get_output_embeddings()
-    found = [
+    names = [
         name
         for name, module in linear.items()
         if (module in decoder and part != "projector")
         or (module not in elsewhere and module is not head and part != "decoder")
     ]
-    if not found:
+    if not names:
         raise UnsupportedError(f"{type(model).__name__} has no linear layers in its {part}, so nothing can be trained.")
-    return found
+    return names
 
 
 def n_trained(model: nn.Module) -> int:

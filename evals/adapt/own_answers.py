@@ -40,22 +40,22 @@ def own_answers(
     """
     run, say = RunFolder(folder), plain_printer(console)
     with run.writing() as write, progress_bar(console) as progress:
-        found = {(key.task, key.id): UnprunedAnswer(answer.text, None) for key, answer in run.answers().items()}
-        bar = progress.add_task("unpruned answers", total=sum(map(len, groups)), completed=len(found))
+        known = {(key.task, key.id): UnprunedAnswer(answer.text, None) for key, answer in run.answers().items()}
+        bar = progress.add_task("unpruned answers", total=sum(map(len, groups)), completed=len(known))
         if _can_generate_at_once(generator, groups, say):
-            asked = _at_once(generator, groups, batch, found.keys())
+            asked = _at_once(generator, groups, batch, known.keys())
         else:
             asked = _one_by_one(generator, [question for group in groups for question in group], batch_tokens, run)
         for batch_answers in asked:
-            new = [(answer, one) for answer, one in batch_answers if (answer.task, answer.id) not in found]
+            new = [(answer, unpruned) for answer, unpruned in batch_answers if (answer.task, answer.id) not in known]
             write([answer for answer, _ in new])
-            found |= {(answer.task, answer.id): one for answer, one in new}
+            known |= {(answer.task, answer.id): unpruned for answer, unpruned in new}
             progress.advance(bar, len(new))
-    n_answered = sum(one.text != "" for one in found.values())
+    n_answered = sum(answer.text != "" for answer in known.values())
     if not n_answered:
         raise DataError("the unpruned model answers none of the questions, so there is nothing to learn from it.")
     say(f"Learning the unpruned model's own answers to {n_answered} questions.")
-    return found
+    return known
 
 
 def _can_generate_at_once(

@@ -73,8 +73,8 @@ class Collator:
     def answer(self, text: str) -> list[int]:
         """The tokens of an answer, with its end."""
         tokenizer = self.processor.tokenizer
-        found = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*found, tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else list(found)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else list(ids)
 
     def _padded(self, rows: Sequence[Row]) -> tuple[dict[str, Any], Int[Tensor, "batch n"], Int[Tensor, "batch n"]]:
         """A batch as if each row had one question; parts and position IDs of its tokens."""
@@ -111,7 +111,7 @@ class Collator:
         ends = [first[-1:]]
         if len(row.examples) > 1:
             n_images = len(row.examples[0].question.images)
-            texts = [chat_prompt(self.processor, one.question.text, n_images) for one in row.examples]
+            texts = [chat_prompt(self.processor, example.question.text, n_images) for example in row.examples]
             options = tokenizer_options(self.processor, texts[0])
             prompts = self.processor.tokenizer(texts, **options)["input_ids"]
             ends = [prompt[common_prefix_length(prompts) :] for prompt in prompts]
@@ -132,10 +132,10 @@ class Collator:
     def _learnt(self, example: Example) -> list[int]:
         if example.answer is None:
             return []
-        found = self.answer(example.answer)
-        if found in ([], [self.processor.tokenizer.eos_token_id]):
+        ids = self.answer(example.answer)
+        if ids in ([], [self.processor.tokenizer.eos_token_id]):
             raise DataError(f"{example.question.id}: an answer without tokens cannot be learnt; leave the question out")
-        return found
+        return ids
 
     @property
     def _answer_type(self) -> int:

@@ -79,7 +79,7 @@ def _shrunk(inputs: dict[str, Any], size: tuple[int, int], n_fewer: int, token: 
     n_full = int(placeholders[0].sum()) // n_images
     kept = ~placeholders | ((placeholders.cumsum(1) - 1) % n_full < n_full - n_fewer)
     columns = kept.nonzero()[:, 1].view(len(ids), -1)
-    found = {**inputs, "pixel_values": interpolate(pixels.float(), size, mode="bicubic", antialias=True).to(pixels)}
+    small = {**inputs, "pixel_values": interpolate(pixels.float(), size, mode="bicubic", antialias=True).to(pixels)}
     for name in ("input_ids", "labels", "attention_mask", "position_ids"):
         value = inputs.get(name)
         if not isinstance(value, Tensor):
@@ -90,5 +90,5 @@ def _shrunk(inputs: dict[str, Any], size: tuple[int, int], n_fewer: int, token: 
             value = torch.stack([mask[:, own][:, :, own] for mask, own in zip(value, columns, strict=True)])
         else:
             value = value.gather(1, columns)
-        found[name] = value
-    return found
+        small[name] = value
+    return small

@@ -75,9 +75,9 @@ class Teacher:
     def distributions(self, batch: Mapping[str, Any], rows: Sequence[Row]) -> Distributions:
         """Its distributions at the labels of `batch`, which was made of `rows`. The model must not be patched."""
         if not all(row in self._known for row in rows):
-            found = teacher_distributions(self._model, batch, self._head).to("cpu")
+            distributions = teacher_distributions(self._model, batch, self._head).to("cpu")
             counts = is_learnt(batch["labels"]).sum(1).tolist()
-            self._known.update(zip(rows, found.split(counts), strict=True))
+            self._known.update(zip(rows, distributions.split(counts), strict=True))
         return Distributions.concat([self._known[row] for row in rows]).to(batch["labels"].device)
 
 

@@ -128,7 +128,7 @@ def arguments(
     folder: of the checkpoints. save_every: steps from one to the next. autocast: multiply in bfloat16, even with the
         trained weights, which are kept in float32.
     """
-    found = TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=training.steps,
         per_device_train_batch_size=training.batch,
@@ -149,9 +149,11 @@ def arguments(
         bf16=autocast,
         dataloader_pin_memory=not cpu,
     )
-    if found.n_gpu > 1:  # the Trainer would copy the model to all of them, and the copies would share the patch's hooks
-        found._n_gpu = 1
-    return found
+    if (
+        arguments.n_gpu > 1
+    ):  # the Trainer would copy the model to all of them, and the copies would share the patch's hooks
+        arguments._n_gpu = 1
+    return arguments
 
 
 def highest_rise(losses: Sequence[tuple[int, float]]) -> tuple[int, float] | None:
@@ -170,8 +172,8 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The last complete checkpoint: a killed process may leave an incomplete one. The Trainer writes its state last."""
     steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
     numbered = (path for path, step in steps.items() if step.isdecimal())  # others are a user's copies
-    found = sorted(numbered, key=lambda path: int(steps[path]), reverse=True)
-    return next((path for path in found if _complete(path)), None)
+    latest = sorted(numbered, key=lambda path: int(steps[path]), reverse=True)
+    return next((path for path in latest if _complete(path)), None)
 
 
 def _complete(checkpoint: Path) -> bool:

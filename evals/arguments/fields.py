@@ -45,7 +45,7 @@ class Settings:
             if "nargs" in about and (isinstance(value, (str, Iterator)) or not isinstance(value, Iterable)):
                 raise SettingError(f"{name}: found {value!r}, which is not a list; write {name}=[...]")
             if "choices" in about:
-                wrong = [one for one in (value if "nargs" in about else [value]) if one not in about["choices"]]
+                wrong = [item for item in (value if "nargs" in about else [value]) if item not in about["choices"]]
                 if wrong:
                     raise SettingError(unknown(name, wrong[0], about["choices"]))
             if about.get("type") is count and "nargs" not in about:

@@ -143,7 +143,7 @@ class _StoreBox(Action):
         left, top, right, bottom = values
         if not (all(map(isfinite, values)) and left < right and top < bottom):
             raise ArgumentError(
-                self, f"{' '.join(f'{one:g}' for one in values)} is not a box: X1 must be below X2, and Y1 below Y2"
+                self, f"{' '.join(f'{edge:g}' for edge in values)} is not a box: X1 must be below X2, and Y1 below Y2"
             )
         setattr(namespace, self.dest, (left, top, right, bottom))
 

@@ -120,9 +120,9 @@ count = at_least(1)
 def json_object(text: str) -> dict[str, Any]:
     """Argument type: a JSON object."""
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except ValueError as error:
         raise ArgumentTypeError(f"not JSON: {error}; write it like '{{\"name\": 1}}'") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ArgumentTypeError(f"{text} is not a JSON object")
-    return found
+    return content

@@ -96,7 +96,7 @@ def cases(
         return model(**inputs, **missing_cache(model), use_cache=True, logits_to_keep=1)
 
     whole = Schedule((count,) * n_layers)
-    found, ideals = [Case(UNPRUNED, UNPRUNED, 1.0, whole, None, n_columns, nullcontext, prefill)], {}
+    unpruned, ideals = [Case(UNPRUNED, UNPRUNED, 1.0, whole, None, n_columns, nullcontext, prefill)], {}
     strategies = []
     for setup in pruned:
         own = f"{setup.label} @ {setup.keep_ratio:g}"
@@ -115,7 +115,7 @@ def cases(
         strategies.append(
             Case(own, setup.label, setup.keep_ratio, schedule, name, n_columns, patched, prefill, settings=settings)
         )
-    return found + list(ideals.values()) + strategies
+    return unpruned + list(ideals.values()) + strategies
 
 
 def _ideal(model: Any, inputs: Inputs, name: str, schedule: Schedule, n_text: int) -> Case:

@@ -95,5 +95,5 @@ def _narrow(length: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[
 
 def _cut(given: Any, axis: int, length: int) -> Any:
     if isinstance(given, tuple):
-        return tuple(_cut(one, axis, length) for one in given)
+        return tuple(_cut(tensor, axis, length) for tensor in given)
     return given.narrow(axis, 0, min(length, given.shape[axis]))

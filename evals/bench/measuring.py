@@ -59,12 +59,12 @@ def measure_throughput(
                 f"{fact.n_new}, or name another --output."
             )
     batch = len(inputs["input_ids"])
-    found = [case for case in _cases(model, inputs, pruned, record) if case.strategy != IDEAL]
+    chosen = [case for case in _cases(model, inputs, pruned, record) if case.strategy != IDEAL]
 
     def generate(_: Case) -> Seconds:
         return generated(model, inputs, n_new)
 
-    for case in track(found, f"first calls, batch {batch}"):
+    for case in track(chosen, f"first calls, batch {batch}"):
         fact = record.facts.get((batch, case.name)) or facts(model, inputs, case)
         if fact.n_new == n_new:
             _run(case, lambda case=case: generate(case))
@@ -72,15 +72,15 @@ def measure_throughput(
             _, peak = _run(case, lambda case=case: with_peak(lambda: generate(case), model.device))
             record.add(replace(fact, generate_bytes=peak, n_new=n_new))
             record.write()
-    _rounds(record, batch, found, rounds, generate)
+    _rounds(record, batch, chosen, rounds, generate)
 
 
 def _cases(model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record) -> list[Case]:
     """The cases, after checking that the record has none of them with other settings."""
-    found = cases(model, inputs, pruned, record.facts)
-    for case in found:
+    made = cases(model, inputs, pruned, record.facts)
+    for case in made:
         record.check_settings(case.name, case.settings)
-    return found
+    return made
 
 
 def ttft_ratios(model: Any, inputs: Any, compared: Sequence[Setup], rounds: int) -> list[float]:
@@ -96,9 +96,9 @@ def ttft_ratios(model: Any, inputs: Any, compared: Sequence[Setup], rounds: int)
         for number in range(len(calls)) if turn % 2 == 0 else reversed(range(len(calls))):
             with calls[number].patched(model):
                 seconds[number] = generated(model, dict(inputs), 1)["generate"]
-        for number, found in enumerate(ratios, start=1):
-            found.append(seconds[number] / seconds[0])
-    return [statistics.median(found) for found in ratios]
+        for number, of_case in enumerate(ratios, start=1):
+            of_case.append(seconds[number] / seconds[0])
+    return [statistics.median(of_case) for of_case in ratios]
 
 
 def _rounds(record: Record, batch: int, cases_: Sequence[Case], rounds: int, timed: Callable[[Case], Seconds]) -> None:

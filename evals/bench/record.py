@@ -72,13 +72,13 @@ class Record:
             content = json.loads(text)
             facts = [Facts(**case | {"schedule": Schedule.from_json(case["schedule"])}) for case in content["cases"]]
             rounds = [Round(**round_) for round_ in content["rounds"]]
-            found = cls(path, content["about"], facts, rounds)
+            record = cls(path, content["about"], facts, rounds)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SettingError(
                 f"{path}: not written by tokenprune bench ({type(error).__name__}). Name another --output."
             ) from error
-        found._stored = text
-        return found
+        record._stored = text
+        return record
 
     @staticmethod
     def check_path(path: Path) -> None:
@@ -95,10 +95,10 @@ class Record:
         """Resume a file, or begin one. Raises SettingError that names every difference, if there is one."""
         if not path.is_file():
             return cls(path, about, [], [])
-        found = cls.read(path)
+        record = cls.read(path)
         holds, words = f"{path}: its rounds were measured", {"sources": "other source code of tokenprune"}
-        check_same(found.about, about, holds, "Name another --output.", words)
-        return found
+        check_same(record.about, about, holds, "Name another --output.", words)
+        return record
 
     def check_settings(self, name: str, settings: Mapping[str, Any] | None) -> None:
         """Raise SettingError, which says what differs, if a case of this name was measured with other settings: names

@@ -81,14 +81,14 @@ def strategies_of(tested: Tested) -> list[str]:
     from tokenprune.strategies import STRATEGIES
     from tokenprune.strategy import StagedStrategy
 
-    found = []
+    names = []
     for name, kind in STRATEGIES.items():
         strategy = kind(keep_ratio=0.9)  # high enough that no schedule's budget is used up before its first stage
         stages = strategy.stages(32) if isinstance(strategy, StagedStrategy) else ()
         inside = not stages or (tested.stages and stages[0].layer >= record_of(tested.model_type).first_stage)
         if strategy.required_statistics <= set(tested.statistics) and inside:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def _print_all(tested: list[Tested]) -> None:

@@ -190,10 +190,10 @@ def _overrides(config: Mapping[str, Any], options: Namespace) -> dict[str, Any]:
         )
 
     if options.strategy is None:
-        name, found, why = _first_fitting(of)
+        name, fitting, why = _first_fitting(of)
         if why is not None:
             print(f"Serving with {name}, not {SERVED_STRATEGIES[0]}: {why}", file=sys.stderr, flush=True)
-        return found
+        return fitting
     try:
         return of(options.strategy)
     except UnsupportedError as error:
@@ -269,12 +269,12 @@ def _is_hf_overrides(word: str) -> bool:
 
 def _config_format(words: Sequence[str]) -> str:
     """Return vLLM's --config-format. In vLLM, the command line overrides a file."""
-    found = [str(value) for _, name, value in _in_files(words) if name.replace("_", "-") == CONFIG_FORMAT[2:]]
+    formats = [str(value) for _, name, value in _in_files(words) if name.replace("_", "-") == CONFIG_FORMAT[2:]]
     for word, following in pairwise([*words, ""]):
         name, _, value = word.partition("=")
         if name.replace("_", "-") == CONFIG_FORMAT:
-            found.append(value or following)
-    return found[-1] if found else "auto"
+            formats.append(value or following)
+    return formats[-1] if formats else "auto"
 
 
 def _in_files(words: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
@@ -285,7 +285,9 @@ def _in_files(words: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
     for option, file in pairwise(words):
         if option == "--config":
             try:
-                found = yaml.safe_load(Path(file).read_text())
+                content = yaml.safe_load(Path(file).read_text())
             except (OSError, ValueError, yaml.YAMLError):
                 continue
-            yield from ((file, str(name), value) for name, value in (found if isinstance(found, dict) else {}).items())
+            yield from (
+                (file, str(name), value) for name, value in (content if isinstance(content, dict) else {}).items()
+            )

@@ -43,8 +43,8 @@ WITHOUT_HEADING = "    options: {show_root_heading: false, show_root_toc_entry: 
 
 def on_files(files: Files, config: Any) -> Files:
     """Replace MkDocs' one folder of pages by the repository's, each once in spite of links; leave the theme's files."""
-    found = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*") if path.suffix in SHOWN)
-    paths = (path for path in found if path.resolve() == path and TEMPLATES not in path.parents)
+    shown = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*") if path.suffix in SHOWN)
+    paths = (path for path in shown if path.resolve() == path and TEMPLATES not in path.parents)
     names = [*FILES, *(path.relative_to(ROOT).as_posix() for path in paths)]
     names = [name for name in names if "/." not in name]  # a notebook's checkpoints
     made = api()

@@ -127,12 +127,12 @@ def _rasters(layout: Layout) -> list[np.ndarray]:
     """The indices of each raster's visual tokens, as rows x columns; those of several frames stand below each other."""
     places = layout.coordinates().numpy()
     newlines = np.zeros(len(places), dtype=bool) if layout.newlines is None else layout.newlines.cpu().numpy()
-    found = []
+    grids = []
     for number in range(len(layout.grids)):
         own = np.flatnonzero((places[:, 0] == number) & ~newlines)
         if len(own):
-            found.append(own.reshape(len(np.unique(places[own, 1:3], axis=0)), -1))
-    return found
+            grids.append(own.reshape(len(np.unique(places[own, 1:3], axis=0)), -1))
+    return grids
 
 
 def _view(image: Image.Image, window: Box) -> Image.Image:

@@ -104,9 +104,9 @@ def _timed(model: Any, inputs: Any, outcomes: list[Outcome], compared: Sequence[
     if not rounds:
         return outcomes
     pruned = [setup for setup in compared if isinstance(setup, Pruned)]
-    ratios = dict(zip((one.key for one in pruned), ttft_ratios(model, inputs, pruned, rounds), strict=True))
+    ratios = dict(zip((setup.key for setup in pruned), ttft_ratios(model, inputs, pruned, rounds), strict=True))
     ratios[Unpruned().key] = 1.0
-    return [replace(one, ttft=ratios.get(one.setup.key)) for one in outcomes]
+    return [replace(outcome, ttft=ratios.get(outcome.setup.key)) for outcome in outcomes]
 
 
 def _check_question(processor: Any, question: str) -> None:

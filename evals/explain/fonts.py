@@ -38,8 +38,8 @@ def any_script() -> Iterator[set[str]]:
         warnings.simplefilter("always")
         with rc_context({"font.family": families}):
             yield lacking
-    for one in caught:
-        if found := MISSING.match(str(one.message)):
-            lacking.add(chr(int(found[1])))
+    for warning in caught:
+        if missing := MISSING.match(str(warning.message)):
+            lacking.add(chr(int(missing[1])))
         else:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -146,5 +146,5 @@ class Explanation:
     def only(self, setups: Sequence[Setup]) -> Explanation:
         """The same with the unpruned model and some of the others."""
         keys = {setup.key for setup in setups}
-        chosen = [one for one in self.outcomes[1:] if one.setup.key in keys]
+        chosen = [outcome for outcome in self.outcomes[1:] if outcome.setup.key in keys]
         return replace(self, outcomes=[self.unpruned, *chosen])

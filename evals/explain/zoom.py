@@ -27,9 +27,9 @@ def draw_look(image: Image.Image, look: Look, width: int = 1600) -> Image.Image:
     result = Image.composite(bright, ImageEnhance.Brightness(bright).enhance(0.45), seen)
     draw = ImageDraw.Draw(result)
     for number, pairs in enumerate(steps):
-        sharpest = max((one.focus for _, one in pairs), default=1.0)
-        for view, one in sorted(pairs, key=lambda pair: pair[1].focus):
-            thickness = 1 + round(3 * one.focus / sharpest)
+        sharpest = max((seen.focus for _, seen in pairs), default=1.0)
+        for view, looked in sorted(pairs, key=lambda pair: pair[1].focus):
+            thickness = 1 + round(3 * looked.focus / sharpest)
             draw.rectangle(_scaled(view.box, scale), outline=COLORS[number % len(COLORS)], width=thickness)
     for view in look.views:
         draw.rectangle(_scaled(view.box, scale), outline=ANSWERED_FROM, width=3)

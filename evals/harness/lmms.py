@@ -84,12 +84,12 @@ class Chat(lmms):
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """Return the mean negative log-likelihood of a token; lmms-eval takes the smallest as the answer."""
-        found = []
+        losses = []
         for context, target, doc_to_visual, doc_id, task, split in (request.args for request in requests):
             doc = self.task_dict[task][split][doc_id]
             continuation = target if isinstance(target, str) else target(doc)
-            found.append(self.pruned_model.loss(_turn(doc_to_visual(doc), context), continuation))
-        return found
+            losses.append(self.pruned_model.loss(_turn(doc_to_visual(doc), context), continuation))
+        return losses
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
         raise UnsupportedError("multi-round tasks are not supported; choose a task with a single round")

@@ -76,7 +76,7 @@ class HarnessModel:
         """
         replies: dict[int, Reply] = {}
         for are_shown in (True, False):
-            rows = [row for row, one in enumerate(conversations) if bool(_images(one)) is are_shown]
+            rows = [row for row, turns in enumerate(conversations) if bool(_images(turns)) is are_shown]
             if rows:
                 asked = [conversations[row] for row in rows]
                 replies.update(zip(rows, self._answers(asked, generation, are_shown), strict=True))
@@ -87,8 +87,8 @@ class HarnessModel:
     ) -> list[Reply]:
         inputs = self._encoded(conversations, [""] * len(conversations))
         asked = _generation(generation)
-        found = self.model.generate(**inputs, **asked, logits_processor=LogitsProcessorList([FirstLogits()]))
-        written = found[:, inputs["input_ids"].shape[1] :]
+        ids = self.model.generate(**inputs, **asked, logits_processor=LogitsProcessorList([FirstLogits()]))
+        written = ids[:, inputs["input_ids"].shape[1] :]
         texts = self.processor.batch_decode(written, skip_special_tokens=True)
         costs = [VisualCost(0, 0, 0.0)] * len(texts)
         if are_shown:

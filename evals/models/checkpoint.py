@@ -30,7 +30,7 @@ class Checkpoint:
         from tokenprune.serving.vllm.architectures import ARCHITECTURES
         from tokenprune.serving.vllm.architectures.checkpoints import CONVERTED
 
-        named = (one.converted for one in ARCHITECTURES.values() if one.replaces in self.architectures)
+        named = (record.converted for record in ARCHITECTURES.values() if record.replaces in self.architectures)
         return next(filter(None, named), None) or CONVERTED.get(self.model_type, self.model_type)
 
     def is_of(self, class_name: str) -> bool:
@@ -40,8 +40,8 @@ class Checkpoint:
         from tokenprune.serving.vllm.architectures.checkpoints import TWO_FORMATS
 
         shared = self.model_type in TWO_FORMATS
-        of_type = [one for one in ARCHITECTURES.values() if one.model_type == self.model_type and not shared]
-        names = {class_name, *(name for one in of_type for name in (one.replaces, one.saved_as))}
+        of_type = [record for record in ARCHITECTURES.values() if record.model_type == self.model_type and not shared]
+        names = {class_name, *(name for record in of_type for name in (record.replaces, record.saved_as))}
         return not self.architectures or bool(names & {*self.architectures})
 
 
@@ -97,7 +97,7 @@ def served(checkpoint: Checkpoint, strategies: Sequence[str]) -> tuple[list[str]
     from tokenprune.serving.vllm.startup.refusals import check_strategy
     from tokenprune.strategies.parsing import parse
 
-    found, reason = [], ""
+    names, reason = [], ""
     architecture = architecture_of({"model_type": checkpoint.model_type, "architectures": checkpoint.architectures})
     for name in strategies:
         strategy = parse(name)
@@ -111,5 +111,5 @@ def served(checkpoint: Checkpoint, strategies: Sequence[str]) -> tuple[list[str]
         except UnsupportedError as error:
             reason = str(error)
         else:
-            found.append(name)
-    return found, reason
+            names.append(name)
+    return names, reason

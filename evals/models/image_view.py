@@ -51,7 +51,7 @@ def view_through(processor: Any) -> Callable[[Size], ImageView]:
 
 
 def _views(images: Any) -> tuple[str, ...]:
-    every = (one for record in records().values() for one in record.views.items())
+    every = (view for record in records().values() for view in record.views.items())
     return next((views for start, views in every if type(images).__name__.startswith(start)), ())
 
 
@@ -66,10 +66,10 @@ def padding(processor: Any) -> Any:
             f"pad (--pad) is for processors that crop images, as LLaVA-1.5's do; {type(images).__name__} shows the "
             "whole image here. Leave it out"
         )
-    found = copy.deepcopy(processor)
+    clip_like = copy.deepcopy(processor)
     settings = images.to_dict() | {"do_pad": True, "do_center_crop": False, "size": dict(images.crop_size)}
-    found.image_processor = LlavaImageProcessor(**settings)
-    return found
+    clip_like.image_processor = LlavaImageProcessor(**settings)
+    return clip_like
 
 
 def _middle(size: Size, width: float, height: float) -> ImageView:

@@ -144,10 +144,10 @@ def load_processor(name: str) -> tuple[Any, Any]:
 def read_config(name: str, revision: str | None = None) -> dict[str, Any]:
     """Return the config.json of a folder or a Hugging Face name. DataError if there is none."""
     with named(name, "config.json"):
-        found, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
-    if not found:
+        config, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
+    if not config:
         raise DataError(f"{name}: found no config.json, so it is not a model; name a folder or a Hugging Face model")
-    return found
+    return config
 
 
 @contextmanager

@@ -38,16 +38,16 @@ def in_mistral_format(name: str, revision: str | None = None) -> bool:
 def _params_file(name: str, revision: str | None) -> Path | None:
     """Return the path of a checkpoint's params.json; None if it has none or cannot be reached."""
     try:
-        found = cached_file(name, PARAMS, revision=revision, _raise_exceptions_for_missing_entries=False)
+        path = cached_file(name, PARAMS, revision=revision, _raise_exceptions_for_missing_entries=False)
     except OSError:  # reading config.json fails too, and says why
         return None
-    return None if found is None else Path(found)
+    return None if path is None else Path(path)
 
 
 def _has_weights(name: str, revision: str | None, folder: Path) -> bool:
     """Return whether a checkpoint, of which some files are in a folder, has weights in this format."""
-    if (found := any(folder.rglob(WEIGHTS))) or Path(name).is_dir():
-        return found
+    if (held := any(folder.rglob(WEIGHTS))) or Path(name).is_dir():
+        return held
     try:
         return any(fnmatch(Path(file).name, WEIGHTS) for file in list_repo_files(name, revision=revision))
     except OfflineModeIsEnabled:

@@ -61,7 +61,7 @@ STYLES["bundled"] = replace(STYLES["bundled"], instructions=False)
 LLAVA = STYLES["llava"]
 
 #: By `model_type`. `prompt_style` in a model's config takes precedence, as in the bundled model's.
-STYLE_OF_FAMILY = {model_type: one.prompt_style for model_type, one in records().items() if one.prompt_style}
+STYLE_OF_FAMILY = {model_type: record.prompt_style for model_type, record in records().items() if record.prompt_style}
 
 
 def style_of(config: Any, processor: Any, name: str | None = None) -> Style:

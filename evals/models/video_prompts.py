@@ -55,8 +55,8 @@ def adapter_for_clips(model: Any, processor: Any) -> type[ModelAdapter] | None:
 def placeholder_ids(config: Any) -> list[int]:
     """The placeholder tokens that become visual tokens, of images and, if there are any, of videos. A processor's own
     `image_token_id` may be the marker that a chat template writes for an image, as in Gemma 3 and Llama 4."""
-    found = (getattr(config, f"{name}_token_id", None) for name in ("image", "video"))
-    return [one for one in found if one is not None]
+    ids = (getattr(config, f"{name}_token_id", None) for name in ("image", "video"))
+    return [token for token in ids if token is not None]
 
 
 def _prompt(processor: Any, question: str) -> str:

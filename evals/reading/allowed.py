@@ -79,7 +79,7 @@ def _instead(folder: Path, name: str) -> str:
         return f"; write {with_slashes!r}, with slashes"
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent}"
-    alike = sorted(one for one in os.listdir(path.parent) if Path(one).stem.casefold() == path.stem.casefold())
+    alike = sorted(name for name in os.listdir(path.parent) if Path(name).stem.casefold() == path.stem.casefold())
     return f"; there is {path.with_name(alike[0])}" if alike else ""
 
 
@@ -89,7 +89,7 @@ def _as_stored(path: Path) -> Path:
     if path.name.isascii() or _is_file(path) or not path.parent.is_dir():
         return path
     name = normalize("NFC", path.name)
-    return next((one for one in path.parent.iterdir() if normalize("NFC", one.name) == name), path)
+    return next((file for file in path.parent.iterdir() if normalize("NFC", file.name) == name), path)
 
 
 def _is_file(path: Path) -> bool:

@@ -48,8 +48,8 @@ def from_corner(numbers: Any, where: str) -> Box:
     box without one, and all would be scored as wrong.
     """
     if not isinstance(numbers, list) or len(numbers) != 4:
-        found = f"{len(numbers)} numbers" if isinstance(numbers, list) else fields.describe_value(numbers)
-        raise DataError(f"{where}: a box of {found}; expected x, y, width, height")
+        what = f"{len(numbers)} numbers" if isinstance(numbers, list) else fields.describe_value(numbers)
+        raise DataError(f"{where}: a box of {what}; expected x, y, width, height")
     x, y, width, height = (fields.as_number(number, f"{where}, bbox[{place}]") for place, number in enumerate(numbers))
     if not (x + width > x and y + height > y):
         raise DataError(f"{where}: a box of width {width:g} and height {height:g} has no area; correct or remove it")

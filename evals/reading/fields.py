@@ -68,7 +68,7 @@ def items(record: Any, key: str, where: str, *, may_be_empty: bool = False) -> S
 
 def texts(record: Any, key: str, where: str) -> list[str]:
     """Return a non-empty list of strings."""
-    return [as_text(one, f"{where}, {key}[{number}]") for number, one in enumerate(items(record, key, where))]
+    return [as_text(value, f"{where}, {key}[{number}]") for number, value in enumerate(items(record, key, where))]
 
 
 def as_text(value: Any, where: str) -> str:
@@ -118,13 +118,13 @@ def as_number(value: Any, where: str) -> float:
 
 def by_key(records: Iterable[tuple[str, R]], key: str) -> dict[str | int, R]:
     """Return records, given with their places, by the ID in their field `key`. DataError if two share one."""
-    found: dict[str | int, tuple[str, R]] = {}
+    by_name: dict[str | int, tuple[str, R]] = {}
     for where, record in records:
         called = identifier(getattr(record, "content", record), key, where)
-        if called in found:
-            raise DataError(f"{where}: {key} {called!r} appears twice, first in {found[called][0]}; keep one of them")
-        found[called] = where, record
-    return {called: record for called, (_, record) in found.items()}
+        if called in by_name:
+            raise DataError(f"{where}: {key} {called!r} appears twice, first in {by_name[called][0]}; keep one of them")
+        by_name[called] = where, record
+    return {called: record for called, (_, record) in by_name.items()}
 
 
 def check_distinct(names: Iterable[Hashable], where: str) -> None:

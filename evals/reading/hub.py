@@ -89,12 +89,12 @@ def split_of(path: Path) -> str:
 def check_complete(files: Iterable[Path]) -> None:
     """Raise DataError if part of a split is missing, as after an interrupted download: file names say how many there
     are. An accuracy on some of them would pass for the set's."""
-    found: dict[tuple[Path, str, int], set[int]] = {}
+    splits: dict[tuple[Path, str, int], set[int]] = {}
     for file in files:
         if shard := _SHARD.fullmatch(file.name):
             split = file.parent, shard["split"], int(shard["count"])
-            found.setdefault(split, set()).add(int(shard["number"]))
-    for (folder, name, count), numbers in found.items():
+            splits.setdefault(split, set()).add(int(shard["number"]))
+    for (folder, name, count), numbers in splits.items():
         missing = sorted(set(range(count)) - numbers)
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -153,8 +153,8 @@ def _value(path: Path, column: str, row: int) -> Any:
 
 def _version(path: Path) -> tuple[int, int]:
     """Return what changes when a file is rewritten, so that nothing of the old one is reused."""
-    found = path.stat()
-    return found.st_mtime_ns, found.st_size
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
 
 
 @cache

@@ -37,8 +37,8 @@ def content_digest(stored: StoredImage) -> str:
     changes."""
     if not isinstance(stored, Path):
         return hashlib.sha256(stored.read_bytes()).hexdigest()
-    found = stored.stat()
-    return _file_digest(stored, found.st_mtime_ns, found.st_size)
+    stat = stored.stat()
+    return _file_digest(stored, stat.st_mtime_ns, stat.st_size)
 
 
 @cache
@@ -130,8 +130,8 @@ def _guarded(stored: StoredImage) -> Iterator[None]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        found = re.search(r"\d+", str(error))
-        n_pixels = found[0] if found else 2 * most
+        number = re.search(r"\d+", str(error))
+        n_pixels = number[0] if number else 2 * most
         raise DataError(
             f"{stored}: an image of {n_pixels} pixels, and at most {most} are decoded, because a small file may claim "
             f"any size. If you trust this one, add --max-image-pixels {n_pixels}"

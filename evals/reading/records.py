@@ -25,10 +25,10 @@ def only_file(folder: Path, *patterns: str, instead: str = "Keep one of them the
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of images and questions")
-    found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
-    if len(found) > 1:
-        raise DataError(f"{folder}: holds {' and '.join(path.name for path in found)}. {instead}")
-    return found[0] if found else None
+    paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    if len(paths) > 1:
+        raise DataError(f"{folder}: holds {' and '.join(path.name for path in paths)}. {instead}")
+    return paths[0] if paths else None
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Record:
         value, where = self["image"], f"{self.where}, 'image'"
         if value == ():
             raise DataError(f"{where}: no image")
-        return tuple(_stored(one, where) for one in (value if isinstance(value, tuple) else [value]))
+        return tuple(_stored(item, where) for item in (value if isinstance(value, tuple) else [value]))
 
     def in_split(self, split: str) -> "Record":
         return replace(self, split=split)

@@ -131,7 +131,7 @@ def _shown(question: Question) -> tuple[object, ...]:
 def _frames(images: Sequence[EmbeddedImage], kept: Sequence[KeptTokens], window: Box) -> list[Panel]:
     """Return a panel for each frame of a video. If the model merges frames, the first of each group is shown; with an
     odd number, the last is merged with itself. A model that takes frames as images has one `kept` for each."""
-    steps = [step for one in kept for grid in one.dropped() for step in grid if step.size > 1]
+    steps = [step for image in kept for grid in image.dropped() for step in grid if step.size > 1]
     steps = steps if len(kept) == 1 or len(steps) == len(images) else []  # tiles of frames have unknown places
     merged = ceil(len(images) / len(steps)) if steps else 1
     shown = [images[min(number * merged, len(images) - 1)] for number in range(len(steps))] or images

@@ -27,11 +27,11 @@ Place = Callable[[TaskResult], float]
 
 def draw(rows: Sequence[TaskResult], folder: Path) -> list[Path]:
     """Write the plot as PNG and SVG, and return their paths. There is none if no task has two setups with answers."""
-    found: dict[tuple[str, str], list[TaskResult]] = {}
+    by_task: dict[tuple[str, str], list[TaskResult]] = {}
     for row in rows:
         if row.n:
-            found.setdefault((row.dataset, row.task), []).append(row)
-    panels = [panel for panel in found.values() if len(panel) > 1]
+            by_task.setdefault((row.dataset, row.task), []).append(row)
+    panels = [panel for panel in by_task.values() if len(panel) > 1]
     if not panels:
         return []
     drawn, paths = figure(panels), [folder / f"accuracy.{ending}" for ending in ("png", "svg")]

@@ -96,21 +96,22 @@ def questions_of(run: RunFolder, regressions: Sequence[Regression]) -> dict[tupl
     with allowing(now.image_roots, now.max_image_pixels, frames):
         questions = load_questions(data, tasks, split=split, style=style)
         _check_unchanged(run, tasks, questions, data)
-    asked = {(str(run.path), one.task, one.id): AskedQuestion(one, style.view) for one in questions}
-    return {name: one for name, one in asked.items() if name in wanted}
+    asked = {(str(run.path), question.task, question.id): AskedQuestion(question, style.view) for question in questions}
+    return {name: question for name, question in asked.items() if name in wanted}
 
 
 def _check_unchanged(run: RunFolder, tasks: Sequence[str], questions: Sequence[Question], data: Path) -> None:
     """Raise SettingError if questions were edited since the run, which may have asked something else under an ID. The
     run.json of an older run may have fewer digests of them."""
     asked = {(answer.task, answer.id) for answer in run.answers()}
-    now, then = tasks_identity([one for one in questions if one.key in asked]), run.record["identity"]["data"]
+    repeated = [question for question in questions if question.key in asked]
+    now, then = tasks_identity(repeated), run.record["identity"]["data"]
     for task in tasks:
         known = fields.as_object(then.get(task, {}), f"{run.path / 'run.json'}, {task!r}")
-        found = now.get(task, {"questions": 0})
+        known_now = now.get(task, {"questions": 0})
         check_same(
             {task: known},
-            {task: {name: value for name, value in found.items() if name in known}},
+            {task: {name: value for name, value in known_now.items() if name in known}},
             f"{' and '.join(map(str, TASKS[task].files(place_of(task, data))))}: changed since the run",
             f"Restore what was asked, or evaluate again into another folder than {run.path}.",
         )

@@ -73,9 +73,9 @@ def sections(rows: Sequence[TaskResult], *, baseline: str | None = None, further
         if _has_strategies(of_set):
             parts += [f"Accuracy on `{dataset}` in per cent, with 95 % interval:", *map(accuracy_table, groups)]
             parts += _differences(dataset, groups, baseline)
-        if further and any(found := [further_metrics_table(part) for part in groups]):
+        if further and any(tables := [further_metrics_table(part) for part in groups]):
             caption = f"Further metrics on `{dataset}` in per cent, with 95 % interval, and counts:"
-            parts += [caption, *filter(None, found)]
+            parts += [caption, *filter(None, tables)]
     parts += _by_split(_side_by_side(rows))
     return [*parts, provenance(rows)]
 
@@ -92,7 +92,7 @@ def _differences(dataset: str, of_set: Sequence[Sequence[TaskResult]], baseline:
         f"Against the unpruned model on `{dataset}`{ids} (the same questions): points and relative "
         "accuracy with 95 % interval, p of McNemar's exact test:": [*map(unpruned_table, of_set)],
     }
-    return [part for caption, found in captions.items() if any(found) for part in (caption, *filter(None, found))]
+    return [part for caption, tables in captions.items() if any(tables) for part in (caption, *filter(None, tables))]
 
 
 def _by_split(parts: Sequence[Sequence[TaskResult]]) -> list[str | Table]:
@@ -107,10 +107,10 @@ def _has_strategies(rows: Sequence[TaskResult]) -> bool:
 
 def _by_set(rows: Sequence[TaskResult]) -> dict[str, list[TaskResult]]:
     """The rows of each set, in the order of the sets."""
-    found: dict[str, list[TaskResult]] = {}
+    by_set: dict[str, list[TaskResult]] = {}
     for row in rows:
-        found.setdefault(row.dataset, []).append(row)
-    return found
+        by_set.setdefault(row.dataset, []).append(row)
+    return by_set
 
 
 def _side_by_side(rows: Sequence[TaskResult]) -> list[list[TaskResult]]:

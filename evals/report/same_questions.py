@@ -9,7 +9,7 @@ from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.run_folder import RunFolder
 
 
-def check_same_questions(found: Mapping[Path, Sequence[TaskResult]]) -> None:
+def check_same_questions(by_file: Mapping[Path, Sequence[TaskResult]]) -> None:
     """Raise DataError if two of these run folders or files of rows have different questions for one task of one set.
 
     A row identifies the set by its folder alone, and questions by their IDs, which users' own sets may share because
@@ -17,7 +17,7 @@ def check_same_questions(found: Mapping[Path, Sequence[TaskResult]]) -> None:
     their `run.json`; a file of rows has none, and an older folder may lack one.
     """
     first: dict[tuple[str, ...], tuple[Path, object]] = {}
-    for path, rows in found.items():
+    for path, rows in by_file.items():
         contents = RunFolder(path).record["identity"]["data"] if path.is_dir() else {}
         for row in rows:
             known_by = {"IDs": row.questions} | as_object(

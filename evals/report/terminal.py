@@ -51,13 +51,13 @@ def table(rows: Sequence[TaskResult], title: str) -> Table:
 
 def further_metrics(rows: Sequence[TaskResult]) -> Table | None:
     """Return the table of all other metrics, in per cent, or None if there are none."""
-    found = further_metrics_table(rows)
-    if found is None:
+    table = further_metrics_table(rows)
+    if table is None:
         return None
     result = Table(title="Further metrics in per cent, and counts", title_justify="left")
-    for heading in found.headings:
+    for heading in table.headings:
         result.add_column(heading)
-    for line in found.lines:
+    for line in table.lines:
         result.add_row(*line)
     return result
 

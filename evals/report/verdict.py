@@ -21,11 +21,11 @@ def verdict(rows: Sequence[TaskResult]) -> str:
     keys = compared(groups)
     unpruned = next((groups[key] for key in keys if key.strategy == UNPRUNED), {})
     pruned = [groups[key] for key in keys if key.strategy != UNPRUNED]
-    found = list(filter(None, (_of_task(task, whole, pruned) for task, whole in unpruned.items())))
-    if not found:
+    sentences = list(filter(None, (_of_task(task, whole, pruned) for task, whole in unpruned.items())))
+    if not sentences:
         return ""
     begin = f"Fewest visual tokens that lose at most {LITTLE} points, 95 % interval included, on `{rows[0].dataset}`"
-    return f"{begin}: {'; '.join(found)}."
+    return f"{begin}: {'; '.join(sentences)}."
 
 
 def _of_task(task: str, whole: TaskResult, pruned: Sequence[Mapping[str, TaskResult]]) -> str:
@@ -34,8 +34,8 @@ def _of_task(task: str, whole: TaskResult, pruned: Sequence[Mapping[str, TaskRes
     if not losses:
         return ""
     kept = [(row, loss) for row, loss in losses if 100 * loss.interval[0] >= -LITTLE]
-    least = min(kept, key=lambda one: (one[0].n_mean, -one[1].difference), default=None)
-    row, loss = least or max(losses, key=lambda one: one[1].difference)
+    least = min(kept, key=lambda pair: (pair[0].n_mean, -pair[1].difference), default=None)
+    row, loss = least or max(losses, key=lambda pair: pair[1].difference)
     name = f"{row.strategy} at {100 * row.keep_ratio:g} %"
     if row.position_ids != "original":
         name += f" with {row.position_ids} position IDs"

@@ -59,7 +59,7 @@ def _result(
     intervals = {name: metric.interval(about_images) for name, metric in published.items()}
     scores: dict[str, list[QuestionScore]] = {question.split: [] for question in questions}
     images: dict[str, list[int]] = {question.split: [] for question in questions}
-    for group in _by_group(answered) if task.of_groups else [[one] for one in answered]:
+    for group in _by_group(answered) if task.of_groups else [[answer] for answer in answered]:
         question, _ = group[0]
         scores[question.split].append(FAILED if _group(question) in failed else _score(task, group))
         images[question.split].append(image[question.id])

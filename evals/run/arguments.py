@@ -29,17 +29,18 @@ def as_model(model: Model) -> str | tuple[Any, Any]:
 def as_strategies(strategies: Sequence[Any]) -> list[str | tokenprune.Strategy]:
     """Return names and Strategy objects, with settings files as strings. SettingError for anything else, and for an
     object with a budget that keep ratios would replace."""
-    found = [fspath(one) if isinstance(one, PathLike) else one for one in strategies]
-    for one in found:
-        if isinstance(one, type):
+    given = [fspath(item) if isinstance(item, PathLike) else item for item in strategies]
+    for item in given:
+        if isinstance(item, type):
             raise SettingError(
-                f"strategies: {one.__name__} is a class; write its name, or an object: {one.__name__}(keep_ratio=0.25)"
+                f"strategies: {item.__name__} is a class; write its name, or an object: "
+                f"{item.__name__}(keep_ratio=0.25)"
             )
-        if not isinstance(one, (str, tokenprune.Strategy)):
-            raise SettingError(f"strategies: found {type(one).__name__}; write names or Strategy objects")
-        if isinstance(one, tokenprune.Strategy) and one.keep is not None:
+        if not isinstance(item, (str, tokenprune.Strategy)):
+            raise SettingError(f"strategies: found {type(item).__name__}; write names or Strategy objects")
+        if isinstance(item, tokenprune.Strategy) and item.keep is not None:
             raise SettingError(
-                f"strategies: {type(one).__name__}(keep={one.keep}): keep would have no effect, because keep_ratios "
+                f"strategies: {type(item).__name__}(keep={item.keep}): keep would have no effect, because keep_ratios "
                 "says how much is kept. Leave it out here, and write a ratio there"
             )
-    return found
+    return given

@@ -56,23 +56,23 @@ def batches(decoded: Sequence[DecodedQuestion], batch_tokens: int) -> Iterator[l
     The longest come first, so that running out of memory shows at once and neighbours need little padding.
     """
     batch: list[DecodedQuestion] = []
-    for one in sorted(decoded, key=lambda one: -one.n_tokens):
+    for each in sorted(decoded, key=lambda each: -each.n_tokens):
         if batch and batch[0].n_tokens * (len(batch) + 1) > batch_tokens:
             yield batch
             batch = []
-        batch.append(one)
+        batch.append(each)
     if batch:
         yield batch
 
 
 def encode_batch(model: Any, processor: Any, batch: Sequence[DecodedQuestion], setup: Setup) -> Any:
     """Return the inputs of a batch on the model's device."""
-    questions, options = [one.question.text for one in batch], setup.processor_options(processor)
+    questions, options = [each.question.text for each in batch], setup.processor_options(processor)
     if batch[0].is_clip:
-        clips = [clip for one in batch if (clip := one.question.open_clip()) is not None]
+        clips = [clip for each in batch if (clip := each.question.open_clip()) is not None]
         inputs = encode_clips(processor, clips, questions, **options)
     else:
-        inputs = encode_chat(processor, [one.decoded_images() for one in batch], questions, **options)
+        inputs = encode_chat(processor, [each.decoded_images() for each in batch], questions, **options)
     return inputs.to(input_device(model), model.dtype)
 
 

@@ -13,12 +13,12 @@ def image_digests(questions: Sequence[Question]) -> dict[str, str]:
 
     If several images share a name, for example in different folders, the digest is appended.
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for image in dict.fromkeys(image for question in questions for image in question.images):
         digest = _digest(image)
-        same = found.setdefault(image.name, digest) == digest
-        found |= {} if same else {f"{image.name} {digest}": digest}
-    return found
+        same = digests.setdefault(image.name, digest) == digest
+        digests |= {} if same else {f"{image.name} {digest}": digest}
+    return digests
 
 
 def calibrated_on(file: SettingsFile) -> frozenset[str]:
@@ -48,10 +48,10 @@ def without_images(questions: Sequence[Question], images: Collection[str], where
     known = {
         image: _digest(image) in images for image in {image for question in questions for image in question.images}
     }
-    left = [question for question in questions if not any(known[image] for image in question.images)]
-    if questions and not left:
+    rest = [question for question in questions if not any(known[image] for image in question.images)]
+    if questions and not rest:
         raise DataError(f"{where}: every question is about an image of the calibration data; evaluate on others")
-    return left
+    return rest
 
 
 def _digest(image: StoredImage) -> str:

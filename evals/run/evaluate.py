@@ -202,13 +202,13 @@ def _uncalibrated(
     questions: list[Question], calibration: frozenset[str], data: Path, say: Callable[[str], None]
 ) -> list[Question]:
     """Return the questions for all setups: none about an image with one of these digests."""
-    left = without_images(questions, calibration, str(data))
+    rest = without_images(questions, calibration, str(data))
     if calibration:
         say(
-            f"{_name(data)}: {len(questions) - len(left)} of {len(questions)} questions are left out for all setups, "
+            f"{_name(data)}: {len(questions) - len(rest)} of {len(questions)} questions are left out for all setups, "
             f"because settings files were calibrated on their images ({len(calibration)} images)."
         )
-    return left
+    return rest
 
 
 def _ask_all(

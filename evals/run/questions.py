@@ -49,8 +49,8 @@ def load_questions(
             raise SettingError(unknown("task", name, TASKS))
     if tasks is None:
         alone = [OWN] if TASKS[OWN].is_in(folder) else []
-        found = [name for name in TASKS if (folder / name).is_dir()]
-        tasks = alone or found + [name for name in ANY_SET if TASKS[name].is_in(folder)]
+        named = [name for name in TASKS if (folder / name).is_dir()]
+        tasks = alone or named + [name for name in ANY_SET if TASKS[name].is_in(folder)]
     questions: list[Question] = []
     for name in dict.fromkeys(tasks):
         task = TASKS[name] if labels else TASKS[name].unlabelled()
@@ -81,7 +81,11 @@ def notices(
     if others and tasks is None and TASKS[OWN].is_in(folder):
         more = f"To ask all, add --tasks {OWN} {others}" if has_tasks else "To ask those, move yours to another folder"
         yield f"{folder}: your own questions are asked alone, without the folders {others}. {more}"
-    assumed = [one.style.assumed_for for one in questions if isinstance(one, BoxQuestion) and one.style.assumed_for]
+    assumed = [
+        question.style.assumed_for
+        for question in questions
+        if isinstance(question, BoxQuestion) and question.style.assumed_for
+    ]
     if assumed:
         yield unknown_boxes(
             assumed[0],
@@ -95,11 +99,16 @@ def cut_off(questions: Sequence[Question], view: Callable[[Size], ImageView]) ->
     videos. view: the part that it sees."""
     if not any(view(size).cuts(full_view(size).window) for size in ((2000, 1000), (1000, 2000))):
         return None
-    sizes = {image: size_of(image) for one in questions if not isinstance(one, VideoQuestion) for image in one.images}
+    sizes = {
+        image: size_of(image)
+        for question in questions
+        if not isinstance(question, VideoQuestion)
+        for image in question.images
+    }
     n_images = sum(view(size).cuts(full_view(size).window) for size in sizes.values())
     if not n_images:
         return None
-    boxes = [(one.box, one.size) for one in questions if isinstance(one, RefCocoQuestion)]
+    boxes = [(question.box, question.size) for question in questions if isinstance(question, RefCocoQuestion)]
     n_boxes = sum(view(size).cuts(box) for box, size in boxes)
     parts = f"{n_images} of {len(sizes)} images ({n_images / len(sizes):.0%})"
     parts += f" and of {n_boxes} of {len(boxes)} boxes ({n_boxes / len(boxes):.0%})" if boxes else ""

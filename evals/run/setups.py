@@ -91,8 +91,8 @@ class Pruned(Setup):
 
     def settings(self) -> dict[str, Any]:
         """Return all settings. SettingError for one that JSON cannot represent."""
-        found = settings_of(self.strategy)
-        for name, value in found.items():
+        settings = settings_of(self.strategy)
+        for name, value in settings.items():
             try:
                 json.dumps(value)
             except (TypeError, ValueError) as error:
@@ -100,7 +100,7 @@ class Pruned(Setup):
                     f"{type(self.strategy).__name__}: {name} is a {type(value).__name__}, which a run cannot store. "
                     "Make it a text that says where the strategy finds it, such as the path of a file"
                 ) from error
-        return found
+        return settings
 
     def identity(self) -> dict[str, Any]:
         return self.settings() | class_identity(self.strategy)
@@ -194,11 +194,11 @@ def possible(strategies: Sequence[str], check: Callable[[Pruned], object], say: 
     passes only with its default settings gets these. Say what is left out or changed, and why. Return all if none
     passes, so that pruning says why."""
     accepted = {name: _accepted(name, check) for name in strategies}
-    found = [usable for usable, _ in accepted.values() if usable is not None]
-    for name, (usable, why) in accepted.items() if found else ():
+    fitting = [usable for usable, _ in accepted.values() if usable is not None]
+    for name, (usable, why) in accepted.items() if fitting else ():
         if why is not None:
             say(f"Leaving out {name}: {why}" if usable is None else f"{usable} instead of {name}: {why}")
-    return found or strategies
+    return fitting or strategies
 
 
 def _accepted(name: str, check: Callable[[Pruned], object]) -> tuple[str | None, tokenprune.UnsupportedError | None]:

@@ -118,8 +118,8 @@ def remaining_shares(contribution: Sequence[float], n_layers: int) -> list[float
 
     tried = np.linspace(-STEEPEST, STEEPEST, 81)  # the error may have several minima
     best = tried[int(np.argmin([error(rate) for rate in tried]))]
-    found = minimize_scalar(error, bounds=(best - 0.1, best + 0.1), method="bounded")
-    return list(curve(layers, float(found.x), n_layers))
+    result = minimize_scalar(error, bounds=(best - 0.1, best + 0.1), method="bounded")
+    return list(curve(layers, float(result.x), n_layers))
 
 
 def curve(layers: np.ndarray, rate: float, n_layers: int) -> np.ndarray:

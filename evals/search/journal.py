@@ -45,8 +45,8 @@ def locked_study(
             study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SettingError(f"{path}: no journal of a search. Name another output, or delete it.") from error
-        found = study.user_attrs.get("identity", identity)
-        check_same(found, identity, f"{path}: holds another search", instead, WORDS)
+        stored = study.user_attrs.get("identity", identity)
+        check_same(stored, identity, f"{path}: holds another search", instead, WORDS)
         study.set_user_attr("identity", dict(identity))
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)

@@ -114,28 +114,28 @@ def places(search: Mapping[str, Any], n_layers: int) -> list[dict[str, float]]:
     highest = {name: side[1] for name, side in sides.items()}
     base = VFlowOpt(**{name: value for name, value in search["base"].items() if name in known})
     box = SearchSpace(base, n_layers, int(highest.get("cell", 1)), highest["threshold"], colors="alpha" in sides)
-    found = []
+    places = []
     for trial in search["trials"]:
         settings = {name: value for name, value in trial.items() if name in known}
         point = box.point(replace(base, **settings))
-        found.append({name: _place(name, point[name], sides[name]) for name in sides})
-    return found
+        places.append({name: _place(name, point[name], sides[name]) for name in sides})
+    return places
 
 
 def _place(name: str, value: float, side: Sequence[float]) -> float:
     low, high = side
     if name in LOGARITHMIC:
-        value, low, high = (math.log(one) for one in (value, low, high))
+        value, low, high = (math.log(number) for number in (value, low, high))
     return (value - low) / (high - low)
 
 
-def _schedule(axes: Axes, default: VFlowOpt, found: VFlowOpt, n_layers: int, n_visual: int) -> None:
-    before, counts = (tokens_per_layer(strategy, n_layers, n_visual) for strategy in (default, found))
+def _schedule(axes: Axes, default: VFlowOpt, best: VFlowOpt, n_layers: int, n_visual: int) -> None:
+    before, counts = (tokens_per_layer(strategy, n_layers, n_visual) for strategy in (default, best))
     edges = [layer - 0.5 for layer in range(n_layers + 1)]
     axes.stairs(counts, edges, fill=True, color=VERMILION, alpha=0.15)
     axes.stairs(before, edges, baseline=None, color=GREY, linestyle="--", linewidth=2.5, label="default settings")
     axes.stairs(counts, edges, baseline=None, color=VERMILION, linewidth=3, label="best")
-    average = 100 * (found.keep_ratio or 0)
+    average = 100 * (best.keep_ratio or 0)
     axes.axhline(average * n_visual / 100, color=BLUE, linestyle=":", label=f"average of both, {average:g} %")
     first = 0
     for last, (count, following) in enumerate(pairwise([*counts, 0])):

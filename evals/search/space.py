@@ -84,9 +84,9 @@ class SearchSpace:
         """Return the lowest and highest R2 compatible with an R1."""
         third = self.n_layers // 3
         last = self.n_layers - 2 * third
-        left = self.average * self.n_layers - first * third  # share x layers left for the second and last thirds
-        lowest = left / (third + last) / first
-        highest = (left - 0.1 * self.average * last) / third / first
+        rest = self.average * self.n_layers - first * third  # share x layers left for the second and last thirds
+        lowest = rest / (third + last) / first
+        highest = (rest - 0.1 * self.average * last) / third / first
         return min(1.0, lowest), min(1.0, highest)
 
 

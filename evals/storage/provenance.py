@@ -77,12 +77,12 @@ def kernels(model: Any) -> dict[str, dict[str, str]]:
     """Return what each part of a model computes with, by type: the implementations of attention and of experts, which
     transformers sets whether or not a part has any, and "hub" if any of its layers computes with a kernel from there.
     Loading asks for kernels by default from transformers 5.25 on, but most devices have none."""
-    found: dict[str, dict[str, str]] = {}
+    kinds: dict[str, dict[str, str]] = {}
     for part in (module for module in model.modules() if isinstance(module, PreTrainedModel)):
         chosen = {kind: getattr(part.config, f"_{name}_implementation", None) for kind, name in KERNELS.items()}
         chosen["layers"] = "hub" if any(map(_has_kernel, part.modules())) else None
-        found.setdefault(part.config.model_type, {kind: name for kind, name in chosen.items() if name is not None})
-    return found
+        kinds.setdefault(part.config.model_type, {kind: name for kind, name in chosen.items() if name is not None})
+    return kinds
 
 
 def _has_kernel(layer: torch.nn.Module) -> bool:

@@ -88,7 +88,7 @@ def _from_line(line: str, where: str) -> TaskResult:
     check_types(values, {name: kind for name, kind in _KINDS.items() if name in values}, where)
     for name in values["versions"]:
         fields_.text(values["versions"], name, f"{where}, 'versions'")
-    values["intervals"] = {name: _bounds(found, where) for name, found in values.get("intervals", {}).items()}
+    values["intervals"] = {name: _bounds(bounds, where) for name, bounds in values.get("intervals", {}).items()}
     values["scores"] = {split: _unpacked(packed, where) for split, packed in values["scores"].items()}
     for split, scores in values["scores"].items():
         images = fields_.items(values["images"], split, f"{where}, 'images'", may_be_empty=True)
@@ -111,10 +111,10 @@ def _unpacked(packed: Any, where: str) -> list[QuestionScore]:
     raise DataError(f"{where}, 'scores': found {fields_.describe_value(packed)}, which are not scores{RESTORE}")
 
 
-def _bounds(found: Any, where: str) -> tuple[float, float]:
-    if not isinstance(found, list) or len(found) != 2:
-        raise DataError(f"{where}, 'intervals': found {fields_.describe_value(found)}; expected two numbers")
-    return as_number(found[0], where), as_number(found[1], where)
+def _bounds(bounds: Any, where: str) -> tuple[float, float]:
+    if not isinstance(bounds, list) or len(bounds) != 2:
+        raise DataError(f"{where}, 'intervals': found {fields_.describe_value(bounds)}; expected two numbers")
+    return as_number(bounds[0], where), as_number(bounds[1], where)
 
 
 _KINDS: dict[str, Any] = {

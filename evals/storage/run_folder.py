@@ -42,9 +42,9 @@ class RunFolder:
         """
         now = json.loads(json.dumps({"identity": identity, "about": about}))
         if self._begun(now["identity"]):
-            found = self.record
-            now["about"] |= {name: value for name, value in found["about"].items() if name == "begun"}
-            if now != found:
+            stored = self.record
+            now["about"] |= {name: value for name, value in stored["about"].items() if name == "begun"}
+            if now != stored:
                 self._write(now)
         else:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -57,11 +57,11 @@ class RunFolder:
     def _begun(self, now: dict[str, Any]) -> bool:
         """Return whether there is a run; it must have this identity or be able to grow to it."""
         if self._record.is_file():
-            found = self.record["identity"]
+            stored = self.record["identity"]
             same = now | {
-                part: {name: now[part][name] for name in now[part] if name in found[part]} for part in GROWING
+                part: {name: now[part][name] for name in now[part] if name in stored[part]} for part in GROWING
             }
-            self._check_same(found, same)
+            self._check_same(stored, same)
             return True
         if any(path.stat().st_size for path in self._answer_files()):  # a run killed right away has an empty file
             raise DataError(f"{self.path}: has answers but no run.json. Name another --output.")
@@ -75,7 +75,7 @@ class RunFolder:
             "position IDs or tasks to a run, also name those that it has. A settings file leaves out images: to add "
             "one later, begin the run with --apart-from FILE.)"
         )
-        others = [{name: value for name, value in one.items() if name != "setups"} for one in (stored, now)]
+        others = [{name: value for name, value in part.items() if name != "setups"} for part in (stored, now)]
         check_same(others[0], others[1], holds, instead)
         unnamed = [key for key in stored["setups"] if key not in now["setups"]]
         if unnamed:

@@ -30,13 +30,13 @@ def _published(path: Path) -> list[Record]:
     """Return the questions of a split with their answers, from the file beside it."""
     split = path.name.removesuffix("_q.json")
     answers = {record.identifier("question_id"): record for record in json_records(path.with_name(f"{split}_a.json"))}
-    found = []
+    records = []
     for record in json_records(path):
         answer = answers.get(record.identifier("question_id"))
         if answer is None:
             raise DataError(f"{record.where}: no answer to {record.identifier('question_id')!r} in {split}_a.json")
-        found.append(record.with_fields(answer=answer.text("answer"), type=answer["type"]).in_split(split))
-    return found
+        records.append(record.with_fields(answer=answer.text("answer"), type=answer["type"]).in_split(split))
+    return records
 
 
 @dataclass(frozen=True)

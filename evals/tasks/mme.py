@@ -43,9 +43,9 @@ def _published(path: Path) -> list[Record]:
         question, tab, answer = line.rpartition("\t")
         if not tab:
             raise DataError(f"{where}: expected QUESTION<tab>ANSWER, found no tab")
-        found = Record(where, {})
+        record = Record(where, {})
         place = f"{subtask.name}/images" if apart else subtask.name
-        image = found.find_image(subtask.parent, *(f"{place}/{path.stem}{end}" for end in (".jpg", ".png")))
+        image = record.find_image(subtask.parent, *(f"{place}/{path.stem}{end}" for end in (".jpg", ".png")))
         content = {"question": question, "answer": answer, "category": subtask.name, "image": image}
         records.append(Record(where, {**content, "question_id": f"{subtask.name}/{image.name}"}))
     if len(records) != 2:

@@ -53,7 +53,7 @@ def _numbered(records: Sequence[Record], path: Path) -> list[Record]:
     """Give records an ID and the split that they name. An empty table cell counts as a missing field."""
     if not records:
         raise DataError(f"{path}: no questions; write them like {EXAMPLE}")
-    found = []
+    named = []
     places: dict[tuple[str, str], str] = {}
     for number, record in enumerate(records, start=1):
         for key in record.content:
@@ -64,15 +64,15 @@ def _numbered(records: Sequence[Record], path: Path) -> list[Record]:
             if record.content.get(key) is None:
                 raise DataError(f"{record.where}: no {key!r}; write questions like {EXAMPLE}")
         content = {"id": number} | {key: value for key, value in record.content.items() if value is not None}
-        found.append(Record(record.where, content, record.text_or_empty("split")))
-        called = str(found[-1].identifier("id"))
-        first = places.setdefault((found[-1].split, called), record.where)
+        named.append(Record(record.where, content, record.text_or_empty("split")))
+        called = str(named[-1].identifier("id"))
+        first = places.setdefault((named[-1].split, called), record.where)
         if first != record.where:
             raise DataError(
                 f"{record.where}: the id {called} appears twice, first in {first}; give each question another. One "
                 "without an id has its number in the file"
             )
-    return found
+    return named
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Own(FileTask[Question]):
     def metrics(self, answered: Answered) -> dict[str, Metric]:
         """Return the accuracy, and that of each `kind`."""
         kinds = [question.category or "other" for question, _ in answered]
-        each = Ratio.mean(points(answered)).of_each(kinds) if any(one.category for one, _ in answered) else {}
+        each = Ratio.mean(points(answered)).of_each(kinds) if any(question.category for question, _ in answered) else {}
         return super().metrics(answered) | {f"{kind} accuracy": Metric.of(ratio) for kind, ratio in each.items()}
 
 
@@ -158,9 +158,9 @@ def _grounding(record: Record, description: str, style: Style, about: dict[str, 
 
 def _box(corners: Any, where: str) -> Box:
     if not isinstance(corners, list) or len(corners) != 4:
-        found = f"{len(corners)} numbers" if isinstance(corners, list) else fields.describe_value(corners)
-        raise DataError(f"{where}: a box of {found}; expected left, top, right, bottom in pixels")
-    left, top, right, bottom = (fields.as_number(one, where) for one in corners)
+        what = f"{len(corners)} numbers" if isinstance(corners, list) else fields.describe_value(corners)
+        raise DataError(f"{where}: a box of {what}; expected left, top, right, bottom in pixels")
+    left, top, right, bottom = (fields.as_number(corner, where) for corner in corners)
     if not (left < right and top < bottom):
         raise DataError(
             f"{where}: the box {corners} has no area; write left, top, right, bottom, which are not x, y, width, height"
@@ -195,4 +195,4 @@ def _texts(record: Record, key: str) -> tuple[str, ...]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list):
         raise DataError(f"{where}: expected a text or a list of texts, found {fields.describe_value(value)}")
-    return tuple(fields.as_text(one, where) for one in values)
+    return tuple(fields.as_text(value, where) for value in values)

@@ -100,8 +100,8 @@ class RefCoco(FileTask[RefCocoQuestion]):
         refs = read_json(path) if path.suffix == ".json" else _read_pickle(path)
         if not isinstance(refs, list):
             raise DataError(f"{path}: expected a list of refs, found {type(refs).__name__}")
-        found = {fields.text(ref, "split", _where(path, number, ref)) for number, ref in enumerate(refs)}
-        splits = choose_splits(split, found, str(path))
+        known = {fields.text(ref, "split", _where(path, number, ref)) for number, ref in enumerate(refs)}
+        splits = choose_splits(split, known, str(path))
         instances = Instances(folder)
         questions = [
             question
@@ -116,21 +116,21 @@ class RefCoco(FileTask[RefCocoQuestion]):
 
         DataError, naming both, for records of one ID and split that differ.
         """
-        found: dict[tuple[str, str], tuple[RefCocoQuestion, str]] = {}
+        firsts: dict[tuple[str, str], tuple[RefCocoQuestion, str]] = {}
         for record, question in zip(records, super().questions(records, folder, style), strict=True):
-            first, where = found.setdefault((question.split, question.id), (question, record.where))
+            first, where = firsts.setdefault((question.split, question.id), (question, record.where))
             if first is not question and not _same(first, question):
                 raise DataError(
                     f"{record.where}: question_id {record['question_id']} is also that of {where}, with another "
                     "description, box or image. Give one of them another question_id, or leave it out"
                 )
-        if len(found) < len(records):
+        if len(firsts) < len(records):
             warnings.warn(
-                f"{folder}: {len(records) - len(found)} of {len(records)} descriptions are repeated within their split "
-                f"of {self.title}, and are asked once",
+                f"{folder}: {len(records) - len(firsts)} of {len(records)} descriptions are repeated within their "
+                f"split of {self.title}, and are asked once",
                 stacklevel=2,
             )
-        return [question for question, _ in found.values()]
+        return [question for question, _ in firsts.values()]
 
     def question(self, record: Record, folder: Path, style: Style) -> RefCocoQuestion:
         image, box = record.image(), from_corner(record["bbox"], record.where)

@@ -32,8 +32,8 @@ SUFFIXES = (".mp4", ".MP4", ".mkv")
 
 def read(answer: str, options: Mapping[str, str]) -> str | None:
     """Return the first letter of an option that is anywhere in the answer."""
-    found = re.search(f"[{''.join(options)}]", LEADING.sub("", answer))
-    return None if found is None else found[0]
+    letter = re.search(f"[{''.join(options)}]", LEADING.sub("", answer))
+    return None if letter is None else letter[0]
 
 
 @dataclass(frozen=True)

@@ -56,19 +56,19 @@ class Vqav2(FileTask[ShortAnswer]):
             f"{questions_path}, questions[{number}]": record
             for number, record in enumerate(fields.items(questions, "questions", str(questions_path)))
         }
-        found = {where: images.split(fields.integer(record, "image_id", where)) for where, record in records.items()}
+        split_of = {where: images.split(fields.integer(record, "image_id", where)) for where, record in records.items()}
         splits = choose_splits(
-            split, set(found.values()), f"{questions_path}, by the 'split' of images in instances.json"
+            split, set(split_of.values()), f"{questions_path}, by the 'split' of images in instances.json"
         )
         asked = [
             self._question(
-                Record(where, record, found[where]),
+                Record(where, record, split_of[where]),
                 images.find(fields.integer(record, "image_id", where), where),
                 answers.to(fields.identifier(record, "question_id", where), where),
                 style,
             )
             for where, record in records.items()
-            if found[where] in splits
+            if split_of[where] in splits
         ]
         return check_questions(asked, str(questions_path))
 

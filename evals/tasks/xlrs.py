@@ -39,8 +39,8 @@ def read(answer: str) -> frozenset[str]:
     text = re.sub(r"The (?:(?:best |correct )?answer is|answer)", "", answer)
     if not re.search("[A-E]", text):
         return frozenset()
-    found = re.findall(r"\(([A-Ea-e])\)", text) or re.findall(r"[A-Ea-e]", text)
-    return frozenset(letter.upper() for letter in found)
+    letters = re.findall(r"\(([A-Ea-e])\)", text) or re.findall(r"[A-Ea-e]", text)
+    return frozenset(letter.upper() for letter in letters)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,10 +119,10 @@ class Loss:
         if self.points >= margin:
             return None
         deviation = self.error * math.sqrt(self.n + 2)
-        found = TTestPower().solve_power(
+        needed = TTestPower().solve_power(
             effect_size=(margin - self.points) / deviation, alpha=1 - CONFIDENCE, power=POWER, alternative="larger"
         )
-        n_images = math.ceil(float(np.ravel(found)[0]) * self.n_images / self.n)
+        n_images = math.ceil(float(np.ravel(needed)[0]) * self.n_images / self.n)
         share = self.found / self.n_images
         while n_images < MANY and binom.cdf(self._most(margin, n_images), n_images, share) < POWER:
             n_images = math.ceil(STEP * n_images)

@@ -26,8 +26,8 @@ class CostMeter:
 
     def __init__(self, model: Any, processor: Any, questions: Sequence[Question], kind: Cost) -> None:
         self._model, self._kind = model, kind
-        decoded = [DecodedQuestion.of(one, processor) for one in questions]
-        self._inputs = [encode_batch(model, processor, [one], Unpruned()) for one in decoded]
+        decoded = [DecodedQuestion.of(question, processor) for question in questions]
+        self._inputs = [encode_batch(model, processor, [question], Unpruned()) for question in decoded]
         self._unpruned = [] if kind == "ttft" else self._amounts(Unpruned())
 
     def relative(self, setup: Setup) -> float:

@@ -42,14 +42,14 @@ class FirstTokens(Runner):
         seconds = time.perf_counter() - start
         return [
             Answer.to(
-                one.question,
+                question.question,
                 setup.key,
                 text=text.strip(),
                 score=score,
                 **vars(cost),
                 seconds=seconds / len(batch),
             )
-            for one, text, score, cost in zip(batch, texts, scores, costs, strict=True)
+            for question, text, score, cost in zip(batch, texts, scores, costs, strict=True)
         ]
 
     def _of_unpruned(self, inputs: Any) -> Tensor:
@@ -59,7 +59,7 @@ class FirstTokens(Runner):
         return self._unpruned[0][1]
 
     def _distribution(self, inputs: Any) -> Float[Tensor, "row token"]:
-        found = self.model.generate(
+        output = self.model.generate(
             **inputs,
             **GREEDY,
             max_new_tokens=1,
@@ -67,7 +67,7 @@ class FirstTokens(Runner):
             return_dict_in_generate=True,
             logits_processor=LogitsProcessorList([FirstLogits()]),
         )
-        return found.logits[0].float().softmax(-1)
+        return output.logits[0].float().softmax(-1)
 
 
 def overlap(one: Float[Tensor, "row token"], other: Float[Tensor, "row token"]) -> Float[Tensor, " row"]:

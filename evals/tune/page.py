@@ -135,10 +135,10 @@ def _by_kind(shown: Sequence[Tried], scorer: ModelScorer, fresh: Half) -> str:
         at = [place for place, name in enumerate(named) if kind in ("all", name)]
         cells = [kind, str(count), f"{100 * math.fsum(base[place] for place in at) / count:.1f}"]
         for scores in own:
-            found = paired([scores[i] for i in at], [base[i] for i in at], [numbers[i] for i in at])
-            low, high = (100 * bound for bound in found.interval)
+            pair = paired([scores[i] for i in at], [base[i] for i in at], [numbers[i] for i in at])
+            low, high = (100 * bound for bound in pair.interval)
             interval = f" [{low:+.1f}, {high:+.1f}]" if math.isfinite(low) else ""  # a single image gives none
-            cells.append(f"{100 * found.difference:+.1f}{interval}")
+            cells.append(f"{100 * pair.difference:+.1f}{interval}")
         lines.append(cells)
     return str(Table(["kind", "n", "unpruned, %", *(f"`{_setting(tried)}`, points gained" for tried in shown)], lines))
 

@@ -81,4 +81,4 @@ def in_chunks(questions: Sequence[Question]) -> Half:
         for start in range(0, len(asked), CHUNK):
             chunk = tuple(asked[start : start + CHUNK])
             placed.append(((start + len(chunk) / 2) / len(asked), chunk))
-    return Half(tuple(chunk for _, chunk in sorted(placed, key=lambda one: one[0])))
+    return Half(tuple(chunk for _, chunk in sorted(placed, key=lambda pair: pair[0])))

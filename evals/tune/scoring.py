@@ -54,7 +54,7 @@ class ModelScorer:
         model: Any,
         processor: Any,
         write: Write,
-        found: Sequence[Answer],
+        answers: Sequence[Answer],
         *,
         measure: Measure,
         batch_tokens: int,
@@ -62,7 +62,7 @@ class ModelScorer:
     ) -> None:
         self.model, self.processor, self.measure, self.advance = model, processor, measure, advance
         self._write, self._batch_tokens = write, batch_tokens
-        self._answers = {answer.answer_key: _slim(answer) for answer in found}
+        self._answers = {answer.answer_key: _slim(answer) for answer in answers}
         self._counted = set[AnswerKey]()
 
     def ask(self, setups: Sequence[Setup], half: Half) -> None:

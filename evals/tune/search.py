@@ -110,7 +110,7 @@ def search(
         say(f"generation {number + 1} of {plan.generations}")
         name = f"generation {number}"
         if name not in study.user_attrs:
-            known = {one.setup.key for one in tried}
+            known = {trial.setup.key for trial in tried}
             study.set_user_attr(name, _proposals(study, space, plan, number, meter, known))
         proposed = study.user_attrs[name]
         setups = [_setup(space, proposal["params"]) for proposal in proposed]
@@ -155,15 +155,15 @@ def halved(
 ) -> dict[SetupKey, Tried]:
     """Return what is known of each setup after its last rung."""
     outcomes: dict[SetupKey, Tried] = {}
-    left = list(setups)
+    still = list(setups)
     for share, part in RUNGS:
         asked = rung(half, share)
-        left = left[: -(-len(setups) // part)]
-        scorer.ask(left, asked)
-        for setup in left:
+        still = still[: -(-len(setups) // part)]
+        scorer.ask(still, asked)
+        for setup in still:
             outcomes[setup.key] = assess(scorer, setup, costs[setup.key], asked, plan, share == 1)
-        left.sort(key=lambda setup: (-outcomes[setup.key].value, outcomes[setup.key].loss.points))
-        left = left[:1] + [setup for setup in left[1:] if outcomes[setup.key].assurance >= HOPELESS]
+        still.sort(key=lambda setup: (-outcomes[setup.key].value, outcomes[setup.key].loss.points))
+        still = still[:1] + [setup for setup in still[1:] if outcomes[setup.key].assurance >= HOPELESS]
     return outcomes
 
 
@@ -194,10 +194,10 @@ def _proposals(
         )
     drawing = optuna.create_study(direction="maximize", sampler=sampler)
     drawing.add_trials(finished(study))
-    found: list[dict[str, Any]] = []
+    trials: list[dict[str, Any]] = []
     seen = set(known)
     for turn in range(plan.size * N_TRIES):
-        if len(found) == plan.size:
+        if len(trials) == plan.size:
             break
         if number == 0 and turn < plan.size:
             drawing.enqueue_trial(space.start(turn))
@@ -207,8 +207,8 @@ def _proposals(
             drawing.tell(trial, state=TrialState.FAIL)
             continue
         seen.add(setup.key)
-        found.append({"params": dict(trial.params), "cost": meter.relative(setup)})
-    return found
+        trials.append({"params": dict(trial.params), "cost": meter.relative(setup)})
+    return trials
 
 
 def _setup(space: Space, params: Params) -> Pruned:

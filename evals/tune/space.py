@@ -132,7 +132,7 @@ class Space:
         if get_origin(hints.get("score")) is Literal:
             choices["score"] = (
                 defaults["score"],
-                *(one for one in get_args(hints["score"]) if one != defaults["score"]),
+                *(score for score in get_args(hints["score"]) if score != defaults["score"]),
             )
         if hints.get("progressive") is bool:
             choices["progressive"] = (defaults["progressive"], not defaults["progressive"])

@@ -101,14 +101,14 @@ def tune(settings: TuningSettings) -> Tuned:
         with (
             in_evaluation_mode(loaded),
             locked_study(output / JOURNAL, identity, instead) as study,
-            locked_answers(output / "answers") as (write, found),
+            locked_answers(output / "answers") as (write, stored),
         ):
             # In addition to the journal, because answers remain if that is deleted.
             record_identity(output / IDENTITY, identity, "another tuning")
             n_all = plan.n_answers(searched) + len(questions) + MOST * len(fresh.questions)
             with _progress(console, n_all) as (advance, name_part):
                 scorer = ModelScorer(
-                    loaded, processor, write, found, measure=measure, batch_tokens=batch_tokens, advance=advance
+                    loaded, processor, write, stored, measure=measure, batch_tokens=batch_tokens, advance=advance
                 )
                 asked = searched.questions
                 few = asked[:: max(1, len(asked) // N_QUESTIONS)][:N_QUESTIONS]

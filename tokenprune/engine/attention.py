@@ -104,8 +104,8 @@ def stage_bias(
         for stage in reports:
             kept, merged = stage[i].kept, stage[i].merged
             sizes = _of_all(Selection(kept, image.selection.n_visual, merged=merged, trusted=True), sizes)
-        left = reports[-1][i].kept
-        bias[image.row, places[image.row, image.columns[left]]] = (sizes[left] / first[left]).log()
+        still = reports[-1][i].kept
+        bias[image.row, places[image.row, image.columns[still]]] = (sizes[still] / first[still]).log()
     return packing.gather_tokens(bias)
 
 

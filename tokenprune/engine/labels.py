@@ -54,8 +54,8 @@ class FusedLabels:
 def compared(packing: Packing) -> Bool[Tensor, "batch columns"]:
     """Which columns are kept and follow another kept column."""
     none = torch.zeros(len(packing.columns), packing.n_columns, dtype=torch.long, device=packing.columns.device)
-    left = none.scatter_reduce(1, packing.columns, packing.valid.long(), "amax")  # holes are at column 0
-    return (left > 0) & (left.cumsum(1) > 1)
+    counted = none.scatter_reduce(1, packing.columns, packing.valid.long(), "amax")  # holes are at column 0
+    return (counted > 0) & (counted.cumsum(1) > 1)
 
 
 def prune_labels(labels: Tensor, packing: Packing) -> Tensor:

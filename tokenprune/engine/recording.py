@@ -106,9 +106,9 @@ class VisionRecorder:
                     register(layer.register_forward_hook(self.after_layer))
                     captured.append(layer)
         if "tower_features" in self.statistics:
-            found = tokenwise_projector(adapter)
-            assert found is not None
-            projector = found()
+            tokenwise = tokenwise_projector(adapter)
+            assert tokenwise is not None
+            projector = tokenwise()
             register(projector.register_forward_pre_hook(self.before_projector))
             captured.append(projector)
         for function in dict.fromkeys(modality.function for modality in adapter.modalities):
@@ -221,7 +221,10 @@ class VisionRecorder:
     def _modality(self, function: str) -> Modality:
         """What a call of a feature function encodes: the first of its modalities with no image encoded yet."""
         modalities = [modality for modality in self._modalities if modality.function == function]
-        return next((one for one in modalities if self._context.encodings.images.get(one.name) == []), modalities[0])
+        return next(
+            (modality for modality in modalities if self._context.encodings.images.get(modality.name) == []),
+            modalities[0],
+        )
 
     def _images(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[EncodedImage]:
         """The images of this encoding."""
@@ -235,16 +238,16 @@ class VisionRecorder:
         for name in {"tower_features", "late_features"} & tiles.keys():
             if len(tiles[name]) < n_tiles:  # the patches of all images in one row
                 tiles[name] = [*torch.cat(tiles[name]).split([layout.n_visual for layout in layouts])]
-        if any(len(found) != n_tiles for found in tiles.values()):
+        if any(len(values) != n_tiles for values in tiles.values()):
             raise PruningError(
                 f"{type(self.adapter).__name__} counts {n_tiles} tiles, and the vision tower was given "
                 f"{max(map(len, tiles.values()))}. Remove the patch, and report it with your transformers version."
             )
         if n_tiles > len(layouts) and self.adapter.vision_towers:
-            tiles = {name: self.adapter.by_image(name, found, layouts) for name, found in tiles.items()}
+            tiles = {name: self.adapter.by_image(name, values, layouts) for name, values in tiles.items()}
         for layout in layouts:
             stop = start + layout.n_tiles
-            statistics = {name: self._statistic(name, found[start:stop], layout) for name, found in tiles.items()}
+            statistics = {name: self._statistic(name, values[start:stop], layout) for name, values in tiles.items()}
             if "kept_before_tower" in self.statistics:
                 statistics["kept_before_tower"] = _left_of(before, layout.n_visual)
             images.append(EncodedImage(layout, statistics, recorded_for=self.strategy))
@@ -268,13 +271,13 @@ def _left_of(selections: Iterator[Selection], n_visual: int) -> KeptInTower:
     """What pruning before the tower left of the next image, whose frames the tower may have been given as images."""
     kept, scores, start = [], [], 0
     while start < n_visual:
-        one = next(selections)
-        kept.append(start + one.kept)
-        scores += [] if one.scores is None else [one.scores]
-        start += one.n_visual
-    left = torch.cat(kept)
-    stages = (StageReport(0, left),) if len(left) < n_visual else ()
-    return KeptInTower(left, n_visual, torch.cat(scores) if len(scores) == len(kept) else None, stages)
+        selection = next(selections)
+        kept.append(start + selection.kept)
+        scores += [] if selection.scores is None else [selection.scores]
+        start += selection.n_visual
+    index = torch.cat(kept)
+    stages = (StageReport(0, index),) if len(index) < n_visual else ()
+    return KeptInTower(index, n_visual, torch.cat(scores) if len(scores) == len(kept) else None, stages)
 
 
 def _submodule(name: str, known: dict[str, Any]) -> Any:

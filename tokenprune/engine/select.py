@@ -90,8 +90,8 @@ def report_images(chosen: Sequence[ImageSelection], ids: Real[Tensor, "*componen
 
 def changes_any(chosen: Sequence[ImageSelection]) -> bool:
     """Whether any image loses a visual token, or has one merged into another."""
-    selections = [image.selection for image in chosen]
-    return any(one.merged is not None or len(one.kept) < one.n_visual for one in selections)
+    parts = (image.selection for image in chosen)
+    return any(part.merged is not None or len(part.kept) < part.n_visual for part in parts)
 
 
 def choose(
@@ -107,18 +107,18 @@ def choose(
 
     Raises PruningError if images and columns do not match, or if the strategy breaks its contract.
     """
-    located = [one for modality in prompt.visual for one in _locate(prompt, modality, images[modality])]
+    located = [place for modality in prompt.visual for place in _locate(prompt, modality, images[modality])]
     chosen: list[ImageSelection] = []
     selections: dict[int, Selection] = {}  # beams repeat an image: it is selected from once
-    for one in sorted(located, key=lambda one: (one.row, one.first)):
-        image, layout = one.image, one.image.layout
+    for seen in sorted(located, key=lambda seen: (seen.row, seen.first)):
+        image, layout = seen.image, seen.image.layout
         if id(image) not in selections:
             statistics = image.statistics_on(embeds.device)
-            tokens = VisualTokens(embeds[one.row, one.columns], layout, len(selections), statistics)
+            tokens = VisualTokens(embeds[seen.row, seen.columns], layout, len(selections), statistics)
             selections[id(image)] = _select_once(strategy, image, tokens)
         selection = selections[id(image)]
-        in_tower = tuple(stage for left in kept_by_tower(image.statistics) for stage in left.stages)
-        small, place = image.statistics.get("shrunk"), (one.row, one.last, one.columns, one.modality, layout)
+        in_tower = tuple(stage for kept in kept_by_tower(image.statistics) for stage in kept.stages)
+        small, place = image.statistics.get("shrunk"), (seen.row, seen.last, seen.columns, seen.modality, layout)
         smaller = None if small is None or small.layout.n_visual == layout.n_visual else small
         chosen.append(ImageSelection(*place, selection, in_tower, smaller))
     return chosen
@@ -172,7 +172,7 @@ def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) 
             selection = checked_selection(strategy, tokens)
         if "vision_attention" in image.statistics:
             image.selected = strategy, selection
-            image.statistics = {name: one for name, one in image.statistics.items() if name != "vision_attention"}
+            image.statistics = {name: value for name, value in image.statistics.items() if name != "vision_attention"}
         return selection
     by, selection = image.selected
     if by != strategy:
@@ -192,13 +192,13 @@ def renumbered(
 ) -> Real[Tensor, "*components batch length"]:
     """Compact position IDs. Where they have several components, a smaller version that stays whole gets those that the
     model gives to an image of that size, given whether it `continues_above_time`."""
-    shrunk = [(one.row, one.columns, one.layout, one.shrunk) for one in chosen if one.shrunk is not None]
+    shrunk = [(image.row, image.columns, image.layout, image.shrunk) for image in chosen if image.shrunk is not None]
     counted = compact_ids(ids, dropped, real)
     if ids.ndim == 2:
         return counted
-    pruned = {one.row for one in chosen if one.shrunk is not None and len(one.selection.kept) < len(one.shrunk.kept)}
+    pruned = {image.row for image in chosen if image.shrunk and len(image.selection.kept) < len(image.shrunk.kept)}
     for row in {row for row, *_ in shrunk} - pruned:
-        counted[-3:, row] = shrunk_ids(ids[-3:], [one for one in shrunk if one[0] == row], above_time)[:, row]
+        counted[-3:, row] = shrunk_ids(ids[-3:], [part for part in shrunk if part[0] == row], above_time)[:, row]
     return counted
 
 
@@ -263,8 +263,8 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
             f"{name}.select kept {len(selection.kept)} visual tokens; its budget is {allowed} of {n_visual}. "
             f"Keep self.budget(tokens.n_visual) of them."
         )
-    for left in kept_by_tower(tokens.statistics):
-        if selection.kept is not left.kept and not bool(torch.isin(selection.kept, left.kept).all()):
+    for before in kept_by_tower(tokens.statistics):
+        if selection.kept is not before.kept and not bool(torch.isin(selection.kept, before.kept).all()):
             raise PruningError(
                 f"{name}.select kept visual tokens that were dropped in the tower or before it. Choose from "
                 f"tokens.kept_in_tower.kept, or from tokens.kept_before_tower.kept."

@@ -41,11 +41,11 @@ class Shrinking:
         """Shrink each image to the strategy's budget. Raises PruningError for one that cannot be shrunk so far."""
         assert isinstance(strategy, ResizeStrategy)
         wholes = adapter.layouts(modality, arguments, None)
-        shrunk = adapter.shrink(modality, arguments, [strategy.resized_budget(one.n_visual) for one in wholes])
+        shrunk = adapter.shrink(modality, arguments, [strategy.resized_budget(whole.n_visual) for whole in wholes])
         smalls = adapter.layouts(modality, shrunk.arguments, None)
         places = [stretched(whole, small) for whole, small in zip(wholes, smalls, strict=True)]
         kept = torch.cat(places).to(arguments[modality.pixels].device).split([*map(len, places)])
-        images = [Shrunk(*one) for one in zip(kept, smalls, shrunk.sizes, strict=True)]
+        images = [Shrunk(*parts) for parts in zip(kept, smalls, shrunk.sizes, strict=True)]
         return cls(shrunk.arguments, wholes, images)
 
     def recorded(self, smalls: list[EncodedImage]) -> list[EncodedImage]:
@@ -63,22 +63,22 @@ class Shrinking:
                 setattr(output, name, self._spread(features))
 
     def _spread(self, features: Any) -> Any:
-        counts = [len(one.kept) for one in self.images]
+        counts = [len(image.kept) for image in self.images]
         if isinstance(features, Tensor):
             if features.ndim == 2 and len(features) == sum(counts):
-                starts = accumulate((one.n_visual for one in self.wholes), initial=0)
-                places = [start + one.kept for start, one in zip(starts, self.images, strict=False)]
-                return _placed(features, torch.cat(places), sum(one.n_visual for one in self.wholes))
+                starts = accumulate((whole.n_visual for whole in self.wholes), initial=0)
+                places = [start + image.kept for start, image in zip(starts, self.images, strict=False)]
+                return _placed(features, torch.cat(places), sum(whole.n_visual for whole in self.wholes))
             if features.ndim == 3:
                 return torch.stack(self._spread(list(features)))
         elif isinstance(features, (list, tuple)):
-            if all(isinstance(one, Tensor) for one in features) and [len(one) for one in features] == counts:
+            if all(isinstance(part, Tensor) for part in features) and [len(part) for part in features] == counts:
                 both = zip(features, self.images, self.wholes, strict=True)
-                return type(features)([_placed(one, image.kept, whole.n_visual) for one, image, whole in both])
+                return type(features)([_placed(part, image.kept, whole.n_visual) for part, image, whole in both])
             if features and not isinstance(features[0], Tensor):
-                return type(features)([self._spread(one) for one in features])
-            if all(len(one) == sum(counts) for one in features):
-                return type(features)([self._spread(one) for one in features])
+                return type(features)([self._spread(part) for part in features])
+            if all(len(part) == sum(counts) for part in features):
+                return type(features)([self._spread(part) for part in features])
         raise PruningError(
             f"smaller images should have {counts} visual tokens, and the model has made another number of them. Remove "
             f"the patch, and report it with your transformers version."

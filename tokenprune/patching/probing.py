@@ -118,15 +118,15 @@ class Probe(Handle):
                 "the probe was removed or replaced by a patch, and its statistics are gone. Read .images inside the "
                 "`with` block."
             )
-        found = self._record.found
-        images = self._handle.report.images if found else []
-        if not images or any(id(image.kept) not in found for image in images):
+        seen = self._record.found
+        images = self._handle.report.images if seen else []
+        if not images or any(id(image.kept) not in seen for image in images):
             raise PruningError(
                 "no statistics: the last call had no image, or one that was encoded for an earlier call. Call the "
                 "model with an image first."
             )
         return [
-            ProbedImage(image.row, image.modality, found[id(image.kept)][1], text)
+            ProbedImage(image.row, image.modality, seen[id(image.kept)][1], text)
             for image, text in zip(images, self._reader.attention(images), strict=True)
         ]
 

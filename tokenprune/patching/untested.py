@@ -127,10 +127,10 @@ class _Check:
         Rounding is least there: later, experts that it makes tokens change are as large as the filler."""
         kinds = self.adapter.decoder.layers.kinds
         number = next((number for number, kind in enumerate(kinds) if kind in RECURRENT), 0)
-        found: dict[str, Any] = {}
-        with cast(Any, self.adapter.layers)[number].register_forward_hook(partial(_keep, found, "states")):
+        outputs: dict[str, Any] = {}
+        with cast(Any, self.adapter.layers)[number].register_forward_hook(partial(_keep, outputs, "states")):
             self.pruned(n_rows)
-        states = found["states"][0] if isinstance(found["states"], tuple) else found["states"]
+        states = outputs["states"][0] if isinstance(outputs["states"], tuple) else outputs["states"]
         return states[0, -int(self.keep[0].sum()) :][:BEFORE].float()
 
     def windows(self) -> None:
@@ -195,9 +195,11 @@ def weighted_values(attention: TextAttention) -> Float[Tensor, " width"]:
     return torch.einsum("ht,htw->hw", logits.softmax(-1), values).flatten()
 
 
-def relative(expected: Float[Tensor, "tokens width"], found: Float[Tensor, "tokens width"]) -> Float[Tensor, " tokens"]:
+def relative(
+    expected: Float[Tensor, "tokens width"], actual: Float[Tensor, "tokens width"]
+) -> Float[Tensor, " tokens"]:
     """How far `found` is from `expected`, relative to the length of each token's vector."""
-    return (found.to(expected.device) - expected).norm(dim=-1) / expected.norm(dim=-1)
+    return (actual.to(expected.device) - expected).norm(dim=-1) / expected.norm(dim=-1)
 
 
 def _can_be_called(language_model: nn.Module) -> bool:

@@ -161,5 +161,5 @@ def gather_pattern(
     (batch, n_queries), n_heads = packing.columns.shape, pattern.shape[1]
     rows = packing.columns[:, None, :, None].expand(-1, n_heads, -1, width)
     columns = place.clamp(min=0)[:, None, None].expand(-1, n_heads, n_queries, -1)
-    left = pattern.expand(batch, -1, -1, -1).gather(2, rows).gather(3, columns)
-    return masked_out(left, ~(keys.valid & (place >= 0))[:, None, None])
+    still = pattern.expand(batch, -1, -1, -1).gather(2, rows).gather(3, columns)
+    return masked_out(still, ~(keys.valid & (place >= 0))[:, None, None])

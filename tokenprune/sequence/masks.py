@@ -106,7 +106,7 @@ def padding_of(mask: Mask, n_columns: int, n_new: int) -> Bool[Tensor, "rows col
     """
     total = n_columns + n_new
     if isinstance(mask, Mapping):  # those of layers with a state cover only the new columns
-        given = sorted((pattern for pattern in mask.values() if pattern is not None), key=lambda one: -one.ndim)
+        given = sorted((pattern for pattern in mask.values() if pattern is not None), key=lambda mask: -mask.ndim)
         mask = given[0] if given else None
         if mask is not None and mask.ndim == 2 and mask.shape[1] == n_new:
             return pad(~mask.bool(), (n_columns, 0))

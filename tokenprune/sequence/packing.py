@@ -221,10 +221,10 @@ class Slots:
         if self.bias is None and more.bias is None:
             return Slots(columns, valid)
         parts = [
-            torch.zeros(one.columns.shape, dtype=torch.float32, device=one.columns.device)
-            if one.bias is None
-            else one.bias
-            for one in (self, more)
+            torch.zeros(part.columns.shape, dtype=torch.float32, device=part.columns.device)
+            if part.bias is None
+            else part.bias
+            for part in (self, more)
         ]
         return Slots(columns, valid, torch.cat(parts, 1))
 

@@ -27,9 +27,9 @@ from tokenprune.strategy import Strategy
 # Every strategy that a module of this package defines is a public name. Type checkers read __init__.pyi.
 _CLASSES = {
     cls.__name__: cls
-    for found in walk_packages(__path__, f"{__name__}.")
-    for cls in vars(import_module(found.name)).values()
-    if isinstance(cls, type) and issubclass(cls, Strategy) and cls.__module__ == found.name
+    for module in walk_packages(__path__, f"{__name__}.")
+    for cls in vars(import_module(module.name)).values()
+    if isinstance(cls, type) and issubclass(cls, Strategy) and cls.__module__ == module.name
 }
 _NAMES = sorted(["STRATEGIES", "register_strategy", *_CLASSES], key=lambda name: (not name.isupper(), name))
 globals().update(_CLASSES, __all__=_NAMES)

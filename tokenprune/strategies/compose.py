@@ -67,7 +67,7 @@ class Compose(ResizeStrategy, PatchStrategy, TowerStrategy, StagedStrategy):
     ) -> None:
         if isinstance(steps, str) or not isinstance(steps, Sequence):
             raise SettingError(f"Compose: steps={steps!r} is not a list; write steps=[PixelPrune(), FoPru()].")
-        made = [_as_strategy(one) for one in (*strategies, *steps)]
+        made = [_as_strategy(step) for step in (*strategies, *steps)]
         if len(made) < 2:
             raise SettingError("Compose needs at least two strategies: write Compose(PixelPrune(), FoPru()).")
         share, own = made[0].keep_ratio if isinstance(made[0], ResizeStrategy) else 1.0, made[-1].keep_ratio
@@ -216,7 +216,7 @@ class Compose(ResizeStrategy, PatchStrategy, TowerStrategy, StagedStrategy):
                     f"Compose: {type(step).__name__} works on whole images only, and {type(self.steps[0]).__name__} "
                     f"leaves a part. {use} another one, such as FoPru or DivPrune."
                 )
-        tiled = [one for one in self.steps if one.budget_per == "tile"]
+        tiled = [step for step in self.steps if step.budget_per == "tile"]
         for one in tiled if self.budget_per == "image" else [self]:
             name = type(one).__name__
             raise SettingError(f'Compose: tiles do not survive a step. Write {name}(budget_per="image", ...).')
@@ -256,12 +256,14 @@ def _of_smaller(keep_ratio: float | None, first: Strategy, share: float | None) 
     return keep_ratio / share
 
 
-def _as_strategy(one: Any) -> Strategy:
-    if isinstance(one, str):
-        return StrategySpec.read_step(one).make()
-    if isinstance(one, Compose) or not isinstance(one, Strategy):
-        raise SettingError(f"Compose: {one!r} is not a strategy to compose. Write Compose(PixelPrune(), FoPru(), ...).")
-    return one
+def _as_strategy(step: Any) -> Strategy:
+    if isinstance(step, str):
+        return StrategySpec.read_step(step).make()
+    if isinstance(step, Compose) or not isinstance(step, Strategy):
+        raise SettingError(
+            f"Compose: {step!r} is not a strategy to compose. Write Compose(PixelPrune(), FoPru(), ...)."
+        )
+    return step
 
 
 def _selected(step: Strategy, tokens: VisualTokens) -> Selection:

@@ -62,8 +62,8 @@ class StrategySpec:
             name = text.strip() if isinstance(text, str) else text
             return cls(str(name), strategy_class(name, also), {})
         name, words = _split(text)
-        found = strategy_class(name, also)
-        return cls(name, found, read_settings(found, words, f"strategy {text!r}: "))
+        strategy = strategy_class(name, also)
+        return cls(name, strategy, read_settings(strategy, words, f"strategy {text!r}: "))
 
     @classmethod
     def read_step(cls, text: object) -> StrategySpec:

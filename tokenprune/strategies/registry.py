@@ -100,8 +100,8 @@ def _unregistered_hint(name: object) -> str | None:
     for public in module.__all__:
         if not alike(public, str(name)):
             continue
-        found = getattr(module, public)
-        if _is_strategy(found) and found not in STRATEGIES.values():
+        value = getattr(module, public)
+        if _is_strategy(value) and value not in STRATEGIES.values():
             return f"{public} has no short name. Write 'tokenprune:{public}', or in Python tokenprune.{public}(...)."
     return None
 
@@ -202,11 +202,11 @@ def changed_settings(strategy: Strategy) -> dict[str, Any]:
 
 def _with_texts(value: Any) -> Any:
     """Replace strategies in a tuple by strings."""
-    if not isinstance(value, tuple) or not any(isinstance(one, Strategy) for one in value):
+    if not isinstance(value, tuple) or not any(isinstance(step, Strategy) for step in value):
         return value
     texts = []
-    for one in value:
-        name, settings = name_of(type(one)), [f"{key}={setting!r}" for key, setting in changed_settings(one).items()]
+    for step in value:
+        name, settings = name_of(type(step)), [f"{key}={setting!r}" for key, setting in changed_settings(step).items()]
         texts.append(name + ("," if ":" in name else ":") + ",".join(settings) if settings else name)
     return texts
 

@@ -48,15 +48,15 @@ class SettingsFile:
                 raise SettingError(f'{path}: no "{key}". Write {{"strategy": "fopru", "settings": {{...}}}}.')
         name = content["strategy"]
         try:
-            found = strategy_class(name)
+            strategy = strategy_class(name)
         except SettingError as error:
             raise SettingError(f'{path}, "strategy": {error}') from error
         settings, model, search = (
             _mapping(content.get(key, {}), f'{path}, "{key}"') for key in ("settings", "model", "search")
         )
-        check_known(found, settings, f'{path}, "settings" of {name}: ')
-        check_types(found, settings, f'{path}, "settings": ')
-        return cls(path, name, found, settings, model, search)
+        check_known(strategy, settings, f'{path}, "settings" of {name}: ')
+        check_types(strategy, settings, f'{path}, "settings": ')
+        return cls(path, name, strategy, settings, model, search)
 
     def make(self, overriding: Mapping[str, Any] | None = None, also: Iterable[str] = ()) -> Strategy:
         """Construct the strategy, with settings added or replaced: `keep` replaces a `keep_ratio`, too.

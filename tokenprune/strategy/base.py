@@ -56,15 +56,16 @@ class Strategy(ABC):
 
     def __repr__(self) -> str:
         """The call that makes an equal strategy, leaving out settings at their defaults."""
-        given = ((one, repr(getattr(self, one.name))) for one in fields(self) if one.init)
-        return f"{type(self).__name__}({', '.join(f'{one.name}={it}' for one, it in given if it != repr(one.default))})"
+        given = ((own, repr(getattr(self, own.name))) for own in fields(self) if own.init)
+        written = (f"{own.name}={value}" for own, value in given if value != repr(own.default))
+        return f"{type(self).__name__}({', '.join(written)})"
 
     def __post_init__(self) -> None:
         if self.keep_ratio is None and self.keep is None:
             object.__setattr__(self, "keep_ratio", self.default_keep_ratio)
-        for one in fields(self):
-            if one.init:
-                object.__setattr__(self, one.name, plain(getattr(self, one.name)))
+        for field in fields(self):
+            if field.init:
+                object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         check_budget(type(self).__name__, self.keep_ratio, self.keep)
         check_choice(type(self).__name__, "budget_per", self.budget_per, self.budgets)
         object.__setattr__(self, "keep_ratio", None if self.keep_ratio is None else float(self.keep_ratio))  # 1 is 1.0
@@ -159,10 +160,10 @@ def check_is_selection(strategy: Strategy, method: str, returned: object, n: int
     """Raise PruningError unless a strategy's method has returned a Selection over `n` visual tokens."""
     if isinstance(returned, Selection) and returned.n_visual == n:
         return
-    found = f"a Selection over {returned.n_visual}" if isinstance(returned, Selection) else type(returned).__name__
+    what = f"a Selection over {returned.n_visual}" if isinstance(returned, Selection) else type(returned).__name__
     tokens = f"the {n} visual tokens {which}" if which else f"{n} visual tokens"
     raise PruningError(
-        f"{type(strategy).__name__}.{method} returned {found}; it must return a Selection over {tokens}: "
+        f"{type(strategy).__name__}.{method} returned {what}; it must return a Selection over {tokens}: "
         f"Selection(kept, {n}), with their indices in a LongTensor, or Selection.best(scores, n_kept)."
     )
 

@@ -151,9 +151,9 @@ class VisionAttention:
 
     def with_layout(self, layout: Layout) -> VisionAttention:
         """Return the same attention for the visual tokens of another layout over the same tiles."""
-        found = replace(self, layout=layout)
-        object.__setattr__(found, "computed", self.computed)
-        return found
+        view = replace(self, layout=layout)
+        object.__setattr__(view, "computed", self.computed)
+        return view
 
     def to(self, device: torch.device) -> VisionAttention:
         """Return the same attention on a device."""

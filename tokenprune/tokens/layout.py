@@ -167,8 +167,8 @@ def of_left(layout: Layout, index: Int[Tensor, " left"]) -> Layout:
         mapped = layout.to_tokens(values)
         return mapped[index.to(mapped.device)]
 
-    def chosen(one: Tensor | None) -> Tensor | None:
-        return None if one is None else one[index.to(one.device)]
+    def chosen(mask: Tensor | None) -> Tensor | None:
+        return None if mask is None else mask[index.to(mask.device)]
 
     left = index if layout.left is None else layout.left[index.to(layout.left.device)]
     masks = {name: chosen(getattr(layout, name)) for name in ("tiles", "newlines", "frame")}

@@ -32,13 +32,13 @@ class Shrunk:
 def stretched(whole: Layout, small: Layout) -> Int[Tensor, " small"]:
     """The places of a smaller version's visual tokens among those of the whole image: the cells of every small grid,
     stretched over the large one, take the place in which their centre lies. Sorted, and on the CPU."""
-    found, start = [], 0
+    indices, start = [], 0
     for (frames, height, width), (_, rows, columns) in zip(whole.grids, small.grids, strict=True):
         frame = torch.arange(frames, device="cpu")[:, None, None] * height
         places = (frame + _centres(height, rows)[:, None]) * width + _centres(width, columns)
-        found.append(start + places.flatten())
+        indices.append(start + places.flatten())
         start += frames * height * width
-    return torch.cat(found)
+    return torch.cat(indices)
 
 
 def _centres(length: int, n: int) -> Int[Tensor, " n"]:

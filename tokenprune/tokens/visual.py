@@ -131,11 +131,11 @@ class VisualTokens:
         """Return the tokens that are left, with their current features. What the tower left of the whole image is no
         longer among the statistics. Tokens of a smaller version are those of an image of that size."""
         if (shrunk := self.statistics.get("shrunk")) is not None:
-            others = {name: one for name, one in self.statistics.items() if name != "shrunk"}
+            others = {name: value for name, value in self.statistics.items() if name != "shrunk"}
             small, left = VisualTokens(features, shrunk.layout, self.image, others), len(index) < len(shrunk.kept)
             return small.of_left(torch.searchsorted(shrunk.kept, index), features) if left else small
         layout = of_left(self.layout, index)
-        statistics = {name: one for name, one in self.statistics.items() if not isinstance(one, KeptInTower)}
+        statistics = {name: value for name, value in self.statistics.items() if not isinstance(value, KeptInTower)}
         if "vision_attention" in statistics:
             statistics["vision_attention"] = statistics["vision_attention"].with_layout(layout)
         return VisualTokens(features, layout, self.image, statistics)

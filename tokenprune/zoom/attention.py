@@ -65,16 +65,16 @@ def question_attention(
         )
     _check_reach(model_adapter.decoder.layers, layer, inputs["input_ids"].shape[1])
     with probe(model, decoder_layers=[layer], adapter=adapter) as seen:
-        found = [
+        images = [
             QuestionAttention.of(image.text_attention[layer].from_last(), image.tokens.layout)
             for image in seen.run(**inputs)
         ]
-    if not all(bool(one.scores.isfinite().all()) for one in found):
+    if not all(bool(image.scores.isfinite().all()) for image in images):
         raise PruningError(
             f"Zoom: the attention in decoder layer {layer} has NaN or infinite values, as in many models in float16. "
             f"Load the model with dtype=torch.bfloat16 or torch.float32."
         )
-    return found
+    return images
 
 
 def _check_reach(layers: LayerKinds, layer: int, n_tokens: int) -> None:

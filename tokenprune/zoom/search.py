@@ -38,7 +38,7 @@ class Step:
     @property
     def n_visual(self) -> int:
         """The number of visual tokens that were encoded."""
-        return sum(one.n_visual for one in self.attention)
+        return sum(image.n_visual for image in self.attention)
 
     @property
     def best(self) -> int:
@@ -55,8 +55,8 @@ class Step:
         thumbnail if it is the only view."""
         both = list(zip(self.views, self.attention, strict=True))
         both = [pair for pair in both if pair[0].level is not None] or both
-        centers = [_to_pixels(view, one.centers) for view, one in both]
-        return torch.cat(centers), torch.cat([one.scores for _, one in both])
+        centers = [_to_pixels(view, image.centers) for view, image in both]
+        return torch.cat(centers), torch.cat([image.scores for _, image in both])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,8 +91,8 @@ class Look:
         lines = [f"Look(encoded {encoded}; answers from {views})"]
         for step in self.steps:
             tiles = ", ".join(
-                f"({view.row}, {view.column}) {one.focus:.2f}"
-                for view, one in zip(step.views, step.attention, strict=True)
+                f"({view.row}, {view.column}) {image.focus:.2f}"
+                for view, image in zip(step.views, step.attention, strict=True)
                 if view.level is not None
             )
             name = "thumbnail" if step.views[-1].level is None else f"level {step.views[-1].level}"
@@ -156,16 +156,16 @@ class Zoom:
 
         def step(views: Sequence[View]) -> Step:
             rows = [views] if self.prompts == "together" else [[view] for view in views]
-            found: list[QuestionAttention] = []
+            images: list[QuestionAttention] = []
             for start in range(0, len(rows), self.batch_size):
                 batch = [[view.crop(image, tile) for view in row] for row in rows[start : start + self.batch_size]]
-                found += question_attention(model, _encode(model, processor, batch, question), layer, adapter)
-            if len(found) != len(views):
+                images += question_attention(model, _encode(model, processor, batch, question), layer, adapter)
+            if len(images) != len(views):
                 raise UnsupportedError(
-                    f"{type(processor).__name__} makes {len(found)} images of {len(views)} views, and of which places "
+                    f"{type(processor).__name__} makes {len(images)} images of {len(views)} views, and of which places "
                     f"is unknown. Give Zoom a smaller tile, or switch the processor's own tiling off."
                 )
-            return Step(tuple(views), tuple(found))
+            return Step(tuple(views), tuple(images))
 
         steps = [step([overview, *(view for level in levels[:1] for view in level.views())])]
         for level in levels[1:]:

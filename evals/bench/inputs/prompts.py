@@ -67,7 +67,7 @@ def takes_sides(processor: Any) -> bool:
     """Return whether a model's inputs depend on the size of its image."""
     images = [Image.new("RGB", (side, side), "grey") for side in SIDES]
     made = [encode_chat(processor, [[image]], [QUESTION]) for image in images]
-    return len({str({name: tuple(value.shape) for name, value in one.items()}) for one in made}) > 1
+    return len({str({name: tuple(value.shape) for name, value in inputs.items()}) for inputs in made}) > 1
 
 
 def n_visual(model: Any, inputs: Inputs) -> int:
@@ -80,8 +80,8 @@ def features(model: Any, inputs: Inputs) -> Float[Tensor, "batch visual width"]:
     whole or as tiles."""
     adapter = adapter_for(model)
     image = {name: tensor for name, tensor in inputs.items() if name not in ALONG}
-    found = getattr(adapter.core, adapter.modalities[0].function)(**image, return_dict=True).pooler_output
-    rows = found.flatten(0, -2) if isinstance(found, Tensor) else torch.cat(list(found))
+    features = getattr(adapter.core, adapter.modalities[0].function)(**image, return_dict=True).pooler_output
+    rows = features.flatten(0, -2) if isinstance(features, Tensor) else torch.cat(list(features))
     return rows.unflatten(0, (len(inputs["input_ids"]), -1))
 
 

@@ -52,17 +52,17 @@ def measure(model: Any, inputs: prompts.Inputs, asked: Sequence[Pruned], record:
     """Time each strategy and its ideal until `record` has `rounds` rounds of it. Print the ones that cannot prune the
     model."""
     batch = len(inputs["input_ids"])
-    for one in asked:
+    for setup in asked:
         try:
-            unpruned, *found = cases(model, inputs, [one], record.facts)
+            unpruned, *pair = cases(model, inputs, [setup], record.facts)
         except TokenPruneError as error:
-            print(f"{one.label} @ {one.keep_ratio:g}: {error}", flush=True)
+            print(f"{setup.label} @ {setup.keep_ratio:g}: {error}", flush=True)
             continue
         if (batch, UNPRUNED) not in record.facts:  # the costs of the other cases are shown relative to these
             record.add(facts(model, inputs, unpruned))
-        missing = rounds - record.n_rounds(batch, found[-1].name)
-        if missing > 0 and found[0].strategy == IDEAL:
-            measure_cases(model, inputs, found, record, rounds=missing)
+        missing = rounds - record.n_rounds(batch, pair[-1].name)
+        if missing > 0 and pair[0].strategy == IDEAL:
+            measure_cases(model, inputs, pair, record, rounds=missing)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         inputs = prompts.random_prompt(model, 1, side=SHAPES[shape])
         for strategy in options.strategy:
             setups = make_setups([strategy], options.keep_ratio, ["original"], baselines=())
-            measure(model, inputs, [one for one in setups if isinstance(one, Pruned)], record, options.rounds)
+            measure(model, inputs, [setup for setup in setups if isinstance(setup, Pruned)], record, options.rounds)
         del model
         print(f"{table([record])}\n\n{shape}: {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
 

@@ -73,11 +73,11 @@ def curves(rows: Sequence[TaskResult]) -> dict[str, list[Point]]:
     Both curves begin with the unpruned model: if nothing is dropped, the two kinds of position IDs are the same.
     """
     (unpruned,) = (row for row in rows if row.strategy == UNPRUNED)
-    found = {}
+    by_ids = {}
     for ids in POSITION_IDS:
         pruned = [row for row in rows if row.strategy != UNPRUNED and row.position_ids == ids]
-        found[ids] = [Point.of(row) for row in [unpruned, *sorted(pruned, key=lambda row: -row.keep_ratio)]]
-    return found
+        by_ids[ids] = [Point.of(row) for row in [unpruned, *sorted(pruned, key=lambda row: -row.keep_ratio)]]
+    return by_ids
 
 
 def draw(rows: Sequence[TaskResult], scene: Scene, path: Path) -> None:
@@ -144,12 +144,12 @@ def _outline(axes: Axes, box: Box, name: str) -> None:
 
 
 def _curves(axes: Axes, rows: Sequence[TaskResult]) -> None:
-    found, row = curves(rows), next(row for row in rows if row.strategy != UNPRUNED)
-    unpruned = found["original"][0]
+    by_ids, row = curves(rows), next(row for row in rows if row.strategy != UNPRUNED)
+    unpruned = by_ids["original"][0]
     axes.axhline(unpruned.accuracy, color=GREY, linestyle="--", linewidth=1.8)
     axes.annotate(f"unpruned {unpruned.accuracy:.3g} %", (1, unpruned.accuracy), (-10, 5), color=GREY, fontsize=13,
                   xycoords=axes.get_yaxis_transform(), textcoords="offset points", ha="right")  # fmt: skip
-    for ids, points in found.items():
+    for ids, points in by_ids.items():
         color, dashes, mark = STYLES[ids]
         x, y = [point.kept for point in points], [point.accuracy for point in points]
         axes.fill_between(x, [p.low for p in points], [p.high for p in points], color=color, alpha=0.22, linewidth=0)
@@ -163,7 +163,7 @@ def _curves(axes: Axes, rows: Sequence[TaskResult]) -> None:
                           textcoords="offset points", ha="center")  # fmt: skip
     axes.margins(x=0.07)
     axes.invert_xaxis()
-    axes.set_xticks([point.kept for point in found["original"]])
+    axes.set_xticks([point.kept for point in by_ids["original"]])
     axes.xaxis.set_major_formatter("{x:g} %")
     axes.set_ylim(-8, 100)
     axes.set_yticks(range(0, 101, 20))

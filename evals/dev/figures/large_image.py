@@ -118,8 +118,8 @@ def cells(reports: list[ImageReport], level: Level) -> np.ndarray:
     sides = [max(grid[axis] for grid in reports[0].grids) for axis in (1, 2)]
     tiles = np.zeros((level.rows, level.columns, *sides), dtype=bool)
     for number, report in enumerate(reports):
-        left = report.kept if report.merged is None else torch.cat([report.kept, report.merged.sources])
-        places = token_centers(report.layout)[left.cpu()].numpy()
+        still = report.kept if report.merged is None else torch.cat([report.kept, report.merged.sources])
+        places = token_centers(report.layout)[still.cpu()].numpy()
         x, y = places[~np.isnan(places).any(1)].T
         tiles[divmod(number, level.columns)][(y * sides[0]).astype(int), (x * sides[1]).astype(int)] = True
     return tiles.transpose(0, 2, 1, 3).reshape(level.rows * sides[0], level.columns * sides[1])

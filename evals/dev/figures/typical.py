@@ -21,13 +21,13 @@ def typical(setups: Sequence[Setup]) -> int:
     """
     rows = {row.key: row for row in (*measured(MAIN).rows, *trained()) if row.task == "rec"}
     whole = rows[SetupKey(UNPRUNED, "original", 1.0)]
-    answers = [[points for points, _ in row.scored_images] for row in (whole, *(rows[one.key] for one in setups))]
+    answers = [[points for points, _ in row.scored_images] for row in (whole, *(rows[setup.key] for setup in setups))]
     known = [pruned for unpruned, *pruned in zip(*answers, strict=True) if unpruned]
     usual = [sum(of_setup) > len(known) / 2 for of_setup in zip(*known, strict=True)]
     every = load_questions(SCENES, ["rec"])
     calibration = frozenset[str]().union(*(calibrated_on(SettingsFile.read(file)) for file in SETTINGS.glob("*.json")))
     asked = limit_questions(without_images(every, calibration, str(SCENES)), MAIN.questions)
-    in_order = [one for split in whole.scores for one in asked if one.split == split]
+    in_order = [scene for split in whole.scores for scene in asked if scene.split == split]
     outcomes = zip(in_order, zip(*answers, strict=True), strict=True)
-    first = next(one for one, (unpruned, *pruned) in outcomes if unpruned and [*map(bool, pruned)] == usual)
+    first = next(scene for scene, (unpruned, *pruned) in outcomes if unpruned and [*map(bool, pruned)] == usual)
     return every.index(first)

@@ -77,7 +77,7 @@ def draw(seed: int, index: int, broken: Callable[[], AbstractContextManager[Any]
     name, family = model_of(seed, index // PER_MODEL)
     rng = Random(f"draw {seed} {index}")
     # The oracle knows pruning in the tower only for LLaVA. It is drawn rarely, so it prunes in the tower often.
-    others = [one for one in NAMES if one not in IN_TOWER]
+    others = [name for name in NAMES if name not in IN_TOWER]
     strategy_name = rng.choice((*NAMES, *IN_TOWER * 8) if name == "llava" else others)
     result = Result(seed, index, name, strategy_name, f"{family.attention} {family.settings}")
     with warnings.catch_warnings():
@@ -134,12 +134,12 @@ def compared(result: Result, family: Family, strategy: Strategy, mode: Mode, chu
     entering = dropped_at(placed, shape, -1)
     if result.position_ids == "compact":
         ids = compact(ids, chunks, entering)
-    for one in placed:
-        result.n_visual += one.image.n_visual
-        result.n_kept += one.image.n_kept
-        check_budget(result, family, strategy, one.image)
-        expected = ids[:, one.row, one.columns[one.image.kept]]
-        reported = one.image.position_ids
+    for seen in placed:
+        result.n_visual += seen.image.n_visual
+        result.n_kept += seen.image.n_kept
+        check_budget(result, family, strategy, seen.image)
+        expected = ids[:, seen.row, seen.columns[seen.image.kept]]
+        reported = seen.image.position_ids
         reported = reported[None] if reported.ndim == 1 else reported[-3:]
         assert torch.equal(reported.expand_as(expected), expected), "the reported position IDs are wrong"
     expected = Replay(family, chunks, placed, ids).logits()

@@ -13,7 +13,7 @@ from transformers import DynamicCache, StaticCache
 
 from tokenprune import PatchHandle, Report
 from tokenprune.evals.dev.fuzz.families import Family
-from tokenprune.evals.dev.fuzz.prompts import Turn, turn
+from tokenprune.evals.dev.fuzz.prompts import Turn, draw_turn
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Mode:
         return "continued turn" if len(self.turns) > 1 else "one turn"
 
     def __str__(self) -> str:
-        images = "+".join("image" if one.tensors else "text" for one in self.turns)
+        images = "+".join("image" if turn.tensors else "text" for turn in self.turns)
         extras = [f"beams {self.beams}"] * (self.beams > 1) + ["sampled"] * self.sample
         extras += ["given IDs"] * self.position_ids + ["no mask"] * (not self.mask)
         return ", ".join([self.kind, f"cache {self.cache}", f"{self.padding} padding", images, *extras])
@@ -76,12 +76,12 @@ def draw_mode(family: Family, rng: Random) -> Mode:
     images = rng.choice(shapes)
     if kind == "generate" and len(images) > 1:
         batch = rng.choice([1, batch])
-    turns = [turn(family, rng, batch, one, padding) for one in images]
+    turns = [draw_turn(family, rng, batch, image, padding) for image in images]
     if kind == "forward":
         mask = not bool(turns[0].real.all()) or rng.random() < 0.7
         return Mode(kind, "none", padding, turns, mask=mask)
     if kind == "loop":
-        mask = not all(bool(one.real.all()) for one in turns) or rng.random() < 0.7
+        mask = not all(bool(own.real.all()) for own in turns) or rng.random() < 0.7
         # Without position IDs, Qwen-VL misnumbers images of later turns, and tokens after a mask over all columns.
         given = rng.random() < 0.4 or (family.kind.mrope and (mask or len(turns) > 1))
         return Mode(kind, rng.choice(["dynamic", "given", "static"]), padding, turns, position_ids=given, mask=mask)
@@ -120,15 +120,15 @@ def run(family: Family, model: Any, mode: Mode, handle: PatchHandle | None = Non
 
 
 def forward(family: Family, model: Any, mode: Mode, handle: PatchHandle | None) -> list[Chunk]:
-    (one,) = mode.turns
-    given = {"attention_mask": one.real} if mode.mask else {}
-    out = model(input_ids=one.ids, **given, **one.tensors, **family.tiny.token_types(one.ids), use_cache=False)
+    (turn,) = mode.turns
+    given = {"attention_mask": turn.real} if mode.mask else {}
+    out = model(input_ids=turn.ids, **given, **turn.tensors, **family.tiny.token_types(turn.ids), use_cache=False)
     report = None if handle is None else handle.report
-    return [Chunk(one.ids, one.real, one.real, one.tensors, report, out.logits, every=True)]
+    return [Chunk(turn.ids, turn.real, turn.real, turn.tensors, report, out.logits, every=True)]
 
 
 def loop(family: Family, model: Any, mode: Mode, handle: PatchHandle | None) -> list[Chunk]:
-    columns = sum(one.ids.shape[1] + one.answer.shape[1] for one in mode.turns)
+    columns = sum(turn.ids.shape[1] + turn.answer.shape[1] for turn in mode.turns)
     cache = None
     if mode.cache == "given":
         cache = DynamicCache(config=model.config.get_text_config())
@@ -137,9 +137,9 @@ def loop(family: Family, model: Any, mode: Mode, handle: PatchHandle | None) -> 
     chunks: list[Chunk] = []
     whole = mode.turns[0].real[:, :0]
     counted = family.position_ids(mode.turns[0].ids[:, :0], whole, whole)
-    for one in mode.turns:
-        parts = [(one.ids, one.real, one.tensors, family.tiny.token_types(one.ids))]
-        parts += [(token, torch.ones_like(token), {}, {}) for token in one.answer.split(1, 1)]
+    for turn in mode.turns:
+        parts = [(turn.ids, turn.real, turn.tensors, family.tiny.token_types(turn.ids))]
+        parts += [(token, torch.ones_like(token), {}, {}) for token in turn.answer.split(1, 1)]
         for ids, real, tensors, types in parts:
             whole = torch.cat([whole, real], 1)
             given: dict[str, Any] = {"attention_mask": whole} if mode.mask else {}
@@ -158,10 +158,10 @@ def generate(family: Family, model: Any, mode: Mode, handle: PatchHandle | None)
     pending = torch.zeros(len(mode.turns[0].ids), 0, dtype=torch.long)
     ids = real = pending
     cache = None
-    for one in mode.turns:
+    for turn in mode.turns:
         before = ids.shape[1] - pending.shape[1]
-        ids, real = torch.cat([ids, one.ids], 1), torch.cat([real, one.real], 1)
-        chunks.append(Chunk(ids[:, before:], real[:, before:], real, one.tensors))
+        ids, real = torch.cat([ids, turn.ids], 1), torch.cat([real, turn.real], 1)
+        chunks.append(Chunk(ids[:, before:], real[:, before:], real, turn.tensors))
         given: dict[str, Any] = {} if cache is None else {CACHE: cache}
         if mode.cache == "none":
             given["use_cache"] = False
@@ -171,7 +171,7 @@ def generate(family: Family, model: Any, mode: Mode, handle: PatchHandle | None)
         out = model.generate(
             input_ids=ids,
             attention_mask=real,
-            **one.tensors,
+            **turn.tensors,
             **family.tiny.token_types(ids),
             **given,
             max_new_tokens=mode.steps,
@@ -184,7 +184,7 @@ def generate(family: Family, model: Any, mode: Mode, handle: PatchHandle | None)
         answers, logits = out.sequences[:, -mode.steps :], list(out.logits)
         if mode.beams > 1:
             logits = [step[out.beam_indices[:, number]] for number, step in enumerate(logits)]
-        chunks[-1].report = handle.report if handle is not None and one.tensors else None
+        chunks[-1].report = handle.report if handle is not None and turn.tensors else None
         chunks[-1].logits = logits[0][:, None]
         for number in range(1, mode.steps):
             ids = torch.cat([ids, answers[:, number - 1 : number]], 1)

@@ -40,7 +40,7 @@ def place(family: Family, chunks: list[Chunk], beams: int) -> list[Placed]:
     """Return where the images of all reports are. The first beam of a row stands for all of its beams."""
     result, start = [], 0
     for number, chunk in enumerate(chunks):
-        images = [] if chunk.report is None else [one for one in chunk.report.images if one.row % beams == 0]
+        images = [] if chunk.report is None else [image for image in chunk.report.images if image.row % beams == 0]
         for modality, token in family.placeholders:
             for row, ids in enumerate(chunk.ids):
                 columns = (ids == token).nonzero()[:, 0]
@@ -51,20 +51,20 @@ def place(family: Family, chunks: list[Chunk], beams: int) -> list[Placed]:
                 if chunk.report is not None and len(columns):
                     raise AssertionError(f"{len(columns)} {modality} tokens of row {row} are in no report")
         start += chunk.ids.shape[1]
-    return sorted(result, key=lambda one: (one.chunk, one.row, int(one.local[0])))
+    return sorted(result, key=lambda place: (place.chunk, place.row, int(place.local[0])))
 
 
 def dropped_at(placed: list[Placed], shape: tuple[int, int], layer: int) -> Tensor:
     """Return which columns decoder layer `layer` does not get, as (batch, columns) bool."""
     dropped = torch.zeros(shape, dtype=torch.bool)
-    for one in placed:
-        kept = one.image.kept
-        for stage in one.image.stages:
+    for place in placed:
+        kept = place.image.kept
+        for stage in place.image.stages:
             if stage.layer <= layer:
                 kept = stage.kept
-        gone = torch.ones(len(one.columns), dtype=torch.bool)
+        gone = torch.ones(len(place.columns), dtype=torch.bool)
         gone[kept] = False
-        dropped[one.row, one.columns[gone]] = True
+        dropped[place.row, place.columns[gone]] = True
     return dropped
 
 
@@ -86,11 +86,11 @@ def compact(ids: Tensor, chunks: list[Chunk], dropped: Tensor) -> Tensor:
             real = columns[chunk.real[row].bool()]
             if not dropped[row, columns].any():
                 continue
-            left = real[~dropped[row, real]]
+            still = real[~dropped[row, real]]
             following = int(ids[:, row, real].max()) + 1
             first = int(ids[:, row, real].min())
-            ids[:, row, left] = first + torch.arange(len(left))
-            shift += following - (first + len(left))
+            ids[:, row, still] = first + torch.arange(len(still))
+            shift += following - (first + len(still))
     return ids
 
 
@@ -119,7 +119,7 @@ class Replay:
         for number, layer in enumerate(self.layers):
             hook = partial(self.enter_layer, number, dropped_at(placed, self.shape, number))
             self.hooks.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
-        if any(one.image.in_tower for one in placed):
+        if any(place.image.in_tower for place in placed):
             self._close_in_tower(twin.model.vision_tower)
         self.skipped = [self.layers[number] for number in skipped]
         for layer in self.skipped:
@@ -143,26 +143,26 @@ class Replay:
 
     @property
     def here(self) -> list[Placed]:
-        return [one for one in self.placed if one.chunk == self.number]
+        return [place for place in self.placed if place.chunk == self.number]
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         new = {**kwargs, "position_ids": self.position_ids}
-        if any(one.image.merged is not None for one in self.here):
+        if any(place.image.merged is not None for place in self.here):
             embeds = kwargs["inputs_embeds"].clone()
-            for one in self.here:
-                if one.image.merged is not None:
-                    states = embeds[one.row, one.local]
-                    embeds[one.row, one.local] = merged(states, one.image.kept, one.image.merged)
+            for place in self.here:
+                if place.image.merged is not None:
+                    states = embeds[place.row, place.local]
+                    embeds[place.row, place.local] = merged(states, place.image.kept, place.image.merged)
             new["inputs_embeds"] = embeds
         return args, new
 
     def enter_layer(self, number: int, dropped: Tensor, module: nn.Module, args: Any, kwargs: Any) -> Any:
         hidden, *rest = args
-        for one in self.here:
-            for stage in one.image.stages:
+        for place in self.here:
+            for stage in place.image.stages:
                 if stage.layer == number and stage.merged is not None:
                     hidden = hidden.clone()
-                    hidden[one.row, one.local] = merged(hidden[one.row, one.local], stage.kept, stage.merged)
+                    hidden[place.row, place.local] = merged(hidden[place.row, place.local], stage.kept, stage.merged)
         mask, start, new = kwargs["attention_mask"], self.start, hidden.shape[1]
         closed = dropped[:, None, None, : start + new].expand(-1, 1, new, -1)
         itself = torch.arange(start + new)[None] == torch.arange(start, start + new)[:, None]
@@ -173,15 +173,15 @@ class Replay:
         hidden, *rest = args
         closed = torch.zeros(hidden.shape[:2], dtype=torch.bool)
         # One row per image, after its prefix tokens; in Pixtral's tower, one row for the patches of all images.
-        n_prefix = (closed.numel() - sum(one.image.n_visual for one in self.here)) // len(closed)
+        n_prefix = (closed.numel() - sum(place.image.n_visual for place in self.here)) // len(closed)
         start = 0
-        for one in self.here:
+        for place in self.here:
             row, column = divmod(start, closed.shape[1] - n_prefix)
-            start += one.image.n_visual
-            own = closed[row, n_prefix + column :][: one.image.n_visual]
-            for stage in one.image.in_tower:
+            start += place.image.n_visual
+            own = closed[row, n_prefix + column :][: place.image.n_visual]
+            for stage in place.image.in_tower:
                 if stage.layer <= number:
-                    gone = torch.ones(one.image.n_visual, dtype=torch.bool)
+                    gone = torch.ones(place.image.n_visual, dtype=torch.bool)
                     gone[stage.kept] = False
                     own |= gone
         named = signature(type(module).forward).bind(module, hidden, *rest, **kwargs).arguments
@@ -235,19 +235,19 @@ def worst_difference(chunks: list[Chunk], expected: list[Tensor], dropped: Tenso
         if only_last and number < len(chunks) - 1:
             continue
         assert chunk.logits is not None
-        for row, found in enumerate(chunk.logits):
-            left = (chunk.real[row].bool() & ~gone[row]).nonzero()[:, 0]
-            if not len(left):
+        for row, actual in enumerate(chunk.logits):
+            still = (chunk.real[row].bool() & ~gone[row]).nonzero()[:, 0]
+            if not len(still):
                 continue
             if not chunk.every:
-                left, found = left[-1:], found[-1:]
+                still, actual = still[-1:], actual[-1:]
             elif not gone.any() and chunk.logits.shape[1] == chunk.ids.shape[1]:
-                found = found[left]
+                actual = actual[still]
             else:
-                end = len(found) - int(chunk.real[row].flip(0).int().argmax())
-                found = found[end - len(left) : end]
-            if found.shape != logits[row, left].shape:
-                raise AssertionError(f"row {row} has {len(found)} logits where {len(left)} columns are left")
-            difference = (found - logits[row, left]).abs().max()
+                end = len(actual) - int(chunk.real[row].flip(0).int().argmax())
+                actual = actual[end - len(still) : end]
+            if actual.shape != logits[row, still].shape:
+                raise AssertionError(f"row {row} has {len(actual)} logits where {len(still)} columns are left")
+            difference = (actual - logits[row, still]).abs().max()
             worst = max(worst, float(difference)) if difference.isfinite() else float("inf")
     return worst

@@ -26,7 +26,7 @@ class Turn:
     answer: Tensor
 
 
-def turn(family: Family, rng: Random, batch: int, images: bool, padding: str, most: int = 3) -> Turn:
+def draw_turn(family: Family, rng: Random, batch: int, images: bool, padding: str, most: int = 3) -> Turn:
     """Return a random turn of `batch` rows. If `images`, at least one of them has an image."""
     items: list[list[Size]] = [[] for _ in range(batch)]
     while images and not any(items):
@@ -36,7 +36,7 @@ def turn(family: Family, rng: Random, batch: int, images: bool, padding: str, mo
         rows = [rows[0]] * batch
         items = [items[0]] * batch
         if images and not items[0]:
-            return turn(family, rng, batch, images, padding, most)
+            return draw_turn(family, rng, batch, images, padding, most)
     length = max(map(len, rows))
     ids, real = torch.full((batch, length), family.pad), torch.zeros(batch, length, dtype=torch.long)
     for number, row in enumerate(rows):

@@ -235,10 +235,10 @@ class AnyInTower(TowerStrategy):
         return Selection.best(hashed(features, self.seed), n_kept)
 
     def select(self, tokens: VisualTokens) -> Selection:
-        left = tokens.kept_in_tower.kept
-        n_kept = min(self.budget(tokens.n_visual), len(left))
-        best = Selection.best(hashed(tokens.features[left], self.seed), n_kept).kept
-        return Selection(left[best], tokens.n_visual)
+        before = tokens.kept_in_tower.kept
+        n_kept = min(self.budget(tokens.n_visual), len(before))
+        best = Selection.best(hashed(tokens.features[before], self.seed), n_kept).kept
+        return Selection(before[best], tokens.n_visual)
 
 
 @dataclass(frozen=True)

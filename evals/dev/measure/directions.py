@@ -65,8 +65,8 @@ def _gap(groups: Groups) -> Iterator[Line]:
         other = groups.get(key._replace(position_ids="compact"))
         if key.position_ids != "original" or other is None or "rec" not in own or is_label_inside(key.strategy):
             continue
-        found = compare(own["rec"], other["rec"])
-        yield [_ratio(key), key.strategy, points(found), _more(found.interval).value]
+        paired = compare(own["rec"], other["rec"])
+        yield [_ratio(key), key.strategy, points(paired), _more(paired.interval).value]
 
 
 def _shares(groups: Groups) -> Iterator[Line]:
@@ -82,10 +82,10 @@ def _shares(groups: Groups) -> Iterator[Line]:
         if pruned is None or whole is None:
             yield [claim, NOTHING, Verdict.UNKNOWN.value]
             continue
-        found = compare(pruned, whole)
-        low, high = found.relative_interval
-        kept = f"{100 * found.relative:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-        yield [claim, kept, above(found.relative_interval, least).value]
+        paired = compare(pruned, whole)
+        low, high = paired.relative_interval
+        kept = f"{100 * paired.relative:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        yield [claim, kept, above(paired.relative_interval, least).value]
 
 
 def _shrunk(groups: Groups) -> Iterator[Line]:
@@ -129,14 +129,14 @@ def _equal(groups: Groups) -> Iterator[Line]:
                 continue
             counts = _counts(compare(inside, other) for other in equal.values())
             best = max(equal, key=lambda other: equal[other].accuracy)
-            found = compare(inside, equal[best])
-            name, difference = f"{best.strategy} at {_ratio(best)}", points(found)
+            paired = compare(inside, equal[best])
+            name, difference = f"{best.strategy} at {_ratio(best)}", points(paired)
             yield [_ratio(key), key.strategy, task.upper(), *counts, name, difference]
 
 
-def _counts(found: Iterable[Paired]) -> Line:
+def _counts(pairs: Iterable[Paired]) -> Line:
     """Count the differences that are above 0, below 0, and within chance of 0."""
-    counted = Counter(_more(one.interval) for one in found)
+    counted = Counter(_more(pair.interval) for pair in pairs)
     return [str(counted[verdict]) for verdict in (Verdict.HOLDS, Verdict.FAILS, Verdict.CHANCE)]
 
 

@@ -107,10 +107,10 @@ class Measuring:
         for task in self._identity(step.part)["data"]:
             for strategy, own in setups.items():
                 if lacking(rows, own, task, where):
-                    is_shared = all(shares(one.strategy) for one in own if isinstance(one, Pruned))
+                    is_shared = all(shares(setup.strategy) for setup in own if isinstance(setup, Pruned))
                     groups.setdefault((task, step.part.ids(strategy), is_shared), {})[strategy] = own
-        found = [Group(task, own, ids, is_shared) for (task, ids, is_shared), own in groups.items()]
-        return sorted(found, key=lambda group: (not group.is_shared, any(map(is_inside, group.setups))))
+        made = [Group(task, own, ids, is_shared) for (task, ids, is_shared), own in groups.items()]
+        return sorted(made, key=lambda group: (not group.is_shared, any(map(is_inside, group.setups))))
 
     def refused(self, step: Step) -> dict[str, str]:
         """Return which strategies cannot prune this model at this keep ratio, and why."""
@@ -134,16 +134,16 @@ class Measuring:
         Times are those of `generate` alone. The first setup's also includes the vision tower's pass for all setups.
         """
         asked = [asked_as(strategy) for strategy in group.setups]
-        pruned = [one.strategy for own in group.setups.values() for one in own if isinstance(one, Pruned)]
+        pruned = [setup.strategy for own in group.setups.values() for setup in own if isinstance(setup, Pruned)]
         encoding = shared_encoder(self.model[0], pruned, REMEMBERED) if group.is_shared else nullcontext()
         with encoding:
             return evaluate(
                 self.model,
                 output=folder,
-                strategies=[one for strategies, _ in asked for one in strategies],
+                strategies=[name for strategies, _ in asked for name in strategies],
                 keep_ratios=[step.ratio],
                 position_ids=group.ids,
-                baselines=[one for _, baselines in asked for one in baselines],
+                baselines=[name for _, baselines in asked for name in baselines],
                 tasks=[group.task],
                 data=self.data / step.part.data,
                 limit=self._limit(step.part) if limit is None else limit,

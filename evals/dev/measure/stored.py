@@ -38,8 +38,8 @@ class StoredRows:
             return []
         for number, line in enumerate(read_text(self.file).splitlines(), start=1):
             where = f"{self.file}, line {number}"
-            found = field(parse_json(line, where, one_line=True), "identity", where)
-            check_same(found, self.identity, f"{where}: holds another measurement", AGAIN)
+            identity = field(parse_json(line, where, one_line=True), "identity", where)
+            check_same(identity, self.identity, f"{where}: holds another measurement", AGAIN)
         return read([self.file])
 
     def add(self, rows: Sequence[TaskResult]) -> None:

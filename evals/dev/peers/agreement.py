@@ -105,9 +105,9 @@ def visionzip_compared(model: Any, pixels: torch.Tensor, budget: str, published:
         differences.append(float(of_each.max()))
         if n_others := int((of_each > 1e-4).sum()):  # two for each token that is merged into a different one
             assert read is not None
-            left = torch.ones(len(own), dtype=torch.bool)
-            left[image.kept] = False
-            ties = gaps(read.patch_keys().mean(1), image.kept[~is_dominant], left.nonzero()[:, 0])
+            rest = torch.ones(len(own), dtype=torch.bool)
+            rest[image.kept] = False
+            ties = gaps(read.patch_keys().mean(1), image.kept[~is_dominant], rest.nonzero()[:, 0])
             tied = ties[: (n_others + 1) // 2].tolist()
             print(f"VisionZip {budget}, image {i}: {n_others} contextual tokens differ; cosines that differ by {tied}")
     n = n_patches * len(pixels)

@@ -71,10 +71,10 @@ def taken(repository: str, path: str, *names: str, **given: Any) -> dict[str, An
     """Return the functions and classes of these names from a file of a repository's last commit, without its imports.
     `given` are further names that they use."""
     nodes = ast.walk(ast.parse(source_of(repository, path)))
-    found: list[Any] = [node for node in nodes if getattr(node, "name", None) in names]
+    chosen: list[Any] = [node for node in nodes if getattr(node, "name", None) in names]
     space: dict[str, Any] = {"torch": torch, "nn": torch.nn, "F": functional, "math": math, "os": os, "set": InOrder}
     space.update(LlamaConfig=object, Optional=Optional, **given)
-    exec(compile(ast.Module(found, []), path, "exec"), space)
+    exec(compile(ast.Module(chosen, []), path, "exec"), space)
     return space
 
 

@@ -83,10 +83,10 @@ def keep_flowcut(folder: Path, budgets: list[str]) -> None:
     for budget in budgets:
         model = model_of(folder)
         flowcut(model, target_num=int(budget))
-        found = [model.get_vision_tower()(image) for image in pixels.split(1)]
+        images = [model.get_vision_tower()(image) for image in pixels.split(1)]
         results[budget] = {
-            "kept": [indices[0].tolist() for _, indices in found],
-            "features": [features[0].tolist() for features, _ in found],
+            "kept": [indices[0].tolist() for _, indices in images],
+            "features": [features[0].tolist() for features, _ in images],
         }
     (folder / "flowcut.json").write_text(json.dumps(results))
 

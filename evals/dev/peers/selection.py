@@ -123,8 +123,8 @@ def latestep(repository: str, shape: tuple[int, int], share: float) -> Outcome:
     queries, keys, values = torch.randn(3, 1, 1, total, width)
     theirs = attend(queries[:, :, -canvas:], keys, values)[1].sum(1)
     ours = canvas_attention(queries[:, :, -canvas:] * width**-0.5, keys, None)
-    kept = (one[0, before : before + side**2].topk(round(share * side**2)).indices for one in (theirs, ours))
-    first, second = (one.sort().values.tolist() for one in kept)
+    kept = (image[0, before : before + side**2].topk(round(share * side**2)).indices for image in (theirs, ours))
+    first, second = (index.sort().values.tolist() for index in kept)
     return first, second, 0.0
 
 

@@ -91,7 +91,7 @@ def ours(strategy: SparseVLM, layers: list[Layer], prompt: Tensor, n_visual: int
     """Return the visual tokens' hidden states after each of the strategy's stages."""
     stages = {stage.layer: stage for stage in strategy.stages(N_LAYERS)}
     before, visual, text = prompt.split([N_BEFORE, n_visual, len(prompt) - N_BEFORE - n_visual])
-    entered, left, found = FirstLayerInputs(visual, text), torch.arange(n_visual), []
+    entered, still, states = FirstLayerInputs(visual, text), torch.arange(n_visual), []
     layout = Layout.raster((1, 1, n_visual))
     for number, layer in enumerate(layers, 1):
         hidden = torch.cat([before, visual, text])
@@ -102,22 +102,22 @@ def ours(strategy: SparseVLM, layers: list[Layer], prompt: Tensor, n_visual: int
             own, after = places[N_BEFORE:][: len(visual)], places[N_BEFORE + len(visual) :]
             scale, real = keys.shape[-1] ** -0.5, torch.ones(len(hidden)).bool()
             attention = TextAttention(queries, keys, scale, real, own, after)
-            tokens = StageTokens(visual, left, layout, text_attention=attention, prompt=lambda: entered)
+            tokens = StageTokens(visual, still, layout, text_attention=attention, prompt=lambda: entered)
             selection = strategy.select_at(stages[number], tokens)
-            visual, left = visual[selection.kept], left[selection.kept]
+            visual, still = visual[selection.kept], still[selection.kept]
             if selection.merged is not None:
                 visual = selection.merged.apply(tokens.features, selection.kept)
-            found.append(visual)
-    return found
+            states.append(visual)
+    return states
 
 
-def whole(n_visual: int, left: list[int]) -> list[int]:
+def whole(n_visual: int, totals: list[int]) -> list[int]:
     """Return how many tokens each stage leaves unmerged, if these are left in total."""
-    found = []
-    for before, total in zip([n_visual, *left], left, strict=False):
+    counts = []
+    for before, total in zip([n_visual, *totals], totals, strict=False):
         fitting = (n for n in range(total, 0, -1) if n + recycling_counts(before - n, 0.3, 0.1)[1] == total)
-        found.append(next(fitting))
-    return found
+        counts.append(next(fitting))
+    return counts
 
 
 def main() -> None:
@@ -128,13 +128,13 @@ def main() -> None:
     for n_visual, n_text, width in SHAPES:
         for budget in BUDGETS:
             strategy = SparseVLM(keep_ratio=budget / 576)
-            left = [stage.budget(n_visual) for stage in strategy.stages(N_LAYERS)]
+            totals = [stage.budget(n_visual) for stage in strategy.stages(N_LAYERS)]
             same, far = 0, 0.0
             for seed in range(DRAWS):
                 torch.manual_seed(seed)
                 layers = [Layer(width) for _ in range(N_LAYERS)]
                 prompt = torch.randn(N_BEFORE + n_visual + n_text, width)
-                theirs(options.sparsevlm, layers, prompt, n_visual, whole(n_visual, left), budget)
+                theirs(options.sparsevlm, layers, prompt, n_visual, whole(n_visual, totals), budget)
                 pairs = []
                 for layer, own in zip((3, 7, 16), ours(strategy, layers, prompt, n_visual), strict=True):
                     other = layers[layer].seen[N_BEFORE:-n_text]
@@ -142,7 +142,7 @@ def main() -> None:
                     pairs.append((other[other[:, 0].argsort()] - own[own[:, 0].argsort()]).abs().max().item())
                 same += max(pairs) < 1e-3
                 far = max(far, *pairs)
-            table.add_row(str(n_visual), f"{budget}/576", str(left), f"{same} of {DRAWS}", f"{far:.1e}")
+            table.add_row(str(n_visual), f"{budget}/576", str(totals), f"{same} of {DRAWS}", f"{far:.1e}")
     Console().print(table)
 
 

@@ -139,13 +139,13 @@ def compared(repository: str, strategy: Strategy, shape: tuple[int, int, int], s
         repository, PATH, "pdrop_rank_drop", "apply_rotary_pos_emb", "rotate_half", IGNORE_INDEX=-100,
         _prepare_4d_causal_attention_mask=causal,
     )  # fmt: skip
-    same, left = [], torch.arange(n)
+    same, still = [], torch.arange(n)
     for stage in image.stages:
-        places = torch.cat([torch.arange(BEFORE), BEFORE + left, torch.arange(BEFORE + n, BEFORE + n + AFTER)])[None]
+        places = torch.cat([torch.arange(BEFORE), BEFORE + still, torch.arange(BEFORE + n, BEFORE + n + AFTER)])[None]
         with torch.no_grad():
             theirs = kept_by_theirs(space, model, stage.layer, reached[stage.layer], places, len(stage.kept))
-        same.append(left[theirs].tolist() == stage.kept.tolist())
-        left = stage.kept
+        same.append(still[theirs].tolist() == stage.kept.tolist())
+        still = stage.kept
     return same
 
 
@@ -159,7 +159,7 @@ def main() -> None:
     table = Table("strategy", "visual tokens", "keep ratios", "stages", "the same")
     for (name, (kind, ratios)), shape in product(peers.items(), SHAPES):
         runs = product(ratios, range(SEEDS))
-        same = [one for ratio, seed in runs for one in compared(getattr(options, name), kind(ratio), shape, seed)]
+        same = [equal for ratio, seed in runs for equal in compared(getattr(options, name), kind(ratio), shape, seed)]
         table.add_row(name, str(shape[0] ** 2), ", ".join(map(str, ratios)), str(len(same)), str(sum(same)))
     Console().print(table)
 

@@ -107,13 +107,13 @@ def dycoke(repository: str, seed: int) -> Compared:
     """Compares all but the third frame of the last window, which they never prune."""
     space = taken(repository, "llava/model/llava_arch.py", "dycole_ttm")
     tokens = video(seed)
-    found = space["dycole_ttm"](tokens.features, N_PLACES, 0.7)
+    kept_features = space["dycole_ttm"](tokens.features, N_PLACES, 0.7)
     index = {float(value): number for number, value in enumerate(tokens.features[:, 0])}
-    theirs = sorted(index[float(value)] for value in found[:, 0])
+    theirs = sorted(index[float(value)] for value in kept_features[:, 0])
     share = int((1 - 0.7) * N_PLACES)
     n_windows = N_FRAMES // 4
     ours = DyCokeTTM(keep=n_windows * (N_PLACES + 3 * share)).select(tokens).kept.tolist()
-    without = [[one for one in kept if one // N_PLACES != N_FRAMES - 2] for kept in (theirs, ours)]
+    without = [[place for place in kept if place // N_PLACES != N_FRAMES - 2] for kept in (theirs, ours)]
     return Compared(without[0], without[1])
 
 
@@ -125,11 +125,11 @@ def main() -> None:
     options = parser.parse_args()
     table = Table("strategy", "draws", "kept", "kept the same", "largest difference of features", "given to one frame")
     for name, compared in peers.items():
-        found = [compared(getattr(options, name), seed) for seed in range(DRAWS)]
-        same = sum(one.theirs == one.ours for one in found)
-        kept = ", ".join(map(str, sorted({len(one.theirs) for one in found})))
-        far = max(one.difference for one in found)
-        notes = ", ".join(one.note for one in found if one.note)
+        runs = [compared(getattr(options, name), seed) for seed in range(DRAWS)]
+        same = sum(run.theirs == run.ours for run in runs)
+        kept = ", ".join(map(str, sorted({len(run.theirs) for run in runs})))
+        far = max(run.difference for run in runs)
+        notes = ", ".join(run.note for run in runs if run.note)
         table.add_row(name, str(DRAWS), kept, f"{same} of {DRAWS}", f"{far:.1e}", notes)
     Console(width=160).print(table)
 

@@ -7,18 +7,18 @@ from tokenprune.serving.vllm.architectures.releases import releases_with
 
 def rows() -> dict[str, list[Architecture]]:
     """The records of each row of the table, by its title: one, and those after it without a title of their own."""
-    found: dict[str, list[Architecture]] = {}
+    titled: dict[str, list[Architecture]] = {}
     title = ""
-    for one in RECORDS:
-        title = one.title or title
-        found.setdefault(title, []).append(one)
-    return found
+    for record in RECORDS:
+        title = record.title or title
+        titled.setdefault(title, []).append(record)
+    return titled
 
 
 def table() -> str:
     lines = ["| model | architecture | videos | `PixelPrune` | `Downsample` |", "|---|---|:-:|:-:|:-:|"]
     for title, (first, *others) in sorted(rows().items(), key=lambda row: row[0].lower()):
-        names = ", ".join(f"`{one.name}`" for one in (first, *others))
+        names = ", ".join(f"`{record.name}`" for record in (first, *others))
         releases = releases_with(first)
         model = title if releases is None else f"{title} (vLLM {releases})"
         marks = ("✓" if mark else "" for mark in (first.prunes_videos, first.drops_patches, first.shrinks))

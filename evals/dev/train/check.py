@@ -32,7 +32,7 @@ def checking_batches(
     known: Assets, unseen: Assets, encoder: Encoder, packer: Packer, most: int = 6
 ) -> dict[str, Checking]:
     """Return the scenes and questions of the check, the same every time."""
-    found: dict[str, Checking] = {}
+    by_name: dict[str, Checking] = {}
     for name, (grid, new, number) in SETS.items():
         rng = random.Random(f"check {name}")
         batches: Checking = []
@@ -41,8 +41,8 @@ def checking_batches(
             with torch.no_grad():
                 features = encoder([scene.pixels for scene in scenes], rng, NO_JITTER)
             batches.append((features, packer.pack(rng, scenes).to(encoder.device)))
-        found[name] = batches
-    return found
+        by_name[name] = batches
+    return by_name
 
 
 @torch.no_grad()

@@ -104,7 +104,7 @@ class Trainee(nn.Module):
         asked = batch.target >= 0
         logits = (self.lm.norm(hidden[:, start:][asked]) @ embed.weight.T).float()
         answer = self.answer_loss(logits, batch.target[asked], batch.weight[asked])
-        points = torch.cat(off).sum() / max(1, sum(one.numel() for one in off)) if off else hidden.new_zeros(())
+        points = torch.cat(off).sum() / max(1, sum(part.numel() for part in off)) if off else hidden.new_zeros(())
         return Losses(answer, align, look, name, recall, count, place, edges, points, logits)
 
     def answer_loss(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:

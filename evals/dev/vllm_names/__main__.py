@@ -31,8 +31,8 @@ def installed() -> Path:
 def files_for(release: str) -> list[File]:
     """Return the plug-in's files, without those of models that this release is known to lack."""
     there, lacking = set[str](), set[str]()
-    for one in ARCHITECTURES.values():
-        (there if is_in(one, release) else lacking).add(one.home.partition(":")[0])
+    for record in ARCHITECTURES.values():
+        (there if is_in(record, release) else lacking).add(record.home.partition(":")[0])
     return [File(path) for path in sorted(PLUGIN.rglob("*.py")) if path.stem not in lacking - there]
 
 

@@ -51,11 +51,11 @@ class Sources:
         for node in _statements(tree):
             if isinstance(node, ast.ImportFrom):
                 for alias in node.names:
-                    if alias.name == "*" and (found := self.find(self._absolute(module, node), name, seen)) is not None:
-                        return found
+                    if alias.name == "*" and (place := self.find(self._absolute(module, node), name, seen)) is not None:
+                        return place
                     if name == (alias.asname or alias.name):
-                        found = self.find(self._absolute(module, node), alias.name, seen)
-                        return found or Place(module, node)
+                        place = self.find(self._absolute(module, node), alias.name, seen)
+                        return place or Place(module, node)
             elif name in _defined(node):
                 return Place(module, node)
         if (lazy := self._lazily(tree, module, name)) is not None:
@@ -68,9 +68,9 @@ class Sources:
         if isinstance(place.node, ast.ClassDef):
             yield place.module, place.node
             for base in place.node.bases:
-                found = self.resolve(place.module, base)
-                if found is not None:
-                    yield from self.lineage(found)
+                parent = self.resolve(place.module, base)
+                if parent is not None:
+                    yield from self.lineage(parent)
 
     def resolve(self, module: str, expression: ast.expr) -> Place | None:
         """Return what an expression in a module stands for: a name, possibly dotted or with an index."""
@@ -99,7 +99,7 @@ class Sources:
         names = {name for owner in owners for node in _statements(owner) for name in _defined(node)}
         attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
         stored = (ast.unparse(node).split(".") for node in attributes if isinstance(node.ctx, ast.Store))
-        return frozenset(names | {one[1] for one in stored if one[0] == "self"})
+        return frozenset(names | {target[1] for target in stored if target[0] == "self"})
 
     def _tree(self, module: str) -> ast.Module | None:
         path = module.replace(".", "/")
@@ -123,9 +123,9 @@ class Sources:
             if isinstance(value, ast.Dict):
                 for key, place in zip(value.keys, value.values, strict=True):
                     if isinstance(key, ast.Constant) and key.value == name and isinstance(place, ast.Constant):
-                        home, colon, found = str(place.value).partition(":")
+                        home, colon, member = str(place.value).partition(":")
                         if colon and home.startswith("."):
-                            return f"{module}{home}", found
+                            return f"{module}{home}", member
         return None
 
 

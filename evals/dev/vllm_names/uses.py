@@ -51,9 +51,9 @@ class File:
 
     def missing(self, known: Sources, release: Sources) -> list[str]:
         """Return a line for everything that the known release has and the other lacks."""
-        found = [*self._imports(release), *self._attributes(release), *self._classes(known, release)]
-        found += [*self._calls(release), *self._members(known, release)]
-        return [f"{self.path.name}{line}" for line in dict.fromkeys(found)]
+        uses = [*self._imports(release), *self._attributes(release), *self._classes(known, release)]
+        uses += [*self._calls(release), *self._members(known, release)]
+        return [f"{self.path.name}{line}" for line in dict.fromkeys(uses)]
 
     def _imports(self, release: Sources) -> Iterator[str]:
         for use in self.imported.values():
@@ -119,7 +119,7 @@ def _is_vllm(module: str | None) -> bool:
 
 
 def _method(bases: list[Place], name: str, sources: Sources) -> Function | None:
-    return next((found for base in bases if (found := sources.method(base, name)) is not None), None)
+    return next((method for base in bases if (method := sources.method(base, name)) is not None), None)
 
 
 def _called(cls: ast.ClassDef) -> Iterator[tuple[str, int]]:
@@ -133,14 +133,14 @@ def _called(cls: ast.ClassDef) -> Iterator[tuple[str, int]]:
 
 
 def _parameters(function: Function) -> list[str]:
-    return [one.arg for one in (*function.args.posonlyargs, *function.args.args)]
+    return [arg.arg for arg in (*function.args.posonlyargs, *function.args.args)]
 
 
 def _differs(ours: Function, theirs: Function) -> str | None:
     """Return why our method cannot be called like theirs; None if it can."""
     if ours.args.vararg is None and ours.args.kwarg is None:
-        missing = [name for name in (*_parameters(theirs), *(one.arg for one in theirs.args.kwonlyargs))
-                   if name not in {*_parameters(ours), *(one.arg for one in ours.args.kwonlyargs)}]  # fmt: skip
+        missing = [name for name in (*_parameters(theirs), *(arg.arg for arg in theirs.args.kwonlyargs))
+                   if name not in {*_parameters(ours), *(arg.arg for arg in ours.args.kwonlyargs)}]  # fmt: skip
         if missing:
             return f"vLLM's has {', '.join(missing)} too"
     shared = [name for name in _parameters(theirs) if name in _parameters(ours)]
@@ -149,7 +149,7 @@ def _differs(ours: Function, theirs: Function) -> str | None:
     n_defaults = len(ours.args.defaults)
     required = _parameters(ours)[: len(_parameters(ours)) - n_defaults]
     more = [
-        name for name in required if name not in (*_parameters(theirs), *(one.arg for one in theirs.args.kwonlyargs))
+        name for name in required if name not in (*_parameters(theirs), *(arg.arg for arg in theirs.args.kwonlyargs))
     ]
     return f"vLLM's has no {', '.join(more)}" if more and theirs.args.kwarg is None else None
 
@@ -161,10 +161,10 @@ def _accepted(place: Place, sources: Sources) -> set[str] | None:
         function = sources.method(place, "__init__")
         if function is None:
             lineage = [cls for _, cls in sources.lineage(place)]
-            names = {one.target.id for cls in lineage for one in cls.body
-                     if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)}  # fmt: skip
+            names = {node.target.id for cls in lineage for node in cls.body
+                     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}  # fmt: skip
             return names or None
         node = function
     if not isinstance(node, Function) or node.args.kwarg is not None:
         return None
-    return {*_parameters(node), *(one.arg for one in node.args.kwonlyargs)}
+    return {*_parameters(node), *(arg.arg for arg in node.args.kwonlyargs)}

@@ -101,7 +101,7 @@ def check_for_engine(
             "device_map (--device-map) spreads a model in this process: leave it out. For vLLM on several "
             """devices, write --engine-options '{"tensor_parallel_size": 2}'"""
         )
-    if videos := [one.id for one in questions if isinstance(one, VideoQuestion)]:
+    if videos := [question.id for question in questions if isinstance(question, VideoQuestion)]:
         raise SettingError(f"{videos[0]} is about a video, but engines get questions about images only")
 
 

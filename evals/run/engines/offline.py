@@ -66,8 +66,8 @@ class Offline(Engine):
                 groups.setdefault(name, []).append(setup)
             elif not isinstance(setup, Unpruned):
                 raise UnsupportedError(f"{setup.key}: vLLM does not run it. Leave out {setup.label}.")
-        found = list(groups.values()) or [[]]
-        return [[*(setup for setup in setups if isinstance(setup, Unpruned)), *found[0]], *found[1:]]
+        listed = list(groups.values()) or [[]]
+        return [[*(setup for setup in setups if isinstance(setup, Unpruned)), *listed[0]], *listed[1:]]
 
     @contextmanager
     def serving(self, group: Sequence[Setup]) -> Iterator[None]:

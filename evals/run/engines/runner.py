@@ -55,14 +55,14 @@ class EngineRunner:
         """Yield the missing answers of all parts under some setups that the engine is serving, for as many questions of
         a task at a time as the engine takes."""
         for _, of_task in groupby(parts, lambda part: part.questions[0].task):
-            left = [
+            rest = [
                 (question, part.missing)
                 for part in of_task
                 for question in part.questions
                 if _missing(question, part, setups)
             ]
-            for start in range(0, len(left), self.engine.at_once):
-                together = left[start : start + self.engine.at_once]
+            for start in range(0, len(rest), self.engine.at_once):
+                together = rest[start : start + self.engine.at_once]
                 for setup in setups:
                     questions = [
                         question for question, missing in together if AnswerKey.of(question, setup.key) in missing
@@ -79,11 +79,11 @@ class EngineRunner:
             except Exception as error:  # noqa: BLE001  # raised again by failed(), or recorded
                 answers.append(failed(question, setup, error, self.on_error))
         start = time.perf_counter()
-        replies = self.engine.ask([one.prompt for one in prompted], setup) if prompted else []
+        replies = self.engine.ask([each.prompt for each in prompted], setup) if prompted else []
         seconds = (time.perf_counter() - start) / max(1, len(prompted))
         return [
             *answers,
-            *(self._answer(one, setup, reply, seconds) for one, reply in zip(prompted, replies, strict=True)),
+            *(self._answer(each, setup, reply, seconds) for each, reply in zip(prompted, replies, strict=True)),
         ]
 
     def _answer(self, prompted: PromptedQuestion, setup: Setup, reply: Reply | Exception, seconds: float) -> Answer:

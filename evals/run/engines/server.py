@@ -43,7 +43,9 @@ class Server(Engine):
     def __init__(self, url: str, model: str) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         try:
-            served = {str(one["id"]): str(one.get("root") or one["id"]) for one in self._json("/v1/models")["data"]}
+            served = {
+                str(model["id"]): str(model.get("root") or model["id"]) for model in self._json("/v1/models")["data"]
+            }
             first = next(iter(served))
             self.version = str(self._json("/version")["version"])
         except (EngineError, LookupError, TypeError, AttributeError, StopIteration) as error:

@@ -65,24 +65,24 @@ class NoSplitError(DataError):
     """A set does not have the wanted split."""
 
 
-def choose_splits(wanted: str | None, found: set[str], where: str) -> set[str]:
+def choose_splits(wanted: str | None, splits: set[str], where: str) -> set[str]:
     """Return the splits to ask, out of those `found` in a set; "" stands for questions without a split. `train` and
     other training splits, such as GQA's `train_balanced`, are asked only if wanted.
 
     NoSplitError, naming the file `where`, if the wanted split is not there.
     """
     if wanted is None:
-        train = {split for split in found if split == "train" or split.startswith("train_")}
-        if found and found == train:
+        train = {split for split in splits if split == "train" or split.startswith("train_")}
+        if splits and splits == train:
             named = sorted(train)[0]
             raise DataError(
                 f"{where}: all questions are of split {named!r}, which is left out; write --split {named} to ask them"
             )
-        return found - train
-    if found == {""}:
+        return splits - train
+    if splits == {""}:
         raise NoSplitError(f"{where}: no split {wanted!r}; it has none. Leave --split out")
-    if wanted not in found:
-        raise NoSplitError(f"{where}: no split {wanted!r}; it has {', '.join(sorted(found - {''}))}")
+    if wanted not in splits:
+        raise NoSplitError(f"{where}: no split {wanted!r}; it has {', '.join(sorted(splits - {''}))}")
     return {wanted}
 
 

@@ -60,13 +60,13 @@ def find_frames(record: Record, folder: Path, name: str, fps: float) -> FrameFol
 
 def marked(options: Sequence[str], where: str) -> dict[str, str]:
     """Return options that begin with their letters, as `A. a dog` and `(A) a dog`, by letter."""
-    found = {}
+    by_letter = {}
     for option in options:
         match = re.fullmatch(r"\s*\(?([A-Z])[.):]\s*(.*?)\s*", option, re.DOTALL)
-        if match is None or match[1] in found:
+        if match is None or match[1] in by_letter:
             raise DataError(f"{where}: option {option!r} does not begin with a letter of its own; correct the file")
-        found[match[1]] = match[2]
-    return found
+        by_letter[match[1]] = match[2]
+    return by_letter
 
 
 def frames_read() -> int:

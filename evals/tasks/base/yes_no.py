@@ -28,7 +28,7 @@ def f1_and_yes_rate(answered: Answered) -> dict[str, Metric]:
     asked = [
         (question.truth, bool(question.read(answer))) for question, answer in answered if isinstance(question, YesNo)
     ]
-    truths, given = ([float(one[place]) for one in asked] for place in (0, 1))
+    truths, given = ([float(pair[place]) for pair in asked] for place in (0, 1))
     right = [truth * yes for truth, yes in zip(truths, given, strict=True)]
     return {
         "F1": Metric.of(Ratio(right, [(truth + yes) / 2 for truth, yes in zip(truths, given, strict=True)])),

@@ -73,7 +73,10 @@ class PrunedCache:
         cut = index.columns.shape[1] - (slots + tokens_to_remove)
         index = index.without_tail(cut) if cut > 0 else index
         view = physical_view(self)
-        view.__dict__ = {**vars(self), "layers": [one for i, one in enumerate(self.layers) if i not in index.skipped]}
+        view.__dict__ = {
+            **vars(self),
+            "layers": [layer for i, layer in enumerate(self.layers) if i not in index.skipped],
+        }
         view.crop(tokens_to_remove)
         self._index = index
         return None

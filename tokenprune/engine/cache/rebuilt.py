@@ -172,16 +172,16 @@ def _is_moved(held: Slots, padding: Bool[Tensor, "rows columns"] | None) -> Bool
 
 def _is_fingerprinted(layers: list[Any], length: int) -> bool:
     """Whether any layer of a cache of this length holds the keys of a fingerprint. Waits once for each device."""
-    found: dict[torch.device, list[Tensor]] = {}
+    by_device: dict[torch.device, list[Tensor]] = {}
     for layer in layers if length else ():
         keys = getattr(layer, "keys", None)
         if isinstance(keys, Tensor) and keys.ndim == 4 and keys.numel():
             n_used = min(length, keys.shape[2])
             with _lock:  # another thread may overwrite a fingerprint's slot and key
-                found.setdefault(keys.device, []).extend(
+                by_device.setdefault(keys.device, []).extend(
                     fingerprints.any_in(keys, n_used) for fingerprints in _comparable(keys)
                 )
-    return any(bool(torch.stack(there).any()) for there in found.values() if there)
+    return any(bool(torch.stack(there).any()) for there in by_device.values() if there)
 
 
 def _comparable(keys: Tensor) -> list[KeyFingerprints]:

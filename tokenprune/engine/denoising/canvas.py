@@ -199,17 +199,17 @@ class CanvasSteps:
             selection = checked_step_selection(self.strategy, stage, tokens)
             dropped[image.row, held] = True
             dropped[image.row, held[selection.kept]] = False
-            left, columns = image.left[selection.kept], image.columns[selection.kept]
-            images.append(replace(image, columns=columns, left=left))
+            still, columns = image.left[selection.kept], image.columns[selection.kept]
+            images.append(replace(image, columns=columns, left=still))
             if image.number is not None:
                 scores = scores_of_all(selection.scores, image.left, image.n_visual)
-                reports[image.number] = LateStepReport(stage.step, left, scores)
+                reports[image.number] = LateStepReport(stage.step, still, scores)
         if now.report is not None:
-            found = [
-                replace(one, late_steps=(*(one.late_steps if now.n_stages else ()), reports[number]))
-                for number, one in enumerate(now.report.images)
+            images_now = [
+                replace(image, late_steps=(*(image.late_steps if now.n_stages else ()), reports[number]))
+                for number, image in enumerate(now.report.images)
             ]
-            now.report = replace(now.report, images=found)
+            now.report = replace(now.report, images=images_now)
         now.left, now.dropped, now.attention, now.step_cache = images, dropped, None, None
         now.n_stages += 1
 
@@ -228,13 +228,13 @@ def images_of(forward: Forward) -> list[CachedImage]:
     assert forward.report is not None
     visual = forward.incoming.visual
     columns = {(row, name): mask[row].nonzero()[:, 0] for name, mask in visual.items() for row in range(len(mask))}
-    found = []
+    images = []
     for number, image in enumerate(forward.report.images):
         place = image.row, image.modality
         own, columns[place] = columns[place][: image.n_visual], columns[place][image.n_visual :]
         kept = forward.incoming.n_columns + own.to(image.kept.device)[image.kept]
-        found.append(CachedImage(image.row, kept, image.kept, image.n_visual, number))
-    return found
+        images.append(CachedImage(image.row, kept, image.kept, image.n_visual, number))
+    return images
 
 
 def canvas_attention(

@@ -159,7 +159,7 @@ class EmbeddingFunction(MethodOverride):
         visual, used = cast(Policy, self._adapter).embedded(call)
         (name,) = images
         prefix = PolicyPrefix({name: visual})
-        seen = [image for image, one in zip(images[name], used.tolist(), strict=True) if one]
+        seen = [image for image, is_used in zip(images[name], used.tolist(), strict=True) if is_used]
         setattr(prefix, RECORD_ATTRIBUTE, seen)
         setattr(embeds, PREFIX_ATTRIBUTE, prefix)
 

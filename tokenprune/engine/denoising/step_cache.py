@@ -76,7 +76,7 @@ def step_cache(
     layers, masks, taken = list(view.layers), {}, {}
     for kind in set(kinds.kinds):
         held = _held(view, kinds, kind, slots, n_columns)
-        numbers = [number for number, one in enumerate(kinds.kinds) if one == kind]
+        numbers = [number for number, other in enumerate(kinds.kinds) if other == kind]
         first = slots.columns.shape[1] - held.columns.shape[1]
         place = torch.arange(held.columns.shape[1], device=held.columns.device).expand_as(held.columns)
         packing = Packing(place, held.valid, place.shape[1], (place.shape[1],) * len(place))

@@ -120,9 +120,9 @@ class StageRun:
         queries = self.packing.columns.to(mask.device)[:, None, :, None]
         rows = keys.gather(2, queries.expand(-1, mask.shape[1], -1, mask.shape[-1])) if self.drops else keys
         index = held.slots[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
-        left = masked_out(rows.gather(3, index), ~held.valid[:, None, None])
-        left = left if held.bias is None else add_bias(left, held.bias, hidden.dtype)
-        return self._with_free_room(left, layer)
+        kept = masked_out(rows.gather(3, index), ~held.valid[:, None, None])
+        kept = kept if held.bias is None else add_bias(kept, held.bias, hidden.dtype)
+        return self._with_free_room(kept, layer)
 
     def _with_free_room(self, mask: Tensor, layer: int) -> Tensor:
         """Extend a mask to all keys that the cache returns: a static cache also returns its free room."""

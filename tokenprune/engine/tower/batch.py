@@ -109,11 +109,11 @@ class BatchCall(TowerCall):
         if not self._kept:
             return hidden
         n_prefix, per_token, device = self._n_prefix, self.patches_per_token, hidden.device
-        selections, self._kept = [one for one in self._kept if one is not None], ()
-        left = [self._of_tokens(tile.left.to(device)) for tile in self.tiles]
-        counts = torch.tensor([len(tile) for tile in left], device="cpu")
-        real = torch.arange(max(map(len, left)), device="cpu") < counts[:, None]
-        padded = min(map(len, left)) < real.shape[1]
+        selections, self._kept = [selection for selection in self._kept if selection is not None], ()
+        still = [self._of_tokens(tile.left.to(device)) for tile in self.tiles]
+        counts = torch.tensor([len(tile) for tile in still], device="cpu")
+        real = torch.arange(max(map(len, still)), device="cpu") < counts[:, None]
+        padded = min(map(len, still)) < real.shape[1]
         sizes = [spread(tile.sizes.to(device), per_token) for tile in self.tiles]
         merged = any(tile.merged_from is not None for tile in self.tiles)
         pruned = hidden.new_zeros(len(hidden), n_prefix + real.shape[1], hidden.shape[2])
@@ -128,7 +128,7 @@ class BatchCall(TowerCall):
                 patches = merged_patches(selection, patches[: selection.n_visual * per_token])
             pruned[i, n_prefix : n_prefix + len(patches)] = patches
         self.cut = BatchCut(
-            pad_sequence(left, batch_first=True),
+            pad_sequence(still, batch_first=True),
             real.to(device) if padded else None,
             pad_sequence(sizes, batch_first=True, padding_value=1.0).to(device) if merged else None,
             self.tiles[0].n_visual * per_token,

@@ -40,11 +40,11 @@ def in_order(row: Row, selections: list[Selection]) -> list[Selection]:
     """Selections over the visual tokens of every image in raster order, as selections over those that the model has."""
     if row.places is None:
         return selections
-    found, start = [], 0
-    for one in selections:
-        places = row.places[start : start + one.n_visual] - start
-        kept = places.argsort()[one.kept.to(places.device)].sort().values.to(one.kept.device)
-        scores = None if one.scores is None else one.scores[places.to(one.scores.device)]
-        found.append(replace(one, kept=kept, scores=scores))
-        start += one.n_visual
-    return found
+    in_row, start = [], 0
+    for chosen in selections:
+        places = row.places[start : start + chosen.n_visual] - start
+        kept = places.argsort()[chosen.kept.to(places.device)].sort().values.to(chosen.kept.device)
+        scores = None if chosen.scores is None else chosen.scores[places.to(chosen.scores.device)]
+        in_row.append(replace(chosen, kept=kept, scores=scores))
+        start += chosen.n_visual
+    return in_row

@@ -32,14 +32,14 @@ class RowCut:
         in_layers = row.in_layers
         self.kept, self.sizes, self.n_all = kept, sizes, len(in_layers)
         self._n_prefixes = row.n_prefix * len(row.tiles)
-        left = kept[in_layers]
+        still = kept[in_layers]
         if self._n_prefixes:
-            left |= in_layers < 0
-        self.patches = left.nonzero()[:, 0]
+            still |= in_layers < 0
+        self.patches = still.nonzero()[:, 0]
         self._of_patches = in_layers[self.patches]
         # Meaningful where the patches of a visual token are adjacent, and no prefix token is between them.
         self._tokens = kept[in_layers.unique_consecutive()].nonzero()[:, 0]
-        self._ends = pad(left.cumsum(0), (1, 0))  # entry n: how many of the first n patches are left
+        self._ends = pad(still.cumsum(0), (1, 0))  # entry n: how many of the first n patches are left
         self._cut: dict[tuple[str, int], tuple[Any, Any]] = {}  # by identity: all layers get the same arguments
 
     @cached_property
@@ -68,10 +68,10 @@ class RowCut:
 
     def arguments(self, named: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a layer besides its hidden states, for the patches that are left."""
-        found = {name: self._once(name, value) for name, value in named.items() if name != "hidden_states"}
-        if (given := found.get("max_seqlen")) is not None:
-            found["max_seqlen"] = self._longest(given, found["cu_seqlens"])
-        return found
+        cut = {name: self._once(name, value) for name, value in named.items() if name != "hidden_states"}
+        if (given := cut.get("max_seqlen")) is not None:
+            cut["max_seqlen"] = self._longest(given, cut["cu_seqlens"])
+        return cut
 
     def forget(self) -> None:
         """Free the arguments that were cut: no further layer gets them."""
@@ -138,12 +138,12 @@ class RowCall(TowerCall):
         self.row, self.selections = row, selections
         device = row.tokens.device
         masks = [
-            torch.zeros(one.n_visual, dtype=torch.bool, device=device).index_fill(0, one.kept.to(device), True)
-            for one in selections
+            torch.zeros(each.n_visual, dtype=torch.bool, device=device).index_fill(0, each.kept.to(device), True)
+            for each in selections
         ]
         kept = torch.cat(masks)
         self.cut = RowCut(row, torch.ones_like(kept))
-        self.following = RowCut(row, kept) if any(len(one.kept) < one.n_visual for one in selections) else None
+        self.following = RowCut(row, kept) if any(len(each.kept) < each.n_visual for each in selections) else None
         self.tiles = () if between is None else self._make_tiles(kept, between.whole_images)
         self.entered: dict[int, RowCut] = {}
         self.rotation: Any = None
@@ -187,12 +187,12 @@ class RowCall(TowerCall):
         if after is None:
             return hidden
         places = torch.searchsorted(before.patches, after.patches)
-        left = hidden.index_select(-2, places.to(hidden.device))
-        if any(one is not None and one.merged is not None for one in self._kept):
-            left = self._merged(hidden, left)
+        still = hidden.index_select(-2, places.to(hidden.device))
+        if any(kept is not None and kept.merged is not None for kept in self._kept):
+            still = self._merged(hidden, still)
         before.forget()
         self.cut, self.following, self._kept = after, None, ()
-        return left
+        return still
 
     def whole_call(self, call: Mapping[str, Any]) -> dict[str, Any]:
         whole = self.cut.whole

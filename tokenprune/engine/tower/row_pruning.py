@@ -127,13 +127,13 @@ class RowPruning(TowerPruning[RowCall, RowLayers]):
             return call.cut.whole(states)
         made = enumerate(states[1:])
         entered = call.entered
-        return (states[0], *(entered[layer].whole(one) if layer in entered else one for layer, one in made))
+        return (states[0], *(entered[layer].whole(state) if layer in entered else state for layer, state in made))
 
     def _selections(self, row: Row, patches: Tensor) -> list[Selection]:
         """What a PatchStrategy selects from every image."""
         assert isinstance(self.strategy, PatchStrategy)
         tokens = patch_tokens(row, self._colors(patches, len(row.tokens)).detach())
-        return in_order(row, [selected_patches(self.strategy, one) for one in tokens])
+        return in_order(row, [selected_patches(self.strategy, image) for image in tokens])
 
     def _colors(self, patches: Tensor, n_patches: int) -> Float[Tensor, "patches 3 values"]:
         """The colours of all patches, 0 to 1."""

@@ -32,9 +32,9 @@ def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str
         written[KEEP_IN_PROMPT] = settings.keep_in_prompt
     name = architecture_of(config)
     check_published(config)
-    found = {**(others or {}), "architectures": [name], KEY: written}
-    check_config(ARCHITECTURES[name], _read(_updated(config, found)), settings)
-    return found
+    overrides = {**(others or {}), "architectures": [name], KEY: written}
+    check_config(ARCHITECTURES[name], _read(_updated(config, overrides)), settings)
+    return overrides
 
 
 def _read(config: Mapping[str, Any]) -> PreTrainedConfig:

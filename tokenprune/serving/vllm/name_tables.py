@@ -69,8 +69,8 @@ def set_tokenizer_mode(architecture: Architecture, model_config: Any) -> None:
 def enter_in_tables(architecture: Architecture) -> None:
     """Add an architecture of ours to each of vLLM's tables that has the one it replaces."""
     _share_breaks(architecture)
-    for one in TABLES:
-        table = entries_of(one) if one.name in architecture.tables else {}
+    for source in TABLES:
+        table = entries_of(source) if source.name in architecture.tables else {}
         if architecture.replaces in table:
             table[architecture.name] = table[architecture.replaces]
 
@@ -84,7 +84,9 @@ def entries_of(table: Table) -> dict[str, Any]:
             return getattr(import_module(module), table.name)
         except (ImportError, AttributeError) as error:  # a missing package, or another release
             problems.append(error)
-    needed = next((one for one in problems if isinstance(one, ModuleNotFoundError) and not _of_vllm(one)), None)
+    needed = next(
+        (problem for problem in problems if isinstance(problem, ModuleNotFoundError) and not _of_vllm(problem)), None
+    )
     logger.warning(
         "%s will not work, because vLLM's %s cannot be imported (%s). To use this, install %s.",
         table.feature[0].upper() + table.feature[1:],

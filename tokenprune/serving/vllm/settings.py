@@ -120,7 +120,7 @@ class Settings:
                 example = {"do_resize": False}
                 raise SettingError(f"{where}: {scope!r}: expected a dict such as {example}, found {part!r}.")
         steps = self.strategy.steps if isinstance(self.strategy, Compose) else ()
-        names = [field.name for one in (self.strategy, *steps) for field in fields(one)]
+        names = [field.name for part in (self.strategy, *steps) for field in fields(part)]
         ours = {_plain(name): name for name in (KEY, *OWN, *names)}
         inside = {f"{of}.{name}": name for of, part in options.items() if isinstance(part, Mapping) for name in part}
         for path, name in {**{name: name for name in options}, **inside}.items():

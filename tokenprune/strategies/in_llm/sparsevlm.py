@@ -83,7 +83,7 @@ class SparseVLM(StagedStrategy, ScoreStrategy, MergingStrategy):
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         assert self.keep_ratio is not None
         layers = [layer for depth in DEPTHS for layer in layers_at([depth], n_layers)]
-        return tuple(Stage(*one) for one in dict(zip(layers, shares(self.keep_ratio), strict=False)).items())
+        return tuple(Stage(*pair) for pair in dict(zip(layers, shares(self.keep_ratio), strict=False)).items())
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         attention, budget = tokens.attention, stage.budget(tokens.n_visual)
@@ -96,10 +96,12 @@ class SparseVLM(StagedStrategy, ScoreStrategy, MergingStrategy):
 
 def shares(keep_ratio: float) -> list[float]:
     """Return the share of all tokens left after each stage, interpolated between the two nearest schedules."""
-    n_tokens, left = zip(*SCHEDULES.items(), strict=True)
+    n_tokens, schedules = zip(*SCHEDULES.items(), strict=True)
     i = bisect_left(n_tokens, keep_ratio * 576)
     weight = (keep_ratio * 576 - n_tokens[i - 1]) / (n_tokens[i] - n_tokens[i - 1])
-    return [((1 - weight) * few + weight * many) / 576 for few, many in zip(left[i - 1], left[i], strict=True)]
+    return [
+        ((1 - weight) * few + weight * many) / 576 for few, many in zip(schedules[i - 1], schedules[i], strict=True)
+    ]
 
 
 def raters(entered: FirstLayerInputs) -> Bool[Tensor, " text"]:

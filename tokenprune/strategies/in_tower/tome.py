@@ -62,13 +62,13 @@ class ToMe(TowerStrategy):
         return Selection(kept, n_left, None, merge, trusted=True)
 
     def select(self, tokens: VisualTokens) -> Selection:
-        left, n_kept = tokens.kept_in_tower, self.budget(tokens.n_visual)
-        if len(left.kept) <= n_kept:
-            return Selection(left.kept, tokens.n_visual)
-        features = tokens.features[left.kept].float()  # of several tiles
-        kept, merge = merged_down(features, left.sizes, n_kept, 0)
+        before, n_kept = tokens.kept_in_tower, self.budget(tokens.n_visual)
+        if len(before.kept) <= n_kept:
+            return Selection(before.kept, tokens.n_visual)
+        features = tokens.features[before.kept].float()  # of several tiles
+        kept, merge = merged_down(features, before.sizes, n_kept, 0)
         places = torch.arange(n_kept, device=kept.device)
-        return Selection(left.kept[kept], tokens.n_visual, None, merge.in_image(left.kept, places))
+        return Selection(before.kept[kept], tokens.n_visual, None, merge.in_image(before.kept, places))
 
 
 def merged_down(
@@ -79,11 +79,11 @@ def merged_down(
     kept = groups = torch.arange(len(keys), device=keys.device)
     totals = sizes
     while True:
-        left, places = matched(keys, len(kept) - goal, n_prefix)
-        kept, groups = kept[left], places[groups]
+        still, places = matched(keys, len(kept) - goal, n_prefix)
+        kept, groups = kept[still], places[groups]
         if len(kept) == goal:
             return kept, merge_groups(sizes, groups, goal)
-        keys, totals = means(keys, totals, places, len(left))
+        keys, totals = means(keys, totals, places, len(still))
 
 
 def n_merged(excess: int, n_later_layers: int, schedule: str) -> int:
@@ -104,14 +104,14 @@ def matched(
     unit, own = normalize(keys, dim=-1), torch.arange(len(keys), device=keys.device)
     sources, others = slice(n_prefix % 2, None, 2), slice(1 - n_prefix % 2, None, 2)
     blocks = unit[sources].split(max(1, BLOCK_ELEMENTS // max(1, len(unit[others]))))
-    found = [(block @ unit[others].T).max(1) for block in blocks]
-    similarity, best = (torch.cat(part) for part in zip(*found, strict=True))
+    matches = [(block @ unit[others].T).max(1) for block in blocks]
+    similarity, best = (torch.cat(part) for part in zip(*matches, strict=True))
     pairs = similarity.argsort(descending=True, stable=True)[:count]
     merged, targets = own[sources][pairs], own[others][best[pairs]]
     gone = torch.zeros_like(own).index_fill(0, merged, 1)
-    left = gone.argsort(stable=True)[: len(own) - len(merged)]  # without waiting for their number
+    still = gone.argsort(stable=True)[: len(own) - len(merged)]  # without waiting for their number
     places = own - gone.cumsum(0)
-    return left, places.index_copy(0, merged, places[targets])
+    return still, places.index_copy(0, merged, places[targets])
 
 
 def means(

@@ -109,8 +109,8 @@ class Nuwa(AttentionStrategy, MergingStrategy, StagedStrategy, ScoreStrategy):
                 f"Nuwa: a language model of one layer has no middle to prune in, so {self.entering:.3g} of the tokens "
                 f"would stay, and not the average of {self.keep_ratio}. Write progressive=False."
             )
-        left = (self.keep_ratio * n_layers - self.entering * half) / (n_layers - half)
-        return (Stage(half, left),)
+        share = (self.keep_ratio * n_layers - self.entering * half) / (n_layers - half)
+        return (Stage(half, share),)
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores, n_kept = tokens.vision_attention.cls_or_mean(), self.budget(tokens.n_visual)

@@ -142,13 +142,13 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
         assert self.keep_ratio is not None
         third = n_layers // 3
         first, second = self.entering, self.entering * self.second
-        left = self.keep_ratio * n_layers - (first + second) * third
-        if left <= 0:
+        rest = self.keep_ratio * n_layers - (first + second) * third
+        if rest <= 0:
             raise SettingError(
                 f"VFlowOpt: first={first:.3g} and second={self.second:.3g} use up an average of {self.keep_ratio} "
                 f"before the last third of {n_layers} layers. Lower one of them."
             )
-        share = left / ((n_layers - 2 * third) * second)
+        share = rest / ((n_layers - 2 * third) * second)
         if share > 1 + 1e-9:
             raise SettingError(
                 f"VFlowOpt: first={first:.3g} and second={self.second:.3g} keep fewer tokens than an average of "

@@ -79,9 +79,9 @@ def prediction_errors(
 ) -> Float[Tensor, "frames rows columns"]:
     """Return the error of each token's prediction. A frame's first token gets the highest error of all, and at least
     1."""
-    found = exact_errors(pixels, metric) if threshold == 0 else anchored_errors(pixels, threshold, metric)
-    found[:, 0, 0] = found.amax().clamp(min=1.0)
-    return found
+    errors = exact_errors(pixels, metric) if threshold == 0 else anchored_errors(pixels, threshold, metric)
+    errors[:, 0, 0] = errors.amax().clamp(min=1.0)
+    return errors
 
 
 def exact_errors(

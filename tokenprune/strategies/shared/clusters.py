@@ -41,8 +41,8 @@ def link_neighbours(
         n_frames = sum(frames for frames, _, _ in grids)
         part = slice(start, start + n_frames * rows * columns)
         block = features[part].view(n_frames, rows, columns, -1)
-        found, cosine = best_neighbours(block, regions[part].view(n_frames, rows, columns))
-        parents.append(found + start)
+        best, cosine = best_neighbours(block, regions[part].view(n_frames, rows, columns))
+        parents.append(best + start)
         cosines.append(cosine)
         start = part.stop
     return torch.cat(parents), torch.cat(cosines)
@@ -108,8 +108,8 @@ def threshold_links(
     """
     index = torch.arange(len(parents), device=parents.device)
     strengths = cosines.masked_fill(parents == index, -torch.inf)
-    left = (strengths >= threshold) & (rank_within(strengths, groups) < most[groups])
-    return torch.where(left, parents, index)
+    joins = (strengths >= threshold) & (rank_within(strengths, groups) < most[groups])
+    return torch.where(joins, parents, index)
 
 
 def find_roots(parents: Int[Tensor, " visual"]) -> Int[Tensor, " visual"]:

@@ -26,8 +26,8 @@ def most_similar(
     """
     # Not `block_length`, whose smaller blocks on a CPU would change the last bits of the products.
     blocks = queries.split(max(1, BLOCK_ELEMENTS // len(candidates)))
-    found = [(block @ candidates.T).topk(count, dim=1) for block in blocks]
-    return torch.cat([top.values for top in found]), torch.cat([top.indices for top in found])
+    tops = [(block @ candidates.T).topk(count, dim=1) for block in blocks]
+    return torch.cat([top.values for top in tops]), torch.cat([top.indices for top in tops])
 
 
 class Cosines:

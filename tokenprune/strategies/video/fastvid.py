@@ -93,26 +93,26 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
         order = marked.byte().argsort(dim=1, stable=True)  # what is not salient comes first
         others = [row[at[: len(at) - n]] for row, at, n in zip(frames.frame_tokens, order, salient, strict=True)]
         merged = [
-            one
+            part
             for segment in self.segments_of(frames, tokens.features)
-            for one in self.merge_segment(tokens.features, others[segment], sum(contextual[segment]))
+            for part in self.merge_segment(tokens.features, others[segment], sum(contextual[segment]))
         ]
         taken = scores.new_zeros(n_visual, dtype=torch.bool).index_copy(
             0, frames.frame_tokens.flatten(), marked.flatten()
         )
-        taken = taken.index_fill(0, torch.cat([extra, *(one.anchors for one in merged)]), True)
+        taken = taken.index_fill(0, torch.cat([extra, *(part.anchors for part in merged)]), True)
         # The most attended of the others, where anchors were too few for the budget.
         rest = scores.masked_fill(taken, -torch.inf).argsort(descending=True, stable=True)
-        n_taken = len(extra) + sum(salient) + sum(len(one.anchors) for one in merged)
+        n_taken = len(extra) + sum(salient) + sum(len(part.anchors) for part in merged)
         taken = taken.index_fill(0, rest[: n_kept - n_taken], True)
         kept = (~taken).byte().argsort(stable=True)[:n_kept]
-        merges = [one.merge(torch.searchsorted(kept, one.anchors), self.beta) for one in merged]
+        merges = [part.merge(torch.searchsorted(kept, part.anchors), self.beta) for part in merged]
         return Selection(kept, n_visual, scores, Merge.concat(merges) if merges else None)
 
     def segments_of(self, frames: Frames, features: Float[Tensor, "visual width"]) -> list[slice]:
         """Return the frames of every segment: cut where neighbours are least alike, and below the threshold."""
         means = [frame.mean(0) for frame in frames.each(features)]
-        alike = torch.stack([cosine_similarity(one, other, dim=0) for one, other in pairwise(means)]).tolist()
+        alike = torch.stack([cosine_similarity(mean, other, dim=0) for mean, other in pairwise(means)]).tolist()
         least = sorted(range(len(alike)), key=alike.__getitem__)[: self.segments - 1]
         cuts = {*least, *(at for at, cosine in enumerate(alike) if cosine < self.threshold)}
         return [slice(*ends) for ends in pairwise([0, *(at + 1 for at in sorted(cuts)), frames.n_frames])]

@@ -88,7 +88,7 @@ def measure(running: Sequence[Server], rounds: int, path: Path, about: Mapping[s
     cases = [(f"{server.package}: {prefill}", server, prefill) for server in running for prefill in server.prefills]
     for _, server, prefill in track(cases, "first calls"):
         server.ask(prefill)
-    found, facts = [], {}
+    measured, facts = [], {}
     for turn in track(range(rounds), "rounds"):
         order = cases if turn % 2 else cases[::-1]
         answers = {name: server.ask(prefill, about["batch"]) for name, server, prefill in order}
@@ -99,15 +99,17 @@ def measure(running: Sequence[Server], rounds: int, path: Path, about: Mapping[s
             "logits_difference": _differences({name: answers[name]["logits"] for name, _, _ in cases}),
         }
         moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        found.append({"moment": moment, "seconds": {name: answers[name]["seconds"] for name, _, _ in cases}})
-        files.replace(path, json.dumps({**facts, "rounds": found}, indent=1) + "\n")
+        measured.append({"moment": moment, "seconds": {name: answers[name]["seconds"] for name, _, _ in cases}})
+        files.replace(path, json.dumps({**facts, "rounds": measured}, indent=1) + "\n")
 
 
 def _differences(logits: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Return the distance of each case's logits from those of our unpruned model, relative to the norm of the
     latter."""
     reference = torch.tensor(logits["tokenprune: unpruned"])
-    return {name: float((torch.tensor(one) - reference).norm() / reference.norm()) for name, one in logits.items()}
+    return {
+        name: float((torch.tensor(values) - reference).norm() / reference.norm()) for name, values in logits.items()
+    }
 
 
 def main() -> None:

@@ -54,12 +54,12 @@ def random_pixels(dtype: torch.dtype, batch: int = 1) -> Tensor:
 def weights(folder: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
     """Return the model's weights, with prefixes that are keys of `names` replaced by their values. The tensors are
     pages of the file, which processes share unless they copy them."""
-    found = load_file(folder / "model.safetensors")
-    prefixes = {name: next(prefix for prefix in names if name.startswith(prefix)) for name in found}
-    return {names[prefix] + name.removeprefix(prefix): found[name] for name, prefix in prefixes.items()}
+    tensors = load_file(folder / "model.safetensors")
+    prefixes = {name: next(prefix for prefix in names if name.startswith(prefix)) for name in tensors}
+    return {names[prefix] + name.removeprefix(prefix): tensors[name] for name, prefix in prefixes.items()}
 
 
 def kv_bytes(cache: Any) -> int:
     """Return the bytes of a cache's keys and values, whether it consists of tuples (the old format) or of layers."""
-    layers = [(one.keys, one.values) for one in cache.layers] if hasattr(cache, "layers") else cache
+    layers = [(layer.keys, layer.values) for layer in cache.layers] if hasattr(cache, "layers") else cache
     return sum(states.numel() * states.element_size() for layer in layers for states in layer[:2])

@@ -51,8 +51,8 @@ def table(rows: Sequence[TaskResult]) -> Table:
     for key, tasks in before.items():
         for task, row in tasks.items():
             other = after[key][task]
-            found = compare(other, row)
-            low, high = found.interval
+            paired = compare(other, row)
+            low, high = paired.interval
             lines.append(
                 [
                     "unpruned" if key.strategy == "unpruned" else f"{key.keep_ratio:.0%}",
@@ -60,7 +60,7 @@ def table(rows: Sequence[TaskResult]) -> Table:
                     str(row.n),
                     accuracy_cell(row),
                     accuracy_cell(other),
-                    f"{100 * found.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
+                    f"{100 * paired.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
                     f"{other.accuracy / whole[task].accuracy:.0%}",
                 ]
             )

@@ -6,5 +6,5 @@ from tokenprune.evals.storage.results import TaskResult, compare
 
 def difference(row: TaskResult, other: TaskResult) -> str:
     """Return how much better a row is than another on the same questions, in points, with interval and p."""
-    found = compare(row, other)
-    return points(found) if found.p is None else f"{points(found)}, p = {found.p:.2g}"
+    paired = compare(row, other)
+    return points(paired) if paired.p is None else f"{points(paired)}, p = {paired.p:.2g}"

@@ -20,19 +20,19 @@ KEEP_RATIOS = (1.0, 0.25)
 def stored(folder: Path = ROWS) -> str:
     """Return, at KEEP_RATIOS and with original position IDs, the strategies in ALWAYS, the best one, and what was
     trained and then asked the same questions."""
-    found = measured(MAIN, folder)
-    if not found.rows:
+    main = measured(MAIN, folder)
+    if not main.rows:
         return NOTHING_MEASURED
-    best, asked = set(best_of_each_ratio(found.rows)), {row.questions for row in found.rows}
+    best, asked = set(best_of_each_ratio(main.rows)), {row.questions for row in main.rows}
     adapted = [row for row in trained(folder.parent) if row.keep_ratio in KEEP_RATIOS and row.questions in asked]
     shown = [
         row
-        for row in found.rows
+        for row in main.rows
         if row.keep_ratio in KEEP_RATIOS
         and row.position_ids == "original"
         and (row.strategy in ALWAYS or row.key in best)
     ]
-    return "\n\n".join([str(summary_table([*shown, *adapted])), *found.not_measured]) + "\n"
+    return "\n\n".join([str(summary_table([*shown, *adapted])), *main.not_measured]) + "\n"
 
 
 def best_of_each_ratio(rows: Sequence[TaskResult]) -> Iterator[SetupKey]:

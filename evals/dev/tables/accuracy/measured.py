@@ -46,10 +46,10 @@ class Measured:
     @property
     def not_measured(self) -> list[str]:
         """Sentences about what the rows do not have yet."""
-        found = self._named("not measured yet", self.lacking)
+        notes = self._named("not measured yet", self.lacking)
         if self.missing:
-            found.append(f"{listed([percent(ratio) for ratio in self.missing])}: not measured yet.")
-        return found
+            notes.append(f"{listed([percent(ratio) for ratio in self.missing])}: not measured yet.")
+        return notes
 
     def _named(self, what: str, strategies: Mapping[float, Sequence[str]]) -> list[str]:
         return [
@@ -65,10 +65,10 @@ def measured(part: Part, folder: Path = ROWS) -> Measured:
     unpruned, *pruned = steps(part, settings=())
     rows = _rows(unpruned, folder)
     by_ratio = {step.ratio: _rows(step, folder) if rows else [] for step in pruned}
-    missing = [ratio for ratio, found in by_ratio.items() if not found]
+    missing = [ratio for ratio, rows in by_ratio.items() if not rows]
     lacking = {step.ratio: list(_lacking(step, by_ratio[step.ratio], folder)) for step in pruned}
     refused = {step.ratio: _refused(step, folder) for step in pruned}
-    return Measured(part, [*rows, *(row for found in by_ratio.values() for row in found)], missing, lacking, refused)
+    return Measured(part, [*rows, *(row for own in by_ratio.values() for row in own)], missing, lacking, refused)
 
 
 def at_equal_caches(folder: Path = ROWS) -> list[TaskResult]:

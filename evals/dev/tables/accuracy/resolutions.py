@@ -17,10 +17,10 @@ from tokenprune.evals.storage.results import TaskResult
 def stored(folder: Path = ROWS) -> str:
     """Return the accuracy on all questions of each set and of each of its splits."""
     parts = {part: measured(part, folder).rows for part in UNPRUNED}
-    rows = [replace(row, dataset=_named(part, found)) for part, found in parts.items() for row in found]
+    rows = [replace(row, dataset=_named(part, rows)) for part, rows in parts.items() for row in rows]
     if not rows:
         return NOTHING_MEASURED
-    missing = [_named(part, found) for part, found in parts.items() if not found]
+    missing = [_named(part, rows) for part, rows in parts.items() if not rows]
     notes = [f"Not measured yet: {'; '.join(missing)}."] if missing else []
     return "\n\n".join([str(split_table(rows)), *notes, report.provenance(rows)]) + "\n"
 

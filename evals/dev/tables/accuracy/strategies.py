@@ -16,7 +16,7 @@ def on_other_grids(folder: Path = ROWS) -> str:
     return "\n".join(f"`{part.name}`:\n\n{_tables(measured(part, folder))}" for part in parts)
 
 
-def _tables(found: Measured) -> str:
-    if len(found.missing) == len(found.part.ratios):
+def _tables(measured: Measured) -> str:
+    if len(measured.missing) == len(measured.part.ratios):
         return NOTHING_MEASURED
-    return "\n\n".join([*found.notes, report.summary(found.rows)])
+    return "\n\n".join([*measured.notes, report.summary(measured.rows)])

@@ -62,7 +62,7 @@ def difference_table(rows: Sequence[TaskResult]) -> Table:
     for row in rows:
         if row.strategy == UNPRUNED:
             continue
-        (random,) = (one for one in rows if (one.strategy, one.keep_ratio) == (BASELINE, row.keep_ratio))
+        (random,) = (other for other in rows if (other.strategy, other.keep_ratio) == (BASELINE, row.keep_ratio))
         compared = [difference(row, whole)]
         compared += [NOTHING] * 2 if row is random else [difference(*pair) for pair in _pairs(row, random)]
         lines.append([f"{row.keep_ratio:.0%}", row.strategy, *compared])

@@ -105,12 +105,12 @@ def stored(folder: Path = ROWS, times: Path = TIMES) -> str:
     caches = [_cache(groups[key]) for ratio in BUDGETS if (key := SetupKey(BASELINE, "original", ratio)) in groups]
     if whole is None or len(caches) < len(BUDGETS):
         return NOTHING_MEASURED
-    found = {about: [_nearest(about, groups, cache) for cache in caches] for about in ABOUT}
-    is_equal = {about: [_is_equal(*one) for one in zip(near, caches, strict=True)] for about, near in found.items()}
+    nearest = {about: [_nearest(about, groups, cache) for cache in caches] for about in ABOUT}
+    is_equal = {about: [_is_equal(*pair) for pair in zip(near, caches, strict=True)] for about, near in nearest.items()}
     cost = dict(costs(times))
     lines = [[UNPRUNED, *_cells(whole), *[NOTHING] * 6]]
-    for about in sorted(ABOUT, key=lambda about: (not is_equal[about][0], -_mean(found[about][0]))):
-        first, second = found[about]
+    for about in sorted(ABOUT, key=lambda about: (not is_equal[about][0], -_mean(nearest[about][0]))):
+        first, second = nearest[about]
         smaller = _accuracies(second if is_equal[about][1] else {})
         about_it = about.tower, about.engine, about.claimed, about.cost(cost)
         lines.append([about.name, *_cells(first), *smaller, *about_it])
@@ -124,7 +124,7 @@ def stored(folder: Path = ROWS, times: Path = TIMES) -> str:
         "TextVQA (claimed)",
         "cost",
     ]
-    equal = {about.name: found[about][0] for about in ABOUT if is_equal[about][0]}
+    equal = {about.name: nearest[about][0] for about in ABOUT if is_equal[about][0]}
     return f"{Table(head, lines)}\n\n{_counted(equal, whole)}\n"
 
 
@@ -187,4 +187,4 @@ def costs(times: Path) -> Iterator[tuple[str, str]]:
 def _timed(text: str) -> str:
     """Return a strategy without the settings that do not change the time of a selection."""
     name, _, settings = text.removesuffix(" searched").partition(":")
-    return ":".join(filter(None, [name, ",".join(one for one in settings.split(",") if not one.startswith(FREE))]))
+    return ":".join(filter(None, [name, ",".join(word for word in settings.split(",") if not word.startswith(FREE))]))

@@ -18,12 +18,12 @@ def report(records: Sequence[Record]) -> str:
     """Return all tables of every file."""
     parts: list[str | Table] = []
     for record in records:
-        found = figures(record)
+        medians = figures(record)
         parts.append(f"### {record.title}\n\n{provenance(record)}.")
-        if any("ttft" in one.seconds for one in found):
-            parts += ["Medians:", costs(found), "Ratios within rounds, with 95 % interval:", ratios(found)]
-        if any("generate" in one.seconds for one in found):
-            parts += ["`generate`:", throughput(record, found, MEMORY)]
+        if any("ttft" in row.seconds for row in medians):
+            parts += ["Medians:", costs(medians), "Ratios within rounds, with 95 % interval:", ratios(medians)]
+        if any("generate" in row.seconds for row in medians):
+            parts += ["`generate`:", throughput(record, medians, MEMORY)]
     return "\n\n".join(map(str, parts)) + "\n"
 
 

@@ -26,7 +26,9 @@ def table(content: dict[str, Any]) -> Table:
     """Return one line per kind of image. Ratios are to the unpruned model in the same round."""
     rows, lines = content["rows"], []
     for kind in dict.fromkeys(row["kind"] for row in rows):
-        whole, pruned = ([row for row in rows if (row["kind"], row["pruned"]) == (kind, one)] for one in (False, True))
+        whole, pruned = (
+            [row for row in rows if (row["kind"], row["pruned"]) == (kind, is_pruned)] for is_pruned in (False, True)
+        )
         before, after = ([row["seconds"] for row in some] for some in (whole, pruned))
         ratios = np.array(after) / np.array(before)
         low, high = bootstrap_interval((ratios,), np.median)

@@ -13,8 +13,8 @@ from tokenprune.evals.report.table import Table
 
 def stored() -> str:
     """Return the table of every stored batch size."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("peers_speed*.json")]
-    return "\n".join(markdown(one) for one in sorted(found, key=lambda one: one["about"].get("batch", 1)))
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("peers_speed*.json")]
+    return "\n".join(markdown(record) for record in sorted(records, key=lambda record: record["about"].get("batch", 1)))
 
 
 def table(stored: dict[str, Any]) -> Table:
@@ -24,7 +24,7 @@ def table(stored: dict[str, Any]) -> Table:
     for name, size in stored["kv_cache_bytes"].items():
         package, prefill = name.split(": ")
         own = "tokenprune: unpruned" if package == "tokenprune" else f"{package}: unpruned"
-        seconds = Median.of([one["seconds"][name] for one in stored["rounds"]])
+        seconds = Median.of([each["seconds"][name] for each in stored["rounds"]])
         assert seconds is not None
         ratios = [_ratio(stored["rounds"], name, other) for other in (own, "tokenprune: unpruned")]
         lines.append([package, prefill, f"{seconds.value:.2f}", *ratios, f"{size / 1e6:.1f} MB"])
@@ -32,15 +32,15 @@ def table(stored: dict[str, Any]) -> Table:
 
 
 def _ratio(rounds: Sequence[dict[str, Any]], name: str, other: str) -> str:
-    return ratio_cell(Median.of([one["seconds"][name] / one["seconds"][other] for one in rounds]))
+    return ratio_cell(Median.of([each["seconds"][name] / each["seconds"][other] for each in rounds]))
 
 
 def provenance(stored: dict[str, Any]) -> str:
     """Return the sentence on machine and versions."""
     about = stored["about"]
     packages = "; ".join(
-        f"{package}: " + ", ".join(f"{name} {version}" for name, version in found.items())
-        for package, found in stored["versions"].items()
+        f"{package}: " + ", ".join(f"{name} {version}" for name, version in installed.items())
+        for package, installed in stored["versions"].items()
     )
     largest = max(value for name, value in stored["logits_difference"].items() if name.endswith(": unpruned"))
     n_rounds = len(stored["rounds"])
@@ -59,9 +59,9 @@ def videos() -> str:
     stored = json.loads((RESULTS / "peers_videos.json").read_text(encoding="utf-8"))
     about, lines = stored["about"], []
     for row in stored["rows"]:
-        medians = [Median.of([one[side] for one in row["rounds"]]) for side in ("vLLM", "tokenprune")]
+        medians = [Median.of([each[side] for each in row["rounds"]]) for side in ("vLLM", "tokenprune")]
         times = [f"{1e3 * median.value:.1f} ms" for median in medians if median is not None]
-        ratio = _ratio([{"seconds": one} for one in row["rounds"]], "tokenprune", "vLLM")
+        ratio = _ratio([{"seconds": each} for each in row["rounds"]], "tokenprune", "vLLM")
         kept = f"{row['n_kept']:,} of {prod(row['grid']):,}"
         lines.append(
             [row["method"], " x ".join(map(str, row["grid"])), kept, "yes" if row["same"] else "no", *times, ratio]

@@ -59,8 +59,10 @@ class Encoder:
         y = (top + (torch.arange(rows) + 0.5) * height / rows) * 2 / NATIVE_SIDE - 1
         points = torch.stack([x[:, None].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)], -1)
         grid = self.grid.expand(len(views), -1, -1, -1)
-        found = F.grid_sample(grid, points.to(self.device), mode="bicubic", padding_mode="border", align_corners=False)
-        return torch.cat([self.cls_position.expand(len(views), -1, -1), found.flatten(2).transpose(1, 2)], dim=1)
+        sampled = F.grid_sample(
+            grid, points.to(self.device), mode="bicubic", padding_mode="border", align_corners=False
+        )
+        return torch.cat([self.cls_position.expand(len(views), -1, -1), sampled.flatten(2).transpose(1, 2)], dim=1)
 
     def __call__(
         self, pixels: Sequence[np.ndarray], rng: random.Random, jitter: Jitter, frozen: int = 0

@@ -43,11 +43,11 @@ class Content:
         splits = {image["id"]: image.get("split", "") for image in instances["images"]}
         questions = []
         if (folder / "questions.json").exists():
-            told = {one["question_id"]: one for one in _json(folder / "annotations.json")["annotations"]}
-            for one in _json(folder / "questions.json")["questions"]:
-                answer = told[one["question_id"]]
-                about = splits[one["image_id"]], answer["question_type"]
-                questions.append((*about, one["question"], answer["multiple_choice_answer"]))
+            told = {record["question_id"]: record for record in _json(folder / "annotations.json")["annotations"]}
+            for record in _json(folder / "questions.json")["questions"]:
+                answer = told[record["question_id"]]
+                about = splits[record["image_id"]], answer["question_type"]
+                questions.append((*about, record["question"], answer["multiple_choice_answer"]))
         for file in folder.glob("refs(*).json"):
             refs = _json(file)
             told = [(ref["image_id"], sentence["sent"]) for ref in refs for sentence in ref["sentences"]]
@@ -109,8 +109,8 @@ def describe(name: str, content: Content) -> str:
     return f"{title}\n\n{table}\n"
 
 
-def _guess(found: tuple[str, float, int] | None) -> list[str]:
-    return [NOTHING, NOTHING] if found is None else [found[0], f"{found[1]:.0%}"]
+def _guess(guess: tuple[str, float, int] | None) -> list[str]:
+    return [NOTHING, NOTHING] if guess is None else [guess[0], f"{guess[1]:.0%}"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -31,15 +31,15 @@ def draw_set(plan: SetPlan, split: str, assets: Assets, seed: int = SEED) -> Ite
     `assets` are those of the split. The same plan and seed give the same images.
     """
     used: Counter[object] = Counter()
-    left, number = plan.images[split], 0
-    while left:
+    rest, number = plan.images[split], 0
+    while rest:
         rng = random.Random(f"{seed} {plan.name} {split} {number}")
         scene = draw_scene(rng, assets, plan.shape, MOST_ASKED, plan.scene, odd=False)
         rec = [question for question in rec_questions(scene) if question.kind in plan.rec]
         vqa = choose(rng, _candidates(rng, scene, nouns(), plan.vqa), plan.asked, used)
         number += 1
         if rec or vqa:
-            left -= 1
+            rest -= 1
             yield Asked(scene, vqa, rec)
 
 
@@ -48,13 +48,13 @@ def choose(rng: random.Random, questions: Sequence[Question], number: int, used:
 
     `used` counts what has been chosen, and is updated.
     """
-    left, chosen = list(questions), []
-    rng.shuffle(left)
-    while left and len(chosen) < number:
-        one = min(left, key=lambda question: (used[question.kind], used[question.kind, answer_class(question.answer)]))
-        left = [question for question in left if question.text != one.text]
-        used.update([one.kind, (one.kind, answer_class(one.answer))])
-        chosen.append(one)
+    rest, chosen = list(questions), []
+    rng.shuffle(rest)
+    while rest and len(chosen) < number:
+        best = min(rest, key=lambda question: (used[question.kind], used[question.kind, answer_class(question.answer)]))
+        rest = [question for question in rest if question.text != best.text]
+        used.update([best.kind, (best.kind, answer_class(best.answer))])
+        chosen.append(best)
     return chosen
 
 
@@ -71,5 +71,5 @@ def _candidates(
     rng: random.Random, scene: Scene, known: tuple[Noun, ...], kinds: Sequence[str], draws: int = 3
 ) -> list[Question]:
     """Return the questions of several draws, since each draw asks about only a few of the scene's things."""
-    found = [question for _ in range(draws) for question in vqa_questions(rng, scene, known) if question.kind in kinds]
-    return list({question.text: question for question in found}.values())
+    drawn = [question for _ in range(draws) for question in vqa_questions(rng, scene, known) if question.kind in kinds]
+    return list({question.text: question for question in drawn}.values())

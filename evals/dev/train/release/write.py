@@ -85,7 +85,7 @@ class SetFiles:
         self.n_sentences += len(sentences)
         about = {"ref_id": len(self.refs) + 1, "ann_id": box["id"], "category_id": box["category_id"]}
         about |= {"image_id": image["id"], "file_name": image["file_name"], "split": image["split"]}
-        self.refs.append({**about, "sent_ids": [one["sent_id"] for one in sentences], "sentences": sentences})
+        self.refs.append({**about, "sent_ids": [sentence["sent_id"] for sentence in sentences], "sentences": sentences})
 
     def _add_question(self, question: Question, image_id: int, question_id: int) -> None:
         self.questions.append({"image_id": image_id, "question": question.text, "question_id": question_id})

@@ -36,15 +36,15 @@ def box_words(box: tuple[float, float, float, float]) -> str:
 def rec_questions(scene: Scene) -> list[Question]:
     """Return questions about the box of every thing that an expression names uniquely. Small things are a kind of their
     own."""
-    found = []
+    questions = []
     for index, thing in enumerate(scene.things):
         same = [other for i, other in enumerate(scene.things) if other.noun == thing.noun and i != index]
         words = [""] if not same else _told_apart_by(thing, same[0]) if len(same) == 1 else []
         kind = "rec small" if thing.area < 0.02 else "rec"
         for word in words:
             expression = f"{word} {thing.noun}".strip()
-            found.append(Question(kind, f"where is the {expression}?", box_words(thing.box), (index,)))
-    return found
+            questions.append(Question(kind, f"where is the {expression}?", box_words(thing.box), (index,)))
+    return questions
 
 
 def _told_apart_by(thing: Thing, other: Thing) -> list[str]:

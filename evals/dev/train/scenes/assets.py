@@ -88,10 +88,10 @@ class Assets:
 
     @cached_property
     def by_noun(self) -> dict[str, list[CutOut]]:
-        found: dict[str, list[CutOut]] = {}
+        by_name: dict[str, list[CutOut]] = {}
         for cutout in self.cutouts:
-            found.setdefault(cutout.noun.name, []).append(cutout)
-        return found
+            by_name.setdefault(cutout.noun.name, []).append(cutout)
+        return by_name
 
     def choose(self, rng: random.Random, name: str) -> CutOut:
         """Return a cut-out of a noun. If it has photographs, half of the choices are photographs, although emoji are

@@ -137,8 +137,8 @@ def _shrink_wallpapers(roots: dict[str, Path], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for package, names in WALLPAPERS.items():
         for name in names.split():
-            found = [f for f in roots[package].rglob("*") if f"/{name}" in str(f) and f.suffix in (".jpg", ".png")]
-            wide = [f for f in found if "screenshot" not in f.name and "_dark" not in str(f)]
+            files = [f for f in roots[package].rglob("*") if f"/{name}" in str(f) and f.suffix in (".jpg", ".png")]
+            wide = [f for f in files if "screenshot" not in f.name and "_dark" not in str(f)]
             image = Image.open(max(wide, key=lambda file: (_is_wide(file), file.stat().st_size))).convert("RGB")
             image.thumbnail((WALLPAPER_SIDE, WALLPAPER_SIDE))
             image.save(folder / f"{Path(name).stem}.jpg", quality=92)

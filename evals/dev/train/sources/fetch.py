@@ -34,6 +34,6 @@ def run_for(package: str, command: list[str], cwd: Path | None = None) -> None:
 
 
 def verify(file: Path, digest: str) -> None:
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if found != digest:
-        raise RuntimeError(f"{file} is not the pinned file: its SHA-256 is {found}, expected {digest}")
+    actual = hashlib.sha256(file.read_bytes()).hexdigest()
+    if actual != digest:
+        raise RuntimeError(f"{file} is not the pinned file: its SHA-256 is {actual}, expected {digest}")

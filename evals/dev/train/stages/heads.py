@@ -48,7 +48,7 @@ def fit(trainee: Trainee, fed: Iterable[tuple[Float[Tensor, "b visual d"], Batch
         for hook in hooks:
             hook.remove()
     for head in heads:
-        x, y = (torch.cat([one.flatten(0, -2) for one in parts[head]]).double() for parts in (read, true))
+        x, y = (torch.cat([part.flatten(0, -2) for part in parts[head]]).double() for parts in (read, true))
         mean_x, mean_y = x.mean(0), y.to(x.device).mean(0)
         x, y = x - mean_x, y.to(x.device) - mean_y
         ridge = RIDGE * len(x) * x.square().mean() * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)

@@ -43,11 +43,11 @@ class Pool:
     def mix(self, rng: random.Random, scenes: list[Scene], features: Tensor, number: int) -> tuple[list[Scene], Tensor]:
         """Return the new scenes, filled up to `number` with kept ones of the same grid."""
         held = self.held.setdefault(scenes[0].shape, [])
-        new = [(replace(scene, pixels=_NOTHING), one) for scene, one in zip(scenes, features, strict=True)]
+        new = [(replace(scene, pixels=_NOTHING), grid) for scene, grid in zip(scenes, features, strict=True)]
         all_of_them = new + rng.sample(held, max(0, min(number - len(new), len(held))))
         held += new
         del held[: -self.size]
-        return [scene for scene, _ in all_of_them], torch.stack([one for _, one in all_of_them])
+        return [scene for scene, _ in all_of_them], torch.stack([grid for _, grid in all_of_them])
 
 
 def learn_answers(run: Run, saved: dict[str, Any] | None) -> bool:

@@ -74,9 +74,9 @@ def _read_initialisers(onnx_file: Path) -> tuple[dict[str, Tensor], Tensor]:
         if name.startswith("backbone."):
             weights[_rename(name.removeprefix("backbone."))] = value
     for node in graph.node:  # the export dropped the names of linear weights, but the node that uses one has its path
-        found = re.match(r"/backbone/encoder/layer\.(\d+)/(.+)/MatMul$", node.name)
-        if found and found[2] in _MATMULS and node.input[1] in arrays:
-            weights[f"encoder.layer.{found[1]}.{_MATMULS[found[2]]}.weight"] = arrays[node.input[1]].T.contiguous()
+        layer = re.match(r"/backbone/encoder/layer\.(\d+)/(.+)/MatMul$", node.name)
+        if layer and layer[2] in _MATMULS and node.input[1] in arrays:
+            weights[f"encoder.layer.{layer[1]}.{_MATMULS[layer[2]]}.weight"] = arrays[node.input[1]].T.contiguous()
     # The export folded the CLS token into one constant: token plus its position embedding (checked against the
     # stored token), and the patches' position embeddings into another.
     (cls,) = (v for n, v in arrays.items() if v.shape == (1, 1, 384) and not n.startswith("backbone."))

@@ -66,8 +66,8 @@ class Noun:
 @cache
 def nouns() -> tuple[Noun, ...]:
     """Return all nouns, sorted by name."""
-    found = (Noun(name, group, tuple(stamps), tuple(codes)) for group, name, stamps, codes in _rows())
-    return tuple(sorted(found, key=lambda noun: noun.name))
+    nouns = (Noun(name, group, tuple(stamps), tuple(codes)) for group, name, stamps, codes in _rows())
+    return tuple(sorted(nouns, key=lambda noun: noun.name))
 
 
 def code_points() -> set[str]:

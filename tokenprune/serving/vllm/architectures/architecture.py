@@ -142,14 +142,14 @@ class Architecture:
 def by_name(architectures: Iterable[Architecture]) -> dict[str, Architecture]:
     """Architectures by name, first those that must be named. Raises ValueError if two share a name or a model: the
     later one would hide the other."""
-    found: dict[str, Architecture] = {}
+    named: dict[str, Architecture] = {}
     taken: set[str] = set()
-    for one in sorted(architectures, key=lambda one: not one.must_be_named):
-        names = {one.name, one.replaces, one.saved_as or one.replaces}
+    for record in sorted(architectures, key=lambda record: not record.must_be_named):
+        names = {record.name, record.replaces, record.saved_as or record.replaces}
         if again := sorted(names & taken):
             raise ValueError(
                 f"tokenprune/serving/vllm/architectures has two architectures named {again[0]}. Rename or delete one."
             )
         taken |= names
-        found[one.name] = one
-    return found
+        named[record.name] = record
+    return named

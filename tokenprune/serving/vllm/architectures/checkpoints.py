@@ -16,14 +16,14 @@ NATIVE_TOWERS = ("clip_vision_model", "siglip_vision_model")
 #: Types of checkpoints in their authors' format, which vLLM reads, and of their conversions to transformers' format,
 #: which it does not read.
 CONVERTED = {
-    one.model_type: one.converted
-    for one in ARCHITECTURES.values()
-    if one.converted and sum(other.model_type == one.model_type for other in ARCHITECTURES.values()) == 1
+    record.model_type: record.converted
+    for record in ARCHITECTURES.values()
+    if record.converted and sum(other.model_type == record.model_type for other in ARCHITECTURES.values()) == 1
 }
 #: Types that only vLLM reads, and a transformers type with the same kind of vision tower.
-ONLY_VLLM = {one.model_type: one.like for one in ARCHITECTURES.values() if one.like}
+ONLY_VLLM = {record.model_type: record.like for record in ARCHITECTURES.values() if record.like}
 #: Types of checkpoints in two formats, told apart by the architecture that config.json names.
-TWO_FORMATS = {one.model_type: one for one in ARCHITECTURES.values() if one.conversion}
+TWO_FORMATS = {record.model_type: record for record in ARCHITECTURES.values() if record.conversion}
 PATCH = "Patch it in transformers instead: tokenprune.patch(model, strategy)."
 
 
@@ -47,26 +47,28 @@ def architecture_of(config: Mapping[str, Any]) -> str:
             if model_type == "llava" and tower not in NATIVE_TOWERS:
                 return GENERIC
             return architecture.name
-    for one in ARCHITECTURES.values():
-        if model_type == one.converted:
+    for record in ARCHITECTURES.values():
+        if model_type == record.converted:
             raise UnsupportedError(
                 f"a model of type {model_type!r} is read by transformers only: vLLM takes it as it is published, with "
-                f"the type {one.model_type!r} in config.json. Write the name of such a checkpoint, as "
-                f"{one.published[0]} is one."
+                f"the type {record.model_type!r} in config.json. Write the name of such a checkpoint, as "
+                f"{record.published[0]} is one."
             )
-        if model_type == one.tower_type and checkpoint_type(model_type) == one.model_type:
+        if model_type == record.tower_type and checkpoint_type(model_type) == record.model_type:
             raise UnsupportedError(
                 f"a model of type {model_type!r} is a thinker alone: vLLM takes the whole model. Write its name, such "
-                f"as {one.published[0]}."
+                f"as {record.published[0]}."
             )
     raise _not_served(model_type)
 
 
 def check_published(config: Mapping[str, Any]) -> None:
     """Raise UnsupportedError for a config.json written by transformers, if vLLM reads the model only as published."""
-    for one in ARCHITECTURES.values():
-        if one.model_type == config["model_type"] and one.only_transformers_write in (config.get("text_config") or {}):
-            raise _not_as_published(one)
+    for record in ARCHITECTURES.values():
+        if record.model_type == config["model_type"] and record.only_transformers_write in (
+            config.get("text_config") or {}
+        ):
+            raise _not_as_published(record)
 
 
 def _not_served(model_type: str) -> UnsupportedError:
@@ -100,8 +102,10 @@ def checkpoint_type(model_type: str) -> str:
 
 def _check_names(model_type: object, names: Sequence[str]) -> None:
     """Raise UnsupportedError if a config of a served type names an architecture that is not served."""
-    of_type = [one for one in ARCHITECTURES.values() if one.model_type == model_type and one.name != GENERIC]
-    served = {one.replaces for one in of_type} | {one.saved_as for one in of_type if one.saved_as}
+    of_type = [
+        record for record in ARCHITECTURES.values() if record.model_type == model_type and record.name != GENERIC
+    ]
+    served = {of.replaces for of in of_type} | {of.saved_as for of in of_type if of.saved_as}
     others = [name for name in names if name not in served]
     if of_type and others:
         raise UnsupportedError(

@@ -17,7 +17,7 @@ def config_of_params(params: Mapping[str, Any]) -> dict[str, Any]:
     window, n_layers = params.get("sliding_window"), params.get("n_layers")
     text: dict[str, Any] = {"num_hidden_layers": n_layers, "sliding_window": window}
     if isinstance(window, list):  # of some layers, which repeat
-        kinds = ["full_attention" if one is None else "sliding_attention" for one in window]
+        kinds = ["full_attention" if size is None else "sliding_attention" for size in window]
         text |= {"sliding_window": max(filter(None, window), default=None)}
         text |= {"layer_types": [kinds[layer % len(kinds)] for layer in range(n_layers or 0)]}
     return {

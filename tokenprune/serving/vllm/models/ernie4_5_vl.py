@@ -55,7 +55,9 @@ class PrunedErnie4_5VL(PrunedNormalised, ernie45_vl.Ernie4_5_VLMoeForConditional
         """
         ids, delta = super().get_mrope_input_positions(input_tokens, mm_features)
         marked = torch.isin(torch.tensor(list(input_tokens)), self.marks)
-        marked[max((one.mm_position.offset + one.mm_position.length + 1 for one in mm_features), default=0) :] = False
+        marked[max((item.mm_position.offset + item.mm_position.length + 1 for item in mm_features), default=0) :] = (
+            False
+        )
         return torch.cat([ids[:-1], (ids[-1] + marked * TO_IMAGES)[None]]), delta
 
     def step_ids(self, positions: Int[Tensor, "rows scheduled"]) -> Tensor:

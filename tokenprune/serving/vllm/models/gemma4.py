@@ -42,22 +42,22 @@ class PrunedGemma4(PrunedModel, gemma4_mm.Gemma4ForConditionalGeneration, Suppor
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         needs, side = self.settings.strategy.needs, self.config.vision_config.pooling_kernel_size
         rows, places = list(arguments["pixel_values"]), list(arguments["pixel_position_ids"])
-        sizes = [sizes_of(one[None])[0] for one in places]
+        sizes = [sizes_of(place[None])[0] for place in places]
         layouts = [padded_squares(*size, side) for size in sizes]
         statistics: list[dict[str, Any]] = [{} for _ in layouts]
         if isinstance(self.capture, TileCapture):
             # The tower gets images of one padded length together, in the order in which the lengths first occur.
-            lengths = [len(one) for one in rows]
+            lengths = [len(row) for row in rows]
             order = sorted(range(len(rows)), key=lambda image: lengths.index(lengths[image]))
             for image, (queries, keys, real) in zip(order, self.capture.tiles, strict=True):
                 statistics[image]["vision_attention"] = VisionAttention(
                     queries[None], keys[None], self.capture.scale, 0, layouts[image], real[None]
                 )
         if needs & {"pixels", "colors"}:
-            for found, one, place in zip(statistics, rows, places, strict=True):
-                (tile,) = tiles_of(self.rescaled(one)[None], place[None])
+            for found, row, place in zip(statistics, rows, places, strict=True):
+                (tile,) = tiles_of(self.rescaled(row)[None], place[None])
                 found.update(image_statistics(needs, tower_of_config(self.config), tile[None]))
-        return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
+        return [EncodedImage(layout, image) for layout, image in zip(layouts, statistics, strict=True)]
 
     def rescaled(self, patches: Real[Tensor, "patches values"]) -> Float[Tensor, "patches values"]:
         """The colours of patches, the last axis, as the tower's first layer sees them."""

@@ -95,12 +95,12 @@ class PrunedHunyuanVL(PrunedTransformers, WholeImages):
     def unpruned_ids(self, ids: list[int], features: Any) -> tuple[Tensor, int]:
         """With original position IDs, an image's first token, to whose IDs offsets are added, has the place of the one
         after it, which is the first on the grid."""
-        found, delta = super().unpruned_ids(ids, features)
+        whole, delta = super().unpruned_ids(ids, features)
         if self.settings.position_ids == "original":
             for feature in features:
                 first = feature.mm_position.offset + int(visual_places(feature.mm_position)[0])
-                found[1:, first] = found[1:, first + 1]
-        return found, delta
+                whole[1:, first] = whole[1:, first + 1]
+        return whole, delta
 
     def step_ids(self, positions: Int[Tensor, "rows scheduled"]) -> Int[Tensor, "components one scheduled"]:
         ids = super().step_ids(positions)

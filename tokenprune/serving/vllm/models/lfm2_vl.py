@@ -59,4 +59,4 @@ class PrunedLfm2VL(PrunedModel, lfm2_vl.Lfm2VLForConditionalGeneration, Supports
     ) -> list[Float[Tensor, "channels height width"]]:
         """Every tile, assembled from its patches, (patches, values), which padding may follow."""
         patch = self.config.vision_config.patch_size
-        return [tile_image(one, rows, columns, patch) for one, (rows, columns) in zip(tiles, shapes, strict=True)]
+        return [tile_image(tile, rows, columns, patch) for tile, (rows, columns) in zip(tiles, shapes, strict=True)]

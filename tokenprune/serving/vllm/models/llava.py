@@ -70,10 +70,10 @@ def interpolate_positions(embeddings: Any) -> None:
         return embed(pixels, *args, **named)
 
     def interpolated(ids: Tensor) -> Tensor:
-        found = position(ids)
+        vectors = position(ids)
         if grids == [(side, side)]:
-            return found
-        prefix, patches = found.tensor_split([found.shape[1] - side**2], 1)
+            return vectors
+        prefix, patches = vectors.tensor_split([vectors.shape[1] - side**2], 1)
         square = patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)
         small = interpolate(square, grids[0], mode="bicubic", align_corners=False)
         return torch.cat([prefix, small.flatten(2).transpose(1, 2)], 1)

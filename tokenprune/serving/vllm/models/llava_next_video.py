@@ -44,5 +44,5 @@ class PrunedLlavaNextVideo(PrunedLlavaTower, llava_next_video.LlavaNextVideoForC
         stride, side = self.config.spatial_pool_stride, self.side
         pooled = partial(pool, mode=self.config.spatial_pool_mode, stride=stride, side=side)
         frame = Layout(((1, side // stride, side // stride),), to_tokens=pooled)
-        pixels = [one for video in arguments["pixel_values_videos"] for one in video]
+        pixels = [frame for video in arguments["pixel_values_videos"] for frame in video]
         return tiled_images(self, [frame] * len(pixels), [1] * len(pixels), pixels)

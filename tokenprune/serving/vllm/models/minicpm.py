@@ -86,8 +86,8 @@ class PrunedSlices(PrunedModel):
         return FusedCapture(layer, layer.self_attn.scale)  # with padding, the attention has no module of its own
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
-        grids = [one.tolist() for one in arguments["tgt_sizes"]]
-        merged = [n_merged(one) for one in arguments["use_vit_merger"]]
+        grids = [size.tolist() for size in arguments["tgt_sizes"]]
+        merged = [n_merged(mode) for mode in arguments["use_vit_merger"]]
         heads = iter(self.capture.by_tile()) if self.capture is not None else repeat(None)
         encoded: dict[int, list[EncodedImage]] = {}
         # The tower gets images with the same merging together, in order of first occurrence.
@@ -137,14 +137,14 @@ class PrunedMiniCPMV4_7(PrunedSlices, minicpmv4_7.MiniCPMV4_7ForConditionalGener
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         tiles = super().encoded_images(arguments, features)
-        found: list[EncodedImage] = []
+        images: list[EncodedImage] = []
         for sizes, columns in zip(arguments["tgt_sizes"], arguments[COLUMNS], strict=True):
-            image = tiles[len(found) : len(found) + len(sizes)]
+            image = tiles[len(images) : len(images) + len(sizes)]
             offsets = canvas_offsets([tile.layout for tile in image], int(columns))
-            found += [
-                OnCanvas(one.layout, one.statistics, offsets=each) for one, each in zip(image, offsets, strict=True)
+            images += [
+                OnCanvas(tile.layout, tile.statistics, offsets=each) for tile, each in zip(image, offsets, strict=True)
             ]
-        return found
+        return images
 
     def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
         if not self._uses_canvas_mrope:

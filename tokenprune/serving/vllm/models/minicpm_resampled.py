@@ -68,14 +68,14 @@ class PrunedResampled(PrunedModel):
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         n_queries = self.config.query_num
         layout = Layout.raster((1, 1, n_queries))
-        prefix = next((one for one in PREFIXES.values() if f"{one}pixel_values" in arguments), None)
+        prefix = next((start for start in PREFIXES.values() if f"{start}pixel_values" in arguments), None)
         if prefix is None:  # the images were encoded elsewhere
             return [EncodedImage(layout, {})] * (sum(map(len, features)) // n_queries)
         tiles = chain.from_iterable(arguments[f"{prefix}pixel_values"])
-        grids = [grid for one in arguments[f"{prefix}tgt_sizes"] for grid in one.tolist()]
+        grids = [grid for sizes in arguments[f"{prefix}tgt_sizes"] for grid in sizes.tolist()]
         sizes = [rows * columns for rows, columns in grids]
         return resampled_images(
-            self, layout, sizes, lambda: (tile_image(one, *grid) for one, grid in zip(tiles, grids, strict=True))
+            self, layout, sizes, lambda: (tile_image(tile, *grid) for tile, grid in zip(tiles, grids, strict=True))
         )
 
 

@@ -93,14 +93,16 @@ class PrunedMolmo2(PrunedModel, molmo2.Molmo2ForConditionalGeneration, SupportsM
     def _process_image_input(self, image_input: Any) -> tuple[Tensor, ...]:
         """The features of the visual tokens of every image, without the embeddings of its marks, which are added
         later."""
-        found = super()._process_image_input(image_input)
+        images = super()._process_image_input(image_input)
         tokens = image_input["image_tokens"].split(image_input["num_image_tokens"].tolist())
-        return tuple(rows[ids == self.img_patch_id] for rows, ids in zip(found, tokens, strict=True))
+        return tuple(rows[ids == self.img_patch_id] for rows, ids in zip(images, tokens, strict=True))
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         sides, patch = sides_of(self.config), self.config.vit_config.image_patch_size
         pooled = arguments["image_token_pooling"].split(arguments["image_num_pooled_patches"].tolist())
-        layouts: list[Layout] = [pooled_layout(grids_of(one, sides), one, sides[0] * sides[1]) for one in pooled]
+        layouts: list[Layout] = [
+            pooled_layout(grids_of(places, sides), places, sides[0] * sides[1]) for places in pooled
+        ]
         pattern = "crop (row column) (y x channel) -> crop channel (row y) (column x)"
         pixels = rearrange(arguments["pixel_values"], pattern, row=sides[0], y=patch, x=patch)
         return tiled_images(self, layouts, arguments["image_num_crops"].tolist(), pixels)

@@ -60,7 +60,9 @@ class PrunedMuseGlimmer(PrunedModel, muse_glimmer.MuseGlimmerForCausalLM, Suppor
         modality, patch = modality_of(arguments), self.config.vision_config.patch_size
         if f"{modality}_grid_thw" in arguments:
             return arguments[f"{modality}_grid_thw"]
-        shapes = [one.shape if one.ndim == 4 else (1, *one.shape) for one in arguments[f"{modality}_pixel_values"]]
+        shapes = [
+            value.shape if value.ndim == 4 else (1, *value.shape) for value in arguments[f"{modality}_pixel_values"]
+        ]
         return torch.tensor([(n_pairs, height // patch, width // patch) for n_pairs, _, height, width in shapes])
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
@@ -84,8 +86,8 @@ class PrunedMuseGlimmer(PrunedModel, muse_glimmer.MuseGlimmerForCausalLM, Suppor
         if PIXELS[modality] in arguments:
             return image_pixels(arguments[PIXELS[modality]], grids, self.config.vision_config)
         pattern = "... (time channel) height width -> (...) channel height width"
-        found = (reduce(one, pattern, "mean", channel=3) for one in arguments[f"{modality}_pixel_values"])
-        return [frame for one in found for frame in one]
+        images = (reduce(value, pattern, "mean", channel=3) for value in arguments[f"{modality}_pixel_values"])
+        return [frame for image in images for frame in image]
 
     def by_frame(
         self, states: Float[Tensor, "heads patches width"], grids: Int[Tensor, "images 3"]
@@ -101,4 +103,4 @@ class PrunedMuseGlimmer(PrunedModel, muse_glimmer.MuseGlimmerForCausalLM, Suppor
 
 def modality_of(arguments: Mapping[str, Any]) -> str:
     """Whether a call of `embed_multimodal` has images or videos; it never has both."""
-    return next(one for one in PIXELS if f"{one}_grid_thw" in arguments or f"{one}_pixel_values" in arguments)
+    return next(name for name in PIXELS if f"{name}_grid_thw" in arguments or f"{name}_pixel_values" in arguments)

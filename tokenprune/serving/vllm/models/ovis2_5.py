@@ -47,7 +47,10 @@ class Ovis2_5Processor(PruningProcessor, ovis2_5.Ovis2_5MultiModalProcessor):
 
     def _get_prompt_updates(self, *args: Any, **kwargs: Any) -> Sequence[Any]:
         updates = super()._get_prompt_updates(*args, **kwargs)
-        return [replace(one, replacement=partial(self._marked, one.modality, one.replacement)) for one in updates]
+        return [
+            replace(update, replacement=partial(self._marked, update.modality, update.replacement))
+            for update in updates
+        ]
 
     def _marked(self, modality: str, replacement: Callable[[int], list[int]], index: int) -> PromptUpdateDetails:
         """An item's placeholder in which the first and the last token are its marks, not visual tokens."""

@@ -34,11 +34,11 @@ class PrunedQwen2_5Omni(PrunedQwenVL, qwen2_5_omni_thinker.Qwen2_5OmniThinkerFor
 
     def _process_image_input(self, image_input: Any) -> Any:
         """The features of each image. vLLM 0.32 does not split those of images encoded elsewhere."""
-        found = super()._process_image_input(image_input)
-        if not isinstance(found, Tensor):
-            return found
+        rows = super()._process_image_input(image_input)
+        if not isinstance(rows, Tensor):
+            return rows
         merged = self.config.vision_config.spatial_merge_size**2
-        return found.split((image_input["image_grid_thw"].prod(-1) // merged).tolist())
+        return rows.split((image_input["image_grid_thw"].prod(-1) // merged).tolist())
 
 
 @MULTIMODAL_REGISTRY.register_processor(

@@ -60,7 +60,7 @@ class GridProcessor(PruningProcessor):
         patches, (small_grid,) = (small.arguments[name] for name in names)
         item[names[0]] = replace(item[names[0]], data=patches)
         item[names[1]] = replace(item[names[1]], data=small_grid)
-        (_, *whole), (_, *rest) = ((one // vision.spatial_merge_size).tolist() for one in (grid, small_grid))
+        (_, *whole), (_, *rest) = ((sizes // vision.spatial_merge_size).tolist() for sizes in (grid, small_grid))
         return (*whole, *rest, *small.sizes[0])
 
 

@@ -36,7 +36,7 @@ class PrunedStep(PrunedModel):
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         needs = self.settings.strategy.needs
         wholes, crops = arguments["pixel_values"], arguments["patch_pixel_values"]
-        part, side = (one.shape[-1] // self.config.vision_config.patch_size // SIDE for one in (crops, wholes))
+        part, side = (pixels.shape[-1] // self.config.vision_config.patch_size // SIDE for pixels in (crops, wholes))
         layouts = [image_layout(n_crops, part, side) for n_crops in arguments["num_patches"].tolist()]
         tiles: dict[str, list[Any]] = {name: [*wholes, *crops] for name in needs & {"pixels", "colors"}}
         if self.capture is not None:

@@ -58,14 +58,14 @@ class PrunedItem:
             return None
         spans = pairwise(accumulate(self.parts, initial=0))
         cuts = [(start, bisect_left(self.left, start), bisect_left(self.left, stop)) for start, stop in spans]
-        return [tuple(one - start for one in self.left[begin:end]) for start, begin, end in cuts]
+        return [tuple(place - start for place in self.left[begin:end]) for start, begin, end in cuts]
 
     def n_kept(self, settings: Settings) -> list[int]:
         """How many visual tokens of each part are kept."""
         if self.shrunk is not None:
             return [settings.budget_of_smaller(n, self.asked) for n in self.encoded]
-        left = self.left_by_part()
-        most = self.parts if left is None else map(len, left)
+        before = self.left_by_part()
+        most = self.parts if before is None else map(len, before)
         return [min(settings.budget(n, self.asked), n_left) for n, n_left in zip(self.parts, most, strict=True)]
 
     def places(self, settings: Settings) -> list[tuple[int, int]]:

@@ -57,9 +57,9 @@ def check_tiles(item: Mapping[str, Any], image_size: int | Iterable[int], option
     takes, given the names of the request's `options`."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     for field in item.values():
-        found = getattr(field, "data", None)
-        if isinstance(found, Tensor) and found.shape[-3:-2] == (3,) and found.shape[-2:] != (height, width):
+        pixels = getattr(field, "data", None)
+        if isinstance(pixels, Tensor) and pixels.shape[-3:-2] == (3,) and pixels.shape[-2:] != (height, width):
             raise SettingError(
-                f"mm_processor_kwargs: with {', '.join(sorted(options))}, a tile has {found.shape[-1]} x "
-                f"{found.shape[-2]} pixels, but this model's vision tower takes {width} x {height}. Leave it out."
+                f"mm_processor_kwargs: with {', '.join(sorted(options))}, a tile has {pixels.shape[-1]} x "
+                f"{pixels.shape[-2]} pixels, but this model's vision tower takes {width} x {height}. Leave it out."
             )

@@ -119,8 +119,8 @@ class PruningProcessor(Base):
             if encoded_elsewhere(inputs.mm_data_items[modality], modality) == "not sent":
                 names = (inputs.mm_uuid_items or {}).get(modality, names)
             hashes[modality] = [
-                name if name is not None and name.endswith(end) else one + end
-                for one, name in zip(ones, names, strict=True)
+                name if name is not None and name.endswith(end) else start + end
+                for start, name in zip(ones, names, strict=True)
             ]
         return hashes
 
@@ -232,7 +232,7 @@ class PruningProcessor(Base):
         item[FIELD] = pruned.element()
         kept = pruned.n_kept(self.settings)
         dropped = {place for piece, n in zip(pieces, kept, strict=True) for place in piece[n:]}
-        shorter = [one for place, one in enumerate(ids) if place not in dropped]
+        shorter = [token for place, token in enumerate(ids) if place not in dropped]
         return replace(update, content=PrunedPlaceholder(shorter, is_embed, parts, len(places) - len(dropped)))
 
     def _left(self, modality: str, item: Any, asked: Budget | None) -> tuple[int, ...] | None:
@@ -241,12 +241,12 @@ class PruningProcessor(Base):
         strategy = self.settings.strategy_at(asked)
         if not isinstance(strategy, PatchStrategy) or "kept_before_tower" not in strategy.needs:
             return None
-        left: list[int] = []
+        places: list[int] = []
         start = 0
         for part in self.patches(modality, item):
-            left += (start + selected_patches(strategy, part).kept).tolist()
+            places += (start + selected_patches(strategy, part).kept).tolist()
             start += part.n_visual
-        return tuple(left)
+        return tuple(places)
 
     def _shrunk(self, modality: str, item: Any, asked: Budget | None, n_visual: int) -> tuple[int, ...] | None:
         """Shrink an item to the budget of its request; None if this strategy does not shrink."""

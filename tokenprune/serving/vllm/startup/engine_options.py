@@ -13,7 +13,7 @@ from tokenprune.serving.vllm.startup.drafts import check_drafts
 from tokenprune.serving.vllm.towers.from_config import n_heads
 
 #: Types of models whose ranks encode different images if they cannot share the vision tower's heads equally.
-SPLIT_BY_IMAGE = {one.model_type for one in ARCHITECTURES.values() if one.splits_images}
+SPLIT_BY_IMAGE = {record.model_type for record in ARCHITECTURES.values() if record.splits_images}
 #: The environment variable that lets `vllm serve` start a frontend without plug-ins.
 RUST = "VLLM_USE_RUST_FRONTEND"
 

@@ -49,7 +49,7 @@ SERVED_LAYERS = (
 #: Those that attend to a part of what comes before.
 WINDOWS = ("sliding_attention", "chunked_attention")
 #: Layers of some language models only, by their type.
-OWN_LAYERS = {kind: layers for one in ARCHITECTURES.values() for kind, layers in one.own_layers.items()}
+OWN_LAYERS = {kind: layers for record in ARCHITECTURES.values() for kind, layers in record.own_layers.items()}
 #: What to do if vLLM is not installed.
 NOT_INSTALLED = (
     f"vLLM is not installed. For GPUs, type: {to_install('vllm')}; for CPUs, see tokenprune/serving/README.md"
@@ -190,7 +190,9 @@ def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None
     other = READS_FEATURES if ARCHITECTURES[architecture].towerless else OTHER
     for need, flag, what in BY_TOWER:
         if need in strategy.needs and not getattr(ARCHITECTURES[architecture], flag):
-            others = [one.name.removeprefix("TokenPrune") for one in ARCHITECTURES.values() if getattr(one, flag)]
+            others = [
+                record.name.removeprefix("TokenPrune") for record in ARCHITECTURES.values() if getattr(record, flag)
+            ]
             raise UnsupportedError(
                 f"{name} cannot run inside vLLM with {architecture}: it needs to {what}, which only these can: "
                 f"{', '.join(others)}. {other}"

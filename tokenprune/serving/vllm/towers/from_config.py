@@ -27,7 +27,7 @@ def config_with_tower(config: Any) -> Any:
 
 def _record(config: Any) -> Architecture | None:
     """The record that describes the vision tower of models with this config; None if none does."""
-    every = (one for one in ARCHITECTURES.values() if config.model_type in (one.model_type, one.tower_type))
+    every = (record for record in ARCHITECTURES.values() if config.model_type in (record.model_type, record.tower_type))
     return next(every, None)
 
 

@@ -34,16 +34,16 @@ def arguments_of(
     rows: the number of rows per image, for arguments that hold the rows of all images in sequence. Other arguments are
         cut if they have one entry per image, and shared if not.
     """
-    found: dict[str, Any] = {}
+    of_images: dict[str, Any] = {}
     for name, value in arguments.items():
         if name in rows and isinstance(value, Tensor):
             places = [0, *accumulate(rows[name])]
-            found[name] = value[places[images.start] : places[images.stop]]
+            of_images[name] = value[places[images.start] : places[images.stop]]
         elif isinstance(value, Sequence | Tensor) and not isinstance(value, str) and _length(value) == n_images:
-            found[name] = value[images]
+            of_images[name] = value[images]
         else:
-            found[name] = value
-    return found
+            of_images[name] = value
+    return of_images
 
 
 def _length(value: Sequence[Any] | Tensor) -> int | None:

@@ -58,7 +58,7 @@ class PatchDropping:
         """Inside, the tower encodes what is left of these images or videos. `grids` are in patches. Raises PruningError
         if it did not call its layers for all of them, so that nothing was dropped."""
         kept = [torch.arange(item.n_visual) if item.left is None else torch.tensor(item.left) for item in items]
-        self._images = grids.cpu(), [Selection(one, item.n_visual) for one, item in zip(kept, items, strict=True)]
+        self._images = grids.cpu(), [Selection(index, item.n_visual) for index, item in zip(kept, items, strict=True)]
         self._calls, self._n_done = [], 0
         try:
             yield
@@ -98,8 +98,8 @@ class PatchDropping:
         call = self._calls[self._n_done]
         if not call.drops:
             return forward(x, *args, **named)
-        left = call.advance(rows).view(*(size if size == 1 else -1 for size in x.shape[:-1]), x.shape[-1])
-        return forward(left, **call.cut.arguments({**dict(zip(names, args, strict=False)), **named}))
+        still = call.advance(rows).view(*(size if size == 1 else -1 for size in x.shape[:-1]), x.shape[-1])
+        return forward(still, **call.cut.arguments({**dict(zip(names, args, strict=False)), **named}))
 
     def _output(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **named: Any) -> Any:
         made = forward(*args, **named)

@@ -168,16 +168,16 @@ class ResamplerCapture(FusedCapture):
         weights, biases = (
             part.detach().chunk(3) for part in (self._attention.in_proj_weight, self._attention.in_proj_bias)
         )
-        found: list[Tensor] = []
+        shares: list[Tensor] = []
         masks = iter(real)
         for states in self._reads:
-            parts = [linear(*one) for one in zip(states, weights, biases, strict=False)]
+            parts = [linear(*part) for part in zip(states, weights, biases, strict=False)]
             parts = parts if self._attention.batch_first else [part.transpose(0, 1) for part in parts]
             reading, read = (split_heads(part, self._attention.num_heads) for part in parts)
-            for one, other in zip(reading, read, strict=True):
-                patches = other[:, : sizes[len(found)]]
-                found.append(reading_shares(one, patches, self._attention.head_dim**-0.5, next(masks)))
-        return found
+            for own, other in zip(reading, read, strict=True):
+                patches = other[:, : sizes[len(shares)]]
+                shares.append(reading_shares(own, patches, self._attention.head_dim**-0.5, next(masks)))
+        return shares
 
     def _note(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self._reads.append((args[0].detach(), args[1].detach()))

@@ -165,9 +165,9 @@ class PrunedModel(Base):
     def embed_multimodal(self, **kwargs: Any) -> Any:
         fields = kwargs.pop(FIELD, None)
         if fields is None:  # videos that are not pruned
-            found = super().embed_multimodal(**kwargs)
+            encoded = super().embed_multimodal(**kwargs)
             self._clear()
-            return [append_offsets(rows, rows.new_zeros(len(rows), self.n_components).long()) for rows in found]
+            return [append_offsets(rows, rows.new_zeros(len(rows), self.n_components).long()) for rows in encoded]
         items = [PrunedItem.read(field) for field in fields]
         sizes = [item.shrunk for item in items] if self.one_size else None
         batches = image_batches([sum(item.encoded) for item in items], self.most_at_once, sizes)
@@ -178,10 +178,10 @@ class PrunedModel(Base):
             self._clear()
             before = self.before_tower
             with nullcontext() if before is None else before.encoding(self.grids(arguments), items[batch]):
-                found = list(super().embed_multimodal(**arguments))
-                images = iter(self.encoded_images(arguments, found))
+                encoded = list(super().embed_multimodal(**arguments))
+                images = iter(self.encoded_images(arguments, encoded))
             self._clear()
-            for features, item in zip(found, items[batch], strict=True):
+            for features, item in zip(encoded, items[batch], strict=True):
                 placed.append(self._placed(features, list(islice(images, len(item.parts))), item))
         return placed
 
@@ -227,7 +227,7 @@ class PrunedModel(Base):
             for feature, item in zip(mm_features, items, strict=True)
         ]
         parts = [None if item is None else item.places(self.settings) for item in items]
-        counts = {id(feature): one for feature, one in zip(whole, parts, strict=True)}
+        counts = {id(feature): count for feature, count in zip(whole, parts, strict=True)}
         ids, features, places = unpruned_prompt(tokens, whole, lambda feature: counts[id(feature)])
         return pruned_ids(*self.unpruned_ids(ids, features), places)
 

@@ -132,8 +132,8 @@ def with_left(images: Sequence[EncodedImage], item: PrunedItem, device: torch.de
     left = item.left_by_part()
     if left is None:
         return [*images]
-    kept = [KeptInTower(torch.tensor(one, device=device), n) for one, n in zip(left, item.parts, strict=True)]
+    kept = [KeptInTower(torch.tensor(index, device=device), n) for index, n in zip(left, item.parts, strict=True)]
     return [
-        replace(image, statistics={**image.statistics, "kept_before_tower": one})
-        for image, one in zip(images, kept, strict=True)
+        replace(image, statistics={**image.statistics, "kept_before_tower": before})
+        for image, before in zip(images, kept, strict=True)
     ]

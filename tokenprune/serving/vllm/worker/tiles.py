@@ -42,7 +42,9 @@ def tiled_images(
         if before is not None:
             statistics["tower_features"] = before[tiles]
         if pixels is not None and needs & {"pixels", "colors"}:
-            statistics.update(image_statistics(needs, tower, torch.stack([model.normed(one) for one in pixels[tiles]])))
+            statistics.update(
+                image_statistics(needs, tower, torch.stack([model.normed(tile) for tile in pixels[tiles]]))
+            )
         images.append(EncodedImage(layout, statistics))
     return images
 
@@ -65,17 +67,17 @@ def images_of_crops(
         resampler, the real patches and the shares of its visual tokens.
     """
     tower = tower_of_config(model.config)
-    in_order = {name: iter(image_by_image(name, found, layouts, tower.n_prefix)) for name, found in tiles.items()}
+    in_order = {name: iter(image_by_image(name, values, layouts, tower.n_prefix)) for name, values in tiles.items()}
     images = []
     for layout in layouts:
-        found: dict[str, Any] = {name: tuple(islice(ones, layout.n_tiles)) for name, ones in in_order.items()}
-        if "colors" in found:
-            found["colors"] = tuple(tower.colors(torch.stack(found["colors"])))
+        read: dict[str, Any] = {name: tuple(islice(ones, layout.n_tiles)) for name, ones in in_order.items()}
+        if "colors" in read:
+            read["colors"] = tuple(tower.colors(torch.stack(read["colors"])))
         if model.capture is not None:
-            queries, keys, *masks = map(torch.stack, zip(*found["vision_attention"], strict=True))
+            queries, keys, *masks = map(torch.stack, zip(*read["vision_attention"], strict=True))
             attention = VisionAttention(queries, keys, model.capture.scale, tower.n_prefix, layout, *masks)
-            found["vision_attention"] = attention
-        images.append(EncodedImage(layout, found))
+            read["vision_attention"] = attention
+        images.append(EncodedImage(layout, read))
     return images
 
 
@@ -94,14 +96,14 @@ def images_of_any_size(
     needs, tower = model.settings.strategy.needs, tower_of_config(model.config)
     statistics: list[dict[str, Any]] = [{} for _ in layouts]
     if heads is not None and model.capture is not None:
-        for found, layout, (queries, keys), real in zip(statistics, layouts, heads, model.real(layouts), strict=True):
-            found["vision_attention"] = VisionAttention(
+        for read, layout, (queries, keys), real in zip(statistics, layouts, heads, model.real(layouts), strict=True):
+            read["vision_attention"] = VisionAttention(
                 queries[None], keys[None], model.capture.scale, tower.n_prefix, layout, real
             )
     if pixels is not None and needs & {"pixels", "colors"}:
-        for found, image in zip(statistics, pixels(), strict=True):
-            found.update(image_statistics(needs, tower, image[None]))
-    return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
+        for read, image in zip(statistics, pixels(), strict=True):
+            read.update(image_statistics(needs, tower, image[None]))
+    return [EncodedImage(layout, read) for layout, read in zip(layouts, statistics, strict=True)]
 
 
 def resampled_images(
@@ -121,24 +123,24 @@ def resampled_images(
     if capture is not None:
         masks = [None] * len(sizes) if real is None else list(real)
         parts = zip(statistics, sizes, capture.by_tile(), masks, capture.shares(sizes, masks), strict=True)
-        for found, size, heads, mask, shares in parts:
+        for read, size, heads, mask, shares in parts:
             queries, keys = (part[None, :, :size] for part in heads)
-            found["vision_attention"] = VisionAttention(
+            read["vision_attention"] = VisionAttention(
                 queries, keys, capture.scale, tower.n_prefix, layout, None if mask is None else mask[None], shares[None]
             )
     if needs & {"pixels", "colors"}:
-        for found, image in zip(statistics, pixels(), strict=True):
-            found.update(image_statistics(needs, tower, image[None]))
-    return [EncodedImage(layout, found) for found in statistics]
+        for read, image in zip(statistics, pixels(), strict=True):
+            read.update(image_statistics(needs, tower, image[None]))
+    return [EncodedImage(layout, read) for read in statistics]
 
 
 def image_statistics(
     needs: frozenset[str], tower: Tower, tiles: Float[Tensor, "tiles channels height width"]
 ) -> dict[str, Any]:
     """What a strategy needs to see of the image itself, given its tiles as the tower gets them."""
-    found = {}
+    read = {}
     if "pixels" in needs:
-        found["pixels"] = tuple(tiles)
+        read["pixels"] = tuple(tiles)
     if "colors" in needs:
-        found["colors"] = tuple(tower.colors(tiles))
-    return found
+        read["colors"] = tuple(tower.colors(tiles))
+    return read
