@@ -24,6 +24,7 @@ zoom          `Zoom`, which searches large images
 retrieval     `patch_retrieval`, which merges embeddings of pages
 prompts       prompts in a processor's chat template
 entry_points  strategies, model adapters and vision towers of other installed packages
+user_classes  classes of the user's own modules
 errors        exception classes, and parts of messages
 checks        checks of settings
 text_files    text and JSON files, with errors that name file and line

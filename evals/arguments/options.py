@@ -86,8 +86,9 @@ def tasks(use: str) -> Metadata:
     return {
         "nargs": "+",
         "metavar": "NAME",
-        "help": f"tasks to {use} (default: your own questions alone, if there are any; otherwise every folder named "
-        "after a task); required for a set whose files are directly in --data",
+        "help": f"tasks to {use}, by name or as your own class, my_module:MyTask (default: your own questions alone, "
+        "if there are any; otherwise every folder named after a task); required for a set whose files are directly in "
+        "--data",
     }
 
 

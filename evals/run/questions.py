@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tokenprune.errors import DataError, SettingError, unknown
+from tokenprune.errors import DataError
 from tokenprune.evals.boxes import Size
 from tokenprune.evals.models.bundled import BUNDLED
 from tokenprune.evals.models.image_view import ImageView, full_view
 from tokenprune.evals.models.prompt_styles import LLAVA, Style, unknown_boxes
 from tokenprune.evals.reading.images import size_of
-from tokenprune.evals.tasks import TASKS
+from tokenprune.evals.tasks import TASKS, find_task
 from tokenprune.evals.tasks.base.box import BoxQuestion
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
@@ -37,7 +37,7 @@ def load_questions(
 
     The files of a task are in `folder` itself, or in a folder inside it named after the task. split: the sets' own
     name; None means all but `train`. style: how the model is asked. labels: False if right answers are not used; the
-    user's own questions may then lack them.
+    user's own questions may then lack them. SettingError for an unknown task.
     """
     if folder.is_file():
         raise DataError(f"{folder}: a file; name the folder that it is in: --data {folder.parent}")
@@ -45,8 +45,7 @@ def load_questions(
         bundled = "; only a clone has the bundled sets: write --data DIR" if folder.is_relative_to(BUNDLED) else ""
         raise DataError(f"{folder}: no such folder of images and questions{bundled}")
     for name in tasks or ():
-        if name not in TASKS:
-            raise SettingError(unknown("task", name, TASKS))
+        find_task(name)
     if tasks is None:
         alone = [OWN] if TASKS[OWN].is_in(folder) else []
         named = [name for name in TASKS if (folder / name).is_dir()]

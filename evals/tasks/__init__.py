@@ -1,8 +1,9 @@
 """The tasks, one file each. To add one, write a file and a line in _TASKS; README.md has the other steps."""
 
+from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.tasks.activitynetqa import ActivityNetQa
 from tokenprune.evals.tasks.ai2d import Ai2d
-from tokenprune.evals.tasks.base.task import Task
+from tokenprune.evals.tasks.base.task import FileTask, Task
 from tokenprune.evals.tasks.chartqa import ChartQa
 from tokenprune.evals.tasks.docvqa import DocVqa
 from tokenprune.evals.tasks.egoschema import EgoSchema
@@ -31,6 +32,7 @@ from tokenprune.evals.tasks.visual7w import Visual7w
 from tokenprune.evals.tasks.vizwiz import VizWiz
 from tokenprune.evals.tasks.vqav2 import Vqav2
 from tokenprune.evals.tasks.xlrs import Xlrs
+from tokenprune.user_classes import UserClasses
 
 _TASKS = (
     Own("own", "own questions"),
@@ -74,5 +76,26 @@ _TASKS = (
 )
 
 #: Tasks by name. `own` reads a user's own questions. `rec`, `vqa` and `videoqa` read any set in the file formats of
-#: RefCOCO, VQAv2 and ActivityNet-QA, such as the bundled scenes and clips.
+#: RefCOCO, VQAv2 and ActivityNet-QA, such as the bundled scenes and clips. `find_task` adds a user's own.
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
+
+_CLASSES = UserClasses("task", Task, f"a subclass of {Task.__module__}.Task. Derive it from FileTask, beside it.")
+
+
+def find_task(name: str) -> Task:
+    """Return a task by its name, or by its class, written `my_package.my_module:MyTask`. SettingError, which says what
+    to do, if there is none."""
+    if ":" in name and name not in TASKS:
+        cls = _CLASSES.find(name)
+        for attribute in ("metric", "forms") if issubclass(cls, FileTask) else ("metric",):
+            if not hasattr(cls, attribute):
+                raise SettingError(f"task {name!r}: {cls.__name__} has no {attribute}. Define it in the class")
+        try:
+            TASKS[name] = cls(name, cls.__name__)
+        except TypeError as error:  # an abstract method, or a field without a default
+            raise SettingError(f"task {name!r}: {cls.__name__}(name, title) failed: {error}") from error
+    if name not in TASKS:
+        said = unknown("task", name, TASKS)
+        advice = "" if "Did you mean" in said else " A task of your own is written my_module:MyTask."
+        raise SettingError(said + advice)
+    return TASKS[name]

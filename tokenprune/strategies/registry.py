@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib import import_module
 from inspect import get_annotations, isabstract
-from pathlib import PurePath
 from types import UnionType
-from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tokenprune.entry_points import entry_points_of, load_entry_point, warn_of_namesakes
-from tokenprune.errors import SettingError, alike, unknown, user_location
+from tokenprune.errors import SettingError, alike, unknown
 from tokenprune.strategy import Strategy
+from tokenprune.user_classes import UserClasses
 
 #: The entry-point group of other distributions; an entry point has the name of its strategy.
 GROUP = "tokenprune.strategies"
@@ -24,6 +24,10 @@ GROUP = "tokenprune.strategies"
 COMPOSE, COMPOSE_CLASS = "compose", "tokenprune.strategies.compose:Compose"
 #: Registered name -> class.
 STRATEGIES: dict[str, type[Strategy]] = {}
+
+_CLASSES = UserClasses(
+    "strategy", Strategy, "a subclass of tokenprune.Strategy. Derive it from Strategy or ScoreStrategy."
+)
 
 StrategyClass = TypeVar("StrategyClass", bound=type[Strategy])
 
@@ -49,7 +53,7 @@ def register_strategy(name: str) -> Callable[[StrategyClass], StrategyClass]:
                 f"the strategy name {name!r} belongs to {owner.__module__}:{owner.__qualname__}. Register "
                 f"{cls.__qualname__} under another name."
             )
-        STRATEGIES[name] = _checked_class(cls, name)
+        STRATEGIES[name] = _CLASSES.checked(cls, name)
         return cls
 
     return register
@@ -77,9 +81,9 @@ def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
     loaded.
     """
     if isinstance(name, str) and ":" in name:
-        return _imported(name)
+        return _CLASSES.find(name)
     if isinstance(name, str) and (name in STRATEGIES or name == COMPOSE):
-        cls = STRATEGIES[name] if name in STRATEGIES else _imported(COMPOSE_CLASS)
+        cls = STRATEGIES[name] if name in STRATEGIES else _CLASSES.find(COMPOSE_CLASS)
         if cls.__module__.startswith("tokenprune."):
             warn_of_namesakes(
                 GROUP, name, cls, f"a strategy {name!r}", lambda entry: f"For theirs, write {entry.value!r}."
@@ -90,7 +94,7 @@ def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
         raise SettingError(_unregistered_hint(name) or _unknown_strategy(name, {*STRATEGIES, *installed, *also}))
     wanted = "a subclass of tokenprune.Strategy"
     return STRATEGIES.setdefault(
-        name, load_entry_point(installed[name], f"the strategy {name!r}", _is_strategy, wanted)
+        name, load_entry_point(installed[name], f"the strategy {name!r}", _CLASSES.fits, wanted)
     )
 
 
@@ -101,7 +105,7 @@ def _unregistered_hint(name: object) -> str | None:
         if not alike(public, str(name)):
             continue
         value = getattr(module, public)
-        if _is_strategy(value) and value not in STRATEGIES.values():
+        if _CLASSES.fits(value) and value not in STRATEGIES.values():
             return f"{public} has no short name. Write 'tokenprune:{public}', or in Python tokenprune.{public}(...)."
     return None
 
@@ -217,41 +221,6 @@ def setting_types(cls: type[Strategy]) -> dict[str, Any]:
         return get_type_hints(cls)
     except NameError:
         return {}
-
-
-def _imported(name: str) -> type[Strategy]:
-    """Import the class written `my_package.my_module:MyStrategy`."""
-    module_name, _, class_name = name.partition(":")
-    if "/" in module_name or module_name.endswith(".py"):
-        dotted = ".".join(PurePath(module_name.removesuffix(".py")).parts)
-        raise SettingError(f"strategy {name!r}: {module_name} is a file. Write its module: {dotted}:{class_name}")
-    try:
-        module = import_module(module_name)
-    except Exception as error:  # the module's own code may raise anything
-        said = f"strategy {name!r}: {module_name} cannot be imported ({type(error).__name__}: {error})."
-        place = None if isinstance(error, ModuleNotFoundError) else user_location(error)
-        if place is not None:
-            raise SettingError(f"{said} Correct {place}.") from error
-        raise SettingError(f"{said} Install the package, or put the folder that contains it on PYTHONPATH.") from error
-    if not hasattr(module, class_name):
-        bases = Strategy.__module__.rpartition(".")[0]
-        classes = {key: value for key, value in vars(module).items() if _is_strategy(value) and not isabstract(value)}
-        own = (key for key, value in classes.items() if value.__module__.rpartition(".")[0] != bases)
-        raise SettingError(f"strategy {name!r}: {unknown(f'class of {module_name}', class_name, own)}")
-    return _checked_class(getattr(module, class_name), name)
-
-
-def _is_strategy(cls: object) -> TypeGuard[type[Strategy]]:
-    return isinstance(cls, type) and issubclass(cls, Strategy)
-
-
-def _checked_class(cls: Any, name: str) -> type[Strategy]:
-    if not _is_strategy(cls):
-        raise SettingError(
-            f"strategy {name!r}: {getattr(cls, '__name__', cls)} is not a subclass of tokenprune.Strategy. Derive it "
-            f"from Strategy or ScoreStrategy."
-        )
-    return cls
 
 
 def _fits(value: Any, hint: Any) -> bool:
