@@ -12,6 +12,7 @@ shrinking    smaller images instead of fewer tokens
 objective    what is trained, and how the model is pruned meanwhile
 training     transformers' Trainer, with a new patch at every step
 estimate     memory and time, before anything starts
+record       what an adapter was trained with
 settings     the arguments of `adapt`, and options of the command
 adapt        the whole procedure, resumable
 """

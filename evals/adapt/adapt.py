@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -25,6 +26,7 @@ from tokenprune.evals.adapt.logits import output_layer
 from tokenprune.evals.adapt.lora import with_lora
 from tokenprune.evals.adapt.objective import Objective, Ratios
 from tokenprune.evals.adapt.own_answers import own_answers
+from tokenprune.evals.adapt.record import ADAPTER, IDENTITY
 from tokenprune.evals.adapt.rows import Collator, Row, on_device, why_not_in_one_row
 from tokenprune.evals.adapt.settings import AdaptationSettings
 from tokenprune.evals.adapt.shrinking import Shrinking, applied, identity_of
@@ -45,8 +47,8 @@ from tokenprune.evals.storage.provenance import answering_identity, tasks_identi
 from tokenprune.evals.tasks.base.question import Question, QuestionKey
 from tokenprune.evals.tasks.base.task import NoSplitError
 
-#: In the output folder: the adapter, the checkpoints, what identifies the training, the losses.
-ADAPTER, CHECKPOINTS, IDENTITY, LOSSES = "adapter", "checkpoints", "adapt.json", "losses.jsonl"
+#: In the output folder, besides the adapter and what identifies the training: the checkpoints, the losses.
+CHECKPOINTS, LOSSES = "checkpoints", "losses.jsonl"
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,7 @@ def _train(
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         state = trainer.state
     adapted.save_pretrained(str(output / ADAPTER))
+    shutil.copyfile(output / IDENTITY, output / ADAPTER / IDENTITY)
     losses = [(int(line["step"]), line["loss"]) for line in state.log_history if "loss" in line]
     text = "".join(f"{json.dumps({'step': step, 'loss': loss})}\n" for step, loss in losses)
     files.replace(output / LOSSES, text)

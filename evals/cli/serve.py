@@ -8,6 +8,7 @@ import shlex
 import sys
 from argparse import Action, ArgumentError, ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.metadata import distributions
 from importlib.util import find_spec
@@ -64,6 +65,12 @@ def add_options(parser: ArgumentParser) -> None:
         help="fraction of the visual tokens to keep (default: the strategy's, usually 0.25)",
     )
     parser.add_argument(
+        "--adapter",
+        type=Path,
+        metavar="DIR",
+        help="adapter of `tokenprune adapt` for requests with images; sets the default strategy and keep ratio",
+    )
+    parser.add_argument(
         "--keep-in-prompt",
         "--keep_in_prompt",
         type=at_least(1),
@@ -107,17 +114,18 @@ def run(options: Namespace) -> None:
 
     The model may also come first, as in `vllm serve MODEL`. With vLLM's option --trust-request-mm-kwargs, a request may
     set its own keep ratio, "mm_processor_kwargs": {"keep_ratio": 0.5}, where 1.0 turns pruning off; or {"keep": 256}
-    visual tokens of each image; or {"keep_in_prompt": 1024} of all together. GET /tokenprune returns
-    the settings.
+    visual tokens of each image; or {"keep_in_prompt": 1024} of all together. GET /tokenprune returns the settings.
     """
     from tokenprune.errors import SettingError
+    from tokenprune.evals.adapt.record import AdapterRecord
     from tokenprune.evals.storage.files import check_file
     from tokenprune.serving.vllm.architectures import ARCHITECTURES
     from tokenprune.serving.vllm.architectures.releases import check_release
     from tokenprune.serving.vllm.startup.refusals import NOT_INSTALLED
 
-    merged = _merged_overrides(options)
-    command = _command(options, merged)
+    trained = None if options.adapter is None else AdapterRecord.read(options.adapter)
+    merged = _merged_overrides(options, trained)
+    command = _command(options, merged, [] if trained is None else trained.options(merged))
     if options.only_print:
         print(shlex.join(command))
         return
@@ -138,7 +146,7 @@ def run(options: Namespace) -> None:
     os.execv(command[0], command)
 
 
-def _merged_overrides(options: Namespace) -> dict[str, Any]:
+def _merged_overrides(options: Namespace, trained: Any) -> dict[str, Any]:
     """Return vLLM's --hf-overrides for the chosen model. Raises a TokenPruneError if an option is wrong."""
     from tokenprune.errors import SettingError
     from tokenprune.evals.models.mistral_format import served_config
@@ -149,10 +157,10 @@ def _merged_overrides(options: Namespace) -> dict[str, Any]:
             f"{options.model} is a file, and --model takes a folder. Write --model {Path(options.model).parent}"
         )
     config = served_config(options.model, options.revision, _config_format(options.passed_on))
-    return _overrides(config, options)
+    return _overrides(config, options, trained)
 
 
-def _command(options: Namespace, merged: Mapping[str, Any]) -> list[str]:
+def _command(options: Namespace, merged: Mapping[str, Any], more: Sequence[str]) -> list[str]:
     """Return the command that starts vLLM's server with these --hf-overrides."""
     from tokenprune.serving.vllm.endpoint import MIDDLEWARE
 
@@ -168,12 +176,12 @@ def _command(options: Namespace, merged: Mapping[str, Any]) -> list[str]:
         MIDDLEWARE,
     ]
     revision = [] if options.revision is None else ["--revision", options.revision]
-    return [*start, *revision, *options.passed_on]
+    return [*start, *revision, *more, *options.passed_on]
 
 
-def _overrides(config: Mapping[str, Any], options: Namespace) -> dict[str, Any]:
-    """Return vLLM's --hf-overrides for the strategy that was named or, if none was, the first default that fits the
-    model; if that is not the preferred one, say why. Raises UnsupportedError if the model cannot run it."""
+def _overrides(config: Mapping[str, Any], options: Namespace, trained: Any) -> dict[str, Any]:
+    """Return vLLM's --hf-overrides for the strategy that was named, else the adapter's, else the first default that
+    fits the model; if that is not the preferred one, say why. Raises UnsupportedError if the model cannot run it."""
     from tokenprune.errors import UnsupportedError
     from tokenprune.serving.vllm.hf_overrides import overrides
     from tokenprune.serving.vllm.settings import Settings
@@ -181,14 +189,15 @@ def _overrides(config: Mapping[str, Any], options: Namespace) -> dict[str, Any]:
 
     budget = {} if options.keep_ratio is None else {"keep_ratio": options.keep_ratio}
 
-    def of(text: str) -> dict[str, Any]:
-        strategy = StrategySpec.read(text).make(budget)
-        return overrides(
-            config,
-            Settings(strategy, options.position_ids, options.record, options.keep_in_prompt),
-            options.hf_overrides,
-        )
+    def with_strategy(strategy: Any) -> dict[str, Any]:
+        settings = Settings(strategy, options.position_ids, options.record, options.keep_in_prompt)
+        return overrides(config, settings, options.hf_overrides)
 
+    def of(text: str) -> dict[str, Any]:
+        return with_strategy(StrategySpec.read(text).make(budget))
+
+    if options.strategy is None and trained is not None:
+        return with_strategy(replace(trained.strategy, **budget))
     if options.strategy is None:
         name, fitting, why = _first_fitting(of)
         if why is not None:

@@ -19,7 +19,8 @@ from typing import Any, cast
 from peft import PeftModel
 from tqdm import tqdm
 
-from tokenprune.evals.adapt.adapt import IDENTITY, adapt
+from tokenprune.evals.adapt.adapt import adapt
+from tokenprune.evals.adapt.record import IDENTITY
 from tokenprune.evals.arguments.parser import script_parser
 from tokenprune.evals.dev.figures.adapted import STRATEGY
 from tokenprune.evals.dev.tables.accuracy.adapted import ADAPTED

@@ -3,6 +3,7 @@
 plugin         the entry point: registers the architectures `TokenPrune...`
 name_tables    tables in which vLLM looks up an architecture by its name
 architectures  the models, what the plug-in must know of each to prune it, and which checkpoint each serves
+relied_on      names of vLLM and calls of our overrides, which must be as listed in relied_on.json
 models         one file for each family of models
 settings       `--hf-overrides '{"tokenprune": {...}}'`, and a request's `mm_processor_kwargs`
 hf_overrides   the `--hf-overrides` that `tokenprune serve` passes for a strategy and a model

@@ -46,10 +46,8 @@ def add(registry: Any, configs: dict[str, Any], plain: Any) -> None:
             for own in served & {architecture.replaces, architecture.saved_as}:
                 added[own] = unpruned_config(configs.get(own, plain), name)
             has = architecture.replaces in served and reason_of_lack(architecture) is None
-            home = (
-                architecture if has else ARCHITECTURES[GENERIC]
-            )  # any class: `missing_config` keeps it from being built
-            registry.register_model(name, f"{__package__}.models.{home.home}")
+            # Else any class: `missing_config` keeps it from being built.
+            registry.register_model(name, f"{__package__}.models:{name if has else GENERIC}")
             base = configs.get(architecture.replaces, plain)
             added[name] = pruned_config(base, architecture) if has else missing_config(plain, architecture)
     except Exception:

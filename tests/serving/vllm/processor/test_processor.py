@@ -12,6 +12,7 @@ import torch
 from helpers.served.engine import needs_vllm
 
 from tokenprune import Downsample, FoPru, PixelPrune, Strategy
+from tokenprune.serving.vllm.relied_on import PROCESSOR, listed
 from tokenprune.serving.vllm.settings import Budget, Settings
 
 pytestmark = needs_vllm
@@ -131,6 +132,8 @@ def test_options_of_a_request_that_do_not_fit_the_tower() -> None:
 
     processor = LlavaProcessor.__new__(LlavaProcessor)
     processor.settings = Settings(FoPru(keep_ratio=0.25))
+    for name in listed()["overrides"][PROCESSOR]:
+        processor.reached.note(name)
     config = SimpleNamespace(vision_config=SimpleNamespace(image_size=28, patch_size=14))
     own = SimpleNamespace(image_processor=SimpleNamespace(patch_size=14))
     processor.info = SimpleNamespace(get_hf_processor=lambda: own, get_hf_config=lambda: config)

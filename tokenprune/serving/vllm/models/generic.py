@@ -73,7 +73,7 @@ class PrunedTransformers(PrunedModel, TransformersMultiModalForCausalLM):
     def forward(
         self,
         input_ids: Any,
-        positions: Tensor,
+        positions: Any = None,
         intermediate_tensors: Any = None,
         inputs_embeds: Any = None,
         **kwargs: Any,

@@ -25,6 +25,7 @@ from tokenprune.serving.vllm.metrics import count_image
 from tokenprune.serving.vllm.processor.item import FIELD, PrunedItem
 from tokenprune.serving.vllm.processor.markers import markers_between
 from tokenprune.serving.vllm.processor.options import check_patch_options, check_tiles
+from tokenprune.serving.vllm.relied_on import PROCESSOR, Reached, check_overridden
 from tokenprune.serving.vllm.settings import KEEP_IN_PROMPT, KEEP_RATIO, Budget, Settings, split_request
 from tokenprune.serving.vllm.startup.refusals import needs_image
 from tokenprune.strategy import PatchStrategy, ResizeStrategy
@@ -101,6 +102,14 @@ class PruningProcessor(Base):
         far."""
         raise NotImplementedError(f"{type(self).__name__} does not define shrink.")
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        check_overridden(cls, PROCESSOR)
+
+    @cached_property
+    def reached(self) -> Reached:
+        return Reached(PROCESSOR)
+
     @cached_property
     def settings(self) -> Settings:
         return Settings.of(self.info.ctx.model_config.hf_config)
@@ -113,6 +122,7 @@ class PruningProcessor(Base):
     def _get_mm_hashes(self, inputs: Any) -> Any:
         """vLLM's hashes, which cover the request's keep ratio, plus the engine's settings: caches may be shared. For an
         item in a shared encoder cache, a request sends its name there, which has both, as `uuid`."""
+        self.reached.note("_get_mm_hashes")
         end, hashes = f"-{self.settings.digest}", super()._get_mm_hashes(inputs)
         for modality, ones in hashes.items():
             names = [None] * len(ones)
@@ -128,6 +138,7 @@ class PruningProcessor(Base):
         """Process the images of one prompt. Raises SettingError for a budget that is invalid or mistyped, or so low
         that the unpruned prompt has more position IDs than the engine provides, and for other options that do not fit
         the model's vision tower."""
+        self.reached.note("_cached_apply_hf_processor")
         given = inputs.hf_processor_mm_kwargs
         self.settings.check_options(given, request=True)
         asked, others = split_request(given)
@@ -158,7 +169,10 @@ class PruningProcessor(Base):
 
     def _placeholders(self, result: Any) -> list[PrunedPlaceholder]:
         updates = (update for modality in self.pruned for update, *_ in result.prompt_updates.get(modality, ()))
-        return [update.content for update in updates]
+        found = [update.content for update in updates]
+        if not all(isinstance(one, PrunedPlaceholder) for one in found):
+            raise self.reached.missed("_get_mm_prompt_updates")
+        return found
 
     def _forget(self, inputs: Any, result: Any) -> None:
         """Let processed images not count as sent to the engine, which will not get them."""
@@ -186,15 +200,20 @@ class PruningProcessor(Base):
         return cast("float", ratios[max(fitting - 1, 0)].keep_ratio)
 
     def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
+        self.reached.note("_apply_hf_processor_main")
         return super()._apply_hf_processor_main(mm_items, split_request(hf_kwargs)[1])
 
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
+        self.reached.note("_get_mm_fields_config")
         return super()._get_mm_fields_config(hf_inputs, split_request(hf_processor_mm_kwargs)[1])
 
     def _get_mm_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
     ) -> dict[str, Sequence[Sequence[ResolvedPromptUpdate]]]:
         """vLLM's updates with shorter images and frames; every pruned item gets its `PrunedItem`."""
+        if out_mm_kwargs:
+            before = "_cached_apply_hf_processor", "_get_mm_hashes", "_apply_hf_processor_main", "_get_mm_fields_config"
+            self.reached.require(*before)
         asked, others = split_request(hf_processor_mm_kwargs)
         updates = dict(super()._get_mm_prompt_updates(mm_items, others, out_mm_kwargs))
         for modality in self.pruned:

@@ -19,11 +19,13 @@ import torch
 from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
+from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal.utils import copy_mm_embedding_modality
 
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processor.item import FIELD, PrunedItem
 from tokenprune.serving.vllm.processor.markers import visual_among
+from tokenprune.serving.vllm.relied_on import MODEL, check_overridden
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.startup.differences import warn_of_differences
 from tokenprune.serving.vllm.startup.drafts import read_without_offsets
@@ -62,6 +64,10 @@ class PrunedModel(Base):
     n_components: ClassVar[int] = 1
     pruned: ClassVar[Collection[str]] = ("image",)
     one_size: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        check_overridden(cls, MODEL, SupportsMRoPE)
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
@@ -163,6 +169,7 @@ class PrunedModel(Base):
     # What vLLM calls.
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
+        self.step.reached.note("embed_multimodal")
         fields = kwargs.pop(FIELD, None)
         if fields is None:  # videos that are not pruned
             encoded = super().embed_multimodal(**kwargs)
@@ -189,6 +196,7 @@ class PrunedModel(Base):
         self, input_ids: Tensor, multimodal_embeddings: Any = None, *, is_multimodal: Tensor | None = None
     ) -> Tensor:
         embeddings = [] if multimodal_embeddings is None else list(multimodal_embeddings)
+        self.step.check(embeddings)
         rows = [
             copy_mm_embedding_modality(given, features)
             for given, features in zip(embeddings, self.step.unpack(embeddings, is_multimodal), strict=True)
@@ -198,7 +206,7 @@ class PrunedModel(Base):
     def forward(
         self,
         input_ids: Any,
-        positions: Tensor,
+        positions: Any = None,
         intermediate_tensors: Any = None,
         inputs_embeds: Any = None,
         **kwargs: Any,
@@ -213,6 +221,8 @@ class PrunedModel(Base):
     def get_mrope_input_positions(self, input_tokens: Sequence[int], mm_features: Any) -> tuple[Tensor, int]:
         tokens = list(input_tokens)  # from vLLM 0.34 on, an array
         items = [PrunedItem.of(feature, self.pruned) for feature in mm_features]
+        if any(item is not None for item in items):
+            self.step.reached.note("get_mrope_input_positions")
         self._name(mm_features, items)
         if self.settings.position_ids == "compact":
             pruned = any(

@@ -18,10 +18,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
 
+from tokenprune.serving.vllm.relied_on import MODEL, Reached
+
 #: Two digits of this base hold an offset. bfloat16 is exact for integers up to 256.
 BASE = 256
 #: Offsets are below this.
 MOST = BASE**2
+#: What position IDs are before the first step.
+NEVER = -1
 
 
 def append_offsets(
@@ -53,7 +57,8 @@ class StepPositions:
         self.n_components, self._width, self._adds = n_components, width, adds
         # One column more than is used, as in vLLM's own buffer of position IDs, whose slices are not contiguous either.
         self._offsets = torch.zeros(n_components, n_tokens + 1, dtype=torch.long)
-        self._ids = torch.zeros_like(self._offsets)
+        self._ids = torch.full_like(self._offsets, NEVER)
+        self.reached, self._had_features = Reached(MODEL), False
 
     def unpack(
         self, embeddings: Sequence[Float[Tensor, "_ _"]], is_visual: Bool[Tensor, " scheduled"] | None
@@ -69,13 +74,37 @@ class StepPositions:
             self._offsets[:, : len(mask)].masked_scatter_(mask, torch.cat(offsets).T.contiguous())
         return list(rows)
 
+    def check(self, embeddings: Sequence[Float[Tensor, "_ _"]]) -> None:
+        """Note that a step's tokens are to be embedded. Raises PruningError if there are features of images among them
+        although vLLM has not called what it must call before; in the step after, if the former got no position IDs."""
+        if self._had_features and "forward" not in self.reached:
+            # A forward that is compiled or replayed runs no Python, but it writes position IDs.
+            if int(self._ids[0, 0]) != NEVER:
+                self.reached.note("forward")
+            self.reached.require("forward")
+        self.reached.note("embed_input_ids")
+        if any(map(self.has_offsets, embeddings)):
+            self.reached.require("get_mrope_input_positions")
+            self._had_features = True
+        elif embeddings and "get_mrope_input_positions" in self.reached:
+            self.reached.require("embed_multimodal")
+
+    def has_offsets(self, rows: Float[Tensor, "n _"]) -> bool:
+        """Whether rows are features of an image or video, rather than text."""
+        return rows.shape[-1] != self._width
+
     def _split(self, rows: Float[Tensor, "n _"]) -> tuple[Float[Tensor, "n width"], Int[Tensor, "n components"]]:
-        if rows.shape[-1] == self._width:
+        if not self.has_offsets(rows):
             return rows, rows.new_zeros(len(rows), self.n_components, dtype=torch.long)
         return split_offsets(rows, self.n_components)
 
     def apply(self, ids: Int[Tensor, "rows scheduled"]) -> Int[Tensor, "components scheduled"]:
-        """The step's position IDs, given those of its requests."""
+        """The step's position IDs, given those of its requests, which `get_mrope_input_positions` has made. Raises
+        PruningError if vLLM passes none, or others."""
+        if ids is None or ids.ndim < 2:
+            raise self.reached.missed("forward")
+        if not torch.compiler.is_compiling() and "get_mrope_input_positions" in self.reached:
+            self.reached.require("embed_input_ids")
         n = ids.shape[-1]
         out = self._ids[:, :n]
         torch.add(ids[: self.n_components], self._offsets[:, :n], out=out)
