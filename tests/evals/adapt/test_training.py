@@ -215,6 +215,7 @@ def test_a_training(labels: bool, data: Path, tmp_path: Path) -> None:
     losses = [loss for _, loss in found.losses]
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
     identity = json.loads((tmp_path / "out" / "adapt.json").read_text())
+    assert json.loads((tmp_path / "out" / "adapter" / "adapt.json").read_text()) == identity
     assert identity["strategy"] == "downsample"
     with pytest.raises(SettingError, match="holds another training, with strategy="):
         adapt(folder, data=data, output=tmp_path / "out", strategy="fopru", labels=labels, **few)
