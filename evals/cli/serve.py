@@ -165,18 +165,9 @@ def _command(options: Namespace, merged: Mapping[str, Any], more: Sequence[str])
     from tokenprune.serving.vllm.endpoint import MIDDLEWARE
 
     command = [CPU_SERVER, "--model"] if _has_cpu_build() else [VLLM, "serve"]
-    start = [
-        sys.executable,
-        "-m",
-        *command,
-        options.model,
-        HF_OVERRIDES,
-        json.dumps(merged),
-        "--middleware",
-        MIDDLEWARE,
-    ]
+    start = [sys.executable, "-m", *command, options.model, HF_OVERRIDES, json.dumps(merged)]
     revision = [] if options.revision is None else ["--revision", options.revision]
-    return [*start, *revision, *more, *options.passed_on]
+    return [*start, "--middleware", MIDDLEWARE, *revision, *more, *options.passed_on]
 
 
 def _overrides(config: Mapping[str, Any], options: Namespace, trained: Any) -> dict[str, Any]:
