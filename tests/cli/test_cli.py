@@ -58,7 +58,7 @@ def test_help_of_a_command(name: str, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_help_with_its_default(name: str) -> None:
     """Options that are off by default, or change nothing by default, need not say so."""
-    optional = {"box", "output", "html", "gif", "settings", "into"}
+    optional = {"adapter", "box", "output", "html", "gif", "settings", "into"}
     formatter = parser_of(name)._get_formatter()
     for action in parser_of(name)._actions:
         assert action.help, action.dest
