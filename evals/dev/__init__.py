@@ -1,6 +1,6 @@
 """Maintainers' code: training, experiments, tables and figures of this repository. Not part of any wheel.
 
-The folder peers holds scripts that compare with published packages.
+The folder peers holds scripts that compare with published code.
 
 train        the recipe of the bundled model
 clips        the bundled clips

@@ -19,17 +19,9 @@ from tokenprune.evals.dev.tables.accuracy import (
     videos,
     which_strategy,
 )
-from tokenprune.evals.dev.tables.speed import (
-    bench,
-    ideals,
-    pages,
-    peers,
-    serving,
-    tower,
-)
+from tokenprune.evals.dev.tables.speed import bench, ideals, pages, serving, tower
 from tokenprune.evals.report import markers
 
-#: The folders of strategies, and the file of a strategy that is in none.
 #: The function that makes each table, by the name in the table's markers.
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline.stored,
@@ -45,8 +37,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": bench.summary_of_stored,
     "bench": bench.stored,
     "ideals": ideals.stored,
-    "peers": peers.stored,
-    "peers for videos": peers.videos,
     "serving": serving.stored,
     "pages in vLLM": pages.stored,
     "videos": videos.stored,

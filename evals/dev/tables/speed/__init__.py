@@ -3,7 +3,6 @@
 bench         what `tokenprune bench` stored
 ideals        every strategy against its ideal
 tower         pruning before the vision tower and between its layers
-peers         prefills of the published packages, and video reducers of vLLM
 serving       requests inside vLLM
 pages         rendered pages inside vLLM
 """
