@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,11 +84,14 @@ class EncodedImage:
         return {name: _to_device(value, device) for name, value in self.statistics.items()}
 
     @classmethod
-    def concat(cls, tiles: Sequence[EncodedImage]) -> EncodedImage:
-        """Join the tiles of one image that were encoded as separate images."""
+    def concat(
+        cls, tiles: Sequence[EncodedImage], join: Callable[[list[Layout]], Layout] = Layout.concat
+    ) -> EncodedImage:
+        """Join the tiles of one image, or the frames of a video, that were encoded as separate images. `join` makes the
+        layout."""
         if len(tiles) == 1:
             return tiles[0]
-        layout = Layout.concat([tile.layout for tile in tiles])
+        layout = join([tile.layout for tile in tiles])
         names = tiles[0].statistics
         statistics = {name: _concat([tile.statistics[name] for tile in tiles], layout) for name in names}
         return cls(layout, statistics, recorded_for=tiles[0].recorded_for)

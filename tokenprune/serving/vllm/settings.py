@@ -24,9 +24,11 @@ KEY = "tokenprune"
 #: What a request may set, in `mm_processor_kwargs`: a fraction or a number of each image's visual tokens, and the most
 #: that all images and videos of its prompt keep together, which an engine may limit, too.
 KEEP_RATIO, KEEP, KEEP_IN_PROMPT = REQUESTED = ("keep_ratio", "keep", "keep_in_prompt")
+#: Whether all frames of a video share one budget, as those that a strategy compares do anyway.
+WHOLE_VIDEOS = "whole_videos"
 EXAMPLE = '{"architectures": ["TokenPruneLlava"], "tokenprune": {"strategy": "fopru", "keep_ratio": 0.25}}'
 #: The settings that are not the strategy's.
-OWN = ("strategy", "position_ids", "record", KEEP_IN_PROMPT)
+OWN = ("strategy", "position_ids", "record", KEEP_IN_PROMPT, WHOLE_VIDEOS)
 #: The options of the model's own processor that hold those of one modality.
 SCOPES = ("text_kwargs", "images_kwargs", "videos_kwargs", "audio_kwargs")
 #: How position IDs are chosen, in the settings and in tokenprune's commands.
@@ -67,12 +69,14 @@ class Settings:
     position_ids: as in `tokenprune.patch`.
     record: the path of a file that gets one JSON line per encoded image, or None.
     keep_in_prompt: the most visual tokens that the images and videos of a prompt keep together, or None.
+    whole_videos: whether all frames of a video share one budget.
     """
 
     strategy: Strategy
     position_ids: PositionIds = "original"
     record: str | None = None
     keep_in_prompt: int | None = None
+    whole_videos: bool = False
 
     @classmethod
     def read(cls, written: object) -> Settings:
@@ -87,6 +91,8 @@ class Settings:
             raise SettingError(f'{where}record={own["record"]!r} is not a path. Write "record": "kept.jsonl".')
         if KEEP_IN_PROMPT in own:
             check_count("tokenprune", KEEP_IN_PROMPT, own[KEEP_IN_PROMPT])
+        if not isinstance(own.get(WHOLE_VIDEOS, False), bool):
+            raise SettingError(f"{where}{WHOLE_VIDEOS}={own[WHOLE_VIDEOS]!r} is neither true nor false.")
         spec = StrategySpec.read(own.pop("strategy"))
         settings = {name: value for name, value in written.items() if name not in OWN}
         check_types(spec.strategy_class, settings, where)
@@ -188,9 +194,19 @@ class Settings:
         return "shrunk" in self.strategy.needs
 
     @property
+    def needs_video(self) -> bool:
+        """Whether the strategy compares the frames of videos, so that images are not pruned."""
+        return "frames" in self.strategy.needs
+
+    @property
+    def joins_frames(self) -> bool:
+        """Whether the frames of a video are pruned together."""
+        return self.whole_videos or self.needs_video
+
+    @property
     def digest(self) -> str:
         """Eight characters that differ between engines whose encoder outputs or KV caches differ."""
-        text = f"{tokenprune.__version__} {self.strategy!r} {self.position_ids}"
+        text = f"{tokenprune.__version__} {self.strategy!r} {self.position_ids} {self.whole_videos}"
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
-from helpers.served.families import FAMILIES
+from helpers.served.families import FAMILIES, NATIVE_FAMILIES
 from helpers.served.family import FOPRU, OWN_ROTATION, Family, words
 from helpers.served.marks import KIMI_IMAGE, MINICPM_VIDEO, MINIMAX_VIDEO, QWEN_VIDEO
 from helpers.served.reference import Request
@@ -36,6 +36,13 @@ UNPRUNED = {
     "nemotron_omni": "<video>",
 }
 OF_VIDEOS = [family for family in FAMILIES if family.video is not None]
+#: Those whose frames can be pruned together, as far as transformers has them.
+JOINED = [
+    family for family in OF_VIDEOS if ARCHITECTURES[family.architecture].joins_frames and family in NATIVE_FAMILIES
+]
+EVS_HALF = {"strategy": "evs", "keep_ratio": 0.5}
+FASTVID = {"strategy": "fastvid", "keep_ratio": 0.5}
+WHOLE = {**FOPRU, "whole_videos": True}
 SHORT, LONG = (1, 112, 84, 4), (7, 84, 112, 6)
 
 
@@ -71,6 +78,34 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
     assert (difference(outputs[0], compact) > 100 * TOLERANCE) == ARCHITECTURES[family.architecture].reads_position_ids
 
 
+@pytest.mark.parametrize("family", JOINED, ids=[family.name for family in JOINED])
+@pytest.mark.parametrize("settings", [EVS_HALF, FASTVID, WHOLE], ids=["evs", "fastvid", "fopru"])
+def test_frames_are_pruned_together(family: Family, settings: dict[str, Any], tmp_path: Path) -> None:
+    """With steps that end within the video, a prefix that ends in it, and images, which video strategies leave
+    whole."""
+    family.save(tmp_path)
+    image, video = family.image, family.video
+    options = {**family.options, "limit_mm_per_prompt": {"image": 1, "video": 1}}
+    options |= {"max_num_batched_tokens": 16, "max_num_seqs": 8}
+    with engine(tmp_path, family.architecture, settings, **options) as llm:
+        prefix = words(llm.llm_engine.vllm_config.cache_config.block_size - 8)
+        requests = [
+            Request(f"{prefix} {video} w2", videos=(LONG,)),
+            Request(f"{prefix} {video} w3", videos=(LONG,)),
+            Request(f"w1 {video} w2", videos=(LONG,), keep_ratio=0.25),
+            Request(f"w1 {video} w2", videos=(SHORT,), keep_ratio=1.0),
+        ]
+        answers = expected(tmp_path, FOPRU if settings is WHOLE else settings, requests)
+        requests.append(Request(f"w1 {image} w2", ((3, 100, 60),)))
+        left_whole = replace(requests[-1], keep_ratio=None if settings is WHOLE else 1.0)
+        answers += expected(tmp_path, FOPRU, [left_whole])
+        alone = [one for request in requests for one in served(llm, [request])]
+        assert alone[1].num_cached_tokens > 0
+        llm.reset_prefix_cache()
+        for output, answer in zip([*alone, *served(llm, requests)], answers * 2, strict=True):
+            check_equal(output, answer)
+
+
 @pytest.mark.parametrize(("name", "more"), [*((name, {}) for name in UNPRUNED), ("nemotron_nano_vl", EVS)])
 def test_videos_that_are_not_pruned(name: str, more: dict[str, Any], tmp_path: Path) -> None:
     """Except by vLLM itself."""
@@ -90,7 +125,10 @@ def test_videos_that_are_not_pruned(name: str, more: dict[str, Any], tmp_path: P
     assert len(found[2].prompt_token_ids) < len(found[1].prompt_token_ids)
 
 
-def test_a_family_that_takes_no_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "own"), [(FOPRU, {**FOPRU, "budget_per": "tile"}), (WHOLE, FOPRU), (EVS_HALF, EVS_HALF)]
+)
+def test_a_family_that_takes_no_images(settings: dict[str, Any], own: dict[str, Any], tmp_path: Path) -> None:
     """LLaVA-NeXT-Video in vLLM: prompts have exactly one video."""
     save("llava_next_video", tmp_path)
     options = {"limit_mm_per_prompt": {"video": 1}, "max_num_batched_tokens": 16, "max_num_seqs": 8}
@@ -102,15 +140,15 @@ def test_a_family_that_takes_no_images(tmp_path: Path) -> None:
         Request(f"w1 {video} w2", videos=(SHORT,), keep_ratio=1.0),
         Request("w9 w10 w11"),
     ]
-    answers = expected(tmp_path, {**FOPRU, "budget_per": "tile"}, requests)
-    with engine(tmp_path, "TokenPruneLlavaNextVideo", FOPRU, **options) as llm:
+    answers = expected(tmp_path, own, requests)
+    with engine(tmp_path, "TokenPruneLlavaNextVideo", settings, **options) as llm:
         outputs = [one for request in requests for one in served(llm, [request])]
         llm.reset_prefix_cache()
         outputs += served(llm, requests)
     assert outputs[1].num_cached_tokens > 0
     for output, answer in zip(outputs, answers * 2, strict=True):
         check_equal(output, answer)
-    (compact,) = expected(tmp_path, {**FOPRU, "budget_per": "tile"}, requests[:1], "compact")
+    (compact,) = expected(tmp_path, own, requests[:1], "compact")
     assert difference(outputs[0], compact) > 100 * TOLERANCE
 
 

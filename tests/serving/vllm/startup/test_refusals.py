@@ -61,7 +61,7 @@ def test_what_works_is_not_refused() -> None:
     [
         ("fastv", "needs the attention of decoder layers"),
         ("pyramiddrop", "needs the attention of decoder layers"),
-        ("evs", "needs to compare the frames of a video, no two of which are pruned together"),
+        ("evs", "compare the frames of a video"),
         ("flowcut", "needs to prune between the layers of the vision tower"),
         ("vflowopt", 'Write "progressive": false'),
     ],

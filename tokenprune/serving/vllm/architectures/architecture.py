@@ -132,6 +132,13 @@ class Architecture:
         if not self.replaces:
             object.__setattr__(self, "replaces", f"{short}ForConditionalGeneration")
 
+    @property
+    def joins_frames(self) -> bool:
+        """Whether the frames of a video can be pruned together: they show the same places, answers were compared with
+        transformers', and no embedding depends on the text between frames."""
+        known = self.text_part is None and "_NGRAM_LAYER_FIELDS" not in self.tables
+        return self.prunes_videos and known and not self.vision_chunks
+
     def items(self, images: Sequence[Any]) -> dict[str, list[Any]]:
         """The images of a prompt, as vLLM's `LLM.generate` takes them."""
         if self.vision_chunks:

@@ -14,7 +14,8 @@ from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.processor.processor import PruningProcessor, misfit
+from tokenprune.serving.vllm.processor.elsewhere import misfit
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import equal_tiles
 from tokenprune.tokens import Layout

@@ -17,7 +17,8 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.layouts.shrunk import resized, shrunk_grid
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.processor.processor import PruningProcessor, misfit
+from tokenprune.serving.vllm.processor.elsewhere import misfit
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import tiled_images
 from tokenprune.tokens import Layout

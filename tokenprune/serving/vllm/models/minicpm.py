@@ -46,7 +46,7 @@ class SlicesProcessor(PruningProcessor):
         old, update = cached_update.content, super()._recompute_cached_prompt_update(cached_update, new_item_idx)
         if not isinstance(old, PrunedPlaceholder):
             return update
-        content = PrunedPlaceholder(update.content.full, update.content.is_embed, old.n_visual, old.n_kept)
+        content = replace(old, full=update.content.full, is_embed=update.content.is_embed)
         return replace(update, content=content)
 
 

@@ -18,7 +18,7 @@ from tokenprune.adapters.families.minicpm import tile_image
 from tokenprune.encoded import EncodedImage
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.serving.vllm.models.minicpm import SlicesProcessor
-from tokenprune.serving.vllm.processor.processor import misfit
+from tokenprune.serving.vllm.processor.elsewhere import misfit
 from tokenprune.serving.vllm.worker.capture import ResamplerCapture
 from tokenprune.serving.vllm.worker.model import PrunedModel
 from tokenprune.serving.vllm.worker.tiles import resampled_images

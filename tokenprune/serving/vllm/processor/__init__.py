@@ -3,6 +3,7 @@
 processor  a placeholder for each token that will be kept, and the hash for caching images
 item       what travels with an image from the API server to the worker
 options    request options that do not fit the vision tower
+elsewhere  an image that was encoded elsewhere, and one that does not fit
 markers    text between the visual tokens of an image
 patches    an image as seen by strategies that prune before the tower
 """

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from vllm.multimodal.inputs import MultiModalBatchedField, MultiModalFeatureSpec, MultiModalFieldElem
 
@@ -29,10 +30,13 @@ class PrunedItem:
         tiles of an image; most images are one part.
     asked: the budget of its request; None for the engine's own.
     key: a unique number below 2**53.
-    markers: the text between the visual tokens of an image of one part, which has placeholder tokens too.
+    markers: the text between the visual tokens of an image of one part, or all text of the placeholder of a video whose
+        frames are pruned together, which has placeholder tokens too.
     left: the visual tokens whose patches the vision tower encodes, ascending; None for all.
     shrunk: rows and columns of visual tokens of each part, those of the smaller version that the tower encodes, and the
         smaller version's height and width in pixels; None if no smaller version is made.
+    n_frames: how many frames its only part has, if they are pruned together; else 0.
+    visual_id: the placeholder token of their visual tokens.
     """
 
     parts: tuple[int, ...]
@@ -41,6 +45,8 @@ class PrunedItem:
     markers: Markers = ()
     left: tuple[int, ...] | None = None
     shrunk: tuple[int, ...] | None = None
+    n_frames: int = 0
+    visual_id: int = 0
 
     @property
     def encoded(self) -> tuple[int, ...]:
@@ -48,9 +54,22 @@ class PrunedItem:
         return self.parts if self.shrunk is None else (self.shrunk[2] * self.shrunk[3],) * len(self.parts)
 
     @property
+    def n_encoded(self) -> int:
+        """How many tiles, frames or whole images the vision tower encodes of it, apart from each other."""
+        return self.n_frames or len(self.parts)
+
+    @property
     def n_visual(self) -> int:
         """How many visual tokens it has."""
         return sum(self.parts)
+
+    def unpruned(self) -> tuple[list[int], Bool[Tensor, " placeholder"]]:
+        """The placeholder, before pruning, of a video whose frames are pruned together, and which of it is visual."""
+        ids = [self.visual_id] * (self.n_visual + len(self.markers))
+        visual = torch.ones(len(ids), dtype=torch.bool)
+        for place, token in self.markers:
+            ids[place], visual[place] = token, False
+        return ids, visual
 
     def left_by_part(self) -> list[tuple[int, ...]] | None:
         """What is `left` of each part, counted from its first visual token."""
@@ -78,7 +97,9 @@ class PrunedItem:
         asked = (self.asked.keep_ratio or 0, self.asked.keep or 0) if self.asked is not None else (0, 0)
         left = (-1,) if self.left is None else (len(self.left), *self.left)
         shrunk = (self.shrunk is not None, *(self.shrunk or ()))
-        numbers = (*asked, self.key, len(self.parts), *self.parts, *left, *shrunk, *chain.from_iterable(self.markers))
+        film = (self.n_frames, self.visual_id)
+        numbers = (*asked, self.key, *film, len(self.parts), *self.parts, *left, *shrunk)
+        numbers += tuple(chain.from_iterable(self.markers))
         data = torch.tensor(numbers, dtype=torch.float64)
         return MultiModalFieldElem(data=data, field=MultiModalBatchedField(keep_on_cpu=True))
 
@@ -87,12 +108,12 @@ class PrunedItem:
         """Undo `element`, given the data of one item."""
         keep_ratio, keep, *numbers = data.tolist()
         asked = Budget(keep_ratio or None, int(keep) or None) if keep_ratio or keep else None
-        key, n_parts, *others = map(int, numbers)
+        key, n_frames, visual_id, n_parts, *others = map(int, numbers)
         parts, (n_left, *others) = others[:n_parts], others[n_parts:]
         left, (shrinks, *others) = (None, others) if n_left < 0 else (tuple(others[:n_left]), others[n_left:])
         shrunk, markers = (tuple(others[:6]), others[6:]) if shrinks else (None, others)
         pairs = zip(markers[::2], markers[1::2], strict=True)
-        return cls(tuple(parts), asked, key, tuple(pairs), left, shrunk)
+        return cls(tuple(parts), asked, key, tuple(pairs), left, shrunk, n_frames, visual_id)
 
     @classmethod
     def of(cls, feature: MultiModalFeatureSpec, pruned: Collection[str]) -> PrunedItem | None:

@@ -2,7 +2,8 @@
 
 vLLM writes the prompt before it encodes an image, when it is unknown how many visual tokens are kept between two
 markers. So everything from the first visual token to the last becomes placeholder tokens, and the worker, which knows
-the number, inserts the markers' embeddings between those of the visual tokens. In Molmo 2, vLLM's encoder also returns
+the number, inserts the markers' embeddings between those of the visual tokens. If the frames of a video are pruned
+together, so does all text of its placeholder. In Molmo 2, vLLM's encoder also returns
 the embeddings of the marks around an image, which then count as markers.
 """
 

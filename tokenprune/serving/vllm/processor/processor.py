@@ -10,11 +10,10 @@ from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
-from vllm.multimodal.parse import DictEmbeddingItems, EmbeddingItems
 from vllm.multimodal.processing import BaseMultiModalProcessor, PromptUpdateDetails
 from vllm.multimodal.processing.processor import ResolvedPromptUpdate
 
@@ -22,6 +21,7 @@ from tokenprune.engine.tower.patches import selected_patches
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.metrics import count_image
+from tokenprune.serving.vllm.processor.elsewhere import encoded_elsewhere
 from tokenprune.serving.vllm.processor.item import FIELD, PrunedItem
 from tokenprune.serving.vllm.processor.markers import markers_between
 from tokenprune.serving.vllm.processor.options import check_patch_options, check_tiles
@@ -38,31 +38,15 @@ PROFILING_OPTIONS: Mapping[str, object] = {KEEP_RATIO: 1.0}
 @dataclass
 class PrunedPlaceholder(PromptUpdateDetails):
     """The placeholder of an image or video that keeps `n_kept` visual tokens; `parts` says how many each of its
-    separately pruned parts has."""
+    separately pruned parts has. `whole`: whether no budget prunes it."""
 
     parts: tuple[int, ...] = ()
     n_kept: int = 0
+    whole: bool = False
 
     @property
     def n_visual(self) -> int:
         return sum(self.parts)
-
-
-def misfit(n_visual: int, fitting: str) -> SettingError:
-    """The error for an image that was encoded elsewhere into a different number of tokens than the model's own tower
-    makes."""
-    return SettingError(
-        f"an image was sent as {n_visual} visual tokens, but this model's images have {fitting}, so it is unknown "
-        f"where in the image these belong. Send the image itself, or all of its visual tokens."
-    )
-
-
-def encoded_elsewhere(items: Any, modality: str) -> Literal["sent", "not sent"] | None:
-    """Whether a request has features of its images or videos instead of pixels ("sent"), or neither, because they come
-    from an encoder cache ("not sent"); None if it has pixels."""
-    if isinstance(items, DictEmbeddingItems):
-        return "sent" if f"{modality}_embeds" in items.data else "not sent"
-    return "sent" if isinstance(items, EmbeddingItems) else None
 
 
 if TYPE_CHECKING:
@@ -184,12 +168,16 @@ class PruningProcessor(Base):
     def _fitting_ratio(self, images: Sequence[PrunedPlaceholder], most: int) -> float:
         """The largest keep ratio, in steps of a visual token, at which the images and videos of a prompt keep at most
         `most` together. Raises SettingError if even one token of each part is more."""
-        parts = [n for image in images for n in ((image.n_visual,) if self.settings.shrinks else image.parts)]
-        if len(parts) > most:
+        pruned = [image for image in images if not image.whole]
+        parts = [n for image in pruned for n in ((image.n_visual,) if self.settings.shrinks else image.parts)]
+        n_whole = sum(image.n_visual for image in images if image.whole)
+        if len(parts) + n_whole > most:
+            others = f", beside the {n_whole} of images, which this strategy does not prune" if n_whole else ""
             raise SettingError(
                 f"{KEEP_IN_PROMPT}={most} is less than one visual token for each of the {len(parts)} images, frames or "
-                f"tiles of this prompt. Send fewer, or a higher {KEEP_IN_PROMPT}."
+                f"tiles of this prompt{others}. Send fewer, or a higher {KEEP_IN_PROMPT}."
             )
+        most -= n_whole
         total = sum(parts)
         ratios = [Budget(count / total) for count in range(1, min(most, total) + 1)]
 
@@ -229,30 +217,37 @@ class PruningProcessor(Base):
     def _shortened(
         self, update: ResolvedPromptUpdate, asked: Budget | None, item: Any, modality: str
     ) -> ResolvedPromptUpdate:
-        """An item's update with one placeholder token for each token kept of each part, and one for each of an image's
+        """An item's update with one placeholder token for each token kept of each part, and one for each of its
         markers."""
         ids, is_embed = [*update.content.full], update.content.is_embed
         embedded = torch.ones(len(ids), dtype=torch.bool) if is_embed is None else is_embed(ids)
         visual = self.visual(ids, embedded)
         places = visual.nonzero()[:, 0]
-        parts = tuple(self.parts(modality, item, len(places)))
-        markers = markers_between(ids, visual, embedded) if self.has_markers else ()
+        parts, n_frames, has_markers = tuple(self.parts(modality, item, len(places))), 0, self.has_markers
+        together = self.settings.joins_frames and modality == "video" and len(parts) > 1
+        if together and self.settings.budget(len(places), asked) < len(places):
+            parts, n_frames, has_markers = (len(places),), len(parts), True
+            embedded = torch.ones_like(embedded)  # the text before and after the frames, too
+        whole = n_frames == 0 and self.settings.needs_video
+        asked = Budget(1.0) if whole else asked
+        markers = markers_between(ids, visual, embedded) if has_markers else ()
         pieces = [piece.tolist() for piece in places.split(parts)]
-        if not self.has_markers and any(piece[-1] - piece[0] + 1 != len(piece) for piece in pieces):
+        if not has_markers and any(piece[-1] - piece[0] + 1 != len(piece) for piece in pieces):
             raise UnsupportedError(
                 "this model has text between the visual tokens of an image, which is not known of its family. Serve it "
                 "without pruning."
             )
-        first = int(embedded.nonzero()[0])
+        first, visual_id = int(embedded.nonzero()[0]), ids[pieces[0][0]]
         for place, _ in markers:
-            ids[first + place] = ids[pieces[0][0]]
+            ids[first + place] = visual_id
         left, shrunk = self._left(modality, item, asked), self._shrunk(modality, item, asked, len(places))
-        pruned = PrunedItem(parts, asked, secrets.randbits(53), markers, left, shrunk)
+        pruned = PrunedItem(parts, asked, secrets.randbits(53), markers, left, shrunk, n_frames, visual_id)
         item[FIELD] = pruned.element()
         kept = pruned.n_kept(self.settings)
         dropped = {place for piece, n in zip(pieces, kept, strict=True) for place in piece[n:]}
         shorter = [token for place, token in enumerate(ids) if place not in dropped]
-        return replace(update, content=PrunedPlaceholder(shorter, is_embed, parts, len(places) - len(dropped)))
+        n_kept = len(places) - len(dropped)
+        return replace(update, content=PrunedPlaceholder(shorter, is_embed, parts, n_kept, whole))
 
     def _left(self, modality: str, item: Any, asked: Budget | None) -> tuple[int, ...] | None:
         """The visual tokens of an item that are left before the vision tower; None if this strategy or this request

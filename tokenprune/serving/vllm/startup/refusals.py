@@ -12,7 +12,7 @@ from tokenprune.errors import UnsupportedError, to_install
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
 from tokenprune.serving.vllm.architectures.architecture import Architecture
 from tokenprune.serving.vllm.architectures.checkpoints import architecture_of, check_published
-from tokenprune.serving.vllm.settings import COMPACT, Settings
+from tokenprune.serving.vllm.settings import COMPACT, WHOLE_VIDEOS, Settings
 from tokenprune.serving.vllm.towers.from_config import config_with_tower, encoder_layer, tower_of_config
 from tokenprune.strategies.compose import Compose
 from tokenprune.strategy import ScoreStrategy, StagedStrategy, Strategy
@@ -23,13 +23,13 @@ from tokenprune.tokens.statistics import STATISTICS, check_needs
 NEVER = {
     "text_attention": "the attention of decoder layers, and vLLM has one KV length for all layers",
     "text_tower": "the question, and vLLM encodes an image without it, once for all questions",
-    "frames": "to compare the frames of a video, no two of which are pruned together",
     "kept_in_tower": "to prune between the layers of the vision tower, which are vLLM's own",
 }
-#: What only some towers can do: the statistic, how `Architecture` calls it, and what a strategy needs to do.
-BY_TOWER = (
+#: What only some models can do: the statistic, how `Architecture` calls it, and what a strategy needs to do.
+BY_MODEL = (
     ("kept_before_tower", "drops_patches", "prune before the vision tower"),
     ("shrunk", "shrinks", "have smaller versions of images encoded"),
+    ("frames", "joins_frames", "compare the frames of a video"),
 )
 #: Rotary embeddings whose frequencies do not depend on the length (dynamic ones: up to the end of their table, which
 #: vLLM does not lengthen).
@@ -87,6 +87,7 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
     """Raise UnsupportedError for settings that do not fit a model with this config."""
     strategy = settings.strategy
     check_architecture(architecture, config)
+    check_videos(architecture, settings)
     check_strategy(strategy, config.get_text_config().num_hidden_layers, architecture.name)
     seeing, offers = config_with_tower(config), {"pixels"}
     if not architecture.towerless:
@@ -99,7 +100,7 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
         check_patches(seeing, tower)
         offers |= {"vision_attention", *({"cls"} if tower.n_prefix else ())}
         offers |= set() if architecture.padded else {"colors"}
-    offers |= {"kept_before_tower", "shrunk"} & strategy.needs  # else refused by check_strategy
+    offers |= {need for need, _, _ in BY_MODEL} & strategy.needs  # else refused by check_strategy
     model = f"{architecture.name} inside vLLM"
     required = strategy.required_statistics - {"grid"}
     check_needs(repr(strategy), required, frozenset(offers), model, instead=READS_FEATURES)
@@ -111,6 +112,19 @@ def check_config(architecture: Architecture, config: Any, settings: Settings) ->
             f"{seeing.vision_config.model_type} tower. {READS_FEATURES}"
         )
     check_decoder(config.get_text_config(), settings)
+
+
+def check_videos(architecture: Architecture, settings: Settings) -> None:
+    """Raise UnsupportedError for frames that are pruned together where they cannot be."""
+    if settings.whole_videos and not architecture.joins_frames:
+        raise UnsupportedError(
+            f"{architecture.name} does not prune the frames of a video together. Leave {WHOLE_VIDEOS} out."
+        )
+    if settings.joins_frames and (settings.by_pixels or settings.shrinks):
+        raise UnsupportedError(
+            f"{settings.strategy!r} cannot run inside vLLM on whole videos: there, what prunes before the vision tower "
+            f"or shrinks images has a budget per frame. {OTHER}"
+        )
 
 
 def check_patches(config: Any, tower: Tower) -> None:
@@ -188,7 +202,7 @@ def check_strategy(strategy: Strategy, n_layers: int, architecture: str) -> None
     tower that cannot skip patches, or that reads more than the image."""
     name = type(strategy).__name__
     other = READS_FEATURES if ARCHITECTURES[architecture].towerless else OTHER
-    for need, flag, what in BY_TOWER:
+    for need, flag, what in BY_MODEL:
         if need in strategy.needs and not getattr(ARCHITECTURES[architecture], flag):
             others = [
                 record.name.removeprefix("TokenPrune") for record in ARCHITECTURES.values() if getattr(record, flag)

@@ -46,6 +46,12 @@ def arguments_of(
     return of_images
 
 
+def one_of(arguments: Mapping[str, Any], n_images: int, image: int) -> dict[str, Any]:
+    """Return what a call's arguments say about one of its images, of those that have one entry per image."""
+    lists = {name: value for name, value in arguments.items() if isinstance(value, Sequence | Tensor)}
+    return {name: value[image] for name, value in lists.items() if _length(value) == n_images}
+
+
 def _length(value: Sequence[Any] | Tensor) -> int | None:
     """None for a tensor that holds a single number."""
     return len(value) if not isinstance(value, Tensor) or value.ndim else None

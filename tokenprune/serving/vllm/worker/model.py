@@ -10,18 +10,27 @@ get_mrope_input_positions   once per request: the position IDs of the unpruned p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int, Real
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
 from vllm.model_executor.models.interfaces import SupportsMRoPE
+from vllm.multimodal.inputs import (
+    MultiModalBatchedField,
+    MultiModalFeatureSpec,
+    MultiModalFieldElem,
+    MultiModalKwargsItem,
+    PlaceholderRange,
+)
 from vllm.multimodal.utils import copy_mm_embedding_modality
 
+from tokenprune.adapters.layouts.frames import video_layout
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.processor.item import FIELD, PrunedItem
 from tokenprune.serving.vllm.processor.markers import visual_among
@@ -30,10 +39,10 @@ from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.startup.differences import warn_of_differences
 from tokenprune.serving.vllm.startup.drafts import read_without_offsets
 from tokenprune.serving.vllm.startup.engine_options import encodes_apart
-from tokenprune.serving.vllm.towers.from_config import config_with_tower, encoder_layer, n_heads
-from tokenprune.serving.vllm.worker.batches import arguments_of, image_batches
-from tokenprune.serving.vllm.worker.before_tower import PatchDropping
-from tokenprune.serving.vllm.worker.capture import AttentionCapture, Capture, ProjectorCapture
+from tokenprune.serving.vllm.towers.from_config import config_with_tower, encoder_layer
+from tokenprune.serving.vllm.worker.batches import arguments_of, image_batches, one_of
+from tokenprune.serving.vllm.worker.capture import ProjectorCapture
+from tokenprune.serving.vllm.worker.family import Family
 from tokenprune.serving.vllm.worker.positions import (
     StepPositions,
     append_offsets,
@@ -46,24 +55,11 @@ from tokenprune.serving.vllm.worker.rope import lengthen
 from tokenprune.serving.vllm.worker.selector import ImageSelector, spread, with_left
 from tokenprune.tokens import Layout
 
-if TYPE_CHECKING:
-    Base = Any
-else:
-    Base = object
 
-
-class PrunedModel(Base):
-    """Mixed in before a vLLM model class.
-
-    n_components: how many components a position ID has.
-    pruned: the modalities that are pruned.
-    one_size: whether all images of a call of the tower must have the same size.
-    """
+class PrunedModel(Family):
+    """Mixed in before a vLLM model class."""
 
     supports_mrope: ClassVar = True
-    n_components: ClassVar[int] = 1
-    pruned: ClassVar[Collection[str]] = ("image",)
-    one_size: ClassVar[bool] = False
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
@@ -94,62 +90,6 @@ class PrunedModel(Base):
             read_without_offsets(vllm_config.speculative_config, width)
         if first:
             warn_of_differences(model_config, self.settings, self.decoder)
-
-    # What a family answers.
-
-    @property
-    def decoder(self) -> Any:
-        """The module that holds the language model's rotary embeddings."""
-        return self.language_model
-
-    @property
-    def n_summed(self) -> int:
-        """How many side-by-side parts, each of the language model's width, sum to the features of a visual token."""
-        return 1
-
-    def make_capture(self) -> Capture:
-        """What captures the queries and keys of `attention_layer`."""
-        return AttentionCapture(self.attention_module(), n_heads(config_with_tower(self.config).vision_config))
-
-    @property
-    def tokenwise_projector(self) -> Any:
-        """The module that maps every patch to a visual token by itself, in families whose adapter has one; else
-        None."""
-        return None
-
-    def attention_module(self) -> Any:
-        """The attention module of `attention_layer`, in a tower of vLLM's own."""
-        raise NotImplementedError(f"{type(self).__name__} defines neither attention_module nor make_capture.")
-
-    def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
-        """The layout and declared statistics of every image, or separately pruned part, in a call of
-        `embed_multimodal`. `features` are those of the images or videos."""
-        raise NotImplementedError(f"{type(self).__name__} does not define encoded_images.")
-
-    def normed(self, image: Real[Tensor, "channels height width"]) -> Float[Tensor, "channels height width"]:
-        """The pixels of an image or tile as the tower's first layer sees them."""
-        return image
-
-    def make_patch_dropping(self) -> PatchDropping:
-        """What lets the tower encode only some patches."""
-        raise NotImplementedError(f"{type(self).__name__} does not define make_patch_dropping.")
-
-    def grids(self, arguments: dict[str, Any]) -> Int[Tensor, "images 3"]:
-        """How many frames, rows and columns of patches each image or video has, in a call of `embed_multimodal`."""
-        raise NotImplementedError(f"{type(self).__name__} does not define grids.")
-
-    def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
-        """How many rows each image or video has in those arguments of `embed_multimodal` that hold the rows of all in
-        sequence."""
-        return {}
-
-    def as_passed(self, feature: Any, item: PrunedItem) -> Any:
-        """An item of a prompt that was shrunk, with all that its position IDs depend on as it was passed."""
-        return feature
-
-    def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
-        """Each visual token's position ID minus that of the first one of the image or part."""
-        return torch.arange(image.layout.n_visual)[:, None]
 
     # What families use.
 
@@ -189,7 +129,9 @@ class PrunedModel(Base):
                 images = iter(self.encoded_images(arguments, encoded))
             self._clear()
             for features, item in zip(encoded, items[batch], strict=True):
-                placed.append(self._placed(features, list(islice(images, len(item.parts))), item))
+                frames = list(islice(images, item.n_encoded))
+                given = one_of(arguments, len(encoded), len(placed) - batch.start) if item.n_frames else {}
+                placed.append(self._placed(features, frames, item, given))
         return placed
 
     def embed_input_ids(
@@ -238,7 +180,13 @@ class PrunedModel(Base):
         ]
         parts = [None if item is None else item.places(self.settings) for item in items]
         counts = {id(feature): count for feature, count in zip(whole, parts, strict=True)}
-        ids, features, places = unpruned_prompt(tokens, whole, lambda feature: counts[id(feature)])
+        texts = {
+            id(feature): item.unpruned() if item is not None and item.n_frames else None
+            for feature, item in zip(whole, items, strict=True)
+        }
+        ids, features, places = unpruned_prompt(
+            tokens, whole, lambda feature: counts[id(feature)], lambda feature: texts[id(feature)]
+        )
         return pruned_ids(*self.unpruned_ids(ids, features), places)
 
     def unpruned_ids(self, ids: list[int], features: Any) -> tuple[Tensor, int]:
@@ -257,16 +205,22 @@ class PrunedModel(Base):
             if item is not None and self.selector.file is not None:
                 self.selector.file.name(item.key, feature.identifier)
 
-    def _placed(self, features: Tensor, images: Sequence[EncodedImage], item: PrunedItem) -> Tensor:
+    def _placed(
+        self, features: Tensor, images: Sequence[EncodedImage], item: PrunedItem, given: Mapping[str, Any]
+    ) -> Tensor:
+        """`given`: the arguments of a video whose frames are pruned together."""
         parts, indices, start = [], [], 0
         encoded = with_left(images, item, features.device)
+        if item.n_frames:
+            encoded = [EncodedImage.concat(encoded, video_layout)]
         for part, image, n_kept in zip(features.split(item.encoded), encoded, item.n_kept(self.settings), strict=True):
             part, image = spread(part, image, item)
             rows, kept = self.selector.select(part, image, item.asked, n_kept)
-            offsets = self.offsets(image).to(kept.device)[kept]
+            places, offsets = kept, self.offsets(image) if item.n_frames == 0 else self._video_offsets(item, given)
             if item.markers:
-                rows, offsets = self._among_markers(rows, kept, item)
-            parts.append(append_offsets(rows, offsets))
+                rows, places = self._among_markers(rows, kept, item)
+                offsets = offsets if item.n_frames else torch.arange(item.n_visual + len(item.markers))[:, None]
+            parts.append(append_offsets(rows, offsets.to(places.device)[places]))
             indices.append(kept + start)
             start += len(part)
         self.selector.record(item, torch.cat(indices))
@@ -276,10 +230,21 @@ class PrunedModel(Base):
         return placed
 
     def _among_markers(
-        self, rows: Float[Tensor, "kept width"], kept: Int[Tensor, " kept"], item: PrunedItem
-    ) -> tuple[Float[Tensor, "places width"], Int[Tensor, "places 1"]]:
-        """The rows of an image's kept tokens and the embeddings of its markers, in order, and their offsets."""
+        self, rows: Float[Tensor, "kept columns"], kept: Int[Tensor, " kept"], item: PrunedItem
+    ) -> tuple[Float[Tensor, "places columns"], Int[Tensor, " places"]]:
+        """The rows of an item's kept tokens and the embeddings of its markers, in order, and their places. What the
+        tower adds to decoder layers is in further columns, which are zero for markers."""
         places, ids = torch.tensor(item.markers, device=rows.device).T
         visual = visual_among(item.markers, item.n_visual).to(kept.device)
-        offsets, order = torch.cat([visual[kept], places]).sort()
-        return torch.cat([rows, super().embed_input_ids(ids).to(rows)])[order], offsets[:, None]
+        in_order, order = torch.cat([visual[kept], places]).sort()
+        text = super().embed_input_ids(ids).to(rows)
+        return torch.cat([rows, pad(text, (0, rows.shape[1] - text.shape[1]))])[order], in_order
+
+    def _video_offsets(self, item: PrunedItem, given: Mapping[str, Any]) -> Int[Tensor, "places components"]:
+        """The position ID of each token of a video's placeholder minus that of the first one."""
+        ids, visual = item.unpruned()
+        data = {name: MultiModalFieldElem(data=value, field=MultiModalBatchedField()) for name, value in given.items()}
+        where = PlaceholderRange(0, len(ids), is_embed=visual)
+        video = MultiModalFeatureSpec(MultiModalKwargsItem(data), "video", "", where)
+        found = self.unpruned_ids(ids, [video])[0][: self.n_components]
+        return (found - found[:, :1]).T

@@ -125,12 +125,15 @@ def unpruned_prompt(
     ids: list[int],
     features: Sequence[MultiModalFeatureSpec],
     counts: Callable[[MultiModalFeatureSpec], Sequence[tuple[int, int]] | None],
+    written: Callable[[MultiModalFeatureSpec], tuple[list[int], Tensor] | None] = lambda _: None,
 ) -> tuple[list[int], list[MultiModalFeatureSpec], list[Place]]:
     """The prompt as it would be without pruning: its token IDs, its images and videos, and the places of everything
     pruned separately.
 
     counts: how many visual tokens each part of an item had, including markers between them, and how many it has; None
         for an item that is not pruned.
+    written: the unpruned placeholder of an item whose text has placeholder tokens too, and which of it is visual; None
+        for other items.
     """
     prompt: list[int] = []
     moved, places, done = [], [], 0
@@ -143,6 +146,12 @@ def unpruned_prompt(
         if count is None:
             moved.append(replace(feature, mm_position=replace(where, offset=start)))
             prompt += ids[where.offset + shared : done]
+            continue
+        if (text := written(feature)) is not None:
+            (n, n_kept), (whole, visual) = count[0], text
+            places.append(Place(n_kept, start, n))
+            moved.append(replace(feature, mm_position=PlaceholderRange(start, n, is_embed=visual)))
+            prompt += whole
             continue
         repeats, dropped = torch.ones_like(index), 0
         for part, (n, n_kept) in zip(visual_places(where).split([kept for _, kept in count]), count, strict=True):
