@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = image_parser(__doc__, "kept_tokens.png", "a bundled scene")
     shared.add_option(parser, "strategy", shared.strategies(), default=EXPLAINED_STRATEGIES)
     shared.add_option(parser, "keep_ratio", shared.keep_ratios(), default=[KEEP_RATIO])
-    shared.add_option(parser, "position_ids", shared.position_ids(), default=["original"])
+    shared.add_option(parser, "position_ids", shared.position_ids(), default=None)
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with a slider over the keep ratio")
     options = parser.parse_args(arguments)
     model, processor = load_model(options.model, "auto")

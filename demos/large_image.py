@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model, processor = load_model(options.model, "auto")
     number = 3 if options.number is None else options.number
     image, question, box = question_of(options, LARGE, number, model, processor)
-    (pruned,) = make_setups([options.strategy], [options.keep_ratio], ["original"], baselines=[])
+    (pruned,) = make_setups([options.strategy], [options.keep_ratio], None, baselines=[])
     examined = large_image.examine(model, processor, image, question, pruned, box, options.layer)
     print(examined.look)
     large_image.draw(examined, options.output)

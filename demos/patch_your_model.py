@@ -56,7 +56,7 @@ def main(arguments=None):
     path, question = options.image, options.question
     if path is None:
         path, question = SCENES / "images" / "val_000007.webp", "what does the sign say?"
-    (pruned,) = make_setups([options.strategy], [options.keep_ratio], ["original"], baselines=[])
+    (pruned,) = make_setups([options.strategy], [options.keep_ratio], None, baselines=[])
     if not isinstance(pruned, Pruned):
         raise tokenprune.SettingError(f"--strategy {options.strategy}: prunes nothing; name a strategy, such as fopru")
     model, processor = load_model(options.model, "auto")

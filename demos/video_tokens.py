@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         processor,
         read_clip(options.video, options.frames),
         options.question,
-        make_setups(options.strategy, options.keep_ratio, ["original"], baselines=[]),
+        make_setups(options.strategy, options.keep_ratio, None, baselines=[]),
         name=public_name(options.model),
         rounds=0,
     )

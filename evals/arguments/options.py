@@ -124,7 +124,7 @@ def keep_ratios(also: str = "") -> Metadata:
     }
 
 
-def position_ids(also: str = "") -> Metadata:
+def position_ids(also: str = " (default: the strategy's)") -> Metadata:
     return {
         "nargs": "+",
         "choices": POSITION_IDS,

@@ -19,7 +19,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     shared.add_option(parser, "strategy", shared.strategies(), default=["efficientvla"])
     shared.add_option(parser, "keep_ratio", shared.keep_ratios(), default=[0.5, 0.25])
-    shared.add_option(parser, "position_ids", shared.position_ids(), default=["original"])
+    shared.add_option(parser, "position_ids", shared.position_ids(), default=None)
     parser.add_argument(
         "--limit",
         type=at_least(1),

@@ -103,7 +103,7 @@ def run(options: Namespace) -> None:
         raise SettingError("--new-tokens and --memory have no effect without --throughput. Add it, or leave them out.")
     shape, n_new = options.shape or SHAPE, options.new_tokens or NEW_TOKENS
     Record.check_path(options.output)
-    pruned = pruned_setups(options.strategy, options.keep_ratio, ["original"])
+    pruned = pruned_setups(options.strategy, options.keep_ratio)
     keeps_memory = keep_memory()
     side = _side(options, shape)
     model, processor, name = _model(options, shape)

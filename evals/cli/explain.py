@@ -16,7 +16,7 @@ def add_options(parser: ArgumentParser) -> None:
     default = f"{' '.join(EXPLAINED_STRATEGIES)}, for a video {' '.join(OF_VIDEOS)}, if the model supports them"
     shared.add_option(parser, "strategy", shared.strategies(f" (default: {default})"), default=())
     shared.add_option(parser, "keep_ratio", shared.keep_ratios(), default=DEFAULT_KEEP_RATIOS)
-    shared.add_option(parser, "position_ids", shared.position_ids(), default=["original"])
+    shared.add_option(parser, "position_ids", shared.position_ids(), default=None)
     shared.add_box(parser)
     shared.add_option(parser, "model", shared.MODEL)
     shared.add_dtype(parser)

@@ -81,8 +81,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--position-ids",
         "--position_ids",
         choices=POSITION_IDS,
-        default=POSITION_IDS[0],
-        help="position IDs of the kept tokens: original or compact (renumbered)",
+        help="position IDs of the kept tokens: original or compact, renumbered (default: the strategy's)",
     )
     parser.add_argument(
         "--record",

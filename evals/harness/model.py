@@ -52,7 +52,7 @@ class HarnessModel:
         pretrained: str,
         strategy: str | None = None,
         *,
-        position_ids: PositionIds = "original",
+        position_ids: PositionIds | None = None,
         dtype: str = "auto",
         device: str | None = None,
         device_map: str | None = None,

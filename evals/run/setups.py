@@ -142,7 +142,7 @@ class Downsampled(Setup):
 def make_setups(
     strategies: Sequence[str | tokenprune.Strategy] = DEFAULT_STRATEGIES,
     keep_ratios: Sequence[float] = DEFAULT_KEEP_RATIOS,
-    position_ids: Sequence[str] = POSITION_IDS,
+    position_ids: Sequence[str] | None = POSITION_IDS,
     baselines: Sequence[str] = (UNPRUNED,),
 ) -> list[Setup]:
     """Return the unpruned model if it is among the `baselines`, then all strategies and other baselines at each ratio.
@@ -150,9 +150,10 @@ def make_setups(
     A strategy is a string for `tokenprune.strategies.parse`: `fopru:mode=row`, or
     `my_package.my_module:MyStrategy,layer=2`. A settings file is given by its path, `settings.json`, and is used only
     at the keep ratio that it was found for; SettingError if that is not among `keep_ratios`. `downsample` shrinks the
-    image instead. A Strategy object is used at each of the keep ratios. SettingError if two setups have the same name.
+    image instead. A Strategy object is used at each of the keep ratios. position_ids None: those that each strategy has
+    by default. SettingError if two setups have the same name.
     """
-    for ids in position_ids:
+    for ids in position_ids or ():
         if ids not in POSITION_IDS:
             raise tokenprune.SettingError(unknown("kind of position IDs", ids, POSITION_IDS))
     named = [*strategies, *(name for name in baselines if name != UNPRUNED and name not in strategies)]
@@ -167,7 +168,8 @@ def make_setups(
         if isinstance(one, Pruned):
             if len(full[one.label, one.keep_ratio]) > 1:
                 one = replace(one, label=_full_label(strategy))
-            setups += [replace(one, position_ids=cast(PositionIds, ids)) for ids in position_ids]
+            kinds = [one.strategy.default_position_ids] if position_ids is None else position_ids
+            setups += [replace(one, position_ids=cast(PositionIds, ids)) for ids in kinds]
         else:
             setups.append(one)
     for name, count in Counter(str(setup.key) for setup in setups).items():
@@ -179,13 +181,12 @@ def make_setups(
     return setups
 
 
-def pruned_setups(strategies: Sequence[str], keep_ratios: Sequence[float], position_ids: Sequence[str]) -> list[Pruned]:
-    """Return `make_setups` without baselines, for commands that compare strategies only. SettingError for downsample,
-    which they cannot run."""
+def pruned_setups(
+    strategies: Sequence[str], keep_ratios: Sequence[float], position_ids: Sequence[str] | None = None
+) -> list[Pruned]:
+    """Return `make_setups` without baselines. SettingError for downsample, which only eval can run."""
     if DOWNSAMPLE in strategies:
-        raise tokenprune.SettingError(
-            f"{DOWNSAMPLE} prunes nothing, so only `tokenprune eval` measures it. Leave it out of --strategy"
-        )
+        raise tokenprune.SettingError(f"{DOWNSAMPLE} prunes nothing, so only `tokenprune eval` measures it")
     return [setup for setup in make_setups(strategies, keep_ratios, position_ids, ()) if isinstance(setup, Pruned)]
 
 
@@ -207,7 +208,7 @@ def _accepted(name: str, check: Callable[[Pruned], object]) -> tuple[str | None,
     why = None
     for tried in dict.fromkeys((name, name.partition(":")[0])):
         try:
-            check(pruned_setups([tried], [0.5], ["original"])[0])
+            check(pruned_setups([tried], [0.5])[0])
         except tokenprune.UnsupportedError as error:
             why = why or error
         else:

@@ -77,6 +77,14 @@ def test_the_override_holds_strategy_and_settings(llava: Path, capsys: pytest.Ca
     assert found == Settings(parse(DEFAULT_STRATEGY, keep_ratio=0.25), "compact", "kept.jsonl")
 
 
+@pytest.mark.parametrize("ids", ["compact", "original"])
+def test_position_ids_other_than_the_strategys_own(ids: str, llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for chosen in ([], ["--position-ids", ids]):
+        written = overrides_in(printed(capsys, llava, "--strategy", "downsample", *chosen))["tokenprune"]
+        assert ("position_ids" in written) == (chosen != [] and ids == "original")
+        assert Settings.read(written).position_ids == (ids if chosen else "compact")
+
+
 @pytest.mark.parametrize(
     "text", ["visionzip:layer=-2", "vispruner:layer=-2,important=0.6", "grid", "prumerge:plus=True"]
 )

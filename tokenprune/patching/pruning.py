@@ -54,7 +54,7 @@ def patch(
     model: nn.Module,
     strategy: Strategy,
     *,
-    position_ids: PositionIds = "original",
+    position_ids: PositionIds | None = None,
     adapter: type[ModelAdapter] | None = None,
 ) -> PatchHandle: ...
 @overload
@@ -62,7 +62,7 @@ def patch(
     model: nn.Module,
     strategy: str | PathLike[str],
     *,
-    position_ids: PositionIds = "original",
+    position_ids: PositionIds | None = None,
     adapter: type[ModelAdapter] | None = None,
     keep_ratio: float | None = ...,
     keep: int | None = ...,
@@ -72,7 +72,7 @@ def patch(
     model: object,
     strategy: object,
     *,
-    position_ids: str = "original",
+    position_ids: str | None = None,
     adapter: object = None,
     **settings: Any,
 ) -> PatchHandle:
@@ -91,7 +91,8 @@ def patch(
         the file was made for a model with another number of layers.
     position_ids: "original" keeps every token, including the text after the images and the answer, at the position ID
         that it has without pruning (GAP, https://arxiv.org/abs/2506.21873). "compact" renumbers without gaps; where
-        IDs have several components (Qwen-VL), it numbers the kept tokens one by one in all of them, like text.
+        IDs have several components (Qwen-VL), it numbers the kept tokens one by one in all of them, like text. None is
+        the strategy's default: "original", except for Downsample.
     adapter: an adapter class to use instead of the one registered for the model's class. GenericAdapter fits many
         classes without an adapter, but has not been tested on them.
 
@@ -106,6 +107,7 @@ def patch(
         chosen, file = _object(strategy, settings), None
     else:
         chosen, file = _named(strategy, settings)
+    position_ids = chosen.default_position_ids if position_ids is None else position_ids
     check_choice("patch", "position_ids", position_ids, ("original", "compact"))
     model = unwrap_model(model)
     model_adapter = adapter_for(model, adapter)

@@ -39,7 +39,7 @@ class Compose(ResizeStrategy, PatchStrategy, TowerStrategy, StagedStrategy):
     The budget of every step counts all visual tokens of the image, so the last one applies to the whole image: here a
     quarter of its tokens, or what PixelPrune keeps, if that is less. After Downsample, the image is the smaller one:
     `downsample:keep_ratio=0.5+mosaic:keep_ratio=0.5` leaves a quarter. The report's `steps` lists what each step before
-    the language model kept.
+    the language model kept. Position IDs are original by default, also after Downsample.
 
     steps: strategies, or strings for `parse`, in the order in which they prune: by shrinking the image, before
         the vision tower, in it, before the language model (any number), inside it. After the image is shrunk, none may

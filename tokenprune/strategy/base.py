@@ -16,6 +16,7 @@ from tokenprune.checks import check_budget, check_choice, plain
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, budget
 from tokenprune.selection.precision import without_autocast
+from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategy.record import Record
 from tokenprune.tokens.visual import VisualTokens
 
@@ -32,6 +33,7 @@ class Strategy(ABC):
 
     needs: names from `tokenprune.tokens.STATISTICS` that `select` reads from its tokens. A class attribute; a
         strategy whose settings decide what it reads overrides it with a property.
+    default_position_ids: those that it is used with unless the user chooses, see `tokenprune.patch`.
     default_keep_ratio: a quarter, or what the paper's or its code's own schedule amounts to, if there is only one.
     record: what this repository's pages and tests say about it; of no use in other packages.
     whole_image: whether `select` needs all tokens of an image, so that no other strategy may come before it.
@@ -42,6 +44,7 @@ class Strategy(ABC):
     record: ClassVar[Record] = Record(keeps="")
     needs: ClassVar[frozenset[str]] = frozenset()
     default_keep_ratio: ClassVar[float] = 0.25
+    default_position_ids: ClassVar[PositionIds] = "original"
     whole_image: ClassVar[bool] = False
     all_enter: ClassVar[bool] = False
     budgets: ClassVar[tuple[str, ...]] = ("image", "tile")  # what `budget_per` may be

@@ -48,6 +48,13 @@ def test_baselines_are_added_once() -> None:
         make_setups(["grid"], [0.5], ["orginal"])
 
 
+def test_position_ids_by_default_are_the_strategys() -> None:
+    whole, composed = (
+        make_setups([one], [0.25], None, ()) for one in (tokenprune.Downsample(), "downsample:keep_ratio=0.5+grid")
+    )
+    assert [setup.position_ids for setup in (*whole, *composed)] == ["compact", "original"]
+
+
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [

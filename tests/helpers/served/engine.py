@@ -26,6 +26,7 @@ from helpers.served.reference import Answer, Request, answers, chunk, draw, film
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.architectures.architecture import Architecture
+from tokenprune.strategies.parsing import StrategySpec
 
 TOLERANCE = 1e-4
 VLLM = find_spec("vllm")
@@ -63,7 +64,8 @@ def expected(
 ) -> list[Answer]:
     """Return the answers of transformers with tokenprune, for the settings of an engine."""
     strategy = {name: value for name, value in settings.items() if name not in ("position_ids", "record")}
-    ids: PositionIds = position_ids or settings.get("position_ids", "original")
+    by_default = StrategySpec.read(settings["strategy"]).strategy_class.default_position_ids
+    ids: PositionIds = position_ids or settings.get("position_ids", by_default)
     arguments = (model, strategy.pop("strategy"), strategy, ids, requests)
     if (model / stored.NAMED).exists():
         if loader := os.environ.get("STORE_ANSWERS"):

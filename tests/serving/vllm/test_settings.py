@@ -29,6 +29,13 @@ def test_a_settings_file_that_tune_could_not_prove(tmp_path: Path) -> None:
     assert Settings.read({"strategy": f"pixelprune+{path}:unproven"}).strategy.keep_ratio == 0.5
 
 
+def test_position_ids_by_default() -> None:
+    written = {"strategy": "downsample", "keep_ratio": 0.5}
+    assert Settings.read(written).position_ids == "compact"
+    assert Settings.read({**written, "position_ids": "original"}).position_ids == "original"
+    assert Settings.read({"strategy": "downsample:keep_ratio=0.5+mosaic"}).position_ids == "original"
+
+
 @pytest.mark.parametrize(
     ("architecture", "counts"),
     [("TokenPruneGlm5Next", True), ("TokenPruneGlmOcr", False), ("TokenPruneMiniMaxM3", False)],

@@ -75,6 +75,18 @@ def test_it_is_as_if_the_images_had_been_passed_small(name: str, what: str, posi
             assert image.n_kept == image.shrunk.layout.n_visual <= max(strategy.budget(image.n_visual), image.grid[0])
 
 
+def test_position_ids_by_default(tmp_path: Path) -> None:
+    """Compact, unless the user chooses, or another strategy follows."""
+    model = FAMILIES["llava-clip"].build()
+    (file := tmp_path / "half.json").write_text(json.dumps({"strategy": "downsample", "settings": {"keep_ratio": 0.5}}))
+    both = "downsample:keep_ratio=0.5+mosaic:keep_ratio=0.5"
+    for strategy, ids in [("downsample", "compact"), (file, "compact"), (both, "original"), ("mosaic", "original")]:
+        with tokenprune.patch(model, strategy) as handle:
+            assert handle.position_ids == ids
+        with tokenprune.patch(model, strategy, position_ids="original") as handle:
+            assert handle.position_ids == "original"
+
+
 @pytest.mark.parametrize("name", ["llava-clip", "qwen2.5-vl"])
 @pytest.mark.parametrize("then", [FoPru(keep=3), Mosaic(keep=3), PruMerge(keep=3), FastV(layer=1, keep=3)], ids=repr)
 def test_what_prunes_after_it_prunes_a_small_image(name: str, then: tokenprune.Strategy) -> None:

@@ -24,7 +24,7 @@ def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str
     settings that do not fit it, as the engine does when it starts.
     """
     written = {"strategy": name_of(type(settings.strategy)), **changed_settings(settings.strategy)}
-    if settings.position_ids != "original":
+    if settings.position_ids != settings.strategy.default_position_ids:
         written["position_ids"] = settings.position_ids
     if settings.record is not None:
         written["record"] = settings.record

@@ -66,17 +66,21 @@ class Budget:
 class Settings:
     """An engine's pruning settings.
 
-    position_ids: as in `tokenprune.patch`.
+    position_ids: as in `tokenprune.patch`; None becomes the strategy's default.
     record: the path of a file that gets one JSON line per encoded image, or None.
     keep_in_prompt: the most visual tokens that the images and videos of a prompt keep together, or None.
     whole_videos: whether all frames of a video share one budget.
     """
 
     strategy: Strategy
-    position_ids: PositionIds = "original"
+    position_ids: PositionIds | None = None
     record: str | None = None
     keep_in_prompt: int | None = None
     whole_videos: bool = False
+
+    def __post_init__(self) -> None:
+        if self.position_ids is None:
+            object.__setattr__(self, "position_ids", self.strategy.default_position_ids)
 
     @classmethod
     def read(cls, written: object) -> Settings:
@@ -192,6 +196,11 @@ class Settings:
     def shrinks(self) -> bool:
         """Whether smaller versions of images are encoded."""
         return "shrunk" in self.strategy.needs
+
+    @property
+    def only_shrinks(self) -> bool:
+        """Whether all visual tokens of smaller versions are kept, so that the model numbers prompts as usual."""
+        return self.shrinks and not isinstance(self.strategy, Compose)
 
     @property
     def needs_video(self) -> bool:

@@ -130,6 +130,9 @@ def test_compact_ids_of_a_cached_prefix() -> None:
     check_engine(LLAVA, config)
     with pytest.raises(UnsupportedError, match="Write --no-enable-prefix-caching"):
         check_engine(qwen, config)
+    check_engine(qwen, engine_config("downsample"))  # numbers every image by itself, as the model does
+    with pytest.raises(UnsupportedError, match="Write --no-enable-prefix-caching"):
+        check_engine(qwen, engine_config("downsample+fopru", position_ids="compact"))
     config.cache_config.enable_prefix_caching = False
     check_engine(qwen, config)
     for owner, option in ((config, "kv_transfer_config"), (config.cache_config, "kv_offloading_size")):

@@ -102,4 +102,4 @@ def test_an_image_may_lose_more_than_its_budget_says(strategy: Strategy) -> None
 
 
 def test_a_smaller_image_may_have_half_its_budget() -> None:
-    assert Settings(Downsample(keep_ratio=0.125)).n_positions(1000) == 16 * 1000
+    assert Settings(Downsample(keep_ratio=0.125), "original").n_positions(1000) == 16 * 1000

@@ -103,7 +103,7 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
             f"mrope_section, so vLLM would give it one. Copy rope_parameters, or in older files rope_scaling, from the "
             f"config.json of the model that it is made from."
         )
-    if settings.position_ids == "compact":
+    if settings.position_ids == "compact" and not settings.only_shrinks:
         check_kept_keys(vllm_config)
 
 
