@@ -138,7 +138,7 @@ fuzz: install
 tables: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tokenprune.evals.dev.measure
 	$(BIN)/python -m tokenprune.evals.dev.tables README.md tokenprune/strategies/catalogue.md \
-		tokenprune/strategies/__init__.pyi evals/results/*.md
+		tokenprune/strategies/__init__.pyi evals/tasks/sets.md evals/results/*.md
 
 # Trains the bundled model again, in several days, from its sources and from version 1, whose weights are in the history (its
 # recipe too, see evals/dev/train/__init__.py). An interrupted run resumes.

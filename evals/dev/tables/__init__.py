@@ -5,4 +5,5 @@ accuracy   what pruning loses
 speed      time and memory
 catalogue  what each strategy keeps
 served     the models that are pruned inside vLLM
+sets       where published sets come from
 """

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from tokenprune.evals.dev.tables import catalogue, served
+from tokenprune.evals.dev.tables import catalogue, served, sets
 from tokenprune.evals.dev.tables.accuracy import (
     adapted,
     headline,
@@ -48,6 +48,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "before the tower": tower.before,
     "in the tower": tower.inside,
     "served models": served.table,
+    "published sets": sets.table,
     "strategies": catalogue.summary,
     **{f"strategies: {folder}": partial(catalogue.stored, folder) for folder in catalogue.FOLDERS},
 }

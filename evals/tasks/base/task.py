@@ -12,6 +12,7 @@ from tokenprune.evals.reading.fields import check_distinct
 from tokenprune.evals.reading.hub import check_complete, table_records
 from tokenprune.evals.reading.records import Record
 from tokenprune.evals.tasks.base.metric import Metric, Ratio
+from tokenprune.evals.tasks.base.published import Published, published_sets
 from tokenprune.evals.tasks.base.question import Question
 
 Answered = Sequence[tuple[Question, str]]
@@ -33,6 +34,11 @@ class Task(ABC):
 
     name: str
     title: str
+
+    @property
+    def published(self) -> Published | None:
+        """Where the set is published; None for a user's own questions, and for any set in a file format."""
+        return published_sets().get(self.name)
 
     @abstractmethod
     def files(self, folder: Path) -> Sequence[Path]:

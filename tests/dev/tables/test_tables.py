@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted((ROOT / "evals" / "results").glob("*.md"))
 SERVED = ROOT / "tokenprune" / "serving" / "models.md"
 CATALOGUE = ROOT / "tokenprune" / "strategies" / "catalogue.md"
-DOCUMENTS = [ROOT / "README.md", ROOT / "evals" / "README.md", CATALOGUE, SERVED, *PAGES]
+SETS = ROOT / "evals" / "tasks" / "sets.md"
+DOCUMENTS = [ROOT / "README.md", ROOT / "evals" / "README.md", CATALOGUE, SERVED, SETS, *PAGES]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
