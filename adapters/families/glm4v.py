@@ -16,7 +16,12 @@ from tokenprune.adapters.towers.qwen import NORMED_TOWER
 from tokenprune.encoded import Modality
 
 
-@register_adapter("Glm4vForConditionalGeneration", "Glm46VForConditionalGeneration", "Glm4vMoeForConditionalGeneration")
+@register_adapter(
+    "Glm4vForConditionalGeneration",
+    "Glm46VForConditionalGeneration",
+    "Glm4vMoeForConditionalGeneration",
+    prompt_style="glm-v",
+)
 class Glm4vAdapter(Qwen2VLAdapter):
     """For Glm4v-, Glm46V- and Glm4vMoeForConditionalGeneration.
 

@@ -83,9 +83,12 @@ _JSON = re.compile(rf"\[\s*{_four(r'[0-9]{1,5}(?:[.][0-9]+)?')}\s*\]")
 #:   and three decimals without spaces, against shikras/shikra's box_process_function.py;
 #: - minigpt-v2: prompt, pattern, hundredths and optional spaces, against Vision-CAIR/MiniGPT-4's eval_ref.py;
 #: - qwen-vl: prompt, pattern and the far side as 999, against QwenLM/Qwen-VL's evaluate_grounding.py;
-#: - internvl: prompt, against MoritzLaurer/open_models_special_prompts on the Hub.
+#: - internvl: prompt, against MoritzLaurer/open_models_special_prompts on the Hub;
+#: - glm-v: prompt, thousandths, and brackets of any kind, against zai-org/GLM-V's README;
+#: - deepseek-vl2: prompt and the far side as 999, against an author's explanation (discussion 2 of AskUI/PTA-1, Hub).
 #: The others follow the models' cards and papers. Qwen2-VL's chat models have no published prompt for boxes: their
-#: markers are published, and users found that they write thousandths.
+#: markers are published, and users found that they write thousandths. Left out are Gemma 3 and 4, Qwen-Omni, MiniCPM-V,
+#: Molmo 2, Kimi K2.5 and Ovis, of which no prompt with a stated unit was found.
 BOX_FORMATS = {
     "llava": BoxFormat(
         "Please provide the bounding box coordinate of the region this sentence describes: {}",
@@ -139,6 +142,20 @@ BOX_FORMATS = {
         "Please provide the bounding box coordinate of the region this sentence describes: <ref>{}</ref>",
         _JSON,
         unit=1000,
+        written="[{:.0f}, {:.0f}, {:.0f}, {:.0f}]",
+        max_new_tokens=64,
+    ),
+    "glm-v": BoxFormat(
+        "Help me to locate {} in the image and give me its bounding boxes.",
+        re.compile(rf"[\[({{<]\s*{_four(r'[0-9]{1,4}')}\s*[\])}}>]"),
+        unit=1000,
+        written="[{:.0f}, {:.0f}, {:.0f}, {:.0f}]",
+        max_new_tokens=64,
+    ),
+    "deepseek-vl2": BoxFormat(
+        "<|ref|>{}<|/ref|>",
+        _JSON,
+        unit=999,
         written="[{:.0f}, {:.0f}, {:.0f}, {:.0f}]",
         max_new_tokens=64,
     ),

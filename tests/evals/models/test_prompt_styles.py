@@ -90,6 +90,9 @@ def test_what_is_written_is_read_back(name: str, seen: str) -> None:
         ("qwen2.5-vl", '```json\n[\n\t{"bbox_2d": [75, 100, 225, 200], "label": "the box"}\n]\n```'),
         ("qwen3-vl", '[{"bbox_2d": [250, 500, 750, 1000], "label": "the box"}]'),
         ("internvl", "<ref>the box</ref><box>[[250, 500, 750, 1000]]</box>"),
+        ("glm-v", "It is at <|begin_of_box|>[[250,500,750,1000]]<|end_of_box|>."),
+        ("glm-v", "<250, 500, 750, 1000>"),
+        ("deepseek-vl2", "<|ref|>the box<|/ref|><|det|>[[250, 500, 750, 999]]<|/det|>"),
         ("paligemma", "<loc0512><loc0256><loc1024><loc0768> the box"),
         ("llava", "[0.25, 0.50, 0.75, 1.00]"),
     ],
@@ -115,6 +118,7 @@ def test_style_of_a_model() -> None:
 
     assert of(model_type="llava").boxes == BOX_FORMATS["llava"]
     assert of(model_type="qwen2_vl").boxes == BOX_FORMATS["qwen2-vl"]
+    assert of(model_type="glm4v_moe").boxes == BOX_FORMATS["glm-v"]
     assert of(model_type="qwen3_5_moe").boxes == BOX_FORMATS["qwen3-vl"]
     bundled = of(model_type="llava", prompt_style="bundled")
     assert bundled.boxes == BOX_FORMATS["bundled"]
@@ -147,6 +151,7 @@ def test_style_of_a_model() -> None:
         ("qwen2-vl", "(0,0),(1000,500)", (0, 0, 1, 0.5)),
         ("minigpt-v2", "<unk> {<12> <34> <56><78>}", (0.12, 0.34, 0.56, 0.78)),
         ("minigpt-v2", "{<12><34><56>}", None),
+        ("glm-v", "[12, 34, 56, 78", None),
         ("shikra", "Answer: [0.120,0.340,0.560,0.780] .", (0.12, 0.34, 0.56, 0.78)),
     ],
 )
