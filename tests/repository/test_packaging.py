@@ -152,7 +152,7 @@ def test_wheel_and_sdist(clone: Path, python: Path, tmp_path: Path) -> None:
     wheel_names = zipfile.ZipFile(wheel).namelist()
     with tarfile.open(sdist) as archive:
         sdist_names = archive.getnames()
-    for suffix in ("tokenprune/py.typed", "LICENSE", "NOTICE"):
+    for suffix in ("tokenprune/py.typed", "evals/tasks/sets.toml", "LICENSE", "NOTICE"):
         assert any(name.endswith(suffix) for name in wheel_names), suffix
         assert any(name.endswith(suffix) for name in sdist_names), suffix
     pages = {str(path.relative_to(ROOT)) for path in (ROOT / "evals").glob("*/templates/*")}

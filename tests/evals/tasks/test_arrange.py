@@ -102,7 +102,7 @@ def lost_part(source: Path) -> None:
         ("ocrbench", gone, r"snapshot: no such folder; type `hf download echo840/OCRBench"),
         ("ocrbench", without_table, r"snapshot: no data/\*\.parquet of echo840/OCRBench; type `hf download"),
         ("ocrbench", truncated_table, r"test-00000-of-00001\.parquet: not a complete parquet file .*download it again"),
-        ("ocrbench", part_of_two, r"holds 1 of the 2 files of test"),
+        ("ocrbench", part_of_two, r"snapshot/data: holds 1 of the 2 files of test"),
         ("videomme", without_archive, r"snapshot: no videos_chunked_\*\.zip of lmms-lab/Video-MME; type `hf download"),
         ("videomme", truncated_archive, r"videos_chunked_01\.zip: not a complete archive .*download it again"),
         ("longvideobench", lost_part, r"videos\.tar\.part\.aa: not a complete archive .*download it again"),
