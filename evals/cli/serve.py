@@ -78,6 +78,12 @@ def add_options(parser: ArgumentParser) -> None:
         help="most visual tokens that the images and videos of a prompt keep together (default: no limit)",
     )
     parser.add_argument(
+        "--whole-videos",
+        "--whole_videos",
+        action="store_true",
+        help="let all frames of a video share one budget (default: each has its own)",
+    )
+    parser.add_argument(
         "--position-ids",
         "--position_ids",
         choices=POSITION_IDS,
@@ -113,7 +119,8 @@ def run(options: Namespace) -> None:
 
     The model may also come first, as in `vllm serve MODEL`. With vLLM's option --trust-request-mm-kwargs, a request may
     set its own keep ratio, "mm_processor_kwargs": {"keep_ratio": 0.5}, where 1.0 turns pruning off; or {"keep": 256}
-    visual tokens of each image; or {"keep_in_prompt": 1024} of all together. GET /tokenprune returns the settings.
+    visual tokens of each image; {"video_keep_ratio": 0.1}; or {"keep_in_prompt": 1024} of all together. GET /tokenprune
+    returns the settings.
     """
     from tokenprune.errors import SettingError
     from tokenprune.evals.adapt.record import AdapterRecord
@@ -180,8 +187,8 @@ def _overrides(config: Mapping[str, Any], options: Namespace, trained: Any) -> d
     budget = {} if options.keep_ratio is None else {"keep_ratio": options.keep_ratio}
 
     def with_strategy(strategy: Any) -> dict[str, Any]:
-        settings = Settings(strategy, options.position_ids, options.record, options.keep_in_prompt)
-        return overrides(config, settings, options.hf_overrides)
+        own = options.position_ids, options.record, options.keep_in_prompt, options.whole_videos
+        return overrides(config, Settings(strategy, *own), options.hf_overrides)
 
     def of(text: str) -> dict[str, Any]:
         return with_strategy(StrategySpec.read(text).make(budget))

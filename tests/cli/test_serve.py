@@ -85,6 +85,12 @@ def test_position_ids_other_than_the_strategys_own(ids: str, llava: Path, capsys
         assert Settings.read(written).position_ids == (ids if chosen else "compact")
 
 
+def test_whole_videos(llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = overrides_in(printed(capsys, write_model(tmp_path / "qwen", "qwen2_5_vl"), "--whole-videos"))
+    assert Settings.read(found["tokenprune"]) == Settings(parse(DEFAULT_STRATEGY, keep_ratio=0.25), whole_videos=True)
+    assert "does not prune the frames of a video together" in command("serve", "--model", llava, "--whole-videos")
+
+
 @pytest.mark.parametrize(
     "text", ["visionzip:layer=-2", "vispruner:layer=-2,important=0.6", "grid", "prumerge:plus=True"]
 )

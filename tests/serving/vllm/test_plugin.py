@@ -29,18 +29,22 @@ pytestmark = needs_vllm
 
 
 @pytest.mark.parametrize("name", ["TokenPruneQwen3_5", "Qwen3_5ForConditionalGeneration"])
-def test_what_vllm_sets_for_a_class(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_vllm_sets_for_a_class(
+    name: str, monkeypatch: pytest.MonkeyPatch, vllm_log: pytest.LogCaptureFixture
+) -> None:
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
     register()
     register()
     monkeypatch.setattr(engine_options, "check_engine", lambda *_: None)
     text, cache = SimpleNamespace(mamba_ssm_dtype="float32"), SimpleNamespace(mamba_ssm_cache_dtype="auto")
-    ours = SimpleNamespace(architectures=[name], tokenprune={"strategy": "fopru"})  # which the log line names
+    ours = SimpleNamespace(architectures=[name], tokenprune={"strategy": "evs"})  # which the log line names
     model = SimpleNamespace(hf_config=ours, hf_text_config=text)
     config: Any = SimpleNamespace(model_config=model, cache_config=cache)
-    MODELS_CONFIG_MAP[name].verify_and_update_config(config)
+    with vllm_log.at_level(logging.INFO, "vllm"):
+        MODELS_CONFIG_MAP[name].verify_and_update_config(config)
     assert cache.mamba_ssm_cache_dtype == "float32"
+    assert ("It leaves images whole." in vllm_log.text) == name.startswith("TokenPrune")
 
 
 @pytest.mark.parametrize(

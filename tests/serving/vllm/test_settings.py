@@ -78,8 +78,9 @@ def test_keep_ratio_of_a_request() -> None:
     budgets = (None, Budget(0.5), Budget(1.0), Budget(keep=5), Budget(keep=50))
     assert [settings.budget(36, asked) for asked in budgets] == [10, 18, 36, 5, 36]
     for wrong in (0, 1.5, -1, "0.5", True, float("nan"), [0.5]):
-        with pytest.raises(SettingError, match=r"^mm_processor_kwargs: keep_ratio=.* is not a fraction"):
-            split_request({"keep_ratio": wrong})
+        for name, modality in (("keep_ratio", "image"), ("video_keep_ratio", "video")):
+            with pytest.raises(SettingError, match=r"^mm_processor_kwargs: keep_ratio=.* is not a fraction"):
+                split_request({name: wrong}, modality)
     for wrong in (0, 0.5, -1, "5", True, [5]):
         with pytest.raises(SettingError, match=r"^mm_processor_kwargs: keep=.* is not a positive integer"):
             split_request({"keep": wrong})
@@ -142,6 +143,10 @@ def test_request_is_split() -> None:
     assert split_request({"keep_ratio": 0.5, "max_pixels": 9}) == (Budget(0.5), {"max_pixels": 9})
     assert split_request({"keep": 5, "keep_in_prompt": 9}) == (Budget(keep=5), {})
     assert split_request({"max_pixels": 9}) == (None, {"max_pixels": 9})
+    for images in ({"keep": 5}, {"keep_ratio": 0.5}, {}):
+        both = {**images, "video_keep_ratio": 0.1}
+        assert split_request(both, "video") == (Budget(0.1), {})
+        assert split_request(both, "image") == split_request(images, "video")
 
 
 #: The processors of the models that are served.
@@ -176,6 +181,8 @@ NEAR = ("keepratio", "keepRatio", "keep-ratio", "keep_ratios", "keep_rate", "kep
 def test_a_mistyped_keep_ratio_of_a_request(name: str) -> None:
     with pytest.raises(SettingError, match=f"{name!r} does nothing. Did you mean 'keep_ratio'"):
         Settings(FoPru(keep_ratio=0.25)).check_options({"size": 9, name: 0.5}, request=True)
+    with pytest.raises(SettingError, match="Did you mean 'video_keep_ratio'"):
+        Settings(FoPru(keep_ratio=0.25)).check_options({"videos_keep_ratio": 0.5}, request=True)
 
 
 @pytest.mark.parametrize("name", ["strategy", "Strategy", "position_ids", "positionIds", "record", "layer"])

@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, Qwen2Conf
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.architectures.checkpoints import architecture_of, check_published
-from tokenprune.serving.vllm.settings import KEEP_IN_PROMPT, KEY, Settings
+from tokenprune.serving.vllm.settings import KEEP_IN_PROMPT, KEY, WHOLE_VIDEOS, Settings
 from tokenprune.serving.vllm.startup.refusals import check_config
 from tokenprune.strategies.registry import changed_settings, name_of
 
@@ -30,6 +30,8 @@ def overrides(config: Mapping[str, Any], settings: Settings, others: Mapping[str
         written["record"] = settings.record
     if settings.keep_in_prompt is not None:
         written[KEEP_IN_PROMPT] = settings.keep_in_prompt
+    if settings.whole_videos:
+        written[WHOLE_VIDEOS] = True
     name = architecture_of(config)
     check_published(config)
     overrides = {**(others or {}), "architectures": [name], KEY: written}

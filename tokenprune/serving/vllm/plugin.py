@@ -100,7 +100,12 @@ def pruned_config(base: Any, architecture: Architecture) -> Any:
             check_engine(architecture, vllm_config)
             settings = Settings.of(vllm_config.model_config.hf_config)
             logger.info(
-                "%s prunes with %r and %s position IDs.", architecture.name, settings.strategy, settings.position_ids
+                "%s prunes with %r and %s position IDs.%s%s",
+                architecture.name,
+                settings.strategy,
+                settings.position_ids,
+                " The frames of a video share one budget." if settings.joins_frames else "",
+                " It leaves images whole." if settings.needs_video else "",
             )
 
     return PrunedConfig

@@ -21,9 +21,10 @@ from tokenprune.strategy import Strategy
 
 #: The attribute of the model's config that vLLM makes of the override.
 KEY = "tokenprune"
-#: What a request may set, in `mm_processor_kwargs`: a fraction or a number of each image's visual tokens, and the most
-#: that all images and videos of its prompt keep together, which an engine may limit, too.
-KEEP_RATIO, KEEP, KEEP_IN_PROMPT = REQUESTED = ("keep_ratio", "keep", "keep_in_prompt")
+#: What a request may set, in `mm_processor_kwargs`: a fraction or a number of each image's visual tokens, a fraction
+#: for its videos, and the most that all images and videos of its prompt keep together, which an engine may limit.
+REQUESTED = ("keep_ratio", "keep", "video_keep_ratio", "keep_in_prompt")
+KEEP_RATIO, KEEP, VIDEO_KEEP_RATIO, KEEP_IN_PROMPT = REQUESTED
 #: Whether all frames of a video share one budget, as those that a strategy compares do anyway.
 WHOLE_VIDEOS = "whole_videos"
 EXAMPLE = '{"architectures": ["TokenPruneLlava"], "tokenprune": {"strategy": "fopru", "keep_ratio": 0.25}}'
@@ -219,12 +220,14 @@ class Settings:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def split_request(kwargs: Mapping[str, object]) -> tuple[Budget | None, dict[str, object]]:
-    """Split a request's `mm_processor_kwargs` into its budget, None if there is none, and the options of the model's
-    own processor. Raises SettingError for an invalid budget, or two."""
+def split_request(kwargs: Mapping[str, object], modality: str = "image") -> tuple[Budget | None, dict[str, object]]:
+    """Split a request's `mm_processor_kwargs` into its budget for a modality, None if there is none, and the options of
+    the model's own processor. Raises SettingError for an invalid budget, or two."""
     budget = {name: kwargs[name] for name in (KEEP_RATIO, KEEP) if kwargs.get(name) is not None}
     if len(budget) > 1:
         raise SettingError(f"mm_processor_kwargs: {KEEP_RATIO} and {KEEP} are both given. Leave one out.")
+    if modality == "video" and kwargs.get(VIDEO_KEEP_RATIO) is not None:
+        budget = {KEEP_RATIO: kwargs[VIDEO_KEEP_RATIO]}
     others = {name: value for name, value in kwargs.items() if name not in REQUESTED}
     return Budget(**cast("dict[str, Any]", budget)) if budget else None, others
 

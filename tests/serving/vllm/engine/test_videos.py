@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
+from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, preemptions, served
 from helpers.served.families import FAMILIES, NATIVE_FAMILIES
 from helpers.served.family import FOPRU, OWN_ROTATION, Family, words
 from helpers.served.marks import KIMI_IMAGE, MINICPM_VIDEO, MINIMAX_VIDEO, QWEN_VIDEO
@@ -104,6 +104,52 @@ def test_frames_are_pruned_together(family: Family, settings: dict[str, Any], tm
         llm.reset_prefix_cache()
         for output, answer in zip([*alone, *served(llm, requests)], answers * 2, strict=True):
             check_equal(output, answer)
+
+
+OF_QWEN = pytest.mark.parametrize(
+    "family", [pytest.param(one, id=one.name) for one in JOINED if one.name in ("qwen2_5_vl", "qwen3_vl")]
+)
+
+
+@OF_QWEN
+def test_an_image_and_a_video_with_their_own_ratios(family: Family, tmp_path: Path) -> None:
+    """The reference has one number of visual tokens for both."""
+    family.save(tmp_path)
+    together = Request(f"w1 {family.image} w2 {family.video} w3", ((3, 112, 112),), videos=(SHORT,))
+    options = {**LIMITS, "max_num_batched_tokens": 16, "max_num_seqs": 8}
+    with engine(tmp_path, family.architecture, WHOLE, **options) as llm:
+        tokenizer = llm.get_tokenizer()
+        (whole,) = served(llm, [replace(together, keep_ratio=1.0)])
+        n_image, n_video = (
+            whole.prompt_token_ids.count(tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>"))
+            for kind in ("image", "video")
+        )
+        n_kept = n_image // 2
+        assert n_image != n_video
+        (answer,) = expected(tmp_path, {"strategy": "fopru", "keep": n_kept}, [together])
+        own = (("keep_ratio", n_kept / n_image), ("video_keep_ratio", n_kept / n_video))
+        output, again = (served(llm, [replace(together, options=own)])[0] for _ in range(2))
+        check_equal(output, answer)
+        check_equal(again, answer)
+        (as_images,) = served(llm, [replace(together, keep_ratio=n_kept / n_image)])
+        assert len(as_images.prompt_token_ids) > len(output.prompt_token_ids)
+
+
+def test_videos_of_256_frames_are_preempted(tmp_path: Path) -> None:
+    """With the time before every second frame, in chunks. At this length, the processor leaves two frames one visual
+    token, of which FoPru's scores are equal."""
+    save("qwen3_vl", tmp_path)
+    requests = [
+        Request(f"{words(9 + n)} {QWEN_VIDEO} w2", n_new=40, videos=((n, 56, 56, 256),), keep_ratio=0.1)
+        for n in range(4)
+    ]
+    options = {**LIMITS, "max_num_batched_tokens": 640, "max_num_seqs": 8, "max_model_len": 1024}
+    with engine(tmp_path, "TokenPruneQwen3VL", EVS_HALF, num_gpu_blocks_override=52, **options) as llm:
+        before = preemptions(llm)
+        outputs = served(llm, requests)
+        assert preemptions(llm) > before
+    for output, answer in zip(outputs, expected(tmp_path, EVS_HALF, requests), strict=True):
+        check_equal(output, answer)
 
 
 @pytest.mark.parametrize(("name", "more"), [*((name, {}) for name in UNPRUNED), ("nemotron_nano_vl", EVS)])

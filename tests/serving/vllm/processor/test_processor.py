@@ -140,6 +140,8 @@ def test_options_of_a_request_that_do_not_fit_the_tower() -> None:
     options = {"patch_size": 7, "keep_ratio": 0.5}
     with pytest.raises(SettingError, match="patch_size=7 does not fit this model"):
         processor._cached_apply_hf_processor(SimpleNamespace(hf_processor_mm_kwargs=options), None)
+    with pytest.raises(SettingError, match="video_keep_ratio does nothing: this model's videos are not pruned"):
+        processor._cached_apply_hf_processor(SimpleNamespace(hf_processor_mm_kwargs={"video_keep_ratio": 0.5}), None)
     tile = MultiModalFieldElem(data=torch.zeros(3, 14, 14), field=MultiModalBatchedField())
     with pytest.MonkeyPatch.context() as patch:
         base = LlavaProcessor.__mro__[2]

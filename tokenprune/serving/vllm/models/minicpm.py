@@ -19,7 +19,8 @@ from vllm.multimodal.inputs import MultiModalBatchedField, MultiModalFieldElem
 
 from tokenprune.adapters.families.minicpm import tile_image, tile_layout
 from tokenprune.encoded import EncodedImage
-from tokenprune.serving.vllm.processor.processor import PrunedPlaceholder, PruningProcessor
+from tokenprune.serving.vllm.processor.placeholder import PrunedPlaceholder
+from tokenprune.serving.vllm.processor.processor import PruningProcessor
 from tokenprune.serving.vllm.towers.from_config import tower_of_config
 from tokenprune.serving.vllm.worker.capture import FusedCapture
 from tokenprune.serving.vllm.worker.model import PrunedModel

@@ -6,15 +6,14 @@ placeholder token for each token that will be kept."""
 from __future__ import annotations
 
 import secrets
-from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
-from vllm.multimodal.processing import BaseMultiModalProcessor, PromptUpdateDetails
+from vllm.multimodal.processing import BaseMultiModalProcessor
 from vllm.multimodal.processing.processor import ResolvedPromptUpdate
 
 from tokenprune.engine.tower.patches import selected_patches
@@ -25,28 +24,22 @@ from tokenprune.serving.vllm.processor.elsewhere import encoded_elsewhere
 from tokenprune.serving.vllm.processor.item import FIELD, PrunedItem
 from tokenprune.serving.vllm.processor.markers import markers_between
 from tokenprune.serving.vllm.processor.options import check_patch_options, check_tiles
+from tokenprune.serving.vllm.processor.placeholder import PrunedPlaceholder, fitting_ratio
 from tokenprune.serving.vllm.relied_on import PROCESSOR, Reached, check_overridden
-from tokenprune.serving.vllm.settings import KEEP_IN_PROMPT, KEEP_RATIO, Budget, Settings, split_request
+from tokenprune.serving.vllm.settings import (
+    KEEP_IN_PROMPT,
+    KEEP_RATIO,
+    VIDEO_KEEP_RATIO,
+    Budget,
+    Settings,
+    split_request,
+)
 from tokenprune.serving.vllm.startup.refusals import needs_image
 from tokenprune.strategy import PatchStrategy, ResizeStrategy
 from tokenprune.tokens import PatchTokens
 
 #: Of the unpruned input that measures memory. The float's identity tells it from requests: some models copy the dict.
 PROFILING_OPTIONS: Mapping[str, object] = {KEEP_RATIO: 1.0}
-
-
-@dataclass
-class PrunedPlaceholder(PromptUpdateDetails):
-    """The placeholder of an image or video that keeps `n_kept` visual tokens; `parts` says how many each of its
-    separately pruned parts has. `whole`: whether no budget prunes it."""
-
-    parts: tuple[int, ...] = ()
-    n_kept: int = 0
-    whole: bool = False
-
-    @property
-    def n_visual(self) -> int:
-        return sum(self.parts)
 
 
 if TYPE_CHECKING:
@@ -125,8 +118,14 @@ class PruningProcessor(Base):
         self.reached.note("_cached_apply_hf_processor")
         given = inputs.hf_processor_mm_kwargs
         self.settings.check_options(given, request=True)
-        asked, others = split_request(given)
-        self.settings.strategy_at(asked)  # raises before anything is processed
+        if "video" not in self.pruned and given.get(VIDEO_KEEP_RATIO) is not None:
+            raise SettingError(
+                f"mm_processor_kwargs: {VIDEO_KEEP_RATIO} does nothing: this model's videos are not pruned, or not "
+                f"apart from images. Leave it out."
+            )
+        others = split_request(given)[1]
+        for modality in self.pruned:
+            self.settings.strategy_at(split_request(given, modality)[0])  # may raise
         most = self.settings.most_in_prompt(given)
         if others:
             check_patch_options(others, self.info.get_hf_processor())
@@ -137,7 +136,7 @@ class PruningProcessor(Base):
         profiling = given.get(KEEP_RATIO) is PROFILING_OPTIONS[KEEP_RATIO]
         try:
             if most is not None and not profiling and sum(image.n_kept for image in images) > most:
-                ratio = self._fitting_ratio(images, most)
+                ratio = fitting_ratio(self.settings, images, most)
                 self._forget(inputs, result)
                 inputs = replace(inputs, hf_processor_mm_kwargs={**others, KEEP_RATIO: ratio})
                 result = super()._cached_apply_hf_processor(inputs, timing_ctx)
@@ -165,28 +164,6 @@ class PruningProcessor(Base):
                 for name in result.hashes.get(modality, ()):
                     inputs.cache.invalidate(name)
 
-    def _fitting_ratio(self, images: Sequence[PrunedPlaceholder], most: int) -> float:
-        """The largest keep ratio, in steps of a visual token, at which the images and videos of a prompt keep at most
-        `most` together. Raises SettingError if even one token of each part is more."""
-        pruned = [image for image in images if not image.whole]
-        parts = [n for image in pruned for n in ((image.n_visual,) if self.settings.shrinks else image.parts)]
-        n_whole = sum(image.n_visual for image in images if image.whole)
-        if len(parts) + n_whole > most:
-            others = f", beside the {n_whole} of images, which this strategy does not prune" if n_whole else ""
-            raise SettingError(
-                f"{KEEP_IN_PROMPT}={most} is less than one visual token for each of the {len(parts)} images, frames or "
-                f"tiles of this prompt{others}. Send fewer, or a higher {KEEP_IN_PROMPT}."
-            )
-        most -= n_whole
-        total = sum(parts)
-        ratios = [Budget(count / total) for count in range(1, min(most, total) + 1)]
-
-        def exceeds(ratio: Budget) -> bool:
-            return sum(self.settings.budget(n, ratio) for n in parts) > most
-
-        fitting = bisect_left(ratios, True, key=exceeds)
-        return cast("float", ratios[max(fitting - 1, 0)].keep_ratio)
-
     def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
         self.reached.note("_apply_hf_processor_main")
         return super()._apply_hf_processor_main(mm_items, split_request(hf_kwargs)[1])
@@ -202,9 +179,10 @@ class PruningProcessor(Base):
         if out_mm_kwargs:
             before = "_cached_apply_hf_processor", "_get_mm_hashes", "_apply_hf_processor_main", "_get_mm_fields_config"
             self.reached.require(*before)
-        asked, others = split_request(hf_processor_mm_kwargs)
+        others = split_request(hf_processor_mm_kwargs)[1]
         updates = dict(super()._get_mm_prompt_updates(mm_items, others, out_mm_kwargs))
         for modality in self.pruned:
+            asked = split_request(hf_processor_mm_kwargs, modality)[0]
             if updates.get(modality):  # not all of the prompt's items are cached
                 for item in out_mm_kwargs[modality] if self.square and others else ():
                     check_tiles(item, self.info.get_hf_config().vision_config.image_size, others)
