@@ -95,14 +95,14 @@ def test_refusals_are_those_that_the_families_tell() -> None:
     for case, family in REGISTERED.items():
         if family.refused is not None:
             with pytest.raises(UnsupportedError, match=family.refused):
-                tokenprune.patch(model_of(case), strategy_of(ANYWHERE))
+                tokenprune.patch(model_of(case), strategy_of(ANYWHERE), position_ids="original")
 
 
 @pytest.mark.parametrize(("name", "case", "mode", "batch"), CELLS)
 def test_dropping_equals_masking(name: str, case: str, mode: str, batch: str) -> None:
     family, model = served(name, case)
     with family.expectation(mode):
-        with torch.no_grad(), tokenprune.patch(model, strategy_of(name)) as handle:
+        with torch.no_grad(), tokenprune.patch(model, strategy_of(name), position_ids="original") as handle:
             run = run_cell(family, model, mode, batch)
         report = handle.report
         dropped = dropped_columns(run.whole(family)["input_ids"], [report])
@@ -123,7 +123,7 @@ def test_beams(name: str, case: str) -> None:
     per_row, n = [1, 2] if ENCODES_FIRST and family.repeats_rows() else [1, 1], 2
     inputs = family.prompt(per_row)
     with family.expectation("beams"):
-        with torch.no_grad(), tokenprune.patch(model, strategy_of(name)) as handle:
+        with torch.no_grad(), tokenprune.patch(model, strategy_of(name), position_ids="original") as handle:
             search = {"num_beams": n, "num_return_sequences": n, "do_sample": False, "max_new_tokens": STEPS}
             out = model.generate(**inputs, **search, return_dict_in_generate=True, output_scores=True)
             report = handle.report
@@ -147,7 +147,7 @@ def test_plain_forward(name: str, case: str, padding: str) -> None:
     family, model = served(name, case)
     inputs = family.prompt([2, 1], padding=padding)
     ids = family.position_ids(model, inputs)
-    with torch.no_grad(), tokenprune.patch(model, strategy_of(name)) as handle:
+    with torch.no_grad(), tokenprune.patch(model, strategy_of(name), position_ids="original") as handle:
         logits = model(**inputs, position_ids=ids).logits
     dropped = dropped_columns(inputs["input_ids"], [handle.report])
     at_the_end = dropped_columns(inputs["input_ids"], [seen_by(handle.report, DEPTH)])
@@ -166,7 +166,7 @@ def test_the_last_logits_are_those_of_all(name: str, case: str) -> None:
     """Also in models that drop the other columns before their last layers."""
     _, model = served(name, case)
     for batch in batches_of(case):
-        with torch.no_grad(), tokenprune.patch(model, strategy_of(name)):
+        with torch.no_grad(), tokenprune.patch(model, strategy_of(name), position_ids="original"):
             for n in (1, 3):
                 assert_close(model(**batch, logits_to_keep=n).logits, model(**batch).logits[:, -n:])
 
@@ -217,7 +217,7 @@ def test_text_only_is_bitwise_the_unpatched_model(name: str, case: str) -> None:
     inputs = family.prompt([0, 0])
     with torch.no_grad():
         logits, answers = model(**inputs).logits, model.generate(**inputs, max_new_tokens=STEPS, do_sample=False)
-        with tokenprune.patch(model, strategy_of(name)):
+        with tokenprune.patch(model, strategy_of(name), position_ids="original"):
             assert torch.equal(model(**inputs).logits, logits)
             out = model.generate(**inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True)
     assert torch.equal(out.sequences, answers)
@@ -232,7 +232,7 @@ def test_a_batch_gives_what_its_samples_give(name: str, case: str) -> None:
     def run(given: dict[str, Any]) -> None:
         model(**given, position_ids=family.position_ids(model, given))
 
-    with torch.no_grad(), tokenprune.patch(model, strategy_of(name)) as handle:
+    with torch.no_grad(), tokenprune.patch(model, strategy_of(name), position_ids="original") as handle:
         run(inputs)
         together = handle.report.images
         for row in range(2):
@@ -245,7 +245,7 @@ def test_a_batch_gives_what_its_samples_give(name: str, case: str) -> None:
 def test_every_layer_caches_what_is_left(name: str, case: str) -> None:
     family, model = served(name, case)
     inputs = family.prompt([1])
-    with torch.no_grad(), tokenprune.patch(model, strategy_of(name)) as handle:
+    with torch.no_grad(), tokenprune.patch(model, strategy_of(name), position_ids="original") as handle:
         out = model.generate(**inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True)
     n_text = inputs["input_ids"].shape[1] - handle.report.n_visual
     layers = getattr(out[CACHE], "layers", ())  # older caches of Qwen3.5 have none
@@ -277,7 +277,7 @@ def test_remove_leaves_nothing_behind(name: str, case: str) -> None:
         ]
 
     before = state()
-    first = tokenprune.patch(model, strategy_of(name))
+    first = tokenprune.patch(model, strategy_of(name), position_ids="original")
     assert state() != before
     second = tokenprune.patch(model, strategy_of(name), position_ids="compact")
     model.generate(**inputs, max_new_tokens=2)
@@ -289,7 +289,7 @@ def test_remove_leaves_nothing_behind(name: str, case: str) -> None:
     second.remove()
     second.remove()
     assert state() == before
-    tokenprune.patch(model, strategy_of(name))
+    tokenprune.patch(model, strategy_of(name), position_ids="original")
     tokenprune.unpatch(model)
     tokenprune.unpatch(model)
     assert state() == before
