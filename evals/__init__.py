@@ -8,6 +8,7 @@ Commands:
 cli       options and entry points: start reading here
 run       `tokenprune eval`
 report    `tokenprune report`
+papers    `tokenprune paper`
 explain   `tokenprune explain`
 bench     `tokenprune bench`
 tune      `tokenprune tune`

@@ -1,6 +1,7 @@
-"""Reads text and JSON; errors name the file and the place of whatever is wrong in it."""
+"""Reads text, JSON and TOML; errors name the file and the place of whatever is wrong in it."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,18 @@ def read_lines(path: Path) -> list[str]:
 
 def read_json(path: Path, error: Kind = DataError) -> Any:
     return parse_json(read_text(path, error), str(path), error=error)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file. It needs Python 3.11 or the extra `evals`."""
+    try:
+        tomllib: Any = import_module("tomllib")
+    except ModuleNotFoundError:
+        tomllib = import_module("tomli")
+    try:
+        return tomllib.loads(read_text(path))
+    except (ValueError, RecursionError) as reason:  # broken TOML, or nested too deeply
+        raise reason if isinstance(reason, DataError) else DataError(f"{path}: {reason}") from reason
 
 
 def parse_json(text: str, where: str, then: str = "", *, one_line: bool = False, error: Kind = DataError) -> Any:

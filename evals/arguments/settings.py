@@ -1,18 +1,12 @@
 """A command's options from a TOML or JSON file."""
 
 import json
-import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError, unknown
-from tokenprune.text_files import read_json, read_text
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tokenprune.text_files import read_json, read_toml
 
 
 def add_settings(parser: ArgumentParser) -> None:
@@ -53,13 +47,11 @@ def _word(value: Any) -> str:
 def _read(path: Path, parser: ArgumentParser) -> dict[str, Any]:
     content: Any = None
     try:
-        content = read_json(path) if path.suffix == ".json" else tomllib.loads(read_text(path))
+        content = read_json(path) if path.suffix == ".json" else read_toml(path)
     except OSError as error:
         parser.error(f"argument --settings: {path}: {error.strerror}")
     except DataError as error:  # its message names the file
         parser.error(f"argument --settings: {error}")
-    except (ValueError, RecursionError) as error:  # broken TOML, or nested too deeply
-        parser.error(f"argument --settings: {path}: {error}")
     if not isinstance(content, dict):
         parser.error(f"argument --settings: {path}: expected options by name, found {type(content).__name__}")
     return content

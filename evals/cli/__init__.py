@@ -1,6 +1,6 @@
 """The command `tokenprune`: one module for each of its subcommands.
 
-actions, adapt, bench, eval, explain, layers, models, optimize, report, serve, sets, tune  the subcommands
+actions, adapt, bench, eval, explain, layers, models, optimize, paper, report, serve, sets, tune  the subcommands
 output     where commands print
 errors     turns errors into messages without a traceback
 
@@ -23,7 +23,20 @@ import tokenprune
 from tokenprune.errors import unknown
 from tokenprune.evals.arguments.parser import Formatter, script_parser, unrecognized
 from tokenprune.evals.arguments.settings import arguments_of
-from tokenprune.evals.cli import actions, adapt, bench, explain, layers, models, optimize, report, serve, sets, tune
+from tokenprune.evals.cli import (
+    actions,
+    adapt,
+    bench,
+    explain,
+    layers,
+    models,
+    optimize,
+    paper,
+    report,
+    serve,
+    sets,
+    tune,
+)
 from tokenprune.evals.cli import eval as eval_
 from tokenprune.evals.cli.errors import escape_unprintable, plain_errors
 
@@ -31,6 +44,7 @@ COMMANDS = {
     "explain": explain,
     "eval": eval_,
     "report": report,
+    "paper": paper,
     "tune": tune,
     "adapt": adapt,
     "optimize": optimize,

@@ -1,4 +1,4 @@
-"""`tokenprune report`: the results of runs, as Markdown, a plot and an HTML page."""
+"""`tokenprune report`: the results of runs, as tables, a plot and an HTML page."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -26,9 +26,15 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="N",
         help=f"number of questions to show on the page, worst first, per setup and task (default: {LOSSES})",
     )
+    parser.add_argument(
+        "--format",
+        choices=("markdown", "latex", "csv"),
+        default="markdown",
+        help="of the printed and written tables; latex needs the package booktabs",
+    )
     shared.add_allowed(parser)
     parser.add_argument(
-        "--output", type=a_path, metavar="DIR", help=f"folder for Markdown, plot and page (default: {FOLDER})"
+        "--output", type=a_path, metavar="DIR", help=f"folder for tables, plot and page (default: {FOLDER})"
     )
     parser.add_argument(
         "--into",
@@ -41,7 +47,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Compare what `tokenprune eval` measured.
 
-    Prints Markdown and writes it, together with a plot of accuracy against visual tokens, and an HTML page that also
+    Prints tables and writes them, together with a plot of accuracy against visual tokens, and an HTML page that also
     shows the questions that pruning gets wrong, with the visual tokens that were kept.
     """
     from tokenprune.errors import SettingError
@@ -50,8 +56,10 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.storage.files import check_folder, replace
     from tokenprune.text_files import read_text
 
-    if options.into is not None and (options.output, options.losses) != (None, None):
-        raise SettingError("--output and --losses have no effect with --into, which writes no page. Leave them out.")
+    if options.into is not None and (options.output, options.losses, options.format) != (None, None, "markdown"):
+        raise SettingError(
+            "--output, --losses and --format have no effect with --into, which writes no page. Leave them out."
+        )
     folder = options.output or Path(FOLDER)
     if options.into is None:
         check_folder(folder)
@@ -62,7 +70,7 @@ def run(options: Namespace) -> None:
         text = fill_document(read_text(options.into), rows, baseline=options.baseline)
         replace(options.into.resolve(), text)  # so that a symbolic link stays one
         return
-    print(report(rows, baseline=options.baseline))
+    print(report(rows, baseline=options.baseline, form=options.format))
     with allowing(options.image_root, options.max_image_pixels):
         written = write(
             options.results,
@@ -71,6 +79,7 @@ def run(options: Namespace) -> None:
             baseline=options.baseline,
             n_losses=LOSSES if options.losses is None else options.losses,
             split=options.split,
+            form=options.format,
         )
     for path in written:
         print(f"Written to {path}")

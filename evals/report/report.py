@@ -6,19 +6,17 @@ from pathlib import Path
 
 from tokenprune.errors import DataError
 from tokenprune.evals.report import markers, plot
+from tokenprune.evals.report.differences import check_baseline, difference_table, mean_table, unpruned_table
 from tokenprune.evals.report.page import page
 from tokenprune.evals.report.regressions import AskedQuestion, Regression, questions_of, worst_regressions
 from tokenprune.evals.report.same_questions import check_same_questions, check_same_weights
-from tokenprune.evals.report.table import Table
+from tokenprune.evals.report.table import FORMATS, Table, joined
 from tokenprune.evals.report.tables import (
     accuracy_table,
-    check_baseline,
     compared,
-    difference_table,
     further_metrics_table,
     split_table,
     summary_table,
-    unpruned_table,
 )
 from tokenprune.evals.report.verdict import verdict
 from tokenprune.evals.run.setups import UNPRUNED
@@ -47,10 +45,12 @@ def read(results: Sequence[Path]) -> list[TaskResult]:
     return results_io.read(list(files.values()))
 
 
-def report(rows: Sequence[TaskResult], *, baseline: str | None = None, further: bool = True) -> str:
-    """Return verdicts and all tables as Markdown; without `further`, the tables of the main metrics alone."""
+def report(
+    rows: Sequence[TaskResult], *, baseline: str | None = None, further: bool = True, form: str = "markdown"
+) -> str:
+    """Return verdicts and all tables in one of `table.FORMATS`; without `further`, those of the main metrics alone."""
     parts = sections(rows, baseline=baseline, further=further)
-    return _joined([*verdicts(rows), *parts])
+    return joined([*verdicts(rows), *parts], form)
 
 
 def verdicts(rows: Sequence[TaskResult]) -> list[str]:
@@ -76,6 +76,8 @@ def sections(rows: Sequence[TaskResult], *, baseline: str | None = None, further
         if further and any(tables := [further_metrics_table(part) for part in groups]):
             caption = f"Further metrics on `{dataset}` in per cent, with 95 % interval, and counts:"
             parts += [caption, *filter(None, tables)]
+        if further and (means := mean_table(of_set)) is not None:
+            parts += [f"Mean over the tasks of `{dataset}` of the accuracy relative to the unpruned model:", means]
     parts += _by_split(_side_by_side(rows))
     return [*parts, provenance(rows)]
 
@@ -126,7 +128,7 @@ def summary(rows: Sequence[TaskResult]) -> str:
     for dataset, of_set in _by_set(rows).items():
         if _has_strategies(of_set):
             parts += [f"Accuracy on `{dataset}` in per cent, with 95 % interval, best first:", summary_table(of_set)]
-    return _joined([*parts, *_by_split([rows]), provenance(rows)])
+    return joined([*parts, *_by_split([rows]), provenance(rows)])
 
 
 def differences(rows: Sequence[TaskResult], *, baseline: str | None = None) -> str:
@@ -136,11 +138,7 @@ def differences(rows: Sequence[TaskResult], *, baseline: str | None = None) -> s
     for dataset, of_set in _by_set(rows).items():
         if _has_strategies(of_set):
             parts += _differences(dataset, _side_by_side(of_set), baseline)
-    return _joined([*parts, provenance(rows)])
-
-
-def _joined(parts: Sequence[str | Table]) -> str:
-    return "\n\n".join(map(str, parts)) + "\n"
+    return joined([*parts, provenance(rows)])
 
 
 def write(
@@ -151,8 +149,9 @@ def write(
     baseline: str | None,
     n_losses: int,
     split: str | None = None,
+    form: str = "markdown",
 ) -> list[Path]:
-    """Write the report's Markdown, its plot and its page into `folder`, and return their paths.
+    """Write the report's tables in one of `table.FORMATS`, its plot and its page into `folder`, and return their paths.
 
     The page shows `n_losses` questions of each setup and task of the runs among the `results`; with `split`, of that
     split alone.
@@ -160,9 +159,9 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     parts = sections(rows, baseline=baseline)
     told = verdicts(rows)
-    markdown, html = folder / "report.md", folder / "report.html"
-    with naming(markdown):
-        markdown.write_text(_joined([*told, *parts]), encoding="utf-8")
+    tables, html = folder / f"report{FORMATS[form]}", folder / "report.html"
+    with naming(tables):
+        tables.write_text(joined([*told, *parts], form), encoding="utf-8")
     plots = plot.draw(rows, folder)
     lost: list[Regression] = []
     questions: dict[tuple[str, str, str], AskedQuestion] = {}
@@ -179,7 +178,7 @@ def write(
     shown = next((path for path in plots if path.suffix == ".png"), None)
     with naming(html):
         html.write_text(page(title, told, parts, shown, lost, questions, " ".join(notes)), encoding="utf-8")
-    return [html, markdown, *plots]
+    return [html, tables, *plots]
 
 
 def fill_document(text: str, rows: Sequence[TaskResult], *, baseline: str | None = None) -> str:

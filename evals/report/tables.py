@@ -4,12 +4,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from statistics import fmean
 
-from tokenprune.errors import SettingError
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.run.setups import UNPRUNED
-from tokenprune.evals.stats import Paired
 from tokenprune.evals.storage.answers import SetupKey
-from tokenprune.evals.storage.results import TaskResult, answered_by_both, by_setup, compare
+from tokenprune.evals.storage.results import TaskResult, by_setup
 from tokenprune.evals.tasks import TASKS
 
 BASELINE = "Random"  # as results call it
@@ -18,7 +16,7 @@ _Cell = Callable[[Mapping[str, TaskResult]], str]
 
 def accuracy_table(rows: Sequence[TaskResult]) -> Table:
     """Return one line per setup, those that keep most first; `rows` are of one set."""
-    tasks = _tasks(rows)
+    tasks = first_of_tasks(rows)
     headings = [f"{task_title(row)} {row.metric} (n = {row.n})" for row in tasks.values()]
     lines = []
     groups = by_setup(rows)
@@ -38,7 +36,7 @@ def accuracy_table(rows: Sequence[TaskResult]) -> Table:
 def summary_table(rows: Sequence[TaskResult]) -> Table:
     """Return one line per strategy and keep ratio, with both position IDs if any row has compact ones, best mean over
     its measured tasks first; `rows` are of one set."""
-    tasks = _tasks(rows)
+    tasks = first_of_tasks(rows)
     groups = by_setup(rows)
     position_ids = ("original", *({"compact"} & {key.position_ids for key in groups}))
 
@@ -67,7 +65,7 @@ def summary_table(rows: Sequence[TaskResult]) -> Table:
 
 def split_table(rows: Sequence[TaskResult]) -> Table:
     """Return the unpruned model's accuracy on each set as a whole and on each of its splits."""
-    tasks = _tasks(rows)
+    tasks = first_of_tasks(rows)
     sets: dict[str, dict[str, TaskResult]] = {}
     for row in rows:
         if row.strategy == UNPRUNED:
@@ -83,34 +81,6 @@ def split_table(rows: Sequence[TaskResult]) -> Table:
     return Table(["set", "split", *headings], lines)
 
 
-def difference_table(rows: Sequence[TaskResult], baseline: str | None = None) -> Table | None:
-    """Return paired differences in points: each strategy's position IDs, and each strategy against `baseline`, by
-    default random selection if measured; None if there is nothing to compare with."""
-    tasks = _tasks(rows)
-    groups = by_setup(rows)
-    baseline = baseline or BASELINE
-    lines = []
-    for key in compared(groups):
-        if key.strategy == UNPRUNED:
-            continue
-        own = groups[key]
-        compact = groups.get(key._replace(position_ids="compact"), {}) if key.position_ids == "original" else {}
-        other = groups.get(key._replace(strategy=baseline), {}) if key.strategy != baseline else {}
-        cells = [difference_cell(_paired(own, others, task)) for others in (compact, other) for task in tasks]
-        lines.append([f"{100 * key.keep_ratio:g} %", _called(key), *cells])
-    headings = [
-        f"{task_title(row)}, {what}"
-        for what in ("original - compact IDs", f"strategy - {baseline}")
-        for row in tasks.values()
-    ]
-    told = [n for n in range(2, len(headings) + 2) if any(line[n] != NOTHING for line in lines)]
-    if not told:
-        return None
-    kept = [0, 1, *told]
-    headings = ["keep ratio", "strategy", *headings]
-    return Table([headings[n] for n in kept], [[line[n] for n in kept] for line in lines])
-
-
 def compared(groups: Mapping[SetupKey, object]) -> list[SetupKey]:
     """Return the setups to compare with others, those that keep most first: with original position IDs, or with compact
     ones if no others were measured."""
@@ -119,57 +89,10 @@ def compared(groups: Mapping[SetupKey, object]) -> list[SetupKey]:
     return sorted(chosen, key=lambda key: -key.keep_ratio)
 
 
-def check_baseline(rows: Sequence[TaskResult], baseline: str | None) -> None:
-    """Raise SettingError for a `baseline` that was not measured, and for the unpruned model, which all are compared
-    with anyway."""
-    names = [name for name in dict.fromkeys(row.strategy for row in rows) if name != UNPRUNED]
-    if baseline is not None and baseline not in names:
-        said = "is always compared with" if baseline == UNPRUNED else "was not measured"
-        raise SettingError(f"--baseline {baseline!r} {said}; leave it out, or choose another of {', '.join(names)}")
-
-
-def unpruned_table(rows: Sequence[TaskResult]) -> Table | None:
-    """Return what each setup that is `compared` loses against the unpruned model, in three numbers a task: the
-    difference in points, the accuracy relative to the unpruned model's, and McNemar's p. None if the unpruned model was
-    not measured."""
-    tasks = _tasks(rows)
-    groups = by_setup(rows)
-    unpruned = next((group for key, group in groups.items() if key.strategy == UNPRUNED), None)
-    if unpruned is None:
-        return None
-    lines = []
-    for key in compared(groups):
-        if key.strategy != UNPRUNED:
-            own = groups[key]
-            losses = [_paired(own, unpruned, task) for task in tasks]
-            lines.append(
-                [f"{100 * key.keep_ratio:g} %", _called(key), *(cell for loss in losses for cell in _loss(loss))]
-            )
-    headings = [f"{task_title(row)}{what}" for row in tasks.values() for what in (", points", ", relative", ", p")]
-    return Table(["keep ratio", "strategy", *headings], lines)
-
-
-def _paired(own: Mapping[str, TaskResult], other: Mapping[str, TaskResult], task: str) -> Paired | None:
-    """Return the paired comparison; None if one was not measured on the task, or every question failed under one."""
-    if task not in own or task not in other or not answered_by_both(own[task], other[task]):
-        return None
-    return compare(own[task], other[task])
-
-
-def _loss(loss: Paired | None) -> tuple[str, str, str]:
-    if loss is None:
-        return NOTHING, NOTHING, NOTHING
-    low, high = (100 * bound for bound in loss.relative_interval)
-    interval = f" [{low:.0f}, {high:.0f}]" if isfinite(low) else ""  # too few questions for an interval
-    relative = f"{100 * loss.relative:.1f} %{interval}" if isfinite(loss.relative) else NOTHING
-    p = NOTHING if loss.p is None else "< 0.001" if loss.p < 0.001 else f"{loss.p:.3f}"
-    return difference_cell(loss), relative, p
-
-
 def further_metrics_table(rows: Sequence[TaskResult]) -> Table | None:
     """Return a set's metrics other than the main ones, and how many answers were unparsable and how many questions
     failed, if any; None if there is nothing to show."""
-    tasks = _tasks(rows)
+    tasks = first_of_tasks(rows)
     columns = [
         (task, name)
         for task in tasks
@@ -228,7 +151,7 @@ def _further(row: TaskResult | None, metric: str) -> str:
     return f"{scale * row.metrics[metric]:.1f} [{scale * low:.0f}, {scale * high:.0f}]"
 
 
-def _tasks(rows: Sequence[TaskResult]) -> dict[str, TaskResult]:
+def first_of_tasks(rows: Sequence[TaskResult]) -> dict[str, TaskResult]:
     """Return the first row of each task, in the order of the tasks."""
     first: dict[str, TaskResult] = {}
     for row in rows:
@@ -278,19 +201,5 @@ def _share(row: TaskResult) -> str:
     return f"{row.n_mean:.0f} of {row.n_visual:.0f}"
 
 
-def _called(key: SetupKey) -> str:
-    """Return a strategy's name, with its position IDs unless they are the original ones."""
-    return key.strategy if key.position_ids == "original" else f"{key.strategy}, {key.position_ids} IDs"
-
-
 def _cache(row: TaskResult) -> str:
     return f"{row.kv_cache_bytes / 1e6:.2f} MB" if row.kv_cache_bytes else NOTHING
-
-
-def difference_cell(difference: Paired | None) -> str:
-    """A paired difference in points, with its 95 % interval."""
-    if difference is None:
-        return NOTHING
-    low, high = difference.interval
-    interval = f" [{100 * low:.1f}, {100 * high:.1f}]" if isfinite(low) else ""
-    return f"{100 * difference.difference:+.1f}{interval}"

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from tokenprune.evals.report.tables import compared, difference_cell, task_title
+from tokenprune.evals.report.differences import difference_cell
+from tokenprune.evals.report.tables import compared, task_title
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.storage.results import TaskResult, answered_by_both, by_setup, compare
 

@@ -14,10 +14,11 @@ from rich.console import Console
 
 from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.models.loading import load_model
+from tokenprune.evals.report.differences import difference_table, unpruned_table
 from tokenprune.evals.report.regressions import Regression, questions_of
 from tokenprune.evals.report.report import read, report, summary, verdicts
 from tokenprune.evals.report.table import NOTHING
-from tokenprune.evals.report.tables import accuracy_table, difference_table, summary_table, unpruned_table
+from tokenprune.evals.report.tables import accuracy_table, summary_table
 from tokenprune.evals.report.terminal import table
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.storage.results import FAILED, TaskResult

@@ -9,9 +9,10 @@ from helpers.commands import command
 from helpers.files.rows import row
 
 from tokenprune.evals.report import markers
+from tokenprune.evals.report.differences import difference_table
 from tokenprune.evals.report.report import differences, fill_document, read, report, summary
 from tokenprune.evals.report.table import NOTHING
-from tokenprune.evals.report.tables import accuracy_table, difference_table, further_metrics_table, split_table
+from tokenprune.evals.report.tables import accuracy_table, further_metrics_table, split_table
 from tokenprune.evals.report.terminal import table
 from tokenprune.evals.storage.results import FAILED, QuestionScore, TaskResult
 from tokenprune.evals.storage.results_io import to_line
