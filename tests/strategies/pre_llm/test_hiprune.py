@@ -88,7 +88,7 @@ def test_windowed_layers_are_passed_over() -> None:
 def test_wrong_uses_are_refused() -> None:
     with pytest.raises(SettingError, match="object_layer=True is not an encoder layer; write object_layer=8"):
         HiPrune(object_layer=True)
-    with pytest.raises(SettingError, match="alpha=2.0 is not a share"):
+    with pytest.raises(SettingError, match=r"alpha=2\.0 is not a share"):
         HiPrune(alpha=2.0)
     with pytest.raises(SettingError, match="HiPrune works on whole images only"):
         Compose(FoPru(keep_ratio=0.5), HiPrune(keep_ratio=0.5))

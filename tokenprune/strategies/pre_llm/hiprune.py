@@ -37,7 +37,8 @@ class HiPrune(AttentionStrategy):
         keeps=("the most attended patches of a middle encoder layer with their neighbours, and those of a late layer"),
         published={"alpha": 0.1},
         source="released commands",
-        waits=(2, 1),
+        waits=(3, 2),
+        unmeasured="is newer than the measurements",
     )
 
     needs: ClassVar[frozenset[str]] = frozenset({"vision_attention", "early_attention"})
@@ -66,7 +67,7 @@ class HiPrune(AttentionStrategy):
         anchors = early.argsort(descending=True, stable=True)[:n_anchors]
         near = neighbours(tokens.layout).to(anchors.device)[anchors]
         chosen = late.index_fill(0, torch.cat([anchors, near.flatten()]), torch.inf)
-        return Selection(Selection.best(chosen, n_kept).kept, tokens.n_visual, late)
+        return Selection.first(chosen.argsort(descending=True, stable=True), n_kept, late)
 
 
 def received(attention: VisionAttention) -> Float[Tensor, " visual"]:
