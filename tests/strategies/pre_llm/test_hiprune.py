@@ -26,11 +26,9 @@ def two_layers(early: list[float], late: list[float], layout: Layout) -> VisualT
 
 
 def test_it_keeps_what_the_released_code_keeps() -> None:
-    layout, drawn = (
-        Layout.raster((1, 24, 24)),
-        torch.randn(2, 2, 1, 4, 577, 8, generator=torch.Generator().manual_seed(1)),
-    )
-    early, late = (VisionAttention(*(1.5 * part), 8**-0.5, 1, layout) for part in drawn)
+    layout = Layout.raster((1, 24, 24))
+    drawn = 1.5 * torch.randn(2, 2, 1, 4, 577, 8, generator=torch.Generator().manual_seed(1))
+    early, late = (VisionAttention(queries, keys, 8**-0.5, 1, layout) for queries, keys in drawn)
     tokens = VisualTokens(torch.zeros(576, 2), layout, 0, {"vision_attention": late, "early_attention": early})
     assert HiPrune(keep=64).select(tokens).kept.tolist() == RELEASED
 
@@ -55,8 +53,8 @@ def test_neighbours_end_at_frames_and_skip_newline_tokens() -> None:
     assert not ANYRES.newline_mask()[near[~ANYRES.newline_mask()]].any()
 
 
-@pytest.mark.parametrize(("settings", "layer"), [({}, 0), ({"object_layer": 1}, 1), ({"object_layer": -1}, 2)])
-def test_anchors_come_from_the_object_layer(settings: dict[str, int], layer: int) -> None:
+@pytest.mark.parametrize(("object_layer", "layer"), [(None, 0), (1, 1), (-1, 2)])
+def test_anchors_come_from_the_object_layer(object_layer: int | None, layer: int) -> None:
     """Three eighths of three layers end with the first."""
     inputs, seen = prompt([1]), []
 
@@ -66,7 +64,7 @@ def test_anchors_come_from_the_object_layer(settings: dict[str, int], layer: int
             return super().select(tokens)
 
     with torch.no_grad():
-        with tokenprune.patch(tiny_llava("clip"), Watching(**settings)) as handle:
+        with tokenprune.patch(tiny_llava("clip"), Watching(object_layer=object_layer)) as handle:
             handle.model(**inputs)
         eager = tiny_llava("clip", attention="eager").model.vision_tower
         maps = eager(inputs["pixel_values"], output_attentions=True).attentions
