@@ -205,7 +205,7 @@ class Vision(Shrinks, Parts):
         some |= {"kept_before_tower": lambda: self.tower.row, "kept_in_tower": lambda: self.tower_layers}
         some |= dict.fromkeys(("tower_features", "late_features"), lambda: tokenwise_projector(self))
         some |= {name: lambda name=name: self.why_not(name) is None for name in ("text_attention", "shrunk")}
-        return Offered(some) | {"vision_attention", "pixels", "colors", "grid"}
+        return Offered(some) | {"vision_attention", "early_attention", "pixels", "colors", "grid"}
 
     def why_not(self, statistic: str) -> str | None:
         """Why a statistic is not available, if there is more to say."""

@@ -8,7 +8,10 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.errors import UnsupportedError
 
 #: The statistics that are read from the heads of the vision tower, and from those of the language model.
-OF_TOWER, OF_DECODER = {"vision_attention", "cls", "kept_in_tower"}, {"text_attention", "canvas_attention"}
+OF_TOWER, OF_DECODER = (
+    {"vision_attention", "early_attention", "cls", "kept_in_tower"},
+    {"text_attention", "canvas_attention"},
+)
 
 
 def check_heads(owner: str, needs: frozenset[str], adapter: ModelAdapter) -> None:

@@ -48,7 +48,7 @@ class ConvolutionalAdapter(InterfaceAdapter):
         return super().offers if self._attends else self.offers_without_tower | {"grid"}
 
     def why_not(self, statistic: str) -> str | None:
-        if statistic in ("vision_attention", "colors"):
+        if statistic in ("vision_attention", "early_attention", "colors"):
             return f"its vision tower ({type(self.vision_tower).__name__}) is read as convolutional throughout"
         return super().why_not(statistic)
 

@@ -49,10 +49,10 @@ def check_count(owner: str, field: str, value: object, what: str = "a positive i
         raise SettingError(f"{owner}: {field}={value!r} is not {what}; write {field}=1 or more.")
 
 
-def check_layer(owner: str, layer: object, what: str, example: int) -> None:
+def check_layer(owner: str, layer: object, what: str, example: int, field: str = "layer") -> None:
     """Raise SettingError unless `layer` is an integer, which may count from the end, or None."""
     if layer is not None and not is_integer(layer):
-        raise SettingError(f"{owner}: layer={layer!r} is not {what}; write layer={example}, or None.")
+        raise SettingError(f"{owner}: {field}={layer!r} is not {what}; write {field}={example}, or None.")
 
 
 def check_positive(owner: str, field: str, value: object, what: str) -> None:

@@ -73,6 +73,7 @@ class EncodedImage:
             return
         missing = strategy.needs - NOT_RECORDED - recorded.needs
         other_layer = "vision_attention" in strategy.needs and strategy.attention_layer != recorded.attention_layer
+        other_layer |= "early_attention" in strategy.needs and strategy.early_layer != recorded.early_layer
         if missing or other_layer or {"kept_in_tower", "kept_before_tower", "shrunk"} & self.statistics.keys():
             raise PruningError(
                 f"these images were encoded for {recorded}, whose statistics are not those that {strategy} reads. "

@@ -37,7 +37,7 @@ def corner(values: Float[Tensor, "tiles patches"], side: int) -> Float[Tensor, "
 
 
 def _same_size(name: str, tiles: list[Any], n_prefix: int) -> Iterator[Any]:
-    if name == "vision_attention":
+    if name in ("vision_attention", "early_attention"):
         side = max(isqrt(queries.shape[1] - n_prefix) for queries, *_ in tiles)
         n_visual = max((len(tile[3]) for tile in tiles if len(tile) > 3), default=0)
         yield from (_in_corner(tile, n_prefix, side, n_visual) for tile in tiles)

@@ -173,3 +173,12 @@ def tokenwise_projector(adapter: Any) -> Callable[[], nn.Module] | None:
     known = forward.__module__.startswith("transformers.models.")
     same = known and forward.__qualname__ == f"{adapter.tokenwise}.forward"
     return partial(getattr, adapter.core, PROJECTOR) if same else None
+
+
+def early_layer(adapter: Any, layer: int | None) -> int | None:
+    """The encoder layer that a strategy's `early_layer` refers to: None is the one at 3/8 of the depth or, of those
+    that compare all patches of an image, the nearest, the later of two."""
+    n_layers = len(adapter.tower.layers(adapter.vision_tower))
+    wanted = max(round(n_layers * 3 / 8) - 1, 0)
+    readable = getattr(adapter, "global_layers", range(n_layers))
+    return min(readable, key=lambda i: (abs(i - wanted), -i), default=None) if layer is None else layer

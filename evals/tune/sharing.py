@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters import adapter_for
+from tokenprune.adapters.towers.layers import early_layer
 from tokenprune.evals.models.overrides import overridden_forward
 from tokenprune.strategy import Strategy, TowerStrategy
 
@@ -102,6 +103,7 @@ def shared_encoder(model: Any, strategies: Iterable[Strategy], remembered: int =
     adapter = adapter_for(model)
     strategies = list(strategies)
     layers = {strategy.attention_layer for strategy in strategies if "vision_attention" in strategy.needs}
+    layers |= {early_layer(adapter, one.early_layer) for one in strategies if "early_attention" in one.needs}
     points = [point for layer in layers for point in adapter.capture_points(layer)]
     modules = list(dict.fromkeys(module for point in points for module in (point.attention, *point.outputs.values())))
     if any("late_features" in strategy.needs & adapter.offers for strategy in strategies):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import ANY_SIZE, bind_arguments, interpolates_if_told, named_arguments
-from tokenprune.adapters.towers.layers import tokenwise_projector
+from tokenprune.adapters.towers.layers import early_layer, tokenwise_projector
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.encoded import NOT_RECORDED, RECORD_ATTRIBUTE, EncodedImage, Modality
 from tokenprune.engine.call import CallContext, Encoding
@@ -35,6 +35,8 @@ from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import KeptInTower
+
+ATTENTION = {"vision_attention", "early_attention"}
 
 
 class FeatureFunction(MethodOverride):
@@ -94,12 +96,9 @@ class VisionRecorder:
             register(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True))
             register((adapter.resampler or tower).register_forward_hook(self.after_tower))
         if "vision_attention" in self.statistics:
-            for point in adapter.capture_points(self.strategy.attention_layer):
-                register(point.attention.register_forward_pre_hook(self.before_attention, with_kwargs=True))
-                for name, module in point.outputs.items():
-                    register(module.register_forward_hook(partial(self.after_capture, name)))
-                self._captures = frozenset(point.outputs)
-                captured += [point.attention, *point.outputs.values()]
+            captured += self._capture(register, self.strategy.attention_layer, "vision_attention")
+        if "early_attention" in self.statistics:
+            captured += self._capture(register, early_layer(adapter, self.strategy.early_layer), "early_attention")
         if "late_features" in self.statistics:
             for tower in adapter.vision_towers:
                 for layer in adapter.tower.late_layers(tower):
@@ -114,6 +113,17 @@ class VisionRecorder:
         for function in dict.fromkeys(modality.function for modality in adapter.modalities):
             register(FeatureFunction(unwrap_model(adapter.core), function, self).install())
         return captured
+
+    def _capture(self, register: Register, layer: int | None, statistic: str) -> list[nn.Module]:
+        modules = []
+        for point in self.adapter.capture_points(layer):
+            hook = partial(self.before_attention, statistic)
+            register(point.attention.register_forward_pre_hook(hook, with_kwargs=True))
+            for name, module in point.outputs.items():
+                register(module.register_forward_hook(partial(self.after_capture, statistic, name)))
+            self._captures = frozenset(point.outputs)
+            modules += [point.attention, *point.outputs.values()]
+        return modules
 
     # The feature function.
 
@@ -172,14 +182,14 @@ class VisionRecorder:
         return None if self._context.encodings.now is None else (args, kwargs | ANY_SIZE)
 
     @dynamo_disabled
-    def before_attention(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def before_attention(self, statistic: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         if (encoding := self._context.encodings.now) is not None:
-            encoding.tower_call |= {"attention": kwargs, "attention_module": module}
+            encoding.tower_call.setdefault(statistic, {}).update({"attention": kwargs, "attention_module": module})
 
     @dynamo_disabled
-    def after_capture(self, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+    def after_capture(self, statistic: str, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
         if (encoding := self._context.encodings.now) is not None:
-            encoding.tower_call[name] = output.detach()
+            encoding.tower_call.setdefault(statistic, {})[name] = output.detach()
 
     @dynamo_disabled
     def after_layer(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -193,7 +203,6 @@ class VisionRecorder:
         call, encoding.tower_call = encoding.tower_call, {}
         if (pruned := self._context.encodings.tower) is not None:
             encoding.before += pruned.selections
-            call = pruned.whole_call(call)
         for name in {"pixels", "colors"} & encoding.tiles.keys():
             encoding.tiles[name] += self.adapter.tile_pixels(call["tower"])
         if "late_features" in encoding.tiles:
@@ -202,14 +211,16 @@ class VisionRecorder:
         if "kept_in_tower" in encoding.tiles:
             assert pruned is not None
             encoding.tiles["kept_in_tower"] += pruned.outcomes()
-        if "vision_attention" in encoding.tiles:
-            if not self._captures <= call.keys():
+        for name in ATTENTION & encoding.tiles.keys():
+            seen = {"tower": call["tower"], **call.get(name, {})}
+            if not self._captures <= seen.keys():
                 raise PruningError(
                     f"{type(self.adapter).__name__}.capture_points names modules that the vision tower does not call, "
                     f"so the attention that the strategy needs is unknown. See adapters/README.md."
                 )
-            heads, real = self.adapter.tile_heads(call), None if pruned is None else pruned.real()
-            encoding.tiles["vision_attention"] += zip(*heads, *([] if real is None else [real]), strict=True)
+            seen = seen if pruned is None else pruned.whole_call(seen)
+            heads, real = self.adapter.tile_heads(seen), None if pruned is None else pruned.real()
+            encoding.tiles[name] += zip(*heads, *([] if real is None else [real]), strict=True)
 
     @dynamo_disabled
     def before_projector(self, module: nn.Module, args: Any) -> None:

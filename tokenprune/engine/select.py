@@ -170,9 +170,9 @@ def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) 
         image.check_statistics_for(strategy)
         with explained_nan(strategy, f"image {tokens.image}", tokens.features):
             selection = checked_selection(strategy, tokens)
-        if "vision_attention" in image.statistics:
-            image.selected = strategy, selection
-            image.statistics = {name: value for name, value in image.statistics.items() if name != "vision_attention"}
+        kept = {name: value for name, value in image.statistics.items() if not name.endswith("attention")}
+        if len(kept) < len(image.statistics):
+            image.selected, image.statistics = (strategy, selection), kept
         return selection
     by, selection = image.selected
     if by != strategy:

@@ -21,6 +21,7 @@ from tokenprune.strategies.pre_llm.background_pruning import BackgroundPruning a
 from tokenprune.strategies.pre_llm.cdpruner import CDPruner as CDPruner
 from tokenprune.strategies.pre_llm.divprune import DivPrune as DivPrune
 from tokenprune.strategies.pre_llm.fopru import FoPru as FoPru
+from tokenprune.strategies.pre_llm.hiprune import HiPrune as HiPrune
 from tokenprune.strategies.pre_llm.holov import HoloV as HoloV
 from tokenprune.strategies.pre_llm.mosaic import Mosaic as Mosaic
 from tokenprune.strategies.pre_llm.nuwa import Nuwa as Nuwa
@@ -63,6 +64,7 @@ __all__ = [
     "FlowCut",
     "FoPru",
     "Grid",
+    "HiPrune",
     "HoloV",
     "IVCPrune",
     "LateStep",

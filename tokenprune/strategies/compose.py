@@ -97,6 +97,10 @@ class Compose(ResizeStrategy, PatchStrategy, TowerStrategy, StagedStrategy):
         return next((step.attention_layer for step in self.steps if "vision_attention" in step.needs), None)
 
     @property
+    def early_layer(self) -> int | None:
+        return next((step.early_layer for step in self.steps if "early_attention" in step.needs), None)
+
+    @property
     def reads_grid(self) -> bool:
         return any(step.reads_grid for step in self.steps)
 

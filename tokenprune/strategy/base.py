@@ -84,6 +84,11 @@ class Strategy(ABC):
         return None
 
     @property
+    def early_layer(self) -> int | None:
+        """The encoder layer that "early_attention" comes from; None is the one at 3/8 of the depth."""
+        return None
+
+    @property
     def reads_grid(self) -> bool:
         """Whether `select` reads where tokens are in an image, which is not known for every model."""
         return False

@@ -13,6 +13,8 @@ Declared = TypeVar("Declared")
 STATISTICS = {
     "vision_attention": "attention of one vision-encoder layer; without it, use a strategy that scores features, such "
     "as DivPrune",
+    "early_attention": "attention of an earlier vision-encoder layer; without it, use a strategy that reads one layer "
+    "only, such as FoPru, or none, such as DivPrune",
     "tower_features": "the features of every visual token before the projector, so a projector that maps each token by "
     "itself, as in LLaVA; without one, compare those after it: tokens.features",
     "late_features": "the hidden states of the vision tower's last layers, and a projector that maps each token by "

@@ -75,6 +75,11 @@ class VisualTokens:
         return self._declared("vision_attention")
 
     @property
+    def early_attention(self) -> VisionAttention:
+        """The attention of the strategy's `early_layer`."""
+        return self._declared("early_attention")
+
+    @property
     def tower_features(self) -> Float[Tensor, "visual width"]:
         """What the projector gets of each visual token. As in `features`, a newline token is no patch: it gets the
         maxima of its row."""
@@ -119,9 +124,7 @@ class VisualTokens:
         tower has left is restricted to the tile."""
         index, layout = self.layout.of_tile(tile)
         index = index.to(self.features.device)
-        statistics = dict(self.statistics)
-        if "vision_attention" in statistics:
-            statistics["vision_attention"] = statistics["vision_attention"].with_layout(layout)
+        statistics = {name: _laid_out(value, layout) for name, value in self.statistics.items()}
         for name in ("kept_in_tower", "kept_before_tower"):
             if name in statistics:
                 statistics[name] = statistics[name].of_part(index)
@@ -135,10 +138,13 @@ class VisualTokens:
             small, left = VisualTokens(features, shrunk.layout, self.image, others), len(index) < len(shrunk.kept)
             return small.of_left(torch.searchsorted(shrunk.kept, index), features) if left else small
         layout = of_left(self.layout, index)
-        statistics = {name: value for name, value in self.statistics.items() if not isinstance(value, KeptInTower)}
-        if "vision_attention" in statistics:
-            statistics["vision_attention"] = statistics["vision_attention"].with_layout(layout)
+        left = {name: value for name, value in self.statistics.items() if not isinstance(value, KeptInTower)}
+        statistics = {name: _laid_out(value, layout) for name, value in left.items()}
         return VisualTokens(features, layout, self.image, statistics)
 
     def _declared(self, name: str) -> Any:
         return declared(name, name, self.statistics.get(name))
+
+
+def _laid_out(statistic: Any, layout: Layout) -> Any:
+    return statistic.with_layout(layout) if isinstance(statistic, VisionAttention) else statistic

@@ -207,7 +207,7 @@ def test_no_column_is_cut_off(tmp_path: Path) -> None:
         page.goto((tmp_path / "report.html").as_uri())
         wide = page.locator(".wide").evaluate_all("all => all.map(one => [one.scrollWidth, one.clientWidth])")
         assert page.locator("h1 + p").inner_text().startswith("Fewest visual tokens that lose")
-    assert len(wide) == 6  # the plot and four tables
+    assert len(wide) == 6  # the plot and five tables
     assert all(content <= shown for content, shown in wide), wide
 
 

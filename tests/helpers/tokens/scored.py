@@ -49,6 +49,7 @@ def drawn(layout: Layout, seed: int = 0, n_prefix: int = 1, width: int = 8, head
     _, height, columns = layout.grids[0]
     statistics = {
         "vision_attention": VisionAttention(queries, keys, 0.5, n_prefix, layout),
+        "early_attention": VisionAttention(keys, queries, 0.5, n_prefix, layout),
         "pixels": torch.randn(layout.n_tiles, 3, 2 * height, 2 * columns, generator=generator),
     }
     return VisualTokens(torch.randn(layout.n_visual, width, generator=generator), layout, 0, statistics)
