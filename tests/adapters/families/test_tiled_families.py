@@ -25,6 +25,8 @@ from tokenprune.tokens.layout import one_to_one
     [
         ("qianfan-ocr", [3, 1, 3]),
         ("ovis2", [3, 1, 3]),
+        ("llama4", [1, 3, 1]),
+        ("cohere2-vision", [1, 3, 1]),
         ("granite-docling", [3, 1, 3]),
         ("deepseek-ocr2", [3, 1, 3]),
         ("fuyu", [12, 10, 16]),

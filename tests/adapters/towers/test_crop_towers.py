@@ -1,17 +1,14 @@
 """Towers that see the crops of an image separately from the whole, or all images in one row: Step 3.7, Unlimited-OCR,
 Inkling 2 and PerceptionLM."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
-from helpers.families import FAMILIES, present
+from helpers.families import FAMILIES
 from helpers.families.base import VIDEO
-from torch import Tensor, nn
+from torch import Tensor
 
 import tokenprune
 from tokenprune import FoPru, GenericAdapter, PruningError, Random
@@ -22,7 +19,6 @@ from tokenprune.strategies.shared.importance import importance_map
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 
-NAMES = present("step3p7", "unlimited-ocr", "inkling2", "inkling2-loop", "perception-lm")
 #: For each tile, in the order of images, its (call, tile): the tower gets all whole images first, and then all crops.
 ORDER = [(1, 0), (1, 1), (0, 0), (0, 1), (1, 2), (1, 3), (0, 2)]
 
@@ -45,28 +41,13 @@ def eager_maps(name: str, layer: int) -> list[Tensor]:
     with torch.no_grad():
         model_of(name)(**FAMILIES[name].prompt([1, 2]))
     hook.remove()
-    if name in ("step3p7", "unlimited-ocr"):
-        return [calls[call][tile] for call, tile in ORDER]
-    if name == "perception-lm":
-        return list(calls[0])
-    return [weights for (weights,) in calls[0]]
-
-
-def in_raster(name: str, received: Tensor, number: int) -> Tensor:
-    """Return what the patches of a tile received in raster order. Inkling orders them by visual token."""
-    if not name.startswith("inkling2"):
-        return received
-    rows, columns = ((4, 4), (6, 4), (3, 5))[number]
-    return received.view(rows, columns, 2, 2).transpose(1, 2).flatten()
+    return [calls[call][tile] for call, tile in ORDER]
 
 
 @pytest.mark.parametrize("layer", [0, -1])
-@pytest.mark.parametrize("name", NAMES)
-def test_attention_is_that_of_the_eager_map(name: str, layer: int) -> None:
-    maps, n_prefix = eager_maps(name, layer), adapter_for(model_of(name)).tower.n_prefix
-    received = [weights[:, n_prefix:, n_prefix:].mean(0).sum(0) for weights in maps]
-    received = [in_raster(name, one, number) for number, one in enumerate(received)]
-    for image in reported(name, FoPru(layer=layer, score="column", keep_ratio=0.5)):
+def test_attention_is_that_of_the_eager_map(layer: int) -> None:
+    received = [weights.mean(0).sum(0) for weights in eager_maps("step3p7", layer)]
+    for image in reported("step3p7", FoPru(layer=layer, score="column", keep_ratio=0.5)):
         own, received = received[: image.layout.n_tiles], received[image.layout.n_tiles :]
         side = max(one.numel() for one in own) ** 0.5
         same = [placed(one, round(side)) for one in own] if len(own) > 1 else own
@@ -82,92 +63,6 @@ def placed(values: Tensor, side: int) -> Tensor:
     raster = torch.full((side, side), 1e3)
     raster[:own, :own] = values.view(own, own)
     return raster.flatten()
-
-
-@pytest.mark.parametrize("name", ["unlimited-ocr", "inkling2"])
-def test_the_cls_row_is_that_of_the_eager_map(name: str) -> None:
-    maps = eager_maps(name, -1)
-    for image in reported(name, FoPru(layer=-1, score="cls", keep_ratio=0.5)):
-        own, maps = maps[: image.layout.n_tiles], maps[image.layout.n_tiles :]
-        rows = [in_raster(name, weights[:, 0, 1:].mean(0), 2 - len(maps)) for weights in own]
-        side = round(max(row.numel() for row in rows) ** 0.5)
-        rows = [placed(row, side) for row in rows] if len(own) > 1 else rows
-        assert image.scores is not None
-        torch.testing.assert_close(image.scores, image.layout.to_tokens(torch.stack(rows)), atol=1e-6, rtol=1e-5)
-
-
-@contextmanager
-def tower_returning(core: Any, calls: list[Tensor]) -> Iterator[None]:
-    """Make each call of the tower return a map over patches (tiles, patches) in every channel."""
-    tower, left = core.vision_tower, list(calls)
-
-    def show(module: Any, args: Any, output: Any) -> Any:
-        states = output.last_hidden_state
-        output.last_hidden_state = left.pop(0)[..., None].expand(-1, -1, states.shape[-1]).clone()
-        return output
-
-    hook = tower.register_forward_hook(show)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def test_a_map_of_unlimited_ocr_is_carried_as_features_are() -> None:
-    model, inputs = FAMILIES["unlimited-ocr"].build(), FAMILIES["unlimited-ocr"].prompt([1, 2])
-    core, calls = model.model, [torch.rand(3, 16), torch.rand(4, 4)]
-    core.multi_modal_projector = nn.Identity()
-    core.image_newline = core.view_separator = nn.Parameter(torch.zeros(64))
-    names = ("pixel_values", "pixel_values_local", "num_local_patches", "patches_grid")
-    with torch.no_grad(), tower_returning(core, calls):
-        carried = core.get_image_features(**{name: inputs[name] for name in names}).pooler_output
-    maps = [[calls[call][tile] for call, tile in ORDER[start:stop]] for start, stop in ((0, 3), (3, 4), (4, 7))]
-    for features, own, image in zip(carried, maps, reported("unlimited-ocr", Random(keep_ratio=0.5)), strict=True):
-        values = torch.stack([placed(one, 4) for one in own])
-        newlines = image.layout.newlines
-        assert newlines is not None
-        expected = image.layout.to_tokens(values)
-        torch.testing.assert_close(features[~newlines, 0], expected[~newlines])
-        ends = newlines.nonzero()[:, 0].tolist()
-        rows = [expected[start + 1 : end] for start, end in zip([-1, *ends[:-2]], ends[:-1], strict=True)]
-        assert expected[newlines].tolist() == [*(float(row.max()) for row in rows), float(expected.max())]
-
-
-def test_a_map_of_perception_lm_is_carried_as_features_are() -> None:
-    model, inputs = model_of("perception-lm"), FAMILIES["perception-lm"].prompt([1, 2])
-    core, values = model.model, torch.rand(9, 36)
-    projector, same = core.multi_modal_projector, nn.Identity()
-    plain = mock.patch.multiple(projector, linear_1=same, gelu=same, linear_2=same)
-    with torch.no_grad(), plain, tower_returning(core, [torch.cat([torch.zeros(9, 1), values], 1)]):
-        carried = core.get_image_features(inputs["pixel_values"]).pooler_output[..., 0]
-    images = reported("perception-lm", Random(keep_ratio=0.5))
-    assert [image.grids for image in images] == [((1, 3, 3),) * 3] * 3
-    expected = [image.layout.to_tokens(one) for image, one in zip(images, values.split(3), strict=True)]
-    torch.testing.assert_close(carried.flatten(), torch.cat(expected))
-
-
-def test_a_map_of_inkling_is_carried_as_features_are() -> None:
-    """The patches of a visual token are concatenated, so the mean of a map is that of the concatenated states."""
-    model, inputs = model_of("inkling2"), FAMILIES["inkling2"].prompt([1, 2])
-    tower, found = model.model.vision_tower, []
-    grids = [(4, 4), (6, 4), (3, 5)]
-    maps = [torch.rand(1, rows * columns * 4) for rows, columns in grids]
-    row = [
-        torch.cat([torch.zeros(1), one.view(rows, 2, columns, 2).transpose(1, 2).flatten()])
-        for one, (rows, columns) in zip(maps, grids, strict=True)
-    ]
-    states = torch.cat(row)[:, None].expand(-1, 32)
-    hooks = [
-        tower.layers[-1].register_forward_hook(lambda module, args, output: states),
-        tower.merger.register_forward_pre_hook(lambda module, args: found.append(args[0].mean(-1))),
-    ]
-    with torch.no_grad():
-        model.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"])
-    for hook in hooks:
-        hook.remove()
-    images = reported("inkling2", Random(keep_ratio=0.5))
-    expected = [image.layout.to_tokens(one) for image, one in zip(images, maps, strict=True)]
-    torch.testing.assert_close(found[0], torch.cat(expected))
 
 
 def test_a_visual_token_of_step_3_7_is_given_its_own_square() -> None:
