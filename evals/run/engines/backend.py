@@ -48,7 +48,9 @@ class EngineBackend(Backend):
     @property
     def position_ids(self) -> Sequence[str]:
         settings = self.engine.settings
-        return POSITION_IDS if settings is None else [settings.position_ids]
+        if settings is None:
+            return POSITION_IDS
+        return [settings.position_ids or settings.strategy.default_position_ids]
 
     def strategies(self, adapter: type[ModelAdapter] | None, say: Callable[[str], None]) -> Sequence[str | Strategy]:
         settings = self.engine.settings
