@@ -22,6 +22,7 @@ from tokenprune.tokens.statistics import STATISTICS, check_needs
 #: Why vLLM cannot give a strategy what it needs.
 NEVER = {
     "text_attention": "the attention of decoder layers, and vLLM has one KV length for all layers",
+    "early_attention": "the attention of two encoder layers, and there the plug-in records one",
     "text_tower": "the question, and vLLM encodes an image without it, once for all questions",
     "kept_in_tower": "to prune between the layers of the vision tower, which are vLLM's own",
 }
