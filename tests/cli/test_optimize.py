@@ -82,7 +82,7 @@ def test_own_questions_without_splits(model: str, tmp_path: Path) -> None:
         (["bench", "--model", "x", "--shape", "llava-1.5-7b"], "--shape has no effect with --model"),
         (["bench", "--new-tokens", 4], "--new-tokens and --memory have no effect without --throughput"),
         (["layers", "--model", "x", "--stages", 3, "--skip", 2], "--skip and --block have no effect with --stages"),
-        (["report", "x", "--into", "x.md", "--output", "y"], "--output and --losses have no effect with --into"),
+        (["report", "x", "--into", "x.md", "--output", "y"], "--losses and --format have no effect with --into"),
         (["eval", "--strategy", "none", "fopru"], "--strategy none fopru: none cannot be combined with other names"),
         (["eval", "--baselines", "random", "none"], "Leave out none, or write --baselines none alone"),
         (["eval", "--engine", "vllm", "--batch-tokens", 9], "(--batch-tokens) has no effect with an engine"),

@@ -84,5 +84,6 @@ def neighbours(layout: Layout) -> Int[Tensor, "visual 4"]:
     _, frame, sizes = places[:, :2].unique_consecutive(dim=0, return_inverse=True, return_counts=True)
     ends, widths = sizes.cumsum(0)[frame], rows.bincount()[rows]
     steps = torch.stack([-torch.ones_like(widths), torch.ones_like(widths), -widths, widths], 1)
-    moved = (torch.arange(len(patches))[:, None] + steps).clamp((ends - sizes[frame])[:, None], ends[:, None] - 1)
+    here = torch.arange(len(patches), device=patches.device)
+    moved = (here[:, None] + steps).clamp((ends - sizes[frame])[:, None], ends[:, None] - 1)
     return patches.new_zeros(layout.n_visual, 4).index_copy(0, patches, patches[moved])
