@@ -11,8 +11,8 @@ from helpers.families import FAMILIES
 from torch import Tensor
 
 import tokenprune
-from tokenprune import PixelPrune, PruningError, Selection, UnsupportedError
-from tokenprune.adapters import ADAPTERS, adapter_for
+from tokenprune import PixelPrune, PruningError, Selection
+from tokenprune.adapters import adapter_for
 from tokenprune.adapters.tested import read_tested
 from tokenprune.strategy import PatchStrategy
 from tokenprune.tokens import PatchTokens, VisualTokens
@@ -97,17 +97,6 @@ def test_an_image_without_repetitions_is_untouched(name: str) -> None:
         assert torch.equal(model(**inputs).logits, before)
     assert handle.report.n_kept == handle.report.n_visual
     assert not any(image.in_tower for image in handle.report.images)
-
-
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in NAMES])
-def test_other_towers_are_refused(name: str) -> None:
-    family = FAMILIES[name]
-    if family.refused is not None or family.class_name not in ADAPTERS:
-        pytest.skip("refused altogether")
-    model = family.build()
-    with pytest.raises(UnsupportedError, match="takes the patches of all images in one row"):
-        tokenprune.patch(model, PixelPrune())
-    assert not model._forward_pre_hooks
 
 
 @dataclass(frozen=True)

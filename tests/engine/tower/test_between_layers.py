@@ -87,20 +87,6 @@ def test_dropping_in_the_tower_equals_masking_there(tower: str, attention: str) 
                 assert (theirs - unpruned)[tile, n_prefix + kept].abs().max() > 1e-2
 
 
-def test_where_nothing_is_dropped_the_tower_is_untouched() -> None:
-    @dataclass(frozen=True)
-    class Everything(Wandering):
-        def select_in_tower(self, tokens: TowerTokens) -> Selection:
-            return Selection.all(tokens.n_left, tokens.left.device)
-
-    model, inputs = DeepTower().build(), prompt([2, 1])
-    with torch.no_grad():
-        before = model(**inputs).logits
-        with tokenprune.patch(model, Everything(keep_ratio=1.0)) as handle:
-            assert torch.equal(model(**inputs).logits, before)
-    assert all(image.scores is None and image.in_tower == () for image in handle.report.images)
-
-
 def checkpointing(model: Any) -> Any:
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable()
@@ -137,18 +123,6 @@ def check_gradients(
 
 
 # Refusals.
-
-
-@pytest.mark.parametrize(
-    "case", ["vip-llava", "llava-next", "llava-onevision", "video-llava", "idefics3", "kimi-k25", "ernie4.5-vl"]
-)
-def test_other_towers_and_layouts_are_refused(case: str) -> None:
-    if case not in FAMILIES:
-        pytest.skip("this transformers does not have it")
-    model = FAMILIES[case].build()
-    with pytest.raises(UnsupportedError, match=r"may drop patches between its layers.*does not have it"):
-        tokenprune.patch(model, Wandering(at=(0,)))
-    assert not model._forward_pre_hooks
 
 
 @pytest.mark.parametrize("layer", [0, 1, -4, [-2, -3]])  # of three layers: nothing precedes, or several are read
