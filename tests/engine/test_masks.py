@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 from helpers.contract.modes import MODES
-from helpers.contract.oracle import assert_close, dropped_columns, of_left
+from helpers.contract.oracle import assert_close, dropped_columns
 from helpers.families import FAMILIES, Family
-from helpers.families.base import CACHE, ENCODES_FIRST, EOS, IMAGE, RECENT, additive, decoder
+from helpers.families.base import CACHE, EOS, IMAGE, additive, decoder
 from helpers.families.llava import Llava
 from torch import Tensor
 from transformers import DynamicCache, Gemma2Config, MistralConfig, Qwen2Config
@@ -91,40 +91,6 @@ def test_masks_that_are_added(name: str, mode: str) -> None:
         run = MODES[mode](family, model, family.prompt(per_row), per_row)
     dropped = dropped_columns(run.whole(family)["input_ids"], [handle.report])
     assert_close(run.logits, run.expected(family, model, dropped))
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_right_padding(name: str) -> None:
-    family, model = CASES[name], model_of(name)
-    inputs = family.prompt([2, 1], padding="right")
-    with torch.no_grad(), tokenprune.patch(model, strategy()) as handle:
-        logits = model(**inputs, position_ids=family.position_ids(model, inputs), use_cache=False).logits
-    dropped = dropped_columns(inputs["input_ids"], [handle.report])
-    expected = family.oracle(model, inputs, dropped)
-    for row, real in enumerate(inputs["attention_mask"].bool()):
-        left = (real & ~dropped[row]).nonzero()[:, 0]
-        assert_close(of_left(logits[row], real, left), expected[row, left])
-
-
-@pytest.mark.parametrize("name", WINDOWED)
-def test_beams(name: str) -> None:
-    """Every returned score must equal the oracle's log-probability."""
-    # If transformers repeats each image separately, the beams of a prompt with two images see different images.
-    family, model, per_row, n, steps = CASES[name], model_of(name), [1, 2] if ENCODES_FIRST else [1, 1], 3, 4
-    inputs = family.prompt(per_row)
-    search = {"num_beams": n, "num_return_sequences": n, "do_sample": False, "max_new_tokens": steps}
-    with torch.no_grad(), tokenprune.patch(model, strategy()) as handle:
-        out = model.generate(**inputs, **search, return_dict_in_generate=True, output_scores=True)
-    answers = out.sequences[:, -steps:]
-    whole = family.continued(family.repeated(inputs, n, per_row), answers)
-    logits = family.oracle(model, whole, dropped_columns(whole["input_ids"], [handle.report]))[:, -steps - 1 : -1]
-    scores = logits.log_softmax(-1).gather(2, answers[..., None])[..., 0].mean(1)
-    assert_close(out.sequences_scores, scores)
-
-
-def sees_later_images(name: str) -> bool:
-    """Return False if this transformers makes wrong masks for later images in Gemma 3, even without pruning."""
-    return RECENT or not name.startswith("gemma3")
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from helpers.files.evals import tiny_processor
-from helpers.files.search import Deep
+from helpers.models.staged import FAMILY
 from tokenprune.evals.adapt.examples import Example
 from tokenprune.evals.adapt.lora import with_lora
 from tokenprune.evals.adapt.rows import Collator, Row
@@ -21,7 +21,7 @@ def alone(examples: Iterable[Example]) -> list[Row]:
 
 def fresh_llava() -> Any:
     """Return a model that is not shared with other tests, because PEFT changes it."""
-    return Deep("llava-clip").build("sdpa")
+    return FAMILY.build()
 
 
 def adapted_llava(model: Any = None, std: float = 0.1) -> Any:

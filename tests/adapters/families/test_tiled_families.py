@@ -23,7 +23,7 @@ from tokenprune.tokens.layout import one_to_one
 @pytest.mark.parametrize(
     ("name", "tiles"),
     [
-        ("qianfan-ocr", [3, 1, 3]),
+        *((name, [3, 1, 3]) for name in ("internvl", "idefics3", "smolvlm", "qianfan-ocr")),
         ("ovis2", [3, 1, 3]),
         ("llama4", [1, 3, 1]),
         ("cohere2-vision", [1, 3, 1]),

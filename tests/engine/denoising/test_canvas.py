@@ -269,12 +269,6 @@ def test_a_selection_that_breaks_its_budget_is_an_error() -> None:
 
 
 def test_an_encoder_without_masks_is_refused() -> None:
-    config = family().config()
-    config.text_config.use_bidirectional_attention = "all"
-
-    class Model(torch.nn.Module):
-        pass
-
     model = family().build()
     model.config.text_config.use_bidirectional_attention = "all"
     with pytest.raises(UnsupportedError, match="use_bidirectional_attention"):

@@ -1,15 +1,12 @@
 """Proportional attention: kept tokens receive as much attention as the tokens that they stand for."""
 
-from typing import Any
-
 import pytest
 import torch
 from helpers.contract.cells import CASES, DEPTH, FIRST_CASE, model_of
 from helpers.contract.modes import MODES, run_cell
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns, of_left
 from helpers.families import FAMILIES
-from helpers.families.base import CACHE, IMAGE
-from torch import Tensor
+from helpers.families.base import CACHE
 
 import tokenprune
 from tokenprune.adapters import adapter_for
@@ -29,57 +26,6 @@ MERGING = {
     "nuwa": tokenprune.Nuwa(keep_ratio=0.3, attention_bias="size"),
     "sparsevlm": tokenprune.SparseVLM(keep_ratio=0.5, recycle=1.0, clusters=0.2, attention_bias="size"),
 }
-#: Families that differ in attention, position IDs or masks.
-COPIED = [FIRST_CASE, "qwen2-vl", "gemma3", "gemma3-window", "mistral3", "internvl", "cohere2-vision"]
-
-
-def kwargs_of(model: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
-    """Return the arguments of the language model's call, and the hidden states that it returns."""
-    seen: dict[str, Any] = {}
-    hook = adapter_for(model).language_model.register_forward_hook(
-        lambda module, args, kwargs, output: seen.update(kwargs=kwargs, hidden=output.last_hidden_state),
-        with_kwargs=True,
-    )
-    with torch.no_grad():
-        model(**inputs, use_cache=False)
-    hook.remove()
-    return seen["kwargs"], seen["hidden"]
-
-
-def copied(mask: Any, places: Tensor) -> Any:
-    """Return a mask in which copies of a token attend and receive attention like the token."""
-    if isinstance(mask, dict):
-        return {kind: copied(one, places) for kind, one in mask.items()}
-    lowest = torch.finfo(mask.dtype).min
-    closed = mask[:, :, places][..., places] < lowest / 2
-    return torch.zeros(closed.shape).masked_fill(closed, lowest)
-
-
-@pytest.mark.parametrize("case", [case for case in COPIED if case in FAMILIES])
-def test_a_biased_token_is_so_many_copies_at_its_position(case: str) -> None:
-    """The exact oracle: the unpatched language model on a prompt that repeats every pooled token once per part."""
-    model, inputs = model_of(case), FAMILIES[case].prompt([1])
-    with tokenprune.patch(model, POOLED) as handle:
-        kwargs, hidden = kwargs_of(model, inputs)
-        (image,) = handle.report.images
-    sizes = torch.ones(inputs["input_ids"].shape[1]).long()
-    columns = (inputs["input_ids"][0] == IMAGE).nonzero()[:, 0]
-    sizes[columns] = 0
-    sizes[columns[image.kept]] = torch.bincount(image.merged.targets, minlength=image.n_kept).clamp(min=1)
-    sizes = sizes[sizes > 0]
-    assert sizes.sum() == inputs["input_ids"].shape[1] > len(sizes) == hidden.shape[1]
-    places = torch.arange(len(sizes)).repeat_interleave(sizes)
-    copies = {
-        **kwargs,
-        "inputs_embeds": kwargs["inputs_embeds"][:, places],
-        "position_ids": kwargs["position_ids"][..., places],
-        "attention_mask": copied(kwargs["attention_mask"], places),
-    }
-    with torch.no_grad():
-        expected = adapter_for(model).language_model(**copies).last_hidden_state
-        plain = adapter_for(model).language_model(**{**kwargs, "attention_mask": None}).last_hidden_state
-    assert_close(hidden[:, places], expected)
-    assert (plain - hidden).abs().max() > 1e-2  # so the bias matters
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -9,8 +9,9 @@ import torch
 from helpers.families import FAMILIES
 from helpers.files.evals import sample_image, saved, write_vqav2
 from helpers.files.own import write_own
-from helpers.files.search import Deep, deep_llava
+from helpers.files.search import deep_llava
 from helpers.models.processors import processor_of
+from helpers.models.staged import Deep
 from helpers.training import COLLATOR, adapted_llava, alone, fresh_llava
 
 import tokenprune

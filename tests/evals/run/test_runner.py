@@ -9,7 +9,8 @@ import pytest
 import torch
 from helpers.asking import Echo, ask, identity, without_times
 from helpers.files.evals import brief, tiny_processor
-from helpers.files.search import LAYERS, deep_llava
+from helpers.files.search import deep_llava
+from helpers.models.staged import LAYERS
 from helpers.tiny import tiny_llava
 from PIL import Image
 

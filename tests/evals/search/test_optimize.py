@@ -12,8 +12,9 @@ import pytest
 import torch
 from helpers.families.base import IMAGE
 from helpers.files.evals import tiny_processor
-from helpers.files.search import BASE, LAYERS, deep_llava, scenes, searched
+from helpers.files.search import BASE, deep_llava, scenes, searched
 from helpers.forks import forked, forks
+from helpers.models.staged import LAYERS
 from torch.nn.functional import cosine_similarity
 
 import tokenprune

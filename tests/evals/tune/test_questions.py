@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.files.search import LAYERS, deep_llava, scenes
+from helpers.files.search import deep_llava, scenes
 from helpers.files.sets import png, write_lines, write_parquet
 from helpers.files.tasks import SETS
+from helpers.models.staged import LAYERS
 from optuna.trial import FixedTrial
 
 from tokenprune.adapters.families.llava_frames import LlavaFramesAdapter

@@ -6,27 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers.families.llava import Llava
 from helpers.files.evals import ref, sample_image, tiny_processor
+from helpers.models.staged import FAMILY
 from tokenprune.evals.search.optimize import optimize
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
-LAYERS = 5
 BASE = VFlowOpt(keep_ratio=0.3)
-
-
-class Deep(Llava):
-    def config(self) -> Any:
-        config = super().config()
-        config.text_config.num_hidden_layers = LAYERS
-        return config
 
 
 @functools.cache
 def deep_llava() -> Any:
-    return Deep("llava-clip").build("sdpa")
+    return FAMILY.build()
 
 
 def write_scenes(folder: Path, n: int = 4) -> None:

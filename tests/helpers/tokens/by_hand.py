@@ -8,6 +8,12 @@ import torch
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 
+def at(*degrees: float) -> torch.Tensor:
+    """Return (angles, 2): unit vectors in these directions."""
+    angles = torch.tensor(degrees).deg2rad()
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
 def tokens_of(
     attention: Sequence[float],
     keys: Sequence[Sequence[float]],

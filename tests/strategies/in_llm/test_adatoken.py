@@ -20,15 +20,6 @@ def test_the_schedules_own_average_changes_nothing() -> None:
     assert shares(AdaToken(keep_ratio=0.6375, schedule=SCHEDULE)) == list(SCHEDULE)
 
 
-@pytest.mark.parametrize("keep_ratio", [0.3, 0.5, 0.9])
-def test_another_average_is_exact(keep_ratio: float) -> None:
-    stages = AdaToken(keep_ratio=keep_ratio).stages(32)
-    left = [stage.keep_ratio or 0 for stage in stages]
-    assert (8 + sum(8 * share for share in left)) / 32 == pytest.approx(keep_ratio)
-    first, second, third = left
-    assert 1 > first > second > third > 0
-
-
 def test_a_power_of_two_by_hand() -> None:
     """Squared, the shares are .64, .25 and .0625, with an average of .488125."""
     assert shares(AdaToken(keep_ratio=(1 + 0.64 + 0.25 + 0.0625) / 4)) == [(8, 0.64), (16, 0.25), (24, 0.0625)]

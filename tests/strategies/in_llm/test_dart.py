@@ -4,17 +4,13 @@ from typing import Any
 
 import torch
 from helpers.tiny import prompt
+from helpers.tokens.by_hand import at
 
 import tokenprune
 from tokenprune import DART
 from tokenprune.strategies.in_llm.dart import least_similar
 from tokenprune.strategy import Stage
 from tokenprune.tokens import Layout, StageTokens, TextAttention
-
-
-def at(*degrees: float) -> torch.Tensor:
-    angles = torch.tensor(degrees).deg2rad()
-    return torch.stack([angles.cos(), angles.sin()], 1)
 
 
 def test_each_pivot_takes_what_is_least_like_it() -> None:

@@ -7,6 +7,7 @@ import torch
 from helpers.contract.oracle import assert_close
 from helpers.models.staged import DeepTower
 from helpers.tiny import prompt
+from helpers.tokens.by_hand import at
 from torch import Tensor
 
 import tokenprune
@@ -14,14 +15,8 @@ from tokenprune import ToMe
 from tokenprune.strategies.in_tower.tome import matched, means, merge_groups, n_merged
 from tokenprune.tokens import KeptInTower, Layout, TowerTokens, VisionAttention, VisualTokens
 
-
-def direction(degrees: float) -> list[float]:
-    angle = torch.tensor(degrees).deg2rad()
-    return [float(angle.cos()), float(angle.sin())]
-
-
 #: Angles of six patches. Every second one is matched with the nearest of the others.
-ANGLES = torch.tensor([direction(angle) for angle in (0, 10, 52, 50, 95, 80)])
+ANGLES = at(0, 10, 52, 50, 95, 80)
 
 
 def test_every_second_token_is_matched() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.families import FAMILIES
 from helpers.families.base import IMAGE
+from helpers.tokens.by_hand import at
 from torch import Tensor
 
 import tokenprune
@@ -164,9 +165,7 @@ def test_tiles_compete_for_a_budget_per_image() -> None:
 
 def test_opposite_neighbours_are_the_most_distinct() -> None:
     """Of angles in a row: 180 and 90 degrees from the nearest, and 10; the last has no neighbour."""
-    angles = torch.tensor([0.0, 180, 270, 280, 0]).deg2rad()
-    layout = Layout(((1, 1, 4), (1, 1, 1)))
-    tokens = VisualTokens(torch.stack([angles.cos(), angles.sin()], 1), layout)
+    tokens = VisualTokens(at(0, 180, 270, 280, 0), Layout(((1, 1, 4), (1, 1, 1))))
     scores = BackgroundPruning(keep=2, rank="distinct", cluster=False).select(tokens).scores
     ten = 1 - float(torch.tensor(10.0).deg2rad().cos())
     torch.testing.assert_close(scores, torch.tensor([2.0, 1.0, ten, ten, 2.0]))
@@ -213,8 +212,7 @@ def test_cls_logits_are_carried_and_linear() -> None:
 def test_links_below_the_quantile_are_cut() -> None:
     """At 0, 10, 40 and 100 degrees in a row: from the lowest cosine on, all are one cluster; from the highest on, the
     first two are, and the last, which is least like its neighbour, is kept as it is."""
-    angles = torch.tensor([0.0, 10, 40, 100]).deg2rad()
-    tokens = VisualTokens(torch.stack([angles.cos(), angles.sin()], 1), Layout.raster((1, 1, 4)))
+    tokens = VisualTokens(at(0, 10, 40, 100), Layout.raster((1, 1, 4)))
     one, several = (BackgroundPruning(keep=1, rank="distinct", quantile=q).select(tokens) for q in (0.0, 1.0))
     assert one.merged.sources.tolist() == [0, 1, 2, 3]
     assert (several.kept.tolist(), several.merged) == ([3], None)

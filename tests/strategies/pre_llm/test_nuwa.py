@@ -20,17 +20,6 @@ def test_the_papers_budgets(average: int, entering: int, left: int) -> None:
     assert stage.budget(576) == left
 
 
-@pytest.mark.parametrize("n_layers", [2, 5, 6, 28])
-@pytest.mark.parametrize("keep_ratio", [0.05, 0.3, 0.6, 0.9])
-def test_the_average_is_exact(n_layers: int, keep_ratio: float) -> None:
-    strategy = Nuwa(keep_ratio=keep_ratio)
-    (stage,) = strategy.stages(n_layers)
-    assert stage.keep_ratio is not None
-    assert 0 < stage.keep_ratio <= strategy.entering <= 1
-    mean = (strategy.entering * stage.layer + stage.keep_ratio * (n_layers - stage.layer)) / n_layers
-    assert mean == pytest.approx(keep_ratio)
-
-
 def test_stages_can_be_left_out() -> None:
     assert Nuwa(keep_ratio=1.0).stages(8) == ()
     flat = Nuwa(keep_ratio=0.25, progressive=False)

@@ -2,16 +2,11 @@
 
 import pytest
 import torch
-from helpers.tokens.by_hand import tokens_of
+from helpers.tokens.by_hand import at, tokens_of
 
 from tokenprune import PruneSID
 from tokenprune.strategies.pre_llm import prunesid
 from tokenprune.strategies.pre_llm.prunesid import component_of_each, mean_cosine, shares_of_groups, suppress
-
-
-def at(*degrees: float) -> torch.Tensor:
-    angles = torch.tensor(degrees).deg2rad()
-    return torch.stack([angles.cos(), angles.sin()], 1)
 
 
 @pytest.mark.parametrize("copies", [1, 3], ids=["fewer tokens than channels", "more"])

@@ -3,17 +3,12 @@
 import pytest
 import torch
 from helpers.simulated.pretended import Elsewhere, Pretended
-from helpers.tokens.by_hand import tokens_of
+from helpers.tokens.by_hand import at, tokens_of
 from helpers.tokens.scored import scored
 
 from tokenprune import SCOPE
 from tokenprune.strategies.pre_llm.scope import most_covering
 from tokenprune.strategies.shared import similarity
-
-
-def at(*degrees: float) -> torch.Tensor:
-    angles = torch.tensor(degrees).deg2rad()
-    return torch.stack([angles.cos(), angles.sin()], 1)
 
 
 def test_coverage_by_hand() -> None:

@@ -6,17 +6,6 @@ from tokenprune import SettingError
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 
-@pytest.mark.parametrize("n_layers", [3, 6, 28, 32])
-@pytest.mark.parametrize("ratio", [1.0, 0.5, 0.25, 0.1])
-def test_the_average_over_the_layers_is_the_budget(ratio: float, n_layers: int) -> None:
-    strategy, n = VFlowOpt(keep_ratio=ratio), 10**6
-    counts = [strategy.budget(n)] * n_layers
-    for stage in strategy.stages(n_layers):
-        counts[stage.layer :] = [stage.budget(n)] * (n_layers - stage.layer)
-    assert sum(counts) / n_layers / n == pytest.approx(ratio, abs=1e-5)
-    assert counts == sorted(counts, reverse=True)
-
-
 @pytest.mark.parametrize(
     ("ratio", "first", "second", "last"),
     [(0.5, 0.7233, 0.7487, 0.4870), (0.25, 0.2651, 0.9833, 0.8773), (0.1, 0.1166, 1.0, 0.6011)],

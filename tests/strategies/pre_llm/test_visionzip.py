@@ -1,7 +1,5 @@
 """VisionZip against numbers computed by hand."""
 
-from typing import Any
-
 import torch
 from helpers.tokens.by_hand import tokens_of, two_heads
 
@@ -75,16 +73,3 @@ def test_without_contextual_tokens_and_of_a_whole_image_nothing_is_merged() -> N
     best = VisionZip(keep=2, contextual=0.0).select(tokens)
     assert best.kept.tolist() == [1, 4]
     assert best.merged is VisionZip(keep_ratio=1.0).select(tokens).merged is None
-
-
-def test_cells_are_those_of_the_dominant_tokens_budget() -> None:
-    seen: list[int] = []
-
-    class Watching(VisionZip):
-        def ranked(self, scores: Any, n_kept: int, tokens: Any) -> Any:
-            seen.append(n_kept)
-            return super().ranked(scores, n_kept, tokens)
-
-    for contextual in (0.25, 1.0):
-        Watching(keep=4, contextual=contextual).select(tokens_of(ATTENTION, KEYS, FEATURES))
-    assert seen == [3, 1]

@@ -1,11 +1,10 @@
 """VisPruner against rounds computed by hand."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from helpers.tokens.by_hand import tokens_of
+from helpers.tokens.by_hand import at, tokens_of
 from helpers.tokens.scored import scored
 
 from tokenprune import VisPruner
@@ -18,18 +17,13 @@ from tokenprune.tokens import Layout
 ANGLES = [0.0, 90.0, 88.0, 1.0, 45.0, 180.0]
 
 
-def directions(angles: list[float]) -> torch.Tensor:
-    radians = torch.tensor(angles) * torch.pi / 180
-    return unit_vectors(torch.stack([radians.cos(), radians.sin()], 1))
-
-
 def test_duplicates_go_round_by_round() -> None:
     """Compared are 0 (0), 2 (88) and 4 (45 degrees), with 1 (90), 3 (1) and 5 (180): the nearest are 1, 2 and 44
     degrees away. One goes in a round: first 0, which leaves 2 4 1 3 5. Then 2, 1 and 5 are compared with 4 and 3: 43,
     45 and 135 degrees, so 2 goes. If two go in a round, 0 and 2 leave 4 1 3 5, of which 4 is 45 degrees from 1,
     and 3 is 89.
     """
-    vectors, order = directions(ANGLES), torch.arange(6)
+    vectors, order = at(*ANGLES), torch.arange(6)
     assert drop_duplicates(order, vectors, 5, step=1).tolist() == [2, 4, 1, 3, 5]
     assert drop_duplicates(order, vectors, 4, step=1).tolist() == [1, 5, 4, 3]
     assert drop_duplicates(order, vectors, 3, step=2).tolist() == [3, 1, 5]
@@ -49,27 +43,13 @@ def test_pairs_of_a_large_image_are_compared_in_blocks(monkeypatch: pytest.Monke
 def test_important_and_diverse() -> None:
     """Of 4, two are the most attended, 3 and 1. The others by attention are 0 2 4 5: 0 (0) and 4 (45 degrees) are
     compared with 2 (88) and 5 (180), and both go in one round."""
-    features = directions(ANGLES).tolist()
+    features = at(*ANGLES).tolist()
     tokens = tokens_of([4.0, 5.0, 3.0, 6.0, 2.0, 1.0], [[0.0]] * 6, features)
     assert VisPruner(keep=4).select(tokens).kept.tolist() == [1, 2, 3, 5]
     assert VisPruner(keep=5).select(tokens).kept.tolist() == [0, 1, 2, 3, 5]
     assert VisPruner(keep=3, important=1.0).select(tokens).kept.tolist() == [0, 1, 3]
     # Nine tenths of one token are none: of 3 1 0 2 4 5, every second one is left, 1 2 5, and then the second, 2.
     assert VisPruner(keep=1, important=0.9).select(tokens).kept.tolist() == [2]
-
-
-def test_cells_are_those_of_the_important_tokens_budget() -> None:
-    seen: list[int] = []
-
-    class Watching(VisPruner):
-        def ranked(self, scores: Any, n_kept: int, tokens: Any) -> Any:
-            seen.append(n_kept)
-            return super().ranked(scores, n_kept, tokens)
-
-    tokens = scored([1.0] * 6, Layout.raster((1, 1, 6)))
-    for important in (0.75, 0.0):
-        Watching(keep=4, important=important).select(tokens)
-    assert seen == [3, 1]
 
 
 @pytest.mark.parametrize(("n_visual", "step"), [(300, 8), (647, 8), (648, 9), (1440, 20)])

@@ -1,10 +1,11 @@
 """Background Token Pruning's clustering: by hand, and against a neighbour-by-neighbour computation."""
 
 from functools import cache
-from math import cos, radians, sin
+from math import cos, radians
 
 import pytest
 import torch
+from helpers.tokens.by_hand import at
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import coo_array
@@ -23,11 +24,6 @@ from tokenprune.tokens import Layout
 from tokenprune.tokens.cells import rank_within
 
 STEPS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
-
-
-def at(*degrees: float) -> Tensor:
-    """Return unit vectors at these angles."""
-    return torch.tensor([[cos(radians(angle)), sin(radians(angle))] for angle in degrees])
 
 
 def cut_all(parents: Tensor, cosines: Tensor, threshold: float = -1.0, most: int = 10**6) -> Tensor:
