@@ -208,8 +208,7 @@ def test_lmms_eval_finds_it(asked: list[Question]) -> None:
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_its_command_gives_the_same_answers(processes: str) -> None:
     pytest.importorskip("lmms_eval")
-    script = ROOT / "evals" / "dev" / "peers" / "lmms_agreement.py"
-    command = [sys.executable, str(script), sys.executable, "--questions", "6", "--strategies", "fopru:layer=-2"]
-    command += ["--processes", processes]
+    command = [sys.executable, "-m", "tokenprune.evals.dev.lmms_agreement", sys.executable, "--questions", "6"]
+    command += ["--strategies", "fopru:layer=-2", "--processes", processes]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

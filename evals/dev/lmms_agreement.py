@@ -1,6 +1,6 @@
 """Check that lmms-eval with our model and `tokenprune eval` give the same answers to the same bundled questions.
 
-    python evals/dev/peers/lmms_agreement.py LMMS_PYTHON
+    python -m tokenprune.evals.dev.lmms_agreement LMMS_PYTHON
 
 LMMS_PYTHON is the interpreter of an environment with lmms-eval and this package; see evals/harness/README.md. Writes
 a local task with bundled questions for it, and runs its command offline. Exits with 1 if an answer differs.
