@@ -45,7 +45,6 @@ class Figures:
 
     tower_to_unpruned, ttft_to_unpruned, ttft_to_ideal, prefill_to_ideal: ratios of times, each within its round.
     decode_to_ideal: the same for a decoding step; the ideal's is the unpatched model's at the same cache length.
-    selection_share: the part of the time to first token that hooks take.
     flops, peak, cache: this case's divided by the unpruned model's.
     break_even: the number of visual tokens from which a strategy saves more than selecting costs, assuming that the
         cost does not depend on their number and the saving grows with it; both are as measured at `facts.n_visual`.
@@ -60,7 +59,6 @@ class Figures:
     prefill_to_ideal: Median | None
     decode_to_ideal: Median | None
     generate_to_unpruned: Median | None
-    selection_share: Median | None
     flops: float
     peak: float
     cache: float
@@ -105,9 +103,6 @@ def _figures(record: Record, fact: Facts) -> Figures:
         prefill_to_ideal=ratio(fact.ideal, "prefill"),
         decode_to_ideal=ratio(fact.ideal, "decode"),
         generate_to_unpruned=ratio(UNPRUNED, "generate"),
-        selection_share=Median.of(
-            [turn[fact.name]["selection"] / turn[fact.name]["ttft"] for turn in rounds if "ttft" in turn[fact.name]]
-        ),
         flops=fact.flops / unpruned.flops,
         peak=fact.peak_bytes / unpruned.peak_bytes,
         cache=fact.kv_cache_bytes / unpruned.kv_cache_bytes,

@@ -15,7 +15,7 @@ from rich.progress import track
 from tokenprune.errors import SettingError
 from tokenprune.evals.bench.cases import IDEAL, Case, cases, facts
 from tokenprune.evals.bench.inputs.prompts import Inputs
-from tokenprune.evals.bench.record import CPU_TIME, Record
+from tokenprune.evals.bench.record import Record
 from tokenprune.evals.bench.timing.clock import Seconds, generated, phases
 from tokenprune.evals.bench.timing.load import Load
 from tokenprune.evals.bench.timing.memory import with_peak
@@ -24,24 +24,19 @@ from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 
 def measure(model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record, *, rounds: int) -> None:
     """Add `rounds` rounds of prefill and decoding to `record`, which is written after each, and the cases' costs if
-    they are missing. Seconds are CPU time if the record's clock is."""
-    measure_cases(model, inputs, _cases(model, inputs, pruned, record), record, rounds=rounds)
-
-
-def measure_cases(model: Any, inputs: Inputs, cases_: Sequence[Case], record: Record, *, rounds: int) -> None:
-    """`measure`, of these cases."""
-    batch, cpu_time = len(inputs["input_ids"]), record.about.get("clock") == CPU_TIME
+    they are missing."""
+    batch, compared = len(inputs["input_ids"]), _cases(model, inputs, pruned, record)
 
     def timed(case: Case) -> Seconds:
-        return phases(model, case.prefill, case.n_columns, cpu_time)
+        return phases(model, case.prefill, case.n_columns)
 
-    for case in track(cases_, f"first calls, batch {batch}"):
+    for case in track(compared, f"first calls, batch {batch}"):
         if (batch, case.name) in record.facts:
             _run(case, lambda case=case: timed(case))
         else:
             record.add(facts(model, inputs, case))
             record.write()
-    _rounds(record, batch, cases_, rounds, timed)
+    _rounds(record, batch, compared, rounds, timed)
 
 
 def measure_throughput(

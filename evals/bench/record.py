@@ -28,8 +28,6 @@ from tokenprune.evals.storage.identity import check_same
 from tokenprune.evals.storage.provenance import device_name, matmul_precision, versions
 
 SOURCES = Path(tokenprune.__file__).resolve().parent
-#: The clock of a file whose seconds are not wall time.
-CPU_TIME = "CPU time"
 
 
 @dataclass(frozen=True)
@@ -115,10 +113,6 @@ class Record:
         moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self.rounds.append(Round(batch, moment, seconds, others))
 
-    def n_rounds(self, batch: int, name: str) -> int:
-        """Return how many rounds of a batch size include a case."""
-        return sum(round_.batch == batch and name in round_.seconds for round_ in self.rounds)
-
     def write(self) -> None:
         """Replace the file. Raises SettingError if another process has written it meanwhile: its rounds would be lost,
         and both disturb each other's."""
@@ -149,10 +143,10 @@ class Record:
         return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not timed"
 
 
-def about(model: Any, name: str, attention: str, side: int, *, cpu_time: bool = False) -> dict[str, Any]:
+def about(model: Any, name: str, attention: str, side: int) -> dict[str, Any]:
     """Return everything that affects the time of a round; for the library, a digest of its sources.
 
-    side: pixels of the image, as prompts.py takes them. cpu_time: whether seconds are CPU time.
+    side: pixels of the image, as prompts.py takes them.
     """
     return {
         "model": name,
@@ -169,7 +163,7 @@ def about(model: Any, name: str, attention: str, side: int, *, cpu_time: bool = 
         "versions": versions(),
         "sources": _digest(),
         **matmul_precision(),
-    } | ({"clock": CPU_TIME} if cpu_time else {})
+    }
 
 
 def cpu() -> str:

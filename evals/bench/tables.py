@@ -69,7 +69,8 @@ def ratios(figures: Sequence[Figures]) -> Table:
             [
                 *_case(case),
                 *map(
-                    ratio_cell, (case.ttft_to_unpruned, case.ttft_to_ideal, case.prefill_to_ideal, case.decode_to_ideal)
+                    _ratio_cell,
+                    (case.ttft_to_unpruned, case.ttft_to_ideal, case.prefill_to_ideal, case.decode_to_ideal),
                 ),
                 *(f"{ratio:.3f}" for ratio in (case.flops, case.peak, case.cache)),
                 _break_even(case.break_even),
@@ -90,9 +91,9 @@ def summary(figures: Sequence[Figures], keep_ratio: float) -> Table:
         [
             case.facts.strategy,
             _tokens(case),
-            ratio_cell(to_unpruned),
-            ratio_cell(case.ttft_to_ideal),
-            ratio_cell(case.decode_to_ideal),
+            _ratio_cell(to_unpruned),
+            _ratio_cell(case.ttft_to_ideal),
+            _ratio_cell(case.decode_to_ideal),
             _time(case.seconds.get("selection")),
             f"{case.peak:.2f}",
             f"{case.cache:.2f}",
@@ -123,7 +124,7 @@ def towers(record: Record, figures: Sequence[Figures]) -> Table:
             f"{record.about.get('image', 'image')}, {case.facts.n_visual} tokens",
             case.facts.strategy,
             _tokens(case),
-            *map(ratio_cell, (case.tower_to_unpruned, case.ttft_to_unpruned, case.ttft_to_ideal)),
+            *map(_ratio_cell, (case.tower_to_unpruned, case.ttft_to_unpruned, case.ttft_to_ideal)),
             _time(case.seconds.get("selection")),
             f"{case.flops:.2f}",
             f"{case.cache:.2f}",
@@ -175,7 +176,7 @@ def _speedup(ratio: Median | None) -> str:
     """Format the ratio of samples per second, given the ratio of times."""
     if ratio is None:
         return NOTHING
-    return ratio_cell(Median(1 / ratio.value, 1 / ratio.high, 1 / ratio.low, ratio.n))
+    return _ratio_cell(Median(1 / ratio.value, 1 / ratio.high, 1 / ratio.low, ratio.n))
 
 
 def rich(table: Table, title: str) -> RichTable:
@@ -192,12 +193,11 @@ def provenance(record: Record) -> str:
     """Describe model, machine and versions in one line."""
     about, others = record.about, [round_.others for round_ in record.rounds if round_.others is not None]
     packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    clock = f"; {about['clock']}" if "clock" in about else ""
     load = f"; other processes used {median(others):.1f} cores" if others else ""
     return (
         f"{about['model']}, {about['parameters'] / 1e9:.2f} billion parameters, {about['dtype']}, {about['attention']} "
         f"attention; {about['device']} ({about['cpu']}; {about['threads']} threads of {about['cores']} cores, "
-        f"{about['memory_bytes'] / 2**30:.0f} GiB){clock}{load}; {packages}; {record.dates}"
+        f"{about['memory_bytes'] / 2**30:.0f} GiB){load}; {packages}; {record.dates}"
     )
 
 
@@ -221,7 +221,7 @@ def _time(median: Median | None) -> str:
     return f"{median.value:.2f} s" if abs(median.value) >= 1 else f"{1e3 * median.value:.1f} ms"
 
 
-def ratio_cell(median: Median | None) -> str:
+def _ratio_cell(median: Median | None) -> str:
     """Format a ratio with its interval, if there were several rounds."""
     if median is None:
         return NOTHING

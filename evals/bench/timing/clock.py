@@ -30,9 +30,9 @@ DECODED = 8
 
 
 @torch.inference_mode()
-def phases(model: Any, prefill: Callable[[], Any], n_columns: int, cpu_time: bool = False) -> Seconds:
+def phases(model: Any, prefill: Callable[[], Any], n_columns: int) -> Seconds:
     """Time a prefill of `n_columns` tokens a row and a few decoded tokens, on a model that is patched or not."""
-    watch = Stopwatch(model.device, cpu_time)
+    watch = Stopwatch(model.device)
     with timed_hooks(model, watch) as hooks, _listening(model, watch):
         watch.mark("called")
         output = prefill()
@@ -45,7 +45,7 @@ def phases(model: Any, prefill: Callable[[], Any], n_columns: int, cpu_time: boo
         "prefill": watch.between("first layer", "answered"),
         "ttft": watch.between("called", "answered"),
         "selection": hooks.seconds(),
-        "decode": _decode(model, output, n_columns, cpu_time),
+        "decode": _decode(model, output, n_columns),
     }
 
 
@@ -59,13 +59,13 @@ def generated(model: Any, inputs: dict[str, Any], n_new: int) -> Seconds:
     return {"generate": watch.between("called", "answered")}
 
 
-def _decode(model: Any, output: Any, n_columns: int, cpu_time: bool) -> float:
+def _decode(model: Any, output: Any, n_columns: int) -> float:
     """Time greedy decoding, calling the model as `generate` does, with a mask over all tokens so far."""
     name, cache = cache_in(output)
     batch = len(output.logits)
     token = output.logits[:, -1:].argmax(-1)
     mask = token.new_ones(batch, n_columns)
-    watch = Stopwatch(model.device, cpu_time)
+    watch = Stopwatch(model.device)
     watch.mark("0")
     for step in range(DECODED + 1):
         mask = torch.cat([mask, mask.new_ones(batch, 1)], 1)

@@ -15,19 +15,16 @@ class Stopwatch:
     """Named moments, and the seconds between any two. A repeated name is the later moment.
 
     On a GPU a moment is an event in its stream; only the constructor and `between` wait for the device.
-
-    cpu_time: count the CPU time of this process instead of wall time; only on a CPU.
     """
 
-    def __init__(self, device: torch.device, cpu_time: bool = False) -> None:
+    def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
-        self._clock = time.process_time if cpu_time else time.perf_counter
         self._moments: dict[str, Any] = {}
         self._synchronise()
 
     def mark(self, name: str) -> None:
         if not self._cuda:
-            self._moments[name] = self._clock()
+            self._moments[name] = time.perf_counter()
             return
         event = torch.cuda.Event(enable_timing=True)
         event.record()

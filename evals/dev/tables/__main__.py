@@ -19,7 +19,7 @@ from tokenprune.evals.dev.tables.accuracy import (
     videos,
     which_strategy,
 )
-from tokenprune.evals.dev.tables.speed import bench, ideals, pages, serving, tower
+from tokenprune.evals.dev.tables.speed import bench, pages, serving, tower
 from tokenprune.evals.report import markers
 
 #: The function that makes each table, by the name in the table's markers.
@@ -36,7 +36,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "which strategy": which_strategy.stored,
     "speed": bench.summary_of_stored,
     "bench": bench.stored,
-    "ideals": ideals.stored,
     "serving": serving.stored,
     "pages in vLLM": pages.stored,
     "videos": videos.stored,

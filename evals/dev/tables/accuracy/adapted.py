@@ -1,4 +1,4 @@
-"""What an adapter gains: accuracy without and with it, as `dev.experiments.adapting` stored it."""
+"""What an adapter gains: accuracy without and with it, as measured once."""
 
 from __future__ import annotations
 

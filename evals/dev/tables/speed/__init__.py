@@ -1,7 +1,6 @@
 """Tables of time and memory.
 
 bench         what `tokenprune bench` stored
-ideals        every strategy against its ideal
 tower         pruning before the vision tower and between its layers
 serving       requests inside vLLM
 pages         rendered pages inside vLLM
