@@ -22,7 +22,7 @@ from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.attention import split_heads
 from tokenprune.tokens.layout import Layout
-from tokenprune.tokens.statistics import Offered
+from tokenprune.tokens.visual import Offered
 
 
 class Parts(ABC):

@@ -11,7 +11,7 @@ from helpers.tiny import prompt
 
 import tokenprune
 from tokenprune.strategies import STRATEGIES
-from tokenprune.tokens.statistics import STATISTICS
+from tokenprune.tokens.visual import STATISTICS
 
 GUIDE = (Path(tokenprune.__file__).parent / "strategies" / "README.md").read_text(encoding="utf-8")
 NAMES = ("Norm", "Attended", "Folded", "LastToken")

@@ -16,7 +16,7 @@ from tokenprune.strategies.registry import changed_settings, settings_of
 from tokenprune.strategy import PatchStrategy, TowerStrategy
 from tokenprune.tokens import KeptInTower, Layout, PatchTokens, TowerTokens, VisionAttention, VisualTokens
 from tokenprune.tokens.shrunk import Shrunk, stretched
-from tokenprune.tokens.statistics import STATISTICS
+from tokenprune.tokens.visual import STATISTICS
 
 AVERAGES = {"vflowopt", "pyramiddrop", "sparsevlm", "nuwa", "adatoken"}  # an average over layers: only a ratio
 #: All but the one whose tokens are the cells of a grid.

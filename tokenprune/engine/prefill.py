@@ -23,10 +23,10 @@ from tokenprune.adapters.conventions import counts_from_end, find_cache, named_a
 from tokenprune.adapters.wrappers import check_no_replica
 from tokenprune.encoded import RECORD_ATTRIBUTE, recall_images
 from tokenprune.engine.attention import WithheldIds, check_not_packed, entering_bias
+from tokenprune.engine.cache.fingerprints import fingerprint_pruned
 from tokenprune.engine.cache.index import CacheIndex
-from tokenprune.engine.cache.interrupted import interrupted_index
 from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
-from tokenprune.engine.cache.rebuilt import check_not_rebuilt, check_unmodified, fingerprint_pruned
+from tokenprune.engine.cache.refused import check_not_rebuilt, check_unmodified, interrupted_index
 from tokenprune.engine.call import Arguments, CallContext, Forward, Incoming, Pruned
 from tokenprune.engine.failures import check_placeholders, has_unknown_values, nested, not_pruned, unknown_cache
 from tokenprune.engine.labels import FUSED_HEAD, FusedLabels

@@ -1,10 +1,9 @@
 """The calls that change a loaded model, and the handles that restore it.
 
-pruning            `patch` and `unpatch`
+pruning            `patch` and `unpatch`, and what all handles share
 probing            `probe`, which records statistics without pruning
 decoder_attention  reads the attention of decoder layers, for probes
 untested           checks combinations of classes that no test covers by numbers
-handle             what all handles share
 """
 
 from tokenprune.patching.probing import Probe, ProbedImage, probe

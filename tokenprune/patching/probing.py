@@ -19,14 +19,12 @@ from tokenprune.engine.patch import dynamo_disabled
 from tokenprune.engine.pruner import Pruner
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.patching.decoder_attention import DecoderReader
-from tokenprune.patching.handle import Handle
-from tokenprune.patching.pruning import patch
+from tokenprune.patching.pruning import Handle, patch
 from tokenprune.patching.untested import check_untested
 from tokenprune.selection import Selection
 from tokenprune.strategy import Strategy
-from tokenprune.tokens.statistics import check_needs
 from tokenprune.tokens.text_attention import TextAttention
-from tokenprune.tokens.visual import VisualTokens
+from tokenprune.tokens.visual import VisualTokens, check_needs
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tokenprune.adapters.wrappers import check_no_replica, unwrap_model
 from tokenprune.checks import check_choice, is_integer
 from tokenprune.engine.patch import ForwardOverride, Patch, Register, dynamo_disabled
 from tokenprune.errors import SettingError, UnsupportedError, to_install
-from tokenprune.patching.handle import PatchingHandle
+from tokenprune.patching.pruning import PatchingHandle
 from tokenprune.retrieval.ward import merge_clusters
 
 #: The text tokens of a page whose embeddings are kept.

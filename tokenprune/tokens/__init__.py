@@ -1,8 +1,7 @@
 """The tensors that a strategy reads: visual tokens, their layout, and attention.
 
-visual          the visual tokens of an image before the language model
+visual          the visual tokens of an image before the language model, and what strategies may declare in `needs`
 stages          ... inside it, and between denoising steps
-statistics      what a strategy may declare in `needs`, and the error for a model that does not offer it
 layout          their grids, tiles and newline tokens, and how patches become visual tokens
 frames          the frames of a video
 cells           cells of the grid, and the best tokens in each
@@ -17,10 +16,9 @@ from tokenprune.tokens.frames import Frames
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.shrunk import Shrunk
 from tokenprune.tokens.stages import FirstLayerInputs, StageTokens, StepTokens
-from tokenprune.tokens.statistics import STATISTICS
 from tokenprune.tokens.text_attention import TextAttention
 from tokenprune.tokens.tower import KeptInTower, PatchTokens, TowerTokens
-from tokenprune.tokens.visual import VisualTokens
+from tokenprune.tokens.visual import STATISTICS, VisualTokens
 
 __all__ = [
     "STATISTICS",

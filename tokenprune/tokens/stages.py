@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.tokens.layout import Layout
-from tokenprune.tokens.statistics import declared
 from tokenprune.tokens.text_attention import TextAttention
+from tokenprune.tokens.visual import declared
 
 
 @dataclass(frozen=True, eq=False)

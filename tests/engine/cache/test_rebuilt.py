@@ -148,7 +148,7 @@ def test_from_elsewhere_only_a_mask_tells(monkeypatch: pytest.MonkeyPatch) -> No
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
         cache = pruned(model, [1])
         rebuilt = DynamicCache(pairs_of(cache))
-        monkeypatch.setattr("tokenprune.engine.cache.rebuilt._fingerprints", {})  # as in another process
+        monkeypatch.setattr("tokenprune.engine.cache.fingerprints._fingerprints", {})  # as in another process
         mask = torch.ones(1, cache.get_seq_length() + 1).long()
         with pytest.raises(
             PruningError, match="covers 43 tokens; there are 16 so far, 15 of them in the cache, which was made from"
@@ -232,8 +232,8 @@ def test_it_waits_once_for_each_cache() -> None:
 
 def test_as_many_as_it_says_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     model, n = tiny_llava(), 32
-    monkeypatch.setattr("tokenprune.engine.cache.rebuilt._fingerprints", {})
-    monkeypatch.setattr("tokenprune.engine.cache.rebuilt.N_FINGERPRINTS", n)
+    monkeypatch.setattr("tokenprune.engine.cache.fingerprints._fingerprints", {})
+    monkeypatch.setattr("tokenprune.engine.cache.fingerprints.N_FINGERPRINTS", n)
     with torch.no_grad(), tokenprune.patch(model, Grid(keep=4)):
         rebuilt = [DynamicCache(pairs_of(pruned(model, [1]))) for _ in range(2)]
         for rows in (n - 2, 1):
@@ -266,6 +266,6 @@ def test_compact_tensors_of_one_row_are_right_elsewhere(monkeypatch: pytest.Monk
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25), position_ids="compact"):
         cache = pruned(model, [1])
         rebuilt = DynamicCache(saved(pairs_of(cache)))
-        monkeypatch.setattr("tokenprune.engine.cache.rebuilt._fingerprints", {})  # as in another process
+        monkeypatch.setattr("tokenprune.engine.cache.fingerprints._fingerprints", {})  # as in another process
         for _ in range(2):
             assert_close(step(model, rebuilt), step(model, cache))

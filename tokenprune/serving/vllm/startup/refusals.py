@@ -17,7 +17,7 @@ from tokenprune.serving.vllm.towers.from_config import config_with_tower, encode
 from tokenprune.strategies.compose import Compose
 from tokenprune.strategy import ScoreStrategy, StagedStrategy, Strategy
 from tokenprune.strategy.staged import valid_skips, valid_stages
-from tokenprune.tokens.statistics import STATISTICS, check_needs
+from tokenprune.tokens.visual import STATISTICS, check_needs
 
 #: Why vLLM cannot give a strategy what it needs.
 NEVER = {

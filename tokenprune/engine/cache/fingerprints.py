@@ -1,31 +1,21 @@
-"""Recognises a cache that was made from the tensors of a pruned one, and so does not know what was dropped. Otherwise,
-the next tokens would be numbered as if nothing had been dropped: a wrong answer without an error, after code that
-converts, stores or crops caches by hand.
+"""Recognises the tensors of pruned caches, wherever they turn up.
 
 Every prompt that is pruned into a cache leaves a fingerprint here: for each row, the key of one token that is in an
-earlier slot than without pruning; an unpruned cache has another token in that slot. A cache that holds tokens but has
-no index is compared with the fingerprints when it first reaches a patched model, and again whenever its length is not
-one that a call has left. Tensors are thus recognised within this process, even if they were cloned, moved, offloaded,
-cast or cropped, or if rows were picked. Tensors from elsewhere, quantised ones, and those written into a known static
-cache are caught only by an attention mask that covers more than the cache.
+earlier slot than without pruning; an unpruned cache has another token in that slot. Tensors are thus recognised within
+this process, even if they were cloned, moved, offloaded, cast or cropped, or if rows were picked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenprune.adapters.conventions import new_size
 from tokenprune.engine.cache.index import CacheIndex
-from tokenprune.engine.cache.pruned import n_slots
-from tokenprune.errors import PruningError
 from tokenprune.sequence.packing import Slots
 
 #: The attribute of a pruned cache's first layer, which shallow copies share, that holds the largest number of slots the
@@ -74,9 +64,6 @@ class KeyFingerprints:
 
 _fingerprints: dict[tuple[torch.device, torch.dtype, int], KeyFingerprints] = {}
 _lock = Lock()
-#: Caches that were compared, and the smallest and largest length the last call may have left; no lengths for static
-#: caches, whose length may be on a GPU.
-_known: WeakKeyDictionary[Any, tuple[int, ...]] = WeakKeyDictionary()
 
 
 def fingerprint_pruned(cache: Any, index: CacheIndex, padding: Bool[Tensor, "rows columns"] | None) -> None:
@@ -104,52 +91,6 @@ def fingerprint_pruned(cache: Any, index: CacheIndex, padding: Bool[Tensor, "row
         return
 
 
-def check_not_rebuilt(cache: Any, kwargs: Mapping[str, Any]) -> None:
-    """Raise PruningError if a cache that holds tokens but has no index was made from the tensors of a pruned one."""
-    length, known = cache.get_seq_length(), _known.get(cache)
-    counted = isinstance(length, int)
-    if known is None or (counted and known and not known[0] <= length <= known[1]):
-        if _is_fingerprinted(cache.layers, n_slots(cache)):
-            raise _rebuilt("this cache was made from the tensors of a pruned one, and does not know what was dropped")
-        _known[cache] = ()
-    if not counted:
-        return
-    mask, most = kwargs.get("attention_mask"), length + new_size(kwargs)[1]
-    _known[cache] = length, most
-    if isinstance(mask, Tensor) and mask.ndim == 2 and length and mask.shape[1] > most:
-        raise _rebuilt(
-            f"attention_mask covers {mask.shape[1]} tokens; there are {most} so far, {length} of them in the cache, "
-            f"which was made from the tensors of a pruned cache, or belongs to another prompt, or the mask is too long"
-        )
-
-
-def check_unmodified(cache: Any, index: CacheIndex, n_slots: int, kwargs: Mapping[str, Any]) -> None:
-    """Raise PruningError for a cache of `n_slots` unless its tensors are those that pruning and later calls have left:
-    the slots that `index` describes, and those appended since."""
-    first = next(iter(getattr(cache, "layers", ())), None)
-    described, most = index.columns.shape[1], getattr(first, MOST_SLOTS, n_slots)
-    if not described <= n_slots <= most:
-        raise _rebuilt(
-            f"this cache holds {n_slots} tokens, and should hold {most if n_slots > most else described} or "
-            f"{'fewer' if n_slots > most else 'more'}: its tensors were exchanged, or cropped by other means than "
-            f"cache.crop"
-        )
-    rows, n_new = new_size(kwargs)
-    if len(index.columns) not in (1, rows):
-        raise _rebuilt(
-            f"this cache holds {len(index.columns)} rows, and the call brings {rows}. Pick rows with "
-            f"cache.batch_select_indices"
-        )
-    if first is not None:
-        setattr(first, MOST_SLOTS, n_slots + n_new)
-
-
-def _rebuilt(what: str) -> PruningError:
-    return PruningError(
-        f"{what}. Pass the cache that the model returned; copy.deepcopy, pickle and torch.save preserve what it knows."
-    )
-
-
 def _sampled(keys: Float[Tensor, "batch heads slots width"]) -> Float[Tensor, "batch slots numbers"]:
     """About N_NUMBERS numbers of each of the first head's keys, spread over their width."""
     return keys.detach()[:, 0, :, :: max(1, keys.shape[3] // N_NUMBERS)]
@@ -170,7 +111,7 @@ def _is_moved(held: Slots, padding: Bool[Tensor, "rows columns"] | None) -> Bool
     return valid & ((~padding).long().cumsum(1).gather(1, held.columns) > valid.long().cumsum(1))
 
 
-def _is_fingerprinted(layers: list[Any], length: int) -> bool:
+def is_fingerprinted(layers: list[Any], length: int) -> bool:
     """Whether any layer of a cache of this length holds the keys of a fingerprint. Waits once for each device."""
     by_device: dict[torch.device, list[Tensor]] = {}
     for layer in layers if length else ():
