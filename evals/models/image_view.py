@@ -40,7 +40,7 @@ def view_through(processor: Any) -> Callable[[Size], ImageView]:
     say: `views`. Any other processor is assumed to show the whole image, as is the overview of one that cuts images
     into tiles."""
     images = processor.image_processor
-    views = _views(images)
+    views = views_of(images)
     if "resized" in views:
         return lambda size: _resized(size, images)
     if "padded" in views and images.do_pad:
@@ -50,7 +50,8 @@ def view_through(processor: Any) -> Callable[[Size], ImageView]:
     return full_view
 
 
-def _views(images: Any) -> tuple[str, ...]:
+def views_of(images: Any) -> tuple[str, ...]:
+    """Return how an image processor shows images, as its family's record says."""
     every = (view for record in records().values() for view in record.views.items())
     return next((views for start, views in every if type(images).__name__.startswith(start)), ())
 
@@ -61,7 +62,7 @@ def padding(processor: Any) -> Any:
     from transformers import LlavaImageProcessor
 
     images = processor.image_processor
-    if not ("cropped" in _views(images) and images.do_center_crop):
+    if not ("cropped" in views_of(images) and images.do_center_crop):
         raise SettingError(
             f"pad (--pad) is for processors that crop images, as LLaVA-1.5's do; {type(images).__name__} shows the "
             "whole image here. Leave it out"

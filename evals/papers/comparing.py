@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import hypot, nan
 from statistics import fmean
 
@@ -45,7 +45,11 @@ class Comparison:
             for name in column.metrics
             if name in result.metrics
         ]
-        return Estimate.total(parts) if len(parts) == len(column.metrics) else None
+        if len(parts) < len(column.metrics):
+            return None
+        if column.mean:  # of the same questions, so as wide as if they went up and down together
+            return Estimate(*(fmean(bounds) for bounds in zip(*map(astuple, parts), strict=True)))
+        return Estimate.total(parts)
 
     def average(self, row: Row) -> tuple[Estimate | None, float | None]:
         """Return the mean over the measured columns of the accuracy relative to the unpruned model's, in per cent, and

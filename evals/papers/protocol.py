@@ -21,7 +21,7 @@ KEYS = {
     *("title", "source", "model", "model_type", "data", "pad", "image_size", "visual_tokens", "position_ids"),
     *("columns", "average", "strategies", "published"),
 }
-COLUMN_KEYS = {"task", "split", "metrics", "unavailable"}
+COLUMN_KEYS = {"task", "split", "metrics", "mean", "unavailable"}
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,14 @@ class Column:
     """One column of a table.
 
     task: None if it cannot be measured, and `unavailable` then says why. metrics: names of the task's metrics, which
-    are added up; () is the task's main metric.
+    are added up, or averaged if `mean`; () is the task's main metric.
     """
 
     name: str
     task: str | None
     split: str | None
     metrics: tuple[str, ...]
+    mean: bool
     unavailable: str
 
     @property
@@ -148,12 +149,13 @@ def _column(name: str, content: Any, where: str) -> Column:
     content = fields.as_object(content, where)
     _check_keys(content, COLUMN_KEYS, where)
     if "unavailable" in content:
-        return Column(name, None, None, (), fields.text(content, "unavailable", where))
+        return Column(name, None, None, (), False, fields.text(content, "unavailable", where))
     task = fields.text(content, "task", where)
     find_task(task)
     split = fields.text(content, "split", where) if "split" in content else None
     metrics = tuple(fields.texts(content, "metrics", where)) if "metrics" in content else ()
-    return Column(name, task, split, metrics, "")
+    mean = fields.boolean(content, "mean", where) if "mean" in content else False
+    return Column(name, task, split, metrics, mean, "")
 
 
 def _method(name: str, content: Any, ids: Any, rows: Any, average: Mapping[str, Any], where: str) -> Method:

@@ -18,7 +18,7 @@ from typing import Any
 
 from tokenprune.adapters.record import records
 from tokenprune.errors import SettingError, UnsupportedError
-from tokenprune.evals.models.image_view import padding
+from tokenprune.evals.models.image_view import padding, views_of
 from tokenprune.selection import budget
 
 LEAVE_OUT = "leave out --image-size and the baseline downsample"
@@ -36,18 +36,31 @@ def processor_options(processor: Any, keep_ratio: float) -> dict[str, Any]:
 def at_size(processor: Any, height: int, width: int) -> Any:
     """Return a copy of `processor` that resizes images to another size, for a model that takes any.
 
-    This changes the number of visual tokens in its prompts, and prunes nothing. UnsupportedError if it has no fixed
-    image size, SettingError if its patches do not fill the new one.
+    This changes the number of visual tokens in its prompts, and prunes nothing. A processor that keeps the shape of
+    images gives all about as many pixels; one that cuts them into tiles, as many tiles. UnsupportedError if it has none
+    of these sizes, SettingError if its patches, or tiles, do not fill the new one.
     """
+    images, resized = processor.image_processor, copy.deepcopy(processor)
+    if "resized" in views_of(images):
+        _check_filled(height, width, images.patch_size * images.merge_size)
+        resized.image_processor.size = type(images.size)(shortest_edge=height * width, longest_edge=height * width)
+        return resized
+    if hasattr(images, "min_patches"):
+        tile = images.size.height
+        _check_filled(height, width, tile)
+        resized.image_processor.min_patches = resized.image_processor.max_patches = height * width // tile**2
+        return resized
     full_grid(processor)
-    patch = processor.patch_size
-    if min(height, width) < 1 or height % patch or width % patch:
-        fitting = " ".join(str(max(1, round(side / patch)) * patch) for side in (height, width))
-        raise SettingError(f"{height} x {width} pixels are not whole patches of {patch}. Write --image-size {fitting}")
-    resized = copy.deepcopy(processor)
+    _check_filled(height, width, processor.patch_size)
     for name, size in _options(processor, height, width).items():
         setattr(resized.image_processor, name, type(getattr(resized.image_processor, name))(**size))
     return resized
+
+
+def _check_filled(height: int, width: int, cell: int) -> None:
+    if min(height, width) < 1 or height % cell or width % cell:
+        fitting = " ".join(str(max(1, round(side / cell)) * cell) for side in (height, width))
+        raise SettingError(f"{height} x {width} pixels are not whole patches of {cell}. Write --image-size {fitting}")
 
 
 def as_asked(processor: Any, image_size: Sequence[int] | None, pad: bool) -> Any:

@@ -68,8 +68,9 @@ class EvaluationSettings(Settings):
         nargs=2,
         type=count,
         metavar=("HEIGHT", "WIDTH"),
-        help="size in pixels to resize images to, for a model that accepts several; changes the number of "
-        "visual tokens in every setup (default: the processor's)",
+        help="size in pixels to resize images to, for a model that accepts several; where images keep their shape, or "
+        "are cut into tiles, they get about as many pixels, or as many tiles; changes the number of visual tokens in "
+        "every setup (default: the processor's)",
     )
     pad: bool = option(
         False,

@@ -18,10 +18,12 @@ from helpers.models.processors import saved_family
 from helpers.served.stored import stored
 from rich.console import Console
 
+from tokenprune.errors import SettingError
 from tokenprune.evals.explain import sheet
 from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.explain.outcomes import Explanation
 from tokenprune.evals.models.loading import load_model
+from tokenprune.evals.run.downsample import at_size
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.run.setups import make_setups
@@ -102,7 +104,23 @@ def test_a_run_with_all_defaults_counts_what_pruning_counts(kind: str, tmp_path:
         assert bool(pruned.kept) == (kind != "idefics2")  # its tokens have no place to draw
 
 
-@pytest.mark.parametrize("kind", ["gemma3", "internvl", "llava-next"])
+@pytest.mark.parametrize(
+    ("kind", "size", "n_visual"),
+    [("qwen2.5-vl", (112, 112), (18, 18, 20)), ("internvl", (168, 168), (45,) * 3)],
+    ids=["pixels", "tiles"],
+)
+def test_a_size_fixes_how_many_pixels_or_tiles_images_of_any_shape_have(
+    kind: str, size: tuple[int, int], n_visual: tuple[int, ...], tmp_path: Path
+) -> None:
+    found = asked(kind, tmp_path, baselines=["unpruned"], image_size=size)
+    for of_strategy in found.values():
+        alone = [one.n_visual for one in of_strategy if one.n_visual < 50]
+        assert sorted(alone) == sorted(n_visual)
+    with pytest.raises(SettingError, match=f"--image-size {size[0]} {size[1]}"):
+        at_size(load_model(str(tmp_path / "model"))[1], size[0] + 1, size[1])
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "llava-next"])
 def test_shrinking_that_is_asked_for_is_refused(kind: str, tmp_path: Path) -> None:
     data = questions(tmp_path / "set")
     of = ["eval", "--model", saved(kind, tmp_path), "--data", data, "--output", tmp_path / "run"]

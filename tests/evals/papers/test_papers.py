@@ -1,5 +1,6 @@
 """`tokenprune paper`: reading protocols, a run that resumes, the table, and refusals before weights are loaded."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tokenprune.evals.papers.measuring import PaperRun
 from tokenprune.evals.report.estimate import AGREES, HIGHER, LOWER, Estimate
 from tokenprune.evals.report.table import Table
 
+SOURCES = Path(__file__).parent / "sources"
 OWN = """\
 title = "Two methods"
 source = "nowhere"
@@ -59,6 +61,17 @@ def test_shipped_protocols_name_strategies_and_tasks_that_exist(name: str) -> No
     rows = {(method.name, budget) for method in read.methods for budget in method.budgets}
     assert set(run.setups()) == rows
     assert rows | {(protocol.UNPRUNED, read.whole)} >= set(read.published) | set(read.average)
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES.glob("*.csv")), ids=lambda path: path.stem)
+def test_published_numbers_are_those_of_their_source(source: Path) -> None:
+    read, compared = protocol.read(source.stem), set()
+    for line in csv.DictReader(source.read_text().splitlines()):
+        tokens, method = float(line.pop("tokens")), line.pop("method")
+        row = (protocol.UNPRUNED, read.whole) if method == protocol.UNPRUNED else (method, tokens)
+        compared.add(row)
+        assert read.published[row] == {column: float(value) for column, value in line.items() if value}
+    assert compared == set(read.published)
 
 
 @pytest.mark.slow
