@@ -6,7 +6,10 @@ import base64
 import io
 import json
 import os
+import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,6 +22,7 @@ from helpers.served.engine import expected, needs_vllm
 from helpers.served.reference import Request, draw
 from helpers.served.server import ENVIRONMENT, OPTIONS, command, serving
 
+import tokenprune.serving
 from tokenprune.evals.run.engines.server import data_url
 
 pytestmark = [needs_vllm, pytest.mark.slow, pytest.mark.smoke]
@@ -111,6 +115,27 @@ def test_the_record_and_the_counters(url: str, client: Any, record: Path) -> Non
     assert gained["tokenprune_selection_seconds_total"] > 0
     (line,) = record.read_text().splitlines()[n_lines:]
     assert (len(json.loads(line)["kept"]), json.loads(line)["n_visual"]) == (9, 36)
+
+
+def test_vllms_own_benchmark(url: str, llava: Path) -> None:
+    """As the page says, in the form for the CPU build. It counts the tokens that it sends, and those are pruned."""
+    page = Path(tokenprune.serving.__file__).with_name("README.md").read_text(encoding="utf-8")
+    (options,) = re.findall(r"^vllm bench serve (.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (program,) = re.findall(r"^python (-c 'from vllm.benchmarks.*)$", page, re.MULTILINE)
+    few = {"1024, 1024": "64, 64", "Qwen/Qwen3-VL-8B-Instruct": str(llava), "8000": url.rpartition(":")[2]}
+    for written, here in few.items():
+        assert written in options
+        options = options.replace(written, here)
+
+    def n_input(*more: str) -> int:
+        words = [*shlex.split(program), *shlex.split(options.replace("\\\n", " ")), "--num-prompts", "2", *more]
+        ended = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300, check=True)
+        counts = dict(re.findall(r"^(Successful requests|Total input tokens): +(\d+)", ended.stdout, re.MULTILINE))
+        assert counts["Successful requests"] == "2"
+        return int(counts["Total input tokens"])
+
+    whole = json.dumps({"mm_processor_kwargs": {"keep_ratio": 1.0}})
+    assert n_input("--extra-body", whole) - n_input() == 2 * 27
 
 
 def truncated() -> bytes:
