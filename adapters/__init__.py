@@ -1,7 +1,6 @@
 """Model adapters: the only files that know Hugging Face's module and config names. See README.md in this folder.
 
 base            the contract: every question that an adapter answers
-shrinks         ... of which these are about smaller images
 generic         adapters for models that follow transformers' common interface
 towered         base classes for families with that interface and a known vision tower
 families        one file per model family
@@ -13,8 +12,7 @@ record          what else is known of a class of models
 refused         classes without an adapter, and why
 tested          results of `make matrix` for every class
 wrappers        unwraps torch.compile, PEFT and the like
-parallel        tensor parallelism
-devices         where a model computes, even if it is offloaded
+devices         where a model computes, even if it is offloaded or shared by several processes
 conventions     what all supported transformers models have in common
 retrieval       ColPali and its relatives
 clip_relevance  the relevance that CDPruner needs, computed by CLIP

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.conventions import tiles_in, unprunable_arguments
 from tokenprune.adapters.decoder.attention import unreadable_attention
 from tokenprune.adapters.decoder.config import Decoder
-from tokenprune.adapters.shrinks import WINDOWED, Shrinks
+from tokenprune.adapters.layouts.shrunk import WINDOWED, Shrinks
 from tokenprune.adapters.towers import Tower, tower_of
 from tokenprune.adapters.towers.layers import BatchLayers, RowLayers, tokenwise_projector
 from tokenprune.adapters.towers.tower import QueryKey

@@ -1,4 +1,5 @@
-"""Where a model computes and where its weights are, even if accelerate offloads some to the CPU or a disk."""
+"""Where a model computes and where its weights are, even if accelerate offloads some to the CPU or a disk, or several
+processes each compute some of a layer's heads (tensor parallelism)."""
 
 from __future__ import annotations
 
@@ -6,6 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.errors import UnsupportedError
 
 
 def input_device(model: Any) -> torch.device:
@@ -30,3 +34,27 @@ def _hooks(model: Any) -> Iterator[tuple[str, Any]]:
         for part in getattr(hook, "hooks", [hook]):
             if hasattr(part, "execution_device"):
                 yield name, part
+
+
+#: The statistics that are read from the heads of the vision tower, and from those of the language model.
+OF_TOWER, OF_DECODER = (
+    {"vision_attention", "early_attention", "cls", "kept_in_tower"},
+    {"text_attention", "canvas_attention"},
+)
+
+
+def check_heads(owner: str, needs: frozenset[str], adapter: ModelAdapter) -> None:
+    """Raise UnsupportedError if any of the needs is read from heads that are split over several processes: the
+    processes would keep different tokens."""
+    names = {module: name for name, module in adapter.model.named_modules()}
+    towers = tuple(f"{names[tower]}." for tower in (adapter.vision_tower, *adapter.vision_towers) if tower in names)
+    plan: Any = adapter.model.tp_plan  # as DistributedConfig(tp_plan=...) has changed it
+    attention = [name for name in plan if "att" in name]
+    of_tower = [name for name in attention if name.startswith(towers)]
+    split = (OF_TOWER if of_tower else set()) | (OF_DECODER if len(of_tower) < len(attention) else set())
+    for need in sorted(needs & split):
+        raise UnsupportedError(
+            f"{owner} needs {need}, but with tensor parallelism (tp_size={adapter.model.tp_size}) every process has "
+            f"only some of the heads that it is read from, so processes would keep different tokens. Load the model "
+            f"with device_map, or use a strategy that reads features, such as DivPrune."
+        )

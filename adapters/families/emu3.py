@@ -1,4 +1,4 @@
-"""Emu3: visual tokens are codes; an extra one ends each row."""
+"""Emu3 and Apertus 1.5: visual tokens are codes. In Emu3, an extra one ends each row; in Apertus, text does."""
 
 from __future__ import annotations
 
@@ -36,3 +36,16 @@ class Emu3Adapter(GenericAdapter):
             newlines = (torch.arange(columns) == columns - 1).repeat(rows)
             layouts.append(Layout(((1, rows, columns),), newlines=newlines))
         return layouts
+
+
+@register_adapter("Apertus1p5ForConditionalGeneration")
+class Apertus1p5Adapter(GenericAdapter):
+    """For Apertus1p5ForConditionalGeneration. Audio is untouched."""
+
+    @property
+    def offers(self) -> frozenset[str]:
+        return super().offers | {"grid"}
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        side = self.config.vision_config.spatial_scale_factor
+        return [Layout.raster((1, int(h) // side, int(w) // side)) for h, w in arguments["image_sizes"]]

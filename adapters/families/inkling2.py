@@ -1,4 +1,5 @@
-"""Inkling 2: grids count visual tokens; layers have a short convolution as well as attention."""
+"""Inkling 2: grids count visual tokens; layers have a short convolution as well as attention. In Inkling, each visual
+token is encoded on its own, from one square of pixels."""
 
 from __future__ import annotations
 
@@ -8,9 +9,11 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tokenprune.adapters.generic import GenericAdapter
+from tokenprune.adapters.layouts.tiles import run_starts
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
@@ -70,3 +73,17 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
 
 
 TOWER = Tower(attrgetter("layers"), projected_points, n_prefix=1, heads=heads)
+
+
+@register_adapter("InklingForConditionalGeneration")
+class InklingAdapter(GenericAdapter):
+    """For InklingForConditionalGeneration. As in Inkling 2, position IDs make no difference. Audio stays.
+
+    The model knows neither which squares belong to one image nor where they are in it, but the processor writes them
+    without a gap: a run of placeholder tokens is an image.
+    """
+
+    def image_starts(
+        self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
+    ) -> Bool[Tensor, "batch length"]:
+        return run_starts(visual)

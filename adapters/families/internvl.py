@@ -1,4 +1,4 @@
-"""InternVL: square tiles, whose visual tokens each combine 2 x 2 patches (pixel shuffle)."""
+"""InternVL and Qianfan-OCR: square tiles, whose visual tokens each combine 2 x 2 patches (pixel shuffle)."""
 
 from __future__ import annotations
 
@@ -47,3 +47,8 @@ def _tile_patches(arguments: Mapping[str, Any], patch: tuple[int, int], merge: i
     """The patches of each visual token of a tile, from the arguments of the tower."""
     height, width = arguments["pixel_values"].shape[-2:]
     return square_patches(height // patch[0], width // patch[1], merge)
+
+
+@register_adapter("QianfanOCRForConditionalGeneration")
+class QianfanOCRAdapter(InternVLAdapter):
+    """For QianfanOCRForConditionalGeneration. A run of placeholder tokens is an image, with all its tiles."""

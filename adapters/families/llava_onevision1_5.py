@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters.families.qwen_vl import Qwen2VLAdapter
+from tokenprune.adapters.layouts.shrunk import Shrinks
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.shrinks import Shrinks
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import QWEN2_TOWER, assembled, frames
 from tokenprune.adapters.towers.rotary import apply_rotary

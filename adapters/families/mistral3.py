@@ -1,4 +1,4 @@
-"""Mistral 3: images of any size, whose visual tokens are each merged from a square of patches."""
+"""Mistral 3 and LightOn OCR: images of any size, whose visual tokens are each merged from a square of patches."""
 
 from __future__ import annotations
 
@@ -28,3 +28,16 @@ class Mistral3Adapter(LlavaAdapter):
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         patch, merge = self.vision_tower.config.patch_size, self.config.spatial_merge_size
         return [Layout.squares(h // patch, w // patch, merge) for h, w in pixel_sizes(arguments)]
+
+
+@register_adapter("LightOnOcrForConditionalGeneration")
+class LightOnOcrAdapter(Mistral3Adapter):
+    """For LightOnOcrForConditionalGeneration, whose processor writes no markers between the rows of visual tokens."""
+
+    @property
+    def vision_tower(self) -> Any:
+        return getattr(self.core, "vision_encoder", None)
+
+    @property
+    def feature_layers(self) -> int:
+        return -1

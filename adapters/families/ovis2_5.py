@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters.families.qwen_vl import Qwen2_5_VLAdapter
+from tokenprune.adapters.layouts.shrunk import Shrinks
 from tokenprune.adapters.layouts.windows import windows_layout
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.shrinks import Shrinks
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.attention import RowAttention, attend_separate, project_separate, separate_points
 from tokenprune.adapters.towers.qwen import (

@@ -1,4 +1,5 @@
-"""Qwen-VL, from Qwen2-VL to Qwen3.5: images and videos of any size, and position IDs with three components."""
+"""Qwen-VL, from Qwen2-VL to Qwen3.5, and models with its tower or inputs: images and videos of any size, and position
+IDs with three components."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from tokenprune.adapters.towered import GlobalLayersMixin, RowMixin
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, frame_pixels, layouts
+from tokenprune.adapters.towers.siglip_packed import PADDLE_TOWER, packed_pixels
 from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
@@ -99,3 +101,26 @@ class Qwen3VLAdapter(DeepStack, Qwen2VLAdapter):
 
     def describe_tower(self) -> Tower:
         return QWEN3_TOWER
+
+
+@register_adapter("HyperCLOVAXVisionV2ForConditionalGeneration")
+class HyperClovaXAdapter(Qwen2_5_VLAdapter):
+    """For HyperCLOVAXVisionV2ForConditionalGeneration. Position IDs count tokens."""
+
+    @property
+    def vision_tower(self) -> Any:
+        return getattr(self.core, "vision_model", None)
+
+
+@register_adapter("PaddleOCRVLForConditionalGeneration")
+class PaddleOCRVLAdapter(Qwen2VLAdapter):
+    """For PaddleOCRVLForConditionalGeneration, which takes no videos."""
+
+    takes_video = False
+    folded = False
+
+    def describe_tower(self) -> Tower:
+        return PADDLE_TOWER
+
+    def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
+        return packed_pixels(arguments, self.vision_tower.config)

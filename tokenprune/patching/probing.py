@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.conventions import named_arguments
-from tokenprune.adapters.parallel import check_heads
+from tokenprune.adapters.devices import check_heads
 from tokenprune.adapters.tested import is_tested
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_layer, is_integer

@@ -20,7 +20,7 @@ from transformers.models.llava_next_video.modeling_llava_next_video import Llava
 import tokenprune
 from tokenprune import FoPru, UnsupportedError
 from tokenprune.adapters import adapter_for
-from tokenprune.adapters.families.llava_next_video import pool
+from tokenprune.adapters.families.llava_next import pool
 from tokenprune.adapters.layouts.anyres import anyres_layout
 from tokenprune.adapters.layouts.frames import frames_layout
 from tokenprune.adapters.layouts.newlines import ended_by_newline

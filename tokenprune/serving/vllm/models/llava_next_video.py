@@ -13,7 +13,7 @@ from vllm.model_executor.models import llava_next_video
 from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from tokenprune.adapters.families.llava_next_video import pool
+from tokenprune.adapters.families.llava_next import pool
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.models.llava import PrunedLlavaTower
 from tokenprune.serving.vllm.processor.processor import PruningProcessor

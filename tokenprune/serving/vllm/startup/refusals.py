@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tokenprune.adapters.shrinks import WINDOWED
+from tokenprune.adapters.layouts.shrunk import WINDOWED
 from tokenprune.adapters.towers import Tower
 from tokenprune.errors import UnsupportedError, to_install
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, GENERIC
