@@ -11,9 +11,8 @@ registry        finds the adapter for a model
 record          what else is known of a class of models
 refused         classes without an adapter, and why
 tested          results of `make matrix` for every class
-wrappers        unwraps torch.compile, PEFT and the like
 devices         where a model computes, even if it is offloaded or shared by several processes
-conventions     what all supported transformers models have in common
+conventions     what all supported transformers models have in common; unwraps torch.compile, PEFT and the like
 retrieval       ColPali and its relatives
 clip_relevance  the relevance that CDPruner needs, computed by CLIP
 """

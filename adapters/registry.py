@@ -13,9 +13,9 @@ from typing import Any, TypeGuard, TypeVar
 from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.conventions import check_model
 from tokenprune.adapters.record import RECORDS, Record
 from tokenprune.adapters.refused import refusal
-from tokenprune.adapters.wrappers import check_model
 from tokenprune.entry_points import entry_points_of, load_entry_point, warn_of_namesakes
 from tokenprune.errors import SettingError, UnsupportedError
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokenprune.adapters.wrappers import unwrap_part
+from tokenprune.adapters.conventions import unwrap_part
 
 if TYPE_CHECKING:
     from tokenprune.adapters.base import ModelAdapter

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokenprune.adapters.wrappers import unwrap_model, unwrap_part
+from tokenprune.adapters.conventions import unwrap_model, unwrap_part
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.masks import (
     BLOCKS,

@@ -17,8 +17,8 @@ from tokenprune.adapters.layouts.newlines import append_maximum
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.attention import apply_rotary
 from tokenprune.adapters.towers.resampler import reading_shares, with_reads
-from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.tower import QueryKey, projected_points, scale_of_width
 from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout

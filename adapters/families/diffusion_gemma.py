@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.decoder.denoising import BlockDiffusion
 from tokenprune.adapters.families.gemma4 import Gemma4Adapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.attention import apply_rotary
 from tokenprune.errors import UnsupportedError
 
 

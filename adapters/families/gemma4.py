@@ -17,7 +17,7 @@ from tokenprune.adapters.layouts.padded import padded_squares
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.attention import apply_rotary
 from tokenprune.adapters.towers.tower import UNNORMALISED, QueryKey, encoder_layers, norms
 from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout

@@ -15,7 +15,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import RowMixin
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.attention import apply_rotary
 from tokenprune.adapters.towers.row import PatchRow, raster_chunks
 from tokenprune.adapters.towers.tower import QueryKey, projections
 from tokenprune.encoded import CapturePoints, Modality

@@ -15,8 +15,8 @@ from tokenprune.adapters.families.qwen_vl import Qwen2VLAdapter
 from tokenprune.adapters.layouts.shrunk import Shrinks
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.attention import apply_rotary
 from tokenprune.adapters.towers.qwen import QWEN2_TOWER, assembled, frames
-from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.row import PatchRow, Row, adjacent
 from tokenprune.adapters.towers.tower import QueryKey
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.attention import apply_rotary
 from tokenprune.adapters.towers.qwen import by_frame, frame_pixels
-from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.row import PatchRow, Row, adjacent
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, projected_points
 from tokenprune.encoded import Modality

@@ -14,8 +14,8 @@ from tokenprune.adapters.layouts.windows import window_order
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import GlobalLayersMixin, KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.attention import apply_rotary
 from tokenprune.adapters.towers.qwen import assembled, by_frame, layouts
-from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.tower import QueryKey, projections
 from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tokenprune.adapters.conventions import unwrap_part
 from tokenprune.adapters.families.qwen_vl import Qwen2_5_VLAdapter
 from tokenprune.adapters.layouts.shrunk import Shrinks
 from tokenprune.adapters.layouts.windows import windows_layout
@@ -28,7 +29,6 @@ from tokenprune.adapters.towers.qwen import (
 )
 from tokenprune.adapters.towers.row import PatchRow, Row
 from tokenprune.adapters.towers.tower import projected_points
-from tokenprune.adapters.wrappers import unwrap_part
 from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 

@@ -17,7 +17,7 @@ from tokenprune.adapters.layouts.crops import corner, image_by_image
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.attention import apply_rotary
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, projected_points
 from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout

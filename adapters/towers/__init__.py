@@ -7,10 +7,9 @@ siglip_packed  SigLIP's layers, with the patches of all images in one sequence
 sam            towers like Segment Anything's
 timm           timm models in transformers' wrapper
 resampler      resamplers, whose queries become the visual tokens
-attention      reads attention in one row of patches, and recomputes it with a bias
+attention      reads attention in one row of patches, and recomputes it with a bias; rotary embeddings
 row            towers before which strategies can drop patches
 layers         towers between whose layers strategies can drop patches
-rotary         rotary position embeddings
 """
 
 from tokenprune.adapters.towers import builtin as builtin  # importing it registers the towers

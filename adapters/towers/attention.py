@@ -1,5 +1,5 @@
 """The attention of vision towers that take the patches of all images in one row: read from outside, and recomputed with
-a bias if the kernel takes none."""
+a bias if the kernel takes none. Rotary position embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.encoded import CapturePoints
 
 #: Queries, keys and values, with the heads on the same axis.
@@ -121,3 +120,14 @@ def block_points(layer: nn.Module) -> CapturePoints:
 
 #: The attention of Qwen-VL and GLM-V.
 JOINT = RowAttention(block_points, project_joint, attend_joint)
+
+
+def apply_rotary(
+    states: Float[Tensor, "patches heads width"],
+    cos: Float[Tensor, "patches width"],
+    sin: Float[Tensor, "patches width"],
+) -> Float[Tensor, "patches heads width"]:
+    """Rotate queries or keys in float32."""
+    cos, sin = cos[:, None].float(), sin[:, None].float()
+    first, second = states.float().chunk(2, -1)
+    return (states.float() * cos + torch.cat([-second, first], -1) * sin).to(states.dtype)

@@ -13,8 +13,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from tokenprune.adapters.towers.attention import RowAttention, project_separate, separate_points
-from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.attention import RowAttention, apply_rotary, project_separate, separate_points
 from tokenprune.adapters.towers.row import pixel_sizes
 from tokenprune.adapters.towers.tower import (
     CLIP_COLORS,

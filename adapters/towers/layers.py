@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tokenprune.adapters.conventions import unwrap_part
 from tokenprune.adapters.towers.attention import Projected, RowAttention
 from tokenprune.adapters.towers.row import Row
 from tokenprune.adapters.towers.tower import Tower
-from tokenprune.adapters.wrappers import unwrap_part
 from tokenprune.tokens.attention import split_heads
 
 #: Attention kernels that take a mask of (tiles, 1, tokens, tokens).

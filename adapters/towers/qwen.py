@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.layouts.frames import video_layout
 from tokenprune.adapters.layouts.windows import window_order
-from tokenprune.adapters.towers.attention import JOINT
-from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.attention import JOINT, apply_rotary
 from tokenprune.adapters.towers.row import PatchRow, Row, adjacent
 from tokenprune.adapters.towers.tower import CLIP_COLORS, HALVES, QueryKey, Tower, norms
 from tokenprune.encoded import CapturePoints, Modality

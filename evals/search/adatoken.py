@@ -26,7 +26,7 @@ from tokenprune.errors import PruningError, SettingError
 from tokenprune.evals.search.calibration import check_not_empty, encode_each
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies import AdaToken
-from tokenprune.strategy.schedule import layers_at
+from tokenprune.strategy.stage import layers_at
 from tokenprune.tokens import TextAttention
 
 #: The share of visual tokens that the curve ends at, and the steepest curve tried, in both directions.

@@ -9,7 +9,7 @@ import tokenprune
 from tokenprune.selection import Merge, Selection, budget, n_reaching, split, tile_share
 from tokenprune.strategy import Stage
 from tokenprune.tokens import KeptInTower, Layout, StageTokens, VisualTokens
-from tokenprune.tokens.text_attention import TextAttention
+from tokenprune.tokens.stages import TextAttention
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from tokenprune import SettingError
 from tokenprune.strategy import Stage
-from tokenprune.strategy.schedule import geometric_stages, layers_at, powered_stages
+from tokenprune.strategy.stage import geometric_stages, layers_at, powered_stages
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenprune.adapters.wrappers import CHECKPOINTED, check_generates_itself
+from tokenprune.adapters.conventions import CHECKPOINTED, check_generates_itself
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.failures import patch_removed_during_call
 from tokenprune.engine.labels import prune_labels, prune_shifted

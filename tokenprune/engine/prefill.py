@@ -19,8 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import counts_from_end, find_cache, named_arguments, new_size, packed_arguments
-from tokenprune.adapters.wrappers import check_no_replica
+from tokenprune.adapters.conventions import (
+    check_no_replica,
+    counts_from_end,
+    find_cache,
+    named_arguments,
+    new_size,
+    packed_arguments,
+)
 from tokenprune.encoded import RECORD_ATTRIBUTE, recall_images
 from tokenprune.engine.attention import WithheldIds, check_not_packed, entering_bias
 from tokenprune.engine.cache.fingerprints import fingerprint_pruned

@@ -21,9 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import ANY_SIZE, bind_arguments, interpolates_if_told, named_arguments
+from tokenprune.adapters.conventions import (
+    ANY_SIZE,
+    bind_arguments,
+    interpolates_if_told,
+    named_arguments,
+    unwrap_model,
+)
 from tokenprune.adapters.towers.layers import early_layer, tokenwise_projector
-from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.encoded import NOT_RECORDED, RECORD_ATTRIBUTE, EncodedImage, Modality
 from tokenprune.engine.call import CallContext, Encoding
 from tokenprune.engine.failures import patch_removed_during_call

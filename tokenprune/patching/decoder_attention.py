@@ -16,12 +16,12 @@ from tokenprune.adapters.conventions import find_cache, new_size
 from tokenprune.adapters.decoder.attention import text_capture_points
 from tokenprune.engine.cache.pruned import n_slots
 from tokenprune.engine.patch import dynamo_disabled
-from tokenprune.engine.stages.reading import RowReader, attention_reader
+from tokenprune.engine.stages.capture import RowReader, attention_reader
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
 from tokenprune.sequence.masks import padding_of, prunable_mask
 from tokenprune.sequence.packing import PromptTokens
-from tokenprune.tokens.text_attention import TextAttention
+from tokenprune.tokens.stages import TextAttention
 
 
 class DecoderReader:

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters import ModelAdapter, adapter_for
-from tokenprune.adapters.conventions import named_arguments
+from tokenprune.adapters.conventions import named_arguments, unwrap_model
 from tokenprune.adapters.devices import check_heads
 from tokenprune.adapters.tested import is_tested
-from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_layer, is_integer
 from tokenprune.engine.patch import dynamo_disabled
 from tokenprune.engine.pruner import Pruner
@@ -23,7 +22,7 @@ from tokenprune.patching.pruning import Handle, patch
 from tokenprune.patching.untested import check_untested
 from tokenprune.selection import Selection
 from tokenprune.strategy import Strategy
-from tokenprune.tokens.text_attention import TextAttention
+from tokenprune.tokens.stages import TextAttention
 from tokenprune.tokens.visual import VisualTokens, check_needs
 
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 from torch import nn
 
 from tokenprune.adapters import ModelAdapter, adapter_for
+from tokenprune.adapters.conventions import check_model, unwrap_model
 from tokenprune.adapters.devices import check_heads
 from tokenprune.adapters.tested import is_tested
-from tokenprune.adapters.wrappers import check_model, unwrap_model
 from tokenprune.checks import check_choice
 from tokenprune.engine.patch import Patch, changing_patches
 from tokenprune.engine.pruner import Pruner

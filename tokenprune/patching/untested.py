@@ -14,16 +14,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters import ModelAdapter
+from tokenprune.adapters.conventions import unwrap_part
 from tokenprune.adapters.decoder.attention import output_projection, text_capture_points
-from tokenprune.adapters.wrappers import unwrap_part
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.call import Forward, Incoming, Pruned
 from tokenprune.engine.patch import changing_patches
-from tokenprune.engine.stages.reading import attention_reader
+from tokenprune.engine.stages.capture import attention_reader
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.masks import FULL, HYBRID, RECURRENT, REFERENCE, SLIDING
 from tokenprune.sequence.packing import pack
-from tokenprune.tokens.text_attention import TextAttention
+from tokenprune.tokens.stages import TextAttention
 
 #: Text, visual tokens and text of a row; sliding windows and chunks are shortened so that these exceed them.
 BEFORE, VISUAL, AFTER, WINDOW = 4, 16, 4, 12

@@ -14,9 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from tokenprune.adapters.conventions import named_arguments
+from tokenprune.adapters.conventions import check_no_replica, named_arguments, unwrap_model
 from tokenprune.adapters.retrieval import Retriever
-from tokenprune.adapters.wrappers import check_no_replica, unwrap_model
 from tokenprune.checks import check_choice, is_integer
 from tokenprune.engine.patch import ForwardOverride, Patch, Register, dynamo_disabled
 from tokenprune.errors import SettingError, UnsupportedError, to_install

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters import ModelAdapter, adapter_for
-from tokenprune.adapters.wrappers import unwrap_model
+from tokenprune.adapters.conventions import unwrap_model
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.patching import probe
 from tokenprune.sequence.masks import CHUNKED, SLIDING, LayerKinds

@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters import ModelAdapter, adapter_for
+from tokenprune.adapters.conventions import unwrap_model
 from tokenprune.adapters.devices import input_device
-from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_choice, check_count, check_keep_ratio, check_layer
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.prompts import encode_chat

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import recomputes_hooks
-from tokenprune.adapters.wrappers import CHECKPOINTED
+from tokenprune.adapters.conventions import CHECKPOINTED, recomputes_hooks
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.selection import Selection
 from tokenprune.sequence.masks import FULL

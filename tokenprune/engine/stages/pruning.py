@@ -24,10 +24,9 @@ from tokenprune.engine.cache.stage_slots import StageSlots
 from tokenprune.engine.call import CallContext, Incoming
 from tokenprune.engine.patch import ForwardOverride, MethodOverride, Register, dynamo_disabled
 from tokenprune.engine.select import ImageSelection, explained_nan, merge_features
-from tokenprune.engine.stages.capture import TextCapture, forward_replaced
+from tokenprune.engine.stages.capture import TextCapture, attention_reader, forward_replaced
 from tokenprune.engine.stages.forward import StagedForward, StagedPrompt, report_of
 from tokenprune.engine.stages.plan import check_runs_once, checked_stage_selection, checked_stages
-from tokenprune.engine.stages.reading import attention_reader
 from tokenprune.engine.stages.run import StageRun, text_places
 from tokenprune.sequence.packing import Packing, PromptTokens, identity_packing, pack
 from tokenprune.strategy import Stage, StagedStrategy

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import named_arguments, recomputes, recomputes_hooks
+from tokenprune.adapters.conventions import CHECKPOINTED, named_arguments, recomputes, recomputes_hooks
 from tokenprune.adapters.towers.attention import Projected
 from tokenprune.adapters.towers.layers import BatchLayers, restore_patches
-from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.patch import Register, dynamo_disabled
 from tokenprune.engine.tower.batch import BatchCall, BatchCut

@@ -16,10 +16,9 @@ from typing import Any, Generic, TypeVar, cast
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import named_arguments
+from tokenprune.adapters.conventions import CHECKPOINTED, named_arguments
 from tokenprune.adapters.towers.attention import Projected
 from tokenprune.adapters.towers.layers import BatchLayers, RowLayers
-from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.patch import Register, dynamo_disabled
 from tokenprune.engine.tower.call import TowerCall

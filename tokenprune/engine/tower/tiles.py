@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.conventions import CHECKPOINTED
 from tokenprune.adapters.towers.layers import KERNELS, BatchLayers, RowLayers, kernel_of
-from tokenprune.adapters.wrappers import CHECKPOINTED
 from tokenprune.engine.select import explained_nan
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, StageReport

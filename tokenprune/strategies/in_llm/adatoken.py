@@ -12,7 +12,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Record, ScoreStrategy, Stage, StagedStrategy
-from tokenprune.strategy.schedule import layers_at, looking_ahead, powered_stages
+from tokenprune.strategy.stage import layers_at, looking_ahead, powered_stages
 from tokenprune.tokens import StageTokens
 
 #: One of the released schedules, for 32 layers: the depths, and the share of all visual tokens left from each on.

@@ -14,7 +14,7 @@ from tokenprune.selection import Selection, split
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
 from tokenprune.strategy import Record, Stage, StagedStrategy
-from tokenprune.strategy.schedule import check_one_stage, one_stage
+from tokenprune.strategy.stage import check_one_stage, one_stage
 from tokenprune.tokens import StageTokens
 
 
@@ -27,7 +27,7 @@ class DART(StagedStrategy):
     turn takes an equal share of the rest of the budget: the remaining visual tokens whose hidden states have the lowest
     cosine to its own. No attention is computed, so the choice costs little with any attention kernel.
 
-    keep_ratio, keep, layer, average: see `tokenprune.strategy.schedule.one_stage`.
+    keep_ratio, keep, layer, average: see `tokenprune.strategy.stage.one_stage`.
     pivots, text_pivots: the numbers of visual and of text pivots. Text pivots do not count against the budget.
 
     Deviations from the released code: visual pivots take their shares first, then text pivots, each by descending norm

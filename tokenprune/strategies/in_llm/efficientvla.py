@@ -14,8 +14,8 @@ from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
 from tokenprune.strategy import Record, ScoreStrategy, Stage, StagedStrategy
-from tokenprune.strategy.schedule import check_one_stage, one_stage
 from tokenprune.strategy.skipping import checked_skip, layers_to_skip
+from tokenprune.strategy.stage import check_one_stage, one_stage
 from tokenprune.tokens import StageTokens
 
 #: The paper computes the action expert in every fifth step.
@@ -28,7 +28,7 @@ class EfficientVLA(StagedStrategy, ScoreStrategy):
     """Keeps, from decoder layer `layer` on, a few key tokens that the text attends to most, then further relevant
     tokens, and the tokens that are least similar to every key token.
 
-    keep_ratio, keep, layer, average: see `tokenprune.strategy.schedule.one_stage`. keep_ratio counts visual tokens
+    keep_ratio, keep, layer, average: see `tokenprune.strategy.stage.one_stage`. keep_ratio counts visual tokens
         only, whichever layers are skipped.
     key: the number of key tokens.
     alpha: the share of the remaining budget that goes to relevance; the rest goes to diversity.

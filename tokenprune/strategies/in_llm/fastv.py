@@ -9,7 +9,7 @@ from tokenprune.checks import check_choice
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Record, ScoreStrategy, Stage, StagedStrategy
-from tokenprune.strategy.schedule import check_one_stage, one_stage
+from tokenprune.strategy.stage import check_one_stage, one_stage
 from tokenprune.tokens import StageTokens
 
 
@@ -19,7 +19,7 @@ class FastV(StagedStrategy, ScoreStrategy):
     """Keeps, from decoder layer K = `layer` on, the visual tokens that layer K - 1 attends to most. The paper's
     filtering ratio R is 1 - keep_ratio.
 
-    keep_ratio, keep, layer, average: see `tokenprune.strategy.schedule.one_stage`.
+    keep_ratio, keep, layer, average: see `tokenprune.strategy.stage.one_stage`.
     queries: the tokens whose attention counts, averaged over heads. "last" is the last token of the prompt, as in the
         released code; "all" averages over all tokens, as in the paper's text.
     cells: rank within cells of the grid, see `ScoreStrategy`. The paper has no cells.

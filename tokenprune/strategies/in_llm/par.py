@@ -8,8 +8,8 @@ from typing import ClassVar
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Record, ScoreStrategy, Stage, StagedStrategy
-from tokenprune.strategy.schedule import check_one_stage, one_stage
 from tokenprune.strategy.skipping import checked_skip, layers_to_skip
+from tokenprune.strategy.stage import check_one_stage, one_stage
 from tokenprune.tokens import StageTokens
 
 
@@ -19,7 +19,7 @@ class PAR(StagedStrategy, ScoreStrategy):
     """Prunes visual tokens and decoder layers: keeps, from decoder layer `layer` on, the visual tokens that the text
     after the image attends to most, and skips the layers of `skip`.
 
-    keep_ratio, keep, layer, average: see `tokenprune.strategy.schedule.one_stage`. keep_ratio counts visual tokens
+    keep_ratio, keep, layer, average: see `tokenprune.strategy.stage.one_stage`. keep_ratio counts visual tokens
         only, whichever layers are skipped.
     skip: the decoder layers to skip, or how many, see `tokenprune.strategy.skipping`.
     cells: rank within cells of the grid, see `ScoreStrategy`. The paper has no cells.

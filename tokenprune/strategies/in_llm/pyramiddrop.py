@@ -9,7 +9,7 @@ from tokenprune.checks import check_count, check_no_count
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Record, ScoreStrategy, Stage, StagedStrategy
-from tokenprune.strategy.schedule import common_share, geometric_stages, layers_at, looking_ahead
+from tokenprune.strategy.stage import common_share, geometric_stages, layers_at, looking_ahead
 from tokenprune.tokens import StageTokens
 
 #: The smallest share that a stage at the paper's layers may keep; the paper uses 0.5.

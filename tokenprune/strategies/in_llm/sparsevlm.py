@@ -14,7 +14,7 @@ from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.recycling import recycle_by_cluster
 from tokenprune.strategy import MergingStrategy, Record, ScoreStrategy, Stage, StagedStrategy
-from tokenprune.strategy.schedule import layers_at
+from tokenprune.strategy.stage import layers_at
 from tokenprune.tokens import FirstLayerInputs, StageTokens
 
 #: The depths at which the released code prunes: after layers 2, 6 and 15 of 32.
