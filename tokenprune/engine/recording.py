@@ -13,7 +13,7 @@ FeatureFunction        one call of `get_image_features`: begins and ends an Enco
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,6 @@ from tokenprune.engine.failures import patch_removed_during_call
 from tokenprune.engine.patch import MethodOverride, Register, check_not_traced, dynamo_disabled
 from tokenprune.engine.shrinking import Shrinking
 from tokenprune.errors import PruningError
-from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
@@ -265,7 +264,7 @@ class VisionRecorder:
             stop = start + layout.n_tiles
             statistics = {name: self._statistic(name, values[start:stop], layout) for name, values in tiles.items()}
             if "kept_before_tower" in self.statistics:
-                statistics["kept_before_tower"] = _left_of(before, layout.n_visual)
+                statistics["kept_before_tower"] = KeptInTower.before(before, layout.n_visual)
             images.append(EncodedImage(layout, statistics, recorded_for=self.strategy))
             start = stop
         return images
@@ -281,19 +280,6 @@ class VisionRecorder:
             return tuple(self.adapter.tower.colors(torch.stack(tiles).detach()))
         queries, keys, *real = (torch.stack(part) for part in zip(*tiles, strict=True))
         return VisionAttention(queries, keys, self._scale, self.adapter.tower.n_prefix, layout, *real)
-
-
-def _left_of(selections: Iterator[Selection], n_visual: int) -> KeptInTower:
-    """What pruning before the tower left of the next image, whose frames the tower may have been given as images."""
-    kept, scores, start = [], [], 0
-    while start < n_visual:
-        selection = next(selections)
-        kept.append(start + selection.kept)
-        scores += [] if selection.scores is None else [selection.scores]
-        start += selection.n_visual
-    index = torch.cat(kept)
-    stages = (StageReport(0, index),) if len(index) < n_visual else ()
-    return KeptInTower(index, n_visual, torch.cat(scores) if len(scores) == len(kept) else None, stages)
 
 
 def _submodule(name: str, known: dict[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -48,6 +48,20 @@ class KeptInTower:
         if self.scores is not None and len(kept) > n_kept:
             kept = kept[Selection.best(self.scores[kept], n_kept).kept]
         return Selection(kept, self.n_visual, self.scores)
+
+    @classmethod
+    def before(cls, selections: Iterator[Selection], n_visual: int) -> KeptInTower:
+        """What pruning before the tower left of the next image, whose frames the tower may have been given as
+        images."""
+        kept, scores, start = [], [], 0
+        while start < n_visual:
+            selection = next(selections)
+            kept.append(start + selection.kept)
+            scores += [] if selection.scores is None else [selection.scores]
+            start += selection.n_visual
+        index = torch.cat(kept)
+        stages = (StageReport(0, index),) if len(index) < n_visual else ()
+        return cls(index, n_visual, torch.cat(scores) if len(scores) == len(kept) else None, stages)
 
     @classmethod
     def concat(cls, parts: Sequence[KeptInTower]) -> KeptInTower:
