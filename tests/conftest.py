@@ -52,7 +52,16 @@ def llava(shared_llava: Any) -> Any:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--matrix", type=Path, help="write what the contract matrix's cells did to this JSON file")
+    parser.addoption("--device", help="where tests put models and tensors that name no device, such as cuda")
     parser.addoption("--all-cells", action="store_true", help="run all tests, not only the fixed set of `make test`")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (device := config.getoption("--device")) is not None:
+        import torch
+
+        torch.set_default_device(device)
+        torch.backends.cudnn.allow_tf32 = False  # it rounds float32 to eleven bits
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -10,5 +10,6 @@ figures         the figures of the documents
 fuzz            random models, strategies and caches, compared with masking
 website         the site of the documentation
 lmms_agreement  lmms-eval with a pruned model against `tokenprune eval`
+gpu             what to run on a GPU, as a table of commands
 vllm_names      checks that a release of vLLM has the names that the plug-in uses
 """

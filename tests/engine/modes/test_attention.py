@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.contract.answers import STRATEGY, answer, assert_answers, oracle_of
 from helpers.contract.oracle import assert_close
+from helpers.families import FAMILIES
 from helpers.families.base import RECENT
 from helpers.tiny import CACHE, ENCODES_FIRST, prompt, tiny_llava
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, StaticCache
@@ -151,17 +152,29 @@ def test_rows_of_a_stage_in_flash(per_row: list[int]) -> None:
     assert_close(found[1], found[0])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="FlashAttention needs a CUDA device")
+@pytest.mark.usefixtures("flash_on_cpu")
+@pytest.mark.parametrize("strategy", ["fopru", "fastv:layer=1"])
 @pytest.mark.parametrize("per_row", [[1], [1, 2]], ids=str)
-def test_flash_answers_as_sdpa(per_row: list[int]) -> None:
-    pytest.importorskip("flash_attn", reason="FlashAttention is not installed")
-    inputs = {name: tensor.cuda() for name, tensor in prompt(per_row).items()}
+@pytest.mark.parametrize("case", ["llava-clip", "llava-next", "mistral3", "qwen2.5-vl", "qwen3-vl"])
+@pytest.mark.parametrize("attention", ["flash_attention_2", "flex_attention"])
+def test_kernels_answer_as_sdpa(attention: str, case: str, per_row: list[int], strategy: str) -> None:
+    """In the language model, in bfloat16. `--device cuda` runs the kernels."""
+    family = FAMILIES[case]
+    if attention == "flex_attention":
+        text = family.stored["text_config"]
+        if torch.get_default_device().type == "cpu" or "mrope_section" in str(text):
+            pytest.skip("flex attention is compiled, for heads of 16 or more")
+        family = type(family)(case, text_config={**text, "head_dim": 16})
+    inputs = family.prompt(per_row)
     inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
-    found = []
-    for attention in ("sdpa", "flash_attention_2"):
-        model = tiny_llava(attention=attention).cuda().bfloat16()
-        with tokenprune.patch(model, STRATEGY):
+    found, kept = [], []
+    for kernel in ("sdpa", attention):
+        model = family.build().bfloat16()
+        model.config.get_text_config()._attn_implementation = kernel
+        with tokenprune.patch(model, strategy, keep_ratio=0.25) as handle:
             found.append(answer(model, inputs).logits[0])
+            kept.append([image.kept_at(1).tolist() for image in handle.report.images])
+    assert kept[0] == kept[1]
     assert float((found[0] - found[1]).abs().max()) < 0.03 * float(found[0].abs().max())
 
 

@@ -14,7 +14,8 @@ from helpers.tiny import CACHE, prompt, tiny_llava
 import tokenprune
 from tokenprune import FastV, Grid, Random, Strategy
 
-BACKEND = "eager"  # traces too, but needs no C++ compiler
+ON_CPU = torch.get_default_device().type == "cpu"
+BACKEND = "eager" if ON_CPU else "inductor"  # the former traces too, but needs no C++ compiler
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 
@@ -109,7 +110,7 @@ def test_what_generate_compiles(llava: Any, per_row: list[int]) -> None:
     from transformers import CompileConfig
 
     model = tiny_llava()
-    config = CompileConfig(backend=BACKEND, mode=None)  # pyright: ignore[reportArgumentType]
+    config = CompileConfig(backend=BACKEND, mode=None if ON_CPU else "reduce-overhead")  # pyright: ignore[reportArgumentType]
     config._compile_all_devices = True  # pyright: ignore[reportAttributeAccessIssue]
     settings: dict[str, Any] = {"cache_implementation": "static", "compile_config": config}
     plain = answer(model, prompt(per_row), **settings).sequences

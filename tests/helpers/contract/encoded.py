@@ -83,7 +83,9 @@ def patches_of_tokens(adapter: ModelAdapter, inputs: dict[str, Any], kind: str) 
         hook = adapter.tower.layers(adapter.vision_tower)[layer].register_forward_hook(restart, prepend=True)
         features, made = encoded(adapter, inputs, kind), []
         hook.remove()
-        direction = torch.randn(features.shape[-1], generator=torch.Generator().manual_seed(0))
+        direction = torch.randn(
+            features.shape[-1], generator=torch.Generator(torch.get_default_device()).manual_seed(0)
+        )
         for feature in features:
             slopes = torch.autograd.grad(feature @ direction, rows, retain_graph=True, materialize_grads=True)
             made.append(torch.cat([slope.flatten(0, -2).abs().sum(-1) > 0 for slope in slopes]))

@@ -38,7 +38,7 @@ def build(family: Any, attention: str = "eager") -> Any:
 
 
 def image_of(height: int, width: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(1)
     return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
 
 

@@ -151,7 +151,7 @@ class Family:
         texts: the number of tokens of every text in each row.
         sizes: sizes of the images, used in turn instead of the family's own.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
         videos_per_row = videos_per_row or [0] * len(images_per_row)
         texts = texts or [3 + 2 * row for row in range(len(images_per_row))]
         rows, images = [], []

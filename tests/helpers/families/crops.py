@@ -75,7 +75,7 @@ class DeepseekOcr2(Crops):
     def build(self, attention: Any = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
         model = super().build(attention, seed, n_layers)
         if model.config.vision_config.sam_config.image_size == WHOLE:  # the code would use more queries
-            generator = torch.Generator().manual_seed(seed)
+            generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
             queries = torch.nn.Embedding.from_pretrained(torch.randn(16, 32, generator=generator))
             model.model.vision_tower.query_768_resolution = queries
         return model

@@ -26,7 +26,9 @@ class Qwen2_5Omni(MRope):
         sound = torch.tensor([AUDIO_START, *[AUDIO] * self.n_audio(n_frames), AUDIO_END]).expand(n_rows, -1)
         ids = torch.cat([inputs["input_ids"][:, :-1], sound, inputs["input_ids"][:, -1:]], 1)
         mask = torch.cat([inputs["attention_mask"], torch.ones_like(sound)], 1)
-        features = torch.randn(n_rows, MELS, n_frames, generator=torch.Generator().manual_seed(7))
+        features = torch.randn(
+            n_rows, MELS, n_frames, generator=torch.Generator(torch.get_default_device()).manual_seed(7)
+        )
         frames = torch.ones(n_rows, n_frames, dtype=torch.long)
         audio = {"input_features": features, "feature_attention_mask": frames}
         return {**inputs, "input_ids": ids, "attention_mask": mask, **audio}

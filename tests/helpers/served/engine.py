@@ -88,7 +88,7 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
     chosen: dict[str, Any] = {
         "dtype": "float32",
         "max_model_len": 512,
-        "enforce_eager": True,
+        "enforce_eager": "CUDA_GRAPHS" not in os.environ,  # `make gpu` sets it
         "distributed_executor_backend": "uni",
         "max_logprobs": -1,  # all tokens of the vocabulary, which `served` requests
         "limit_mm_per_prompt": {"image": 4, "video": 0},

@@ -29,8 +29,9 @@ CHAT = (
 )
 
 
-def write(folder: Path, width: int, layers: int, tower_width: int, tower_layers: int) -> None:
-    """Write a model with LLaVA-1.5's grid of 24 x 24 visual tokens, and a vocabulary of numbered words."""
+def write(folder: Path, width: int, layers: int, tower_width: int, tower_layers: int, *, weights: bool = True) -> None:
+    """Write a model with LLaVA-1.5's grid of 24 x 24 visual tokens, and a vocabulary of numbered words. Without its
+    weights, for which vLLM's --load-format dummy draws numbers."""
     words = ["<pad>", "<end>", IMAGE, *(f"w{i}" for i in range(997))]
     tokens = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
     tokens.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")  # pyright: ignore[reportAttributeAccessIssue]
@@ -58,7 +59,11 @@ def write(folder: Path, width: int, layers: int, tower_width: int, tower_layers:
         eos_token_id=1,
     )
     config = LlavaConfig(
-        vision_config=tower, text_config=text, image_token_index=2, image_seq_length=(SIDE // PATCH) ** 2
+        vision_config=tower,
+        text_config=text,
+        image_token_index=2,
+        image_seq_length=(SIDE // PATCH) ** 2,
+        architectures=[LlavaForConditionalGeneration.__name__],
     )
     size = {"height": SIDE, "width": SIDE}
     processor = LlavaProcessor(
@@ -70,6 +75,10 @@ def write(folder: Path, width: int, layers: int, tower_width: int, tower_layers:
         image_token=IMAGE,
         chat_template=CHAT,
     )
+    processor.save_pretrained(folder)
+    if not weights:
+        config.save_pretrained(folder)
+        return
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(config)
     # vLLM expects the CLIP tower's weights under the names of published checkpoints.
@@ -80,7 +89,6 @@ def write(folder: Path, width: int, layers: int, tower_width: int, tower_layers:
         for name, weight in model.state_dict().items()
     }
     model.save_pretrained(folder, state_dict=renamed)
-    processor.save_pretrained(folder)
 
 
 def operations(folder: Path, n_visual: int, n_text: int) -> tuple[int, int]:
@@ -104,8 +112,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder to write to")
     for name, default in (("width", 1024), ("layers", 16), ("tower-width", 512), ("tower-layers", 12)):
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{name.replace('-', ' ')}")
+    parser.add_argument("--no-weights", action="store_true", help="for vLLM's --load-format dummy, which needs none")
     options = parser.parse_args()
-    write(options.folder, options.width, options.layers, options.tower_width, options.tower_layers)
+    sizes = options.width, options.layers, options.tower_width, options.tower_layers
+    write(options.folder, *sizes, weights=not options.no_weights)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class DiffusionGemma(Gemma4MoE, DenoisingFamily):
 
     def by_hand(self, model: Any, inputs: dict[str, Any]) -> None:
         """Denoise one canvas. The first call also encodes the prompt, and the model numbers the canvas itself."""
-        generator = torch.Generator().manual_seed(7)
+        generator = torch.Generator(torch.get_default_device()).manual_seed(7)
         canvas = torch.randint(2, IMAGE, (len(inputs["input_ids"]), CANVAS), generator=generator)
         seen = torch.cat([inputs["attention_mask"], torch.ones_like(canvas)], 1)
         given, logits = dict(inputs), None

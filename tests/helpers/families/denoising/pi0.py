@@ -48,7 +48,7 @@ class PI0(PaliGemma, DenoisingFamily):
         seen = torch.arange(max(per_row)) >= max(per_row) - torch.tensor(per_row)[:, None]  # also at the end
         pixels = torch.zeros(*seen.shape, 3, SIDE, SIDE)
         pixels[seen] = torch.cat([image["pixel_values"] for image in images])
-        generator = torch.Generator().manual_seed(11)
+        generator = torch.Generator(torch.get_default_device()).manual_seed(11)
         return {
             "pixel_values": pixels,
             "pixel_attention_mask": seen,
