@@ -1,7 +1,6 @@
 """Maintainers' code: training, experiments, tables and figures of this repository. Not part of any wheel.
 
 train           the recipe of the bundled model
-clips           the bundled clips
 measure         the accuracy of the bundled model, in one command
 experiments     all other measurements
 stored          where results are stored

@@ -14,5 +14,5 @@ losses      the losses of stage two
 check       accuracy during training
 run         the model and the log of a run
 state       checkpoints
-release     from a checkpoint to the bundled model and its sets
+export      from a checkpoint to the bundled model
 """

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tokenprune.evals.dev.clips import kind_of
 from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.dev.tables.accuracy.differences import difference
 from tokenprune.evals.report.table import NOTHING, Table
@@ -13,8 +12,11 @@ from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.results_io import read
 
-#: The kinds of questions, in the order of the columns.
+#: The kinds of questions, in the order of the columns. "when": about the object that is there for one second. "where":
+#: about the one that is always there and moves. "absent": about one that is not there.
 KINDS = ("when", "where", "what", "absent")
+#: What is asked in turn about a clip with one object, and about the next one, which has two.
+ASKED = ("where", "absent", "what"), ("when", "absent", "where")
 MB = 1e6
 
 
@@ -25,6 +27,12 @@ def stored() -> str:
         f"Accuracy in per cent, with 95 % interval:\n\n{accuracy_table(rows)}\n\nDifferences on the same questions, in "
         f"points, with 95 % interval and McNemar's p:\n\n{difference_table(rows)}\n"
     )
+
+
+def kind_of(number: int) -> str:
+    """Return what a question asks about, by its number in the set."""
+    own = ASKED[number // len(ASKED[0]) % len(ASKED)]
+    return own[number % len(own)]
 
 
 def by_kind(row: TaskResult) -> TaskResult:

@@ -8,11 +8,10 @@ import pytest
 from helpers.files.measured import N, store
 from helpers.files.rows import row
 
-from tokenprune.evals.dev.clips import kind_of
 from tokenprune.evals.dev.measure.plan import BOTH, RATIOS, Part
 from tokenprune.evals.dev.tables.accuracy import which_strategy
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, measured
-from tokenprune.evals.dev.tables.accuracy.videos import accuracy_table, by_kind
+from tokenprune.evals.dev.tables.accuracy.videos import accuracy_table, by_kind, kind_of
 from tokenprune.evals.models.bundled import CLIPS
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.run.setups import Setup

@@ -1,5 +1,5 @@
 """Export a checkpoint of a run, which may still be training, in Hugging Face's layout, and query it without tokenprune:
-`python -m tokenprune.evals.dev.train.release.export --run DIR --sources DIR --output DIR`.
+`python -m tokenprune.evals.dev.train.export --run DIR --sources DIR --output DIR`.
 """
 
 from __future__ import annotations
