@@ -1,6 +1,5 @@
 """The Markdown documents: code runs, commands parse, links exist, and the catalogue has every strategy."""
 
-import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from tokenprune.evals.dev.measure.plan import PRUNED
 from tokenprune.evals.dev.stored import RESULTS
 from tokenprune.evals.dev.tables.accuracy import adapted
 from tokenprune.evals.dev.tables.accuracy.measured import measured
-from tokenprune.evals.dev.tables.speed import bench, pages
+from tokenprune.evals.dev.tables.speed import bench
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.report import markers
@@ -160,8 +159,8 @@ def numbers() -> Iterator[tuple[str, str]]:
     yield "README.md", f"[over {n_types // 10 * 10} types](tokenprune/serving/models.md)"  # so that not each changes it
     (time,) = (line for line in bench.summary_of_stored().splitlines() if line.startswith("| Mosaic |"))
     yield "README.md", f"to {float(time.split('|')[3].split('[')[0]):.2f} of"
-    lines = str(pages.table(json.loads((RESULTS / "serving_pages.json").read_text(encoding="utf-8")))).splitlines()
-    ratio = {line.split("|")[1].strip(): line.split("|")[6].split()[0] for line in lines}
+    served = (RESULTS.parent / "serving.md").read_text(encoding="utf-8")
+    ratio = dict(re.findall(r"^\| (page|table|screen) \|.* ([\d.]+) \[[^|]*\|$", served, re.MULTILINE))
     yield "README.md", f"to {ratio['page']} and {ratio['screen']}]"
     yield "tokenprune/serving/README.md", f"to {ratio['page']}, {ratio['table']} and {ratio['screen']} of"
     of_setup = accuracies()

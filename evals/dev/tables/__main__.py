@@ -19,7 +19,7 @@ from tokenprune.evals.dev.tables.accuracy import (
     videos,
     which_strategy,
 )
-from tokenprune.evals.dev.tables.speed import bench, pages, serving, tower
+from tokenprune.evals.dev.tables.speed import bench, serving, tower
 from tokenprune.evals.report import markers
 
 #: The function that makes each table, by the name in the table's markers.
@@ -37,7 +37,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": bench.summary_of_stored,
     "bench": bench.stored,
     "serving": serving.stored,
-    "pages in vLLM": pages.stored,
     "videos": videos.stored,
     "adapted": adapted.stored,
     "adapted at a higher rate": partial(adapted.stored, "adapted_higher_rate"),

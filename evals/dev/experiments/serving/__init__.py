@@ -9,6 +9,4 @@ Works with any model of LLaVA-1.5's kind. Each request sets its keep ratio, so t
 ratios, which are measured alternately.
 
 model  a LLaVA-1.5 with random weights
-qwen   a Qwen2.5-VL with random weights
-pages  PixelPrune on rendered pages: python -m tokenprune.evals.dev.experiments.serving.pages --output FILE
 """

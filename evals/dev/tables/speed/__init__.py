@@ -3,5 +3,4 @@
 bench         what `tokenprune bench` stored
 tower         pruning before the vision tower and between its layers
 serving       requests inside vLLM
-pages         rendered pages inside vLLM
 """
