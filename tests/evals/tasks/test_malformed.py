@@ -1,5 +1,6 @@
 """A broken file of a set gives an error that names it, never different questions or a traceback."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.files.malformed import Mutation, mutations
 from helpers.files.sets import write_parquet
-from helpers.files.tasks import SETS
+from helpers.files.tasks import SETS, VIDEO_SETS
 
 from tokenprune.errors import DataError
 from tokenprune.evals.tasks import TASKS
@@ -99,3 +100,45 @@ def test_answers_that_the_hub_does_not_have(tmp_path: Path, name: str, answers: 
     with pytest.raises(DataError, match=r"test-.*\.parquet, row 0: has no answers\. The test split has none; use"):
         TASKS[name].load(tmp_path)
     assert TASKS[name].load(tmp_path, path.name.partition("-")[0])
+
+
+CHOICE = [{"video": "v", "question": "q", "candidates": ["a"], "answer": "b"}]
+TYPES = [{"answer": "dog", "type": -1, "question_id": f"v_1QIUV7WYKXg_{n}"} for n in (3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "message"),
+    [
+        ("pope", "coco_pope_random.json", '{"a": 1}\n{"a":', r"random\.json, line 2, column 6: broken JSON"),
+        ("lrsvqa", "LRS_VQA_merged.jsonl", "3\n", r"merged\.jsonl, line 1: expected an object, found int 3"),
+        ("mmbench", "mmbench_dev.tsv", "index\timage\n1\ta\n2\n", r"dev\.tsv, line 3: 1 fields where line 1 names 2"),
+        ("mme", "existence/0001.txt", "Is it? Yes\n", r"0001\.txt, line 1: expected QUESTION<tab>ANSWER"),
+        ("mme", "existence/0001.txt", "Is it?\tMaybe\nIs it?\tNo\n", r"0001\.txt, line 1: answer 'Maybe' is neither"),
+        ("docvqa", "val_v1.0_withQT.json", '{"data": [\n{]}', r"QT\.json, line 2, column 2: broken JSON"),
+        ("mvbench", "json/moving_count.json", CHOICE, r"count\.json\[0\]: answer 'b' is none of the candidates"),
+        ("mvbench", "json/other.json", [], r"other\.json: not one of MVBench's tasks"),
+        ("egoschema", "subset_answers.json", {"0074f737": 5}, r"questions\.json\[0\]: the answer is option 5 of 5"),
+        ("egoschema", "subset_answers.json", 5, r"subset_answers\.json: expected an object, found int 5"),
+        ("activitynetqa", "test_a.json", [], r"test_q\.json\[0\]: no answer to 'v_1QIUV7WYKXg_3' in test_a\.json"),
+        ("activitynetqa", "test_a.json", TYPES, r"test_q\.json\[0\]: type -1 is not one of 0 to 8"),
+    ],
+)
+def test_what_is_broken_and_where(tmp_path: Path, name: str, file: str, content: Any, message: str) -> None:
+    (SETS | VIDEO_SETS)[name, "published"](tmp_path)
+    (tmp_path / file).write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        TASKS[name].load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "old", "new", "message"),
+    [
+        ("mmbench", "mmbench_dev.tsv", "iVBO", "****", r"dev\.tsv, line 2, image: broken base64 image"),
+        ("visual7w", "dataset_v7w_pointing.json", '"answer": 1', '"answer": 8', r"qa_pairs\[0\]: box 8 is not among"),
+    ],
+)
+def test_what_refers_to_nothing(tmp_path: Path, name: str, file: str, old: str, new: str, message: str) -> None:
+    SETS[name, "published"](tmp_path)
+    (tmp_path / file).write_text((tmp_path / file).read_text().replace(old, new))
+    with pytest.raises(DataError, match=message):
+        TASKS[name].load(tmp_path)[0].open_images()
