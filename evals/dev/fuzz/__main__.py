@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from tokenprune.evals.dev.fuzz.draw import draw
-from tokenprune.evals.dev.fuzz.log import Log, summary
+from tokenprune.evals.dev.fuzz.log import Log, counts, summary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +21,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed that determines every draw")
     parser.add_argument("--output", type=Path, help="one line per draw; an interrupted run resumes from it")
     parser.add_argument("--only", type=int, metavar="INDEX", help="repeat only this draw, and print it in full")
-    parser.add_argument("--summary", type=Path, help="write the counts to this JSON file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
@@ -39,11 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 replay = f"PYTHONPATH=tests python -m tokenprune.evals.dev.fuzz --seed {options.seed} --only {index}"
                 failed = f"FAILED: {result.family}, {result.settings}, {result.mode}: {result.reason}"
                 print(f"{failed}\n  {replay}", flush=True)
-    counts = summary(log.lines, options.seed)
-    print(counts.text())
-    if options.summary is not None:
-        counts.write(options.summary)
-    return int(counts.outcomes.get("failed", 0) > 0)
+    print(summary(log.lines))
+    return int(counts(log.lines)["failed"] > 0)
 
 
 if __name__ == "__main__":

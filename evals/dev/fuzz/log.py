@@ -6,18 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
 from tokenprune.evals.storage.files import append, lock_for_appending
-
-#: The result of each part of the draws: how many had each outcome, and the largest difference.
-Counts = dict[str, dict[str, int | float]]
 
 
 @dataclass
@@ -47,65 +41,15 @@ class Log:
             append(self.file, json.dumps(line) + "\n")
 
 
-@dataclass
-class Summary:
-    """Counts by outcome, and the largest difference among the draws that were compared, in all and by part."""
-
-    seed: int
-    draws: int
-    outcomes: dict[str, int]
-    worst: float
-    seconds: float
-    versions: dict[str, str]
-    families: Counts
-    strategies: Counts
-    modes: Counts
-    position_ids: Counts
-    padding: Counts
-    rows: Counts
-    refused: dict[str, int]
-    upstream: dict[str, int]
-
-    def text(self) -> str:
-        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in self.outcomes.items())
-        return f"{self.draws} draws: {outcomes}; worst difference {self.worst:.1e}; {self.seconds:.0f} s"
-
-    def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+def counts(lines: Sequence[dict[str, Any]]) -> Counter[str]:
+    """Return how many draws had each outcome."""
+    return Counter(line["outcome"] for line in lines)
 
 
-def summary(lines: Sequence[dict[str, Any]], seed: int) -> Summary:
-    def reasons(outcome: str) -> dict[str, int]:
-        return dict(Counter(line["reason"] for line in lines if line["outcome"] == outcome).most_common())
-
-    return Summary(
-        seed,
-        len(lines),
-        dict(Counter(line["outcome"] for line in lines).most_common()),
-        worst(lines),
-        float(round(sum(line["seconds"] for line in lines))),
-        {"torch": str(torch.__version__), "transformers": transformers.__version__},
-        by(lines, ["family"]),
-        by(lines, ["strategy"]),
-        by([line for line in lines if line["kind"]], ["kind", "cache", "form"]),
-        by(lines, ["position_ids"]),
-        by([line for line in lines if line["kind"]], ["padding"]),
-        by([line for line in lines if line["kind"]], ["rows"]),
-        reasons("refused"),
-        reasons("upstream"),
-    )
-
-
-def worst(lines: Sequence[dict[str, Any]]) -> float:
-    return max((line["worst"] for line in lines if line["outcome"] == "ok"), default=0.0)
-
-
-def by(lines: Sequence[dict[str, Any]], keys: Sequence[str]) -> Counts:
-    """Return the counts of every outcome, and the largest difference, for each combination of these keys."""
-    parts: dict[str, list[dict[str, Any]]] = {}
-    for line in lines:
-        parts.setdefault(", ".join(str(line[key]) for key in keys), []).append(line)
-    return {
-        name: {**Counter(line["outcome"] for line in part), "worst": worst(part)}
-        for name, part in sorted(parts.items())
-    }
+def summary(lines: Sequence[dict[str, Any]]) -> str:
+    """Return one line: the counts by outcome, the largest difference among the draws that were compared, and their
+    time."""
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts(lines).most_common())
+    worst = max((line["worst"] for line in lines if line["outcome"] == "ok"), default=0.0)
+    seconds = sum(line["seconds"] for line in lines)
+    return f"{len(lines)} draws: {outcomes}; worst difference {worst:.1e}; {seconds:.0f} s"
