@@ -129,12 +129,6 @@ def test_broken_settings_file(
     assert message in said
 
 
-def test_the_unpruned_model_can_be_asked_alone(run: Eval, tmp_path: Path) -> None:
-    assert run("--strategy", "none", "--baselines", "unpruned", "--tasks", "rec", "--split", "testA") == 0
-    (row,) = RunFolder(tmp_path / "run").results()
-    assert (row.strategy, list(row.scores), row.n) == ("unpruned", ["testA"], 1)
-
-
 @pytest.mark.parametrize(("limit", "n"), [(2, 2), (7, 3)])
 def test_limit_is_the_most_questions_of_each_task(run: Eval, tmp_path: Path, limit: int, n: int) -> None:
     run("--strategy", "none", "--baselines", "unpruned", "--limit", limit)
