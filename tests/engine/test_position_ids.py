@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.contract.answers import answer
 from helpers.contract.modes import MODES
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns, oracle_logits
 from helpers.families import FAMILIES
@@ -21,55 +22,12 @@ from tokenprune.tokens import VisualTokens
 STEPS = 8
 
 
-class Seen:
-    """Records the position IDs that the language model is called with."""
-
-    def __init__(self, model: Any) -> None:
-        self.ids: list[torch.Tensor] = []
-        self.hook = model.model.language_model.register_forward_pre_hook(self.see, with_kwargs=True)
-
-    def see(self, module: Any, args: Any, kwargs: Any) -> None:
-        self.ids.append(kwargs["position_ids"])
-
-
-def run(
-    model: Any, inputs: dict[str, Any], position_ids: Any, name: str = "fopru"
-) -> tuple[Any, Any, list[torch.Tensor]]:
-    with torch.no_grad(), tokenprune.patch(model, name, keep_ratio=0.25, position_ids=position_ids) as handle:
-        seen = Seen(model)  # after the patch's own hook, so it sees the result
-        out = model.generate(
-            **inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True, output_logits=True
-        )
-        seen.hook.remove()
-    return out, handle.report, seen.ids
-
-
-def test_original_ids_are_those_of_the_unpruned_prompt(llava: Any) -> None:
-    inputs = prompt([1], texts=[4])
-    _, report, seen = run(llava, inputs, "original")
-    visual = (inputs["input_ids"][0] == IMAGE).nonzero()[:, 0]
-    kept = visual[report.images[0].kept]
-    length = inputs["input_ids"].shape[1]
-    assert report.images[0].position_ids.tolist() == kept.tolist()
-    assert seen[0][0].tolist() == [0, 1, 2, 3, *kept.tolist(), *range(length - 4, length)]
-    assert [ids.tolist() for ids in seen[1:]] == [[[length + step]] for step in range(STEPS - 1)]
-
-
-def test_compact_ids_have_no_gaps(llava: Any) -> None:
-    inputs = prompt([1], texts=[4])
-    _, report, seen = run(llava, inputs, "compact")
-    left = inputs["input_ids"].shape[1] - report.n_visual + report.n_kept
-    assert seen[0][0].tolist() == list(range(left))
-    assert report.images[0].position_ids.tolist() == list(range(4, 4 + report.n_kept))
-    assert [ids.tolist() for ids in seen[1:]] == [[[left + step]] for step in range(STEPS - 1)]
-
-
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
 def test_a_loop_without_ids_goes_on_where_it_should(llava: Any, position_ids: Any) -> None:
     """Without a mask and position IDs, only the cache's length is known, so it must be the logical length."""
     inputs = prompt([1])
-    out, report, _ = run(llava, inputs, position_ids)
-    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25), position_ids=position_ids):
+    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25), position_ids=position_ids) as handle:
+        out = answer(llava, inputs, max_new_tokens=STEPS)
         cache, new = None, {k: v for k, v in inputs.items() if k != "attention_mask"}
         for step in range(STEPS):
             result = llava(**new, **{CACHE: cache}, use_cache=True)
@@ -77,7 +35,7 @@ def test_a_loop_without_ids_goes_on_where_it_should(llava: Any, position_ids: An
             assert cache.get_seq_length() == inputs["input_ids"].shape[1] + step
             assert_close(result.logits[:, -1], out.logits[step])
             new = {"input_ids": out.sequences[:, step - STEPS, None]}
-    assert report.n_kept == 9
+    assert handle.report.n_kept == 9
 
 
 def test_padding_counts_where_the_caller_gives_no_ids(llava: Any) -> None:

@@ -95,14 +95,23 @@ def test_merges_that_cannot_be(target: int, source: int, weight: float) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("needs", ["vision_attention", ["vision_attention"], {"vision_attention"}])
-def test_needs_of_a_wrong_type(llava: Any, needs: Any) -> None:
+@pytest.mark.parametrize(
+    ("needs", "message"),
+    [
+        *(
+            (kind, r"Needing.needs is not a frozenset. Write needs = frozenset")
+            for kind in ("vision_attention", [], {"x"})
+        ),
+        (frozenset({"vision_atention"}), "unknown statistic 'vision_atention'. Did you mean 'vision_attention'"),
+    ],
+)
+def test_needs_that_cannot_be(llava: Any, needs: Any, message: str) -> None:
     @dataclass(frozen=True)
     class Needing(Scoring):
         pass
 
     Needing.needs = needs
-    with pytest.raises(SettingError, match=r"Needing.needs is not a frozenset. Write needs = frozenset\(\{'vision_att"):
+    with pytest.raises(SettingError, match=message):
         tokenprune.patch(llava, Needing(keep=4))
 
 
@@ -133,6 +142,11 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda tokens: (FOUR, tokens.n_visual),
         r" returned tuple; it must return a Selection over 36 .*LongTensor",
     ),
+    "over others": (lambda tokens: Selection(FOUR, tokens.n_visual + 1), r".* must return a Selection over 36 visual"),
+    "greedy": (
+        lambda tokens: Selection.all(36, tokens.features.device),
+        r" kept 36 visual tokens; its budget is 4",
+    ),
     "unsorted": (lambda tokens: Selection(FOUR.flip(0), tokens.n_visual), r": Selection.kept must be ascending"),
     "nan": (lambda tokens: Selection.best(tokens.features[:, 0] * torch.nan, 4), r": .*NaN.*nan_to_num"),
     "column": (lambda tokens: Selection.best(tokens.features[:, :1], 4), r": .*\(36, 1\) of torch.float32.*one-axis"),
@@ -159,15 +173,20 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("what", WRONG)
 def test_every_error_names_the_strategy(llava: Any, what: str) -> None:
-    """Also for a step of a composed strategy, whose name comes second."""
+    """Also for a step of a composed strategy, whose name comes second. Such a strategy breaks no other call."""
     function, message = WRONG[what]
+    with torch.no_grad():
+        plain = llava(**prompt([1])).logits
     for strategy, name in (
         (Mine(keep=4, function=function), "Mine"),
         (Compose(FoPru(keep=36), Mine(keep=4, function=function)), "Compose.select: Mine"),
     ):
         patched = tokenprune.patch(llava, strategy)
-        with torch.no_grad(), patched, pytest.raises(PruningError, match=rf"(?s)^{name}\.select{message}"):
-            llava(**prompt([1]))
+        with torch.no_grad(), patched:
+            with pytest.raises(PruningError, match=rf"(?s)^{name}\.select{message}"):
+                llava(**prompt([1]))
+            llava.generate(**prompt([0]), max_new_tokens=2)
+        assert torch.equal(llava(**prompt([1])).logits, plain)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -40,6 +40,13 @@ AVERAGE = "keep is a count, but the budget is an average over layers"
 STEPS = r"LateStep: steps=.* does not name ascending denoising steps from 1 on"
 #: A strategy, the values of one setting, the other settings, and what the error says.
 WRONG: list[tuple[Any, str, list[Any], dict[str, Any], str]] = [
+    (
+        Grid,
+        "keep_ratio",
+        [0, 0.0, -0.1, 1.5, NAN, INF, "a", True, [0.5]],
+        {},
+        r"not a fraction in \(0, 1\].*keep_ratio=0.25",
+    ),
     (Grid, "keep", [0, -3, 1.5, "a", True], {}, r"keep=.*is not a count.*keep=64"),
     (Grid, "keep", [4], {"keep_ratio": 0.5}, "are both set; write only one"),
     *((cls, "keep", [64], {}, AVERAGE) for cls in (VFlowOpt, PyramidDrop, SparseVLM, Nuwa, AdaToken)),

@@ -21,19 +21,6 @@ from tokenprune.adapters.families.unlimited_ocr import canvas_and_whole
 from tokenprune.evals.models.video_prompts import adapter_for_clips
 
 
-def test_position_ids_of_paligemma_begin_at_1() -> None:
-    family = FAMILIES["paligemma"]
-    model, inputs = family.build(), family.prompt([1])
-    n_text = 3
-    cases: Any = ("original", None), ("compact", list(range(n_text + 1, n_text + 5)))
-    with torch.no_grad():
-        for position_ids, ids in cases:
-            with tokenprune.patch(model, Random(keep=4), position_ids=position_ids) as handle:
-                model(**inputs)
-            image = handle.report.images[0]
-            assert image.position_ids.tolist() == (ids or (image.kept + n_text + 1).tolist())
-
-
 def test_tiles_whose_places_do_not_begin_at_zero() -> None:
     rectangle = torch.cartesian_prod(torch.arange(1, 3), torch.arange(2, 5)).flip(1)  # (column, row): 2 rows, 3 columns
     padding = torch.full((2, 2), -1)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from helpers.contract.modes import Run, generated, run_cell
+from helpers.contract.modes import Run, generated
 from helpers.contract.oracle import assert_close, dropped_columns
 from helpers.families import FAMILIES, Family
 from helpers.families.omni import AUDIO, Qwen2_5Omni
@@ -40,17 +40,6 @@ def test_audio_stays(name: str) -> None:
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.3)):
         muted, heard = (model(**given).logits[:, -1] for given in (silent, inputs))
     assert (heard - muted).abs().max() > 1e-3  # so the answer depends on the audio
-
-
-def test_position_ids_may_be_fractions() -> None:
-    """Those of Qwen3-Omni count the seconds of a video: half a second is 12.5 IDs."""
-    family, model = FAMILIES["qwen3-omni"], model_of("qwen3-omni")
-    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.5)) as handle:
-        run = run_cell(family, model, "greedy", "video")
-    ids = torch.cat([image.position_ids for image in handle.report.images], -1)
-    assert (ids % 1 == 0.5).any()
-    dropped = dropped_columns(run.whole(family)["input_ids"], [handle.report])
-    assert_close(run.logits, run.expected(family, model, dropped))
 
 
 def test_compact_ids_of_fractions() -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.contract.modes import run_cell
 from helpers.contract.oracle import assert_close, dropped_columns
 from helpers.families import FAMILIES
 from helpers.families.base import CACHE, Inputs
@@ -17,8 +16,6 @@ from tokenprune.sequence.packing import pack
 
 NAMES = ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"]
 STEPS = 4
-PER_ROW = {"images_per_row": [1, 2]}
-VIDEOS = {"images_per_row": [1, 0], "videos_per_row": [1, 1]}
 
 
 @cache
@@ -50,46 +47,6 @@ def answered(model: Any, inputs: dict[str, Any], **settings: Any) -> Any:
 
 
 # Position IDs.
-
-
-@pytest.mark.parametrize("batch", [PER_ROW, VIDEOS], ids=["images", "videos"])
-@pytest.mark.parametrize("name", NAMES)
-def test_every_component_is_that_of_the_unpruned_prompt(name: str, batch: dict[str, Any]) -> None:
-    family, model = FAMILIES[name], model_of(name)
-    inputs = family.prompt(**batch)
-    with torch.no_grad(), Called(model) as unpruned:
-        answered(model, inputs)
-    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.3)) as handle, Called(model) as pruned:
-        answered(model, inputs)
-    whole, packed = unpruned[0]["position_ids"], pruned[0]["position_ids"]
-    assert len(whole) == 4  # the first component is that of plain text
-    assert torch.equal(whole[1:], family.position_ids(model, inputs))
-    left = inputs["attention_mask"].bool() & ~dropped_columns(inputs["input_ids"], [handle.report])
-    for row in range(2):
-        n_left = int(left[row].sum())
-        assert torch.equal(packed[:, row, -n_left:], whole[:, row, left[row]])
-    for step in range(1, STEPS):
-        assert torch.equal(pruned[step]["position_ids"], unpruned[step]["position_ids"])
-        assert torch.equal(pruned[step]["position_ids"], whole[..., -1:] + step)
-    for image in handle.report.images:
-        columns = family.visual(inputs["input_ids"])[image.row].nonzero()[:, 0]
-        assert image.position_ids.shape == (4, image.n_kept)
-        assert set(image.position_ids[0].tolist()) <= set(whole[0, image.row, columns].tolist())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_compact_ids_are_those_of_text(name: str) -> None:
-    family, model = FAMILIES[name], model_of(name)
-    inputs = family.prompt([1, 2])
-    patched = tokenprune.patch(model, Grid(keep=3), position_ids="compact")
-    with torch.no_grad(), patched as handle, Called(model) as calls:
-        answered(model, inputs)
-    real = inputs["attention_mask"].bool()
-    left = (real & ~dropped_columns(inputs["input_ids"], [handle.report])).sum(1)
-    for row, n_left in enumerate(left.tolist()):
-        assert calls[0]["position_ids"][:, row, -n_left:].tolist() == [list(range(n_left))] * 4
-        for step in range(1, STEPS):
-            assert calls[step]["position_ids"][1:, row].tolist() == [[n_left + step - 1]] * 3
 
 
 @pytest.mark.parametrize("in_loop", [False, True])
@@ -207,29 +164,6 @@ def test_a_second_image_in_a_later_turn(name: str, position_ids: Any) -> None:
 # DeepStack.
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("batch", [PER_ROW, VIDEOS], ids=["images", "videos"])
-def test_deepstack_features_stay_with_their_tokens(batch: dict[str, Any], beams: int) -> None:
-    family, model = FAMILIES["qwen3-vl"], model_of("qwen3-vl")
-    inputs = family.prompt(**batch)
-    with torch.no_grad(), Called(model) as unpruned:
-        answered(model, inputs, num_beams=beams)
-    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.3)) as handle, Called(model) as pruned:
-        answered(model, inputs, num_beams=beams)
-    before, after = unpruned[0], pruned[0]
-    ids = inputs["input_ids"].repeat_interleave(beams, 0)
-    left = ~dropped_columns(ids, [handle.report])
-    visual = before["visual_pos_masks"]
-    assert torch.equal(visual, family.visual(ids))
-    assert after["visual_pos_masks"].shape == after["inputs_embeds"].shape[:2]
-    assert torch.equal(after["visual_pos_masks"].sum(1), (visual & left).sum(1))
-    # What is added where: the embeddings of visual tokens are the first of their features.
-    assert torch.equal(after["inputs_embeds"][after["visual_pos_masks"]], before["inputs_embeds"][visual & left])
-    for had, has in zip(before["deepstack_visual_embeds"], after["deepstack_visual_embeds"], strict=True):
-        assert torch.equal(has, had[left[visual]])
-    assert all(call.get("deepstack_visual_embeds") is None for call in pruned[1:])
-
-
 def test_holes_are_no_visual_tokens() -> None:
     """A hole in a packed row points to column 0, which may be a visual token."""
     adapter = adapter_for(model_of("qwen3-vl"))
@@ -267,16 +201,6 @@ def test_a_failed_call_of_a_feature_function_leaves_no_trace() -> None:
             model.model.get_video_features(inputs["pixel_values_videos"][:3], inputs["video_grid_thw"])
         model(**inputs)
         assert handle.report.n_kept == 6
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_video_and_an_image_in_one_prompt(name: str) -> None:
-    family, model = FAMILIES[name], model_of(name)
-    with torch.no_grad(), tokenprune.patch(model, "random", keep_ratio=0.3) as handle:
-        run = run_cell(family, model, "greedy", "both")
-    dropped = dropped_columns(run.whole(family)["input_ids"], [handle.report])
-    assert_close(run.logits, run.expected(family, model, dropped))
-    assert {image.modality for image in handle.report.images} == {"image", "video"}
 
 
 def test_videos_encoded_into_a_tuple() -> None:

@@ -56,23 +56,36 @@ def minicpm(inputs: Any, images: Any) -> list[Placeholders]:
     return [[START, counts[0]], *[[END if i == 0 else SLICE_END, SLICE_START, n] for i, n in enumerate(counts[1:])]]
 
 
+SIZE = (480, 640)
+
+
 @dataclass(frozen=True)
 class Published:
-    """A family, which has the settings in `configs/NAME.json`.
+    """A checkpoint, which has the settings in `configs/NAME.json`.
 
     images: the image processor class.
     runs: what counts the placeholders that stand for an image.
     n_visual, n_images: the number of its visual tokens, and of images in the report.
     size: height and width of the image.
     settings: settings of the image processor whose published values are not the defaults.
+    family: its class's test family, if that is not NAME.
     """
 
     images: str
     runs: Callable[[Any, Any], list[Placeholders]]
     n_visual: int
-    size: tuple[int, int] = (480, 640)
+    size: tuple[int, int] = SIZE
     n_images: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
+    family: str = ""
+
+
+def qwen(family: str) -> Published:
+    return Published("Qwen2VLImageProcessor", written_by("Qwen3VLProcessor"), 300, SIZE, 1, {"patch_size": 16}, family)
+
+
+def glm(family: str, version: str) -> Published:
+    return Published(f"{version}ImageProcessor", written_by(f"{version}Processor"), 391, family=family)
 
 
 PUBLISHED = {
@@ -105,6 +118,12 @@ PUBLISHED = {
     "qwen3-omni": Published(
         "Qwen2VLImageProcessor", written_by("Qwen3OmniMoeProcessor"), 300, settings={"patch_size": 16}
     ),
+    "Qwen3.5-9B": qwen("qwen3.5"),
+    "Qwen3.5-35B-A3B": qwen("qwen3.5-moe"),
+    "Qwen3-VL-30B-A3B": qwen("qwen3-vl-moe"),
+    "GLM-4.1V-9B": glm("glm4v", "Glm4v"),
+    "GLM-4.6V-Flash": glm("glm4.6v", "Glm46V"),
+    "GLM-4.5V": glm("glm4v-moe", "Glm4v"),
 }
 #: Families without a vision tower, which have no attention to read.
 OTHER_STRATEGIES: dict[str, tuple[Strategy, ...]] = {
@@ -115,7 +134,7 @@ OTHER_STRATEGIES: dict[str, tuple[Strategy, ...]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_at_published_shapes(name: str) -> None:
-    published, family = PUBLISHED[name], as_published(name, name)
+    published, family = PUBLISHED[name], as_published(PUBLISHED[name].family or name, name)
     model = build(family)
     processor = getattr(transformers, published.images)(**published.settings)
     inputs = dict(processor(images=[image_of(*published.size)], return_tensors="pt"))

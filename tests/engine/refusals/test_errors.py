@@ -1,6 +1,5 @@
 """Every error says what to type next, and leaves the model unchanged."""
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,12 +16,9 @@ from tokenprune import (
     GenericAdapter,
     Grid,
     PruningError,
-    Selection,
     SettingError,
-    Strategy,
     UnsupportedError,
 )
-from tokenprune.tokens import VisualTokens
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -164,50 +160,6 @@ def test_masks_of_another_length(llava: Any) -> None:
             inputs["attention_mask"] = mask
             with pytest.raises(PruningError, match=f"mask of shape .* hold {length} tokens.*Pass a mask of shape"):
                 llava(**inputs)
-
-
-@dataclass(frozen=True)
-class Broken(Strategy):
-    """Does what `how` says."""
-
-    how: str = "raise"
-
-    @property
-    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return frozenset({"vision_atention"} if self.how == "need" else ())
-
-    def select(self, tokens: VisualTokens) -> Selection:
-        if self.how == "raise":
-            raise ZeroDivisionError("in the strategy")
-        if self.how == "other":
-            return Selection(torch.tensor([0]), tokens.n_visual + 1)
-        return Selection.all(tokens.n_visual, tokens.features.device)
-
-
-@pytest.mark.parametrize(
-    ("how", "error", "message"),
-    [
-        ("raise", ZeroDivisionError, "in the strategy"),
-        ("other", PruningError, "must return a Selection over 36 visual tokens"),
-        ("greedy", PruningError, r"Broken.select kept 36 visual tokens; its budget is 9 of 36"),
-    ],
-)
-def test_a_broken_strategy_breaks_one_call_only(llava: Any, how: str, error: Any, message: str) -> None:
-    inputs = prompt([1])
-    with torch.no_grad():
-        plain = llava(**inputs).logits
-        with tokenprune.patch(llava, Broken(how=how)):
-            for _ in range(2):
-                with pytest.raises(error, match=message):
-                    llava(**inputs)
-            text = prompt([0])
-            llava.generate(**text, max_new_tokens=2)
-        assert torch.equal(llava(**inputs).logits, plain)
-
-
-def test_a_need_that_does_not_exist(llava: Any) -> None:
-    with pytest.raises(SettingError, match=r"unknown statistic 'vision_atention'. Did you mean 'vision_attention'"):
-        tokenprune.patch(llava, Broken(how="need"))
 
 
 @pytest.mark.parametrize("how", ["argument", "config"])

@@ -91,6 +91,3 @@ def test_unequal_rows_in_a_static_cache(attention: str) -> None:
         token = torch.full((2, 1), 5)
         after = [model(input_ids=token, **{CACHE: out[CACHE]}, use_cache=True) for out in (expected, found)]
     assert_close(after[1].logits, after[0].logits)
-
-
-# Skipped layers in models that are copied, compiled or dispatched by accelerate.

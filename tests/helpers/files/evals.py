@@ -33,12 +33,17 @@ def brief(model: Any) -> Any:
     return model
 
 
+def word_tokenizer(ids: dict[str, int], between: Any = None, **special: Any) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of whole words, with these IDs. between: splits a text into words."""
+    tokenizer: Any = Tokenizer(WordLevel(ids, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = between or Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", **special)
+
+
 def tiny_processor(**settings: Any) -> LlavaProcessor:
     """Return a processor for `tiny_llava("clip")`: numbers are words, everything else is unknown."""
     words = {"<pad>": PAD, "<unk>": 1, "<image>": IMAGE} | {f"{n:02d}": n + 2 for n in range(88)}
     words |= {f"w{n}": n for n in range(91, VOCAB)}
-    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
     return LlavaProcessor(
         image_processor=CLIPImageProcessor(
             **{
@@ -48,9 +53,7 @@ def tiny_processor(**settings: Any) -> LlavaProcessor:
             }
             | settings
         ),
-        tokenizer=PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", additional_special_tokens=["<image>"]
-        ),
+        tokenizer=word_tokenizer(words, additional_special_tokens=["<image>"]),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,

@@ -9,13 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import transformers
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import PreTrainedTokenizerFast
 
 from helpers.families.base import IMAGE, PAD, VOCAB
-from helpers.files.evals import sample_image
+from helpers.files.evals import sample_image, word_tokenizer
 from helpers.files.videos import grey, write_video
 
 WIDTH = 7  # of states and actions, which are padded to 8
@@ -59,9 +55,6 @@ def saved_policy(folder: Path, kind: str = "PI0", **statistics: Any) -> str:
     words = {f"w{number}": number for number in range(VOCAB)}  # a vocabulary without gaps
     named = {"<pad>": PAD, "<unk>": 1, "<bos>": 2, "<eos>": 3, "<image>": IMAGE, "push": 5, "the": 6, "cup": 7}
     words = {word: number for word, number in words.items() if number not in named.values()} | named
-    tokenizer: Any = Tokenizer(WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    special = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>"}
     known = {
         f"{feature}_{name}": [value] * WIDTH
         for feature in ("state", "actions")
@@ -69,7 +62,7 @@ def saved_policy(folder: Path, kind: str = "PI0", **statistics: Any) -> str:
     }
     getattr(transformers, f"{kind}Processor")(
         image_processor=transformers.PI0ImageProcessor(),
-        tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special),
+        tokenizer=word_tokenizer(words, bos_token="<bos>", eos_token="<eos>"),
         max_state_dim=8,
         chunk_size=3,
         **{**known, **statistics},

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import transformers
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Regex, pre_tokenizers
 
 from helpers.families import FAMILIES
 from helpers.families.base import BOS, BREAK, END, EOS, IMAGE, PAD, PATCH, RECENT, START, VIDEO, VOCAB
 from helpers.families.idefics import LATENTS
 from helpers.families.llava import SIDE
+from helpers.files.evals import word_tokenizer
 
 CHAT = (
     "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'image' %} MARK "
@@ -31,16 +31,8 @@ def words(marks: dict[str, int], **named: str) -> Any:
     known = {"<pad>": PAD, "<bos>": BOS, "<eos>": EOS, "<unk>": 2, **marks}
     others = (number for number in range(VOCAB) if number not in known.values())
     ids = known | {f"w{i}": number for i, number in enumerate(others)}
-    tokens = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
-    tokens.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokens,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        extra_special_tokens=named or list(marks),
-    )
+    special = {"bos_token": "<bos>", "eos_token": "<eos>", "extra_special_tokens": named or list(marks)}
+    return word_tokenizer(ids, pre_tokenizers.Split(Regex(r"\s+"), "removed"), **special)
 
 
 def janus() -> Any:

@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
+from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
 from helpers.families import FAMILIES
 from helpers.families.base import END, IMAGE, PAD, PATCH, START, VIDEO, VOCAB
+from helpers.files.evals import word_tokenizer
 
 PARTS = {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO, "<|vision_start|>": START, "<|vision_end|>": END}
 CHAT_TEMPLATE = (
@@ -30,14 +28,10 @@ def qwen() -> Any:
 def qwen_processor() -> Qwen2VLProcessor:
     words = {"<pad>": PAD, "<unk>": 1} | PARTS | {f"{n:02d}": n + 2 for n in range(80)}
     words |= {f"w{n}": n for n in range(VOCAB) if n not in words.values()}
-    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
     size = {"shortest_edge": FEWEST, "longest_edge": MOST}
     return Qwen2VLProcessor(
         image_processor=Qwen2VLImageProcessor(**VIEWS, size=size),
-        tokenizer=PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", additional_special_tokens=list(PARTS)
-        ),
+        tokenizer=word_tokenizer(words, additional_special_tokens=list(PARTS)),
         video_processor=Qwen2VLVideoProcessor(**VIEWS, size={"shortest_edge": FEWEST, "longest_edge": MOST * 8}),
         chat_template=CHAT_TEMPLATE,
     )

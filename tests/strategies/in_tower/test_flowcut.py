@@ -143,14 +143,6 @@ def test_without_a_cls_token_the_mean_stands_for_it() -> None:
     assert done.kept.tolist() == [1]
 
 
-def test_what_is_left_moves_to_a_device_as_a_whole() -> None:
-    left = KeptInTower(torch.tensor([1, 3]), 4, torch.zeros(4), (), torch.ones(2), torch.tensor([0, 1, 3])).to(
-        torch.device("meta")
-    )
-    tensors = [left.kept, left.scores, left.merged_from, left.entered, left.left_at(0)]
-    assert all(one is not None and one.is_meta for one in tensors)
-
-
 def test_tiles_of_which_some_were_not_scored_or_not_whole() -> None:
     first = KeptInTower(torch.tensor([1]), 3, torch.zeros(3), entered=torch.tensor([1, 2]))
     both = KeptInTower.concat([first, KeptInTower(torch.tensor([0, 1]), 2)])

@@ -14,7 +14,6 @@ from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.shared.importance import anchor_mask, context_relevance, importance_map, patch_entropy
 from tokenprune.strategies.shared.recycling import recycle_by_cell
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
-from tokenprune.tokens.cells import grid_cells
 
 
 def attention_of(n_tiles: int = 1, side: int = 4, n_prefix: int = 1, seed: int = 0) -> VisionAttention:
@@ -170,33 +169,6 @@ def test_newline_tokens_are_kept_or_dropped_but_not_merged() -> None:
         assert selection.kept.tolist() == expected
         assert not newline[selection.merged.sources].any()
         assert not newline[selection.kept[selection.merged.targets]].any()
-
-
-@pytest.mark.parametrize("side", [1.0, 2.0, 2.5, 9.0])
-@pytest.mark.parametrize("grid", [(1, 6, 6), (1, 5, 7), (2, 3, 4)])
-def test_recycling_is_exact_and_loses_no_cell(grid: tuple[int, int, int], side: float) -> None:
-    layout = Layout((grid,))
-    n = layout.n_visual
-    scores = torch.rand(n, generator=torch.Generator().manual_seed(3))
-    cells, n_cells = grid_cells(layout, side)
-    assert n_cells == int(cells.max()) + 1
-    for n_kept in range(1, n):
-        selection = recycle_by_cell(scores, cells, n_cells, n_kept)
-        assert len(selection.kept) == n_kept
-        merge = selection.merged
-        lost = torch.ones(n).bool()
-        lost[selection.kept] = False
-        if n_kept >= n_cells:
-            assert set(lost.nonzero()[:, 0].tolist()) <= set(merge.sources.tolist())
-        for target in merge.targets.unique():
-            sources = merge.sources[merge.targets == target]
-            head = selection.kept[target]
-            assert (cells[sources] == cells[head]).all()
-            assert scores[sources].max() == scores[head]
-        torch.testing.assert_close(
-            torch.zeros(n).index_add(0, merge.targets, merge.weights)[merge.targets.unique()],
-            torch.ones(len(merge.targets.unique())),
-        )
 
 
 def test_never_nan() -> None:

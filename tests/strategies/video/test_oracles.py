@@ -180,15 +180,6 @@ def test_windows_are_as_long_as_the_budget_makes_them(n_frames: int, n_whole: in
     assert n_whole == 0 or -(-n_frames // window) <= n_whole
 
 
-def test_fastvid_cuts_where_frames_differ() -> None:
-    frames = torch.cat([moving(3, 0.01), scene(9).expand(5, -1, -1)])
-    assert FastVID(segments=1).segments_of(clip(frames).frames, frames.flatten(0, 1)) == [slice(0, 3), slice(3, 8)]
-    least = FastVID(segments=3, threshold=-1.0).segments_of(clip(moving(8)).frames, moving(8).flatten(0, 1))
-    assert len(least) == 3
-    assert [one.start for one in least[1:]] == [one.stop for one in least[:-1]]
-    assert len(FastVID(segments=99).segments_of(clip(moving(8)).frames, moving(8).flatten(0, 1))) == 8
-
-
 def test_fastvid_merges_a_segment_into_the_anchors_of_every_fourth_frame() -> None:
     """One segment of 8 frames: anchors in frames 3 and 7, which have the contextual budget of all."""
     tokens = clip(moving(8, 0.01))
