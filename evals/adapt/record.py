@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenprune.errors import DataError
+from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.reading.fields import as_object
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.settings import KEY, Settings
 from tokenprune.strategy import Strategy
 from tokenprune.text_files import parse_json, read_text
@@ -74,7 +75,13 @@ class AdapterRecord:
 
     def options(self, overrides: Mapping[str, Any]) -> list[str]:
         """vLLM's options that apply it to every request with images, given the server's --hf-overrides. If these differ
-        from the training, says how on stderr."""
+        from the training, says how on stderr. UnsupportedError for a model to which vLLM applies no adapters."""
+        (name,) = overrides["architectures"]
+        if not ARCHITECTURES[name].takes_adapters:
+            raise UnsupportedError(
+                f"vLLM is not known to apply adapters to {name}. Merge the adapter into the weights (merge_and_unload "
+                f"of PEFT), and serve the result without --adapter."
+            )
         if (said := self.difference(Settings.read(overrides[KEY]).strategy)) is not None:
             print(said, file=sys.stderr, flush=True)
         rank = next((one for one in RANKS if one >= self.rank), self.rank)

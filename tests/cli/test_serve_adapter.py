@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from helpers.commands import command
+from transformers import LlavaOnevisionConfig
 
 from tokenprune.evals.models.bundled import ADAPTER, MODEL
 from tokenprune.serving.vllm.settings import Settings
@@ -62,6 +63,12 @@ def test_an_adapter_without_its_record(adapter: Path) -> None:
     said = command("serve", MODEL, "--adapter", adapter)
     assert "adapter: does not say what it was trained with, since it has no adapt.json" in said
     assert "is not an adapter" in command("serve", MODEL, "--adapter", MODEL)
+
+
+def test_a_model_without_adapters(adapter: Path, tmp_path: Path) -> None:
+    LlavaOnevisionConfig(architectures=["LlavaOnevisionForConditionalGeneration"]).save_pretrained(tmp_path)
+    said = command("serve", tmp_path, "--adapter", adapter, "--print")
+    assert "not known to apply adapters to TokenPruneLlavaOnevision. Merge the adapter into the weights" in said
 
 
 def test_the_bundled_adapter(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from helpers.served.engine import needs_vllm
 
 from tokenprune import DivPrune
 from tokenprune.adapters.towers import Tower
-from tokenprune.evals.dev.tables.served import rows
+from tokenprune.evals.dev.tables.served import MARKS, rows
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.architectures.releases import reason_of_lack, releases_with
 from tokenprune.serving.vllm.startup.refusals import needs_image
@@ -25,7 +25,8 @@ NARROWED = {"TokenPruneMiniCPMOcr", "TokenPruneMiniMaxM3"}
 @needs_vllm
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_what_classes_say_too(name: str) -> None:
-    """A model with markers cannot be started without its language model; the page lists whose videos are pruned."""
+    """A model with markers cannot be started without its language model; the page lists whose videos are pruned, and
+    `tokenprune serve --adapter` refuses the others."""
     if reason := reason_of_lack(ARCHITECTURES[name]):
         pytest.skip(reason)
     module, kind = ARCHITECTURES[name].home.split(":")
@@ -34,6 +35,7 @@ def test_what_classes_say_too(name: str) -> None:
     assert processor.has_markers == one.has_markers
     prunes = {"video", "vision_chunk"} & {*processor.pruned} & {*model.pruned}
     assert bool(prunes) == one.prunes_videos
+    assert getattr(model, "supports_lora", False) == one.takes_adapters
 
 
 @needs_vllm
@@ -60,7 +62,7 @@ def test_records_of_a_row() -> None:
     """In the table of served models, those without a title have the marks and releases of the first."""
     for first, *others in rows().values():
         for one in others:
-            for of in (attrgetter("prunes_videos"), attrgetter("drops_patches"), attrgetter("shrinks"), releases_with):
+            for of in (attrgetter(*MARKS), releases_with):
                 assert of(one) == of(first), one.name
 
 

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.served.families import FAMILIES
 
-from tokenprune import STRATEGIES, Compose, DivPrune, Downsample, FlowCut, PixelPrune, Strategy
+from tokenprune import EVS, STRATEGIES, Compose, DivPrune, Downsample, FlowCut, PixelPrune, Strategy
 from tokenprune.engine.select import checked_selection
 from tokenprune.errors import UnsupportedError
+from tokenprune.evals.dev.tables.served import rows
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.settings import COUNT_STRETCH, Budget, Settings
 from tokenprune.serving.vllm.startup.refusals import check_strategy, needs_image
@@ -62,19 +64,36 @@ def test_exact(strategy: Strategy, ratio: float) -> None:
 
 
 SHRUNK = Compose(Downsample(keep_ratio=0.5), DivPrune(keep_ratio=0.25))
+#: These have tests of their own: vLLM's Transformers backend, no images, and chunks of videos.
+ELSEWHERE = {"TokenPruneTransformers", "TokenPruneLlavaNextVideo", "TokenPruneKimiK25"}
 BOTH = Compose(PixelPrune(), DivPrune(keep_ratio=0.25))
 
 
-@pytest.mark.parametrize("strategy", [PixelPrune(), BOTH, Downsample(), SHRUNK], ids=repr)
+@pytest.mark.parametrize(
+    ("strategy", "record", "what"),
+    [
+        *((one, "drops_patches", "prune before the vision tower") for one in (PixelPrune(), BOTH)),
+        *((one, "shrinks", "have smaller versions of images encoded") for one in (Downsample(), SHRUNK)),
+        (EVS(), "joins_frames", "compare the frames of a video"),
+    ],
+    ids=repr,
+)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_where_they_run(architecture: str, strategy: Strategy) -> None:
-    shrinks, one = "shrunk" in strategy.needs, ARCHITECTURES[architecture]
-    if one.shrinks if shrinks else one.drops_patches:
+def test_where_they_run(architecture: str, strategy: Strategy, record: str, what: str) -> None:
+    if getattr(ARCHITECTURES[architecture], record):
         check_strategy(strategy, 6, architecture)
         return
-    what = "have smaller versions of images encoded" if shrinks else "prune before the vision tower"
     with pytest.raises(UnsupportedError, match=rf"to {what}, which only these can: .*Qwen"):
         check_strategy(strategy, 6, architecture)
+
+
+def test_every_mark_is_run() -> None:
+    """The engine's tests run a tiny model of each row of the table of served models: with videos if how one is written
+    is known, with PixelPrune and Downsample if its record says so."""
+    videos = {one.architecture: one.video is not None for one in FAMILIES}
+    for first, *_ in rows().values():
+        if first.name not in ELSEWHERE:
+            assert videos[first.name] == first.prunes_videos, first.name
 
 
 def test_what_else_a_composed_strategy_does_is_checked() -> None:

@@ -66,6 +66,7 @@ class Architecture:
     towerless: whether visual tokens are projections of pixels, without a vision tower.
     drops_patches: whether the tower can encode only some of the patches, for strategies that prune before it.
     shrinks: whether the tower can encode smaller versions of images.
+    takes_adapters: whether vLLM is known to apply LoRA adapters of its language model.
     joins_ranks: whether attention can be read when tensor parallel ranks encode different images.
     splits_images: whether ranks encode different images if they cannot share the vision tower's heads equally.
     leaves_videos: whether vLLM may prune its videos, which tokenprune does not prune.
@@ -115,6 +116,7 @@ class Architecture:
     towerless: bool = False
     drops_patches: bool = False
     shrinks: bool = False
+    takes_adapters: bool = True
     joins_ranks: bool = False
     splits_images: bool = False
     leaves_videos: bool = False

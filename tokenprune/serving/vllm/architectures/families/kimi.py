@@ -4,7 +4,7 @@ from functools import partial
 
 from tokenprune.serving.vllm.architectures.architecture import Architecture
 
-kimi = partial(Architecture, tower="families.kimi:TOWER", drops_patches=True, joins_ranks=True)
+kimi = partial(Architecture, tower="families.kimi:TOWER", drops_patches=True, joins_ranks=True, takes_adapters=False)
 #: Their features vLLM does not take, and transformers has no class for them.
 only_vllm = partial(kimi, like="kimi_k25", text_part="text_config", needs_pixels=True)
 k3 = partial(

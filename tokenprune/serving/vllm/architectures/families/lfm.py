@@ -13,5 +13,6 @@ RECORDS = (
         "TokenPruneLfm3VL", "lfm3_vl", "lfm3_vl", "Lfm3VlForConditionalGeneration",
         title="LFM3-VL", published=("LiquidAI/LFM3-VL-2B",),
         text_part="text_config", tower="families.lfm3_vl:TOWER", prunes_videos=True, first_release="0.34",
+        takes_adapters=False,
     ),
 )  # fmt: skip

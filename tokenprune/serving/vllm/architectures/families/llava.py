@@ -27,16 +27,20 @@ RECORDS = (
         title="LLaVA with any other tower, such as the bundled model, on vLLM's Transformers backend",
     ),
     Architecture(
-        "TokenPruneLlavaNext", "llava_next", "llava_next", title="LLaVA-NeXT, LLaVA-OneVision",
+        "TokenPruneLlavaNext", "llava_next", "llava_next", title="LLaVA-NeXT",
         published=("llava-hf/llava-v1.6-mistral-7b-hf", "ibm-granite/granite-vision-3.2-2b"),
         names=(r"\S+/llava-v?1\.6", r"\S+/granite-vision-3"), needs_pixels=True,
     ),
-    Architecture("TokenPruneLlavaOnevision", "llava_onevision", "llava_next", needs_pixels=True),
+    Architecture(
+        "TokenPruneLlavaOnevision", "llava_onevision", "llava_next",
+        title="LLaVA-OneVision", needs_pixels=True, takes_adapters=False,
+    ),
     Architecture(
         "TokenPruneLlavaOnevision2", "llava_onevision2", "llava_onevision2",
         title="LLaVA-OneVision 2", published=("lmms-lab-encoder/LLaVA-OneVision-2-8B-Instruct",),
         names=(r"\S+/LLaVA-OneVision-2",),
         like="qwen2_vl", text_part="text_config", tower="towers.qwen:QWEN2_TOWER", drops_patches=True,
+        takes_adapters=False,
     ),
     Architecture(
         "TokenPruneLlavaNextVideo", "llava_next_video", "llava_next_video",

@@ -49,6 +49,6 @@ RECORDS = (
     minicpm(
         "TokenPruneMiniCPMOcr", "minicpm_ocr", home="minicpm_ocr",
         title="MiniCPM-OCR", published=("openbmb/MiniCPM-OCR-1.0",), other_names=(r"\S+/MiniCPM-OCR-\S*DSpark",),
-        first_release="0.34",
+        first_release="0.34", takes_adapters=False,
     ),
 )  # fmt: skip

@@ -27,5 +27,6 @@ RECORDS = (
         title="MiniMax M3", published=("MiniMaxAI/MiniMax-M3",),
         only_transformers_write="layer_types", tower="families.minimax_m3:TOWER", described=described,
         needs_pixels=True, drops_patches=True, joins_ranks=True, last_release="0.33",
+        takes_adapters=False,
     ),
 )  # fmt: skip

@@ -26,6 +26,7 @@ ovis = partial(
     vision_parts=("vit_config",),
     tower="towers.qwen:HALVED_QWEN2_5_TOWER",
     described=described,
+    takes_adapters=False,
     prunes_videos=True,
     needs_pixels=True,
     drops_patches=True,

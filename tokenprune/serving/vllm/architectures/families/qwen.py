@@ -63,12 +63,12 @@ RECORDS = (
     ),
     Architecture(
         "TokenPruneCosmos3Edge", "cosmos3_edge", "cosmos", title="Cosmos 3 Edge",
-        tower="families.cosmos3_edge:TOWER", mrope=True, prunes_videos=True,
+        tower="families.cosmos3_edge:TOWER", mrope=True, prunes_videos=True, takes_adapters=False,
     ),
     joined("TokenPruneCohereCompass", "cohere_compass", "cohere_compass", title="Cohere Compass"),
     qwen(
         "TokenPruneLing3VL", "bailing_moe_v3_vl", "ling3_vl", "BailingMoeV3VLForConditionalGeneration",
         title="Ling 3.0 VL", published=("inclusionAI/Ling-3.0-flash-VL",), names=(r"\S+/Ling-3\.0-\S*VL",),
-        like="qwen3_5", text_part="text_config",
+        like="qwen3_5", text_part="text_config", takes_adapters=False,
     ),
 )  # fmt: skip

@@ -27,6 +27,7 @@ RECORDS = (
         title="HyperCLOVA X, such as `HyperCLOVAX-SEED-Think-32B`",
         published=("naver-hyperclovax/HyperCLOVAX-SEED-Think-32B",), names=(r"\S+/HyperCLOVAX-SEED-Think-32B",),
         converted="hyperclovax_vision_v2", text_part="text_config", prunes_videos=True, needs_pixels=True,
+        takes_adapters=False,
     ),
     qwen2_5("TokenPruneOpenCUA", "opencua", "opencua", title="OpenCUA", like="qwen2_5_vl", text_part="text_config"),
 )  # fmt: skip

@@ -36,7 +36,7 @@ RECORDS = (
     packed(
         "TokenPrunePaddleOCRVL", "paddleocr_vl", "paddleocr_vl",
         title="PaddleOCR-VL", published=("PaddlePaddle/PaddleOCR-VL-1.5",),
-        tower="towers.siglip_packed:PADDLE_TOWER",
+        tower="towers.siglip_packed:PADDLE_TOWER", takes_adapters=False,
     ),
     keye(
         "TokenPruneKeye", "Keye", title="Keye-VL, Keye-VL 1.5", published=("Kwai-Keye/Keye-VL-8B-Preview",),

@@ -28,11 +28,12 @@ def molmo2_misfit(config: Any) -> str | None:
 
 
 marked = partial(Architecture, has_markers=True)
-step = partial(marked, home="step3p7", tower="families.step3p7:TOWER", needs_pixels=True)
+step = partial(marked, home="step3p7", tower="families.step3p7:TOWER", needs_pixels=True, takes_adapters=False)
 RECORDS = (
     marked(
         "TokenPruneCohere2Vision", "cohere2_vision", "cohere2_vision", title="Cohere 2 Vision",
         tower="families.cohere_vision:TOWER", needs_pixels=True, tables=("MODEL_TO_TAG_STYLE",),
+        takes_adapters=False,
     ),
     marked(
         "TokenPruneIdefics3", "idefics3", "idefics3", title="Idefics 3 (also SmolVLM and Granite Docling), SmolVLM2",
